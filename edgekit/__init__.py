@@ -1,0 +1,3 @@
+"""edgekit takes a small-input classifier from training to a Raspberry Pi."""
+
+__version__ = "0.1.0"

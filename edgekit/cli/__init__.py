@@ -1,0 +1,132 @@
+"""The `edgekit` command: finds the subcommand's file, runs it, and turns errors into one line and an exit code.
+
+Each command is one small file here that parses, builds and hands over. Importing this package loads the standard
+library and click only; a command's heavy imports happen when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import click
+
+from edgekit import __version__
+from edgekit.cli.common import describe_os_error, one_line
+from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError
+
+# Command name → module that holds it as `command`; the order of `edgekit --help`.
+_COMMANDS = {
+    "train": "edgekit.cli.train",
+    "eval": "edgekit.cli.eval",
+    "import": "edgekit.cli.import_",
+    "export": "edgekit.cli.export",
+    "inspect": "edgekit.cli.inspect",
+    "run": "edgekit.cli.run",
+    "bench": "edgekit.cli.bench",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(_COMMANDS[cmd_name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgekit")
+def cli() -> None:
+    """Take a small-input classifier from training to a Raspberry Pi.
+
+    \b
+    edgekit train --data fer2013.tar.gz -o runs/mine       train EdgeCNN
+    edgekit export runs/mine/best.safetensors -o my.onnx   one self-describing file
+    edgekit run --model my.onnx --camera                   faces, expressions, frame rate
+    """
+
+
+def main() -> None:
+    """Run the command line and exit: the console script's entry point."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
+    except EdgekitError as error:
+        return _report(error, str(error), error.exit_code, debug)
+    except click.ClickException as error:
+        _flush_stdout()
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("edgekit: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except BrokenPipeError:
+        # The reader of our output left, as `| head` does: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except ModuleNotFoundError as error:
+        return _report(error, _missing_module(error), EXIT_FAULT, debug)
+    except OSError as error:
+        return _report(error, describe_os_error(error), EXIT_IO, debug)
+    except MemoryError as error:
+        return _report(error, "out of memory: use a smaller batch or close other programs", EXIT_FAULT, debug)
+    except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
+        return _report(error, text, EXIT_FAULT, debug)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return EXIT_OK
+
+
+def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    click.echo(f"edgekit: error: {one_line(text)}", err=True)
+    return exit_code
+
+
+def _flush_stdout() -> None:
+    sys.stdout.flush()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # SIGTERM cleans up on the same road as Ctrl-C.
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _missing_module(error: ModuleNotFoundError) -> str:
+    extras = {
+        "cv2": "device",
+        "onnxruntime": "device",
+        "onnx": "export",
+        "onnxscript": "export",
+        "torch": "train",
+        "lightning_fabric": "train",
+        "safetensors": "train",
+        "h5py": "train",
+        "tensorboard": "train",
+        "matplotlib": "train",
+    }
+    module = (error.name or "").partition(".")[0]
+    if module in extras:
+        return f"this command needs '{module}': pip install 'edgekit[{extras[module]}]'"
+    return f"internal error: {error} (--debug shows where)"

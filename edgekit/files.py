@@ -1,0 +1,106 @@
+"""Files that are either whole or not there: written under a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edgekit.errors import InputError, StorageError
+
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `target` and rename it to `target` when the block succeeds.
+
+    When the block raises (Ctrl-C included) the temporary file is removed and `target` is left as it was.
+
+    Args:
+        target: The file to create or replace. Its folder is created.
+        suffix: Ending of the temporary name, for writers that look at it; default: that of `target`.
+
+    Raises:
+        InputError: `target` is a folder.
+        StorageError: The folder cannot be created or written.
+    """
+    if target.is_dir():
+        raise InputError(f"'{target}' is a folder: name a file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name[:100]}.", suffix=target.suffix if suffix is None else suffix
+        )
+        os.close(handle)
+    except OSError as error:
+        raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place with -o") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        _match_umask(temporary)
+        _sync(temporary)
+        temporary.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write '{target}': {error.strerror or error}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_atomic(target: Path, content: bytes | str) -> None:
+    """Write `content` to `target` so that no reader ever sees half of it.
+
+    Raises:
+        StorageError: As `atomic_path`.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the file's SHA-256 as 64 hexadecimal digits, reading it in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def require_file(path: Path, what: str) -> Path:
+    """Return `path` if it is a readable file.
+
+    Raises:
+        InputError: It is missing, a folder or unreadable; `what` names its role in the message.
+    """
+    if path.is_dir():
+        raise InputError(f"{what} '{path}' is a folder, not a file")
+    if not path.exists():
+        raise InputError(f"{what} '{path}' does not exist: check the path")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{what} '{path}' may not be read: check its permissions")
+    return path
+
+
+def _match_umask(path: Path) -> None:
+    # mkstemp makes files that only their owner reads; results are ordinary files.
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems cannot sync a folder; anything else is a real failure.
+        if not path.is_dir():
+            raise error
+    finally:
+        os.close(handle)

@@ -1,0 +1,44 @@
+"""Model files by name: `default` is the classifier shipped with the package, anything else is a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit.errors import InputError
+from edgekit.files import require_file
+
+ONNX_SUFFIX = ".onnx"
+CHECKPOINT_SUFFIX = ".safetensors"
+
+_SHIPPED = ("default",)
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def resolve_model(name: str, suffixes: tuple[str, ...] = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)) -> Path:
+    """Return the path of a model given by name or path.
+
+    Args:
+        name: A shipped model's name, or a path.
+        suffixes: The forms the caller takes, the preferred one first; a shipped name gives that form.
+
+    Raises:
+        InputError: No such file, or it is of another form.
+    """
+    if name in _SHIPPED:
+        return require_file(_ASSETS / f"{name}{suffixes[0]}", "model")
+    path = Path(name)
+    if not path.exists():
+        raise InputError(f"model '{name}' does not exist: give a path or one of: {', '.join(_SHIPPED)}")
+    require_file(path, "model")
+    if path.suffix not in suffixes:
+        raise InputError(f"model '{name}' ends in '{path.suffix}': expected {' or '.join(suffixes)}")
+    return path
+
+
+def asset(name: str) -> Path:
+    """Return the path of a file shipped with the package.
+
+    Raises:
+        InputError: This installation lacks it.
+    """
+    return require_file(_ASSETS / name, "shipped file")

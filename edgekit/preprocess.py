@@ -1,0 +1,160 @@
+"""From a face box to the net's input tensor: the one home of preprocessing.
+
+Training-time evaluation, calibration, verification and the runtime all come through here, so a model cannot see
+different pixels on the Pi than it saw when its accuracy was measured. Arrays are numpy; the resizing function is handed
+in (`edgekit.device.imaging.resize` everywhere), which keeps OpenCV out of the core.
+
+Shapes: an image is uint8 (height, width) gray or (height, width, 3) B, G, R; a crop is uint8 (height, width, 1 or 3),
+the latter R, G, B.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.contract import CropSpec, InputSpec
+
+ImageU8: TypeAlias = NDArray[np.uint8]
+FloatArray: TypeAlias = NDArray[np.float32]
+Resize: TypeAlias = Callable[[ImageU8, tuple[int, int]], ImageU8]
+
+# ITU-R BT.601 luma in 1/2^14, the weights OpenCV and JPEG use: B, G, R.
+_LUMA_BGR = np.array([1868, 9617, 4899], dtype=np.uint32)
+_LUMA_SHIFT = 14
+
+
+def square_crop_box(
+    xyxy: Sequence[float] | FloatArray, frame_wh: tuple[int, int], margin: float
+) -> tuple[int, int, int, int]:
+    """Return the square region to cut for a face box, as integer (x0, y0, x1, y1) inside the frame.
+
+    The square is centred on the box, its side is the box's longer side times `1 + 2 * margin`, at least one pixel and
+    at most the frame's shorter side. Where it would stick out it is moved, not cut, so the crop keeps its shape.
+
+    Args:
+        xyxy: Left, top, right, bottom in pixels; may lie partly outside the frame.
+        frame_wh: Width and height of the frame, each at least 1.
+        margin: Fraction of the side added on every side.
+    """
+    x0, y0, x1, y1 = (float(value) for value in xyxy)
+    frame_w, frame_h = frame_wh
+    side = max(x1 - x0, y1 - y0) * (1 + 2 * margin)
+    side_px = int(min(max(round(side), 1), frame_w, frame_h))
+    left = math.floor((x0 + x1 - side_px) / 2 + 0.5)
+    top = math.floor((y0 + y1 - side_px) / 2 + 0.5)
+    left = min(max(left, 0), frame_w - side_px)
+    top = min(max(top, 0), frame_h - side_px)
+    return left, top, left + side_px, top + side_px
+
+
+def crop_face(
+    image_bgr: ImageU8, xyxy: Sequence[float] | FloatArray, crop: CropSpec, size_hw: tuple[int, int], resize: Resize
+) -> ImageU8:
+    """Return the crop of one face: uint8 (size_hw[0], size_hw[1], 1 or 3), see `fit_image`."""
+    height, width = image_bgr.shape[:2]
+    x0, y0, x1, y1 = square_crop_box(xyxy, (width, height), crop.margin)
+    return fit_image(image_bgr[y0:y1, x0:x1], crop, size_hw, resize)
+
+
+def fit_image(image_bgr: ImageU8, crop: CropSpec, size_hw: tuple[int, int], resize: Resize) -> ImageU8:
+    """Return a picture that already is a face crop in the net's size: resized, made gray, cut to its centre.
+
+    Args:
+        image_bgr: uint8 (H, W) gray or (H, W, 3) B, G, R.
+        crop: The contract's crop.
+        size_hw: The contract's input size.
+        resize: Called only when the size differs from `crop.resize_hw`, with (width, height).
+
+    Returns:
+        uint8 (size_hw[0], size_hw[1], channels), channels 1 if `crop.grayscale` else 3 (R, G, B).
+    """
+    return center_crop(resize_image(image_bgr, crop, resize), size_hw)
+
+
+def resize_image(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
+    """Return `image_bgr` as uint8 (resize_hw[0], resize_hw[1], 1 or 3): `fit_image` before its centre crop."""
+    height, width = crop.resize_hw
+    if image_bgr.shape[:2] != (height, width):
+        image_bgr = resize(image_bgr, (width, height))
+    if crop.grayscale:
+        return to_gray(image_bgr)[:, :, np.newaxis]
+    if image_bgr.ndim == 2:
+        return np.repeat(image_bgr[:, :, np.newaxis], 3, axis=2)
+    return np.ascontiguousarray(image_bgr[:, :, ::-1])
+
+
+def to_gray(image_bgr: ImageU8) -> ImageU8:
+    """Return the luma (ITU-R BT.601, rounded) of an uint8 image as (H, W); a gray one is returned as it is."""
+    if image_bgr.ndim == 2:
+        return image_bgr
+    weighted = image_bgr[..., :3].astype(np.uint32) @ _LUMA_BGR
+    gray: ImageU8 = ((weighted + (1 << (_LUMA_SHIFT - 1))) >> _LUMA_SHIFT).astype(np.uint8)
+    return gray
+
+
+def center_crop(image: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
+    """Return the centre of one image (H, W, C) or a batch of them (N, H, W, C), as torchvision's CenterCrop."""
+    top, left = (round((have - want) / 2) for have, want in zip(image.shape[-3:-1], size_hw, strict=True))
+    return image[..., top : top + size_hw[0], left : left + size_hw[1], :]
+
+
+def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
+    """Return the four corners and the centre of each image, and their mirror images.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        size_hw: Height and width of the crops.
+
+    Returns:
+        uint8 (N, 10, size_hw[0], size_hw[1], C): top left, top right, bottom left, bottom right, centre, then the same
+        five of the mirrored image.
+    """
+    height, width = size_hw
+    crops = []
+    for view in (images, images[:, :, ::-1]):
+        crops += [
+            view[:, :height, :width],
+            view[:, :height, -width:],
+            view[:, -height:, :width],
+            view[:, -height:, -width:],
+            center_crop(view, size_hw),
+        ]
+    return np.stack(crops, axis=1)
+
+
+def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
+    """Return the net's input: float32 (N, channels, H, W), contiguous.
+
+    Args:
+        crops: uint8 (N, H, W, 1 or 3), colour crops in R, G, B. One gray channel is repeated where the net wants three.
+        spec: The contract's input: `(pixel * scale - mean) / std` in its colour order.
+
+    Raises:
+        ValueError: The crops have colour and the net wants gray.
+    """
+    channels = len(spec.mean)
+    if crops.shape[-1] == 3 and channels == 1:
+        raise ValueError("colour crops for a gray net")
+    if spec.channels == "bgr" and crops.shape[-1] == 3:
+        crops = crops[..., ::-1]
+    planes = np.moveaxis(crops, -1, 1).astype(np.float32)
+    planes *= np.float32(spec.scale)
+    if any(value != 0 for value in spec.mean) or any(value != 1 for value in spec.std):
+        shape = (1, channels, 1, 1)
+        mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (spec.mean, spec.std))
+        planes = (planes - mean) / std
+    if planes.shape[1] != channels:
+        planes = np.repeat(planes, channels, axis=1)
+    return np.ascontiguousarray(planes)
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Return the probabilities of logits of shape (N, classes), computed without overflow."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: FloatArray = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
