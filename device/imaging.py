@@ -1,0 +1,47 @@
+"""Reading and resizing pictures with OpenCV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgekit.errors import InputError
+from edgekit.files import require_file
+from edgekit.preprocess import ImageU8
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
+
+
+def resize(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
+    """Return `image` resized to (width, height): by area averaging when it shrinks, bilinear when it grows."""
+    height, width = image.shape[:2]
+    shrinks = size_wh[0] * size_wh[1] < width * height
+    resized = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def read_image(path: Path) -> ImageU8:
+    """Return a picture file as uint8 (H, W) if it is stored gray, else (H, W, 3) B, G, R.
+
+    Raises:
+        InputError: No such file, or it cannot be decoded.
+    """
+    require_file(path, "image")
+    return decode_image(path.read_bytes(), str(path))
+
+
+def decode_image(data: bytes, name: str) -> ImageU8:
+    """Return an encoded picture as `read_image` does; `name` stands for it in messages.
+
+    Raises:
+        InputError: The bytes are no picture, or a broken one.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise InputError(f"image '{name}' cannot be decoded: it is damaged or no picture")
+    return np.asarray(image, np.uint8)

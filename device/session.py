@@ -1,0 +1,70 @@
+"""ONNX Runtime sessions with edgekit's settings, and errors that say what is wrong with a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnxruntime as ort
+
+from edgekit.contract import METADATA_KEY, Contract, required_fields
+from edgekit.errors import InputError
+from edgekit.files import require_file
+
+_WARNINGS_OFF = 3
+
+
+def default_intra_op_threads() -> int:
+    """Return the number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_session(
+    path: Path,
+    intra_op_threads: int,
+    spinning: bool = False,
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+) -> ort.InferenceSession:
+    """Return a CPU session of an .onnx file.
+
+    Args:
+        path: The model file.
+        intra_op_threads: Threads within one inference, at least 1.
+        spinning: Let idle threads spin between inferences: lower latency, but on a small board it starves capture.
+        level: How far ONNX Runtime rewrites the graph.
+
+    Raises:
+        InputError: The file is missing, is no ONNX model, or is one that this onnxruntime cannot run.
+    """
+    require_file(path, "model")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = level
+    options.log_severity_level = _WARNINGS_OFF
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
+        ) from error
+
+
+def read_contract(session: ort.InferenceSession, path: Path) -> Contract:
+    """Return the contract inside a model.
+
+    Raises:
+        InputError: The model has none, or one that is not valid here; the message names what is missing.
+    """
+    document = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if document is None:
+        raise InputError(
+            f"model '{path}' has no edgekit contract: missing {', '.join(required_fields())}: "
+            "make it with 'edgekit export'"
+        )
+    try:
+        return Contract.from_json(document)
+    except InputError as error:
+        raise InputError(f"model '{path}': {error}") from error

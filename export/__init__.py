@@ -1,0 +1,1 @@
+"""From torch to ONNX: the exporter, its graph rewrites, verification and the cost counter."""

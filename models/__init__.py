@@ -1,0 +1,1 @@
+"""Training code: nets, data sets, recipes and the training loop."""
