@@ -51,7 +51,9 @@ def _check_graph(session: ort.InferenceSession, contract: Contract, path: Path) 
         )
     expected = [None, channel_count(spec.channels), *spec.size_hw]
     shape = inputs[spec.name].shape
-    if len(shape) != 4 or any(isinstance(a, int) and b is not None and a != b for a, b in zip(shape, expected)):
+    if len(shape) != 4 or any(
+        isinstance(a, int) and b is not None and a != b for a, b in zip(shape, expected, strict=True)
+    ):
         raise InputError(f"model '{path}': the contract's input shape {expected} is not the graph's {shape}")
     if isinstance(shape[0], int):
         raise InputError(f"model '{path}': batch size is fixed at {shape[0]}: export it with a dynamic batch")
