@@ -1,0 +1,105 @@
+"""How fast: per-stage latencies, percentiles and the frame rate of a run."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+# A camera runs for weeks: percentiles are those of the latest samples (half an hour at 28 fps), memory stays bounded.
+_KEPT_SAMPLES = 50_000
+
+
+@dataclass(frozen=True)
+class LatencySummary:
+    """What a set of latencies looks like; percentiles interpolate linearly between samples."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def summarize(samples_ms: Iterable[float]) -> LatencySummary:
+    """Return the summary of latencies in milliseconds.
+
+    Raises:
+        ValueError: There are no samples.
+    """
+    samples = np.fromiter(samples_ms, np.float64)
+    if samples.size == 0:
+        raise ValueError("no samples to summarize")
+    p50, p90, p99 = np.percentile(samples, (50, 90, 99))
+    return LatencySummary(
+        count=int(samples.size),
+        mean_ms=float(samples.mean()),
+        p50_ms=float(p50),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        max_ms=float(samples.max()),
+    )
+
+
+class Laps:
+    """Splits the time of one frame into named stages: each `lap` ends the stage that ran since the one before."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._last_s = clock()
+        self.ms: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """End `stage` now; `ms[stage]` is its duration."""
+        now_s = self._clock()
+        self.ms[stage] = (now_s - self._last_s) * 1e3
+        self._last_s = now_s
+
+
+class Meter:
+    """Collects the stage times of every frame and the frame rate, warm-up excluded.
+
+    Call `start` when the run begins and `add` after each frame. The first `warm_up_frames` count nowhere: the clock
+    starts again when the last of them ends. Dropped frames are those a live source gave up because newer ones came.
+    """
+
+    def __init__(self, warm_up_frames: int = 0, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._warm_up_left = warm_up_frames
+        self._clock = clock
+        self._started_s = self._ended_s = clock()
+        self._samples_ms: dict[str, deque[float]] = {}
+        self.frames = 0
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Start the clock of the frame rate."""
+        self._started_s = self._ended_s = self._clock()
+
+    def add(self, stage_ms: Mapping[str, float]) -> None:
+        """Count a frame that ends now and took `stage_ms` (stage → milliseconds)."""
+        if self._warm_up_left > 0:
+            self._warm_up_left -= 1
+            self.start()
+            return
+        self.frames += 1
+        self._ended_s = self._clock()
+        for stage, duration_ms in stage_ms.items():
+            self._samples_ms.setdefault(stage, deque(maxlen=_KEPT_SAMPLES)).append(duration_ms)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the start (or the end of the warm-up) to the end of the last frame."""
+        return self._ended_s - self._started_s
+
+    @property
+    def fps(self) -> float:
+        """Frames a second over `elapsed_s`; 0 before the first counted frame."""
+        return self.frames / self.elapsed_s if self.frames and self.elapsed_s > 0 else 0.0
+
+    def stages(self) -> dict[str, LatencySummary]:
+        """Return stage → summary in the order the stages first came; empty before the first counted frame."""
+        return {stage: summarize(samples) for stage, samples in self._samples_ms.items()}
