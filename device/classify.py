@@ -35,7 +35,10 @@ class Classifier:
         """
         if len(crops) == 0:
             return np.zeros((0, len(self.contract.labels)), np.float32)
-        tensor = to_tensor(crops, self.contract.input)
+        return self.infer(to_tensor(crops, self.contract.input))
+
+    def infer(self, tensor: FloatArray) -> FloatArray:
+        """Return the logits (N, labels) of the net's own input (N, channels, H, W), see `preprocess.to_tensor`."""
         outputs = self._session.run([self.contract.output.name], {self.contract.input.name: tensor})
         return np.asarray(outputs[0], np.float32)
 
