@@ -1,1 +1,124 @@
-"""Data sets and augmentation."""
+"""Data sets in memory: uint8 images, labels and the splits they came in.
+
+`load_dataset` reads every form people have; see `edgekit.models.data.readers` for the forms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import InputError
+from edgekit.preprocess import ImageU8
+
+# The order of the FER-2013 challenge, of the authors' checkpoints and of every edgekit expression model.
+EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+_TRAIN_SPLITS = ("Training", "train", "training")
+_VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split: `images` uint8 (N, H, W, 1 gray or 3 R, G, B) and `labels` int64 (N,)."""
+
+    images: ImageU8
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSet:
+        """Return the images a mask or an index array picks."""
+        return ImageSet(self.images[chosen], self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: its name, its classes in label order and its splits by name."""
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, ImageSet]
+
+    @property
+    def is_gray(self) -> bool:
+        """Whether all images have one channel."""
+        return all(part.images.shape[-1] == 1 for part in self.splits.values())
+
+    def split(self, name: str) -> ImageSet:
+        """Return a split.
+
+        Raises:
+            InputError: The data set has none of that name; the message lists those it has.
+        """
+        if name not in self.splits:
+            raise InputError(f"data set '{self.name}' has no split '{name}': it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def checksum(self) -> str:
+        """Return a SHA-256 over classes, labels and pixels: equal for equal content, whatever file it came from."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for name in sorted(self.splits):
+            part = self.splits[name]
+            digest.update(f"\n{name} {part.images.shape}".encode())
+            digest.update(np.ascontiguousarray(part.images).data)
+            digest.update(part.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def train_and_validation(
+    dataset: DataSet, train: str | None, validation: str | None, seed: int
+) -> tuple[ImageSet, ImageSet, str]:
+    """Return the training split, the validation split, and a text that says what the latter is.
+
+    Args:
+        dataset: The data.
+        train: Name of the training split; None picks the usual names.
+        validation: Name of the validation split; None picks the usual names and, where there is none, holds back every
+            tenth image of each class (drawn with `seed`) from training. A test split is never picked.
+        seed: For the images held back.
+
+    Raises:
+        InputError: A named split is not there, no training split is recognised, or it is empty.
+    """
+    train = train or _first_known(dataset, _TRAIN_SPLITS)
+    if train is None:
+        raise InputError(
+            f"data set '{dataset.name}' has no split named 'train': it has {', '.join(dataset.splits)}; "
+            "name one with --train-split"
+        )
+    training = dataset.split(train)
+    if len(training) == 0:
+        raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")
+    validation = validation or _first_known(dataset, _VALIDATION_SPLITS)
+    if validation is not None:
+        return training, dataset.split(validation), validation
+    held_back = _every_tenth(training.labels, seed)
+    if not held_back.any():
+        raise InputError(f"split '{train}' is too small to hold back a validation split: add a folder 'val'")
+    return training.subset(~held_back), training.subset(held_back), f"10 % held back from {train}"
+
+
+def without_duplicates(dataset: DataSet, name: str) -> ImageSet:
+    """Return a split without the images that are pixel-identical to one of another split."""
+    part = dataset.split(name)
+    others = {image.tobytes() for other, images in dataset.splits.items() if other != name for image in images.images}
+    return part.subset(np.array([image.tobytes() not in others for image in part.images], bool))
+
+
+def _first_known(dataset: DataSet, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name in dataset.splits), None)
+
+
+def _every_tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    chosen = np.zeros(len(labels), bool)
+    generator = np.random.default_rng(seed)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        chosen[generator.permutation(members)[: len(members) // 10]] = True
+    return chosen

@@ -1,0 +1,103 @@
+"""Checkpoints: safetensors with the model-file contract in the header, the same document an exported model carries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from edgekit.contract import METADATA_KEY, Contract
+from edgekit.errors import InputError
+from edgekit.files import require_file, write_atomic
+from edgekit.models.registry import create_model
+
+_TRAINING_KEY = "edgekit.training"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and everything needed to use them.
+
+    `contract` is what an exported model will carry; `state` is the net's state dict; `training` says how the weights
+    were made (recipe, seed, versions, checksums of the data).
+    """
+
+    contract: Contract
+    state: Mapping[str, Tensor]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically; equal checkpoints give equal bytes.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(checkpoint.state.items())}
+    metadata = {
+        METADATA_KEY: checkpoint.contract.to_json(),
+        _TRAINING_KEY: json.dumps(checkpoint.training, sort_keys=True),
+    }
+    write_atomic(path, save(tensors, metadata=metadata))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        InputError: Not a safetensors file of edgekit's, or its contract is invalid.
+    """
+    require_file(path, "checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"checkpoint '{path}' is no safetensors file ({error}): convert others with 'edgekit import'"
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise InputError(f"checkpoint '{path}' has no edgekit contract: convert it with 'edgekit import'")
+    try:
+        contract = Contract.from_json(metadata[METADATA_KEY])
+        training = json.loads(metadata.get(_TRAINING_KEY, "{}"))
+    except (InputError, ValueError) as error:
+        raise InputError(f"checkpoint '{path}': {error}") from error
+    return Checkpoint(contract, state, training)
+
+
+def build_net(checkpoint: Checkpoint) -> nn.Module:
+    """Return the net with the checkpoint's weights, in eval mode.
+
+    Raises:
+        InputError: The architecture is unknown, or the weights are another's; the message names the first difference.
+    """
+    net = create_model(checkpoint.contract.architecture, len(checkpoint.contract.labels))
+    load_weights(net, checkpoint.state, checkpoint.contract.architecture)
+    return net.eval()
+
+
+def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
+    """Load a state dict strictly.
+
+    Raises:
+        InputError: A tensor is missing, surplus, or of another shape; the first one is named.
+    """
+    own = net.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        if name not in state:
+            raise InputError(f"the weights are not {architecture}'s: tensor '{name}' is missing")
+        if name not in own:
+            raise InputError(f"the weights are not {architecture}'s: it has no tensor '{name}'")
+        if own[name].shape != state[name].shape:
+            raise InputError(
+                f"the weights are not {architecture}'s: tensor '{name}' has shape {list(state[name].shape)}, "
+                f"expected {list(own[name].shape)}"
+            )
+    net.load_state_dict(state)

@@ -1,0 +1,163 @@
+"""Accuracy of a checkpoint or an exported file, through the same preprocessing the runtime uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgekit.contract import Contract
+from edgekit.errors import InputError
+from edgekit.modelfiles import ONNX_SUFFIX
+from edgekit.models.checkpoint import build_net, load_checkpoint
+from edgekit.models.data import DataSet, ImageSet
+from edgekit.preprocess import FloatArray, ImageU8, center_crop, ten_crops, to_gray, to_tensor
+
+Protocols = Literal["center-crop", "ten-crop"]
+
+_BATCH_CROPS = 640
+
+
+class CropClassifier(Protocol):
+    """Anything that turns crops into logits: a net here, `edgekit.device.classify.Classifier` for a file."""
+
+    contract: Contract
+
+    def logits(self, crops: ImageU8) -> FloatArray:
+        """Return (N, labels) of uint8 (N, H, W, 1 or 3)."""
+
+
+class TorchClassifier:
+    """A net with the contract its exported file will carry."""
+
+    def __init__(self, net: nn.Module, contract: Contract, device: torch.device | None = None) -> None:
+        """Use `net` in eval mode on `device` (default: CPU)."""
+        self.contract = contract
+        self._device = device or torch.device("cpu")
+        self._net = net.eval().to(self._device)
+
+    @torch.no_grad()
+    def logits(self, crops: ImageU8) -> FloatArray:
+        """Return (N, labels) of uint8 (N, H, W, 1 or 3)."""
+        tensor = torch.from_numpy(to_tensor(crops, self.contract.input)).to(self._device)
+        return np.asarray(self._net(tensor).float().cpu().numpy(), np.float32)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of an evaluation; `confusion` (classes, classes) counts images by true class (row) and answer (column)."""
+
+    labels: tuple[str, ...]
+    confusion: NDArray[np.int64]
+
+    @property
+    def correct(self) -> int:
+        """Number of images classified right."""
+        return int(np.trace(self.confusion))
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images classified right, 0..1."""
+        return self.correct / self.total
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """Recall per class, 0..1; None for a class without images."""
+        counts = self.confusion.sum(axis=1)
+        return {
+            label: float(self.confusion[index, index] / counts[index]) if counts[index] else None
+            for index, label in enumerate(self.labels)
+        }
+
+
+def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClassifier:
+    """Return a model file, exported or checkpoint, ready to classify.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    if path.suffix == ONNX_SUFFIX:
+        from edgekit.device.classify import Classifier
+
+        return Classifier(path, intra_op_threads)
+    checkpoint = load_checkpoint(path)
+    return TorchClassifier(build_net(checkpoint), checkpoint.contract)
+
+
+def evaluate(
+    classifier: CropClassifier,
+    images: ImageSet,
+    protocol: Protocols,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Classify a split.
+
+    Args:
+        classifier: What classifies; its contract says how crops are made.
+        images: The split; labels count as in the contract (`aligned` makes them so).
+        protocol: "center-crop": what a Pi sees; "ten-crop": mean of the logits over four corners, the centre, and
+            their mirror images.
+        progress: Called with (images done, images in all).
+
+    Raises:
+        InputError: The split is empty.
+    """
+    total = len(images)
+    if total == 0:
+        raise InputError("the split holds no image: name another with --split")
+    classes = len(classifier.contract.labels)
+    confusion = np.zeros((classes, classes), np.int64)
+    for start, logits in _logits_in_batches(classifier, images.images, protocol):
+        answers = logits.argmax(axis=1)
+        np.add.at(confusion, (images.labels[start : start + len(answers)], answers), 1)
+        if progress:
+            progress(start + len(answers), total)
+    return Evaluation(classifier.contract.labels, confusion)
+
+
+def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
+    """Return `images` with the labels numbered as in the contract and gray if it says so.
+
+    Raises:
+        InputError: The data set has a class the model does not know, or its pictures have another size.
+    """
+    unknown = [name for name in dataset.classes if name not in contract.labels]
+    if unknown:
+        raise InputError(
+            f"data set '{dataset.name}' has the class '{unknown[0]}', "
+            f"which the model does not know: its labels are {', '.join(contract.labels)}"
+        )
+    numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
+    pixels = images.images
+    if pixels.shape[1:3] != contract.crop.resize_hw:
+        raise InputError(f"images are {pixels.shape[1:3]}, the model's crops {contract.crop.resize_hw}")
+    if contract.crop.grayscale and pixels.shape[-1] == 3:
+        pixels = np.stack([to_gray(np.ascontiguousarray(image[..., ::-1])) for image in pixels])[..., np.newaxis]
+    return ImageSet(pixels, numbers[images.labels])
+
+
+def _logits_in_batches(
+    classifier: CropClassifier, images: ImageU8, protocol: Protocols
+) -> Iterator[tuple[int, FloatArray]]:
+    size_hw = classifier.contract.input.size_hw
+    views = 10 if protocol == "ten-crop" else 1
+    step = _BATCH_CROPS // views
+    for start in range(0, len(images), step):
+        batch = images[start : start + step]
+        if views == 1:
+            yield start, classifier.logits(center_crop(batch, size_hw))
+        else:
+            crops = ten_crops(batch, size_hw)  # (N, 10, h, w, C)
+            logits = classifier.logits(crops.reshape(-1, *crops.shape[2:]))
+            yield start, logits.reshape(len(batch), views, -1).mean(axis=1)

@@ -1,0 +1,56 @@
+"""Metrics of a training: JSON lines for programs and TensorBoard events for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from edgekit.files import write_atomic
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+METRICS_NAME = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Writes one record an epoch to `metrics.jsonl` and to TensorBoard events in the same folder."""
+
+    def __init__(self, folder: Path, history: Sequence[DataclassInstance], enabled: bool = True) -> None:
+        """Start with the records of the epochs already done; `enabled` is false in all processes but the first."""
+        self._path = folder / METRICS_NAME
+        self._records = [asdict(record) for record in history]
+        self._folder = folder
+        self._enabled = enabled
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        """Open the event file."""
+        if self._enabled:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Events of epochs that are run again after a resume are hidden.
+            self._writer = SummaryWriter(str(self._folder), purge_step=len(self._records) + 1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the event file."""
+        if self._writer:
+            self._writer.close()
+
+    def write(self, record: DataclassInstance) -> None:
+        """Add the record of one epoch; the JSON lines are rewritten whole, so none is ever there twice or half."""
+        values = asdict(record)
+        self._records.append(values)
+        write_atomic(self._path, "".join(f"{json.dumps(item)}\n" for item in self._records))
+        for name, value in values.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, values["epoch"])
+        self._writer.flush()

@@ -1,0 +1,78 @@
+"""What an interrupted training needs to go on, in one file that is loaded without running code from it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekit.errors import InputError
+from edgekit.files import atomic_path
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A training at the end of an epoch; `fingerprint` says which training it is."""
+
+    fingerprint: Mapping[str, Any]
+    net: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    optimizer: dict[str, Any]
+    steps_taken: int
+    history: list[dict[str, Any]]
+
+
+def save_state(path: Path, state: TrainingState) -> None:
+    """Write the state atomically.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save({field.name: getattr(state, field.name) for field in fields(state)}, stream)
+
+
+def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
+    """Read a state and check that it is of the training `fingerprint` describes.
+
+    Raises:
+        InputError: The file is damaged, or the training is another; the first difference is named.
+    """
+    document = load_tensors(path)
+    try:
+        state = TrainingState(**document)
+    except TypeError as error:
+        raise InputError(f"training state '{path}' is damaged or of another edgekit: start anew with another -o") from (
+            error
+        )
+    for name, value in fingerprint.items():
+        if state.fingerprint.get(name) != value:
+            raise InputError(
+                f"cannot resume '{path}': its {name} was {state.fingerprint.get(name)!r}, now it is {value!r}: "
+                "give the same settings or another -o"
+            )
+    return state
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Return a file of torch.save's, refusing everything but tensors and plain values.
+
+    Raises:
+        InputError: The file is damaged, no such file, or asks for code to be run.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"'{path}' is not a plain file of tensors (it is damaged or asks to run code, which edgekit refuses)"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise InputError(f"'{path}' cannot be read as a torch checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"'{path}' holds a {type(document).__name__}, not a dictionary of tensors")
+    return document
