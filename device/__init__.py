@@ -1,1 +1,8 @@
 """The Pi-side runtime: frame sources, face detectors, classifier, pipeline, sinks and meters."""
+
+import os
+
+# OpenCV and its FFmpeg print their own complaints on stderr unless told otherwise before they are loaded; edgekit's
+# errors say what matters. A user who wants theirs sets these variables.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

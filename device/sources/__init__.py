@@ -1,1 +1,108 @@
-"""Where frames come from: cameras, files, streams and the bundled demo clip."""
+"""Where frames come from: cameras, files, streams and the bundled demo clip.
+
+Importing this package loads none of them; the two functions import the one they are asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from edgekit.device.sources.frame import Frame, Source
+from edgekit.errors import InputError, SourceError
+
+__all__ = ["CAMERA_HELP", "Frame", "Source", "open_camera", "open_source"]
+
+CAMERA_HELP = "auto, picamera2, usb, /dev/videoN or N"
+
+
+def open_source(uri: str, notify: Callable[[str], None]) -> Source:
+    """Return the frames of `demo`, a picture, a folder of pictures, a glob pattern, a video file or a stream's URL.
+
+    Args:
+        uri: What to open; `./demo` is a file or folder of that name.
+        notify: Called with one line where the user should know something, possibly from another thread.
+
+    Raises:
+        InputError: Nothing there, or nothing that can be read.
+        SourceError: A stream does not answer.
+    """
+    if uri == "demo":
+        from edgekit.device.sources.demo import DemoSource
+
+        return DemoSource()
+    scheme, separator, _ = uri.partition("://")
+    if separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        from edgekit.device.sources.opencv import STREAM_SCHEMES, open_stream
+
+        if scheme.lower() not in STREAM_SCHEMES:
+            raise InputError(f"source '{uri}': '{scheme}' is not among {', '.join(STREAM_SCHEMES)}")
+        return open_stream(uri, notify)
+    from edgekit.device.sources.files import open_files
+
+    return open_files(uri, notify)
+
+
+def open_camera(which: str, notify: Callable[[str], None]) -> Source:
+    """Return the newest frames of a camera.
+
+    Args:
+        which: `picamera2`, `usb` (the first USB camera), `/dev/videoN` or N, or `auto`: on a Raspberry Pi picamera2 and
+            then a USB camera, elsewhere the first V4L2 camera.
+        notify: As for `open_source`.
+
+    Raises:
+        InputError: `which` is none of these.
+        SourceError: No such camera, or it cannot be used.
+    """
+    if which == "picamera2":
+        from edgekit.device.sources.picamera import open_picamera
+
+        return open_picamera(notify)
+    from edgekit.device.sources.opencv import open_v4l2
+
+    if which == "usb":
+        return _first_v4l2(notify, usb_only=True)
+    if which == "auto":
+        return _open_any(notify)
+    number = re.fullmatch(r"(?:/dev/video)?([0-9]{1,3})", which)
+    if number is None and not which.startswith("/dev/"):
+        raise InputError(f"camera '{which}' is not one of: {CAMERA_HELP}")
+    return open_v4l2(Path(f"/dev/video{int(number.group(1))}" if number else which), notify)
+
+
+def _open_any(notify: Callable[[str], None]) -> Source:
+    if not _is_raspberry_pi():
+        return _first_v4l2(notify, usb_only=False)
+    from edgekit.device.sources.picamera import open_picamera
+
+    try:
+        return open_picamera(notify)
+    except SourceError as no_ribbon_camera:
+        try:
+            return _first_v4l2(notify, usb_only=True)
+        except SourceError as no_usb_camera:
+            raise SourceError(f"no camera: {no_ribbon_camera}; {no_usb_camera}") from no_usb_camera
+
+
+def _first_v4l2(notify: Callable[[str], None], usb_only: bool) -> Source:
+    from edgekit.device.sources.opencv import open_v4l2, v4l2_cameras
+
+    nodes = v4l2_cameras(usb_only)
+    reasons = []
+    for node in nodes:
+        try:
+            return open_v4l2(node, notify)
+        except SourceError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise SourceError("; ".join(reasons))
+    kind, road = ("USB camera", "") if usb_only else ("V4L2 camera", "; a Raspberry Pi's own needs --camera picamera2")
+    raise SourceError(f"no {kind} is plugged in (no node in /sys/class/video4linux){road}")
+
+
+def _is_raspberry_pi() -> bool:
+    from edgekit.boards import read_board
+
+    return (read_board().model or "").startswith("Raspberry Pi")

@@ -1,0 +1,38 @@
+"""What the pipeline found in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FaceResult:
+    """One face: its box (left, top, right, bottom in frame pixels), the detector's score and the classifier's answer.
+
+    `probabilities` maps every label of the model, in its order, to a probability; `label` is the most probable one and
+    `probability` its value.
+    """
+
+    xyxy: tuple[float, float, float, float]
+    score: float
+    label: str
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One frame: its capture times, its faces and what they cost.
+
+    `monotonic_s` never jumps, `wall_s` (Unix time) does when a board without a clock battery learns the time.
+    `stage_ms` maps the stages that ran so far to their time; `age_ms` is the time from capture to this result.
+    """
+
+    sequence: int
+    monotonic_s: float
+    wall_s: float
+    frame_wh: tuple[int, int]
+    faces: tuple[FaceResult, ...]
+    stage_ms: Mapping[str, float]
+    age_ms: float

@@ -1,0 +1,55 @@
+"""The bundled sample: a short moving clip made from one portrait while it plays."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from edgekit.device.imaging import read_image
+from edgekit.device.sources.frame import Frame, RecordedSource
+from edgekit.modelfiles import asset
+from edgekit.preprocess import ImageU8
+
+_FPS = 25.0
+_FRAMES = 150
+_SIZE_WH = (640, 480)
+
+# The path over the portrait (512 x 512): a slow ellipse about a point below the face, zooming and rolling a little.
+_CENTRE_XY = (232.0, 170.0)
+_PAN_XY = (28.0, 10.0)
+_ZOOM, _ZOOM_SWING = 1.6, 0.12
+_ROLL_DEGREES = 4.0
+
+
+class DemoSource(RecordedSource):
+    """Six seconds of a smiling face at 25 frames a second, 640 x 480, the same on every machine and run."""
+
+    name = "demo"
+    fps = _FPS
+    frame_count = _FRAMES
+
+    def __init__(self) -> None:
+        self._portrait_bgr = read_image(asset("astronaut.png"))
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; their capture time is when they were made."""
+        for sequence in range(_FRAMES):
+            if self._stopped:
+                return
+            image = _view(self._portrait_bgr, sequence / _FRAMES)
+            yield Frame(sequence, time.monotonic(), time.time(), image)
+
+
+def _view(portrait_bgr: ImageU8, progress: float) -> ImageU8:
+    turn = 2 * math.pi * progress
+    centre_x = _CENTRE_XY[0] + _PAN_XY[0] * math.sin(turn)
+    centre_y = _CENTRE_XY[1] + _PAN_XY[1] * math.cos(turn)
+    zoom = _ZOOM + _ZOOM_SWING * math.sin(2 * turn)
+    matrix = cv2.getRotationMatrix2D((centre_x, centre_y), _ROLL_DEGREES * math.sin(turn), zoom)
+    matrix[:, 2] += np.array([_SIZE_WH[0] / 2 - centre_x, _SIZE_WH[1] / 2 - centre_y])
+    view = cv2.warpAffine(portrait_bgr, matrix, _SIZE_WH, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(view, np.uint8)

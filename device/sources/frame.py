@@ -1,0 +1,89 @@
+"""What a source gives and what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from edgekit.preprocess import ImageU8
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture with its number and capture times; `image_bgr` is uint8 (H, W, 3).
+
+    `sequence` counts the frames the source captured, so a gap shows frames that were dropped.
+    """
+
+    sequence: int
+    monotonic_s: float
+    wall_s: float
+    image_bgr: ImageU8
+
+
+class Source(Protocol):
+    """Frames from somewhere: an iterable to be used in a `with` block.
+
+    A live source gives its newest frame and drops older ones, others give every frame. What is unknown or has no
+    meaning for a source is None.
+    """
+
+    @property
+    def name(self) -> str:
+        """How messages and reports call it."""
+        ...
+
+    @property
+    def fps(self) -> float | None:
+        """Nominal frames a second."""
+        ...
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames there are."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come whether or not anyone asks."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Frames given up for newer ones."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Pictures that could not be read."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def stop(self) -> None:
+        """End the iteration before its next frame. May be called from a signal handler or another thread."""
+        ...
+
+
+class RecordedSource:
+    """The part that sources without hurry share: they give every frame and stop when told."""
+
+    live = False
+    dropped = 0
+    skipped = 0
+    _stopped = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the iteration before its next frame."""
+        self._stopped = True
