@@ -59,6 +59,10 @@ class Laps:
         self.ms[stage] = (now_s - self._last_s) * 1e3
         self._last_s = now_s
 
+    def skip(self) -> None:
+        """Count the time since the last lap to no stage."""
+        self._last_s = self._clock()
+
 
 class Meter:
     """Collects the stage times of every frame and the frame rate, warm-up excluded.

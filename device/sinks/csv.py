@@ -1,0 +1,55 @@
+"""Results as a table for spreadsheets: one row a face."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Self
+
+from edgekit.device.results import FrameResult
+from edgekit.device.sinks.lines import LineFile
+from edgekit.device.sources.frame import Frame
+
+_COLUMNS = ("sequence", "monotonic_s", "wall_s", "face", "x0", "y0", "x1", "y1", "score", "label", "probability")
+
+
+class CsvSink:
+    """Writes a header and a row a face; the last columns are the labels' probabilities."""
+
+    def __init__(self, target: str, labels: Sequence[str]) -> None:
+        self._lines = LineFile(target)
+        self._labels = labels
+        self._has_header = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lines.close()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Append a row for each face of the frame."""
+        del frame
+        rows: list[Sequence[object]] = []
+        if not self._has_header:
+            rows.append([*_COLUMNS, *(f"p_{label}" for label in self._labels)])
+        for index, face in enumerate(result.faces):
+            rows.append(
+                [
+                    result.sequence,
+                    f"{result.monotonic_s:.6f}",
+                    f"{result.wall_s:.6f}",
+                    index,
+                    *(f"{value:.2f}" for value in face.xyxy),
+                    f"{face.score:.4f}",
+                    face.label,
+                    f"{face.probability:.6f}",
+                    *(f"{face.probabilities[label]:.6f}" for label in self._labels),
+                ]
+            )
+        if rows:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(rows)
+            self._lines.write(text.getvalue())
+            self._has_header = True

@@ -1,0 +1,54 @@
+"""Results as JSON lines: one object a frame."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Self
+
+from edgekit.device.results import FaceResult, FrameResult
+from edgekit.device.sinks.lines import LineFile
+from edgekit.device.sources.frame import Frame
+
+
+class JsonLinesSink:
+    """Writes `as_document` of every frame to a file, or to stdout for `-`."""
+
+    def __init__(self, target: str) -> None:
+        self._lines = LineFile(target)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lines.close()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Append the frame's line."""
+        del frame
+        self._lines.write(json.dumps(as_document(result), allow_nan=False) + "\n")
+
+
+def as_document(result: FrameResult) -> dict[str, Any]:
+    """Return a frame's result as it stands in a line.
+
+    Times are seconds (six digits) or milliseconds (three), boxes pixels (two), probabilities have six digits.
+    """
+    return {
+        "sequence": result.sequence,
+        "monotonic_s": round(result.monotonic_s, 6),
+        "wall_s": round(result.wall_s, 6),
+        "frame_wh": list(result.frame_wh),
+        "age_ms": round(result.age_ms, 3),
+        "stage_ms": {stage: round(duration, 3) for stage, duration in result.stage_ms.items()},
+        "faces": [_face(face) for face in result.faces],
+    }
+
+
+def _face(face: FaceResult) -> dict[str, Any]:
+    return {
+        "xyxy": [round(value, 2) for value in face.xyxy],
+        "score": round(face.score, 4),
+        "label": face.label,
+        "probability": round(face.probability, 6),
+        "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
+    }

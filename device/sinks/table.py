@@ -1,0 +1,76 @@
+"""What a run amounts to: the table at its end, and the same as a document."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any, Self
+
+from rich.table import Table
+
+from edgekit.device.meter import LatencySummary, Meter
+from edgekit.device.results import FrameResult
+from edgekit.device.sources.frame import Frame
+
+
+class Tally:
+    """Counts faces and labels."""
+
+    def __init__(self) -> None:
+        self.faces = 0
+        self.frames_with_faces = 0
+        self.labels: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Count the frame's faces."""
+        del frame
+        self.faces += len(result.faces)
+        self.frames_with_faces += bool(result.faces)
+        self.labels.update(face.label for face in result.faces)
+
+
+def summary_document(meter: Meter, tally: Tally) -> dict[str, Any]:
+    """Return the run as JSON: counts, frames a second, labels with their number of faces, latency by stage."""
+    return {
+        "frames": meter.frames,
+        "faces": tally.faces,
+        "frames_with_faces": tally.frames_with_faces,
+        "dropped": meter.dropped,
+        "seconds": round(meter.elapsed_s, 3),
+        "fps": round(meter.fps, 2),
+        "labels": dict(tally.labels.most_common()),
+        "stages": {stage: _rounded(summary) for stage, summary in meter.stages().items()},
+    }
+
+
+def summary_table(meter: Meter, tally: Tally) -> Table:
+    """Return the run as a table: a row a stage, the counts as caption."""
+    table = Table(title=_rate(meter), caption=_counts(meter, tally), title_style="bold", caption_justify="left")
+    table.add_column("ms a frame")
+    for column in ("p50", "p90", "p99", "max"):
+        table.add_column(column, justify="right")
+    for stage, summary in meter.stages().items():
+        values = (summary.p50_ms, summary.p90_ms, summary.p99_ms, summary.max_ms)
+        table.add_row(stage, *(f"{value:.2f}" for value in values))
+    return table
+
+
+def _rate(meter: Meter) -> str:
+    dropped = f", {meter.dropped} dropped" if meter.dropped else ""
+    return f"{meter.frames} frames{dropped}, {meter.fps:.1f} a second"
+
+
+def _counts(meter: Meter, tally: Tally) -> str:
+    labels = ", ".join(f"{label} {count}" for label, count in tally.labels.most_common())
+    faces = f"faces: {tally.faces} in {tally.frames_with_faces} of {meter.frames} frames"
+    return f"{faces}\nlabels: {labels}" if labels else faces
+
+
+def _rounded(summary: LatencySummary) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in asdict(summary).items()}

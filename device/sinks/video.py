@@ -1,0 +1,145 @@
+"""Results as a video: the frames with faces drawn in."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+
+from edgekit.device.annotate import draw_faces
+from edgekit.device.results import FrameResult
+from edgekit.device.sources.frame import Frame
+from edgekit.errors import InputError, StorageError
+from edgekit.files import atomic_path
+from edgekit.preprocess import ImageU8
+
+_SUFFIX = ".mp4"
+# MPEG-4 part 2 is the one encoder that every OpenCV wheel has.
+_CODEC = "mp4v"
+_STILLS_FPS = 5.0
+_CAMERA_FPS = 15.0
+
+# Closing an .mp4 writes its index, some 20 bytes a frame; recording ends while the disk still has room for it.
+_RESERVE_BYTES = 256 << 10
+_INDEX_BYTES_PER_FRAME = 32
+
+
+class VideoSink:
+    """Writes an .mp4 that appears under its name once it is whole and playable.
+
+    It has the size of the first frame; frames of other sizes are fitted into it. A live source's frames are repeated
+    or left out so that the video plays in real time, a pause of more than a second being cut to one. However the run
+    ends, what was recorded so far is kept.
+    """
+
+    def __init__(self, target: Path, fps: float | None, live: bool) -> None:
+        """Prepare to write `target`; `fps` is the source's nominal rate.
+
+        Raises:
+            InputError: The name does not end in .mp4 or is a folder's.
+        """
+        if target.suffix.lower() != _SUFFIX or target.is_dir():
+            raise InputError(f"video '{target}': name a file that ends in {_SUFFIX}")
+        # MPEG-4 has no room for finer fractions.
+        self._fps = round(fps or (_CAMERA_FPS if live else _STILLS_FPS), 2)
+        self._target = target
+        self._live = live
+        self._stack = ExitStack()
+        self._temporary = target
+        self._writer: cv2.VideoWriter | None = None
+        self._size_wh = (0, 0)
+        self._written = 0
+        self._last_monotonic_s = 0.0
+        self._owed_frames = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Finish the video and give it its name.
+
+        Raises:
+            StorageError: What is on the disk is not the whole video.
+        """
+        if self._writer is None:
+            return
+        with self._stack:
+            self._writer.release()
+            if _playable_frames(self._temporary) != self._written:
+                raise StorageError(f"video '{self._target}' could not be finished: the disk is full or broken")
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Append the frame with its faces drawn in.
+
+        Raises:
+            StorageError: There is no room or no permission.
+            InputError: No video can have this frame's size.
+        """
+        image = draw_faces(frame.image_bgr, result.faces)
+        if self._writer is None:
+            self._writer = self._open(image)
+        canvas = _fit(image, self._size_wh)
+        for _ in range(self._repeats(frame.monotonic_s)):
+            self._require_space()
+            self._writer.write(canvas)
+            self._written += 1
+
+    def _open(self, image: ImageU8) -> cv2.VideoWriter:
+        height, width = image.shape[:2]
+        # The encoder wants even sides.
+        self._size_wh = (width + width % 2, height + height % 2)
+        self._temporary = self._stack.enter_context(atomic_path(self._target))
+        fourcc = cv2.VideoWriter.fourcc(*_CODEC)
+        writer = cv2.VideoWriter(str(self._temporary.resolve()), cv2.CAP_FFMPEG, fourcc, self._fps, self._size_wh)
+        if not writer.isOpened():
+            error = InputError(f"video '{self._target}': this OpenCV cannot encode {width}x{height} pixels")
+            self._stack.__exit__(type(error), error, None)
+            raise error
+        return writer
+
+    def _require_space(self) -> None:
+        reserve = _RESERVE_BYTES + _INDEX_BYTES_PER_FRAME * self._written
+        if shutil.disk_usage(self._temporary.parent).free < reserve:
+            raise StorageError(
+                f"video '{self._target}' ends after {self._written} frames because the disk is full: free some space"
+            )
+
+    def _repeats(self, monotonic_s: float) -> int:
+        if not self._live:
+            return 1
+        if self._written == 0:
+            self._owed_frames = 1.0
+        else:
+            self._owed_frames += min(monotonic_s - self._last_monotonic_s, 1.0) * self._fps
+        self._last_monotonic_s = monotonic_s
+        due = int(self._owed_frames)
+        self._owed_frames -= due
+        return due
+
+
+def _fit(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
+    """Return `image` centred in black, made smaller or larger when it differs from the video by more than the rim."""
+    width, height = size_wh
+    have_h, have_w = image.shape[:2]
+    if (have_w, have_h) == size_wh:
+        return image
+    if not (0 <= width - have_w <= 1 and 0 <= height - have_h <= 1):
+        scale = min(width / have_w, height / have_h)
+        have_w, have_h = max(1, round(have_w * scale)), max(1, round(have_h * scale))
+        image = np.asarray(cv2.resize(image, (have_w, have_h), interpolation=cv2.INTER_AREA), np.uint8)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - have_h) // 2, (width - have_w) // 2
+    canvas[top : top + have_h, left : left + have_w] = image
+    return canvas
+
+
+def _playable_frames(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()
