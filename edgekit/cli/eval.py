@@ -1,0 +1,102 @@
+"""`edgekit eval`: the accuracy of a checkpoint or an exported file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.common import Output, common_options
+
+if TYPE_CHECKING:
+    from edgekit.models.evaluate import Evaluation
+
+
+@click.command("eval", short_help="Measure accuracy on a data set.")
+@click.argument("model")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
+@click.option("--split", default="PrivateTest", show_default=True, help="Name of the split to measure on.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["center-crop", "ten-crop"]),
+    default="center-crop",
+    show_default=True,
+    help="center-crop is what a Pi runs.",
+)
+@click.option("--without-duplicates", is_flag=True, help="Leave out images that another split has too.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the confusion matrix (.png, .svg, .pdf).")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all processors.")
+@common_options
+def command(
+    out: Output,
+    model: str,
+    data: Path,
+    split: str,
+    protocol: Any,
+    without_duplicates: bool,
+    plot: Path | None,
+    threads: int | None,
+) -> None:
+    """Measure the accuracy of MODEL: an .onnx file, a .safetensors checkpoint, or `default`.
+
+    Both forms see the same pixels, cut by the code the Pi runs.
+
+    \b
+    Examples:
+      edgekit eval default --data fer2013.tar.gz
+      edgekit eval runs/mine/best.safetensors --data fer2013.csv --protocol ten-crop
+      edgekit eval mine.onnx --data folders --split test --plot confusion.png --json
+    """
+    import torch
+
+    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.modelfiles import resolve_model
+    from edgekit.models import data as datasets
+    from edgekit.models.data.readers import load_dataset
+    from edgekit.models.evaluate import aligned, evaluate, open_classifier
+    from edgekit.models.plots import check_picture, save_confusion
+
+    if plot:
+        check_picture(plot)
+    if threads:
+        torch.set_num_threads(threads)
+    classifier = open_classifier(resolve_model(model), threads)
+    height, _ = classifier.contract.crop.resize_hw
+    with progress_bar(out) as progress:
+        dataset = load_dataset(data, height, counted(progress, "reading images"))
+        part = datasets.without_duplicates(dataset, split) if without_duplicates else dataset.split(split)
+        images = aligned(dataset, part, classifier.contract)
+        result = evaluate(classifier, images, protocol, counted(progress, "classifying"))
+    out.say(f"{model} on {dataset.name} {split}, {protocol}")
+    _print_tables(out, result)
+    if plot:
+        save_confusion(plot, result, f"{Path(model).name} on {dataset.name} {split}, {protocol}")
+        out.say(f"confusion matrix: {plot}")
+    out.result(
+        {
+            "model": model,
+            "dataset": dataset.name,
+            "split": split,
+            "protocol": protocol,
+            "without_duplicates": without_duplicates,
+            "accuracy": result.accuracy,
+            "correct": result.correct,
+            "total": result.total,
+            "per_class": result.per_class,
+            "labels": list(result.labels),
+            "confusion": result.confusion.tolist(),
+        }
+    )
+
+
+def _print_tables(out: Output, result: Evaluation) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("true class", "recall", *(escape(label) for label in result.labels))
+    for index, (label, recall) in enumerate(result.per_class.items()):
+        cells = (str(count) for count in result.confusion[index])
+        table.add_row(escape(label), "-" if recall is None else f"{recall:.2%}", *cells)
+    out.console.print(table)
+    out.say(f"accuracy {result.accuracy:.2%} ({result.correct} of {result.total})")
