@@ -49,8 +49,8 @@ class InputSpec:
 class CropSpec:
     """How a face box becomes a picture of the net's size.
 
-    The box is made square, widened by `margin` (a fraction of its side on every side), kept inside the frame, resized
-    to `resize_hw`, made gray if `grayscale` says so, and cut to its centre `center_crop_hw`.
+    The box is made square (of its mean side), widened by `margin` (a fraction of that side on every side), kept inside
+    the frame, resized to `resize_hw`, made gray if `grayscale` says so, and cut to its centre `center_crop_hw`.
     """
 
     margin: float

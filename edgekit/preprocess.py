@@ -33,8 +33,12 @@ def square_crop_box(
 ) -> tuple[int, int, int, int]:
     """Return the square region to cut for a face box, as integer (x0, y0, x1, y1) inside the frame.
 
-    The square is centred on the box, its side is the box's longer side times `1 + 2 * margin`, at least one pixel and
-    at most the frame's shorter side. Where it would stick out it is moved, not cut, so the crop keeps its shape.
+    The square is centred on the box, its side is the mean of the box's width and height times `1 + 2 * margin`, at
+    least one pixel and at most the frame's shorter side. Where it would stick out it is moved, not cut, so the crop
+    keeps its shape.
+
+    The mean side, because it makes one margin right for YuNet's tall boxes and for Haar's square ones: both then frame
+    a face as FER-2013 does (measured by benchmarks/crop_margin.py).
 
     Args:
         xyxy: Left, top, right, bottom in pixels; may lie partly outside the frame.
@@ -43,7 +47,7 @@ def square_crop_box(
     """
     x0, y0, x1, y1 = (float(value) for value in xyxy)
     frame_w, frame_h = frame_wh
-    side = max(x1 - x0, y1 - y0) * (1 + 2 * margin)
+    side = (x1 - x0 + y1 - y0) / 2 * (1 + 2 * margin)
     side_px = int(min(max(round(side), 1), frame_w, frame_h))
     left = math.floor((x0 + x1 - side_px) / 2 + 0.5)
     top = math.floor((y0 + y1 - side_px) / 2 + 0.5)
