@@ -15,3 +15,33 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at '{folder}': set EDGEKIT_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid model file of a few bytes: the mean of each colour of an 8 x 8 crop is the logit of a label."""
+    from onnx import TensorProto, helper, save
+
+    from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
+
+    contract = Contract(
+        architecture="mean",
+        labels=("red", "green", "blue"),
+        input=InputSpec("input", (8, 8), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
+        crop=CropSpec(margin=0.0, grayscale=False, resize_hw=(8, 8), center_crop_hw=(8, 8)),
+        output=OutputSpec("logits"),
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["input"], ["mean"]),
+            helper.make_node("Flatten", ["mean"], ["logits"]),
+        ],
+        "mean",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    save(model, path)
+    return path

@@ -1,0 +1,221 @@
+"""The house rules that no other test looks at: imports, packages, the public door, the generated page."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+import edgekit
+from edgekit.cli import cli
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("edgekit", "models", "export", "device")
+
+# What each room may import besides the standard library and edgekit itself; see ARCHITECTURE.md.
+CORE = {"click", "numpy", "rich"}
+DEVICE = CORE | {"cv2", "onnxruntime"}
+EXPORT = DEVICE | {"google", "onnx", "onnxscript", "safetensors", "torch"}
+MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "safetensors", "tensorboard", "torch"}
+ONE_MODULE_ONLY = {"edgekit.device.sources.picamera": {"picamera2", "libcamera"}}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what belongs to the source tree, to plant faults in and to build from."""
+    target = tmp_path_factory.mktemp("house") / "tree"
+    target.mkdir()
+    for name in (*ROOMS, "tools", "docs"):
+        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
+    # Its own process with the copy first on the path, so that the copy is read and not the installed tree.
+    tool = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(is_debug_mode=False))"
+    tool = tool.replace("is_debug_mode=False", "no_cache=True")
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    return subprocess.run([sys.executable, "-c", tool], cwd=tree, env=environment, capture_output=True, text=True)
+
+
+def test_the_import_rules_hold(tree: Path) -> None:
+    done = lint_imports(tree)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("device/meter.py", "import torch"),
+        ("device/meter.py", "import onnx"),
+        ("device/meter.py", "from edgekit.models import registry"),
+        ("device/meter.py", "def f() -> None:\n    import edgekit.export"),
+        ("edgekit/preprocess.py", "import cv2"),
+        ("edgekit/boards.py", "import onnxruntime"),
+        ("edgekit/cli/common.py", "def f() -> None:\n    import torch"),
+        ("edgekit/contract.py", "import edgekit.device.meter"),
+        ("models/registry.py", "import edgekit.export"),
+        ("device/meter.py", "import picamera2"),
+        ("edgekit/unplaced.py", '"""A core module that no contract names."""\nimport torch'),
+    ],
+)
+def test_a_forbidden_import_breaks_the_rules(tree: Path, module: str, statement: str) -> None:
+    path = tree / module
+    before = path.read_text() if path.exists() else None
+    path.write_text(f"{before or ''}\n\n{statement}\n")
+    try:
+        done = lint_imports(tree)
+    finally:
+        path.unlink() if before is None else path.write_text(before)
+    assert done.returncode == 1, done.stdout
+    assert "BROKEN" in done.stdout
+
+
+def test_rooms_import_only_what_is_listed() -> None:
+    graph = grimp.build_graph("edgekit", include_external_packages=True)
+    strangers = {}
+    for module in graph.modules:
+        if not module.startswith("edgekit"):
+            continue
+        room = module.split(".")[1] if "." in module else ""
+        allowed = {"device": DEVICE, "export": EXPORT, "models": MODELS}.get(room, CORE)
+        allowed = allowed | ONE_MODULE_ONLY.get(module, set()) | sys.stdlib_module_names | {"edgekit"}
+        imported = {name.partition(".")[0] for name in graph.find_modules_directly_imported_by(module)}
+        if imported - allowed:
+            strangers[module] = sorted(imported - allowed)
+    assert strangers == {}
+
+
+def test_setup_cfg_names_every_package() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    named = set(settings["options"]["packages"].split())
+    found = set()
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            folder = path.parent.relative_to(ROOT)
+            if room == "edgekit" and folder.parts[1:2] and folder.parts[1] in ROOMS:
+                continue
+            found.add(".".join(folder.parts if room == "edgekit" else ("edgekit", *folder.parts)))
+    assert named == found
+
+
+def test_the_links_show_the_rooms_inside_the_package() -> None:
+    for room in ("models", "export", "device"):
+        assert (ROOT / "edgekit" / room).readlink() == Path("..") / room
+
+
+def test_wheel_and_source_archive_hold_the_whole_package(tree: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, tree / "tools/check_packages.py", tmp_path / "dist"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "dist").iterdir())) == 2
+
+
+def test_the_check_of_the_archives_sees_a_missing_package(tree: Path, tmp_path: Path) -> None:
+    settings = tree / "setup.cfg"
+    before = settings.read_text()
+    # Still among the packages, so expected, but its files are no longer matched.
+    settings.write_text(before.replace("edgekit.assets = *.onnx", "edgekit.assets = *.nothing"))
+    settings.write_text(settings.read_text().replace("*.md, *.png", "*.nothing"))
+    try:
+        done = subprocess.run(
+            [sys.executable, tree / "tools/check_packages.py", tmp_path / "dist"], capture_output=True, text=True
+        )
+    finally:
+        settings.write_text(before)
+    assert done.returncode == 1
+    assert "missing in wheel: edgekit/assets/astronaut.png" in done.stdout
+
+
+def test_the_device_extra_names_neither_torch_nor_onnx() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    wanted = settings["options"]["install_requires"].split("\n") + settings["options.extras_require"]["device"].split(
+        "\n"
+    )
+    names = {re.split(r"[<>=!\[ ]", line)[0] for line in wanted if line}
+    assert names == {"click", "numpy", "rich", "onnxruntime", "opencv-python-headless"}
+
+
+def test_the_public_door_of_the_package() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", edgekit.__version__)
+    code = "import edgekit, json; print(json.dumps([name for name in vars(edgekit) if not name.startswith('_')]))"
+    assert json.loads(fresh_python(code)) == []
+
+
+def test_importing_edgekit_loads_only_the_standard_library() -> None:
+    code = "import sys; before = set(sys.modules); import edgekit; print(*(set(sys.modules) - before))"
+    loaded = {name.partition(".")[0] for name in fresh_python(code).split()}
+    assert loaded <= sys.stdlib_module_names | {"edgekit"}
+
+
+@pytest.mark.parametrize("command", ["", *cli.list_commands(None)])  # type: ignore[arg-type]
+def test_help_loads_nothing_heavy(command: str) -> None:
+    heavy = ("cv2", "h5py", "lightning_fabric", "matplotlib", "numpy", "onnx", "onnxruntime", "rich", "torch")
+    arguments = [command, "--help"] if command else ["--help"]
+    code = (
+        f"import sys; from edgekit.cli import main; sys.argv[1:] = {arguments!r}\n"
+        "try:\n    main()\nfinally:\n    print('loaded', *sys.modules)"
+    )
+    loaded = set(fresh_python(code).split("loaded", 1)[1].split())
+    assert loaded.isdisjoint(heavy)
+
+
+def test_every_command_has_examples() -> None:
+    for name in cli.list_commands(None):  # type: ignore[arg-type]
+        command = cli.get_command(None, name)  # type: ignore[arg-type]
+        assert command is not None
+        assert "Examples:" in (command.help or ""), name
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    done = reference(ROOT, "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_check_of_the_page_sees_a_stale_one(tmp_path: Path) -> None:
+    page = tmp_path / "commands.md"
+    page.write_text((ROOT / "docs/commands.md").read_text().replace("--seed", "--sead"))
+    done = reference(ROOT, "--check", str(page))
+    assert done.returncode == 1
+    assert "out of date" in done.stderr
+    assert reference(ROOT, str(page)).returncode == 0
+    assert page.read_text() == (ROOT / "docs/commands.md").read_text()
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_demo_check_wants_four_frames_in_five(tmp_path: Path) -> None:
+    def verdict(labels: list[str]) -> int:
+        path = tmp_path / "results.jsonl"
+        path.write_text("".join(json.dumps({"faces": [{"label": label}]}) + "\n" for label in labels))
+        return subprocess.run([sys.executable, ROOT / "tools/check_demo.py", path], capture_output=True).returncode
+
+    assert verdict(["happy"] * 8 + ["sad"] * 2) == 0
+    assert verdict(["happy"] * 7 + ["sad"] * 3) == 1
+    assert verdict([]) == 1
+
+
+def fresh_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def reference(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgekit.cli.reference", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
