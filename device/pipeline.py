@@ -40,13 +40,17 @@ def run(
         InputError: The source gives nothing readable, or the model gives no numbers.
         StorageError: A sink cannot write.
     """
+    dropped_in_warm_up = 0
     for frame, laps in _captured(source, detector, classifier, meter, max_frames):
+        if meter.frames == 0:
+            dropped_in_warm_up = source.dropped
         result = recognise(frame, detector, classifier, laps)
         for sink in sinks:
             sink.write(frame, result)
         laps.lap("sinks")
-        meter.add(laps.ms | {AGE: result.age_ms})
-        meter.dropped = source.dropped
+        # The first frame grew old during the warm-up.
+        meter.add(laps.ms | ({AGE: result.age_ms} if meter.frames else {}))
+        meter.dropped = source.dropped - dropped_in_warm_up
 
 
 def recognise(frame: Frame, detector: Detector, classifier: Classifier, laps: Laps) -> FrameResult:

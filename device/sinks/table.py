@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from rich.table import Table
+from rich.text import Text
 
 from edgekit.device.meter import LatencySummary, Meter
 from edgekit.device.results import FrameResult
@@ -51,7 +52,7 @@ def summary_document(meter: Meter, tally: Tally) -> dict[str, Any]:
 
 def summary_table(meter: Meter, tally: Tally) -> Table:
     """Return the run as a table: a row a stage, the counts as caption."""
-    table = Table(title=_rate(meter), caption=_counts(meter, tally), title_style="bold", caption_justify="left")
+    table = Table(title=_rate(meter), title_justify="left", caption=_counts(meter, tally), caption_justify="left")
     table.add_column("ms a frame")
     for column in ("p50", "p90", "p99", "max"):
         table.add_column(column, justify="right")
@@ -61,15 +62,17 @@ def summary_table(meter: Meter, tally: Tally) -> Table:
     return table
 
 
-def _rate(meter: Meter) -> str:
+def _rate(meter: Meter) -> Text:
     dropped = f", {meter.dropped} dropped" if meter.dropped else ""
-    return f"{meter.frames} frames{dropped}, {meter.fps:.1f} a second"
+    return Text(f"{meter.frames} frames{dropped}, {meter.fps:.1f} frames a second")
 
 
-def _counts(meter: Meter, tally: Tally) -> str:
+def _counts(meter: Meter, tally: Tally) -> Text:
     labels = ", ".join(f"{label} {count}" for label, count in tally.labels.most_common())
     faces = f"faces: {tally.faces} in {tally.frames_with_faces} of {meter.frames} frames"
-    return f"{faces}\nlabels: {labels}" if labels else faces
+    text = f"{faces}\nlabels: {labels}" if labels else faces
+    # Labels come from a model file: they may hold anything, terminal escapes too.
+    return Text("".join(char if char == "\n" or char.isprintable() else "?" for char in text))
 
 
 def _rounded(summary: LatencySummary) -> dict[str, float]:

@@ -18,10 +18,10 @@ _FPS = 25.0
 _FRAMES = 150
 _SIZE_WH = (640, 480)
 
-# The path over the portrait (512 x 512): a slow ellipse about a point below the face, zooming and rolling a little.
-_CENTRE_XY = (232.0, 170.0)
-_PAN_XY = (28.0, 10.0)
-_ZOOM, _ZOOM_SWING = 1.6, 0.12
+# The path over the portrait (512 x 512): a slow ellipse about the chin, zooming and rolling a little.
+_CENTRE_XY = (222.0, 130.0)
+_PAN_XY = (20.0, 8.0)
+_ZOOM, _ZOOM_SWING = 2.05, 0.12
 _ROLL_DEGREES = 4.0
 
 

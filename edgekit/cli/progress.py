@@ -22,14 +22,17 @@ def progress_bar(out: Output) -> Progress:
         TimeRemainingColumn,
     )
 
+    console = out.progress_console
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=out.progress_console,
+        console=console,
         transient=True,
+        # Elsewhere than on a terminal rich prints an empty line in its place.
+        disable=not console.is_terminal,
     )
 
 

@@ -1,0 +1,30 @@
+"""The engines under the runtime: their versions and threads, for reports."""
+
+from __future__ import annotations
+
+import platform
+
+import cv2
+import onnxruntime
+
+from edgekit import __version__
+
+
+def set_opencv_threads(threads: int) -> None:
+    """Let OpenCV use that many threads, at least 1, in this process."""
+    cv2.setNumThreads(threads)
+
+
+def opencv_threads() -> int:
+    """Return how many threads OpenCV uses."""
+    return int(cv2.getNumThreads())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a result means, by name."""
+    return {
+        "edgekit": __version__,
+        "python": platform.python_version(),
+        "onnxruntime": onnxruntime.__version__,
+        "opencv": cv2.__version__,
+    }
