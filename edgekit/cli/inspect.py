@@ -1,0 +1,198 @@
+"""`edgekit inspect`: what a model file says of itself, and what is in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.common import Output, common_options, one_line
+
+if TYPE_CHECKING:
+    from edgekit.contract import Contract
+    from edgekit.export.cost import GraphCost, Shape
+
+_LABEL_WIDTH = 13
+
+
+@click.command("inspect", short_help="Show what is in a model file.")
+@click.argument("model")
+@click.option("--layers", "show_layers", is_flag=True, help="Show each layer's cost too.")
+@common_options
+def command(out: Output, model: str, show_layers: bool) -> None:
+    """Show the contract, size, layers, parameters and multiply-accumulates of MODEL.
+
+    MODEL is an .onnx file, a .safetensors checkpoint, or `default`. Any ONNX file will do: one without contract is
+    shown as far as it goes. Counting layers needs the extra 'export'.
+
+    \b
+    Examples:
+      edgekit inspect default
+      edgekit inspect mine.onnx --layers
+      edgekit inspect runs/mine/best.safetensors --json
+    """
+    from edgekit.files import sha256_of
+    from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
+
+    path = resolve_model(model)
+    contents = _read_checkpoint(out, path) if path.suffix == CHECKPOINT_SUFFIX else _read_onnx(path)
+    size_bytes, sha256 = path.stat().st_size, sha256_of(path)
+    _line(out, "file", f"{path}, {size_bytes:,} bytes")
+    _line(out, "sha256", sha256)
+    _show_contract(out, contents)
+    _show_cost(out, contents)
+    if show_layers and contents.cost is not None:
+        _show_layers(out, contents.cost)
+    out.result({"path": str(path), "size_bytes": size_bytes, "sha256": sha256, **_document(contents)})
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What was found; `cost` is None where the libraries to count are not installed."""
+
+    contract: Contract | None
+    cost: GraphCost | None
+    opset: int | None = None
+    ir_version: int | None = None
+    net_parameters: int | None = None
+
+
+def _read_onnx(path: Path) -> _Contents:
+    import onnxruntime as ort
+
+    from edgekit.contract import METADATA_KEY
+    from edgekit.device.session import open_session, read_contract
+
+    session = open_session(path, intra_op_threads=1, level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    has_contract = METADATA_KEY in session.get_modelmeta().custom_metadata_map
+    contract = read_contract(session, path) if has_contract else None
+    try:
+        from edgekit.export.cost import graph_cost, load_graph
+    except ModuleNotFoundError:
+        return _Contents(contract, None)
+    model = load_graph(path)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    return _Contents(contract, graph_cost(model), opset, model.ir_version)
+
+
+def _read_checkpoint(out: Output, path: Path) -> _Contents:
+    with out.progress_console.status("tracing the net"):
+        from edgekit.export.cost import graph_cost
+        from edgekit.export.to_onnx import to_onnx
+        from edgekit.models.checkpoint import build_net, load_checkpoint
+        from edgekit.models.registry import parameter_count
+
+        checkpoint = load_checkpoint(path)
+        net = build_net(checkpoint)
+        cost = graph_cost(to_onnx(net, checkpoint.contract))
+    return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net))
+
+
+def _show_contract(out: Output, contents: _Contents) -> None:
+    from edgekit.contract import channel_count, required_fields
+
+    contract = contents.contract
+    if contract is None:
+        _line(out, "contract", f"none: missing {', '.join(required_fields())}")
+        return
+    spec, crop, provenance = contract.input, contract.crop, contract.provenance
+    shape = _shape_text((None, channel_count(spec.channels), *spec.size_hw))
+    _line(out, "contract", f"version {contract.schema}")
+    _line(out, "architecture", contract.architecture)
+    _line(out, "labels", f"{len(contract.labels)}: {', '.join(contract.labels)}")
+    _line(out, "input", f"'{spec.name}' float32 {shape} {spec.channels}: {_scaling_text(contract)}")
+    _line(
+        out,
+        "crop",
+        f"face box + {crop.margin:.0%} on every side, {'gray, ' if crop.grayscale else ''}"
+        f"resized to {_size_text(crop.resize_hw)}, centre {_size_text(crop.center_crop_hw)}",
+    )
+    _line(out, "output", f"'{contract.output.name}' (N, {len(contract.labels)}) {contract.output.meaning}")
+    _line(
+        out, "precision", contract.precision + (f", calibrated on {contract.calibration}" * bool(contract.calibration))
+    )
+    _line(out, "trained on", provenance.dataset)
+    for result in provenance.accuracy:
+        share = f"{result.correct / result.total:.2%} " if result.total else ""
+        _line(
+            out,
+            "accuracy",
+            f"{share}({result.correct} of {result.total}) on {result.dataset} {result.split}, {result.protocol}",
+        )
+    for label, value in (
+        ("checkpoint", provenance.checkpoint_sha256),
+        ("revision", provenance.git_revision),
+        ("made by", provenance.edgekit_version and f"edgekit {provenance.edgekit_version}"),
+    ):
+        if value:
+            _line(out, label, value)
+
+
+def _show_cost(out: Output, contents: _Contents) -> None:
+    cost = contents.cost
+    if cost is None:
+        _line(out, "layers", "not counted: pip install 'edgekit[export]'")
+        return
+    if contents.opset is not None:
+        _line(out, "opset", f"{contents.opset}, IR {contents.ir_version}")
+    kinds = Counter(layer.op_type for layer in cost.layers).most_common()
+    _line(out, "layers", f"{len(cost.layers)}: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
+    if contents.net_parameters is None:
+        _line(out, "parameters", f"{cost.parameters:,}")
+    else:
+        _line(out, "parameters", f"{contents.net_parameters:,}, exported with BatchNorm folded {cost.parameters:,}")
+    macs = "unknown, since the shapes are free" if cost.macs is None else f"{cost.macs:,} for a batch of one"
+    left_out = f", not counting {', '.join(cost.uncounted)}" if cost.uncounted else ""
+    _line(out, "MACs", macs + left_out)
+
+
+def _show_layers(out: Output, cost: GraphCost) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("layer", "kind", "output", box=None, pad_edge=False)
+    table.add_column("parameters", justify="right")
+    table.add_column("MACs", justify="right")
+    for layer in cost.layers:
+        macs = "?" if layer.macs is None else f"{layer.macs:,}"
+        shape = _shape_text(layer.output_shape) if layer.output_shape is not None else "?"
+        # Text, since a plain string would be read as markup.
+        cells = (layer.name, layer.op_type, shape, f"{layer.parameters:,}", macs)
+        table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
+    out.console.print(table)
+
+
+def _document(contents: _Contents) -> dict[str, Any]:
+    cost = contents.cost
+    return {
+        "contract": asdict(contents.contract) if contents.contract else None,
+        "opset": contents.opset,
+        "ir_version": contents.ir_version,
+        "net_parameters": contents.net_parameters,
+        "parameters": cost.parameters if cost else None,
+        "macs": cost.macs if cost else None,
+        "uncounted": list(cost.uncounted) if cost else None,
+        "layers": [asdict(layer) for layer in cost.layers] if cost else None,
+    }
+
+
+def _line(out: Output, label: str, text: str) -> None:
+    # On one line whatever a file's names hold, so that none of them can pose as a line of ours.
+    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}")
+
+
+def _scaling_text(contract: Contract) -> str:
+    spec = contract.input
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
+    return f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]"
+
+
+def _shape_text(shape: Shape) -> str:
+    return f"({', '.join('N' if dimension is None else str(dimension) for dimension in shape)})"
+
+
+def _size_text(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"
