@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-import cv2
 import numpy as np
 
 from edgekit.boards import Conditions, read_conditions
 from edgekit.device.classify import Classifier
 from edgekit.device.detect import Detector
+from edgekit.device.engines import set_opencv_threads
 from edgekit.device.imaging import resize
 from edgekit.device.meter import Laps, LatencySummary, Meter, summarize
 from edgekit.device.pipeline import recognise
@@ -160,7 +160,7 @@ def measure(
     Raises:
         InputError: The model cannot be loaded.
     """
-    cv2.setNumThreads(cell.intra_op_threads)
+    set_opencv_threads(cell.intra_op_threads)
     started_s = time.perf_counter()
     classifier = Classifier(cell.path, cell.intra_op_threads)
     load_ms = (time.perf_counter() - started_s) * 1e3

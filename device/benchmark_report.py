@@ -1,27 +1,28 @@
-"""What a benchmark says: one JSON document for machines, one table for people."""
+"""What a benchmark says: one JSON document for machines, tables for people."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import onnxruntime as ort
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
-from edgekit import __version__
 from edgekit.boards import Board, Conditions
-from edgekit.device.benchmark import MIN_ITERATIONS, Clip, Measurement, peak_resident_mib
+from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, Clip, Measurement, peak_resident_mib
+from edgekit.device.engines import versions
 from edgekit.device.session import open_session, read_contract
 from edgekit.files import sha256_of
 
 # MAJOR.MINOR: fields are added with a new minor; a new major changes or drops some.
 SCHEMA = "edgekit.bench/1.0"
+
+_BUSY_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,7 @@ def report_document(
     return {
         "schema": SCHEMA,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "edgekit": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "onnxruntime": ort.__version__,
-            "opencv": cv2.__version__,
-        },
+        "versions": versions(),
         "board": board.as_document(),
         "before": measurements[0].before.as_document(),
         "after": measurements[-1].after.as_document(),
@@ -85,20 +80,23 @@ def report_document(
     }
 
 
-def report_table(board: Board, measurements: Sequence[Measurement]) -> Table:
-    """Return the figures as a table, sorted by kind, model and threads; the board and its state around it."""
-    table = Table(title=_board_line(board), caption="\n".join(_notes(board, measurements)), caption_justify="left")
-    for column in ("what", "model"):
-        table.add_column(column)
-    for column in ("threads", "p50 ms", "p90 ms", "p99 ms", "a second", "load ms", "RAM MiB"):
-        table.add_column(column, justify="right")
-    order = {"inference": 0, "classifier": 1, "pipeline": 2}
-    for done in sorted(measurements, key=lambda done: (order[done.cell.kind], done.cell.model, _threads(done))):
+def report_view(board: Board, measurements: Sequence[Measurement]) -> Group:
+    """Return the report for people: a table a model, the board above them, its state and what is amiss below."""
+    models = sorted({done.cell.model for done in measurements})
+    tables = [_table(name, [done for done in measurements if done.cell.model == name]) for name in models]
+    return Group(_board_line(board), *tables, *_notes(board, measurements))
+
+
+def _table(model: str, measurements: Sequence[Measurement]) -> Table:
+    table = Table(title=escape(Path(model).name), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column("what", no_wrap=True)
+    for column in ("threads", "p50 ms", "p90 ms", "p99 ms", "a second", "load ms", "MiB"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for done in sorted(measurements, key=lambda done: (KINDS.index(done.cell.kind), done.cell.intra_op_threads)):
         latency = done.latency
         table.add_row(
             done.cell.kind,
-            done.cell.model,
-            str(_threads(done)),
+            str(done.cell.intra_op_threads),
             *(f"{value:.2f}" for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms)),
             f"{done.images_per_s:.1f}",
             f"{done.load_ms:.0f}",
@@ -145,21 +143,23 @@ def _rounded(latency: Any) -> dict[str, float]:
     return {name: round(value, 4) for name, value in asdict(latency).items()}
 
 
-def _threads(done: Measurement) -> int:
-    return done.cell.intra_op_threads
-
-
 def _board_line(board: Board) -> str:
     parts = [board.model or "unknown board"]
     if board.cpu and board.cpu != board.model:
         parts.append(board.cpu)
     parts.append(f"{board.processors or '?'} processors, {board.architecture}")
-    return ", ".join(parts)
+    return escape(", ".join(parts))
 
 
 def _notes(board: Board, measurements: Sequence[Measurement]) -> list[str]:
-    notes = ["inference: the net alone; classifier: with cutting and preparing faces; pipeline: with finding them"]
-    notes += [f"before: {_state(measurements[0].before)}", f"after:  {_state(measurements[-1].after)}"]
+    first = measurements[0].before
+    notes = [
+        "inference: the net alone; classifier: and cut the faces; pipeline: and find them",
+        f"before: {_state(first)}",
+        f"after:  {_state(measurements[-1].after)}",
+    ]
+    if first.load_1min is not None and board.processors and first.load_1min > _BUSY_SHARE * board.processors:
+        notes.append(f"BUSY: other programs were running (load {first.load_1min:.1f}): stop them and measure again")
     if board.virtualization == "emulator":
         notes.append("EMULATED: these times are not a board's times")
     if any(done.after.throttling and done.after.throttling.now for done in measurements):

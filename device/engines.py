@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 
 import cv2
+import numpy as np
 import onnxruntime
 
 from edgekit import __version__
@@ -25,6 +26,7 @@ def versions() -> dict[str, str]:
     return {
         "edgekit": __version__,
         "python": platform.python_version(),
+        "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
         "opencv": cv2.__version__,
     }

@@ -94,7 +94,7 @@ def command(
     from edgekit.boards import read_board
     from edgekit.cli.progress import progress_bar
     from edgekit.device.benchmark import KINDS, load_clip, measure, plan_cells
-    from edgekit.device.benchmark_report import describe_model, report_document, report_table
+    from edgekit.device.benchmark_report import describe_model, report_document, report_view
     from edgekit.device.session import default_intra_op_threads
     from edgekit.device.sources import open_source
     from edgekit.files import atomic_path
@@ -132,7 +132,7 @@ def command(
         )
         if report is not None:
             report.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
-    out.console.print(report_table(board, measurements))
+    out.console.print(report_view(board, measurements))
     if output is not None:
         out.say(f"report: {output}")
     out.result(document)

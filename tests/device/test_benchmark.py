@@ -17,7 +17,7 @@ from rich.console import Console
 from edgekit.boards import Board, Interpreter, Throttling, read_board
 from edgekit.device import benchmark
 from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, Cell, Clip, load_clip, measure, plan_cells
-from edgekit.device.benchmark_report import describe_model, report_document, report_table
+from edgekit.device.benchmark_report import describe_model, report_document, report_view
 from edgekit.device.detect import WholeFrame
 from edgekit.device.sources.frame import Frame, RecordedSource
 from edgekit.errors import InputError, SourceError
@@ -196,22 +196,37 @@ def test_the_report_is_one_json_document_with_units_in_its_names(
     assert document["peak_resident_mib"] > 10
 
 
-def table_text(board: Board, measurements: list[benchmark.Measurement]) -> str:
+def view_text(board: Board, measurements: list[benchmark.Measurement]) -> str:
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(report_table(board, measurements))
+    console.print(report_view(board, measurements))
     return console.export_text()
 
 
 def test_the_table_has_a_row_a_cell_in_a_readable_order(measurements: list[benchmark.Measurement]) -> None:
-    rows = [line for line in table_text(read_board(), measurements).splitlines() if "tiny" in line]
-    assert [row.split("│")[1].strip() for row in rows] == [kind for kind in KINDS for _ in (1, 2)]
+    rows = [line.split()[:2] for line in view_text(read_board(), measurements).splitlines() if line.strip()]
+    assert [row for row in rows if row[0] in KINDS] == [[kind, threads] for kind in KINDS for threads in "12"]
+
+
+def test_every_model_has_a_table_of_its_own(measurements: list[benchmark.Measurement]) -> None:
+    other = [replace(done, cell=replace(done.cell, model="folder/other.onnx")) for done in measurements]
+    text = view_text(read_board(), [*measurements, *other])
+    assert (text.count("other.onnx"), text.count("tiny"), text.count("p99 ms")) == (1, 1, 2)
 
 
 def test_the_table_marks_an_emulated_and_a_throttled_board(measurements: list[benchmark.Measurement]) -> None:
     plain = replace(read_board(Path("/nowhere"), Interpreter()), virtualization="none")
-    assert not {"EMULATED", "THROTTLED"} & set(table_text(plain, measurements).split())
-    assert "EMULATED" in table_text(replace(plain, virtualization="emulator"), measurements)
+    assert not {"EMULATED", "THROTTLED"} & set(view_text(plain, measurements).split())
+    assert "EMULATED" in view_text(replace(plain, virtualization="emulator"), measurements)
     hot = [replace(done, after=replace(done.after, throttling=Throttling(0x4))) for done in measurements]
-    assert "THROTTLED" in table_text(plain, hot)
+    assert "THROTTLED" in view_text(plain, hot)
     past = [replace(done, after=replace(done.after, throttling=Throttling(0x40000))) for done in measurements]
-    assert "THROTTLED" not in table_text(plain, past)
+    assert "THROTTLED" not in view_text(plain, past)
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.1, False), (2.0, True), (None, False)])
+def test_the_table_says_when_other_programs_were_running(
+    measurements: list[benchmark.Measurement], load: float | None, busy: bool
+) -> None:
+    board = replace(read_board(), processors=4)
+    first = replace(measurements[0], before=replace(measurements[0].before, load_1min=load))
+    assert ("BUSY" in view_text(board, [first, *measurements[1:]])) == busy
