@@ -1,0 +1,210 @@
+"""The main loop, with a real model, real pictures and detectors that say what the test wants."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.device.classify import Classifier
+from edgekit.device.detect import Detections, WholeFrame, create_detector
+from edgekit.device.meter import Meter
+from edgekit.device.pipeline import run
+from edgekit.device.sinks.table import Tally
+from edgekit.device.sources import open_source
+from edgekit.errors import InputError, SourceError
+
+BLOCKS_XYXY = ((0, 0, 40, 40), (60, 0, 100, 40), (60, 60, 100, 100))
+COLOURS_BGR = ((0, 0, 255), (255, 0, 0), (0, 255, 0))
+
+
+class Blocks:
+    """Finds the coloured blocks of `blocks_picture`."""
+
+    name = "blocks"
+
+    def __init__(self, count: int = 3) -> None:
+        self.count = count
+        self.calls = 0
+
+    def detect(self, image_bgr: np.ndarray) -> Detections:
+        del image_bgr
+        self.calls += 1
+        xyxy = np.array(BLOCKS_XYXY[: self.count], np.float32).reshape(-1, 4)
+        return Detections(xyxy, np.linspace(0.9, 0.8, self.count, dtype=np.float32))
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.seen = []
+
+    def write(self, frame, result) -> None:
+        self.seen.append((frame, result))
+
+
+@pytest.fixture
+def classifier(tiny_model: Path) -> Classifier:
+    return Classifier(tiny_model, 1)
+
+
+@pytest.fixture
+def blocks_picture(tmp_path: Path) -> Path:
+    image = np.zeros((100, 120, 3), np.uint8)
+    for (x0, y0, x1, y1), colour in zip(BLOCKS_XYXY, COLOURS_BGR, strict=True):
+        image[y0:y1, x0:x1] = colour
+    path = tmp_path / "blocks.png"
+    cv2.imwrite(str(path), image)
+    return path
+
+
+def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_picture, told):
+    collector, meter = Collector(), Meter()
+    with open_source(str(blocks_picture), told.append) as source:
+        run(source, Blocks(), classifier, [collector], meter)
+    ((frame, result),) = collector.seen
+    assert [face.label for face in result.faces] == ["red", "blue", "green"]
+    assert [face.xyxy for face in result.faces] == [tuple(map(float, box)) for box in BLOCKS_XYXY]
+    assert [face.score for face in result.faces] == pytest.approx([0.9, 0.85, 0.8])
+    for face in result.faces:
+        assert list(face.probabilities) == ["red", "green", "blue"]
+        assert face.probability == max(face.probabilities.values()) == pytest.approx(math.e / (math.e + 2), abs=1e-5)
+    assert (result.frame_wh, result.sequence) == ((120, 100), frame.sequence)
+    assert (result.monotonic_s, result.wall_s) == (frame.monotonic_s, frame.wall_s)
+    assert result.age_ms > 0
+
+
+def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_picture, told, monkeypatch):
+    batches = []
+    real = classifier.logits
+    monkeypatch.setattr(classifier, "logits", lambda crops: batches.append(len(crops)) or real(crops))
+    with open_source(str(blocks_picture), told.append) as source:
+        run(source, Blocks(), classifier, [], Meter())
+    assert batches == [1, 3]  # the warm-up's one, then the frame's
+
+
+def test_a_frame_without_faces_is_a_result_without_faces(classifier, blocks_picture, told):
+    collector = Collector()
+    with open_source(str(blocks_picture), told.append) as source:
+        run(source, Blocks(0), classifier, [collector], Meter())
+    assert collector.seen[0][1].faces == ()
+
+
+def test_every_stage_is_metered_and_the_warm_up_is_not(classifier, write_clip, told):
+    detector, meter = Blocks(2), Meter()
+    with open_source(str(write_clip(levels=range(10), size_wh=(128, 128))), told.append) as source:
+        run(source, detector, classifier, [], meter)
+    stages = meter.stages()
+    assert list(stages) == ["capture", "detect", "crop", "classify", "sinks", "age"]
+    assert detector.calls == 11
+    assert (meter.frames, {stages[name].count for name in stages if name != "age"}) == (10, {10})
+    assert stages["age"].count == 9
+
+
+def test_the_result_names_the_stages_before_the_sinks(classifier, blocks_picture, told):
+    collector = Collector()
+    with open_source(str(blocks_picture), told.append) as source:
+        run(source, Blocks(), classifier, [collector], Meter())
+    assert list(collector.seen[0][1].stage_ms) == ["capture", "detect", "crop", "classify"]
+
+
+def test_max_frames_ends_the_run_quietly(classifier, write_clip, told):
+    meter = Meter()
+    with open_source(str(write_clip()), told.append) as source:
+        run(source, WholeFrame(), classifier, [], meter, max_frames=4)
+    assert (meter.frames, told) == (4, [])
+
+
+class Dropping:
+    """A live source that loses two frames for each it gives, and is then lost itself."""
+
+    name, fps, frame_count, live, skipped = "camera 'test'", 30.0, None, True, 0
+
+    def __init__(self, frames: list) -> None:
+        self._frames = frames
+        self.dropped = 100
+
+    def __iter__(self) -> Iterator:
+        for frame in self._frames:
+            yield frame
+            self.dropped += 2
+        raise SourceError("camera 'test' was lost")
+
+
+def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_not_count(classifier, write_clip, told):
+    with open_source(str(write_clip(levels=range(5))), told.append) as source:
+        frames = list(source)
+    meter, tally = Meter(), Tally()
+    with pytest.raises(SourceError, match="was lost"):
+        run(Dropping(frames), WholeFrame(), classifier, [tally], meter)
+    assert (meter.frames, meter.dropped, tally.faces) == (5, 8, 5)
+
+
+def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_picture, told):
+    model = onnx.load(str(tiny_model))
+    weights = onnx.helper.make_tensor("nan", onnx.TensorProto.FLOAT, [1], [math.nan])
+    model.graph.initializer.append(weights)
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(onnx.helper.make_node("Mul", ["before", "nan"], ["logits"]))
+    path = tmp_path / "nan.onnx"
+    onnx.save(model, str(path))
+    with open_source(str(blocks_picture), told.append) as source, pytest.raises(InputError, match="no numbers"):
+        run(source, Blocks(), Classifier(path, 1), [], Meter())
+
+
+def test_the_tally_counts_faces_and_labels(classifier, blocks_picture, told):
+    tally = Tally()
+    with open_source(str(blocks_picture), told.append) as source:
+        run(source, Blocks(2), classifier, [tally], Meter())
+    assert (tally.faces, tally.frames_with_faces, dict(tally.labels)) == (2, 1, {"red": 1, "blue": 1})
+
+
+@pytest.mark.parametrize("detector_name", ["yunet", "haar"])
+def test_the_demo_has_one_face_in_every_frame(request, classifier, told, detector_name):
+    model = request.getfixturevalue("yunet_model") if detector_name == "yunet" else None
+    detector = create_detector(detector_name, model_path=model, notify=told.append)
+    collector = Collector()
+    with open_source("demo", told.append) as source:
+        run(_every(source, 5), detector, classifier, [collector], Meter())
+    assert [len(result.faces) for _, result in collector.seen] == [1] * 30
+
+
+class _every:  # noqa: N801
+    """Every nth frame of a source: the clip is smooth."""
+
+    def __init__(self, source, step: int) -> None:
+        self._source, self._step, self.dropped = source, step, 0
+
+    def __iter__(self) -> Iterator:
+        return (frame for frame in self._source if frame.sequence % self._step == 0)
+
+
+@pytest.fixture
+def yunet_model(shared: Path) -> Path:
+    return shared / "data/yunet/face_detection_yunet_2026may.onnx"
+
+
+@pytest.mark.parametrize(("name", "frames"), [("fer_test.mp4", 115), ("carphone_pristine.mp4", 120)])
+def test_real_videos_have_one_face_in_nearly_every_frame(shared, yunet_model, classifier, told, name, frames):
+    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+    collector = Collector()
+    with open_source(str(shared / "data/media" / name), told.append) as source:
+        run(source, detector, classifier, [collector], Meter())
+    counts = [len(result.faces) for _, result in collector.seen]
+    assert len(counts) == frames
+    assert counts.count(1) >= 0.95 * frames
+    assert told == []
+
+
+@pytest.mark.parametrize(("name", "faces"), [("chelsea.png", 0), ("coffee.png", 0), ("three_faces.jpg", 3)])
+def test_real_pictures_have_the_faces_a_person_sees(shared, yunet_model, classifier, told, name, faces):
+    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+    collector = Collector()
+    with open_source(str(shared / "data/media" / name), told.append) as source:
+        run(source, detector, classifier, [collector], Meter())
+    assert [len(result.faces) for _, result in collector.seen] == [faces], json.dumps(told)

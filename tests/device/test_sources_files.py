@@ -1,0 +1,180 @@
+"""Pictures, folders, patterns, videos and the demo clip as sources."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.device.sources import open_source
+from edgekit.errors import InputError
+
+
+def save(path: Path, image: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    return path
+
+
+def frames_of(uri: str | Path, told: list[str]) -> list:
+    with open_source(str(uri), told.append) as source:
+        return list(source)
+
+
+def test_a_picture_is_one_frame_with_its_pixels(tmp_path, picture, told):
+    path = save(tmp_path / "face.png", picture)
+    with open_source(str(path), told.append) as source:
+        assert (source.frame_count, source.fps, source.live, source.dropped) == (1, None, False, 0)
+        (frame,) = source
+    np.testing.assert_array_equal(frame.image_bgr, picture)
+    assert (frame.sequence, told) == (0, [])
+
+
+def test_a_gray_picture_becomes_three_equal_channels(tmp_path, picture, told):
+    (frame,) = frames_of(save(tmp_path / "gray.png", picture[:, :, 0]), told)
+    assert frame.image_bgr.shape == (40, 60, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(frame.image_bgr[:, :, channel], picture[:, :, 0])
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.png", "/f*"])
+def test_a_folder_or_pattern_gives_its_pictures_in_natural_order(tmp_path, told, pattern):
+    for number in (10, 9, 1):
+        save(tmp_path / f"frame_{number}.png", np.full((4, 4, 3), number, np.uint8))
+    (tmp_path / "f_notes.txt").write_text("not a picture")
+    frames = frames_of(f"{tmp_path}{pattern}", told)
+    assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [1, 9, 10]
+    assert [frame.sequence for frame in frames] == [0, 1, 2]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, picture, told):
+    path = save(tmp_path / "face[1].png", picture)
+    assert len(frames_of(path, told)) == 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.98])
+def test_a_truncated_picture_is_refused_by_name(tmp_path, picture, told, suffix, share):
+    path = cut(save(tmp_path / f"half{suffix}", picture), share)
+    with pytest.raises(InputError, match=f"half{suffix}.*damaged"):
+        frames_of(path, told)
+
+
+def test_a_broken_picture_in_a_folder_is_skipped_told_and_counted(tmp_path, picture, told):
+    save(tmp_path / "a.png", picture)
+    cut(save(tmp_path / "b.png", picture), 0.5)
+    save(tmp_path / "c.png", picture)
+    with open_source(str(tmp_path), told.append) as source:
+        assert [frame.sequence for frame in source] == [0, 2]
+        assert source.skipped == 1
+    (message,) = told
+    assert "b.png" in message
+    assert "skipped" in message
+
+
+def test_a_folder_of_broken_pictures_only_is_refused(tmp_path, told):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_text("no picture")
+    with pytest.raises(InputError, match="none of the 2 pictures"):
+        frames_of(tmp_path, told)
+
+
+def test_nothing_to_read_is_refused(tmp_path, told):
+    (tmp_path / "notes.txt").write_text("hello")
+    for uri, reason in {
+        str(tmp_path): "no pictures",
+        f"{tmp_path}/*.jpg": "no pictures",
+        f"{tmp_path}/missing.mp4": "does not exist",
+        "gopher://host/x": "'gopher' is not among",
+    }.items():
+        with pytest.raises(InputError, match=reason):
+            open_source(uri, told.append)
+
+
+def test_a_video_gives_every_frame_in_order_with_growing_times(write_clip, told):
+    levels = list(range(0, 250, 10))
+    with open_source(str(write_clip(levels=levels)), told.append) as source:
+        assert (source.frame_count, source.fps, source.live) == (25, 20.0, False)
+        frames = list(source)
+    assert [frame.sequence for frame in frames] == list(range(25))
+    np.testing.assert_allclose([frame.image_bgr.mean() for frame in frames], levels, atol=5)
+    times = [frame.monotonic_s for frame in frames]
+    assert times == sorted(times)
+    assert told == []
+
+
+def test_stop_ends_a_video_before_its_next_frame(write_clip, told):
+    with open_source(str(write_clip()), told.append) as source:
+        for frame in source:
+            if frame.sequence == 3:
+                source.stop()
+    assert frame.sequence == 3
+    assert told == []
+
+
+@pytest.mark.parametrize("content", [b"", b"just text\n" * 400, None])
+def test_a_video_without_a_frame_is_refused_when_opened(write_clip, told, content):
+    path = write_clip("broken.mp4")
+    if content is None:
+        cut(path, 0.5)  # the index stands at the end
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.mp4.*damaged or no video"):
+        open_source(str(path), told.append)
+
+
+def test_a_video_that_breaks_in_the_middle_gives_the_frames_before_and_a_warning(tmp_path, told):
+    rng = np.random.default_rng(1)
+    path = tmp_path / "damaged.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
+    for _ in range(60):
+        writer.write(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    # Zeros where the second half of the pictures was; the index at the end stays.
+    data[len(data) // 2 : len(data) * 9 // 10] = bytes(len(data) * 9 // 10 - len(data) // 2)
+    path.write_bytes(data)
+    frames = frames_of(path, told)
+    assert 5 < len(frames) < 55
+    (message,) = told
+    assert f"breaks off after {len(frames)} of 60" in message
+
+
+def test_neither_opencv_nor_ffmpeg_speaks_about_broken_files(write_clip, tmp_path, picture):
+    cut(write_clip("broken.mp4"), 0.5)
+    cut(save(tmp_path / "half.png", picture), 0.5)
+    code = (
+        "from edgekit.device.sources import open_source\n"
+        "from edgekit.errors import InputError\n"
+        "for name in ('broken.mp4', 'half.png'):\n"
+        "    try:\n"
+        "        list(open_source(name, print))\n"
+        "    except InputError:\n"
+        "        print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("refused\nrefused\n", "")
+
+
+def test_the_demo_is_six_seconds_of_moving_frames_and_always_the_same(told):
+    with open_source("demo", told.append) as source:
+        assert (source.frame_count, source.fps, source.live) == (150, 25.0, False)
+        first = list(source)
+    second = frames_of("demo", told)
+    assert len(first) == len(second) == 150
+    assert first[0].image_bgr.shape == (480, 640, 3)
+    for a, b in zip(first[::30], second[::30], strict=True):
+        np.testing.assert_array_equal(a.image_bgr, b.image_bgr)
+    steps = [cv2.absdiff(a.image_bgr, b.image_bgr).mean() for a, b in itertools.pairwise(first)]
+    assert min(steps) > 0.3
+    assert max(steps) < 15  # calm: no jump between neighbours

@@ -1,0 +1,256 @@
+"""Live sources: the newest frame, dropped ones counted, lost devices opened again; real HTTP streams."""
+
+from __future__ import annotations
+
+import http.server
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.device.sources import live, open_source, opencv
+from edgekit.device.sources.live import LiveSource
+from edgekit.errors import SourceError
+
+PATIENCE_S = 10
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s, "waited too long"
+        time.sleep(0.002)
+
+
+class Camera:
+    """A device whose pictures the test hands in; None is a lost device."""
+
+    fps = 30.0
+
+    def __init__(self) -> None:
+        self.pictures: queue.Queue[int | None] = queue.Queue()
+        self.read_count = 0
+        self.closed = False
+
+    def read(self):
+        level = self.pictures.get(timeout=PATIENCE_S)
+        self.read_count += 1
+        return None if level is None else np.full((2, 2, 3), level, np.uint8)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def give(self, *levels: int | None) -> Camera:
+        for level in levels:
+            self.pictures.put(level)
+        return self
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
+
+
+def test_a_slow_reader_gets_the_newest_frame_and_the_others_are_counted(told):
+    camera = Camera().give(0)
+    with LiveSource("camera 'test'", lambda: camera, told.append) as source:
+        frames = iter(source)
+        assert next(frames).sequence == 0
+        camera.give(1, 2, 3, 4)
+        wait_until(lambda: camera.read_count == 5 and source._captured == 5)
+        frame = next(frames)
+        assert (frame.sequence, int(frame.image_bgr[0, 0, 0]), source.dropped) == (4, 4, 3)
+        assert (source.live, source.fps, source.frame_count) == (True, 30.0, None)
+        source.stop()
+        camera.give(5)
+    assert camera.closed
+
+
+def test_no_frame_is_given_twice_and_stop_wakes_a_waiting_reader(told):
+    camera = Camera().give(7)
+    with LiveSource("camera 'test'", lambda: camera, told.append) as source:
+        threading.Timer(0.2, source.stop).start()
+        assert [frame.sequence for frame in source] == [0]
+        camera.give(8)
+
+
+def test_a_device_without_a_picture_is_refused_and_closed(told):
+    camera = Camera().give(None)
+    with pytest.raises(SourceError, match="camera 'test' opens but gives no picture"):
+        LiveSource("camera 'test'", lambda: camera, told.append)
+    assert camera.closed
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_lost_device_is_opened_again_and_the_run_goes_on(told):
+    cameras = [Camera().give(1, None), Camera().give(None), Camera().give(2)]
+    waiting = iter(cameras)
+    with LiveSource("camera 'test'", lambda: next(waiting), told.append) as source:
+        frames = iter(source)
+        levels = [int(next(frames).image_bgr[0, 0, 0])]
+        if levels == [1]:
+            levels.append(int(next(frames).image_bgr[0, 0, 0]))
+        assert levels[-1] == 2
+        source.stop()
+        cameras[2].give(3)
+    assert cameras[0].closed
+    assert cameras[1].closed
+    assert ["no more pictures" in told[0], "is back" in told[1], len(told)] == [True, True, 2]
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_device_that_stays_away_ends_the_run_after_a_few_attempts(told):
+    attempts = []
+
+    def connect() -> Camera:
+        attempts.append(1)
+        if len(attempts) > 1:
+            raise SourceError("cable out")
+        return Camera().give(1, None)
+
+    with (
+        LiveSource("camera 'test'", connect, told.append) as source,
+        pytest.raises(SourceError, match="did not come back in 3 attempts: cable out"),
+    ):
+        list(source)
+    assert len(attempts) == 4
+
+
+def test_a_fault_in_the_grabbing_thread_reaches_the_reader(told):
+    class Broken(Camera):
+        def read(self):
+            if self.read_count:
+                raise ZeroDivisionError("bug")
+            return super().read()
+
+    with (
+        LiveSource("camera 'test'", lambda: Broken().give(1), told.append) as source,
+        pytest.raises(ZeroDivisionError, match="bug"),
+    ):
+        list(source)
+
+
+class MjpegServer(http.server.ThreadingHTTPServer):
+    """Streams gray JPEGs as cameras do; the first client gets `frames`, then the stream ends, or stalls."""
+
+    daemon_threads = True
+
+    def __init__(self, frames: int, stall: bool = False, fps: float = 100.0, clients: int = 100) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.frames, self.stall, self.pause_s, self.clients = frames, stall, 1 / fps, clients
+        self.served = 0
+        self.closing = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/video"
+
+    def handle_error(self, request, client_address) -> None:
+        pass  # clients leave in the middle of a picture
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: MjpegServer
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.server.served += 1
+        if self.server.served > self.server.clients:
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for index in range(self.server.frames):
+            _, data = cv2.imencode(".jpg", np.full((48, 64, 3), index % 250, np.uint8))
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            self.wfile.write(head.encode() + data.tobytes() + b"\r\n")
+            if self.server.closing.wait(self.server.pause_s):
+                return
+        if self.server.stall:
+            self.server.closing.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., MjpegServer]]:
+    servers = []
+
+    def start(**options) -> MjpegServer:
+        server = MjpegServer(**options)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_http_stream_gives_newest_frames_in_order(serve, told):
+    server = serve(frames=10_000)
+    with open_source(server.url, told.append) as source:
+        assert source.live
+        frames = []
+        for frame in source:
+            frames.append(frame)
+            time.sleep(0.05)  # slower than the 100 a second that come
+            if len(frames) == 6:
+                break
+        dropped = source.dropped
+    sequences = [frame.sequence for frame in frames]
+    assert sequences == sorted(set(sequences))
+    assert dropped >= sequences[-1] + 1 - len(frames)
+    assert dropped > 0
+    assert frames[0].image_bgr.shape == (48, 64, 3)
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize("stall", [False, True])
+def test_a_stream_that_ends_or_stalls_is_opened_again(serve, told, monkeypatch, stall):
+    monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 300)
+    server = serve(frames=30, stall=stall)
+    with open_source(server.url, told.append) as source:
+        for frame in source:
+            if frame.sequence > 40:
+                break
+    assert server.served == 2
+    assert "is back" in told[1]
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_stream_that_does_not_come_back_is_lost(serve, told):
+    server = serve(frames=30, clients=1)
+    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="did not come back"):
+        list(source)
+    assert server.served == 1 + 3
+
+
+def test_an_address_that_does_not_answer_is_a_lost_source_and_its_password_is_not_shown(told):
+    with pytest.raises(SourceError, match=r"rtsp://me:\*\*\*@127\.0\.0\.1:9/live"):
+        open_source("rtsp://me:secret@127.0.0.1:9/live", told.append)
+
+
+def test_a_recording_behind_an_address_is_read_whole(write_clip, told, tmp_path):
+    write_clip("clip.mp4")
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args) -> None:
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with open_source(f"http://127.0.0.1:{server.server_port}/clip.mp4", told.append) as source:
+            assert not source.live
+            assert len(list(source)) == 25
+    finally:
+        server.shutdown()
+        server.server_close()
