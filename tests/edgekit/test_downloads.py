@@ -1,0 +1,239 @@
+"""Pinned downloads against a real local server: whole, or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from edgekit import downloads
+from edgekit.downloads import PinnedFile, UnavailableError, cached_download
+from edgekit.errors import StorageError
+
+CONTENT = bytes(range(256)) * 1000
+
+
+class Handler(BaseHTTPRequestHandler):
+    stop = threading.Event()
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        getattr(self, f"answer_{self.path.strip('/')}")()
+
+    def send(self, body: bytes, length: int | None = None, status: int = 200) -> None:
+        self.send_response(status)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer_right(self) -> None:
+        self.send(CONTENT, len(CONTENT))
+
+    def answer_wrong(self) -> None:
+        self.send(CONTENT[::-1], len(CONTENT))
+
+    def answer_page(self) -> None:
+        self.send(b"<html>please log in</html>", 26)
+
+    def answer_truncated(self) -> None:
+        self.send(CONTENT[:1000], len(CONTENT))
+
+    def answer_missing(self) -> None:
+        self.send(b"no", 2, 404)
+
+    def answer_endless(self) -> None:
+        self.send(b"")
+        try:
+            while not self.stop.is_set():
+                self.wfile.write(CONTENT)
+        except OSError:
+            self.server.gave_up.set()
+
+    def answer_hanging(self) -> None:
+        self.stop.wait(20)
+
+    def answer_trickling(self) -> None:
+        self.send(b"", len(CONTENT))
+        try:
+            while not self.stop.wait(0.02):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+        except OSError:
+            pass
+
+    def answer_elsewhere(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/right")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def answer_local(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", self.server.file_url)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # clients that hang up are what these tests are about
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("EDGEKIT_OFFLINE", raising=False)
+    Handler.stop = threading.Event()
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.requests = []
+        running.gave_up = threading.Event()
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        Handler.stop.set()
+        running.shutdown()
+        thread.join()
+
+
+def pinned(server: Server, answer: str) -> PinnedFile:
+    url = f"http://127.0.0.1:{server.server_port}/{answer}"
+    return PinnedFile("model.onnx", url, hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
+
+
+def fetch(server: Server, answer: str, cache: Path, **settings: float) -> Path:
+    return cached_download(pinned(server, answer), cache_dir=cache, timeout_s=settings.pop("timeout_s", 5), **settings)
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*")] if folder.exists() else []
+
+
+@pytest.mark.parametrize("answer", ["right", "elsewhere"])
+def test_the_right_file_lands_in_the_cache(server: Server, tmp_path: Path, answer: str) -> None:
+    said: list[str] = []
+    path = cached_download(pinned(server, answer), cache_dir=tmp_path / "cache", notify=said.append)
+    assert path.read_bytes() == CONTENT
+    assert files_in(tmp_path / "cache") == ["model.onnx"]
+    assert len(said) == 1
+    assert "model.onnx" in said[0]
+
+
+def test_it_is_downloaded_only_once(server: Server, tmp_path: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        cached_download(pinned(server, "right"), cache_dir=tmp_path, notify=said.append)
+    assert server.requests == ["/right"]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("damage", [CONTENT[:-1], CONTENT[:-1] + b"!"])
+def test_a_damaged_cached_file_is_downloaded_again(server: Server, tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(damage)
+    assert fetch(server, "right", tmp_path).read_bytes() == CONTENT
+
+
+def test_a_damaged_cached_file_is_never_used(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(CONTENT[:-1] + b"!")
+    with pytest.raises(UnavailableError):
+        fetch(server, "missing", tmp_path)
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("answer", ["wrong", "page", "endless"])
+def test_another_file_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path, answer: str) -> None:
+    with pytest.raises(StorageError, match=f"model.onnx.*/{answer}.*log-in page"):
+        fetch(server, answer, tmp_path / "cache")
+    assert files_in(tmp_path / "cache") == []
+
+
+def test_reading_an_endless_body_stops(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=f"longer than the expected {len(CONTENT)} bytes"):
+        fetch(server, "endless", tmp_path)
+    assert server.gave_up.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("missing", "answers 404"),
+        ("truncated", "broke after 1000 of 256000 bytes"),
+        ("hanging", "timed out"),
+        ("trickling", "takes too long"),
+        ("local", "answers 302"),
+    ],
+)
+def test_no_answer_worth_having_is_unavailable(server: Server, tmp_path: Path, answer: str, reason: str) -> None:
+    server.file_url = (tmp_path / "secret").as_uri()
+    (tmp_path / "secret").write_bytes(CONTENT)
+    with pytest.raises(UnavailableError, match=reason):
+        fetch(server, answer, tmp_path / "cache", timeout_s=0.3, deadline_s=0.5)
+    assert files_in(tmp_path / "cache") == []
+
+
+def test_no_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        entry = PinnedFile("model.onnx", f"http://127.0.0.1:{bound.getsockname()[1]}/right", "0" * 64, 1)
+        with pytest.raises(UnavailableError, match="refused"):
+            cached_download(entry, cache_dir=tmp_path, timeout_s=5)
+
+
+def test_a_cache_that_cannot_be_made_is_unavailable(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UnavailableError, match="cannot be kept"):
+        fetch(server, "right", tmp_path / "file" / "cache")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_cache_is_unavailable(server: Server, tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(UnavailableError, match="cannot be kept"):
+        fetch(server, "right", tmp_path)
+
+
+def test_offline_mode_asks_nobody(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
+    with pytest.raises(UnavailableError, match="EDGEKIT_OFFLINE"):
+        fetch(server, "right", tmp_path)
+    assert server.requests == []
+
+
+def test_offline_mode_uses_what_is_cached(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.onnx").write_bytes(CONTENT)
+    monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
+    assert fetch(server, "right", tmp_path) == tmp_path / "model.onnx"
+
+
+@pytest.mark.parametrize(
+    ("xdg", "expected"),
+    [("/somewhere", "/somewhere/edgekit"), ("", "/home/me/.cache/edgekit"), ("rel", "/home/me/.cache/edgekit")],
+)
+def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, xdg: str, expected: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", xdg)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert downloads.default_cache_dir() == Path(expected)
+
+
+def test_the_shared_yunet_is_the_pinned_one(shared: Path) -> None:
+    path = shared / "data/yunet" / downloads.YUNET.name
+    assert path.stat().st_size == downloads.YUNET.size_bytes
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == downloads.YUNET.sha256
+
+
+def test_the_pinned_address_names_a_commit() -> None:
+    assert downloads.YUNET.url.startswith("https://")
+    assert any(len(part) == 40 for part in downloads.YUNET.url.split("/"))
