@@ -17,8 +17,6 @@ from edgekit.errors import InputError
 from edgekit.files import require_file, write_atomic
 from edgekit.models.registry import create_model
 
-_TRAINING_KEY = "edgekit.training"
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -40,11 +38,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         StorageError: The file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(checkpoint.state.items())}
-    metadata = {
-        METADATA_KEY: checkpoint.contract.to_json(),
-        _TRAINING_KEY: json.dumps(checkpoint.training, sort_keys=True),
-    }
-    write_atomic(path, save(tensors, metadata=metadata))
+    # One entry only: safetensors writes several in random order.
+    document = {"contract": json.loads(checkpoint.contract.to_json()), "training": checkpoint.training}
+    write_atomic(path, save(tensors, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -65,10 +61,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if METADATA_KEY not in metadata:
         raise InputError(f"checkpoint '{path}' has no edgekit contract: convert it with 'edgekit import'")
     try:
-        contract = Contract.from_json(metadata[METADATA_KEY])
-        training = json.loads(metadata.get(_TRAINING_KEY, "{}"))
-    except (InputError, ValueError) as error:
-        raise InputError(f"checkpoint '{path}': {error}") from error
+        document = json.loads(metadata[METADATA_KEY])
+        contract = Contract.from_json(json.dumps(document["contract"]))
+        training = document["training"]
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"checkpoint '{path}' has no valid contract: {error}") from error
     return Checkpoint(contract, state, training)
 
 

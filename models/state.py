@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -66,13 +67,17 @@ def load_tensors(path: Path) -> dict[str, Any]:
         InputError: The file is damaged, no such file, or asks for code to be run.
     """
     try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Hints to developers about pickle protocols; the user gets one line below.
+            warnings.simplefilter("ignore", UserWarning)
+            document = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"'{path}' is not a plain file of tensors (it is damaged or asks to run code, which edgekit refuses)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"'{path}' cannot be read as a torch checkpoint: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"'{path}' cannot be read as a torch checkpoint: {reason}") from error
     if not isinstance(document, dict):
         raise InputError(f"'{path}' holds a {type(document).__name__}, not a dictionary of tensors")
     return document

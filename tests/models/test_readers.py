@@ -1,0 +1,187 @@
+"""Every form of a data set gives the same images; damaged ones are refused in one line."""
+
+from __future__ import annotations
+
+import csv
+import tarfile
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from edgekit.errors import InputError
+from edgekit.models.data import EXPRESSIONS, DataSet, train_and_validation, without_duplicates
+from edgekit.models.data.readers import canonical_class, load_dataset
+
+
+def _write_csv(path: Path, data: DataSet) -> Path:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["emotion", "pixels", "Usage"])
+        for usage, part in data.splits.items():
+            for image, label in zip(part.images, part.labels, strict=True):
+                writer.writerow([label, " ".join(map(str, image.flatten())), usage])
+    return path
+
+
+def _write_hdf5(path: Path, data: DataSet) -> Path:
+    with h5py.File(path, "w") as file:
+        for usage, part in data.splits.items():
+            file[f"{usage}_pixel"] = part.images[..., 0]
+            file[f"{usage}_label"] = part.labels
+    return path
+
+
+def _write_prefixed(folder: Path, data: DataSet) -> Path:
+    """The shared copy's form: two folders, the official split in the file name."""
+    for usage, part in data.splits.items():
+        for index, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
+            top = "train" if usage == "Training" else "test"
+            file = folder / "fer2013" / top / EXPRESSIONS[label] / f"{usage}_{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(file), image)
+    return folder
+
+
+def test_all_forms_of_fer2013_give_the_same_content(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
+    prefixed = _write_prefixed(tmp_path / "prefixed", bars)
+    archive = tmp_path / "fer2013.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(prefixed / "fer2013", "fer2013")
+    paths = [
+        bars_folder,
+        prefixed,
+        archive,
+        _write_csv(tmp_path / "fer2013.csv", bars),
+        _write_hdf5(tmp_path / "data.h5", bars),
+    ]
+    for path in paths:
+        loaded = load_dataset(path)
+        assert loaded.name == "fer2013"
+        assert loaded.is_gray
+        assert loaded.classes == EXPRESSIONS
+        assert list(loaded.splits) == ["Training", "PublicTest", "PrivateTest"]
+        for usage, part in loaded.splits.items():
+            assert sorted(zip(part.labels, map(bytes, part.images), strict=True)) == sorted(
+                zip(bars.splits[usage].labels, map(bytes, bars.splits[usage].images), strict=True)
+            )
+
+
+def test_checksum_sees_content_and_nothing_else(bars: DataSet, tmp_path: Path) -> None:
+    from_csv = load_dataset(_write_csv(tmp_path / "a.csv", bars))
+    from_hdf5 = load_dataset(_write_hdf5(tmp_path / "b.h5", bars))
+    assert from_csv.checksum() == from_hdf5.checksum() == bars.checksum()
+    bars.splits["Training"].images[0, 0, 0, 0] ^= 1
+    assert from_csv.checksum() != bars.checksum()
+
+
+def test_any_folders_of_colour_pictures_of_any_size(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split, name, shape in (
+        ("train", "cat", (60, 90, 3)),
+        ("train", "dog", (48, 48, 3)),
+        ("val", "cat", (20, 9, 3)),
+    ):
+        file = tmp_path / split / name / "0.png"
+        file.parent.mkdir(parents=True)
+        cv2.imwrite(str(file), generator.integers(0, 255, shape, dtype=np.uint8))
+    loaded = load_dataset(tmp_path)
+    assert loaded.classes == ("cat", "dog")
+    assert {name: part.images.shape for name, part in loaded.splits.items()} == {
+        "train": (2, 48, 48, 3),
+        "val": (1, 48, 48, 3),
+    }
+
+
+def test_colour_images_are_red_green_blue(tmp_path: Path) -> None:
+    blue = np.zeros((48, 48, 3), np.uint8)
+    blue[..., 0] = 200  # B, G, R
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "train/a/0.png"), blue)
+    assert load_dataset(tmp_path).splits["train"].images[0, 0, 0].tolist() == [0, 0, 200]
+
+
+def test_names_of_expressions_are_recognised() -> None:
+    assert [canonical_class(name) for name in ("Anger", "HAPPINESS", "neutral", "cat")] == [
+        "angry",
+        "happy",
+        "neutral",
+        "cat",
+    ]
+
+
+def test_shared_fer2013_has_the_official_splits(shared: Path) -> None:
+    data = load_dataset(shared / "data/fer2013.tar.gz")
+    assert {name: len(part) for name, part in data.splits.items()} == {
+        "Training": 28_709,
+        "PublicTest": 3_589,
+        "PrivateTest": 3_589,
+    }
+    counts = np.bincount(data.splits["Training"].labels)
+    assert counts.tolist() == [3995, 436, 4097, 7215, 4830, 3171, 4965]
+    assert len(without_duplicates(data, "PrivateTest")) == 3_589 - 314
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n", "lacks the column 'emotion'"),
+        ("emotion,pixels,Usage\n", "no rows"),
+        ("emotion,pixels,Usage\n9,0 0,Training\n", "emotion 9"),
+        ("emotion,pixels,Usage\n1,0 0,Training\n", "expected 2304 pixels"),
+        ("emotion,pixels,Usage\nx,0,Training\n", "line 2"),
+        ("emotion,pixels,Usage\n1\n", "expected 2304 pixels"),
+    ],
+)
+def test_damaged_csv_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "fer2013.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_dataset(path)
+
+
+def test_damaged_or_foreign_files_are_refused(bars: DataSet, tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(_write_prefixed(tmp_path / "p", bars), "p")
+    archive.write_bytes(archive.read_bytes()[:2000])
+    (tmp_path / "b.h5").write_text("text")
+    (tmp_path / "c.txt").write_text("text")
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("a.tar.gz", "damaged archive"),
+        ("b.h5", "no HDF5 file"),
+        ("c.txt", "is none of"),
+        ("empty", "holds no image"),
+        ("absent", "does not exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_dataset(tmp_path / name)
+
+
+def test_a_truncated_image_is_named(bars_folder: Path) -> None:
+    file = sorted(bars_folder.rglob("*.png"))[3]
+    file.write_bytes(file.read_bytes()[:30])
+    with pytest.raises(InputError, match=f"{file.name}' cannot be decoded"):
+        load_dataset(bars_folder)
+
+
+def test_validation_never_comes_from_a_test_split(bars: DataSet) -> None:
+    renamed = DataSet("x", bars.classes, {"train": bars.splits["Training"], "test": bars.splits["PrivateTest"]})
+    training, validation, name = train_and_validation(renamed, None, None, seed=0)
+    assert name == "10 % held back from train" or len(validation) == 0
+    assert len(training) + len(validation) == 56
+
+
+def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:
+    big = DataSet("x", bars.classes, {"train": bars.splits["Training"].subset(np.tile(np.arange(56), 3))})
+    training, validation, name = train_and_validation(big, None, None, seed=0)
+    assert (len(training), len(validation), name) == (147, 21, "10 % held back from train")
+    assert np.bincount(validation.labels).tolist() == [3] * 7
+
+
+def test_unknown_split_lists_those_there_are(bars: DataSet) -> None:
+    with pytest.raises(InputError, match="it has Training, PublicTest, PrivateTest"):
+        bars.split("test")

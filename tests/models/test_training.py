@@ -1,0 +1,178 @@
+"""The training loop learns, resumes bit for bit, and gives the same result on two processes as on one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.data import DataSet
+from edgekit.models.data.augment import Augmentation
+from edgekit.models.provenance import contract_for
+from edgekit.models.recipes import RECIPES, Recipe
+from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
+
+SHORT = Recipe(
+    epochs=3,
+    augmentation=Augmentation(crop_px=44, rotation_deg=5, cutout_px=8, cutout_probability=0.5),
+    batch_size=14,
+    max_lr=0.05,
+    label_smoothing=0.1,
+    ema_decay=0.9,
+)
+
+
+def _job(data: DataSet, recipe: Recipe = SHORT, architecture: str = "edgecnn", seed: int = 0) -> TrainingJob:
+    return TrainingJob(
+        contract_for(architecture, data.classes, data.name, data.is_gray),
+        recipe,
+        data.splits["Training"],
+        data.splits["PublicTest"],
+        {"data_sha256": data.checksum()},
+        seed,
+        accelerator="cpu",
+    )
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / STATE_NAME, weights_only=True)["net"]
+    return state
+
+
+def _assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_training_learns_the_bars(bars: DataSet, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SHORT, epochs=12, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
+    history = train(_job(bars, recipe), tmp_path)
+    assert history[-1].loss < history[0].loss
+    assert max(report.validation_accuracy for report in history) > 0.8
+
+
+def test_best_checkpoint_is_of_the_best_epoch_and_says_how_it_was_made(bars: DataSet, tmp_path: Path) -> None:
+    history = train(_job(bars, seed=5), tmp_path)
+    checkpoint = load_checkpoint(tmp_path / BEST_NAME)
+    best = max(history, key=lambda report: report.validation_accuracy)
+    assert checkpoint.training["best"]["epoch"] == best.epoch
+    assert checkpoint.training["seed"] == 5
+    assert checkpoint.training["data_sha256"] == bars.checksum()
+    assert checkpoint.training["recipe"]["batch_size"] == 14
+    assert checkpoint.contract.labels == bars.classes
+
+
+def test_metrics_hold_one_record_an_epoch(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars), tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_same_seed_same_weights_other_seed_other_weights(bars: DataSet, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(_job(bars, dataclasses.replace(SHORT, epochs=1), seed=seed), tmp_path / name)
+    _assert_equal(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
+    assert not torch.equal(_weights(tmp_path / "a")["stem.weight"], _weights(tmp_path / "c")["stem.weight"])
+
+
+def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars), tmp_path / "whole")
+
+    def interrupt(report: object) -> None:
+        seen.append(report)
+        if len(seen) == 6:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    seen: list[object] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(_job(bars), tmp_path / "parts", on_step=interrupt)
+    assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 1
+    history = train(_job(bars), tmp_path / "parts", resume=True)
+    assert [report.epoch for report in history] == [1, 2, 3]
+    _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "parts" / "metrics.jsonl").open()] == [1, 2, 3]
+
+
+def test_training_over_another_one_is_refused(bars: DataSet, tmp_path: Path) -> None:
+    short = dataclasses.replace(SHORT, epochs=1)
+    train(_job(bars, short), tmp_path)
+    with pytest.raises(InputError, match="--resume"):
+        train(_job(bars, short), tmp_path)
+    with pytest.raises(InputError, match="its seed was 0, now it is 1"):
+        train(_job(bars, short, seed=1), tmp_path, resume=True)
+
+
+def test_damaged_state_is_refused(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path)
+    state = tmp_path / STATE_NAME
+    state.write_bytes(state.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"last\.pt"):
+        train(_job(bars), tmp_path, resume=True)
+
+
+def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars, architecture="edgecnn-g-learned"), tmp_path)
+    masks = [tensor for name, tensor in _weights(tmp_path).items() if name.endswith("expand.mask")]
+    assert masks
+    assert all(float(mask.mean()) == 0.25 for mask in masks)
+
+
+def test_diverging_training_says_so(bars: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lower the learning rate"):
+        train(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
+
+
+def test_schedules() -> None:
+    one_cycle, paper = RECIPES["fer2013"], RECIPES["paper"]
+    rates = [one_cycle.learning_rate(epoch, 0, 10) for epoch in range(one_cycle.epochs)]
+    assert max(rates) == pytest.approx(one_cycle.max_lr, rel=0.01)
+    assert rates.index(max(rates)) == pytest.approx(one_cycle.warmup * one_cycle.epochs, abs=1)
+    assert one_cycle.learning_rate(one_cycle.epochs - 1, 9, 10) == pytest.approx(0, abs=1e-9)
+    assert [paper.learning_rate(epoch, 0, 10) for epoch in (0, 84, 85, 90)] == pytest.approx(
+        [0.01, 0.01, 0.009, 0.0081]
+    )
+
+
+def _command(folder: Path, output: Path, *extra: str) -> list[str]:
+    arguments = ["train", "--data", str(folder), "-o", str(output), "--epochs", "2", "--batch-size", "28", "-q"]
+    return ["-m", "edgekit.cli", *arguments, "--accelerator", "cpu", "--threads", "1", *extra]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_give_the_result_of_one(bars_folder: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, *_command(bars_folder, tmp_path / "one")], check=True, env=_environment())
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *torchrun, *_command(bars_folder, tmp_path / "two")]
+    done = subprocess.run(command, check=False, env=_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_training_killed_at_any_moment_resumes_to_the_same_weights(bars_folder: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, *_command(bars_folder, tmp_path / "whole")], check=True, env=_environment())
+    parts = tmp_path / "parts"
+    process = subprocess.Popen([sys.executable, *_command(bars_folder, parts)], env=_environment())
+    while not (parts / STATE_NAME).exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([sys.executable, *_command(bars_folder, parts, "--resume")], check=True, env=_environment())
+    _assert_equal(_weights(tmp_path / "whole"), _weights(parts))
