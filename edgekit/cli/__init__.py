@@ -31,7 +31,18 @@ _COMMANDS = {
 }
 
 
+class _ReaderLeftError(Exception):
+    """Whoever read our stdout closed it, as `| head` does."""
+
+
 class _LazyGroup(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # click would end the process here, with exit code 1.
+            raise _ReaderLeftError from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(_COMMANDS)
@@ -78,8 +89,8 @@ def _run(arguments: list[str]) -> int:
         return EXIT_INTERRUPTED
     except click.exceptions.Exit as done:
         return done.exit_code
-    except BrokenPipeError:
-        # The reader of our output left, as `| head` does: nothing to say, and nobody to say it to.
+    except _ReaderLeftError:
+        # Nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except ModuleNotFoundError as error:

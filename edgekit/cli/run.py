@@ -116,7 +116,7 @@ def command(
             intra_op_threads=threads,
             notify=out.warn,
         )
-        sinks: list[Sink] = [tally, *_sinks(source, classifier, save, jsonl, csv_file, show)]
+        sinks = [*_sinks(source, classifier, save, jsonl, csv_file, show), tally]
         if source.frame_count is not None and jsonl != _STDOUT:
             sinks.append(_Progress(out, min(source.frame_count, max_frames or source.frame_count)))
         signals.on_stop(source.stop)
