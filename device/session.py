@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import onnxruntime as ort
 
@@ -11,6 +12,14 @@ from edgekit.contract import METADATA_KEY, Contract, required_fields
 from edgekit.errors import InputError
 from edgekit.files import require_file
 
+GraphOptimization: TypeAlias = Literal["none", "basic", "extended", "all"]
+
+_LEVELS: dict[GraphOptimization, ort.GraphOptimizationLevel] = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 _WARNINGS_OFF = 3
 
 
@@ -23,7 +32,7 @@ def open_session(
     path: Path,
     intra_op_threads: int,
     spinning: bool = False,
-    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    level: GraphOptimization = "all",
 ) -> ort.InferenceSession:
     """Return a CPU session of an .onnx file.
 
@@ -40,7 +49,7 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
-    options.graph_optimization_level = level
+    options.graph_optimization_level = _LEVELS[level]
     options.log_severity_level = _WARNINGS_OFF
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     try:

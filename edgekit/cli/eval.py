@@ -48,19 +48,18 @@ def command(
       edgekit eval runs/mine/best.safetensors --data fer2013.csv --protocol ten-crop
       edgekit eval mine.onnx --data folders --split test --plot confusion.png --json
     """
-    import torch
-
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.modelfiles import resolve_model
     from edgekit.models import data as datasets
     from edgekit.models.data.readers import load_dataset
+    from edgekit.models.engines import set_torch_threads
     from edgekit.models.evaluate import aligned, evaluate, open_classifier
     from edgekit.models.plots import check_picture, save_confusion
 
     if plot:
         check_picture(plot)
     if threads:
-        torch.set_num_threads(threads)
+        set_torch_threads(threads)
     classifier = open_classifier(resolve_model(model), threads)
     height, _ = classifier.contract.crop.resize_hw
     with progress_bar(out) as progress:

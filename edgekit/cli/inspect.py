@@ -61,12 +61,10 @@ class _Contents:
 
 
 def _read_onnx(path: Path) -> _Contents:
-    import onnxruntime as ort
-
     from edgekit.contract import METADATA_KEY
     from edgekit.device.session import open_session, read_contract
 
-    session = open_session(path, intra_op_threads=1, level=ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    session = open_session(path, intra_op_threads=1, level="none")
     has_contract = METADATA_KEY in session.get_modelmeta().custom_metadata_map
     contract = read_contract(session, path) if has_contract else None
     try:

@@ -59,11 +59,10 @@ def command(
       edgekit train --data fer2013.tar.gz -o runs/mine --resume
       tensorboard --logdir runs
     """
-    import torch
-
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.models.data import train_and_validation
     from edgekit.models.data.readers import load_dataset
+    from edgekit.models.engines import set_torch_threads
     from edgekit.models.provenance import contract_for, training_provenance
     from edgekit.models.recipes import get_recipe
     from edgekit.models.training import BEST_NAME, TrainingJob, train
@@ -72,7 +71,7 @@ def command(
     recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs, batch_size=batch_size or recipe.batch_size)
     contract_for(architecture, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
     if threads:
-        torch.set_num_threads(threads)
+        set_torch_threads(threads)
     with progress_bar(out) as progress:
         dataset = load_dataset(data, progress=counted(progress, "reading images"))
     training, validation, validation_name = train_and_validation(dataset, train_split, val_split, seed)
