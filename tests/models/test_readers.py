@@ -170,9 +170,8 @@ def test_a_truncated_image_is_named(bars_folder: Path) -> None:
 
 def test_validation_never_comes_from_a_test_split(bars: DataSet) -> None:
     renamed = DataSet("x", bars.classes, {"train": bars.splits["Training"], "test": bars.splits["PrivateTest"]})
-    training, validation, name = train_and_validation(renamed, None, None, seed=0)
-    assert name == "10 % held back from train" or len(validation) == 0
-    assert len(training) + len(validation) == 56
+    with pytest.raises(InputError, match="too small to hold back"):
+        train_and_validation(renamed, None, None, seed=0)
 
 
 def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:

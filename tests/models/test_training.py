@@ -102,7 +102,8 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path)
     history = train(_job(bars), tmp_path / "parts", resume=True)
     assert [report.epoch for report in history] == [1, 2, 3]
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
-    assert [json.loads(line)["epoch"] for line in (tmp_path / "parts" / "metrics.jsonl").open()] == [1, 2, 3]
+    records = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(record)["epoch"] for record in records] == [1, 2, 3]
 
 
 def test_training_over_another_one_is_refused(bars: DataSet, tmp_path: Path) -> None:
