@@ -36,6 +36,15 @@ def test_finds_no_face_where_there_is_none(shared: Path, name: str) -> None:
     assert len(Haar(320, 0.7).detect(cv2.imread(str(shared / "data/media" / name)))) == 0
 
 
+def test_finds_the_one_face_of_a_clip_in_nearly_every_frame(shared: Path) -> None:
+    capture = cv2.VideoCapture(str(shared / "data/media/fer_test.mp4"))
+    frames = []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(frame)
+    detector = Haar(320, 0.7)
+    assert np.mean([len(detector.detect(frame)) == 1 for frame in frames[::3]]) >= 0.92
+
+
 def test_works_on_a_picture_of_bounded_size() -> None:
     small = Haar(320, 0.7).detect(portrait()).xyxy
     large = Haar(320, 0.7).detect(cv2.resize(portrait(), None, fx=3, fy=3)).xyxy
