@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,15 @@ from edgekit.device.detect.haar import Haar
 from edgekit.device.imaging import read_image
 from edgekit.errors import InputError
 from edgekit.modelfiles import asset
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    # OpenCV's threads wait for each other, and on a busy machine for the other programs as well.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
 
 
 def portrait() -> np.ndarray:
