@@ -40,9 +40,10 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     tensors = [_register(graph, f"{stem}.weight", folded_weight), _register(graph, f"{stem}.bias", folded_bias)]
     folded = ir.node("Conv", [conv.inputs[0], *tensors], attributes=dict(conv.attributes), num_outputs=1)
     folded.metadata_props.update(conv.metadata_props)
-    folded.outputs[0].name = f"{stem}.folded"
+    replaced, output = norm.outputs[0], folded.outputs[0]
+    output.name, output.type, output.shape = replaced.name, replaced.type, replaced.shape
     graph.insert_before(norm, folded)
-    ir.convenience.replace_all_uses_with(norm.outputs[0], folded.outputs[0], replace_graph_outputs=True)
+    ir.convenience.replace_all_uses_with(replaced, output, replace_graph_outputs=True)
     graph.remove([norm, conv], safe=True)
     return True
 
