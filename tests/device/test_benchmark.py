@@ -127,7 +127,7 @@ def test_a_pipeline_plays_the_clip_over_and_over_and_counts_after_the_warm_up(ti
     spy = Spy()
     threads = []
     done = measure(
-        Cell("tiny", tiny_model, 2, "pipeline"),
+        Cell("tiny", tiny_model, 3, "pipeline"),
         seconds=0.001,
         batch=4,
         clip=CLIP,
@@ -135,7 +135,7 @@ def test_a_pipeline_plays_the_clip_over_and_over_and_counts_after_the_warm_up(ti
     )
     total = done.warm_up_iterations + done.latency.count
     assert spy.seen == [index % 3 for index in range(total)]
-    assert (threads, spy.opencv_threads) == ([2], 2)
+    assert (threads, spy.opencv_threads) == ([3], 3)
     assert (done.batch, done.detector, done.faces_per_frame) == (1, "none", 1.0)
     assert set(done.stages) == {"detect", "crop", "classify"}
     assert {summary.count for summary in done.stages.values()} == {done.latency.count}
