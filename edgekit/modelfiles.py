@@ -11,7 +11,7 @@ ONNX_SUFFIX = ".onnx"
 CHECKPOINT_SUFFIX = ".safetensors"
 
 _SHIPPED = ("default",)
-_ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
 
 
 def resolve_model(name: str, suffixes: tuple[str, ...] = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)) -> Path:
@@ -25,7 +25,7 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = (ONNX_SUFFIX, CHECKPOIN
         InputError: No such file, or it is of another form.
     """
     if name in _SHIPPED:
-        return require_file(_ASSETS / f"{name}{suffixes[0]}", "model")
+        return require_file(ASSETS / f"{name}{suffixes[0]}", "model")
     path = Path(name)
     if not path.exists():
         raise InputError(f"model '{name}' does not exist: give a path or one of: {', '.join(_SHIPPED)}")
@@ -41,4 +41,4 @@ def asset(name: str) -> Path:
     Raises:
         InputError: This installation lacks it.
     """
-    return require_file(_ASSETS / name, "shipped file")
+    return require_file(ASSETS / name, "shipped file")

@@ -68,7 +68,7 @@ def _card(
     classes = [f"| {label} | {center[label]:.1%} | {ten[label]:.1%} |" for label in contract.labels]
     return f"""# Model card: {name}
 
-{contract.architecture} for {len(contract.labels)} facial expressions ({", ".join(contract.labels)}), trained by edgekit.
+{contract.architecture} for facial expressions ({", ".join(contract.labels)}), trained by edgekit.
 {exported.net_parameters:,} parameters, {exported.cost.macs:,} multiply-accumulates an image, {exported.size_bytes:,}
 bytes as ONNX. Made by `python -m edgekit.export.ship`.
 

@@ -1,0 +1,156 @@
+"""`edgekit train`, `eval` and `import`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.models.data import EXPRESSIONS
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder data set: 28 pictures to train on, 14 to choose by and 14 to test on."""
+    folder = tmp_path_factory.mktemp("faces")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 28), ("val", 14), ("test", 14)):
+        for index in range(count):
+            file = folder / split / EXPRESSIONS[index % 7] / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
+    return folder
+
+
+def _edgekit(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgekit.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "mine"
+    done = _edgekit("train", "--data", faces, "-o", output, "--epochs", 1, "--batch-size", 14, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["checkpoint"] == str(output / "best.safetensors")
+    assert document["validation"] == "val"
+    return output
+
+
+def test_eval_gives_figures_and_a_picture(faces: Path, trained: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "confusion.png"
+    arguments = ["eval", trained / "best.safetensors", "--data", faces, "--split", "test", "--plot", plot, "--json"]
+    done = _edgekit(*arguments)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["total"] == 14
+    assert document["accuracy"] == document["correct"] / 14
+    assert np.sum(document["confusion"]) == 14
+    picture = cv2.imread(str(plot))
+    assert picture is not None
+    assert min(picture.shape[:2]) > 400
+
+
+def test_checkpoint_and_exported_file_have_the_same_confusion(faces: Path, trained: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mine.onnx"
+    assert _edgekit("export", trained / "best.safetensors", "-o", model).returncode == 0
+    results = [
+        json.loads(
+            _edgekit("eval", path, "--data", faces, "--split", "test", "--protocol", "ten-crop", "--json").stdout
+        )
+        for path in (trained / "best.safetensors", model)
+    ]
+    assert results[0]["confusion"] == results[1]["confusion"]
+
+
+def test_resume_of_a_finished_training_changes_nothing(faces: Path, trained: Path) -> None:
+    before = (trained / "best.safetensors").read_bytes()
+    done = _edgekit("train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (trained / "best.safetensors").read_bytes() == before
+
+
+def test_ctrl_c_in_training_keeps_the_finished_epochs(faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "edgekit.cli",
+        "train",
+        "--data",
+        str(faces),
+        "-o",
+        str(output),
+        "--epochs",
+        "9999",
+    ]
+    process = subprocess.Popen(
+        [*command, "--batch-size", "14"], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    while not (output / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert {path.name for path in output.iterdir() if not path.name.startswith("events")} == {
+        "best.safetensors",
+        "last.pt",
+        "metrics.jsonl",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "absent", "-o", "out"], "data 'absent' does not exist"),
+        (["train", "--data", "{faces}", "-o", "out", "--model", "resnet"], "model 'resnet' is not known"),
+        (["train", "--data", "{faces}", "-o", "out", "--recipe", "best"], "recipe 'best' is not known"),
+        (["train", "--data", "{faces}", "-o", "out", "--train-split", "x"], "has no split 'x'"),
+        (["train", "--data", "{faces}", "-o", "out", "--accelerator", "cpu", "--precision", "fp16"], "needs a GPU"),
+        (["train", "--data", "{faces}", "-o", "{faces}/val/happy/3.png"], "is a file"),
+        (["eval", "absent.onnx", "--data", "{faces}"], "model 'absent.onnx' does not exist"),
+        (["eval", "{text}.onnx", "--data", "{faces}"], "cannot be loaded by onnxruntime"),
+        (["eval", "{text}.safetensors", "--data", "{faces}"], "no safetensors file"),
+        (["eval", "{trained}/best.safetensors", "--data", "{faces}", "--split", "x"], "has no split 'x'"),
+        (["eval", "{trained}/best.safetensors", "--data", "{faces}", "--plot", "a.txt"], "must end in .png"),
+        (["import", "absent.t7", "-o", "a.safetensors"], "does not exist"),
+        (["import", "{text}.onnx", "-o", "a.safetensors"], "plain file of tensors"),
+        (["import", "{text}.onnx", "-o", "a.onnx"], "must end in .safetensors"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    faces: Path, trained: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    for suffix in (".onnx", ".safetensors"):
+        (tmp_path / f"text{suffix}").write_text("this is text, not a model\n")
+    places = {"faces": str(faces), "trained": str(trained), "text": str(tmp_path / "text")}
+    before = set(tmp_path.iterdir())
+    done = _edgekit(*(argument.format(**places) for argument in arguments), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_import_writes_a_checkpoint_that_evaluates(shared: Path, faces: Path, tmp_path: Path) -> None:
+    target = tmp_path / "authors.safetensors"
+    source = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
+    done = _edgekit("import", source, "-o", target, "--json")
+    assert json.loads(done.stdout)["architecture"] == "edgecnn"
+    assert _edgekit("eval", target, "--data", faces, "--split", "test").returncode == 0
