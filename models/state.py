@@ -51,13 +51,19 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
         raise InputError(f"training state '{path}' is damaged or of another edgekit: start anew with another -o") from (
             error
         )
-    for name, value in fingerprint.items():
-        if state.fingerprint.get(name) != value:
-            raise InputError(
-                f"cannot resume '{path}': its {name} was {state.fingerprint.get(name)!r}, now it is {value!r}: "
-                "give the same settings or another -o"
-            )
+    if difference := _first_difference("", state.fingerprint, fingerprint):
+        raise InputError(f"cannot resume '{path}': its {difference}: give the same settings or another -o")
     return state
+
+
+def _first_difference(name: str, before: object, now: object) -> str | None:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted(before.keys() | now.keys()):
+            inner = f"{name}.{key}" if name else key
+            if difference := _first_difference(inner, before.get(key), now.get(key)):
+                return difference
+        return None
+    return None if before == now else f"{name} was {before!r}, now it is {now!r}"
 
 
 def load_tensors(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ resumes at an epoch's start goes on bit for bit as if it had never stopped (same
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
 import time
@@ -280,6 +281,8 @@ def _launch(job: TrainingJob) -> Fabric:
         raise InputError("no GPU is visible here: pass --accelerator cpu")
     if job.precision == "fp16" and (job.accelerator == "cpu" or not torch.cuda.is_available()):
         raise InputError("fp16 training needs a GPU: pass --precision bf16 or fp32")
+    # Its announcements tell the user nothing they did not ask for.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=job.accelerator,
         devices=local,
