@@ -44,8 +44,7 @@ class VideoSink:
         """
         if target.suffix.lower() != _SUFFIX or target.is_dir():
             raise InputError(f"video '{target}': name a file that ends in {_SUFFIX}")
-        # MPEG-4 has no room for finer fractions.
-        self._fps = round(fps or (_CAMERA_FPS if live else _STILLS_FPS), 2)
+        self._fps = _encodable_fps(fps or (_CAMERA_FPS if live else _STILLS_FPS))
         self._target = target
         self._live = live
         self._stack = ExitStack()
@@ -119,6 +118,11 @@ class VideoSink:
         due = int(self._owed_frames)
         self._owed_frames -= due
         return due
+
+
+def _encodable_fps(fps: float) -> float:
+    # MPEG-4 counts time in at most 65535 ticks a second: fine fractions of high rates do not fit.
+    return max(0.1, round(fps, 2) if fps < 600 else round(fps))
 
 
 def _fit(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:

@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 import pytest
 
+from edgekit.device import pipeline
 from edgekit.device.classify import Classifier
 from edgekit.device.detect import Detections, WholeFrame, create_detector
-from edgekit.device.meter import Meter
+from edgekit.device.meter import Laps, Meter
 from edgekit.device.pipeline import run
 from edgekit.device.sinks.table import Tally
 from edgekit.device.sources import open_source
@@ -104,6 +105,33 @@ def test_every_stage_is_metered_and_the_warm_up_is_not(classifier, write_clip, t
     assert detector.calls == 11
     assert (meter.frames, {stages[name].count for name in stages if name != "age"}) == (10, {10})
     assert stages["age"].count == 9
+
+
+def test_the_time_of_the_warm_up_is_in_no_figure(classifier, write_clip, told, monkeypatch):
+    class Clock:
+        now_s = 0.0
+
+        def __call__(self) -> float:
+            return self.now_s
+
+    class SlowAtFirst(Blocks):
+        def detect(self, image_bgr: np.ndarray) -> Detections:
+            clock.now_s += 100.0 if self.calls == 0 else 0.5
+            return super().detect(image_bgr)
+
+    clock = Clock()
+    monkeypatch.setattr(pipeline, "Laps", lambda: Laps(clock))
+    meter = Meter(clock=clock)
+    with open_source(str(write_clip(levels=range(4), size_wh=(128, 128))), told.append) as source:
+        run(source, SlowAtFirst(), classifier, [], meter)
+    assert (meter.elapsed_s, meter.fps) == (2.0, 2.0)
+    assert {stage: summary.max_ms for stage, summary in meter.stages().items() if stage != "age"} == {
+        "capture": 0.0,
+        "detect": 500.0,
+        "crop": 0.0,
+        "classify": 0.0,
+        "sinks": 0.0,
+    }
 
 
 def test_the_result_names_the_stages_before_the_sinks(classifier, blocks_picture, told):

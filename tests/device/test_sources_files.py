@@ -152,7 +152,7 @@ def test_a_video_that_breaks_in_the_middle_gives_the_frames_before_and_a_warning
 
 def test_neither_opencv_nor_ffmpeg_speaks_about_broken_files(write_clip, tmp_path, picture):
     cut(write_clip("broken.mp4"), 0.5)
-    cut(save(tmp_path / "half.png", picture), 0.5)
+    cut(save(tmp_path / "half.png", np.tile(picture, (8, 8, 1))), 0.5)
     code = (
         "from edgekit.device.sources import open_source\n"
         "from edgekit.errors import InputError\n"

@@ -196,7 +196,7 @@ def test_results_before_a_late_failure_are_reported_and_kept(child, tmp_path):
     assert running.returncode == EXIT_IO
     lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
     document = json.loads(output)
-    assert (document["ended"], document["frames"]) == ("failed", len(lines))
+    assert (document["ended"], document["frames"], document["faces"]) == ("failed", len(lines), len(lines))
     assert len(lines) > 2
     assert f"cannot write '{jsonl}'" in errors
     assert f"{len(lines)} frames" in errors
