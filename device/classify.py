@@ -12,6 +12,8 @@ from edgekit.device.session import default_intra_op_threads, open_session, read_
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8, to_tensor
 
+_FLOAT32 = "tensor(float)"
+
 
 class Classifier:
     """A model file ready to classify; everything it must know stands in the file's contract."""
@@ -58,10 +60,12 @@ def _check_graph(session: ort.InferenceSession, contract: Contract, path: Path) 
         isinstance(a, int) and b is not None and a != b for a, b in zip(shape, expected, strict=True)
     ):
         raise InputError(f"model '{path}': the contract's input shape {expected} is not the graph's {shape}")
+    if inputs[spec.name].type != _FLOAT32:
+        raise InputError(f"model '{path}': the graph's input is {inputs[spec.name].type}, the contract's {_FLOAT32}")
     if isinstance(shape[0], int):
         raise InputError(f"model '{path}': batch size is fixed at {shape[0]}: export it with a dynamic batch")
     classes = outputs[contract.output.name].shape
-    if len(classes) != 2 or (isinstance(classes[1], int) and classes[1] != len(contract.labels)):
+    if len(classes) != 2 or classes[1] != len(contract.labels):
         raise InputError(
             f"model '{path}': the contract has {len(contract.labels)} labels, the graph's output is {classes}: "
             "export it with as many labels as classes"

@@ -151,8 +151,10 @@ def required_fields() -> tuple[str, ...]:
 
 def _check_version(version: str) -> None:
     major, _, minor = version.partition(".")
-    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
-        raise InputError(f"contract field 'schema' is {version!r}: expected 'MAJOR.MINOR', such as '{SCHEMA_VERSION}'")
+    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()) or len(version) > 20:
+        raise InputError(
+            f"contract field 'schema' is {_kind(version)}: expected 'MAJOR.MINOR', such as '{SCHEMA_VERSION}'"
+        )
     if int(major) != SCHEMA_MAJOR:
         raise InputError(
             f"the model's contract has schema {version}, this edgekit reads {SCHEMA_MAJOR}.x: "
@@ -265,7 +267,7 @@ class _Reader:
     def choice(self, key: str, choices: tuple[str, ...]) -> str:
         value = self.text(key)
         if value not in choices:
-            raise InputError(f"contract field '{self._name(key)}' is {value!r}: expected one of {', '.join(choices)}")
+            raise self._wrong(key, value, f"one of {', '.join(choices)}")
         return value
 
     def flag(self, key: str) -> bool:
@@ -284,9 +286,15 @@ class _Reader:
         return self._number(key, self._get(key))
 
     def _number(self, key: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise self._wrong(key, value, "a finite number")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number with more digits than a float can hold
+            number = math.inf
+        if not math.isfinite(number):
+            raise self._wrong(key, value, "a finite number")
+        return number
 
     def _list(self, key: str, expected: str) -> list[Any]:
         value = self._get(key)
@@ -319,5 +327,8 @@ class _Reader:
 
 
 def _kind(value: object) -> str:
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -86,7 +86,7 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
     dimension; a bias adds none.
 
     Raises:
-        InputError: The graph's shapes contradict each other.
+        InputError: The graph is invalid, so its shapes cannot be worked out.
     """
     constants = _constants(model.graph)
     shapes = _infer_shapes(model)
@@ -163,8 +163,8 @@ def _infer_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
         value.type.tensor_type.ClearField("shape")
     try:
         graph = onnx.shape_inference.infer_shapes(batch_of_one, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-        raise InputError(f"the graph's shapes contradict each other: {error}") from error
+    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        raise InputError(f"the graph is invalid, its shapes cannot be worked out: {error}") from error
     shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
     known = {name: shape for name, shape in shapes.items() if shape is not None}
     return known | {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}

@@ -69,7 +69,9 @@ def _read_onnx(path: Path) -> _Contents:
     contract = read_contract(session, path) if has_contract else None
     try:
         from edgekit.export.cost import graph_cost, load_graph
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
         return _Contents(contract, None)
     model = load_graph(path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)

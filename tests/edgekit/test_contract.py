@@ -1,0 +1,257 @@
+"""The model file's contract: what is written is read back, and nothing wrong gets in."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.contract import (
+    SCHEMA_VERSION,
+    Accuracy,
+    Channels,
+    Contract,
+    CropSpec,
+    InputSpec,
+    OutputSpec,
+    Provenance,
+    channel_count,
+)
+from edgekit.errors import InputError
+
+CONTRACT = Contract(
+    architecture="edgecnn",
+    labels=("angry", "happy", "neutral"),
+    input=InputSpec("input", (44, 44), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
+    crop=CropSpec(margin=0.1, grayscale=True, resize_hw=(48, 48), center_crop_hw=(44, 44)),
+    output=OutputSpec("logits"),
+    calibration="200 faces",
+    provenance=Provenance("faces", "ab" * 32, "1234567", "0.1.0", (Accuracy("faces", "test", "ten-crop", 7, 10),)),
+)
+OPTIONAL = {
+    "calibration",
+    "provenance.checkpoint_sha256",
+    "provenance.git_revision",
+    "provenance.edgekit_version",
+}
+
+
+def document() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(CONTRACT.to_json())
+    return loaded
+
+
+def paths(value: object, prefix: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the way to every value inside a JSON document."""
+    if isinstance(value, dict | list):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (*prefix, key)
+            yield from paths(child, (*prefix, key))
+
+
+FIELDS = [path for path in paths(document()) if all(isinstance(key, str) for key in path)]
+
+
+def parent_of(loaded: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path[:-1]:
+        loaded = loaded[key]
+    return loaded
+
+
+def read(loaded: object) -> Contract:
+    return Contract.from_json(json.dumps(loaded))
+
+
+texts = st.text(min_size=1, max_size=12)
+numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)
+positive = st.floats(min_value=1e-6, max_value=1e6)
+
+
+@st.composite
+def contracts(draw: st.DrawFn) -> Contract:
+    channels = draw(st.sampled_from(get_args(Channels)))
+    count = channel_count(channels)
+    size_hw = draw(st.tuples(st.integers(1, 64), st.integers(1, 64)))
+    resize_hw = (size_hw[0] + draw(st.integers(0, 9)), size_hw[1] + draw(st.integers(0, 9)))
+    total = draw(st.integers(0, 10_000))
+    accuracy = Accuracy(draw(texts), draw(texts), draw(texts), draw(st.integers(0, total)), total)
+    optional = st.none() | texts
+    return Contract(
+        architecture=draw(texts),
+        labels=tuple(draw(st.lists(texts.filter(str.strip), min_size=1, max_size=9, unique=True))),
+        input=InputSpec(
+            name=draw(texts),
+            size_hw=size_hw,
+            channels=channels,
+            scale=draw(positive),
+            mean=tuple(draw(st.lists(numbers, min_size=count, max_size=count))),
+            std=tuple(draw(st.lists(positive, min_size=count, max_size=count))),
+        ),
+        crop=CropSpec(draw(st.floats(0, 2)), channels == "gray" or draw(st.booleans()), resize_hw, size_hw),
+        output=OutputSpec(draw(texts)),
+        precision=draw(st.sampled_from(["float32", "float16", "int8"])),
+        calibration=draw(optional),
+        provenance=Provenance(draw(texts), draw(optional), draw(optional), draw(optional), (accuracy,)),
+    )
+
+
+@settings(deadline=None)
+@given(contracts())
+def test_every_contract_comes_back_as_it_was_written(contract: Contract) -> None:
+    written = contract.to_json()
+    assert Contract.from_json(written) == contract
+    assert Contract.from_json(written).to_json() == written
+    assert written.isascii()
+
+
+def test_equal_contracts_are_equal_bytes() -> None:
+    shuffled = dict(reversed(document().items()))
+    assert read(shuffled).to_json() == CONTRACT.to_json()
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=".".join)
+def test_a_missing_field_is_named_unless_it_may_be_missing(path: tuple[str, ...]) -> None:
+    loaded = document()
+    del parent_of(loaded, path)[path[-1]]
+    name = ".".join(path)
+    if name in OPTIONAL:
+        assert isinstance(read(loaded), Contract)
+    else:
+        with pytest.raises(InputError, match=rf"^contract field '{name}' is missing$"):
+            read(loaded)
+
+
+@pytest.mark.parametrize("wrong", [None, True, -1, 10**400, 1e999, "", "x", [], [None], {}], ids=repr)
+@pytest.mark.parametrize("path", FIELDS, ids=".".join)
+def test_a_field_of_a_wrong_type_is_named(path: tuple[str, ...], wrong: object) -> None:
+    loaded = document()
+    right = parent_of(loaded, path)[path[-1]]
+    name = ".".join(path)
+    fits = isinstance(right, str) and wrong == "x" and path[-1] not in ("schema", "channels", "layout", "meaning")
+    if (fits and name != "precision") or (wrong is None and name in OPTIONAL) or (type(right), wrong) == (bool, True):
+        return
+    if name == "provenance.accuracy" and wrong == []:
+        return
+    parent_of(loaded, path)[path[-1]] = wrong
+    with pytest.raises(InputError, match=rf"^contract field '{name}") as caught:
+        read(loaded)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("labels",), ["a", "b", "a"], "labels' has a name twice"),
+        (("labels",), ["a", " "], "labels' has an empty name"),
+        (("labels",), ["a", 3], "labels' is 3: expected a list of texts"),
+        (("input", "mean"), [0.0], "input.mean' has 1 values: expected 3 for 'rgb'"),
+        (("input", "std"), [1.0, 0.0, 1.0], r"input.std' has \[1.0, 0.0, 1.0\]: expected positive numbers"),
+        (("input", "std"), [1.0, "1", 1.0], 'input.std\' is "1": expected a finite number'),
+        (("input", "scale"), 0, "input.scale' has 0.0: expected a positive number"),
+        (("input", "layout"), "NHWC", 'input.layout\' is "NHWC": expected one of NCHW'),
+        (("input", "size_hw"), [44, 0], r"input.size_hw' is \[44, 0\]"),
+        (("input", "size_hw"), [44, 44, 3], r"input.size_hw' is \[44, 44, 3\]"),
+        (("input", "size_hw"), [44.0, 44.0], r"input.size_hw' is \[44.0, 44.0\]"),
+        (("input", "size_hw"), [40, 44], r"crop.center_crop_hw' has \(44, 44\): expected size_hw \(40, 44\)"),
+        (("crop", "margin"), 2.5, "crop.margin' has 2.5: expected 0 to 2"),
+        (("crop", "resize_hw"), [48, 40], "crop.center_crop_hw' has"),
+        (("provenance", "accuracy", 0, "correct"), 11, "provenance.accuracy' has 11: expected correct <= total"),
+        (("provenance", "accuracy", 0, "split"), 1, r"provenance.accuracy\[0\].split' is 1: expected a text"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(path: tuple[str | int, ...], value: object, message: str) -> None:
+    loaded = document()
+    parent_of(loaded, path)[path[-1]] = value
+    with pytest.raises(InputError, match=message):
+        read(loaded)
+
+
+def test_a_gray_input_wants_gray_crops() -> None:
+    gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))
+    with pytest.raises(InputError, match=r"crop\.grayscale"):
+        replace(CONTRACT, input=gray, crop=replace(CONTRACT.crop, grayscale=False))
+    assert replace(CONTRACT, input=gray).input.channels == "gray"
+
+
+@pytest.mark.parametrize("labels", [(), ("a",) * 2])
+def test_a_contract_made_in_code_is_checked_too(labels: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="labels"):
+        replace(CONTRACT, labels=labels)
+
+
+@pytest.mark.parametrize("version", ["2.0", "0.9", "10.0", "99.1"])
+def test_another_major_version_is_refused_before_anything_else_is_read(version: str) -> None:
+    with pytest.raises(InputError, match=rf"schema {version}, this edgekit reads 1\.x: update edgekit"):
+        read({"schema": version})
+
+
+@pytest.mark.parametrize(
+    "version", ["1", "1.", ".1", "1.x", "v1.0", "1.0.0", " 1.0", "1.0\n", "\u0661.0", "9" * 6000 + ".0"]
+)
+def test_a_version_that_is_none_is_refused(version: str) -> None:
+    with pytest.raises(InputError, match=r"field 'schema' is .*expected 'MAJOR\.MINOR'") as caught:
+        read(document() | {"schema": version})
+    assert len(str(caught.value)) < 200
+
+
+def test_a_later_minor_version_with_fields_unknown_here_is_read() -> None:
+    loaded = document() | {"schema": "1.7", "novelty": {"deep": [1, 2]}}
+    loaded["input"]["novelty"] = 3
+    loaded["provenance"]["accuracy"][0]["novelty"] = None
+    contract = read(loaded)
+    assert replace(contract, schema=SCHEMA_VERSION) == CONTRACT
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[", "\x00", "nul", '{"schema": "1.0",}', "[" * 100_000])
+def test_what_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="the contract is not JSON"):
+        Contract.from_json(text)
+
+
+def test_an_endless_document_is_not_even_parsed() -> None:
+    with pytest.raises(InputError, match="characters long"):
+        Contract.from_json('"' + "x" * 1_000_001 + '"')
+
+
+def test_deep_nesting_up_to_the_limit_is_refused_and_nothing_worse() -> None:
+    for depth in range(900, 1000, 3):
+        with pytest.raises(InputError):
+            Contract.from_json(json.dumps(document()).replace('"edgecnn"', "[" * depth + "]" * depth))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(anything)
+def test_arbitrary_json_is_bad_input_and_nothing_else(value: object) -> None:
+    with pytest.raises(InputError):
+        read(value)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(list(paths(document()))), anything)
+def test_a_valid_document_with_anything_anywhere_is_read_or_refused(path: tuple[str | int, ...], value: object) -> None:
+    loaded = copy.deepcopy(document())
+    parent_of(loaded, path)[path[-1]] = value
+    try:
+        contract = read(loaded)
+    except InputError as caught:
+        refusal = str(caught)
+    else:
+        refusal = "contract field '"
+        assert math.isfinite(contract.input.scale)
+        assert Contract.from_json(contract.to_json()) == contract
+    assert refusal.startswith(("contract field '", "the model's contract has schema"))
+    assert len(refusal) < 400

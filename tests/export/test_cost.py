@@ -1,0 +1,222 @@
+"""The counter, held against the published net's table and against counts done by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from edgekit.errors import InputError
+from edgekit.export.cost import GraphCost, graph_cost, load_graph
+from edgekit.export.to_onnx import Exported
+from edgekit.models.registry import parameter_count
+
+Dims = Sequence[int | str | None]
+
+
+def graph_of(
+    nodes: Sequence[onnx.NodeProto], inputs: dict[str, Dims], weights: dict[str, Any], outputs: Sequence[str] = ("y",)
+) -> onnx.ModelProto:
+    tensors = [
+        numpy_helper.from_array(value if isinstance(value, np.ndarray) else np.zeros(value, np.float32), name)
+        for name, value in weights.items()
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def cost_of(op_type: str, inputs: dict[str, Dims], weights: dict[str, Any], **attributes: Any) -> GraphCost:
+    node = helper.make_node(op_type, [*inputs, *weights], ["y"], **attributes)
+    return graph_cost(graph_of([node], inputs, weights))
+
+
+def test_the_published_net_costs_what_the_paper_says(exported: Exported, edgecnn: nn.Module) -> None:
+    assert exported.cost.macs == 48_827_432
+    assert parameter_count(edgecnn) == exported.net_parameters == 418_487
+    # 15 layers of 32 + 8 channels lose a scale each, and their shift replaces the convolution's bias.
+    assert exported.cost.parameters == 418_487 - 2 * 15 * (32 + 8)
+
+
+def test_every_layer_costs_what_the_reference_table_says(exported: Exported, shared: Path) -> None:
+    facts = json.loads((shared / "reference/edgecnn/facts.json").read_text())["architecture"]
+    expected = [layer for layer in facts["layers"] if layer["type"] in ("Conv2d", "Linear")]
+    counted = [layer for layer in exported.cost.layers if layer.macs]
+    assert [(layer.parameters, layer.macs) for layer in counted] == [
+        (layer["params"], layer["macs"]) for layer in expected
+    ]
+    shapes = [list(layer.output_shape or ())[1:] for layer in counted]
+    assert shapes == [layer["out_shape"] for layer in expected]
+    assert exported.cost.macs == facts["macs_1x3x44x44"]
+
+
+@pytest.mark.parametrize(
+    ("image", "weight", "attributes", "macs"),
+    [
+        ([1, 3, 8, 8], [16, 3, 3, 3], {"pads": [1] * 4}, 16 * 64 * 27),
+        ([1, 3, 8, 8], [16, 3, 3, 3], {}, 16 * 36 * 27),
+        ([1, 3, 8, 8], [16, 3, 3, 3], {"pads": [1] * 4, "strides": [2, 2]}, 16 * 16 * 27),
+        ([1, 8, 8, 8], [16, 2, 3, 3], {"pads": [1] * 4, "group": 4}, 16 * 64 * 18),
+        ([1, 8, 8, 8], [8, 1, 3, 3], {"pads": [1] * 4, "group": 8}, 8 * 64 * 9),
+        ([1, 3, 9, 9], [4, 3, 3, 3], {"dilations": [2, 2]}, 4 * 25 * 27),
+        ([1, 3, 9, 9], [4, 3, 1, 5], {"pads": [0, 2, 0, 2]}, 4 * 81 * 15),
+        ([1, 3, 20], [4, 3, 5], {}, 4 * 16 * 15),
+    ],
+)
+def test_convolutions_by_hand(image: Dims, weight: list[int], attributes: dict[str, Any], macs: int) -> None:
+    cost = cost_of("Conv", {"x": image}, {"w": weight, "b": weight[:1]}, **attributes)
+    assert cost.macs == macs
+    assert cost.parameters == np.prod(weight) + weight[0]
+
+
+@pytest.mark.parametrize("free", ["batch", None, 16])
+def test_a_batch_of_one_is_counted_whatever_the_file_says(free: str | int | None) -> None:
+    assert cost_of("Conv", {"x": [free, 3, 8, 8]}, {"w": [16, 3, 3, 3]}).macs == 16 * 36 * 27
+
+
+@pytest.mark.parametrize(
+    ("image", "weight", "attributes", "macs"),
+    [
+        ([1, 152], [152, 7], {}, 1064),
+        ([1, 152], [7, 152], {"transB": 1}, 1064),
+    ],
+)
+def test_fully_connected_layers_by_hand(image: Dims, weight: list[int], attributes: dict[str, Any], macs: int) -> None:
+    cost = cost_of("Gemm", {"x": image}, {"w": weight, "b": [7]}, **attributes)
+    assert (cost.macs, cost.parameters) == (macs, 1071)
+
+
+def test_a_transposed_first_matrix_is_seen() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("Gemm", ["t", "w"], ["y"], transA=1),
+    ]
+    assert graph_cost(graph_of(nodes, {"x": [1, 20]}, {"w": [20, 5]})).macs == 100
+
+
+@pytest.mark.parametrize(
+    ("image", "weight", "macs"),
+    [([1, 10, 20], [20, 5], 1000), ([1, 4, 10, 20], [4, 20, 5], 4000), ([1, 20], [20], 20)],
+)
+def test_matrix_products_by_hand(image: Dims, weight: list[int], macs: int) -> None:
+    assert cost_of("MatMul", {"x": image}, {"w": weight}).macs == macs
+
+
+def test_a_shared_weight_counts_once_and_its_work_twice() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("MatMul", ["h", "w"], ["y"], name="second"),
+    ]
+    cost = graph_cost(graph_of(nodes, {"x": [1, 10]}, {"w": [10, 10]}))
+    assert (cost.parameters, cost.macs) == (100, 200)
+    assert [(layer.name, layer.parameters) for layer in cost.layers] == [("first", 100), ("second", 0)]
+
+
+def test_running_statistics_and_shapes_are_no_parameters() -> None:
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", "scale", "shift", "mean", "variance"], ["h"]),
+        helper.make_node("Reshape", ["h", "shape"], ["y"]),
+    ]
+    weights = {name: [8] for name in ("scale", "shift", "mean", "variance")}
+    cost = graph_cost(graph_of(nodes, {"x": [1, 8, 2, 2]}, {**weights, "shape": np.array([-1, 32])}))
+    assert cost.parameters == 16
+
+
+def test_weights_in_constant_nodes_count() -> None:
+    tensor = numpy_helper.from_array(np.zeros((10, 5), np.float32))
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=tensor),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    cost = graph_cost(graph_of(nodes, {"x": [1, 10]}, {}))
+    assert (cost.parameters, cost.macs) == (50, 50)
+
+
+def test_free_shapes_give_no_figure_instead_of_a_wrong_one() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], name="free"),
+        helper.make_node("Relu", ["h"], ["y"], name="relu"),
+    ]
+    cost = graph_cost(graph_of(nodes, {"x": ["n", 3, "height", "width"]}, {"w": [16, 3, 3, 3]}))
+    assert cost.macs is None
+    assert [layer.macs for layer in cost.layers] == [None, 0]
+    assert cost.layers[0].output_shape == (1, 16, None, None)
+    assert cost.parameters == 432
+
+
+def test_work_that_is_not_counted_is_named() -> None:
+    cost = cost_of("ConvTranspose", {"x": [1, 3, 8, 8]}, {"w": [3, 4, 2, 2]})
+    assert (cost.macs, cost.uncounted) == (0, ("ConvTranspose",))
+
+
+def test_a_node_without_name_is_called_by_kind_and_position() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    cost = graph_cost(graph_of(nodes, {"x": [1, 2]}, {}))
+    assert [layer.name for layer in cost.layers] == ["Relu_0", "Relu_1"]
+
+
+def test_counting_changes_nothing_in_the_model(exported: Exported) -> None:
+    model = onnx.load(exported.path)
+    before = model.SerializeToString()
+    assert graph_cost(model) == exported.cost
+    assert model.SerializeToString() == before
+
+
+def test_shapes_that_contradict_each_other_give_no_figure() -> None:
+    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 10]}, {"w": [11, 5]})
+    assert graph_cost(model).macs is None
+
+
+def test_a_graph_that_names_no_operator_set_is_bad_input() -> None:
+    model = graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, 10]}, {})
+    del model.opset_import[:]
+    with pytest.raises(InputError, match="its shapes cannot be worked out"):
+        graph_cost(model)
+
+
+def test_huge_and_negative_dimensions_are_only_numbers() -> None:
+    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 2**40]}, {})
+    model.graph.initializer.append(TensorProto(name="w", dims=[2**40, 2**40], data_type=TensorProto.FLOAT))
+    assert graph_cost(model).macs == 2**80
+    model = graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, -5]}, {})
+    assert graph_cost(model).layers[0].output_shape == (1, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is text\n", b"\x08\x08", b"\x00" * 100, b"\xff" * 100])
+def test_what_is_no_onnx_file_is_bad_input(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model '.*model.onnx' is no ONNX file"):
+        load_graph(path)
+
+
+def test_tensors_outside_the_file_are_not_read(tmp_path: Path) -> None:
+    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 10]}, {"w": [10, 5]})
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../../etc/passwd")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert graph_cost(load_graph(path)).parameters == 50
+
+
+def test_any_onnx_file_will_do(shared: Path) -> None:
+    cost = graph_cost(load_graph(shared / "data/yunet/face_detection_yunet_2023mar.onnx"))
+    assert cost.macs == 344_224_000
+    first = cost.layers[0]
+    # 3x3 over 3 channels at half of 640 x 640, to 16 channels.
+    assert (first.op_type, first.macs) == ("Conv", 16 * 320 * 320 * 27)
+    assert graph_cost(load_graph(shared / "data/yunet/face_detection_yunet_2026may.onnx")).macs is None
