@@ -212,14 +212,14 @@ def test_an_http_stream_gives_newest_frames_in_order(serve, told):
 @pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("stall", [False, True])
 def test_a_stream_that_ends_or_stalls_is_opened_again(serve, told, monkeypatch, stall):
-    monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 300)
+    monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 1000)
     server = serve(frames=30, stall=stall)
     with open_source(server.url, told.append) as source:
         for frame in source:
             if frame.sequence > 40:
                 break
-    assert server.served == 2
-    assert "is back" in told[1]
+    assert server.served >= 2
+    assert any("is back" in message for message in told)
 
 
 @pytest.mark.usefixtures("short_pauses")
