@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Self
 
@@ -16,6 +18,11 @@ from edgekit.errors import InputError
 _TITLE = "edgekit (q to quit)"
 _KEYS_TO_QUIT = (ord("q"), 27)
 
+# Qt ends the whole process when it cannot reach the display: another one tries it first.
+_TRIAL = "import cv2; cv2.namedWindow('edgekit'); cv2.waitKey(1)"
+_TRIAL_TIMEOUT_S = 60
+_NOT_BUILT_IN = "The function is not implemented"
+
 
 class WindowSink:
     """Shows every frame with its faces drawn in; q, Escape or closing the window calls `on_quit`."""
@@ -24,18 +31,11 @@ class WindowSink:
         """Open the window.
 
         Raises:
-            InputError: There is no display, or this OpenCV has no windows.
+            InputError: There is no display, it cannot be reached, or this OpenCV has no windows.
         """
-        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise InputError("--show needs a display and there is none here: record a video with --save instead")
+        _require_windows()
         self._on_quit = on_quit
-        try:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-        except cv2.error as error:
-            raise InputError(
-                "--show needs an OpenCV with windows: pip uninstall opencv-python-headless, "
-                "then pip install 'edgekit[window]'; or record a video with --save"
-            ) from error
+        cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
 
     def __enter__(self) -> Self:
         return self
@@ -48,3 +48,26 @@ class WindowSink:
         cv2.imshow(_TITLE, draw_faces(frame.image_bgr, result.faces))
         if cv2.waitKey(1) & 0xFF in _KEYS_TO_QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
             self._on_quit()
+
+
+def _require_windows() -> None:
+    displays = [os.environ[name] for name in ("DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)]
+    if not displays:
+        raise InputError("--show needs a display and there is none here: record a video with --save instead")
+    try:
+        trial = subprocess.run(
+            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, errors="replace", timeout=_TRIAL_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        trial = None
+    if trial is not None and trial.returncode == 0:
+        return
+    if trial is not None and _NOT_BUILT_IN in trial.stderr:
+        raise InputError(
+            "--show needs an OpenCV with windows: pip uninstall opencv-python-headless, "
+            "then pip install 'edgekit[window]'; or record a video with --save"
+        )
+    raise InputError(
+        f"--show cannot open a window on display '{displays[0]}': check that it is yours (over SSH: ssh -X), "
+        "or record a video with --save"
+    )

@@ -1,0 +1,45 @@
+"""The window: refused in one line where it cannot be opened."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+
+from edgekit.device.sinks import window
+from edgekit.device.sinks.window import WindowSink
+from edgekit.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def a_display_that_nobody_serves(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":987")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+
+def refuse() -> None:
+    pytest.fail("nobody may quit")
+
+
+def test_without_a_display_a_video_is_offered(monkeypatch):
+    monkeypatch.delenv("DISPLAY")
+    with pytest.raises(InputError, match=r"needs a display and there is none here.*--save"):
+        WindowSink(refuse)
+
+
+@pytest.mark.skipif("GUI:                           NONE" not in cv2.getBuildInformation(), reason="OpenCV has windows")
+def test_a_headless_opencv_says_which_extra_has_windows():
+    with pytest.raises(InputError, match=r"OpenCV with windows.*edgekit\[window\]"):
+        WindowSink(refuse)
+
+
+def test_a_display_that_kills_whoever_tries_it_is_a_message(monkeypatch):
+    monkeypatch.setattr(window, "_TRIAL", "import os; os.abort()")
+    with pytest.raises(InputError, match="cannot open a window on display ':987'"):
+        WindowSink(refuse)
+
+
+def test_a_display_that_hangs_is_a_message(monkeypatch):
+    monkeypatch.setattr(window, "_TRIAL", "import time; time.sleep(60)")
+    monkeypatch.setattr(window, "_TRIAL_TIMEOUT_S", 0.1)
+    with pytest.raises(InputError, match="cannot open a window on display ':987'"):
+        WindowSink(refuse)
