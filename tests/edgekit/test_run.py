@@ -17,8 +17,7 @@ import pytest
 
 from edgekit.cli import _run
 from edgekit.cli.stopping import StopSignals
-from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE, InputError
-from edgekit.modelfiles import asset
+from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE
 
 PATIENCE_S = 60
 
@@ -253,20 +252,3 @@ def test_a_signal_before_there_is_work_ends_at_once_and_handlers_are_given_back(
     with StopSignals(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.parametrize("detector", ["haar", "yunet"])
-def test_the_shipped_model_sees_the_portrait_smile(request, tmp_path, detector):
-    try:
-        asset("default.onnx")
-    except InputError:
-        pytest.skip("no default model yet")
-    jsonl = tmp_path / "r.jsonl"
-    arguments = ["--source", "demo", "--detector", detector, "--jsonl", str(jsonl), "-q"]
-    if detector == "yunet":
-        yunet = request.getfixturevalue("shared") / "data/yunet/face_detection_yunet_2026may.onnx"
-        arguments += ["--detector-model", str(yunet)]
-    assert _run(["run", *arguments]) == EXIT_OK
-    lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
-    assert len(lines) == 150
-    assert sum([face["label"] for face in line["faces"]] == ["happy"] for line in lines) >= 0.8 * 150
