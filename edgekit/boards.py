@@ -139,7 +139,7 @@ def run_tool(arguments: Sequence[str]) -> str | None:
     if tool is None:
         return None
     try:
-        done = subprocess.run(  # noqa: S603 (callers name the tool, users do not)
+        done = subprocess.run(
             [tool, *arguments[1:]],
             capture_output=True,
             stdin=subprocess.DEVNULL,

@@ -55,7 +55,7 @@ def _require_windows() -> None:
     if not displays:
         raise InputError("--show needs a display and there is none here: record a video with --save instead")
     try:
-        trial = subprocess.run(  # noqa: S603 - a fixed text
+        trial = subprocess.run(
             [sys.executable, "-c", _TRIAL], capture_output=True, text=True, errors="replace", timeout=_TRIAL_TIMEOUT_S
         )
     except subprocess.TimeoutExpired:
