@@ -1,0 +1,215 @@
+"""`edgekit export` from the outside: what it says, writes and answers with."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.cli import main
+from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.device.classify import Classifier
+from edgekit.files import sha256_of
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.registry import create_model
+
+EDGEKIT = Path(sys.executable).with_name("edgekit")
+
+CONTRACT = Contract(
+    architecture="edgecnn",
+    labels=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    input=InputSpec("input", (44, 44), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
+    crop=CropSpec(margin=0.0, grayscale=True, resize_hw=(48, 48), center_crop_hw=(44, 44)),
+    output=OutputSpec("logits"),
+)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in this process and returns its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgekit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
+    save_checkpoint(path, Checkpoint(CONTRACT, create_model("edgecnn", 7).state_dict()))
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_export_writes_the_file_and_says_what_it_is(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "model.onnx"
+    code, out, err = edgekit("export", checkpoint, "-o", target)
+    assert (code, err) == (0, "")
+    assert names(target.parent) == ["model.onnx"]
+    first, checksum, verified, size = out.splitlines()
+    assert first == f"{target}: {target.stat().st_size:,} bytes, opset 18, IR 8"
+    assert checksum == f"sha256 {sha256_of(target)}"
+    assert verified.startswith("verified on 54 face crops: max abs difference of logits to torch ")
+    assert size == (
+        "418,487 parameters in the net, 417,287 in the file with BatchNorm folded, 48,827,432 multiply-accumulates"
+    )
+    assert Classifier(target).contract.labels == CONTRACT.labels
+
+
+def test_json_is_one_document_on_stdout_and_text_is_on_stderr(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    code, out, err = edgekit("export", checkpoint, "-o", target, "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["sha256"] == sha256_of(target)
+    assert document["size_bytes"] == target.stat().st_size
+    assert document["verification"]["max_abs_difference"] < document["verification"]["tolerance"] == 1e-4
+    assert (document["net_parameters"], document["parameters"], document["macs"]) == (418_487, 417_287, 48_827_432)
+    assert document["contract"]["provenance"]["checkpoint_sha256"] == sha256_of(checkpoint)
+    assert "verified on 54 face crops" in err
+
+
+def test_a_checkpoint_that_answers_no_numbers_is_refused_and_the_old_file_stays(
+    edgekit: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    good = load_checkpoint(checkpoint)
+    state = dict(good.state)
+    state["classifier.bias"] = torch.full((7,), torch.nan)
+    source, target = tmp_path / "nan.safetensors", tmp_path / "model.onnx"
+    save_checkpoint(source, replace(good, state=state))
+    target.write_text("old")
+    code, out, err = edgekit("export", source, "-o", target)
+    assert (code, out) == (3, "")
+    assert err.splitlines() == [err.strip()]
+    assert "max abs difference of logits nan" in err
+    assert names(tmp_path) == ["model.onnx", "nan.safetensors"]
+    assert target.read_text() == "old"
+
+
+def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield a name, a file that is no usable checkpoint, and what must be said of it."""
+
+    def file(name: str, content: bytes) -> Path:
+        path = folder / f"{name}.safetensors"
+        path.write_bytes(content)
+        return path
+
+    def altered(name: str, contract: Contract) -> Path:
+        path = folder / f"{name}.safetensors"
+        save_checkpoint(path, replace(load_checkpoint(good_path), contract=contract))
+        return path
+
+    content = good_path.read_bytes()
+    yield "missing", folder / "missing.safetensors", "does not exist"
+    yield "text", file("text", b"this is text\n"), "is no safetensors file"
+    yield "empty", file("empty", b""), "is no safetensors file"
+    yield "truncated", file("truncated", content[: len(content) // 2]), "is no safetensors file"
+    yield "pickle", file("pickle", pickle.dumps(RunsCode(folder / "ran"))), "is no safetensors file"
+    yield "architecture", altered("architecture", replace(CONTRACT, architecture="edgecnn-wide")), "are not edgecnn-w"
+    yield "unknown", altered("unknown", replace(CONTRACT, architecture="nonesuch")), "'nonesuch' is not known"
+    yield "labels", altered("labels", replace(CONTRACT, labels=CONTRACT.labels[:-1])), "has shape [7"
+    gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))
+    yield "input", altered("input", replace(CONTRACT, input=gray)), "does not take the contract's input [1, 44, 44]"
+    yield "suffix", file("text", b"").rename(folder / "model.t7"), "expected .safetensors"
+
+
+class RunsCode:
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.witness),)
+
+
+def test_bad_checkpoints_get_one_line_and_leave_nothing(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "model.onnx"
+    target.parent.mkdir()
+    for name, path, message in bad_checkpoints(tmp_path, checkpoint):
+        code, out, err = edgekit("export", path, "-o", target)
+        assert (code, out) == (2, ""), name
+        assert message in err, name
+        assert len(err.splitlines()) == 1, name
+        assert names(target.parent) == [], name
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        ("model.bin", 2, "must end in '.onnx'"),
+        ("folder.onnx", 2, "is a folder"),
+        ("file/model.onnx", 74, "cannot write"),
+    ],
+)
+def test_outputs_that_cannot_be(
+    edgekit: Run, checkpoint: Path, tmp_path: Path, output: str, code: int, message: str
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "file").write_text("")
+    answered, _, err = edgekit("export", checkpoint, "-o", tmp_path / output)
+    assert answered == code
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert names(tmp_path) == ["file", "folder.onnx"]
+
+
+def test_the_output_must_be_named(edgekit: Run, checkpoint: Path) -> None:
+    code, _, err = edgekit("export", checkpoint)
+    assert code == 2
+    assert "--output" in err
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
+    code, out, err = edgekit("export", checkpoint, "-o", small_disk / "model.onnx")
+    assert (code, out) == (74, "")
+    assert "No space left on device" in err
+    assert len(err.splitlines()) == 1
+    assert names(small_disk) == []
+
+
+def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = [EDGEKIT, "export", checkpoint, "-o", tmp_path / "model.onnx"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        # The temporary file is there while the net is traced, which takes seconds.
+        while not names(tmp_path) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err.strip()) == (130, "", "edgekit: interrupted")
+    assert names(tmp_path) == []

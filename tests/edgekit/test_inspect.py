@@ -1,0 +1,204 @@
+"""`edgekit inspect` from the outside, on good files, strange ones and hostile ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from edgekit.cli import main
+from edgekit.contract import METADATA_KEY, Accuracy, Contract, Provenance
+from edgekit.files import sha256_of
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.registry import create_model
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in this process and returns its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgekit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+def fields(text: str) -> dict[str, str]:
+    """Return the lines `label  value` of the people's view."""
+    return {line[:13].strip(): line[14:] for line in text.splitlines()}
+
+
+def with_document(model: Path, target: Path, document: str | None) -> Path:
+    """Write `model` with another contract document, or none."""
+    proto = onnx.load(model)
+    del proto.metadata_props[:]
+    if document is not None:
+        helper.set_model_props(proto, {METADATA_KEY: document})
+    onnx.save(proto, target)
+    return target
+
+
+def contract_of(model: Path) -> Contract:
+    (entry,) = onnx.load(model).metadata_props
+    return Contract.from_json(entry.value)
+
+
+def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    provenance = Provenance("faces", "ab" * 32, "1234567", "0.1.0", (Accuracy("faces", "test", "center-crop", 3, 4),))
+    contract = replace(contract_of(tiny_model), provenance=provenance)
+    path = with_document(tiny_model, tmp_path / "model.onnx", contract.to_json())
+    code, out, err = edgekit("inspect", path)
+    assert (code, err) == (0, "")
+    assert fields(out) == {
+        "file": f"{path}, {path.stat().st_size:,} bytes",
+        "sha256": sha256_of(path),
+        "contract": "version 1.0",
+        "architecture": "mean",
+        "labels": "3: red, green, blue",
+        "input": "'input' float32 (N, 3, 8, 8) rgb: (pixel * 0.00392157 - [0, 0, 0]) / [1, 1, 1]",
+        "crop": "face box + 0% on every side, resized to 8x8, centre 8x8",
+        "output": "'logits' (N, 3) logits",
+        "precision": "float32",
+        "trained on": "faces",
+        "accuracy": "75.00% (3 of 4) on faces test, center-crop",
+        "checkpoint": "ab" * 32,
+        "revision": "1234567",
+        "made by": "edgekit 0.1.0",
+        "opset": "17, IR 8",
+        "layers": "2: 1 GlobalAveragePool, 1 Flatten",
+        "parameters": "0",
+        "MACs": "0 for a batch of one",
+    }
+
+
+def test_json_gives_everything_in_one_document(edgekit: Run, tiny_model: Path) -> None:
+    code, out, err = edgekit("inspect", tiny_model, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["sha256"] == sha256_of(tiny_model)
+    assert Contract.from_json(json.dumps(document["contract"])) == contract_of(tiny_model)
+    assert [layer["op_type"] for layer in document["layers"]] == ["GlobalAveragePool", "Flatten"]
+    assert document["layers"][1]["output_shape"] == [1, 3]
+    assert (document["opset"], document["ir_version"], document["parameters"], document["macs"]) == (17, 8, 0, 0)
+    assert "architecture" in err
+
+
+def test_layers_are_listed_on_request(edgekit: Run, tiny_model: Path) -> None:
+    _, without, _ = edgekit("inspect", tiny_model)
+    _, out, _ = edgekit("inspect", tiny_model, "--layers")
+    assert out.startswith(without)
+    rows = [line.split() for line in out[len(without) :].splitlines()]
+    assert rows[0] == ["layer", "kind", "output", "parameters", "MACs"]
+    assert rows[1] == ["GlobalAveragePool_0", "GlobalAveragePool", "(1,", "3,", "1,", "1)", "0", "0"]
+
+
+def test_a_model_without_contract_is_shown_as_far_as_it_goes(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    path = with_document(tiny_model, tmp_path / "plain.onnx", None)
+    code, out, err = edgekit("inspect", path)
+    assert (code, err) == (0, "")
+    assert fields(out)["contract"].startswith("none: missing labels, input (size, colour order, scale, mean, std)")
+    assert fields(out)["layers"] == "2: 1 GlobalAveragePool, 1 Flatten"
+    assert json.loads(edgekit("inspect", path, "--json")[1])["contract"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "2.0"}, "has schema 2.0, this edgekit reads 1.x: update edgekit"),
+        ({"labels": []}, "contract field 'labels' has 0 labels"),
+        ({"crop": None}, "contract field 'crop' is null"),
+    ],
+)
+def test_a_contract_that_is_not_valid_here_is_refused_in_one_line(
+    edgekit: Run, tiny_model: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    document = json.dumps(json.loads(contract_of(tiny_model).to_json()) | change)
+    code, out, err = edgekit("inspect", with_document(tiny_model, tmp_path / "model.onnx", document))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text\n", b"\xff" * 50])
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_what_is_no_model_is_refused_in_one_line(edgekit: Run, tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    code, out, err = edgekit("inspect", path)
+    assert (code, out) == (2, "")
+    assert str(path) in err
+    assert len(err.splitlines()) == 1
+
+
+def test_hostile_names_are_shown_harmlessly(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07[bold red]x[/]\nMACs          0\u202e"
+    contract = replace(contract_of(tiny_model), labels=(hostile, "[/]", "c"), architecture=hostile)
+    proto = onnx.load(tiny_model)
+    proto.graph.node[0].name = hostile
+    proto.graph.node[1].name = "[/bold]"
+    helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    code, out, err = edgekit("inspect", path, "--layers")
+    assert (code, err) == (0, "")
+    assert all(char.isprintable() or char == "\n" for char in out)
+    assert r"\x1b[2J\x1b]0;owned\x07[bold red]x[/] MACs" in fields(out)["labels"]
+    assert [line for line in out.splitlines() if line.startswith("MACs")] == ["MACs          0 for a batch of one"]
+    assert "[/bold]" in out
+    code, out, err = edgekit("inspect", path, "--json")
+    assert code == 0
+    assert all(char.isprintable() or char == "\n" for char in out + err)
+    assert json.loads(out)["contract"]["labels"][0] == hostile
+
+
+def test_without_the_extra_the_contract_is_still_shown(
+    edgekit: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "edgekit.export.cost", raising=False)
+    code, out, err = edgekit("inspect", tiny_model)
+    assert (code, err) == (0, "")
+    assert fields(out)["labels"] == "3: red, green, blue"
+    assert fields(out)["layers"] == "not counted: pip install 'edgekit[export]'"
+    document = json.loads(edgekit("inspect", tiny_model, "--json")[1])
+    assert document["contract"]["architecture"] == "mean"
+    assert document["layers"] is document["macs"] is document["opset"] is None
+
+
+def test_a_checkpoint_is_shown_with_the_nets_own_parameters(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    labels = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    base = contract_of(tiny_model)
+    contract = replace(
+        base,
+        architecture="edgecnn",
+        labels=labels,
+        input=replace(base.input, size_hw=(44, 44)),
+        crop=replace(base.crop, resize_hw=(48, 48), center_crop_hw=(44, 44)),
+    )
+    torch.manual_seed(0)
+    save_checkpoint(path, Checkpoint(contract, create_model("edgecnn", 7).state_dict()))
+    code, out, err = edgekit("inspect", path)
+    assert (code, err) == (0, "")
+    assert fields(out)["parameters"] == "418,487, exported with BatchNorm folded 417,287"
+    assert fields(out)["MACs"] == "48,827,432 for a batch of one"
+
+
+def test_a_missing_model_is_refused(edgekit: Run) -> None:
+    code, _, err = edgekit("inspect", "nowhere.onnx")
+    assert code == 2
+    assert "does not exist" in err
