@@ -147,7 +147,6 @@ def _finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
     model.graph.name = contract.architecture
     # Every reader infers these again.
     del model.graph.value_info[:]
-    del model.metadata_props[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     try:
         onnx.checker.check_model(model, full_check=True)

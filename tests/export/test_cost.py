@@ -86,6 +86,13 @@ def test_a_batch_of_one_is_counted_whatever_the_file_says(free: str | int | None
     assert cost_of("Conv", {"x": [free, 3, 8, 8]}, {"w": [16, 3, 3, 3]}).macs == 16 * 36 * 27
 
 
+def test_shapes_stored_for_another_batch_do_not_count() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    model = graph_of(nodes, {"x": [16, 10]}, {"w": [10, 5]})
+    model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [16, 10]))
+    assert graph_cost(model).macs == 50
+
+
 @pytest.mark.parametrize(
     ("image", "weight", "attributes", "macs"),
     [

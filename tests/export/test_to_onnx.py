@@ -221,8 +221,10 @@ def test_warnings_of_others_still_show_during_an_export(contract: Contract) -> N
             warnings.warn("look here", UserWarning, stacklevel=1)
             return super().forward(images)
 
-    with pytest.warns(UserWarning, match="look here"):
+    with pytest.warns(UserWarning, match="look here") as seen:
         to_onnx(Warns(SMALL), replace(contract, labels=("a", "b", "c")))
+    # Once as the net is tried, and again as it is traced.
+    assert len(seen) > 1
 
 
 def _stirred(net: EdgeCNN) -> EdgeCNN:
