@@ -31,7 +31,8 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = (ONNX_SUFFIX, CHECKPOIN
         raise InputError(f"model '{name}' does not exist: give a path or one of: {', '.join(_SHIPPED)}")
     require_file(path, "model")
     if path.suffix not in suffixes:
-        raise InputError(f"model '{name}' ends in '{path.suffix}': expected {' or '.join(suffixes)}")
+        cure = " (others' checkpoints: 'edgekit import')" if CHECKPOINT_SUFFIX in suffixes else ""
+        raise InputError(f"model '{name}' ends in '{path.suffix}': expected {' or '.join(suffixes)}{cure}")
     return path
 
 

@@ -46,7 +46,7 @@ class GatherGroupConv2d(FixedGroupConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, out_channels, H, W)."""
-        return super().forward(x[:, self.index])
+        return super().forward(x.index_select(1, self.index))
 
 
 class LearnedGroupConv2d(nn.Module):

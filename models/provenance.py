@@ -16,7 +16,7 @@ from edgekit.models.registry import create_model
 
 IMAGE_SIZE_PX = 48
 # Fraction of a detected box's side that is added all round; chosen by benchmarks/crop_margin.py.
-CROP_MARGIN = 0.0
+CROP_MARGIN = 0.04
 
 
 def contract_for(architecture: str, labels: tuple[str, ...], dataset_name: str, gray: bool) -> Contract:
