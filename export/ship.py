@@ -19,7 +19,7 @@ from edgekit.contract import Accuracy, Contract
 from edgekit.export.to_onnx import Exported, export_checkpoint
 from edgekit.modelfiles import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.data import DataSet, without_duplicates
+from edgekit.models.data import DataSet, duplicated
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluate import Evaluation, Protocols, aligned, evaluate, open_classifier
 from edgekit.models.provenance import contract_for
@@ -49,10 +49,15 @@ def ship(checkpoint_path: Path, dataset: DataSet, folder: Path, name: str) -> Ex
 
 def _measure(path: Path, dataset: DataSet) -> dict[str, Evaluation]:
     classifier = open_classifier(path)
-    whole = aligned(dataset, dataset.split(_SPLIT), classifier.contract)
-    clean = aligned(dataset, without_duplicates(dataset, _SPLIT), classifier.contract)
-    results = {protocol: evaluate(classifier, whole, protocol) for protocol in _PROTOCOLS}
-    return results | {protocol + _WITHOUT_DUPLICATES: evaluate(classifier, clean, protocol) for protocol in _PROTOCOLS}
+    images = aligned(dataset, dataset.split(_SPLIT), classifier.contract)
+    again = duplicated(dataset, _SPLIT)
+    whole, clean = {}, {}
+    for protocol in _PROTOCOLS:
+        alone = evaluate(classifier, images.subset(~again), protocol)
+        shared = evaluate(classifier, images.subset(again), protocol)
+        whole[str(protocol)] = Evaluation(alone.labels, alone.confusion + shared.confusion)
+        clean[protocol + _WITHOUT_DUPLICATES] = alone
+    return {**whole, **clean}
 
 
 def _card(

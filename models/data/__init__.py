@@ -106,9 +106,13 @@ def train_and_validation(
 
 def without_duplicates(dataset: DataSet, name: str) -> ImageSet:
     """Return a split without the images that are pixel-identical to one of another split."""
-    part = dataset.split(name)
+    return dataset.split(name).subset(~duplicated(dataset, name))
+
+
+def duplicated(dataset: DataSet, name: str) -> NDArray[np.bool_]:
+    """Return which images of a split are pixel-identical to one of another split: bool (N,)."""
     others = {image.tobytes() for other, images in dataset.splits.items() if other != name for image in images.images}
-    return part.subset(np.array([image.tobytes() not in others for image in part.images], bool))
+    return np.array([image.tobytes() in others for image in dataset.split(name).images], bool)
 
 
 def _first_known(dataset: DataSet, names: tuple[str, ...]) -> str | None:
