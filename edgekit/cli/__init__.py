@@ -81,9 +81,9 @@ def _run(arguments: list[str]) -> int:
     except EdgekitError as error:
         return _report(error, str(error), error.exit_code, debug)
     except click.ClickException as error:
-        _flush_stdout()
-        error.show()
-        return error.exit_code
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else cli.name or "edgekit"
+        return _report(error, f"{error.format_message()} (see '{where} --help')", error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
         click.echo("edgekit: interrupted", err=True)
         return EXIT_INTERRUPTED
@@ -112,10 +112,6 @@ def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int
         traceback.print_exception(error)
     click.echo(f"edgekit: error: {one_line(text)}", err=True)
     return exit_code
-
-
-def _flush_stdout() -> None:
-    sys.stdout.flush()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

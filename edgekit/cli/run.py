@@ -132,6 +132,7 @@ def command(
                 ended = _ended(signals, finished)
                 # With --jsonl - the lines own stdout: text for people goes to stderr.
                 text = replace(out, as_json=True) if jsonl == _STDOUT else out
+                text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
                 text.console.print(summary_table(meter, tally))
                 settings = {"detector_size_px": detector_size, "max_frames": max_frames}
                 out.result(_document(ended, source, classifier, detector, settings) | summary_document(meter, tally))

@@ -19,13 +19,39 @@ if TYPE_CHECKING:
 @click.command("train", short_help="Train a classifier on a data set.")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-@click.option("--model", "architecture", default="edgecnn", show_default=True, help="The net's name.")
-@click.option("--recipe", "recipe_name", default="fer2013", show_default=True, help="fer2013 or paper.")
+@click.option(
+    "--model",
+    "architecture",
+    default="edgecnn",
+    show_default=True,
+    help="The net: edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned.",
+)
+@click.option(
+    "--recipe", "recipe_name", default="fer2013", show_default=True, help="fer2013 (60 epochs) or paper (500)."
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number.")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Images a step over all processes, not the recipe's.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every random number.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
-@click.option("--accelerator", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the initial weights, batches and augmentation.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="fp16 needs a GPU.",
+)
+@click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if there is one.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all processors.")
 @click.option("--train-split", help="Split to train on; default: Training or train.")
 @click.option("--val-split", help="Split to pick the best epoch on; default: PublicTest, val, or 10 % held back.")
@@ -86,9 +112,14 @@ def command(
         accelerator=accelerator,
     )
     out.say(f"{len(training)} images to train on, {len(validation)} to choose by ({validation_name})")
+    out.say(f"{recipe.epochs} epochs in batches of {recipe.batch_size}; a line after each epoch")
     with progress_bar(out) as progress:
         view = _View(out, progress, recipe.epochs)
-        history = train(job, output, resume, view.on_step, view.on_epoch)
+        try:
+            history = train(job, output, resume, view.on_step, view.on_epoch)
+        except KeyboardInterrupt:
+            out.warn("finished epochs are kept: the same command with --resume goes on after them")
+            raise
     best = max(history, key=lambda report: report.validation_accuracy)
     out.say(f"best epoch {best.epoch}: {best.validation_accuracy:.2%} on {validation_name}: {output / BEST_NAME}")
     out.result(
