@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 # A suite started in the background inherits "ignore SIGINT", and so would the children that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
