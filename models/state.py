@@ -77,11 +77,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
             # Hints to developers about pickle protocols; the user gets one line below.
             warnings.simplefilter("ignore", UserWarning)
             document = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, LookupError, TypeError) as error:
         raise InputError(
             f"'{path}' is not a plain file of tensors (it is damaged or asks to run code, which edgekit refuses)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"'{path}' cannot be read as a torch checkpoint: {reason}") from error
     if not isinstance(document, dict):

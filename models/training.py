@@ -124,6 +124,8 @@ def train(
         InputError: `output` holds another training, or the settings do not fit the machine.
         StorageError: The disk is full or read-only.
     """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output '{output}' is a file: name a folder")
     fabric = _launch(job)
     state_path = output / STATE_NAME
     if state_path.exists() and not resume:
