@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import InputError
-from edgekit.files import atomic_path
+from edgekit.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ def save_state(path: Path, state: TrainingState) -> None:
     Raises:
         StorageError: The disk is full or read-only.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        torch.save({field.name: getattr(state, field.name) for field in fields(state)}, stream)
+    # In memory first: torch reports a full disk as an error of its own kind.
+    buffer = io.BytesIO()
+    torch.save({field.name: getattr(state, field.name) for field in fields(state)}, buffer)
+    write_atomic(path, buffer.getvalue())
 
 
 def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
