@@ -40,8 +40,15 @@ class Classifier:
         return self.infer(to_tensor(crops, self.contract.input))
 
     def infer(self, tensor: FloatArray) -> FloatArray:
-        """Return the logits (N, labels) of the net's own input (N, channels, H, W), see `preprocess.to_tensor`."""
-        outputs = self._session.run([self.contract.output.name], {self.contract.input.name: tensor})
+        """Return the logits (N, labels) of the net's own input (N, channels, H, W), see `preprocess.to_tensor`.
+
+        Raises:
+            InputError: The graph fails on it.
+        """
+        try:
+            outputs = self._session.run([self.contract.output.name], {self.contract.input.name: tensor})
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise InputError(f"model '{self.path}' fails while it classifies: export it again ({error})") from error
         return np.asarray(outputs[0], np.float32)
 
 

@@ -20,7 +20,8 @@ _LEVELS: dict[GraphOptimization, ort.GraphOptimizationLevel] = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-_WARNINGS_OFF = 3
+# Fatal only: the logger prints names from the model file raw; errors reach us as exceptions.
+_LOG_FATAL = 4
 
 
 def default_intra_op_threads() -> int:
@@ -50,7 +51,7 @@ def open_session(
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = _LEVELS[level]
-    options.log_severity_level = _WARNINGS_OFF
+    options.log_severity_level = _LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
