@@ -24,7 +24,8 @@ Precision = Literal["float32", "float16", "int8"]
 OutputMeaning = Literal["logits"]
 
 _MAX_DOCUMENT_CHARS = 1_000_000
-_MAX_SIDE_PX = 4096
+# Small inputs are what edgekit is for; a larger claim would take gigabytes to try out.
+_MAX_SIDE_PX = 1024
 _MAX_LABELS = 100_000
 
 
@@ -213,6 +214,7 @@ def _validate(contract: Contract) -> None:
     _require(1 <= len(labels) <= _MAX_LABELS, "labels", f"{len(labels)} labels", f"1 to {_MAX_LABELS}")
     _require(len(set(labels)) == len(labels), "labels", "a name twice", "distinct names")
     _require(all(label.strip() for label in labels), "labels", "an empty name", "names")
+    _require(all(map(_is_text, labels)), "labels", "half a character (a lone surrogate)", "whole characters")
     spec, crop = contract.input, contract.crop
     channels = channel_count(spec.channels)
     for name, values in (("input.mean", spec.mean), ("input.std", spec.std)):
@@ -228,6 +230,10 @@ def _validate(contract: Contract) -> None:
     )
     for result in contract.provenance.accuracy:
         _require(0 <= result.correct <= result.total, "provenance.accuracy", str(result.correct), "correct <= total")
+
+
+def _is_text(label: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in label)
 
 
 def _require(condition: bool, name: str, value: str, expected: str) -> None:

@@ -37,7 +37,7 @@ def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
         )
         os.close(handle)
     except OSError as error:
-        raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place with -o") from error
+        raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error
     temporary = Path(name)
     try:
         yield temporary

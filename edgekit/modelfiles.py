@@ -9,12 +9,13 @@ from edgekit.files import require_file
 
 ONNX_SUFFIX = ".onnx"
 CHECKPOINT_SUFFIX = ".safetensors"
+MODEL_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
 
 _SHIPPED = ("default",)
 ASSETS = Path(__file__).parent / "assets"
 
 
-def resolve_model(name: str, suffixes: tuple[str, ...] = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)) -> Path:
+def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path:
     """Return the path of a model given by name or path.
 
     Args:

@@ -64,7 +64,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         document = json.loads(metadata[METADATA_KEY])
         contract = Contract.from_json(json.dumps(document["contract"]))
         training = document["training"]
-    except (InputError, ValueError, KeyError, TypeError) as error:
+    except (InputError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"checkpoint '{path}' has no valid contract: {error}") from error
     return Checkpoint(contract, state, training)
 

@@ -112,7 +112,7 @@ def evaluate(
         progress: Called with (images done, images in all).
 
     Raises:
-        InputError: The split is empty.
+        InputError: The split is empty, or the model gives no numbers.
     """
     total = len(images)
     if total == 0:
@@ -120,6 +120,8 @@ def evaluate(
     classes = len(classifier.contract.labels)
     confusion = np.zeros((classes, classes), np.int64)
     for start, logits in _logits_in_batches(classifier, images.images, protocol):
+        if not np.isfinite(logits).all():
+            raise InputError("the model gives values that are no numbers: train or export it again")
         answers = logits.argmax(axis=1)
         np.add.at(confusion, (images.labels[start : start + len(answers)], answers), 1)
         if progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -50,6 +51,7 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
     document = load_tensors(path)
     try:
         state = TrainingState(**document)
+        _check_types(state)
     except TypeError as error:
         raise InputError(f"training state '{path}' is damaged or of another edgekit: start anew with another -o") from (
             error
@@ -59,8 +61,25 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
     return state
 
 
+def _check_types(state: TrainingState) -> None:
+    expected = {
+        "fingerprint": dict,
+        "net": dict,
+        "average": dict,
+        "optimizer": dict,
+        "steps_taken": int,
+        "history": list,
+    }
+    for name, kind in expected.items():
+        if not isinstance(getattr(state, name), kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if not state.history or state.steps_taken < len(state.history):
+        raise TypeError("no finished epoch")
+
+
 def _first_difference(name: str, before: object, now: object) -> str | None:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
+    if isinstance(now, Mapping) and (isinstance(before, Mapping) or not name):
+        before = before if isinstance(before, Mapping) else {}
         for key in sorted(before.keys() | now.keys()):
             inner = f"{name}.{key}" if name else key
             if difference := _first_difference(inner, before.get(key), now.get(key)):
@@ -69,12 +88,26 @@ def _first_difference(name: str, before: object, now: object) -> str | None:
     return None if before == now else f"{name} was {before!r}, now it is {now!r}"
 
 
+def _refuse_compressed(path: Path) -> None:
+    """Refuse an archive whose members are packed: torch writes none, and unpacked they may fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"'{path}' is a damaged torch checkpoint: {error}") from error
+    if packed:
+        raise InputError(f"'{path}' is no torch checkpoint: its member '{packed[0]}' is compressed")
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """Return a file of torch.save's, refusing everything but tensors and plain values.
 
     Raises:
         InputError: The file is damaged, no such file, or asks for code to be run.
     """
+    _refuse_compressed(path)
     try:
         with warnings.catch_warnings():
             # Hints to developers about pickle protocols; the user gets one line below.

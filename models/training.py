@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_weights, save_checkpoint
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluate import TorchClassifier, evaluate
@@ -130,17 +130,21 @@ def train(
     state_path = output / STATE_NAME
     if state_path.exists() and not resume:
         raise InputError(f"'{output}' already holds a training: pass --resume to go on with it or another -o")
+    if not state_path.exists() and (output / BEST_NAME).exists():
+        raise InputError(f"'{output}' holds a {BEST_NAME} without {STATE_NAME} to go on from: give another -o")
     torch.manual_seed(job.seed)
     trainer = _Trainer(job, fabric)
     if resume and state_path.exists():
         trainer.restore(load_state(state_path, job.fingerprint()))
+        if fabric.is_global_zero:
+            trainer.save_if_best(output / BEST_NAME)
     with MetricsLog(output, trainer.history, enabled=fabric.is_global_zero) as log:
         for epoch in range(len(trainer.history), job.recipe.epochs):
             report = trainer.run_epoch(epoch, on_step if fabric.is_global_zero else None)
             if fabric.is_global_zero:
-                if trainer.is_best():
-                    save_checkpoint(output / BEST_NAME, trainer.checkpoint())
+                # The state first: an interruption between the two is made good when resuming.
                 save_state(state_path, trainer.state())
+                trainer.save_if_best(output / BEST_NAME)
                 log.write(report)
                 if on_epoch:
                     on_epoch(report)
@@ -248,14 +252,12 @@ class _Trainer:
         classifier = TorchClassifier(self.average, self.job.contract, self.fabric.device)
         return evaluate(classifier, self.job.validation, "center-crop").accuracy
 
-    def is_best(self) -> bool:
-        """Whether the last epoch's validation accuracy is above all before it."""
+    def save_if_best(self, path: Path) -> None:
+        """Save the averaged weights if the last epoch's validation accuracy is above all before it."""
         *before, last = (report.validation_accuracy for report in self.history)
-        return all(last > accuracy for accuracy in before)
-
-    def checkpoint(self) -> Checkpoint:
-        training = {**self.job.provenance, **self.job.fingerprint(), "best": asdict(self.history[-1])}
-        return Checkpoint(self.job.contract, self.average.state_dict(), training)
+        if all(last > accuracy for accuracy in before):
+            training = {**self.job.provenance, **self.job.fingerprint(), "best": asdict(self.history[-1])}
+            save_checkpoint(path, Checkpoint(self.job.contract, self.average.state_dict(), training))
 
     def state(self) -> TrainingState:
         return TrainingState(
@@ -268,17 +270,19 @@ class _Trainer:
         )
 
     def restore(self, state: TrainingState) -> None:
-        self.plain.load_state_dict(state.net)
-        self.average.load_state_dict(state.average)
-        self.optimizer.load_state_dict(state.optimizer)
+        try:
+            load_weights(self.plain, state.net, self.job.contract.architecture)
+            load_weights(self.average, state.average, self.job.contract.architecture)
+            self.optimizer.load_state_dict(state.optimizer)
+            self.history = [EpochReport(**report) for report in state.history]
+        except (TypeError, KeyError, ValueError, AttributeError, RuntimeError, InputError) as error:
+            raise InputError(f"training state is damaged ({error}): start anew with another -o") from error
         self.steps_taken = state.steps_taken
-        self.history = [EpochReport(**report) for report in state.history]
 
 
 def _launch(job: TrainingJob) -> Fabric:
     """Return a launched Fabric; torchrun's environment says how many processes there are."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world, local = _count_in_environment("WORLD_SIZE"), _count_in_environment("LOCAL_WORLD_SIZE")
     if job.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("no GPU is visible here: pass --accelerator cpu")
     if job.precision == "fp16" and (job.accelerator == "cpu" or not torch.cuda.is_available()):
@@ -294,6 +298,13 @@ def _launch(job: TrainingJob) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _count_in_environment(name: str) -> int:
+    text = os.environ.get(name, "1")
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise InputError(f"environment variable {name} is {text!r}: torchrun sets it to a number of processes")
+    return int(text)
 
 
 def _summed(fabric: Fabric, totals: Tensor) -> list[float]:

@@ -7,7 +7,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.errors import InputError, StorageError
+from edgekit.modelfiles import MODEL_SUFFIXES
 
 STDOUT = "-"
 
@@ -22,10 +24,13 @@ class LineFile:
         """Remember `target`.
 
         Raises:
-            InputError: It is a folder.
+            InputError: It is a folder, or named as only pictures and models are.
         """
         if target != STDOUT and Path(target).is_dir():
             raise InputError(f"'{target}' is a folder: name a file")
+        if Path(target).suffix.lower() in (*IMAGE_SUFFIXES, *MODEL_SUFFIXES):
+            # It is usually an input that was named by mistake.
+            raise InputError(f"'{target}' is named like a picture or a model and would be overwritten: rename it")
         self._target = target
         self._handle: int | None = None
         self._whole_bytes = 0
@@ -66,5 +71,7 @@ class LineFile:
             # Pipes and devices have no length to go back to.
             with suppress(OSError):
                 os.ftruncate(self._handle, self._whole_bytes)
+                if self._whole_bytes == 0:
+                    Path(self._target).unlink()
             raise
         self._whole_bytes += len(data)

@@ -93,11 +93,14 @@ class VideoSink:
         self._size_wh = (width + width % 2, height + height % 2)
         self._temporary = self._stack.enter_context(atomic_path(self._target))
         fourcc = cv2.VideoWriter.fourcc(*_CODEC)
-        writer = cv2.VideoWriter(str(self._temporary.resolve()), cv2.CAP_FFMPEG, fourcc, self._fps, self._size_wh)
-        if not writer.isOpened():
-            error = InputError(f"video '{self._target}': this OpenCV cannot encode {width}x{height} pixels")
-            self._stack.__exit__(type(error), error, None)
-            raise error
+        try:
+            self._require_space()
+            writer = cv2.VideoWriter(str(self._temporary.resolve()), cv2.CAP_FFMPEG, fourcc, self._fps, self._size_wh)
+            if not writer.isOpened():
+                raise InputError(f"video '{self._target}': this OpenCV cannot encode {width}x{height} pixels")
+        except BaseException as error:
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            raise
         return writer
 
     def _require_space(self) -> None:

@@ -32,6 +32,8 @@ def open_source(uri: str, notify: Callable[[str], None]) -> Source:
         from edgekit.device.sources.demo import DemoSource
 
         return DemoSource()
+    if not uri:
+        raise InputError("the source is empty: name a file, a folder, a stream or `demo`")
     scheme, separator, _ = uri.partition("://")
     if separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         from edgekit.device.sources.opencv import STREAM_SCHEMES, open_stream

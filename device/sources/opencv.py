@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
 from edgekit.device.sources.live import LiveSource
-from edgekit.errors import SourceError
+from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 
 STREAM_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
@@ -46,9 +46,13 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     """Return the source of a network address: the newest frame of a live stream, every frame of a recording.
 
     Raises:
+        InputError: The address is malformed.
         SourceError: Nothing answers there, or what answers is no video.
     """
-    name = f"stream '{without_password(url)}'"
+    try:
+        name = f"stream '{without_password(url)}'"
+    except ValueError as error:
+        raise InputError(f"source '{url}' is no network address: {error}") from error
     capture = _open_url(url, name)
     if capture_frame_count(capture) is not None:
         return VideoSource(capture, without_password(url), notify)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.options import MAX_THREADS, SEED, detector_options
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
     from edgekit.device.detect import Detector
 
 _CLIP_LIMIT_MIB = 160
-_MAX_THREADS = 1024
 
 
 def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     if value is None:
         return None
     parts = value.split(",")
-    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= _MAX_THREADS for part in parts):
-        raise click.BadParameter(f"'{value}' is no list of numbers from 1 to {_MAX_THREADS}, such as 1,2,4", ctx, param)
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= MAX_THREADS for part in parts):
+        raise click.BadParameter(f"'{value}' is no list of numbers from 1 to {MAX_THREADS}, such as 1,2,4", ctx, param)
     return tuple(int(part) for part in parts)
 
 
@@ -42,26 +42,8 @@ def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None
 @click.option("--seconds", type=click.FloatRange(0.01, 3600), default=10, show_default=True, help="Least time a cell.")
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Faces the classifier gets.")
 @click.option("--pipeline/--no-pipeline", default=True, show_default=True, help="Measure the whole pipeline too.")
-@click.option(
-    "--detector",
-    "detector_name",
-    type=click.Choice(["yunet", "haar", "none"]),
-    default="yunet",
-    show_default=True,
-    help="What finds the faces in the pipeline.",
-)
-@click.option("--detector-model", type=click.Path(path_type=Path), metavar="FILE", help="YuNet's .onnx file.")
-@click.option(
-    "--detector-size",
-    type=click.IntRange(32, 4096),
-    default=320,
-    show_default=True,
-    metavar="PX",
-    help="Longer side of the picture that the detector sees.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the order of the cells."
-)
+@detector_options
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides the order of the cells.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON.")
 @common_options
 def command(
@@ -97,9 +79,12 @@ def command(
     from edgekit.device.benchmark_report import describe_model, report_document, report_view
     from edgekit.device.session import default_intra_op_threads
     from edgekit.device.sources import open_source
+    from edgekit.errors import InputError
     from edgekit.files import atomic_path
     from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
 
+    if output is not None and output.suffix != ".json":
+        raise InputError(f"report '{output}' must end in .json")
     named = [(name, resolve_model(name, (ONNX_SUFFIX,))) for name in models]
     counts = threads or tuple(sorted({1, default_intra_op_threads()}))
     cells = plan_cells(named, counts, KINDS if pipeline else KINDS[:-1], seed)

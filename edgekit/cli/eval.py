@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.options import threads_option
 
 if TYPE_CHECKING:
     from edgekit.models.evaluate import Evaluation
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--without-duplicates", is_flag=True, help="Leave out images that another split has too.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the confusion matrix (.png, .svg, .pdf).")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all processors.")
+@threads_option
 @common_options
 def command(
     out: Output,

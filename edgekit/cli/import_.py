@@ -34,6 +34,8 @@ def command(out: Output, file: Path, output: Path, labels: str | None, dataset_n
 
     if output.suffix != CHECKPOINT_SUFFIX:
         raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
+    if output.exists() and file.exists() and output.samefile(file):
+        raise InputError(f"output '{output}' is the file to read: write to another one")
     names = tuple(name.strip() for name in labels.split(",")) if labels else EXPRESSIONS
     checkpoint = import_authors_checkpoint(file, names, dataset_name, gray=not color)
     save_checkpoint(output, checkpoint)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.options import detector_options, threads_option
 from edgekit.cli.progress import counted, progress_bar
 from edgekit.cli.stopping import StopSignals
 
@@ -38,29 +39,13 @@ _STDOUT = "-"
     metavar="[CAMERA]",
     help="auto (if no value follows), picamera2, usb, /dev/videoN or N.",
 )
-@click.option(
-    "--detector",
-    "detector_name",
-    type=click.Choice(["yunet", "haar", "none"]),
-    default="yunet",
-    show_default=True,
-    help="What finds the faces; none: every frame is one.",
-)
-@click.option("--detector-model", type=click.Path(path_type=Path), metavar="FILE", help="YuNet's .onnx file.")
-@click.option(
-    "--detector-size",
-    type=click.IntRange(32, 4096),
-    default=320,
-    show_default=True,
-    metavar="PX",
-    help="Longer side of the picture that the detector sees.",
-)
-@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="CPU threads; default: all processors.")
+@detector_options
+@threads_option
 @click.option("--save", type=click.Path(path_type=Path), metavar="MP4", help="Record a video with the faces drawn in.")
 @click.option("--jsonl", metavar="FILE|-", help="Write one JSON object a frame; - is stdout.")
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row a face.")
 @click.option("--show", is_flag=True, help="Show the frames in a window.")
-@click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.")
+@click.option("--max-frames", type=click.IntRange(1, 2**31), metavar="N", help="Stop after N frames.")
 @common_options
 def command(
     out: Output,

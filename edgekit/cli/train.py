@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.options import MAX_BATCH, SEED, threads_option
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     "--recipe", "recipe_name", default="fer2013", show_default=True, help="fer2013 (60 epochs) or paper (500)."
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number.")
-@click.option("--batch-size", type=click.IntRange(min=2), help="Images a step over all processes, not the recipe's.")
+@click.option(
+    "--batch-size", type=click.IntRange(2, MAX_BATCH), help="Images a step over all processes, not the recipe's."
+)
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=0,
     show_default=True,
     help="Seed of the initial weights, batches and augmentation.",
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto: a GPU if there is one.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all processors.")
+@threads_option
 @click.option("--train-split", help="Split to train on; default: Training or train.")
 @click.option("--val-split", help="Split to pick the best epoch on; default: PublicTest, val, or 10 % held back.")
 @click.option("--resume", is_flag=True, help="Go on where the training in the output folder ended.")

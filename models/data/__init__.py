@@ -96,6 +96,8 @@ def train_and_validation(
     if len(training) == 0:
         raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")
     validation = validation or _first_known(dataset, _VALIDATION_SPLITS)
+    if validation == train:
+        raise InputError(f"split '{train}' cannot be trained on and chosen by: name another with --val-split")
     if validation is not None:
         return training, dataset.split(validation), validation
     held_back = _every_tenth(training.labels, seed)

@@ -36,6 +36,7 @@ _ALIASES = {"anger": "angry", "happiness": "happy", "sadness": "sad", "surprised
 _ALIASES |= {"disgusted": "disgust"}
 _FER_SIDE_PX = 48
 _MAX_FILE_BYTES = 64 << 20
+_MAX_DATA_BYTES = 2 << 30
 
 
 def load_dataset(path: Path, size_px: int = _FER_SIDE_PX, progress: Progress | None = None) -> DataSet:
@@ -128,7 +129,10 @@ def _from_csv(path: Path, size_px: int, report: Progress) -> DataSet:
     crop = CropSpec(0.0, False, (size_px, size_px), (size_px, size_px))
     with path.open(newline="", encoding="utf-8", errors="replace") as stream:
         reader = csv.DictReader(stream)
-        columns = {column.strip().lower(): column for column in reader.fieldnames or []}
+        try:
+            columns = {column.strip().lower(): column for column in reader.fieldnames or []}
+        except csv.Error as error:
+            raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
         missing = [column for column in ("emotion", "pixels", "usage") if column not in columns]
         if missing:
             raise InputError(f"data '{path}' lacks the column {missing[0]!r}: expected emotion,pixels,Usage")
@@ -151,12 +155,14 @@ def _csv_row(emotion: str | None, pixels: str | None, where: str) -> tuple[Image
     try:
         label = int(emotion or "")
         values = np.array((pixels or "").split(), np.int64)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{where}: not a FER-2013 row: {error}") from error
     if not 0 <= label < len(EXPRESSIONS):
         raise InputError(f"{where}: emotion {label} is not 0 to {len(EXPRESSIONS) - 1}")
-    if len(values) != _FER_SIDE_PX**2 or values.min() < 0 or values.max() > 255:
-        raise InputError(f"{where}: expected {_FER_SIDE_PX**2} pixels of 0 to 255, found {len(values)}")
+    if len(values) != _FER_SIDE_PX**2:
+        raise InputError(f"{where}: expected {_FER_SIDE_PX**2} pixels, found {len(values)}")
+    if values.min() < 0 or values.max() > 255:
+        raise InputError(f"{where}: pixels reach from {values.min()} to {values.max()}: expected 0 to 255")
     return values.astype(np.uint8).reshape(_FER_SIDE_PX, _FER_SIDE_PX, 1), label
 
 
@@ -170,28 +176,44 @@ def _from_hdf5(path: Path, size_px: int) -> DataSet:
             for usage in _USAGES:
                 if f"{usage}_pixel" not in file:
                     continue
-                images = np.asarray(file[f"{usage}_pixel"])
-                labels = np.asarray(file[f"{usage}_label"]).astype(np.int64).reshape(-1)
-                splits[usage] = _hdf5_split(images, labels, crop, f"data '{path}', {usage}")
-    except (OSError, KeyError, RuntimeError, TypeError) as error:
+                where = f"data '{path}', {usage}"
+                images = _hdf5_numbers(file[f"{usage}_pixel"], f"{where}_pixel", 255)
+                labels = _hdf5_numbers(file[f"{usage}_label"], f"{where}_label", len(EXPRESSIONS) - 1)
+                splits[usage] = _hdf5_split(images.astype(np.uint8), labels.astype(np.int64).reshape(-1), crop, where)
+    except (OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"data '{path}' is no HDF5 file of the EdgeCNN authors' form: {error}") from error
     if not splits:
         raise InputError(f"data '{path}' holds none of {', '.join(f'{usage}_pixel' for usage in _USAGES)}")
     return DataSet(_dataset_name(path, EXPRESSIONS, splits), EXPRESSIONS, splits)
 
 
-def _hdf5_split(images: NDArray[Any], labels: NDArray[np.int64], crop: CropSpec, where: str) -> ImageSet:
+def _hdf5_numbers(dataset: Any, where: str, largest: int) -> NDArray[Any]:
+    """Return the values of an HDF5 data set that holds whole numbers from 0 to `largest`, whatever their type."""
+    # External and virtual storage would read any other file its maker names.
+    if dataset.external or dataset.is_virtual:
+        raise InputError(f"{where} keeps its values in another file, which edgekit does not follow")
+    if dataset.dtype.kind not in "iuf":
+        raise InputError(f"{where} holds {dataset.dtype}: expected numbers from 0 to {largest}")
+    # A file of some bytes can declare any size.
+    if dataset.size * dataset.dtype.itemsize > _MAX_DATA_BYTES:
+        raise InputError(f"{where} declares {dataset.shape}: more than {_MAX_DATA_BYTES >> 20} MiB")
+    values = np.asarray(dataset)
+    if values.size and not bool(((values >= 0) & (values <= largest) & (values == np.floor(values))).all()):
+        raise InputError(f"{where} holds other values than whole numbers from 0 to {largest}")
+    return values
+
+
+def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], crop: CropSpec, where: str) -> ImageSet:
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or len(images) != len(labels):
-        raise InputError(f"{where}: images of shape {images.shape} and {len(labels)} labels do not belong together")
-    if len(labels) and (labels.min() < 0 or labels.max() >= len(EXPRESSIONS)):
-        raise InputError(f"{where}: labels reach from {labels.min()} to {labels.max()}: expected 0 to 6")
-    pixels = images.astype(np.uint8)
-    if pixels.shape[1:3] != crop.resize_hw:
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise InputError(f"{where}_pixel has shape {images.shape}: expected (images, height, width[, 1 or 3])")
+    if len(images) != len(labels):
+        raise InputError(f"{where} has {len(images)} images and {len(labels)} labels")
+    if images.shape[1:3] != crop.resize_hw:
         # Colour stays in the file's order: resizing does not look at it.
-        pixels = np.stack([_to_size(image, crop) for image in pixels])
-    return ImageSet(pixels, labels)
+        images = np.stack([_to_size(image, crop) for image in images])
+    return ImageSet(images, labels)
 
 
 def _to_size(image: ImageU8, crop: CropSpec) -> ImageU8:

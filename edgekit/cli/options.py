@@ -1,0 +1,54 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
+
+# More threads or images a batch than any machine this is for has use of; torch and OpenMP abort on absurd numbers.
+MAX_THREADS = 1024
+MAX_BATCH = 65_536
+SEED = click.IntRange(0, 2**32 - 1)
+
+
+def detector_options(function: _Function) -> _Function:
+    """Add --detector, --detector-model and --detector-size."""
+    decorators = (
+        click.option(
+            "--detector",
+            "detector_name",
+            type=click.Choice(["yunet", "haar", "none"]),
+            default="yunet",
+            show_default=True,
+            help="What finds the faces; none: every frame is one.",
+        ),
+        click.option(
+            "--detector-model",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="YuNet's .onnx file; default: downloaded once.",
+        ),
+        click.option(
+            "--detector-size",
+            type=click.IntRange(32, 4096),
+            default=320,
+            show_default=True,
+            metavar="PX",
+            help="Longer side of the picture that the detector sees.",
+        ),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def threads_option(function: _Function) -> _Function:
+    """Add --threads N."""
+    return click.option(
+        "--threads", type=click.IntRange(1, MAX_THREADS), metavar="N", help="CPU threads; default: all processors."
+    )(function)
