@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -75,7 +76,10 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    interruptions = _Interruptions()
+    # A closed stream is None: what would go there goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
@@ -85,8 +89,7 @@ def _run(arguments: list[str]) -> int:
         where = context.command_path if context else cli.name or "edgekit"
         return _report(error, f"{error.format_message()} (see '{where} --help')", error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("edgekit: interrupted", err=True)
-        return EXIT_INTERRUPTED
+        return _report_interruption()
     except click.exceptions.Exit as done:
         return done.exit_code
     except _ReaderLeftError:
@@ -94,30 +97,54 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except ModuleNotFoundError as error:
+        if interruptions.seen:
+            return _report_interruption()
         return _report(error, _missing_module(error), EXIT_FAULT, debug)
     except OSError as error:
         return _report(error, describe_os_error(error), EXIT_IO, debug)
     except MemoryError as error:
         return _report(error, "out of memory: use a smaller batch or close other programs", EXIT_FAULT, debug)
     except Exception as error:
+        if interruptions.seen:
+            # A library that was importing turned the interruption into an error of its own.
+            return _report_interruption()
         text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
         return _report(error, text, EXIT_FAULT, debug)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        interruptions.give_back()
     return EXIT_OK
 
 
 def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    click.echo(f"edgekit: error: {one_line(text)}", err=True)
+    with suppress(OSError):  # a full or closed stderr; the exit code still tells
+        click.echo(f"edgekit: error: {one_line(text)}", err=True)
     return exit_code
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    # SIGTERM cleans up on the same road as Ctrl-C.
-    del number, frame
-    raise KeyboardInterrupt
+def _report_interruption() -> int:
+    click.echo("edgekit: interrupted", err=True)
+    return EXIT_INTERRUPTED
+
+
+class _Interruptions:
+    """Turns Ctrl-C and SIGTERM into KeyboardInterrupt, so that both clean up on the same road, and remembers them."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._receive)}
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._receive)
+
+    def give_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.seen = True
+        raise KeyboardInterrupt
 
 
 def _missing_module(error: ModuleNotFoundError) -> str:

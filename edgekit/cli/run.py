@@ -76,19 +76,20 @@ def command(
     """
     _check_usage(out, source_uri, camera, save, jsonl, csv_file)
 
-    from edgekit.device.classify import Classifier
-    from edgekit.device.detect import create_detector
-    from edgekit.device.engines import set_opencv_threads
-    from edgekit.device.meter import Meter
-    from edgekit.device.pipeline import run
-    from edgekit.device.sinks.table import Tally, summary_document, summary_table
-    from edgekit.device.sources import open_camera, open_source
-    from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
-
-    if threads:
-        set_opencv_threads(threads)
-    meter, tally, finished = Meter(), Tally(), False
     with StopSignals() as signals, ExitStack() as opened:
+        # Imports take seconds on a Pi: a signal must find its handler during them too.
+        from edgekit.device.classify import Classifier
+        from edgekit.device.detect import create_detector
+        from edgekit.device.engines import set_opencv_threads
+        from edgekit.device.meter import Meter
+        from edgekit.device.pipeline import run
+        from edgekit.device.sinks.table import Tally, summary_document, summary_table
+        from edgekit.device.sources import open_camera, open_source
+        from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
+
+        if threads:
+            set_opencv_threads(threads)
+        meter, tally, finished = Meter(), Tally(), False
         model_path = resolve_model(model, (ONNX_SUFFIX,))
         source = opened.enter_context(
             open_camera(camera, out.warn) if camera else open_source(source_uri or "", out.warn)

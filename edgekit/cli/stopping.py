@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM for commands that work until they are told to stop."""
+"""Ctrl-C, SIGTERM and SIGHUP for commands that work until they are told to stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class StopSignals:
     """Within the `with` block, the first Ctrl-C or SIGTERM asks the work to end by itself, at a clean place.
 
     `ask` is called for that. Until `on_stop` has set one there is nothing to finish: Ctrl-C raises KeyboardInterrupt
-    and SIGTERM ends the process with exit code 0, as does any further signal of either kind.
+    and SIGTERM ends the process with exit code 0, as does any further signal of either kind. SIGHUP, a terminal or an
+    SSH session that went away, counts as SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -24,7 +25,9 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:  # nohup, or a shell's background job
+                continue
             self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -40,7 +43,7 @@ class StopSignals:
         del frame
         first = not (self.interrupted or self.terminated)
         self.interrupted = self.interrupted or number == signal.SIGINT
-        self.terminated = self.terminated or number == signal.SIGTERM
+        self.terminated = self.terminated or number in (signal.SIGTERM, signal.SIGHUP)
         if self._ask is not None and first:
             self._ask()
         elif number == signal.SIGINT:

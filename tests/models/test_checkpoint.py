@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,16 @@ def test_importing_with_a_wrong_number_of_labels_is_refused(shared: Path) -> Non
     path = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
     with pytest.raises(InputError, match="7 classes, but 2 labels"):
         import_authors_checkpoint(path, ("a", "b"), "x", gray=True)
+
+
+def test_a_packed_archive_is_refused_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.t7", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    with pytest.raises(InputError, match="is compressed"):
+        import_authors_checkpoint(tmp_path / "bomb.t7", EXPRESSIONS, "x", gray=True)
+
+
+def test_a_bottomless_header_is_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"edgekit": '{"a":' + "[" * 50_000})
+    with pytest.raises(InputError, match="no valid contract"):
+        load_checkpoint(tmp_path / "a.safetensors")

@@ -87,3 +87,12 @@ def test_torch_classifier_sees_the_contracts_scaling() -> None:
     TorchClassifier(Spy(), _Brightest.contract).logits(crops)
     assert seen[0].shape == (2, 3, 44, 44)
     assert bool((seen[0] == 1.0).all())
+
+
+def test_a_model_that_gives_no_numbers_has_no_accuracy(bars: DataSet) -> None:
+    class Lost(_Brightest):
+        def logits(self, crops: ImageU8) -> FloatArray:
+            return np.full((len(crops), 7), np.nan, np.float32)
+
+    with pytest.raises(InputError, match="no numbers"):
+        evaluate(Lost(), bars.splits["PrivateTest"], "center-crop")

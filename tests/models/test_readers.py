@@ -184,3 +184,60 @@ def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:
 def test_unknown_split_lists_those_there_are(bars: DataSet) -> None:
     with pytest.raises(InputError, match="it has Training, PublicTest, PrivateTest"):
         bars.split("test")
+
+
+def _write_one_split(path: Path, pixels: object, labels: object, **storage: object) -> Path:
+    with h5py.File(path, "w") as file:
+        if storage:
+            file.create_dataset("PrivateTest_pixel", **storage)
+        else:
+            file["PrivateTest_pixel"] = pixels
+        file["PrivateTest_label"] = labels
+    return path
+
+
+def test_hdf5_that_reads_another_file_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(7 * 2304))
+    storage = {"shape": (7, 48, 48), "dtype": np.uint8, "external": [(str(secret), 0, 7 * 2304)]}
+    path = _write_one_split(tmp_path / "a.h5", None, np.arange(7), **storage)
+    with pytest.raises(InputError, match="in another file"):
+        load_dataset(path)
+
+
+def test_hdf5_that_declares_a_huge_size_is_refused_unread(tmp_path: Path) -> None:
+    storage = {"shape": (10**9, 48, 48), "dtype": np.uint8, "chunks": (1, 48, 48)}
+    path = _write_one_split(tmp_path / "a.h5", None, np.arange(7), **storage)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match="more than 2048 MiB"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "message"),
+    [
+        (np.full((7, 48, 48), -5), np.arange(7), "PrivateTest_pixel holds other values"),
+        (np.full((7, 48, 48), np.nan), np.arange(7), "PrivateTest_pixel holds other values"),
+        (np.zeros((7, 48, 48), complex), np.arange(7), "PrivateTest_pixel holds complex128"),
+        (np.zeros((7, 48, 48), np.uint8), np.full(7, 0.5), "PrivateTest_label holds other values"),
+        (np.zeros((7, 48, 48), np.uint8), np.arange(7) + 1, "whole numbers from 0 to 6"),
+        (np.zeros((7, 48, 48), np.uint8), np.array([b"a"] * 7), "PrivateTest_label holds |S1"),
+        (np.zeros((7, 2304), np.uint8), np.arange(7), "expected .images, height, width"),
+        (np.zeros((7, 48, 48), np.uint8), np.arange(6), "7 images and 6 labels"),
+    ],
+)
+def test_hdf5_with_wrong_values_is_refused(tmp_path: Path, pixels: object, labels: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_dataset(_write_one_split(tmp_path / "a.h5", pixels, labels))
+
+
+def test_csv_with_an_enormous_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fer2013.csv"
+    path.write_text("x" * 1_000_000 + "\n")
+    with pytest.raises(InputError, match="damaged CSV"):
+        load_dataset(path)
+
+
+def test_one_split_cannot_be_trained_on_and_chosen_by(bars: DataSet) -> None:
+    with pytest.raises(InputError, match="trained on and chosen by"):
+        train_and_validation(bars, "PublicTest", None, seed=0)

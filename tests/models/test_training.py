@@ -123,6 +123,50 @@ def test_damaged_state_is_refused(bars: DataSet, tmp_path: Path) -> None:
         train(_job(bars), tmp_path, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("net", {}),
+        ("net", {"a": torch.zeros(1)}),
+        ("average", None),
+        ("optimizer", {}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("steps_taken", "x"),
+        ("steps_taken", -5),
+        ("history", []),
+        ("history", [{}]),
+        ("history", [None]),
+        ("fingerprint", None),
+        ("fingerprint", {}),
+    ],
+)
+def test_a_state_with_one_wrong_field_is_refused(bars: DataSet, tmp_path: Path, name: str, value: object) -> None:
+    job = _job(bars, dataclasses.replace(SHORT, epochs=1))
+    train(job, tmp_path)
+    path = tmp_path / STATE_NAME
+    torch.save({**torch.load(path, weights_only=True), name: value}, path)
+    with pytest.raises(InputError, match="damaged|cannot resume"):
+        train(job, tmp_path, resume=True)
+
+
+def test_best_weights_without_a_state_are_not_trained_over(bars: DataSet, tmp_path: Path) -> None:
+    job = _job(bars, dataclasses.replace(SHORT, epochs=1))
+    train(job, tmp_path)
+    (tmp_path / STATE_NAME).unlink()
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"without last\.pt"):
+            train(job, tmp_path, resume=resume)
+
+
+def test_best_weights_lost_in_an_interruption_come_back_when_resuming(bars: DataSet, tmp_path: Path) -> None:
+    job = _job(bars, dataclasses.replace(SHORT, epochs=1))
+    train(job, tmp_path)
+    best = (tmp_path / BEST_NAME).read_bytes()
+    (tmp_path / BEST_NAME).unlink()
+    train(job, tmp_path, resume=True)
+    assert (tmp_path / BEST_NAME).read_bytes() == best
+
+
 def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) -> None:
     train(_job(bars, architecture="edgecnn-g-learned"), tmp_path)
     masks = [tensor for name, tensor in _weights(tmp_path).items() if name.endswith("expand.mask")]
