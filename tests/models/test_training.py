@@ -145,7 +145,7 @@ def test_a_state_with_one_wrong_field_is_refused(bars: DataSet, tmp_path: Path, 
     train(job, tmp_path)
     path = tmp_path / STATE_NAME
     torch.save({**torch.load(path, weights_only=True), name: value}, path)
-    with pytest.raises(InputError, match="damaged|cannot resume"):
+    with pytest.raises(InputError, match=r"damaged|cannot resume"):
         train(job, tmp_path, resume=True)
 
 
