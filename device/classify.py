@@ -19,7 +19,7 @@ class Classifier:
     """A model file ready to classify; everything it must know stands in the file's contract."""
 
     def __init__(self, path: Path, intra_op_threads: int | None = None, spinning: bool = False) -> None:
-        """Load the model at `path`; threads default to the processors this process may use.
+        """Load the model at `path`; threads default to `default_intra_op_threads`.
 
         Raises:
             InputError: The file cannot be loaded, has no valid contract, or contract and graph disagree.

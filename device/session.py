@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -22,9 +23,19 @@ _LEVELS: dict[GraphOptimization, ort.GraphOptimizationLevel] = {
 }
 # Fatal only: the logger prints names from the model file raw; errors reach us as exceptions.
 _LOG_FATAL = 4
+_PC_MACHINES = ("x86_64", "amd64")
 
 
 def default_intra_op_threads() -> int:
+    """Return how many threads an inference gets unless the user says otherwise.
+
+    One on a PC: nets this small finish there sooner than a second thread wakes up (1.19 ms with one thread, 1.43 with
+    two, EdgeCNN). All processors elsewhere: on a Pi's slower cores published latencies fall 1.4 to 1.9 times with four.
+    """
+    return 1 if platform.machine().lower() in _PC_MACHINES else available_processors()
+
+
+def available_processors() -> int:
     """Return the number of processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -40,7 +51,8 @@ def open_session(
     Args:
         path: The model file.
         intra_op_threads: Threads within one inference, at least 1.
-        spinning: Let idle threads spin between inferences: lower latency, but on a small board it starves capture.
+        spinning: Let idle threads spin between inferences: a lone model answers sooner, but they starve capture and
+            each other: the pipeline with two spinning threads takes 1.7 times as long as with one thread.
         level: How far ONNX Runtime rewrites the graph.
 
     Raises:

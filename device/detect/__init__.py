@@ -78,7 +78,7 @@ def create_detector(
             be done, Haar takes its place and `notify` is told why.
         input_size_px: The longer side of the picture the detector works on.
         score_threshold: Faces with a lower score are left out.
-        intra_op_threads: YuNet's threads; default: the processors this process may use.
+        intra_op_threads: YuNet's threads; default: `session.default_intra_op_threads`.
         notify: Called with one line where the user should know something.
 
     Raises:

@@ -51,7 +51,7 @@ class YuNet:
             score_threshold: Faces with a lower score are left out.
             nms_threshold: Of two boxes with a larger intersection over union the one with the lower score goes.
             top_k: At most so many candidates enter the suppression.
-            intra_op_threads: Threads within one inference; default: the processors this process may use.
+            intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
         Raises:
             InputError: The file cannot be loaded or is no YuNet.

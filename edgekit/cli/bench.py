@@ -77,7 +77,7 @@ def command(
     from edgekit.cli.progress import progress_bar
     from edgekit.device.benchmark import KINDS, load_clip, measure, plan_cells
     from edgekit.device.benchmark_report import describe_model, report_document, report_view
-    from edgekit.device.session import default_intra_op_threads
+    from edgekit.device.session import available_processors
     from edgekit.device.sources import open_source
     from edgekit.errors import InputError
     from edgekit.files import atomic_path
@@ -86,7 +86,7 @@ def command(
     if output is not None and output.suffix != ".json":
         raise InputError(f"report '{output}' must end in .json")
     named = [(name, resolve_model(name, (ONNX_SUFFIX,))) for name in models]
-    counts = threads or tuple(sorted({1, default_intra_op_threads()}))
+    counts = threads or tuple(sorted({1, available_processors()}))
     cells = plan_cells(named, counts, KINDS if pipeline else KINDS[:-1], seed)
     described = [describe_model(name, path) for name, path in named]
     # Opened before the first measurement: a report that cannot be written is not found out after an hour.

@@ -50,5 +50,8 @@ def detector_options(function: _Function) -> _Function:
 def threads_option(function: _Function) -> _Function:
     """Add --threads N."""
     return click.option(
-        "--threads", type=click.IntRange(1, MAX_THREADS), metavar="N", help="CPU threads; default: all processors."
+        "--threads",
+        type=click.IntRange(1, MAX_THREADS),
+        metavar="N",
+        help="CPU threads; default: chosen for the machine.",
     )(function)

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit.contract import METADATA_KEY, Contract
-from edgekit.device.session import default_intra_op_threads, open_session, read_contract
+from edgekit.device.session import available_processors, default_intra_op_threads, open_session, read_contract
 from edgekit.errors import InputError
 
 
@@ -24,9 +24,14 @@ def test_settings_reach_the_engine(tiny_model: Path) -> None:
     assert spinning.get_session_config_entry("session.intra_op.allow_spinning") == "1"
 
 
-def test_the_default_is_every_processor_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("machine", "threads"), [("x86_64", 1), ("aarch64", 3)])
+def test_the_default_is_one_thread_on_a_pc_and_every_allowed_processor_on_a_board(
+    monkeypatch: pytest.MonkeyPatch, machine: str, threads: int
+) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5})
-    assert default_intra_op_threads() == 3
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert default_intra_op_threads() == threads
+    assert available_processors() == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text, not a model\nat all\n", b"\xff" * 100, b"\x08\x08"])
