@@ -52,7 +52,7 @@ def open_session(
         path: The model file.
         intra_op_threads: Threads within one inference, at least 1.
         spinning: Let idle threads spin between inferences: a lone model answers sooner, but they starve capture and
-            each other: the pipeline with two spinning threads takes 1.7 times as long as with one thread.
+            each other: with two spinning threads the pipeline takes nearly twice as long as with one.
         level: How far ONNX Runtime rewrites the graph.
 
     Raises:

@@ -1,1 +1,0 @@
-"""How results look: tables for people and pictures of numbers."""
