@@ -200,15 +200,18 @@ def _environment() -> dict[str, str]:
 
 
 def test_two_processes_give_the_result_of_one(bars_folder: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, *_command(bars_folder, tmp_path / "one")], check=True, env=_environment())
+    # Two steps: rounding, which training amplifies, stays far below what a BatchNorm of one's own share would change.
+    one_epoch = ("--epochs", "1")
+    command = [sys.executable, *_command(bars_folder, tmp_path / "one", *one_epoch)]
+    subprocess.run(command, check=True, env=_environment())
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *torchrun, *_command(bars_folder, tmp_path / "two")]
+    command = [sys.executable, *torchrun, *_command(bars_folder, tmp_path / "two", *one_epoch)]
     done = subprocess.run(command, check=False, env=_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
     assert one.keys() == two.keys()
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
 def test_training_killed_at_any_moment_resumes_to_the_same_weights(bars_folder: Path, tmp_path: Path) -> None:
