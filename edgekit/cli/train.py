@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The net: edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned.",
 )
-@click.option(
-    "--recipe", "recipe_name", default="fer2013", show_default=True, help="fer2013 (60 epochs) or paper (500)."
-)
+@click.option("--recipe", "recipe_name", default="fer2013", show_default=True, help="fer2013 or paper.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number.")
 @click.option(
     "--batch-size", type=click.IntRange(2, MAX_BATCH), help="Images a step over all processes, not the recipe's."

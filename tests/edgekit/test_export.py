@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit.cli import main
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.device.classify import Classifier
 from edgekit.files import sha256_of
@@ -34,21 +33,6 @@ CONTRACT = Contract(
 )
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in this process and returns its exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgekit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

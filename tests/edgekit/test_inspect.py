@@ -13,28 +13,12 @@ import pytest
 import torch
 from onnx import helper
 
-from edgekit.cli import main
 from edgekit.contract import METADATA_KEY, Accuracy, Contract, Provenance
 from edgekit.files import sha256_of
 from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.registry import create_model
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in this process and returns its exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgekit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 def fields(text: str) -> dict[str, str]:
