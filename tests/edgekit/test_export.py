@@ -165,20 +165,6 @@ def test_the_output_must_be_named(edgekit: Run, checkpoint: Path) -> None:
     assert "--output" in err
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("a tmpfs cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_is_said_and_leaves_nothing(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
     code, out, err = edgekit("export", checkpoint, "-o", small_disk / "model.onnx")
     assert (code, out) == (74, "")

@@ -148,6 +148,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert set(tmp_path.iterdir()) == before
 
 
+def test_a_full_disk_ends_a_training_with_its_own_code_and_nothing_half_written(faces: Path, small_disk: Path) -> None:
+    done = _edgekit("train", "--data", faces, "-o", small_disk / "run", "--epochs", 1, "--batch-size", 14, "-q")
+    assert done.returncode == 74, done.stderr
+    assert "No space left" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert all(path.name.startswith("events") for path in (small_disk / "run").iterdir())
+
+
 def test_import_writes_a_checkpoint_that_evaluates(shared: Path, faces: Path, tmp_path: Path) -> None:
     target = tmp_path / "authors.safetensors"
     source = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
