@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,8 @@ from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def resize(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
@@ -39,7 +42,7 @@ def decode_image(data: bytes, name: str) -> ImageU8:
         InputError: The bytes are no picture, or a broken one.
     """
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if _has_end(data) else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if _is_whole(data) else None
     except cv2.error:
         image = None
     if image is None:
@@ -47,6 +50,18 @@ def decode_image(data: bytes, name: str) -> ImageU8:
     return np.asarray(image, np.uint8)
 
 
-def _has_end(data: bytes) -> bool:
-    # libpng prints a complaint of its own about a file that was cut off.
-    return bool(data) and (not data.startswith(b"\x89PNG") or b"IEND" in data)
+def _is_whole(data: bytes) -> bool:
+    """Return false for a PNG that is cut off or whose checksums fail: libpng would print complaints of its own."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return bool(data)
+    position = len(_PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        # A chunk: length, kind, body, CRC-32 of kind and body (PNG specification, section 5.3).
+        length = int.from_bytes(data[position : position + 4], "big")
+        body = memoryview(data)[position + 4 : position + 8 + length]
+        if zlib.crc32(body) != int.from_bytes(data[position + 8 + length : position + 12 + length], "big"):
+            return False
+        if bytes(body[:4]) == b"IEND":
+            return True
+        position += 12 + length
+    return False

@@ -1,0 +1,50 @@
+"""Pictures are read whole or refused in edgekit's words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.device.imaging import decode_image, read_image
+from edgekit.errors import InputError
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
+
+
+def _png() -> bytes:
+    ok, encoded = cv2.imencode(".png", PIXELS)
+    assert ok
+    return encoded.tobytes()
+
+
+def test_a_png_comes_back_to_the_pixel() -> None:
+    assert (decode_image(_png(), "a") == PIXELS).all()
+
+
+@pytest.mark.parametrize("position", [20, 60, 200, -30, -6])
+def test_a_flipped_byte_in_a_png_is_refused_and_nothing_else_is_printed(tmp_path: Path, position: int) -> None:
+    data = bytearray(_png())
+    data[position] ^= 0x55
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged"):
+        read_image(path)
+    code = f"from pathlib import Path\nfrom edgekit.device.imaging import read_image\nread_image(Path({str(path)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "libpng" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_small_file_of_more_pixels_than_any_camera_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    assert cv2.imwrite(str(path), np.zeros((12_000, 12_000), np.uint8))
+    assert path.stat().st_size < 1_000_000
+    # In a process of its own, since OpenCV reads its limit when it is loaded.
+    code = f"from pathlib import Path\nfrom edgekit.device.imaging import read_image\nread_image(Path({str(path)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "bomb.png' cannot be decoded" in done.stderr
