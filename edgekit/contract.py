@@ -27,6 +27,8 @@ _MAX_DOCUMENT_CHARS = 1_000_000
 # Small inputs are what edgekit is for; a larger claim would take gigabytes to try out.
 _MAX_SIDE_PX = 1024
 _MAX_LABELS = 100_000
+_TINY, _LARGE = 1e-6, 1e6
+_POSITIVE = f"{_TINY:g} to {_LARGE:g}"
 
 
 @dataclass(frozen=True)
@@ -219,8 +221,10 @@ def _validate(contract: Contract) -> None:
     channels = channel_count(spec.channels)
     for name, values in (("input.mean", spec.mean), ("input.std", spec.std)):
         _require(len(values) == channels, name, f"{len(values)} values", f"{channels} for '{spec.channels}'")
-    _require(all(value > 0 for value in spec.std), "input.std", str(list(spec.std)), "positive numbers")
-    _require(spec.scale > 0, "input.scale", str(spec.scale), "a positive number")
+    # Beyond these float32 overflows on the way to the net.
+    _require(all(_TINY <= value <= _LARGE for value in spec.std), "input.std", str(list(spec.std)), _POSITIVE)
+    _require(all(abs(value) <= _LARGE for value in spec.mean), "input.mean", str(list(spec.mean)), f"up to {_LARGE:g}")
+    _require(_TINY <= spec.scale <= _LARGE, "input.scale", str(spec.scale), _POSITIVE)
     _require(0 <= crop.margin <= 2, "crop.margin", str(crop.margin), "0 to 2")
     _require(spec.channels != "gray" or crop.grayscale, "crop.grayscale", "false", "true for a gray input")
     fits = all(inner <= outer for inner, outer in zip(crop.center_crop_hw, crop.resize_hw, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -83,6 +84,8 @@ def command(
     from edgekit.files import atomic_path
     from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
 
+    if math.isnan(seconds):
+        raise InputError("--seconds is no number: give one from 0.01 to 3600")
     if output is not None and output.suffix != ".json":
         raise InputError(f"report '{output}' must end in .json")
     named = [(name, resolve_model(name, (ONNX_SUFFIX,))) for name in models]
