@@ -24,17 +24,28 @@ _VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split: `images` uint8 (N, H, W, 1 gray or 3 R, G, B) and `labels` int64 (N,)."""
+    """One split: `images` uint8 (N, H, W, 1 gray or 3 R, G, B) and `labels` int64 (N,).
+
+    `targets`, where there are any, are what to train towards instead of the labels: float32 (N, classes), rows that sum
+    to 1. `names` are the files' paths within the data set, where it has files.
+    """
 
     images: ImageU8
     labels: NDArray[np.int64]
+    targets: NDArray[np.float32] | None = None
+    names: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSet:
         """Return the images a mask or an index array picks."""
-        return ImageSet(self.images[chosen], self.labels[chosen])
+        return ImageSet(
+            self.images[chosen],
+            self.labels[chosen],
+            None if self.targets is None else self.targets[chosen],
+            None if self.names is None else self.names[chosen],
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class DataSet:
             digest.update(f"\n{name} {part.images.shape}".encode())
             digest.update(np.ascontiguousarray(part.images).data)
             digest.update(part.labels.astype("<i8").tobytes())
+            if part.targets is not None:
+                digest.update(part.targets.astype("<f4").tobytes())
         return digest.hexdigest()
 
 
