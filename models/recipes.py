@@ -19,7 +19,8 @@ class Recipe:
     `schedule` "one-cycle" warms up linearly over `warmup` of all steps and falls to zero on a cosine; "paper" keeps
     `max_lr` and, after epoch `decay_start`, multiplies it by `decay_rate` every `decay_every` epochs.
     `grad_clamp` clamps each gradient element. `ema_decay` keeps an exponential moving average of the weights, which is
-    what is evaluated and saved; 0 is none.
+    what is evaluated and saved; 0 is none. `label_smoothing` is left out where the data set brings distributions as
+    targets.
     """
 
     epochs: int
@@ -52,7 +53,7 @@ class Recipe:
 RECIPES = {
     # Small affine moves and cutout suit a net that under-fits; mixup and stronger moves cost accuracy at this length.
     "fer2013": Recipe(
-        epochs=60,
+        epochs=90,
         augmentation=Augmentation(
             crop_px=44,
             rotation_deg=10,

@@ -161,6 +161,8 @@ class _Trainer:
         self.history: list[EpochReport] = []
         self.images = torch.from_numpy(job.training.images.copy()).permute(0, 3, 1, 2).contiguous().to(fabric.device)
         self.labels = torch.from_numpy(job.training.labels.copy()).to(fabric.device)
+        targets = job.training.targets
+        self.targets = None if targets is None else torch.from_numpy(targets.copy()).to(fabric.device)
         net = create_model(job.contract.architecture, len(job.contract.labels))
         # The average is what is evaluated and saved; without averaging it is the net itself.
         self.average = copy.deepcopy(net).to(fabric.device).eval()
@@ -226,7 +228,10 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         logits = self.net(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        if self.targets is None:
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        else:  # distributions already say how sure the labels are
+            loss = F.cross_entropy(logits.float(), self.targets[indices])
         self.optimizer.zero_grad()
         fabric.backward(loss)
         if recipe.grad_clamp:
