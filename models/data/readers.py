@@ -15,6 +15,7 @@ import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,6 +37,8 @@ _ALIASES = {"anger": "angry", "happiness": "happy", "sadness": "sad", "surprised
 _ALIASES |= {"disgusted": "disgust"}
 _FER_SIDE_PX = 48
 _MAX_FILE_BYTES = 64 << 20
+# Names are kept in an array of fixed width, and a .tar can hold names of any length.
+_MAX_NAME_CHARACTERS = 500
 _MAX_DATA_BYTES = 2 << 30
 
 
@@ -103,6 +106,10 @@ def _from_files(path: Path, files: Iterable[tuple[PurePosixPath, bytes]], size_p
     entries: list[tuple[PurePosixPath, ImageU8]] = []
     crop = CropSpec(0.0, False, (size_px, size_px), (size_px, size_px))
     for name, data in files:
+        if len(str(name)) > _MAX_NAME_CHARACTERS:
+            raise InputError(
+                f"data '{path}': a file's path has {len(str(name))} characters: at most {_MAX_NAME_CHARACTERS}"
+            )
         if len(name.parts) < 3:
             raise InputError(
                 f"data '{path}': '{name}' is not below <split>/<class>/: arrange it as train/<class>/…, val/<class>/…"
@@ -115,12 +122,18 @@ def _from_files(path: Path, files: Iterable[tuple[PurePosixPath, bytes]], size_p
     report(len(entries), len(entries))
     by_usage = all(_USAGE_PREFIX.match(name.name) for name, _ in entries)
     classes = _ordered({canonical_class(name.parts[-2]) for name, _ in entries})
+    root = _common_start([name.parts[:-3] for name, _ in entries])
     groups: dict[str, list[tuple[ImageU8, int]]] = defaultdict(list)
+    names: dict[str, list[str]] = defaultdict(list)
     for name, image in sorted(entries, key=lambda entry: _natural(entry[0])):
         split = name.name.partition("_")[0] if by_usage else name.parts[-3]
         groups[split].append((image, classes.index(canonical_class(name.parts[-2]))))
+        names[split].append("/".join(name.parts[root:]))
     gray = all(image.shape[-1] == 1 for _, image in entries)
-    splits = {split: _stack(groups[split], gray) for split in _split_order(groups)}
+    splits = {
+        split: replace(_stack(groups[split], gray), names=np.array(names[split], np.str_))
+        for split in _split_order(groups)
+    }
     return DataSet(_dataset_name(path, classes, splits), classes, splits)
 
 
@@ -235,6 +248,14 @@ def _stack(entries: list[tuple[ImageU8, int]], gray: bool) -> ImageSet:
     channels = 1 if gray else 3
     images = [np.broadcast_to(image, (*image.shape[:2], channels)) for image, _ in entries]
     return ImageSet(np.stack(images), np.array([label for _, label in entries], np.int64))
+
+
+def _common_start(folders: list[tuple[str, ...]]) -> int:
+    """Return how many leading parts all folders share."""
+    first, last = min(folders), max(folders)
+    return next(
+        (index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
+    )
 
 
 def _ordered(classes: set[str]) -> tuple[str, ...]:

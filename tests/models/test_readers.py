@@ -69,6 +69,30 @@ def test_all_forms_of_fer2013_give_the_same_content(bars: DataSet, bars_folder: 
             )
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_keep_their_path_below_the_folder_of_the_splits(bars: DataSet, tmp_path: Path, packed: bool) -> None:
+    path = _write_prefixed(tmp_path / "prefixed", bars)
+    if packed:
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            tar.add(path, "some/where")
+        path = tmp_path / "a.tar"
+    loaded = load_dataset(path)
+    for usage, top in (("Training", "train"), ("PublicTest", "test"), ("PrivateTest", "test")):
+        part = loaded.splits[usage]
+        assert part.names is not None
+        for image, label, name in zip(part.images, part.labels, part.names, strict=True):
+            index = int(name.rpartition("_")[2].removesuffix(".png"))
+            assert name == f"{top}/{EXPRESSIONS[label]}/{usage}_{index}.png"
+            assert (image == bars.splits[usage].images[index]).all()
+
+
+def test_an_archive_with_an_endless_name_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo(f"train/a/{'x' * 10_000}.png"))
+    with pytest.raises(InputError, match="has 10012 characters"):
+        load_dataset(tmp_path / "a.tar")
+
+
 def test_checksum_sees_content_and_nothing_else(bars: DataSet, tmp_path: Path) -> None:
     from_csv = load_dataset(_write_csv(tmp_path / "a.csv", bars))
     from_hdf5 = load_dataset(_write_hdf5(tmp_path / "b.h5", bars))
