@@ -84,6 +84,22 @@ class DataSet:
         return digest.hexdigest()
 
 
+def training_split(dataset: DataSet, name: str | None = None) -> str:
+    """Return the name of the split to train on: `name`, or the usual one.
+
+    Raises:
+        InputError: There is none of that name, or none of the usual ones.
+    """
+    found = name or _first_known(dataset, _TRAIN_SPLITS)
+    if found is None:
+        raise InputError(
+            f"data set '{dataset.name}' has no split named 'train': it has {', '.join(dataset.splits)}; "
+            "name one with --train-split"
+        )
+    dataset.split(found)
+    return found
+
+
 def train_and_validation(
     dataset: DataSet, train: str | None, validation: str | None, seed: int
 ) -> tuple[ImageSet, ImageSet, str]:
@@ -99,12 +115,7 @@ def train_and_validation(
     Raises:
         InputError: A named split is not there, no training split is recognised, or it is empty.
     """
-    train = train or _first_known(dataset, _TRAIN_SPLITS)
-    if train is None:
-        raise InputError(
-            f"data set '{dataset.name}' has no split named 'train': it has {', '.join(dataset.splits)}; "
-            "name one with --train-split"
-        )
+    train = training_split(dataset, train)
     training = dataset.split(train)
     if len(training) == 0:
         raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")

@@ -1,0 +1,222 @@
+"""FER+ votes over FER-2013: how ten people each named the expressions of its images (Barsoum et al., arXiv 1608.01041).
+
+Two forms of the votes are read: Microsoft's `fer2013new.csv`, whose row i is row i of Kaggle's `fer2013.csv`, and a CSV
+with the column `kaggle_path`, the file's path below the folder that holds `train/` and `test/`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekit.errors import InputError
+from edgekit.files import require_file
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, training_split
+
+Mode = Literal["posterior", "soft", "majority"]
+Say = Callable[[str], None]
+
+# The columns of votes, in the order of `Votes.counts`; the first seven are the expressions of FER-2013.
+COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+_OUR_NAMES = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear")
+_TO_EXPRESSIONS = [_OUR_NAMES.index(name) for name in EXPRESSIONS]
+
+_MOST_VOTES = 1000
+# A CSV that belongs to other images matches few names, or its votes agree with the labels by chance only, which is
+# about one time in five; the right one matches 99 % and agrees with two labels of three.
+_LEAST_MATCH = 0.9
+_LEAST_AGREEMENT = 0.4
+_WEIGHT_DECAY = 1e-4
+_FIT_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Votes:
+    """A CSV's votes: `counts` float32 (rows, 10), `usages`, and `paths`, None where rows are in fer2013.csv's order."""
+
+    counts: NDArray[np.float32]
+    usages: tuple[str, ...]
+    paths: tuple[str, ...] | None
+
+
+def read_votes(path: Path) -> Votes:
+    """Read either form of the votes.
+
+    Raises:
+        InputError: The file is missing, lacks a column or holds something else than counts of votes.
+    """
+    require_file(path, "FER+ file")
+    counts: list[list[int]] = []
+    usages: list[str] = []
+    paths: list[str] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+            reader = csv.DictReader(stream)
+            columns = {column.strip().lower(): column for column in reader.fieldnames or []}
+            missing = [name for name in ("usage", *COLUMNS) if name.lower() not in columns]
+            if missing:
+                raise InputError(f"FER+ file '{path}' lacks the column '{missing[0]}': is it fer2013new.csv?")
+            by_path = "kaggle_path" in columns
+            for number, row in enumerate(reader, start=2):
+                where = f"FER+ file '{path}', line {number}"
+                counts.append([_count(row[columns[name.lower()]], where, name) for name in COLUMNS])
+                usages.append((row[columns["usage"]] or "").strip())
+                if by_path:
+                    paths.append((row[columns["kaggle_path"]] or "").strip())
+    except csv.Error as error:
+        raise InputError(f"FER+ file '{path}' is a damaged CSV file: {error}") from error
+    if not counts:
+        raise InputError(f"FER+ file '{path}' has no rows")
+    if len(set(paths)) != len(paths):
+        raise InputError(f"FER+ file '{path}' has several rows for one file: each kaggle_path may be there once")
+    return Votes(np.array(counts, np.float32), tuple(usages), tuple(paths) if by_path else None)
+
+
+def with_ferplus(
+    dataset: DataSet, path: Path, mode: Mode = "posterior", train: str | None = None, say: Say = lambda _: None
+) -> DataSet:
+    """Return FER-2013 with what the votes tell.
+
+    - "posterior": labels stay, and the training split is trained towards P(label | votes), fitted on that split alone.
+      The label is one person's word; its expectation given ten others' has the same p(label | image) behind it with
+      less noise (Rao-Blackwell). Images without votes get what the fit gives for no votes.
+    - "majority": labels become what most voted for, in all splits. As FER+'s authors do, an answer with a single vote
+      counts as none, and an image stays only if one answer has more than half of the remaining votes; contempt, unknown
+      and "not a face" are no classes here, so images of that majority go too.
+    - "soft": the same images and labels; trained towards the remaining votes' shares among the seven expressions.
+
+    Args:
+        dataset: FER-2013, with names for votes by path.
+        path: The CSV of votes.
+        mode: See above.
+        train: The training split; None picks the usual names.
+        say: Called with a line that tells how many images have votes, and how many were left out.
+
+    Raises:
+        InputError: The data set is not of the seven expressions, or the votes do not belong to it.
+    """
+    if dataset.classes != EXPRESSIONS:
+        raise InputError(f"FER+ votes are for FER-2013: data set '{dataset.name}' has other classes")
+    train = training_split(dataset, train)
+    votes = read_votes(path)
+    counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
+    _check(dataset.split(train), counts[train], path)
+    voted, total = sum(int(part.any(axis=1).sum()) for part in counts.values()), sum(map(len, counts.values()))
+    if mode == "posterior":
+        say(f"FER+ votes for {voted} of {total} images; trained towards P(label | votes)")
+        labels = torch.from_numpy(dataset.splits[train].labels)
+        targets = _posterior(torch.from_numpy(counts[train]), labels, len(EXPRESSIONS))
+        part = replace(dataset.splits[train], targets=targets.numpy())
+        return replace(dataset, splits={**dataset.splits, train: part})
+    splits = {name: _relabelled(part, counts[name], mode) for name, part in dataset.splits.items()}
+    left_out = total - sum(map(len, splits.values()))
+    say(f"FER+ votes for {voted} of {total} images; {left_out} without a majority for one of the seven are left out")
+    return DataSet(f"{dataset.name} with FER+ {mode} labels", dataset.classes, splits)
+
+
+def _count(text: str | None, where: str, column: str) -> int:
+    try:
+        value = int(text or "")
+    except ValueError:
+        value = -1
+    if not 0 <= value <= _MOST_VOTES:
+        raise InputError(f"{where}: {column} is {(text or '')[:20]!r}: expected a number of votes")
+    return value
+
+
+def _by_path(dataset: DataSet, votes: Votes, paths: tuple[str, ...], path: Path) -> dict[str, NDArray[np.float32]]:
+    rows = {name: row for row, name in enumerate(paths)}
+    none = np.zeros((1, len(COLUMNS)), np.float32)
+    table = np.concatenate([votes.counts, none])
+    result = {}
+    for name, part in dataset.splits.items():
+        if part.names is None:
+            raise InputError(
+                f"FER+ file '{path}' goes by file names, which data set '{dataset.name}' has none of: "
+                "use fer2013new.csv, or the images as files"
+            )
+        result[name] = table[[rows.get(str(file), -1) for file in part.names]]
+    return result
+
+
+def _by_order(dataset: DataSet, votes: Votes, path: Path) -> dict[str, NDArray[np.float32]]:
+    if any(part.names is not None for part in dataset.splits.values()):
+        raise InputError(
+            f"FER+ file '{path}' goes by the order of fer2013.csv, and the images are files: "
+            "use fer2013.csv, or a CSV of votes with the column kaggle_path"
+        )
+    usages = np.array(votes.usages)
+    result = {name: votes.counts[usages == name] for name in dataset.splits}
+    for name, part in dataset.splits.items():
+        if len(result[name]) != len(part):
+            raise InputError(
+                f"FER+ file '{path}' has {len(result[name])} rows of {name}, the data {len(part)}: they do not belong "
+                "together"
+            )
+    return result
+
+
+def _check(training: ImageSet, counts: NDArray[np.float32], path: Path) -> None:
+    voted = counts.any(axis=1)
+    if voted.sum() < _LEAST_MATCH * len(training):
+        raise InputError(
+            f"FER+ file '{path}' has votes for {voted.sum()} of {len(training)} training images: is it the right file?"
+        )
+    best = counts[:, _TO_EXPRESSIONS].argmax(axis=1)
+    agreement = float((best == training.labels)[voted].mean()) if voted.any() else 0.0
+    if agreement < _LEAST_AGREEMENT:
+        raise InputError(
+            f"FER+ file '{path}' agrees with {agreement:.0%} of the training labels: its rows belong to other images"
+        )
+
+
+def _relabelled(part: ImageSet, counts: NDArray[np.float32], mode: Mode) -> ImageSet:
+    cleaned = np.where(counts > 1, counts, 0)
+    expressions = cleaned[:, _TO_EXPRESSIONS]
+    kept = expressions.max(axis=1) > cleaned.sum(axis=1) / 2
+    shares = expressions[kept] / expressions[kept].sum(axis=1, keepdims=True)
+    targets = shares.astype(np.float32) if mode == "soft" else None
+    return replace(part.subset(kept), labels=shares.argmax(axis=1).astype(np.int64), targets=targets)
+
+
+def _features(counts: Tensor) -> Tensor:
+    """Return what is fitted on, (N, 141), from votes (N, 10): shares, their roots and logs, products of pairs."""
+    total = counts.sum(1, keepdim=True)
+    shares = counts / total.clamp(min=1)
+    roots = torch.sqrt(shares)
+    upper = torch.triu_indices(len(COLUMNS), len(COLUMNS))
+    pairs = [(part[:, :, None] * part[:, None, :])[:, upper[0], upper[1]] for part in (shares, roots)]
+    return torch.cat([shares, roots, torch.log(counts + 0.5), (total == 0).float(), *pairs], 1)
+
+
+def _posterior(counts: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return P(label | votes), float32 (N, classes), of a multinomial logistic regression fitted on these images."""
+    threads = torch.get_num_threads()
+    # Sums over threads are rounded differently: with one, the data's checksum does not depend on --threads.
+    torch.set_num_threads(1)
+    try:
+        features = _features(counts)
+        features = (features - features.mean(0)) / (features.std(0) + 1e-6)
+        weight = torch.zeros(features.shape[1], classes, requires_grad=True)
+        bias = torch.zeros(classes, requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(features @ weight + bias, labels) + _WEIGHT_DECAY * (weight**2).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return (features @ weight + bias).softmax(1).detach()
+    finally:
+        torch.set_num_threads(threads)

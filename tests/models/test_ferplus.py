@@ -1,0 +1,218 @@
+"""FER+ votes reach the images they were given for, and mean what each mode says."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from edgekit.models.data.ferplus import COLUMNS, read_votes, with_ferplus
+
+VOTE_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+
+
+def votes_for(**counts: int) -> list[int]:
+    return [counts.get(name, 0) for name in COLUMNS]
+
+
+def clear(label: int) -> list[int]:
+    return votes_for(**{VOTE_NAMES[label]: 9, "unknown": 1})
+
+
+def faces(votes: dict[str, list[tuple[int, list[int]]]], named: bool = True) -> DataSet:
+    """A data set of (label, votes) by split; an image's only pixel is its number."""
+    splits = {}
+    for usage, rows in votes.items():
+        names = np.array([f"train/x/{usage}_{index}.jpg" for index in range(len(rows))]) if named else None
+        images = np.arange(len(rows), dtype=np.uint8)[:, None, None, None]
+        splits[usage] = ImageSet(images, np.array([label for label, _ in rows], np.int64), names=names)
+    return DataSet("fer2013", EXPRESSIONS, splits)
+
+
+def write_votes(
+    path: Path, votes: dict[str, list[tuple[int, list[int]]]], by_path: bool = True, left_out: Iterable[str] = ()
+) -> Path:
+    rows = []
+    for usage, entries in votes.items():
+        for index, (_, counts) in enumerate(entries):
+            name = f"train/x/{usage}_{index}.jpg"
+            if name not in left_out:
+                rows.append([usage, name, *counts])
+    header = ["usage", "kaggle_path", *COLUMNS]
+    if by_path:
+        rows.reverse()  # the order must not matter
+    else:
+        header = ["Usage", "Image name", *COLUMNS]
+        rows = [[usage, "" if counts[-1] == 10 else "fer.png", *counts] for usage, _, *counts in rows]
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+    return path
+
+
+AGREEING = {usage: [(label, clear(label)) for label in range(7)] for usage in ("Training", "PublicTest")}
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_both_forms_find_their_images(tmp_path: Path, by_path: bool) -> None:
+    votes = {**AGREEING, "Training": [*AGREEING["Training"], (6, votes_for(happiness=7, neutral=3))]}
+    path = write_votes(tmp_path / "votes.csv", votes, by_path)
+    relabelled = with_ferplus(faces(votes, named=by_path), path, "majority")
+    assert relabelled.splits["Training"].labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 3]
+    assert relabelled.splits["PublicTest"].labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("votes", "label"),
+    [
+        (votes_for(anger=6, fear=4), 0),
+        (votes_for(anger=5, fear=5), None),  # no more than half
+        (votes_for(anger=5, fear=1, disgust=1, sadness=1, neutral=1, unknown=1), 0),  # single votes count as none
+        (votes_for(anger=5, fear=3, unknown=2), None),
+        (votes_for(contempt=9, anger=1), None),
+        (votes_for(unknown=6, anger=4), None),
+        (votes_for(NF=10), None),
+        (votes_for(anger=1, fear=1, disgust=1), None),
+        (votes_for(), None),
+    ],
+)
+def test_an_image_stays_when_more_than_half_agree(tmp_path: Path, votes: list[int], label: int | None) -> None:
+    rows = {**AGREEING, "PublicTest": [(3, votes)]}
+    path = write_votes(tmp_path / "votes.csv", rows)
+    for mode in ("majority", "soft"):
+        relabelled = with_ferplus(faces(rows), path, mode)  # type: ignore[arg-type]
+        assert relabelled.splits["PublicTest"].labels.tolist() == ([] if label is None else [label])
+        assert relabelled.name == f"fer2013 with FER+ {mode} labels"
+
+
+def test_soft_targets_are_shares_among_the_seven(tmp_path: Path) -> None:
+    rows = {**AGREEING, "Training": [*AGREEING["Training"], (0, votes_for(fear=6, surprise=2, anger=1, contempt=2))]}
+    path = write_votes(tmp_path / "votes.csv", rows)
+    part = with_ferplus(faces(rows), path, "soft").splits["Training"]
+    assert part.targets is not None
+    assert part.targets.dtype == np.float32
+    assert part.targets[-1].tolist() == [0, 0, 0.75, 0, 0, 0.25, 0]
+    assert with_ferplus(faces(rows), path, "majority").splits["Training"].targets is None
+
+
+def test_images_that_leave_take_everything_along(tmp_path: Path) -> None:
+    rows = {**AGREEING, "Training": [(0, clear(0)), (1, votes_for(NF=10)), (2, clear(2)), (3, clear(3))]}
+    said: list[str] = []
+    path = write_votes(tmp_path / "votes.csv", rows)
+    part = with_ferplus(faces(rows), path, "soft", say=said.append).splits["Training"]
+    assert part.images.flatten().tolist() == [0, 2, 3]
+    assert part.names is not None
+    assert part.targets is not None
+    assert [name[-5] for name in part.names] == ["0", "2", "3"]
+    assert part.targets.argmax(axis=1).tolist() == [0, 2, 3]
+    assert said == ["FER+ votes for 11 of 11 images; 1 without a majority for one of the seven are left out"]
+
+
+def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) -> None:
+    torn = votes_for(fear=5, surprise=5)
+    training = [(2, torn)] * 30 + [(5, torn)] * 10 + [(label, clear(label)) for label in range(7)] * 6
+    rows = {"Training": training, "PublicTest": [(2, torn)]}
+    data = faces(rows)
+    path = write_votes(tmp_path / "votes.csv", rows)
+    said: list[str] = []
+    result = with_ferplus(data, path, say=said.append)
+    part = result.splits["Training"]
+    assert part.targets is not None
+    assert part.targets.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert part.targets[0, [2, 5]] == pytest.approx([0.75, 0.25], abs=0.02)
+    assert (part.targets[40:].argmax(axis=1) == part.labels[40:]).all()
+    assert (part.labels == data.splits["Training"].labels).all()
+    assert result.splits["PublicTest"] is data.splits["PublicTest"]
+    assert result.name == "fer2013"
+    assert result.checksum() != data.checksum()
+    assert said == ["FER+ votes for 83 of 83 images; trained towards P(label | votes)"]
+
+
+def test_the_posterior_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = []
+    for index in range(250):
+        label = index % 7
+        rows.append((label, (generator.multinomial(5, [0.1] * 10) + clear(label)).tolist()))
+    data = faces({"Training": rows})
+    path = write_votes(tmp_path / "votes.csv", {"Training": rows})
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        first = with_ferplus(data, path)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert with_ferplus(data, path).checksum() == first.checksum()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_images_without_votes_get_what_no_votes_tell(tmp_path: Path) -> None:
+    rows = {"Training": [(label, clear(label)) for label in range(7)] * 10}
+    missing = {f"train/x/Training_{index}.jpg" for index in (3, 10)}
+    path = write_votes(tmp_path / "votes.csv", rows, left_out=missing)
+    said: list[str] = []
+    targets = with_ferplus(faces(rows), path, say=said.append).splits["Training"].targets
+    assert targets is not None
+    assert (targets[3] == targets[10]).all()
+    assert targets[3].argmax() == 3
+    assert said[0].startswith("FER+ votes for 68 of 70 images")
+
+
+def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
+    rows = {"Training": [(label, clear(label)) for label in range(7)] * 10}
+    data = faces(rows)
+    few = write_votes(tmp_path / "few.csv", rows, left_out={f"train/x/Training_{index}.jpg" for index in range(8)})
+    with pytest.raises(InputError, match="votes for 62 of 70 training images"):
+        with_ferplus(data, few)
+    shifted = {"Training": [rows["Training"][-1], *rows["Training"][:-1]]}
+    with pytest.raises(InputError, match="agrees with 0% of the training labels"):
+        with_ferplus(faces(rows, named=False), write_votes(tmp_path / "shifted.csv", shifted, by_path=False))
+    short = write_votes(tmp_path / "short.csv", {"Training": rows["Training"][:-1]}, by_path=False)
+    with pytest.raises(InputError, match="has 69 rows of Training, the data 70"):
+        with_ferplus(faces(rows, named=False), short)
+    with pytest.raises(InputError, match="goes by file names"):
+        with_ferplus(faces(rows, named=False), few)
+    with pytest.raises(InputError, match="goes by the order"):
+        with_ferplus(data, write_votes(tmp_path / "order.csv", rows, by_path=False))
+    with pytest.raises(InputError, match="has other classes"):
+        with_ferplus(replace(data, classes=("a", "b")), few)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "lacks the column 'usage'"),
+        ("usage,neutral\n", "lacks the column 'happiness'"),
+        (f"usage,{','.join(COLUMNS)}\n", "has no rows"),
+        (f"usage,{','.join(COLUMNS)}\nTraining,1,2\n", "line 2: surprise is ''"),
+        (f"usage,{','.join(COLUMNS)}\nTraining,-1{',0' * 9}\n", "neutral is '-1'"),
+        (f"usage,{','.join(COLUMNS)}\nTraining,{'9' * 5000}{',0' * 9}\n", "expected a number of votes"),
+        (f"usage,kaggle_path,{','.join(COLUMNS)}\n" + f"Training,a.jpg{',1' * 10}\n" * 2, "several rows for one file"),
+        ("x" * 200_000, "damaged CSV"),
+    ],
+)
+def test_damaged_votes_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "votes.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_votes(path)
+
+
+def test_the_shared_votes_explain_two_labels_of_three(shared: Path) -> None:
+    with (shared / "data/ferplus_votes.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["usage"] == "Training"]
+    labels = np.array([EXPRESSIONS.index(row["kaggle_label"]) for row in rows])
+    names = np.array([row["kaggle_path"] for row in rows])
+    part = ImageSet(np.zeros((len(rows), 1, 1, 1), np.uint8), labels, names=names)
+    data = DataSet("fer2013", EXPRESSIONS, {"Training": part})
+    targets = with_ferplus(data, shared / "data/ferplus_votes.csv").splits["Training"].targets
+    assert targets is not None
+    assert (targets.argmax(axis=1) == labels).mean() == pytest.approx(0.687, abs=0.003)
+    assert -np.log(targets[np.arange(len(labels)), labels]).mean() == pytest.approx(0.85, abs=0.01)
