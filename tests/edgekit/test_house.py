@@ -27,8 +27,11 @@ ROOMS = ("edgekit", "models", "export", "device")
 CORE = {"click", "numpy", "rich"}
 DEVICE = CORE | {"cv2", "onnxruntime"}
 EXPORT = DEVICE | {"google", "onnx", "onnxscript", "safetensors", "torch"}
-MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "safetensors", "tensorboard", "torch"}
-ONE_MODULE_ONLY = {"edgekit.device.sources.picamera": {"picamera2", "libcamera"}}
+MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
+ONE_MODULE_ONLY = {
+    "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
+    "edgekit.models.borrowed": {"torchvision"},
+}
 
 
 @pytest.fixture(scope="module")

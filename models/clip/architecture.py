@@ -1,0 +1,169 @@
+"""The shape of a CLIP with two plain transformers: said by a document, or read off the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from edgekit.errors import InputError
+
+Activation = Literal["gelu", "quick-gelu"]
+
+# OpenAI's, which open_clip's own trainings share.
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+_HEAD_WIDTH = 64
+_MAX_SIDE_PX = 2048
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One transformer: `width` is that of its tokens, `mlp_ratio` the hidden layer's over it."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.layers, self.heads) < 1 or self.width % self.heads or self.mlp_ratio <= 0:
+            raise InputError(
+                f"a CLIP tower of width {self.width}, {self.layers} layers and {self.heads} heads cannot be: "
+                "the width is a multiple of the heads"
+            )
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Architecture of a CLIP and what its images are normalised by: `(pixel / 255 - mean) / std` of R, G, B."""
+
+    image_size_px: int
+    patch_size_px: int
+    vision: Tower
+    text: Tower
+    embed_dim: int
+    activation: Activation = "gelu"
+    context_length: int = 77
+    vocabulary: int = 49408
+    image_mean: tuple[float, ...] = IMAGE_MEAN
+    image_std: tuple[float, ...] = IMAGE_STD
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.patch_size_px <= self.image_size_px <= _MAX_SIDE_PX:
+            raise InputError(
+                f"a CLIP for images of {self.image_size_px} px in patches of {self.patch_size_px} cannot be"
+            )
+        if min(self.embed_dim, self.context_length, self.vocabulary) < 1:
+            raise InputError("a CLIP needs an embedding, a context and a vocabulary of at least 1")
+        if not len(self.image_mean) == len(self.image_std) == 3 or min(self.image_std) <= 0:
+            raise InputError("a CLIP's image mean and std are three values each, std above 0")
+
+
+def build_model(config: ClipConfig) -> nn.Module:
+    """Return open_clip's model of that architecture, with its random initial weights."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    vision, text = config.vision, config.text
+    model: nn.Module = CLIP(
+        config.embed_dim,
+        CLIPVisionCfg(
+            layers=vision.layers,
+            width=vision.width,
+            head_width=vision.width // vision.heads,
+            mlp_ratio=vision.mlp_ratio,
+            patch_size=config.patch_size_px,
+            image_size=config.image_size_px,
+        ),
+        CLIPTextCfg(
+            context_length=config.context_length,
+            vocab_size=config.vocabulary,
+            width=text.width,
+            heads=text.heads,
+            layers=text.layers,
+            mlp_ratio=text.mlp_ratio,
+        ),
+        quick_gelu=config.activation == "quick-gelu",
+    )
+    return model
+
+
+def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> ClipConfig:
+    """Return the architecture that the tensors' shapes show; heads are 64 wide, as in every published CLIP ViT.
+
+    Raises:
+        InputError: The tensors are not those of a CLIP with a plain ViT; the first sign of it is named.
+    """
+    if "visual.layer1.0.conv1.weight" in state:
+        raise InputError("the CLIP's image tower is a ResNet: prompts need a ViT")
+    if any(name.startswith("vision_model.") for name in state):
+        raise InputError("the weights are in the transformers library's form: give OpenAI's or open_clip's file")
+    _, _, patch_size_px, _ = _shape(state, "visual.conv1.weight", 4)
+    positions, vision_width = _shape(state, "visual.positional_embedding", 2)
+    context_length, text_width = _shape(state, "positional_embedding", 2)
+    vocabulary, _ = _shape(state, "token_embedding.weight", 2)
+    _, embed_dim = _shape(state, "text_projection", 2)
+    grid = math.isqrt(max(positions - 1, 0))
+    if grid * grid != positions - 1:
+        raise InputError(f"the CLIP's image tower has {positions} positions: expected one more than a square")
+    return ClipConfig(
+        image_size_px=grid * patch_size_px,
+        patch_size_px=patch_size_px,
+        vision=_tower(state, "visual.transformer.resblocks.", vision_width),
+        text=_tower(state, "transformer.resblocks.", text_width),
+        embed_dim=embed_dim,
+        activation=activation,
+        context_length=context_length,
+        vocabulary=vocabulary,
+    )
+
+
+def config_from_open_clip(document: Mapping[str, Any], activation: Activation | None) -> ClipConfig:
+    """Return the architecture of one of open_clip's model documents.
+
+    Raises:
+        InputError: It is no CLIP with two plain transformers.
+    """
+    vision, text = document["vision_cfg"], document["text_cfg"]
+    known_vision = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
+    known_text = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
+    strange = [*(vision.keys() - known_vision), *(text.keys() - known_text)]
+    if strange or isinstance(vision["layers"], list) or document.get("custom_text"):
+        reason = f"it has '{sorted(strange)[0]}'" if strange else "its towers are of another kind"
+        raise InputError(f"the model is no CLIP with two plain transformers ({reason}): take a ViT of CLIP's layout")
+    width = vision["width"]
+    return ClipConfig(
+        image_size_px=vision["image_size"],
+        patch_size_px=vision["patch_size"],
+        vision=Tower(
+            width, vision["layers"], width // vision.get("head_width", _HEAD_WIDTH), vision.get("mlp_ratio", 4.0)
+        ),
+        text=Tower(text["width"], text["layers"], text["heads"], text.get("mlp_ratio", 4.0)),
+        embed_dim=document["embed_dim"],
+        activation=activation or ("quick-gelu" if document.get("quick_gelu") else "gelu"),
+        context_length=text.get("context_length", 77),
+        vocabulary=text.get("vocab_size", 49408),
+    )
+
+
+def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in state:
+        raise InputError(f"the weights are no CLIP's with a ViT: tensor '{name}' is missing")
+    shape = tuple(state[name].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise InputError(f"the weights are no CLIP's: tensor '{name}' has shape {list(shape)}")
+    return shape
+
+
+def _tower(state: Mapping[str, Tensor], prefix: str, width: int) -> Tower:
+    numbers = {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
+    hidden, _ = _shape(state, f"{prefix}0.mlp.c_fc.weight", 2)
+    if width % _HEAD_WIDTH:
+        raise InputError(
+            f"a CLIP tower of width {width} has no whole number of {_HEAD_WIDTH} wide heads: "
+            "the file must say its architecture itself"
+        )
+    return Tower(width, len(numbers), width // _HEAD_WIDTH, hidden / width)

@@ -1,0 +1,116 @@
+"""CLIPs by name, from a file, or random; every one comes back frozen."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from edgekit.downloads import UnavailableError
+from edgekit.errors import InputError
+from edgekit.files import sha256_of, write_atomic
+from edgekit.models.checkpoint import load_weights
+from edgekit.models.clip.architecture import (
+    Activation,
+    ClipConfig,
+    build_model,
+    config_from_open_clip,
+    config_from_weights,
+)
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.weights import METADATA_KEY, SCHEMA_VERSION, read_clip_file
+
+_FILE_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
+
+
+def load_clip(source: str | Path, activation: Activation | None = None, cache_dir: Path | None = None) -> FrozenClip:
+    """Return a frozen CLIP.
+
+    Args:
+        source: A file (OpenAI's TorchScript archive, a state dict of open_clip's, safetensors), or open_clip's names
+            as MODEL/WEIGHTS, such as `ViT-B-16-quickgelu/openai`; open_clip downloads those into its cache.
+        activation: Overrides what the file's form says; see `read_clip_file`.
+        cache_dir: Where open_clip keeps what it downloads; default: its own place.
+
+    Raises:
+        InputError: The file is damaged or no CLIP with a plain ViT, or open_clip does not know the name.
+        UnavailableError: The download failed, or EDGEKIT_OFFLINE forbids it.
+    """
+    path = Path(source)
+    if path.exists() or path.suffix.lower() in _FILE_SUFFIXES:
+        return _load_file(path, None, activation)
+    config, path = _download(str(source), activation, cache_dir)
+    return _load_file(path, config, activation, str(source))
+
+
+def random_clip(config: ClipConfig, seed: int = 0) -> FrozenClip:
+    """Return a CLIP with open_clip's initial weights from `seed`; the global random state is left alone."""
+    return FrozenClip(seeded_model(config, seed), config, f"random:{seed}")
+
+
+def seeded_model(config: ClipConfig, seed: int) -> nn.Module:
+    """Return open_clip's model with initial weights from `seed`, not frozen: what a pretraining starts from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(config)
+
+
+def save_clip(path: Path, model: nn.Module, config: ClipConfig) -> None:
+    """Write a CLIP's weights as safetensors that say their architecture; `load_clip` reads them.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
+    document = {"schema": SCHEMA_VERSION, "config": asdict(config)}
+    write_atomic(path, save(tensors, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
+
+
+def _load_file(
+    path: Path, named: ClipConfig | None, activation: Activation | None, source: str | None = None
+) -> FrozenClip:
+    file = read_clip_file(path)
+    try:
+        config = named or file.config or config_from_weights(file.state, activation or file.activation)
+        if activation and config.activation != activation:
+            raise InputError(f"the file says its activation is {config.activation}, not {activation}")
+        model = seeded_model(config, 0)
+        load_weights(model, file.state, "CLIP")
+    except InputError as error:
+        raise InputError(f"CLIP file '{path}': {error}") from error
+    return FrozenClip(model, config, source or path.name, sha256_of(path))
+
+
+def _download(source: str, activation: Activation | None, cache_dir: Path | None) -> tuple[ClipConfig, Path]:
+    import open_clip
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+
+    name, _, tag = source.partition("/")
+    document: dict[str, Any] | None = open_clip.get_model_config(name)
+    if document is None:
+        raise InputError(f"CLIP '{source}' is neither a file nor a name of open_clip's, such as ViT-B-16/openai")
+    tags = list_pretrained_tags_by_model(name)
+    entry = get_pretrained_cfg(name, tag)
+    if not entry:
+        raise InputError(f"open_clip has no weights '{tag}' of {name}: give {name}/ and one of {', '.join(tags)}")
+    if entry.get("quick_gelu") and activation is None:
+        activation = "quick-gelu"
+    config = config_from_open_clip(document, activation)
+    config = replace(config, image_mean=tuple(entry["mean"]), image_std=tuple(entry["std"]))
+    try:
+        if os.environ.get("EDGEKIT_OFFLINE", "0") not in ("", "0"):
+            raise ConnectionError("EDGEKIT_OFFLINE")
+        return config, Path(download_pretrained(entry, cache_dir=None if cache_dir is None else str(cache_dir)))
+    except Exception as error:  # whatever the network, the hub's client and the disk may raise
+        places = [entry[key] for key in ("hf_hub", "url") if entry.get(key)]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UnavailableError(
+            f"the weights of '{source}' cannot be downloaded ({reason}): get the file where there is a network, "
+            f"from {' or '.join(places) or 'their publisher'}, and give its path instead of the name"
+        ) from error
