@@ -1,9 +1,9 @@
-"""The one counter: layers, parameters and multiply-accumulates of an ONNX graph, ours or not."""
+"""The one counter: layers, parameters, multiply-accumulates and bytes moved of an ONNX graph, ours or not."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,8 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgekit.errors import InputError
+from edgekit.export.tensors import Shape, TensorInfo, constant_tensors, graph_tensors, product
 from edgekit.files import require_file
-
-# A tensor's shape; None where a dimension is free or unknown.
-Shape = tuple[int | None, ...]
 
 # Inputs that hold learned values but are not trained: BatchNorm's running mean and variance.
 _STATISTICS = {"BatchNormalization": (3, 4)}
@@ -33,34 +31,79 @@ _NOT_COUNTED = frozenset(
 )
 
 
+# Nodes that pass on what they are given under another name or shape; no runtime copies anything for them.
+_MOVE_NOTHING = frozenset({"Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
+
+
 @dataclass(frozen=True)
 class LayerCost:
-    """One node of the graph. `macs` is None where a shape it depends on is not known."""
+    """One node of the graph. `macs` and bytes are None where a shape they depend on is not known.
+
+    A node reads all its constants (`weight_bytes`) and all its other inputs in full (`read_bytes`), and writes its
+    outputs (`written_bytes`), however often others did so before: traffic without reuse in a cache. Reshape and its
+    like move nothing.
+    """
 
     name: str
     op_type: str
     output_shape: Shape | None
     parameters: int
     macs: int | None
+    weight_bytes: int | None
+    read_bytes: int | None
+    written_bytes: int | None
+
+    @property
+    def moved_bytes(self) -> int | None:
+        """Bytes read and written."""
+        return _total((self.weight_bytes, self.read_bytes, self.written_bytes))
 
 
 @dataclass(frozen=True)
 class GraphCost:
-    """What one inference with a batch of one takes.
+    """What one inference with a batch of one takes, node by node as the graph stands: a runtime that fuses nodes saves.
 
     `parameters` are the values of the weights in the graph, each counted once however often it is used; BatchNorm's
-    running statistics are no parameters. `uncounted` names kinds of nodes whose multiply-accumulates are left out.
+    running statistics are no parameters. `uncounted` names kinds of nodes whose multiply-accumulates are left out,
+    `moveless` kinds that occur and move no byte. `peak_activation_bytes` is the most that lives at a time between the
+    layers when they run in the file's order, weights not included; None where a shape is not known.
     """
 
     layers: tuple[LayerCost, ...]
     parameters: int
     uncounted: tuple[str, ...]
+    moveless: tuple[str, ...]
+    peak_activation_bytes: int | None
 
     @property
     def macs(self) -> int | None:
         """Multiply-accumulates of Conv, Gemm and MatMul nodes; None where a layer's are not known."""
-        counts = [layer.macs for layer in self.layers]
-        return None if None in counts else sum(count for count in counts if count is not None)
+        return _total(layer.macs for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> int | None:
+        """Bytes of weights and other constants read; one used twice is read twice."""
+        return _total(layer.weight_bytes for layer in self.layers)
+
+    @property
+    def read_bytes(self) -> int | None:
+        """Bytes of inputs and intermediate results read."""
+        return _total(layer.read_bytes for layer in self.layers)
+
+    @property
+    def written_bytes(self) -> int | None:
+        """Bytes of intermediate and final results written."""
+        return _total(layer.written_bytes for layer in self.layers)
+
+    @property
+    def moved_bytes(self) -> int | None:
+        """All bytes read and written."""
+        return _total(layer.moved_bytes for layer in self.layers)
+
+    @property
+    def flops_per_byte(self) -> float | None:
+        """Arithmetic intensity: floating-point operations, two a multiply-accumulate, for each byte moved."""
+        return 2 * self.macs / self.moved_bytes if self.macs is not None and self.moved_bytes else None
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
@@ -88,35 +131,34 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
     Raises:
         InputError: The graph is invalid, so its shapes cannot be worked out.
     """
-    constants = _constants(model.graph)
-    shapes = _infer_shapes(model)
+    constants = constant_tensors(model.graph)
+    tensors = graph_tensors(model, constants)
     owned: set[str] = set()
     layers = []
     for index, node in enumerate(model.graph.node):
+        moves = node.op_type not in _MOVE_NOTHING
+        weights = [name for name in node.input if name in constants]
+        activations = [name for name in node.input if name and name not in constants]
         layers.append(
             LayerCost(
                 name=node.name or f"{node.op_type}_{index}",
                 op_type=node.op_type,
-                output_shape=shapes.get(node.output[0]) if node.output else None,
+                output_shape=tensors[node.output[0]].shape if node.output and node.output[0] in tensors else None,
                 parameters=sum(math.prod(constants[name].dims) for name in _weights(node, constants, owned)),
-                macs=_macs(node, shapes),
+                macs=_macs(node, tensors),
+                weight_bytes=_size_bytes(weights, tensors) if moves else 0,
+                read_bytes=_size_bytes(activations, tensors) if moves else 0,
+                written_bytes=_size_bytes(filter(None, node.output), tensors) if moves else 0,
             )
         )
+    kinds = {node.op_type for node in model.graph.node}
     return GraphCost(
         layers=tuple(layers),
         parameters=sum(layer.parameters for layer in layers),
-        uncounted=tuple(sorted({node.op_type for node in model.graph.node} & _NOT_COUNTED)),
+        uncounted=tuple(sorted(kinds & _NOT_COUNTED)),
+        moveless=tuple(sorted(kinds & _MOVE_NOTHING)),
+        peak_activation_bytes=_peak_bytes(model.graph, constants, tensors),
     )
-
-
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            for item in node.attribute:
-                if item.name == "value" and item.HasField("t"):
-                    constants[node.output[0]] = item.t
-    return constants
 
 
 def _weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], owned: set[str]) -> Iterator[str]:
@@ -128,10 +170,11 @@ def _weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], ow
             yield name
 
 
-def _macs(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int | None:
+def _macs(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> int | None:
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
         return 0
-    first, second, output = (shapes.get(name) for name in (*node.input[:2], node.output[0]))
+    shapes = [tensors[name].shape if name in tensors else None for name in (*node.input[:2], node.output[0])]
+    first, second, output = shapes
     if not first or not second or output is None:
         return None
     if node.op_type == "Conv":
@@ -141,45 +184,40 @@ def _macs(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int | None:
         per_value = first[:1] if transposed else first[-1:]
     else:
         per_value = first[-1:]
-    return _product((*output, *per_value))
+    return product((*output, *per_value))
 
 
-def _product(dimensions: Shape) -> int | None:
-    known = [dimension for dimension in dimensions if dimension is not None]
-    return math.prod(known) if len(known) == len(dimensions) else None
+def _size_bytes(names: Iterable[str], tensors: Mapping[str, TensorInfo]) -> int | None:
+    return _total(tensors[name].size_bytes if name in tensors else None for name in names)
 
 
-def _infer_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
-    batch_of_one = onnx.ModelProto()
-    batch_of_one.CopyFrom(model)
-    graph = batch_of_one.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    for value in graph.input:
-        if value.name not in constants:
-            _set_batch_of_one(value)
-    # What the file says of its other tensors may hold for another batch size.
-    del graph.value_info[:]
+def _peak_bytes(
+    graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto], tensors: Mapping[str, TensorInfo]
+) -> int | None:
+    """Walk through the graph: a tensor lives from the node that makes it to the last one that reads it."""
+    source: dict[str, str] = {}  # what a tensor is another name of
+    last_use: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        if node.op_type in _MOVE_NOTHING and node.input and node.input[0] not in constants:
+            source[node.output[0]] = source.get(node.input[0], node.input[0])
+        for name in (*node.input, *node.output):
+            last_use[source.get(name, name)] = index
     for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        graph = onnx.shape_inference.infer_shapes(batch_of_one, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
-        raise InputError(f"the graph is invalid, its shapes cannot be worked out: {error}") from error
-    shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
-    known = {name: shape for name, shape in shapes.items() if shape is not None}
-    return known | {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        last_use[source.get(value.name, value.name)] = len(graph.node)
+    living = {value.name for value in graph.input if value.name not in constants}
+    peak: int | None = 0
+    for index, node in enumerate(graph.node):
+        living.update(name for name in node.output if name and name not in constants and name not in source)
+        now = _size_bytes(living, tensors)
+        peak = None if peak is None or now is None else max(peak, now)
+        living = {name for name in living if last_use.get(name, -1) > index}
+    return peak
 
 
-def _set_batch_of_one(value: onnx.ValueInfoProto) -> None:
-    tensor = value.type.tensor_type
-    if tensor.HasField("shape") and len(tensor.shape.dim) > 1:
-        tensor.shape.dim[0].dim_value = 1
-
-
-def _shape(value: onnx.ValueInfoProto) -> Shape | None:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in tensor.shape.dim
-    )
+def _total(counts: Iterable[int | None]) -> int | None:
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total

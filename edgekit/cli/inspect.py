@@ -13,7 +13,8 @@ from edgekit.cli.common import Output, common_options, one_line
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
-    from edgekit.export.cost import GraphCost, Shape
+    from edgekit.export.cost import GraphCost
+    from edgekit.export.tensors import Shape
 
 _LABEL_WIDTH = 13
 
@@ -23,7 +24,7 @@ _LABEL_WIDTH = 13
 @click.option("--layers", "show_layers", is_flag=True, help="Show each layer's cost too.")
 @common_options
 def command(out: Output, model: str, show_layers: bool) -> None:
-    """Show the contract, size, layers, parameters and multiply-accumulates of MODEL.
+    """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
 
     MODEL is an .onnx file, a .safetensors checkpoint, or `default`. Any ONNX file will do: one without contract is
     shown as far as it goes. Counting layers needs the extra 'export'.
@@ -147,6 +148,19 @@ def _show_cost(out: Output, contents: _Contents) -> None:
     macs = "unknown, since the shapes are free" if cost.macs is None else f"{cost.macs:,} for a batch of one"
     left_out = f", not counting {', '.join(cost.uncounted)}" if cost.uncounted else ""
     _line(out, "MACs", macs + left_out)
+    _line(out, "bytes moved", _traffic_text(cost))
+    if cost.flops_per_byte is not None:
+        _line(out, "intensity", f"{cost.flops_per_byte:.1f} FLOPs (two a MAC) a byte, without reuse in a cache")
+
+
+def _traffic_text(cost: GraphCost) -> str:
+    if cost.moved_bytes is None or cost.peak_activation_bytes is None:
+        return "unknown, since the shapes are free"
+    idle = f"; {', '.join(cost.moveless)} move none" if cost.moveless else ""
+    return (
+        f"{cost.moved_bytes:,}: {cost.weight_bytes:,} of weights, {cost.read_bytes:,} of activations read, "
+        f"{cost.written_bytes:,} written{idle}; at most {cost.peak_activation_bytes:,} of activations at a time"
+    )
 
 
 def _show_layers(out: Output, cost: GraphCost) -> None:
@@ -156,11 +170,12 @@ def _show_layers(out: Output, cost: GraphCost) -> None:
     table = Table("layer", "kind", "output", box=None, pad_edge=False)
     table.add_column("parameters", justify="right")
     table.add_column("MACs", justify="right")
+    table.add_column("bytes", justify="right")
     for layer in cost.layers:
-        macs = "?" if layer.macs is None else f"{layer.macs:,}"
+        macs, moved = ("?" if count is None else f"{count:,}" for count in (layer.macs, layer.moved_bytes))
         shape = _shape_text(layer.output_shape) if layer.output_shape is not None else "?"
         # Text, since a plain string would be read as markup.
-        cells = (layer.name, layer.op_type, shape, f"{layer.parameters:,}", macs)
+        cells = (layer.name, layer.op_type, shape, f"{layer.parameters:,}", macs, moved)
         table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
     out.console.print(table)
 
@@ -174,7 +189,14 @@ def _document(contents: _Contents) -> dict[str, Any]:
         "net_parameters": contents.net_parameters,
         "parameters": cost.parameters if cost else None,
         "macs": cost.macs if cost else None,
+        "weight_bytes": cost.weight_bytes if cost else None,
+        "read_bytes": cost.read_bytes if cost else None,
+        "written_bytes": cost.written_bytes if cost else None,
+        "moved_bytes": cost.moved_bytes if cost else None,
+        "peak_activation_bytes": cost.peak_activation_bytes if cost else None,
+        "flops_per_byte": cost.flops_per_byte if cost else None,
         "uncounted": list(cost.uncounted) if cost else None,
+        "moveless": list(cost.moveless) if cost else None,
         "layers": [asdict(layer) for layer in cost.layers] if cost else None,
     }
 

@@ -66,6 +66,9 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
         "layers": "2: 1 GlobalAveragePool, 1 Flatten",
         "parameters": "0",
         "MACs": "0 for a batch of one",
+        "bytes moved": "780: 0 of weights, 768 of activations read, 12 written; Flatten move none; "
+        "at most 780 of activations at a time",
+        "intensity": "0.0 FLOPs (two a MAC) a byte, without reuse in a cache",
     }
 
 
@@ -78,6 +81,9 @@ def test_json_gives_everything_in_one_document(edgekit: Run, tiny_model: Path) -
     assert [layer["op_type"] for layer in document["layers"]] == ["GlobalAveragePool", "Flatten"]
     assert document["layers"][1]["output_shape"] == [1, 3]
     assert (document["opset"], document["ir_version"], document["parameters"], document["macs"]) == (17, 8, 0, 0)
+    assert (document["weight_bytes"], document["read_bytes"], document["written_bytes"]) == (0, 768, 12)
+    assert (document["moved_bytes"], document["peak_activation_bytes"], document["flops_per_byte"]) == (780, 780, 0.0)
+    assert document["moveless"] == ["Flatten"]
     assert "architecture" in err
 
 
@@ -86,8 +92,8 @@ def test_layers_are_listed_on_request(edgekit: Run, tiny_model: Path) -> None:
     _, out, _ = edgekit("inspect", tiny_model, "--layers")
     assert out.startswith(without)
     rows = [line.split() for line in out[len(without) :].splitlines()]
-    assert rows[0] == ["layer", "kind", "output", "parameters", "MACs"]
-    assert rows[1] == ["GlobalAveragePool_0", "GlobalAveragePool", "(1,", "3,", "1,", "1)", "0", "0"]
+    assert rows[0] == ["layer", "kind", "output", "parameters", "MACs", "bytes"]
+    assert rows[1] == ["GlobalAveragePool_0", "GlobalAveragePool", "(1,", "3,", "1,", "1)", "0", "0", "780"]
 
 
 def test_a_model_without_contract_is_shown_as_far_as_it_goes(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:

@@ -220,6 +220,95 @@ def test_tensors_outside_the_file_are_not_read(tmp_path: Path) -> None:
     assert graph_cost(load_graph(path)).parameters == 50
 
 
+def small_graph() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["h"], name="conv", pads=[1] * 4),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("Add", ["h", "r"], ["a"], name="add"),
+        helper.make_node("Flatten", ["a"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "v"], ["y"], name="gemm"),
+    ]
+    return graph_of(nodes, {"x": ["n", 2, 4, 4]}, {"w": [3, 2, 3, 3], "b": [3], "v": [48, 5]})
+
+
+def test_bytes_moved_by_hand() -> None:
+    cost = graph_cost(small_graph())
+    moved = {layer.name: (layer.weight_bytes, layer.read_bytes, layer.written_bytes) for layer in cost.layers}
+    assert moved == {
+        "conv": (4 * (54 + 3), 4 * 32, 4 * 48),
+        "relu": (0, 4 * 48, 4 * 48),
+        "add": (0, 4 * 96, 4 * 48),
+        "flatten": (0, 0, 0),
+        "gemm": (4 * 240, 4 * 48, 4 * 5),
+    }
+    assert (cost.weight_bytes, cost.read_bytes, cost.written_bytes, cost.moved_bytes) == (1188, 896, 596, 2680)
+    assert cost.moveless == ("Flatten",)
+    # The convolution and the fully connected layer, two operations a multiply-accumulate.
+    assert cost.flops_per_byte == 2 * (48 * 18 + 48 * 5) / 2680
+
+
+def test_the_most_that_lives_at_a_time_by_hand() -> None:
+    # The addition's two inputs and its output; what Flatten gives is the same memory.
+    assert graph_cost(small_graph()).peak_activation_bytes == 4 * 3 * 48
+
+
+def test_a_result_that_is_read_late_lives_until_then() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["view"]),
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Add", ["view", "b"], ["y"]),
+    ]
+    model = graph_of(nodes, {"x": [1, 100]}, {"shape": np.array([1, 100])})
+    assert graph_cost(model).peak_activation_bytes == 4 * 300
+
+
+def test_a_weight_used_twice_is_read_twice() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    assert graph_cost(graph_of(nodes, {"x": [1, 10]}, {"w": [10, 10]})).weight_bytes == 2 * 400
+
+
+def test_element_types_have_their_sizes() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("Gather", ["q", "index"], ["g"], axis=1),
+        helper.make_node("Cast", ["g"], ["y"], to=TensorProto.FLOAT16),
+    ]
+    weights = {"scale": np.ones((), np.float32), "zero": np.zeros((), np.uint8), "index": np.array([2, 1, 0])}
+    model = graph_of(nodes, {"x": [1, 3]}, weights)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    cost = graph_cost(model)
+    assert [(layer.weight_bytes, layer.read_bytes, layer.written_bytes) for layer in cost.layers] == [
+        (4 + 1, 12, 3),
+        (24, 3, 3),
+        (0, 3, 6),
+    ]
+
+
+def test_four_bit_weights_are_packed_two_in_a_byte() -> None:
+    model = graph_of([helper.make_node("DequantizeLinear", ["w", "scale"], ["y"])], {}, {"scale": []})
+    model.graph.initializer.append(TensorProto(name="w", dims=[5], data_type=TensorProto.INT4, int32_data=[0, 0, 0]))
+    assert graph_cost(model).weight_bytes == 3 + 4
+
+
+def test_free_shapes_give_no_bytes_instead_of_wrong_ones() -> None:
+    cost = cost_of("Conv", {"x": ["n", 3, "height", "width"]}, {"w": [16, 3, 3, 3]})
+    assert (cost.weight_bytes, cost.read_bytes, cost.moved_bytes) == (4 * 432, None, None)
+    assert (cost.peak_activation_bytes, cost.flops_per_byte) == (None, None)
+
+
+def test_bytes_the_published_net_moves(exported: Exported) -> None:
+    cost = exported.cost
+    assert cost.weight_bytes == 4 * 417_287
+    # Values: stem and its pool, three blocks and what stands between them (484, 121, 25 places), the head.
+    written = 32 * (1936 + 484) + 496 * 484 + 64 * 121 + 624 * 121 + 96 * 25 + 1400 * 25 + 152 * 26 + 7
+    read = 3 * 1936 + 32 * 1936 + (640 + 64) * 484 + (896 + 96) * 121 + 2184 * 25 + 152 * 51
+    assert (cost.read_bytes, cost.written_bytes) == (4 * read, 4 * written) == (2_363_520, 1_768_444)
+    assert cost.moved_bytes == 5_801_112
+    # The stem's output and what is pooled from it.
+    assert cost.peak_activation_bytes == 4 * 32 * (1936 + 484)
+
+
 def test_any_onnx_file_will_do(shared: Path) -> None:
     cost = graph_cost(load_graph(shared / "data/yunet/face_detection_yunet_2023mar.onnx"))
     assert cost.macs == 344_224_000

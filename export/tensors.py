@@ -1,0 +1,101 @@
+"""The tensors of an ONNX graph for a batch of one: shapes, sizes in bytes, and which of them are constant."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from edgekit.errors import InputError
+
+# A tensor's shape; None where a dimension is free or unknown.
+Shape = tuple[int | None, ...]
+
+_BITS_BY_NAME = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What is known of a tensor; None where it is not."""
+
+    shape: Shape | None
+    element_bits: int | None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes of its elements, packed."""
+        elements = None if self.shape is None else product(self.shape)
+        return None if elements is None or self.element_bits is None else (elements * self.element_bits + 7) // 8
+
+
+def product(dimensions: Shape) -> int | None:
+    """Return the product, or None where a dimension is not known."""
+    known = [dimension for dimension in dimensions if dimension is not None]
+    return math.prod(known) if len(known) == len(dimensions) else None
+
+
+def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return the tensors whose values the file holds, by name: initialisers and outputs of Constant nodes."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for item in node.attribute:
+                if item.name == "value" and item.HasField("t"):
+                    constants[node.output[0]] = item.t
+    return constants
+
+
+def graph_tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, TensorInfo]:
+    """Return what shape inference finds out about every tensor when the batch is one.
+
+    Raises:
+        InputError: The graph is invalid, so its shapes cannot be worked out.
+    """
+    batch_of_one = onnx.ModelProto()
+    batch_of_one.CopyFrom(model)
+    graph = batch_of_one.graph
+    initialisers = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name not in initialisers:
+            _set_batch_of_one(value)
+    # What the file says of its other tensors may hold for another batch size.
+    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        graph = onnx.shape_inference.infer_shapes(batch_of_one, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        raise InputError(f"the graph is invalid, its shapes cannot be worked out: {error}") from error
+    values = (*graph.input, *graph.value_info, *graph.output)
+    inferred = {value.name: TensorInfo(_shape(value), _bits(value.type.tensor_type.elem_type)) for value in values}
+    return inferred | {
+        name: TensorInfo(tuple(tensor.dims), _bits(tensor.data_type)) for name, tensor in constants.items()
+    }
+
+
+def _set_batch_of_one(value: onnx.ValueInfoProto) -> None:
+    tensor = value.type.tensor_type
+    if tensor.HasField("shape") and len(tensor.shape.dim) > 1:
+        tensor.shape.dim[0].dim_value = 1
+
+
+def _shape(value: onnx.ValueInfoProto) -> Shape | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in tensor.shape.dim
+    )
+
+
+def _bits(data_type: int) -> int | None:
+    try:
+        name = onnx.TensorProto.DataType.Name(data_type)
+    except ValueError:
+        return None
+    # FLOAT8E4M3FN, INT4, BFLOAT16 and all others but a few say it themselves.
+    digits = re.search(r"\d+", name)
+    return int(digits.group()) if digits else _BITS_BY_NAME.get(name)
