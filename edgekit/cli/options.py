@@ -55,3 +55,14 @@ def threads_option(function: _Function) -> _Function:
         metavar="N",
         help="CPU threads; default: chosen for the machine.",
     )(function)
+
+
+def contempt_option(function: _Function) -> _Function:
+    """Add --contempt."""
+    return click.option(
+        "--contempt",
+        default="drop",
+        show_default=True,
+        metavar="drop|keep|CLASS",
+        help="What becomes of contempt beside the seven expressions (CK+).",
+    )(function)

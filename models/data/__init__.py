@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,8 +19,14 @@ from edgekit.preprocess import ImageU8
 # The order of the FER-2013 challenge, of the authors' checkpoints and of every edgekit expression model.
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
-_TRAIN_SPLITS = ("Training", "train", "training")
+# The one split of a data set that comes without any.
+ALL_IMAGES = "all"
+_TRAIN_SPLITS = ("Training", "train", "training", ALL_IMAGES)
 _VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
+# Folders called like this are splits, also when there is only one of them.
+KNOWN_SPLITS = (*_TRAIN_SPLITS, *_VALIDATION_SPLITS, "PrivateTest", "test", "testing")
+# CK+: subject, sequence, frame.
+_SUBJECT = re.compile(r"(S\d{3})_\d{3}_\d{8}\.")
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ def train_and_validation(
         dataset: The data.
         train: Name of the training split; None picks the usual names.
         validation: Name of the validation split; None picks the usual names and, where there is none, holds back every
-            tenth image of each class (drawn with `seed`) from training. A test split is never picked.
+            tenth image of each class (drawn with `seed`) from training; where file names tell the subject, as those of
+            CK+ do, a tenth by whole subjects. A test split is never picked.
         seed: For the images held back.
 
     Raises:
@@ -124,10 +132,12 @@ def train_and_validation(
         raise InputError(f"split '{train}' cannot be trained on and chosen by: name another with --val-split")
     if validation is not None:
         return training, dataset.split(validation), validation
-    held_back = _every_tenth(training.labels, seed)
-    if not held_back.any():
+    subjects = _subjects(training)
+    held_back = _every_tenth(training.labels, seed) if subjects is None else _tenth_by_subject(subjects, seed)
+    if not held_back.any() or held_back.all():
         raise InputError(f"split '{train}' is too small to hold back a validation split: add a folder 'val'")
-    return training.subset(~held_back), training.subset(held_back), f"10 % held back from {train}"
+    by_subject = "" if subjects is None else " by subject"
+    return training.subset(~held_back), training.subset(held_back), f"10 % held back from {train}{by_subject}"
 
 
 def without_duplicates(dataset: DataSet, name: str) -> ImageSet:
@@ -152,3 +162,17 @@ def _every_tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
         members = np.flatnonzero(labels == label)
         chosen[generator.permutation(members)[: len(members) // 10]] = True
     return chosen
+
+
+def _subjects(part: ImageSet) -> NDArray[np.str_] | None:
+    """Return who is on each image, or None where not all file names tell."""
+    found = [] if part.names is None else [_SUBJECT.match(name.rpartition("/")[2]) for name in part.names]
+    subjects = [match[1] for match in found if match]
+    return np.array(subjects, np.str_) if subjects and len(subjects) == len(part) else None
+
+
+def _tenth_by_subject(subjects: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
+    order = np.random.default_rng(seed).permutation(np.unique(subjects))
+    sizes = np.cumsum([np.count_nonzero(subjects == subject) for subject in order])
+    enough = int(np.searchsorted(sizes, len(subjects) / 10)) + 1
+    return np.isin(subjects, order[:enough])

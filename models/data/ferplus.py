@@ -7,7 +7,6 @@ with the column `kaggle_path`, the file's path below the folder that holds `trai
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,9 +20,9 @@ from torch.nn import functional as F
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, training_split
+from edgekit.models.data.files import Say
 
 Mode = Literal["posterior", "soft", "majority"]
-Say = Callable[[str], None]
 
 # The columns of votes, in the order of `Votes.counts`; the first seven are the expressions of FER-2013.
 COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
@@ -213,10 +212,10 @@ def _posterior(counts: Tensor, labels: Tensor, classes: int) -> Tensor:
         def closure() -> Tensor:
             optimizer.zero_grad()
             loss = F.cross_entropy(features @ weight + bias, labels) + _WEIGHT_DECAY * (weight**2).sum()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
         return (features @ weight + bias).softmax(1).detach()
     finally:
         torch.set_num_threads(threads)

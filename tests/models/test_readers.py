@@ -13,7 +13,8 @@ import pytest
 
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet, train_and_validation, without_duplicates
-from edgekit.models.data.readers import canonical_class, load_dataset
+from edgekit.models.data.layout import canonical_class
+from edgekit.models.data.readers import load_dataset
 
 
 def _write_csv(path: Path, data: DataSet) -> Path:
@@ -157,6 +158,7 @@ def test_shared_fer2013_has_the_official_splits(shared: Path) -> None:
         ("emotion,pixels,Usage\n1,0 0,Training\n", "expected 2304 pixels"),
         ("emotion,pixels,Usage\nx,0,Training\n", "line 2"),
         ("emotion,pixels,Usage\n1\n", "expected 2304 pixels"),
+        (f"emotion,pixels,Usage\n1,{'0 ' * 2304}\n", "line 2: no Usage"),
     ],
 )
 def test_damaged_csv_is_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -1,0 +1,124 @@
+"""FER-2013 as one file: Kaggle's `fer2013.csv` and the EdgeCNN authors' HDF5."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import InputError
+from edgekit.models.data import EXPRESSIONS, ImageSet
+from edgekit.models.data.pixels import stack, to_size
+from edgekit.preprocess import ImageU8
+
+USAGES = ("Training", "PublicTest", "PrivateTest")
+SIDE_PX = 48
+_MAX_DATA_BYTES = 2 << 30
+
+
+def read_csv(path: Path, size_px: int, report: Callable[[int, int | None], None]) -> dict[str, ImageSet]:
+    """Return the splits of a CSV with the columns emotion, pixels, Usage.
+
+    Raises:
+        InputError: A column is missing or a row is damaged.
+    """
+    groups: dict[str, list[tuple[ImageU8, int]]] = defaultdict(list)
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+        reader = csv.DictReader(stream)
+        try:
+            columns = {column.strip().lower(): column for column in reader.fieldnames or []}
+        except csv.Error as error:
+            raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
+        missing = [column for column in ("emotion", "pixels", "usage") if column not in columns]
+        if missing:
+            raise InputError(f"data '{path}' lacks the column {missing[0]!r}: expected emotion,pixels,Usage")
+        emotion, pixels, usage = (columns[column] for column in ("emotion", "pixels", "usage"))
+        try:
+            for number, row in enumerate(reader, start=2):
+                image, label = _csv_row(row[emotion], row[pixels], f"data '{path}', line {number}")
+                if not row[usage]:
+                    raise InputError(f"data '{path}', line {number}: no Usage: expected one of {', '.join(USAGES)}")
+                groups[row[usage]].append((to_size(image, size_px), label))
+                if number % 256 == 0:
+                    report(number, None)
+        except csv.Error as error:
+            raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
+    if not groups:
+        raise InputError(f"data '{path}' has no rows")
+    return {split: stack(entries, gray=True) for split, entries in groups.items()}
+
+
+def read_hdf5(path: Path, size_px: int) -> dict[str, ImageSet]:
+    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`.
+
+    Raises:
+        InputError: It is no such file, or holds other values than pixels and labels.
+    """
+    import h5py
+
+    splits: dict[str, ImageSet] = {}
+    try:
+        with h5py.File(path, "r") as file:
+            for usage in USAGES:
+                if f"{usage}_pixel" not in file:
+                    continue
+                where = f"data '{path}', {usage}"
+                images = _hdf5_numbers(file[f"{usage}_pixel"], f"{where}_pixel", 255)
+                labels = _hdf5_numbers(file[f"{usage}_label"], f"{where}_label", len(EXPRESSIONS) - 1)
+                splits[usage] = _hdf5_split(
+                    images.astype(np.uint8), labels.astype(np.int64).reshape(-1), size_px, where
+                )
+    except (OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise InputError(f"data '{path}' is no HDF5 file of the EdgeCNN authors' form: {error}") from error
+    if not splits:
+        raise InputError(f"data '{path}' holds none of {', '.join(f'{usage}_pixel' for usage in USAGES)}")
+    return splits
+
+
+def _csv_row(emotion: str | None, pixels: str | None, where: str) -> tuple[ImageU8, int]:
+    try:
+        label = int(emotion or "")
+        values = np.array((pixels or "").split(), np.int64)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{where}: not a FER-2013 row: {error}") from error
+    if not 0 <= label < len(EXPRESSIONS):
+        raise InputError(f"{where}: emotion {label} is not 0 to {len(EXPRESSIONS) - 1}")
+    if len(values) != SIDE_PX**2:
+        raise InputError(f"{where}: expected {SIDE_PX**2} pixels, found {len(values)}")
+    if values.min() < 0 or values.max() > 255:
+        raise InputError(f"{where}: pixels reach from {values.min()} to {values.max()}: expected 0 to 255")
+    return values.astype(np.uint8).reshape(SIDE_PX, SIDE_PX, 1), label
+
+
+def _hdf5_numbers(dataset: Any, where: str, largest: int) -> NDArray[Any]:
+    """Return the values of an HDF5 data set that holds whole numbers from 0 to `largest`, whatever their type."""
+    # External and virtual storage would read any other file its maker names.
+    if dataset.external or dataset.is_virtual:
+        raise InputError(f"{where} keeps its values in another file, which edgekit does not follow")
+    if dataset.dtype.kind not in "iuf":
+        raise InputError(f"{where} holds {dataset.dtype}: expected numbers from 0 to {largest}")
+    # A file of some bytes can declare any size.
+    if dataset.size * dataset.dtype.itemsize > _MAX_DATA_BYTES:
+        raise InputError(f"{where} declares {dataset.shape}: more than {_MAX_DATA_BYTES >> 20} MiB")
+    values = np.asarray(dataset)
+    if values.size and not bool(((values >= 0) & (values <= largest) & (values == np.floor(values))).all()):
+        raise InputError(f"{where} holds other values than whole numbers from 0 to {largest}")
+    return values
+
+
+def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], size_px: int, where: str) -> ImageSet:
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise InputError(f"{where}_pixel has shape {images.shape}: expected (images, height, width[, 1 or 3])")
+    if len(images) != len(labels):
+        raise InputError(f"{where} has {len(images)} images and {len(labels)} labels")
+    if images.shape[1:3] != (size_px, size_px):
+        # Colour stays in the file's order: resizing does not look at it.
+        images = np.stack([to_size(image, size_px) for image in images])
+    return ImageSet(images, labels)

@@ -1,0 +1,123 @@
+"""Which split and which class each file of a data set belongs to, from the paths and the label lists alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from edgekit.errors import InputError
+from edgekit.models.data import ALL_IMAGES, EXPRESSIONS, KNOWN_SPLITS, rafdb
+from edgekit.models.data.fer2013 import USAGES
+from edgekit.models.data.files import LABEL_LISTS, Files, Placed, Say
+
+CONTEMPT = "contempt"
+
+_USAGE_PREFIX = re.compile(r"(Training|PublicTest|PrivateTest)_\d+\.")
+_ALIASES = {"anger": "angry", "happiness": "happy", "sadness": "sad", "surprised": "surprise", "fearful": "fear"}
+_ALIASES |= {"disgusted": "disgust"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The data set's own name, where its form tells one, its classes in label order, and its images as read best."""
+
+    name: str | None
+    classes: tuple[str, ...]
+    entries: tuple[Placed, ...]
+
+
+def lay_out(files: Files, where: str, contempt: str, say: Say) -> Layout:
+    """Return what the files are.
+
+    Args:
+        files: From `open_files`.
+        where: Names the data in messages.
+        contempt: What becomes of contempt beside the seven expressions: "drop", "keep", or a class that takes it in.
+        say: Called with what a user should know.
+
+    Raises:
+        InputError: The files are in no known arrangement.
+    """
+    images = files.images
+    if not images:
+        raise InputError(f"data '{where}' holds no image below <split>/<class>/")
+    name = None
+    label_lists = [file for file in files.names if file.name.lower() in LABEL_LISTS]
+    if len(label_lists) > 1:
+        raise InputError(f"data '{where}' has {len(label_lists)} label lists: name the folder of one, such as 'basic'")
+    if label_lists:
+        name, placed = rafdb.NAME, rafdb.placed_by_list(files, label_lists[0], where, say)
+    else:
+        placed = _by_folders(images, where)
+        renamed = rafdb.renamed_numbers(files, placed, where)
+        if renamed is not None:
+            name, placed = rafdb.NAME, renamed
+        elif {entry.class_name for entry in placed} == set(rafdb.CLASSES):
+            say("class folders 1 to 7 keep their names: nothing says that they are RAF-DB's (train_labels.csv would)")
+    placed = _settle_contempt(placed, contempt, say)
+    return Layout(name, _ordered({entry.class_name for entry in placed}), tuple(placed))
+
+
+def canonical_class(name: str) -> str:
+    """Return the usual name of an expression for its variants ('Anger' → 'angry'); other names unchanged."""
+    lower = name.strip().lower()
+    lower = _ALIASES.get(lower, lower)
+    return lower if lower in (*EXPRESSIONS, CONTEMPT) else name
+
+
+def split_order(splits: Iterable[str]) -> list[str]:
+    """Return the names of splits, FER-2013's in their usual order, others in that of the alphabet."""
+    return sorted(splits, key=lambda name: (USAGES.index(name) if name in USAGES else len(USAGES), name))
+
+
+def _by_folders(images: tuple[PurePosixPath, ...], where: str) -> list[Placed]:
+    above = {name.parts[:-2] for name in images}
+    for name in images:
+        if len(name.parts) < 2 or (len(name.parts) < 3 and len(above) > 1):
+            raise InputError(
+                f"data '{where}': '{name}' is not below <split>/<class>/: arrange it as train/<class>/…, val/<class>/…"
+            )
+    by_usage = all(_USAGE_PREFIX.match(name.name) for name in images)
+    only = next(iter(above)) if len(above) == 1 else None
+    has_splits = only is None or (only != () and only[-1] in KNOWN_SPLITS)
+    root = _common_start([name.parts[: -3 if has_splits else -2] for name in images])
+    placed = []
+    for name in images:
+        split = name.parts[-3] if has_splits else ALL_IMAGES
+        split = name.name.partition("_")[0] if by_usage else split
+        placed.append(Placed(name, "/".join(name.parts[root:]), split, canonical_class(name.parts[-2])))
+    return placed
+
+
+def _settle_contempt(placed: list[Placed], contempt: str, say: Say) -> list[Placed]:
+    others = {entry.class_name for entry in placed} - {CONTEMPT}
+    rest = [entry for entry in placed if entry.class_name != CONTEMPT]
+    if len(rest) == len(placed) or not others or not others <= set(EXPRESSIONS) or contempt == "keep":
+        return placed
+    count = len(placed) - len(rest)
+    if contempt == "drop":
+        say(f"{count} images of contempt are left out (--contempt keep, or --contempt CLASS, takes them in)")
+        return rest
+    target = canonical_class(contempt)
+    if target not in others:
+        raise InputError(
+            f"--contempt {contempt}: the data has no such class: drop, keep, or one of {', '.join(_ordered(others))}"
+        )
+    say(f"{count} images of contempt are counted as {target}")
+    return [replace(entry, class_name=target) if entry.class_name == CONTEMPT else entry for entry in placed]
+
+
+def _ordered(classes: set[str]) -> tuple[str, ...]:
+    usual = (*EXPRESSIONS, CONTEMPT)
+    if classes <= set(usual):
+        return tuple(name for name in usual if name in classes)
+    return tuple(sorted(classes))
+
+
+def _common_start(folders: list[tuple[str, ...]]) -> int:
+    """Return how many leading parts all folders share."""
+    first, last = min(folders), max(folders)
+    shortest = min(len(first), len(last))
+    return next((index for index in range(shortest) if first[index] != last[index]), shortest)

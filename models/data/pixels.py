@@ -1,0 +1,34 @@
+"""From decoded pictures to the arrays of an `ImageSet`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.contract import CropSpec
+from edgekit.device.imaging import resize
+from edgekit.models.data import ImageSet
+from edgekit.preprocess import ImageU8, resize_image
+
+
+def to_size(image: ImageU8, size_px: int) -> ImageU8:
+    """Return a picture, (H, W), (H, W, 1) or (H, W, 3) B, G, R, as uint8 (size_px, size_px, 1 or 3 R, G, B)."""
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim == 2:
+        same = image.shape == (size_px, size_px)
+        return (image if same else resize(image, (size_px, size_px)))[..., np.newaxis]
+    return resize_image(image, CropSpec(0.0, False, (size_px, size_px), (size_px, size_px)), resize)
+
+
+def single_channel_if_gray(image: ImageU8) -> ImageU8:
+    """Return (H, W, 1) for a picture of three equal channels, others unchanged."""
+    if image.ndim == 3 and image.shape[-1] == 3 and bool((image[..., :1] == image[..., 1:]).all()):
+        return image[..., :1]
+    return image
+
+
+def stack(entries: list[tuple[ImageU8, int]], gray: bool) -> ImageSet:
+    """Return pictures of one size and their labels as one set, of one channel if `gray`, else of three."""
+    channels = 1 if gray else 3
+    images = [np.broadcast_to(image, (*image.shape[:2], channels)) for image, _ in entries]
+    return ImageSet(np.stack(images), np.array([label for _, label in entries], np.int64))

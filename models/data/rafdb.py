@@ -1,0 +1,105 @@
+"""RAF-DB (Li, Deng, Du, CVPR 2017): as its owners hand it out, and as the folders found on Kaggle.
+
+The owners' form is `EmoLabel/list_patition_label.txt`, lines like `train_00001.jpg 5`, and
+`Image/aligned/train_00001_aligned.jpg`; the other one is `{train,test}/{1..7}/*.jpg` beside `train_labels.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from edgekit.errors import InputError
+from edgekit.models.data.files import LABEL_TABLES, Files, Placed, Say
+
+NAME = "raf-db"
+CLASSES = {
+    "1": "surprise",
+    "2": "fear",
+    "3": "disgust",
+    "4": "happy",
+    "5": "sad",
+    "6": "angry",
+    "7": "neutral",
+}
+
+_ALIGNED = re.compile(r"(train|test)_\d+_aligned\.")
+
+
+def placed_by_list(files: Files, label_list: PurePosixPath, where: str, say: Say) -> list[Placed]:
+    """Return the images of the owners' list; one that is not there is found out when it is read.
+
+    Raises:
+        InputError: A line is damaged, names a file twice, or there are no aligned images at all.
+    """
+    root = label_list.parent.parent
+    aligned = root / "Image" / "aligned"
+    found = {name.stem.removesuffix("_aligned"): name for name in files.images if name.parent == aligned}
+    if not found:
+        raise InputError(f"data '{where}' has RAF-DB's '{label_list}' but no images in '{aligned}'")
+    labels: dict[str, str] = {}
+    for number, line in enumerate(files.read(label_list).decode("utf-8", "replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        file, _, label = line.strip().rpartition(" ")
+        stem = PurePosixPath(file.strip()).stem
+        if label not in CLASSES or not stem.startswith(("train_", "test_")):
+            raise InputError(
+                f"data '{where}', '{label_list}', line {number}: expected 'train_00001.jpg 5', labels 1 to 7"
+            )
+        if stem in labels:
+            raise InputError(f"data '{where}', '{label_list}', line {number}: '{stem}' is there twice")
+        labels[stem] = label
+    if not labels:
+        raise InputError(f"data '{where}': RAF-DB's '{label_list}' is empty")
+    unlisted = len(found.keys() - labels.keys())
+    if unlisted:
+        say(f"{unlisted} images that '{label_list}' does not list are left out")
+    placed = []
+    for stem, label in labels.items():
+        path = found.get(stem, aligned / f"{stem}_aligned.jpg")
+        name = "/".join(path.parts[len(root.parts) :])
+        placed.append(Placed(path, name, stem.partition("_")[0], CLASSES[label]))
+    position = {name: index for index, name in enumerate(files.names)}
+    return sorted(placed, key=lambda entry: position.get(entry.path, len(position)))
+
+
+def renamed_numbers(files: Files, placed: list[Placed], where: str) -> list[Placed] | None:
+    """Return images in folders 1 to 7 with the expressions' names, or None where nothing says that it is RAF-DB.
+
+    What says so is a table `train_labels.csv` that gives its files the numbers their folders have, or that all files
+    are called as RAF-DB's aligned ones.
+
+    Raises:
+        InputError: A table gives a file another number.
+    """
+    if not {entry.class_name for entry in placed} <= set(CLASSES):
+        return None
+    labels = _tables(files)
+    known = [entry for entry in placed if entry.path.name in labels]
+    for entry in known:
+        if labels[entry.path.name] != entry.class_name:
+            raise InputError(
+                f"data '{where}': '{entry.path}' is in folder {entry.class_name}, its table says "
+                f"{labels[entry.path.name][:20]}"
+            )
+    if not known and not all(_ALIGNED.match(entry.path.name) for entry in placed):
+        return None
+    return [replace(entry, class_name=CLASSES[entry.class_name]) for entry in placed]
+
+
+def _tables(files: Files) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for name in files.names:
+        if name.name.lower() not in LABEL_TABLES:
+            continue
+        try:
+            for row in csv.reader(io.StringIO(files.read(name).decode("utf-8", "replace"))):
+                if len(row) == 2:
+                    labels[row[0].strip()] = row[1].strip()
+        except csv.Error as error:
+            raise InputError(f"'{name}' is a damaged CSV file: {error}") from error
+    return labels

@@ -1,0 +1,43 @@
+"""Rare classes count as much as frequent ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgekit.models.data.balance import balanced_order, class_weights
+
+LABELS = torch.tensor([0] * 60 + [1] * 5 + [3] * 36)
+
+
+def test_weights_give_each_class_the_same_sum_and_images_a_mean_of_one() -> None:
+    weights = class_weights(LABELS, 4)
+    assert weights.dtype == torch.float32
+    assert weights[LABELS].mean().item() == pytest.approx(1)
+    sums = weights * torch.bincount(LABELS, minlength=4)
+    assert sums[[0, 1, 3]].tolist() == pytest.approx([101 / 3] * 3)
+    assert weights[2] == 0
+
+
+def test_each_class_is_drawn_equally_often() -> None:
+    order = balanced_order(LABELS, torch.Generator().manual_seed(3))
+    assert len(order) == len(LABELS)
+    assert order.dtype == torch.int64
+    counts = torch.bincount(LABELS[order], minlength=4).tolist()
+    assert sorted(counts) == [0, 33, 34, 34]
+
+
+def test_all_images_of_a_rare_class_come_before_one_comes_again() -> None:
+    order = balanced_order(LABELS, torch.Generator().manual_seed(3))
+    times = torch.bincount(order, minlength=len(LABELS))
+    assert times[:60].max() == 1
+    assert times[60:65].min() >= 6
+    assert times[60:65].max() <= 7
+
+
+def test_classes_are_mixed_and_the_seed_decides() -> None:
+    first, again, other = (balanced_order(LABELS, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    halves = LABELS[first[:50]].bincount(minlength=4)
+    assert (halves[[0, 1, 3]] > 8).all()

@@ -1,0 +1,242 @@
+"""RAF-DB, CK+ and other arrangements of files, made small in the form their owners hand out."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.errors import InputError
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, train_and_validation
+from edgekit.models.data.readers import load_dataset
+
+RAF_ORDER = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+
+
+def picture(path: Path, value: int, size_px: int = 48, colour: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((size_px, size_px), value, np.uint8)
+    assert cv2.imwrite(str(path), np.dstack([image // 2, image // 2, image]) if colour else image)
+    return path
+
+
+def packed(folder: Path) -> Path:
+    archive = folder.parent / f"{folder.name}.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, folder.name)
+    return archive
+
+
+@pytest.fixture
+def raf(tmp_path: Path) -> Path:
+    """Ten images of RAF-DB as its owners hand it out: value 10 times the label, the last three to test on."""
+    folder = tmp_path / "basic"
+    labels = [1, 2, 3, 4, 5, 6, 7, 7, 1, 5]
+    lines = []
+    for index, label in enumerate(labels):
+        name = f"{'train' if index < 7 else 'test'}_{index:05d}"
+        picture(folder / "Image/aligned" / f"{name}_aligned.png", 10 * label, 100, colour=True)
+        picture(folder / "Image/original" / f"{name}.png", 255, 20)
+        lines.append(f"{name}.jpg {label}\n")
+    (folder / "EmoLabel").mkdir()
+    (folder / "EmoLabel/list_patition_label.txt").write_text("".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("form", ["folder", "parent", "archive"])
+def test_raf_db_as_its_owners_hand_it_out(raf: Path, form: str) -> None:
+    data = load_dataset({"folder": raf, "parent": raf.parent}.get(form) or packed(raf))
+    assert data.name == "raf-db"
+    assert data.classes == EXPRESSIONS
+    assert {name: len(part) for name, part in data.splits.items()} == {"train": 7, "test": 3}
+    for part in data.splits.values():
+        assert part.images.shape[1:] == (48, 48, 3)
+        for image, label in zip(part.images, part.labels, strict=True):
+            red, green, _ = image[0, 0].tolist()
+            assert EXPRESSIONS[label] == RAF_ORDER[red // 10 - 1]
+            assert green == red // 2
+    names = data.splits["test"].names
+    assert names is not None
+    assert names[0] == "Image/aligned/test_00007_aligned.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train_00001.jpg\n", "line 1: expected"),
+        ("train_00001.jpg 1\ntrain_00002.jpg 8\n", "line 2: expected"),
+        ("picture.jpg 1\n", "line 1: expected"),
+        ("train_00001.jpg 1\ntrain_00001.jpg 2\n", "line 2: 'train_00001' is there twice"),
+        ("train_00099.jpg 1\n", "train_00099_aligned.jpg' cannot be read: No such file"),
+        ("\n", "is empty"),
+    ],
+)
+def test_a_damaged_list_is_refused(raf: Path, text: str, message: str) -> None:
+    (raf / "EmoLabel/list_patition_label.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_dataset(raf)
+
+
+def test_images_that_the_list_does_not_name_are_left_out_aloud(raf: Path) -> None:
+    (raf / "EmoLabel/list_patition_label.txt").write_text("train_00001.jpg 2\n")
+    said: list[str] = []
+    assert len(load_dataset(raf, say=said.append).splits["train"]) == 1
+    assert said == ["9 images that 'EmoLabel/list_patition_label.txt' does not list are left out"]
+
+
+def test_a_list_without_aligned_images_is_refused(raf: Path) -> None:
+    (raf / "Image/aligned").rename(raf / "Image/elsewhere")
+    with pytest.raises(InputError, match="no images in 'Image/aligned'"):
+        load_dataset(raf)
+
+
+def numbered(folder: Path, name: str) -> Path:
+    for split, count in (("train", 7), ("test", 7)):
+        for index in range(count):
+            picture(folder / split / str(index + 1) / name.format(split=split, index=index), 10 * (index + 1))
+    return folder
+
+
+@pytest.mark.parametrize("evidence", ["names", "table"])
+def test_folders_1_to_7_are_raf_db_where_the_data_say_so(tmp_path: Path, evidence: str) -> None:
+    names = evidence == "names"
+    folder = numbered(tmp_path / "DATASET", "{split}_{index:05d}_aligned.png" if names else "{split}{index}.png")
+    if not names:
+        rows = [f"train{index}.png,{index + 1}" for index in range(7)]
+        (tmp_path / "train_labels.csv").write_text("\n".join(["image,label", *rows]))
+    data = load_dataset(folder if names else tmp_path)
+    assert data.name == "raf-db"
+    assert data.classes == EXPRESSIONS
+    labels = [RAF_ORDER[image[0, 0, 0] // 10 - 1] for image in data.splits["train"].images]
+    assert [EXPRESSIONS[label] for label in data.splits["train"].labels] == labels
+
+
+def test_folders_1_to_7_stay_numbers_where_nothing_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), say=said.append)
+    assert data.classes == ("1", "2", "3", "4", "5", "6", "7")
+    assert data.name == "digits"
+    assert said[0].startswith("class folders 1 to 7 keep their names")
+
+
+def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
+    numbered(tmp_path, "{split}{index}.png")
+    (tmp_path / "train_labels.csv").write_text("image,label\ntrain0.png,2\n")
+    with pytest.raises(InputError, match=r"'train/1/train0.png' is in folder 1, its table says 2"):
+        load_dataset(tmp_path)
+
+
+CK_CLASSES = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+
+
+def ck_plus(folder: Path, splits: tuple[str, ...] = ("",)) -> Path:
+    """Three frames a subject, subject i showing class i modulo 7; a frame's value tells subject and class."""
+    for index in range(21):
+        name = CK_CLASSES[index % 7]
+        for frame in range(3):
+            file = folder / splits[index % len(splits)] / name / f"S{index:03d}_004_{frame:08d}.png"
+            picture(file, 10 * index + frame)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["folder", "parent", "archive"])
+def test_folders_without_splits_are_one_split(tmp_path: Path, form: str) -> None:
+    folder = ck_plus(tmp_path / "CK+48")
+    data = load_dataset({"folder": folder, "parent": tmp_path}.get(form) or packed(folder), contempt="keep")
+    assert list(data.splits) == ["all"]
+    assert data.classes == ("angry", "disgust", "fear", "happy", "sad", "surprise", "contempt")
+    part = data.splits["all"]
+    assert len(part) == 63
+    assert part.names is not None
+    assert part.names[0] == "anger/S000_004_00000000.png"
+
+
+def test_one_split_alone_keeps_its_name(tmp_path: Path) -> None:
+    picture(tmp_path / "test" / "cat" / "0.png", 1)
+    picture(tmp_path / "test" / "dog" / "0.png", 2)
+    assert list(load_dataset(tmp_path).splits) == ["test"]
+
+
+def test_splits_of_ck_plus_are_kept(tmp_path: Path) -> None:
+    data = load_dataset(ck_plus(tmp_path / "ck", ("train", "test")))
+    assert {name: len(part) for name, part in data.splits.items()} == {"test": 24, "train": 30}
+
+
+@pytest.mark.parametrize(
+    ("contempt", "count", "classes", "says"),
+    [
+        ("drop", 54, EXPRESSIONS[:6], ["9 images of contempt are left out"]),
+        ("keep", 63, (*EXPRESSIONS[:6], "contempt"), []),
+        ("Disgust", 63, EXPRESSIONS[:6], ["9 images of contempt are counted as disgust"]),
+    ],
+)
+def test_contempt_goes_where_the_flag_says(
+    tmp_path: Path, contempt: str, count: int, classes: tuple[str, ...], says: list[str]
+) -> None:
+    said: list[str] = []
+    data = load_dataset(ck_plus(tmp_path), contempt=contempt, say=said.append)
+    assert data.classes == classes
+    part = data.splits["all"]
+    assert len(part) == count
+    assert [line.partition(" (")[0] for line in said] == says
+    shown = part.images[:, 0, 0, 0] // 10 % 7
+    of_contempt = set(part.labels[shown == CK_CLASSES.index("contempt")].tolist())
+    assert of_contempt == {"drop": set(), "keep": {6}, "Disgust": {1}}[contempt]
+
+
+def test_contempt_that_goes_nowhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--contempt neutral: the data has no such class"):
+        load_dataset(ck_plus(tmp_path), contempt="neutral")
+
+
+def test_contempt_among_other_classes_is_a_class(tmp_path: Path) -> None:
+    for name in ("contempt", "boredom"):
+        picture(tmp_path / "train" / name / "0.png", 1)
+    assert load_dataset(tmp_path).classes == ("boredom", "contempt")
+
+
+def test_no_subject_is_on_both_sides(tmp_path: Path) -> None:
+    data = load_dataset(ck_plus(tmp_path), contempt="keep")
+    chosen = set()
+    for seed in range(5):
+        training, validation, text = train_and_validation(data, None, None, seed)
+        assert text == "10 % held back from all by subject"
+        subjects = [set((part.images[:, 0, 0, 0] // 10).tolist()) for part in (training, validation)]
+        assert len(training) + len(validation) == 63
+        assert subjects[0].isdisjoint(subjects[1])
+        assert len(validation) == 9  # a tenth is 6.3, in whole subjects of three
+        chosen.add(frozenset(subjects[1]))
+    assert len(chosen) > 1
+
+
+def test_one_subject_alone_cannot_be_held_back() -> None:
+    names = np.array([f"happy/S001_004_{index:08d}.png" for index in range(40)])
+    part = ImageSet(np.zeros((40, 1, 1, 1), np.uint8), np.zeros(40, np.int64), names=names)
+    with pytest.raises(InputError, match="too small to hold back"):
+        train_and_validation(DataSet("x", ("happy",), {"all": part}), None, None, seed=0)
+
+
+def test_what_macos_leaves_in_archives_is_no_image(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "cat" / "0.png", 1)
+    for junk in (tmp_path / "train/cat/._0.png", tmp_path / "__MACOSX/train/cat/0.png"):
+        junk.parent.mkdir(parents=True, exist_ok=True)
+        junk.write_bytes(b"not an image")
+    assert len(load_dataset(tmp_path).splits["train"]) == 1
+
+
+def test_an_image_beside_the_classes_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "cat" / "0.png", 1)
+    picture(tmp_path / "train" / "overview.png", 1)
+    with pytest.raises(InputError, match=r"'train/overview.png' is not below <split>/<class>/"):
+        load_dataset(tmp_path)
+
+
+def test_a_name_of_strange_digits_is_a_name(tmp_path: Path) -> None:
+    for name in ("²", "٣", "x\udc80"):
+        picture(tmp_path / "p.png", 1).rename(picture(tmp_path / "train/cat/0.png", 1).with_name(f"{name}.png"))
+    names = load_dataset(tmp_path / "train").splits["all"].names
+    assert names is not None
+    assert {"cat/².png", "cat/٣.png", "cat/x\udc80.png"} < set(names)
