@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,9 +16,10 @@ from torch import nn
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.modelfiles import ONNX_SUFFIX
+from edgekit.models.calibration import Calibration, calibration
 from edgekit.models.checkpoint import build_net, load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
-from edgekit.preprocess import FloatArray, ImageU8, center_crop, ten_crops, to_gray, to_tensor
+from edgekit.preprocess import FloatArray, ImageU8, center_crop, softmax, ten_crops, to_gray, to_tensor
 
 Protocols = Literal["center-crop", "ten-crop"]
 
@@ -52,10 +54,33 @@ class TorchClassifier:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of an evaluation; `confusion` (classes, classes) counts images by true class (row) and answer (column)."""
+    """Result of an evaluation: `truths` int64 (N,), N ≥ 1, and the `logits` float32 (N, classes) given for them."""
 
     labels: tuple[str, ...]
-    confusion: NDArray[np.int64]
+    truths: NDArray[np.int64]
+    logits: FloatArray
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
+        """Return the result on the images a mask picks."""
+        return Evaluation(self.labels, self.truths[chosen], self.logits[chosen])
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Images counted by true class (row) and answer (column): (classes, classes)."""
+        counts = np.zeros((len(self.labels), len(self.labels)), np.int64)
+        np.add.at(counts, (self.truths, self.logits.argmax(axis=1)), 1)
+        return counts
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How sure the answers were, and how often right."""
+        return calibration(softmax(self.logits), self.truths)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy against the labels, in nats."""
+        of_truth = self.logits[np.arange(len(self.truths)), self.truths]
+        return float((np.logaddexp.reduce(self.logits, axis=1) - of_truth).mean())
 
     @property
     def correct(self) -> int:
@@ -65,7 +90,7 @@ class Evaluation:
     @property
     def total(self) -> int:
         """Number of images."""
-        return int(self.confusion.sum())
+        return len(self.truths)
 
     @property
     def accuracy(self) -> float:
@@ -117,16 +142,14 @@ def evaluate(
     total = len(images)
     if total == 0:
         raise InputError("the split holds no image: name another with --split")
-    classes = len(classifier.contract.labels)
-    confusion = np.zeros((classes, classes), np.int64)
+    parts: list[FloatArray] = []
     for start, logits in _logits_in_batches(classifier, images.images, protocol):
         if not np.isfinite(logits).all():
             raise InputError("the model gives values that are no numbers: train or export it again")
-        answers = logits.argmax(axis=1)
-        np.add.at(confusion, (images.labels[start : start + len(answers)], answers), 1)
+        parts.append(logits)
         if progress:
-            progress(start + len(answers), total)
-    return Evaluation(classifier.contract.labels, confusion)
+            progress(start + len(logits), total)
+    return Evaluation(classifier.contract.labels, images.labels, np.concatenate(parts))
 
 
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
@@ -147,7 +170,7 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
         raise InputError(f"images are {pixels.shape[1:3]}, the model's crops {contract.crop.resize_hw}")
     if contract.crop.grayscale and pixels.shape[-1] == 3:
         pixels = np.stack([to_gray(np.ascontiguousarray(image[..., ::-1])) for image in pixels])[..., np.newaxis]
-    return ImageSet(pixels, numbers[images.labels])
+    return replace(images, images=pixels, labels=numbers[images.labels], targets=None)
 
 
 def _logits_in_batches(

@@ -26,15 +26,18 @@ from edgekit.errors import InputError
 from edgekit.models.checkpoint import Checkpoint, load_weights, save_checkpoint
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
-from edgekit.models.evaluate import TorchClassifier, evaluate
+from edgekit.models.data.balance import balanced_order, class_weights
+from edgekit.models.evaluate import Evaluation, TorchClassifier, evaluate
 from edgekit.models.grouped import set_training_progress
 from edgekit.models.metrics import MetricsLog
+from edgekit.models.plots import save_learning_curves
 from edgekit.models.recipes import Recipe
 from edgekit.models.registry import create_model
 from edgekit.models.state import TrainingState, load_state, save_state
 from edgekit.models.sync_norm import gather_batchnorms
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Balance = Literal["none", "loss", "sampler"]
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
     "bf16": "bf16-mixed",
@@ -43,6 +46,7 @@ _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 BEST_NAME = "best.safetensors"
 STATE_NAME = "last.pt"
+CURVES_NAME = "curves.png"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class TrainingJob:
     """Everything a training needs; equal jobs on equal machines give equal weights.
 
     `contract` describes the net to be (architecture, labels, preprocessing, data set); `provenance` lands in the
-    checkpoint (checksum of the data, versions).
+    checkpoint (checksum of the data, versions). `balance` makes rare classes count as much as common ones: "loss" by
+    weight, "sampler" by drawing every class equally often.
     """
 
     contract: Contract
@@ -61,6 +66,7 @@ class TrainingJob:
     seed: int = 0
     precision: Precision = "fp32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    balance: Balance = "none"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what must be equal for a resumed training to be the same training."""
@@ -70,6 +76,7 @@ class TrainingJob:
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "precision": self.precision,
+            "balance": self.balance,
             "data_sha256": self.provenance.get("data_sha256"),
         }
 
@@ -87,12 +94,13 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch; accuracies are 0..1, `validation_accuracy` is the centre crop's."""
+    """One finished epoch; accuracies are 0..1, losses in nats, validation is on the centre crop."""
 
     epoch: int
     learning_rate: float
     loss: float
     accuracy: float
+    validation_loss: float
     validation_accuracy: float
     seconds: float
     images_per_second: float
@@ -105,7 +113,7 @@ def train(
     on_step: Callable[[StepReport], None] | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> list[EpochReport]:
-    """Train and write `best.safetensors`, `last.pt`, `metrics.jsonl` and TensorBoard events into `output`.
+    """Train and write `best.safetensors`, `last.pt`, `metrics.jsonl`, TensorBoard events and `curves.png` to `output`.
 
     The best epoch is the one with the highest accuracy on the validation split. Under torchrun every process takes its
     share of each batch, and BatchNorm spans all of them.
@@ -138,18 +146,38 @@ def train(
         trainer.restore(load_state(state_path, job.fingerprint()))
         if fabric.is_global_zero:
             trainer.save_if_best(output / BEST_NAME)
-    with MetricsLog(output, trainer.history, enabled=fabric.is_global_zero) as log:
-        for epoch in range(len(trainer.history), job.recipe.epochs):
-            report = trainer.run_epoch(epoch, on_step if fabric.is_global_zero else None)
-            if fabric.is_global_zero:
+    try:
+        _run_epochs(trainer, output, on_step, on_epoch)
+    except KeyboardInterrupt:
+        _draw_curves(trainer, output)
+        raise
+    _draw_curves(trainer, output)
+    return trainer.history
+
+
+def _run_epochs(
+    trainer: _Trainer,
+    output: Path,
+    on_step: Callable[[StepReport], None] | None,
+    on_epoch: Callable[[EpochReport], None] | None,
+) -> None:
+    is_first = trainer.fabric.is_global_zero
+    with MetricsLog(output, trainer.history, enabled=is_first) as log:
+        for epoch in range(len(trainer.history), trainer.job.recipe.epochs):
+            report = trainer.run_epoch(epoch, on_step if is_first else None)
+            if is_first:
                 # The state first: an interruption between the two is made good when resuming.
-                save_state(state_path, trainer.state())
+                save_state(output / STATE_NAME, trainer.state())
                 trainer.save_if_best(output / BEST_NAME)
                 log.write(report)
                 if on_epoch:
                     on_epoch(report)
-            fabric.barrier()
-    return trainer.history
+            trainer.fabric.barrier()
+
+
+def _draw_curves(trainer: _Trainer, output: Path) -> None:
+    if trainer.fabric.is_global_zero and trainer.history:
+        save_learning_curves(output / CURVES_NAME, trainer.history)
 
 
 class _Trainer:
@@ -163,6 +191,9 @@ class _Trainer:
         self.labels = torch.from_numpy(job.training.labels.copy()).to(fabric.device)
         targets = job.training.targets
         self.targets = None if targets is None else torch.from_numpy(targets.copy()).to(fabric.device)
+        self.class_weights = None
+        if job.balance == "loss":
+            self.class_weights = class_weights(self.labels, len(job.contract.labels))
         net = create_model(job.contract.architecture, len(job.contract.labels))
         # The average is what is evaluated and saved; without averaging it is the net itself.
         self.average = copy.deepcopy(net).to(fabric.device).eval()
@@ -197,12 +228,14 @@ class _Trainer:
         if not math.isfinite(loss_sum):
             raise InputError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rate")
         trained_s = time.monotonic() - started
+        validation = self._validate()
         report = EpochReport(
             epoch=epoch + 1,
             learning_rate=lr,
             loss=loss_sum / seen,
             accuracy=correct / seen,
-            validation_accuracy=self._validate(),
+            validation_loss=validation.loss,
+            validation_accuracy=validation.accuracy,
             seconds=time.monotonic() - started,
             images_per_second=seen / trained_s,
         )
@@ -211,7 +244,10 @@ class _Trainer:
 
     def _batches(self, generator: torch.Generator) -> list[Tensor]:
         """Return the epoch's global batches of indices; each a multiple of the number of processes."""
-        order = torch.randperm(len(self.labels), generator=generator)
+        if self.job.balance == "sampler":
+            order = balanced_order(self.labels.cpu(), generator)
+        else:
+            order = torch.randperm(len(self.labels), generator=generator)
         batches = list(torch.split(order, self.job.recipe.batch_size))
         world = self.fabric.world_size
         # A BatchNorm of one image per process has no spread to learn from.
@@ -228,10 +264,10 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         logits = self.net(images)
-        if self.targets is None:
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-        else:  # distributions already say how sure the labels are
-            loss = F.cross_entropy(logits.float(), self.targets[indices])
+        # Distributions already say how sure the labels are.
+        truth, smoothing = (labels, recipe.label_smoothing) if self.targets is None else (self.targets[indices], 0.0)
+        losses = F.cross_entropy(logits.float(), truth, self.class_weights, reduction="none", label_smoothing=smoothing)
+        loss = losses.mean()
         self.optimizer.zero_grad()
         fabric.backward(loss)
         if recipe.grad_clamp:
@@ -253,9 +289,9 @@ class _Trainer:
             else:
                 mean.copy_(value)
 
-    def _validate(self) -> float:
+    def _validate(self) -> Evaluation:
         classifier = TorchClassifier(self.average, self.job.contract, self.fabric.device)
-        return evaluate(classifier, self.job.validation, "center-crop").accuracy
+        return evaluate(classifier, self.job.validation, "center-crop")
 
     def save_if_best(self, path: Path) -> None:
         """Save the averaged weights if the last epoch's validation accuracy is above all before it."""

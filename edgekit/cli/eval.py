@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="center-crop is what a Pi runs.",
 )
 @click.option("--without-duplicates", is_flag=True, help="Leave out images that another split has too.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the confusion matrix (.png, .svg, .pdf).")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw confusion and reliability (.png, .svg, .pdf).")
 @threads_option
 @common_options
 def command(
@@ -47,7 +47,7 @@ def command(
     Examples:
       edgekit eval default --data fer2013.tar.gz
       edgekit eval runs/mine/best.safetensors --data fer2013.csv --protocol ten-crop
-      edgekit eval mine.onnx --data folders --split test --plot confusion.png --json
+      edgekit eval mine.onnx --data folders --split test --plot eval.png --json
     """
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.modelfiles import resolve_model
@@ -55,7 +55,7 @@ def command(
     from edgekit.models.data.readers import load_dataset
     from edgekit.models.engines import set_torch_threads
     from edgekit.models.evaluate import aligned, evaluate, open_classifier
-    from edgekit.models.plots import check_picture, save_confusion
+    from edgekit.models.plots import check_picture, save_evaluation
 
     if plot:
         check_picture(plot)
@@ -71,8 +71,8 @@ def command(
     out.say(f"{model} on {dataset.name} {split}, {protocol}")
     _print_tables(out, result)
     if plot:
-        save_confusion(plot, result, f"{Path(model).name} on {dataset.name} {split}, {protocol}")
-        out.say(f"confusion matrix: {plot}")
+        save_evaluation(plot, result, f"{Path(model).name} on {dataset.name} {split}, {protocol}")
+        out.say(f"confusion matrix and reliability diagram: {plot}")
     out.result(
         {
             "model": model,
@@ -84,6 +84,8 @@ def command(
             "correct": result.correct,
             "total": result.total,
             "per_class": result.per_class,
+            "loss": result.loss,
+            "calibration_error": result.calibration.expected_error,
             "labels": list(result.labels),
             "confusion": result.confusion.tolist(),
         }
@@ -99,4 +101,7 @@ def _print_tables(out: Output, result: Evaluation) -> None:
         cells = (str(count) for count in result.confusion[index])
         table.add_row(escape(label), "-" if recall is None else f"{recall:.2%}", *cells)
     out.console.print(table)
-    out.say(f"accuracy {result.accuracy:.2%} ({result.correct} of {result.total})")
+    out.say(
+        f"accuracy {result.accuracy:.2%} ({result.correct} of {result.total}), cross-entropy {result.loss:.3f}, "
+        f"calibration error {result.calibration.expected_error:.3f}"
+    )

@@ -56,6 +56,26 @@ if TYPE_CHECKING:
 @threads_option
 @click.option("--train-split", help="Split to train on; default: Training or train.")
 @click.option("--val-split", help="Split to pick the best epoch on; default: PublicTest, val, or 10 % held back.")
+@click.option(
+    "--balance",
+    type=click.Choice(["none", "loss", "sampler"]),
+    default="none",
+    show_default=True,
+    help="Make rare classes count as much as common ones: by weight in the loss, or by drawing them more often.",
+)
+@click.option(
+    "--ferplus",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="FER+ votes for FER-2013; see --ferplus-labels.",
+)
+@click.option(
+    "--ferplus-labels",
+    type=click.Choice(["posterior", "soft", "majority"]),
+    default="posterior",
+    show_default=True,
+    help="posterior: keep the labels, train towards what the votes say of them; soft, majority: FER+'s own labels.",
+)
 @click.option("--resume", is_flag=True, help="Go on where the training in the output folder ended.")
 @common_options
 def command(
@@ -72,22 +92,28 @@ def command(
     threads: int | None,
     train_split: str | None,
     val_split: str | None,
+    balance: Any,
+    ferplus: Path | None,
+    ferplus_labels: Any,
     resume: bool,
 ) -> None:
     """Train a classifier and keep the epoch that is best on the validation split.
 
-    The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl and TensorBoard events. Several
-    processes or machines: start this command with torchrun.
+    The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl, TensorBoard events and
+    curves.png (loss and accuracy over the epochs). Several processes or machines: start this command with torchrun.
 
     \b
     Examples:
       edgekit train --data fer2013.tar.gz -o runs/mine
       edgekit train --data fer2013.csv -o runs/short --epochs 2 --precision bf16
       edgekit train --data fer2013.tar.gz -o runs/mine --resume
+      edgekit train --data fer2013.csv --ferplus fer2013new.csv -o runs/votes
       tensorboard --logdir runs
     """
     from edgekit.cli.progress import counted, progress_bar
+    from edgekit.files import sha256_of
     from edgekit.models.data import train_and_validation
+    from edgekit.models.data.ferplus import with_ferplus
     from edgekit.models.data.readers import load_dataset
     from edgekit.models.engines import set_torch_threads
     from edgekit.models.provenance import contract_for, training_provenance
@@ -101,16 +127,22 @@ def command(
         set_torch_threads(threads)
     with progress_bar(out) as progress:
         dataset = load_dataset(data, progress=counted(progress, "reading images"))
+    if ferplus:
+        dataset = with_ferplus(dataset, ferplus, ferplus_labels, train_split, out.say)
     training, validation, validation_name = train_and_validation(dataset, train_split, val_split, seed)
     job = TrainingJob(
         contract=contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray),
         recipe=recipe,
         training=training,
         validation=validation,
-        provenance=training_provenance(dataset, recipe_name, validation_name),
+        provenance={
+            **training_provenance(dataset, recipe_name, validation_name),
+            **({"ferplus": ferplus_labels, "ferplus_sha256": sha256_of(ferplus)} if ferplus else {}),
+        },
         seed=seed,
         precision=precision,
         accelerator=accelerator,
+        balance=balance,
     )
     out.say(f"{len(training)} images to train on, {len(validation)} to choose by ({validation_name})")
     out.say(f"{recipe.epochs} epochs in batches of {recipe.batch_size}; a line after each epoch")

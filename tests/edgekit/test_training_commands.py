@@ -60,6 +60,7 @@ def test_eval_gives_figures_and_a_picture(faces: Path, trained: Path, tmp_path: 
     document = json.loads(done.stdout)
     assert document["total"] == 14
     assert document["accuracy"] == document["correct"] / 14
+    assert 0 <= document["calibration_error"] <= 1
     assert np.sum(document["confusion"]) == 14
     picture = cv2.imread(str(plot))
     assert picture is not None
@@ -110,6 +111,7 @@ def test_ctrl_c_in_training_keeps_the_finished_epochs(faces: Path, tmp_path: Pat
     assert "Traceback" not in stderr
     assert {path.name for path in output.iterdir() if not path.name.startswith("events")} == {
         "best.safetensors",
+        "curves.png",
         "last.pt",
         "metrics.jsonl",
     }

@@ -36,9 +36,19 @@ def test_a_right_classifier_is_right(bars: DataSet, protocol: str) -> None:
 
 
 def test_per_class_and_confusion() -> None:
-    result = Evaluation(("a", "b", "c"), np.array([[3, 1, 0], [0, 2, 2], [0, 0, 0]]))
+    answers = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    result = Evaluation(("a", "b", "c"), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.eye(3, dtype=np.float32)[answers])
+    assert result.confusion.tolist() == [[3, 1, 0], [0, 2, 2], [0, 0, 0]]
     assert result.accuracy == 5 / 8
     assert result.per_class == {"a": 0.75, "b": 0.5, "c": None}
+    assert result.subset(result.truths == 1).correct == 2
+
+
+def test_loss_is_torchs_cross_entropy() -> None:
+    generator = np.random.default_rng(0)
+    logits, truths = generator.normal(0, 30, (50, 7)).astype(np.float32), generator.integers(0, 7, 50)
+    expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truths))
+    assert Evaluation(EXPRESSIONS, truths, logits).loss == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_classes_are_matched_by_name(bars: DataSet) -> None:

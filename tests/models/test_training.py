@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,9 +20,10 @@ from edgekit.errors import InputError
 from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
+from edgekit.models.evaluate import evaluate, open_classifier
 from edgekit.models.provenance import contract_for
 from edgekit.models.recipes import RECIPES, Recipe
-from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
+from edgekit.models.training import BEST_NAME, STATE_NAME, Balance, TrainingJob, train
 
 SHORT = Recipe(
     epochs=3,
@@ -32,7 +35,9 @@ SHORT = Recipe(
 )
 
 
-def _job(data: DataSet, recipe: Recipe = SHORT, architecture: str = "edgecnn", seed: int = 0) -> TrainingJob:
+def _job(
+    data: DataSet, recipe: Recipe = SHORT, architecture: str = "edgecnn", seed: int = 0, balance: Balance = "none"
+) -> TrainingJob:
     return TrainingJob(
         contract_for(architecture, data.classes, data.name, data.is_gray),
         recipe,
@@ -41,6 +46,7 @@ def _job(data: DataSet, recipe: Recipe = SHORT, architecture: str = "edgecnn", s
         {"data_sha256": data.checksum()},
         seed,
         accelerator="cpu",
+        balance=balance,
     )
 
 
@@ -85,6 +91,33 @@ def test_same_seed_same_weights_other_seed_other_weights(bars: DataSet, tmp_path
         train(_job(bars, dataclasses.replace(SHORT, epochs=1), seed=seed), tmp_path / name)
     _assert_equal(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
     assert not torch.equal(_weights(tmp_path / "a")["stem.weight"], _weights(tmp_path / "c")["stem.weight"])
+
+
+def test_targets_that_are_certain_train_as_labels_without_smoothing(bars: DataSet, tmp_path: Path) -> None:
+    hard = dataclasses.replace(SHORT, epochs=1, label_smoothing=0.0)
+    train(_job(bars, hard), tmp_path / "labels")
+    training = bars.splits["Training"]
+    certain = dataclasses.replace(training, targets=np.eye(7, dtype=np.float32)[training.labels])
+    data = dataclasses.replace(bars, splits={**bars.splits, "Training": certain})
+    train(_job(data, dataclasses.replace(SHORT, epochs=1)), tmp_path / "targets")
+    expected = _weights(tmp_path / "labels")
+    for name, tensor in _weights(tmp_path / "targets").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("balance", ["loss", "sampler"])
+def test_balance_makes_a_rare_class_count(bars: DataSet, tmp_path: Path, balance: Balance) -> None:
+    training = bars.splits["Training"]
+    common = training.labels != 1
+    common[np.flatnonzero(~common)[:1]] = True  # one image of class 1 is left among 49
+    data = dataclasses.replace(bars, splits={**bars.splits, "Training": training.subset(common)})
+    recipe = dataclasses.replace(SHORT, epochs=6, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
+    means = []
+    for name, job in (("none", _job(data, recipe)), (balance, _job(data, recipe, balance=balance))):
+        train(job, tmp_path / name)
+        classifier = open_classifier(tmp_path / name / BEST_NAME)
+        means.append(evaluate(classifier, data.splits["PrivateTest"], "center-crop").logits[:, 1].mean())
+    assert means[1] > means[0] + 0.1
 
 
 def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path) -> None:
@@ -214,12 +247,14 @@ def test_two_processes_give_the_result_of_one(bars_folder: Path, tmp_path: Path)
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_training_killed_at_any_moment_resumes_to_the_same_weights(bars_folder: Path, tmp_path: Path) -> None:
+def test_training_killed_at_a_random_moment_resumes_to_the_same_weights(bars_folder: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
     subprocess.run([sys.executable, *_command(bars_folder, tmp_path / "whole")], check=True, env=_environment())
+    moment_s = random.uniform(0.3, 1) * (time.monotonic() - started)  # noqa: S311 - no secret
+    print(f"killed after {moment_s:.2f} s")  # shown when the test fails
     parts = tmp_path / "parts"
     process = subprocess.Popen([sys.executable, *_command(bars_folder, parts)], env=_environment())
-    while not (parts / STATE_NAME).exists() and process.poll() is None:
-        time.sleep(0.02)
+    time.sleep(moment_s)
     process.send_signal(signal.SIGKILL)
     process.wait()
     subprocess.run([sys.executable, *_command(bars_folder, parts, "--resume")], check=True, env=_environment())
