@@ -96,9 +96,9 @@ another split. The calibration error is the mean distance of confidence and accu
 ## Training
 
 Epoch {best["epoch"]} of {training["recipe"]["epochs"]} ({best["validation_accuracy"]:.2%} on {training["validation"]}),
-recipe `{training["recipe_name"]}`{_ferplus(training)}, seed {training["seed"]}, precision {training["precision"]}
-torch {training["torch_version"]}, edgekit {training["edgekit_version"]} ({training["git_revision"]}), {training["threads"]}
-threads.
+recipe `{training["recipe_name"]}`{_ferplus(training)}, seed {training["seed"]}, precision {training["precision"]},
+torch {training["torch_version"]}, edgekit {training["edgekit_version"]} ({training["git_revision"]}),
+{training["threads"]} threads.
 
 ```json
 {recipe}

@@ -134,7 +134,7 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
-    axes.set_xlabel("confidence of the answer (bins hold the number of images)")
+    axes.set_xlabel("confidence (images in each bin)")
     axes.set_ylabel("share of right answers")
     axes.set_title(f"reliability: expected calibration error {calibration.expected_error:.3f}")
     axes.legend(loc="upper left", fontsize=8)
