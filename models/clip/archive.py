@@ -7,8 +7,10 @@ an unpickler that knows tensors and turns everything else into empty holders.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,7 +31,6 @@ _DTYPES = {
     "IntStorage": torch.int32,
     "BoolStorage": torch.bool,
 }
-_MAX_PICKLE_BYTES = 1 << 26
 _MAX_DEPTH = 50
 # Whatever a damaged pickle or zip may cause; code of the archive never runs, so no other error can be its doing.
 _DAMAGE = (
@@ -45,6 +46,7 @@ _DAMAGE = (
     NotImplementedError,
     OverflowError,
     MemoryError,
+    struct.error,
     OSError,
 )
 
@@ -67,14 +69,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             root = archive.namelist()[0].partition("/")[0]
-            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
-            if packed:
-                raise pickle.UnpicklingError(f"its member '{packed[0]}' is compressed")
-            member = archive.getinfo(f"{root}/data.pkl")
-            if member.file_size > _MAX_PICKLE_BYTES:
-                raise pickle.UnpicklingError("its list of tensors is too long")
-            with archive.open(member) as stream:
-                module = _TensorsOnly(stream, archive, root).load()
+            listing = _stored(archive, f"{root}/data.pkl")
+            module = _TensorsOnly(io.BytesIO(listing), archive, root).load()
             return dict(_tensors(module, "", 0))
     except _DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -118,11 +114,18 @@ class _TensorsOnly(pickle.Unpickler):
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
             raise pickle.UnpicklingError("a storage is described in an unknown way")
         if key not in self._storages:
-            content = bytearray(self._archive.read(f"{self._root}/data/{key}"))
+            content = bytearray(_stored(self._archive, f"{self._root}/data/{key}"))
             if len(content) != count * dtype.itemsize:
                 raise pickle.UnpicklingError(f"storage {key} has {len(content)} bytes")
             self._storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
         return self._storages[key]
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member; torch packs none that hold tensors, and a packed one might fill the memory."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise pickle.UnpicklingError(f"its member '{name}' is compressed")
+    return archive.read(name)
 
 
 def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:

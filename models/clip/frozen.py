@@ -64,7 +64,7 @@ class FrozenClip(nn.Module):
         """Return token numbers (N, context_length), zeros after each end, on the model's device.
 
         Raises:
-            InputError: A text is longer than the context, or cannot be put in tokens.
+            InputError: A text is longer than the context or holds one of its marks, or the CLIP has another vocabulary.
         """
         from open_clip.tokenizer import SimpleTokenizer
 
@@ -77,10 +77,7 @@ class FrozenClip(nn.Module):
         room = self.config.context_length
         tokens = torch.zeros(len(texts), room, dtype=torch.long)
         for row, text in enumerate(texts):
-            try:
-                words = tokenizer.encode(text)
-            except UnicodeEncodeError as error:
-                raise InputError(f"text {_short(text)} has half a character (a lone surrogate)") from error
+            words = tokenizer.encode(text)
             if tokenizer.eot_token_id in words or tokenizer.sot_token_id in words:
                 raise InputError(f"text {_short(text)} holds a mark that begins or ends texts: leave it out")
             if len(words) + 2 > room:

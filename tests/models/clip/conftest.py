@@ -31,9 +31,7 @@ _SIDES = {"text": "text", "visual": "vision"}
 
 @pytest.fixture(scope="session")
 def small_config() -> ClipConfig:
-    return ClipConfig(
-        image_size_px=32, patch_size_px=16, vision=Tower(128, 3, 2), text=Tower(64, 3, 1), embed_dim=24
-    )
+    return ClipConfig(image_size_px=32, patch_size_px=16, vision=Tower(128, 3, 2), text=Tower(64, 3, 1), embed_dim=24)
 
 
 @pytest.fixture(scope="session")

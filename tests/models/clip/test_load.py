@@ -1,0 +1,385 @@
+"""CLIPs from files of every published form, by name and random; what is no CLIP is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip.factory
+import open_clip.pretrained
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgekit.downloads import UnavailableError
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
+from edgekit.models.clip.archive import read_torchscript
+from edgekit.models.clip.documents import from_document
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
+
+
+def as_openai(model: Any) -> dict[str, Tensor]:
+    """Return the state dict as OpenAI's files hold it: half precision, with three numbers beside the weights."""
+    numbers = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
+    halves = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    return halves | {name: torch.tensor(number) for name, number in numbers.items()}
+
+
+class _Jit(nn.Module):
+    """A module that scripts, with the parameters of another and its names."""
+
+    def __init__(self, source: nn.Module) -> None:
+        super().__init__()
+        for name, parameter in source.named_parameters(recurse=False):
+            self.register_parameter(name, nn.Parameter(parameter.half(), requires_grad=False))
+        for name, child in source.named_children():
+            if name != "gelu":
+                self.add_module(name, _Jit(child))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def save_torchscript(model: nn.Module, path: Path) -> None:
+    wrapped = _Jit(model)
+    for name, number in (("input_resolution", 32), ("context_length", 77), ("vocab_size", 49408)):
+        wrapped.register_buffer(name, torch.tensor(number))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(wrapped), str(path))
+
+
+def save_state_dict(model: nn.Module, path: Path) -> None:
+    torch.save(model.state_dict(), path)
+
+
+def save_training(model: nn.Module, path: Path) -> None:
+    state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"epoch": 3, "name": "run", "state_dict": state}, path)
+
+
+def save_split(model: nn.Module, path: Path) -> None:
+    """As open_clip's models with a text tower of their own are saved."""
+    top = ("visual.", "logit_scale")
+    state = {name if name.startswith(top) else f"text.{name}": t for name, t in model.state_dict().items()}
+    save_file(state, path)
+
+
+FORMS: dict[str, tuple[Callable[[nn.Module, Path], None], str]] = {
+    "openai.pt": (save_torchscript, "quick-gelu"),
+    "openai_state.pt": (lambda model, path: torch.save(as_openai(model), path), "quick-gelu"),
+    "open_clip.bin": (save_state_dict, "gelu"),
+    "training.pt": (save_training, "gelu"),
+    "plain.safetensors": (lambda model, path: save_file(model.state_dict(), path), "gelu"),
+    "split.safetensors": (save_split, "gelu"),
+}
+
+
+@pytest.fixture(scope="module")
+def archive(small_config: ClipConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("openai") / "ViT-tiny.pt"
+    save_torchscript(seeded_model(small_config, 5), path)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_clip(small_config: ClipConfig, tmp_path: Path, name: str) -> None:
+    save, activation = FORMS[name]
+    model: Any = seeded_model(small_config, 5)
+    for parameter in model.parameters():  # what half precision can hold
+        parameter.data = parameter.data.half().float()
+    save(model, tmp_path / name)
+    clip = load_clip(tmp_path / name)
+    assert clip.config == replace(small_config, activation=activation)
+    assert clip.sha256 == sha256_of(tmp_path / name)
+    assert clip.source == name
+    expected = FrozenClip(build_like(model, clip.config), clip.config, "")
+    assert clip.weights_sha256() == expected.weights_sha256()
+    images, tokens = torch.randn(2, 3, 32, 32), clip.tokenize(["a face", "a photo of a happy face."])
+    assert torch.equal(clip.encode_image(images), expected.encode_image(images))
+    assert torch.equal(clip.encode_text(tokens), expected.encode_text(tokens))
+    assert clip.encode_image(images).shape == (2, clip.embed_dim)
+
+
+def build_like(model: nn.Module, config: ClipConfig) -> nn.Module:
+    other = build_model(config)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def test_the_activation_can_be_said(small_config: ClipConfig, tmp_path: Path) -> None:
+    save_state_dict(seeded_model(small_config, 5), tmp_path / "a.pt")
+    assert load_clip(tmp_path / "a.pt", activation="quick-gelu").config.activation == "quick-gelu"
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
+    assert load_clip(tmp_path / "a.pt").config.activation == "quick-gelu"
+
+
+def test_a_saved_clip_says_its_architecture_itself(tmp_path: Path) -> None:
+    # Heads of 16 cannot be read off the weights.
+    config = ClipConfig(
+        image_size_px=48,
+        patch_size_px=8,
+        vision=Tower(96, 2, 6),
+        text=Tower(48, 2, 3),
+        embed_dim=16,
+        activation="quick-gelu",
+        context_length=30,
+        image_mean=(0.5, 0.5, 0.5),
+    )
+    model = seeded_model(config, 2)
+    save_clip(tmp_path / "mini.safetensors", model, config)
+    clip = load_clip(tmp_path / "mini.safetensors")
+    assert clip.config == config
+    assert clip.weights_sha256() == random_clip(config, 2).weights_sha256()
+    assert clip.image_size == 48
+    with pytest.raises(InputError, match="its activation is quick-gelu, not gelu"):
+        load_clip(tmp_path / "mini.safetensors", activation="gelu")
+
+
+def test_a_random_clip_is_its_seeds(small_config: ClipConfig) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    digests = [random_clip(small_config, seed).weights_sha256() for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_frozen_clip_stays_frozen(small_clip: FrozenClip) -> None:
+    module = nn.Sequential(small_clip).train()
+    assert module.training
+    assert not small_clip.training
+    assert not any(child.training for child in small_clip.modules())
+    assert not small_clip.encode_image(torch.randn(1, 3, 32, 32, requires_grad=True)).requires_grad
+
+
+def test_a_name_of_open_clips(small_config: ClipConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_state_dict(seeded_model(small_config, 5), tmp_path / "weights.bin")
+    document = {
+        "embed_dim": small_config.embed_dim,
+        "vision_cfg": {"image_size": 32, "layers": 3, "width": 128, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 3},
+    }
+    entry = {"file": str(tmp_path / "weights.bin"), "quick_gelu": True, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny", document)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-tiny", {"ours": entry})
+    monkeypatch.delenv("EDGEKIT_OFFLINE", raising=False)
+    clip = load_clip("ViT-tiny/ours")
+    assert clip.config == replace(small_config, activation="quick-gelu", image_mean=(0.5,) * 3, image_std=(0.25,) * 3)
+    assert clip.source == "ViT-tiny/ours"
+    with pytest.raises(InputError, match=r"no weights 'theirs' of ViT-tiny: give ViT-tiny/ and one of ours"):
+        load_clip("ViT-tiny/theirs")
+    monkeypatch.setitem(document["vision_cfg"], "width", 192)
+    with pytest.raises(InputError, match=r"weights\.bin': the weights are not CLIP's: tensor '\S+' has shape"):
+        load_clip("ViT-tiny/ours")
+    monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
+    with pytest.raises(
+        UnavailableError, match=r"'ViT-B-16/openai' cannot be downloaded \(EDGEKIT_OFFLINE\): .*ViT-B-16\.pt"
+    ):
+        load_clip("ViT-B-16/openai")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ViT-Z-99/openai", "neither a file nor a name"),
+        ("RN50/openai", "two plain transformers"),
+        ("ViT-B-16-SigLIP/webli", "two plain transformers"),
+        ("nowhere.pt", "does not exist"),
+    ],
+)
+def test_other_names_are_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_clip(name)
+
+
+def test_a_failed_download_says_what_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError("no route to host\nand more")
+
+    monkeypatch.delenv("EDGEKIT_OFFLINE", raising=False)
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", fail)
+    with pytest.raises(UnavailableError, match=r"\(no route to host\): get the file .*, and give its path") as caught:
+        load_clip("ViT-B-16-quickgelu/openai")
+    assert "\n" not in str(caught.value)
+
+
+def change(state: dict[str, Tensor], name: str, value: Any) -> dict[str, Any]:
+    return {**state, name: value}
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda s: {n: t for n, t in s.items() if n != "ln_final.bias"}, r"'ln_final\.bias' is missing"),
+        (lambda s: change(s, "extra", torch.zeros(1)), "no tensor 'extra'"),
+        (lambda s: change(s, "visual.proj", torch.zeros(192, 24)), r"'visual\.proj' has shape \[192, 24\]"),
+        (lambda _: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "is a ResNet"),
+        (lambda _: {"vision_model.embeddings": torch.zeros(1)}, "transformers library's"),
+        (lambda _: {"fc.weight": torch.zeros(1)}, r"'visual\.conv1\.weight' is missing"),
+        (lambda s: change(s, "visual.conv1.weight", torch.zeros(3)), r"'visual\.conv1\.weight' has shape \[3\]"),
+        (lambda s: change(s, "visual.positional_embedding", torch.zeros(4, 128)), "4 positions"),
+        (lambda s: change(s, "positional_embedding", torch.zeros(77, 40)), "no whole number of 64"),
+        (lambda s: change(s, "ln_final.bias", torch.full((64,), torch.nan)), "no numbers"),
+        (lambda s: change(s, "ln_final.bias", "text"), "holds a str under 'ln_final.bias'"),
+        (lambda _: {"state_dict": []}, "no state dict"),
+    ],
+)
+def test_other_weights_are_refused(
+    small_clip: FrozenClip, tmp_path: Path, edit: Callable[[dict[str, Tensor]], object], message: str
+) -> None:
+    torch.save(edit(small_clip.model.state_dict()), tmp_path / "a.pt")
+    with pytest.raises(InputError, match=message) as caught:
+        load_clip(tmp_path / "a.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_files_are_refused(small_config: ClipConfig, archive: Path, tmp_path: Path) -> None:
+    whole = archive.read_bytes()
+    save_clip(tmp_path / "a.safetensors", seeded_model(small_config, 5), small_config)
+    tensors = (tmp_path / "a.safetensors").read_bytes()
+    middle = len(whole) // 2
+    damaged = {
+        "half.pt": whole[:middle],
+        "flipped.pt": whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 9]) + whole[middle + 9 :],
+        "empty.pt": b"",
+        "text.pt": b"this is no archive",
+        "half.safetensors": tensors[: len(tensors) // 2],
+        "text.safetensors": b"this is no archive",
+    }
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"'{tmp_path / name}'") as caught:
+            load_clip(tmp_path / name)
+        assert "\n" not in str(caught.value), name
+
+
+def repacked(source: Path, target: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
+    """Copy an archive with another list of tensors."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for name in old.namelist():
+            if name.endswith("/data.pkl"):
+                new.writestr(name, pickled)
+            else:
+                new.writestr(name, old.read(name))
+    return target
+
+
+class _RunsCode:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {os.environ['EDGEKIT_TEST_MARK']}",)
+
+
+def test_nothing_of_an_archive_is_run(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKIT_TEST_MARK", str(tmp_path / "ran"))
+    evil = repacked(archive, tmp_path / "evil.pt", pickle.dumps(_RunsCode()))
+    with pytest.raises(InputError, match=r"damaged TorchScript archive \(it asks for posix\.system\)"):
+        load_clip(evil)
+    assert not (tmp_path / "ran").exists()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the program was loaded")
+
+    monkeypatch.setattr(torch.jit, "load", refuse)
+    load_clip(archive)
+
+
+def test_a_packed_archive_is_refused(archive: Path, tmp_path: Path) -> None:
+    bomb = repacked(archive, tmp_path / "bomb.pt", bytes(1_000_000), zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match="is compressed"):
+        load_clip(bomb)
+
+
+def test_a_garbled_archive_is_read_or_refused(tmp_path: Path) -> None:
+    save_torchscript(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 5)), tmp_path / "whole.pt")
+    assert {name: list(t.shape) for name, t in read_torchscript(tmp_path / "whole.pt").items() if "." in name} == {
+        "0.weight": [2, 3],
+        "0.bias": [2],
+        "1.weight": [5, 2],
+        "1.bias": [5],
+    }
+    with zipfile.ZipFile(tmp_path / "whole.pt") as whole:
+        original = whole.read("whole/data.pkl")
+    generator = np.random.default_rng(7)
+    refusals = []
+    for _ in range(300):
+        garbled = bytearray(original)
+        for place in generator.integers(len(garbled), size=2):
+            garbled[place] = generator.integers(256)
+        try:
+            read_torchscript(repacked(tmp_path / "whole.pt", tmp_path / "garbled.pt", bytes(garbled)))
+        except InputError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 100
+    assert not any("\n" in message for message in refusals)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("{", "architecture rightly"),
+        ("[]", "its schema is None"),
+        ('{"schema": "2.0"}', "reads 1.x: update edgekit"),
+        ('{"schema": "1.0"}', "'config' is None"),
+        ('{"schema": "1.0", "config": {"image_size_px": "48"}}', r"'config\.image_size_px' is '48': expected int"),
+        ("[" * 60_000, "architecture rightly"),
+    ],
+)
+def test_a_clip_that_describes_itself_wrongly_is_refused(
+    small_clip: FrozenClip, tmp_path: Path, metadata: str, message: str
+) -> None:
+    save_file(small_clip.model.state_dict(), tmp_path / "a.safetensors", metadata={"edgekit-clip": metadata})
+    with pytest.raises(InputError, match=message):
+        load_clip(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_size_px": 64}, "images of 32 px in patches of 64"),
+        ({"embed_dim": 0}, "at least 1"),
+        ({"image_std": (0.0, 1.0, 1.0)}, "std above 0"),
+        ({"vision": {"width": 100, "layers": 1, "heads": 3}}, "width is a multiple of the heads"),
+    ],
+)
+def test_impossible_architectures_are_refused(small_config: ClipConfig, changes: dict[str, Any], message: str) -> None:
+    document = json.loads(json.dumps(asdict(small_config)))
+    for name, value in changes.items():
+        document[name] = {**document[name], **value} if isinstance(value, dict) else value
+    with pytest.raises(InputError, match=message):
+        from_document(ClipConfig, json.loads(json.dumps(document)), "config")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("word " * 76, "78 tokens long, the CLIP's context 77"),
+        ("a <end_of_text> b", "begins or ends texts"),
+    ],
+)
+def test_texts_that_are_no_tokens_are_refused(small_clip: FrozenClip, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        small_clip.tokenize([text])
+
+
+def test_a_text_that_just_fits(small_clip: FrozenClip) -> None:
+    tokens = small_clip.tokenize(["word " * 75])
+    assert tokens.shape == (1, 77)
+    assert int(tokens.argmax()) == 76
+
+
+def test_another_vocabulary_is_refused(small_config: ClipConfig) -> None:
+    clip = random_clip(replace(small_config, vocabulary=100))
+    with pytest.raises(InputError, match="only CLIP's own vocabulary"):
+        clip.tokenize(["a"])
