@@ -126,7 +126,9 @@ class PromptedClip(nn.Module):
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Return scaled cosines (N, classes) of unit vectors."""
-        return self.clip.logit_scale * image_features @ text_features.T
+        # float32 also under autocast: the scale, 100, multiplies what is rounded away.
+        with torch.autocast(image_features.device.type, enabled=False):
+            return self.clip.logit_scale * image_features @ text_features.T
 
     def _image(self, images: Tensor, prompts: Prompts) -> _Features:
         prompted = encode_image_with(self.clip, images, prompts.vision)
@@ -137,7 +139,6 @@ class PromptedClip(nn.Module):
         return self._combined(prompted, self.frozen_text_features)
 
     def _combined(self, prompted: Tensor, frozen: Tensor) -> _Features:
-        # float32 also under autocast: the logit scale multiplies what is rounded away.
         prompted, frozen = _unit(prompted.float()), _unit(frozen.float())
         used = _unit(prompted + frozen) if self.config.ensemble else prompted
         return _Features(used, prompted, frozen)
@@ -175,4 +176,4 @@ def _frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequen
 
 
 def _unit(features: Tensor) -> Tensor:
-    return features / features.norm(dim=-1, keepdim=True)
+    return F.normalize(features, dim=-1)

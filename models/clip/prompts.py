@@ -74,7 +74,8 @@ class PromptLearner(nn.Module):
         return Prompts(self.text_prompts, self.vision_prompts)
 
     def _mapped(self) -> Prompts:
-        text, vision = self.text_prompts, self.vision_prompts
+        text: Tensor = self.text_prompts
+        vision: Tensor = self.vision_prompts
         k = self.config.text_to_vision_layers
         if self.text_to_vision is not None:
             mapped = self.text_to_vision(vision[:k], _condensed(self.text_proxies, text[:k]))
@@ -127,8 +128,8 @@ class Mapper(nn.Module):
         attended, _ = self.attn(self.ln_1(q), keys, values, need_weights=False)
         h = q + attended
         hidden = self.ffn["c_fc"](self.ln_2(h))
-        h = h + self.ffn["c_proj"](hidden * torch.sigmoid(1.702 * hidden))  # QuickGELU
-        return h.view_as(prompts)
+        out: Tensor = h + self.ffn["c_proj"](hidden * torch.sigmoid(1.702 * hidden))  # QuickGELU
+        return out.view_as(prompts)
 
 
 def _condensed(proxies: nn.ModuleList, prompts: Tensor) -> Tensor:

@@ -35,8 +35,7 @@ def test_texts_become_the_same_tokens(golden: Any) -> None:
 
 
 @torch.no_grad()
-def check_features(golden: Any) -> None:
-    net = golden.prompted().eval()
+def check_features(golden: Any, net: PromptedClip) -> None:
     images = golden.array("images")
     close(net.frozen_text_features, golden.array("text_features_fixed"), 1e-5)
     close(golden.clip.encode_image(images), golden.array("image_features_frozen"), 1e-5)
@@ -50,12 +49,12 @@ def check_features(golden: Any) -> None:
 
 
 def test_features_and_logits(golden: Any) -> None:
-    check_features(golden)
+    check_features(golden, golden.prompted().eval())
 
 
 def test_features_and_logits_at_the_real_widths(full_golden: Any) -> None:
-    check_features(full_golden)
-    net = full_golden.prompted()
+    net = full_golden.prompted().eval()
+    check_features(full_golden, net)
     losses = net.loss(full_golden.array("images"), full_golden.array("labels"))
     assert as_facts(losses) == pytest.approx(full_golden.facts["paper_lr/losses"][0], abs=1e-3)
     losses.total.backward()

@@ -1,0 +1,147 @@
+"""Trained prompts in their own small file, tied to the CLIP they were trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, safe_open, save_file
+
+from edgekit.errors import InputError
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.checkpoint import (
+    METADATA_KEY,
+    build_prompted,
+    is_prompts_file,
+    load_prompts,
+    prompt_checkpoint,
+    save_prompts,
+)
+from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import load_clip, random_clip, save_clip
+from edgekit.models.clip.prompted import PromptedClip
+
+CLASSES = {"sad": ["Tears on the cheeks."], "happy": ["A smiling face.", "Joy."], "calm": []}
+
+
+@pytest.fixture
+def net(small_clip: FrozenClip) -> PromptedClip:
+    torch.manual_seed(4)
+    return PromptedClip(small_clip, PromptConfig(n_ctx=2, depth=3, cross_layer=1), CLASSES).eval()
+
+
+@pytest.fixture
+def file(net: PromptedClip, tmp_path: Path) -> Path:
+    save_prompts(tmp_path / "prompts.safetensors", prompt_checkpoint(net, {"seed": 4}))
+    return tmp_path / "prompts.safetensors"
+
+
+@torch.no_grad()
+def test_prompts_come_back_as_they_were_saved(net: PromptedClip, file: Path, small_clip: FrozenClip) -> None:
+    loaded = load_prompts(file)
+    assert loaded.config == net.config
+    assert loaded.classes == net.classes == ("sad", "happy", "calm")
+    assert loaded.training == {"seed": 4}
+    assert loaded.clip.source == "random:1"
+    images = torch.randn(2, 3, 32, 32)
+    built = build_prompted(loaded, small_clip)
+    assert torch.equal(built(images), net(images))
+    assert not built.training
+
+
+def test_the_clip_is_not_in_the_file(net: PromptedClip, file: Path) -> None:
+    assert set(load_file(file)) == set(net.learner.state_dict())
+    values = sum(parameter.numel() for parameter in net.trainable_parameters())
+    assert file.stat().st_size < values * 4 + 20_000
+
+
+def test_equal_checkpoints_are_equal_bytes(net: PromptedClip, tmp_path: Path) -> None:
+    for index in range(4):
+        save_prompts(tmp_path / str(index), prompt_checkpoint(net, {"b": 1, "a": 2}))
+    assert len({(tmp_path / str(index)).read_bytes() for index in range(4)}) == 1
+
+
+def test_the_same_weights_in_another_file_will_do(file: Path, small_clip: FrozenClip, tmp_path: Path) -> None:
+    save_clip(tmp_path / "clip.safetensors", small_clip.model, small_clip.config)
+    other = load_clip(tmp_path / "clip.safetensors")
+    assert other.sha256 != small_clip.sha256
+    build_prompted(load_prompts(file), other)
+
+
+def test_another_clip_is_refused(file: Path, small_config: ClipConfig) -> None:
+    with pytest.raises(InputError, match=r"trained on 'random:1' \(sha256 \w{64}\), not on the weights of 'random:2'"):
+        build_prompted(load_prompts(file), random_clip(small_config, seed=2))
+    wide = random_clip(replace(small_config, vision=Tower(192, 3, 3)))
+    with pytest.raises(InputError, match=r"a CLIP whose vision is \{'width': 128.*'width': 192"):
+        build_prompted(load_prompts(file), wide)
+
+
+def rewrite(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    with safe_open(path, framework="pt") as opened:
+        document = json.loads(opened.metadata()[METADATA_KEY])
+    changed = edit(document)
+    save_file(load_file(path), path, metadata={METADATA_KEY: json.dumps(changed)})
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d | {"schema": "2.0"}, "schema is '2.0'"),
+        (lambda d: d | {"schema": 1}, "schema is 1"),
+        (lambda _: [], "schema is None"),
+        (lambda d: d | {"config": {**d["config"], "depth": "3"}}, r"'config\.depth' is '3': expected int"),
+        (lambda d: d | {"config": {**d["config"], "flow": "sideways"}}, r"'config\.flow' is 'sideways'"),
+        (lambda d: d | {"config": {**d["config"], "ensemble": 1}}, r"'config\.ensemble' is 1: expected bool"),
+        (lambda d: d | {"config": {**d["config"], "cross_layer": 9}}, "cross_layer is 9"),
+        (lambda d: d | {"config": {"n_ctx": 2}}, r"'config\.depth' is missing"),
+        (lambda d: d | {"clip": None}, "'clip' is None"),
+        (lambda d: d | {"clip": {**d["clip"], "config": []}}, r"'clip\.config' is a list"),
+        (lambda d: d | {"classes": ["sad"]}, "classes are not those"),
+        (lambda d: d | {"classes": [1, "sad", "calm"]}, "no valid description"),
+        (lambda d: d | {"descriptions": {}}, "expected {"),
+        (lambda d: d | {"training": None}, "'training' is missing"),
+    ],
+)
+def test_a_wrong_description_is_refused(file: Path, edit: Callable[[dict[str, Any]], Any], message: str) -> None:
+    rewrite(file, edit)
+    with pytest.raises(InputError, match=message):
+        load_prompts(file)
+
+
+def test_a_later_minor_version_may_say_more(file: Path) -> None:
+    rewrite(file, lambda d: d | {"schema": "1.7", "news": 1, "config": {**d["config"], "new": 2}})
+    assert load_prompts(file).config.depth == 3
+
+
+def test_weights_that_do_not_fit_their_description_are_refused(file: Path, small_clip: FrozenClip) -> None:
+    rewrite(file, lambda d: d | {"config": {**d["config"], "cross_layer": 2}})
+    with pytest.raises(InputError, match="not this prompt learner's: "):
+        build_prompted(load_prompts(file), small_clip)
+
+
+def test_other_files_are_told_apart(file: Path, small_clip: FrozenClip, tmp_path: Path) -> None:
+    assert is_prompts_file(file)
+    save_clip(tmp_path / "clip.safetensors", small_clip.model, small_clip.config)
+    (tmp_path / "text").write_text("this is no tensor")
+    assert not is_prompts_file(tmp_path / "clip.safetensors")
+    assert not is_prompts_file(tmp_path / "text")
+    assert not is_prompts_file(tmp_path / "none")
+    with pytest.raises(InputError, match="holds no trained prompts"):
+        load_prompts(tmp_path / "clip.safetensors")
+    with pytest.raises(InputError, match="are no safetensors file"):
+        load_prompts(tmp_path / "text")
+    with pytest.raises(InputError, match="no edgekit contract"):
+        load_checkpoint(file)
+
+
+def test_a_damaged_file_is_refused(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="are no safetensors file"):
+        load_prompts(file)

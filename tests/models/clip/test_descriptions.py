@@ -1,0 +1,76 @@
+"""Descriptions of classes: the shipped ones, those of a file, and the template for the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import InputError
+from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.data import EXPRESSIONS
+
+
+def test_the_seven_expressions_are_described(small_clip: FrozenClip) -> None:
+    table = read_descriptions(SHIPPED)
+    assert set(table) == set(EXPRESSIONS)
+    everything = [sentence for sentences in table.values() for sentence in sentences]
+    assert min(map(len, table.values())) >= 8
+    assert len(set(everything)) == len(everything)
+    small_clip.tokenize(everything)
+
+
+def test_descriptions_come_in_the_order_of_the_classes() -> None:
+    said: list[str] = []
+    found = descriptions_for(("Sad", "happy"), notify=said.append)
+    assert list(found) == ["Sad", "happy"]
+    assert found["Sad"] == read_descriptions(SHIPPED)["sad"]
+    assert said == []
+
+
+def test_classes_of_a_file_and_the_template_for_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "animals.json"
+    file.write_text(json.dumps({"polar bear": ["A white bear.", "A bear on ice."]}))
+    said: list[str] = []
+    found = descriptions_for(("polar_bear", "guinea_pig", "cat"), file, said.append)
+    assert found == {
+        "polar_bear": ("A white bear.", "A bear on ice."),
+        "guinea_pig": ("a photo of a guinea pig.",),
+        "cat": ("a photo of a cat.",),
+    }
+    assert said == ["no description of guinea_pig, cat: the template 'a photo of a {}.' takes its place"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "Expecting value"),
+        ("[]", "expected {"),
+        ("{}", "expected {"),
+        ('{"a": "sentence"}', "class 'a' needs a list"),
+        ('{"a": []}', "class 'a' needs a list"),
+        ('{"a": [1]}', "class 'a' needs a list"),
+        ('{"a": [" "]}', "class 'a' needs a list"),
+        ('{"a": ["\\ud800"]}', "class 'a' needs a list"),
+        ('{" ": ["b"]}', "has no proper name"),
+        ('{"a": ["b"], "a": ["c"]}', "class 'a' is there twice"),
+        ('{"a": {"b": ["c"]}}', "class 'a' needs a list"),
+        ("[" * 60_000, "recursion"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        descriptions_for(("a",), file)
+    assert str(file) in str(caught.value)
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_descriptions(tmp_path / "none.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"bytes\.json"):
+        read_descriptions(tmp_path / "bytes.json")
