@@ -12,6 +12,7 @@ import torch
 from edgekit.errors import InputError
 from edgekit.export.to_onnx import export_checkpoint
 from edgekit.models.checkpoint import build_net, load_checkpoint
+from edgekit.models.classification import ClassificationTask
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.mini_xception import MiniXception
@@ -40,7 +41,9 @@ TWO_STEPS = Recipe(epochs=1, augmentation=Augmentation(crop_px=44), batch_size=4
 def test_a_net_trains_and_exports_to_a_file_that_answers_alike(name: str, bars: DataSet, tmp_path: Path) -> None:
     few = {split: bars.splits[split].subset(torch.arange(8).numpy()) for split in ("Training", "PublicTest")}
     contract = contract_for(name, bars.classes, bars.name, gray=True)
-    job = TrainingJob(contract, TWO_STEPS, few["Training"], few["PublicTest"], {}, accelerator="cpu")
+    job = TrainingJob(
+        ClassificationTask(contract, TWO_STEPS, few["Training"], few["PublicTest"]), TWO_STEPS, {}, accelerator="cpu"
+    )
     torch.manual_seed(0)
     fresh = create_model(name, 7)
     train(job, tmp_path)

@@ -1,0 +1,30 @@
+"""The measurements are scripts, not modules of a package: a fixture loads them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Return a function that loads `benchmarks/NAME.py`."""
+
+    def load_script(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{Path(name).stem}", BENCHMARKS / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # Data classes look their module up.
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_script

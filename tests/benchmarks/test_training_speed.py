@@ -1,0 +1,44 @@
+"""The comparison of training steps compares the same mathematics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from edgekit.modelfiles import resolve_model
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint
+
+
+@pytest.fixture
+def default() -> Checkpoint:
+    return load_checkpoint(resolve_model("default", (".safetensors",)))
+
+
+def counted_runs(net: nn.Module) -> list[str]:
+    """Return a list that grows by one whenever the net's first dense layer runs its first half."""
+    ran: list[str] = []
+    name, module = next((name, module) for name, module in net.named_modules() if name.endswith("expand_norm"))
+    module.register_forward_hook(lambda *_: ran.append(name))
+    return ran
+
+
+def test_both_sides_compute_the_same_and_only_theirs_computes_twice(
+    load: Callable[[str], ModuleType], default: Checkpoint
+) -> None:
+    speed = load("training_speed")
+    ours, theirs = speed.make_sides(default, "fp32")
+    runs = [counted_runs(side._net) for side in (ours, theirs)]
+    for batch in speed.make_batches(default, 2, 8):
+        torch.testing.assert_close(ours.step(batch), theirs.step(batch), rtol=1e-4, atol=0)
+    assert [len(ran) for ran in runs] == [2, 4]
+
+
+def test_a_comparison_has_a_ratio_for_each_pair(load: Callable[[str], ModuleType], default: Checkpoint) -> None:
+    result = load("training_speed").compare(default, "fp32", batch_size=2, pairs=2, steps_per_side=1)
+    assert (len(result.ratios), len(result.losses)) == (2, 10)
+    assert min(result.ratios) > 0
+    assert result.loss_difference < 1e-2
