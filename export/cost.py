@@ -11,20 +11,11 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgekit.errors import InputError
-from edgekit.export.tensors import Shape, TensorInfo, constant_tensors, graph_tensors, product
+from edgekit.export.tensors import WEIGHT_TYPES, Shape, TensorInfo, constant_tensors, graph_tensors, product
 from edgekit.files import require_file
 
 # Inputs that hold learned values but are not trained: BatchNorm's running mean and variance.
 _STATISTICS = {"BatchNormalization": (3, 4)}
-# Types of weights, quantised ones among them; what else is constant in a graph are shapes and indices.
-_WEIGHT_TYPES = (
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.BFLOAT16,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.INT8,
-    onnx.TensorProto.UINT8,
-)
 _NOT_COUNTED = frozenset(
     {"ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
     | {"QLinearConv", "QLinearMatMul", "RNN", "Scan"}
@@ -164,7 +155,7 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
 def _weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], owned: set[str]) -> Iterator[str]:
     statistics = _STATISTICS.get(node.op_type, ())
     for position, name in enumerate(node.input):
-        is_weight = name in constants and constants[name].data_type in _WEIGHT_TYPES
+        is_weight = name in constants and constants[name].data_type in WEIGHT_TYPES
         if is_weight and name not in owned and position not in statistics:
             owned.add(name)
             yield name

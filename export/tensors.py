@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +15,15 @@ from edgekit.errors import InputError
 # A tensor's shape; None where a dimension is free or unknown.
 Shape = tuple[int | None, ...]
 
+# Types of weights, quantised ones among them; what else is constant in a graph are shapes and indices.
+WEIGHT_TYPES = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.INT8,
+    onnx.TensorProto.UINT8,
+)
 _BITS_BY_NAME = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}
 
 
@@ -74,6 +84,21 @@ def graph_tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorPro
     return inferred | {
         name: TensorInfo(tuple(tensor.dims), _bits(tensor.data_type)) for name, tensor in constants.items()
     }
+
+
+def structure_sha256(model: onnx.ModelProto) -> str:
+    """Return a SHA-256 of the graph without its weights' values, names of makers and metadata.
+
+    Files of one architecture have the same, whatever they were trained to; so they cost the same.
+    """
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=model.graph)
+    bare.graph.ClearField("name")
+    bare.graph.ClearField("doc_string")
+    for tensor in constant_tensors(bare.graph).values():
+        if tensor.data_type in WEIGHT_TYPES:
+            for field in ("raw_data", "float_data", "int32_data", "double_data", "external_data"):
+                tensor.ClearField(field)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _set_batch_of_one(value: onnx.ValueInfoProto) -> None:
