@@ -24,6 +24,7 @@ from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, Edgek
 _COMMANDS = {
     "train": "edgekit.cli.train",
     "eval": "edgekit.cli.eval",
+    "data": "edgekit.cli.data",
     "import": "edgekit.cli.import_",
     "export": "edgekit.cli.export",
     "inspect": "edgekit.cli.inspect",

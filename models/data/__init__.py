@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,7 @@ def training_split(dataset: DataSet, name: str | None = None) -> str:
     Raises:
         InputError: There is none of that name, or none of the usual ones.
     """
-    found = name or _first_known(dataset, _TRAIN_SPLITS)
+    found = name or usual_training_split(dataset.splits)
     if found is None:
         raise InputError(
             f"data set '{dataset.name}' has no split named 'train': it has {', '.join(dataset.splits)}; "
@@ -105,6 +105,11 @@ def training_split(dataset: DataSet, name: str | None = None) -> str:
         )
     dataset.split(found)
     return found
+
+
+def usual_training_split(splits: Iterable[str]) -> str | None:
+    """Return the first of the usual names for a training split among these, or None."""
+    return _first_known(splits, _TRAIN_SPLITS)
 
 
 def train_and_validation(
@@ -127,7 +132,7 @@ def train_and_validation(
     training = dataset.split(train)
     if len(training) == 0:
         raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")
-    validation = validation or _first_known(dataset, _VALIDATION_SPLITS)
+    validation = validation or _first_known(dataset.splits, _VALIDATION_SPLITS)
     if validation == train:
         raise InputError(f"split '{train}' cannot be trained on and chosen by: name another with --val-split")
     if validation is not None:
@@ -151,8 +156,9 @@ def duplicated(dataset: DataSet, name: str) -> NDArray[np.bool_]:
     return np.array([image.tobytes() in others for image in dataset.split(name).images], bool)
 
 
-def _first_known(dataset: DataSet, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in dataset.splits), None)
+def _first_known(splits: Iterable[str], names: tuple[str, ...]) -> str | None:
+    there = set(splits)
+    return next((name for name in names if name in there), None)
 
 
 def _every_tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:

@@ -53,8 +53,8 @@ def read_csv(path: Path, size_px: int, report: Callable[[int, int | None], None]
     return {split: stack(entries, gray=True) for split, entries in groups.items()}
 
 
-def read_hdf5(path: Path, size_px: int) -> dict[str, ImageSet]:
-    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`.
+def read_hdf5(path: Path, size_px: int | None) -> dict[str, ImageSet]:
+    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`; `size_px` None leaves sizes as found.
 
     Raises:
         InputError: It is no such file, or holds other values than pixels and labels.
@@ -111,14 +111,14 @@ def _hdf5_numbers(dataset: Any, where: str, largest: int) -> NDArray[Any]:
     return values
 
 
-def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], size_px: int, where: str) -> ImageSet:
+def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], size_px: int | None, where: str) -> ImageSet:
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise InputError(f"{where}_pixel has shape {images.shape}: expected (images, height, width[, 1 or 3])")
     if len(images) != len(labels):
         raise InputError(f"{where} has {len(images)} images and {len(labels)} labels")
-    if images.shape[1:3] != (size_px, size_px):
+    if size_px is not None and images.shape[1:3] != (size_px, size_px):
         # Colour stays in the file's order: resizing does not look at it.
         images = np.stack([to_size(image, size_px) for image in images])
     return ImageSet(images, labels)

@@ -98,14 +98,14 @@ def _settle_contempt(placed: list[Placed], contempt: str, say: Say) -> list[Plac
         return placed
     count = len(placed) - len(rest)
     if contempt == "drop":
-        say(f"{count} images of contempt are left out (--contempt keep, or --contempt CLASS, takes them in)")
+        say(f"contempt is left out, images: {count} (--contempt keep, or --contempt CLASS, takes them in)")
         return rest
     target = canonical_class(contempt)
     if target not in others:
         raise InputError(
             f"--contempt {contempt}: the data has no such class: drop, keep, or one of {', '.join(_ordered(others))}"
         )
-    say(f"{count} images of contempt are counted as {target}")
+    say(f"contempt is counted as {target}, images: {count}")
     return [replace(entry, class_name=target) if entry.class_name == CONTEMPT else entry for entry in placed]
 
 

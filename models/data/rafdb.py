@@ -57,7 +57,7 @@ def placed_by_list(files: Files, label_list: PurePosixPath, where: str, say: Say
         raise InputError(f"data '{where}': RAF-DB's '{label_list}' is empty")
     unlisted = len(found.keys() - labels.keys())
     if unlisted:
-        say(f"{unlisted} images that '{label_list}' does not list are left out")
+        say(f"not in '{label_list}' and left out, images: {unlisted}")
     placed = []
     for stem, label in labels.items():
         path = found.get(stem, aligned / f"{stem}_aligned.jpg")

@@ -84,7 +84,7 @@ def test_images_that_the_list_does_not_name_are_left_out_aloud(raf: Path) -> Non
     (raf / "EmoLabel/list_patition_label.txt").write_text("train_00001.jpg 2\n")
     said: list[str] = []
     assert len(load_dataset(raf, say=said.append).splits["train"]) == 1
-    assert said == ["9 images that 'EmoLabel/list_patition_label.txt' does not list are left out"]
+    assert said == ["not in 'EmoLabel/list_patition_label.txt' and left out, images: 9"]
 
 
 def test_a_list_without_aligned_images_is_refused(raf: Path) -> None:
@@ -168,9 +168,9 @@ def test_splits_of_ck_plus_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contempt", "count", "classes", "says"),
     [
-        ("drop", 54, EXPRESSIONS[:6], ["9 images of contempt are left out"]),
+        ("drop", 54, EXPRESSIONS[:6], ["contempt is left out, images: 9"]),
         ("keep", 63, (*EXPRESSIONS[:6], "contempt"), []),
-        ("Disgust", 63, EXPRESSIONS[:6], ["9 images of contempt are counted as disgust"]),
+        ("Disgust", 63, EXPRESSIONS[:6], ["contempt is counted as disgust, images: 9"]),
     ],
 )
 def test_contempt_goes_where_the_flag_says(

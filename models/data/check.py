@@ -1,0 +1,214 @@
+"""What is in a data set before anything is trained on it: counts, damage, copies and contradictions.
+
+Two images are the same when all pixels of the pictures as stored are; a gray picture stored as colour is that gray one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from edgekit.device.imaging import decode_image
+from edgekit.errors import InputError
+from edgekit.models.data import EXPRESSIONS, usual_training_split
+from edgekit.models.data.fer2013 import SIDE_PX, read_csv, read_hdf5
+from edgekit.models.data.files import Files, Say, open_files
+from edgekit.models.data.layout import lay_out, split_order
+from edgekit.models.data.pixels import single_channel_if_gray, to_size
+from edgekit.models.data.readers import Progress, dataset_name, is_of_files
+from edgekit.preprocess import ImageU8
+
+# How many images of a class a contact sheet shows, and how many blank ones are kept beside those drawn.
+SAMPLE = 100
+MOST_BLANKS = 10
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image as found. `problem` says why it cannot be read; then the fields after it tell nothing.
+
+    `digest` is equal for equal pixels, `mode` is "gray", "colour" or "gray stored as colour".
+    """
+
+    name: str
+    split: str
+    class_name: str
+    problem: str | None = None
+    digest: bytes = b""
+    size_wh: tuple[int, int] = (0, 0)
+    mode: str = ""
+    is_blank: bool = False
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A data set read through: all records in the order of its files, and the thumbnails of some, by record.
+
+    Thumbnails are uint8 (48, 48, 1 or 3 R, G, B): for each class `SAMPLE` images drawn at random and some blank ones.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]
+    records: tuple[Record, ...]
+    thumbnails: Mapping[int, ImageU8]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a scan shows; groups are tuples of records that are the same image.
+
+    `repeated` groups have several images in one split, `crossing` ones are in several splits, `conflicting` ones have
+    several labels. `pairs` counts the crossing groups by each two splits, `training` names the split to train on, and
+    `leaking` counts the crossing groups with images in it, None where there is no such split. `imbalance` is the size
+    of the largest class over that of the smallest in it, or in all splits together.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    distinct: int
+    unreadable: tuple[Record, ...]
+    blank: tuple[Record, ...]
+    repeated: tuple[tuple[Record, ...], ...]
+    surplus: int
+    crossing: tuple[tuple[Record, ...], ...]
+    pairs: Mapping[tuple[str, str], int]
+    training: str | None
+    leaking: int | None
+    conflicting: tuple[tuple[Record, ...], ...]
+    sizes: Mapping[tuple[int, int], int]
+    modes: Mapping[str, int]
+    imbalance: float
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong, each as a few words with its number; images repeated within a split are no fault."""
+        found = (
+            (len(self.unreadable), "unreadable image", ""),
+            (len(self.blank), "blank image", ""),
+            (len(self.crossing), "group", " of identical images in several splits"),
+            (len(self.conflicting), "group", " of identical images with different labels"),
+        )
+        return tuple(f"{count:,} {what}{'s' * (count > 1)}{more}" for count, what, more in found if count)
+
+
+def scan_dataset(
+    path: Path, contempt: str = "drop", progress: Progress = lambda _done, _total: None, say: Say = lambda _: None
+) -> Scan:
+    """Read a data set of any form through, past images that cannot be read.
+
+    Raises:
+        InputError: The path does not exist, its form is not recognised, or an archive or a file of numbers is damaged.
+    """
+    if is_of_files(path):
+        with open_files(path) as files:
+            layout = lay_out(files, str(path), contempt, say)
+            places = [(placed.name, placed.split, placed.class_name) for placed in layout.entries]
+            images = (_read(files, placed.path) for placed in layout.entries)
+            records, thumbnails = _collect(places, images, progress)
+        name, classes = layout.name, layout.classes
+    else:
+        parts = read_csv(path, SIDE_PX, progress) if path.name.lower().endswith(".csv") else read_hdf5(path, None)
+        name, classes = None, EXPRESSIONS
+        ordered = [(split, parts[split]) for split in split_order(parts)]
+        places = [
+            (f"{split} image {number}", split, classes[label])
+            for split, part in ordered
+            for number, label in enumerate(part.labels, start=1)
+        ]
+        # R, G, B as stored becomes B, G, R as decoded.
+        images = (image[..., ::-1] for _, part in ordered for image in part.images)
+        records, thumbnails = _collect(places, images, progress)
+    splits = tuple(split_order({record.split for record in records}))
+    return Scan(name or dataset_name(path, classes, splits), classes, splits, records, thumbnails)
+
+
+def find(scan: Scan) -> Findings:
+    """Return what a scan shows."""
+    readable = [record for record in scan.records if record.problem is None]
+    by_digest: dict[bytes, list[Record]] = defaultdict(list)
+    for record in readable:
+        by_digest[record.digest].append(record)
+    groups = [tuple(group) for group in by_digest.values() if len(group) > 1]
+    splits_of = [{record.split for record in group} for group in groups]
+    crossing = tuple(group for group, splits in zip(groups, splits_of, strict=True) if len(splits) > 1)
+    pairs = {
+        pair: count
+        for pair in combinations(scan.splits, 2)
+        if (count := sum(set(pair) <= splits for splits in splits_of))
+    }
+    training = usual_training_split(scan.splits)
+    leaking = sum(any(record.split == training for record in group) for group in crossing)
+    counts = {split: dict.fromkeys(scan.classes, 0) for split in scan.splits}
+    for record in scan.records:
+        counts[record.split][record.class_name] += 1
+    surplus = [len(group) - len(splits) for group, splits in zip(groups, splits_of, strict=True)]
+    weighed = Counter(record.class_name for record in scan.records if training in (None, record.split))
+    return Findings(
+        counts=counts,
+        distinct=len(by_digest),
+        unreadable=tuple(record for record in scan.records if record.problem is not None),
+        blank=tuple(record for record in readable if record.is_blank),
+        repeated=tuple(group for group, count in zip(groups, surplus, strict=True) if count),
+        surplus=sum(surplus),
+        crossing=crossing,
+        pairs=pairs,
+        training=training,
+        leaking=None if training is None else leaking,
+        conflicting=tuple(group for group in groups if len({record.class_name for record in group}) > 1),
+        sizes=dict(Counter(record.size_wh for record in readable).most_common()),
+        modes=dict(Counter(record.mode for record in readable).most_common()),
+        imbalance=max(weighed.values()) / min(weighed.values()),
+    )
+
+
+def _read(files: Files, path: PurePosixPath) -> ImageU8 | InputError:
+    try:
+        return decode_image(files.read(path), str(path))
+    except InputError as error:
+        return error
+
+
+def _collect(
+    places: list[tuple[str, str, str]], images: Iterator[ImageU8 | InputError], progress: Progress
+) -> tuple[tuple[Record, ...], dict[int, ImageU8]]:
+    records: list[Record] = []
+    thumbnails: dict[int, ImageU8] = {}
+    drawn = _draw([class_name for _, _, class_name in places])
+    blanks: Counter[str] = Counter()
+    for position, (place, image) in enumerate(zip(places, images, strict=True)):
+        if isinstance(image, InputError):
+            records.append(Record(*place, problem=str(image)))
+        else:
+            record = _record(place, image)
+            records.append(record)
+            blanks[record.class_name] += record.is_blank
+            if position in drawn or (record.is_blank and blanks[record.class_name] <= MOST_BLANKS):
+                thumbnails[position] = to_size(image, SIDE_PX)
+        if len(records) % 256 == 0 or len(records) == len(places):
+            progress(len(records), len(places))
+    return tuple(records), thumbnails
+
+
+def _draw(labels: list[str]) -> set[int]:
+    """Return the images to show, drawn by class with a fixed seed."""
+    by_label: dict[str, list[int]] = defaultdict(list)
+    for position, label in enumerate(labels):
+        by_label[label].append(position)
+    generator = np.random.default_rng(0)
+    chosen = [generator.permutation(by_label[label])[:SAMPLE] for label in sorted(by_label)]
+    return set(np.concatenate(chosen).tolist())
+
+
+def _record(place: tuple[str, str, str], image: ImageU8) -> Record:
+    image = image if image.ndim == 3 else image[..., np.newaxis]
+    single = np.ascontiguousarray(single_channel_if_gray(image))
+    height, width, channels = single.shape
+    mode = "gray" if image.shape[-1] == 1 else "gray stored as colour" if channels == 1 else "colour"
+    digest = hashlib.sha256(f"{single.shape}".encode() + single.tobytes()).digest()
+    return Record(*place, None, digest, (width, height), mode, bool((single == single[0, 0]).all()))

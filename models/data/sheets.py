@@ -1,0 +1,116 @@
+"""Contact sheets: a picture per class with a sample of its images, to be looked at before training."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.files import atomic_path
+from edgekit.models.data.check import MOST_BLANKS, SAMPLE, Findings, Record, Scan
+from edgekit.preprocess import ImageU8
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
+
+Mark = tuple[str, tuple[int, int, int]]
+
+_TILES = 10
+_TILE_PX = 72
+_GAP_PX = 6
+_MARGIN_PX = 20
+_CAPTION_PX = 64
+_LEGEND_PX = 30
+_PAPER = (250, 250, 248)
+_INK = (30, 30, 30)
+_FAINT = (110, 110, 110)
+_BLANK = ("blank", (214, 39, 40))
+_CONFLICTING = ("same image with another label", (255, 127, 14))
+_CROSSING = ("same image in another split", (31, 119, 180))
+_LONGEST_CAPTION = 40
+
+
+def save_sheets(scan: Scan, findings: Findings, folder: Path) -> list[Path]:
+    """Draw a PNG per class into `folder`, which is created, and return their paths in label order.
+
+    Each shows up to 100 images drawn at random, blank ones last, framed where something is wrong.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    conflicting, crossing = (
+        {record.digest for group in groups for record in group} for groups in (findings.conflicting, findings.crossing)
+    )
+    paths = []
+    for number, class_name in enumerate(scan.classes):
+        shown = [index for index in scan.thumbnails if scan.records[index].class_name == class_name]
+        sound = [index for index in shown if not scan.records[index].is_blank]
+        blank = [index for index in shown if scan.records[index].is_blank][:MOST_BLANKS]
+        order = [*sound[: SAMPLE - len(blank)], *blank]
+        tiles = [(scan.thumbnails[index], _mark(scan.records[index], conflicting, crossing)) for index in order]
+        counts = {split: findings.counts[split][class_name] for split in scan.splits}
+        plain = re.sub(r"[^\w.-]+", "_", class_name)[:_LONGEST_CAPTION]
+        paths.append(folder / f"{number}-{plain}.png")
+        _save(paths[-1], class_name, counts, tiles)
+    return paths
+
+
+def _mark(record: Record, conflicting: set[bytes], crossing: set[bytes]) -> Mark | None:
+    if record.is_blank:
+        return _BLANK
+    if record.digest in conflicting:
+        return _CONFLICTING
+    return _CROSSING if record.digest in crossing else None
+
+
+def _save(path: Path, class_name: str, counts: dict[str, int], tiles: list[tuple[ImageU8, Mark | None]]) -> None:
+    from PIL import Image, ImageDraw
+
+    step = _TILE_PX + _GAP_PX
+    rows = max(-(-len(tiles) // _TILES), 1)
+    marks = [mark for mark in (_BLANK, _CONFLICTING, _CROSSING) if any(found == mark for _, found in tiles)]
+    top = _MARGIN_PX + _CAPTION_PX
+    width = 2 * _MARGIN_PX + _TILES * step - _GAP_PX
+    height = top + rows * step - _GAP_PX + _MARGIN_PX + (_LEGEND_PX if marks else 0)
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN_PX, _MARGIN_PX - 6), _caption(class_name), fill=_INK, font=_font(26))
+    parts = "   ".join(f"{_caption(split)} {count:,}" for split, count in counts.items())
+    pen.text((_MARGIN_PX, _MARGIN_PX + 30), f"{sum(counts.values()):,} images:   {parts}", fill=_FAINT, font=_font(15))
+    for number, (thumbnail, mark) in enumerate(tiles):
+        x = _MARGIN_PX + number % _TILES * step
+        y = top + number // _TILES * step
+        if mark:
+            pen.rectangle((x - 2, y - 2, x + _TILE_PX + 1, y + _TILE_PX + 1), fill=mark[1])
+        tile = Image.fromarray(_three_channels(thumbnail)).resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
+        sheet.paste(tile, (x, y))
+    x = _MARGIN_PX
+    for text, colour in marks:
+        y = height - _MARGIN_PX - 14
+        pen.rectangle((x, y, x + 13, y + 13), fill=colour)
+        pen.text((x + 20, y - 2), text, fill=_FAINT, font=_font(14))
+        x += 44 + round(pen.textlength(text, font=_font(14)))
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, optimize=True)
+
+
+def _caption(text: str) -> str:
+    """Return a name from the data as it can be written: one line, printable, not endless."""
+    safe = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return safe if len(safe) <= _LONGEST_CAPTION else f"{safe[: _LONGEST_CAPTION - 1]}…"
+
+
+@functools.cache
+def _font(size_px: int) -> FreeTypeFont:
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
+
+
+def _three_channels(thumbnail: ImageU8) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.broadcast_to(thumbnail, (*thumbnail.shape[:2], 3)))

@@ -1,0 +1,114 @@
+"""`edgekit data check`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def animals(tmp_path: Path) -> Path:
+    """Four sound pictures of two classes in two splits."""
+    folder = tmp_path / "animals"
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (folder / split / name).mkdir(parents=True)
+            cv2.imwrite(str(folder / split / name / "0.png"), generator.integers(0, 255, (20, 30), dtype=np.uint8))
+    return folder
+
+
+def test_a_sound_data_set_passes(edgekit: Run, animals: Path) -> None:
+    code, out, err = edgekit("data", "check", animals)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:4] == [
+        "data        animals",
+        "images      4, 4 distinct",
+        "size        30x20 (4)",
+        "colour      gray (4)",
+    ]
+    assert "unreadable  none" in lines
+    assert "blank       none" in lines
+    assert lines[5].split() == ["cat", "1", "1", "2"]
+
+
+def test_faults_are_one_line_on_stderr_and_exit_code_1(edgekit: Run, animals: Path) -> None:
+    shutil.copy(animals / "train/cat/0.png", animals / "test/dog/1.png")
+    (animals / "test/dog/2.png").write_text("text")
+    cv2.imwrite(str(animals / "test/dog/3.png"), np.zeros((9, 9), np.uint8))
+    code, out, err = edgekit("data", "check", animals)
+    assert code == 1
+    assert err == (
+        f"edgekit: error: data '{animals}': 1 unreadable image; 1 blank image; "
+        "1 group of identical images in several splits; 1 group of identical images with different labels\n"
+    )
+    lines = out.splitlines()
+    assert "blank       1: test/dog/3.png" in lines
+    assert "            1 in test and train" in lines
+    assert not any("any of the others" in line for line in lines)
+    assert lines[-1].split(", ") == ["            test/dog/1.png", "train/cat/0.png"]
+
+
+def test_the_document_says_the_same(edgekit: Run, animals: Path, tmp_path: Path) -> None:
+    shutil.copy(animals / "train/cat/0.png", animals / "test/dog/1.png")
+    code, out, err = edgekit("data", "check", animals, "--json", "--sheet", tmp_path / "sheets")
+    assert code == 1
+    document = json.loads(out)
+    assert document["counts"] == {"test": {"cat": 1, "dog": 2}, "train": {"cat": 1, "dog": 1}}
+    assert (document["images"], document["distinct"]) == (5, 4)
+    assert document["crossing"]["names"] == document["conflicting"]["names"] == [["test/dog/1.png", "train/cat/0.png"]]
+    assert document["crossing"]["pairs"] == [{"splits": ["test", "train"], "groups": 1}]
+    assert document["crossing"]["groups_with_training"] == 1
+    assert document["sheets"] == [str(tmp_path / "sheets" / name) for name in ("0-cat.png", "1-dog.png")]
+    assert all(cv2.imread(sheet) is not None for sheet in document["sheets"])
+    assert err.splitlines()[0] == "data        animals"
+
+
+def test_hostile_file_names_cannot_pose_as_lines_of_ours(edgekit: Run, animals: Path) -> None:
+    hostile = animals / "train" / "c\nblank       none\x1b[2J\udc80[red]"
+    hostile.mkdir()
+    (hostile / "\x1b]0;x\x07\nunreadable  none.png").write_text("text")
+    code, out, err = edgekit("data", "check", animals)
+    assert code == 1
+    assert sum(line.startswith("blank") for line in out.splitlines()) == 1
+    assert sum(line.startswith("unreadable") for line in out.splitlines()) == 1
+    assert "\x1b" not in out + err
+    assert "[red]" in out
+    code, out, _ = edgekit("data", "check", animals, "--json")
+    assert json.loads(out)["unreadable"][0]["name"].endswith("none.png")
+
+
+def test_what_was_decided_about_contempt_is_said(edgekit: Run, tmp_path: Path) -> None:
+    for index, name in enumerate(("anger", "contempt")):
+        (tmp_path / "ck" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "ck" / name / f"S010_004_0000000{index}.png"), np.eye(9 + index, dtype=np.uint8))
+    code, out, _ = edgekit("data", "check", tmp_path / "ck")
+    assert code == 0
+    assert out.startswith("note        contempt is left out, images: 1 (--contempt")
+    code, out, _ = edgekit("data", "check", tmp_path / "ck", "--contempt", "keep")
+    assert "images      2, 2 distinct" in out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "does not exist"),
+        (["{animals}/train/cat/0.png"], "is none of"),
+        (["{animals}", "--sheet", "{animals}/train/cat/0.png"], "is a file: name a folder"),
+        (["{animals}/train/cat"], "is not below"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(edgekit: Run, animals: Path, arguments: list[str], message: str) -> None:
+    code, out, err = edgekit("data", "check", *(argument.format(animals=animals) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1

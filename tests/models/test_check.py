@@ -1,0 +1,211 @@
+"""The check of a data set counts what was planted."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from edgekit.errors import InputError
+from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data.check import Findings, find, scan_dataset
+from edgekit.models.data.sheets import save_sheets
+
+
+def check(path: Path) -> Findings:
+    return find(scan_dataset(path))
+
+
+def copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(source, target))
+
+
+def blank(path: Path) -> Path:
+    assert cv2.imwrite(str(path), np.full((48, 48), 7, np.uint8))
+    return path
+
+
+def test_a_sound_data_set_has_no_faults(bars_folder: Path) -> None:
+    scan = scan_dataset(bars_folder)
+    found = find(scan)
+    assert found.faults == ()
+    assert (len(scan.records), found.distinct) == (98, 98)
+    assert found.counts["Training"] == dict.fromkeys(EXPRESSIONS, 8)
+    assert found.counts["PublicTest"] == dict.fromkeys(EXPRESSIONS, 3)
+    assert found.sizes == {(48, 48): 98}
+    assert found.modes == {"gray": 98}
+    assert found.imbalance == 1
+
+
+def test_unreadable_images_are_listed_and_counted(bars_folder: Path) -> None:
+    cut, empty = sorted(bars_folder.glob("Training/sad/*.png"))[:2]
+    cut.write_bytes(cut.read_bytes()[:40])
+    empty.write_bytes(b"")
+    scan = scan_dataset(bars_folder)
+    found = find(scan)
+    assert {record.name for record in found.unreadable} == {f"Training/sad/{file.name}" for file in (cut, empty)}
+    assert all("cannot be decoded" in (record.problem or "") for record in found.unreadable)
+    assert found.faults == ("2 unreadable images",)
+    assert found.counts["Training"]["sad"] == 8
+    assert (len(scan.records), found.distinct) == (98, 96)
+
+
+def test_a_data_set_without_a_readable_image_is_reported_too(tmp_path: Path) -> None:
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "cat" / "0.png").write_text("text")
+    found = check(tmp_path)
+    assert found.faults == ("1 unreadable image",)
+    assert (found.distinct, found.sizes) == (0, {})
+
+
+def test_repeated_crossing_and_conflicting_images_are_told_apart(bars_folder: Path) -> None:
+    happy, sad, fear, angry = (
+        next((bars_folder / "Training" / name).glob("*.png")) for name in ("happy", "sad", "fear", "angry")
+    )
+    copy(happy, happy.with_name("again.png"))
+    copy(happy, happy.with_name("once more.png"))
+    copy(sad, bars_folder / "PublicTest/sad/leak.png")
+    copy(fear, bars_folder / "PublicTest/surprise/leak.png")
+    copy(angry, bars_folder / "Training/disgust/other.png")
+    seen = next((bars_folder / "PrivateTest/neutral").glob("*.png"))
+    copy(seen, bars_folder / "PublicTest/neutral/seen.png")
+    found = check(bars_folder)
+    assert (len(found.repeated), found.surplus) == (2, 3)
+    assert len(found.crossing) == 3
+    assert found.pairs == {("Training", "PublicTest"): 2, ("PublicTest", "PrivateTest"): 1}
+    assert (found.training, found.leaking) == ("Training", 2)
+    assert {tuple(sorted(record.class_name for record in group)) for group in found.conflicting} == {
+        ("fear", "surprise"),
+        ("angry", "disgust"),
+    }
+    assert found.faults == (
+        "3 groups of identical images in several splits",
+        "2 groups of identical images with different labels",
+    )
+    assert found.distinct == 98
+
+
+def test_images_repeated_within_a_split_are_no_fault(bars_folder: Path) -> None:
+    file = next((bars_folder / "Training/happy").glob("*.png"))
+    copy(file, file.with_name("again.png"))
+    found = check(bars_folder)
+    assert len(found.repeated) == 1
+    assert found.faults == ()
+
+
+def test_blank_images_sizes_and_colours_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "cat"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (48, 60, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "colour.png"), noise)
+    cv2.imwrite(str(folder / "gray.png"), noise[..., 0])
+    cv2.imwrite(str(folder / "gray as colour.png"), np.dstack([noise[..., 0]] * 3))
+    cv2.imwrite(str(folder / "blank red.png"), np.full((20, 20, 3), (0, 0, 200), np.uint8))
+    blank(folder / "blank.png")
+    found = check(tmp_path)
+    assert found.modes == {"colour": 2, "gray": 2, "gray stored as colour": 1}
+    assert found.sizes == {(60, 48): 3, (20, 20): 1, (48, 48): 1}
+    assert {record.name for record in found.blank} == {"train/cat/blank.png", "train/cat/blank red.png"}
+    assert {record.name for record in found.repeated[0]} == {"train/cat/gray.png", "train/cat/gray as colour.png"}
+
+
+def test_imbalance_is_that_of_the_training_split(bars_folder: Path) -> None:
+    for file in list((bars_folder / "Training/disgust").glob("*.png"))[2:]:
+        file.unlink()
+    assert check(bars_folder).imbalance == 8 / 2
+
+
+def test_files_of_numbers_are_checked_too(bars: DataSet, tmp_path: Path) -> None:
+    training = bars.splits["Training"]
+    images = training.images.copy()
+    images[3] = images[4]
+    images[5] = 9
+    bars = replace(bars, splits={**bars.splits, "Training": replace(training, images=images)})
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        for usage, part in bars.splits.items():
+            file[f"{usage}_pixel"] = part.images[:, :, :40, 0]
+            file[f"{usage}_label"] = part.labels
+    rows = ["emotion,pixels,Usage"]
+    for usage, part in bars.splits.items():
+        for image, label in zip(part.images, part.labels, strict=True):
+            rows.append(f"{label},{' '.join(map(str, image.flatten()))},{usage}")
+    (tmp_path / "fer2013.csv").write_text("\n".join(rows))
+    for name, size_wh in (("data.h5", (40, 48)), ("fer2013.csv", (48, 48))):
+        found = check(tmp_path / name)
+        assert [record.name for record in found.blank] == ["Training image 6"]
+        assert [[record.name for record in group] for group in found.conflicting] == [
+            ["Training image 4", "Training image 5"]
+        ]
+        assert found.sizes == {size_wh: 98}
+
+
+def test_an_oversized_member_is_unreadable_and_a_damaged_archive_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    source = tmp_path / "b.png"
+    cv2.imwrite(str(source), np.eye(48, dtype=np.uint8))
+    huge = tarfile.TarInfo("train/cat/huge.png")
+    huge.size = 65 << 20
+    with tarfile.open(archive, "w") as tar:
+        tar.add(source, "train/cat/0.png")
+        with (tmp_path / "zeros").open("wb+") as stream:
+            stream.truncate(huge.size)
+            tar.addfile(huge, stream)
+    found = check(archive)
+    assert [record.problem for record in found.unreadable] == [
+        f"data '{archive}': 'train/cat/huge.png' has {65 << 20} bytes: too large for an image"
+    ]
+    archive.write_bytes(archive.read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged archive"):
+        check(archive)
+
+
+def test_a_sheet_shows_a_class_and_marks_what_is_wrong(bars_folder: Path, tmp_path: Path) -> None:
+    blank(bars_folder / "Training/happy/blank.png")
+    copy(next((bars_folder / "Training/happy").glob("0*.png")), bars_folder / "PublicTest/happy/leak.png")
+    scan = scan_dataset(bars_folder)
+    paths = save_sheets(scan, find(scan), tmp_path / "new" / "sheets")
+    assert [path.name for path in paths] == [f"{index}-{name}.png" for index, name in enumerate(EXPRESSIONS)]
+    assert {path.name for path in (tmp_path / "new/sheets").iterdir()} == {path.name for path in paths}
+
+    def area(path: Path, rgb: tuple[int, int, int]) -> int:
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        return int((picture == rgb[::-1]).all(axis=-1).sum())
+
+    red, blue, orange = (214, 39, 40), (31, 119, 180), (255, 127, 14)
+    frame = 76**2 - 72**2
+    legend = 14**2
+    assert area(paths[3], red) == frame + legend
+    assert area(paths[3], blue) == 2 * frame + legend
+    assert area(paths[3], orange) == area(paths[2], red) == 0
+
+
+def test_a_sheet_of_a_class_with_a_hostile_name_stays_in_its_folder(tmp_path: Path) -> None:
+    name = "é\n\x1b[31m..\udc80" + "x" * 150
+    folder = tmp_path / "data" / "train" / name
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "0.png"), np.eye(48, dtype=np.uint8))
+    copy(tmp_path / "0.png", folder / "0.png")
+    scan = scan_dataset(tmp_path / "data")
+    (path,) = save_sheets(scan, find(scan), tmp_path / "sheets")
+    assert path.parent == tmp_path / "sheets"
+    assert path.name.isprintable()
+    assert path.is_file()
+
+
+def test_the_shared_fer2013_has_the_known_faults(shared: Path) -> None:
+    scan = scan_dataset(shared / "data/fer2013.tar.gz")
+    found = find(scan)
+    assert (len(scan.records), found.distinct) == (35_887, 34_034)
+    # Training is the folder train, the other two are the folder test.
+    assert (len(found.crossing), found.leaking) == (557, 531)
+    assert found.pairs[("Training", "PrivateTest")] == 278
+    assert (len(found.conflicting), len(found.blank), len(found.unreadable)) == (57, 12, 0)
+    assert found.counts["Training"]["disgust"] == 436
