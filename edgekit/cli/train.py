@@ -112,6 +112,7 @@ def command(
     """
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.files import sha256_of
+    from edgekit.models.classification import ClassificationTask
     from edgekit.models.data import train_and_validation
     from edgekit.models.data.ferplus import with_ferplus
     from edgekit.models.data.readers import load_dataset
@@ -130,11 +131,10 @@ def command(
     if ferplus:
         dataset = with_ferplus(dataset, ferplus, ferplus_labels, train_split, out.say)
     training, validation, validation_name = train_and_validation(dataset, train_split, val_split, seed)
+    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray)
     job = TrainingJob(
-        contract=contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray),
+        task=ClassificationTask(contract, recipe, training, validation, balance),
         recipe=recipe,
-        training=training,
-        validation=validation,
         provenance={
             **training_provenance(dataset, recipe_name, validation_name),
             **({"ferplus": ferplus_labels, "ferplus_sha256": sha256_of(ferplus)} if ferplus else {}),
@@ -142,7 +142,6 @@ def command(
         seed=seed,
         precision=precision,
         accelerator=accelerator,
-        balance=balance,
     )
     out.say(f"{len(training)} images to train on, {len(validation)} to choose by ({validation_name})")
     out.say(f"{recipe.epochs} epochs in batches of {recipe.batch_size}; a line after each epoch")

@@ -18,12 +18,13 @@ import torch
 
 from edgekit.errors import InputError
 from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.classification import Balance, ClassificationTask
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.evaluate import evaluate, open_classifier
 from edgekit.models.provenance import contract_for
 from edgekit.models.recipes import RECIPES, Recipe
-from edgekit.models.training import BEST_NAME, STATE_NAME, Balance, TrainingJob, train
+from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
 
 SHORT = Recipe(
     epochs=3,
@@ -38,15 +39,13 @@ SHORT = Recipe(
 def _job(
     data: DataSet, recipe: Recipe = SHORT, architecture: str = "edgecnn", seed: int = 0, balance: Balance = "none"
 ) -> TrainingJob:
+    contract = contract_for(architecture, data.classes, data.name, data.is_gray)
     return TrainingJob(
-        contract_for(architecture, data.classes, data.name, data.is_gray),
+        ClassificationTask(contract, recipe, data.splits["Training"], data.splits["PublicTest"], balance),
         recipe,
-        data.splits["Training"],
-        data.splits["PublicTest"],
         {"data_sha256": data.checksum()},
         seed,
         accelerator="cpu",
-        balance=balance,
     )
 
 
