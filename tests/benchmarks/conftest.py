@@ -17,6 +17,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Return a function that loads `benchmarks/NAME.py`."""
 
+    # As Python does for a script it starts.
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
     def load_script(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(f"benchmark_{Path(name).stem}", BENCHMARKS / f"{name}.py")
         assert spec is not None

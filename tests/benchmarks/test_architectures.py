@@ -1,0 +1,123 @@
+"""The study's steps on small inputs: what is measured once is kept, and what belongs together is shown together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+
+from edgekit.models.registry import create_model, parameter_count
+
+NET = "mini-xception"
+
+
+@pytest.fixture
+def study(load: Callable[[str], ModuleType]) -> ModuleType:
+    return load("architectures")
+
+
+@pytest.fixture
+def report(load: Callable[[str], ModuleType]) -> ModuleType:
+    return load("study_report")
+
+
+def measured(name: str, percent: int | None, epochs: int = 10) -> dict[str, Any]:
+    accuracy = {protocol: {"correct": percent, "total": 100} for protocol in ("center-crop", "ten-crop")}
+    return {
+        "name": name,
+        "structure_sha256": f"structure of {name}",
+        "parameters": 1000,
+        "macs": 2_000_000,
+        "weight_bytes": 4000,
+        "read_bytes": 2000,
+        "written_bytes": 1000,
+        "moved_bytes": 7000,
+        "flops_per_byte": 571.4,
+        "budget": {"recipe": "fer2013", "epochs": epochs, "batch_size": 64, "precision": "bf16", "seed": 0},
+        "accuracy": accuracy if percent else None,
+    }
+
+
+def store_counts(folder: Path, name: str, structure: str) -> None:
+    median = {"instructions": 29_600_000, "simd_fp": 13_300_000, "l1d_misses": 1_354_000, "l2_misses": 49_000}
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"structure_sha256": structure, "median": median}))
+
+
+def row(folder: Path, name: str) -> list[str]:
+    lines = (folder / "study.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_every_net_of_the_study_exists(study: ModuleType) -> None:
+    for name in study.NETS + study.UNTRAINED_NETS:
+        assert parameter_count(create_model(name, 7)) > 0
+
+
+def test_an_untrained_net_is_exported_and_costed_once(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = study.evaluate_net(NET, tmp_path, None)
+    assert (first["parameters"], first["macs"], first["accuracy"], first["budget"]) == (57_095, 4_708_128, None, None)
+    assert first["moved_bytes"] == first["weight_bytes"] + first["read_bytes"] + first["written_bytes"]
+    monkeypatch.setattr(study, "export_checkpoint", None)
+    assert study.evaluate_net(NET, tmp_path, None) == first
+
+    times = study.latencies({"edgecnn": tmp_path / f"{NET}.onnx", NET: tmp_path / f"{NET}.onnx"}, 3, 2)
+    assert times["nets"]["edgecnn"]["ratio"] == 1.0
+    assert times["nets"][NET]["ms"] > 0
+    assert times["structures"][NET] == first["structure_sha256"]
+
+
+def test_the_report_shows_each_nets_figures(report: ModuleType, tmp_path: Path) -> None:
+    store_counts(tmp_path / "counts", "edgecnn", "structure of edgecnn")
+    latency = {
+        "rounds": 3,
+        "structures": {"edgecnn": "structure of edgecnn"},
+        "nets": {"edgecnn": {"ms": 1.2, "ratio": 1.0}},
+    }
+    report.write_report(
+        [measured("edgecnn", 66), measured("edgecnn-g", None)], latency, tmp_path / "counts", tmp_path / "out"
+    )
+    assert row(tmp_path / "out", "edgecnn")[1:] == [
+        *("66.00 % / 66.00 %", "1,000", "2.00", "0.01: 0.00 + 0.00 + 0.00", "571.4", "1.20 (1.00)"),
+        *("29.6", "13.3", "1354", "49"),
+    ]
+    assert (
+        row(tmp_path / "out", "edgecnn-g")[1:]
+        == ["-", "1,000", "2.00", "0.01: 0.00 + 0.00 + 0.00", "571.4"] + ["-"] * 5
+    )
+    document = json.loads((tmp_path / "out/study.json").read_text())
+    assert document["budget"]["epochs"] == 10
+    assert document["latency_method"] == {"rounds": 3}
+    assert (tmp_path / "out/study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_counts_and_times_of_a_net_built_otherwise_are_not_shown(report: ModuleType, tmp_path: Path) -> None:
+    store_counts(tmp_path / "counts", "edgecnn", "another structure")
+    latency = {"structures": {"edgecnn": "another structure"}, "nets": {"edgecnn": {"ms": 1.2, "ratio": 1.0}}}
+    report.write_report([measured("edgecnn", 66)], latency, tmp_path / "counts", tmp_path / "out")
+    assert row(tmp_path / "out", "edgecnn")[6:] == ["-"] * 5
+
+
+def test_nets_trained_for_different_times_are_not_compared(report: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(click.ClickException, match="2 different budgets"):
+        report.write_report([measured("a", 66), measured("b", 60, epochs=11)], {}, tmp_path, tmp_path / "out")
+
+
+def test_names_in_the_picture_do_not_cover_each_other(report: ModuleType) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout=None)
+    axes = figure.subplots()
+    axes.set_xlim(0, 10)
+    axes.set_ylim(0, 10)
+    report._label(axes, [(5, 5, "one-net"), (5.2, 5.1, "another-net"), (4.9, 5.2, "a-third-net")])
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
