@@ -99,6 +99,7 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda d: d | {"config": {**d["config"], "depth": "3"}}, r"'config\.depth' is '3': expected int"),
         (lambda d: d | {"config": {**d["config"], "flow": "sideways"}}, r"'config\.flow' is 'sideways'"),
         (lambda d: d | {"config": {**d["config"], "ensemble": 1}}, r"'config\.ensemble' is 1: expected bool"),
+        (lambda d: d | {"config": {**d["config"], "n_ctx": True}}, r"'config\.n_ctx' is True: expected int"),
         (lambda d: d | {"config": {**d["config"], "cross_layer": 9}}, "cross_layer is 9"),
         (lambda d: d | {"config": {"n_ctx": 2}}, r"'config\.depth' is missing"),
         (lambda d: d | {"clip": None}, "'clip' is None"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -299,6 +300,28 @@ def test_a_packed_archive_is_refused(archive: Path, tmp_path: Path) -> None:
     bomb = repacked(archive, tmp_path / "bomb.pt", bytes(1_000_000), zipfile.ZIP_DEFLATED)
     with pytest.raises(InputError, match="is compressed"):
         load_clip(bomb)
+
+
+class _Storage:
+    pass
+
+
+class _Vast:
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return torch._utils._rebuild_tensor_v2, (_Storage(), 0, (10**12,), (0,), False, {})
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, thing: object) -> object:
+        return ("storage", torch.HalfStorage, "0", "cpu", 6) if isinstance(thing, _Storage) else None
+
+
+def test_few_bytes_that_claim_to_be_many_values_are_refused(tmp_path: Path) -> None:
+    save_torchscript(nn.Linear(3, 2), tmp_path / "whole.pt")
+    stream = io.BytesIO()
+    _Pickler(stream, 2).dump(_Vast())
+    with pytest.raises(InputError, match="larger than its storage"):
+        read_torchscript(repacked(tmp_path / "whole.pt", tmp_path / "vast.pt", stream.getvalue()))
 
 
 def test_a_garbled_archive_is_read_or_refused(tmp_path: Path) -> None:
