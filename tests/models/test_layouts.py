@@ -235,8 +235,8 @@ def test_an_image_beside_the_classes_is_named(tmp_path: Path) -> None:
 
 
 def test_a_name_of_strange_digits_is_a_name(tmp_path: Path) -> None:
-    for name in ("²", "٣", "x\udc80"):
+    for name in ("1²2", "٣", "x\udc80"):
         picture(tmp_path / "p.png", 1).rename(picture(tmp_path / "train/cat/0.png", 1).with_name(f"{name}.png"))
     names = load_dataset(tmp_path / "train").splits["all"].names
     assert names is not None
-    assert {"cat/².png", "cat/٣.png", "cat/x\udc80.png"} < set(names)
+    assert {"cat/1²2.png", "cat/٣.png", "cat/x\udc80.png"} < set(names)
