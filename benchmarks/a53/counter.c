@@ -1,0 +1,201 @@
+/* A plugin for qemu-aarch64 (user mode) that counts what one section of the guest's work costs on a Cortex-A53.
+ *
+ * The guest brackets a section with two system calls that no kernel has: MARK_BEGIN and MARK_END. For each section one
+ * JSON object is written to the file named by the argument `out`:
+ *
+ *   instructions   executed
+ *   simd_fp        of these, the A64 group "data processing: SIMD and floating point"
+ *   accesses       loads and stores, an instruction that moves two registers being one or two as qemu splits it
+ *   l1i_misses, l1d_misses, l2_misses   of 64-byte lines in the modelled caches
+ *
+ * Modelled: one core's L1I 32 KiB 2-way and L1D 32 KiB 4-way over an L2 of 512 KiB 16-way, all with least-recently-used
+ * replacement and allocation on writes. Not modelled: prefetching, write-backs, TLBs, other cores. The caches see every
+ * access from the first mark on, so that sections before the measured ones warm them.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <qemu-plugin.h>
+
+QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
+
+enum { MARK_BEGIN = 7001, MARK_END = 7002 };
+enum { LINE_SHIFT = 6, PAGE_SHIFT = 12 };
+
+typedef struct {
+    unsigned sets, ways;
+    uint64_t *lines; /* sets * ways, each set ordered from the line used last to the one unused longest */
+    uint64_t misses;
+} Cache;
+
+typedef struct {
+    uint64_t instructions, simd_fp;
+} Executed;
+
+typedef struct {
+    uint64_t first, last;
+} Lines;
+
+static FILE *out;
+static Cache l1i, l1d, l2;
+static uint64_t accesses;
+static volatile int watching;
+/* Threads of the guest share the one modelled core. */
+static pthread_mutex_t caches = PTHREAD_MUTEX_INITIALIZER;
+static struct qemu_plugin_scoreboard *board;
+static qemu_plugin_u64 instructions, simd_fp;
+
+typedef struct {
+    uint64_t instructions, simd_fp, accesses, l1i, l1d, l2;
+} Totals;
+static Totals begun;
+
+static void cache_make(Cache *cache, unsigned size, unsigned ways)
+{
+    size_t count = size >> LINE_SHIFT;
+    cache->ways = ways;
+    cache->sets = count / ways;
+    cache->misses = 0;
+    cache->lines = malloc(count * sizeof *cache->lines);
+    memset(cache->lines, 0xff, count * sizeof *cache->lines);
+}
+
+/* Look a line up, bring it in if need be, and return whether it was there. */
+static int cache_touch(Cache *cache, uint64_t line)
+{
+    uint64_t *set = cache->lines + (line & (cache->sets - 1)) * cache->ways;
+    unsigned way = 0;
+    while (way < cache->ways && set[way] != line) {
+        way++;
+    }
+    int hit = way < cache->ways;
+    if (!hit) {
+        cache->misses++;
+        way--;
+    }
+    memmove(set + 1, set, way * sizeof *set);
+    set[0] = line;
+    return hit;
+}
+
+/* The kernel gives pages scattered frames, and these caches are indexed by physical address: scatter pages by a hash,
+ * or buffers that lie a power of two apart would fight for the same sets as they do not on a board. */
+static uint64_t physical(uint64_t line)
+{
+    const unsigned shift = PAGE_SHIFT - LINE_SHIFT;
+    uint64_t page = line >> shift;
+    page ^= page >> 33;
+    page *= 0xff51afd7ed558ccdULL;
+    page ^= page >> 33;
+    return page << shift | (line & ((1u << shift) - 1));
+}
+
+static void fetch(Cache *first, uint64_t virtual_line)
+{
+    uint64_t line = physical(virtual_line);
+    if (!cache_touch(first, line)) {
+        cache_touch(&l2, line);
+    }
+}
+
+static void on_access(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *unused)
+{
+    (void)vcpu;
+    (void)unused;
+    if (!watching) {
+        return;
+    }
+    uint64_t last = (address + (1u << qemu_plugin_mem_size_shift(info)) - 1) >> LINE_SHIFT;
+    pthread_mutex_lock(&caches);
+    accesses++;
+    for (uint64_t line = address >> LINE_SHIFT; line <= last; line++) {
+        fetch(&l1d, line);
+    }
+    pthread_mutex_unlock(&caches);
+}
+
+static void on_block(unsigned int vcpu, void *data)
+{
+    const Lines *code = data;
+    (void)vcpu;
+    if (!watching) {
+        return;
+    }
+    pthread_mutex_lock(&caches);
+    for (uint64_t line = code->first; line <= code->last; line++) {
+        fetch(&l1i, line);
+    }
+    pthread_mutex_unlock(&caches);
+}
+
+static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
+{
+    (void)id;
+    size_t count = qemu_plugin_tb_n_insns(block);
+    uint64_t vectors = 0;
+    for (size_t index = 0; index < count; index++) {
+        struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, index);
+        uint32_t word = 0;
+        qemu_plugin_insn_data(instruction, &word, sizeof word);
+        vectors += (word >> 25 & 7) == 7; /* op0 = x111 in the A64 top-level encoding */
+        qemu_plugin_register_vcpu_mem_cb(instruction, on_access, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW, NULL);
+    }
+    qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(block, QEMU_PLUGIN_INLINE_ADD_U64, instructions, count);
+    if (vectors) {
+        qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(block, QEMU_PLUGIN_INLINE_ADD_U64, simd_fp, vectors);
+    }
+    Lines *code = malloc(sizeof *code); /* lives as long as the block, which is to the end */
+    code->first = qemu_plugin_tb_vaddr(block) >> LINE_SHIFT;
+    code->last = (qemu_plugin_tb_vaddr(block) + 4 * count - 1) >> LINE_SHIFT;
+    qemu_plugin_register_vcpu_tb_exec_cb(block, on_block, QEMU_PLUGIN_CB_NO_REGS, code);
+}
+
+static Totals totals(void)
+{
+    Totals now = {qemu_plugin_u64_sum(instructions), qemu_plugin_u64_sum(simd_fp), accesses,
+                  l1i.misses, l1d.misses, l2.misses};
+    return now;
+}
+
+static void on_system_call(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, uint64_t a1, uint64_t a2,
+                           uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
+{
+    (void)id, (void)vcpu, (void)a1, (void)a2, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    if (number == MARK_BEGIN) {
+        watching = 1;
+        begun = totals();
+    } else if (number == MARK_END) {
+        Totals now = totals();
+        fprintf(out,
+                "{\"instructions\": %lu, \"simd_fp\": %lu, \"accesses\": %lu, "
+                "\"l1i_misses\": %lu, \"l1d_misses\": %lu, \"l2_misses\": %lu}\n",
+                now.instructions - begun.instructions, now.simd_fp - begun.simd_fp, now.accesses - begun.accesses,
+                now.l1i - begun.l1i, now.l1d - begun.l1d, now.l2 - begun.l2);
+        fflush(out);
+    }
+}
+
+QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
+{
+    (void)info;
+    for (int index = 0; index < argc; index++) {
+        if (strncmp(argv[index], "out=", 4) == 0) {
+            out = fopen(argv[index] + 4, "w");
+        }
+    }
+    if (!out) {
+        fprintf(stderr, "counter: name a file that can be written: out=FILE\n");
+        return 1;
+    }
+    cache_make(&l1i, 32 << 10, 2);
+    cache_make(&l1d, 32 << 10, 4);
+    cache_make(&l2, 512 << 10, 16);
+    board = qemu_plugin_scoreboard_new(sizeof(Executed));
+    instructions = qemu_plugin_scoreboard_u64_in_struct(board, Executed, instructions);
+    simd_fp = qemu_plugin_scoreboard_u64_in_struct(board, Executed, simd_fp);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
+    qemu_plugin_register_vcpu_syscall_cb(id, on_system_call);
+    return 0;
+}

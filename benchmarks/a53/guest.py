@@ -1,0 +1,42 @@
+"""Runs inside the emulated system: inferences of one model, each between the two marks that `counter.c` looks for."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import numpy as np
+import onnxruntime as ort
+
+_MARK_BEGIN, _MARK_END = 7001, 7002
+_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
+_FATAL = 4
+
+
+def main(path: str, shape: str, sections: int) -> None:
+    """Run `sections` inferences on noise; free dimensions are 1 unless `shape` ("1,3,44,44") is given."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL
+    # Spinning threads would make counts depend on time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (node,) = session.get_inputs()
+    dims = (
+        [int(size) for size in shape.split(",")]
+        if shape
+        else [size if isinstance(size, int) else 1 for size in node.shape]
+    )
+    noise = np.random.default_rng(0).uniform(0, 1, dims)
+    image = (noise * 255).astype(np.uint8) if node.type == "tensor(uint8)" else noise.astype(_TYPES[node.type])
+    feed = {node.name: image}
+    syscall = ctypes.CDLL(None).syscall
+    begin, end = ctypes.c_long(_MARK_BEGIN), ctypes.c_long(_MARK_END)
+    for _ in range(sections):
+        syscall(begin)
+        session.run(None, feed)
+        syscall(end)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
