@@ -1,0 +1,212 @@
+"""What the commands that train share: their options, reading the data, and showing a training while it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.common import Output
+from edgekit.cli.options import MAX_BATCH, SEED, threads_option
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from edgekit.models.data import DataSet, ImageSet
+    from edgekit.models.recipes import Recipe
+    from edgekit.models.training import EpochReport, StepReport, TrainingJob
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The options' values."""
+
+    data: Path
+    output: Path
+    recipe_name: str
+    epochs: int | None
+    batch_size: int | None
+    seed: int
+    precision: Any
+    accelerator: Any
+    threads: int | None
+    train_split: str | None
+    val_split: str | None
+    ferplus: Path | None
+    ferplus_labels: Any
+    resume: bool
+
+    def recipe(self) -> Recipe:
+        """Return the named recipe with epochs and batch size as asked for.
+
+        Raises:
+            InputError: No such recipe.
+        """
+        from edgekit.models.recipes import get_recipe
+
+        recipe = get_recipe(self.recipe_name)
+        return dataclasses.replace(
+            recipe, epochs=self.epochs or recipe.epochs, batch_size=self.batch_size or recipe.batch_size
+        )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A data set and the two parts of it that a training sees; `validation_name` says what the second one is."""
+
+    dataset: DataSet
+    training: ImageSet
+    validation: ImageSet
+    validation_name: str
+
+
+def training_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options and hand them over as one `options: TrainingOptions`."""
+
+    @functools.wraps(function)
+    def wrapper(**arguments: Any) -> None:
+        values = {field.name: arguments.pop(field.name) for field in dataclasses.fields(TrainingOptions)}
+        function(options=TrainingOptions(**values), **arguments)
+
+    for decorator in reversed(_OPTIONS):
+        wrapper = decorator(wrapper)
+    return wrapper
+
+
+def read_data(out: Output, options: TrainingOptions) -> TrainingData:
+    """Read the data set, with FER+ votes where asked for, and settle torch's threads.
+
+    Raises:
+        InputError: The data, the votes or a split cannot be used.
+    """
+    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.models.data import train_and_validation
+    from edgekit.models.data.ferplus import with_ferplus
+    from edgekit.models.data.readers import load_dataset
+    from edgekit.models.engines import set_torch_threads
+
+    if options.threads:
+        set_torch_threads(options.threads)
+    with progress_bar(out) as progress:
+        dataset = load_dataset(options.data, progress=counted(progress, "reading images"))
+    if options.ferplus:
+        dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, out.say)
+    return TrainingData(dataset, *train_and_validation(dataset, options.train_split, options.val_split, options.seed))
+
+
+def provenance(options: TrainingOptions, data: TrainingData) -> dict[str, Any]:
+    """Return what a checkpoint records of data, recipe and versions."""
+    from edgekit.files import sha256_of
+    from edgekit.models.provenance import training_provenance
+
+    votes = {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus)} if options.ferplus else {}
+    return {**training_provenance(data.dataset, options.recipe_name, data.validation_name), **votes}
+
+
+def run_training(out: Output, options: TrainingOptions, data: TrainingData, job: TrainingJob) -> Mapping[str, Any]:
+    """Train, show it, and return the command's JSON document."""
+    from edgekit.cli.progress import progress_bar
+    from edgekit.models.training import BEST_NAME, train
+
+    recipe = job.recipe
+    out.say(f"{len(data.training)} images to train on, {len(data.validation)} to choose by ({data.validation_name})")
+    out.say(f"{recipe.epochs} epochs in batches of {recipe.batch_size}; a line after each epoch")
+    with progress_bar(out) as progress:
+        view = _View(out, progress, recipe.epochs)
+        try:
+            history = train(job, options.output, options.resume, view.on_step, view.on_epoch)
+        except KeyboardInterrupt:
+            out.warn("finished epochs are kept: the same command with --resume goes on after them")
+            raise
+    best = max(history, key=lambda report: report.validation_accuracy)
+    path = options.output / BEST_NAME
+    out.say(f"best epoch {best.epoch}: {best.validation_accuracy:.2%} on {data.validation_name}: {path}")
+    return {
+        "checkpoint": str(path),
+        "best": dataclasses.asdict(best),
+        "validation": data.validation_name,
+        "epochs": [dataclasses.asdict(report) for report in history],
+    }
+
+
+class _View:
+    """Shows a training: one bar over all epochs and a line for each finished one."""
+
+    def __init__(self, out: Output, progress: Progress, epochs: int) -> None:
+        self._out = out
+        self._progress = progress
+        self._epochs = epochs
+        self._task = progress.add_task("training", total=None)
+
+    def on_step(self, report: StepReport) -> None:
+        self._progress.update(
+            self._task,
+            total=self._epochs * report.steps,
+            completed=report.epoch * report.steps + report.step,
+            description=f"epoch {report.epoch + 1}/{self._epochs}  loss {report.loss:.3f}  acc {report.accuracy:.1%}",
+        )
+
+    def on_epoch(self, report: EpochReport) -> None:
+        if not self._out.quiet:
+            self._progress.console.print(
+                f"epoch {report.epoch}/{self._epochs}: loss {report.loss:.4f}, accuracy {report.accuracy:.2%}, "
+                f"validation {report.validation_accuracy:.2%}, {report.seconds:.1f} s, "
+                f"{report.images_per_second:.0f} images/s",
+                highlight=False,
+            )
+
+
+_OPTIONS = (
+    click.option(
+        "--data", type=click.Path(path_type=Path), required=True, help="Folders, .tar.gz, fer2013.csv or .h5."
+    ),
+    click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results."),
+    click.option("--recipe", "recipe_name", default="fer2013", show_default=True, help="fer2013 or paper."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number."),
+    click.option(
+        "--batch-size", type=click.IntRange(2, MAX_BATCH), help="Images a step over all processes, not the recipe's."
+    ),
+    click.option(
+        "--seed",
+        type=SEED,
+        default=0,
+        show_default=True,
+        help="Seed of the initial weights, batches and augmentation.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        show_default=True,
+        help="fp16 needs a GPU.",
+    ),
+    click.option(
+        "--accelerator",
+        type=click.Choice(["auto", "cpu", "gpu"]),
+        default="auto",
+        show_default=True,
+        help="auto: a GPU if there is one.",
+    ),
+    threads_option,
+    click.option("--train-split", help="Split to train on; default: Training or train."),
+    click.option("--val-split", help="Split to pick the best epoch on; default: PublicTest, val, or 10 % held back."),
+    click.option(
+        "--ferplus",
+        type=click.Path(path_type=Path),
+        metavar="CSV",
+        help="FER+ votes for FER-2013; see --ferplus-labels.",
+    ),
+    click.option(
+        "--ferplus-labels",
+        type=click.Choice(["posterior", "soft", "majority"]),
+        default="posterior",
+        show_default=True,
+        help="posterior: keep the labels, train towards what the votes say of them; soft, majority: FER+'s own labels.",
+    ),
+    click.option("--resume", is_flag=True, help="Go on where the training in the output folder ended."),
+)
