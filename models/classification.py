@@ -52,7 +52,7 @@ class ClassificationTask(Task):
                 equally often.
         """
         self._contract = contract
-        self._augmentation: Augmentation = recipe.augmentation
+        self._augmentation: Augmentation = recipe.plain_augmentation
         self._label_smoothing = recipe.label_smoothing
         self._training = training
         self._validation = validation

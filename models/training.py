@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from edgekit.errors import InputError
 from edgekit.models.checkpoint import load_weights
 from edgekit.models.metrics import MetricsLog
+from edgekit.models.optimizers import make_optimizer
 from edgekit.models.plots import save_learning_curves
 from edgekit.models.processes import Accelerator, Precision, launch, summed
 from edgekit.models.recipes import Recipe
@@ -54,6 +55,10 @@ class Task(Protocol):
 
     def build(self, device: torch.device) -> nn.Module:
         """Return the net, its initial values drawn from torch's global generator, and move the examples to `device`."""
+
+    def learned(self, net: nn.Module) -> nn.Module:
+        """Return the part of the net that is trained, averaged and kept for resuming; the rest never changes."""
+        return net
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Return the examples of one epoch in the order they are shown, as indices int64 (n,) on the CPU."""
@@ -92,7 +97,7 @@ class TrainingJob:
         """Return what must be equal for a resumed training to be the same training."""
         return {
             **self.task.fingerprint(),
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.document(),
             "seed": self.seed,
             "precision": self.precision,
             "data_sha256": self.provenance.get("data_sha256"),
@@ -133,8 +138,8 @@ def train(
 ) -> list[EpochReport]:
     """Train and write `best.safetensors`, `last.pt`, `metrics.jsonl`, TensorBoard events and `curves.png` to `output`.
 
-    The best epoch is the one with the highest accuracy on the validation split. Under torchrun every process takes its
-    share of each batch, and BatchNorm spans all of them.
+    The best epoch is the one with the highest accuracy on the validation split, or simply the last where the recipe
+    says so. Under torchrun every process takes its share of each batch, and BatchNorm spans all of them.
 
     Args:
         job: What to train.
@@ -207,18 +212,12 @@ class _Trainer:
         self.history: list[EpochReport] = []
         net = job.task.build(fabric.device)
         # The average is what is evaluated and saved; without averaging it is the net itself.
-        self.average = copy.deepcopy(net).to(fabric.device) if job.recipe.ema_decay else net
+        self.average = _copy(net, job.task.learned(net)).to(fabric.device) if job.recipe.ema_decay else net
         if fabric.world_size > 1:
             gather_batchnorms(net, fabric)
         self.plain = net.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.SGD(
-            net.parameters(),
-            lr=job.recipe.max_lr,
-            momentum=job.recipe.momentum,
-            weight_decay=job.recipe.weight_decay,
-            nesterov=job.recipe.nesterov,
-        )
-        self.net, self.optimizer = fabric.setup(self.plain, optimizer)
+        self.learned, self.learned_average = job.task.learned(self.plain), job.task.learned(self.average)
+        self.net, self.optimizer = fabric.setup(self.plain, make_optimizer(job.recipe, self.learned))
         self.steps_taken = 0
 
     def run_epoch(self, epoch: int, on_step: Callable[[StepReport], None] | None) -> EpochReport:
@@ -271,7 +270,7 @@ class _Trainer:
         self.optimizer.zero_grad()
         fabric.backward(loss)
         if recipe.grad_clamp:
-            nn.utils.clip_grad_value_(self.plain.parameters(), recipe.grad_clamp)
+            nn.utils.clip_grad_value_(self.learned.parameters(), recipe.grad_clamp)
         self.optimizer.step()
         self._update_average()
         count = len(indices)
@@ -284,24 +283,26 @@ class _Trainer:
             return
         # A young average follows the net closely, or it would remember its initial values for long.
         decay = min(self.job.recipe.ema_decay, self.steps_taken / (self.steps_taken + 10))
-        for mean, value in zip(self.average.state_dict().values(), self.plain.state_dict().values(), strict=True):
+        for mean, value in zip(
+            self.learned_average.state_dict().values(), self.learned.state_dict().values(), strict=True
+        ):
             if mean.is_floating_point():
                 mean.lerp_(value, 1 - decay)
             else:
                 mean.copy_(value)
 
     def save_if_best(self, path: Path) -> None:
-        """Save the averaged weights if the last epoch's validation accuracy is above all before it."""
+        """Save the averaged weights of the last epoch if they are the best so far, or if the recipe keeps the last."""
         *before, last = (report.validation_accuracy for report in self.history)
-        if all(last > accuracy for accuracy in before):
+        if self.job.recipe.keep == "last" or all(last > accuracy for accuracy in before):
             training = {**self.job.provenance, **self.job.fingerprint(), "best": asdict(self.history[-1])}
             self.job.task.save(path, self.average, training)
 
     def state(self) -> TrainingState:
         return TrainingState(
             fingerprint=self.job.fingerprint(),
-            net=self.plain.state_dict(),
-            average=self.average.state_dict(),
+            net=self.learned.state_dict(),
+            average=self.learned_average.state_dict(),
             optimizer=self.optimizer.state_dict(),
             steps_taken=self.steps_taken,
             history=[asdict(report) for report in self.history],
@@ -309,10 +310,17 @@ class _Trainer:
 
     def restore(self, state: TrainingState) -> None:
         try:
-            load_weights(self.plain, state.net, "the one being trained")
-            load_weights(self.average, state.average, "the one being trained")
+            load_weights(self.learned, state.net, "the one being trained")
+            load_weights(self.learned_average, state.average, "the one being trained")
             self.optimizer.load_state_dict(state.optimizer)
             self.history = [EpochReport(**report) for report in state.history]
         except (TypeError, KeyError, ValueError, AttributeError, RuntimeError, InputError) as error:
             raise InputError(f"training state is damaged ({error}): start anew with another -o") from error
         self.steps_taken = state.steps_taken
+
+
+def _copy(net: nn.Module, learned: nn.Module) -> nn.Module:
+    """Return a copy of `net` that has `learned` to itself and shares everything else."""
+    own = {id(tensor) for tensor in (*learned.parameters(), *learned.buffers())}
+    rest = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers()) if id(tensor) not in own}
+    return copy.deepcopy(net, rest)

@@ -20,7 +20,8 @@ class Augmentation:
 
     `crop_px`: side of the random crop. `flip`: mirror half of the images. `rotation_deg`, `scale` (fraction) and
     `shear_deg`: random affine map. `brightness` (fraction of full white) and `contrast` (fraction). `cutout_px`: side
-    of the square of zeros put on a `cutout_probability` of the images (Cutout, arXiv 1708.04552).
+    of the square of zeros put on a `cutout_probability` of the images (Cutout, arXiv 1708.04552). `translation`: shift
+    beyond what the crop's place allows, as a fraction of the image's side; edges are repeated.
     """
 
     crop_px: int
@@ -32,11 +33,12 @@ class Augmentation:
     contrast: float = 0.0
     cutout_px: int = 0
     cutout_probability: float = 0.0
+    translation: float = 0.0
 
     @property
     def is_affine(self) -> bool:
         """Whether images are resampled and not only cut."""
-        return bool(self.rotation_deg or self.scale or self.shear_deg)
+        return bool(self.rotation_deg or self.scale or self.shear_deg or self.translation)
 
 
 def draw(count: int, generator: torch.Generator) -> Tensor:
@@ -100,8 +102,8 @@ def _affine_crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augm
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     # From output coordinates (-1..1 over the crop) to input coordinates (-1..1 over the image), see affine_grid.
     x_ratio, y_ratio = side / width, side / height
-    shift_x = _symmetric(columns[1]) * (1 - x_ratio)
-    shift_y = _symmetric(columns[0]) * (1 - y_ratio)
+    shift_x = _symmetric(columns[1]) * (1 - x_ratio + 2 * augmentation.translation)
+    shift_y = _symmetric(columns[0]) * (1 - y_ratio + 2 * augmentation.translation)
     theta = torch.stack(
         [
             torch.stack([cos * mirror * x_ratio, (shear * cos - sin) * x_ratio, shift_x], dim=1),
