@@ -7,7 +7,7 @@ import numpy as np
 from edgekit.contract import CropSpec
 from edgekit.device.imaging import resize
 from edgekit.models.data import ImageSet
-from edgekit.preprocess import ImageU8, resize_image
+from edgekit.preprocess import ImageU8, center_crop, resize_image
 
 
 def to_size(image: ImageU8, size_px: int) -> ImageU8:
@@ -18,6 +18,26 @@ def to_size(image: ImageU8, size_px: int) -> ImageU8:
         same = image.shape == (size_px, size_px)
         return (image if same else resize(image, (size_px, size_px)))[..., np.newaxis]
     return resize_image(image, CropSpec(0.0, False, (size_px, size_px), (size_px, size_px)), resize)
+
+
+def to_central_square(image: ImageU8, size_px: int) -> ImageU8:
+    """Return a picture as `to_size` does, but its proportions kept and its middle cut out, as CLIP's authors do.
+
+    The shorter side is resized, bicubic and antialiased; a picture of that size already stays as it is.
+    """
+    from PIL import Image
+
+    if image.ndim == 3:
+        image = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
+    height, width = image.shape[:2]
+    scale = size_px / min(height, width)
+    # As torchvision's Resize and CenterCrop round.
+    size_wh = (size_px, int(height * scale)) if width <= height else (int(width * scale), size_px)
+    if size_wh != (width, height):
+        image = np.asarray(Image.fromarray(image).resize(size_wh, Image.Resampling.BICUBIC), np.uint8)
+    if image.ndim == 2:
+        image = image[..., np.newaxis]
+    return np.ascontiguousarray(center_crop(image, (size_px, size_px)))
 
 
 def single_channel_if_gray(image: ImageU8) -> ImageU8:

@@ -4,7 +4,8 @@
 - folders `<class>/*.png` without splits, as CK+ is found: one split, `all`;
 - FER-2013 as folders `{train,test}/<class>/<Usage>_<n>.jpg`, where the file name restores the official split;
 - RAF-DB, see `edgekit.models.data.rafdb`;
-- FER-2013 as one file, `fer2013.csv` or HDF5, see `edgekit.models.data.fer2013`.
+- FER-2013 as one file, `fer2013.csv` or HDF5, see `edgekit.models.data.fer2013`;
+- CoOp's `split_zhou_*.json` beside a folder of images, see `edgekit.models.data.coop`.
 
 Class folders with the seven expressions' names are put in their usual order, others in alphabetical order.
 """
@@ -13,23 +14,33 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
-from edgekit.models.data.files import Say, open_files
-from edgekit.models.data.layout import lay_out, split_order
-from edgekit.models.data.pixels import single_channel_if_gray, stack, to_size
+from edgekit.models.data.files import Files, Say, open_files
+from edgekit.models.data.layout import Layout, lay_out, split_order
+from edgekit.models.data.pixels import single_channel_if_gray, stack, to_central_square, to_size
 from edgekit.preprocess import ImageU8
 
 # Called with (done, total or None) while images are read.
 Progress = Callable[[int, int | None], None]
+# How pictures become squares: stretched, or cut to their middle as CLIP's authors do.
+Fit = Literal["stretch", "center"]
+# Which images to keep, and in which splits: from the labels of each split and the classes, for each new split the old
+# one it takes from and the indices of its images. Images of no new split are not decoded.
+Selection = Mapping[str, tuple[str, NDArray[np.int64]]]
+Select = Callable[[Mapping[str, NDArray[np.int64]], tuple[str, ...]], Selection]
 
 
 def load_dataset(
@@ -39,25 +50,35 @@ def load_dataset(
     *,
     contempt: str = "drop",
     say: Say = lambda _: None,
+    fit: Fit = "stretch",
+    select: Select | None = None,
 ) -> DataSet:
     """Read a data set.
 
     Args:
-        path: A folder, a .tar/.tar.gz/.tgz of one, a .csv or an .h5/.hdf5 file.
+        path: A folder, a .tar/.tar.gz/.tgz of one, a .csv, an .h5/.hdf5 or a split_zhou_*.json file.
         size_px: Height and width images are resized to.
         progress: Called while reading.
         contempt: What becomes of contempt beside the seven expressions: "drop", "keep", or a class that takes it in.
         say: Called with a line for each thing a user should know.
+        fit: What becomes of pictures that are no squares.
+        select: Picks images before they are decoded; default: all.
 
     Raises:
         InputError: The path does not exist, its form is not recognised, or a part of it is damaged.
     """
     report = progress or (lambda _done, _total: None)
-    if is_of_files(path):
-        return _from_files(path, size_px, report, contempt, say)
+    if is_split_file(path) or is_of_files(path):
+        square = to_central_square if fit == "center" else to_size
+        with _open_layout(path, contempt, say) as (files, layout):
+            return _read_images(files, layout, path, lambda image: square(image, size_px), report, select)
     splits = read_csv(path, size_px, report) if path.name.lower().endswith(".csv") else read_hdf5(path, size_px)
     ordered = {name: splits[name] for name in split_order(splits)}
-    return DataSet(dataset_name(path, EXPRESSIONS, ordered), EXPRESSIONS, ordered)
+    name = dataset_name(path, EXPRESSIONS, ordered)
+    if select:
+        selection = select({name: part.labels for name, part in ordered.items()}, EXPRESSIONS)
+        ordered = {new: ordered[old].subset(chosen) for new, (old, chosen) in selection.items()}
+    return DataSet(name, EXPRESSIONS, ordered)
 
 
 def is_of_files(path: Path) -> bool:
@@ -73,7 +94,7 @@ def is_of_files(path: Path) -> bool:
         return True
     if name.endswith((".csv", ".h5", ".hdf5")):
         return False
-    raise InputError(f"data '{path}' is none of: a folder, .tar, .tar.gz, .csv, .h5")
+    raise InputError(f"data '{path}' is none of: a folder, .tar, .tar.gz, .csv, .h5, .json")
 
 
 def dataset_name(path: Path, classes: tuple[str, ...], splits: Iterable[str]) -> str:
@@ -83,25 +104,58 @@ def dataset_name(path: Path, classes: tuple[str, ...], splits: Iterable[str]) ->
     return path.resolve().name.partition(".")[0] or path.resolve().name
 
 
-def _from_files(path: Path, size_px: int, report: Progress, contempt: str, say: Say) -> DataSet:
-    images: list[ImageU8] = []
+@contextmanager
+def _open_layout(path: Path, contempt: str, say: Say) -> Iterator[tuple[Files, Layout]]:
+    if is_split_file(path):
+        with open_split_file(path) as opened:
+            yield opened
+        return
     with open_files(path) as files:
-        layout = lay_out(files, str(path), contempt, say)
-        for placed in layout.entries:
-            image = decode_image(files.read(placed.path), f"{path}/{placed.path}")
-            images.append(single_channel_if_gray(to_size(image, size_px)))
-            if len(images) % 256 == 0 or len(images) == len(layout.entries):
-                report(len(images), len(layout.entries))
-    gray = all(image.shape[-1] == 1 for image in images)
-    groups: dict[str, list[int]] = defaultdict(list)
-    for index in sorted(range(len(images)), key=lambda index: _natural(layout.entries[index].path)):
-        groups[layout.entries[index].split].append(index)
+        yield files, lay_out(files, str(path), contempt, say)
+
+
+def _read_images(
+    files: Files,
+    layout: Layout,
+    path: Path,
+    square: Callable[[ImageU8], ImageU8],
+    report: Progress,
+    select: Select | None,
+) -> DataSet:
+    chosen = _chosen(layout, select)
+    wanted = sorted({index for indices in chosen.values() for index in indices})  # in the order read best
+    images: dict[int, ImageU8] = {}
+    for index in wanted:
+        placed = layout.entries[index]
+        image = decode_image(files.read(placed.path), f"{path}/{placed.path}")
+        images[index] = single_channel_if_gray(square(image))
+        if len(images) % 256 == 0 or len(images) == len(wanted):
+            report(len(images), len(wanted))
+    gray = all(image.shape[-1] == 1 for image in images.values())
     splits = {}
-    for split in split_order(groups):
-        chosen = [(images[index], layout.classes.index(layout.entries[index].class_name)) for index in groups[split]]
-        names = np.array([layout.entries[index].name for index in groups[split]], np.str_)
-        splits[split] = replace(stack(chosen, gray), names=names)
-    return DataSet(layout.name or dataset_name(path, layout.classes, splits), layout.classes, splits)
+    for split, indices in chosen.items():
+        pairs = [(images[index], layout.classes.index(layout.entries[index].class_name)) for index in indices]
+        names = np.array([layout.entries[index].name for index in indices], np.str_)
+        splits[split] = replace(stack(pairs, gray), names=names)
+    name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
+    return DataSet(name, layout.classes, splits)
+
+
+def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
+    """Return the entries of each split, by number, in their natural order."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in sorted(range(len(layout.entries)), key=lambda index: _natural(layout.entries[index].path)):
+        groups[layout.entries[index].split].append(index)
+    ordered = {split: groups[split] for split in split_order(groups)}
+    if select is None:
+        return ordered
+    numbers = {name: number for number, name in enumerate(layout.classes)}
+    labels = {
+        split: np.array([numbers[layout.entries[index].class_name] for index in indices], np.int64)
+        for split, indices in ordered.items()
+    }
+    selection = select(labels, layout.classes)
+    return {new: [ordered[old][index] for index in indices] for new, (old, indices) in selection.items()}
 
 
 def _natural(name: PurePosixPath) -> list[tuple[int, str]]:
