@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgekit.errors import InputError
@@ -12,6 +12,8 @@ from edgekit.models.clip.architecture import ClipConfig
 
 Flow = Literal["hicropl", "one-way", "independent"]
 ConsistencyOn = Literal["ensembled", "prompted"]
+Proxy = Literal["attention", "mean"]
+MapperKind = Literal["attention", "linear"]
 
 # Of every attention between prompts; both towers' widths must be a multiple of it.
 HEADS = 8
@@ -37,6 +39,10 @@ class PromptConfig:
             code, or the prompted ones alone.
         upstream_compat: Do as the authors' released code does: mapped prompts overwrite the learned ones at every
             pass, evaluation included, so that mappers and proxies receive no gradient, and layers start equal.
+        proxy: What condenses a layer's prompts into one token: the method's attention, or their mean, to measure what
+            it brings.
+        mapper: How prompts take from the proxies: the method's attention over all layers of the group, or one linear
+            map of the own layer's proxy, added to one of the prompts.
     """
 
     n_ctx: int = 16
@@ -48,6 +54,8 @@ class PromptConfig:
     ensemble: bool = True
     consistency_on: ConsistencyOn = "ensembled"
     upstream_compat: bool = False
+    proxy: Proxy = "attention"
+    mapper: MapperKind = "attention"
 
     def __post_init__(self) -> None:
         if self.n_ctx < 1:
@@ -79,6 +87,13 @@ PRESETS: Mapping[str, PromptConfig] = {
     "base-to-novel": PromptConfig(),
     "cross-dataset": PromptConfig(n_ctx=2, depth=6, cross_layer=5),
 }
+
+
+def shortened(config: PromptConfig, clip: ClipConfig) -> PromptConfig:
+    """Return `config` with depth and cross_layer scaled down to the layers of a smaller CLIP, if it has fewer."""
+    depth = min(config.depth, clip.vision.layers, clip.text.layers)
+    cross_layer = min(max(round(config.cross_layer * depth / config.depth), 1), depth)
+    return replace(config, depth=depth, cross_layer=cross_layer)
 
 
 def require_fit(config: PromptConfig, clip: ClipConfig) -> None:

@@ -78,9 +78,7 @@ class PromptedClip(nn.Module):
         self.class_tokens: Tensor
         self.frozen_text_features: Tensor
         self.register_buffer("class_tokens", clip.tokenize(texts), persistent=False)
-        self.register_buffer(
-            "frozen_text_features", _frozen_classifier(clip, self.class_descriptions), persistent=False
-        )
+        self.register_buffer("frozen_text_features", frozen_classifier(clip, self.class_descriptions), persistent=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -148,6 +146,22 @@ class PromptedClip(nn.Module):
         return 1 - F.cosine_similarity(compared, features.frozen).mean()
 
 
+def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequence[str]]) -> Tensor:
+    """Return (classes, embed_dim): the mean of each class's unit vectors, made a unit vector again.
+
+    Raises:
+        InputError: A description does not fit the context.
+    """
+    means = []
+    for name, sentences in class_descriptions.items():
+        try:
+            tokens = clip.tokenize(sentences)
+        except InputError as error:
+            raise InputError(f"description of class '{name}': {error}") from error
+        means.append(_unit(clip.encode_text(tokens)).mean(dim=0))
+    return _unit(torch.stack(means))
+
+
 def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str]:
     """Return what the first text prompts start from and the words at their places in the classes' captions."""
     if config.n_ctx > MAX_WORDS_N_CTX or not config.context_words.strip():
@@ -161,18 +175,6 @@ def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str
         )
     embedded: Tensor = clip.model.token_embedding(tokens)[1 : 1 + config.n_ctx]
     return embedded, config.context_words
-
-
-def _frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequence[str]]) -> Tensor:
-    """Return (classes, embed_dim): the mean of each class's unit vectors, made a unit vector again."""
-    means = []
-    for name, sentences in class_descriptions.items():
-        try:
-            tokens = clip.tokenize(sentences)
-        except InputError as error:
-            raise InputError(f"description of class '{name}': {error}") from error
-        means.append(_unit(clip.encode_text(tokens)).mean(dim=0))
-    return _unit(torch.stack(means))
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -54,10 +54,12 @@ class PromptLearner(nn.Module):
                 self.text_prompts[0] = context
         down, up = config.text_to_vision_layers, config.vision_to_text_layers
         equal = config.upstream_compat
-        self.text_proxies = _layers(down, lambda: KnowledgeProxy(text_width), equal)
-        self.vision_proxies = _layers(up, lambda: KnowledgeProxy(vision_width), equal)
-        self.text_to_vision = Mapper(vision_width, text_width) if down else None
-        self.vision_to_text = Mapper(text_width, vision_width) if up else None
+        proxy = {"attention": KnowledgeProxy, "mean": MeanProxy}[config.proxy]
+        mapper = {"attention": Mapper, "linear": LinearMapper}[config.mapper]
+        self.text_proxies = _layers(down, lambda: proxy(text_width), equal)
+        self.vision_proxies = _layers(up, lambda: proxy(vision_width), equal)
+        self.text_to_vision = mapper(vision_width, text_width) if down else None
+        self.vision_to_text = mapper(text_width, vision_width) if up else None
         if equal:
             with torch.no_grad():
                 self.vision_prompts.copy_(self.vision_prompts[:1].clone().expand_as(self.vision_prompts))
@@ -130,6 +132,32 @@ class Mapper(nn.Module):
         hidden = self.ffn["c_fc"](self.ln_2(h))
         out: Tensor = h + self.ffn["c_proj"](hidden * torch.sigmoid(1.702 * hidden))  # QuickGELU
         return out.view_as(prompts)
+
+
+class MeanProxy(nn.Module):
+    """One layer's prompts in one token: their mean."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        del width
+
+    def forward(self, prompts: Tensor) -> Tensor:
+        """Return (1, width) of prompts (n_ctx, width)."""
+        return prompts.mean(dim=0, keepdim=True)
+
+
+class LinearMapper(nn.Module):
+    """Prompts take from the other side's proxy of their own layer: W_q Q + W_v p."""
+
+    def __init__(self, width: int, proxy_width: int) -> None:
+        super().__init__()
+        self.linear_q = nn.Linear(width, width)
+        self.linear_v = nn.Linear(proxy_width, width)
+
+    def forward(self, prompts: Tensor, proxies: Tensor) -> Tensor:
+        """Return mapped prompts (layers, n_ctx, width), given proxies (layers, proxy width)."""
+        mapped: Tensor = self.linear_q(prompts) + self.linear_v(proxies)[:, None]
+        return mapped
 
 
 def _condensed(proxies: nn.ModuleList, prompts: Tensor) -> Tensor:

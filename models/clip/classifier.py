@@ -1,0 +1,82 @@
+"""A CLIP as a classifier of pictures, prompted or not, behind the contract every classifier has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekit import __version__
+from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Provenance
+from edgekit.models.clip.architecture import ClipConfig
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
+from edgekit.models.provenance import CROP_MARGIN, git_revision
+from edgekit.preprocess import FloatArray, ImageU8, to_tensor
+
+
+class ClipClassifier:
+    """Logits of pictures of the CLIP's size."""
+
+    def __init__(self, contract: Contract, logits: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        """Take a function from normalised images to logits; see the functions below for the two there are."""
+        self.contract = contract
+        self._logits = logits
+        self._device = device
+
+    @torch.no_grad()
+    def logits(self, crops: ImageU8) -> FloatArray:
+        """Return (N, labels) of uint8 (N, H, W, 1 or 3)."""
+        images = torch.from_numpy(to_tensor(crops, self.contract.input)).to(self._device)
+        return np.asarray(self._logits(images).float().cpu().numpy(), np.float32)
+
+
+def prompted_classifier(net: PromptedClip, dataset_name: str, gray: bool = False) -> ClipClassifier:
+    """Return a prompted CLIP as a classifier; `net` goes to eval mode.
+
+    Args:
+        net: The prompted CLIP.
+        dataset_name: For the contract.
+        gray: Whether pictures are made gray, for a net that was trained on gray ones.
+    """
+    net = net.eval()
+    # The released code maps its prompts anew at every pass, those of evaluation too.
+    with torch.no_grad():
+        text = None if net.config.upstream_compat else net.text_features()
+    contract = clip_contract("clip-prompted", net.clip.config, net.classes, dataset_name, gray)
+    return ClipClassifier(contract, lambda images: net(images, text), net.clip.logit_scale.device)
+
+
+def zero_shot_classifier(
+    clip: FrozenClip, class_descriptions: Mapping[str, Sequence[str]], dataset_name: str, gray: bool = False
+) -> ClipClassifier:
+    """Return a plain CLIP as a classifier of the described classes.
+
+    Raises:
+        InputError: A description does not fit the context.
+    """
+    text = frozen_classifier(clip, class_descriptions)
+
+    def logits(images: Tensor) -> Tensor:
+        features = torch.nn.functional.normalize(clip.encode_image(images).float(), dim=-1)
+        return clip.logit_scale * features @ text.T
+
+    contract = clip_contract("clip", clip.config, tuple(class_descriptions), dataset_name, gray)
+    return ClipClassifier(contract, logits, text.device)
+
+
+def clip_contract(
+    architecture: str, config: ClipConfig, labels: tuple[str, ...], dataset_name: str, gray: bool
+) -> Contract:
+    """Return the contract of a classifier made of that CLIP: whole pictures of its size."""
+    size_hw = (config.image_size_px, config.image_size_px)
+    return Contract(
+        architecture=architecture,
+        labels=labels,
+        input=InputSpec("input", size_hw, "rgb", 1 / 255, config.image_mean, config.image_std),
+        crop=CropSpec(CROP_MARGIN, gray, size_hw, size_hw),
+        output=OutputSpec("logits"),
+        provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),
+    )
