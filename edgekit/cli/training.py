@@ -204,9 +204,9 @@ _OPTIONS = (
     click.option(
         "--ferplus-labels",
         type=click.Choice(["posterior", "soft", "majority"]),
-        default="posterior",
+        default="soft",
         show_default=True,
-        help="posterior: keep the labels, train towards what the votes say of them; soft, majority: FER+'s own labels.",
+        help="soft, majority: FER+'s labels; posterior: the data's, trained towards what the votes say of them.",
     ),
     click.option("--resume", is_flag=True, help="Go on where the training in the output folder ended."),
 )

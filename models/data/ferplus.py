@@ -81,17 +81,17 @@ def read_votes(path: Path) -> Votes:
 
 
 def with_ferplus(
-    dataset: DataSet, path: Path, mode: Mode = "posterior", train: str | None = None, say: Say = lambda _: None
+    dataset: DataSet, path: Path, mode: Mode = "soft", train: str | None = None, say: Say = lambda _: None
 ) -> DataSet:
     """Return FER-2013 with what the votes tell.
 
-    - "posterior": labels stay, and the training split is trained towards P(label | votes), fitted on that split alone.
-      The label is one person's word; its expectation given ten others' has the same p(label | image) behind it with
-      less noise (Rao-Blackwell). Images without votes get what the fit gives for no votes.
     - "majority": labels become what most voted for, in all splits. As FER+'s authors do, an answer with a single vote
       counts as none, and an image stays only if one answer has more than half of the remaining votes; contempt, unknown
       and "not a face" are no classes here, so images of that majority go too.
     - "soft": the same images and labels; trained towards the remaining votes' shares among the seven expressions.
+    - "posterior": labels stay, and the training split is trained towards P(label | votes), fitted on that split alone.
+      That takes out one person's noise, and with it whatever the label tells that the votes do not: alone it trains
+      worse than the labels themselves (docs/results.md). Images without votes get what the fit gives for no votes.
 
     Args:
         dataset: FER-2013, with names for votes by path.

@@ -122,7 +122,7 @@ def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) 
     data = faces(rows)
     path = write_votes(tmp_path / "votes.csv", rows)
     said: list[str] = []
-    result = with_ferplus(data, path, say=said.append)
+    result = with_ferplus(data, path, "posterior", say=said.append)
     part = result.splits["Training"]
     assert part.targets is not None
     assert part.targets.sum(axis=1) == pytest.approx(1, abs=1e-5)
@@ -151,7 +151,7 @@ def test_the_posterior_is_fitted_on_one_thread_whatever_the_number(
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        with_ferplus(faces(AGREEING), path)
+        with_ferplus(faces(AGREEING), path, "posterior")
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -163,7 +163,7 @@ def test_images_without_votes_get_what_no_votes_tell(tmp_path: Path) -> None:
     missing = {f"train/x/Training_{index}.jpg" for index in (3, 10)}
     path = write_votes(tmp_path / "votes.csv", rows, left_out=missing)
     said: list[str] = []
-    targets = with_ferplus(faces(rows), path, say=said.append).splits["Training"].targets
+    targets = with_ferplus(faces(rows), path, "posterior", say=said.append).splits["Training"].targets
     assert targets is not None
     assert (targets[3] == targets[10]).all()
     assert targets[3].argmax() == 3
@@ -217,7 +217,7 @@ def test_the_shared_votes_explain_two_labels_of_three(shared: Path) -> None:
     names = np.array([row["kaggle_path"] for row in rows])
     part = ImageSet(np.zeros((len(rows), 1, 1, 1), np.uint8), labels, names=names)
     data = DataSet("fer2013", EXPRESSIONS, {"Training": part})
-    targets = with_ferplus(data, shared / "data/ferplus_votes.csv").splits["Training"].targets
+    targets = with_ferplus(data, shared / "data/ferplus_votes.csv", "posterior").splits["Training"].targets
     assert targets is not None
     assert (targets.argmax(axis=1) == labels).mean() == pytest.approx(0.687, abs=0.003)
     assert -np.log(targets[np.arange(len(labels)), labels]).mean() == pytest.approx(0.85, abs=0.01)
