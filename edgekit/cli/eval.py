@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
-from edgekit.cli.options import threads_option
+from edgekit.cli.options import contempt_option, threads_option
 
 if TYPE_CHECKING:
     from edgekit.models.evaluate import Evaluation
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--without-duplicates", is_flag=True, help="Leave out images that another split has too.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw confusion and reliability (.png, .svg, .pdf).")
+@contempt_option
 @threads_option
 @common_options
 def command(
@@ -37,6 +38,7 @@ def command(
     protocol: Any,
     without_duplicates: bool,
     plot: Path | None,
+    contempt: str,
     threads: int | None,
 ) -> None:
     """Measure the accuracy of MODEL: an .onnx file, a .safetensors checkpoint, or `default`.
@@ -64,7 +66,7 @@ def command(
     classifier = open_classifier(resolve_model(model), threads)
     height, _ = classifier.contract.crop.resize_hw
     with progress_bar(out) as progress:
-        dataset = load_dataset(data, height, counted(progress, "reading images"))
+        dataset = load_dataset(data, height, counted(progress, "reading images"), contempt=contempt, say=out.say)
         part = datasets.without_duplicates(dataset, split) if without_duplicates else dataset.split(split)
         images = aligned(dataset, part, classifier.contract)
         result = evaluate(classifier, images, protocol, counted(progress, "classifying"))

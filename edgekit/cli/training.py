@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output
-from edgekit.cli.options import MAX_BATCH, SEED, threads_option
+from edgekit.cli.options import MAX_BATCH, SEED, contempt_option, threads_option
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -37,6 +37,7 @@ class TrainingOptions:
     threads: int | None
     train_split: str | None
     val_split: str | None
+    contempt: str
     ferplus: Path | None
     ferplus_labels: Any
     resume: bool
@@ -93,7 +94,9 @@ def read_data(out: Output, options: TrainingOptions) -> TrainingData:
     if options.threads:
         set_torch_threads(options.threads)
     with progress_bar(out) as progress:
-        dataset = load_dataset(options.data, progress=counted(progress, "reading images"))
+        dataset = load_dataset(
+            options.data, progress=counted(progress, "reading images"), contempt=options.contempt, say=out.say
+        )
     if options.ferplus:
         dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, out.say)
     return TrainingData(dataset, *train_and_validation(dataset, options.train_split, options.val_split, options.seed))
@@ -195,6 +198,7 @@ _OPTIONS = (
     threads_option,
     click.option("--train-split", help="Split to train on; default: Training or train."),
     click.option("--val-split", help="Split to pick the best epoch on; default: PublicTest, val, or 10 % held back."),
+    contempt_option,
     click.option(
         "--ferplus",
         type=click.Path(path_type=Path),
