@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from edgekit.export.passes.tidy import tidy
 from edgekit.export.verify import Verification, portrait_crops, verify
 from edgekit.files import atomic_path, sha256_of
 from edgekit.modelfiles import ONNX_SUFFIX
-from edgekit.models.checkpoint import build_net, load_checkpoint
+from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
 from edgekit.models.registry import parameter_count
 
 # What the exporter writes without converting, and old enough for every onnxruntime since 1.14.
@@ -50,8 +50,15 @@ class Exported:
     cost: GraphCost
 
 
-def export_checkpoint(checkpoint_path: Path, target: Path) -> Exported:
+def export_checkpoint(
+    checkpoint_path: Path, target: Path, relabel: Callable[[Checkpoint], Checkpoint] | None = None
+) -> Exported:
     """Export a checkpoint to `target`; the same checkpoint gives the same bytes.
+
+    Args:
+        checkpoint_path: A .safetensors file.
+        target: The .onnx file.
+        relabel: Gives a student other labels first; see `edgekit.models.distill.relabel`.
 
     Raises:
         InputError: The checkpoint cannot be used, or `target` does not end in .onnx.
@@ -61,6 +68,8 @@ def export_checkpoint(checkpoint_path: Path, target: Path) -> Exported:
     if target.suffix != ONNX_SUFFIX:
         raise InputError(f"output '{target}' must end in '{ONNX_SUFFIX}': every command knows a model by it")
     checkpoint = load_checkpoint(checkpoint_path)
+    if relabel:
+        checkpoint = relabel(checkpoint)
     try:
         net = build_net(checkpoint)
     except InputError as error:

@@ -5,9 +5,13 @@ They are made for pictures of 224 pixels and halve them five times; of 44 pixels
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from edgekit.errors import InputError
+from edgekit.models.edgecnn import INPUT_SIZE_PX
+
+TIMM_PREFIX = "timm/"
 
 
 def mobilenetv2(num_classes: int) -> nn.Module:
@@ -23,6 +27,32 @@ def mobilenetv3_small(num_classes: int) -> nn.Module:
 def shufflenetv2_x05(num_classes: int) -> nn.Module:
     """Return torchvision's ShuffleNetV2 of half width (arXiv 1807.11164): 348,967 parameters with 7 classes."""
     return _from_torchvision("shufflenet_v2_x0_5", num_classes)
+
+
+def from_timm(name: str, num_classes: int) -> nn.Module:
+    """Return a net of timm's by its name there.
+
+    Raises:
+        InputError: timm has none of that name or is not installed, or the net does not take pictures of 44 pixels.
+    """
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "timm":
+            raise
+        raise InputError(f"net {name} is timm's, which is missing: pip install 'edgekit[train]'") from error
+    if not timm.is_model(name):
+        raise InputError(f"timm has no net '{name}': timm.list_models() in Python lists them")
+    net: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    try:
+        with torch.no_grad():
+            shape = net.eval()(torch.zeros(1, 3, INPUT_SIZE_PX, INPUT_SIZE_PX)).shape
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"timm's {name} does not take pictures of {INPUT_SIZE_PX} pixels: {reason}") from error
+    if shape != (1, num_classes):
+        raise InputError(f"timm's {name} is no classifier: it gives {list(shape)}")
+    return net.train()
 
 
 def _from_torchvision(name: str, num_classes: int) -> nn.Module:

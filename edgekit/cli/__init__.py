@@ -23,6 +23,7 @@ from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, Edgek
 # Command name → module that holds it as `command`; the order of `edgekit --help`.
 _COMMANDS = {
     "train": "edgekit.cli.train",
+    "distill": "edgekit.cli.distill",
     "eval": "edgekit.cli.eval",
     "data": "edgekit.cli.data",
     "import": "edgekit.cli.import_",
@@ -160,6 +161,7 @@ def _missing_module(error: ModuleNotFoundError) -> str:
         "h5py": "train",
         "tensorboard": "train",
         "matplotlib": "train",
+        "open_clip": "train",
     }
     module = (error.name or "").partition(".")[0]
     if module in extras:

@@ -30,7 +30,7 @@ EXPORT = DEVICE | {"google", "onnx", "onnxscript", "safetensors", "torch"}
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
 ONE_MODULE_ONLY = {
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
-    "edgekit.models.borrowed": {"torchvision"},
+    "edgekit.models.borrowed": {"timm", "torchvision"},
 }
 
 

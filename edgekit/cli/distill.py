@@ -1,0 +1,173 @@
+"""`edgekit distill`: a teacher and a data set in, a small student's checkpoint out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.common import Output, common_options
+from edgekit.cli.training import TrainingOptions, provenance, read_data, run_training, training_options
+
+if TYPE_CHECKING:
+    from edgekit.models.distill.classifiers import PlainOnnx
+
+
+@click.command("distill", short_help="Train a small net on what a teacher says.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    required=True,
+    metavar="MODEL|DIR|CLIP",
+    help="Model, training's folder, prompts, CLIP file or open_clip name. Several: their mean probability.",
+)
+@click.option("--student", default="edgecnn", show_default=True, help="The net, as train's --model; or timm/NAME.")
+@training_options
+@click.option("--temperature", type=float, default=2.0, show_default=True, help="Softens teacher and student alike.")
+@click.option("--kl-weight", type=float, help="Of the divergence from the teacher; default: 1.")
+@click.option("--ce-weight", type=float, help="Of the labels; default: 0.1, 0 with a CLIP.")
+@click.option("--cosine-weight", type=float, help="Of the distance to a CLIP's embedding; default: 1 with a CLIP.")
+@click.option(
+    "--views",
+    type=click.Choice(["center", "center-flip", "ten-crop"]),
+    help="What of each image the teacher is asked about, once; default: center-flip.",
+)
+@click.option(
+    "--cache", type=click.Path(path_type=Path), metavar="DIR", help="Keeps its answers; default: in the output folder."
+)
+@click.option("--on-the-fly", is_flag=True, help="Ask the teacher about each augmented crop instead; slow.")
+@click.option(
+    "--unlabelled",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder or .tar of pictures without labels to learn from, too.",
+)
+@click.option("--clip", metavar="FILE|NAME", help="The CLIP that a teacher's prompts belong to.")
+@click.option(
+    "--descriptions",
+    type=click.Path(path_type=Path),
+    metavar="JSON",
+    help="Of the classes, for a CLIP without prompts.",
+)
+@click.option("--teacher-labels", metavar="A,B,…", help="An ONNX teacher without contract: classes in output order.")
+@click.option("--teacher-size", type=click.IntRange(1, 1024), metavar="PX", help="… its picture's side.")
+@click.option("--teacher-channels", type=click.Choice(["rgb", "bgr", "gray"]), help="… its colour order.")
+@click.option("--teacher-scale", type=float, help="… input = (pixel * scale - mean) / std.")
+@click.option("--teacher-mean", metavar="X[,Y,Z]", help="… a value a channel.")
+@click.option("--teacher-std", metavar="X[,Y,Z]", help="… a value a channel.")
+@click.option("--teacher-output", type=click.Choice(["logits", "probabilities"]), help="… what it gives.")
+@common_options
+def command(
+    out: Output,
+    options: TrainingOptions,
+    teachers: tuple[str, ...],
+    student: str,
+    temperature: float,
+    kl_weight: float | None,
+    ce_weight: float | None,
+    cosine_weight: float | None,
+    views: Any,
+    cache: Path | None,
+    on_the_fly: bool,
+    unlabelled: Path | None,
+    clip: str | None,
+    descriptions: Path | None,
+    **said: Any,
+) -> None:
+    """Train a small net to answer as a teacher does.
+
+    A teacher is a checkpoint, an exported model, any other ONNX classifier, a CLIP, or a CLIP with trained prompts. The
+    student of a CLIP lives in its embedding space, so that `export` can give it other labels later.
+
+    The teacher is asked once about each image, and its answers are kept: the epochs cost the student only. The output
+    folder is train's.
+
+    \b
+    Examples:
+      edgekit distill --teacher runs/wide --data fer2013.tar.gz -o runs/student
+      edgekit distill --teacher runs/a --teacher runs/b --data fer2013.tar.gz -o runs/student --cache answers
+      edgekit distill --teacher runs/prompts --clip ViT-B-16.pt --data faces --unlabelled more -o runs/student
+      edgekit distill --teacher big.onnx --data faces -o runs/student --teacher-labels happy,sad
+          --teacher-channels rgb --teacher-scale 0.00392157 --teacher-mean 0.5,0.5,0.5 --teacher-std 0.5,0.5,0.5
+          --teacher-output logits
+    """
+    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.errors import InputError
+    from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
+    from edgekit.models.distill.cache import FOLDER_NAME, agreement, pixels_sha256, teach
+    from edgekit.models.distill.losses import loss_weights
+    from edgekit.models.distill.opening import TeacherOptions, open_teacher
+    from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
+    from edgekit.models.evaluate import evaluate, open_classifier
+    from edgekit.models.provenance import IMAGE_SIZE_PX, contract_for
+    from edgekit.models.training import TrainingJob
+
+    if on_the_fly and views:
+        raise InputError("--views is for cached answers: leave it or --on-the-fly out")
+    recipe = options.recipe()
+    contract_for(student, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
+    teacher_options = TeacherOptions(clip, descriptions, _plain(**said), options.threads, options.accelerator != "cpu")
+    data = read_data(out, options)
+    dataset, training = data.dataset, data.training
+    teacher = open_teacher(teachers, dataset.classes, teacher_options, out.say)
+    weights = loss_weights(teacher, kl_weight, ce_weight, cosine_weight)
+    checksum = None
+    folder = cache or options.output / FOLDER_NAME
+    with progress_bar(out) as progress:
+        if unlabelled:
+            more = load_unlabelled(unlabelled, IMAGE_SIZE_PX, dataset.is_gray, counted(progress, "reading more images"))
+            training, checksum = with_unlabelled(training, more), pixels_sha256(more)
+            out.say(f"{len(more)} images without labels")
+        lesson = Lesson(weights, temperature, None if on_the_fly else views or "center-flip", checksum)
+        answers = None
+        if lesson.views:
+            report = counted(progress, "asking the teacher")
+            answers = teach(teacher, training.images, lesson.views, folder, report, out.warn)
+    contract = contract_for(student_architecture(student, teacher), dataset.classes, dataset.name, dataset.is_gray)
+    job = TrainingJob(
+        task=DistillationTask(contract, recipe, training, data.validation, teacher, lesson, answers),
+        recipe=recipe,
+        provenance={**provenance(options, data), "teacher": teacher.record()},
+        seed=options.seed,
+        precision=options.precision,
+        accelerator=options.accelerator,
+    )
+    out.say(f"{contract.architecture} learns from {teacher.name}; loss: {_sum_of(asdict(weights))}")
+    document = run_training(out, options, data, job)
+    with progress_bar(out) as progress:
+        report = counted(progress, "comparing with the teacher")
+        its = teach(teacher, data.validation.images, "center", folder, report, out.warn).logits
+    result = evaluate(open_classifier(Path(document["checkpoint"])), data.validation, "center-crop")
+    share = agreement(result.logits, its)
+    out.say(f"agrees with its teacher on {share:.2%} of {data.validation_name}")
+    out.result({**document, "teacher": teacher.record(), "loss_weights": asdict(weights), "agreement": share})
+
+
+def _plain(
+    teacher_labels: str | None,
+    teacher_size: int | None,
+    teacher_channels: Any,
+    teacher_scale: float | None,
+    teacher_mean: str | None,
+    teacher_std: str | None,
+    teacher_output: Any,
+) -> PlainOnnx:
+    from edgekit.models.distill.classifiers import PlainOnnx
+
+    labels = teacher_labels and tuple(label.strip() for label in teacher_labels.split(","))
+    mean, std = _numbers("--teacher-mean", teacher_mean), _numbers("--teacher-std", teacher_std)
+    return PlainOnnx(labels or None, teacher_size, teacher_channels, teacher_scale, mean, std, teacher_output)
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(value) for value in text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"{flag} is '{text}': expected numbers with commas") from error
+
+
+def _sum_of(weights: dict[str, float]) -> str:
+    return " + ".join(f"{weight:g} {name}" for name, weight in weights.items() if weight)

@@ -1,0 +1,189 @@
+"""Classifiers as teachers: checkpoints, exported files, and ONNX files of others that say nothing of themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from edgekit.contract import METADATA_KEY, Channels, Contract, CropSpec, InputSpec, OutputSpec, channel_count
+from edgekit.device.session import default_intra_op_threads, open_session
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.modelfiles import ONNX_SUFFIX
+from edgekit.models.checkpoint import build_net, load_checkpoint
+from edgekit.models.distill.teachers import Answers, Teacher, fitted
+from edgekit.models.evaluate import CropClassifier, TorchClassifier, open_classifier
+from edgekit.preprocess import FloatArray, ImageU8, to_tensor
+
+OutputKind = Literal["logits", "probabilities"]
+
+_LEAST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class PlainOnnx:
+    """What an ONNX file without contract does not say; None is not known.
+
+    `size_px` is needed only if the graph leaves it open; `scale`, `mean` and `std` as in `edgekit.contract.InputSpec`.
+    """
+
+    labels: tuple[str, ...] | None = None
+    size_px: int | None = None
+    channels: Channels | None = None
+    scale: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    output: OutputKind | None = None
+
+    def __post_init__(self) -> None:
+        for value, choices in ((self.channels, get_args(Channels)), (self.output, get_args(OutputKind))):
+            if value is not None and value not in choices:
+                raise InputError(f"'{value}' is none of {', '.join(choices)}")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is said."""
+        return self == PlainOnnx()
+
+
+def is_plain_onnx(path: Path) -> bool:
+    """Return whether an .onnx file lacks a contract.
+
+    Raises:
+        InputError: The file cannot be loaded.
+    """
+    return METADATA_KEY not in open_session(path, 1).get_modelmeta().custom_metadata_map
+
+
+def classifier_teacher(path: Path, device: torch.device, threads: int | None = None) -> Teacher:
+    """Return an edgekit checkpoint or exported file as a teacher.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    classifier: CropClassifier
+    if path.suffix == ONNX_SUFFIX:
+        classifier = open_classifier(path, threads)
+    else:
+        checkpoint = load_checkpoint(path)
+        classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
+    contract = classifier.contract
+
+    def answer(crops: ImageU8) -> Answers:
+        return Answers(classifier.logits(fitted(crops, contract.input.size_hw, contract.crop.grayscale)))
+
+    height, width = (cut / whole for cut, whole in zip(contract.input.size_hw, contract.crop.resize_hw, strict=True))
+    return Teacher(
+        kind="classifier",
+        name=path.name,
+        labels=contract.labels,
+        sha256=sha256_of(path),
+        answer=answer,
+        share_hw=(height, width),
+        facts={"architecture": contract.architecture},
+    )
+
+
+def plain_onnx_teacher(path: Path, said: PlainOnnx, threads: int | None = None) -> Teacher:
+    """Return an ONNX classifier of any origin as a teacher; it sees whole face images.
+
+    The graph takes one float32 batch, channels first or last, of a free or a fixed number of images; its first output
+    has a value a class.
+
+    Raises:
+        InputError: Something the file does not say is missing from `said`, which the message names, or graph and
+            `said` disagree.
+    """
+    session = open_session(path, threads or default_intra_op_threads())
+    net = _PlainNet(path, session, said)
+    said_sha256 = hashlib.sha256(json.dumps(asdict(said), sort_keys=True).encode())
+    return Teacher(
+        kind="classifier",
+        name=path.name,
+        labels=net.contract.labels,
+        sha256=hashlib.sha256(f"{sha256_of(path)} {said_sha256.hexdigest()}".encode()).hexdigest(),
+        answer=lambda crops: Answers(net.logits(crops)),
+        facts={"file_sha256": sha256_of(path)},
+    )
+
+
+class _PlainNet:
+    """A session, and the contract its file should have had."""
+
+    def __init__(self, path: Path, session: ort.InferenceSession, said: PlainOnnx) -> None:
+        self._path = path
+        self._session = session
+        (node, *others) = session.get_inputs()
+        shape = node.shape
+        if others or len(shape) != 4 or node.type != "tensor(float)":
+            raise InputError(f"teacher '{path}' is no classifier of images: it takes one float32 batch of four axes")
+        self._channels_last = shape[1] not in (1, 3) and shape[3] in (1, 3)
+        graph_hw = shape[1:3] if self._channels_last else shape[2:4]
+        _require_complete(path, said, graph_hw)
+        size_hw = tuple(have if isinstance(have, int) else cast(int, said.size_px) for have in graph_hw)
+        if said.size_px is not None and set(size_hw) != {said.size_px}:
+            raise InputError(f"teacher '{path}': --teacher-size is {said.size_px}, the graph's size {list(size_hw)}")
+        channels = cast(Channels, said.channels)
+        depth = shape[3] if self._channels_last else shape[1]
+        if isinstance(depth, int) and depth != channel_count(channels):
+            raise InputError(f"teacher '{path}': --teacher-channels is {channels}, the graph takes {depth} channels")
+        self._batch = shape[0] if isinstance(shape[0], int) else None
+        self._gives_probabilities = said.output == "probabilities"
+        spec = InputSpec(
+            name=node.name,
+            size_hw=(size_hw[0], size_hw[1]),
+            channels=channels,
+            scale=cast(float, said.scale),
+            mean=cast(tuple[float, ...], said.mean),
+            std=cast(tuple[float, ...], said.std),
+        )
+        crop = CropSpec(0.0, channels == "gray", spec.size_hw, spec.size_hw)
+        output = OutputSpec(session.get_outputs()[0].name)
+        self.contract = Contract("onnx", cast(tuple[str, ...], said.labels), spec, crop, output)
+        found = self.logits(np.zeros((1, *spec.size_hw, channel_count(channels)), np.uint8)).shape[1]
+        if found != len(self.contract.labels):
+            raise InputError(
+                f"teacher '{path}': --teacher-labels names {len(self.contract.labels)} classes, the graph gives {found}"
+            )
+
+    def logits(self, crops: ImageU8) -> FloatArray:
+        spec = self.contract.input
+        tensor = to_tensor(fitted(crops, spec.size_hw, self.contract.crop.grayscale), spec)
+        if self._channels_last:
+            tensor = np.ascontiguousarray(np.moveaxis(tensor, 1, -1))
+        step = self._batch or len(tensor)
+        values = np.concatenate([self._run(tensor[start : start + step]) for start in range(0, len(tensor), step)])
+        return np.log(np.maximum(values, _LEAST_PROBABILITY)) if self._gives_probabilities else values
+
+    def _run(self, tensor: FloatArray) -> FloatArray:
+        count = len(tensor)
+        if self._batch and count < self._batch:
+            tensor = np.concatenate([tensor, np.repeat(tensor[-1:], self._batch - count, axis=0)])
+        try:
+            values = self._session.run([self.contract.output.name], {self.contract.input.name: tensor})[0]
+            return np.asarray(values, np.float32).reshape(len(tensor), -1)[:count]
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            reason = str(error).splitlines()[0]
+            raise InputError(f"teacher '{self._path}' fails while it classifies: {reason}") from error
+
+
+def _require_complete(path: Path, said: PlainOnnx, graph_hw: list[int | str | None]) -> None:
+    needed = {
+        "--teacher-labels": said.labels,
+        "--teacher-size": said.size_px or all(isinstance(side, int) for side in graph_hw) or None,
+        "--teacher-channels": said.channels,
+        "--teacher-scale": said.scale,
+        "--teacher-mean": said.mean,
+        "--teacher-std": said.std,
+        "--teacher-output": said.output,
+    }
+    missing = [flag for flag, value in needed.items() if value is None]
+    if missing:
+        raise InputError(f"teacher '{path}' has no edgekit contract: say what is missing with {', '.join(missing)}")

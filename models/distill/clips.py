@@ -1,0 +1,111 @@
+"""CLIPs as teachers: classes from descriptions alone, or with trained prompts. They see whole face images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekit.contract import InputSpec
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.models.clip.checkpoint import build_prompted, load_prompts
+from edgekit.models.clip.descriptions import Descriptions
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
+from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Teacher, fitted
+from edgekit.preprocess import ImageU8, to_tensor
+
+
+def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torch.device) -> Teacher:
+    """Return a CLIP that knows the classes by their descriptions only.
+
+    Raises:
+        InputError: A description does not fit the context.
+    """
+    clip = clip.to(device)
+    weights_sha256 = clip.weights_sha256()
+    described = json.dumps([weights_sha256, *descriptions.items()])
+    return _teacher(
+        "clip",
+        clip.source,
+        hashlib.sha256(described.encode()).hexdigest(),
+        tuple(descriptions),
+        clip,
+        lambda images: F.normalize(clip.encode_image(images), dim=-1),
+        frozen_classifier(clip, descriptions),
+        {"clip": {"source": clip.source, "sha256": clip.sha256, "weights_sha256": weights_sha256}},
+    )
+
+
+def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teacher:
+    """Return a CLIP with the trained prompts in the file at `path`.
+
+    Raises:
+        InputError: The file holds no prompts, or they belong to another CLIP.
+    """
+    checkpoint = load_prompts(path)
+    net = open_prompted(path, clip).to(device)
+    identity = checkpoint.clip
+    with torch.no_grad():
+        vectors = net.text_features()
+    return _teacher(
+        "prompted-clip",
+        path.name,
+        sha256_of(path),
+        net.classes,
+        net.clip,
+        net.image_features,
+        vectors,
+        {
+            "clip": {
+                "source": identity.source,
+                "sha256": identity.sha256,
+                "weights_sha256": identity.weights_sha256,
+            }
+        },
+    )
+
+
+def open_prompted(path: Path, clip: FrozenClip) -> PromptedClip:
+    """Return the prompted CLIP of a file of prompts.
+
+    Raises:
+        InputError: The file holds no prompts, they belong to another CLIP, or they change whenever they are used.
+    """
+    checkpoint = load_prompts(path)
+    if checkpoint.config.upstream_compat:
+        raise InputError(f"prompts '{path}' are of --upstream-compat, which change at every pass: they cannot teach")
+    return build_prompted(checkpoint, clip)
+
+
+def _teacher(
+    kind: Any,
+    name: str,
+    sha256: str,
+    labels: tuple[str, ...],
+    clip: FrozenClip,
+    image_features: Callable[[Tensor], Tensor],
+    class_vectors: Tensor,
+    facts: Mapping[str, Any],
+) -> Teacher:
+    side, config = clip.image_size, clip.config
+    spec = InputSpec("images", (side, side), "rgb", 1 / 255, config.image_mean, config.image_std)
+    device = class_vectors.device
+    scale = float(clip.logit_scale)
+    vectors = class_vectors.float().cpu().numpy()
+
+    @torch.no_grad()
+    def answer(crops: ImageU8) -> Answers:
+        images = torch.from_numpy(to_tensor(fitted(crops, spec.size_hw), spec)).to(device)
+        embeddings = image_features(images).float().cpu().numpy()
+        return Answers(np.float32(scale) * embeddings @ vectors.T, embeddings)
+
+    return Teacher(kind, name, labels, sha256, answer, space=EmbeddingSpace(vectors, scale), facts=facts)

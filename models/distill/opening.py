@@ -1,0 +1,119 @@
+"""Teachers by what a user calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from edgekit.contract import METADATA_KEY
+from edgekit.errors import InputError
+from edgekit.modelfiles import CHECKPOINT_SUFFIX, MODEL_SUFFIXES, ONNX_SUFFIX, resolve_model
+from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.load import load_clip
+from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, is_plain_onnx, plain_onnx_teacher
+from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
+from edgekit.models.distill.teachers import Say, Teacher, ensemble, for_labels
+from edgekit.models.training import BEST_NAME
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """What is said of teachers beside their names.
+
+    `clip` are the weights that prompts belong to, `descriptions` what a CLIP without prompts knows the classes by,
+    `plain` what ONNX files without contract do not say. `threads` is for ONNX Runtime.
+    """
+
+    clip: str | None = None
+    descriptions: Path | None = None
+    plain: PlainOnnx = field(default_factory=PlainOnnx)
+    threads: int | None = None
+    use_gpu: bool = False
+
+
+def open_teacher(
+    sources: Sequence[str], labels: Sequence[str], options: TeacherOptions, say: Say = lambda _: None
+) -> Teacher:
+    """Return a teacher of `labels`; several sources make an ensemble.
+
+    A source is a model's name or file (.onnx, .safetensors), the folder of a training, a file of prompts, a CLIP's
+    file, or open_clip's name of one.
+
+    Raises:
+        InputError: A source cannot be used, does not know one of the labels, or an option fits none of them.
+        UnavailableError: A CLIP by name cannot be downloaded.
+    """
+    device = torch.device("cuda" if options.use_gpu and torch.cuda.is_available() else "cpu")
+    places = [_resolve(source) for source in sources]
+    kinds = [_kind(place) for place in places]
+    _require_use(kinds, options)
+    teachers = []
+    for place, kind in zip(places, kinds, strict=True):
+        path = Path(place)
+        if kind == "classifier":
+            teacher = classifier_teacher(path, device, options.threads)
+        elif kind == "plain":
+            teacher = plain_onnx_teacher(path, options.plain, options.threads)
+        elif kind == "prompts":
+            teacher = prompted_teacher(path, load_clip(_clip_of(path, options)), device)
+        else:
+            teacher = zero_shot_teacher(load_clip(place), descriptions_for(labels, options.descriptions, say), device)
+        teachers.append(for_labels(teacher, labels, say))
+    return ensemble(teachers)
+
+
+def _resolve(source: str) -> str:
+    """Return the path of a source, or an open_clip name as it is."""
+    path = Path(source)
+    if path.is_dir():
+        if not (path / BEST_NAME).exists():
+            raise InputError(f"teacher '{source}' is a folder without {BEST_NAME}: name a file or a training's folder")
+        return str(path / BEST_NAME)
+    if path.exists() or "/" in source:
+        return source
+    return str(resolve_model(source))
+
+
+def _kind(place: str) -> str:
+    path = Path(place)
+    if path.suffix == ONNX_SUFFIX:
+        return "plain" if is_plain_onnx(path) else "classifier"
+    if not path.exists() or path.suffix not in MODEL_SUFFIXES:
+        return "clip"
+    if is_prompts_file(path):
+        return "prompts"
+    return "classifier" if METADATA_KEY in _metadata(path) else "clip"
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"teacher '{path}' is no whole {CHECKPOINT_SUFFIX} file ({error})") from error
+
+
+def _clip_of(path: Path, options: TeacherOptions) -> str:
+    if options.clip is None:
+        wanted = load_prompts(path).clip
+        raise InputError(
+            f"teacher '{path}' holds prompts for the CLIP '{wanted.source}' (sha256 {wanted.sha256}): "
+            "give its weights with --clip"
+        )
+    return options.clip
+
+
+def _require_use(kinds: Sequence[str], options: TeacherOptions) -> None:
+    useless = (
+        (options.clip and "prompts" not in kinds, "--clip", "holds prompts"),
+        (options.descriptions and "clip" not in kinds, "--descriptions", "is a CLIP without prompts"),
+        (not options.plain.is_empty and "plain" not in kinds, "--teacher-labels and the like", "lacks a contract"),
+    )
+    for given, flag, kind in useless:
+        if given:
+            raise InputError(f"{flag}: no teacher {kind}, so it says nothing: leave it out")

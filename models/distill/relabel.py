@@ -1,0 +1,125 @@
+"""Other labels for a trained student: it lives in its teacher's embedding space, so only the class vectors change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.models.checkpoint import Checkpoint
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import load_clip
+from edgekit.models.clip.prompted import frozen_classifier
+from edgekit.models.distill.clips import open_prompted
+
+_VECTORS = "class_vectors"
+
+
+def merged(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]) -> Checkpoint:
+    """Return the student with classes put together: a new class is the mean direction of its old ones.
+
+    Args:
+        checkpoint: A student in an embedding space.
+        merges: New label → old labels, as `edgekit.models.data.merging.parse_merges` gives them.
+
+    Raises:
+        InputError: The student is a plain classifier.
+    """
+    vectors = _vectors(checkpoint)
+    labels = checkpoint.contract.labels
+    means = [vectors[[labels.index(name) for name in names]].mean(dim=0) for names in merges.values()]
+    return _relabelled(checkpoint, tuple(merges), F.normalize(torch.stack(means), dim=1))
+
+
+def described(
+    checkpoint: Checkpoint, descriptions: Mapping[str, Sequence[str]], clip: str | None, prompts: Path | None
+) -> Checkpoint:
+    """Return the student with new classes, encoded by its teacher's text tower.
+
+    Args:
+        checkpoint: A student in an embedding space.
+        descriptions: New label → sentences; see `edgekit.models.clip.descriptions`.
+        clip: The teacher's CLIP, by name or file.
+        prompts: The teacher's prompts, if it had some.
+
+    Raises:
+        InputError: The student is a plain classifier, `clip` and `prompts` are not its teacher's, or a sentence does
+            not fit the context.
+        UnavailableError: A CLIP by name cannot be downloaded.
+    """
+    _vectors(checkpoint)
+    teacher = _teacher_of(checkpoint)
+    identity = teacher["clip"]
+    if clip is None:
+        raise InputError(
+            f"new classes need the text tower of the student's teacher, CLIP '{identity['source']}' "
+            f"(sha256 {identity['sha256']}): give its weights with --clip"
+        )
+    is_prompted = teacher["kind"] == "prompted-clip"
+    if is_prompted and prompts is None:
+        raise InputError(f"the student's teacher had prompts ('{teacher['name']}'): name their file with --prompts")
+    if prompts is not None and not is_prompted:
+        raise InputError("the student's teacher had no prompts: leave --prompts out")
+    if prompts is not None and sha256_of(prompts) != teacher["sha256"]:
+        raise InputError(f"prompts '{prompts}' are not the teacher's: its file had sha256 {teacher['sha256']}")
+    frozen = load_clip(clip)
+    vectors = (
+        _prompted_vectors(prompts, frozen, descriptions) if prompts else _plain_vectors(frozen, identity, descriptions)
+    )
+    return _relabelled(checkpoint, tuple(descriptions), vectors)
+
+
+def _plain_vectors(clip: FrozenClip, identity: Mapping[str, Any], descriptions: Mapping[str, Sequence[str]]) -> Tensor:
+    if clip.weights_sha256() != identity["weights_sha256"]:
+        raise InputError(f"CLIP '{clip.source}' is not the teacher's, '{identity['source']}': its weights differ")
+    return frozen_classifier(clip, descriptions)
+
+
+@torch.no_grad()
+def _prompted_vectors(prompts: Path, clip: FrozenClip, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
+    return open_prompted(prompts, clip).with_classes(descriptions).text_features()
+
+
+def _vectors(checkpoint: Checkpoint) -> Tensor:
+    if _VECTORS not in checkpoint.state:
+        raise InputError(
+            f"{checkpoint.contract.architecture} is a plain classifier, whose labels are fixed: "
+            "distil a student from a CLIP, or train one on the new labels"
+        )
+    return checkpoint.state[_VECTORS]
+
+
+def _teacher_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    teacher: Any = checkpoint.training.get("teacher")
+    try:
+        texts = (teacher["kind"], teacher["name"], teacher["sha256"], *(teacher["clip"][key] for key in _IDENTITY))
+    except (TypeError, KeyError) as error:
+        raise InputError("the checkpoint does not say which CLIP its teacher was: distil it again") from error
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError("the checkpoint does not say rightly which CLIP its teacher was: distil it again")
+    found: Mapping[str, Any] = teacher
+    return found
+
+
+_IDENTITY = ("source", "sha256", "weights_sha256")
+
+
+def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor) -> Checkpoint:
+    contract = checkpoint.contract
+    width = _vectors(checkpoint).shape[1]
+    if vectors.shape != (len(labels), width):
+        raise InputError(f"the class vectors are {vectors.shape[1]} long, the student's {width}: give its teacher")
+    # What was measured with the old labels says nothing of the new ones.
+    provenance = replace(contract.provenance, accuracy=())
+    return replace(
+        checkpoint,
+        contract=replace(contract, labels=labels, provenance=provenance),
+        state={**checkpoint.state, _VECTORS: vectors.float().cpu()},
+    )

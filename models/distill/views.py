@@ -1,0 +1,41 @@
+"""The fixed views of an image that a teacher is asked about once and for all."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from edgekit.preprocess import ImageU8, center_crop, ten_crops
+
+Views = Literal["center", "center-flip", "ten-crop"]
+VIEWS: tuple[Views, ...] = get_args(Views)
+_COUNTS: dict[Views, int] = {"center": 1, "center-flip": 2, "ten-crop": 10}
+
+# A teacher of whole images would be shown the same picture five times.
+_TEN_CROP_SHARE = 11 / 12
+
+
+def view_count(views: Views) -> int:
+    """Return how many views of an image that is."""
+    return _COUNTS[views]
+
+
+def cut_views(images: ImageU8, views: Views, share_hw: tuple[float, float]) -> ImageU8:
+    """Return the views of each image.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        views: The centre; it and its mirror image; or the four corners, the centre and their mirror images.
+        share_hw: Height and width of a view as shares of the image's; ten crops are at most 11/12.
+
+    Returns:
+        uint8 (N, views, h, w, C).
+    """
+    if views == "ten-crop":
+        share_hw = (min(share_hw[0], _TEN_CROP_SHARE), min(share_hw[1], _TEN_CROP_SHARE))
+    height, width = (max(1, round(side * share)) for side, share in zip(images.shape[1:3], share_hw, strict=True))
+    if views == "ten-crop":
+        return ten_crops(images, (height, width))
+    center = center_crop(images, (height, width))
+    return np.stack([center] if views == "center" else [center, center[:, :, ::-1]], axis=1)

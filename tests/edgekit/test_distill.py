@@ -1,0 +1,191 @@
+"""`edgekit distill`, and `edgekit export` with other labels, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from edgekit.device.classify import Classifier
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.provenance import contract_for
+from edgekit.models.registry import create_model
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder data set: 14 pictures to train on and 7 to choose by."""
+    folder = tmp_path_factory.mktemp("faces")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 14), ("val", 7)):
+        for index in range(count):
+            file = folder / split / EXPRESSIONS[index % 7] / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher")
+    net = create_model("mini-xception", 7)
+    contract = contract_for("mini-xception", EXPRESSIONS, "any", gray=True)
+    save_checkpoint(folder / "best.safetensors", Checkpoint(contract, net.state_dict()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    config = ClipConfig(image_size_px=32, patch_size_px=16, vision=Tower(128, 2, 2), text=Tower(64, 2, 1), embed_dim=24)
+    save_clip(path, random_clip(config).model, config)
+    return path
+
+
+SHORT = ("--student", "mini-xception", "--epochs", 1, "--batch-size", 7, "--accelerator", "cpu")
+
+
+def test_a_classifier_teaches_and_its_answers_are_kept(
+    edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    arguments = ["distill", "--teacher", teacher, "--data", faces, "-o", output, *SHORT, "--json"]
+    code, out, err = edgekit(*arguments)
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["checkpoint"] == str(output / "best.safetensors")
+    assert document["teacher"]["kind"] == "classifier"
+    assert document["loss_weights"] == {"kl": 1.0, "ce": 0.1, "cosine": 0.0}
+    assert 0 <= document["agreement"] <= 1
+    assert "learns from best.safetensors; loss: 1 kl + 0.1 ce" in err
+    kept = sorted((output / "teacher").rglob("*.safetensors"))
+    assert sorted(load_file(path)["logits"].shape for path in kept) == [(7, 1, 7), (14, 2, 7)]
+    assert load_checkpoint(output / "best.safetensors").training["teacher"] == document["teacher"]
+    before = (output / "best.safetensors").read_bytes()
+    code, _, err = edgekit(*arguments, "--resume")
+    assert code == 0, err
+    assert (output / "best.safetensors").read_bytes() == before
+
+
+def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:
+    output, cache = tmp_path / "run", tmp_path / "answers"
+    more = ["--cache", cache, "--unlabelled", faces / "val", "--quiet"]
+    code, out, err = edgekit("distill", "--teacher", clip, "--data", faces, "-o", output, *SHORT, *more)
+    assert (code, out, err) == (0, "", "")
+    assert not (output / "teacher").exists()
+    shapes = [load_file(path)["embeddings"].shape for path in cache.rglob("*.safetensors")]
+    assert sorted(shapes) == [(7, 1, 24), (21, 2, 24)]
+    student = output / "best.safetensors"
+    assert edgekit("inspect", student)[0] == 0
+    assert edgekit("eval", student, "--data", faces, "--split", "val")[0] == 0
+    model = tmp_path / "new.onnx"
+    code, out, err = edgekit(
+        "export", student, "--class", "smiling face", "--class", "sad", "--clip", clip, "-o", model
+    )
+    assert code == 0, err
+    assert "labels: smiling face, sad" in out
+    assert Classifier(model).contract.labels == ("smiling face", "sad")
+    code, out, err = edgekit(
+        "export", student, "--merge", "good=happy,surprise", "--merge", "bad=sad,fear", "-o", model
+    )
+    assert code == 0, err
+    assert Classifier(model).contract.labels == ("good", "bad")
+    file = tmp_path / "classes.json"
+    file.write_text(json.dumps({"b": ["one", "two"], "a": ["three"]}))
+    assert edgekit("export", student, "--classes", file, "--clip", clip, "-o", model)[0] == 0
+    assert Classifier(model).contract.labels == ("b", "a")
+
+
+def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
+    edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    assert edgekit("export", teacher / "best.safetensors", "-o", tmp_path / "plain.onnx")[0] == 0
+    model = onnx.load(tmp_path / "plain.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "plain.onnx")
+    said = ["--teacher-labels", ",".join(EXPRESSIONS), "--teacher-channels", "rgb", "--teacher-scale", 1 / 255]
+    said += ["--teacher-mean", "0,0,0", "--teacher-std", "1,1,1", "--teacher-output", "logits"]
+    sources = ["--teacher", tmp_path / "plain.onnx", "--teacher", teacher]
+    code, out, err = edgekit(
+        "distill", *sources, *said, "--data", faces, "-o", tmp_path / "run", *SHORT, "--on-the-fly", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["teacher"]["kind"] == "ensemble"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--teacher", "absent"], "model 'absent' does not exist"),
+        (["--teacher", "{faces}"], "is a folder without best.safetensors"),
+        (["--teacher", "{teacher}", "--student", "resnet"], "model 'resnet' is not known"),
+        (["--teacher", "{clip}", "--student", "edgecnn@8"], "name the net alone"),
+        (["--teacher", "{teacher}", "--temperature", "0"], "--temperature is 0.0"),
+        (["--teacher", "{teacher}", "--kl-weight", "-1"], "--kl-weight is -1.0"),
+        (["--teacher", "{teacher}", "--cosine-weight", "1"], "has no embeddings"),
+        (["--teacher", "{teacher}", "--on-the-fly", "--views", "center"], "--views is for cached answers"),
+        (["--teacher", "{teacher}", "--clip", "{clip}"], "--clip: no teacher holds prompts"),
+        (["--teacher", "{teacher}", "--teacher-size", "8"], "no teacher lacks a contract"),
+        (["--teacher", "{teacher}", "--teacher-mean", "a,b"], "expected numbers with commas"),
+        (["--teacher", "{teacher}", "--unlabelled", "absent"], "data 'absent' does not exist"),
+        (["--teacher", "tiny.onnx"], "does not know the data's class 'angry': its labels are red, green, blue"),
+        (["--teacher", "{clip}", "--descriptions", "{faces}/x"], "descriptions file"),
+        ([], "Missing option '--teacher'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    edgekit: Run,
+    faces: Path,
+    teacher: Path,
+    clip: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.onnx").write_bytes(tiny_model.read_bytes())
+    filled = [argument.format(faces=faces, teacher=teacher, clip=clip) for argument in arguments]
+    code, out, err = edgekit("distill", *filled, "--data", faces, "-o", "out", "--epochs", 1, "-q")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--merge", "good=happy"], "mini-xception is a plain classifier, whose labels are fixed"),
+        (["--merge", "good=joy"], "there is no class 'joy'"),
+        (["--class", "a", "--clip", "{clip}"], "is a plain classifier"),
+        (["--class", "a", "--merge", "good=happy"], "--class and --merge both say the labels"),
+        (["--clip", "{clip}"], "are for new classes"),
+        (["--classes", "absent.json"], "descriptions file 'absent.json' does not exist"),
+    ],
+)
+def test_labels_that_cannot_change(
+    edgekit: Run, teacher: Path, clip: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    filled = [argument.format(clip=clip) for argument in arguments]
+    code, out, err = edgekit("export", teacher / "best.safetensors", "-o", tmp_path / "x.onnx", *filled, "-q")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,67 @@
+"""The parts of the loss against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence, label_loss, loss_weights
+from edgekit.models.distill.task import Lesson
+
+HALF = torch.zeros(1, 2)
+QUARTER = torch.tensor([[0.0, math.log(3)]])  # softmax 1/4, 3/4
+
+
+def test_divergence_is_the_one_computed_by_hand() -> None:
+    # 1/2 ln((1/2) / (1/4)) + 1/2 ln((1/2) / (3/4))
+    assert kl_divergence(QUARTER, HALF, 1.0).item() == pytest.approx(0.5 * math.log(4 / 3))
+    # 1/4 ln((1/4) / (1/2)) + 3/4 ln((3/4) / (1/2)): the teacher's probabilities are the weights.
+    assert kl_divergence(HALF, QUARTER, 1.0).item() == pytest.approx(0.75 * math.log(3) - math.log(2))
+
+
+def test_temperature_divides_the_logits_and_its_square_multiplies_the_result() -> None:
+    assert kl_divergence(2 * QUARTER, HALF, 2.0).item() == pytest.approx(4 * 0.5 * math.log(4 / 3))
+
+
+def test_a_student_that_agrees_has_nothing_to_learn() -> None:
+    logits = torch.randn(5, 7, requires_grad=True)
+    loss = kl_divergence(logits, logits.detach() + 3, 2.0).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    assert logits.grad is not None
+    assert logits.grad.abs().max() < 1e-5
+
+
+def test_cosine_of_unit_vectors() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    assert cosine_distance(vectors, torch.tensor([[0.0, 1.0], [0.6, 0.8]])).tolist() == pytest.approx([1, 0])
+
+
+@pytest.mark.parametrize("targets", [None, torch.tensor([[0.5, 0.5], [0.0, 0.0]])])
+def test_images_without_label_cost_nothing(targets: torch.Tensor | None) -> None:
+    losses = label_loss(torch.zeros(2, 2), torch.tensor([0, -1]), targets, 0.1)
+    assert losses.tolist() == pytest.approx([math.log(2), 0])
+
+
+def test_weights_depend_on_whether_the_teacher_has_a_space(bar_teacher: Callable[..., Any]) -> None:
+    plain, clip = bar_teacher().teacher(), bar_teacher(embeds=True).teacher()
+    assert loss_weights(plain, None, None, None) == LossWeights(1.0, 0.1, 0.0)
+    assert loss_weights(clip, None, None, None) == LossWeights(1.0, 0.0, 1.0)
+    assert loss_weights(clip, 0, 0.5, 0) == LossWeights(0, 0.5, 0)
+    with pytest.raises(InputError, match="has no embeddings"):
+        loss_weights(plain, None, None, 0.5)
+    with pytest.raises(InputError, match="nothing would be learned"):
+        loss_weights(plain, 0, 0, None)
+    with pytest.raises(InputError, match="--kl-weight is -1"):
+        loss_weights(plain, -1, None, None)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+def test_temperatures_that_cannot_be(temperature: float) -> None:
+    with pytest.raises(InputError, match="--temperature"):
+        Lesson(LossWeights(1, 0, 0), temperature)

@@ -1,0 +1,145 @@
+"""Students learn what their teacher says, not what the labels say, and resume bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.data.augment import Augmentation
+from edgekit.models.data.unlabelled import with_unlabelled
+from edgekit.models.distill.cache import agreement, teach
+from edgekit.models.distill.losses import LossWeights
+from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
+from edgekit.models.evaluate import evaluate, open_classifier
+from edgekit.models.provenance import contract_for
+from edgekit.models.recipes import Recipe
+from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
+
+Make = Callable[..., Any]
+ONLY_KL = LossWeights(1, 0, 0)
+
+
+def _job(
+    data: DataSet, teacher: Any, recipe: Recipe, lesson: Lesson, cache: Path, training: ImageSet | None = None
+) -> TrainingJob:
+    training = training or data.splits["Training"]
+    answers = teach(teacher, training.images, lesson.views, cache) if lesson.views else None
+    architecture = student_architecture("mini-xception", teacher)
+    contract = contract_for(architecture, data.classes, data.name, data.is_gray)
+    task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, lesson, answers)
+    return TrainingJob(task, recipe, {"teacher": teacher.record()}, accelerator="cpu")
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / STATE_NAME, weights_only=True)["net"]
+    return state
+
+
+def _last_logits(folder: Path, data: DataSet) -> Any:
+    return evaluate(open_classifier(folder / BEST_NAME), data.splits["PrivateTest"], "center-crop").logits
+
+
+@pytest.mark.parametrize(
+    ("embeds", "views", "weights"),
+    [
+        (False, "center-flip", ONLY_KL),
+        (True, "center", ONLY_KL),
+        (True, "center", LossWeights(0, 0, 1)),
+        (False, None, ONLY_KL),
+    ],
+)
+def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(
+    bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path, embeds: bool, views: Any, weights: LossWeights
+) -> None:
+    teacher = bar_teacher(embeds=embeds)
+    # The labels it is chosen by are the teacher's, those it is given for training stay the true ones.
+    wrong = {name: dataclasses.replace(part, labels=teacher.named(part.images)) for name, part in bars.splits.items()}
+    data = dataclasses.replace(bars, splits={**wrong, "Training": bars.splits["Training"]})
+    recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
+    train(_job(data, teacher.teacher(), recipe, Lesson(weights, 2.0, views), tmp_path / "c"), tmp_path / "run")
+    logits = _last_logits(tmp_path / "run", data)
+    test = data.splits["PrivateTest"].images
+    assert agreement(logits, np.eye(7, dtype=np.float32)[teacher.named(test)]) > 0.6
+    assert (logits.argmax(axis=1) == bars.splits["PrivateTest"].labels).mean() < 0.3
+
+
+def test_labels_count_if_they_have_weight(bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
+    lesson = Lesson(LossWeights(0, 1, 0))
+    history = train(_job(bars, bar_teacher().teacher(), recipe, lesson, tmp_path / "c"), tmp_path / "run")
+    assert max(report.validation_accuracy for report in history) > 0.6
+
+
+@pytest.mark.parametrize(("embeds", "views"), [(True, "center-flip"), (False, None)])
+def test_interrupted_training_resumes_bit_for_bit(
+    bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path, embeds: bool, views: Any
+) -> None:
+    def job() -> TrainingJob:
+        lesson = Lesson(LossWeights(1, 0.5, 1 if embeds else 0), 2.0, views)
+        return _job(bars, bar_teacher(embeds=embeds).teacher(), short, lesson, tmp_path / "cache")
+
+    def interrupt(report: object) -> None:
+        seen.append(report)
+        if len(seen) == 6:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    seen: list[object] = []
+    train(job(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(job(), tmp_path / "parts", on_step=interrupt)
+    train(job(), tmp_path / "parts", resume=True)
+    whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_another_teacher_or_lesson_is_another_training(
+    bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
+) -> None:
+    recipe, lesson = dataclasses.replace(short, epochs=1), Lesson(ONLY_KL)
+    train(_job(bars, bar_teacher().teacher(), recipe, lesson, tmp_path / "c"), tmp_path / "run")
+    other = _job(bars, bar_teacher(sha256="b" * 64).teacher(), recipe, lesson, tmp_path / "c")
+    with pytest.raises(InputError, match="teacher_sha256 was 'aaa"):
+        train(other, tmp_path / "run", resume=True)
+    warmer = _job(bars, bar_teacher().teacher(), recipe, Lesson(ONLY_KL, 4.0), tmp_path / "c")
+    with pytest.raises(InputError, match=r"temperature was 2.0, now it is 4.0"):
+        train(warmer, tmp_path / "run", resume=True)
+
+
+def test_the_checkpoint_says_who_taught_and_keeps_the_class_vectors(
+    bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
+) -> None:
+    from edgekit.models.checkpoint import load_checkpoint
+
+    teacher = bar_teacher(embeds=True).teacher()
+    recipe = dataclasses.replace(short, epochs=1)
+    train(_job(bars, teacher, recipe, Lesson(LossWeights(1, 0, 1)), tmp_path / "c"), tmp_path / "run")
+    checkpoint = load_checkpoint(tmp_path / "run" / BEST_NAME)
+    assert checkpoint.contract.architecture == "mini-xception@12"
+    assert checkpoint.training["teacher"] == teacher.record()
+    assert checkpoint.training["distillation"]["weights"] == {"kl": 1, "ce": 0, "cosine": 1}
+    assert np.array_equal(checkpoint.state["class_vectors"].numpy(), teacher.space.class_vectors)
+    assert checkpoint.state["logit_scale"].item() == 8
+
+
+def test_images_without_labels_are_learned_from(
+    bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
+) -> None:
+    teacher, few = bar_teacher(), bars.splits["Training"].subset(np.arange(2))
+    training = with_unlabelled(few, bars.splits["Training"].images)
+    data = dataclasses.replace(
+        bars,
+        splits={n: dataclasses.replace(p, labels=teacher.named(p.images)) for n, p in bars.splits.items()},
+    )
+    recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
+    lesson = Lesson(LossWeights(1, 0.1, 0), unlabelled="e" * 64)
+    history = train(_job(data, teacher.teacher(), recipe, lesson, tmp_path / "c", training), tmp_path / "run")
+    assert max(report.validation_accuracy for report in history) > 0.6

@@ -1,0 +1,256 @@
+"""Every kind of teacher answers as what it is made of, and says in one line what is wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch.nn import functional as F
+
+from edgekit.errors import InputError
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
+from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import save_clip
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, plain_onnx_teacher
+from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.teachers import Answers, Teacher, ensemble, fitted, for_labels
+from edgekit.models.evaluate import TorchClassifier
+from edgekit.models.provenance import contract_for
+from edgekit.models.registry import create_model
+from edgekit.preprocess import ImageU8, softmax
+
+CPU = torch.device("cpu")
+LABELS = ("a", "b", "c")
+DESCRIPTIONS = {"happy": ("a smiling face",), "sad": ("a face in tears", "a frown")}
+PROMPTS = PromptConfig(n_ctx=2, depth=2, cross_layer=1)
+SAID = PlainOnnx(LABELS, None, "rgb", 1 / 255, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), "logits")
+
+
+@pytest.fixture
+def crops() -> ImageU8:
+    return np.random.default_rng(0).integers(0, 256, (5, 48, 48, 1), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("net") / "best.safetensors"
+    contract = contract_for("mini-xception", LABELS, "any", gray=True)
+    save_checkpoint(path, Checkpoint(contract, create_model("mini-xception", 3).state_dict()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip_file(small_clip: FrozenClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    save_clip(path, small_clip.model, small_clip.config)
+    return path
+
+
+@pytest.fixture(scope="module")
+def prompts(small_clip: FrozenClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "best.safetensors"
+    torch.manual_seed(0)
+    save_prompts(path, prompt_checkpoint(PromptedClip(small_clip, PROMPTS, DESCRIPTIONS), {}))
+    return path
+
+
+def plain_onnx(path: Path, shape: tuple[Any, ...], probabilities: bool = False) -> Path:
+    """Write a graph whose logits are the means of the three channels."""
+    axes = [1, 2] if shape[3] == 3 else [2, 3]
+    nodes = [helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0)]
+    nodes.append(helper.make_node("Softmax" if probabilities else "Identity", ["mean"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "plain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [shape[0], 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_checkpoint_answers_as_its_net_about_the_centre_of_a_face(checkpoint: Path, crops: ImageU8) -> None:
+    from edgekit.models.checkpoint import build_net, load_checkpoint
+
+    teacher = classifier_teacher(checkpoint, CPU)
+    loaded = load_checkpoint(checkpoint)
+    expected = TorchClassifier(build_net(loaded), loaded.contract).logits(crops[:, 2:46, 2:46])
+    assert np.array_equal(teacher.answer(crops[:, 2:46, 2:46]).logits, expected)
+    assert teacher.share_hw == (44 / 48, 44 / 48)
+    assert teacher.answer(np.repeat(crops, 3, axis=-1)).logits.shape == (5, 3)
+
+
+def test_crops_of_another_size_are_resized_and_made_gray(crops: ImageU8) -> None:
+    flat = np.full((2, 44, 44, 3), (10, 200, 60), np.uint8)
+    assert np.array_equal(fitted(flat, (96, 60)), np.full((2, 96, 60, 3), (10, 200, 60)))
+    assert fitted(flat, (44, 44), gray=True).shape == (2, 44, 44, 1)
+    assert abs(int(fitted(flat, (8, 8), gray=True)[0, 0, 0, 0]) - round(0.299 * 10 + 0.587 * 200 + 0.114 * 60)) <= 1
+    assert fitted(crops, (48, 48)) is crops
+
+
+def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
+    teacher, said = classifier_teacher(checkpoint, CPU), []
+    ordered = for_labels(teacher, ("C", "a"), said.append)
+    assert ordered.labels == ("C", "a")
+    assert np.array_equal(ordered.answer(crops).logits, teacher.answer(crops).logits[:, [2, 0]])
+    assert said == ["teacher 'best.safetensors' knows b too, which the data has not: left out"]
+    with pytest.raises(InputError, match="does not know the data's class 'happy': its labels are a, b, c"):
+        for_labels(teacher, ("a", "happy"))
+
+
+def test_an_ensemble_gives_the_mean_of_probabilities(checkpoint: Path, crops: ImageU8) -> None:
+    first = classifier_teacher(checkpoint, CPU)
+    second = replace(first, sha256="d" * 64, answer=lambda crops: Answers(-50 * first.answer(crops).logits))
+    both = ensemble([first, second])
+    expected = (softmax(first.answer(crops).logits) + softmax(second.answer(crops).logits)) / 2
+    np.testing.assert_allclose(softmax(both.answer(crops).logits), expected, atol=1e-6)
+    assert both.sha256 not in (first.sha256, second.sha256)
+    assert [member["sha256"] for member in both.record()["members"]] == [first.sha256, second.sha256]
+    assert ensemble([first]) is first
+
+
+@pytest.mark.parametrize("shape", [("n", 3, 8, 8), (1, 3, 8, 8), (4, 3, "h", "w"), ("n", 8, 8, 3)])
+def test_any_onnx_classifier_teaches(tmp_path: Path, shape: tuple[Any, ...]) -> None:
+    path = plain_onnx(tmp_path / "plain.onnx", shape)
+    teacher = plain_onnx_teacher(path, replace(SAID, size_px=8))
+    colours = np.array([[0, 0, 0], [255, 0, 51], [102, 255, 255], [9, 8, 7], [1, 1, 1]], np.uint8)
+    crops = np.repeat(np.repeat(colours[:, None, None], 16, axis=1), 16, axis=2)
+    expected = (colours / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
+    np.testing.assert_allclose(teacher.answer(crops).logits, expected, atol=1e-5)
+    swapped = plain_onnx_teacher(path, replace(SAID, size_px=8, channels="bgr"))
+    swapped_mean = (colours[:, ::-1] / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
+    np.testing.assert_allclose(swapped.answer(crops).logits, swapped_mean, atol=1e-5)
+    assert swapped.sha256 != teacher.sha256
+
+
+def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
+    logits = plain_onnx_teacher(plain_onnx(tmp_path / "a.onnx", ("n", 3, 8, 8)), SAID).answer(crops).logits
+    path = plain_onnx(tmp_path / "b.onnx", ("n", 3, 8, 8), probabilities=True)
+    found = plain_onnx_teacher(path, replace(SAID, output="probabilities")).answer(crops).logits
+    np.testing.assert_allclose(softmax(found), softmax(logits), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            PlainOnnx(),
+            "has no edgekit contract: say what is missing with --teacher-labels, --teacher-size, --teacher-channels, "
+            "--teacher-scale, --teacher-mean, --teacher-std, --teacher-output",
+        ),
+        (replace(SAID, size_px=8, std=None), "what is missing with --teacher-std$"),
+        (replace(SAID, size_px=8, labels=("a", "b")), "--teacher-labels names 2 classes, the graph gives 3"),
+        (replace(SAID, size_px=8, mean=(0.5,)), "'input.mean' has 1 values"),
+        (replace(SAID, size_px=8, labels=("a", "b", "a")), "'labels' has a name twice"),
+        (replace(SAID, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph takes 3 channels"),
+    ],
+)
+def test_what_a_plain_onnx_file_does_not_say_must_be_said(tmp_path: Path, said: PlainOnnx, message: str) -> None:
+    path = plain_onnx(tmp_path / "plain.onnx", (1, 3, "h", "w"))
+    with pytest.raises(InputError, match=message) as caught:
+        plain_onnx_teacher(path, said)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_other_than_the_graphs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--teacher-size is 9, the graph's size \[8, 8\]"):
+        plain_onnx_teacher(plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8)), replace(SAID, size_px=9))
+
+
+def test_a_clip_compares_whole_images_with_descriptions(small_clip: FrozenClip, crops: ImageU8) -> None:
+    teacher = zero_shot_teacher(small_clip, DESCRIPTIONS, CPU)
+    answers = teacher.answer(crops)
+    assert teacher.space is not None
+    assert answers.embeddings is not None
+    assert teacher.labels == ("happy", "sad")
+    with torch.no_grad():
+        first, second = (
+            F.normalize(small_clip.encode_text(small_clip.tokenize([text])), dim=1) for text in DESCRIPTIONS["sad"]
+        )
+        mean = F.normalize(first + second, dim=1)[0].numpy()
+        pixels = torch.from_numpy(fitted(crops, (32, 32))).permute(0, 3, 1, 2).expand(-1, 3, -1, -1) / 255
+        shape = (1, 3, 1, 1)
+        pixels = (pixels - torch.tensor(small_clip.config.image_mean).view(shape)) / torch.tensor(
+            small_clip.config.image_std
+        ).view(shape)
+        seen = F.normalize(small_clip.encode_image(pixels), dim=1).numpy()
+    np.testing.assert_allclose(teacher.space.class_vectors[1], mean, atol=1e-6)
+    np.testing.assert_allclose(answers.embeddings, seen, atol=1e-5)
+    np.testing.assert_allclose(answers.logits[:, 1], float(small_clip.logit_scale) * seen @ mean, atol=1e-4)
+    assert zero_shot_teacher(small_clip, {**DESCRIPTIONS, "sad": ("a frown",)}, CPU).sha256 != teacher.sha256
+
+
+def test_prompts_answer_as_the_prompted_clip(small_clip: FrozenClip, prompts: Path, crops: ImageU8) -> None:
+    from edgekit.models.clip.checkpoint import build_prompted, load_prompts
+
+    teacher = prompted_teacher(prompts, small_clip, CPU)
+    net = build_prompted(load_prompts(prompts), small_clip)
+    spec_pixels = torch.from_numpy(fitted(crops, (32, 32))).permute(0, 3, 1, 2).expand(-1, 3, -1, -1) / 255
+    shape = (1, 3, 1, 1)
+    mean, std = (
+        torch.tensor(values).view(shape) for values in (small_clip.config.image_mean, small_clip.config.image_std)
+    )
+    with torch.no_grad():
+        expected = net((spec_pixels - mean) / std).numpy()
+    np.testing.assert_allclose(teacher.answer(crops).logits, expected, atol=1e-4)
+    assert teacher.kind == "prompted-clip"
+    assert teacher.facts["clip"]["weights_sha256"] == small_clip.weights_sha256()
+
+
+def test_prompts_that_change_when_used_cannot_teach(small_clip: FrozenClip, tmp_path: Path) -> None:
+    path = tmp_path / "upstream.safetensors"
+    net = PromptedClip(small_clip, replace(PROMPTS, upstream_compat=True), DESCRIPTIONS)
+    save_prompts(path, prompt_checkpoint(net, {}))
+    with pytest.raises(InputError, match="they cannot teach"):
+        prompted_teacher(path, small_clip, CPU)
+
+
+def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, prompts: Path, tmp_path: Path) -> None:
+    def opened(*sources: object, labels: tuple[str, ...] = LABELS, **options: Any) -> Teacher:
+        return open_teacher([str(source) for source in sources], labels, TeacherOptions(**options))
+
+    assert opened(checkpoint).kind == opened(checkpoint.parent).kind == "classifier"
+    assert opened(checkpoint, checkpoint).kind == "ensemble"
+    assert opened(clip_file).kind == "clip"
+    assert opened(prompts, labels=("sad", "happy"), clip=str(clip_file)).labels == ("sad", "happy")
+    path = plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8))
+    assert opened(path, checkpoint, plain=SAID).kind == "ensemble"
+    assert opened("default", labels=("happy", "sad")).kind == "classifier"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("absent", {}, "model 'absent' does not exist"),
+        ("{tmp}", {}, "is a folder without best.safetensors"),
+        ("{tmp}/text.safetensors", {}, "is no whole .safetensors file"),
+        ("{tmp}/text.onnx", {}, "cannot be loaded by onnxruntime"),
+        ("{tmp}/text.txt", {}, "text.txt"),
+        ("{tmp}/text.pt", {}, "text.pt"),
+        ("no/model", {}, "neither a file nor a name of open_clip's"),
+        ("{prompts}", {}, "holds prompts for the CLIP .*: give its weights with --clip"),
+        ("{checkpoint}", {"clip": "x"}, "--clip: no teacher holds prompts"),
+        ("{checkpoint}", {"descriptions": Path("x")}, "--descriptions: no teacher is a CLIP without prompts"),
+        ("{checkpoint}", {"plain": SAID}, "no teacher lacks a contract"),
+    ],
+)
+def test_what_is_no_teacher_is_said_in_one_line(
+    source: str, options: dict[str, Any], message: str, checkpoint: Path, prompts: Path, tmp_path: Path
+) -> None:
+    for suffix in ("safetensors", "onnx", "txt", "pt"):
+        (tmp_path / f"text.{suffix}").write_text("this is text, no teacher of anybody\n")
+    place = source.format(tmp=tmp_path, checkpoint=checkpoint, prompts=prompts)
+    with pytest.raises(InputError, match=message) as caught:
+        open_teacher([place], LABELS, TeacherOptions(**options))
+    assert "\n" not in str(caught.value)
