@@ -1,0 +1,258 @@
+"""What distilling costs and brings, in three measurements.
+
+`speed`: a training step on cached answers against a plain one of the same net on the same images. Pairs alternate which
+side goes first; a pair's ratio compares neighbours in time, and the median over the pairs is reported. Run it on a
+quiet machine.
+
+`agreement`: on how many images of a split two models have the same class first; with a teacher and its student, or
+with two trainings of the teacher that differ in their seed.
+
+`relabel`: top-1 of a student whose classes were put together, on images whose labels were put together likewise; with
+vectors of new texts, and with the mean of the old vectors.
+
+    python benchmarks/distillation.py speed --threads 2
+    python benchmarks/distillation.py agreement runs/wide-0 runs/wide-1 --data fer2013.tar.gz
+    python benchmarks/distillation.py relabel runs/student/best.safetensors --data fer2013.tar.gz \\
+        --merge positive=happy --merge negative=angry,disgust,fear,sad --merge neutral=neutral --clip clip.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+from edgekit.boards import read_board
+from edgekit.errors import EdgekitError
+from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
+from edgekit.models.classification import ClassificationTask
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.data import EXPRESSIONS, ImageSet
+from edgekit.models.data.merging import merge_classes, parse_merges
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.distill.cache import Targets, agreement, teach
+from edgekit.models.distill.losses import loss_weights
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.relabel import described, merged
+from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
+from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Teacher
+from edgekit.models.evaluate import TorchClassifier, aligned, evaluate
+from edgekit.models.provenance import contract_for
+from edgekit.models.recipes import RECIPES, Recipe
+from edgekit.models.training import Task
+
+ALLOWED_RATIO = 1.1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images a second (medians) and the median of the pairs' ratios, distilling over plain."""
+
+    architecture: str
+    embed_dim: int | None
+    threads: int
+    batch: int
+    steps_per_side: int
+    plain_images_per_s: float
+    distilling_images_per_s: float
+    ratio: float
+    ratios: tuple[float, ...]
+    allowed: float
+
+
+class Side:
+    """A task in training as the loop does it: order, draw, loss, backward, step."""
+
+    def __init__(self, task: Task, recipe: Recipe) -> None:
+        torch.manual_seed(0)
+        self._task = task
+        self._recipe = recipe
+        self._net = task.build(torch.device("cpu")).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._optimizer = torch.optim.SGD(self._net.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+
+    def seconds(self, steps: int) -> float:
+        """Return how long so many steps take."""
+        generator = torch.Generator().manual_seed(0)
+        batches = torch.split(self._task.order(generator), self._recipe.batch_size)
+        started_s = time.perf_counter()
+        for step in range(steps):
+            batch = batches[step % len(batches)]
+            loss, _ = self._task.loss(self._net, batch, self._task.draw(len(batch), generator))
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+        return time.perf_counter() - started_s
+
+
+def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, Side]:
+    """Return plain training and distilling, from a classifier or from a CLIP with embeddings of `embed_dim` values."""
+    recipe = Recipe(1, RECIPES["fer2013"].augmentation, batch, label_smoothing=0.1)
+    generator = np.random.default_rng(0)
+    count, classes = 16 * batch, len(EXPRESSIONS)
+    images = ImageSet(
+        generator.integers(0, 256, (count, 48, 48, 1), np.uint8), generator.integers(0, classes, count, np.int64)
+    )
+    space = embed_dim and EmbeddingSpace(np.eye(classes, embed_dim, dtype=np.float32), 100.0)
+    teacher = Teacher("clip" if space else "classifier", "none", EXPRESSIONS, "0" * 64, _silent, space=space or None)
+    answers = Targets(
+        generator.normal(size=(count, classes)).astype(np.float32),
+        generator.normal(size=(count, embed_dim)).astype(np.float32) if embed_dim else None,
+    )
+    plain = contract_for(student, EXPRESSIONS, "noise", gray=True)
+    own = contract_for(student_architecture(student, teacher), EXPRESSIONS, "noise", gray=True)
+    lesson = Lesson(loss_weights(teacher, None, 0.1, None))
+    return (
+        Side(ClassificationTask(plain, recipe, images, images), recipe),
+        Side(DistillationTask(own, recipe, images, images, teacher, lesson, answers), recipe),
+    )
+
+
+def compare(student: str, embed_dim: int | None, batch: int, pairs: int, steps_per_side: int) -> Comparison:
+    """Return the comparison, after two steps of each side to warm up."""
+    plain, distilling = make_sides(student, embed_dim, batch)
+    for side in (plain, distilling):
+        side.seconds(2)
+    plain_s, distilling_s = [], []
+    for pair in range(pairs):
+        order: list[tuple[Side, list[float]]] = [(plain, plain_s), (distilling, distilling_s)]
+        for side, times in order if pair % 2 else reversed(order):
+            times.append(side.seconds(steps_per_side))
+    ratios = tuple(theirs / ours for theirs, ours in zip(distilling_s, plain_s, strict=True))
+    images = batch * steps_per_side
+    return Comparison(
+        architecture=student,
+        embed_dim=embed_dim,
+        threads=torch.get_num_threads(),
+        batch=batch,
+        steps_per_side=steps_per_side,
+        plain_images_per_s=images / statistics.median(plain_s),
+        distilling_images_per_s=images / statistics.median(distilling_s),
+        ratio=statistics.median(ratios),
+        ratios=ratios,
+        allowed=ALLOWED_RATIO,
+    )
+
+
+def _silent(_: Any) -> Answers:
+    raise AssertionError("the answers are cached")
+
+
+@click.group()
+def main() -> None:
+    """Measure what distilling costs and brings."""
+
+
+@main.command()
+@click.option("--student", default="edgecnn", show_default=True)
+@click.option("--embed-dim", type=click.IntRange(min=1), help="Of a CLIP as teacher; default: a classifier teaches.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: torch's choice.")
+@click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True)
+@click.option("--pairs", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="A side and pair.")
+@click.option("--json", "as_json", is_flag=True)
+def speed(
+    student: str, embed_dim: int | None, threads: int | None, batch: int, pairs: int, steps: int, as_json: bool
+) -> None:
+    """Compare a training step on cached answers with a plain one."""
+    if threads:
+        torch.set_num_threads(threads)
+    result = _or_line(lambda: compare(student, embed_dim, batch, pairs, steps))
+    space = f" in {embed_dim} dimensions" if embed_dim else ""
+    click.echo(
+        f"{student}{space}, {result.threads} threads, batches of {batch}: plain {result.plain_images_per_s:.0f} "
+        f"images/s, distilling {result.distilling_images_per_s:.0f}; cost ratio {result.ratio:.3f} "
+        f"({min(result.ratios):.3f} to {max(result.ratios):.3f} in {pairs} pairs), "
+        f"allowed {ALLOWED_RATIO}: {'met' if result.ratio <= ALLOWED_RATIO else 'missed'}",
+        err=as_json,
+    )
+    if as_json:
+        document = {"board": asdict(read_board()), "torch": torch.__version__, **asdict(result)}
+        click.echo(json.dumps(document, indent=2))
+
+
+@main.command("agreement")
+@click.argument("first")
+@click.argument("second")
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--split", default="PrivateTest", show_default=True)
+@click.option("--clip", help="Of a teacher with prompts.")
+def agreement_command(first: str, second: str, data: Path, split: str, clip: str | None) -> None:
+    """Say on how many centre crops two models, given as to `edgekit distill --teacher`, have the same class first."""
+
+    def measure() -> float:
+        dataset = load_dataset(data)
+        images = dataset.split(split).images
+        with tempfile.TemporaryDirectory() as folder:
+            answers = [_answers(source, clip, dataset.classes, images, Path(folder)) for source in (first, second)]
+        return agreement(*answers)
+
+    click.echo(f"{first} and {second} agree on {_or_line(measure):.2%} of {split}")
+
+
+@main.command()
+@click.argument("student", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--split", default="PrivateTest", show_default=True)
+@click.option("--merge", "merges", multiple=True, required=True, help="NEW=OLD,OLD")
+@click.option("--descriptions", type=click.Path(path_type=Path), help="Of the new classes; default: the template.")
+@click.option("--clip", help="The teacher's; without it only the mean of old vectors is measured.")
+@click.option("--prompts", type=click.Path(path_type=Path))
+def relabel(
+    student: Path,
+    data: Path,
+    split: str,
+    merges: tuple[str, ...],
+    descriptions: Path | None,
+    clip: str | None,
+    prompts: Path | None,
+) -> None:
+    """Measure the accuracy of a student with merged classes."""
+
+    def measure() -> dict[str, float]:
+        checkpoint = load_checkpoint(student)
+        groups = parse_merges(merges, checkpoint.contract.labels)
+        dataset = merge_classes(load_dataset(data), groups)
+        changed = {"mean of old vectors": merged(checkpoint, groups)}
+        if clip:
+            texts = descriptions_for(tuple(groups), descriptions, click.echo)
+            changed["vectors of new texts"] = described(checkpoint, texts, clip, prompts)
+        return {name: _accuracy(other, dataset, split) for name, other in changed.items()}
+
+    for name, accuracy in _or_line(measure).items():
+        click.echo(f"{name}: {accuracy:.2%} on {split}")
+
+
+def _answers(source: str, clip: str | None, labels: tuple[str, ...], images: Any, folder: Path) -> Any:
+    try:
+        teacher = open_teacher([source], labels, TeacherOptions())
+    except EdgekitError:
+        if clip is None:
+            raise
+        teacher = open_teacher([source], labels, TeacherOptions(clip=clip))
+    return teach(teacher, images, "center", folder).logits
+
+
+def _accuracy(checkpoint: Checkpoint, dataset: Any, split: str) -> float:
+    classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract)
+    images = aligned(dataset, dataset.split(split), checkpoint.contract)
+    return evaluate(classifier, images, "center-crop").accuracy
+
+
+def _or_line(measure: Callable[[], Any]) -> Any:
+    try:
+        return measure()
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The measurements of distilling compare what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.provenance import contract_for
+from edgekit.models.registry import create_model
+from edgekit.models.student import EmbeddingNet
+
+Load = Callable[[str], ModuleType]
+
+
+@pytest.mark.parametrize("embed_dim", [None, 16])
+def test_a_comparison_has_a_ratio_for_each_pair(load: Load, embed_dim: int | None) -> None:
+    result = load("distillation").compare("mini-xception", embed_dim, batch=2, pairs=2, steps_per_side=1)
+    assert len(result.ratios) == 2
+    assert min(result.ratios) > 0
+
+
+def test_agreement_and_relabelling_are_measured(load: Load, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for index, label in enumerate(EXPRESSIONS):
+        file = tmp_path / "faces" / "test" / label / f"{index}.png"
+        file.parent.mkdir(parents=True)
+        assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
+    torch.manual_seed(0)
+    net = create_model("mini-xception@12", 7)
+    assert isinstance(net, EmbeddingNet)
+    # Whatever it sees, it is nearest to "happy".
+    net.set_classes(torch.eye(7, 12), 10.0)
+    with torch.no_grad():
+        net.net.classifier.weight.zero_()
+        net.net.classifier.bias.copy_(torch.eye(12)[3])
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, Checkpoint(contract_for("mini-xception@12", EXPRESSIONS, "x", True), net.state_dict()))
+
+    def output(*arguments: object) -> str:
+        done = CliRunner().invoke(load("distillation").main, list(map(str, arguments)))
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    data = ("--data", tmp_path / "faces", "--split", "test")
+    assert f"{path} and {tmp_path} agree on 100.00% of test" in output("agreement", path, tmp_path, *data)
+    merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad")
+    assert output("relabel", path, *data, *merges) == "mean of old vectors: 66.67% on test\n"
