@@ -134,7 +134,7 @@ RECIPES = {
     # A CLIP from nothing: many epochs, since each shows an image with another caption, and moves as large as a
     # transformer needs that has never seen a picture.
     "clip-mini": Recipe(
-        epochs=90,
+        epochs=60,
         augmentation=Augmentation(
             crop_px=48,
             rotation_deg=15,

@@ -25,6 +25,7 @@ class FrozenClip(nn.Module):
         self.model: Any = model.float().requires_grad_(False).eval()
         self.config = config
         self.source = source
+        self._weights_sha256: str | None = None
         self.sha256 = sha256 or self.weights_sha256()
 
     @property
@@ -66,30 +67,41 @@ class FrozenClip(nn.Module):
         Raises:
             InputError: A text is longer than the context or holds one of its marks, or the CLIP has another vocabulary.
         """
-        from open_clip.tokenizer import SimpleTokenizer
-
-        tokenizer = _tokenizer(SimpleTokenizer)
-        if tokenizer.vocab_size > self.config.vocabulary:
-            raise InputError(
-                f"the CLIP knows {self.config.vocabulary} tokens, its tokenizer has {tokenizer.vocab_size}: "
-                "only CLIP's own vocabulary is supported"
-            )
-        room = self.config.context_length
-        tokens = torch.zeros(len(texts), room, dtype=torch.long)
-        for row, text in enumerate(texts):
-            words = tokenizer.encode(text)
-            if tokenizer.eot_token_id in words or tokenizer.sot_token_id in words:
-                raise InputError(f"text {_short(text)} holds a mark that begins or ends texts: leave it out")
-            if len(words) + 2 > room:
-                raise InputError(
-                    f"text {_short(text)} is {len(words) + 2} tokens long, the CLIP's context {room}: shorten it"
-                )
-            tokens[row, : len(words) + 2] = torch.tensor([tokenizer.sot_token_id, *words, tokenizer.eot_token_id])
-        return tokens.to(self.model.logit_scale.device)
+        return tokenize(texts, self.config).to(self.model.logit_scale.device)
 
     def weights_sha256(self) -> str:
         """Return the digest of the weights, whatever file they came in."""
-        return weights_digest(self.model.state_dict())
+        if self._weights_sha256 is None:
+            self._weights_sha256 = weights_digest(self.model.state_dict())
+        return self._weights_sha256
+
+
+def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
+    """Return token numbers (N, context_length) as open_clip's tokenizer gives them, zeros after each end.
+
+    Raises:
+        InputError: A text is longer than the context or holds one of its marks, or the CLIP has another vocabulary.
+    """
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = _tokenizer(SimpleTokenizer)
+    if tokenizer.vocab_size > config.vocabulary:
+        raise InputError(
+            f"the CLIP knows {config.vocabulary} tokens, its tokenizer has {tokenizer.vocab_size}: "
+            "only CLIP's own vocabulary is supported"
+        )
+    room = config.context_length
+    tokens = torch.zeros(len(texts), room, dtype=torch.long)
+    for row, text in enumerate(texts):
+        words = tokenizer.encode(text)
+        if tokenizer.eot_token_id in words or tokenizer.sot_token_id in words:
+            raise InputError(f"text {_short(text)} holds a mark that begins or ends texts: leave it out")
+        if len(words) + 2 > room:
+            raise InputError(
+                f"text {_short(text)} is {len(words) + 2} tokens long, the CLIP's context {room}: shorten it"
+            )
+        tokens[row, : len(words) + 2] = torch.tensor([tokenizer.sot_token_id, *words, tokenizer.eot_token_id])
+    return tokens
 
 
 _made: list[Any] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,20 @@ def seeded_model(config: ClipConfig, seed: int) -> nn.Module:
         return build_model(config)
 
 
-def save_clip(path: Path, model: nn.Module, config: ClipConfig) -> None:
+def save_clip(path: Path, model: nn.Module, config: ClipConfig, training: Mapping[str, Any] | None = None) -> None:
     """Write a CLIP's weights as safetensors that say their architecture; `load_clip` reads them.
+
+    Args:
+        path: The file.
+        model: open_clip's model.
+        config: Its architecture.
+        training: How it was made.
 
     Raises:
         StorageError: The file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
-    document = {"schema": SCHEMA_VERSION, "config": asdict(config)}
+    document = {"schema": SCHEMA_VERSION, "config": asdict(config), "training": dict(training or {})}
     write_atomic(path, save(tensors, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
 
 

@@ -23,8 +23,9 @@ EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"
 ALL_IMAGES = "all"
 _TRAIN_SPLITS = ("Training", "train", "training", ALL_IMAGES)
 _VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
+_TEST_SPLITS = ("PrivateTest", "test", "testing")
 # Folders called like this are splits, also when there is only one of them.
-KNOWN_SPLITS = (*_TRAIN_SPLITS, *_VALIDATION_SPLITS, "PrivateTest", "test", "testing")
+KNOWN_SPLITS = (*_TRAIN_SPLITS, *_VALIDATION_SPLITS, *_TEST_SPLITS)
 # CK+: subject, sequence, frame.
 _SUBJECT = re.compile(r"(S\d{3})_\d{3}_\d{8}\.")
 
@@ -112,6 +113,16 @@ def usual_training_split(splits: Iterable[str]) -> str | None:
     return _first_known(splits, _TRAIN_SPLITS)
 
 
+def usual_validation_split(splits: Iterable[str]) -> str | None:
+    """Return the first of the usual names for a validation split among these, or None."""
+    return _first_known(splits, _VALIDATION_SPLITS)
+
+
+def usual_test_split(splits: Iterable[str]) -> str | None:
+    """Return the first of the usual names for a test split among these, or None."""
+    return _first_known(splits, _TEST_SPLITS)
+
+
 def train_and_validation(
     dataset: DataSet, train: str | None, validation: str | None, seed: int
 ) -> tuple[ImageSet, ImageSet, str]:
@@ -132,7 +143,7 @@ def train_and_validation(
     training = dataset.split(train)
     if len(training) == 0:
         raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")
-    validation = validation or _first_known(dataset.splits, _VALIDATION_SPLITS)
+    validation = validation or usual_validation_split(dataset.splits)
     if validation == train:
         raise InputError(f"split '{train}' cannot be trained on and chosen by: name another with --val-split")
     if validation is not None:

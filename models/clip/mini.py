@@ -1,0 +1,151 @@
+"""A small CLIP for 48 pixel faces, pretrained from nothing on pictures and composed captions."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.errors import InputError
+from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
+from edgekit.models.clip.captions import captions_of
+from edgekit.models.clip.classifier import zero_shot_classifier
+from edgekit.models.clip.descriptions import Descriptions
+from edgekit.models.clip.frozen import FrozenClip, tokenize
+from edgekit.models.clip.load import save_clip
+from edgekit.models.clip.prompting import normalized
+from edgekit.models.data import ImageSet
+from edgekit.models.data.augment import augment, draw
+from edgekit.models.evaluate import evaluate
+from edgekit.models.recipes import Recipe
+from edgekit.models.training import StepLoss, Task, Validation
+
+# 2.7 M parameters in the image tower, 1.2 M in the text tower and 6.3 M in the embedding of CLIP's vocabulary.
+CLIP_MINI = ClipConfig(
+    image_size_px=48,
+    patch_size_px=8,
+    vision=Tower(width=192, layers=6, heads=3),
+    text=Tower(width=128, layers=6, heads=2),
+    embed_dim=128,
+    context_length=48,
+    image_mean=(0.5, 0.5, 0.5),
+    image_std=(0.25, 0.25, 0.25),
+)
+# CLIP's authors keep the scale below this.
+_MAX_LOG_SCALE = math.log(100)
+
+
+class MiniClipTask(Task):
+    """Both towers, augmented pictures with composed captions, and open_clip's contrastive loss.
+
+    Images of one batch with equal content have the same caption, which is encoded once. For these the loss needs no
+    correction: of images that share a caption each is asked to be found by it, which for the caption is a
+    cross-entropy towards equal shares of them, and among equal captions an image is indifferent.
+    """
+
+    def __init__(
+        self,
+        config: ClipConfig,
+        classes: tuple[str, ...],
+        class_descriptions: Descriptions,
+        recipe: Recipe,
+        training: ImageSet,
+        validation: ImageSet,
+        dataset_name: str,
+    ) -> None:
+        """Name the towers and the data.
+
+        Args:
+            config: The towers.
+            classes: Names in label order.
+            class_descriptions: Sentences for each class, to measure zero-shot accuracy by.
+            recipe: Its augmentation is used here.
+            training: What is learned from; captions follow its targets where it has any.
+            validation: What the best epoch is chosen by, by zero-shot accuracy.
+            dataset_name: For the contract.
+
+        Raises:
+            InputError: The recipe's crops are not of the image tower's size.
+        """
+        self._augmentation = recipe.plain_augmentation
+        if self._augmentation.crop_px != config.image_size_px:
+            raise InputError(
+                f"the recipe cuts pictures to {self._augmentation.crop_px} px, the CLIP takes {config.image_size_px}: "
+                "take recipe 'clip-mini'"
+            )
+        self._config = config
+        self._classes = classes
+        self._descriptions = class_descriptions
+        self._training = training
+        self._validation = validation
+        self._dataset_name = dataset_name
+        self._images, self._labels = torch.empty(0), torch.empty(0)
+        self._targets: Tensor | None = None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the architecture and the classes."""
+        return {"architecture": "clip-mini", "clip": asdict(self._config), "labels": list(self._classes)}
+
+    def build(self, device: torch.device) -> nn.Module:
+        """Return open_clip's model with new weights."""
+        targets = self._training.targets
+        self._images = torch.from_numpy(self._training.images.copy()).permute(0, 3, 1, 2).contiguous().to(device)
+        self._labels = torch.from_numpy(self._training.labels.copy()).to(device)
+        self._targets = None if targets is None else torch.from_numpy(targets.copy()).to(device)
+        return build_model(self._config)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Return all images once."""
+        return torch.randperm(len(self._training), generator=generator)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the augmentation's numbers, one to draw a class by, and one that all images of the batch share."""
+        own = torch.rand(count, 1, generator=generator)
+        shared = torch.rand(1, 1, generator=generator).expand(count, 1)
+        return torch.cat([draw(count, generator), own, shared], dim=1)
+
+    def start_epoch(self, net: nn.Module, progress: float) -> None:
+        """Do nothing."""
+
+    def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
+        """Return open_clip's loss; an answer is right if it is the image's own caption."""
+        pixels = augment(self._images[indices], numbers[:, :-2], self._augmentation).expand(-1, 3, -1, -1)
+        targets = None if self._targets is None else self._targets[indices]
+        seed = int(numbers[0, -1].item() * (1 << 24))
+        texts, which = captions_of(self._classes, self._labels[indices], targets, numbers[:, -2], seed)
+        with torch.no_grad():
+            scale: Any = net.logit_scale
+            scale.clamp_(0, _MAX_LOG_SCALE)
+        tokens = tokenize(texts, self._config).to(pixels.device)
+        image, distinct, scale = net(normalized(pixels, self._config), tokens)
+        loss = _contrastive_loss()(image, distinct[which], scale)
+        return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
+
+    def validate(self, net: nn.Module) -> Validation:
+        """Return zero-shot loss and accuracy by the descriptions."""
+        # A copy: what is frozen here is still being trained.
+        clip = FrozenClip(copy.deepcopy(net), self._config, "in training", sha256="in training")
+        gray = self._validation.images.shape[-1] == 1
+        classifier = zero_shot_classifier(clip, self._descriptions, self._dataset_name, gray)
+        result = evaluate(classifier, self._validation, "center-crop")
+        return Validation(result.loss, result.accuracy)
+
+    def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
+        """Write a CLIP that `load_clip` reads."""
+        save_clip(path, net, self._config, training)
+
+
+def _contrastive_loss() -> Any:
+    """Return open_clip's loss over the batches of all processes."""
+    from open_clip.loss import ClipLoss
+
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank = torch.distributed.get_rank() if distributed else 0
+    world = torch.distributed.get_world_size() if distributed else 1
+    return ClipLoss(gather_with_grad=True, rank=rank, world_size=world)

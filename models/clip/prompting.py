@@ -1,0 +1,147 @@
+"""Training prompts for a frozen CLIP in the loop every net is trained in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.errors import InputError
+from edgekit.models.clip.architecture import ClipConfig
+from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
+from edgekit.models.clip.classifier import prompted_classifier
+from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.descriptions import Descriptions
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.data import ImageSet
+from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
+from edgekit.models.evaluate import evaluate
+from edgekit.models.recipes import Recipe
+from edgekit.models.training import StepLoss, Task, Validation
+
+
+class PromptTask(Task):
+    """A prompt learner, pictures in random parts, and the method's loss."""
+
+    def __init__(
+        self,
+        clip: FrozenClip,
+        config: PromptConfig,
+        class_descriptions: Descriptions,
+        recipe: Recipe,
+        training: ImageSet,
+        validation: ImageSet,
+        dataset_name: str,
+    ) -> None:
+        """Name the CLIP, what is learned for it, and the data.
+
+        Args:
+            clip: The towers; moved to the training's device.
+            config: Values of the method.
+            class_descriptions: Sentences for each class, in the order of the labels.
+            recipe: Its random crops are used here.
+            training: What is learned from, in the CLIP's size.
+            validation: What each epoch is measured on.
+            dataset_name: For the contract.
+
+        Raises:
+            InputError: The recipe is for other nets.
+        """
+        if not isinstance(recipe.augmentation, ResizedCrop):
+            raise InputError("the recipe is for nets trained from nothing: prompts need 'hicropl' or 'hicropl-short'")
+        self._clip = clip
+        self._config = config
+        self._descriptions = class_descriptions
+        self._crop = recipe.augmentation
+        self._training = training
+        self._validation = validation
+        self._dataset_name = dataset_name
+        self._gray = training.images.shape[-1] == 1
+        self._images, self._labels = torch.empty(0), torch.empty(0)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the method's values, the CLIP and the descriptions."""
+        return {
+            "architecture": "hicropl",
+            "prompts": asdict(self._config),
+            "clip_sha256": self._clip.sha256,
+            "descriptions": {name: list(texts) for name, texts in self._descriptions.items()},
+            "gray": self._gray,
+        }
+
+    def build(self, device: torch.device) -> nn.Module:
+        """Return a prompted CLIP with new prompts."""
+        self._images = torch.from_numpy(self._training.images.copy()).permute(0, 3, 1, 2).contiguous().to(device)
+        self._labels = torch.from_numpy(self._training.labels.copy()).to(device)
+        prompted = PromptedClip(self._clip, self._config, self._descriptions)
+        if self._config.upstream_compat:
+            # What the released code never gives a gradient; several processes would wait for one.
+            for name, parameter in prompted.learner.named_parameters():
+                parameter.requires_grad_(name in ("text_prompts", "vision_prompts"))
+        return _LossNet(prompted)
+
+    def learned(self, net: nn.Module) -> nn.Module:
+        """Return the prompt learner."""
+        return _prompted(net).learner
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Return all images once."""
+        return torch.randperm(len(self._training), generator=generator)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the random crops' numbers."""
+        return draw_crops(count, generator)
+
+    def start_epoch(self, net: nn.Module, progress: float) -> None:
+        """Do nothing."""
+
+    def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
+        """Return the method's loss of random parts of the images."""
+        cut = resized_crops(self._images[indices], numbers, self._crop, self._clip.image_size)
+        labels = self._labels[indices]
+        total, logits = net(normalized(cut, self._clip.config), labels)
+        return StepLoss(total, (logits.argmax(dim=1) == labels).sum())
+
+    def validate(self, net: nn.Module) -> Validation:
+        """Return loss and accuracy on whole pictures."""
+        prompted = _prompted(net)
+        # With the released code's behaviour a pass changes the prompts; validation shall not.
+        before = {name: tensor.clone() for name, tensor in prompted.learner.state_dict().items()}
+        result = evaluate(
+            prompted_classifier(prompted, self._dataset_name, self._gray), self._validation, "center-crop"
+        )
+        prompted.learner.load_state_dict(before)
+        return Validation(result.loss, result.accuracy)
+
+    def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
+        """Write the prompts without the CLIP."""
+        save_prompts(path, prompt_checkpoint(_prompted(net), training))
+
+
+class _LossNet(nn.Module):
+    """A prompted CLIP whose pass is its loss: precision and processes are handled around a module's pass."""
+
+    def __init__(self, prompted: PromptedClip) -> None:
+        super().__init__()
+        self.prompted = prompted
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        losses = self.prompted.loss(images, labels)
+        return losses.total, losses.logits
+
+
+def normalized(pixels: Tensor, config: ClipConfig) -> Tensor:
+    """Return what the image tower takes, (N, 3, H, W), of pixels (N, 1 or 3, H, W) in 0..1."""
+    mean = torch.tensor(config.image_mean, device=pixels.device)[:, None, None]
+    std = torch.tensor(config.image_std, device=pixels.device)[:, None, None]
+    return (pixels - mean) / std
+
+
+def _prompted(net: nn.Module) -> PromptedClip:
+    assert isinstance(net, _LossNet)
+    return net.prompted

@@ -1,0 +1,221 @@
+"""The four tasks prompt learning is measured by, and training on all images (arXiv 2507.14976, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekit.errors import InputError
+from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
+from edgekit.models.clip.config import PRESETS, PromptConfig
+from edgekit.models.clip.descriptions import Descriptions
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
+from edgekit.models.data.readers import Progress, load_dataset
+from edgekit.models.data.shots import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Splits,
+    base_count,
+    few_shot,
+    of_classes,
+    with_test_split,
+)
+from edgekit.models.evaluate import aligned, evaluate
+
+TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
+TASKS: tuple[TaskName, ...] = ("few-shot", "base-to-novel", "cross-dataset", "domain", "all")
+TRANSFER_TASKS = ("cross-dataset", "domain")
+
+# Called before each measurement with what is measured.
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The splits "train", "val" and "test" of a data set; `trained` are the classes prompts are learned for."""
+
+    dataset: DataSet
+    trained: tuple[str, ...]
+
+    @property
+    def training(self) -> ImageSet:
+        """What is learned from, labels counted within `trained`."""
+        return of_classes(self.dataset.split(TRAIN), range(len(self.trained)))
+
+    @property
+    def validation(self) -> ImageSet:
+        """What each epoch is measured on, labels counted within `trained`."""
+        return of_classes(self.dataset.split(VALIDATION), range(len(self.trained)))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy on one set of images, with prompts and without."""
+
+    name: str
+    accuracy: float
+    zero_shot_accuracy: float
+    images: int
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The scores of a task, and what is reported of them together, accuracies 0..1."""
+
+    task: TaskName
+    scores: tuple[Score, ...]
+    summary: Mapping[str, float]
+
+    def document(self) -> dict[str, Any]:
+        """Return the result as JSON has it."""
+        scores = [asdict(score) for score in self.scores]
+        return {"task": self.task, "scores": scores, "summary": dict(self.summary)}
+
+
+def preset_of(task: TaskName) -> PromptConfig:
+    """Return the paper's values for a task; all images take those of few."""
+    return PRESETS["cross-dataset" if task in TRANSFER_TASKS else "few-shot"]
+
+
+def recipe_name_of(task: TaskName) -> str:
+    """Return the recipe for a task; long schedules are for few images."""
+    return "hicropl" if task in ("few-shot", "base-to-novel") else "hicropl-short"
+
+
+def load_task_data(
+    path: Path,
+    task: TaskName,
+    size_px: int,
+    shots: int,
+    seed: int,
+    splits: Splits,
+    progress: Progress | None = None,
+) -> TaskData:
+    """Read a data set and take what a task trains on: `shots` images a class, or with "all" every image.
+
+    Raises:
+        InputError: The data cannot be read, lacks a split, or has too few images or classes for the task.
+    """
+    if task == "all":
+        whole = load_dataset(path, size_px, progress, fit="center")
+        training, validation, _ = train_and_validation(whole, splits.train, splits.validation, seed)
+        return TaskData(with_test_split(whole, training, validation, splits), whole.classes)
+
+    def trained(classes: tuple[str, ...]) -> tuple[str, ...]:
+        return classes[: base_count(len(classes))] if task == "base-to-novel" else classes
+
+    dataset = load_dataset(
+        path,
+        size_px,
+        progress,
+        fit="center",
+        select=lambda labels, classes: few_shot(labels, trained(classes), shots, seed, splits),
+    )
+    return TaskData(dataset, trained(dataset.classes))
+
+
+def measure(
+    task: TaskName,
+    net: PromptedClip,
+    data: TaskData,
+    describe: Callable[[Sequence[str]], Descriptions],
+    targets: Sequence[DataSet] = (),
+    target_split: str | None = None,
+    notify: Notify = lambda _: None,
+) -> TaskResult:
+    """Return what trained prompts reach on a task's test images.
+
+    Args:
+        task: The task; "base-to-novel" counts base classes among themselves and novel ones among themselves.
+        net: The prompted CLIP, with the trained classes.
+        data: Its test split is measured on.
+        describe: Returns sentences for classes by name.
+        targets: Other data sets, for the two tasks of transfer; those of "domain" have `data`'s classes or some.
+        target_split: Their split; default: the usual test split, or the only one.
+        notify: Called with what is measured next.
+
+    Raises:
+        InputError: A class has no test image, or a data set for "domain" has other classes.
+    """
+    meter = _Meter(describe, notify, data.dataset.is_gray)
+    test, classes = data.dataset.split(TEST), data.dataset.classes
+    if task == "base-to-novel":
+        base, novel = data.trained, classes[len(data.trained) :]
+        scores = [
+            meter.score("base", net, base, of_classes(test, range(len(base)))),
+            meter.score("novel", net, novel, of_classes(test, range(len(base), len(classes)))),
+        ]
+        mean = _harmonic_mean([score.accuracy for score in scores])
+        zero_shot_mean = _harmonic_mean([score.zero_shot_accuracy for score in scores])
+        return TaskResult(
+            task,
+            tuple(scores),
+            {
+                "base": scores[0].accuracy,
+                "novel": scores[1].accuracy,
+                "harmonic_mean": mean,
+                "zero_shot_harmonic_mean": zero_shot_mean,
+            },
+        )
+    scores = [meter.score(data.dataset.name, net, classes, test)]
+    summary = {"accuracy": scores[0].accuracy, "zero_shot_accuracy": scores[0].zero_shot_accuracy}
+    for target in targets:
+        name = target_split or _test_split(target)
+        part = target.split(name)
+        if task == "domain":
+            part, named = _as_in(net, target, part), classes
+        else:
+            named = target.classes
+        scores.append(meter.score(f"{target.name} {name}", net, named, part))
+    if targets:
+        summary["mean_of_targets"] = sum(score.accuracy for score in scores[1:]) / len(targets)
+        summary["zero_shot_mean_of_targets"] = sum(score.zero_shot_accuracy for score in scores[1:]) / len(targets)
+    return TaskResult(task, tuple(scores), summary)
+
+
+class _Meter:
+    """Measures a prompted CLIP and the plain one on the same images."""
+
+    def __init__(self, describe: Callable[[Sequence[str]], Descriptions], notify: Notify, gray: bool) -> None:
+        self._describe = describe
+        self._notify = notify
+        self._gray = gray
+
+    def score(self, name: str, net: PromptedClip, classes: Sequence[str], images: ImageSet) -> Score:
+        if not len(images):
+            raise InputError(f"there is no image to test {name} on: name another split with --test-split")
+        self._notify(f"measuring on {name}, {len(images)} images")
+        net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes))
+        # With the released code's behaviour a pass changes the prompts: each measurement starts from the trained ones.
+        before = {key: tensor.clone() for key, tensor in net.learner.state_dict().items()}
+        accuracy = _accuracy(prompted_classifier(net, name, self._gray), images)
+        net.learner.load_state_dict(before)
+        plain = zero_shot_classifier(net.clip, net.class_descriptions, name, self._gray)
+        return Score(name, accuracy, _accuracy(plain, images), len(images))
+
+
+def _accuracy(classifier: ClipClassifier, images: ImageSet) -> float:
+    return evaluate(classifier, images, "center-crop").accuracy
+
+
+def _as_in(net: PromptedClip, target: DataSet, part: ImageSet) -> ImageSet:
+    contract = prompted_classifier(net, target.name).contract
+    return aligned(target, part, contract)
+
+
+def _test_split(dataset: DataSet) -> str:
+    name = usual_test_split(dataset.splits) or (next(iter(dataset.splits)) if len(dataset.splits) == 1 else None)
+    if name is None:
+        raise InputError(
+            f"data set '{dataset.name}' has no split named 'test': it has {', '.join(dataset.splits)}; "
+            "name one with --test-split"
+        )
+    return name
+
+
+def _harmonic_mean(values: Sequence[float]) -> float:
+    return len(values) / sum(1 / value for value in values) if all(values) else 0.0

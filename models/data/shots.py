@@ -1,0 +1,151 @@
+"""A few images a class, and half of the classes: how prompt learning is measured (arXiv 2109.01134, 2203.05557)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import InputError
+from edgekit.models.data import DataSet, ImageSet, usual_test_split, usual_training_split, usual_validation_split
+from edgekit.models.data.readers import Selection
+
+# The splits of a sampled data set.
+TRAIN, VALIDATION, TEST = "train", "val", "test"
+# Validation images a class: as many as shots, but no more than CoOp takes.
+MAX_VALIDATION_SHOTS = 4
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Names of splits; None picks the usual names."""
+
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+
+
+def base_count(classes: int) -> int:
+    """Return how many classes, the first ones, are the base classes: half of them, rounded up.
+
+    Raises:
+        InputError: Base or novel classes would be fewer than two.
+    """
+    if classes < 4:
+        raise InputError(f"base-to-novel needs at least 2 base and 2 novel classes: the data has {classes} in all")
+    return (classes + 1) // 2
+
+
+def few_shot(
+    labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], shots: int, seed: int, splits: Splits
+) -> Selection:
+    """Return which images to train on, to validate with and to test on.
+
+    With one seed, fewer shots are a part of more shots. Without a validation split the images to validate with are
+    taken from the training split, without a test split the test is on the validation split.
+
+    Args:
+        labels: Of each split.
+        classes: Those to take images of; the first of `labels`' numbers.
+        shots: Training images a class.
+        seed: Draws the images.
+        splits: Where to take them from.
+
+    Returns:
+        The splits "train", "val" and "test"; the last one of all classes and all its images.
+
+    Raises:
+        InputError: A split is not there, or a class has fewer images than shots.
+    """
+    train = _named(labels, splits.train or usual_training_split(labels), "train")
+    validation = splits.validation or usual_validation_split(labels)
+    if validation == train:
+        raise InputError(f"split '{train}' cannot be trained on and chosen by: name another with --val-split")
+    generator = np.random.default_rng(seed)
+    few = min(shots, MAX_VALIDATION_SHOTS)
+    chosen, held_back = [], []
+    for label, name in enumerate(classes):
+        members = generator.permutation(np.flatnonzero(labels[train] == label))
+        if len(members) < shots:
+            raise InputError(
+                f"class '{name}' has {len(members)} images in split '{train}', {shots} shots are asked for: "
+                f"give --shots {len(members)} or fewer"
+                if len(members)
+                else f"class '{name}' has no image in split '{train}'"
+            )
+        chosen.append(members[:shots])
+        if validation is None:
+            held_back.append(members[shots : shots + few])
+        else:
+            there = np.flatnonzero(_named_labels(labels, validation, "val") == label)
+            held_back.append(generator.permutation(there)[:few])
+    selection = {
+        TRAIN: (train, np.sort(np.concatenate(chosen))),
+        VALIDATION: (validation or train, np.sort(np.concatenate(held_back))),
+    }
+    if not len(selection[VALIDATION][1]):
+        raise InputError(f"split '{train}' has no image left to validate with: take fewer shots or add a split 'val'")
+    return {**selection, TEST: _test(labels, splits, selection[VALIDATION])}
+
+
+def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet:
+    """Return the images of these classes, their labels numbered anew in that order.
+
+    Targets become shares among these classes.
+    """
+    numbers = {label: number for number, label in enumerate(labels)}
+    chosen = part.subset(np.isin(part.labels, list(labels)))
+    renumbered = np.array([numbers[int(label)] for label in chosen.labels], np.int64)
+    targets = chosen.targets
+    if targets is not None:
+        rest = targets[:, list(labels)]
+        total = rest.sum(axis=1, keepdims=True)
+        certain = np.eye(len(labels), dtype=np.float32)[renumbered]
+        targets = np.where(total > 0, rest / np.maximum(total, np.float32(1e-12)), certain).astype(np.float32)
+    return replace(chosen, labels=renumbered, targets=targets)
+
+
+def without_classes(dataset: DataSet, left_out: Sequence[str]) -> DataSet:
+    """Return the data set as if some classes had never been there.
+
+    Raises:
+        InputError: It has no class of that name, or fewer than two remain.
+    """
+    for name in left_out:
+        if name not in dataset.classes:
+            raise InputError(f"class '{name}' cannot be left out: the data has {', '.join(dataset.classes)}")
+    kept = [label for label, name in enumerate(dataset.classes) if name not in left_out]
+    if len(kept) < 2:
+        raise InputError(f"{len(kept)} class remains of {len(dataset.classes)}: leave out fewer")
+    splits = {name: of_classes(part, kept) for name, part in dataset.splits.items()}
+    return DataSet(dataset.name, tuple(dataset.classes[label] for label in kept), splits)
+
+
+def with_test_split(dataset: DataSet, training: ImageSet, validation: ImageSet, splits: Splits) -> DataSet:
+    """Return the data set with the three splits: these two, and the test split it has or else the second."""
+    test = splits.test or usual_test_split(dataset.splits)
+    tested = validation if test is None else dataset.split(test)
+    return DataSet(dataset.name, dataset.classes, {TRAIN: training, VALIDATION: validation, TEST: tested})
+
+
+def _test(
+    labels: Mapping[str, NDArray[np.int64]], splits: Splits, validation: tuple[str, NDArray[np.int64]]
+) -> tuple[str, NDArray[np.int64]]:
+    name = splits.test or usual_test_split(labels)
+    if name is None:
+        split, taken = validation
+        return split, taken
+    return name, np.arange(len(_named_labels(labels, name, "test")))
+
+
+def _named(labels: Mapping[str, NDArray[np.int64]], name: str | None, kind: str) -> str:
+    if name is None or name not in labels:
+        wanted = f"none named '{kind}'" if name is None else f"no split '{name}'"
+        raise InputError(f"the data has {wanted}: it has {', '.join(labels)}; name one with --{kind}-split")
+    return name
+
+
+def _named_labels(labels: Mapping[str, NDArray[np.int64]], name: str, kind: str) -> NDArray[np.int64]:
+    return labels[_named(labels, name, kind)]
