@@ -6,6 +6,15 @@ from typing import Any
 
 import click
 
+from edgekit.cli.clip import (
+    MINI,
+    PROMPTS,
+    ClipOptions,
+    clip_options,
+    refuse_others_options,
+    train_mini,
+    train_prompts,
+)
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.training import TrainingOptions, provenance, read_data, run_training, training_options
 
@@ -16,7 +25,7 @@ from edgekit.cli.training import TrainingOptions, provenance, read_data, run_tra
     "architecture",
     default="edgecnn",
     show_default=True,
-    help="The net: edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned.",
+    help="The net: edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned; hicropl or clip-mini.",
 )
 @training_options
 @click.option(
@@ -26,8 +35,9 @@ from edgekit.cli.training import TrainingOptions, provenance, read_data, run_tra
     show_default=True,
     help="Make rare classes count as much as common ones: by weight in the loss, or by drawing them more often.",
 )
+@clip_options
 @common_options
-def command(out: Output, options: TrainingOptions, architecture: str, balance: Any) -> None:
+def command(out: Output, options: TrainingOptions, chosen: ClipOptions, architecture: str, balance: Any) -> None:
     """Train a classifier and keep the epoch that is best on the validation split.
 
     The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl, TensorBoard events and
@@ -40,7 +50,26 @@ def command(out: Output, options: TrainingOptions, architecture: str, balance: A
       edgekit train --data fer2013.tar.gz -o runs/mine --resume
       edgekit train --data fer2013.csv --ferplus fer2013new.csv -o runs/votes
       tensorboard --logdir runs
+
+    `--model hicropl` learns prompts for a CLIP (--clip) instead, keeps those of the last epoch, measures them as --task
+    says and writes results.json; `--model clip-mini` pretrains a small CLIP for it. Both have their own recipes. The
+    options that start with a model's name are for that model.
+
+    \b
+      edgekit train --model clip-mini --data fer2013.tar.gz -o runs/mini
+      edgekit train --model hicropl --clip runs/mini/best.safetensors --data fer2013.tar.gz -o runs/prompts
+      edgekit train --model hicropl --clip ViT-B-16.pt --task base-to-novel --data split_zhou_DTD.json -o runs/dtd
     """
+    refuse_others_options(architecture)
+    if architecture == PROMPTS:
+        train_prompts(out, options, chosen)
+    elif architecture == MINI:
+        train_mini(out, options, chosen)
+    else:
+        _train_classifier(out, options, architecture, balance)
+
+
+def _train_classifier(out: Output, options: TrainingOptions, architecture: str, balance: Any) -> None:
     from edgekit.models.classification import ClassificationTask
     from edgekit.models.provenance import contract_for
     from edgekit.models.training import TrainingJob

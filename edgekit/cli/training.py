@@ -117,7 +117,8 @@ def run_training(out: Output, options: TrainingOptions, data: TrainingData, job:
     from edgekit.models.training import BEST_NAME, train
 
     recipe = job.recipe
-    out.say(f"{len(data.training)} images to train on, {len(data.validation)} to choose by ({data.validation_name})")
+    purpose = "choose by" if recipe.keep == "best" else "validate with"
+    out.say(f"{len(data.training)} images to train on, {len(data.validation)} to {purpose} ({data.validation_name})")
     out.say(f"{recipe.epochs} epochs in batches of {recipe.batch_size}; a line after each epoch")
     with progress_bar(out) as progress:
         view = _View(out, progress, recipe.epochs)
@@ -126,12 +127,12 @@ def run_training(out: Output, options: TrainingOptions, data: TrainingData, job:
         except KeyboardInterrupt:
             out.warn("finished epochs are kept: the same command with --resume goes on after them")
             raise
-    best = max(history, key=lambda report: report.validation_accuracy)
+    kept = max(history, key=lambda report: report.validation_accuracy) if recipe.keep == "best" else history[-1]
     path = options.output / BEST_NAME
-    out.say(f"best epoch {best.epoch}: {best.validation_accuracy:.2%} on {data.validation_name}: {path}")
+    out.say(f"{recipe.keep} epoch {kept.epoch}: {kept.validation_accuracy:.2%} on {data.validation_name}: {path}")
     return {
         "checkpoint": str(path),
-        "best": dataclasses.asdict(best),
+        "best": dataclasses.asdict(kept),
         "validation": data.validation_name,
         "epochs": [dataclasses.asdict(report) for report in history],
     }

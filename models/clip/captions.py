@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from edgekit.models.clip.descriptions import as_words
 
@@ -68,22 +69,23 @@ def captions_of(
 
     Args:
         classes: Names in label order.
-        labels: (N,), for images without targets.
-        targets: Shares (N, classes) where there are any. In some batches a caption names the two largest; in others it
-            names one class, drawn by its share.
+        labels: (N,).
+        targets: What others call the image, as shares (N, classes), where that is known; the label counts for as much.
+            In some batches a caption names the two largest shares; in others one class, drawn by its share.
         uniform: (N,) in [0, 1), draws that class.
         seed: Draws the words.
     """
     phrasing = Phrasing(classes, seed)
     count = len(classes)
-    if targets is None:
-        keys = labels * (count + 1)
-    elif phrasing.is_mixed:
-        shares, ranked = targets.topk(2, dim=1)
-        second = torch.where(shares[:, 1] >= _LEAST_SECOND_SHARE, ranked[:, 1] + 1, 0)
+    # Votes tell less of the labels than the images do, and labels are one person's word: both are heard.
+    shares = F.one_hot(labels, count).float()
+    shares = shares if targets is None else (shares + targets) / 2
+    if phrasing.is_mixed:
+        largest, ranked = shares.topk(2, dim=1)
+        second = torch.where(largest[:, 1] >= _LEAST_SECOND_SHARE, ranked[:, 1] + 1, 0)
         keys = ranked[:, 0] * (count + 1) + second
     else:
-        drawn = (targets.cumsum(dim=1) < uniform[:, None]).sum(dim=1).clamp(max=count - 1)
+        drawn = (shares.cumsum(dim=1) < uniform[:, None]).sum(dim=1).clamp(max=count - 1)
         keys = drawn * (count + 1)
     distinct, which = torch.unique(keys, return_inverse=True)
     texts = []

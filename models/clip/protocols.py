@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.errors import InputError
 from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
-from edgekit.models.data.readers import Progress, load_dataset
+from edgekit.models.data.readers import Progress, Selection, load_dataset
 from edgekit.models.data.shots import (
     TEST,
     TRAIN,
@@ -94,14 +97,18 @@ def load_task_data(
     seed: int,
     splits: Splits,
     progress: Progress | None = None,
+    contempt: str = "drop",
+    say: Notify = lambda _: None,
 ) -> TaskData:
     """Read a data set and take what a task trains on: `shots` images a class, or with "all" every image.
+
+    The test split is whole. Few shots are validated with as few images as CoOp takes, see `few_shot`.
 
     Raises:
         InputError: The data cannot be read, lacks a split, or has too few images or classes for the task.
     """
     if task == "all":
-        whole = load_dataset(path, size_px, progress, fit="center")
+        whole = load_dataset(path, size_px, progress, contempt=contempt, say=say, fit="center")
         training, validation, _ = train_and_validation(whole, splits.train, splits.validation, seed)
         return TaskData(with_test_split(whole, training, validation, splits), whole.classes)
 
@@ -112,10 +119,29 @@ def load_task_data(
         path,
         size_px,
         progress,
+        contempt=contempt,
+        say=say,
         fit="center",
         select=lambda labels, classes: few_shot(labels, trained(classes), shots, seed, splits),
     )
     return TaskData(dataset, trained(dataset.classes))
+
+
+def load_target(path: Path, size_px: int, progress: Progress | None = None) -> DataSet:
+    """Read the test split of another data set, or the only split it has.
+
+    Raises:
+        InputError: The data cannot be read, or no split of it is for tests.
+    """
+
+    def only_tests(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
+        del classes
+        name = usual_test_split(labels) or (next(iter(labels)) if len(labels) == 1 else None)
+        if name is None:
+            raise InputError(f"data '{path}' has no split named 'test': it has {', '.join(labels)}")
+        return {name: (name, np.arange(len(labels[name])))}
+
+    return load_dataset(path, size_px, progress, fit="center", select=only_tests)
 
 
 def measure(
@@ -124,7 +150,6 @@ def measure(
     data: TaskData,
     describe: Callable[[Sequence[str]], Descriptions],
     targets: Sequence[DataSet] = (),
-    target_split: str | None = None,
     notify: Notify = lambda _: None,
 ) -> TaskResult:
     """Return what trained prompts reach on a task's test images.
@@ -134,8 +159,7 @@ def measure(
         net: The prompted CLIP, with the trained classes.
         data: Its test split is measured on.
         describe: Returns sentences for classes by name.
-        targets: Other data sets, for the two tasks of transfer; those of "domain" have `data`'s classes or some.
-        target_split: Their split; default: the usual test split, or the only one.
+        targets: From `load_target`, for the two tasks of transfer; those of "domain" have `data`'s classes or some.
         notify: Called with what is measured next.
 
     Raises:
@@ -164,8 +188,7 @@ def measure(
     scores = [meter.score(data.dataset.name, net, classes, test)]
     summary = {"accuracy": scores[0].accuracy, "zero_shot_accuracy": scores[0].zero_shot_accuracy}
     for target in targets:
-        name = target_split or _test_split(target)
-        part = target.split(name)
+        ((name, part),) = target.splits.items()
         if task == "domain":
             part, named = _as_in(net, target, part), classes
         else:
@@ -205,16 +228,6 @@ def _accuracy(classifier: ClipClassifier, images: ImageSet) -> float:
 def _as_in(net: PromptedClip, target: DataSet, part: ImageSet) -> ImageSet:
     contract = prompted_classifier(net, target.name).contract
     return aligned(target, part, contract)
-
-
-def _test_split(dataset: DataSet) -> str:
-    name = usual_test_split(dataset.splits) or (next(iter(dataset.splits)) if len(dataset.splits) == 1 else None)
-    if name is None:
-        raise InputError(
-            f"data set '{dataset.name}' has no split named 'test': it has {', '.join(dataset.splits)}; "
-            "name one with --test-split"
-        )
-    return name
 
 
 def _harmonic_mean(values: Sequence[float]) -> float:
