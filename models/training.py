@@ -155,14 +155,9 @@ def train(
         InputError: `output` holds another training, or the settings do not fit the machine.
         StorageError: The disk is full or read-only.
     """
-    if output.exists() and not output.is_dir():
-        raise InputError(f"output '{output}' is a file: name a folder")
+    check_output(output, resume)
     fabric = launch(job.accelerator, job.precision)
     state_path = output / STATE_NAME
-    if state_path.exists() and not resume:
-        raise InputError(f"'{output}' already holds a training: pass --resume to go on with it or another -o")
-    if not state_path.exists() and (output / BEST_NAME).exists():
-        raise InputError(f"'{output}' holds a {BEST_NAME} without {STATE_NAME} to go on from: give another -o")
     torch.manual_seed(job.seed)
     trainer = _Trainer(job, fabric)
     if resume and state_path.exists():
@@ -176,6 +171,21 @@ def train(
         raise
     _draw_curves(trainer, output)
     return trainer.history
+
+
+def check_output(output: Path, resume: bool) -> None:
+    """Check that a training may write to a folder, before anything that takes long.
+
+    Raises:
+        InputError: It is a file, or holds another training.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output '{output}' is a file: name a folder")
+    has_state = (output / STATE_NAME).exists()
+    if has_state and not resume:
+        raise InputError(f"'{output}' already holds a training: pass --resume to go on with it or another -o")
+    if not has_state and (output / BEST_NAME).exists():
+        raise InputError(f"'{output}' holds a {BEST_NAME} without {STATE_NAME} to go on from: give another -o")
 
 
 def _run_epochs(

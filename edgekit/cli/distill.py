@@ -103,13 +103,14 @@ def command(
     from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
     from edgekit.models.evaluate import evaluate, open_classifier
     from edgekit.models.provenance import IMAGE_SIZE_PX, contract_for
-    from edgekit.models.training import TrainingJob
+    from edgekit.models.training import TrainingJob, check_output
 
     if on_the_fly and views:
         raise InputError("--views is for cached answers: leave it or --on-the-fly out")
     recipe = options.recipe()
     contract_for(student, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
     teacher_options = TeacherOptions(clip, descriptions, _plain(**said), options.threads, options.accelerator != "cpu")
+    check_output(options.output, options.resume)
     data = read_data(out, options)
     dataset, training = data.dataset, data.training
     teacher = open_teacher(teachers, dataset.classes, teacher_options, out.say)

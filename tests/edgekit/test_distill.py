@@ -78,6 +78,11 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     code, _, err = edgekit(*arguments, "--resume")
     assert code == 0, err
     assert (output / "best.safetensors").read_bytes() == before
+    elsewhere = tmp_path / "elsewhere"
+    code, _, err = edgekit(*arguments, "--cache", elsewhere)
+    assert code == 2
+    assert "already holds a training" in err
+    assert not elsewhere.exists()  # said before the teacher is asked
 
 
 def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:
@@ -145,6 +150,7 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
         (["--teacher", "{teacher}", "--unlabelled", "absent"], "data 'absent' does not exist"),
         (["--teacher", "tiny.onnx"], "does not know the data's class 'angry': its labels are red, green, blue"),
         (["--teacher", "{clip}", "--descriptions", "{faces}/x"], "descriptions file"),
+        (["--teacher", "{teacher}", "-o", "tiny.onnx"], "output 'tiny.onnx' is a file"),
         ([], "Missing option '--teacher'"),
     ],
 )
@@ -162,7 +168,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.onnx").write_bytes(tiny_model.read_bytes())
     filled = [argument.format(faces=faces, teacher=teacher, clip=clip) for argument in arguments]
-    code, out, err = edgekit("distill", *filled, "--data", faces, "-o", "out", "--epochs", 1, "-q")
+    code, out, err = edgekit(
+        "distill", *filled, "--data", faces, "--epochs", 1, "-q", *(["-o", "out"] if "-o" not in filled else [])
+    )
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1

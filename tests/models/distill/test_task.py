@@ -71,6 +71,27 @@ def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(
     assert (logits.argmax(axis=1) == bars.splits["PrivateTest"].labels).mean() < 0.3
 
 
+def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
+    bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
+) -> None:
+    bars_teacher, seen = bar_teacher(), []
+
+    def answer(crops: Any) -> Any:
+        seen.append(crops)
+        return bars_teacher.answer(crops)
+
+    recipe = dataclasses.replace(short, epochs=2)
+    teacher = dataclasses.replace(bars_teacher.teacher(), answer=answer)
+    train(_job(bars, teacher, recipe, Lesson(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
+    assert {crops.shape for crops in seen} == {(14, 44, 44, 1)}
+    assert len(seen) == 2 * 4
+    # Crops of the second epoch are cut elsewhere than those of the first.
+    assert not {crop.tobytes() for crops in seen[:4] for crop in crops} & {
+        crop.tobytes() for crops in seen[4:] for crop in crops
+    }
+    assert not (tmp_path / "c").exists()
+
+
 def test_labels_count_if_they_have_weight(bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
     lesson = Lesson(LossWeights(0, 1, 0))
