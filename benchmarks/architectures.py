@@ -30,6 +30,7 @@ import click
 import numpy as np
 import torch
 from study_report import BASE, write_report
+from torch import nn
 
 from edgekit.boards import read_board
 from edgekit.device.classify import Classifier
@@ -42,6 +43,7 @@ from edgekit.files import sha256_of, write_atomic
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.readers import load_dataset
+from edgekit.models.edgecnn import INPUT_SIZE_PX
 from edgekit.models.evaluate import aligned, evaluate
 from edgekit.models.provenance import contract_for
 from edgekit.models.registry import create_model
@@ -81,9 +83,8 @@ def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, 
     trained = checkpoint_path.exists()
     if not trained:
         checkpoint_path = folder / "untrained.safetensors"
-        torch.manual_seed(0)
         contract = contract_for(name, EXPRESSIONS, "untrained", gray=True)
-        save_checkpoint(checkpoint_path, Checkpoint(contract, create_model(name, len(EXPRESSIONS)).state_dict()))
+        save_checkpoint(checkpoint_path, Checkpoint(contract, _untrained(name).state_dict()))
     kept = _read_json(folder / MEASURED_NAME)
     same = kept.get("checkpoint_sha256") == sha256_of(checkpoint_path)
     if same and (kept["accuracy"] or dataset is None or not trained):
@@ -111,6 +112,15 @@ def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, 
     }
     write_atomic(folder / MEASURED_NAME, json.dumps(measured, indent=2) + "\n")
     return measured
+
+
+def _untrained(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    net = create_model(name, len(EXPRESSIONS))
+    # With fresh statistics a BatchNorm folds into a bias of zeros, which export would leave out.
+    with torch.no_grad():
+        net.train()(torch.rand(8, 3, INPUT_SIZE_PX, INPUT_SIZE_PX))
+    return net
 
 
 def _budget_of(training: Any) -> dict[str, Any]:

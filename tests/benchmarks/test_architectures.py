@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import click
+import onnx
 import pytest
 
 from edgekit.models.registry import create_model, parameter_count
@@ -66,6 +67,9 @@ def test_an_untrained_net_is_exported_and_costed_once(
     first = study.evaluate_net(NET, tmp_path, None)
     assert (first["parameters"], first["macs"], first["accuracy"], first["budget"]) == (57_095, 4_708_128, None, None)
     assert first["moved_bytes"] == first["weight_bytes"] + first["read_bytes"] + first["written_bytes"]
+    # As in a trained net, each convolution before one of the 14 BatchNorms got a bias; the last has one of its own.
+    graph = onnx.load(tmp_path / f"{NET}.onnx").graph
+    assert sum(node.op_type == "Conv" and len(node.input) == 3 for node in graph.node) == 14 + 1
     monkeypatch.setattr(study, "export_checkpoint", None)
     assert study.evaluate_net(NET, tmp_path, None) == first
 
