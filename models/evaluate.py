@@ -140,6 +140,9 @@ def evaluate(
         InputError: The split is empty, or the model gives no numbers.
     """
     total = len(images)
+    spec = classifier.contract
+    if protocol == "ten-crop" and spec.crop.resize_hw == spec.input.size_hw:
+        raise InputError("the model sees whole pictures, which have no other crops: take --protocol center-crop")
     if total == 0:
         raise InputError("the split holds no image: name another with --split")
     parts: list[FloatArray] = []

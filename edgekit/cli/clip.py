@@ -41,6 +41,8 @@ class ClipOptions:
     cross_layer: int | None
     consistency_weight: float | None
     consistency_on: Any
+    proxy: Any
+    mapper: Any
     min_area: float | None
     upstream_compat: bool
     leave_out: tuple[str, ...]
@@ -242,6 +244,8 @@ def _prompt_config(out: Output, chosen: ClipOptions, clip: FrozenClip) -> Prompt
         fitting,
         flow=chosen.flow,
         consistency_on=chosen.consistency_on,
+        proxy=chosen.proxy,
+        mapper=chosen.mapper,
         upstream_compat=chosen.upstream_compat,
         **given,
     )
@@ -316,6 +320,20 @@ _OPTIONS = (
         default="ensembled",
         show_default=True,
         help="hicropl: which features stay close to the frozen ones.",
+    ),
+    click.option(
+        "--proxy",
+        type=click.Choice(["attention", "mean"]),
+        default="attention",
+        show_default=True,
+        help="hicropl: what condenses a layer's prompts; mean shows what the method's attention brings.",
+    ),
+    click.option(
+        "--mapper",
+        type=click.Choice(["attention", "linear"]),
+        default="attention",
+        show_default=True,
+        help="hicropl: how prompts take from the proxies; linear takes from the own layer's only.",
     ),
     click.option(
         "--min-area",

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     help="center-crop is what a Pi runs.",
 )
 @click.option("--without-duplicates", is_flag=True, help="Leave out images that another split has too.")
+@click.option("--clip", "clip_source", metavar="NAME|FILE", help="The CLIP that prompts belong to, or for zero-shot.")
+@click.option(
+    "--descriptions",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --clip: sentences for the data's classes, which take the place of those trained on.",
+)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw confusion and reliability (.png, .svg, .pdf).")
 @contempt_option
 @threads_option
@@ -37,23 +44,30 @@ def command(
     split: str,
     protocol: Any,
     without_duplicates: bool,
+    clip_source: str | None,
+    descriptions: Path | None,
     plot: Path | None,
     contempt: str,
     threads: int | None,
 ) -> None:
     """Measure the accuracy of MODEL: an .onnx file, a .safetensors checkpoint, or `default`.
 
-    Both forms see the same pixels, cut by the code the Pi runs.
+    Both forms see the same pixels, cut by the code the Pi runs. With --clip, MODEL is a file of trained prompts, or
+    `zero-shot` for the CLIP alone; pictures are then made square as CLIP's authors do.
 
     \b
     Examples:
       edgekit eval default --data fer2013.tar.gz
       edgekit eval runs/mine/best.safetensors --data fer2013.csv --protocol ten-crop
       edgekit eval mine.onnx --data folders --split test --plot eval.png --json
+      edgekit eval runs/prompts/best.safetensors --clip ViT-B-16.pt --data fer2013.tar.gz
+      edgekit eval zero-shot --clip ViT-B-16.pt --data folders --descriptions mine.json --split test
     """
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.modelfiles import resolve_model
     from edgekit.models import data as datasets
+    from edgekit.models.clip.checkpoint import is_prompts_file
+    from edgekit.models.clip.opening import open_clip_classifier
     from edgekit.models.data.readers import load_dataset
     from edgekit.models.engines import set_torch_threads
     from edgekit.models.evaluate import aligned, evaluate, open_classifier
@@ -63,10 +77,26 @@ def command(
         check_picture(plot)
     if threads:
         set_torch_threads(threads)
-    classifier = open_classifier(resolve_model(model), threads)
-    height, _ = classifier.contract.crop.resize_hw
+    if clip_source is None and (descriptions or model == "zero-shot"):
+        raise click.UsageError("zero-shot and --descriptions need --clip")
     with progress_bar(out) as progress:
-        dataset = load_dataset(data, height, counted(progress, "reading images"), contempt=contempt, say=out.say)
+        reading = counted(progress, "reading images")
+        if clip_source is None:
+            path = resolve_model(model)
+            if is_prompts_file(path):
+                raise click.UsageError(f"'{model}' holds trained prompts: name the CLIP they are for with --clip")
+            classifier = open_classifier(path, threads)
+            height, _ = classifier.contract.crop.resize_hw
+            dataset = load_dataset(data, height, reading, contempt=contempt, say=out.say)
+        else:
+            prompts = None if model == "zero-shot" else Path(model)
+            classifier, dataset = open_clip_classifier(
+                clip_source,
+                prompts,
+                descriptions,
+                lambda side_px: load_dataset(data, side_px, reading, contempt=contempt, say=out.say, fit="center"),
+                out.say,
+            )
         part = datasets.without_duplicates(dataset, split) if without_duplicates else dataset.split(split)
         images = aligned(dataset, part, classifier.contract)
         result = evaluate(classifier, images, protocol, counted(progress, "classifying"))
