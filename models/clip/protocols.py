@@ -182,6 +182,8 @@ def measure(
                 "base": scores[0].accuracy,
                 "novel": scores[1].accuracy,
                 "harmonic_mean": mean,
+                "zero_shot_base": scores[0].zero_shot_accuracy,
+                "zero_shot_novel": scores[1].zero_shot_accuracy,
                 "zero_shot_harmonic_mean": zero_shot_mean,
             },
         )
