@@ -85,7 +85,7 @@ def captions_of(
         second = torch.where(largest[:, 1] >= _LEAST_SECOND_SHARE, ranked[:, 1] + 1, 0)
         keys = ranked[:, 0] * (count + 1) + second
     else:
-        drawn = (shares.cumsum(dim=1) < uniform[:, None]).sum(dim=1).clamp(max=count - 1)
+        drawn = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=count - 1)
         keys = drawn * (count + 1)
     distinct, which = torch.unique(keys, return_inverse=True)
     texts = []

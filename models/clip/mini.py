@@ -124,7 +124,7 @@ class MiniClipTask(Task):
             scale.clamp_(0, _MAX_LOG_SCALE)
         tokens = tokenize(texts, self._config).to(pixels.device)
         image, distinct, scale = net(normalized(pixels, self._config), tokens)
-        loss = _contrastive_loss()(image, distinct[which], scale)
+        loss = contrastive_loss()(image, distinct[which], scale)
         return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
 
     def validate(self, net: nn.Module) -> Validation:
@@ -141,7 +141,7 @@ class MiniClipTask(Task):
         save_clip(path, net, self._config, training)
 
 
-def _contrastive_loss() -> Any:
+def contrastive_loss() -> Any:
     """Return open_clip's loss over the batches of all processes."""
     from open_clip.loss import ClipLoss
 

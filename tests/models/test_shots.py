@@ -22,8 +22,8 @@ LABELS: Labels = {
 }
 
 
-def taken(labels: Labels, shots: int, seed: int = 0, splits: Splits = Splits()) -> dict[str, tuple[str, list[int]]]:
-    selection = few_shot(labels, CLASSES, shots, seed, splits)
+def taken(labels: Labels, shots: int, seed: int = 0, splits: Splits | None = None) -> dict[str, tuple[str, list[int]]]:
+    selection = few_shot(labels, CLASSES, shots, seed, splits or Splits())
     return {name: (split, chosen.tolist()) for name, (split, chosen) in selection.items()}
 
 

@@ -1,0 +1,172 @@
+"""The small CLIP: captions that say what is known of an image, and a loss that equal captions do not mislead."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from edgekit.errors import InputError
+from edgekit.models.clip.architecture import Tower
+from edgekit.models.clip.captions import Phrasing, captions_of
+from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
+from edgekit.models.clip.frozen import tokenize
+from edgekit.models.clip.load import load_clip
+from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, contrastive_loss
+from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data.augment import Augmentation, augment
+from edgekit.models.recipes import RECIPES
+from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
+
+SMALL = replace(CLIP_MINI, patch_size_px=16, vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
+RECIPE = replace(RECIPES["clip-mini"], epochs=2, batch_size=28, augmentation=Augmentation(48, translation=0.05))
+CAPTIONS = json.loads((Path(SHIPPED).with_name("captions.json")).read_text())
+
+
+def job(data: DataSet, epochs: int = 2) -> TrainingJob:
+    recipe = replace(RECIPE, epochs=epochs, ema_decay=0.5)
+    training, validation = data.splits["Training"], data.splits["PublicTest"]
+    task = MiniClipTask(SMALL, data.classes, descriptions_for(data.classes), recipe, training, validation, data.name)
+    return TrainingJob(task, recipe, {"data_sha256": data.checksum()}, accelerator="cpu")
+
+
+def test_equal_captions_are_soft_targets_to_open_clips_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    which = torch.tensor([0, 1, 0, 2, 0, 1])
+    image = F.normalize(torch.randn(6, 8, generator=generator), dim=1).requires_grad_()
+    text = F.normalize(torch.randn(3, 8, generator=generator), dim=1).requires_grad_()
+    scale = torch.tensor(9.0)
+    contrastive_loss()(image, text[which], scale).backward()
+
+    own_image, own_text = image.detach().clone().requires_grad_(), text.detach().clone().requires_grad_()
+    logits = scale * own_image @ own_text[which].T
+    same = (which[:, None] == which[None, :]).float()
+    shares = same / same.sum(dim=1, keepdim=True)
+    ((F.cross_entropy(logits, shares) + F.cross_entropy(logits.T, shares)) / 2).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(image.grad, own_image.grad)
+    torch.testing.assert_close(text.grad, own_text.grad)
+
+
+def test_equal_content_has_equal_words_within_a_batch_and_others_in_the_next() -> None:
+    labels = torch.tensor([3, 4, 3, 4, 4])
+    seen = set()
+    for seed in range(20):
+        texts, which = captions_of(EXPRESSIONS, labels, None, torch.zeros(5), seed)
+        assert len(texts) == 2
+        assert which.tolist() == [0, 1, 0, 1, 1]
+        assert texts == captions_of(EXPRESSIONS, labels, None, torch.zeros(5), seed)[0]
+        seen.add(texts[0])
+    assert len(seen) > 15
+
+
+def test_captions_name_the_two_largest_shares_or_draw_one() -> None:
+    sad, fear = EXPRESSIONS.index("sad"), EXPRESSIONS.index("fear")
+    votes = torch.zeros(2, 7)
+    votes[0, sad], votes[0, fear] = 0.5, 0.5
+    votes[1, sad] = 1
+    labels = torch.tensor([sad, sad])  # shares: sad 3/4, fear 1/4; and sad alone
+    mixed = next(seed for seed in range(50) if Phrasing(EXPRESSIONS, seed).is_mixed)
+    plain = next(seed for seed in range(50) if not Phrasing(EXPRESSIONS, seed).is_mixed)
+
+    def has(text: str, name: str) -> bool:
+        words = CAPTIONS["classes"][name]
+        return any(word in text for word in (*words["adjectives"], *words["nouns"]))
+
+    texts, which = captions_of(EXPRESSIONS, labels, votes, torch.zeros(2), mixed)
+    first, second = (texts[index] for index in which.tolist())
+    assert has(first, "sad")
+    assert has(first, "fear")
+    assert has(second, "sad")
+    assert not has(second, "fear")
+    # Shares are cumulated in the order of the classes, fear before sad.
+    for uniform, name in ((0.2, "fear"), (0.3, "sad"), (0.999, "sad")):
+        texts, which = captions_of(EXPRESSIONS, labels, votes, torch.full((2,), uniform), plain)
+        assert has(texts[which[0]], name)
+        assert has(texts[which[1]], "sad")
+
+
+def test_captions_of_some_classes_never_speak_of_the_others() -> None:
+    kept = ("angry", "disgust", "fear", "happy")
+    votes = torch.softmax(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels = torch.arange(64) % 4
+    others = [name for name in EXPRESSIONS if name not in kept]
+    forbidden = {word for name in others for word in CAPTIONS["classes"][name]["adjectives"]}
+    for seed in range(60):
+        texts, _ = captions_of(kept, labels, votes, torch.rand(64), seed)
+        assert not any(word in text.split() for text in texts for word in forbidden)
+
+
+def test_every_caption_there_can_be_fits_the_context() -> None:
+    for seed in range(200):
+        phrasing = Phrasing(EXPRESSIONS, seed)
+        texts = [phrasing.caption(first, second) for first in range(7) for second in (None, (first + 1) % 7)]
+        tokenize([text for text in texts if text], CLIP_MINI)
+    tokenize([text for texts in read_descriptions(SHIPPED).values() for text in texts], CLIP_MINI)
+
+
+def test_classes_that_are_no_expressions_are_called_by_their_names() -> None:
+    texts, which = captions_of(("maine_coon", "pug"), torch.tensor([0, 1, 0]), None, torch.zeros(3), 1)
+    assert "maine coon" in texts[0]
+    assert "pug" in texts[1]
+    assert which.tolist() == [0, 1, 0]
+
+
+def test_captions_and_descriptions_are_not_the_same_sentences() -> None:
+    described = {text for texts in read_descriptions(SHIPPED).values() for text in texts}
+    traits = {trait for words in CAPTIONS["classes"].values() for trait in words["traits"]}
+    assert set(CAPTIONS["classes"]) == set(EXPRESSIONS)
+    assert not described & traits
+
+
+def test_pretraining_learns_resumes_bit_for_bit_and_gives_a_clip(bars: DataSet, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        history = train(job(bars, 6), tmp_path / "whole")
+        assert history[-1].loss < history[0].loss
+        steps = iter(range(100))
+
+        def interrupt(_: object) -> None:
+            if next(steps) == 5:  # in the third epoch
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(job(bars, 6), tmp_path / "parts", on_step=interrupt)
+        train(job(bars, 6), tmp_path / "parts", resume=True)
+    finally:
+        torch.set_num_threads(threads)
+    whole, parts = (torch.load(tmp_path / name / STATE_NAME, weights_only=True)["net"] for name in ("whole", "parts"))
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+    clip = load_clip(tmp_path / "whole" / BEST_NAME)
+    assert clip.config == SMALL
+    assert float(clip.logit_scale) <= 100
+    assert not any(parameter.requires_grad for parameter in clip.parameters())
+
+
+def test_random_numbers_of_a_batch_share_one_phrasing(bars: DataSet) -> None:
+    numbers = job(bars).task.draw(8, torch.Generator().manual_seed(0))
+    assert len(set(numbers[:, -1].tolist())) == 1
+    assert len(set(numbers[:, -2].tolist())) == 8
+
+
+def test_shifts_go_beyond_the_crops_room() -> None:
+    images = torch.zeros(1, 1, 48, 48, dtype=torch.uint8)
+    images[..., 24:] = 255
+    numbers = torch.full((1, 11), 0.5)
+    numbers[0, 1] = 0.999  # as far to the right as it goes
+    moved = augment(images, numbers, Augmentation(48, flip=False, translation=0.25))
+    assert np.isclose(float(moved[0, 0, 0].mean()), 0.75, atol=0.02)  # a quarter of the side
+    still = augment(images, numbers, Augmentation(48, flip=False, rotation_deg=1e-9))
+    assert float(still[0, 0, 0].mean()) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_recipe_for_other_sizes_is_refused(bars: DataSet) -> None:
+    recipe = RECIPES["fer2013"]
+    training = bars.splits["Training"]
+    with pytest.raises(InputError, match="cuts pictures to 44 px, the CLIP takes 48"):
+        MiniClipTask(SMALL, bars.classes, descriptions_for(bars.classes), recipe, training, training, bars.name)

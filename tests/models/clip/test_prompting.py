@@ -1,0 +1,194 @@
+"""Prompts are trained in the common loop: as published, only the learner, and to be resumed bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from edgekit.errors import InputError
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.checkpoint import build_prompted, load_prompts
+from edgekit.models.clip.config import PRESETS, PromptConfig, shortened
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import random_clip
+from edgekit.models.clip.prompting import PromptTask
+from edgekit.models.data import DataSet
+from edgekit.models.data.resized_crop import ResizedCrop
+from edgekit.models.optimizers import make_optimizer
+from edgekit.models.recipes import RECIPES, Recipe
+from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
+
+from .conftest import Golden
+
+CONFIG = PromptConfig(n_ctx=2, depth=3, cross_layer=2)
+RECIPE = replace(RECIPES["hicropl"], epochs=3, batch_size=14, augmentation=ResizedCrop(min_area=0.5))
+
+
+@pytest.fixture(scope="module")
+def clip() -> FrozenClip:
+    return random_clip(ClipConfig(48, 16, Tower(64, 3, 1), Tower(64, 3, 1), 32), seed=1)
+
+
+def job(clip: FrozenClip, data: DataSet, recipe: Recipe = RECIPE, config: PromptConfig = CONFIG) -> TrainingJob:
+    descriptions = descriptions_for(data.classes)
+    training, validation = data.splits["Training"], data.splits["PublicTest"]
+    task = PromptTask(clip, config, descriptions, recipe, training, validation, data.name)
+    return TrainingJob(task, recipe, {"data_sha256": data.checksum()}, accelerator="cpu")
+
+
+def state(folder: Path, name: str = "net") -> dict[str, torch.Tensor]:
+    document: dict[str, Any] = torch.load(folder / STATE_NAME, weights_only=True)
+    part: dict[str, torch.Tensor] = document[name]
+    return part
+
+
+def test_learning_rates_are_the_published_ones(golden: Golden) -> None:
+    recipe = RECIPES["hicropl"]
+    rates = [recipe.learning_rate(epoch, step, 9) for epoch in range(recipe.epochs) for step in (0, 8)]
+    assert rates[::2] == pytest.approx(golden.facts["lr_per_epoch"], rel=1e-12)
+    assert rates[1::2] == rates[::2]  # one rate an epoch
+    short = RECIPES["hicropl-short"]
+    assert [short.learning_rate(epoch, 0, 9) for epoch in range(2)] == [1e-5, 2.5e-3]
+    assert (recipe.epochs, recipe.batch_size, short.epochs) == (50, 32, 5)
+
+
+def test_the_optimizer_is_the_published_one(golden: Golden) -> None:
+    net = nn.Linear(2, 2)
+    optimizer = make_optimizer(RECIPES["hicropl"], net)
+    assert type(optimizer) is torch.optim.Adam
+    published = golden.facts["adam"]
+    (group,) = optimizer.param_groups
+    assert [*group["betas"], group["eps"], group["weight_decay"]] == [
+        *published["betas"],
+        published["eps"],
+        published["weight_decay"],
+    ]
+
+
+def test_adamw_spares_gains_biases_and_scalars() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    net.register_parameter("scale", nn.Parameter(torch.tensor(1.0)))
+    optimizer = make_optimizer(RECIPES["clip-mini"], net)
+    assert type(optimizer) is torch.optim.AdamW
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: decay[id(p)] for name, p in net.named_parameters()} == {
+        "scale": 0.0,
+        "0.weight": 0.1,
+        "0.bias": 0.0,
+        "1.weight": 0.0,
+        "1.bias": 0.0,
+    }
+
+
+def test_recipes_of_before_say_what_they_said_before() -> None:
+    document = RECIPES["fer2013"].document()
+    assert not document.keys() & {"optimizer", "betas", "eps", "warmup_lr", "keep"}
+    assert "translation" not in document["augmentation"]
+    assert RECIPES["hicropl"].document()["optimizer"] == "adam"
+    assert RECIPES["clip-mini"].document()["augmentation"]["translation"] > 0
+
+
+def test_training_lowers_the_loss_and_keeps_the_last_epoch(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
+    before = copy.deepcopy(clip.state_dict())
+    history = train(job(clip, bars, replace(RECIPE, epochs=8)), tmp_path)
+    assert history[-1].loss < 0.8 * history[0].loss
+    assert history[-1].accuracy > history[0].accuracy
+    assert all(torch.equal(tensor, before[name]) for name, tensor in clip.state_dict().items())
+
+    checkpoint = load_prompts(tmp_path / BEST_NAME)
+    assert checkpoint.training["best"]["epoch"] == 8
+    assert checkpoint.training["prompts"]["n_ctx"] == 2
+    assert checkpoint.training["recipe"]["optimizer"] == "adam"
+    assert checkpoint.classes == bars.classes
+    net = build_prompted(checkpoint, clip)
+    saved = load_file(tmp_path / BEST_NAME)
+    assert saved.keys() == net.learner.state_dict().keys() == state(tmp_path).keys()  # and nothing of the CLIP
+
+
+def test_an_interrupted_training_resumes_bit_for_bit(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
+    averaged = replace(RECIPE, ema_decay=0.9)
+    train(job(clip, bars, averaged), tmp_path / "whole")
+    steps = iter(range(100))
+
+    def interrupt(_: object) -> None:
+        if next(steps) == 5:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job(clip, bars, averaged), tmp_path / "parts", on_step=interrupt)
+    train(job(clip, bars, averaged), tmp_path / "parts", resume=True)
+    for part in ("net", "average"):
+        whole, parts = state(tmp_path / "whole", part), state(tmp_path / "parts", part)
+        assert whole.keys() == parts.keys()
+        assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+    assert not torch.equal(state(tmp_path / "whole")["text_prompts"], whole["text_prompts"])
+    best = [load_file(tmp_path / name / BEST_NAME)["text_prompts"] for name in ("whole", "parts")]
+    assert torch.equal(best[0], best[1])
+
+
+def test_another_clip_or_other_values_cannot_be_resumed(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
+    train(job(clip, bars, replace(RECIPE, epochs=1)), tmp_path)
+    with pytest.raises(InputError, match=r"its prompts\.cross_layer was 2, now it is 1"):
+        train(job(clip, bars, replace(RECIPE, epochs=1), replace(CONFIG, cross_layer=1)), tmp_path, resume=True)
+    other = random_clip(clip.config, seed=2)
+    with pytest.raises(InputError, match="its clip_sha256 was"):
+        train(job(other, bars, replace(RECIPE, epochs=1)), tmp_path, resume=True)
+
+
+def test_validation_does_not_change_the_prompts_of_the_released_codes_way(clip: FrozenClip, bars: DataSet) -> None:
+    task = job(clip, bars, config=replace(CONFIG, upstream_compat=True)).task
+    torch.manual_seed(0)
+    net = task.build(torch.device("cpu"))
+    before = copy.deepcopy(task.learned(net).state_dict())
+    first, second = task.validate(net), task.validate(net)
+    assert first == second
+    assert all(torch.equal(tensor, before[name]) for name, tensor in task.learned(net).state_dict().items())
+    learned = {name for name, parameter in task.learned(net).named_parameters() if parameter.requires_grad}
+    assert learned == {"text_prompts", "vision_prompts"}
+
+
+@pytest.mark.parametrize("changes", [{"proxy": "mean"}, {"mapper": "linear"}, {"proxy": "mean", "mapper": "linear"}])
+def test_simpler_parts_take_the_methods_place_and_learn(
+    clip: FrozenClip, bars: DataSet, changes: dict[str, Any]
+) -> None:
+    task = job(clip, bars, config=replace(CONFIG, **changes)).task
+    torch.manual_seed(0)
+    net = task.build(torch.device("cpu"))
+    numbers = task.draw(14, torch.Generator().manual_seed(0))
+    task.loss(net, torch.arange(14), numbers).loss.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in task.learned(net).named_parameters():
+        assert parameter.grad is not None, name
+    names = {name for name, _ in task.learned(net).named_parameters()}
+    assert any("proxies" in name for name in names) == (changes.get("proxy") != "mean")
+    assert any("attn" in name for name in names) == (len(changes) == 1)
+
+
+def test_presets_shrink_to_a_smaller_clip(clip: FrozenClip) -> None:
+    few = shortened(PRESETS["few-shot"], clip.config)
+    assert (few.n_ctx, few.depth, few.cross_layer) == (16, 3, 2)
+    transfer = shortened(PRESETS["cross-dataset"], replace(clip.config, vision=Tower(64, 12, 1), text=Tower(64, 12, 1)))
+    assert transfer == PRESETS["cross-dataset"]
+
+
+def test_a_recipe_of_other_nets_is_refused(clip: FrozenClip, bars: DataSet) -> None:
+    with pytest.raises(InputError, match="prompts need 'hicropl'"):
+        job(clip, bars, RECIPES["fer2013"])
+    with pytest.raises(InputError, match="goes with --model hicropl"):
+        _ = RECIPES["hicropl"].plain_augmentation
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
