@@ -1,0 +1,47 @@
+"""The comparison of prompts: what it plans, and what its page says of results."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def prompts() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "benchmarks/prompts.py"))
+
+
+def test_every_variant_has_every_seed_and_a_folder_of_its_own(prompts: dict[str, Any]) -> None:
+    plan = list(prompts["planned"](list(prompts["TITLES"]), 3, 16, 6))
+    counts = {group: sum(run.group == group for run in plan) for group in prompts["TITLES"]}
+    assert counts == {"few-shot": 12, "all": 2, "base-to-novel": 12, "ablations": 24}
+    assert len({run.folder(Path()) for run in plan}) == len(plan)
+
+
+def test_the_page_shows_mean_and_spread_and_keeps_private_test_for_the_end(
+    prompts: dict[str, Any], tmp_path: Path
+) -> None:
+    plan = list(prompts["planned"](["few-shot", "ablations"], 2, 16, 6))
+    for run in plan:
+        folder = run.folder(tmp_path)
+        folder.mkdir(parents=True)
+        accuracy = 0.5 + 0.1 * run.seed + (0.05 if run.variant == "HiCroPL" else 0)
+        summary = {"accuracy": accuracy, "zero_shot_accuracy": 0.4}
+        (folder / "results.json").write_text(json.dumps({"summary": summary}))
+    facts = {"clip": "mini.safetensors", "clip_sha256": "0" * 64, "base_clip": None, "shots": 16}
+    page = prompts["report"](prompts["collected"](plan, tmp_path), facts)
+    assert "| zero-shot |  | 40.00% |" in page
+    assert "| HiCroPL | 2 | 60.00% ± 7.07 |" in page
+    assert "| independent prompts | 2 | 55.00% ± 7.07 |" in page
+    assert page.count("| HiCroPL | 2 |") == 2  # ablations are set beside it
+    assert "PrivateTest" not in page
+    (plan[0].folder(tmp_path) / "final.json").write_text(json.dumps({"summary": {"accuracy": 0.7}}))
+    page = prompts["report"](prompts["collected"](plan, tmp_path), facts)
+    assert "| PrivateTest | seeds | accuracy |" in page
+    assert "| HiCroPL | 1 | 70.00% |" in page

@@ -1,0 +1,182 @@
+"""Prompts and small CLIPs from the command line: train, evaluate, and what is said of wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.load import save_clip, seeded_model
+from edgekit.models.data import EXPRESSIONS
+
+from .conftest import Run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Faces in train, val and test, a small CLIP, and prompts trained for it."""
+    folder = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2), ("test", 3)):
+        for label, name in enumerate(EXPRESSIONS):
+            for index in range(count):
+                image = generator.integers(0, 60, (48, 48), dtype=np.uint8)
+                image[6 + 5 * label : 10 + 5 * label] += 150
+                file = folder / "faces" / split / name / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                assert cv2.imwrite(str(file), image)
+    for label, name in enumerate(("cat", "ape", "owl")):
+        file = folder / "pets" / "test" / name / "0.png"
+        file.parent.mkdir(parents=True)
+        assert cv2.imwrite(str(file), np.full((30, 60, 3), (label * 90, 10, 200), np.uint8))
+    config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32, context_length=40)
+    save_clip(folder / "clip.safetensors", seeded_model(config, 1), config)
+    other = ClipConfig(32, 16, Tower(128, 2, 2), Tower(64, 2, 1), 32, context_length=40)
+    save_clip(folder / "wide.safetensors", seeded_model(other, 1), other)
+    (folder / "torn.safetensors").write_bytes((folder / "clip.safetensors").read_bytes()[:10_000])
+    (folder / "short.json").write_text(json.dumps({"happy": ["a smile"]}))
+    (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20]}))
+    (folder / "wrong.json").write_text("[]")
+    command = [sys.executable, "-m", "edgekit.cli", "train", "--model", "hicropl", "--clip", "clip.safetensors"]
+    arguments = ["--data", "faces", "--shots", "2", "--epochs", "2", "--n-ctx", "2", "-o", "prompts", "--threads", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *arguments, "--json"], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_training_says_what_it_prompts_and_leaves_prompts_and_results(place: Path) -> None:
+    said, document = (place / "stderr").read_text(), json.loads((place / "stdout").read_text())
+    assert "activation gelu" in said
+    assert "the CLIP has fewer layers than the preset's depth 12: depth 2, cross layer 1" in said
+    assert "14 images to train on, 14 to validate with" in said
+    assert document["task"] == "few-shot"
+    assert document["scores"][0]["images"] == 21
+    assert document["best"]["epoch"] == 2
+    assert json.loads((place / "prompts/results.json").read_text()) == document
+    names = {path.name for path in (place / "prompts").iterdir() if not path.name.startswith("events")}
+    assert names == {"best.safetensors", "curves.png", "last.pt", "metrics.jsonl", "results.json"}
+    assert (place / "prompts/best.safetensors").stat().st_size < (place / "clip.safetensors").stat().st_size / 2
+
+
+def test_eval_gives_what_training_reported(edgekit: Run) -> None:
+    reported = json.loads(Path("prompts/results.json").read_text())["scores"][0]
+    arguments = ("--clip", "clip.safetensors", "--data", "faces", "--split", "test", "--json")
+    for model, key in (("prompts/best.safetensors", "accuracy"), ("zero-shot", "zero_shot_accuracy")):
+        code, stdout, stderr = edgekit("eval", model, *arguments)
+        assert code == 0, stderr
+        assert json.loads(stdout)["accuracy"] == pytest.approx(reported[key])
+
+
+def test_eval_takes_other_classes_with_descriptions_of_them(edgekit: Run) -> None:
+    arguments = ("prompts/best.safetensors", "--clip", "clip.safetensors", "--data", "pets", "--split", "test")
+    code, _, stderr = edgekit("eval", *arguments)
+    assert code == 2
+    assert "has the class 'ape', which the model does not know" in stderr
+    code, stdout, stderr = edgekit("eval", *arguments, "--descriptions", "short.json", "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["labels"] == ["ape", "cat", "owl"]
+    assert "no description of ape, cat, owl: the template 'a photo of a {}.' takes its place" in stderr
+
+
+def test_the_other_tasks_report_what_they_are_about(edgekit: Run, tmp_path: Path) -> None:
+    common = ("train", "--model", "hicropl", "--clip", "clip.safetensors", "--data", "faces", "--epochs", 1)
+    few = ("--shots", 1, "--n-ctx", 2, "--json")
+    code, stdout, _ = edgekit(*common, *few, "--task", "base-to-novel", "-o", tmp_path / "novel")
+    assert code == 0
+    assert json.loads(stdout)["summary"].keys() >= {"base", "novel", "harmonic_mean"}
+    others = ("--task", "cross-dataset", "--eval-data", "pets", "--eval-data", "faces")
+    code, stdout, stderr = edgekit(*common, *few, *others, "-o", tmp_path / "cross")
+    assert code == 0
+    assert [score["images"] for score in json.loads(stdout)["scores"]] == [21, 3, 21]
+    assert "the template" in stderr
+    code, stdout, _ = edgekit(*common, "--n-ctx", 2, "--task", "all", "--upstream-compat", "-o", tmp_path / "all")
+    assert code == 0
+
+
+def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> None:
+    train = ("train", "--model", "clip-mini", "--data", "faces", "--epochs", 1, "--batch-size", 14, "--threads", 1)
+    code, stdout, stderr = edgekit(*train, "--leave-out", "fear", "--leave-out", "sad", "-o", tmp_path / "m", "--json")
+    assert code == 0, stderr
+    assert "left out with all their images and captions: fear, sad" in stderr
+    assert "30 images to train on, 10 to choose by" in stderr
+    clip = json.loads(stdout)["checkpoint"]
+    code, stdout, _ = edgekit("eval", "zero-shot", "--clip", clip, "--data", "faces", "--split", "test", "--json")
+    assert code == 0
+    assert json.loads(stdout)["total"] == 21
+
+
+HICROPL = ("train", "--model", "hicropl", "--data", "faces", "-o", "out")
+CLIP = ("--clip", "clip.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (HICROPL, "hicropl needs a CLIP: give --clip"),
+        ((*HICROPL, "--clip", "absent.pt"), "CLIP file 'absent.pt' does not exist"),
+        ((*HICROPL, "--clip", "torn.safetensors"), "no whole safetensors file"),
+        ((*HICROPL, "--clip", "ViT-Z/none"), "neither a file nor a name of open_clip's"),
+        ((*HICROPL, *CLIP, "--depth", 3), "depth is 3, but the CLIP's image tower has 2 layers"),
+        ((*HICROPL, *CLIP, "--cross-layer", 3), "cross_layer is 3: expected 1 to depth, 2"),
+        ((*HICROPL, *CLIP, "--cross-layer", 0), "cross_layer is 0"),
+        ((*HICROPL, *CLIP, "--n-ctx", 38), "n_ctx is 38, but the CLIP's context has room for 37"),
+        ((*HICROPL, *CLIP, "--n-ctx", 0), "n_ctx is 0"),
+        ((*HICROPL, *CLIP, "--consistency-weight", -1), "consistency_weight is -1.0"),
+        ((*HICROPL, *CLIP, "--flow", "one-way", "--upstream-compat"), "upstream_compat with flow 'one-way'"),
+        ((*HICROPL, *CLIP, "--shots", 7), "class 'angry' has 6 images in split 'train', 7 shots are asked for"),
+        ((*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"), "no split 'x'"),
+        ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "long.json"), "description of class 'happy': text 'a very"),
+        ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "wrong.json"), "descriptions file 'wrong.json'"),
+        ((*HICROPL, *CLIP, "--shots", 1, "--recipe", "paper"), "prompts need 'hicropl'"),
+        ((*HICROPL, *CLIP, "--task", "domain"), "task 'domain' needs --eval-data"),
+        ((*HICROPL, *CLIP, "--eval-data", "pets"), "--eval-data goes with the tasks"),
+        ((*HICROPL, *CLIP, "--task", "all", "--shots", 4), "leave --shots out"),
+        ((*HICROPL, *CLIP, "--balance", "loss"), "--balance means nothing for --model hicropl"),
+        ((*HICROPL, *CLIP, "--leave-out", "sad"), "--leave-out means nothing for --model hicropl"),
+        (("train", "--data", "faces", "-o", "out", *CLIP), "--clip means nothing for --model edgecnn"),
+        (("train", "--data", "faces", "-o", "out", "--recipe", "hicropl"), "goes with --model hicropl"),
+        (
+            ("train", "--model", "hicropl", *CLIP, "--data", "pets", "-o", "out", "--task", "base-to-novel"),
+            "at least 2 base and 2 novel classes: the data has 3",
+        ),
+        (
+            ("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--leave-out", "joy"),
+            "class 'joy' cannot be left out",
+        ),
+        (("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--recipe", "fer2013"), "to 44 px"),
+        (("eval", "prompts/best.safetensors", "--data", "faces"), "holds trained prompts: name the CLIP"),
+        (("eval", "prompts/best.safetensors", "--clip", "wide.safetensors", "--data", "faces"), "a CLIP whose vision"),
+        (("eval", "clip.safetensors", *CLIP, "--data", "faces"), "holds no trained prompts"),
+        (("eval", "zero-shot", "--data", "faces"), "need --clip"),
+        (("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "x"), "has no split 'x'"),
+        (
+            ("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "test", "--protocol", "ten-crop"),
+            "sees whole pictures",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    edgekit: Run, place: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    code, stdout, stderr = edgekit(*arguments, "-q")
+    assert code == 2, stderr
+    assert message in stderr
+    assert stdout == ""
+    assert len(stderr.splitlines()) == 1
+    assert not (place / "out").exists()

@@ -1,0 +1,130 @@
+"""The tasks prompt learning is measured by: which images and classes each counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.classifier import zero_shot_classifier
+from edgekit.models.clip.config import PRESETS, PromptConfig
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import random_clip
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.protocols import (
+    TASKS,
+    TaskData,
+    TaskName,
+    load_target,
+    load_task_data,
+    measure,
+    preset_of,
+    recipe_name_of,
+)
+from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data.shots import Splits
+from edgekit.models.evaluate import evaluate
+
+
+@pytest.fixture(scope="module")
+def clip() -> FrozenClip:
+    return random_clip(ClipConfig(48, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32), seed=1)
+
+
+def prompted(clip: FrozenClip, classes: tuple[str, ...], upstream_compat: bool = False) -> PromptedClip:
+    torch.manual_seed(0)
+    config = PromptConfig(n_ctx=2, depth=2, cross_layer=1, upstream_compat=upstream_compat)
+    return PromptedClip(clip, config, descriptions_for(classes))
+
+
+def load_data(bars: DataSet) -> TaskData:
+    splits = {"train": bars.splits["Training"], "val": bars.splits["PublicTest"], "test": bars.splits["PrivateTest"]}
+    return TaskData(DataSet(bars.name, bars.classes, splits), bars.classes)
+
+
+def test_each_task_has_its_published_values() -> None:
+    assert {task: preset_of(task) for task in TASKS} == {
+        "few-shot": PRESETS["few-shot"],
+        "base-to-novel": PRESETS["base-to-novel"],
+        "cross-dataset": PRESETS["cross-dataset"],
+        "domain": PRESETS["cross-dataset"],
+        "all": PRESETS["few-shot"],
+    }
+    assert [recipe_name_of(task) for task in TASKS] == ["hicropl", "hicropl"] + ["hicropl-short"] * 3
+
+
+@pytest.mark.parametrize(("task", "count"), [("few-shot", 14), ("base-to-novel", 8), ("all", 56)])
+def test_a_task_trains_on_its_images_and_tests_on_the_whole_split(
+    bars_folder: Path, task: TaskName, count: int
+) -> None:
+    data = load_task_data(bars_folder, task, 32, 2, 0, Splits())
+    assert len(data.training) == count
+    assert data.training.images.shape[1:] == (32, 32, 1)
+    assert data.trained == (EXPRESSIONS[:4] if task == "base-to-novel" else EXPRESSIONS)
+    assert set(data.training.labels) == set(data.validation.labels) == set(range(len(data.trained)))
+    assert len(data.dataset.split("test")) == 21
+    assert len(data.validation) == {"few-shot": 14, "base-to-novel": 8, "all": 21}[task]
+
+
+def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, bars_folder: Path) -> None:
+    data = load_task_data(bars_folder, "base-to-novel", 48, 2, 0, Splits())
+    result = measure("base-to-novel", prompted(clip, data.trained), data, descriptions_for)
+    base, novel = result.scores
+    assert (base.images, novel.images) == (12, 9)
+    test = data.dataset.split("test")
+    for score, classes, kept in (
+        (base, EXPRESSIONS[:4], test.labels < 4),
+        (novel, EXPRESSIONS[4:], test.labels >= 4),
+    ):
+        part = test.subset(kept)
+        part = replace(part, labels=part.labels - part.labels.min())
+        plain = zero_shot_classifier(clip, descriptions_for(classes), "bars")
+        assert score.zero_shot_accuracy == evaluate(plain, part, "center-crop").accuracy
+    summary = result.summary
+    assert summary["base"] == base.accuracy
+    expected = 2 * base.accuracy * novel.accuracy / (base.accuracy + novel.accuracy) if novel.accuracy else 0
+    assert summary["harmonic_mean"] == pytest.approx(expected)
+
+
+def test_other_data_sets_are_measured_with_their_own_classes(clip: FrozenClip, bars: DataSet) -> None:
+    data = load_data(bars)
+    others = DataSet("pets", ("cat", "ape", "owl"), {"test": bars.splits["PublicTest"].subset(np.arange(3))})
+    result = measure("cross-dataset", prompted(clip, bars.classes), data, descriptions_for, [others, others])
+    assert [score.name for score in result.scores] == ["fer2013", "pets test", "pets test"]
+    assert [score.images for score in result.scores] == [21, 3, 3]
+    assert result.summary["mean_of_targets"] == result.scores[1].accuracy
+
+
+def test_shifted_copies_have_the_trained_classes_or_some(clip: FrozenClip, bars: DataSet) -> None:
+    data = load_data(bars)
+    net = prompted(clip, bars.classes)
+    some = bars.splits["PrivateTest"].subset(np.flatnonzero(np.isin(bars.splits["PrivateTest"].labels, (3, 4))))
+    shifted = DataSet("shifted", ("sad", "happy"), {"test": replace(some, labels=(some.labels == 3).astype(np.int64))})
+    result = measure("domain", net, data, descriptions_for, [shifted])
+    whole = measure("domain", net, data, descriptions_for, [DataSet("same", bars.classes, {"test": some})])
+    assert result.scores[1].accuracy == whole.scores[1].accuracy
+    with pytest.raises(InputError, match="has the class 'cat'"):
+        measure("domain", net, data, descriptions_for, [replace(shifted, classes=("sad", "cat"))])
+
+
+def test_measuring_leaves_the_prompts_as_they_were_trained(clip: FrozenClip, bars: DataSet) -> None:
+    net = prompted(clip, bars.classes, upstream_compat=True)
+    before = net.learner.text_prompts.clone()
+    first = measure("few-shot", net, load_data(bars), descriptions_for)
+    assert measure("few-shot", net, load_data(bars), descriptions_for) == first
+    assert torch.equal(net.learner.text_prompts, before)
+
+
+def test_targets_are_test_splits(bars_folder: Path, tmp_path: Path) -> None:
+    assert {name: len(part) for name, part in load_target(bars_folder, 32).splits.items()} == {"PrivateTest": 21}
+    (tmp_path / "folders").mkdir()
+    (bars_folder / "Training").rename(tmp_path / "folders/x")
+    (bars_folder / "PublicTest").rename(tmp_path / "folders/y")
+    with pytest.raises(InputError, match="no split named 'test': it has x, y"):
+        load_target(tmp_path / "folders", 32)
