@@ -79,3 +79,12 @@ def test_edgekits_own_nets_do_not_wait_for_torchvision() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+def test_mini_xceptions_skip_is_the_same_in_training() -> None:
+    torch.manual_seed(0)
+    net = create_model("mini-xception", 7)
+    module = next(part for part in net.modules() if hasattr(part, "shortcut")).train()
+    module.shortcut[1].eval()
+    x = torch.randn(3, module.shortcut[0].in_channels, 20, 20)
+    torch.testing.assert_close(module._skip(x), module.shortcut(x))
