@@ -64,6 +64,7 @@ class _ResidualModule(nn.Module):
         # The same without a stride: with it, torch 2.13's backward pass writes past its memory for channels_last
         # tensors of 8 channels and an odd batch on two CPU threads, and the process dies.
         convolution, norm = self.shortcut
+        assert isinstance(convolution, nn.Conv2d)
         normed: Tensor = norm(F.conv2d(x[..., ::2, ::2], convolution.weight))
         return normed
 

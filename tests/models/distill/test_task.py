@@ -85,10 +85,8 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
     train(_job(bars, teacher, recipe, Lesson(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
     assert {crops.shape for crops in seen} == {(14, 44, 44, 1)}
     assert len(seen) == 2 * 4
-    # Crops of the second epoch are cut elsewhere than those of the first.
-    assert not {crop.tobytes() for crops in seen[:4] for crop in crops} & {
-        crop.tobytes() for crops in seen[4:] for crop in crops
-    }
+    # 25 places and two directions: few crops come twice.
+    assert len({crop.tobytes() for crops in seen for crop in crops}) > 0.8 * 2 * 56
     assert not (tmp_path / "c").exists()
 
 
