@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -145,6 +146,8 @@ def contrastive_loss() -> Any:
     """Return open_clip's loss over the batches of all processes."""
     from open_clip.loss import ClipLoss
 
+    # open_clip gathers by a function that torch wants to rename.
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if distributed else 0
     world = torch.distributed.get_world_size() if distributed else 1

@@ -74,10 +74,12 @@ def test_a_task_trains_on_its_images_and_tests_on_the_whole_split(
 
 def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, bars_folder: Path) -> None:
     data = load_task_data(bars_folder, "base-to-novel", 48, 2, 0, Splits())
+    test = data.dataset.split("test")
+    test = test.subset(np.arange(21) != np.flatnonzero(test.labels == 4)[0])  # the counts tell the classes apart
+    data = replace(data, dataset=replace(data.dataset, splits={**data.dataset.splits, "test": test}))
     result = measure("base-to-novel", prompted(clip, data.trained), data, descriptions_for)
     base, novel = result.scores
-    assert (base.images, novel.images) == (12, 9)
-    test = data.dataset.split("test")
+    assert (base.images, novel.images) == (12, 8)
     for score, classes, kept in (
         (base, EXPRESSIONS[:4], test.labels < 4),
         (novel, EXPRESSIONS[4:], test.labels >= 4),
