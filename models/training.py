@@ -1,6 +1,6 @@
 """The training loop: one loop for every net, on a CPU, a GPU or several machines through Lightning Fabric.
 
-Every random number of an epoch comes from a generator seeded with (seed, epoch), so an interrupted training that
+Every random number of an epoch comes from generators seeded with (seed, epoch), so an interrupted training that
 resumes at an epoch's start goes on bit for bit as if it had never stopped (same machine, same number of threads).
 """
 
@@ -97,7 +97,7 @@ class TrainingJob:
         """Return what must be equal for a resumed training to be the same training."""
         return {
             **self.task.fingerprint(),
-            "recipe": self.recipe.document(),
+            "recipe": asdict(self.recipe),
             "seed": self.seed,
             "precision": self.precision,
             "data_sha256": self.provenance.get("data_sha256"),
@@ -232,7 +232,9 @@ class _Trainer:
 
     def run_epoch(self, epoch: int, on_step: Callable[[StepReport], None] | None) -> EpochReport:
         recipe, task, started = self.job.recipe, self.job.task, time.monotonic()
-        generator = torch.Generator().manual_seed(self.job.seed * 1_000_003 + epoch)
+        seed = self.job.seed * 1_000_003 + epoch
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # dropout draws from the global one
         batches = self._batches(task.order(generator))
         task.start_epoch(self.plain, epoch / recipe.epochs)
         self.net.train()

@@ -25,7 +25,7 @@ from edgekit.cli.training import TrainingOptions, provenance, read_data, run_tra
     "architecture",
     default="edgecnn",
     show_default=True,
-    help="The net: edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned; hicropl or clip-mini.",
+    help="A net of docs/training.md, timm/NAME, hicropl or clip-mini.",
 )
 @training_options
 @click.option(

@@ -60,13 +60,3 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) ->
 def cosine_distance(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
     """Return 1 - cosine of unit vectors (N, embed_dim): (N,)."""
     return 1 - (embeddings * teacher_embeddings).sum(dim=1)
-
-
-def label_loss(logits: Tensor, labels: Tensor, targets: Tensor | None, smoothing: float) -> Tensor:
-    """Return the cross-entropy with labels, or with distributions (N, classes) in their place: (N,).
-
-    Images without a label, -1 or a row of zeros, cost nothing.
-    """
-    if targets is not None:
-        return F.cross_entropy(logits, targets, reduction="none")
-    return F.cross_entropy(logits, labels, reduction="none", ignore_index=-1, label_smoothing=smoothing)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,19 +11,16 @@ from torch.nn import functional as F
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import ImageSet
-from edgekit.models.data.augment import augment, draw
 from edgekit.models.distill.cache import Targets, checked
-from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence, label_loss
+from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence
 from edgekit.models.distill.teachers import Teacher
 from edgekit.models.distill.views import Views
-from edgekit.models.evaluate import TorchClassifier, evaluate
-from edgekit.models.grouped import set_training_progress
+from edgekit.models.net_task import NetTask
 from edgekit.models.recipes import Recipe
-from edgekit.models.registry import create_model, embedding_name
+from edgekit.models.registry import embedding_name
 from edgekit.models.student import EmbeddingNet
-from edgekit.models.training import StepLoss, Task, Validation
+from edgekit.models.training import StepLoss
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,6 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class _Examples:
-    """On the net's device: uint8 (N, C, H, W), int64 (N,) with -1 for unknown, float32 (N, classes)."""
-
-    images: Tensor
-    labels: Tensor
-    targets: Tensor | None
-
-
-@dataclass(frozen=True)
 class _Said:
     """Of a batch: the teacher's logits (N, classes) and unit vectors (N, embed_dim)."""
 
@@ -62,7 +48,7 @@ class _Said:
     embeddings: Tensor | None
 
 
-class DistillationTask(Task):
+class DistillationTask(NetTask):
     """A student of the registry, in its teacher's embedding space if there is one; validation is by labels."""
 
     def __init__(
@@ -75,102 +61,67 @@ class DistillationTask(Task):
         lesson: Lesson,
         answers: Targets | None,
     ) -> None:
-        """Name the student, its data and its teacher.
+        """Name the student, its data and its teacher; see `NetTask`.
 
         Args:
             contract: Describes the student to be; see `student_architecture`.
-            recipe: Its augmentation and label smoothing are used here.
+            recipe: Its augmentation and label smoothing are used.
             training: What is learned from; labels of -1 are unknown.
             validation: What the best epoch is chosen by.
             teacher: Of the contract's labels.
             lesson: How it teaches.
             answers: The teacher's, to all of `training`; None to ask it under augmentation.
         """
-        self._contract = contract
-        self._augmentation = recipe.plain_augmentation
-        self._label_smoothing = recipe.label_smoothing
-        self._training = training
-        self._validation = validation
+        super().__init__(contract, recipe, training, validation)
         self._teacher = teacher
         self._lesson = lesson
         self._answers = answers
-        self._device = torch.device("cpu")
 
     def fingerprint(self) -> dict[str, Any]:
         """Return architecture, labels, teacher and how it teaches."""
         return {
-            "architecture": self._contract.architecture,
-            "labels": list(self._contract.labels),
+            **super().fingerprint(),
             "distillation": {"teacher_sha256": self._teacher.sha256, **asdict(self._lesson)},
         }
 
     def build(self, device: torch.device) -> nn.Module:
         """Return a new student that knows its teacher's class vectors."""
-        targets, answers, space = self._training.targets, self._answers, self._teacher.space
-        self._device = device
-        self._examples = _Examples(
-            torch.from_numpy(self._training.images.copy()).permute(0, 3, 1, 2).contiguous().to(device),
-            torch.from_numpy(self._training.labels.copy()).to(device),
-            None if targets is None else torch.from_numpy(targets.copy()).to(device),
-        )
+        net, answers, space = super().build(device), self._answers, self._teacher.space
         self._said = None if answers is None else _on(device, answers)
-        net = create_model(self._contract.architecture, len(self._contract.labels))
         if space is not None:
             assert isinstance(net, EmbeddingNet)
             net.set_classes(torch.from_numpy(space.class_vectors), space.logit_scale)
             self._scaled_vectors = (net.logit_scale * net.class_vectors).to(device)
         return net
 
-    def order(self, generator: torch.Generator) -> Tensor:
-        """Return all images once."""
-        return torch.randperm(len(self._training), generator=generator)
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return the augmentation's random numbers."""
-        return draw(count, generator)
-
-    def start_epoch(self, net: nn.Module, progress: float) -> None:
-        """Let learned groups drop their connections."""
-        set_training_progress(net, progress)
-
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the weighted loss of augmented images; "right" means as labelled, or as the teacher says."""
-        images = augment(self._examples.images[indices], numbers, self._augmentation)
+        images = self.augmented(indices, numbers)
         said, weights = self._taught(indices, images), self._lesson.weights
-        images = images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         if self._teacher.space is None:
             embeddings, logits = None, net(images).float()
         else:
             embeddings = net(images, embeddings_only=True).float()
             logits = embeddings @ self._scaled_vectors.T
-        labels, targets = self._examples.labels[indices], self._examples.targets
         loss = logits.new_zeros(len(indices))
         if weights.kl:
             loss = loss + weights.kl * kl_divergence(logits, said.logits, self._lesson.temperature)
         if weights.ce:
-            chosen = None if targets is None else targets[indices]
-            loss = loss + weights.ce * label_loss(logits, labels, chosen, self._label_smoothing)
+            loss = loss + weights.ce * self.label_loss(logits, indices)
         if weights.cosine and embeddings is not None and said.embeddings is not None:
             loss = loss + weights.cosine * cosine_distance(embeddings, said.embeddings)
+        labels = self.examples.labels[indices]
         truth = torch.where(labels < 0, said.logits.argmax(dim=1), labels)
         return StepLoss(loss.mean(), (logits.argmax(dim=1) == truth).sum())
-
-    def validate(self, net: nn.Module) -> Validation:
-        """Return loss and accuracy on the centre crop."""
-        result = evaluate(TorchClassifier(net, self._contract, self._device), self._validation, "center-crop")
-        return Validation(result.loss, result.accuracy)
-
-    def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write a checkpoint with the student's contract."""
-        save_checkpoint(path, Checkpoint(self._contract, net.state_dict(), training))
 
     def _taught(self, indices: Tensor, images: Tensor) -> _Said:
         if self._said is not None:
             embeddings = self._said.embeddings
             return _Said(self._said.logits[indices], None if embeddings is None else embeddings[indices])
+        images = images[:, : self.examples.images.shape[1]]  # gray ones again with one channel
         crops = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         answers = checked(self._teacher, crops)
-        return _on(self._device, Targets(answers.logits, answers.embeddings))
+        return _on(self.device, Targets(answers.logits, answers.embeddings))
 
 
 def student_architecture(name: str, teacher: Teacher) -> str:

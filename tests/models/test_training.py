@@ -119,8 +119,9 @@ def test_balance_makes_a_rare_class_count(bars: DataSet, tmp_path: Path, balance
     assert means[1] > means[0] + 0.1
 
 
-def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path) -> None:
-    train(_job(bars), tmp_path / "whole")
+@pytest.mark.parametrize("architecture", ["edgecnn", "mobilenetv3-small"])  # the second one has dropout
+def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path, architecture: str) -> None:
+    train(_job(bars, architecture=architecture), tmp_path / "whole")
 
     def interrupt(report: object) -> None:
         seen.append(report)
@@ -129,9 +130,9 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path)
 
     seen: list[object] = []
     with pytest.raises(KeyboardInterrupt):
-        train(_job(bars), tmp_path / "parts", on_step=interrupt)
+        train(_job(bars, architecture=architecture), tmp_path / "parts", on_step=interrupt)
     assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 1
-    history = train(_job(bars), tmp_path / "parts", resume=True)
+    history = train(_job(bars, architecture=architecture), tmp_path / "parts", resume=True)
     assert [report.epoch for report in history] == [1, 2, 3]
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
     records = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()

@@ -89,14 +89,6 @@ def test_adamw_spares_gains_biases_and_scalars() -> None:
     }
 
 
-def test_recipes_of_before_say_what_they_said_before() -> None:
-    document = RECIPES["fer2013"].document()
-    assert not document.keys() & {"optimizer", "betas", "eps", "warmup_lr", "keep"}
-    assert "translation" not in document["augmentation"]
-    assert RECIPES["hicropl"].document()["optimizer"] == "adam"
-    assert RECIPES["clip-mini"].document()["augmentation"]["translation"] > 0
-
-
 def test_training_lowers_the_loss_and_keeps_the_last_epoch(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
     before = copy.deepcopy(clip.state_dict())
     history = train(job(clip, bars, replace(RECIPE, epochs=8)), tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence, label_loss, loss_weights
+from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence, loss_weights
 from edgekit.models.distill.task import Lesson
 
 HALF = torch.zeros(1, 2)
@@ -40,12 +40,6 @@ def test_a_student_that_agrees_has_nothing_to_learn() -> None:
 def test_cosine_of_unit_vectors() -> None:
     vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     assert cosine_distance(vectors, torch.tensor([[0.0, 1.0], [0.6, 0.8]])).tolist() == pytest.approx([1, 0])
-
-
-@pytest.mark.parametrize("targets", [None, torch.tensor([[0.5, 0.5], [0.0, 0.0]])])
-def test_images_without_label_cost_nothing(targets: torch.Tensor | None) -> None:
-    losses = label_loss(torch.zeros(2, 2), torch.tensor([0, -1]), targets, 0.1)
-    assert losses.tolist() == pytest.approx([math.log(2), 0])
 
 
 def test_weights_depend_on_whether_the_teacher_has_a_space(bar_teacher: Callable[..., Any]) -> None:
