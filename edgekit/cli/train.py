@@ -25,7 +25,8 @@ from edgekit.cli.training import TrainingOptions, provenance, read_data, run_tra
     "architecture",
     default="edgecnn",
     show_default=True,
-    help="A net of docs/training.md, timm/NAME, hicropl or clip-mini.",
+    help="edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, mobilenetv3-small, "
+    "shufflenetv2-x0.5 or timm/NAME; hicropl or clip-mini.",
 )
 @training_options
 @click.option(

@@ -24,6 +24,7 @@ from edgekit.models.clip.prompting import normalized
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluate import evaluate
+from edgekit.models.examples import on_device
 from edgekit.models.recipes import Recipe
 from edgekit.models.training import StepLoss, Task, Validation
 
@@ -86,8 +87,6 @@ class MiniClipTask(Task):
         self._training = training
         self._validation = validation
         self._dataset_name = dataset_name
-        self._images, self._labels = torch.empty(0), torch.empty(0)
-        self._targets: Tensor | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the architecture and the classes."""
@@ -95,10 +94,7 @@ class MiniClipTask(Task):
 
     def build(self, device: torch.device) -> nn.Module:
         """Return open_clip's model with new weights."""
-        targets = self._training.targets
-        self._images = torch.from_numpy(self._training.images.copy()).permute(0, 3, 1, 2).contiguous().to(device)
-        self._labels = torch.from_numpy(self._training.labels.copy()).to(device)
-        self._targets = None if targets is None else torch.from_numpy(targets.copy()).to(device)
+        self._examples = on_device(self._training, device)
         return build_model(self._config)
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -116,10 +112,10 @@ class MiniClipTask(Task):
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return open_clip's loss; an answer is right if it is the image's own caption."""
-        pixels = augment(self._images[indices], numbers[:, :-2], self._augmentation).expand(-1, 3, -1, -1)
-        targets = None if self._targets is None else self._targets[indices]
+        pixels = augment(self._examples.images[indices], numbers[:, :-2], self._augmentation).expand(-1, 3, -1, -1)
+        targets = None if self._examples.targets is None else self._examples.targets[indices]
         seed = int(numbers[0, -1].item() * (1 << 24))
-        texts, which = captions_of(self._classes, self._labels[indices], targets, numbers[:, -2], seed)
+        texts, which = captions_of(self._classes, self._examples.labels[indices], targets, numbers[:, -2], seed)
         with torch.no_grad():
             scale: Any = net.logit_scale
             scale.clamp_(0, _MAX_LOG_SCALE)

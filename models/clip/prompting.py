@@ -21,6 +21,7 @@ from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import ImageSet
 from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
 from edgekit.models.evaluate import evaluate
+from edgekit.models.examples import on_device
 from edgekit.models.recipes import Recipe
 from edgekit.models.training import StepLoss, Task, Validation
 
@@ -62,7 +63,6 @@ class PromptTask(Task):
         self._validation = validation
         self._dataset_name = dataset_name
         self._gray = training.images.shape[-1] == 1
-        self._images, self._labels = torch.empty(0), torch.empty(0)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the method's values, the CLIP and the descriptions."""
@@ -76,8 +76,7 @@ class PromptTask(Task):
 
     def build(self, device: torch.device) -> nn.Module:
         """Return a prompted CLIP with new prompts."""
-        self._images = torch.from_numpy(self._training.images.copy()).permute(0, 3, 1, 2).contiguous().to(device)
-        self._labels = torch.from_numpy(self._training.labels.copy()).to(device)
+        self._examples = on_device(self._training, device)
         prompted = PromptedClip(self._clip, self._config, self._descriptions)
         if self._config.upstream_compat:
             # What the released code never gives a gradient; several processes would wait for one.
@@ -102,8 +101,8 @@ class PromptTask(Task):
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the method's loss of random parts of the images."""
-        cut = resized_crops(self._images[indices], numbers, self._crop, self._clip.image_size)
-        labels = self._labels[indices]
+        cut = resized_crops(self._examples.images[indices], numbers, self._crop, self._clip.image_size)
+        labels = self._examples.labels[indices]
         total, logits = net(normalized(cut, self._clip.config), labels)
         return StepLoss(total, (logits.argmax(dim=1) == labels).sum())
 
