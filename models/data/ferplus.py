@@ -103,23 +103,38 @@ def with_ferplus(
     Raises:
         InputError: The data set is not of the seven expressions, or the votes do not belong to it.
     """
-    if dataset.classes != EXPRESSIONS:
-        raise InputError(f"FER+ votes are for FER-2013: data set '{dataset.name}' has other classes")
     train = training_split(dataset, train)
-    votes = read_votes(path)
-    counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
-    _check(dataset.split(train), counts[train], path)
+    counts = _counts(dataset, path, train)
     voted, total = sum(int(part.any(axis=1).sum()) for part in counts.values()), sum(map(len, counts.values()))
     if mode == "posterior":
         say(f"FER+ votes for {voted} of {total} images; trained towards P(label | votes)")
-        labels = torch.from_numpy(dataset.splits[train].labels)
-        targets = _posterior(torch.from_numpy(counts[train]), labels, len(EXPRESSIONS))
-        part = replace(dataset.splits[train], targets=targets.numpy())
+        targets = _posteriors(counts, dataset.splits[train].labels, train)[train]
+        part = replace(dataset.splits[train], targets=targets)
         return replace(dataset, splits={**dataset.splits, train: part})
     splits = {name: _relabelled(part, counts[name], mode) for name, part in dataset.splits.items()}
     left_out = total - sum(map(len, splits.values()))
     say(f"FER+ votes for {voted} of {total} images; {left_out} without a majority for one of the seven are left out")
     return DataSet(f"{dataset.name} with FER+ {mode} labels", dataset.classes, splits)
+
+
+def label_posteriors(dataset: DataSet, path: Path, train: str | None = None) -> dict[str, NDArray[np.float32]]:
+    """Return P(label | votes) for the images of every split, (N, 7), fitted on the training split.
+
+    Raises:
+        InputError: As `with_ferplus`.
+    """
+    train = training_split(dataset, train)
+    return _posteriors(_counts(dataset, path, train), dataset.splits[train].labels, train)
+
+
+def _counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
+    """Return the votes for the images of every split, (N, 10)."""
+    if dataset.classes != EXPRESSIONS:
+        raise InputError(f"FER+ votes are for FER-2013: data set '{dataset.name}' has other classes")
+    votes = read_votes(path)
+    counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
+    _check(dataset.split(train), counts[train], path)
+    return counts
 
 
 def _count(text: str | None, where: str, column: str) -> int:
@@ -197,25 +212,32 @@ def _features(counts: Tensor) -> Tensor:
     return torch.cat([shares, roots, torch.log(counts + 0.5), (total == 0).float(), *pairs], 1)
 
 
-def _posterior(counts: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Return P(label | votes), float32 (N, classes), of a multinomial logistic regression fitted on these images."""
+def _posteriors(
+    counts: dict[str, NDArray[np.float32]], labels: NDArray[np.int64], train: str
+) -> dict[str, NDArray[np.float32]]:
+    """Return P(label | votes), (N, 7) a split, of a multinomial logistic regression fitted on the training split."""
     threads = torch.get_num_threads()
     # Sums over threads are rounded differently: with one, the data's checksum does not depend on --threads.
     torch.set_num_threads(1)
     try:
-        features = _features(counts)
-        features = (features - features.mean(0)) / (features.std(0) + 1e-6)
-        weight = torch.zeros(features.shape[1], classes, requires_grad=True)
-        bias = torch.zeros(classes, requires_grad=True)
+        features = {name: _features(torch.from_numpy(part)) for name, part in counts.items()}
+        mean, spread = features[train].mean(0), features[train].std(0) + 1e-6
+        truth = torch.from_numpy(labels)
+        weight = torch.zeros(len(mean), len(EXPRESSIONS), requires_grad=True)
+        bias = torch.zeros(len(EXPRESSIONS), requires_grad=True)
         optimizer = torch.optim.LBFGS([weight, bias], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe")
+        seen = (features[train] - mean) / spread
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            loss = F.cross_entropy(features @ weight + bias, labels) + _WEIGHT_DECAY * (weight**2).sum()
+            loss = F.cross_entropy(seen @ weight + bias, truth) + _WEIGHT_DECAY * (weight**2).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-        return (features @ weight + bias).softmax(1).detach()
+        with torch.no_grad():
+            return {
+                name: (((part - mean) / spread) @ weight + bias).softmax(1).numpy() for name, part in features.items()
+            }
     finally:
         torch.set_num_threads(threads)
