@@ -17,11 +17,12 @@ import numpy as np
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, usual_training_split
+from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, read_csv, read_hdf5
-from edgekit.models.data.files import Files, Say, open_files
-from edgekit.models.data.layout import lay_out, split_order
+from edgekit.models.data.files import Files, Say
+from edgekit.models.data.layout import split_order
 from edgekit.models.data.pixels import single_channel_if_gray, to_size
-from edgekit.models.data.readers import Progress, dataset_name, is_of_files
+from edgekit.models.data.readers import Progress, dataset_name, is_of_files, open_layout
 from edgekit.preprocess import ImageU8
 
 # How many images of a class a contact sheet shows, and how many blank ones are kept beside those drawn.
@@ -105,15 +106,15 @@ def scan_dataset(
     Raises:
         InputError: The path does not exist, its form is not recognised, or an archive or a file of numbers is damaged.
     """
-    if is_of_files(path):
-        with open_files(path) as files:
-            layout = lay_out(files, str(path), contempt, say)
+    if is_split_file(path) or is_of_files(path):
+        with open_layout(path, contempt, say) as (files, layout):
             places = [(placed.name, placed.split, placed.class_name) for placed in layout.entries]
             images = (_read(files, placed.path) for placed in layout.entries)
             records, thumbnails = _collect(places, images, progress)
         name, classes = layout.name, layout.classes
     else:
-        parts = read_csv(path, SIDE_PX, progress) if path.name.lower().endswith(".csv") else read_hdf5(path, None)
+        is_csv = path.name.lower().endswith(".csv")
+        parts = read_csv(path, lambda image: to_size(image, SIDE_PX), progress) if is_csv else read_hdf5(path, None)
         name, classes = None, EXPRESSIONS
         ordered = [(split, parts[split]) for split in split_order(parts)]
         places = [

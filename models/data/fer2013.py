@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, ImageSet
-from edgekit.models.data.pixels import stack, to_size
+from edgekit.models.data.pixels import stack
 from edgekit.preprocess import ImageU8
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 SIDE_PX = 48
 _MAX_DATA_BYTES = 2 << 30
 
+# Brings a picture, (H, W, 1) or (H, W, 3) B, G, R, to its size, then with R, G, B.
+Square = Callable[[ImageU8], ImageU8]
 
-def read_csv(path: Path, size_px: int, report: Callable[[int, int | None], None]) -> dict[str, ImageSet]:
+
+def read_csv(path: Path, square: Square, report: Callable[[int, int | None], None]) -> dict[str, ImageSet]:
     """Return the splits of a CSV with the columns emotion, pixels, Usage.
 
     Raises:
@@ -43,7 +46,7 @@ def read_csv(path: Path, size_px: int, report: Callable[[int, int | None], None]
                 image, label = _csv_row(row[emotion], row[pixels], f"data '{path}', line {number}")
                 if not row[usage]:
                     raise InputError(f"data '{path}', line {number}: no Usage: expected one of {', '.join(USAGES)}")
-                groups[row[usage]].append((to_size(image, size_px), label))
+                groups[row[usage]].append((square(image), label))
                 if number % 256 == 0:
                     report(number, None)
         except csv.Error as error:
@@ -53,8 +56,8 @@ def read_csv(path: Path, size_px: int, report: Callable[[int, int | None], None]
     return {split: stack(entries, gray=True) for split, entries in groups.items()}
 
 
-def read_hdf5(path: Path, size_px: int | None) -> dict[str, ImageSet]:
-    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`; `size_px` None leaves sizes as found.
+def read_hdf5(path: Path, square: Square | None) -> dict[str, ImageSet]:
+    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`; `square` None leaves sizes as found.
 
     Raises:
         InputError: It is no such file, or holds other values than pixels and labels.
@@ -70,9 +73,7 @@ def read_hdf5(path: Path, size_px: int | None) -> dict[str, ImageSet]:
                 where = f"data '{path}', {usage}"
                 images = _hdf5_numbers(file[f"{usage}_pixel"], f"{where}_pixel", 255)
                 labels = _hdf5_numbers(file[f"{usage}_label"], f"{where}_label", len(EXPRESSIONS) - 1)
-                splits[usage] = _hdf5_split(
-                    images.astype(np.uint8), labels.astype(np.int64).reshape(-1), size_px, where
-                )
+                splits[usage] = _hdf5_split(images.astype(np.uint8), labels.astype(np.int64).reshape(-1), square, where)
     except (OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"data '{path}' is no HDF5 file of the EdgeCNN authors' form: {error}") from error
     if not splits:
@@ -111,14 +112,14 @@ def _hdf5_numbers(dataset: Any, where: str, largest: int) -> NDArray[Any]:
     return values
 
 
-def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], size_px: int | None, where: str) -> ImageSet:
+def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], square: Square | None, where: str) -> ImageSet:
     if images.ndim == 3:
         images = images[..., np.newaxis]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
         raise InputError(f"{where}_pixel has shape {images.shape}: expected (images, height, width[, 1 or 3])")
     if len(images) != len(labels):
         raise InputError(f"{where} has {len(images)} images and {len(labels)} labels")
-    if size_px is not None and images.shape[1:3] != (size_px, size_px):
-        # Colour stays in the file's order: resizing does not look at it.
-        images = np.stack([to_size(image, size_px) for image in images])
+    if square and len(images):
+        # R, G, B as stored becomes B, G, R as decoded.
+        images = np.stack([square(image[..., ::-1]) for image in images])
     return ImageSet(images, labels)

@@ -12,6 +12,7 @@ Class folders with the seven expressions' names are put in their usual order, ot
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,11 +69,11 @@ def load_dataset(
         InputError: The path does not exist, its form is not recognised, or a part of it is damaged.
     """
     report = progress or (lambda _done, _total: None)
+    square = functools.partial(to_central_square if fit == "center" else to_size, size_px=size_px)
     if is_split_file(path) or is_of_files(path):
-        square = to_central_square if fit == "center" else to_size
-        with _open_layout(path, contempt, say) as (files, layout):
-            return _read_images(files, layout, path, lambda image: square(image, size_px), report, select)
-    splits = read_csv(path, size_px, report) if path.name.lower().endswith(".csv") else read_hdf5(path, size_px)
+        with open_layout(path, contempt, say) as (files, layout):
+            return _read_images(files, layout, path, square, report, select)
+    splits = read_csv(path, square, report) if path.name.lower().endswith(".csv") else read_hdf5(path, square)
     ordered = {name: splits[name] for name in split_order(splits)}
     name = dataset_name(path, EXPRESSIONS, ordered)
     if select:
@@ -105,7 +106,12 @@ def dataset_name(path: Path, classes: tuple[str, ...], splits: Iterable[str]) ->
 
 
 @contextmanager
-def _open_layout(path: Path, contempt: str, say: Say) -> Iterator[tuple[Files, Layout]]:
+def open_layout(path: Path, contempt: str, say: Say) -> Iterator[tuple[Files, Layout]]:
+    """Open a data set of image files, with what each of them is.
+
+    Raises:
+        InputError: The files are in no known arrangement, or the archive is damaged.
+    """
     if is_split_file(path):
         with open_split_file(path) as opened:
             yield opened

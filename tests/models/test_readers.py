@@ -128,6 +128,25 @@ def test_colour_images_are_red_green_blue(tmp_path: Path) -> None:
     assert load_dataset(tmp_path).splits["train"].images[0, 0, 0].tolist() == [0, 0, 200]
 
 
+def test_colour_of_hdf5_is_red_green_blue_in_any_size(tmp_path: Path) -> None:
+    red = np.zeros((7, 48, 48, 3), np.uint8)
+    red[..., 0] = 200
+    path = _write_one_split(tmp_path / "a.h5", red, np.arange(7))
+    for size_px in (48, 24):
+        images = load_dataset(path, size_px).splits["PrivateTest"].images
+        assert images.shape == (7, size_px, size_px, 3)
+        assert images[0, 0, 0].tolist() == [200, 0, 0]
+
+
+def test_files_of_numbers_are_fitted_as_pictures_are(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
+    files = (_write_csv(tmp_path / "fer2013.csv", bars), _write_hdf5(tmp_path / "data.h5", bars))
+    for size_px in (32, 64):
+        expected = load_dataset(bars_folder, size_px, fit="center").splits["PublicTest"].images
+        for file in files:
+            loaded = load_dataset(file, size_px, fit="center").splits["PublicTest"].images
+            assert sorted(map(bytes, loaded)) == sorted(map(bytes, expected)), file
+
+
 def test_names_of_expressions_are_recognised() -> None:
     assert [canonical_class(name) for name in ("Anger", "HAPPINESS", "neutral", "cat")] == [
         "angry",
@@ -249,6 +268,7 @@ def test_hdf5_that_declares_a_huge_size_is_refused_unread(tmp_path: Path) -> Non
         (np.zeros((7, 48, 48), np.uint8), np.arange(7) + 1, "whole numbers from 0 to 6"),
         (np.zeros((7, 48, 48), np.uint8), np.array([b"a"] * 7), "PrivateTest_label holds |S1"),
         (np.zeros((7, 2304), np.uint8), np.arange(7), "expected .images, height, width"),
+        (np.zeros((7, 0, 48), np.uint8), np.arange(7), "expected .images, height, width"),
         (np.zeros((7, 48, 48), np.uint8), np.arange(6), "7 images and 6 labels"),
     ],
 )
