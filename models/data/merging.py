@@ -1,10 +1,12 @@
-"""Several classes as one: `positive=happy`, `negative=angry,disgust,fear,sad`."""
+"""Other classes for a data set: several as one (`positive=happy`, `negative=angry,sad`), or some left out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
@@ -39,17 +41,24 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
 
 def merge_classes(dataset: DataSet, merges: Mapping[str, Sequence[str]]) -> DataSet:
     """Return the data set with the new classes, without the images of classes that are merged into none."""
-    splits = {name: _merged(part, dataset.classes, merges) for name, part in dataset.splits.items()}
+    numbers = np.full(len(dataset.classes), -1, np.int64)
+    for number, names in enumerate(merges.values()):
+        numbers[[dataset.classes.index(name) for name in names]] = number
+    splits = {name: renumbered(part, numbers) for name, part in dataset.splits.items()}
     return DataSet(dataset.name, tuple(merges), splits)
 
 
-def _merged(part: ImageSet, classes: Sequence[str], merges: Mapping[str, Sequence[str]]) -> ImageSet:
-    numbers = np.full(len(classes), -1, np.int64)
-    for number, names in enumerate(merges.values()):
-        numbers[[classes.index(name) for name in names]] = number
+def renumbered(part: ImageSet, numbers: NDArray[np.int64]) -> ImageSet:
+    """Return a split under other labels: `numbers` has the new one of each old label, -1 where its images go.
+
+    Targets become shares among the new classes; an image whose target has none of them is trained towards its label.
+    """
     kept = part.subset(numbers[part.labels] >= 0)
-    targets = kept.targets
+    labels, targets = numbers[kept.labels], kept.targets
     if targets is not None:
-        targets = np.stack([targets[:, numbers == number].sum(axis=1) for number in range(len(merges))], axis=1)
-        targets = (targets / np.maximum(targets.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
-    return ImageSet(kept.images, numbers[kept.labels], targets, kept.names)
+        new = range(numbers.max() + 1)
+        shares = np.stack([targets[:, np.flatnonzero(numbers == number)].sum(axis=1) for number in new], axis=1)
+        total = shares.sum(axis=1, keepdims=True)
+        certain = np.eye(len(new), dtype=np.float32)[labels]
+        targets = np.where(total > 0, shares / np.maximum(total, np.float32(1e-12)), certain).astype(np.float32)
+    return replace(kept, labels=labels, targets=targets)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet, usual_test_split, usual_training_split, usual_validation_split
+from edgekit.models.data.merging import merge_classes, renumbered
 from edgekit.models.data.readers import Selection
 
 # The splits of a sampled data set.
@@ -91,20 +92,10 @@ def few_shot(
 
 
 def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet:
-    """Return the images of these classes, their labels numbered anew in that order.
-
-    Targets become shares among these classes.
-    """
-    numbers = {label: number for number, label in enumerate(labels)}
-    chosen = part.subset(np.isin(part.labels, list(labels)))
-    renumbered = np.array([numbers[int(label)] for label in chosen.labels], np.int64)
-    targets = chosen.targets
-    if targets is not None:
-        rest = targets[:, list(labels)]
-        total = rest.sum(axis=1, keepdims=True)
-        certain = np.eye(len(labels), dtype=np.float32)[renumbered]
-        targets = np.where(total > 0, rest / np.maximum(total, np.float32(1e-12)), certain).astype(np.float32)
-    return replace(chosen, labels=renumbered, targets=targets)
+    """Return the images of these classes, their labels numbered anew in that order; see `renumbered`."""
+    numbers = np.full(max(*labels, part.labels.max(initial=0)) + 1, -1, np.int64)
+    numbers[list(labels)] = np.arange(len(labels))
+    return renumbered(part, numbers)
 
 
 def without_classes(dataset: DataSet, left_out: Sequence[str]) -> DataSet:
@@ -116,11 +107,10 @@ def without_classes(dataset: DataSet, left_out: Sequence[str]) -> DataSet:
     for name in left_out:
         if name not in dataset.classes:
             raise InputError(f"class '{name}' cannot be left out: the data has {', '.join(dataset.classes)}")
-    kept = [label for label, name in enumerate(dataset.classes) if name not in left_out]
+    kept = [name for name in dataset.classes if name not in left_out]
     if len(kept) < 2:
         raise InputError(f"{len(kept)} class remains of {len(dataset.classes)}: leave out fewer")
-    splits = {name: of_classes(part, kept) for name, part in dataset.splits.items()}
-    return DataSet(dataset.name, tuple(dataset.classes[label] for label in kept), splits)
+    return merge_classes(dataset, {name: (name,) for name in kept})
 
 
 def with_test_split(dataset: DataSet, training: ImageSet, validation: ImageSet, splits: Splits) -> DataSet:

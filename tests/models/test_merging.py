@@ -35,6 +35,13 @@ def test_targets_are_summed_over_the_classes_that_stay(bars: DataSet) -> None:
     np.testing.assert_allclose(merged.splits["Training"].targets, [[0.75, 0.25, 0]], atol=1e-6)
 
 
+def test_a_target_of_none_of_the_classes_that_stay_gives_way_to_the_label(bars: DataSet) -> None:
+    part = bars.splits["Training"].subset(np.array([3]))  # happy, and surprised to everybody else
+    part = replace(part, targets=np.eye(7, dtype=np.float32)[[5]])
+    merged = merge_classes(replace(bars, splits={"Training": part}), parse_merges(TEXTS, EXPRESSIONS))
+    np.testing.assert_array_equal(merged.splits["Training"].targets, [[1, 0, 0]])
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
