@@ -43,7 +43,6 @@ _DAMAGE = (
     TypeError,
     AttributeError,
     RuntimeError,
-    NotImplementedError,
     OverflowError,
     MemoryError,
     struct.error,
