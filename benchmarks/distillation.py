@@ -1,8 +1,7 @@
 """What distilling costs and brings, in three measurements.
 
-`speed`: a training step on cached answers against a plain one of the same net on the same images. Pairs alternate which
-side goes first; a pair's ratio compares neighbours in time, and the median over the pairs is reported. Run it on a
-quiet machine.
+`speed`: a training step on cached answers against a plain one of the same net on the same images, in alternating pairs
+(see `pairs.py`). Run it on a quiet machine.
 
 `agreement`: on how many images of a split two models have the same class first; with a teacher and its student, or
 with two trainings of the teacher that differ in their seed.
@@ -19,17 +18,16 @@ vectors of new texts, and with the mean of the old vectors.
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from pairs import time_pairs
 
 from edgekit.boards import read_board
 from edgekit.errors import EdgekitError
@@ -46,6 +44,7 @@ from edgekit.models.distill.relabel import described, merged
 from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
 from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Teacher
 from edgekit.models.evaluate import TorchClassifier, aligned, evaluate
+from edgekit.models.optimizers import make_optimizer
 from edgekit.models.provenance import contract_for
 from edgekit.models.recipes import RECIPES, Recipe
 from edgekit.models.training import Task
@@ -77,25 +76,23 @@ class Side:
         self._task = task
         self._recipe = recipe
         self._net = task.build(torch.device("cpu")).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self._optimizer = torch.optim.SGD(self._net.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+        self._optimizer = make_optimizer(recipe, self._net)
 
-    def seconds(self, steps: int) -> float:
-        """Return how long so many steps take."""
+    def train(self, steps: int) -> None:
+        """Take so many steps."""
         generator = torch.Generator().manual_seed(0)
         batches = torch.split(self._task.order(generator), self._recipe.batch_size)
-        started_s = time.perf_counter()
         for step in range(steps):
             batch = batches[step % len(batches)]
             loss, _ = self._task.loss(self._net, batch, self._task.draw(len(batch), generator))
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
-        return time.perf_counter() - started_s
 
 
 def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, Side]:
     """Return plain training and distilling, from a classifier or from a CLIP with embeddings of `embed_dim` values."""
-    recipe = Recipe(1, RECIPES["fer2013"].augmentation, batch, label_smoothing=0.1)
+    recipe = replace(RECIPES["fer2013"], batch_size=batch, max_lr=0.01)
     generator = np.random.default_rng(0)
     count, classes = 16 * batch, len(EXPRESSIONS)
     images = ImageSet(
@@ -120,13 +117,8 @@ def compare(student: str, embed_dim: int | None, batch: int, pairs: int, steps_p
     """Return the comparison, after two steps of each side to warm up."""
     plain, distilling = make_sides(student, embed_dim, batch)
     for side in (plain, distilling):
-        side.seconds(2)
-    plain_s, distilling_s = [], []
-    for pair in range(pairs):
-        order: list[tuple[Side, list[float]]] = [(plain, plain_s), (distilling, distilling_s)]
-        for side, times in order if pair % 2 else reversed(order):
-            times.append(side.seconds(steps_per_side))
-    ratios = tuple(theirs / ours for theirs, ours in zip(distilling_s, plain_s, strict=True))
+        side.train(2)
+    timed = time_pairs(lambda _: plain.train(steps_per_side), lambda _: distilling.train(steps_per_side), pairs)
     images = batch * steps_per_side
     return Comparison(
         architecture=student,
@@ -134,10 +126,10 @@ def compare(student: str, embed_dim: int | None, batch: int, pairs: int, steps_p
         threads=torch.get_num_threads(),
         batch=batch,
         steps_per_side=steps_per_side,
-        plain_images_per_s=images / statistics.median(plain_s),
-        distilling_images_per_s=images / statistics.median(distilling_s),
-        ratio=statistics.median(ratios),
-        ratios=ratios,
+        plain_images_per_s=images / timed.first_s,
+        distilling_images_per_s=images / timed.second_s,
+        ratio=timed.ratio,
+        ratios=timed.ratios,
         allowed=ALLOWED_RATIO,
     )
 
@@ -191,8 +183,10 @@ def agreement_command(first: str, second: str, data: Path, split: str, clip: str
     def measure() -> float:
         dataset = load_dataset(data)
         images = dataset.split(split).images
+        # As the members of an ensemble, so that --clip is for whichever has prompts.
+        both = open_teacher([first, second], dataset.classes, TeacherOptions(clip=clip))
         with tempfile.TemporaryDirectory() as folder:
-            answers = [_answers(source, clip, dataset.classes, images, Path(folder)) for source in (first, second)]
+            answers = [teach(member, images, "center", Path(folder)).logits for member in both.members]
         return agreement(*answers)
 
     click.echo(f"{first} and {second} agree on {_or_line(measure):.2%} of {split}")
@@ -229,16 +223,6 @@ def relabel(
 
     for name, accuracy in _or_line(measure).items():
         click.echo(f"{name}: {accuracy:.2%} on {split}")
-
-
-def _answers(source: str, clip: str | None, labels: tuple[str, ...], images: Any, folder: Path) -> Any:
-    try:
-        teacher = open_teacher([source], labels, TeacherOptions())
-    except EdgekitError:
-        if clip is None:
-            raise
-        teacher = open_teacher([source], labels, TeacherOptions(clip=clip))
-    return teach(teacher, images, "center", folder).logits
 
 
 def _accuracy(checkpoint: Checkpoint, dataset: Any, split: str) -> float:

@@ -4,16 +4,15 @@ The classic loop, as countless tutorials have it, searches every 640x480 frame w
 1.1, 5 neighbours, no minimum size) and then classifies face by face. Ours finds the faces with YuNet on a picture of
 320 pixels, also on every frame, and classifies all of a frame at once.
 
-Rounds alternate between the two and start with either in turn; a round's ratio compares neighbours in time, and the
-median over the rounds is reported. Times are wall-clock.
+Rounds are the pairs of `pairs.py`. Times are wall-clock.
 
     python benchmarks/pipeline.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from pairs import time_pairs
 from rich.console import Console
 from rich.table import Table
 
@@ -127,33 +127,22 @@ def compare(
     """Return the comparison over `rounds` rounds of `per_round` consecutive frames each."""
     for work in (ours, theirs):
         work(frames[0])
-    ours_ms, theirs_ms, ratios = [], [], []
-    for index in range(rounds):
-        part = [frames[(index * per_round + offset) % len(frames)] for offset in range(per_round)]
-        if index % 2:
-            slow_ms, fast_ms = _per_frame_ms(theirs, part), _per_frame_ms(ours, part)
-        else:
-            fast_ms, slow_ms = _per_frame_ms(ours, part), _per_frame_ms(theirs, part)
-        ours_ms.append(fast_ms)
-        theirs_ms.append(slow_ms)
-        ratios.append(slow_ms / fast_ms)
+
+    def on_part(work: Work, index: int) -> None:
+        for offset in range(per_round):
+            work(frames[(index * per_round + offset) % len(frames)])
+
+    pairs = time_pairs(functools.partial(on_part, ours), functools.partial(on_part, theirs), rounds)
     return Comparison(
         name=name,
-        ours_ms=statistics.median(ours_ms),
-        theirs_ms=statistics.median(theirs_ms),
+        ours_ms=pairs.first_s * 1e3 / per_round,
+        theirs_ms=pairs.second_s * 1e3 / per_round,
         ours_faces=sum(ours(frame) for frame in frames),
         theirs_faces=sum(theirs(frame) for frame in frames),
-        ratio=statistics.median(ratios),
-        ratios=tuple(ratios),
+        ratio=pairs.ratio,
+        ratios=pairs.ratios,
         required=required,
     )
-
-
-def _per_frame_ms(work: Work, frames: Sequence[ImageU8]) -> float:
-    start_s = time.perf_counter()
-    for frame in frames:
-        work(frame)
-    return (time.perf_counter() - start_s) * 1e3 / len(frames)
 
 
 def show(comparisons: Sequence[Comparison], console: Console) -> None:

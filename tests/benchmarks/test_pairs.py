@@ -1,0 +1,27 @@
+"""Works that are compared take turns in going first, and are compared pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+
+def test_pairs_alternate_and_ratios_are_those_of_neighbours(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, now_s, called = load("pairs"), [0.0], []
+    monkeypatch.setattr(pairs.time, "perf_counter", lambda: now_s[0])
+
+    def work(name: str, seconds: list[float]) -> Callable[[int], None]:
+        def run(pair: int) -> None:
+            called.append(f"{name}{pair}")
+            now_s[0] += seconds[pair]
+
+        return run
+
+    # In the second pair the machine is slow, in the third something slows one of the works.
+    result = pairs.time_pairs(work("a", [1, 10, 1]), work("b", [2, 20, 8]), 3)
+    assert called == ["a0", "b0", "b1", "a1", "a2", "b2"]
+    assert result == pairs.Pairs(first_s=1, second_s=8, ratio=2, ratios=(2, 2, 8))
