@@ -74,6 +74,11 @@ def open_session(
         ) from error
 
 
+def has_contract(session: ort.InferenceSession) -> bool:
+    """Return whether a model says that it has a contract, valid or not."""
+    return METADATA_KEY in session.get_modelmeta().custom_metadata_map
+
+
 def read_contract(session: ort.InferenceSession, path: Path) -> Contract:
     """Return the contract inside a model.
 

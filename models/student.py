@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Shorter vectors are left as they are.
+# A vector of zeros has no direction and stays one.
 _LEAST_NORM = 1e-12
 
 

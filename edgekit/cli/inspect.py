@@ -62,12 +62,10 @@ class _Contents:
 
 
 def _read_onnx(path: Path) -> _Contents:
-    from edgekit.contract import METADATA_KEY
-    from edgekit.device.session import open_session, read_contract
+    from edgekit.device.session import has_contract, open_session, read_contract
 
     session = open_session(path, intra_op_threads=1, level="none")
-    has_contract = METADATA_KEY in session.get_modelmeta().custom_metadata_map
-    contract = read_contract(session, path) if has_contract else None
+    contract = read_contract(session, path) if has_contract(session) else None
     try:
         from edgekit.export.cost import graph_cost, load_graph
     except ModuleNotFoundError as error:

@@ -12,8 +12,8 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from edgekit.contract import METADATA_KEY, Channels, Contract, CropSpec, InputSpec, OutputSpec, channel_count
-from edgekit.device.session import default_intra_op_threads, open_session
+from edgekit.contract import Channels, Contract, CropSpec, InputSpec, OutputSpec, channel_count
+from edgekit.device.session import default_intra_op_threads, has_contract, open_session
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.modelfiles import ONNX_SUFFIX
@@ -59,7 +59,7 @@ def is_plain_onnx(path: Path) -> bool:
     Raises:
         InputError: The file cannot be loaded.
     """
-    return METADATA_KEY not in open_session(path, 1).get_modelmeta().custom_metadata_map
+    return not has_contract(open_session(path, 1, level="none"))
 
 
 def classifier_teacher(path: Path, device: torch.device, threads: int | None = None) -> Teacher:
@@ -103,14 +103,15 @@ def plain_onnx_teacher(path: Path, said: PlainOnnx, threads: int | None = None) 
     """
     session = open_session(path, threads or default_intra_op_threads())
     net = _PlainNet(path, session, said)
+    file_sha256 = sha256_of(path)
     said_sha256 = hashlib.sha256(json.dumps(asdict(said), sort_keys=True).encode())
     return Teacher(
         kind="classifier",
         name=path.name,
         labels=net.contract.labels,
-        sha256=hashlib.sha256(f"{sha256_of(path)} {said_sha256.hexdigest()}".encode()).hexdigest(),
+        sha256=hashlib.sha256(f"{file_sha256} {said_sha256.hexdigest()}".encode()).hexdigest(),
         answer=lambda crops: Answers(net.logits(crops)),
-        facts={"file_sha256": sha256_of(path)},
+        facts={"file_sha256": file_sha256},
     )
 
 

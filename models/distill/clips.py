@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from edgekit.contract import InputSpec
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.clip.checkpoint import build_prompted, load_prompts
+from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_prompts
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
-from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Teacher, fitted
+from edgekit.models.clip.prompted import frozen_classifier
+from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Kind, Teacher, fitted
 from edgekit.preprocess import ImageU8, to_tensor
 
 
@@ -31,8 +31,8 @@ def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torc
         InputError: A description does not fit the context.
     """
     clip = clip.to(device)
-    weights_sha256 = clip.weights_sha256()
-    described = json.dumps([weights_sha256, *descriptions.items()])
+    # The same weights with another activation or normalisation answer otherwise.
+    described = json.dumps([clip.weights_sha256(), asdict(clip.config), *descriptions.items()])
     return _teacher(
         "clip",
         clip.source,
@@ -41,7 +41,6 @@ def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torc
         clip,
         lambda images: F.normalize(clip.encode_image(images), dim=-1),
         frozen_classifier(clip, descriptions),
-        {"clip": {"source": clip.source, "sha256": clip.sha256, "weights_sha256": weights_sha256}},
     )
 
 
@@ -49,11 +48,10 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
     """Return a CLIP with the trained prompts in the file at `path`.
 
     Raises:
-        InputError: The file holds no prompts, or they belong to another CLIP.
+        InputError: The file holds no prompts that can teach, or they belong to another CLIP.
     """
-    checkpoint = load_prompts(path)
-    net = open_prompted(path, clip).to(device)
-    identity = checkpoint.clip
+    checkpoint = load_lasting_prompts(path)
+    net = build_prompted(checkpoint, clip).to(device)
     with torch.no_grad():
         vectors = net.text_features()
     return _teacher(
@@ -64,37 +62,31 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
         net.clip,
         net.image_features,
         vectors,
-        {
-            "clip": {
-                "source": identity.source,
-                "sha256": identity.sha256,
-                "weights_sha256": identity.weights_sha256,
-            }
-        },
+        bool(checkpoint.training.get("gray")),
     )
 
 
-def open_prompted(path: Path, clip: FrozenClip) -> PromptedClip:
-    """Return the prompted CLIP of a file of prompts.
+def load_lasting_prompts(path: Path) -> PromptCheckpoint:
+    """Return trained prompts that answer alike whenever they are asked.
 
     Raises:
-        InputError: The file holds no prompts, they belong to another CLIP, or they change whenever they are used.
+        InputError: The file holds no prompts, or they change whenever they are used.
     """
     checkpoint = load_prompts(path)
     if checkpoint.config.upstream_compat:
         raise InputError(f"prompts '{path}' are of --upstream-compat, which change at every pass: they cannot teach")
-    return build_prompted(checkpoint, clip)
+    return checkpoint
 
 
 def _teacher(
-    kind: Any,
+    kind: Kind,
     name: str,
     sha256: str,
     labels: tuple[str, ...],
     clip: FrozenClip,
     image_features: Callable[[Tensor], Tensor],
     class_vectors: Tensor,
-    facts: Mapping[str, Any],
+    gray: bool = False,
 ) -> Teacher:
     side, config = clip.image_size, clip.config
     spec = InputSpec("images", (side, side), "rgb", 1 / 255, config.image_mean, config.image_std)
@@ -104,8 +96,10 @@ def _teacher(
 
     @torch.no_grad()
     def answer(crops: ImageU8) -> Answers:
-        images = torch.from_numpy(to_tensor(fitted(crops, spec.size_hw), spec)).to(device)
+        images = torch.from_numpy(to_tensor(fitted(crops, spec.size_hw, gray), spec)).to(device)
         embeddings = image_features(images).float().cpu().numpy()
         return Answers(np.float32(scale) * embeddings @ vectors.T, embeddings)
 
+    identity = ClipIdentity(clip.source, clip.sha256, clip.weights_sha256(), config)
+    facts = {"clip": asdict(identity)}
     return Teacher(kind, name, labels, sha256, answer, space=EmbeddingSpace(vectors, scale), facts=facts)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +13,24 @@ from torch.nn import functional as F
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoint import Checkpoint
+from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted
+from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
-from edgekit.models.distill.clips import open_prompted
+from edgekit.models.distill.clips import load_lasting_prompts
 
 _VECTORS = "class_vectors"
+
+
+@dataclass(frozen=True)
+class _ClipTeacher:
+    """What a student's checkpoint says of a teacher that is a CLIP."""
+
+    kind: str
+    name: str
+    sha256: str
+    clip: ClipIdentity
 
 
 def merged(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]) -> Checkpoint:
@@ -56,35 +67,41 @@ def described(
     """
     _vectors(checkpoint)
     teacher = _teacher_of(checkpoint)
-    identity = teacher["clip"]
     if clip is None:
         raise InputError(
-            f"new classes need the text tower of the student's teacher, CLIP '{identity['source']}' "
-            f"(sha256 {identity['sha256']}): give its weights with --clip"
+            f"new classes need the text tower of the student's teacher, CLIP '{teacher.clip.source}' "
+            f"(sha256 {teacher.clip.sha256}): give its weights with --clip"
         )
-    is_prompted = teacher["kind"] == "prompted-clip"
+    is_prompted = teacher.kind == "prompted-clip"
     if is_prompted and prompts is None:
-        raise InputError(f"the student's teacher had prompts ('{teacher['name']}'): name their file with --prompts")
+        raise InputError(f"the student's teacher had prompts ('{teacher.name}'): name their file with --prompts")
     if prompts is not None and not is_prompted:
         raise InputError("the student's teacher had no prompts: leave --prompts out")
-    if prompts is not None and sha256_of(prompts) != teacher["sha256"]:
-        raise InputError(f"prompts '{prompts}' are not the teacher's: its file had sha256 {teacher['sha256']}")
+    if prompts is not None and sha256_of(prompts) != teacher.sha256:
+        raise InputError(f"prompts '{prompts}' are not the teacher's: its file had sha256 {teacher.sha256}")
     frozen = load_clip(clip)
     vectors = (
-        _prompted_vectors(prompts, frozen, descriptions) if prompts else _plain_vectors(frozen, identity, descriptions)
+        _prompted_vectors(prompts, frozen, descriptions)
+        if prompts
+        else _plain_vectors(frozen, teacher.clip, descriptions)
     )
     return _relabelled(checkpoint, tuple(descriptions), vectors)
 
 
-def _plain_vectors(clip: FrozenClip, identity: Mapping[str, Any], descriptions: Mapping[str, Sequence[str]]) -> Tensor:
-    if clip.weights_sha256() != identity["weights_sha256"]:
-        raise InputError(f"CLIP '{clip.source}' is not the teacher's, '{identity['source']}': its weights differ")
+def _plain_vectors(clip: FrozenClip, identity: ClipIdentity, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
+    if clip.weights_sha256() != identity.weights_sha256:
+        raise InputError(f"CLIP '{clip.source}' is not the teacher's, '{identity.source}': its weights differ")
+    if clip.config != identity.config:
+        raise InputError(
+            f"CLIP '{clip.source}' has the weights of the teacher's, '{identity.source}', but is taken for another "
+            f"architecture (activation {clip.config.activation}, not {identity.config.activation}?): give that file"
+        )
     return frozen_classifier(clip, descriptions)
 
 
 @torch.no_grad()
 def _prompted_vectors(prompts: Path, clip: FrozenClip, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
-    return open_prompted(prompts, clip).with_classes(descriptions).text_features()
+    return build_prompted(load_lasting_prompts(prompts), clip).with_classes(descriptions).text_features()
 
 
 def _vectors(checkpoint: Checkpoint) -> Tensor:
@@ -96,19 +113,13 @@ def _vectors(checkpoint: Checkpoint) -> Tensor:
     return checkpoint.state[_VECTORS]
 
 
-def _teacher_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    teacher: Any = checkpoint.training.get("teacher")
+def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
     try:
-        texts = (teacher["kind"], teacher["name"], teacher["sha256"], *(teacher["clip"][key] for key in _IDENTITY))
-    except (TypeError, KeyError) as error:
-        raise InputError("the checkpoint does not say which CLIP its teacher was: distil it again") from error
-    if not all(isinstance(text, str) for text in texts):
-        raise InputError("the checkpoint does not say rightly which CLIP its teacher was: distil it again")
-    found: Mapping[str, Any] = teacher
-    return found
-
-
-_IDENTITY = ("source", "sha256", "weights_sha256")
+        return from_document(_ClipTeacher, checkpoint.training.get("teacher"), "teacher")
+    except InputError as error:
+        raise InputError(
+            f"the checkpoint does not say which CLIP its teacher was ({error}): distil it again"
+        ) from error
 
 
 def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor) -> Checkpoint:

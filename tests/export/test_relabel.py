@@ -164,6 +164,7 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Change, str]]:
         ),
         ("student", lambda c: described(c, NEW, text, prompts), "had no prompts: leave --prompts out"),
         ("student", lambda c: described(c, NEW, str(folder / "other.safetensors"), None), "its weights differ"),
+        ("student", lambda c: described(c, NEW, str(folder / "quick.safetensors"), None), "activation quick-gelu, not"),
         ("student", lambda c: described(c, NEW, "absent.pt", None), "does not exist"),
         ("student", lambda c: described(c, long, text, None), "description of class 'x': .*: shorten it"),
         ("prompted", lambda c: described(c, NEW, text, None), r"name their file with --prompts"),
@@ -184,6 +185,7 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
 ) -> None:
     other = random_clip(clip.config, seed=2)
     save_clip(folder / "other.safetensors", other.model, other.config)
+    save_clip(folder / "quick.safetensors", clip.model, replace(clip.config, activation="quick-gelu"))
     good = load_checkpoint(student)
     save_checkpoint(folder / "unknown.safetensors", replace(good, training={"teacher": {"kind": "clip"}}))
     plain = Checkpoint(

@@ -189,6 +189,8 @@ def test_a_clip_compares_whole_images_with_descriptions(small_clip: FrozenClip, 
     np.testing.assert_allclose(answers.embeddings, seen, atol=1e-5)
     np.testing.assert_allclose(answers.logits[:, 1], float(small_clip.logit_scale) * seen @ mean, atol=1e-4)
     assert zero_shot_teacher(small_clip, {**DESCRIPTIONS, "sad": ("a frown",)}, CPU).sha256 != teacher.sha256
+    quick = FrozenClip(small_clip.model, replace(small_clip.config, activation="quick-gelu"), "other")
+    assert zero_shot_teacher(quick, DESCRIPTIONS, CPU).sha256 != teacher.sha256
 
 
 def test_prompts_answer_as_the_prompted_clip(small_clip: FrozenClip, prompts: Path, crops: ImageU8) -> None:
@@ -206,6 +208,18 @@ def test_prompts_answer_as_the_prompted_clip(small_clip: FrozenClip, prompts: Pa
     np.testing.assert_allclose(teacher.answer(crops).logits, expected, atol=1e-4)
     assert teacher.kind == "prompted-clip"
     assert teacher.facts["clip"]["weights_sha256"] == small_clip.weights_sha256()
+
+
+def test_prompts_that_were_trained_on_gray_pictures_see_gray_ones(small_clip: FrozenClip, tmp_path: Path) -> None:
+    net = PromptedClip(small_clip, PROMPTS, DESCRIPTIONS)
+    flat = np.full((1, 32, 32, 3), (250, 20, 60), np.uint8)
+    answers = {}
+    for gray in (True, False):
+        save_prompts(tmp_path / f"{gray}.safetensors", prompt_checkpoint(net, {"gray": gray}))
+        teacher = prompted_teacher(tmp_path / f"{gray}.safetensors", small_clip, CPU)
+        answers[gray] = [teacher.answer(crops).logits for crops in (flat, fitted(flat, (32, 32), gray=True))]
+    np.testing.assert_allclose(*answers[True], atol=1e-4)
+    assert np.abs(answers[False][0] - answers[False][1]).max() > 1e-3
 
 
 def test_prompts_that_change_when_used_cannot_teach(small_clip: FrozenClip, tmp_path: Path) -> None:
