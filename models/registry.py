@@ -54,14 +54,23 @@ def create_model(name: str, num_classes: int) -> nn.Module:
     return _NETS[name](num_classes)
 
 
+def require_no_space(name: str) -> None:
+    """Check that a name is that of a net alone: only a teacher can give a space its classes.
+
+    Raises:
+        InputError: The name says a space.
+    """
+    if _EMBEDDING_MARK in name:
+        raise InputError(f"model '{name}' names an embedding space: name the net alone")
+
+
 def embedding_name(name: str, embed_dim: int) -> str:
     """Return what the net `name` is called in a space of that many dimensions.
 
     Raises:
         InputError: The name says a space already.
     """
-    if _EMBEDDING_MARK in name:
-        raise InputError(f"model '{name}' names an embedding space: name the net alone")
+    require_no_space(name)
     return f"{name}{_EMBEDDING_MARK}{embed_dim}"
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     metavar="MODEL|DIR|CLIP",
     help="Model, training's folder, prompts, CLIP file or open_clip name. Several: their mean probability.",
 )
-@click.option("--student", default="edgecnn", show_default=True, help="The net, as train's --model; or timm/NAME.")
+@click.option("--student", default="edgecnn", show_default=True, help="The net: a classifier of train's, or timm/NAME.")
 @training_options
 @click.option("--temperature", type=float, default=2.0, show_default=True, help="Softens teacher and student alike.")
 @click.option("--kl-weight", type=float, help="Of the divergence from the teacher; default: 1.")
@@ -103,11 +103,13 @@ def command(
     from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
     from edgekit.models.evaluate import evaluate, open_classifier
     from edgekit.models.provenance import IMAGE_SIZE_PX, contract_for
+    from edgekit.models.registry import require_no_space
     from edgekit.models.training import TrainingJob, check_output
 
     if on_the_fly and views:
         raise InputError("--views is for cached answers: leave it or --on-the-fly out")
     recipe = options.recipe()
+    require_no_space(student)
     contract_for(student, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
     teacher_options = TeacherOptions(clip, descriptions, _plain(**said), options.threads, options.accelerator != "cpu")
     check_output(options.output, options.resume)

@@ -73,9 +73,11 @@ def command(out: Output, options: TrainingOptions, chosen: ClipOptions, architec
 def _train_classifier(out: Output, options: TrainingOptions, architecture: str, balance: Any) -> None:
     from edgekit.models.classification import ClassificationTask
     from edgekit.models.provenance import contract_for
+    from edgekit.models.registry import require_no_space
     from edgekit.models.training import TrainingJob
 
     recipe = options.recipe()
+    require_no_space(architecture)
     contract_for(architecture, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
     data = read_data(out, options)
     contract = contract_for(architecture, data.dataset.classes, data.dataset.name, data.dataset.is_gray)

@@ -140,6 +140,7 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
         (["--teacher", "{faces}"], "is a folder without best.safetensors"),
         (["--teacher", "{teacher}", "--student", "resnet"], "model 'resnet' is not known"),
         (["--teacher", "{clip}", "--student", "edgecnn@8"], "name the net alone"),
+        (["--teacher", "{teacher}", "--student", "edgecnn@8"], "name the net alone"),
         (["--teacher", "{teacher}", "--temperature", "0"], "--temperature is 0.0"),
         (["--teacher", "{teacher}", "--kl-weight", "-1"], "--kl-weight is -1.0"),
         (["--teacher", "{teacher}", "--cosine-weight", "1"], "has no embeddings"),

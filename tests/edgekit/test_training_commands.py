@@ -122,6 +122,7 @@ def test_ctrl_c_in_training_keeps_the_finished_epochs(faces: Path, tmp_path: Pat
     [
         (["train", "--data", "absent", "-o", "out"], "data 'absent' does not exist"),
         (["train", "--data", "{faces}", "-o", "out", "--model", "resnet"], "model 'resnet' is not known"),
+        (["train", "--data", "{faces}", "-o", "out", "--model", "edgecnn@8"], "name the net alone"),
         (["train", "--data", "{faces}", "-o", "out", "--recipe", "best"], "recipe 'best' is not known"),
         (["train", "--data", "{faces}", "-o", "out", "--train-split", "x"], "has no split 'x'"),
         (["train", "--data", "{faces}", "-o", "out", "--accelerator", "cpu", "--precision", "fp16"], "needs a GPU"),
