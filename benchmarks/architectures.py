@@ -33,6 +33,7 @@ from study_report import BASE, write_report
 from torch import nn
 
 from edgekit.boards import read_board
+from edgekit.contract import channel_count
 from edgekit.device.classify import Classifier
 from edgekit.device.engines import versions
 from edgekit.errors import EdgekitError
@@ -85,15 +86,15 @@ def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, 
         contract = contract_for(name, EXPRESSIONS, "untrained", gray=True)
         save_checkpoint(checkpoint_path, Checkpoint(contract, _untrained(name).state_dict()))
     kept = _read_json(folder / MEASURED_NAME)
-    same = kept.get("checkpoint_sha256") == sha256_of(checkpoint_path)
-    if same and (kept["accuracy"] or dataset is None or not trained):
+    checkpoint_sha256 = sha256_of(checkpoint_path)
+    if kept.get("checkpoint_sha256") == checkpoint_sha256 and (kept["accuracy"] or dataset is None or not trained):
         return kept
     target = folder / f"{name}.onnx"
     exported = export_checkpoint(checkpoint_path, target)
     cost, training = exported.cost, load_checkpoint(checkpoint_path).training
     measured = {
         "name": name,
-        "checkpoint_sha256": sha256_of(checkpoint_path),
+        "checkpoint_sha256": checkpoint_sha256,
         "file_sha256": exported.sha256,
         "structure_sha256": structure_sha256(load_graph(target)),
         "size_bytes": exported.size_bytes,
@@ -156,8 +157,9 @@ def latencies(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str,
     generator = np.random.default_rng(0)
     tensors = {}
     for name, net in nets.items():
-        (_, channels, *size_hw) = (1, 1 if net.contract.input.channels == "gray" else 3, *net.contract.input.size_hw)
-        tensors[name] = generator.uniform(0, 1, (1, channels, *size_hw)).astype(np.float32)
+        spec = net.contract.input
+        shape = (1, channel_count(spec.channels), *spec.size_hw)
+        tensors[name] = generator.uniform(0, 1, shape).astype(np.float32)
         for _ in range(inferences):
             net.infer(tensors[name])
     names, samples_ms = list(nets), {name: [] for name in nets}
@@ -195,10 +197,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 @click.option("--latency", "do_latency", is_flag=True)
 @click.option("--report", "do_report", is_flag=True)
 @click.option("--data", type=click.Path(path_type=Path), help="FER-2013 in any form edgekit reads.")
-@click.option("--only", type=click.Choice(NETS + UNTRAINED_NETS), multiple=True, help="Repeatable; default: all.")
+@click.option(
+    "--only", type=click.Choice(NETS + UNTRAINED_NETS), multiple=True, help="To train and evaluate; default: all."
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="To train and to evaluate with.")
+@click.option("--threads", type=click.IntRange(min=1), help="To train with.")
 @click.option("--rounds", type=click.IntRange(min=3), default=21, show_default=True)
 @click.option("--inferences", type=click.IntRange(min=1), default=50, show_default=True, help="A net and round.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/study"), show_default=True)

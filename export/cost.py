@@ -20,10 +20,9 @@ _NOT_COUNTED = frozenset(
     {"ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
     | {"QLinearConv", "QLinearMatMul", "RNN", "Scan"}
 )
-
-
-# Nodes that pass on what they are given under another name or shape; no runtime copies anything for them.
-_MOVE_NOTHING = frozenset({"Constant", "Dropout", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
+# Nodes that pass on what they are given under another name or shape, and with them all that no runtime copies for.
+_RENAME = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_MOVE_NOTHING = _RENAME | {"Constant", "Shape"}
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def _peak_bytes(
     source: dict[str, str] = {}  # what a tensor is another name of
     last_use: dict[str, int] = {}
     for index, node in enumerate(graph.node):
-        if node.op_type in _MOVE_NOTHING and node.input and node.input[0] not in constants:
+        if node.op_type in _RENAME and node.input and node.input[0] not in constants:
             source[node.output[0]] = source.get(node.input[0], node.input[0])
         for name in (*node.input, *node.output):
             last_use[source.get(name, name)] = index

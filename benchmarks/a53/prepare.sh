@@ -1,8 +1,6 @@
 #!/bin/bash
 # Make what count.py needs in STATE: a qemu-aarch64 that takes plugins, the plugin, and a small arm64 Debian with Python.
-# usage: prepare.sh STATE    (about 6 minutes the first time, 600 MB; what is there already is kept)
-# Needs Debian 13 or its like and: apt-get install --no-install-recommends mmdebstrap gcc ninja-build meson pkg-config \
-#   libglib2.0-dev flex bison python3-venv python3-packaging python3-setuptools python3-pycotap
+# usage: prepare.sh STATE    (what is there already is kept; README.md says what it needs and takes)
 set -euo pipefail
 
 HERE=$(cd "$(dirname "$0")" && pwd)

@@ -263,6 +263,19 @@ def test_a_result_that_is_read_late_lives_until_then() -> None:
     assert graph_cost(model).peak_activation_bytes == 4 * 300
 
 
+def test_a_tensors_shape_does_not_keep_it_alive() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Shape", ["a"], ["shape"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Reshape", ["d", "shape"], ["y"]),
+    ]
+    # Two results of 100 values, and the two numbers of the shape.
+    assert graph_cost(graph_of(nodes, {"x": [1, 100]}, {})).peak_activation_bytes == 4 * 200 + 2 * 8
+
+
 def test_a_weight_used_twice_is_read_twice() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
     assert graph_cost(graph_of(nodes, {"x": [1, 10]}, {"w": [10, 10]})).weight_bytes == 2 * 400
