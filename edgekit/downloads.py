@@ -77,7 +77,7 @@ def cached_download(
     path = folder / pinned.name
     if _is_whole(path, pinned):
         return path
-    if os.environ.get("EDGEKIT_OFFLINE", "0") not in ("", "0"):
+    if is_offline():
         raise UnavailableError(f"'{pinned.name}' is not in '{folder}' and EDGEKIT_OFFLINE forbids downloading it")
     if notify is not None:
         notify(f"downloading {pinned.name} ({pinned.size_bytes / 1e6:.1f} MB) into '{folder}'")
@@ -87,6 +87,11 @@ def cached_download(
     except StorageError as error:
         raise UnavailableError(f"'{pinned.name}' cannot be kept in '{folder}': {error.__cause__}") from error
     return path
+
+
+def is_offline() -> bool:
+    """Return whether EDGEKIT_OFFLINE forbids downloads."""
+    return os.environ.get("EDGEKIT_OFFLINE", "0") not in ("", "0")
 
 
 def default_cache_dir() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def training_provenance(dataset: DataSet, recipe_name: str, validation_name: str
     }
 
 
+@cache
 def git_revision() -> str | None:
     """Return the revision of the source tree this runs from, "-dirty" if changed, or None when installed."""
     folder = Path(__file__).resolve().parent.parent

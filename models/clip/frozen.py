@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -82,9 +83,7 @@ def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
     Raises:
         InputError: A text is longer than the context or holds one of its marks, or the CLIP has another vocabulary.
     """
-    from open_clip.tokenizer import SimpleTokenizer
-
-    tokenizer = _tokenizer(SimpleTokenizer)
+    tokenizer = _tokenizer()
     if tokenizer.vocab_size > config.vocabulary:
         raise InputError(
             f"the CLIP knows {config.vocabulary} tokens, its tokenizer has {tokenizer.vocab_size}: "
@@ -104,14 +103,11 @@ def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
     return tokens
 
 
-_made: list[Any] = []
+@cache  # reading its vocabulary takes as long as tokenizing thousands of texts
+def _tokenizer() -> Any:
+    from open_clip.tokenizer import SimpleTokenizer
 
-
-def _tokenizer(make: Any) -> Any:
-    # Reading its vocabulary takes as long as tokenizing thousands of texts.
-    if not _made:
-        _made.append(make())
-    return _made[0]
+    return SimpleTokenizer()
 
 
 def _short(text: str) -> str:

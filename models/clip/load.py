@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from edgekit.downloads import UnavailableError
+from edgekit.downloads import UnavailableError, is_offline
 from edgekit.errors import InputError
 from edgekit.files import sha256_of, write_atomic
 from edgekit.models.checkpoint import load_weights
@@ -30,14 +29,13 @@ from edgekit.models.clip.weights import METADATA_KEY, SCHEMA_VERSION, read_clip_
 _FILE_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
 
 
-def load_clip(source: str | Path, activation: Activation | None = None, cache_dir: Path | None = None) -> FrozenClip:
+def load_clip(source: str | Path, activation: Activation | None = None) -> FrozenClip:
     """Return a frozen CLIP.
 
     Args:
         source: A file (OpenAI's TorchScript archive, a state dict of open_clip's, safetensors), or open_clip's names
             as MODEL/WEIGHTS, such as `ViT-B-16-quickgelu/openai`; open_clip downloads those into its cache.
         activation: Overrides what the file's form says; see `read_clip_file`.
-        cache_dir: Where open_clip keeps what it downloads; default: its own place.
 
     Raises:
         InputError: The file is damaged or no CLIP with a plain ViT, or open_clip does not know the name.
@@ -46,7 +44,7 @@ def load_clip(source: str | Path, activation: Activation | None = None, cache_di
     path = Path(source)
     if path.exists() or path.suffix.lower() in _FILE_SUFFIXES:
         return _load_file(path, None, activation)
-    config, path = _download(str(source), activation, cache_dir)
+    config, path = _download(str(source), activation)
     return _load_file(path, config, activation, str(source))
 
 
@@ -94,7 +92,7 @@ def _load_file(
     return FrozenClip(model, config, source or path.name, sha256_of(path))
 
 
-def _download(source: str, activation: Activation | None, cache_dir: Path | None) -> tuple[ClipConfig, Path]:
+def _download(source: str, activation: Activation | None) -> tuple[ClipConfig, Path]:
     import open_clip
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
@@ -111,9 +109,9 @@ def _download(source: str, activation: Activation | None, cache_dir: Path | None
     config = config_from_open_clip(document, activation)
     config = replace(config, image_mean=tuple(entry["mean"]), image_std=tuple(entry["std"]))
     try:
-        if os.environ.get("EDGEKIT_OFFLINE", "0") not in ("", "0"):
+        if is_offline():
             raise ConnectionError("EDGEKIT_OFFLINE")
-        return config, Path(download_pretrained(entry, cache_dir=None if cache_dir is None else str(cache_dir)))
+        return config, Path(download_pretrained(entry))
     except Exception as error:  # whatever the network, the hub's client and the disk may raise
         places = [entry[key] for key in ("hf_hub", "url") if entry.get(key)]
         reason = (str(error) or type(error).__name__).splitlines()[0]

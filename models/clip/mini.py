@@ -95,6 +95,7 @@ class MiniClipTask(Task):
     def build(self, device: torch.device) -> nn.Module:
         """Return open_clip's model with new weights."""
         self._examples = on_device(self._training, device)
+        self._contrast = contrastive_loss()
         return build_model(self._config)
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -121,7 +122,7 @@ class MiniClipTask(Task):
             scale.clamp_(0, _MAX_LOG_SCALE)
         tokens = tokenize(texts, self._config).to(pixels.device)
         image, distinct, scale = net(normalized(pixels, self._config), tokens)
-        loss = contrastive_loss()(image, distinct[which], scale)
+        loss = self._contrast(image, distinct[which], scale)
         return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
 
     def validate(self, net: nn.Module) -> Validation:

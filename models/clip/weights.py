@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,8 +18,6 @@ from edgekit.models.clip.architecture import Activation, ClipConfig
 from edgekit.models.clip.archive import is_torchscript, read_torchscript
 from edgekit.models.clip.documents import from_document
 from edgekit.models.state import load_tensors
-
-Form = Literal["torchscript", "state dict", "safetensors"]
 
 METADATA_KEY = "edgekit-clip"
 SCHEMA_MAJOR = 1
@@ -35,7 +32,6 @@ class ClipFile:
     """Weights in float32 under OpenAI's names; `config` only if the file says its architecture itself."""
 
     state: Mapping[str, Tensor]
-    form: Form
     activation: Activation
     config: ClipConfig | None = None
 
@@ -51,7 +47,7 @@ def read_clip_file(path: Path) -> ClipFile:
     """
     require_file(path, "CLIP file")
     if is_torchscript(path):
-        return ClipFile(_cleaned(read_torchscript(path), path), "torchscript", "quick-gelu")
+        return ClipFile(_cleaned(read_torchscript(path), path), "quick-gelu")
     if _looks_like_safetensors(path):
         return _read_safetensors(path)
     document = load_tensors(path)
@@ -59,7 +55,7 @@ def read_clip_file(path: Path) -> ClipFile:
     if not isinstance(state, dict) or not state:
         raise InputError(f"'{path}' holds no state dict: give a CLIP's weights")
     openai = any(str(name).rpartition(".")[2] == _OPENAI_MARK for name in state)
-    return ClipFile(_cleaned(state, path), "state dict", "quick-gelu" if openai else _activation_beside(path))
+    return ClipFile(_cleaned(state, path), "quick-gelu" if openai else _activation_beside(path))
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -85,14 +81,14 @@ def _read_safetensors(path: Path) -> ClipFile:
         raise InputError(f"CLIP file '{path}' is no whole safetensors file ({error}): download it again") from error
     state = _cleaned(state, path)
     if METADATA_KEY not in metadata:
-        return ClipFile(state, "safetensors", _activation_beside(path))
+        return ClipFile(state, _activation_beside(path))
     try:
         document = json.loads(metadata[METADATA_KEY])
         check_schema(document, SCHEMA_MAJOR)
         config = from_document(ClipConfig, document.get("config"), "config")
     except (InputError, ValueError, RecursionError) as error:
         raise InputError(f"CLIP file '{path}' does not say its architecture rightly: {error}") from error
-    return ClipFile(state, "safetensors", config.activation, config)
+    return ClipFile(state, config.activation, config)
 
 
 def check_schema(document: object, major: int) -> None:

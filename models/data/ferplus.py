@@ -21,13 +21,13 @@ from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, training_split
 from edgekit.models.data.files import Say
+from edgekit.models.data.layout import canonical_class
 
 Mode = Literal["posterior", "soft", "majority"]
 
 # The columns of votes, in the order of `Votes.counts`; the first seven are the expressions of FER-2013.
 COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
-_OUR_NAMES = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear")
-_TO_EXPRESSIONS = [_OUR_NAMES.index(name) for name in EXPRESSIONS]
+_TO_EXPRESSIONS = [[canonical_class(column) for column in COLUMNS].index(name) for name in EXPRESSIONS]
 
 _MOST_VOTES = 1000
 # A CSV that belongs to other images matches few names, or its votes agree with the labels by chance only, which is
