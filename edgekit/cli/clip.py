@@ -53,6 +53,8 @@ _TAKEN = {
     PROMPTS: {field.name for field in dataclasses.fields(ClipOptions)} - {"leave_out"},
     MINI: {"descriptions", "leave_out"},
 }
+# Without a flow there is nothing to condense or map, and k says where the flow turns.
+_WITHOUT_EFFECT = {"one-way": ("cross_layer",), "independent": ("cross_layer", "proxy", "mapper")}
 
 
 def clip_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -144,9 +146,12 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
             options.contempt,
             out.say,
         )
-        targets = [load_target(path, clip.image_size, counted(progress, "reading images")) for path in chosen.eval_data]
+        targets = [
+            load_target(path, clip.image_size, counted(progress, "reading images"), options.contempt, out.say)
+            for path in chosen.eval_data
+        ]
     describe = functools.partial(descriptions_for, path=chosen.descriptions, notify=out.say)
-    seen = TrainingData(data.dataset, data.training, data.validation, "images held back")
+    seen = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
     job = TrainingJob(
         task=PromptTask(
             clip,
@@ -223,21 +228,22 @@ def _with_area(options: TrainingOptions, chosen: ClipOptions) -> Recipe:
 
 def _prompt_config(out: Output, chosen: ClipOptions, clip: FrozenClip) -> PromptConfig:
     """Return the task's preset with what was given instead; a preset too deep for the CLIP is scaled down."""
-    from edgekit.models.clip.config import shortened
+    from edgekit.models.clip.config import at_depth, shortened
     from edgekit.models.clip.protocols import preset_of
 
+    for name in _WITHOUT_EFFECT.get(chosen.flow, ()):
+        if is_given(name):
+            raise click.UsageError(f"--{name.replace('_', '-')} means nothing with --flow {chosen.flow}: leave it out")
     preset = preset_of(chosen.task)
-    fitting = shortened(preset, clip.config)
-    if chosen.depth is not None and chosen.cross_layer is None:
-        fitting = dataclasses.replace(preset, depth=chosen.depth, cross_layer=max(chosen.depth // 2, 1))
-    elif fitting != preset and chosen.depth is None:
+    fitting = shortened(preset, clip.config) if chosen.depth is None else at_depth(preset, chosen.depth)
+    if chosen.depth is None and fitting != preset:
         out.say(
             f"the CLIP has fewer layers than the preset's depth {preset.depth}: "
             f"depth {fitting.depth}, cross layer {chosen.cross_layer or fitting.cross_layer}"
         )
     given = {
         name: value
-        for name in ("n_ctx", "depth", "cross_layer", "consistency_weight")
+        for name in ("n_ctx", "cross_layer", "consistency_weight")
         if (value := getattr(chosen, name)) is not None
     }
     return dataclasses.replace(
@@ -311,7 +317,7 @@ _OPTIONS = (
         help="hicropl: how knowledge passes between text and vision prompts.",
     ),
     click.option("--n-ctx", type=int, help="hicropl: prompt tokens a layer, not the task's preset."),
-    click.option("--depth", type=int, help="hicropl: layers with prompts, not the preset's."),
+    click.option("--depth", type=int, help="hicropl: layers with prompts, not the preset's; k is scaled along."),
     click.option("--cross-layer", type=int, help="hicropl: k, the last layer from text to vision, not the preset's."),
     click.option("--consistency-weight", type=float, help="hicropl: λ, not the preset's 12."),
     click.option(

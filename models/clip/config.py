@@ -91,7 +91,15 @@ PRESETS: Mapping[str, PromptConfig] = {
 
 def shortened(config: PromptConfig, clip: ClipConfig) -> PromptConfig:
     """Return `config` with depth and cross_layer scaled down to the layers of a smaller CLIP, if it has fewer."""
-    depth = min(config.depth, clip.vision.layers, clip.text.layers)
+    return at_depth(config, min(config.depth, clip.vision.layers, clip.text.layers))
+
+
+def at_depth(config: PromptConfig, depth: int) -> PromptConfig:
+    """Return `config` with another depth and cross_layer scaled along.
+
+    Raises:
+        InputError: The depth is less than 1.
+    """
     cross_layer = min(max(round(config.cross_layer * depth / config.depth), 1), depth)
     return replace(config, depth=depth, cross_layer=cross_layer)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -89,10 +90,6 @@ class PromptedClip(nn.Module):
         """Return a classifier of other classes that shares this one's CLIP and learner."""
         return PromptedClip(self.clip, self.config, class_descriptions, self.learner)
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return what an optimiser takes: the learner's parameters."""
-        return list(self.learner.parameters())
-
     def forward(self, images: Tensor, text_features: Tensor | None = None) -> Tensor:
         """Return logits (N, classes) of normalised images (N, 3, size, size).
 
@@ -144,6 +141,16 @@ class PromptedClip(nn.Module):
     def _distance(self, features: _Features) -> Tensor:
         compared = features.used if self.config.consistency_on == "ensembled" else features.prompted
         return 1 - F.cosine_similarity(compared, features.frozen).mean()
+
+
+@contextmanager
+def prompts_kept(net: PromptedClip) -> Iterator[None]:
+    """Put the learned prompts back afterwards: with the released code's behaviour each pass changes them."""
+    before = {name: tensor.clone() for name, tensor in net.learner.state_dict().items()}
+    try:
+        yield
+    finally:
+        net.learner.load_state_dict(before)
 
 
 def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequence[str]]) -> Tensor:

@@ -17,7 +17,7 @@ from edgekit.models.clip.classifier import prompted_classifier
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.prompted import PromptedClip, prompts_kept
 from edgekit.models.data import ImageSet
 from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
 from edgekit.models.evaluate import evaluate
@@ -109,12 +109,9 @@ class PromptTask(Task):
     def validate(self, net: nn.Module) -> Validation:
         """Return loss and accuracy on whole pictures."""
         prompted = _prompted(net)
-        # With the released code's behaviour a pass changes the prompts; validation shall not.
-        before = {name: tensor.clone() for name, tensor in prompted.learner.state_dict().items()}
-        result = evaluate(
-            prompted_classifier(prompted, self._dataset_name, self._gray), self._validation, "center-crop"
-        )
-        prompted.learner.load_state_dict(before)
+        with prompts_kept(prompted):
+            classifier = prompted_classifier(prompted, self._dataset_name, self._gray)
+            result = evaluate(classifier, self._validation, "center-crop")
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
-from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
+from edgekit.models.clip.classifier import ClipClassifier, clip_contract, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
 from edgekit.models.clip.descriptions import Descriptions
-from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.prompted import PromptedClip, prompts_kept
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
 from edgekit.models.data.readers import Progress, Selection, load_dataset
 from edgekit.models.data.shots import (
@@ -30,7 +30,7 @@ from edgekit.models.data.shots import (
 from edgekit.models.evaluate import aligned, evaluate
 
 TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
-TASKS: tuple[TaskName, ...] = ("few-shot", "base-to-novel", "cross-dataset", "domain", "all")
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
 TRANSFER_TASKS = ("cross-dataset", "domain")
 
 # Called before each measurement with what is measured.
@@ -39,10 +39,14 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TaskData:
-    """The splits "train", "val" and "test" of a data set; `trained` are the classes prompts are learned for."""
+    """The splits "train", "val" and "test" of a data set; `trained` are the classes prompts are learned for.
+
+    `validation_name` says what the images of "val" were before.
+    """
 
     dataset: DataSet
     trained: tuple[str, ...]
+    validation_name: str
 
     @property
     def training(self) -> ImageSet:
@@ -109,25 +113,31 @@ def load_task_data(
     """
     if task == "all":
         whole = load_dataset(path, size_px, progress, contempt=contempt, say=say, fit="center")
-        training, validation, _ = train_and_validation(whole, splits.train, splits.validation, seed)
-        return TaskData(with_test_split(whole, training, validation, splits), whole.classes)
+        training, validation, name = train_and_validation(whole, splits.train, splits.validation, seed)
+        return TaskData(with_test_split(whole, training, validation, splits), whole.classes, name)
 
     def trained(classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes[: base_count(len(classes))] if task == "base-to-novel" else classes
 
-    dataset = load_dataset(
-        path,
-        size_px,
-        progress,
-        contempt=contempt,
-        say=say,
-        fit="center",
-        select=lambda labels, classes: few_shot(labels, trained(classes), shots, seed, splits),
-    )
-    return TaskData(dataset, trained(dataset.classes))
+    taken: dict[str, tuple[str, NDArray[np.int64]]] = {}
+
+    def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
+        taken.update(few_shot(labels, trained(classes), shots, seed, splits))
+        return taken
+
+    dataset = load_dataset(path, size_px, progress, contempt=contempt, say=say, fit="center", select=select)
+    source = taken[VALIDATION][0]
+    name = f"images held back from {source}" if source == taken[TRAIN][0] else f"a few images of {source}"
+    return TaskData(dataset, trained(dataset.classes), name)
 
 
-def load_target(path: Path, size_px: int, progress: Progress | None = None) -> DataSet:
+def load_target(
+    path: Path,
+    size_px: int,
+    progress: Progress | None = None,
+    contempt: str = "drop",
+    say: Notify = lambda _: None,
+) -> DataSet:
     """Read the test split of another data set, or the only split it has.
 
     Raises:
@@ -141,7 +151,7 @@ def load_target(path: Path, size_px: int, progress: Progress | None = None) -> D
             raise InputError(f"data '{path}' has no split named 'test': it has {', '.join(labels)}")
         return {name: (name, np.arange(len(labels[name])))}
 
-    return load_dataset(path, size_px, progress, fit="center", select=only_tests)
+    return load_dataset(path, size_px, progress, contempt=contempt, say=say, fit="center", select=only_tests)
 
 
 def measure(
@@ -215,21 +225,21 @@ class _Meter:
             raise InputError(f"there is no image to test {name} on: name another split with --test-split")
         self._notify(f"measuring on {name}, {len(images)} images")
         net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes))
-        # With the released code's behaviour a pass changes the prompts: each measurement starts from the trained ones.
-        before = {key: tensor.clone() for key, tensor in net.learner.state_dict().items()}
-        accuracy = _accuracy(prompted_classifier(net, name, self._gray), images)
-        net.learner.load_state_dict(before)
-        plain = zero_shot_classifier(net.clip, net.class_descriptions, name, self._gray)
+        with prompts_kept(net):
+            accuracy = _accuracy(prompted_classifier(net, name, self._gray), images)
+        plain = zero_shot_classifier(net.clip, net.class_descriptions, name)
         return Score(name, accuracy, _accuracy(plain, images), len(images))
 
 
 def _accuracy(classifier: ClipClassifier, images: ImageSet) -> float:
-    return evaluate(classifier, images, "center-crop").accuracy
+    contract = classifier.contract
+    # The labels are the contract's already; prompts learned on gray pictures are shown gray ones.
+    shown = aligned(DataSet("", contract.labels, {}), images, contract)
+    return evaluate(classifier, shown, "center-crop").accuracy
 
 
 def _as_in(net: PromptedClip, target: DataSet, part: ImageSet) -> ImageSet:
-    contract = prompted_classifier(net, target.name).contract
-    return aligned(target, part, contract)
+    return aligned(target, part, clip_contract("clip-prompted", net.clip.config, net.classes, target.name, gray=False))
 
 
 def _harmonic_mean(values: Sequence[float]) -> float:

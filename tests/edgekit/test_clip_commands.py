@@ -36,6 +36,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = folder / "pets" / "test" / name / "0.png"
         file.parent.mkdir(parents=True)
         assert cv2.imwrite(str(file), np.full((30, 60, 3), (label * 90, 10, 200), np.uint8))
+    for name in ("happy", "contempt"):
+        file = folder / "moods" / "test" / name / "0.png"
+        file.parent.mkdir(parents=True)
+        assert cv2.imwrite(str(file), np.full((48, 48), len(name), np.uint8))
     config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32, context_length=40)
     save_clip(folder / "clip.safetensors", seeded_model(config, 1), config)
     other = ClipConfig(32, 16, Tower(128, 2, 2), Tower(64, 2, 1), 32, context_length=40)
@@ -100,10 +104,10 @@ def test_the_other_tasks_report_what_they_are_about(edgekit: Run, tmp_path: Path
     code, stdout, _ = edgekit(*common, *few, "--task", "base-to-novel", "-o", tmp_path / "novel")
     assert code == 0
     assert json.loads(stdout)["summary"].keys() >= {"base", "novel", "harmonic_mean"}
-    others = ("--task", "cross-dataset", "--eval-data", "pets", "--eval-data", "faces")
-    code, stdout, stderr = edgekit(*common, *few, *others, "-o", tmp_path / "cross")
+    others = ("--task", "cross-dataset", *(x for name in ("pets", "faces", "moods") for x in ("--eval-data", name)))
+    code, stdout, stderr = edgekit(*common, *few, *others, "--contempt", "keep", "-o", tmp_path / "cross")
     assert code == 0
-    assert [score["images"] for score in json.loads(stdout)["scores"]] == [21, 3, 21]
+    assert [score["images"] for score in json.loads(stdout)["scores"]] == [21, 3, 21, 2]
     assert "the template" in stderr
     code, stdout, _ = edgekit(*common, "--n-ctx", 2, "--task", "all", "--upstream-compat", "-o", tmp_path / "all")
     assert code == 0
@@ -139,6 +143,11 @@ CLIP = ("--clip", "clip.safetensors")
         ((*HICROPL, *CLIP, "--n-ctx", 0), "n_ctx is 0"),
         ((*HICROPL, *CLIP, "--consistency-weight", -1), "consistency_weight is -1.0"),
         ((*HICROPL, *CLIP, "--flow", "one-way", "--upstream-compat"), "upstream_compat with flow 'one-way'"),
+        ((*HICROPL, *CLIP, "--flow", "one-way", "--cross-layer", 1), "--cross-layer means nothing with --flow one-way"),
+        (
+            (*HICROPL, *CLIP, "--flow", "independent", "--proxy", "mean"),
+            "--proxy means nothing with --flow independent",
+        ),
         ((*HICROPL, *CLIP, "--shots", 7), "class 'angry' has 6 images in split 'train', 7 shots are asked for"),
         ((*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"), "no split 'x'"),
         ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "long.json"), "description of class 'happy': text 'a very"),

@@ -99,7 +99,7 @@ def test_three_steps_of_training(golden: Any, run: str) -> None:
     upstream = run.startswith("upstream")
     net = golden.prompted(upstream_compat=upstream).train()
     learning_rate = LEARNING_RATES[run.partition("_")[2]]
-    optimizer = torch.optim.Adam(net.trainable_parameters(), learning_rate, eps=1e-3, weight_decay=5e-4)
+    optimizer = torch.optim.Adam(net.learner.parameters(), learning_rate, eps=1e-3, weight_decay=5e-4)
     images, labels = golden.array("images"), golden.array("labels")
     for step, expected in enumerate(golden.facts[f"{run}/losses"]):
         losses = net.loss(images, labels)
@@ -139,5 +139,5 @@ def test_frozen_features_alone_are_the_zero_shot_classifier(golden: Any) -> None
 
 def test_number_of_trained_values(golden: Any) -> None:
     net = golden.prompted()
-    assert sum(parameter.numel() for parameter in net.trainable_parameters()) == golden.facts["n_trainable"]
+    assert sum(parameter.numel() for parameter in net.learner.parameters()) == golden.facts["n_trainable"]
     assert not any(parameter.requires_grad for parameter in net.clip.parameters())

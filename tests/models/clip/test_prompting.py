@@ -16,7 +16,7 @@ from torch import nn
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
-from edgekit.models.clip.config import PRESETS, PromptConfig, shortened
+from edgekit.models.clip.config import PRESETS, PromptConfig, at_depth, shortened
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip
@@ -167,6 +167,7 @@ def test_simpler_parts_take_the_methods_place_and_learn(
 def test_presets_shrink_to_a_smaller_clip(clip: FrozenClip) -> None:
     few = shortened(PRESETS["few-shot"], clip.config)
     assert (few.n_ctx, few.depth, few.cross_layer) == (16, 3, 2)
+    assert at_depth(PRESETS["few-shot"], 3) == few
     transfer = shortened(PRESETS["cross-dataset"], replace(clip.config, vision=Tower(64, 12, 1), text=Tower(64, 12, 1)))
     assert transfer == PRESETS["cross-dataset"]
 

@@ -160,7 +160,7 @@ def test_bfloat16_stays_near(small_clip: FrozenClip) -> None:
     rounded.total.backward()
     assert rounded.logits.dtype == torch.float32
     assert rounded.total.item() == pytest.approx(exact.total.item(), rel=0.1)
-    assert all(parameter.grad is not None for parameter in net.trainable_parameters())
+    assert all(parameter.grad is not None for parameter in net.learner.parameters())
 
 
 def test_the_papers_settings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
+from edgekit.models.clip import protocols
 from edgekit.models.clip.architecture import ClipConfig, Tower
-from edgekit.models.clip.classifier import zero_shot_classifier
+from edgekit.models.clip.classifier import prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.frozen import FrozenClip
@@ -27,9 +29,9 @@ from edgekit.models.clip.protocols import (
     preset_of,
     recipe_name_of,
 )
-from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.shots import Splits
-from edgekit.models.evaluate import evaluate
+from edgekit.models.evaluate import CropClassifier, Evaluation, Protocols, aligned, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def prompted(clip: FrozenClip, classes: tuple[str, ...], upstream_compat: bool =
 
 def load_data(bars: DataSet) -> TaskData:
     splits = {"train": bars.splits["Training"], "val": bars.splits["PublicTest"], "test": bars.splits["PrivateTest"]}
-    return TaskData(DataSet(bars.name, bars.classes, splits), bars.classes)
+    return TaskData(DataSet(bars.name, bars.classes, splits), bars.classes, "PublicTest")
 
 
 def test_each_task_has_its_published_values() -> None:
@@ -70,6 +72,14 @@ def test_a_task_trains_on_its_images_and_tests_on_the_whole_split(
     assert set(data.training.labels) == set(data.validation.labels) == set(range(len(data.trained)))
     assert len(data.dataset.split("test")) == 21
     assert len(data.validation) == {"few-shot": 14, "base-to-novel": 8, "all": 21}[task]
+    assert data.validation_name == ("PublicTest" if task == "all" else "a few images of PublicTest")
+
+
+def test_images_held_back_are_called_so(bars_folder: Path) -> None:
+    shutil.rmtree(bars_folder / "PublicTest")
+    data = load_task_data(bars_folder, "few-shot", 32, 2, 0, Splits())
+    assert data.validation_name == "images held back from Training"
+    assert len(data.validation) == 14
 
 
 def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, bars_folder: Path) -> None:
@@ -101,6 +111,28 @@ def test_other_data_sets_are_measured_with_their_own_classes(clip: FrozenClip, b
     assert [score.name for score in result.scores] == ["fer2013", "pets test", "pets test"]
     assert [score.images for score in result.scores] == [21, 3, 3]
     assert result.summary["mean_of_targets"] == result.scores[1].accuracy
+
+
+def test_prompts_learned_on_gray_pictures_are_shown_gray_ones_as_eval_shows_them(
+    clip: FrozenClip, bars: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[ImageSet] = []
+
+    def watched(classifier: CropClassifier, images: ImageSet, protocol: Protocols) -> Evaluation:
+        shown.append(images)
+        return evaluate(classifier, images, protocol)
+
+    monkeypatch.setattr(protocols, "evaluate", watched)
+    colour = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
+    target = DataSet("pets", ("cat", "ape", "owl"), {"test": ImageSet(colour, np.arange(3))})
+    net = prompted(clip, bars.classes)
+    measure("cross-dataset", net, load_data(bars), descriptions_for, [target])
+    prompts, zero_shot = shown[2:]
+    own = prompted_classifier(net.with_classes(descriptions_for(target.classes)), "pets", gray=True)
+    expected = aligned(target, target.split("test"), own.contract)
+    np.testing.assert_array_equal(prompts.images, expected.images)
+    assert prompts.images.shape[-1] == 1
+    assert zero_shot.images.shape[-1] == 3
 
 
 def test_shifted_copies_have_the_trained_classes_or_some(clip: FrozenClip, bars: DataSet) -> None:
