@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     metavar="MODEL|DIR|CLIP",
     help="Model, training's folder, prompts, CLIP file or open_clip name. Several: their mean probability.",
 )
-@click.option("--student", default="edgecnn", show_default=True, help="The net: a classifier of train's, or timm/NAME.")
+@click.option("--student", default="edgecnn", show_default=True, help="The net: one of train's, or timm/NAME.")
 @training_options
 @click.option("--temperature", type=float, default=2.0, show_default=True, help="Softens teacher and student alike.")
 @click.option("--kl-weight", type=float, help="Of the divergence from the teacher; default: 1.")
