@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgekit.contract import METADATA_KEY, Contract
 from edgekit.errors import InputError
-from edgekit.files import require_file, write_atomic
+from edgekit.files import require_file
 from edgekit.models.registry import create_model
+from edgekit.models.tensorfile import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(checkpoint.state.items())}
-    # One entry only: safetensors writes several in random order.
     document = {"contract": json.loads(checkpoint.contract.to_json()), "training": checkpoint.training}
-    write_atomic(path, save(tensors, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
+    write_tensors(path, checkpoint.state, METADATA_KEY, document)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -51,10 +48,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     require_file(path, "checkpoint")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+        state, metadata = read_tensors(path)
+    except InputError as error:
         raise InputError(
             f"checkpoint '{path}' is no safetensors file ({error}): convert others with 'edgekit import'"
         ) from error

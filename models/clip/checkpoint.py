@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from edgekit.errors import InputError
-from edgekit.files import require_file, write_atomic
+from edgekit.files import require_file
 from edgekit.models.checkpoint import load_weights
 from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.config import PromptConfig
@@ -23,6 +21,7 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.prompts import PromptLearner
 from edgekit.models.clip.weights import check_schema
+from edgekit.models.tensorfile import read_header, read_tensors, write_tensors
 
 METADATA_KEY = "edgekit-prompts"
 SCHEMA_MAJOR = 1
@@ -84,16 +83,14 @@ def save_prompts(path: Path, checkpoint: PromptCheckpoint) -> None:
         "descriptions": {name: list(texts) for name, texts in checkpoint.descriptions.items()},
         "training": dict(checkpoint.training),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(checkpoint.state.items())}
-    write_atomic(path, save(tensors, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
+    write_tensors(path, checkpoint.state, METADATA_KEY, document)
 
 
 def is_prompts_file(path: Path) -> bool:
     """Return whether the file is a safetensors file of trained prompts."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return METADATA_KEY in (file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
+        return METADATA_KEY in read_header(path)
+    except InputError:
         return False
 
 
@@ -105,10 +102,8 @@ def load_prompts(path: Path) -> PromptCheckpoint:
     """
     require_file(path, "prompts")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+        state, metadata = read_tensors(path)
+    except InputError as error:
         raise InputError(f"prompts '{path}' are no safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
         raise InputError(f"'{path}' holds no trained prompts: train some with 'edgekit train --model hicropl'")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from edgekit.downloads import UnavailableError, is_offline
 from edgekit.errors import InputError
-from edgekit.files import sha256_of, write_atomic
+from edgekit.files import sha256_of
 from edgekit.models.checkpoint import load_weights
 from edgekit.models.clip.architecture import (
     Activation,
@@ -25,6 +23,7 @@ from edgekit.models.clip.architecture import (
 )
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.weights import METADATA_KEY, SCHEMA_VERSION, read_clip_file
+from edgekit.models.tensorfile import write_tensors
 
 _FILE_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
 
@@ -72,9 +71,8 @@ def save_clip(path: Path, model: nn.Module, config: ClipConfig, training: Mappin
     Raises:
         StorageError: The file cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(model.state_dict().items())}
     document = {"schema": SCHEMA_VERSION, "config": asdict(config), "training": dict(training or {})}
-    write_atomic(path, save(tensors, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
+    write_tensors(path, model.state_dict(), METADATA_KEY, document)
 
 
 def _load_file(

@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from edgekit.errors import InputError
@@ -18,6 +17,7 @@ from edgekit.models.clip.architecture import Activation, ClipConfig
 from edgekit.models.clip.archive import is_torchscript, read_torchscript
 from edgekit.models.clip.documents import from_document
 from edgekit.models.state import load_tensors
+from edgekit.models.tensorfile import read_tensors
 
 METADATA_KEY = "edgekit-clip"
 SCHEMA_MAJOR = 1
@@ -74,12 +74,10 @@ def _looks_like_safetensors(path: Path) -> bool:
 
 def _read_safetensors(path: Path) -> ClipFile:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors, metadata = read_tensors(path)
+    except InputError as error:
         raise InputError(f"CLIP file '{path}' is no whole safetensors file ({error}): download it again") from error
-    state = _cleaned(state, path)
+    state = _cleaned(tensors, path)
     if METADATA_KEY not in metadata:
         return ClipFile(state, _activation_beside(path))
     try:

@@ -1,0 +1,56 @@
+"""Safetensors files: tensors by name, and one JSON document in the header that says what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from edgekit.errors import InputError
+from edgekit.files import write_atomic
+
+
+def write_tensors(path: Path, state: Mapping[str, Tensor], key: str, document: Mapping[str, Any]) -> None:
+    """Write a state dict atomically, `document` in the header under `key`; equal content gives equal bytes.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+    # One entry only: safetensors writes several in random order.
+    write_atomic(path, save(tensors, metadata={key: json.dumps(document, sort_keys=True)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the header's texts.
+
+    Raises:
+        InputError: It is no whole safetensors file; the message is the reason alone.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return the header's texts alone.
+
+    Raises:
+        InputError: As `read_tensors`.
+    """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(str(error)) from error
