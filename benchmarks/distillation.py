@@ -37,7 +37,7 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.data import EXPRESSIONS, ImageSet
 from edgekit.models.data.merging import merge_classes, parse_merges
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.distill.cache import Targets, agreement, teach
+from edgekit.models.distill.cache import agreement, teach
 from edgekit.models.distill.losses import loss_weights
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.relabel import described, merged
@@ -100,7 +100,7 @@ def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, S
     )
     space = embed_dim and EmbeddingSpace(np.eye(classes, embed_dim, dtype=np.float32), 100.0)
     teacher = Teacher("clip" if space else "classifier", "none", EXPRESSIONS, "0" * 64, _silent, space=space or None)
-    answers = Targets(
+    answers = Answers(
         generator.normal(size=(count, classes)).astype(np.float32),
         generator.normal(size=(count, embed_dim)).astype(np.float32) if embed_dim else None,
     )

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,6 @@ Progress = Callable[[int, int | None], None]
 _Arrays = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What the student is to say of each image: `logits` float32 (N, classes), `embeddings` (N, embed_dim) or None."""
-
-    logits: FloatArray
-    embeddings: FloatArray | None = None
-
-
 def teach(
     teacher: Teacher,
     images: ImageU8,
@@ -52,7 +43,7 @@ def teach(
     folder: Path,
     progress: Progress | None = None,
     say: Say = lambda _: None,
-) -> Targets:
+) -> Answers:
     """Return the teacher's answers to images, from the cache as far as it holds them.
 
     The target of an image is one for all its augmented forms: the mean of the views' logits (and of their embeddings,
@@ -85,7 +76,7 @@ def teach(
         }
         done = index * len(images)
         found.append(_Cache(folder, key, say).targets(member, images, views, done, len(images) * len(members), report))
-    return found[0] if len(found) == 1 else Targets(mean_of_probabilities([targets.logits for targets in found]))
+    return found[0] if len(found) == 1 else Answers(mean_of_probabilities([targets.logits for targets in found]))
 
 
 def pixels_sha256(images: ImageU8) -> str:
@@ -108,7 +99,7 @@ class _Cache:
 
     def targets(
         self, teacher: Teacher, images: ImageU8, views: Views, done: int, total: int, report: Progress
-    ) -> Targets:
+    ) -> Answers:
         parts = []
         for start in range(0, len(images), _IMAGES_PER_FILE):
             part = images[start : start + _IMAGES_PER_FILE]
@@ -121,7 +112,7 @@ class _Cache:
             report(done + start + len(part), total)
             parts.append(_mean_of_views(arrays))
         embeddings = [part.embeddings for part in parts if part.embeddings is not None]
-        return Targets(
+        return Answers(
             np.concatenate([part.logits for part in parts]), np.concatenate(embeddings) if embeddings else None
         )
 
@@ -178,12 +169,12 @@ def _write(path: Path, arrays: _Arrays, facts: Mapping[str, Any]) -> None:
     write_atomic(path, save(dict(arrays), metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
 
 
-def _mean_of_views(arrays: _Arrays) -> Targets:
+def _mean_of_views(arrays: _Arrays) -> Answers:
     logits: FloatArray = arrays["logits"].mean(axis=1)
     if "embeddings" not in arrays:
-        return Targets(logits)
+        return Answers(logits)
     mean = arrays["embeddings"].astype(np.float32).mean(axis=1)
-    return Targets(logits, mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
+    return Answers(logits, mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
 
 
 def _digest(arrays: _Arrays) -> str:

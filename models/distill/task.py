@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.models.data import ImageSet
-from edgekit.models.distill.cache import Targets, checked
+from edgekit.models.distill.cache import checked
 from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence
-from edgekit.models.distill.teachers import Teacher
+from edgekit.models.distill.teachers import Answers, Teacher
 from edgekit.models.distill.views import Views
 from edgekit.models.net_task import NetTask
 from edgekit.models.recipes import Recipe
@@ -59,7 +59,7 @@ class DistillationTask(NetTask):
         validation: ImageSet,
         teacher: Teacher,
         lesson: Lesson,
-        answers: Targets | None,
+        answers: Answers | None,
     ) -> None:
         """Name the student, its data and its teacher; see `NetTask`.
 
@@ -120,8 +120,7 @@ class DistillationTask(NetTask):
             return _Said(self._said.logits[indices], None if embeddings is None else embeddings[indices])
         images = images[:, : self.examples.images.shape[1]]  # gray ones again with one channel
         crops = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        answers = checked(self._teacher, crops)
-        return _on(self.device, Targets(answers.logits, answers.embeddings))
+        return _on(self.device, checked(self._teacher, crops))
 
 
 def student_architecture(name: str, teacher: Teacher) -> str:
@@ -133,7 +132,7 @@ def student_architecture(name: str, teacher: Teacher) -> str:
     return name if teacher.space is None else embedding_name(name, teacher.space.embed_dim)
 
 
-def _on(device: torch.device, answers: Targets) -> _Said:
+def _on(device: torch.device, answers: Answers) -> _Said:
     embeddings = answers.embeddings
     return _Said(
         torch.from_numpy(answers.logits).to(device),
