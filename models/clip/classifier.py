@@ -50,21 +50,25 @@ def prompted_classifier(net: PromptedClip, dataset_name: str, gray: bool = False
 
 
 def zero_shot_classifier(
-    clip: FrozenClip, class_descriptions: Mapping[str, Sequence[str]], dataset_name: str, gray: bool = False
+    clip: FrozenClip,
+    class_descriptions: Mapping[str, Sequence[str]],
+    dataset_name: str,
+    gray: bool = False,
+    text: Tensor | None = None,
 ) -> ClipClassifier:
-    """Return a plain CLIP as a classifier of the described classes.
+    """Return a plain CLIP as a classifier of the described classes; `text` spares encoding them once more.
 
     Raises:
         InputError: A description does not fit the context.
     """
-    text = frozen_classifier(clip, class_descriptions)
+    vectors = frozen_classifier(clip, class_descriptions) if text is None else text
 
     def logits(images: Tensor) -> Tensor:
         features = torch.nn.functional.normalize(clip.encode_image(images).float(), dim=-1)
-        return clip.logit_scale * features @ text.T
+        return clip.logit_scale * features @ vectors.T
 
     contract = clip_contract("clip", clip.config, tuple(class_descriptions), dataset_name, gray)
-    return ClipClassifier(contract, logits, text.device)
+    return ClipClassifier(contract, logits, vectors.device)
 
 
 def clip_contract(

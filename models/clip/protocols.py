@@ -227,7 +227,7 @@ class _Meter:
         net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes))
         with prompts_kept(net):
             accuracy = _accuracy(prompted_classifier(net, name, self._gray), images)
-        plain = zero_shot_classifier(net.clip, net.class_descriptions, name)
+        plain = zero_shot_classifier(net.clip, net.class_descriptions, name, text=net.frozen_text_features)
         return Score(name, accuracy, _accuracy(plain, images), len(images))
 
 
