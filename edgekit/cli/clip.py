@@ -110,7 +110,7 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
     from edgekit.models.clip.protocols import TRANSFER_TASKS, load_target, load_task_data, measure, recipe_name_of
     from edgekit.models.data.shots import Splits
     from edgekit.models.engines import set_torch_threads
-    from edgekit.models.training import BEST_NAME, TrainingJob
+    from edgekit.models.training import BEST_NAME, TrainingJob, check_output
 
     task = chosen.task
     if chosen.clip is None:
@@ -128,6 +128,7 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
     recipe = _with_area(options, chosen)
     if options.threads:
         set_torch_threads(options.threads)
+    check_output(options.output, options.resume)
     clip = load_clip(chosen.clip)
     _describe_clip(out, clip)
     config = _prompt_config(out, chosen, clip)
@@ -186,11 +187,12 @@ def train_mini(out: Output, options: TrainingOptions, chosen: ClipOptions) -> No
     from edgekit.models.clip.descriptions import descriptions_for
     from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask
     from edgekit.models.data.shots import of_classes, without_classes
-    from edgekit.models.training import TrainingJob
+    from edgekit.models.training import TrainingJob, check_output
 
     if not is_given("recipe_name"):
         options = dataclasses.replace(options, recipe_name=MINI)
     recipe = options.recipe()
+    check_output(options.output, options.resume)
     data = read_data(out, options)
     rest = without_classes(data.dataset, chosen.leave_out)
     if chosen.leave_out:

@@ -133,6 +133,7 @@ CLIP = ("--clip", "clip.safetensors")
     ("arguments", "message"),
     [
         (HICROPL, "hicropl needs a CLIP: give --clip"),
+        ((*HICROPL, "--clip", "absent.pt", "-o", "prompts"), "'prompts' already holds a training"),
         ((*HICROPL, "--clip", "absent.pt"), "CLIP file 'absent.pt' does not exist"),
         ((*HICROPL, "--clip", "torn.safetensors"), "no whole safetensors file"),
         ((*HICROPL, "--clip", "ViT-Z/none"), "neither a file nor a name of open_clip's"),
