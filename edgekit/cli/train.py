@@ -74,9 +74,10 @@ def _train_classifier(out: Output, options: TrainingOptions, architecture: str, 
     from edgekit.models.classification import ClassificationTask
     from edgekit.models.provenance import contract_for
     from edgekit.models.registry import require_no_space
-    from edgekit.models.training import TrainingJob
+    from edgekit.models.training import TrainingJob, check_output
 
     recipe = options.recipe()
+    check_output(options.output, options.resume)
     require_no_space(architecture)
     contract_for(architecture, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
     data = read_data(out, options)

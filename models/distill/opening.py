@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from edgekit.contract import METADATA_KEY
 from edgekit.errors import InputError
@@ -18,6 +17,7 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, is_plain_onnx, plain_onnx_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.teachers import Say, Teacher, ensemble, for_labels
+from edgekit.models.tensorfile import read_header
 from edgekit.models.training import BEST_NAME
 
 
@@ -92,9 +92,8 @@ def _kind(place: str) -> str:
 
 def _metadata(path: Path) -> dict[str, str]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
+        return read_header(path)
+    except InputError as error:
         raise InputError(f"teacher '{path}' is no whole {CHECKPOINT_SUFFIX} file ({error})") from error
 
 
