@@ -45,6 +45,7 @@ from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluate import aligned, evaluate
+from edgekit.models.metrics import METRICS_NAME
 from edgekit.models.provenance import contract_for
 from edgekit.models.registry import create_model
 from edgekit.models.training import BEST_NAME
@@ -78,9 +79,12 @@ def train_net(name: str, data: Path, folder: Path, budget: Sequence[str]) -> Non
 
 
 def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, Any]:
-    """Export a net and return its cost, and its accuracy if it is trained; kept in the folder for next time."""
+    """Export a net and return its cost, and its accuracy if it is trained; kept in the folder for next time.
+
+    A net whose training was interrupted has not had its budget and counts as untrained.
+    """
     checkpoint_path = folder / BEST_NAME
-    trained = checkpoint_path.exists()
+    trained = checkpoint_path.exists() and _is_finished(folder)
     if not trained:
         checkpoint_path = folder / "untrained.safetensors"
         contract = contract_for(name, EXPRESSIONS, "untrained", gray=True)
@@ -112,6 +116,11 @@ def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, 
     }
     write_atomic(folder / MEASURED_NAME, json.dumps(measured, indent=2) + "\n")
     return measured
+
+
+def _is_finished(folder: Path) -> bool:
+    done = len((folder / METRICS_NAME).read_text().splitlines())
+    return bool(done == load_checkpoint(folder / BEST_NAME).training["recipe"]["epochs"])
 
 
 def _untrained(name: str) -> nn.Module:

@@ -76,7 +76,7 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
     accuracy.plot(best.epoch, best.validation_accuracy, "k*", markersize=11, label=f"best: epoch {best.epoch}")
     accuracy.set_title(f"best {best.validation_accuracy:.2%}")
     accuracy.set_ylabel("accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -12,6 +12,9 @@ import click
 import onnx
 import pytest
 
+from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.provenance import contract_for
 from edgekit.models.registry import create_model, parameter_count
 
 NET = "mini-xception"
@@ -77,6 +80,22 @@ def test_an_untrained_net_is_exported_and_costed_once(
     assert times["nets"]["edgecnn"]["ratio"] == 1.0
     assert times["nets"][NET]["ms"] > 0
     assert times["structures"][NET] == first["structure_sha256"]
+
+
+def test_an_interrupted_training_has_no_accuracy(study: ModuleType, tmp_path: Path) -> None:
+    recipe = {"epochs": 2, "batch_size": 64}
+    training = {"recipe": recipe, "recipe_name": "fer2013", "precision": "bf16", "seed": 0, "data_sha256": "0" * 64}
+    net = create_model(NET, 7)
+    save_checkpoint(
+        tmp_path / "best.safetensors",
+        Checkpoint(contract_for(NET, EXPRESSIONS, "x", gray=True), net.state_dict(), training),
+    )
+    budgets = []
+    for epochs in (1, 2):
+        (tmp_path / "metrics.jsonl").write_text("{}\n" * epochs)
+        budgets.append(study.evaluate_net(NET, tmp_path, None)["budget"])
+    assert budgets[0] is None
+    assert budgets[1]["epochs"] == 2
 
 
 def test_the_report_shows_each_nets_figures(report: ModuleType, tmp_path: Path) -> None:
