@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from edgekit.cli.training import TrainingOptions, provenance, read_data, run_tra
 
 if TYPE_CHECKING:
     from edgekit.models.distill.classifiers import PlainOnnx
+    from edgekit.models.distill.votes import VotePowers
 
 
 @click.command("distill", short_help="Train a small net on what a teacher says.")
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="Folder or .tar of pictures without labels to learn from, too.",
 )
+@click.option("--teacher-power", type=float, help="With --ferplus: of the teacher's probabilities; default: 0.7.")
+@click.option("--votes-power", type=float, help="With --ferplus: of what the votes say of the label; default: 0.5.")
 @click.option("--clip", metavar="FILE|NAME", help="The CLIP that a teacher's prompts belong to.")
 @click.option(
     "--descriptions",
@@ -73,6 +76,8 @@ def command(
     cache: Path | None,
     on_the_fly: bool,
     unlabelled: Path | None,
+    teacher_power: float | None,
+    votes_power: float | None,
     clip: str | None,
     descriptions: Path | None,
     **said: Any,
@@ -82,6 +87,8 @@ def command(
     A teacher is a checkpoint, an exported model, any other ONNX classifier, a CLIP, or a CLIP with trained prompts. The
     student of a CLIP lives in its embedding space, so that `export` can give it other labels later.
 
+    With --ferplus and --ferplus-labels posterior, what the votes say of each label is put into the teacher's answers.
+
     The teacher is asked once about each image, and its answers are kept: the epochs cost the student only. The output
     folder is train's.
 
@@ -89,6 +96,8 @@ def command(
     Examples:
       edgekit distill --teacher runs/wide --data fer2013.tar.gz -o runs/student
       edgekit distill --teacher runs/a --teacher runs/b --data fer2013.tar.gz -o runs/student --cache answers
+      edgekit distill --teacher runs/wide --data fer2013.tar.gz --ferplus ferplus_votes.csv
+          --ferplus-labels posterior --temperature 1 -o runs/student
       edgekit distill --teacher runs/prompts --clip ViT-B-16.pt --data faces --unlabelled more -o runs/student
       edgekit distill --teacher big.onnx --data faces -o runs/student --teacher-labels happy,sad
           --teacher-channels rgb --teacher-scale 0.00392157 --teacher-mean 0.5,0.5,0.5 --teacher-std 0.5,0.5,0.5
@@ -101,11 +110,13 @@ def command(
     from edgekit.models.distill.losses import loss_weights
     from edgekit.models.distill.opening import TeacherOptions, open_teacher
     from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
+    from edgekit.models.distill.votes import class_shares, with_votes
     from edgekit.models.evaluate import evaluate, open_classifier
     from edgekit.models.provenance import IMAGE_SIZE_PX, contract_for
     from edgekit.models.registry import require_no_space
     from edgekit.models.training import TrainingJob, check_output
 
+    powers = _vote_powers(options, on_the_fly, teacher_power, votes_power)
     if on_the_fly and views:
         raise InputError("--views is for cached answers: leave it or --on-the-fly out")
     recipe = options.recipe()
@@ -124,11 +135,15 @@ def command(
             more = load_unlabelled(unlabelled, IMAGE_SIZE_PX, dataset.is_gray, counted(progress, "reading more images"))
             training, checksum = with_unlabelled(training, more), pixels_sha256(more)
             out.say(f"{len(more)} images without labels")
-        lesson = Lesson(weights, temperature, None if on_the_fly else views or "center-flip", checksum)
+        lesson = Lesson(weights, temperature, None if on_the_fly else views or "center-flip", checksum, powers)
         answers = None
         if lesson.views:
             report = counted(progress, "asking the teacher")
             answers = teach(teacher, training.images, lesson.views, folder, report, out.warn)
+        if answers and powers and training.targets is not None:
+            prior = class_shares(training.labels, len(dataset.classes))
+            answers = with_votes(answers, training.targets, prior, powers)
+            training = replace(training, targets=None)
     contract = contract_for(student_architecture(student, teacher), dataset.classes, dataset.name, dataset.is_gray)
     job = TrainingJob(
         task=DistillationTask(contract, recipe, training, data.validation, teacher, lesson, answers),
@@ -147,6 +162,23 @@ def command(
     share = agreement(result.logits, its)
     out.say(f"agrees with its teacher on {share:.2%} of {data.validation_name}")
     out.result({**document, "teacher": teacher.record(), "loss_weights": asdict(weights), "agreement": share})
+
+
+def _vote_powers(
+    options: TrainingOptions, on_the_fly: bool, teacher_power: float | None, votes_power: float | None
+) -> VotePowers | None:
+    from edgekit.errors import InputError
+    from edgekit.models.distill.votes import VotePowers
+
+    given = {"teacher": teacher_power, "votes": votes_power}
+    given = {name: power for name, power in given.items() if power is not None}
+    if options.ferplus is None or options.ferplus_labels != "posterior":
+        if given:
+            raise InputError(f"--{next(iter(given))}-power goes with --ferplus and --ferplus-labels posterior")
+        return None
+    if on_the_fly:
+        raise InputError("--on-the-fly asks the teacher alone: leave it or --ferplus-labels posterior out")
+    return VotePowers(**{name: power for name, power in given.items() if power is not None})
 
 
 def _plain(

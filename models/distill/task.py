@@ -16,6 +16,7 @@ from edgekit.models.distill.cache import checked
 from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence
 from edgekit.models.distill.teachers import Answers, Teacher
 from edgekit.models.distill.views import Views
+from edgekit.models.distill.votes import VotePowers
 from edgekit.models.net_task import NetTask
 from edgekit.models.recipes import Recipe
 from edgekit.models.registry import embedding_name
@@ -27,13 +28,15 @@ from edgekit.models.training import StepLoss
 class Lesson:
     """How is taught; without `views` the teacher sees each augmented crop itself.
 
-    `unlabelled` tells which images without labels are among those learned from: a checksum of them, or None.
+    `unlabelled` tells which images without labels are among those learned from: a checksum of them, or None. `votes`
+    says how the teacher's answers were put together with votes, if they were.
     """
 
     weights: LossWeights
     temperature: float = 2.0
     views: Views | None = "center-flip"
     unlabelled: str | None = None
+    votes: VotePowers | None = None
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.temperature <= 1000:
