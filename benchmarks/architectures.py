@@ -59,6 +59,8 @@ NETS = (
     "mobilenetv3-small",
     "shufflenetv2-x0.5",
 )
+# The recipe's rate was found with EdgeCNN. At 0.1 MobileNetV2 stays at chance; these three get a fifth of it.
+LEARNING_RATES = {"mobilenetv2": 0.02, "mobilenetv3-small": 0.02, "shufflenetv2-x0.5": 0.02}
 # Costs only: edgecnn-g with the channel gathers that groups with learned inputs need.
 UNTRAINED_NETS = ("edgecnn-g-condensed",)
 TEST_SPLIT = "PrivateTest"
@@ -72,7 +74,8 @@ def train_net(name: str, data: Path, folder: Path, budget: Sequence[str]) -> Non
     Raises:
         click.ClickException: The training failed; it said why.
     """
-    command = ["train", "--data", data, "--model", name, "-o", folder, "--resume", *budget]
+    rate = ["--max-lr", str(LEARNING_RATES[name])] if name in LEARNING_RATES else []
+    command = ["train", "--data", data, "--model", name, "-o", folder, "--resume", *budget, *rate]
     done = subprocess.run([sys.executable, "-m", "edgekit.cli", *command])
     if done.returncode:
         raise click.ClickException(f"the training of {name} ended with exit code {done.returncode}")

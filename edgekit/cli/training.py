@@ -31,6 +31,7 @@ class TrainingOptions:
     recipe_name: str
     epochs: int | None
     batch_size: int | None
+    max_lr: float | None
     seed: int
     precision: Any
     accelerator: Any
@@ -43,7 +44,7 @@ class TrainingOptions:
     resume: bool
 
     def recipe(self) -> Recipe:
-        """Return the named recipe with epochs and batch size as asked for.
+        """Return the named recipe with epochs, batch size and learning rate as asked for.
 
         Raises:
             InputError: No such recipe.
@@ -52,7 +53,10 @@ class TrainingOptions:
 
         recipe = get_recipe(self.recipe_name)
         return dataclasses.replace(
-            recipe, epochs=self.epochs or recipe.epochs, batch_size=self.batch_size or recipe.batch_size
+            recipe,
+            epochs=self.epochs or recipe.epochs,
+            batch_size=self.batch_size or recipe.batch_size,
+            max_lr=self.max_lr or recipe.max_lr,
         )
 
 
@@ -174,6 +178,11 @@ _OPTIONS = (
     click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number."),
     click.option(
         "--batch-size", type=click.IntRange(2, MAX_BATCH), help="Images a step over all processes, not the recipe's."
+    ),
+    click.option(
+        "--max-lr",
+        type=click.FloatRange(0, 100, min_open=True),
+        help="Highest learning rate, instead of the recipe's.",
     ),
     click.option(
         "--seed",

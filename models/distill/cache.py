@@ -143,7 +143,8 @@ def _asked(teacher: Teacher, images: ImageU8, views: Views, report: Callable[[in
         if answers.embeddings is not None:
             embeddings.append(answers.embeddings.reshape(len(crops), count, -1))
         report(start + len(crops))
-    arrays = {"logits": np.concatenate(logits).astype(np.float32)}
+    # In C order: safetensors writes memory as it lies, and columns that were picked lie the other way.
+    arrays = {"logits": np.ascontiguousarray(np.concatenate(logits), np.float32)}
     # Half precision is enough for directions; logits, which are scaled up, stay single.
     return arrays | ({"embeddings": np.concatenate(embeddings).astype(np.float16)} if embeddings else {})
 

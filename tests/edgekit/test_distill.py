@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.data.ferplus import COLUMNS
+from edgekit.models.data.layout import canonical_class
 from edgekit.models.provenance import contract_for
 from edgekit.models.registry import create_model
 
@@ -133,6 +136,35 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
     assert json.loads(out)["teacher"]["kind"] == "ensemble"
 
 
+def test_votes_are_put_into_the_teachers_answers(edgekit: Run, faces: Path, teacher: Path, tmp_path: Path) -> None:
+    votes = tmp_path / "votes.csv"
+    with votes.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["usage", *COLUMNS, "kaggle_path"])
+        for file in sorted(faces.rglob("*.png")):
+            column = [canonical_class(name) for name in COLUMNS].index(file.parent.name)
+            counts = [8 if index == column else 0 for index in range(len(COLUMNS))]
+            writer.writerow(["", *counts, file.relative_to(faces)])
+    common = ["distill", "--teacher", teacher, "--data", faces, *SHORT, "--cache", tmp_path / "answers", "--json"]
+    with_votes = ["--ferplus", votes, "--ferplus-labels", "posterior"]
+    losses = {}
+    for name, more in {"plain": [], "votes": with_votes, "off": [*with_votes, "--votes-power", 0]}.items():
+        code, out, err = edgekit(*common, *more, "--temperature", 1, "-o", tmp_path / name)
+        assert code == 0, err
+        losses[name] = json.loads(out)["best"]["loss"]
+    training = load_checkpoint(tmp_path / "votes/best.safetensors").training
+    assert training["distillation"]["votes"] == {"teacher": 0.7, "votes": 0.5}
+    assert training["ferplus"] == "posterior"
+    # What is learned towards differs, and the labels stay those of the data.
+    assert len(set(losses.values())) == 3
+    code, _, err = edgekit(
+        *common, *with_votes, "--votes-power", 0.4, "--temperature", 1, "--resume", "-o", tmp_path / "votes"
+    )
+    assert code == 2
+    assert "its distillation.votes.votes was 0.5, now it is 0.4" in err
+    assert "cache" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -145,6 +177,7 @@ def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
         (["--teacher", "{teacher}", "--kl-weight", "-1"], "--kl-weight is -1.0"),
         (["--teacher", "{teacher}", "--cosine-weight", "1"], "has no embeddings"),
         (["--teacher", "{teacher}", "--on-the-fly", "--views", "center"], "--views is for cached answers"),
+        (["--teacher", "{teacher}", "--votes-power", "1"], "--votes-power goes with --ferplus"),
         (["--teacher", "{teacher}", "--clip", "{clip}"], "--clip: no teacher holds prompts"),
         (["--teacher", "{teacher}", "--teacher-size", "8"], "no teacher lacks a contract"),
         (["--teacher", "{teacher}", "--teacher-mean", "a,b"], "expected numbers with commas"),

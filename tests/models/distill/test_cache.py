@@ -49,6 +49,21 @@ def test_a_second_training_asks_nothing(bar_teacher: Make, images: ImageU8, tmp_
     assert len(files(tmp_path)) == 3
 
 
+def test_answers_are_kept_however_they_lie_in_memory(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    bars = bar_teacher()
+    plain = bars.teacher()
+
+    def answer(crops: ImageU8) -> Answers:
+        return Answers(np.asfortranarray(plain.answer(crops).logits))
+
+    first = teach(replace(plain, answer=answer), images, "center-flip", tmp_path)
+    seen = bars.crops_seen
+    assert np.array_equal(first.logits, teach(plain, images, "center-flip", tmp_path).logits)
+    assert bars.crops_seen == seen
+
+
 def test_another_teacher_view_label_order_or_image_is_another_key(
     bar_teacher: Make, images: ImageU8, tmp_path: Path
 ) -> None:
