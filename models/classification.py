@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from edgekit.contract import Contract
 from edgekit.models.data import ImageSet
 from edgekit.models.data.balance import balanced_order, class_weights
+from edgekit.models.initial import InitialWeights
 from edgekit.models.net_task import NetTask
 from edgekit.models.recipes import Recipe
 from edgekit.models.training import StepLoss
@@ -21,14 +22,20 @@ class ClassificationTask(NetTask):
     """Cross-entropy with the labels."""
 
     def __init__(
-        self, contract: Contract, recipe: Recipe, training: ImageSet, validation: ImageSet, balance: Balance = "none"
+        self,
+        contract: Contract,
+        recipe: Recipe,
+        training: ImageSet,
+        validation: ImageSet,
+        balance: Balance = "none",
+        initial: InitialWeights | None = None,
     ) -> None:
         """Name the net and its data; see `NetTask`.
 
         `balance` makes rare classes count as much as common ones: "loss" by weight, "sampler" by drawing every class
         equally often.
         """
-        super().__init__(contract, recipe, training, validation)
+        super().__init__(contract, recipe, training, validation, initial)
         self._balance: Balance = balance
         self._class_weights: Tensor | None = None
 

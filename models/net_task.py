@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekit.contract import Contract
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_weights, save_checkpoint
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluate import TorchClassifier, evaluate
 from edgekit.models.examples import Examples, on_device
 from edgekit.models.grouped import set_training_progress
+from edgekit.models.initial import InitialWeights
 from edgekit.models.recipes import Recipe
 from edgekit.models.registry import create_model
 from edgekit.models.training import Task, Validation
@@ -27,7 +28,14 @@ class NetTask(Task):
 
     examples: Examples
 
-    def __init__(self, contract: Contract, recipe: Recipe, training: ImageSet, validation: ImageSet) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        recipe: Recipe,
+        training: ImageSet,
+        validation: ImageSet,
+        initial: InitialWeights | None = None,
+    ) -> None:
         """Name the net and its data.
 
         Args:
@@ -35,6 +43,7 @@ class NetTask(Task):
             recipe: Its augmentation and label smoothing are used.
             training: What is learned from.
             validation: What the best epoch is chosen by.
+            initial: Where the net starts; None: at random.
         """
         self.contract = contract
         self.device = torch.device("cpu")
@@ -42,16 +51,21 @@ class NetTask(Task):
         self._label_smoothing = recipe.label_smoothing
         self._training = training
         self._validation = validation
+        self._initial = initial
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture and labels."""
-        return {"architecture": self.contract.architecture, "labels": list(self.contract.labels)}
+        """Return architecture, labels and where the net starts."""
+        initial = {} if self._initial is None else {"initial_sha256": self._initial.sha256}
+        return {"architecture": self.contract.architecture, "labels": list(self.contract.labels), **initial}
 
     def build(self, device: torch.device) -> nn.Module:
         """Return a new net."""
         self.device = device
         self.examples = on_device(self._training, device)
-        return create_model(self.contract.architecture, len(self.contract.labels))
+        net = create_model(self.contract.architecture, len(self.contract.labels))
+        if self._initial is not None:
+            load_weights(net, self._initial.state, self.contract.architecture)
+        return net
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Return all images once."""

@@ -79,7 +79,7 @@ def refuse_others_options(architecture: str) -> None:
     context = click.get_current_context()
     foreign = {field.name for field in dataclasses.fields(ClipOptions)} - _TAKEN.get(architecture, set())
     if architecture in _TAKEN:
-        foreign.add("balance")
+        foreign |= {"balance", "init"}
     if architecture == PROMPTS:
         foreign |= {"ferplus", "ferplus_labels"}
     for parameter in context.command.params:

@@ -146,7 +146,9 @@ def command(
             training = replace(training, targets=None)
     contract = contract_for(student_architecture(student, teacher), dataset.classes, dataset.name, dataset.is_gray)
     job = TrainingJob(
-        task=DistillationTask(contract, recipe, training, data.validation, teacher, lesson, answers),
+        task=DistillationTask(
+            contract, recipe, training, data.validation, teacher, lesson, answers, options.initial(contract)
+        ),
         recipe=recipe,
         provenance={**provenance(options, data), "teacher": teacher.record()},
         seed=options.seed,

@@ -83,7 +83,7 @@ def _train_classifier(out: Output, options: TrainingOptions, architecture: str, 
     data = read_data(out, options)
     contract = contract_for(architecture, data.dataset.classes, data.dataset.name, data.dataset.is_gray)
     job = TrainingJob(
-        task=ClassificationTask(contract, recipe, data.training, data.validation, balance),
+        task=ClassificationTask(contract, recipe, data.training, data.validation, balance, options.initial(contract)),
         recipe=recipe,
         provenance=provenance(options, data),
         seed=options.seed,

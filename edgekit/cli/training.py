@@ -17,7 +17,9 @@ from edgekit.cli.options import MAX_BATCH, SEED, contempt_option, threads_option
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from edgekit.contract import Contract
     from edgekit.models.data import DataSet, ImageSet
+    from edgekit.models.initial import InitialWeights
     from edgekit.models.recipes import Recipe
     from edgekit.models.training import EpochReport, StepReport, TrainingJob
 
@@ -32,6 +34,7 @@ class TrainingOptions:
     epochs: int | None
     batch_size: int | None
     max_lr: float | None
+    init: str | None
     seed: int
     precision: Any
     accelerator: Any
@@ -58,6 +61,17 @@ class TrainingOptions:
             batch_size=self.batch_size or recipe.batch_size,
             max_lr=self.max_lr or recipe.max_lr,
         )
+
+    def initial(self, contract: Contract) -> InitialWeights | None:
+        """Return the weights to start from, None for random ones.
+
+        Raises:
+            InputError: They are not those of the net to be.
+        """
+        from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
+        from edgekit.models.initial import read_initial
+
+        return read_initial(resolve_model(self.init, (CHECKPOINT_SUFFIX,)), contract) if self.init else None
 
 
 @dataclass(frozen=True)
@@ -184,6 +198,7 @@ _OPTIONS = (
         type=click.FloatRange(0, 100, min_open=True),
         help="Highest learning rate, instead of the recipe's.",
     ),
+    click.option("--init", metavar="MODEL", help="Start from a checkpoint of the same net and labels, not at random."),
     click.option(
         "--seed",
         type=SEED,

@@ -17,6 +17,7 @@ from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_diver
 from edgekit.models.distill.teachers import Answers, Teacher
 from edgekit.models.distill.views import Views
 from edgekit.models.distill.votes import VotePowers
+from edgekit.models.initial import InitialWeights
 from edgekit.models.net_task import NetTask
 from edgekit.models.recipes import Recipe
 from edgekit.models.registry import embedding_name
@@ -63,6 +64,7 @@ class DistillationTask(NetTask):
         teacher: Teacher,
         lesson: Lesson,
         answers: Answers | None,
+        initial: InitialWeights | None = None,
     ) -> None:
         """Name the student, its data and its teacher; see `NetTask`.
 
@@ -74,8 +76,9 @@ class DistillationTask(NetTask):
             teacher: Of the contract's labels.
             lesson: How it teaches.
             answers: The teacher's, to all of `training`; None to ask it under augmentation.
+            initial: Where the student starts; None: at random.
         """
-        super().__init__(contract, recipe, training, validation)
+        super().__init__(contract, recipe, training, validation, initial)
         self._teacher = teacher
         self._lesson = lesson
         self._answers = answers

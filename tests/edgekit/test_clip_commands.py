@@ -157,6 +157,7 @@ CLIP = ("--clip", "clip.safetensors")
         ((*HICROPL, *CLIP, "--task", "domain"), "task 'domain' needs --eval-data"),
         ((*HICROPL, *CLIP, "--eval-data", "pets"), "--eval-data goes with the tasks"),
         ((*HICROPL, *CLIP, "--task", "all", "--shots", 4), "leave --shots out"),
+        ((*HICROPL, *CLIP, "--init", "x"), "--init means nothing for --model hicropl"),
         ((*HICROPL, *CLIP, "--balance", "loss"), "--balance means nothing for --model hicropl"),
         ((*HICROPL, *CLIP, "--leave-out", "sad"), "--leave-out means nothing for --model hicropl"),
         (("train", "--data", "faces", "-o", "out", *CLIP), "--clip means nothing for --model edgecnn"),

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.files import sha256_of
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.data import EXPRESSIONS
 
 
@@ -65,6 +67,37 @@ def test_eval_gives_figures_and_a_picture(faces: Path, trained: Path, tmp_path: 
     picture = cv2.imread(str(plot))
     assert picture is not None
     assert min(picture.shape[:2]) > 400
+
+
+def test_a_training_starts_from_given_weights(faces: Path, trained: Path, tmp_path: Path) -> None:
+    start = trained / "best.safetensors"
+    tiny_step = ["--epochs", 1, "--batch-size", 14, "--max-lr", 1e-9, "--init", start]
+    done = _edgekit("train", "--data", faces, "-o", tmp_path / "again", *tiny_step)
+    assert done.returncode == 0, done.stderr
+    before, after = (load_checkpoint(path) for path in (start, tmp_path / "again/best.safetensors"))
+    assert after.training["initial_sha256"] == sha256_of(start)
+    assert after.training["recipe"]["max_lr"] == 1e-9
+    weight = "blocks.0.0.expand.weight"
+    assert after.state[weight].allclose(before.state[weight], atol=1e-6)
+    for arguments, message in (
+        (["--model", "mini-xception"], "is edgecnn's, the net to train is mini-xception"),
+        (["--init", "absent.safetensors"], "'absent.safetensors' does not exist"),
+        (["--init", "default"], "knows the labels"),
+    ):
+        data = ["--data", faces if "default" not in arguments else _two_classes(tmp_path)]
+        done = _edgekit("train", *data, "-o", tmp_path / "no", *tiny_step, *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert not (tmp_path / "no").exists()
+
+
+def _two_classes(folder: Path) -> Path:
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            file = folder / "two" / split / name / "1.png"
+            file.parent.mkdir(parents=True)
+            assert cv2.imwrite(str(file), np.zeros((48, 48), np.uint8))
+    return folder / "two"
 
 
 def test_checkpoint_and_exported_file_have_the_same_confusion(faces: Path, trained: Path, tmp_path: Path) -> None:
