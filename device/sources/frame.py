@@ -13,13 +13,35 @@ from edgekit.preprocess import ImageU8
 class Frame:
     """A picture with its number and capture times; `image_bgr` is uint8 (H, W, 3).
 
-    `sequence` counts the frames the source captured, so a gap shows frames that were dropped.
+    `sequence` counts the frames the source captured, so a gap shows frames that were dropped. Everything else is made
+    of `image_bgr`, unless a source knows better: a camera that delivers luma and chroma (`yuv.PlanarFrame`) has the
+    luma for nothing and makes `image_bgr` only if somebody asks, and it may have a smaller picture for the detector.
     """
 
     sequence: int
     monotonic_s: float
     wall_s: float
     image_bgr: ImageU8
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height of the frame, the pixels that boxes are counted in."""
+        return self.image_bgr.shape[1], self.image_bgr.shape[0]
+
+    @property
+    def luma(self) -> ImageU8 | None:
+        """The full-range luma plane, uint8 (H, W), where the source has one; None where it would cost a conversion."""
+        return None
+
+    @property
+    def small_bgr(self) -> ImageU8:
+        """The same view for the detector, uint8 (h, w, 3) B, G, R, at most as large as the frame."""
+        return self.image_bgr
+
+    @property
+    def small_luma(self) -> ImageU8 | None:
+        """The luma of `small_bgr`, as `luma`."""
+        return None
 
 
 class Source(Protocol):
