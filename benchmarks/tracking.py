@@ -221,14 +221,23 @@ class _Counting:
         self._detector = detector
         self.calls = 0
 
-    def detect(self, image_bgr: ImageU8):  # noqa: ANN201
+    def detect(self, image_bgr: ImageU8):
         self.calls += 1
         return self._detector.detect(image_bgr)
 
 
 def show(figures: Sequence[Figures], console: Console) -> None:
     table = Table(title="Following faces, against YuNet in every frame", title_justify="left")
-    for name in ("clip", "searched", "agreement", "strays", "holding", "switches", "cost", "known faces: ref/ours/hold"):
+    for name in (
+        "clip",
+        "searched",
+        "agreement",
+        "strays",
+        "holding",
+        "switches",
+        "cost",
+        "known faces: ref/ours/hold",
+    ):
         table.add_column(name, justify="left" if name == "clip" else "right")
     for item in figures:
         known = [value for value in (item.reference_correct, item.correct, item.hold_correct) if value is not None]
@@ -250,7 +259,9 @@ def show(figures: Sequence[Figures], console: Console) -> None:
 @click.option("--media", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of real clips.")
 @click.option("--detect-every", "every", default="auto", show_default=True, metavar="N|auto")
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--save-made", type=click.Path(path_type=Path), metavar="MP4", help="Write the made clip, boxes drawn in.")
+@click.option(
+    "--save-made", type=click.Path(path_type=Path), metavar="MP4", help="Write the made clip, boxes drawn in."
+)
 @click.option("--json", "as_json", is_flag=True)
 def main(
     detector_model: Path, media: Path | None, every: str, rounds: int, save_made: Path | None, as_json: bool

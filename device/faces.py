@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from edgekit.device.detect import Detections, Detector
+from edgekit.device.detect import Detections, Detector, Sizable
 from edgekit.device.flow import move_boxes
 from edgekit.device.meter import Laps
-from edgekit.device.region import Region
+from edgekit.device.region import Region, detector_input_px, scaled_input_px
 from edgekit.device.schedule import Moment, Schedule
 from edgekit.device.sources.frame import Frame
 from edgekit.device.track import Tracker
@@ -21,6 +22,8 @@ from edgekit.preprocess import FloatArray, ImageU8
 _FLOW_SIDE_PX = 320
 # With `largest`, another face takes over when it is larger by this factor, not by a pixel.
 _TAKE_OVER = 1.2
+# A camera that gave nothing for a while is no reason to rest as long, nor to be late when told to stop.
+_LONGEST_REST_S = 0.5
 _NOTHING: ImageU8 = np.zeros((0, 0), np.uint8)
 
 
@@ -51,10 +54,7 @@ def as_faces(detections: Detections) -> Faces:
 
 
 class FaceFinder:
-    """Finds the faces of frames in their order. Not to be shared between threads.
-
-    `every_at_least` may be raised by another thread while it runs: no more than one frame in so many is searched then.
-    """
+    """Finds the faces of frames in their order. Not to be shared between threads, but for `ease`."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class FaceFinder:
         *,
         region: Region | None = None,
         min_face_px: int = 0,
+        choose_input_size: bool = False,
         largest_only: bool = False,
         picture_time: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     ) -> None:
@@ -73,15 +74,21 @@ class FaceFinder:
             schedule: When to search; None: in every frame, each on its own, and no face is followed.
             region: The part of the frame that counts; default: all of it.
             min_face_px: Faces whose box has a smaller mean side are left out; pixels of the frame.
+            choose_input_size: Let the detector's picture be as large as `min_face_px` needs, as the first frame tells.
             largest_only: Keep the largest face of a frame only.
             picture_time: Seconds at which a frame was taken. For a file that is its place in the file, so that results
                 do not depend on how fast it was read.
         """
         self.detector = detector
-        self.every_at_least = 1
+        self._detect_every_at_least = 1
+        self._frame_share = 1.0
+        self._ended_s: float | None = None
         self._schedule = schedule
         self._region = region
         self._min_face_px = min_face_px
+        self._choose_input_size = choose_input_size
+        self._input_size_px = detector.input_size_px if isinstance(detector, Sizable) else 0
+        self._detector_scale = 1.0
         self._largest_only = largest_only
         self._picture_time = picture_time
         self._tracker = Tracker()
@@ -90,8 +97,24 @@ class FaceFinder:
         self._favourite: int | None = None
 
     def warm_up(self, frame: Frame) -> None:
-        """Let the detector see a frame once."""
-        self.detector.detect(_view(frame, self._region)[0])
+        """Let the detector see a frame once, after its input size has been chosen, if that was asked for."""
+        view_bgr, _, scale = _view(frame, self._region)
+        if self._choose_input_size:
+            view_wh = view_bgr.shape[1], view_bgr.shape[0]
+            self._input_size_px = detector_input_px(view_wh, self._min_face_px / float(scale.mean()))
+        self._search(view_bgr)
+
+    def ease(self, detect_every_at_least: int = 1, detector_scale: float = 1.0, frame_share: float = 1.0) -> None:
+        """Do less from the next frame on, or all again; may be called from any thread.
+
+        Args:
+            detect_every_at_least: No more than one frame in so many is searched, where faces are followed at all.
+            detector_scale: The detector's picture is this share of its usual size.
+            frame_share: So many of the frames that could be done are; the finder rests for the others' time.
+        """
+        self._detect_every_at_least = detect_every_at_least
+        self._frame_share = frame_share
+        self._detector_scale = detector_scale
 
     def find(self, frame: Frame, laps: Laps) -> Faces:
         """Return the frame's faces; `laps` gets the stages detect, where the detector ran, and track.
@@ -99,12 +122,21 @@ class FaceFinder:
         Raises:
             InputError: The region lies outside the frame.
         """
+        faces = self._find(frame, laps)
+        if self._frame_share < 1 and self._ended_s is not None:
+            worked_s = time.monotonic() - self._ended_s
+            time.sleep(min(worked_s * (1 / self._frame_share - 1), _LONGEST_REST_S))
+            laps.lap("rest")
+        self._ended_s = time.monotonic()
+        return faces
+
+    def _find(self, frame: Frame, laps: Laps) -> Faces:
         if self._schedule is None:
             detections = self._detect(frame)
             laps.lap("detect")
             return self._chosen(as_faces(detections))
         time_s = self._picture_time(frame)
-        follows = self._schedule.follows or self.every_at_least > 1
+        follows = self._schedule.follows or self._detect_every_at_least > 1
         luma = flow_luma(frame) if follows else _NOTHING
         if not follows or self._follow(frame, luma, time_s, self._schedule):
             laps.lap("track")
@@ -119,9 +151,19 @@ class FaceFinder:
         laps.lap("track")
         return faces
 
+    @property
+    def input_size_px(self) -> int | None:
+        """The longer side of the detector's picture at full load; None where it takes the picture as it is."""
+        return self._input_size_px or None
+
+    def _search(self, view_bgr: ImageU8) -> Detections:
+        if isinstance(self.detector, Sizable):
+            self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
+        return self.detector.detect(view_bgr)
+
     def _detect(self, frame: Frame) -> Detections:
         view_bgr, offset_xy, scale = _view(frame, self._region)
-        found = self.detector.detect(view_bgr)
+        found = self._search(view_bgr)
         xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale, 2)
         landmarks_xy = None if found.landmarks_xy is None else (found.landmarks_xy + offset_xy) * scale
         large = (xyxy[:, 2:] - xyxy[:, :2]).mean(axis=1) >= self._min_face_px
@@ -148,7 +190,7 @@ class FaceFinder:
             lost=not kept,
             followed=min((box.followed for box in moved if box is not None), default=1.0),
         )
-        return moment.frames >= self.every_at_least and schedule.due(moment)
+        return moment.frames >= self._detect_every_at_least and schedule.due(moment)
 
     def _followed(self) -> Faces:
         tracks = self._tracker.visible

@@ -70,17 +70,19 @@ def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> 
 def _there_and_back(before: ImageU8, after: ImageU8, start: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return where the points (boxes, points, 2) are in `after`, and which of them came back, (boxes, points)."""
     points = start.reshape(-1, 2)
-    there, found, _ = cv2.calcOpticalFlowPyrLK(
-        before, after, points, None, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
+    # Where OpenCV shall put its answers; its type stubs do not let it make the arrays itself.
+    there, back = np.empty_like(points), np.empty_like(points)
+    _, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, points, there, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
     )
-    back, found_again, _ = cv2.calcOpticalFlowPyrLK(
-        after, before, there, None, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
+    _, found_again, _ = cv2.calcOpticalFlowPyrLK(
+        after, before, there, back, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
     )
     height, width = after.shape
     inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(axis=1)
-    near = np.abs(np.asarray(back) - points).max(axis=1) <= _MAX_RETURN_PX
-    good = (found.ravel() == 1) & (found_again.ravel() == 1) & near & inside
-    return np.asarray(there, np.float32).reshape(start.shape), good.reshape(start.shape[:2])
+    near = np.abs(back - points).max(axis=1) <= _MAX_RETURN_PX
+    good = (np.ravel(found) == 1) & (np.ravel(found_again) == 1) & near & inside
+    return there.reshape(start.shape), good.reshape(start.shape[:2])
 
 
 def _fit(corners: FloatArray, start: FloatArray, there: FloatArray, weights: FloatArray) -> FloatArray:
@@ -89,7 +91,9 @@ def _fit(corners: FloatArray, start: FloatArray, there: FloatArray, weights: Flo
     start_mean, there_mean = (weights * start).sum(axis=1) / total, (weights * there).sum(axis=1) / total
     start_arm, there_arm = start - start_mean[:, np.newaxis], there - there_mean[:, np.newaxis]
     reach = (weights * start_arm * start_arm).sum(axis=(1, 2))
-    growth = np.divide((weights * start_arm * there_arm).sum(axis=(1, 2)), reach, out=np.ones_like(reach), where=reach > 1)
+    growth = np.divide(
+        (weights * start_arm * there_arm).sum(axis=(1, 2)), reach, out=np.ones_like(reach), where=reach > 1
+    )
     growth = growth.clip(1 / _MAX_GROWTH, _MAX_GROWTH)[:, np.newaxis]
     centre, half = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
     # The points may all lie on one side: the box grows about their middle.

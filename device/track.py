@@ -109,9 +109,7 @@ class Tracker:
         """Forget faces whose centre has left the region."""
         x0, y0, x1, y1 = xyxy
         self._tracks = [
-            track
-            for track in self._tracks
-            if x0 <= (centre := _centre(track.xyxy))[0] <= x1 and y0 <= centre[1] <= y1
+            track for track in self._tracks if x0 <= (centre := _centre(track.xyxy))[0] <= x1 and y0 <= centre[1] <= y1
         ]
 
     def _elapsed(self, time_s: float) -> float:
@@ -129,7 +127,7 @@ def iou(first: FloatArray, second: FloatArray) -> FloatArray:
     """Return the intersections over union, float32 (N, M), of boxes xyxy (N, 4) and (M, 4)."""
     low = np.maximum(first[:, np.newaxis, :2], second[np.newaxis, :, :2])
     high = np.minimum(first[:, np.newaxis, 2:], second[np.newaxis, :, 2:])
-    overlap = (high - low).clip(0).prod(axis=2)
+    overlap = np.asarray((high - low).clip(0).prod(axis=2), np.float32)
     areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
     union = areas[0][:, np.newaxis] + areas[1][np.newaxis] - overlap
     ratio: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)

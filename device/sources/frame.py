@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from edgekit.preprocess import ImageU8
+
+# Of pictures that somebody says are a sequence.
+_ASSUMED_FPS = 25.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,17 @@ class Source(Protocol):
     def stop(self) -> None:
         """End the iteration before its next frame. May be called from a signal handler or another thread."""
         ...
+
+
+def picture_time(source: Source) -> Callable[[Frame], float]:
+    """Return what tells when a frame of `source` was taken, in seconds.
+
+    For a recording that is its place in it, so that what depends on time does not depend on how fast it is read.
+    """
+    if source.live:
+        return lambda frame: frame.monotonic_s
+    fps = source.fps or _ASSUMED_FPS
+    return lambda frame: frame.sequence / fps
 
 
 class RecordedSource:
