@@ -16,11 +16,6 @@ def set_opencv_threads(threads: int) -> None:
     cv2.setNumThreads(threads)
 
 
-def opencv_threads() -> int:
-    """Return how many threads OpenCV uses."""
-    return int(cv2.getNumThreads())
-
-
 def versions() -> dict[str, str]:
     """Return the versions that decide what a result means, by name."""
     return {

@@ -46,7 +46,10 @@ def summarize(samples_ms: Iterable[float]) -> LatencySummary:
 
 
 class Laps:
-    """Splits the time of one frame into named stages: each `lap` ends the stage that ran since the one before."""
+    """Splits the time of one frame into named stages: each `lap` ends the stage that ran since the one before.
+
+    A stage that comes more than once has the sum of its times.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -56,7 +59,7 @@ class Laps:
     def lap(self, stage: str) -> None:
         """End `stage` now; `ms[stage]` is its duration."""
         now_s = self._clock()
-        self.ms[stage] = (now_s - self._last_s) * 1e3
+        self.ms[stage] = self.ms.get(stage, 0.0) + (now_s - self._last_s) * 1e3
         self._last_s = now_s
 
     def skip(self) -> None:
@@ -68,7 +71,8 @@ class Meter:
     """Collects the stage times of every frame and the frame rate, warm-up excluded.
 
     Call `start` when the run begins and `add` after each frame. The first `warm_up_frames` count nowhere: the clock
-    starts again when the last of them ends. Dropped frames are those a live source gave up because newer ones came.
+    starts again when the last of them ends. Dropped frames are those given up because newer ones came, by the stage
+    that had them to give.
     """
 
     def __init__(self, warm_up_frames: int = 0, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -77,7 +81,12 @@ class Meter:
         self._started_s = self._ended_s = clock()
         self._samples_ms: dict[str, deque[float]] = {}
         self.frames = 0
-        self.dropped = 0
+        self.dropped_by_stage: Mapping[str, int] = {}
+
+    @property
+    def dropped(self) -> int:
+        """Frames given up for newer ones, in all stages."""
+        return sum(self.dropped_by_stage.values())
 
     def start(self) -> None:
         """Start the clock of the frame rate."""

@@ -1,124 +1,232 @@
-"""The runtime's main loop: source, detector, crops, classifier, sinks."""
+"""The runtime's main loop: source, faces, classes, sinks."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgekit.contract import Contract
 from edgekit.device.classify import Classifier
-from edgekit.device.detect import Detections, Detector
+from edgekit.device.detect import Detector
+from edgekit.device.faces import FaceFinder, Faces, as_faces
 from edgekit.device.imaging import resize
 from edgekit.device.meter import Laps, Meter
 from edgekit.device.results import FaceResult, FrameResult
 from edgekit.device.sinks import Sink
+from edgekit.device.smooth import Smoother
 from edgekit.device.sources import Frame, Source
+from edgekit.device.stages import Stages
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8, crop_face, softmax
 
 AGE = "age"
+# Time a frame spends between two stages, waiting for the next one.
+WAIT = "wait"
+
+
+@dataclass
+class _Work:
+    """A frame on its way."""
+
+    frame: Frame
+    laps: Laps
+    faces: Faces | None = None
+    result: FrameResult | None = None
 
 
 def run(
     source: Source,
-    detector: Detector,
+    finder: FaceFinder,
     classifier: Classifier,
     sinks: Sequence[Sink],
     meter: Meter,
     max_frames: int | None = None,
+    *,
+    smoother: Smoother | None = None,
+    picture_time: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
+    threaded: bool = True,
 ) -> None:
-    """Take frames until the source ends, is stopped, or gave `max_frames`; give each one's result to every sink.
+    """Take frames until the source ends, is stopped, or `max_frames` have a result; give each result to every sink.
 
-    `meter` gets each frame's stages (capture, detect, crop, classify, sinks; milliseconds) and its age when the result
-    was there. The warm-up, one pass over the first frame, is not among them. `capture` is waiting and decoding.
+    With `threaded`, capture, finding and classifying each work in a thread of their own, and the sinks in this one; the
+    results are the same without. Between them a live source's frames give way to newer ones, others wait.
+
+    `meter` gets each frame's stages (capture, detect or track, crop, classify, sinks, and wait: between them;
+    milliseconds) and its age when the result was there. The warm-up, one pass over the first frame, is not among them.
+    `capture` is waiting and decoding.
 
     Raises:
         SourceError: A live source was lost.
         InputError: The source gives nothing readable, or the model gives no numbers.
         StorageError: A sink cannot write.
     """
-    dropped_in_warm_up = 0
-    for frame, laps in _captured(source, detector, classifier, meter, max_frames):
-        if meter.frames == 0:
-            dropped_in_warm_up = source.dropped
-        result = recognise(frame, detector, classifier, laps)
-        for sink in sinks:
-            sink.write(frame, result)
-        laps.lap("sinks")
-        # The first frame grew old during the warm-up.
-        meter.add(laps.ms | ({AGE: result.age_ms} if meter.frames else {}))
-        meter.dropped = source.dropped - dropped_in_warm_up
+    with Stages(threaded, every_item=not source.live) as stages:
+        captured = _warmed_up(_captured(source, max_frames), finder, classifier)
+        first = next(captured, None)
+        if first is None:
+            return
+        meter.start()
+        dropped_in_warm_up = source.dropped
+        frames: Iterator[_Work] = itertools.chain([first], captured)
+        if not source.live:  # a live one captures in a thread of its own
+            frames = _ahead(stages, "capture", frames)
+        found = _ahead(stages, "find", _found(frames, finder))
+        classified = _ahead(stages, "classify", _classified(found, classifier, smoother, picture_time))
+        try:
+            for work in itertools.islice(classified, max_frames):
+                _write(work, sinks, meter)
+                meter.dropped_by_stage = {"capture": source.dropped - dropped_in_warm_up, **stages.dropped}
+        finally:
+            # Whatever ended the loop: no stage may wait for a frame any longer.
+            source.stop()
 
 
 def recognise(frame: Frame, detector: Detector, classifier: Classifier, laps: Laps) -> FrameResult:
-    """Return the faces of one frame and their classes; `laps` gets the stages detect, crop and classify.
+    """Return the faces of one frame, on its own, and their classes; `laps` gets the stages detect, crop and classify.
 
     Raises:
         InputError: The model gives values that are no numbers.
     """
-    detections = detector.detect(frame.image_bgr)
+    faces = as_faces(detector.detect(frame.small_bgr))
     laps.lap("detect")
-    crops = crop_faces(frame.image_bgr, detections.xyxy, classifier.contract)
+    return classify(frame, faces, classifier, laps)
+
+
+def classify(
+    frame: Frame,
+    faces: Faces,
+    classifier: Classifier,
+    laps: Laps,
+    smoother: Smoother | None = None,
+    time_s: float = 0.0,
+) -> FrameResult:
+    """Return the result of a frame whose faces are known; `laps` gets the stages crop and classify.
+
+    Args:
+        frame: The frame.
+        faces: Its faces.
+        classifier: What names them, all in one batch.
+        laps: Gets the times.
+        smoother: Smooths each face's probabilities over time.
+        time_s: The frame's time for it, seconds.
+
+    Raises:
+        InputError: The model gives values that are no numbers.
+    """
+    contract = classifier.contract
+    crops = crop_faces(frame, faces.xyxy, contract)
     laps.lap("crop")
     logits = classifier.logits(crops)
     if not np.isfinite(logits).all():
         raise InputError(f"model '{classifier.path}' gives values that are no numbers: export it again")
-    faces = _faces(detections, softmax(logits), classifier.contract.labels)
+    probabilities = softmax(logits)
+    if smoother is None:
+        best = tuple(int(index) for index in probabilities.argmax(axis=1))
+    else:
+        probabilities, best = smoother.smooth(probabilities, faces.track_ids, time_s)
+    results = _results(faces, probabilities, best, contract.labels)
     laps.lap("classify")
     return FrameResult(
         sequence=frame.sequence,
         monotonic_s=frame.monotonic_s,
         wall_s=frame.wall_s,
-        frame_wh=(frame.image_bgr.shape[1], frame.image_bgr.shape[0]),
-        faces=faces,
+        frame_wh=frame.size_wh,
+        faces=results,
         stage_ms=dict(laps.ms),
         age_ms=(time.monotonic() - frame.monotonic_s) * 1e3,
     )
 
 
-def crop_faces(image_bgr: ImageU8, xyxy: FloatArray, contract: Contract) -> ImageU8:
+def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
     """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0."""
     size_hw = contract.input.size_hw
     if len(xyxy) == 0:
         return np.zeros((0, *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
-    return np.stack([crop_face(image_bgr, box, contract.crop, size_hw, resize) for box in xyxy])
+    # A gray net needs no colours: where the camera delivers luma, none are made.
+    luma = frame.luma if contract.crop.grayscale else None
+    image = frame.image_bgr if luma is None else luma
+    return np.stack([crop_face(image, box, contract.crop, size_hw, resize) for box in xyxy])
 
 
-def _captured(
-    source: Source, detector: Detector, classifier: Classifier, meter: Meter, max_frames: int | None
-) -> Iterator[tuple[Frame, Laps]]:
-    """Yield each frame with its laps, `capture` done; the first one after a warm-up that no stage counts."""
+def _captured(source: Source, max_frames: int | None) -> Iterator[_Work]:
     laps = Laps()
-    for index, frame in enumerate(itertools.islice(source, max_frames)):
+    # Of a live source more may have to be taken: some give way to newer ones before they have a result.
+    for frame in source if source.live else itertools.islice(source, max_frames):
         laps.lap("capture")
-        if index == 0:
-            _warm_up(frame, detector, classifier)
-            laps.skip()
-            meter.start()
-        yield frame, laps
+        yield _Work(frame, laps)
         laps = Laps()
 
 
-def _warm_up(frame: Frame, detector: Detector, classifier: Classifier) -> None:
-    detector.detect(frame.image_bgr)
-    whole_frame = np.array([[0, 0, frame.image_bgr.shape[1], frame.image_bgr.shape[0]]], np.float32)
-    classifier.logits(crop_faces(frame.image_bgr, whole_frame, classifier.contract))
+def _warmed_up(works: Iterator[_Work], finder: FaceFinder, classifier: Classifier) -> Iterator[_Work]:
+    """Yield everything, the first one after a pass over it that no stage counts."""
+    for index, work in enumerate(works):
+        if index == 0:
+            finder.warm_up(work.frame)
+            whole_frame = np.array([[0, 0, *work.frame.size_wh]], np.float32)
+            classifier.logits(crop_faces(work.frame, whole_frame, classifier.contract))
+            work.laps.skip()
+        yield work
 
 
-def _faces(detections: Detections, probabilities: FloatArray, labels: Sequence[str]) -> tuple[FaceResult, ...]:
-    faces = []
-    for box, score, row in zip(detections.xyxy.tolist(), detections.scores.tolist(), probabilities, strict=True):
-        best = int(row.argmax())
-        faces.append(
-            FaceResult(
-                xyxy=(box[0], box[1], box[2], box[3]),
-                score=score,
-                label=labels[best],
-                probability=float(row[best]),
-                probabilities=dict(zip(labels, row.tolist(), strict=True)),
-            )
+def _ahead(stages: Stages, name: str, works: Iterator[_Work]) -> Iterator[_Work]:
+    """Return the works, made in a thread of their own if there are any; the time they wait for their taker counts."""
+    for work in stages.ahead(name, works):
+        if stages.threaded:
+            work.laps.lap(WAIT)
+        yield work
+
+
+def _found(works: Iterable[_Work], finder: FaceFinder) -> Iterator[_Work]:
+    for work in works:
+        work.faces = finder.find(work.frame, work.laps)
+        yield work
+
+
+def _classified(
+    works: Iterable[_Work],
+    classifier: Classifier,
+    smoother: Smoother | None,
+    picture_time: Callable[[Frame], float],
+) -> Iterator[_Work]:
+    for work in works:
+        assert work.faces is not None
+        work.result = classify(work.frame, work.faces, classifier, work.laps, smoother, picture_time(work.frame))
+        yield work
+
+
+def _write(work: _Work, sinks: Sequence[Sink], meter: Meter) -> None:
+    assert work.result is not None
+    for sink in sinks:
+        sink.write(work.frame, work.result)
+    work.laps.lap("sinks")
+    # The first frame grew old during the warm-up.
+    meter.add(work.laps.ms | ({AGE: work.result.age_ms} if meter.frames else {}))
+
+
+def _results(
+    faces: Faces, probabilities: FloatArray, best: Sequence[int], labels: Sequence[str]
+) -> tuple[FaceResult, ...]:
+    return tuple(
+        FaceResult(
+            xyxy=(box[0], box[1], box[2], box[3]),
+            score=score,
+            label=labels[index],
+            probability=float(row[index]),
+            probabilities=dict(zip(labels, row.tolist(), strict=True)),
+            track_id=track_id,
+            detected=detected,
         )
-    return tuple(faces)
+        for box, score, row, index, track_id, detected in zip(
+            faces.xyxy.tolist(),
+            faces.scores.tolist(),
+            probabilities,
+            best,
+            faces.track_ids,
+            faces.detected,
+            strict=True,
+        )
+    )

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 class FaceResult:
     """One face: its box (left, top, right, bottom in frame pixels), the detector's score and the classifier's answer.
 
-    `probabilities` maps every label of the model, in its order, to a probability; `label` is the most probable one and
-    `probability` its value.
+    `probabilities` maps every label of the model, in its order, to a probability. `label` is the most probable one and
+    `probability` its value; where a face is followed over frames, all three are smoothed in time and `label` changes
+    only when another one clearly leads. `track_id` is the same for one face in all frames it is followed through,
+    counts from 1 and is never given twice in a run; None where nothing is followed (pictures that are no sequence).
+    `detected` tells a box that the detector found in this very frame from one that was tracked into it.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -19,6 +22,8 @@ class FaceResult:
     label: str
     probability: float
     probabilities: Mapping[str, float]
+    track_id: int | None = None
+    detected: bool = True
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,13 @@ class Detector(Protocol):
     def detect(self, image_bgr: ImageU8) -> Detections:
         """Return the faces of an uint8 (H, W, 3) frame."""
         ...
+
+
+@runtime_checkable
+class Sizable(Protocol):
+    """A detector that scales what it sees: the longer side becomes `input_size_px`, which may be set at any time."""
+
+    input_size_px: int
 
 
 class WholeFrame:

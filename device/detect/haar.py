@@ -43,7 +43,7 @@ class Haar:
             InputError: This OpenCV has no cascades.
         """
         self._cascade = _load_cascade()
-        self._input_size_px = input_size_px
+        self.input_size_px = input_size_px
         self._score_threshold = score_threshold
 
     def detect(self, image_bgr: ImageU8) -> Detections:
@@ -53,7 +53,7 @@ class Haar:
         there are at least 4, so that no face scores below 0.8.
         """
         height, width = image_bgr.shape[:2]
-        scale = self._input_size_px / max(width, height)
+        scale = self.input_size_px / max(width, height)
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         size_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
         # Features of a few pixels suffer from aliasing, and one channel is averaged quickly.

@@ -63,6 +63,7 @@ class YuNet:
         self.fixed_size_hw = _check_model(self._session, model_path)
         self.input_size_px = max(self.fixed_size_hw) if self.fixed_size_hw else input_size_px
         self._input_name = self._session.get_inputs()[0].name
+        self._prepared_px = 0
         self._frame_wh = (0, 0)
         self._content_wh = (0, 0)
         self._tensor: FloatArray = np.zeros((1, 3, 0, 0), np.float32)
@@ -78,8 +79,8 @@ class YuNet:
 
     def _letterbox(self, image_bgr: ImageU8) -> FloatArray:
         height, width = image_bgr.shape[:2]
-        if (width, height) != self._frame_wh:
-            self._frame_wh = (width, height)
+        if (width, height) != self._frame_wh or self.input_size_px != self._prepared_px:
+            self._frame_wh, self._prepared_px = (width, height), self.input_size_px
             self._content_wh, canvas_wh = input_sizes((width, height), self.input_size_px, self.fixed_size_hw)
             self._tensor = np.zeros((1, 3, canvas_wh[1], canvas_wh[0]), np.float32)
         if self._content_wh != self._frame_wh:

@@ -11,7 +11,9 @@ from edgekit.device.results import FrameResult
 from edgekit.device.sinks.lines import LineFile
 from edgekit.device.sources.frame import Frame
 
-_COLUMNS = ("sequence", "monotonic_s", "wall_s", "face", "x0", "y0", "x1", "y1", "score", "label", "probability")
+_COLUMNS = (
+    "sequence", "monotonic_s", "wall_s", "face", "track_id", "x0", "y0", "x1", "y1", "score", "label", "probability",
+)  # fmt: skip
 
 
 class CsvSink:
@@ -41,6 +43,7 @@ class CsvSink:
                     f"{result.monotonic_s:.6f}",
                     f"{result.wall_s:.6f}",
                     index,
+                    "" if face.track_id is None else face.track_id,
                     *(f"{value:.2f}" for value in face.xyxy),
                     f"{face.score:.4f}",
                     face.label,

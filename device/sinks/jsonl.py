@@ -46,6 +46,8 @@ def as_document(result: FrameResult) -> dict[str, Any]:
 
 def _face(face: FaceResult) -> dict[str, Any]:
     return {
+        "track_id": face.track_id,
+        "detected": face.detected,
         "xyxy": [round(value, 2) for value in face.xyxy],
         "score": round(face.score, 4),
         "label": face.label,

@@ -43,6 +43,7 @@ def summary_document(meter: Meter, tally: Tally) -> dict[str, Any]:
         "faces": tally.faces,
         "frames_with_faces": tally.frames_with_faces,
         "dropped": meter.dropped,
+        "dropped_by_stage": dict(meter.dropped_by_stage),
         "seconds": round(meter.elapsed_s, 3),
         "fps": round(meter.fps, 2),
         "labels": dict(tally.labels.most_common()),
@@ -63,7 +64,8 @@ def summary_table(meter: Meter, tally: Tally) -> Table:
 
 
 def _rate(meter: Meter) -> Text:
-    dropped = f", {meter.dropped} dropped" if meter.dropped else ""
+    where = ", ".join(f"{count} after {stage}" for stage, count in meter.dropped_by_stage.items() if count)
+    dropped = f", {meter.dropped} dropped ({where})" if meter.dropped else ""
     return Text(f"{meter.frames} frames{dropped}, {meter.fps:.1f} frames a second")
 
 

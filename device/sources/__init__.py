@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edgekit.device.sources.frame import Frame, Source
+from edgekit.device.sources.frame import Frame, Source, picture_time
 from edgekit.errors import InputError, SourceError
 
-__all__ = ["CAMERA_HELP", "Frame", "Source", "open_camera", "open_source"]
+__all__ = ["CAMERA_HELP", "Frame", "Source", "open_camera", "open_source", "picture_time"]
 
 CAMERA_HELP = "auto, picamera2, usb, /dev/videoN or N"
 

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from edgekit.preprocess import ImageU8
+
+# Of pictures that somebody says are a sequence.
+_ASSUMED_FPS = 25.0
 
 
 @dataclass(frozen=True)
 class Frame:
     """A picture with its number and capture times; `image_bgr` is uint8 (H, W, 3).
 
-    `sequence` counts the frames the source captured, so a gap shows frames that were dropped.
+    `sequence` counts the frames the source captured, so a gap shows frames that were dropped. Everything else is made
+    of `image_bgr`, unless a source knows better: a camera that delivers luma and chroma (`yuv.PlanarFrame`) has the
+    luma for nothing and makes `image_bgr` only if somebody asks, and it may have a smaller picture for the detector.
     """
 
     sequence: int
     monotonic_s: float
     wall_s: float
     image_bgr: ImageU8
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height of the frame, the pixels that boxes are counted in."""
+        return self.image_bgr.shape[1], self.image_bgr.shape[0]
+
+    @property
+    def luma(self) -> ImageU8 | None:
+        """The full-range luma plane, uint8 (H, W), where the source has one; None where it would cost a conversion."""
+        return None
+
+    @property
+    def small_bgr(self) -> ImageU8:
+        """The same view for the detector, uint8 (h, w, 3) B, G, R, at most as large as the frame."""
+        return self.image_bgr
+
+    @property
+    def small_luma(self) -> ImageU8 | None:
+        """The luma of `small_bgr`, as `luma`."""
+        return None
 
 
 class Source(Protocol):
@@ -68,6 +93,17 @@ class Source(Protocol):
     def stop(self) -> None:
         """End the iteration before its next frame. May be called from a signal handler or another thread."""
         ...
+
+
+def picture_time(source: Source) -> Callable[[Frame], float]:
+    """Return what tells when a frame of `source` was taken, in seconds.
+
+    For a recording that is its place in it, so that what depends on time does not depend on how fast it is read.
+    """
+    if source.live:
+        return lambda frame: frame.monotonic_s
+    fps = source.fps or _ASSUMED_FPS
+    return lambda frame: frame.sequence / fps
 
 
 class RecordedSource:

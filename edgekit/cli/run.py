@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.finding import Finding, check_finding, create_finder, finding_options
 from edgekit.cli.options import detector_options, threads_option
 from edgekit.cli.progress import counted, progress_bar
 from edgekit.cli.stopping import StopSignals
@@ -40,6 +41,7 @@ _STDOUT = "-"
     help="auto (if no value follows), picamera2, usb, /dev/videoN or N.",
 )
 @detector_options
+@finding_options
 @threads_option
 @click.option("--save", type=click.Path(path_type=Path), metavar="MP4", help="Record a video with the faces drawn in.")
 @click.option("--jsonl", metavar="FILE|-", help="Write one JSON object a frame; - is stdout.")
@@ -61,6 +63,7 @@ def command(
     csv_file: str | None,
     show: bool,
     max_frames: int | None,
+    finding: Finding,
 ) -> None:
     """Find the faces in every frame, classify each, and say how fast.
 
@@ -71,10 +74,12 @@ def command(
     Examples:
       edgekit run --source demo --save demo.mp4
       edgekit run --camera --jsonl results.jsonl
+      edgekit run --camera --largest --min-face 60 --roi 0,0.2,1,0.8
       edgekit run --source holiday.mp4 --model mine.onnx --jsonl - | jq .faces
       edgekit run --source 'crops/*.png' --detector none --csv crops.csv
     """
     _check_usage(out, source_uri, camera, save, jsonl, csv_file)
+    check_finding(finding, detector_name)
 
     with StopSignals() as signals, ExitStack() as opened:
         # Imports take seconds on a Pi: a signal must find its handler during them too.
@@ -84,24 +89,27 @@ def command(
         from edgekit.device.meter import Meter
         from edgekit.device.pipeline import run
         from edgekit.device.sinks.table import Tally, summary_document, summary_table
-        from edgekit.device.sources import open_camera, open_source
+        from edgekit.device.smooth import Smoother
+        from edgekit.device.sources import open_camera, open_source, picture_time
+        from edgekit.device.threads import plan_threads
         from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
 
-        if threads:
-            set_opencv_threads(threads)
+        plan = plan_threads(False if finding.single_thread else None, threads)
+        set_opencv_threads(plan.opencv)
         meter, tally, finished = Meter(), Tally(), False
         model_path = resolve_model(model, (ONNX_SUFFIX,))
         source = opened.enter_context(
             open_camera(camera, out.warn) if camera else open_source(source_uri or "", out.warn)
         )
-        classifier = Classifier(model_path, threads)
+        classifier = Classifier(model_path, plan.classifier, plan.spinning)
         detector = create_detector(
             detector_name,
             model_path=detector_model,
             input_size_px=detector_size,
-            intra_op_threads=threads,
+            intra_op_threads=plan.detector,
             notify=out.warn,
         )
+        finder = create_finder(finding, detector, source)
         sinks = [*_sinks(source, classifier, save, jsonl, csv_file, show), tally]
         if source.frame_count is not None and jsonl != _STDOUT:
             sinks.append(_Progress(out, min(source.frame_count, max_frames or source.frame_count)))
@@ -110,7 +118,17 @@ def command(
             with ExitStack() as writing:
                 for sink in sinks:
                     writing.enter_context(sink)
-                run(source, detector, classifier, sinks, meter, max_frames)
+                run(
+                    source,
+                    finder,
+                    classifier,
+                    sinks,
+                    meter,
+                    max_frames,
+                    smoother=Smoother(finding.smooth_s),
+                    picture_time=picture_time(source),
+                    threaded=plan.staged,
+                )
             finished = True
         finally:
             # A run that fails late, its camera lost or its disk full, has results too.
@@ -120,7 +138,13 @@ def command(
                 text = replace(out, as_json=True) if jsonl == _STDOUT else out
                 text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
                 text.console.print(summary_table(meter, tally))
-                settings = {"detector_size_px": detector_size, "max_frames": max_frames}
+                text.say(plan.describe())
+                settings = {
+                    "detector_size_px": finder.input_size_px,
+                    "max_frames": max_frames,
+                    "threads": plan.as_document(),
+                    **asdict(finding),
+                }
                 out.result(_document(ended, source, classifier, detector, settings) | summary_document(meter, tally))
     if signals.interrupted:
         raise KeyboardInterrupt
@@ -199,7 +223,7 @@ def _ended(signals: StopSignals, finished: bool) -> str:
 def _document(
     ended: str, source: Source, classifier: Classifier, detector: Detector, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    from edgekit.device.engines import opencv_threads, versions
+    from edgekit.device.engines import versions
 
     return {
         "ended": ended,
@@ -211,6 +235,6 @@ def _document(
             "precision": classifier.contract.precision,
         },
         "detector": detector.name,
-        "settings": settings | {"intra_op_threads": classifier.intra_op_threads, "opencv_threads": opencv_threads()},
+        "settings": settings,
         "versions": versions(),
     }

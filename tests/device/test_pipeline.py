@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from edgekit.device import pipeline
 from edgekit.device.classify import Classifier
 from edgekit.device.detect import Detections, WholeFrame, create_detector
+from edgekit.device.faces import FaceFinder
 from edgekit.device.meter import Laps, Meter
 from edgekit.device.pipeline import run
 from edgekit.device.sinks.table import Tally
@@ -39,6 +41,11 @@ class Blocks:
         self.calls += 1
         xyxy = np.array(BLOCKS_XYXY[: self.count], np.float32).reshape(-1, 4)
         return Detections(xyxy, np.linspace(0.9, 0.8, self.count, dtype=np.float32))
+
+
+def go(source, detector, classifier, sinks, meter, max_frames=None, **options) -> None:
+    """Run, every frame searched."""
+    run(source, FaceFinder(detector, None), classifier, sinks, meter, max_frames, **options)
 
 
 class Collector:
@@ -67,7 +74,7 @@ def blocks_picture(tmp_path: Path) -> Path:
 def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_picture, told):
     collector, meter = Collector(), Meter()
     with open_source(str(blocks_picture), told.append) as source:
-        run(source, Blocks(), classifier, [collector], meter)
+        go(source, Blocks(), classifier, [collector], meter)
     ((frame, result),) = collector.seen
     assert [face.label for face in result.faces] == ["red", "blue", "green"]
     assert [face.xyxy for face in result.faces] == [tuple(map(float, box)) for box in BLOCKS_XYXY]
@@ -85,23 +92,25 @@ def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_pic
     real = classifier.logits
     monkeypatch.setattr(classifier, "logits", lambda crops: batches.append(len(crops)) or real(crops))
     with open_source(str(blocks_picture), told.append) as source:
-        run(source, Blocks(), classifier, [], Meter())
+        go(source, Blocks(), classifier, [], Meter())
     assert batches == [1, 3]  # the warm-up's one, then the frame's
 
 
 def test_a_frame_without_faces_is_a_result_without_faces(classifier, blocks_picture, told):
     collector = Collector()
     with open_source(str(blocks_picture), told.append) as source:
-        run(source, Blocks(0), classifier, [collector], Meter())
+        go(source, Blocks(0), classifier, [collector], Meter())
     assert collector.seen[0][1].faces == ()
 
 
-def test_every_stage_is_metered_and_the_warm_up_is_not(classifier, write_clip, told):
+@pytest.mark.parametrize("threaded", [False, True])
+def test_every_stage_is_metered_and_the_warm_up_is_not(threaded, classifier, write_clip, told):
     detector, meter = Blocks(2), Meter()
     with open_source(str(write_clip(levels=range(10), size_wh=(128, 128))), told.append) as source:
-        run(source, detector, classifier, [], meter)
+        go(source, detector, classifier, [], meter, threaded=threaded)
     stages = meter.stages()
-    assert list(stages) == ["capture", "detect", "crop", "classify", "sinks", "age"]
+    waiting = ["wait"] if threaded else []
+    assert list(stages) == ["capture", *waiting, "detect", "crop", "classify", "sinks", "age"]
     assert detector.calls == 11
     assert (meter.frames, {stages[name].count for name in stages if name != "age"}) == (10, {10})
     assert stages["age"].count == 9
@@ -123,7 +132,7 @@ def test_the_time_of_the_warm_up_is_in_no_figure(classifier, write_clip, told, m
     monkeypatch.setattr(pipeline, "Laps", lambda: Laps(clock))
     meter = Meter(clock=clock)
     with open_source(str(write_clip(levels=range(4), size_wh=(128, 128))), told.append) as source:
-        run(source, SlowAtFirst(), classifier, [], meter)
+        go(source, SlowAtFirst(), classifier, [], meter, threaded=False)
     assert (meter.elapsed_s, meter.fps) == (2.0, 2.0)
     assert {stage: summary.max_ms for stage, summary in meter.stages().items() if stage != "age"} == {
         "capture": 0.0,
@@ -137,14 +146,14 @@ def test_the_time_of_the_warm_up_is_in_no_figure(classifier, write_clip, told, m
 def test_the_result_names_the_stages_before_the_sinks(classifier, blocks_picture, told):
     collector = Collector()
     with open_source(str(blocks_picture), told.append) as source:
-        run(source, Blocks(), classifier, [collector], Meter())
-    assert list(collector.seen[0][1].stage_ms) == ["capture", "detect", "crop", "classify"]
+        go(source, Blocks(), classifier, [collector], Meter())
+    assert list(collector.seen[0][1].stage_ms) == ["capture", "wait", "detect", "crop", "classify"]
 
 
 def test_max_frames_ends_the_run_quietly(classifier, write_clip, told):
     meter = Meter()
     with open_source(str(write_clip()), told.append) as source:
-        run(source, WholeFrame(), classifier, [], meter, max_frames=4)
+        go(source, WholeFrame(), classifier, [], meter, max_frames=4)
     assert (meter.frames, told) == (4, [])
 
 
@@ -156,11 +165,26 @@ class Dropping:
     def __init__(self, frames: list) -> None:
         self._frames = frames
         self.dropped = 100
+        self.given = threading.Event()
+
+    def stop(self) -> None:
+        self.given.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def write(self, *_: object) -> None:
+        """As a sink: ask for the next frame only when one has arrived, so that none gives way."""
+        self.given.set()
 
     def __iter__(self) -> Iterator:
-        for frame in self._frames:
+        for index, frame in enumerate(self._frames):
+            self.dropped += 2 if index else 0
             yield frame
-            self.dropped += 2
+            self.given.wait(10)
+            self.given.clear()
         raise SourceError("camera 'test' was lost")
 
 
@@ -168,9 +192,11 @@ def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_no
     with open_source(str(write_clip(levels=range(5))), told.append) as source:
         frames = list(source)
     meter, tally = Meter(), Tally()
+    source = Dropping(frames)
     with pytest.raises(SourceError, match="was lost"):
-        run(Dropping(frames), WholeFrame(), classifier, [tally], meter)
-    assert (meter.frames, meter.dropped, tally.faces) == (5, 8, 5)
+        go(source, WholeFrame(), classifier, [tally, source], meter)
+    assert (meter.frames, tally.faces) == (5, 5)
+    assert meter.dropped_by_stage["capture"] == 8
 
 
 def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_picture, told):
@@ -182,13 +208,13 @@ def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_p
     path = tmp_path / "nan.onnx"
     onnx.save(model, str(path))
     with open_source(str(blocks_picture), told.append) as source, pytest.raises(InputError, match="no numbers"):
-        run(source, Blocks(), Classifier(path, 1), [], Meter())
+        go(source, Blocks(), Classifier(path, 1), [], Meter())
 
 
 def test_the_tally_counts_faces_and_labels(classifier, blocks_picture, told):
     tally = Tally()
     with open_source(str(blocks_picture), told.append) as source:
-        run(source, Blocks(2), classifier, [tally], Meter())
+        go(source, Blocks(2), classifier, [tally], Meter())
     assert (tally.faces, tally.frames_with_faces, dict(tally.labels)) == (2, 1, {"red": 1, "blue": 1})
 
 
@@ -198,7 +224,7 @@ def test_the_demo_has_one_face_in_every_frame(request, classifier, told, detecto
     detector = create_detector(detector_name, model_path=model, notify=told.append)
     collector = Collector()
     with open_source("demo", told.append) as source:
-        run(_every(source, 5), detector, classifier, [collector], Meter())
+        go(_every(source, 5), detector, classifier, [collector], Meter())
     assert [len(result.faces) for _, result in collector.seen] == [1] * 30
 
 
@@ -206,7 +232,10 @@ class _every:  # noqa: N801
     """Every nth frame of a source: the clip is smooth."""
 
     def __init__(self, source, step: int) -> None:
-        self._source, self._step, self.dropped = source, step, 0
+        self._source, self._step, self.dropped, self.live, self.fps = source, step, 0, False, source.fps
+
+    def stop(self) -> None:
+        self._source.stop()
 
     def __iter__(self) -> Iterator:
         return (frame for frame in self._source if frame.sequence % self._step == 0)
@@ -222,7 +251,7 @@ def test_real_videos_have_one_face_in_nearly_every_frame(shared, yunet_model, cl
     detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
     collector = Collector()
     with open_source(str(shared / "data/media" / name), told.append) as source:
-        run(source, detector, classifier, [collector], Meter())
+        go(source, detector, classifier, [collector], Meter())
     counts = [len(result.faces) for _, result in collector.seen]
     assert len(counts) == frames
     assert counts.count(1) >= 0.95 * frames
@@ -234,5 +263,5 @@ def test_real_pictures_have_the_faces_a_person_sees(shared, yunet_model, classif
     detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
     collector = Collector()
     with open_source(str(shared / "data/media" / name), told.append) as source:
-        run(source, detector, classifier, [collector], Meter())
+        go(source, detector, classifier, [collector], Meter())
     assert [len(result.faces) for _, result in collector.seen] == [faces], json.dumps(told)

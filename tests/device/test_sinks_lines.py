@@ -19,7 +19,8 @@ from edgekit.device.sources import Frame
 from edgekit.errors import InputError, StorageError
 
 LABELS = ("calm", 'odd, "quoted"')
-FACE = FaceResult((1.234, 2, 30.5, 40), 0.98761, LABELS[1], 0.75, dict(zip(LABELS, (0.25, 0.75), strict=True)))
+PROBABILITIES = dict(zip(LABELS, (0.25, 0.75), strict=True))
+FACE = FaceResult((1.234, 2, 30.5, 40), 0.98761, LABELS[1], 0.75, PROBABILITIES, track_id=3, detected=False)
 
 
 def frame(sequence: int = 7) -> Frame:
@@ -46,6 +47,8 @@ def test_a_line_of_json_holds_everything_about_a_frame(tmp_path):
         "stage_ms": {"capture": 1.235, "detect": 2.0},
         "faces": [
             {
+                "track_id": 3,
+                "detected": False,
                 "xyxy": [1.23, 2, 30.5, 40],
                 "score": 0.9876,
                 "label": LABELS[1],
@@ -72,7 +75,12 @@ def test_a_csv_row_a_face_with_a_header_once(tmp_path):
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["sequence"], row["face"]) for row in rows] == [("7", "0"), ("7", "1"), ("8", "0")]
-    assert (rows[0]["label"], rows[0]["x0"], rows[0][f"p_{LABELS[1]}"]) == (LABELS[1], "1.23", "0.750000")
+    assert (rows[0]["track_id"], rows[0]["label"], rows[0]["x0"], rows[0][f"p_{LABELS[1]}"]) == (
+        "3",
+        LABELS[1],
+        "1.23",
+        "0.750000",
+    )
 
 
 def test_an_old_file_stays_until_the_first_line_and_is_then_replaced(tmp_path):

@@ -1,0 +1,137 @@
+"""How `edgekit run` finds and follows faces: the options, and the finder made from them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.device.detect import Detector
+    from edgekit.device.faces import FaceFinder
+    from edgekit.device.sources import Source
+
+AUTO = "auto"
+_MAX_EVERY = 1000
+
+
+class _Every(click.IntRange):
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return AUTO if value == AUTO else super().convert(value, param, ctx)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The values of all these options, under their parameters' names."""
+
+    detect_every: int | str
+    smooth_s: float
+    roi: str | None
+    min_face: int
+    largest: bool
+    single_thread: bool
+
+
+_OPTIONS = (
+    click.option(
+        "--detect-every",
+        type=_Every(1, _MAX_EVERY),
+        default=AUTO,
+        show_default=True,
+        metavar="N|auto",
+        help="Search every Nth frame, follow faces between; auto: as the picture asks for.",
+    ),
+    click.option(
+        "--smooth",
+        "smooth_s",
+        type=click.FloatRange(0, 60),
+        default=0.4,
+        show_default=True,
+        metavar="SECONDS",
+        help="Smooth a followed face's probabilities over so long; 0: not at all.",
+    ),
+    click.option("--roi", metavar="X,Y,W,H", help="Look at this part of the frame only; pixels, or shares up to 1."),
+    click.option(
+        "--min-face",
+        type=click.IntRange(0, 100_000),
+        default=0,
+        metavar="PX",
+        help="Leave out smaller faces; also chooses --detector-size if that is not given.",
+    ),
+    click.option(
+        "--largest/--every-face", default=False, show_default=True, help="Take a frame's largest face, or all of them."
+    ),
+    click.option(
+        "--single-thread/--threaded",
+        default=False,
+        help="All stages take turns in one thread, for debugging: the results of files are the same.",
+    ),
+)
+
+
+def finding_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add all these options to a command, which gets their values as one `finding`."""
+    names = [field.name for field in fields(Finding)]
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        finding = Finding(**{name: kwargs.pop(name) for name in names})
+        function(*args, finding=finding, **kwargs)
+
+    decorated: Callable[..., None] = wrapper
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def check_finding(finding: Finding, detector_name: str) -> None:
+    """Look at the options before anything heavy is loaded.
+
+    Raises:
+        click.UsageError: One has no use without a detector.
+    """
+    if detector_name == "none" and finding.detect_every != AUTO:
+        raise click.UsageError("--detect-every needs a detector; with --detector none every frame is a face")
+    if detector_name == "none" and finding.min_face:
+        raise click.UsageError("--min-face needs a detector; with --detector none every frame is a face")
+
+
+def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceFinder:
+    """Return the finder for a source; pictures that are no sequence are searched one by one.
+
+    Raises:
+        InputError: The region is none.
+    """
+    from edgekit.device.faces import FaceFinder
+    from edgekit.device.region import parse_region
+    from edgekit.device.schedule import Adaptive, Every
+    from edgekit.device.sources import picture_time
+
+    is_sequence = source.live or source.fps is not None or finding.detect_every != AUTO
+    follows = detector.name != "none" and is_sequence
+    schedule = Adaptive() if finding.detect_every == AUTO else Every(int(finding.detect_every))
+    context = click.get_current_context(silent=True)
+    size_given = context is not None and context.get_parameter_source("detector_size") not in (
+        None,
+        click.core.ParameterSource.DEFAULT,
+    )
+    try:
+        region = parse_region(finding.roi) if finding.roi is not None else None
+    except InputError as error:
+        raise InputError(f"--roi: {error}") from error
+    return FaceFinder(
+        detector,
+        schedule if follows else None,
+        region=region,
+        min_face_px=finding.min_face,
+        choose_input_size=finding.min_face > 0 and not size_given,
+        largest_only=finding.largest,
+        picture_time=picture_time(source),
+    )
