@@ -50,6 +50,13 @@ def decode_image(data: bytes, name: str) -> ImageU8:
     return np.asarray(image, np.uint8)
 
 
+def as_frame(image: ImageU8) -> ImageU8:
+    """Return a picture as every frame is: uint8 (H, W, 3) B, G, R, a gray one with three equal channels."""
+    if image.ndim == 2:
+        return np.repeat(image[:, :, np.newaxis], 3, axis=2)
+    return image
+
+
 def _is_whole(data: bytes) -> bool:
     """Return false for a PNG that is cut off or whose checksums fail: libpng would print complaints of its own."""
     if not data.startswith(_PNG_SIGNATURE):

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekit.device.imaging import IMAGE_SUFFIXES, read_image
+from edgekit.device.imaging import IMAGE_SUFFIXES, as_frame, read_image
 from edgekit.device.sources.frame import Frame, RecordedSource
 from edgekit.errors import InputError
 from edgekit.files import require_file
@@ -52,7 +52,7 @@ class PictureSource(RecordedSource):
                 self.skipped += 1
                 self._notify(f"{error}: skipped")
                 continue
-            yield Frame(sequence, time.monotonic(), time.time(), _colour(image))
+            yield Frame(sequence, time.monotonic(), time.time(), as_frame(image))
         if self.skipped == len(self._paths):
             raise InputError(f"none of the {self.skipped} pictures of '{self.name}' can be read")
 
@@ -102,7 +102,7 @@ class VideoSource(RecordedSource):
             ok, image = self._capture.read()
         except cv2.error:
             return None
-        return _colour(np.asarray(image, np.uint8)) if ok and image is not None else None
+        return as_frame(np.asarray(image, np.uint8)) if ok and image is not None else None
 
 
 def open_files(uri: str, notify: Callable[[str], None]) -> PictureSource | VideoSource:
@@ -146,9 +146,3 @@ def _pictures(found: list[Path], name: str, holder: str, notify: Callable[[str],
 def _natural(path: Path) -> list[tuple[int, str]]:
     # frame_9 before frame_10.
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-
-def _colour(image: ImageU8) -> ImageU8:
-    if image.ndim == 2:
-        return np.repeat(image[:, :, np.newaxis], 3, axis=2)
-    return image

@@ -29,6 +29,7 @@ _COMMANDS = {
     "import": "edgekit.cli.import_",
     "export": "edgekit.cli.export",
     "inspect": "edgekit.cli.inspect",
+    "verify": "edgekit.cli.verify",
     "run": "edgekit.cli.run",
     "bench": "edgekit.cli.bench",
 }
