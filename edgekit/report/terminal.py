@@ -23,7 +23,7 @@ def report_view(document: dict[str, Any]) -> Group:
         if warning := view.origin(entry):
             parts.append(Text(warning, style="bold yellow"))
         parts += [_table(entry, model["name"]) for model in entry["models"]]
-        parts += [Text(line) for line in (view.KIND_NOTE, *view.facts(entry))]
+        parts += [Text(line) for line in view.facts(entry)]
     return Group(*parts)
 
 
@@ -32,10 +32,7 @@ def _table(entry: view.Entry, model: str) -> RenderableType:
     if not cells:
         return Text(f"{PurePath(model).name}: not measured")
     rows = [view.row(cell) for cell in cells]
-    # Columns that say the same in every line, or nothing, only cost width.
-    left_out = {"engine"} if len({cell["engine"] for cell in entry["cells"]}) == 1 else set()
-    left_out |= {"marks"} if not any(cell["marks"] for cell in cells) else set()
-    shown = [index for index, name in enumerate(view.COLUMNS) if name not in left_out]
+    shown = view.shown_columns(entry["cells"])
     table = Table(title=Text(PurePath(model).name), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for index in shown:
         name = view.COLUMNS[index]

@@ -30,7 +30,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         for model in entry["models"]:
             for cell in view.ordered([cell for cell in entry["cells"] if cell["model"] == model["name"]]):
                 lines.append("| " + " | ".join(_escaped(text) for text in (model["name"], *view.row(cell))) + " |")
-        lines += ["", *(f"- {_escaped(fact)}" for fact in (view.KIND_NOTE, *view.facts(entry))), ""]
+        lines += ["", *(f"- {_escaped(fact)}" for fact in view.facts(entry)), ""]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -12,7 +13,8 @@ CellDocument: TypeAlias = Mapping[str, Any]
 
 KINDS = ("inference", "classifier", "pipeline")
 KIND_NOTE = "inference: the net alone; classifier: and cut the faces; pipeline: and find them"
-COLUMNS = ("what", "engine", "threads", "p50 ms", "95 % interval", "p90 ms", "p99 ms", "a second", "MiB", "marks")
+INTERVAL_NOTE = "±: half of the median's 95 % interval, from the spread between processes"
+COLUMNS = ("what", "engine", "threads", "p50 ms", "±", "p90 ms", "p99 ms", "a second", "MiB", "marks")
 
 _EMULATED = "EMULATED: measured on an emulator. These times are not a board's times, not even in their ratios."
 _GUEST = "VIRTUAL MACHINE: other guests share this machine. These times are no bare machine's."
@@ -64,7 +66,8 @@ def throttle_words(throttling: Mapping[str, Any]) -> str:
 def facts(entry: Entry) -> list[str]:
     """Return the lines below the tables of a board: how it was measured, states, notes, and what is amiss."""
     settings = entry["settings"]
-    lines = [f"before: {state(entry['before'])}", f"after: {state(entry['after'])}", f"with: {system_line(entry)}"]
+    lines = [KIND_NOTE, INTERVAL_NOTE]
+    lines += [f"before: {state(entry['before'])}", f"after: {state(entry['after'])}", f"with: {system_line(entry)}"]
     if entry["clip"]:
         clip = entry["clip"]
         width, height = clip["first_frame_wh"]
@@ -106,7 +109,7 @@ def row(cell: CellDocument) -> tuple[str, ...]:
         cell["engine"],
         str(cell["intra_op_threads"]),
         ms(latency["p50_ms"]),
-        interval(cell),
+        plus_minus(cell),
         ms(latency["p90_ms"]),
         ms(latency["p99_ms"]),
         f"{cell['images_per_s']:.1f}",
@@ -115,10 +118,20 @@ def row(cell: CellDocument) -> tuple[str, ...]:
     )
 
 
-def interval(cell: CellDocument) -> str:
-    """Return the median's interval, or a dash where there are too few processes for one."""
+def shown_columns(cells: Sequence[CellDocument]) -> list[int]:
+    """Return which of `COLUMNS` are worth their width: not those that say the same in every line, or nothing."""
+    left_out = {"engine"} if len({cell["engine"] for cell in cells}) == 1 else set()
+    left_out |= {"marks"} if not any(cell["marks"] for cell in cells) else set()
+    return [index for index, name in enumerate(COLUMNS) if name not in left_out]
+
+
+def plus_minus(cell: CellDocument) -> str:
+    """Return half the median's 95 % interval in percent, or a dash where there are too few processes for one."""
     limits = cell["median_interval_ms"]
-    return "–" if limits is None else f"{ms(limits[0])}–{ms(limits[1])}"
+    if limits is None:
+        return "–"
+    percent = 100 * (math.sqrt(limits[1] / limits[0]) - 1)
+    return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 
 
 def ms(value: float) -> str:
