@@ -1,42 +1,48 @@
 """How fast models are on this machine: the classifier alone and the whole pipeline, cell by cell.
 
-A cell is one model with one number of threads doing one kind of work, in a session of its own. Cells run in an order
-shuffled by a seed, so that a machine that gets hot or busy does not always slow the same ones. Warm-up is left out.
+A cell is one model on one engine with one number of threads doing one kind of work. It is measured in several
+processes (`benchmark_runs`); this module measures in one of them: warm-up until the times are stable, then iterations
+one after the other, the machine watched between them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from edgekit.boards import Conditions, read_conditions
+from edgekit.device.benchmark_clip import Clip
+from edgekit.device.benchmark_watch import OthersLoad, Reading, Watch
 from edgekit.device.classify import Classifier
 from edgekit.device.detect import Detector
 from edgekit.device.engines import set_opencv_threads
 from edgekit.device.imaging import resize
-from edgekit.device.meter import Laps, LatencySummary, Meter, summarize
+from edgekit.device.meter import Laps, summarize
 from edgekit.device.pipeline import recognise
-from edgekit.device.sources import Frame, Source
-from edgekit.errors import InputError, SourceError
+from edgekit.device.sources import Frame
+from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8, crop_face, softmax, to_tensor
+from edgekit.report.statistics import is_stable
 
 Kind: TypeAlias = Literal["inference", "classifier", "pipeline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MIN_ITERATIONS = 100
-_WARM_UP_SHARE = 0.2
-_WARM_UP_MAX_S = 2.0
-_WARM_UP_MIN_ITERATIONS = 10
+ENGINE = "onnxruntime"
+_WARM_UP_MAX_S = 10.0
+_WARM_UP_WINDOW_S = 0.1
+_WARM_UP_WINDOW_ITERATIONS = 5
 _PROGRESS_EVERY_S = 0.5
+_WATCH_EVERY_S = 1.0
+_WATCH_MOST = 200
 _FRAME_WH = (640, 480)
 _FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
 
@@ -53,50 +59,84 @@ class Cell:
     path: Path
     intra_op_threads: int
     kind: Kind
+    engine: str = ENGINE
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What one cell gave.
+class WarmUp:
+    """What ran before anything counted; `stable` is False where the times were still moving when patience ended."""
 
-    `latency` is of one iteration: a batch of `batch` faces, in a pipeline one frame. `images_per_s` counts faces, in a
-    pipeline frames. `load_ms` is the time to read the file and build the session. `detector`, `faces_per_frame` and
-    `stages` are a pipeline's.
+    iterations: int
+    seconds: float
+    stable: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process measured of one cell.
+
+    `samples_ms` are the iterations in their order: a batch of `batch` faces, in a pipeline one frame. `images_per_s`
+    counts faces, in a pipeline frames. `started_s` is on the system's monotonic clock. `load_ms` is the time to read
+    the file and build the session. `others_processors` is how many processors other programs used. `detector`,
+    `faces_per_frame` and `stages_ms` are a pipeline's.
     """
 
-    cell: Cell
     batch: int
+    started_s: float
+    elapsed_s: float
     load_ms: float
-    warm_up_iterations: int
-    busy_s: float
-    latency: LatencySummary
-    images_per_s: float
+    warm_up: WarmUp
+    samples_ms: tuple[float, ...]
     resident_mib: float
+    others_processors: float | None
     before: Conditions
+    during: tuple[Reading, ...]
     after: Conditions
     detector: str | None
     faces_per_frame: float | None
-    stages: dict[str, LatencySummary]
+    stages_ms: dict[str, tuple[float, ...]]
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds spent in iterations."""
+        return sum(self.samples_ms) / 1e3
 
-@dataclass(frozen=True)
-class Clip:
-    """Frames held in memory, so that decoding is not measured; `sha256` is of their pixels.
+    @property
+    def images_per_s(self) -> float:
+        """Faces, in a pipeline frames, in a second of iterations."""
+        return self.batch * len(self.samples_ms) / self.busy_s
 
-    `complete` is False where the source has more frames than the limit let in.
-    """
-
-    name: str
-    frames: tuple[ImageU8, ...]
-    complete: bool
-    mib: float
-    sha256: str
+    def as_message(self) -> dict[str, Any]:
+        """Return it for another process: the raw times, and `process`, the part that goes into a report."""
+        latency = asdict(summarize(self.samples_ms))
+        process = {
+            "elapsed_s": round(self.elapsed_s, 3),
+            "busy_s": round(self.busy_s, 3),
+            "load_ms": round(self.load_ms, 3),
+            "warm_up": asdict(self.warm_up) | {"seconds": round(self.warm_up.seconds, 3)},
+            "latency": {name: round(value, 4) for name, value in latency.items()},
+            "images_per_s": round(self.images_per_s, 3),
+            "resident_mib": round(self.resident_mib, 1),
+            "others_processors": self.others_processors,
+            "before": self.before.as_document(),
+            "during": [asdict(reading) for reading in self.during],
+            "after": self.after.as_document(),
+        }
+        return {
+            "process": process,
+            "batch": self.batch,
+            "started_s": self.started_s,
+            "samples_ms": [round(sample, 5) for sample in self.samples_ms],
+            "detector": self.detector,
+            "faces_per_frame": self.faces_per_frame,
+            "stages_ms": {name: [round(lap, 5) for lap in laps] for name, laps in self.stages_ms.items()},
+        }
 
 
 def plan_cells(
-    models: Sequence[tuple[str, Path]], thread_counts: Sequence[int], kinds: Sequence[Kind], seed: int
+    models: Sequence[tuple[str, Path]], thread_counts: Sequence[int], kinds: Sequence[Kind]
 ) -> list[Cell]:
-    """Return every combination once, in an order that the seed decides.
+    """Return every combination once.
 
     Raises:
         InputError: A model or a thread count is given twice, or a thread count is below 1.
@@ -108,50 +148,36 @@ def plan_cells(
             raise InputError(f"{what} given twice: {', '.join(sorted(twice))}")
     if min(thread_counts) < 1:
         raise InputError(f"thread count {min(thread_counts)} is below 1")
-    cells = [Cell(name, path, threads, kind) for name, path in models for threads in thread_counts for kind in kinds]
-    random.Random(seed).shuffle(cells)  # noqa: S311 (an order, not a secret)
-    return cells
+    return [Cell(name, path, threads, kind) for name, path in models for threads in thread_counts for kind in kinds]
 
 
-def load_clip(source: Source, limit_mib: int) -> Clip:
-    """Return a source's frames, as many as fit into the limit; the source is closed.
+def plan_rounds(cells: Sequence[Cell], rounds: int, seed: int) -> list[Cell]:
+    """Return the cells `rounds` times, each round in an order of its own that the seed decides.
 
-    Raises:
-        SourceError: It gives no frame.
+    A machine that gets hot or busy for a while then slows one process of every cell, not every process of one.
     """
-    frames: list[ImageU8] = []
-    digest = hashlib.sha256()
-    size_bytes = 0
-    complete = True
-    with source:
-        for frame in source:
-            if frames and size_bytes + frame.image_bgr.nbytes > limit_mib << 20:
-                complete = False
-                break
-            frames.append(frame.image_bgr)
-            size_bytes += frame.image_bgr.nbytes
-            digest.update(np.ascontiguousarray(frame.image_bgr).data)
-    if not frames:
-        raise SourceError(f"source '{source.name}' gave no frame")
-    return Clip(source.name, tuple(frames), complete, size_bytes / (1 << 20), digest.hexdigest())
+    random_ = random.Random(seed)  # noqa: S311 (an order, not a secret)
+    return [cell for _ in range(rounds) for cell in random_.sample(list(cells), len(cells))]
 
 
 def measure(
     cell: Cell,
     *,
     seconds: float,
+    min_iterations: int = MIN_ITERATIONS,
     batch: int,
     clip: Clip | None = None,
     make_detector: Callable[[int], Detector] | None = None,
     progress: Callable[[float], None] = lambda _: None,
-) -> Measurement:
-    """Measure one cell for at least `seconds` and `MIN_ITERATIONS` iterations after the warm-up.
+) -> Run:
+    """Measure one cell for at least `seconds` and `min_iterations` after the warm-up, in this process.
 
     OpenCV gets as many threads as the classifier, and keeps them.
 
     Args:
         cell: What to measure.
-        seconds: Least time of measured work.
+        seconds: Least time of measured work; the warm-up takes no longer.
+        min_iterations: Least number of measured iterations.
         batch: Faces in one iteration of "inference" and "classifier".
         clip: Frames of a pipeline, played over and over.
         make_detector: Makes a pipeline's detector for a number of threads.
@@ -161,9 +187,9 @@ def measure(
         InputError: The model cannot be loaded.
     """
     set_opencv_threads(cell.intra_op_threads)
-    started_s = time.perf_counter()
+    loading_s = time.perf_counter()
     classifier = Classifier(cell.path, cell.intra_op_threads)
-    load_ms = (time.perf_counter() - started_s) * 1e3
+    load_ms = (time.perf_counter() - loading_s) * 1e3
     pipeline = None
     work: Callable[[], object]
     if cell.kind == "pipeline":
@@ -174,25 +200,27 @@ def measure(
     else:
         work = _classifier_work(classifier, cell.kind, batch)
     before = read_conditions()
-    warm_up_iterations = _warm_up(work, min(_WARM_UP_SHARE * seconds, _WARM_UP_MAX_S))
+    warm_up = _warm_up(work, min(seconds, _WARM_UP_MAX_S))
     if pipeline is not None:
         pipeline.forget()
-    samples_ms = _samples_ms(work, seconds, progress)
-    busy_s = sum(samples_ms) / 1e3
-    return Measurement(
-        cell=cell,
+    others = OthersLoad()
+    watch = Watch(max(_WATCH_EVERY_S, seconds / _WATCH_MOST), batch)
+    samples_ms = _samples_ms(work, seconds, min_iterations, watch, progress)
+    return Run(
         batch=batch,
+        started_s=watch.started_s,
+        elapsed_s=time.monotonic() - watch.started_s,
         load_ms=load_ms,
-        warm_up_iterations=warm_up_iterations,
-        busy_s=busy_s,
-        latency=summarize(samples_ms),
-        images_per_s=batch * len(samples_ms) / busy_s,
+        warm_up=warm_up,
+        samples_ms=tuple(samples_ms),
         resident_mib=resident_mib(),
+        others_processors=others.processors(),
         before=before,
+        during=tuple(watch.readings),
         after=read_conditions(),
         detector=pipeline.detector.name if pipeline else None,
-        faces_per_frame=pipeline.faces / pipeline.meter.frames if pipeline else None,
-        stages=pipeline.meter.stages() if pipeline else {},
+        faces_per_frame=pipeline.faces / len(samples_ms) if pipeline else None,
+        stages_ms={name: tuple(laps) for name, laps in pipeline.laps_ms.items()} if pipeline else {},
     )
 
 
@@ -202,33 +230,40 @@ def resident_mib() -> float:
     return pages * resource.getpagesize() / (1 << 20)
 
 
-def peak_resident_mib() -> float:
-    """Return the most memory this process has had in RAM."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _warm_up(work: Callable[[], object], seconds: float) -> int:
+def _warm_up(work: Callable[[], object], longest_s: float) -> WarmUp:
+    started_s = time.perf_counter()
     iterations = 0
-    until_s = time.perf_counter() + seconds
-    while iterations < _WARM_UP_MIN_ITERATIONS or time.perf_counter() < until_s:
-        work()
-        iterations += 1
-    return iterations
+    medians_ms: list[float] = []
+    while not is_stable(medians_ms):
+        if medians_ms and time.perf_counter() - started_s > longest_s:
+            return WarmUp(iterations, time.perf_counter() - started_s, stable=False)
+        window_ms: list[float] = []
+        while len(window_ms) < _WARM_UP_WINDOW_ITERATIONS or sum(window_ms) < _WARM_UP_WINDOW_S * 1e3:
+            began_s = time.perf_counter()
+            work()
+            window_ms.append((time.perf_counter() - began_s) * 1e3)
+        iterations += len(window_ms)
+        medians_ms.append(float(np.median(window_ms)))
+    return WarmUp(iterations, time.perf_counter() - started_s, stable=True)
 
 
-def _samples_ms(work: Callable[[], object], seconds: float, progress: Callable[[float], None]) -> list[float]:
+def _samples_ms(
+    work: Callable[[], object], seconds: float, min_iterations: int, watch: Watch, progress: Callable[[float], None]
+) -> list[float]:
     samples_ms: list[float] = []
     busy_s = 0.0
     next_report_s = 0.0
-    while len(samples_ms) < MIN_ITERATIONS or busy_s < seconds:
+    while len(samples_ms) < min_iterations or busy_s < seconds:
         started_s = time.perf_counter()
         work()
         took_s = time.perf_counter() - started_s
         samples_ms.append(took_s * 1e3)
         busy_s += took_s
         if busy_s >= next_report_s:
-            progress(min(busy_s / seconds, len(samples_ms) / MIN_ITERATIONS, 1.0))
+            progress(min(busy_s / seconds, len(samples_ms) / min_iterations, 1.0))
             next_report_s = busy_s + _PROGRESS_EVERY_S
+        watch.tick(len(samples_ms), busy_s)
+    watch.tick(len(samples_ms), busy_s, last=True)
     progress(1.0)
     return samples_ms
 
@@ -245,14 +280,15 @@ class _Pipeline:
 
     def forget(self) -> None:
         """Count from zero again."""
-        self.meter = Meter()
+        self.laps_ms: dict[str, list[float]] = {}
         self.faces = 0
 
     def __call__(self) -> None:
         laps = Laps()
         frame = Frame(next(self._sequence), time.monotonic(), time.time(), next(self._frames))
         result = recognise(frame, self.detector, self._classifier, laps)
-        self.meter.add(laps.ms)
+        for stage, lap_ms in laps.ms.items():
+            self.laps_ms.setdefault(stage, []).append(lap_ms)
         self.faces += len(result.faces)
 
 

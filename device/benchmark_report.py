@@ -1,4 +1,4 @@
-"""What a benchmark says: one JSON document for machines, tables for people."""
+"""From what the processes of a benchmark said to its one document; its form is `edgekit.report.schema`'s."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
+import numpy as np
 
-from edgekit.boards import Board, Conditions
-from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, Clip, Measurement, peak_resident_mib
+from edgekit.boards import Board
+from edgekit.device.benchmark_clip import Clip
+from edgekit.device.benchmark_runs import Measured
 from edgekit.device.engines import versions
+from edgekit.device.meter import summarize
 from edgekit.device.session import open_session, read_contract
 from edgekit.files import sha256_of
-
-# MAJOR.MINOR: fields are added with a new minor; a new major changes or drops some.
-SCHEMA = "edgekit.bench/1.0"
-
-_BUSY_SHARE = 0.3
+from edgekit.report.power import PowerReading, mean_watts
+from edgekit.report.schema import SCHEMA
+from edgekit.report.statistics import histogram, median_interval
 
 
 @dataclass(frozen=True)
@@ -60,49 +57,43 @@ def report_document(
     *,
     board: Board,
     models: Sequence[Model],
-    measurements: Sequence[Measurement],
+    measured: Sequence[Measured],
+    started_s: float,
+    complete: bool,
     clip: Clip | None,
     settings: Mapping[str, Any],
+    notes: Mapping[str, str],
+    power: Sequence[PowerReading] = (),
 ) -> dict[str, Any]:
-    """Return the report; `measurements` stay in the order they were taken, `settings` are the user's."""
-    return {
-        "schema": SCHEMA,
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
+    """Return the report of one board.
+
+    Args:
+        board: Where it was measured.
+        models: The models that took part.
+        measured: At least one cell, each with at least one process.
+        started_s: The start on the system's monotonic clock; the document counts from there.
+        complete: Whether everything planned was measured.
+        clip: The frames of the pipelines.
+        settings: The user's.
+        notes: What the user noted: fan, power supply, ambient temperature.
+        power: Readings of a power meter.
+    """
+    cells = [_cell_document(cell, started_s, power) for cell in measured]
+    processes = sorted((process for cell in cells for process in cell["processes"]), key=lambda one: one["started_s"])
+    entry = {
+        "label": None,
         "board": board.as_document(),
-        "before": measurements[0].before.as_document(),
-        "after": measurements[-1].after.as_document(),
-        "settings": {"min_iterations": MIN_ITERATIONS, **settings},
+        "versions": versions(),
+        "notes": dict(notes),
+        "settings": dict(settings),
+        "complete": complete,
+        "before": processes[0]["before"],
+        "after": processes[-1]["after"],
         "clip": None if clip is None else _clip_document(clip),
-        "models": [asdict(model) for model in models],
-        "cells": [_cell_document(measurement) for measurement in measurements],
-        "peak_resident_mib": round(peak_resident_mib(), 1),
+        "models": [asdict(model) | {"input_hw": list(model.input_hw)} for model in models],
+        "cells": cells,
     }
-
-
-def report_view(board: Board, measurements: Sequence[Measurement]) -> Group:
-    """Return the report for people: a table a model, the board above them, its state and what is amiss below."""
-    models = sorted({done.cell.model for done in measurements})
-    tables = [_table(name, [done for done in measurements if done.cell.model == name]) for name in models]
-    return Group(_board_line(board), *tables, *_notes(board, measurements))
-
-
-def _table(model: str, measurements: Sequence[Measurement]) -> Table:
-    table = Table(title=escape(Path(model).name), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.add_column("what", no_wrap=True)
-    for column in ("threads", "p50 ms", "p90 ms", "p99 ms", "a second", "load ms", "MiB"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for done in sorted(measurements, key=lambda done: (KINDS.index(done.cell.kind), done.cell.intra_op_threads)):
-        latency = done.latency
-        table.add_row(
-            done.cell.kind,
-            str(done.cell.intra_op_threads),
-            *(f"{value:.2f}" for value in (latency.p50_ms, latency.p90_ms, latency.p99_ms)),
-            f"{done.images_per_s:.1f}",
-            f"{done.load_ms:.0f}",
-            f"{done.resident_mib:.0f}",
-        )
-    return table
+    return {"schema": SCHEMA, "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), "boards": [entry]}
 
 
 def _clip_document(clip: Clip) -> dict[str, Any]:
@@ -117,58 +108,62 @@ def _clip_document(clip: Clip) -> dict[str, Any]:
     }
 
 
-def _cell_document(done: Measurement) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "kind": done.cell.kind,
-        "model": done.cell.model,
-        "intra_op_threads": done.cell.intra_op_threads,
-        "batch": done.batch,
-        "load_ms": round(done.load_ms, 3),
-        "warm_up_iterations": done.warm_up_iterations,
-        "busy_s": round(done.busy_s, 3),
-        "latency": _rounded(done.latency),
-        "images_per_s": round(done.images_per_s, 3),
-        "resident_mib": round(done.resident_mib, 1),
-        "before": done.before.as_document(),
-        "after": done.after.as_document(),
+def _cell_document(measured: Measured, started_s: float, power: Sequence[PowerReading]) -> dict[str, Any]:
+    cell, messages = measured.cell, measured.messages
+    each_ms = [np.asarray(message["samples_ms"], np.float64) for message in messages]
+    all_ms = np.concatenate(each_ms)
+    interval = median_interval(each_ms)
+    batch = messages[0]["batch"]
+    images_per_s = batch * all_ms.size / (all_ms.sum() / 1e3)
+    processes = [message["process"] | {"started_s": round(message["started_s"] - started_s, 3)} for message in messages]
+    faces = [message["faces_per_frame"] for message in messages if message["faces_per_frame"] is not None]
+    distribution = asdict(histogram(all_ms))
+    return {
+        "kind": cell.kind,
+        "model": cell.model,
+        "engine": cell.engine,
+        "intra_op_threads": cell.intra_op_threads,
+        "batch": batch,
+        "detector": messages[0]["detector"],
+        "faces_per_frame": round(float(np.mean(faces)), 4) if faces else None,
+        "latency": _rounded(asdict(summarize(all_ms))),
+        "median_interval_ms": None if interval is None else [round(limit, 5) for limit in interval],
+        "images_per_s": round(images_per_s, 3),
+        "load_ms": round(float(np.median([process["load_ms"] for process in processes])), 3),
+        "resident_mib": max(process["resident_mib"] for process in processes),
+        "histogram": distribution | {"counts": list(distribution["counts"])},
+        "stages": _stages(messages),
+        "energy": _energy(processes, images_per_s, power),
+        "marks": sorted({mark for process in processes for mark in process["marks"]}),
+        "repeated": [_spoilt(message) for message in measured.spoilt],
+        "processes": processes,
     }
-    if done.cell.kind == "pipeline":
-        document["detector"] = done.detector
-        document["faces_per_frame"] = done.faces_per_frame
-        document["stages"] = {stage: _rounded(summary) for stage, summary in done.stages.items()}
-    return document
 
 
-def _rounded(latency: Any) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(latency).items()}
+def _stages(messages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    names = list(messages[0]["stages_ms"])
+    return {
+        name: _rounded(asdict(summarize(lap for message in messages for lap in message["stages_ms"][name])))
+        for name in names
+    }
 
 
-def _board_line(board: Board) -> str:
-    parts = [board.model or "unknown board"]
-    if board.cpu and board.cpu != board.model:
-        parts.append(board.cpu)
-    parts.append(f"{board.processors or '?'} processors, {board.architecture}")
-    return escape(", ".join(parts))
+def _spoilt(message: Mapping[str, Any]) -> dict[str, Any]:
+    process = message["process"]
+    return {"marks": process["marks"], "p50_ms": process["latency"]["p50_ms"], "after": process["after"]}
 
 
-def _notes(board: Board, measurements: Sequence[Measurement]) -> list[str]:
-    first = measurements[0].before
-    notes = [
-        "inference: the net alone; classifier: and cut the faces; pipeline: and find them",
-        f"before: {_state(first)}",
-        f"after:  {_state(measurements[-1].after)}",
-    ]
-    if first.load_1min is not None and board.processors and first.load_1min > _BUSY_SHARE * board.processors:
-        notes.append(f"BUSY: other programs were running (load {first.load_1min:.1f}): stop them and measure again")
-    if board.virtualization == "emulator":
-        notes.append("EMULATED: these times are not a board's times")
-    if any(done.after.throttling and done.after.throttling.now for done in measurements):
-        notes.append("THROTTLED while measuring: cool the board or mend its power supply, and measure again")
-    return notes
+def _energy(
+    processes: Sequence[Mapping[str, Any]], images_per_s: float, power: Sequence[PowerReading]
+) -> dict[str, float] | None:
+    spans = [(process["started_s"], process["started_s"] + process["elapsed_s"]) for process in processes]
+    watts = [mean_watts(power, *span) for span in spans] if power else []
+    known = [value for value in watts if value is not None]
+    if not known or len(known) < len(spans):
+        return None
+    mean = float(np.mean(known))
+    return {"mean_w": round(mean, 4), "joules_per_image": round(mean / images_per_s, 6)}
 
 
-def _state(now: Conditions) -> str:
-    temperature = "temperature unknown" if now.temperature_c is None else f"{now.temperature_c:.1f} °C"
-    clock = "clock unknown" if now.clock_mhz is None else f"{now.clock_mhz:.0f} MHz"
-    throttling = "throttling unknown" if now.throttling is None else now.throttling.explain()
-    return ", ".join([temperature, clock, f"governor {now.governor or 'unknown'}", throttling])
+def _rounded(latency: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in latency.items()}

@@ -40,3 +40,9 @@ class SourceError(EdgekitError):
     """A camera or another frame source is absent or was lost; trying again later may help."""
 
     exit_code = EXIT_SOURCE
+
+
+class HostError(EdgekitError):
+    """A board over SSH did not do its part: not reached, not prepared, or its work failed."""
+
+    exit_code = EXIT_HOSTS

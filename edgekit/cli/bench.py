@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.options import MAX_THREADS, SEED, detector_options
+from edgekit.cli.report_options import ReportFiles, report_options
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from collections.abc import Callable
 
-    from edgekit.device.detect import Detector
+    from edgekit.device.benchmark import Cell
+    from edgekit.device.benchmark_worker import DetectorChoice
 
 _CLIP_LIMIT_MIB = 160
+_MAX_NOTES = 30
 
 
 def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -32,6 +32,18 @@ def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None
     return tuple(int(part) for part in parts)
 
 
+def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    notes = {}
+    for value in values:
+        key, separator, text = value.partition("=")
+        if not (key and separator and value.isprintable() and len(key) <= 100 and len(text) <= 200):
+            raise click.BadParameter(f"'{value}' is not KEY=VALUE, such as fan=none", ctx, param)
+        notes[key] = text
+    if len(notes) > _MAX_NOTES:
+        raise click.BadParameter(f"{len(notes)} notes are more than {_MAX_NOTES}", ctx, param)
+    return notes
+
+
 @click.command("bench", short_help="Measure how fast models are on this machine.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
@@ -41,11 +53,30 @@ def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None
     "--source", "source_uri", default="demo", show_default=True, metavar="URI", help="Frames of the pipeline."
 )
 @click.option("--seconds", type=click.FloatRange(0.01, 3600), default=10, show_default=True, help="Least time a cell.")
+@click.option(
+    "--processes", type=click.IntRange(1, 100), default=3, show_default=True, help="Processes that share a cell's time."
+)
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Faces the classifier gets.")
 @click.option("--pipeline/--no-pipeline", default=True, show_default=True, help="Measure the whole pipeline too.")
 @detector_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides the order of the cells.")
+@click.option(
+    "--cool-down",
+    type=click.FloatRange(0, 3600),
+    default=20,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest pause between processes, in which the board cools.",
+)
+@click.option("--allow-throttled", is_flag=True, help="Keep what a throttled board measured, marked; do not repeat it.")
+@click.option(
+    "--note", "notes", multiple=True, callback=_notes, metavar="KEY=VALUE", help="Say what no program sees, such as fan=none."
+)
+@click.option(
+    "--power-file", metavar="FILE|-", help="A power meter's readings, lines of `seconds watts`; -: stdin, as they come."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON.")
+@report_options
 @common_options
 def command(
     out: Output,
@@ -53,96 +84,211 @@ def command(
     threads: tuple[int, ...] | None,
     source_uri: str,
     seconds: float,
+    processes: int,
     batch: int,
     pipeline: bool,
     detector_name: str,
     detector_model: Path | None,
     detector_size: int,
     seed: int,
+    cool_down: float,
+    allow_throttled: bool,
+    notes: dict[str, str],
+    power_file: str | None,
     output: Path | None,
+    html_path: Path | None,
+    markdown_path: Path | None,
+    csv_path: Path | None,
 ) -> None:
     """Measure models: the net alone, with preparing faces, and the whole pipeline over frames held in memory.
 
-    Every model is measured with every number of threads, in an order shuffled by the seed, each for at least --seconds
-    and 100 iterations after a warm-up. The report has percentiles, memory, versions, and the board with its
-    temperature, clock, governor and throttle flags before and after.
+    Every model is measured with every number of threads for at least --seconds and 100 iterations, shared by several
+    processes, after a warm-up that lasts until the times are stable. The processes run in rounds, each in an order
+    shuffled by the seed. The report has percentiles, the median's interval, memory, versions, and the board with its
+    temperature, clock, governor and throttle flags. A process during which the board throttled or its clock changed is
+    measured again after a pause. Ctrl-C keeps what is finished.
 
     \b
     Examples:
       edgekit bench default
-      edgekit bench float.onnx int8.onnx --threads 1,2,4 -o report.json
+      edgekit bench float.onnx int8.onnx --threads 1,2,4 -o report.json --html report.html
       edgekit bench mine.onnx --source holiday.mp4 --detector haar --seconds 30
+      edgekit bench mine.onnx --note fan=none --note supply=5.1V --power-file meter.txt
       edgekit bench mine.onnx --no-pipeline --batch 8 --json
     """
+    import tempfile
+    import time
+
     from edgekit.boards import read_board
-    from edgekit.cli.progress import progress_bar
-    from edgekit.device.benchmark import KINDS, load_clip, measure, plan_cells
-    from edgekit.device.benchmark_report import describe_model, report_document, report_view
+    from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, plan_cells, plan_rounds
+    from edgekit.device.benchmark_clip import load_clip, save_clip
+    from edgekit.device.benchmark_report import describe_model, report_document
+    from edgekit.device.benchmark_runs import Plan, measure_all
+    from edgekit.device.benchmark_worker import DetectorChoice, Job
     from edgekit.device.session import available_processors
     from edgekit.device.sources import open_source
     from edgekit.errors import InputError
-    from edgekit.files import atomic_path
     from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
+    from edgekit.report.terminal import report_view
 
-    if math.isnan(seconds):
-        raise InputError("--seconds is no number: give one from 0.01 to 3600")
-    if output is not None and output.suffix != ".json":
-        raise InputError(f"report '{output}' must end in .json")
-    named = [(name, resolve_model(name, (ONNX_SUFFIX,))) for name in models]
+    if math.isnan(seconds) or math.isnan(cool_down):
+        raise InputError("--seconds or --cool-down is no number")
+    files = ReportFiles(output, html_path, markdown_path, csv_path)
+    files.check()
+    named = [(name, resolve_model(name, (ONNX_SUFFIX,)).absolute()) for name in models]
     counts = threads or tuple(sorted({1, available_processors()}))
-    cells = plan_cells(named, counts, KINDS if pipeline else KINDS[:-1], seed)
+    cells = plan_cells(named, counts, KINDS if pipeline else KINDS[:-1])
     described = [describe_model(name, path) for name, path in named]
-    # Opened before the first measurement: a report that cannot be written is not found out after an hour.
-    with atomic_path(output) if output is not None else nullcontext() as report:
-        clip, make_detector = None, None
+    board = read_board()
+    with ExitStack() as stack:
+        write = files.open(stack)
+        meter = _open_meter(power_file)
+        clip, clip_folder, detector = None, None, None
         if pipeline:
-            make_detector = _detector_maker(out, detector_name, detector_model, detector_size)
+            detector = _settled_detector(out, DetectorChoice(detector_name, detector_model, detector_size))
             clip = load_clip(open_source(source_uri, out.warn), _CLIP_LIMIT_MIB)
             rest = "" if clip.complete else f", as many as {_CLIP_LIMIT_MIB} MiB hold"
             out.say(f"{clip.name}: {len(clip.frames)} frames decoded into memory and played over and over{rest}")
-        measurements = []
-        bar = progress_bar(out)
-        bar.live.auto_refresh = False  # a thread that draws takes time from what is measured
-        with bar as progress:
-            task = progress.add_task("cells", total=len(cells))
-            for index, cell in enumerate(cells):
-                progress.update(task, description=f"{cell.kind}, {cell.model}, {cell.intra_op_threads} threads")
-                show = partial(_show, progress, task, index)
-                measurements.append(
-                    measure(cell, seconds=seconds, batch=batch, clip=clip, make_detector=make_detector, progress=show)
-                )
-        board = read_board()
-        settings = {"seconds": seconds, "batch": batch, "intra_op_threads": list(counts), "seed": seed}
-        if pipeline:
-            settings["detector_size_px"] = detector_size
+            clip_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder())))
+            save_clip(clip, clip_folder)
+
+        def job(cell: Cell) -> Job:
+            return Job(
+                **{name: getattr(cell, name) for name in ("model", "path", "intra_op_threads", "kind", "engine")},
+                seconds=seconds / processes,
+                min_iterations=math.ceil(MIN_ITERATIONS / processes),
+                batch=batch,
+                clip_folder=clip_folder if cell.kind == "pipeline" else None,
+                detector=detector if cell.kind == "pipeline" else None,
+            )
+
+        plan = Plan(plan_rounds(cells, processes, seed), job, cool_down, allow_throttled)
+        started_s, started_unix_s = time.monotonic(), time.time()
+        measured, complete = _measured(out, plan, board.processors)
+        if not measured:
+            raise KeyboardInterrupt
         document = report_document(
-            board=board, models=described, measurements=measurements, clip=clip, settings=settings
+            board=board,
+            models=described,
+            measured=measured,
+            started_s=started_s,
+            complete=complete,
+            clip=clip,
+            settings={
+                "seconds": seconds,
+                "min_iterations": MIN_ITERATIONS,
+                "processes": processes,
+                "batch": batch,
+                "intra_op_threads": list(counts),
+                "seed": seed,
+                "cool_down_s": cool_down,
+                "allow_throttled": allow_throttled,
+                **({"detector_size_px": detector_size} if pipeline else {}),
+            },
+            notes=notes,
+            power=meter(started_unix_s, out),
         )
-        if report is not None:
-            report.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
-    out.console.print(report_view(board, measurements))
-    if output is not None:
-        out.say(f"report: {output}")
+        write(document)
+    out.console.print(report_view(document))
+    for path in (output, html_path, markdown_path, csv_path):
+        if path is not None:
+            out.say(f"report: {path}")
     out.result(document)
+    if not complete:
+        raise KeyboardInterrupt
 
 
-def _show(progress: Progress, task: TaskID, cells_done: int, share: float) -> None:
-    progress.update(task, completed=cells_done + share, refresh=True)
+def _measured(out: Output, plan: Any, processors: int | None) -> Any:
+    from edgekit.cli.progress import progress_bar
+    from edgekit.device.benchmark_runs import measure_all
+
+    total = len(plan.order)
+    done = 0
+    bar = progress_bar(out)
+    bar.live.auto_refresh = False  # a thread that draws takes time from what is measured
+
+    with bar as progress:
+        task = progress.add_task("processes", total=total)
+
+        def show(cell: Cell, share: float) -> None:
+            text = f"{cell.kind}, {cell.model}, {cell.intra_op_threads} threads"
+            progress.update(task, description=text, completed=share * total, refresh=True)
+
+        def tell(cell: Cell, message: dict[str, Any]) -> None:
+            nonlocal done
+            done += 1
+            if progress.disable:
+                # No terminal to draw on: a line a process, for logs and for whoever started this over a network.
+                process = message["process"]
+                marks = f" ({', '.join(process['marks'])})" if process["marks"] else ""
+                out.say(
+                    f"{done}/{total} {cell.kind}, {cell.model}, {cell.intra_op_threads} threads: "
+                    f"{process['latency']['p50_ms']:.3f} ms{marks}"
+                )
+
+        return measure_all(plan, processors=processors, progress=show, finished=tell)
 
 
-def _detector_maker(out: Output, name: str, model_path: Path | None, size_px: int) -> Callable[[int], Detector]:
+def _open_meter(where: str | None) -> Callable[[float, Output], Any]:
+    """Return what gives a power meter's readings at the end; a stream is read from now on, as it comes."""
+    import threading
+
+    from edgekit.errors import InputError
+    from edgekit.files import require_file
+    from edgekit.report.power import parse_readings
+
+    if where is None:
+        return lambda _, __: ()
+    lines: list[str] = []
+    path = Path(where)
+    if where == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        stream = click.get_text_stream("stdin") if where == "-" else None
+
+        def follow() -> None:
+            with stream or path.open(errors="replace") as opened:
+                for line in opened:
+                    lines.append(line)
+
+        threading.Thread(target=follow, daemon=True).start()
+    else:
+        require_file(path, "power file")
+
+    def readings(start_unix_s: float, out: Output) -> Any:
+        if not lines and path.is_file():
+            try:
+                lines.extend(path.read_text(errors="replace").splitlines())
+            except OSError as error:
+                raise InputError(f"power file '{path}' cannot be read: {error.strerror}") from error
+        found, strange = parse_readings(list(lines), start_unix_s)
+        if strange:
+            out.warn(f"power file '{where}': {strange} lines are not `seconds watts`")
+        if not found:
+            out.warn(f"power file '{where}' has no reading")
+        return found
+
+    return readings
+
+
+def _settled_detector(out: Output, chosen: DetectorChoice) -> DetectorChoice:
+    """Return the detector that there is: what it falls back to is then settled, and said once."""
+    from dataclasses import replace
+
     from edgekit.device.detect import create_detector
 
-    # Made once ahead: what it falls back to is then settled, and said once.
-    settled = create_detector(name, model_path=model_path, input_size_px=size_px, notify=out.warn).name
+    made = create_detector(
+        chosen.name, model_path=chosen.model_path, input_size_px=chosen.input_size_px, notify=out.warn
+    )
+    model_path = chosen.model_path.absolute() if chosen.model_path and made.name == "yunet" else None
+    return replace(chosen, name=made.name, model_path=model_path)
 
-    def make(intra_op_threads: int) -> Detector:
-        return create_detector(
-            settled,
-            model_path=model_path if settled == "yunet" else None,
-            input_size_px=size_px,
-            intra_op_threads=intra_op_threads,
-            notify=out.warn,
-        )
 
-    return make
+def _memory_folder() -> str | None:
+    """Return a folder that lies in memory, where there is one with room."""
+    import shutil
+
+    folder = Path("/dev/shm")  # noqa: S108 - a fresh private folder is made below it
+    try:
+        has_room = shutil.disk_usage(folder).free > 2 * _CLIP_LIMIT_MIB << 20
+    except OSError:
+        return None
+    return str(folder) if has_room else None

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.text import one_line as one_line
+from edgekit.text import printable as printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -68,16 +71,6 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
         function(Output(as_json, quiet), *args, **kwargs)
 
     return wrapper
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters (terminal escapes among them) shown as escapes; newlines stay."""
-    return "".join(char if char == "\n" or char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def one_line(text: str) -> str:
-    """Return `text` as one printable line."""
-    return printable(" ".join(text.split()))
 
 
 def describe_os_error(error: OSError) -> str:

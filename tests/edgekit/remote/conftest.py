@@ -1,0 +1,114 @@
+"""A real sshd on a loopback port, with keys of its own and a home that is thrown away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgekit.remote.hosts import Host
+from edgekit.remote.ssh import Connection
+
+_START_TIMEOUT_S = 20
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """Where it listens and what a client needs; `home` stands in for the board's cache folder."""
+
+    port: int
+    folder: Path
+    home: Path
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return ("-F", "none", "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-o", "IdentitiesOnly=yes")
+
+    def host(self, **changes: object) -> Host:
+        fields = {
+            "address": "127.0.0.1",
+            "label": "board",
+            "port": self.port,
+            "identity": self.folder / "id",
+            "ssh_options": self.options,
+        }
+        return Host(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None or shutil.which("ssh") is None:
+        pytest.skip("no sshd here: apt-get install openssh-server openssh-client")
+    folder = tmp_path_factory.mktemp("sshd")
+    home = folder / "home"
+    home.mkdir()
+    for name in ("id", "other_id", "host_key", "other_host_key"):
+        make_key(folder / name)
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = folder / "sshd_config"
+    config.write_text(
+        f"""Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder / "host_key"}
+AuthorizedKeysFile {folder / "id.pub"}
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+PermitRootLogin yes
+PidFile none
+MaxStartups 100
+SetEnv HOME={home} XDG_CACHE_HOME={home / ".cache"}
+Subsystem sftp internal-sftp
+"""
+    )
+    know(folder, port, folder / "host_key.pub")
+    with (folder / "sshd.log").open("wb") as log:
+        process = subprocess.Popen([program, "-D", "-e", "-f", config], stderr=log)
+    try:
+        wait_for(port, process, folder / "sshd.log")
+        yield Sshd(port, folder, home)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def connection(sshd: Sshd) -> Iterator[Connection]:
+    with Connection(sshd.host()) as connected:
+        yield connected
+
+
+def make_key(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+
+def know(folder: Path, port: int, public_key: Path, name: str = "known_hosts") -> Path:
+    kind, key = public_key.read_text().split()[:2]
+    known = folder / name
+    known.write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+    return known
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until_s = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < until_s and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    pytest.skip(f"sshd does not start here: {log.read_text()[-300:]}")

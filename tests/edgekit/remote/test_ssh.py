@@ -1,0 +1,225 @@
+"""Connections through the real ssh and sshd."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgekit.errors import HostError, InputError
+from edgekit.remote.ssh import Connection, ConnectionLostError, shell
+
+from .conftest import Sshd, know
+
+SHOW = "import json, sys; print(json.dumps(sys.argv[1:]))"
+HOSTILE = [
+    "a'b",
+    'a"b',
+    "two\nlines",
+    "; touch planted",
+    "$(touch planted)",
+    "`touch planted`",
+    "\x1b]0;title\x07\x1b[2J",
+    "../../etc/passwd",
+    "-oProxyCommand=touch planted",
+    "*",
+    "~",
+    "$HOME",
+    "a\\",
+    "",
+    " ",
+    "a & b | c > d",
+    "é\u202e中",
+    "!!",
+    "{a,b}",
+    "#",
+    "\r",
+]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    arguments=st.lists(
+        st.sampled_from(HOSTILE)
+        | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40),
+        max_size=6,
+    )
+)
+def test_every_argument_arrives_as_it_was(connection: Connection, arguments: list[str]) -> None:
+    done = connection.run([sys.executable, "-I", "-c", SHOW, *arguments])
+    assert json.loads(done.text) == arguments
+
+
+def test_nothing_in_an_argument_runs(connection: Connection, tmp_path: Path) -> None:
+    for text in HOSTILE:
+        done = connection.run(shell('cd "$1" && printf %s "$2"', str(tmp_path), text))
+        assert done.stdout == text.encode()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_nul_is_refused_here(connection: Connection) -> None:
+    with pytest.raises(InputError, match="NUL"):
+        connection.run(["echo", "a\0b"])
+
+
+def test_exit_code_and_complaint(connection: Connection) -> None:
+    done = connection.run(shell("echo out; echo first >&2; printf '\\033[31mlast\\n' >&2; exit 7"))
+    assert (done.returncode, done.text, done.complaint) == (7, "out\n", "\\x1b[31mlast")
+
+
+def test_an_exit_code_255_of_the_program_is_no_lost_connection(connection: Connection) -> None:
+    assert connection.run(shell("exit 255")).returncode == 255
+
+
+def test_stdin_arrives_whole(connection: Connection) -> None:
+    data = os.urandom(1 << 20)
+    assert connection.run(["cat"], stdin=data, limit_bytes=1 << 20).stdout == data
+
+
+def test_too_much_output_is_stopped(connection: Connection) -> None:
+    with pytest.raises(HostError, match="printed more than 1000 bytes"):
+        connection.run(shell("cat /dev/zero"), limit_bytes=1000)
+
+
+def test_endless_stderr_neither_fills_memory_nor_blocks(connection: Connection) -> None:
+    lines: list[int] = []
+    done = connection.run(
+        shell("head -c 30000000 /dev/zero >&2; echo; echo end >&2"), on_stderr_line=lambda text: lines.append(len(text))
+    )
+    assert len(done.stderr) <= 1 << 16
+    assert max(lines) <= 4096
+    assert done.stderr.endswith(b"end\n")
+
+
+def test_a_program_that_hangs_is_given_up(connection: Connection) -> None:
+    with pytest.raises(HostError, match="did not end within 0.5 s"):
+        connection.run(["sleep", "600"], timeout_s=0.5)
+    assert connection.run(["echo", "still here"]).text == "still here\n"
+
+
+def test_closing_the_connection_ends_what_holds_its_stdin(sshd: Sshd, tmp_path: Path) -> None:
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    code = 'touch "$1"; cat >/dev/null; touch "$2"'
+    with Connection(sshd.host()) as connected:
+        import threading
+
+        def work() -> None:
+            with pytest.raises(ConnectionLostError):
+                connected.run(shell(code, str(started), str(ended)), hold_stdin=True, timeout_s=None)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        wait_until(started.exists)
+        assert not ended.exists()
+    thread.join(20)
+    assert not thread.is_alive()
+    wait_until(ended.exists)
+
+
+def test_killing_this_process_closes_the_connection(sshd: Sshd, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom edgekit.remote.hosts import Host\n"
+        "from edgekit.remote.ssh import Connection\n"
+        f"host = Host('127.0.0.1', 'board', {sshd.port}, Path({str(sshd.folder / 'id')!r}), {sshd.options!r})\n"
+        "connection = Connection(host).__enter__()\n"
+        "print(connection._master.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    wait_until(lambda: not Path(f"/proc/{int(done.stdout)}").exists() or is_zombie(int(done.stdout)))
+
+
+def test_an_unknown_host_key_is_refused_with_the_cure(sshd: Sshd) -> None:
+    options = ("-F", "none", "-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no")
+    with pytest.raises(HostError, match=r"host key is not known here yet: run 'ssh .*compare the fingerprint"):
+        Connection(sshd.host(ssh_options=options)).__enter__()
+
+
+@pytest.mark.parametrize("weakening", ["StrictHostKeyChecking=no", "StrictHostKeyChecking=accept-new", "CheckHostIP=no"])
+def test_a_changed_host_key_is_refused_whatever_the_options(sshd: Sshd, weakening: str) -> None:
+    known = know(sshd.folder, sshd.port, sshd.folder / "other_host_key.pub", "other_known_hosts")
+    options = ("-F", "none", "-o", f"UserKnownHostsFile={known}", "-o", weakening)
+    with pytest.raises(HostError, match="its host key is another one"):
+        Connection(sshd.host(ssh_options=options)).__enter__()
+    assert "other" not in (sshd.folder / "known_hosts").read_text()
+
+
+def test_the_users_configuration_cannot_weaken_host_keys_either(sshd: Sshd, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host pi\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.folder / 'id'}\n"
+        " UserKnownHostsFile /dev/null\n StrictHostKeyChecking no\n NoHostAuthenticationForLocalhost yes\n"
+    )
+    with pytest.raises(HostError, match="host key is not known"):
+        Connection(sshd.host(address="pi", port=None, identity=None, ssh_options=("-F", str(config)))).__enter__()
+
+
+def test_the_users_configuration_is_used(sshd: Sshd, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        f"Host pi\n HostName 127.0.0.1\n Port {sshd.port}\n IdentityFile {sshd.folder / 'id'}\n"
+        f" UserKnownHostsFile {sshd.folder / 'known_hosts'}\n RemoteCommand echo no\n RequestTTY force\n"
+        " ControlPath ~/.ssh/shared\n LocalForward 1 127.0.0.1:1\n"
+    )
+    host = sshd.host(address="pi", port=None, identity=None, ssh_options=("-F", str(config)))
+    with Connection(host) as connected:
+        assert connected.run(["echo", "yes"]).text == "yes\n"
+
+
+def test_a_missing_key_is_said_with_the_cure(sshd: Sshd) -> None:
+    with pytest.raises(HostError, match=r"none of your keys.*ssh-copy-id -p \d+ 127.0.0.1"):
+        Connection(sshd.host(identity=sshd.folder / "other_id")).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"port": 1}, "nothing listens there"),
+        ({"address": "no-such-host.invalid"}, "no such name"),
+        ({"ssh_options": ("-o", "NoSuchOption=1")}, "check --ssh-option"),
+    ],
+)
+def test_unreachable_hosts_are_explained(sshd: Sshd, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(HostError, match=message):
+        Connection(sshd.host(**changes)).__enter__()
+
+
+def test_a_lost_connection_is_named_and_never_replaced(sshd: Sshd) -> None:
+    with Connection(sshd.host()) as connected:
+        assert connected._master is not None
+        connected._master.kill()
+        connected._master.wait()
+        for _ in range(2):
+            with pytest.raises(ConnectionLostError, match="connection was lost"):
+                connected.run(["echo", "hello"])
+
+
+def test_nothing_is_left_behind(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Connection(sshd.host()) as connected:
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        connected.run(["true"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def wait_until(holds: object, seconds: float = 20) -> None:
+    until_s = time.monotonic() + seconds
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < until_s, "it did not happen"
+        time.sleep(0.02)

@@ -1,0 +1,279 @@
+"""A Raspberry Pi 3B+ as far as qemu-user goes: Debian's own arm64 sshd on an emulated Cortex-A53, in namespaces of its own.
+
+Instructions that a Cortex-A53 lacks die here as they do there. Speed, memory, temperature and clock are not a Pi's: /sys
+is made of plain files that say "Raspberry Pi 3 Model B Plus", and a test may write into them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+from edgekit.remote.hosts import Host
+
+from .system import USER, USER_ID, UnavailableError, make_system
+
+_CPU = "cortex-a53"
+_BINFMT = Path("/proc/sys/fs/binfmt_misc")
+_HANDLER = "qemu-aarch64"
+_START_TIMEOUT_S = 60
+_MODEL = "Raspberry Pi 3 Model B Plus Rev 1.3"
+_MIDR_CORTEX_A53 = "0x00000000410fd034"
+
+# What the firmware's tool prints on a Pi 3B+ (Raspberry Pi documentation, "vcgencmd"), read from the files of /sys.
+_VCGENCMD = """#!/bin/sh
+case "$1 $2" in
+"measure_temp "*) t=$(cat /sys/class/thermal/thermal_zone0/temp); echo "temp=$((t / 1000)).$((t % 1000 / 100))'C" ;;
+"get_throttled "*) echo "throttled=$(cat /sys/throttled)" ;;
+"measure_clock arm") echo "frequency(48)=$(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq)000" ;;
+*) echo 'error=1 error_msg="Command not registered"' ;;
+esac
+"""
+
+# Runs in the new namespaces. $1 system, $2 upper, $3 work, $4 root, $5 sys
+_BOOT = """
+set -e
+hostname raspberrypi
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
+mount -t proc proc "$4/proc"
+mount --rbind "$5" "$4/sys"
+mount -t tmpfs -o mode=755 dev "$4/dev"
+for name in null zero full random urandom tty; do
+    : >"$4/dev/$name"
+    mount --bind "/dev/$name" "$4/dev/$name"
+done
+mkdir "$4/dev/pts" "$4/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=666 devpts "$4/dev/pts"
+mount -t tmpfs -o mode=1777 shm "$4/dev/shm"
+ln -s pts/ptmx "$4/dev/ptmx"
+ln -s /proc/self/fd "$4/dev/fd"
+exec chroot "$4" /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config.virtual
+"""
+
+
+class VirtualPi:
+    """One board in a folder of its own, on a port of the loopback interface; running within the `with` block.
+
+    Its disk is a layer over the shared system, so every board starts fresh. `disk_folder` puts that layer elsewhere,
+    for example onto a small disk.
+
+    Raises on entering:
+        UnavailableError: It cannot run here; the text says why.
+    """
+
+    def __init__(self, folder: Path, suite: str = "trixie", disk_folder: Path | None = None) -> None:
+        self.folder = folder
+        self._suite = suite
+        self._disk = disk_folder or folder / "disk"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def host(self) -> Host:
+        """How to reach it."""
+        options = ("-F", "none", "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-o", "IdentitiesOnly=yes")
+        return Host(f"{USER}@127.0.0.1", "pi3", self.port, self.folder / "id", options)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same as options of the command line."""
+        host = self.host
+        options = [f"--ssh-option={option}" for option in host.ssh_options]
+        return ["--host", host.address, "--port", str(host.port), "--identity", str(host.identity), *options]
+
+    @property
+    def sys(self) -> Path:
+        """Its /sys, as files to write into."""
+        return self.folder / "sys"
+
+    def path(self, inside: str) -> Path:
+        """Return where a file of the board's own layer lies: what it wrote since it was made, or what a test plants."""
+        return self._disk / "upper" / inside.lstrip("/")
+
+    def plant(self, inside: str, content: str, mode: int = 0o755) -> None:
+        """Write a file into the board before it boots."""
+        assert self._process is None, "a layer must not change under a running system"
+        target = self.path(inside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+        target.chmod(mode)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Boot it; what its disk holds from earlier is there."""
+        system = make_system(self._suite)
+        _register_emulator()
+        for name in ("upper", "work"):
+            (self._disk / name).mkdir(parents=True, exist_ok=True)
+        root = self.folder / "root"
+        root.mkdir(parents=True, exist_ok=True)
+        if not self.sys.exists():
+            _make_sys(self.sys)
+        self._make_keys()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", self.port))
+            self.port = int(free.getsockname()[1])
+        self._configure()
+        unshare = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"]
+        places = [system, self._disk / "upper", self._disk / "work", root, self.sys]
+        with (self.folder / "sshd.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [*unshare, "sh", "-c", _BOOT, "boot", *map(str, places)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "QEMU_CPU": _CPU},
+            )
+        self._wait()
+
+    def stop(self) -> None:
+        """Cut its power: everything that runs there is killed at once."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGKILL)  # `unshare --fork` ignores gentler ones
+            process.wait()
+            # The namespaces go with their last process; until then the disk is held.
+            _wait_until(lambda: not _is_mounted(self.folder / "root"), "its disk is still held")
+
+    def _make_keys(self) -> None:
+        if not (self.folder / "id").exists():
+            subprocess.run(_keygen(self.folder / "id"), check=True)
+        host_key = self.path("etc/ssh/ssh_host_ed25519_key")
+        if not host_key.exists():
+            host_key.parent.mkdir(parents=True, exist_ok=True)
+            subprocess.run(_keygen(host_key), check=True)
+        authorized = self.path(f"home/{USER}/.ssh/authorized_keys")
+        authorized.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.folder / "id.pub", authorized)
+        for path, mode in ((authorized, 0o600), (authorized.parent, 0o700), (authorized.parents[1], 0o755)):
+            os.chown(path, USER_ID, USER_ID)
+            path.chmod(mode)
+
+    def new_host_key(self) -> None:
+        """Give it another host key, as a board that was set up anew has; it must not be running."""
+        host_key = self.path("etc/ssh/ssh_host_ed25519_key")
+        host_key.unlink()
+        subprocess.run(_keygen(host_key), check=True)
+
+    def _configure(self) -> None:
+        key = self.path("etc/ssh/ssh_host_ed25519_key.pub").read_text().split()
+        known = self.folder / "known_hosts"
+        if not known.exists():
+            known.write_text(f"[127.0.0.1]:{self.port} {key[0]} {key[1]}\n")
+        config = self.path("etc/ssh/sshd_config.virtual")
+        config.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey /etc/ssh/ssh_host_ed25519_key\nUsePAM no\n"
+            f"PasswordAuthentication no\nPidFile none\nSetEnv QEMU_CPU={_CPU}\n"
+            "Subsystem sftp /usr/lib/openssh/sftp-server\n"
+        )
+        tool = self.path("usr/bin/vcgencmd")
+        tool.parent.mkdir(parents=True, exist_ok=True)
+        tool.write_text(_VCGENCMD)
+        tool.chmod(0o755)
+
+    def _wait(self) -> None:
+        def answers() -> bool:
+            if self._process is None or self._process.poll() is not None:
+                return True
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1) as line:
+                    line.settimeout(2)
+                    return line.recv(4) == b"SSH-"
+            except OSError:
+                return False
+
+        _wait_until(answers, "its sshd does not answer")
+        if self._process is None or self._process.poll() is not None:
+            raise UnavailableError(f"it does not boot: {(self.folder / 'sshd.log').read_text()[-500:]}")
+
+
+def _register_emulator() -> None:
+    if os.geteuid() != 0:
+        raise UnavailableError("only root can boot it")
+    for tool in ("unshare", "qemu-aarch64-static"):
+        if shutil.which(tool) is None and shutil.which(tool.removesuffix("-static")) is None:
+            raise UnavailableError(f"no {tool}: apt-get install qemu-user qemu-user-static qemu-user-binfmt util-linux")
+    if not (_BINFMT / "register").exists():
+        mounted = subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)], capture_output=True)
+        if mounted.returncode != 0:
+            raise UnavailableError("this kernel has no binfmt_misc")
+    if (_BINFMT / _HANDLER).exists():
+        return
+    description = Path(f"/usr/lib/binfmt.d/{_HANDLER}.conf")
+    if not description.exists():
+        raise UnavailableError("nothing runs arm64 programs here: apt-get install qemu-user-binfmt")
+    try:
+        (_BINFMT / "register").write_text(description.read_text())
+    except OSError as error:
+        raise UnavailableError(f"arm64 programs cannot be registered: {error.strerror}") from error
+
+
+def _make_sys(folder: Path) -> None:
+    files = {
+        "class/thermal/thermal_zone0/temp": "48312\n",
+        "class/thermal/thermal_zone0/type": "cpu-thermal\n",
+        "throttled": "0x0\n",
+        "firmware/devicetree/base/model": f"{_MODEL}\0",
+        "firmware/devicetree/base/compatible": "raspberrypi,3-model-b-plus\0brcm,bcm2837\0",
+    }
+    for name in ("possible", "present", "online"):
+        files[f"devices/system/cpu/{name}"] = "0-3\n"
+    for processor in range(4):
+        cpu = f"devices/system/cpu/cpu{processor}"
+        for name in ("scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq"):
+            files[f"{cpu}/cpufreq/{name}"] = "1400000\n"
+        for name in ("scaling_min_freq", "cpuinfo_min_freq"):
+            files[f"{cpu}/cpufreq/{name}"] = "600000\n"
+        files[f"{cpu}/cpufreq/scaling_governor"] = "ondemand\n"
+        files[f"{cpu}/regs/identification/midr_el1"] = f"{_MIDR_CORTEX_A53}\n"
+        files[f"{cpu}/topology/core_id"] = f"{processor}\n"
+        files[f"{cpu}/topology/physical_package_id"] = "0\n"
+        caches = [(1, "Data", "32K", 4, 128), (1, "Instruction", "32K", 2, 256), (2, "Unified", "512K", 16, 512)]
+        for index, (level, kind, size, ways, sets) in enumerate(caches):
+            cache = f"{cpu}/cache/index{index}"
+            files |= {f"{cache}/level": f"{level}\n", f"{cache}/type": f"{kind}\n", f"{cache}/size": f"{size}\n"}
+            files |= {f"{cache}/ways_of_associativity": f"{ways}\n", f"{cache}/number_of_sets": f"{sets}\n"}
+            files[f"{cache}/coherency_line_size"] = "64\n"
+            files[f"{cache}/shared_cpu_list"] = "0-3\n" if level == 2 else f"{processor}\n"
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    for name in ("class/net", "block", "kernel"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+
+def _keygen(path: Path) -> list[str]:
+    return ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "virtual-pi", "-f", str(path)]
+
+
+def _is_mounted(path: Path) -> bool:
+    # Seen from outside the board's namespaces nothing ever is; a process that still lives in them holds its disk.
+    wanted = str(path)
+    for links in Path("/proc").glob("[0-9]*/root"):
+        try:
+            if str(links.readlink()) == wanted:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _wait_until(holds: object, what: str) -> None:
+    until_s = time.monotonic() + _START_TIMEOUT_S
+    while not holds():  # type: ignore[operator]
+        if time.monotonic() > until_s:
+            raise UnavailableError(what)
+        time.sleep(0.05)

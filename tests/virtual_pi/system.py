@@ -1,0 +1,118 @@
+"""An unpacked arm64 Debian with an sshd, made once and kept: what a fresh Raspberry Pi OS has that edgekit needs.
+
+Nothing of it is executed while it is made: no maintainer script runs, so the few things they would have done are done
+here. It has Python and no package of edgekit's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+PYTHONS = {"trixie": "3.13", "bookworm": "3.11"}
+USER, USER_ID = "pi", 1000
+_PACKAGES = """
+    base-files base-passwd bash coreutils dash diffutils findutils gawk grep gzip hostname libc-bin libpam-modules
+    libpam-modules-bin libpam-runtime libstdc++6 login mount netbase openssh-client openssh-server openssh-sftp-server
+    passwd procps python3 sed tar util-linux
+""".split()
+_MAKE_TIMEOUT_S = 900
+
+
+class UnavailableError(Exception):
+    """It cannot be made here; the text says why."""
+
+
+def cache_folder() -> Path:
+    """Return where systems are kept: $EDGEKIT_VIRTUAL_PI, else the user's cache."""
+    named = os.environ.get("EDGEKIT_VIRTUAL_PI")
+    return Path(named) if named else Path.home() / ".cache" / "edgekit-virtual-pi"
+
+
+def make_system(suite: str) -> Path:
+    """Return the root folder of a Debian of that suite, unpacking it on the first call.
+
+    Raises:
+        UnavailableError: A tool, root or Debian's archive is out of reach.
+    """
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    root = cache_folder() / f"{suite}-{recipe}"
+    if root.exists():
+        return root
+    if shutil.which("mmdebstrap") is None:
+        raise UnavailableError("no mmdebstrap: apt-get install mmdebstrap")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    for old in root.parent.glob(f"{suite}-*"):
+        shutil.rmtree(old)
+    fresh = root.with_name(f".new-{root.name}-{os.getpid()}")
+    try:
+        _unpack(suite, fresh)
+        _finish(fresh)
+        _compile(fresh, PYTHONS[suite])
+        fresh.rename(root)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return root
+
+
+def _unpack(suite: str, target: Path) -> None:
+    source = f"deb {_archive()} {suite} main"
+    arguments = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={','.join(_PACKAGES)}"]
+    arguments += ['--aptopt=APT::Install-Recommends "false"', suite, str(target), source]
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=_MAKE_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"mmdebstrap took longer than {_MAKE_TIMEOUT_S} s") from error
+    if done.returncode != 0:
+        raise UnavailableError(f"mmdebstrap failed: {done.stderr.strip()[-300:]}")
+
+
+def _archive() -> str:
+    named = os.environ.get("MIRROR")
+    if named:
+        return named
+    targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    if shutil.which("apt-get") is None:
+        raise UnavailableError("no apt-get, which knows Debian's archive: set MIRROR")
+    told = subprocess.run(targets, capture_output=True, text=True).stdout
+    found = re.search(r"^https?:\S*/debian/?$", told, re.MULTILINE)
+    if found is None:
+        raise UnavailableError("apt names no Debian archive: set MIRROR")
+    return found.group()
+
+
+def _finish(root: Path) -> None:
+    etc = root / "etc"
+    for name in ("passwd", "group"):
+        master = (root / f"usr/share/base-passwd/{name}.master").read_text()
+        (etc / name).write_text(master)
+    with (etc / "passwd").open("a") as users:
+        users.write("sshd:x:996:65534::/run/sshd:/usr/sbin/nologin\n")
+        users.write(f"{USER}:x:{USER_ID}:{USER_ID}::/home/{USER}:/bin/bash\n")
+    with (etc / "group").open("a") as groups:
+        groups.write(f"{USER}:x:{USER_ID}:\n")
+    names = [line.partition(":")[0] for line in (etc / "passwd").read_text().splitlines()]
+    (etc / "shadow").write_text("".join(f"{name}:*:20000:0:99999:7:::\n" for name in names))
+    (etc / "shadow").chmod(0o640)
+    (etc / "hostname").write_text("raspberrypi\n")
+    (etc / "hosts").write_text("127.0.0.1 localhost raspberrypi\n")
+    home = root / "home" / USER
+    home.mkdir(parents=True)
+    os.chown(home, USER_ID, USER_ID)
+    (root / "run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def _compile(root: Path, version: str) -> None:
+    # Bytecode is the same on every processor: a Python of this version here writes in seconds what the emulated one
+    # would write anew at every start, since user pi may not keep it.
+    for candidate in (f"/usr/bin/python{version}", f"python{version}"):
+        python = shutil.which(candidate)
+        if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
+            library = [str(root / f"usr/lib/python{version}"), str(root / "usr/lib/python3")]
+            compile_all = [python, "-m", "compileall", "-q", "-j", "2", "-s", str(root), "-p", "/", *library]
+            subprocess.run(compile_all, capture_output=True)
+            return
