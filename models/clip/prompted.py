@@ -14,7 +14,7 @@ from edgekit.errors import InputError
 from edgekit.models.clip.config import MAX_WORDS_N_CTX, PromptConfig
 from edgekit.models.clip.descriptions import as_words, sentences_or_template
 from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.injection import encode_image_with, encode_text_with
+from edgekit.models.clip.injection import encode_image, encode_text
 from edgekit.models.clip.prompts import PromptLearner, Prompts
 
 _PLACEHOLDER = "X"
@@ -126,11 +126,11 @@ class PromptedClip(nn.Module):
             return self.clip.logit_scale * image_features @ text_features.T
 
     def _image(self, images: Tensor, prompts: Prompts) -> _Features:
-        prompted = encode_image_with(self.clip, images, prompts.vision)
+        prompted = encode_image(self.clip.model.visual, images, prompts.vision)
         return self._combined(prompted, self.clip.encode_image(images))
 
     def _text(self, prompts: Prompts) -> _Features:
-        prompted = encode_text_with(self.clip, self.class_tokens, prompts.text)
+        prompted = encode_text(self.clip.model, self.class_tokens, prompts.text)
         return self._combined(prompted, self.frozen_text_features)
 
     def _combined(self, prompted: Tensor, frozen: Tensor) -> _Features:
