@@ -96,10 +96,15 @@ class PromptedClip(nn.Module):
         `text_features` are those of an earlier `text_features()`: they are the same for all images, and evaluating
         many batches need not compute them each time.
         """
+        return self.with_and_without(images, text_features)[0]
+
+    def with_and_without(self, images: Tensor, text_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits (N, classes) with prompts, as `forward` does, and those of the plain CLIP by the way."""
         prompts = self.learner()
         if text_features is None:
             text_features = self._text(prompts).used
-        return self.logits(self._image(images, prompts).used, text_features)
+        image = self._image(images, prompts)
+        return self.logits(image.used, text_features), self.logits(image.frozen, self.frozen_text_features)
 
     def loss(self, images: Tensor, labels: Tensor) -> Losses:
         """Return the losses of a batch, labels (N,); consistency is 1 - mean cosine with the frozen features."""
