@@ -16,6 +16,9 @@ from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
 from edgekit.models.provenance import CROP_MARGIN, git_revision
 from edgekit.preprocess import FloatArray, ImageU8, to_tensor
 
+# What contracts call CLIPs.
+PROMPTED, PLAIN = "clip-prompted", "clip"
+
 
 class ClipClassifier:
     """Logits of pictures of the CLIP's size."""
@@ -33,20 +36,30 @@ class ClipClassifier:
         return np.asarray(self._logits(images).float().cpu().numpy(), np.float32)
 
 
-def prompted_classifier(net: PromptedClip, dataset_name: str, gray: bool = False) -> ClipClassifier:
+def prompted_classifier(
+    net: PromptedClip, dataset_name: str, gray: bool = False, zero_shot: list[FloatArray] | None = None
+) -> ClipClassifier:
     """Return a prompted CLIP as a classifier; `net` goes to eval mode.
 
     Args:
         net: The prompted CLIP.
         dataset_name: For the contract.
         gray: Whether pictures are made gray, for a net that was trained on gray ones.
+        zero_shot: Receives the plain CLIP's logits of each batch of the same pictures: they cost nothing more.
     """
     net = net.eval()
     # The released code maps its prompts anew at every pass, those of evaluation too.
     with torch.no_grad():
         text = None if net.config.upstream_compat else net.text_features()
-    contract = clip_contract("clip-prompted", net.clip.config, net.classes, dataset_name, gray)
-    return ClipClassifier(contract, lambda images: net(images, text), net.clip.logit_scale.device)
+
+    def logits(images: Tensor) -> Tensor:
+        prompted, plain = net.with_and_without(images, text)
+        if zero_shot is not None:
+            zero_shot.append(plain.float().cpu().numpy())
+        return prompted
+
+    contract = clip_contract(PROMPTED, net.clip.config, net.classes, dataset_name, gray)
+    return ClipClassifier(contract, logits, net.clip.logit_scale.device)
 
 
 def zero_shot_classifier(
@@ -67,7 +80,7 @@ def zero_shot_classifier(
         features = torch.nn.functional.normalize(clip.encode_image(images).float(), dim=-1)
         return clip.logit_scale * features @ vectors.T
 
-    contract = clip_contract("clip", clip.config, tuple(class_descriptions), dataset_name, gray)
+    contract = clip_contract(PLAIN, clip.config, tuple(class_descriptions), dataset_name, gray)
     return ClipClassifier(contract, logits, vectors.device)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig
+from edgekit.models.clip.injection import encode_image, encode_text
 from edgekit.models.clip.weights import weights_digest
 
 
@@ -53,14 +54,12 @@ class FrozenClip(nn.Module):
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """Return features (N, embed_dim), not of unit length, of normalised images (N, 3, size, size)."""
-        features: Tensor = self.model.encode_image(images)
-        return features
+        return encode_image(self.model.visual, images)
 
     @torch.no_grad()
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return features (N, embed_dim), not of unit length, of token numbers (N, context_length)."""
-        features: Tensor = self.model.encode_text(tokens)
-        return features
+        return encode_text(self.model, tokens)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Return token numbers (N, context_length), zeros after each end, on the model's device.

@@ -14,7 +14,7 @@ from edgekit.errors import InputError
 from edgekit.models.clip.config import MAX_WORDS_N_CTX, PromptConfig
 from edgekit.models.clip.descriptions import as_words, sentences_or_template
 from edgekit.models.clip.frozen import FrozenClip
-from edgekit.models.clip.injection import encode_image_with, encode_text_with
+from edgekit.models.clip.injection import encode_image, encode_text
 from edgekit.models.clip.prompts import PromptLearner, Prompts
 
 _PLACEHOLDER = "X"
@@ -96,10 +96,15 @@ class PromptedClip(nn.Module):
         `text_features` are those of an earlier `text_features()`: they are the same for all images, and evaluating
         many batches need not compute them each time.
         """
+        return self.with_and_without(images, text_features)[0]
+
+    def with_and_without(self, images: Tensor, text_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits (N, classes) with prompts, as `forward` does, and those of the plain CLIP by the way."""
         prompts = self.learner()
         if text_features is None:
             text_features = self._text(prompts).used
-        return self.logits(self._image(images, prompts).used, text_features)
+        image = self._image(images, prompts)
+        return self.logits(image.used, text_features), self.logits(image.frozen, self.frozen_text_features)
 
     def loss(self, images: Tensor, labels: Tensor) -> Losses:
         """Return the losses of a batch, labels (N,); consistency is 1 - mean cosine with the frozen features."""
@@ -126,11 +131,11 @@ class PromptedClip(nn.Module):
             return self.clip.logit_scale * image_features @ text_features.T
 
     def _image(self, images: Tensor, prompts: Prompts) -> _Features:
-        prompted = encode_image_with(self.clip, images, prompts.vision)
+        prompted = encode_image(self.clip.model.visual, images, prompts.vision)
         return self._combined(prompted, self.clip.encode_image(images))
 
     def _text(self, prompts: Prompts) -> _Features:
-        prompted = encode_text_with(self.clip, self.class_tokens, prompts.text)
+        prompted = encode_text(self.clip.model, self.class_tokens, prompts.text)
         return self._combined(prompted, self.frozen_text_features)
 
     def _combined(self, prompted: Tensor, frozen: Tensor) -> _Features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
-from edgekit.models.clip.classifier import ClipClassifier, clip_contract, prompted_classifier, zero_shot_classifier
+from edgekit.models.clip.classifier import (
+    PROMPTED,
+    ClipClassifier,
+    clip_contract,
+    prompted_classifier,
+    zero_shot_classifier,
+)
 from edgekit.models.clip.config import PRESETS, PromptConfig
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.prompted import PromptedClip, prompts_kept
@@ -27,7 +33,8 @@ from edgekit.models.data.shots import (
     of_classes,
     with_test_split,
 )
-from edgekit.models.evaluate import aligned, evaluate
+from edgekit.models.evaluate import Evaluation, aligned, evaluate
+from edgekit.preprocess import FloatArray
 
 TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
@@ -225,21 +232,27 @@ class _Meter:
             raise InputError(f"there is no image to test {name} on: name another split with --test-split")
         self._notify(f"measuring on {name}, {len(images)} images")
         net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes))
+        plain: list[FloatArray] = []
         with prompts_kept(net):
-            accuracy = _accuracy(prompted_classifier(net, name, self._gray), images)
-        plain = zero_shot_classifier(net.clip, net.class_descriptions, name, text=net.frozen_text_features)
-        return Score(name, accuracy, _accuracy(plain, images), len(images))
+            result = _evaluated(prompted_classifier(net, name, self._gray, plain), images)
+        if self._gray and images.images.shape[-1] == 3:  # the plain CLIP sees their colours
+            zero_shot = _evaluated(
+                zero_shot_classifier(net.clip, net.class_descriptions, name, text=net.frozen_text_features), images
+            )
+        else:
+            zero_shot = replace(result, logits=np.concatenate(plain))
+        return Score(name, result.accuracy, zero_shot.accuracy, len(images))
 
 
-def _accuracy(classifier: ClipClassifier, images: ImageSet) -> float:
+def _evaluated(classifier: ClipClassifier, images: ImageSet) -> Evaluation:
     contract = classifier.contract
     # The labels are the contract's already; prompts learned on gray pictures are shown gray ones.
     shown = aligned(DataSet("", contract.labels, {}), images, contract)
-    return evaluate(classifier, shown, "center-crop").accuracy
+    return evaluate(classifier, shown, "center-crop")
 
 
 def _as_in(net: PromptedClip, target: DataSet, part: ImageSet) -> ImageSet:
-    return aligned(target, part, clip_contract("clip-prompted", net.clip.config, net.classes, target.name, gray=False))
+    return aligned(target, part, clip_contract(PROMPTED, net.clip.config, net.classes, target.name, gray=False))
 
 
 def _harmonic_mean(values: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekit.models.clip.injection import encode_image_with, encode_text_with
+from edgekit.models.clip.injection import encode_image, encode_text
 from edgekit.models.clip.prompted import Losses, PromptedClip
 
 RUNS = ["paper_warmup", "paper_lr", "upstream_warmup", "upstream_lr"]
@@ -43,8 +43,8 @@ def check_features(golden: Any, net: PromptedClip) -> None:
     k = net.config.cross_layer
     close(prompts.vision[:k], golden.array("mapped_visual"), 1e-5)
     close(prompts.text[k:], golden.array("mapped_text"), 1e-5)
-    close(encode_image_with(net.clip, images, prompts.vision), golden.array("image_features_prompted"), 1e-5)
-    close(encode_text_with(net.clip, net.class_tokens, prompts.text), golden.array("text_features_prompted"), 1e-5)
+    close(encode_image(net.clip.model.visual, images, prompts.vision), golden.array("image_features_prompted"), 1e-5)
+    close(encode_text(net.clip.model, net.class_tokens, prompts.text), golden.array("text_features_prompted"), 1e-5)
     close(net(images), golden.array("logits_eval_1"), 1e-3)
 
 
