@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,12 +243,11 @@ def _open_meter(where: str | None) -> Callable[[float, Output], Any]:
     lines: list[str] = []
     path = Path(where)
     if where == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-        stream = click.get_text_stream("stdin") if where == "-" else None
 
         def follow() -> None:
-            with stream or path.open(errors="replace") as opened:
+            with nullcontext(sys.stdin) if where == "-" else path.open(errors="replace") as opened:
                 for line in opened:
-                    lines.append(line)
+                    lines.append(line)  # one by one: the benchmark may end first
 
         threading.Thread(target=follow, daemon=True).start()
     else:
