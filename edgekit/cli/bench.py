@@ -71,7 +71,12 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 )
 @click.option("--allow-throttled", is_flag=True, help="Keep what a throttled board measured, marked; do not repeat it.")
 @click.option(
-    "--note", "notes", multiple=True, callback=_notes, metavar="KEY=VALUE", help="Say what no program sees, such as fan=none."
+    "--note",
+    "notes",
+    multiple=True,
+    callback=_notes,
+    metavar="KEY=VALUE",
+    help="Say what no program sees, such as fan=none.",
 )
 @click.option(
     "--power-file", metavar="FILE|-", help="A power meter's readings, lines of `seconds watts`; -: stdin, as they come."
@@ -150,7 +155,9 @@ def command(
             clip = load_clip(open_source(source_uri, out.warn), _CLIP_LIMIT_MIB)
             rest = "" if clip.complete else f", as many as {_CLIP_LIMIT_MIB} MiB hold"
             out.say(f"{clip.name}: {len(clip.frames)} frames decoded into memory and played over and over{rest}")
-            clip_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder())))
+            clip_folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder()))
+            )
             save_clip(clip, clip_folder)
 
         def job(cell: Cell) -> Job:

@@ -13,7 +13,9 @@ from edgekit.cli.report_options import ReportFiles, report_options
 
 @click.command("report", short_help="Show benchmark reports, merge them, write them as a page.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORT.json...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write them as one JSON document.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write them as one JSON document."
+)
 @report_options
 @common_options
 def command(

@@ -86,7 +86,9 @@ def regressions(changes: Sequence[BoardChange], percent: float) -> list[CellChan
 
 def unjudged(changes: Sequence[BoardChange]) -> list[str]:
     """Return what a gate cannot vouch for: cells without an interval, spoilt, or missing from one document."""
-    found = [f"{_name(cell)}: {cell.why}" for change in changes for cell in change.cells if cell.verdict == "cannot tell"]
+    found = [
+        f"{_name(cell)}: {cell.why}" for change in changes for cell in change.cells if cell.verdict == "cannot tell"
+    ]
     return found + [name for change in changes for name in change.unmatched]
 
 
@@ -194,7 +196,9 @@ def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> CellChange:
     verdict: Verdict = "cannot tell"
     why = None
     if intervals[0] and intervals[1]:
-        between = ratio_interval(medians[0], _holding(intervals[0], medians[0]), medians[1], _holding(intervals[1], medians[1]))
+        between = ratio_interval(
+            medians[0], _holding(intervals[0], medians[0]), medians[1], _holding(intervals[1], medians[1])
+        )
         verdict = "slower" if between[0] > 1 else "faster" if between[1] < 1 else "no difference"
     else:
         why = "fewer than three processes"

@@ -115,7 +115,11 @@ def test_a_throttled_process_is_measured_again() -> None:
 
 
 def test_what_throttles_again_and_again_is_kept_and_marked() -> None:
-    assert measured_marks([COOL] + [HOT] * (MAX_REPEATS + 1)) == ([[], ["throttled"]], [["throttled"]] * MAX_REPEATS, True)
+    assert measured_marks([COOL] + [HOT] * (MAX_REPEATS + 1)) == (
+        [[], ["throttled"]],
+        [["throttled"]] * MAX_REPEATS,
+        True,
+    )
 
 
 def test_throttled_ones_are_kept_when_allowed() -> None:

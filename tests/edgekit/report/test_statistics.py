@@ -90,7 +90,13 @@ def test_comparisons_of_the_same_thing_seldom_see_a_difference() -> None:
 
 @pytest.mark.parametrize(
     ("medians", "stable"),
-    [([1.0, 1.0], False), ([1.0, 1.01, 1.02], True), ([1.2, 1.0, 1.0], False), ([9, 1.0, 1.01, 1.0], True), ([], False)],
+    [
+        ([1.0, 1.0], False),
+        ([1.0, 1.01, 1.02], True),
+        ([1.2, 1.0, 1.0], False),
+        ([9, 1.0, 1.01, 1.0], True),
+        ([], False),
+    ],
 )
 def test_a_warm_up_is_over_when_three_windows_agree(medians: list[float], stable: bool) -> None:
     assert is_stable(medians) == stable
