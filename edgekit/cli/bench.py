@@ -129,7 +129,7 @@ def command(
     from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, plan_cells, plan_rounds
     from edgekit.device.benchmark_clip import load_clip, save_clip
     from edgekit.device.benchmark_report import describe_model, report_document
-    from edgekit.device.benchmark_runs import Plan, measure_all
+    from edgekit.device.benchmark_runs import Plan
     from edgekit.device.benchmark_worker import DetectorChoice, Job
     from edgekit.device.session import available_processors
     from edgekit.device.sources import open_source
@@ -293,7 +293,7 @@ def _memory_folder() -> str | None:
     """Return a folder that lies in memory, where there is one with room."""
     import shutil
 
-    folder = Path("/dev/shm")  # noqa: S108 - a fresh private folder is made below it
+    folder = Path("/dev/shm")
     try:
         has_room = shutil.disk_usage(folder).free > 2 * _CLIP_LIMIT_MIB << 20
     except OSError:

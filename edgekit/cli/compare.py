@@ -87,7 +87,7 @@ def _show(out: Output, change: BoardChange) -> None:
             if cell.model != model:
                 continue
             limits = cell.ratio_interval
-            between = "–" if limits is None else f"{_percent(limits[0])} to {_percent(limits[1])}"
+            between = "-" if limits is None else f"{_percent(limits[0])} to {_percent(limits[1])}"
             verdict = cell.verdict + (f": {cell.why}" if cell.why else "")
             style = {"slower": "red", "faster": "green"}.get(cell.verdict, "")
             times = (ms(cell.before_ms), ms(cell.after_ms), _percent(cell.ratio), between)

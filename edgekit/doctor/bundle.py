@@ -10,6 +10,7 @@ import re
 import socket
 import tarfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,8 @@ def redact(text: str, names: Sequence[str]) -> str:
 def own_names() -> list[str]:
     """Return the names of this user and this host, as far as they are long enough to stand out."""
     names = [socket.gethostname(), socket.getfqdn(), os.environ.get("SUDO_USER", ""), Path.home().name]
-    try:
+    with suppress(OSError, KeyError):  # a user without an entry in the system's list
         names.append(getpass.getuser())
-    except (OSError, KeyError):  # a user without an entry in the system's list
-        pass
     names += [name.partition(".")[0] for name in names]
     # "root" is nobody's name and a word of every mount table; "localhost" nobody's host.
     return sorted({name for name in names if len(name) >= _LEAST_NAME} - {"root", "localhost"})

@@ -23,7 +23,8 @@ _BOARD_FILES = (
 )  # fmt: skip
 _CONDITION_FILES = (
     "proc/loadavg", "sys/class/thermal/thermal_zone*/type", "sys/class/thermal/thermal_zone*/temp",
-    "sys/class/hwmon/hwmon*/name", "sys/class/hwmon/hwmon*/temp1_input", "sys/devices/system/cpu/cpu0/cpufreq/scaling_*",
+    "sys/class/hwmon/hwmon*/name", "sys/class/hwmon/hwmon*/temp1_input",
+    "sys/devices/system/cpu/cpu0/cpufreq/scaling_*",
     "sys/devices/platform/soc/soc:firmware/get_throttled",
 )  # fmt: skip
 

@@ -152,7 +152,9 @@ def timeline(entry: view.Entry) -> str:
             start, width = across(process["started_s"]), across(process["elapsed_s"]) - across(0)
             parts.append(box(start, 14, width, 262, "alarm", "throttled"))
     share = max(1, len(processes))
-    speeds, temperatures, clocks = [], [], []
+    speeds: list[tuple[str, list[tuple[float, float]]]] = []
+    temperatures: list[tuple[float, float]] = []
+    clocks: list[tuple[float, float]] = []
     for cell, process in processes:
         readings = _thinned(process["during"], max(2, _MAX_POINTS // share))
         at = [process["started_s"] + reading["at_s"] for reading in readings]

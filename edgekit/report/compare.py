@@ -127,9 +127,9 @@ def _compare_boards(before: Mapping[str, Any], after: Mapping[str, Any]) -> Boar
     unmatched += [_place_text(cell, "only in the second report") for cell in rest.values()]
     differences = _board_differences(before, after) + differences
     pipelines = any(cell.kind == "pipeline" for cell in cells)
-    if pipelines and before["clip"] and after["clip"]:
-        if before["clip"]["pixels_sha256"] != after["clip"]["pixels_sha256"]:
-            differences.append(f"frames '{before['clip']['source']}' and '{after['clip']['source']}' are not the same")
+    clips = before["clip"], after["clip"]
+    if pipelines and all(clips) and clips[0]["pixels_sha256"] != clips[1]["pixels_sha256"]:
+        differences.append(f"frames '{clips[0]['source']}' and '{clips[1]['source']}' are not the same")
     versions = {**before["versions"], **after["versions"]}
     notes = [
         f"{name} {before['versions'].get(name, 'none')} and {after['versions'].get(name, 'none')}"
@@ -170,9 +170,9 @@ def _board_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> l
     ]
     if before["before"]["governor"] != after["before"]["governor"]:
         found.append(f"governor '{before['before']['governor']}' and '{after['before']['governor']}'")
-    clocks = _clock_mhz(before), _clock_mhz(after)
-    if clocks[0] and clocks[1] and max(clocks) > min(clocks) * (1 + _CLOCK_TOLERANCE):
-        found.append(f"clock {clocks[0]:.0f} and {clocks[1]:.0f} MHz")
+    one, other = _clock_mhz(before), _clock_mhz(after)
+    if one and other and max(one, other) > min(one, other) * (1 + _CLOCK_TOLERANCE):
+        found.append(f"clock {one:.0f} and {other:.0f} MHz")
     return found
 
 

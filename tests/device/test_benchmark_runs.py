@@ -93,7 +93,7 @@ COOL, HOT = message_of(), message_of("0x0", "0x80008")
 def measured_marks(
     messages: list[dict[str, Any]], allow_throttled: bool = False
 ) -> tuple[list[list[str]], list[list[str]], bool]:
-    """Run a plan of one cell whose workers say `messages`; return the marks kept, those thrown away, and whether done."""
+    """Run a plan of one cell whose workers say `messages`; return the marks kept, those thrown away, and if done."""
     left = list(messages)
 
     def run(job: Job, progress: Callable[[float], None]) -> dict[str, Any]:
