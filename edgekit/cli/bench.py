@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,7 @@ def command(
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     with ExitStack() as stack:
+        stack.enter_context(_hang_up_as_terminate())
         write = files.open(stack)
         meter = _open_meter(power_file)
         clip, clip_folder, detector = None, None, None
@@ -287,6 +289,20 @@ def _settled_detector(out: Output, chosen: DetectorChoice) -> DetectorChoice:
     )
     model_path = chosen.model_path.absolute() if chosen.model_path and made.name == "yunet" else None
     return replace(chosen, name=made.name, model_path=model_path)
+
+
+@contextmanager
+def _hang_up_as_terminate() -> Iterator[None]:
+    """Let the end of a terminal or of an SSH connection end the benchmark as SIGTERM does, cleaning up."""
+    import signal
+
+    before = signal.getsignal(signal.SIGHUP)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _memory_folder() -> str | None:
