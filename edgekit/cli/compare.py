@@ -75,15 +75,16 @@ def _show(out: Output, change: BoardChange) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from edgekit.report.view import ms
+    from edgekit.report.view import KINDS, ms
 
     out.say(change.board)
     for model in dict.fromkeys(cell.model for cell in change.cells):
-        table = Table(title=Text(PurePath(model).name), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        title = Text(PurePath(model).name)
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in ("what", "threads", "A ms", "B ms", "change", "95 % interval", "verdict"):
             left = column in ("what", "verdict")
             table.add_column(column, justify="left" if left else "right", no_wrap=column != "verdict")
-        for cell in change.cells:
+        for cell in sorted(change.cells, key=lambda cell: (KINDS.index(cell.kind), cell.intra_op_threads)):
             if cell.model != model:
                 continue
             limits = cell.ratio_interval

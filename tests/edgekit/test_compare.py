@@ -72,9 +72,7 @@ def test_another_board_is_refused_with_exit_code_2(
     assert edgekit("compare", before, after, "--allow-different")[0] == 0
 
 
-def test_what_a_gate_cannot_judge_is_refused(
-    edgekit: Run, written: Callable[[str, float], Path], reference: dict[str, Any]
-) -> None:
+def test_what_a_gate_cannot_judge_is_refused(edgekit: Run, written: Callable[[str, float], Path]) -> None:
     before = written("a.json", 1)
     after = written("b.json", 1)
     spoilt = json.loads(after.read_text())
