@@ -114,7 +114,7 @@ def _cell_document(measured: Measured, started_s: float, power: Sequence[PowerRe
     all_ms = np.concatenate(each_ms)
     interval = median_interval(each_ms)
     batch = messages[0]["batch"]
-    images_per_s = batch * all_ms.size / (all_ms.sum() / 1e3)
+    images_per_s = batch * all_ms.size / (float(all_ms.sum()) / 1e3)
     processes = [message["process"] | {"started_s": round(message["started_s"] - started_s, 3)} for message in messages]
     faces = [message["faces_per_frame"] for message in messages if message["faces_per_frame"] is not None]
     distribution = asdict(histogram(all_ms))
@@ -162,7 +162,7 @@ def _energy(
     if not known or len(known) < len(spans):
         return None
     mean = float(np.mean(known))
-    return {"mean_w": round(mean, 4), "joules_per_image": round(mean / images_per_s, 6)}
+    return {"mean_w": round(mean, 4), "joules_per_image": round(mean / images_per_s, 9)}
 
 
 def _rounded(latency: Mapping[str, float]) -> dict[str, float]:

@@ -32,6 +32,9 @@ _COMMANDS = {
     "verify": "edgekit.cli.verify",
     "run": "edgekit.cli.run",
     "bench": "edgekit.cli.bench",
+    "report": "edgekit.cli.report",
+    "compare": "edgekit.cli.compare",
+    "doctor": "edgekit.cli.doctor",
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +72,12 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 )
 @click.option("--allow-throttled", is_flag=True, help="Keep what a throttled board measured, marked; do not repeat it.")
 @click.option(
-    "--note", "notes", multiple=True, callback=_notes, metavar="KEY=VALUE", help="Say what no program sees, such as fan=none."
+    "--note",
+    "notes",
+    multiple=True,
+    callback=_notes,
+    metavar="KEY=VALUE",
+    help="Say what no program sees, such as fan=none.",
 )
 @click.option(
     "--power-file", metavar="FILE|-", help="A power meter's readings, lines of `seconds watts`; -: stdin, as they come."
@@ -123,7 +130,7 @@ def command(
     from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, plan_cells, plan_rounds
     from edgekit.device.benchmark_clip import load_clip, save_clip
     from edgekit.device.benchmark_report import describe_model, report_document
-    from edgekit.device.benchmark_runs import Plan, measure_all
+    from edgekit.device.benchmark_runs import Plan
     from edgekit.device.benchmark_worker import DetectorChoice, Job
     from edgekit.device.session import available_processors
     from edgekit.device.sources import open_source
@@ -141,6 +148,7 @@ def command(
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     with ExitStack() as stack:
+        stack.enter_context(_hang_up_as_terminate())
         write = files.open(stack)
         meter = _open_meter(power_file)
         clip, clip_folder, detector = None, None, None
@@ -149,7 +157,9 @@ def command(
             clip = load_clip(open_source(source_uri, out.warn), _CLIP_LIMIT_MIB)
             rest = "" if clip.complete else f", as many as {_CLIP_LIMIT_MIB} MiB hold"
             out.say(f"{clip.name}: {len(clip.frames)} frames decoded into memory and played over and over{rest}")
-            clip_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder())))
+            clip_folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder()))
+            )
             save_clip(clip, clip_folder)
 
         def job(cell: Cell) -> Job:
@@ -242,12 +252,11 @@ def _open_meter(where: str | None) -> Callable[[float, Output], Any]:
     lines: list[str] = []
     path = Path(where)
     if where == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-        stream = click.get_text_stream("stdin") if where == "-" else None
 
         def follow() -> None:
-            with stream or path.open(errors="replace") as opened:
+            with nullcontext(sys.stdin) if where == "-" else path.open(errors="replace") as opened:
                 for line in opened:
-                    lines.append(line)
+                    lines.append(line)  # one by one: the benchmark may end first
 
         threading.Thread(target=follow, daemon=True).start()
     else:
@@ -282,11 +291,25 @@ def _settled_detector(out: Output, chosen: DetectorChoice) -> DetectorChoice:
     return replace(chosen, name=made.name, model_path=model_path)
 
 
+@contextmanager
+def _hang_up_as_terminate() -> Iterator[None]:
+    """Let the end of a terminal or of an SSH connection end the benchmark as SIGTERM does, cleaning up."""
+    import signal
+
+    before = signal.getsignal(signal.SIGHUP)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def _memory_folder() -> str | None:
     """Return a folder that lies in memory, where there is one with room."""
     import shutil
 
-    folder = Path("/dev/shm")  # noqa: S108 - a fresh private folder is made below it
+    folder = Path("/dev/shm")
     try:
         has_room = shutil.disk_usage(folder).free > 2 * _CLIP_LIMIT_MIB << 20
     except OSError:

@@ -104,4 +104,5 @@ def _redrawn(samples: Samples, random: np.random.Generator) -> Samples:
     length = max(1, round(size ** (1 / 2)))
     starts = random.integers(0, size, -(-size // length))
     index = (starts[:, None] + np.arange(length)).ravel()[:size] % size
-    return samples[index]
+    redrawn: Samples = samples[index]
+    return redrawn

@@ -33,7 +33,8 @@ def _table(entry: view.Entry, model: str) -> RenderableType:
         return Text(f"{PurePath(model).name}: not measured")
     rows = [view.row(cell) for cell in cells]
     shown = view.shown_columns(entry["cells"])
-    table = Table(title=Text(PurePath(model).name), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    title = Text(PurePath(model).name)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index in shown:
         name = view.COLUMNS[index]
         table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=name != "marks")

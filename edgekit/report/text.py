@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+from html import escape
 from typing import Any
 
 from edgekit.report import view
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]#|!~])")
 _CSV = (
     "board", "label", "virtualization", "model", "model_sha256", "precision", "kind", "engine", "intra_op_threads",
     "batch", "detector", "processes", "iterations", "p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms",
@@ -63,7 +64,7 @@ def _csv_row(entry: view.Entry, model: view.Entry, cell: view.CellDocument) -> l
 
 
 def _escaped(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\1", text)
+    return _MARKDOWN.sub(r"\\\1", escape(text, quote=False))
 
 
 def _harmless(value: Any) -> Any:

@@ -126,10 +126,10 @@ def shown_columns(cells: Sequence[CellDocument]) -> list[int]:
 
 
 def plus_minus(cell: CellDocument) -> str:
-    """Return half the median's 95 % interval in percent, or a dash where there are too few processes for one."""
+    """Return half the median's 95 % interval in percent, or - where there are too few processes for one."""
     limits = cell["median_interval_ms"]
     if limits is None:
-        return "–"
+        return "-"
     percent = 100 * (math.sqrt(limits[1] / limits[0]) - 1)
     return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 

@@ -1,8 +1,7 @@
-"""What is measured, in which order, and what the report makes of it."""
+"""What is measured in a process, in which order, and what is seen of the machine meanwhile."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -12,12 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 
-from edgekit.boards import Board, Interpreter, Throttling, read_board
+from edgekit.boards import Conditions, Throttling
 from edgekit.device import benchmark
-from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, Cell, Clip, load_clip, measure, plan_cells
-from edgekit.device.benchmark_report import describe_model, report_document, report_view
+from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, Cell, measure, plan_cells, plan_rounds
+from edgekit.device.benchmark_clip import Clip, load_clip, map_clip, save_clip
+from edgekit.device.benchmark_report import describe_model
+from edgekit.device.benchmark_watch import OthersLoad, Watch
 from edgekit.device.detect import WholeFrame
 from edgekit.device.sources.frame import Frame, RecordedSource
 from edgekit.errors import InputError, SourceError
@@ -26,6 +26,7 @@ from edgekit.preprocess import ImageU8
 
 FRAMES = tuple(np.full((6, 8, 3), value, np.uint8) for value in range(3))
 CLIP = Clip("three", FRAMES, True, 0.0, "0" * 64)
+NOTHING = Conditions(*[None] * 9)
 
 
 class Frames(RecordedSource):
@@ -59,15 +60,24 @@ class Spy(WholeFrame):
         return super().detect(image_bgr)
 
 
-def test_every_combination_is_planned_once_in_an_order_the_seed_decides() -> None:
-    models = [("a", Path("a")), ("b", Path("b"))]
-    cells = plan_cells(models, (1, 2), KINDS, seed=3)
+MODELS = [("a", Path("a")), ("b", Path("b"))]
+
+
+def test_every_combination_is_planned_once() -> None:
+    cells = plan_cells(MODELS, (1, 2), KINDS)
     combinations = set(itertools.product("ab", (1, 2), KINDS))
     assert {(cell.model, cell.intra_op_threads, cell.kind) for cell in cells} == combinations
     assert len(cells) == len(combinations)
-    assert cells == plan_cells(models, (1, 2), KINDS, seed=3)
-    assert cells != plan_cells(models, (1, 2), KINDS, seed=4)
-    assert cells != sorted(cells, key=lambda cell: (cell.model, cell.intra_op_threads, cell.kind))
+
+
+def test_every_round_has_every_cell_in_an_order_of_its_own_that_the_seed_decides() -> None:
+    cells = plan_cells(MODELS, (1, 2), KINDS)
+    order = plan_rounds(cells, 3, seed=3)
+    rounds = [order[:12], order[12:24], order[24:]]
+    assert all(set(one) == set(cells) and len(one) == len(cells) for one in rounds)
+    assert rounds[0] != rounds[1] != rounds[2]
+    assert order == plan_rounds(cells, 3, seed=3)
+    assert order != plan_rounds(cells, 3, seed=4)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +92,7 @@ def test_a_plan_that_makes_no_sense_is_refused(
     models: list[tuple[str, Path]], threads: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        plan_cells(models, threads, KINDS, seed=0)
+        plan_cells(models, threads, KINDS)
 
 
 def test_a_clip_holds_what_fits_and_says_when_there_is_more() -> None:
@@ -104,23 +114,36 @@ def test_a_source_without_frames_is_an_error() -> None:
         load_clip(Frames(0), 3)
 
 
+def test_a_saved_clip_is_the_same_for_every_process_whatever_the_frames_sizes(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frames = tuple(random.integers(0, 256, (height, 5, 3), np.uint8) for height in (4, 7, 2))
+    save_clip(replace(CLIP, frames=frames), tmp_path)
+    mapped = map_clip(tmp_path)
+    assert replace(mapped, frames=()) == replace(CLIP, frames=())
+    assert all(np.array_equal(one, other) for one, other in zip(frames, mapped.frames, strict=True))
+    before = (tmp_path / "pixels").read_bytes()
+    mapped.frames[0][:] = 0
+    assert (tmp_path / "pixels").read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", ["inference", "classifier"])
 def test_the_classifier_is_measured_for_at_least_the_least_iterations(tiny_model: Path, kind: benchmark.Kind) -> None:
     done = measure(Cell("tiny", tiny_model, 1, kind), seconds=0.001, batch=4)
-    assert done.latency.count >= MIN_ITERATIONS
-    assert done.warm_up_iterations >= 10
+    assert len(done.samples_ms) >= MIN_ITERATIONS
+    assert done.warm_up.iterations >= 5
     assert done.batch == 4
-    assert done.images_per_s == pytest.approx(4 * done.latency.count / done.busy_s)
-    assert done.busy_s * 1e3 == pytest.approx(done.latency.mean_ms * done.latency.count)
-    assert (done.detector, done.faces_per_frame, done.stages) == (None, None, {})
+    assert done.images_per_s == pytest.approx(4 * len(done.samples_ms) / done.busy_s)
+    assert (done.detector, done.faces_per_frame, done.stages_ms) == (None, None, {})
     assert done.load_ms > 0
     assert done.resident_mib > 1
+    assert done.elapsed_s >= done.busy_s
+    assert len(done.during) == 1
+    assert json.loads(json.dumps(done.as_message(), allow_nan=False))["process"]["latency"]["count"] >= MIN_ITERATIONS
 
 
 def test_a_cell_is_measured_for_at_least_its_seconds(tiny_model: Path) -> None:
-    done = measure(Cell("tiny", tiny_model, 1, "inference"), seconds=0.2, batch=1)
+    done = measure(Cell("tiny", tiny_model, 1, "inference"), seconds=0.2, min_iterations=1, batch=1)
     assert done.busy_s >= 0.2
-    assert done.latency.count > MIN_ITERATIONS
 
 
 def test_a_pipeline_plays_the_clip_over_and_over_and_counts_after_the_warm_up(tiny_model: Path) -> None:
@@ -133,13 +156,35 @@ def test_a_pipeline_plays_the_clip_over_and_over_and_counts_after_the_warm_up(ti
         clip=CLIP,
         make_detector=lambda count: (threads.append(count), spy)[1],
     )
-    total = done.warm_up_iterations + done.latency.count
+    total = done.warm_up.iterations + len(done.samples_ms)
     assert spy.seen == [index % 3 for index in range(total)]
     assert (threads, spy.opencv_threads) == ([3], 3)
     assert (done.batch, done.detector, done.faces_per_frame) == (1, "none", 1.0)
-    assert set(done.stages) == {"detect", "crop", "classify"}
-    assert {summary.count for summary in done.stages.values()} == {done.latency.count}
-    assert sum(summary.mean_ms for summary in done.stages.values()) <= done.latency.mean_ms
+    assert set(done.stages_ms) == {"detect", "crop", "classify"}
+    assert {len(laps) for laps in done.stages_ms.values()} == {len(done.samples_ms)}
+    assert sum(sum(laps) for laps in done.stages_ms.values()) <= sum(done.samples_ms)
+
+
+def test_a_warm_up_goes_on_until_the_times_are_stable_and_says_when_they_never_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count()
+    now = [0.0]
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now[0])
+
+    def settling() -> None:
+        now[0] += 0.3 if next(clock) < 50 else 0.1
+
+    done = benchmark._warm_up(settling, 60)
+    assert (done.stable, done.iterations) == (True, 15)  # three windows of five, equally slow
+    clock = itertools.count()
+
+    def falling() -> None:
+        now[0] += 1 / (1 + next(clock))
+
+    done = benchmark._warm_up(falling, 2)
+    assert not done.stable
+    assert 2 < done.seconds < 10
 
 
 def test_progress_ends_at_one_and_never_falls(tiny_model: Path) -> None:
@@ -150,6 +195,12 @@ def test_progress_ends_at_one_and_never_falls(tiny_model: Path) -> None:
     assert shares[-1] == 1.0
 
 
+def test_a_model_is_described_by_its_file(tiny_model: Path) -> None:
+    model = describe_model("tiny", tiny_model)
+    assert (model.architecture, model.precision, model.input_hw, model.labels) == ("mean", "float32", (8, 8), 3)
+    assert model.sha256 == sha256_of(tiny_model)
+
+
 def test_a_model_that_is_none_is_refused_before_it_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "text.onnx"
     path.write_text("no model")
@@ -157,76 +208,28 @@ def test_a_model_that_is_none_is_refused_before_it_is_measured(tmp_path: Path) -
         describe_model("text", path)
 
 
-@pytest.fixture(scope="module")
-def measurements(tiny_model: Path) -> list[benchmark.Measurement]:
-    cells = plan_cells([("tiny", tiny_model)], (1, 2), KINDS, seed=1)
-    return [measure(cell, seconds=0.001, batch=1, clip=CLIP, make_detector=lambda _: WholeFrame()) for cell in cells]
+def test_a_watch_looks_now_and_then_and_tells_the_rate_in_between() -> None:
+    now = [0.0]
+    hot = replace(NOTHING, temperature_c=61.0, clock_mhz=1200.0, throttling=Throttling(0x8))
+    watch = Watch(1.0, batch=2, look=lambda: hot, clock=lambda: now[0])
+    for iterations in range(1, 26):
+        now[0] += 0.1
+        watch.tick(iterations, busy_s=iterations * 0.05)
+    watch.tick(25, 25 * 0.05, last=True)
+    assert [round(one.at_s, 1) for one in watch.readings] in ([1.0, 2.0, 2.5], [1.1, 2.1, 2.5])
+    assert {one.images_per_s for one in watch.readings} == {40.0}
+    assert {(one.temperature_c, one.clock_mhz, one.throttle_flags) for one in watch.readings} == {(61.0, 1200.0, "0x8")}
 
 
-def test_the_report_is_one_json_document_with_units_in_its_names(
-    tiny_model: Path, measurements: list[benchmark.Measurement]
-) -> None:
-    document = report_document(
-        board=read_board(),
-        models=[describe_model("tiny", tiny_model)],
-        measurements=measurements,
-        clip=CLIP,
-        settings={"seconds": 0.001},
-    )
-    assert json.loads(json.dumps(document, allow_nan=False)) is not None
-    assert document["schema"] == "edgekit.bench/1.0"
-    assert set(document["versions"]) == {"edgekit", "python", "numpy", "onnxruntime", "opencv"}
-    assert document["models"][0] | {"sha256": "", "size_bytes": 0} == {
-        "name": "tiny",
-        "sha256": "",
-        "size_bytes": 0,
-        "architecture": "mean",
-        "precision": "float32",
-        "input_hw": (8, 8),
-        "labels": 3,
-    }
-    assert document["models"][0]["sha256"] == sha256_of(tiny_model)
-    assert document["clip"]["first_frame_wh"] == [8, 6]
-    assert document["settings"] == {"min_iterations": MIN_ITERATIONS, "seconds": 0.001}
-    assert [cell["kind"] for cell in document["cells"]] == [done.cell.kind for done in measurements]
-    for cell in document["cells"]:
-        assert set(cell["latency"]) == {"count", "mean_ms", "p50_ms", "p90_ms", "p99_ms", "max_ms"}
-        assert ("stages" in cell) == (cell["kind"] == "pipeline")
-        assert {"governor", "temperature_c", "clock_mhz", "throttling"} <= set(cell["before"])
-    assert document["peak_resident_mib"] > 10
-
-
-def view_text(board: Board, measurements: list[benchmark.Measurement]) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(report_view(board, measurements))
-    return console.export_text()
-
-
-def test_the_table_has_a_row_a_cell_in_a_readable_order(measurements: list[benchmark.Measurement]) -> None:
-    rows = [line.split()[:2] for line in view_text(read_board(), measurements).splitlines() if line.strip()]
-    assert [row for row in rows if row[0] in KINDS] == [[kind, threads] for kind in KINDS for threads in "12"]
-
-
-def test_every_model_has_a_table_of_its_own(measurements: list[benchmark.Measurement]) -> None:
-    other = [replace(done, cell=replace(done.cell, model="folder/other.onnx")) for done in measurements]
-    text = view_text(read_board(), [*measurements, *other])
-    assert (text.count("other.onnx"), text.count("tiny"), text.count("p99 ms")) == (1, 1, 2)
-
-
-def test_the_table_marks_an_emulated_and_a_throttled_board(measurements: list[benchmark.Measurement]) -> None:
-    plain = replace(read_board(Path("/nowhere"), Interpreter()), virtualization="none")
-    assert not {"EMULATED", "THROTTLED"} & set(view_text(plain, measurements).split())
-    assert "EMULATED" in view_text(replace(plain, virtualization="emulator"), measurements)
-    hot = [replace(done, after=replace(done.after, throttling=Throttling(0x4))) for done in measurements]
-    assert "THROTTLED" in view_text(plain, hot)
-    past = [replace(done, after=replace(done.after, throttling=Throttling(0x40000))) for done in measurements]
-    assert "THROTTLED" not in view_text(plain, past)
-
-
-@pytest.mark.parametrize(("load", "busy"), [(0.1, False), (2.0, True), (None, False)])
-def test_the_table_says_when_other_programs_were_running(
-    measurements: list[benchmark.Measurement], load: float | None, busy: bool
-) -> None:
-    board = replace(read_board(), processors=4)
-    first = replace(measurements[0], before=replace(measurements[0].before, load_1min=load))
-    assert ("BUSY" in view_text(board, [first, *measurements[1:]])) == busy
+def test_others_load_is_all_that_is_busy_less_ourselves(tmp_path: Path) -> None:
+    stat = tmp_path / "proc/stat"
+    stat.parent.mkdir()
+    # user nice system idle iowait irq softirq steal guest guest_nice, in hundredths of a second
+    stat.write_text("cpu  1000 0 500 90000 700 0 10 20 0 0\ncpu0 1 2 3\n")
+    now = [0.0]
+    others = OthersLoad(tmp_path, lambda: now[0])
+    now[0] = 100.0
+    stat.write_text("cpu  4000 0 1500 99999 999 0 10 520 0 0\ncpu0 1 2 3\n")
+    assert others.processors() == pytest.approx(0.45, abs=0.01)
+    stat.write_text("nothing")
+    assert others.processors() is None

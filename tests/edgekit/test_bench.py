@@ -15,9 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli.bench import command
+from edgekit.report.schema import read_document
 
-EDGEKIT = Path(sys.executable).with_name("edgekit")
-QUICK = ("--seconds", "0.01", "--threads", "1")
+EDGEKIT = (sys.executable, "-m", "edgekit.cli")
+QUICK = ("--seconds", "0.01", "--threads", "1", "--processes", "1", "--cool-down", "0")
 
 
 def bench(*arguments: object) -> Result:
@@ -31,29 +32,65 @@ def test_a_table_for_people_and_a_report_in_a_file(tiny_model: Path, tmp_path: P
     assert "150 frames decoded into memory and played over and over" in result.stdout
     assert "pipeline" in result.stdout
     document = json.loads(report.read_text())
-    assert document["clip"]["source"] == "demo"
-    assert document["clip"]["complete"] is True
-    assert {cell["kind"] for cell in document["cells"]} == {"inference", "classifier", "pipeline"}
+    (entry,) = document["boards"]
+    assert entry["clip"]["source"] == "demo"
+    assert entry["clip"]["complete"] is True
+    assert {cell["kind"] for cell in entry["cells"]} == {"inference", "classifier", "pipeline"}
+    assert read_document(report) == document
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_json_has_stdout_for_itself(tiny_model: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    result = bench(tiny_model, *QUICK, "--no-pipeline", "--batch", "3", "--json", "-o", report)
+    result = bench(tiny_model, *QUICK, "--no-pipeline", "--batch", "3", "--note", "fan=none", "--json", "-o", report)
     document = json.loads(result.stdout)
     assert document == json.loads(report.read_text())
-    assert document["clip"] is None
-    assert {cell["kind"] for cell in document["cells"]} == {"inference", "classifier"}
-    assert {cell["batch"] for cell in document["cells"]} == {3}
+    (entry,) = document["boards"]
+    assert entry["clip"] is None
+    assert entry["notes"] == {"fan": "none"}
+    assert {cell["kind"] for cell in entry["cells"]} == {"inference", "classifier"}
+    assert {cell["batch"] for cell in entry["cells"]} == {3}
     assert "inference" in result.stderr
 
 
-def test_models_and_thread_counts_make_a_matrix(tiny_model: Path, tmp_path: Path) -> None:
+def test_models_and_thread_counts_make_a_matrix_of_several_processes(tiny_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     shutil.copy(tiny_model, other)
-    result = bench(tiny_model, other, "--threads", "1,2", "--seconds", "0.01", "--no-pipeline", "--json")
-    cells = json.loads(result.stdout)["cells"]
-    assert len({(cell["model"], cell["intra_op_threads"], cell["kind"]) for cell in cells}) == len(cells) == 8
+    arguments = ("--threads", "1", "--seconds", "0.03", "--cool-down", "0", "--no-pipeline", "--json")
+    (entry,) = json.loads(bench(tiny_model, other, *arguments).stdout)["boards"]
+    cells = entry["cells"]
+    assert len({(cell["model"], cell["intra_op_threads"], cell["kind"]) for cell in cells}) == len(cells) == 4
+    for cell in cells:
+        assert len(cell["processes"]) == 3
+        assert cell["latency"]["count"] >= 100
+        assert cell["median_interval_ms"] is not None
+        assert {"governor", "temperature_c", "clock_mhz", "throttling"} <= set(cell["processes"][0]["before"])
+    starts = sorted((process["started_s"], index) for index, cell in enumerate(cells) for process in cell["processes"])
+    rounds = [[index for _, index in starts[first : first + 4]] for first in (0, 4, 8)]
+    assert [sorted(one) for one in rounds] == [list(range(4))] * 3
+    assert rounds[0] != rounds[1] != rounds[2]
+
+
+def test_every_form_is_written_and_power_is_read(tiny_model: Path, tmp_path: Path) -> None:
+    power = tmp_path / "power.txt"
+    power.write_text("".join(f"{index / 1000} 2.5\n" for index in range(60_000)))
+    files = [tmp_path / f"r{suffix}" for suffix in (".json", ".html", ".md", ".csv")]
+    options = zip(("-o", "--html", "--markdown", "--csv"), files, strict=True)
+    written = [value for option in options for value in option]
+    result = bench(tiny_model, *QUICK, "--no-pipeline", "--power-file", power, *written)
+    assert result.exit_code == 0, result.output
+    (entry,) = read_document(files[0])["boards"]
+    assert {cell["energy"]["mean_w"] for cell in entry["cells"]} == {2.5}
+    assert [file.read_text()[:9] for file in files[1:]] == ["<!doctype", "# Benchma", "board,lab"]
+
+
+def test_a_power_meter_is_followed_on_stdin(tiny_model: Path) -> None:
+    readings = "".join(f"{index / 1000} 2.5\n" for index in range(60_000)) + "garbage\n"
+    arguments = [str(tiny_model), *QUICK, "--no-pipeline", "--power-file", "-", "--json"]
+    result = CliRunner().invoke(command, arguments, input=readings)
+    assert result.exit_code == 0, result.output
+    assert {cell["energy"]["mean_w"] for cell in json.loads(result.stdout)["boards"][0]["cells"]} == {2.5}
+    assert "1 lines are not" in result.stderr
 
 
 def test_haar_takes_yunets_place_once_and_is_named(
@@ -71,8 +108,8 @@ def test_haar_takes_yunets_place_once_and_is_named(
     import numpy as np
 
     cv2.imwrite(str(picture), np.zeros((64, 64, 3), np.uint8))
-    result = bench(tiny_model, "--seconds", "0.01", "--threads", "1,2", "--source", picture, "--json")
-    cells = json.loads(result.stdout)["cells"]
+    result = bench(tiny_model, *QUICK, "--threads", "1,2", "--source", picture, "--json")
+    cells = json.loads(result.stdout)["boards"][0]["cells"]
     assert {cell["detector"] for cell in cells if cell["kind"] == "pipeline"} == {"haar"}
     assert result.stderr.count("no network") == 1
 
@@ -86,6 +123,11 @@ def test_haar_takes_yunets_place_once_and_is_named(
         (["--threads", "1,1"], "thread count given twice: 1"),
         (["--seconds", "0"], "--seconds"),
         (["--batch", "0"], "--batch"),
+        (["--processes", "0"], "--processes"),
+        (["--note", "fan"], "is not KEY=VALUE"),
+        (["--note", "fan=\x1b[2J"], "is not KEY=VALUE"),
+        (["--power-file", "nowhere.txt", "--no-pipeline"], "power file 'nowhere.txt' does not exist"),
+        (["--html", "page.txt"], "must end in .html"),
         (["--source", "nowhere.mp4"], "nowhere.mp4"),
         (["--detector", "haar", "--detector-model", "x.onnx"], "takes no model file"),
     ],
@@ -118,21 +160,60 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(tin
     assert "report.json" in done.stderr
 
 
-def test_ctrl_c_leaves_the_old_report_and_nothing_else(tiny_model: Path, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    report.write_text("old")
-    arguments = [str(tiny_model), "--no-pipeline", "--seconds", "600", "-o", str(report)]
-    with subprocess.Popen([EDGEKIT, "bench", *arguments], stderr=subprocess.PIPE, text=True) as process:
-        while len(os.listdir(tmp_path)) < 2 and process.poll() is None:  # noqa: PTH208
+def interrupted(tiny_model: Path, report: Path, seconds: float, until: str | None) -> tuple[int, str]:
+    arguments = [str(tiny_model), "--no-pipeline", "--threads", "1", "--cool-down", "0", "--seconds", str(seconds)]
+    command_line = [*EDGEKIT, "bench", *arguments, "-o", str(report)]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        deadline_s = time.monotonic() + 60
+        while time.monotonic() < deadline_s and process.poll() is None:
+            if until is None and len(os.listdir(report.parent)) > 1:  # noqa: PTH208
+                break
+            if until is not None and process.stdout.readline().startswith(until):
+                break
             time.sleep(0.01)
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert stderr.strip() == "edgekit: interrupted"
+    return process.returncode, stderr
+
+
+def test_ctrl_c_before_anything_is_measured_leaves_the_old_report_and_nothing_else(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    report.write_text("old")
+    code, stderr = interrupted(tiny_model, report, 600, None)
+    assert (code, stderr.strip()) == (130, "edgekit: interrupted")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("report.json", "old")]
 
 
+def test_the_end_of_a_connection_ends_the_benchmark_and_its_worker_and_leaves_no_frames(tiny_model: Path) -> None:
+    command_line = [*EDGEKIT, "bench", str(tiny_model), "--detector", "none", "--seconds", "600", "--threads", "1"]
+    before = set(Path("/dev/shm").glob("edgekit-*"))
+    environment = {**os.environ, "EDGEKIT_PROGRESS_LINES": "1"}
+    with subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        assert any("edgekit-progress" in line for line in process.stderr)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(children) == 1
+    assert not Path(f"/proc/{children[0]}").exists()
+    assert set(Path("/dev/shm").glob("edgekit-*")) == before
+
+
+def test_ctrl_c_keeps_what_is_finished(tiny_model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    code, stderr = interrupted(tiny_model, report, 3, "2/6 ")
+    assert (code, stderr.strip()) == (130, "edgekit: interrupted")
+    (entry,) = read_document(report)["boards"]
+    assert entry["complete"] is False
+    assert 2 <= sum(len(cell["processes"]) for cell in entry["cells"]) < 6
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command_line = [EDGEKIT, "bench", *arguments]
+    command_line = [*EDGEKIT, "bench", *arguments]
     return subprocess.run(command_line, capture_output=True, text=True, timeout=60)

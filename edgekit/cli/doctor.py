@@ -1,0 +1,72 @@
+"""`edgekit doctor`: what works on this machine, what does not, and the command that mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.common import Output, common_options, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgekit.doctor.probe import Finding
+
+_SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "fault": ("✗", "bold red"), "unknown": ("?", "dim")}
+
+
+@click.command("doctor", short_help="Tell what works on this machine, and what mends the rest.")
+@click.option("--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Write a .tar.gz for a bug report.")
+@common_options
+def command(out: Output, bundle: Path | None) -> None:
+    """Look at the board, its system and libraries, cameras, memory, heat and power, and say what to do.
+
+    Every library is imported in a process of its own, so that one that crashes is named. The exit code is 1 if there
+    are faults; warnings are none. The bundle holds the findings and all that they were found in, without names of
+    users, hosts and networks, serial numbers and addresses: look at it before you send it.
+
+    \b
+    Examples:
+      edgekit doctor
+      edgekit doctor --json
+      edgekit doctor --bundle report.tar.gz
+    """
+    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.doctor.bundle import own_names, write_bundle
+    from edgekit.doctor.examination import as_document, examine, faults
+    from edgekit.doctor.probe import Probe
+    from edgekit.errors import EdgekitError, InputError
+
+    if bundle is not None and not bundle.name.endswith(".tar.gz"):
+        raise InputError(f"bundle '{bundle}' must end in .tar.gz")
+    probe = Probe()
+    with progress_bar(out) as progress:
+        findings = examine(probe, counted(progress, "looking"))
+    document = as_document(findings)
+    _show(out, findings)
+    if bundle is not None:
+        write_bundle(bundle, document, probe.seen, own_names())
+        out.say(f"bundle: {bundle}")
+    out.result(document)
+    wrong = faults(findings)
+    if wrong:
+        raise EdgekitError(f"{len(wrong)} faults: {', '.join(finding.check for finding in wrong)}")
+
+
+def _show(out: Output, findings: Sequence[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for finding in findings:
+        sign, style = _SIGNS[finding.status]
+        said = Text(one_line(finding.text))
+        if finding.cure:
+            said.append(f"\n→ {one_line(finding.cure)}", style="bold")
+        table.add_row(Text(sign, style=style), finding.check, said)
+    out.console.print(table)

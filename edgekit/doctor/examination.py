@@ -1,0 +1,62 @@
+"""All checks in the order of the screen, and what becomes of one that fails itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgekit import __version__
+from edgekit.doctor import cameras, libraries, machine, service
+from edgekit.doctor.probe import Finding, Probe
+
+SCHEMA = "edgekit.doctor/1.0"
+
+CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
+    machine.board,
+    machine.system,
+    machine.python,
+    libraries.numpy,
+    libraries.onnxruntime,
+    libraries.opencv,
+    libraries.picamera2,
+    cameras.libcamera,
+    cameras.v4l2,
+    cameras.holders,
+    cameras.groups,
+    machine.memory,
+    machine.disk,
+    machine.governor,
+    machine.temperature,
+    machine.power,
+    machine.network_time,
+    service.service,
+)
+
+
+def examine(probe: Probe, progress: Callable[[int, int | None], None] = lambda _, __: None) -> list[Finding]:
+    """Return what every check that applies here says; `progress` is told how many of them are done."""
+    findings = []
+    for index, check in enumerate(CHECKS):
+        try:
+            found = check(probe)
+        except Exception as error:  # a check that stumbles over a strange machine must not hide the others
+            found = Finding(check.__name__, "unknown", f"the check failed: {type(error).__name__}: {error}"[:200])
+        if found is not None:
+            findings.append(found)
+        progress(index + 1, len(CHECKS))
+    return findings
+
+
+def faults(findings: Sequence[Finding]) -> list[Finding]:
+    """Return what keeps edgekit from working."""
+    return [finding for finding in findings if finding.status == "fault"]
+
+
+def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the findings as one JSON document, as `edgekit doctor --json` prints it."""
+    return {
+        "schema": SCHEMA,
+        "edgekit": __version__,
+        "healthy": not faults(findings),
+        "findings": [vars(finding) for finding in findings],
+    }

@@ -1,0 +1,65 @@
+"""Boards replayed from tests/fixtures/boards."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from edgekit.boards import Interpreter
+from edgekit.doctor.probe import Environment, Probe, ToolResult
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "boards"
+Replay = Callable[..., Probe]
+
+
+def sections(name: str) -> dict[str, str]:
+    """Return the parts of a fixture by title, those of the one it stands `# on:` below them."""
+    text = (FIXTURES / f"{name}.txt").read_text()
+    head, *parts = re.split(r"^==> (.+) <==\n", text, flags=re.MULTILINE)
+    below = re.search(r"^# on: (\S+)", head, re.MULTILINE)
+    found = sections(below.group(1)) if below else {}
+    for title, body in zip(parts[::2], parts[1::2], strict=True):
+        # The same tool may have ended otherwise on the board below.
+        plain = re.sub(r" \(exit -?\d+\)$", "", title)
+        found = {key: value for key, value in found.items() if re.sub(r" \(exit -?\d+\)$", "", key) != plain}
+        found[title] = body
+    return found
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Replay:
+    """Makes a probe of a board from its fixture, with other sections in place of its own."""
+
+    def make(name: str, **changes: str) -> Probe:
+        results: dict[str, ToolResult] = {}
+        environment = Environment(Interpreter("aarch64", 64, "3.13.5"), in_venv=True, system_site_packages=True)
+        for title, body in {**sections(name), **changes}.items():
+            tool = re.fullmatch(r"\$ (.+?)(?: \(exit (-?\d+)\))?", title)
+            link = re.fullmatch(r"(\S+) -> (\S+)", title)
+            if tool:
+                code = int(tool.group(2) or 0)
+                # What a failed tool printed is looked for in both; the fixture does not say which it was.
+                results[tool.group(1)] = ToolResult(code, body, body if code else "")
+            elif title == "interpreter":
+                values = json.loads(body)
+                seen = values.pop("in_venv"), values.pop("system_site_packages")
+                environment = Environment(Interpreter(**values), *seen)
+            else:
+                path = tmp_path / (link.group(1) if link else title)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(link.group(2)) if link else path.write_text(body.replace("\\0\n", "\0"))
+
+        def run(arguments: Sequence[str]) -> ToolResult | None:
+            return results.get(" ".join(arguments))
+
+        def import_module(module: str, distributions: Sequence[str]) -> ToolResult:
+            del distributions
+            return results.get(f"import {module}", ToolResult(1, "", f"No module named '{module}'"))
+
+        return Probe(tmp_path, run, import_module, environment)
+
+    return make

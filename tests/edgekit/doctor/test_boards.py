@@ -1,0 +1,133 @@
+"""What the doctor says of boards, good and bad; see the head of each fixture for where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekit.doctor.examination import CHECKS, examine, faults
+from edgekit.doctor.probe import Finding, Probe
+
+Replay = Callable[..., Probe]
+
+
+def findings(probe: Probe) -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine(probe)}
+
+
+@pytest.mark.parametrize("name", ["doctor-pi3bplus-trixie-good", "doctor-pi5-trixie-good"])
+def test_a_good_board_has_nothing_amiss(replay: Replay, name: str) -> None:
+    found = findings(replay(name))
+    assert {finding.status for finding in found.values()} == {"ok"}, found
+    assert not any(finding.cure for finding in found.values())
+    assert len(found) == len(CHECKS) - 1  # nobody holds a camera
+
+
+def test_what_a_good_board_says(replay: Replay) -> None:
+    found = findings(replay("doctor-pi3bplus-trixie-good"))
+    assert found["board"].text == "Raspberry Pi 3 Model B Plus Rev 1.3, 4 processors, aarch64, 906 MiB"
+    assert found["camera"].text == "libcamera sees imx219 (3280x2464)"
+    assert found["memory"].text == "646 of 906 MiB available, CMA 196 of 256 MiB free"
+    assert found["clock"].text == "governor ondemand, now 1400 MHz, up to 1400"
+    assert found["service"].text == "active (running), 0 restarts"
+    assert found["power"].text == "never throttled, never under-voltage since it was switched on"
+
+
+def test_a_bad_board_is_told_what_to_do(replay: Replay) -> None:
+    found = findings(replay("doctor-pi3bplus-trixie-bad"))
+    assert [(check, finding.status) for check, finding in found.items() if finding.status != "ok"] == [
+        ("camera in use", "warning"),
+        ("groups", "warning"),
+        ("disk", "fault"),
+        ("clock", "warning"),
+        ("temperature", "warning"),
+        ("power", "fault"),
+        ("time", "warning"),
+        ("service", "fault"),
+    ]
+    assert all(finding.cure for finding in found.values() if finding.status != "ok")
+    assert found["v4l2"].text == "HD Pro Webcam C920 (/dev/video1)"
+    assert found["camera in use"].text == "held by motion (pid 812) /dev/video1"
+    assert found["disk"].text == "20 of 29,186 MiB free, read-only: full"
+    assert "1.2 instead of 1.4 GHz" in found["temperature"].text
+    assert found["power"].text == "now: soft temperature limit; since boot: soft temperature limit"
+    assert found["service"].text == "failed (failed), 5 restarts: exit-code, exit code 75"
+    assert found["service"].cure == "sudo journalctl -u edgekit -n 50"
+
+
+def test_an_illegal_instruction_is_named_with_the_version_to_take(replay: Replay) -> None:
+    found = findings(replay("doctor-pi4b-bookworm-illegal-instruction"))["onnxruntime"]
+    assert found.status == "fault"
+    assert found.text == "1.21.0 dies with an illegal instruction: it was built for another processor"
+    assert found.cure == "pip install 'onnxruntime>=1.20,!=1.21.0'"
+
+
+def test_an_illegal_instruction_of_another_version_excludes_that_one_too(replay: Replay) -> None:
+    probe = replay(
+        "doctor-pi4b-bookworm-illegal-instruction", **{"$ import onnxruntime (exit -4)": "onnxruntime 1.30.0\n"}
+    )
+    assert findings(probe)["onnxruntime"].cure == "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.30.0'"
+
+
+def test_numpy_2_beside_the_systems_picamera2_and_two_opencvs(replay: Replay) -> None:
+    found = findings(replay("doctor-pi4b-bookworm-numpy2"))
+    assert found["picamera2"].text == "simplejpeg was built for another numpy than 2.0.1"
+    assert found["picamera2"].cure == "pip install 'numpy<2'"
+    assert (found["onnxruntime"].text, found["onnxruntime"].cure) == ("not installed", "pip install 'edgekit[device]'")
+    assert found["opencv"].text == "opencv-python-headless and opencv-python overwrite each other"
+    assert (found["opencv"].cure or "").startswith("pip uninstall -y opencv-python-headless opencv-python && ")
+    assert "old camera system" in found["camera"].text
+
+
+def test_a_pi_5_without_a_camera(replay: Replay) -> None:
+    found = findings(replay("doctor-pi5-bookworm-no-camera"))
+    assert (found["camera"].status, found["camera"].text) == ("warning", "libcamera sees none")
+    assert "ribbon cable" in (found["camera"].cure or "")
+    assert found["power"].status == "warning"
+    assert "under-voltage" in found["power"].text
+    assert "power supply" in (found["power"].cure or "")
+    assert found["opencv"].text == "a build with windows, on a system without libGL"
+
+
+def test_a_zero_2_w_short_of_contiguous_memory(replay: Replay) -> None:
+    found = findings(replay("doctor-zero2w-trixie-cma"))
+    assert found["memory"].text == "228 of 416 MiB available, CMA 12 of 256 MiB free: little for a camera's buffers"
+    assert "Qt fights" in found["opencv"].text
+    assert found["python"].status == "warning"
+    assert "--system-site-packages" in (found["picamera2"].cure or "")
+    assert found["temperature"].status == "ok"  # the limit at 60 °C is the 3B+'s alone
+
+
+def test_a_zero_2_w_without_dma_heap(replay: Replay) -> None:
+    found = findings(replay("doctor-zero2w-bookworm-dmaheap"))["camera"]
+    assert (found.status, found.text) == ("warning", "libcamera finds no memory for buffers (dma-heap)")
+
+
+def test_a_32_bit_system_is_a_fault(replay: Replay) -> None:
+    interpreter = """{"architecture": "armv7l", "userland_bits": 32, "python": "3.9.2", "in_venv": false,
+                      "system_site_packages": true}"""
+    found = findings(replay("pi3b-32bit", interpreter=interpreter))
+    assert (found["system"].status, found["system"].cure) == ("fault", "install the 64-bit Raspberry Pi OS")
+    assert found["python"].status == "fault"
+    assert found["power"].text.startswith("now: under-voltage (weak power supply or cable), throttled")
+
+
+def test_an_emulator_is_said_to_be_one(replay: Replay) -> None:
+    assert findings(replay("qemu-user-pi3"))["board"].status == "warning"
+
+
+def test_a_machine_that_tells_nothing_is_no_traceback(replay: Replay, tmp_path: Path) -> None:
+    found = findings(Probe(tmp_path / "empty", lambda _: None, replay("pc").import_module))
+    assert found["memory"].status == "unknown"
+    assert "board" in found
+
+
+def test_a_check_that_stumbles_hides_no_other(replay: Replay) -> None:
+    tool = "$ systemctl show edgekit --property=LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"
+    board = replay("doctor-pi3bplus-trixie-good", **{tool: "LoadState=loaded\nActiveState=active\nNRestarts=many\n"})
+    found = findings(board)
+    assert found["service"].status == "unknown"
+    assert "the check failed: ValueError" in found["service"].text
+    assert faults(list(found.values())) == []

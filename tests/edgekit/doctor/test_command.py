@@ -1,0 +1,135 @@
+"""`edgekit doctor` as a user calls it, on this machine; its bundle; libraries that really die."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekit.doctor import libraries
+from edgekit.doctor.bundle import capture_text, own_names, redact, write_bundle
+from edgekit.doctor.probe import Probe, ToolResult, import_in_child, run_tool
+
+EDGEKIT = (sys.executable, "-m", "edgekit.cli")
+Replay = Callable[..., Probe]
+
+
+def test_this_machine_is_examined_and_the_bundle_is_written(tmp_path: Path) -> None:
+    bundle = tmp_path / "report.tar.gz"
+    done = subprocess.run([*EDGEKIT, "doctor", "--json", "--bundle", bundle], capture_output=True, text=True)
+    document = json.loads(done.stdout)
+    assert done.returncode == (0 if document["healthy"] else 1)
+    assert document["schema"] == "edgekit.doctor/1.0"
+    statuses = {finding["check"]: finding["status"] for finding in document["findings"]}
+    assert {"board", "onnxruntime", "opencv", "disk", "service"} <= set(statuses)
+    assert (statuses["onnxruntime"], statuses["numpy"]) == ("ok", "ok")
+    with tarfile.open(bundle) as archive:
+        assert archive.getnames() == ["edgekit-doctor/findings.json", "edgekit-doctor/capture.txt"]
+        assert {(member.uid, member.uname, member.mtime) for member in archive} == {(0, "", 0)}
+        text = "".join(archive.extractfile(name).read().decode() for name in archive.getnames())  # type: ignore[union-attr]
+    assert "==> $ import onnxruntime <==" in text
+    for name in own_names():
+        assert name not in text
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts a module of the given name and text before the real one of child processes."""
+
+    def plant(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+
+    return plant
+
+
+def test_an_import_that_dies_of_an_illegal_instruction_is_seen_in_a_child(broken: Callable[[str, str], None]) -> None:
+    broken("onnxruntime", "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
+    found = libraries.onnxruntime(Probe())
+    assert found.status == "fault"
+    assert "dies with an illegal instruction" in found.text
+    assert (found.cure or "").startswith("pip install 'onnxruntime>=1.20,!=1.21.0")
+
+
+def test_an_import_that_fails_is_told_by_its_last_line(broken: Callable[[str, str], None]) -> None:
+    broken("cv2", "raise ImportError('libGL.so.1: cannot open shared object file')\n")
+    assert "without libGL" in libraries.opencv(Probe()).text
+    broken("numpy", "raise RuntimeError('half a numpy')\n")
+    assert libraries.numpy(Probe()).text == "numpy does not load: RuntimeError: half a numpy"
+
+
+def test_faults_end_with_exit_code_1_and_one_line(broken: Callable[[str, str], None]) -> None:
+    broken("onnxruntime", "raise ImportError('no\\x1b[2J')\n")
+    done = subprocess.run([*EDGEKIT, "doctor"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "1 faults: onnxruntime" in done.stderr
+    assert "\x1b[2J" not in done.stdout + done.stderr
+
+
+def test_a_bundle_of_another_name_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run([*EDGEKIT, "doctor", "--bundle", tmp_path / "x.zip"], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_versions_are_there_even_of_what_dies() -> None:
+    done = import_in_child("no_such_module", ["numpy", "no-such-distribution"])
+    assert done.code == 1
+    assert done.out.startswith("numpy ")
+    assert "no-such" not in done.out
+    assert run_tool(["edgekit-no-such-tool"]) is None
+    assert run_tool(["false"]) == ToolResult(1, "", "")
+
+
+PRIVATE = """Serial\t\t: 10000000c0ffee42
+serial=AB12CD34 board.serialnumber=0x99 smsc95xx.macaddr=B8:27:EB:12:34:56
+inet 192.168.178.23/24 brd 192.168.178.255 fe80::ba27:ebff:fe12:3456 2001:db8:1:2:3:4:5:6
+ESSID:"Alice's Attic" ssid=Kitchen Net
+root=PARTUUID=1234abcd-02 /home/alice/edgekit-env ALICE on alice-pi.local
+opencv-python-headless 4.14.0.94 at 12:34:56, kernel 6.12.47+rpt-rpi-v8
+"""
+
+
+def test_a_bundle_says_neither_who_nor_where(tmp_path: Path) -> None:
+    target = tmp_path / "bundle.tar.gz"
+    write_bundle(target, {"text": "alice"}, {"proc/cpuinfo": PRIVATE}, ["alice", "alice-pi"])
+    with tarfile.open(target) as archive:
+        text = archive.extractfile("edgekit-doctor/capture.txt").read().decode()  # type: ignore[union-attr]
+    for secret in (
+        "c0ffee",
+        "AB12CD34",
+        "0x99",
+        "B8:27",
+        "192.168",
+        "fe80",
+        "2001:db8",
+        "Attic",
+        "Kitchen",
+        "1234abcd",
+    ):
+        assert secret not in text, secret
+    assert "alice" not in text.lower()
+    for kept in ("opencv-python-headless 4.14.0.94", "12:34:56", "6.12.47+rpt-rpi-v8"):
+        assert kept in text
+
+
+@pytest.mark.parametrize("text", ["1.2.3", "version 1.21.0", "a::b", "Cortex-A53", "16:44:05", "0x50005"])
+def test_what_is_no_secret_stays(text: str) -> None:
+    if text != "a::b":
+        assert redact(text, ["pi"]) == text
+
+
+def test_what_a_bundle_holds_can_be_replayed(replay: Replay) -> None:
+    from edgekit.doctor.examination import examine
+
+    probe = replay("doctor-pi3bplus-trixie-bad")
+    examine(probe)
+    text = capture_text(probe.seen)
+    for title in ("proc/cpuinfo", "$ vcgencmd get_throttled", "$ import onnxruntime", "proc/812/fd/7 -> /dev/video1",
+                  "sys/class/thermal/thermal_zone0/temp", "sys/class/video4linux/video1/name"):  # fmt: skip
+        assert f"==> {title} <==\n" in text

@@ -1,0 +1,205 @@
+"""A report as table, Markdown, CSV and page; the page in a real browser where there is one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from edgekit.report.merging import merge
+from edgekit.report.page import to_html
+from edgekit.report.schema import parse_document
+from edgekit.report.terminal import report_view
+from edgekit.report.text import to_csv, to_markdown
+
+Document = dict[str, Any]
+MakeDocument = Callable[..., Document]
+HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&|`*[x](javascript:1)=cmd"
+
+
+def table(document: Document, width: int = 80) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(report_view(document))
+    return console.export_text()
+
+
+def test_the_table_has_a_row_a_cell_in_a_readable_order(make_document: MakeDocument) -> None:
+    text = table(make_document("b.onnx", "a.onnx"))
+    rows = re.findall(r"^\s+(inference|pipeline)\s+(\d)\s", text, re.MULTILINE)
+    assert rows == [("inference", "1"), ("inference", "4"), ("pipeline", "1"), ("pipeline", "4")] * 2
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "1.0 %" in text
+
+
+@pytest.mark.parametrize(
+    ("virtualization", "word"), [("emulator", "EMULATED"), ("virtual machine", "VIRTUAL MACHINE"), ("none", None)]
+)
+def test_every_form_says_what_was_not_measured_on_a_board(
+    make_document: MakeDocument, virtualization: str, word: str | None
+) -> None:
+    document = make_document()
+    document["boards"][0]["board"]["virtualization"] = virtualization
+    for text in (table(document), to_markdown(document), to_html(document)):
+        assert ("EMULATED" in text, "VIRTUAL MACHINE" in text) == (word == "EMULATED", word == "VIRTUAL MACHINE")
+    assert f",{virtualization}," in to_csv(document)
+
+
+def test_marks_repeats_and_interruption_are_said(make_document: MakeDocument) -> None:
+    document = make_document()
+    (entry,) = document["boards"]
+    assert "THROTTLED" not in table(document)
+    entry["cells"][0]["marks"] = ["busy", "throttled"]
+    entry["cells"][0]["repeated"] = [{"marks": ["throttled"], "p50_ms": 2.0, "after": entry["after"]}]
+    entry["complete"] = False
+    text = " ".join(table(document).split())
+    for part in ("THROTTLED (1 of 4 cells)", "BUSY (1 of 4", "1 measurements were thrown away", "INTERRUPTED"):
+        assert part in text
+        assert part in to_html(document)
+
+
+def test_csv_has_a_line_a_cell(make_document: MakeDocument) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(make_document()))))
+    assert [(row["kind"], row["intra_op_threads"], float(row["p50_ms"])) for row in rows] == [
+        ("inference", "1", 20.0), ("inference", "4", 20.0), ("pipeline", "1", 90.0), ("pipeline", "4", 90.0)
+    ]  # fmt: skip
+    assert {(row["temperature_max_c"], row["clock_min_mhz"]) for row in rows} == {("53.0", "1400.0")}
+
+
+def test_a_spreadsheet_takes_nothing_for_a_formula(make_document: MakeDocument) -> None:
+    document = make_document("=HYPERLINK(1)")
+    assert next(csv.DictReader(io.StringIO(to_csv(document))))["model"] == "'=HYPERLINK(1)"
+
+
+class Page(HTMLParser):
+    """Counts what a page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.risky: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.risky += [(tag, key) for key, _ in attributes if key.startswith("on") or key in ("src", "href", "style")]
+
+
+def with_text_everywhere(document: Document, text: str) -> Document:
+    (entry,) = document["boards"]
+    for model in entry["models"]:
+        model.update(name=text, architecture=text[:100], precision=text[:60])
+    for cell in entry["cells"]:
+        cell.update(model=text, engine=text[:60])
+        cell["stages"] = {text[:50]: stage for stage in list(cell["stages"].values())[:1]}
+        cell["detector"] = cell["detector"] and text[:60]
+    entry["board"].update(model=text, cpu=text, kernel=text, os_release=text, architecture=text[:40])
+    entry.update(notes={text[:100]: text}, versions={text[:90]: text[:60]}, label=text[:100])
+    entry["before"].update(governor=text[:60], throttling={"flags": "0x1", "now": [text], "since_boot": [text]})
+    entry["clip"]["source"] = text
+    document["created_utc"] = text[:40]
+    return document
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.one_of(st.just(HOSTILE), st.text("<>\"'&;/= scriptonx\x1b\u202e$()`|\\\n", min_size=1, max_size=90)))
+def test_no_text_of_a_document_becomes_code(make_document: MakeDocument, text: str) -> None:
+    document = parse_document(json.dumps(with_text_everywhere(make_document(), text)).encode(), "it")
+    html = to_html(document)
+    page, plain = Page(), Page()
+    page.feed(html)
+    plain.feed(to_html(with_text_everywhere(make_document(), "plain")))
+    assert page.risky == []
+    assert set(page.tags) <= set(plain.tags) | {"circle"}
+    assert page.tags.count("script") == 0
+    for shown in (html, table(document), to_markdown(document), to_csv(document)):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
+    assert "<" not in to_markdown(document)
+
+
+def test_the_page_fetches_nothing_and_forbids_it(make_document: MakeDocument) -> None:
+    html = to_html(make_document())
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search(r"https?:|url\(|@import", html)
+
+
+def test_several_boards_share_a_page(make_document: MakeDocument) -> None:
+    html = to_html(merge([make_document(), make_document()], ["kitchen", "attic"]))
+    assert html.count("<main>") == 2
+    assert "kitchen, Raspberry Pi 3" in html
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("no browser: apt install chromium")
+    return found
+
+
+def browse(chromium: str, tmp_path: Path, page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    flags = (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", "--no-first-run", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
+    )  # fmt: skip
+    command = [chromium, *flags, *arguments, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+PROBE = """<script>
+const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+const drawn = [...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect());
+const small = drawn.filter(one => one.width < 100 || one.height < 30).length;
+const out = drawn.filter(one => one.right > innerWidth).length;
+const styled = getComputedStyle(document.querySelector('figure')).borderTopLeftRadius;
+document.title = JSON.stringify({wide, drawings: drawn.length, small, out, styled, alerts: window.hit || 0});
+</script>"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_lays_the_page_out_within_a_phone_and_a_desktop(
+    chromium: str, tmp_path: Path, make_document: MakeDocument, width: int
+) -> None:
+    html = to_html(with_text_everywhere(make_document(), HOSTILE))
+    # To look inside, the test lets one script of its own in; the page's own policy is tried below.
+    digest_free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    assert digest_free != html
+    page = tmp_path / "page.html"
+    frame = tmp_path / "frame.html"
+    page.write_text(digest_free.replace("</body>", f"{PROBE}</body>").replace("alert(1)", "window.hit=1"))
+    # A headless window is never narrower than 500 px; a frame is.
+    frame.write_text(f'<iframe src="page.html" width="{width}" height="800"></iframe><script>setTimeout(() => '
+                     "{document.title = frames[0].document.title}, 500)</script>")  # fmt: skip
+    done = browse(
+        chromium, tmp_path, frame, "--dump-dom", "--virtual-time-budget=3000", "--allow-file-access-from-files",
+        f"--window-size={max(width + 40, 500)},900",
+    )  # fmt: skip
+    (title,) = re.findall(r"<title>(.*)</title>", done.stdout) or [done.stderr[-500:]]
+    found = json.loads(title)
+    assert found == {"wide": 0, "drawings": found["drawings"], "small": 0, "out": 0, "styled": "10px", "alerts": 0}
+    assert found["drawings"] >= 8
+
+
+def test_the_pages_policy_lets_its_style_through_and_no_script(
+    chromium: str, tmp_path: Path, make_document: MakeDocument
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(to_html(make_document()).replace("</body>", "<script>document.title='ran'</script></body>"))
+    done = browse(chromium, tmp_path, page, "--dump-dom", "--enable-logging=stderr", "--v=0")
+    assert "<title>Benchmark: Raspberry Pi 3 Model B Plus" in done.stdout
+    violations = [line for line in done.stderr.splitlines() if "Content Security Policy" in line]
+    assert len(violations) == 1
+    assert "script" in violations[0]
