@@ -1,0 +1,52 @@
+"""What is exported for which processor: rewrites and quantisation that a count or a measurement there supports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+QuantizedTypes: TypeAlias = Literal["u8s8", "s8s8"]
+QuantizedForm: TypeAlias = Literal["qdq", "qoperator"]
+
+# The rewrites of `edgekit.export.passes`, by the name --pass takes, and what each does.
+PASSES: dict[str, str] = {
+    "fold-class-vectors": "a student's class vectors and logit scale in one matrix",
+    "fold-batchnorm": "BatchNorm in the convolutions' weights",
+    "gray-stem": "one input channel for a net of gray pictures",
+    "uint8-input": "input scaling in the first convolution; the file takes uint8 pixels",
+    "pack-channels": "channels of dense blocks in vectors of 16",
+    "merge-pool": "convolution and average pool in one",
+    "concat-free": "dense blocks without concatenations, where results stay small",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A preset: names of rewrites, types of a quantised file, and the evidence for them."""
+
+    passes: frozenset[str]
+    types: QuantizedTypes
+    form: QuantizedForm
+    evidence: str
+
+
+_FOLDING = frozenset({"fold-class-vectors", "fold-batchnorm"})
+_SMALLER = _FOLDING | {"gray-stem", "uint8-input", "merge-pool"}
+
+TARGETS: dict[str, Target] = {
+    "generic": Target(_FOLDING, "u8s8", "qdq", "the net as it is, float32 input: what every engine reads"),
+    "x86": Target(
+        _SMALLER | {"pack-channels"}, "u8s8", "qdq", "timed on a PC with AVX-512, whose vectors have 16 lanes"
+    ),
+    "a53": Target(_SMALLER | {"concat-free"}, "u8s8", "qdq", "counted on an emulated Cortex-A53, no board timed"),
+    "a72": Target(_SMALLER, "u8s8", "qdq", "less work than the plain graph, nothing counted or timed there"),
+    "a76": Target(_SMALLER, "u8s8", "qdq", "less work than the plain graph, nothing counted or timed there"),
+}
+GENERIC = "generic"
+
+
+def chosen_passes(target: str, switches: dict[str, bool]) -> frozenset[str]:
+    """Return a target's rewrites with some switched on or off by name."""
+    on = {name for name, wanted in switches.items() if wanted}
+    off = {name for name, wanted in switches.items() if not wanted}
+    return (TARGETS[target].passes | on) - off
