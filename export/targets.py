@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from edgekit.errors import InputError
 
 QuantizedTypes: TypeAlias = Literal["u8s8", "s8s8"]
 QuantizedForm: TypeAlias = Literal["qdq", "qoperator"]
@@ -45,8 +48,26 @@ TARGETS: dict[str, Target] = {
 GENERIC = "generic"
 
 
-def chosen_passes(target: str, switches: dict[str, bool]) -> frozenset[str]:
-    """Return a target's rewrites with some switched on or off by name."""
-    on = {name for name, wanted in switches.items() if wanted}
-    off = {name for name, wanted in switches.items() if not wanted}
-    return (TARGETS[target].passes | on) - off
+# Eight bits have no vectors of 16 channels; what measures at inference, or rounds to two bytes, wants a float input.
+_NOT_QUANTIZED = {
+    "int8": frozenset({"pack-channels"}),
+    "dynamic": frozenset({"pack-channels", "uint8-input"}),
+    "fp16": frozenset({"pack-channels", "uint8-input"}),
+}
+
+
+def chosen_passes(
+    target: str, on: Collection[str] = (), off: Collection[str] = (), quantization: str | None = None
+) -> frozenset[str]:
+    """Return a target's rewrites, without those of no use to a quantised file, with some switched on or off by name.
+
+    Raises:
+        InputError: A name is not known, or switched both on and off.
+    """
+    for name in (*on, *off):
+        if name not in PASSES:
+            raise InputError(f"rewrite '{name}' is not known: there are {', '.join(PASSES)}")
+        if name in on and name in off:
+            raise InputError(f"rewrite '{name}' is switched on and off: give --pass or --no-pass")
+    unfit = _NOT_QUANTIZED[quantization] if quantization else frozenset[str]()
+    return (TARGETS[target].passes - unfit | frozenset(on)) - frozenset(off)

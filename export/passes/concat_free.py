@@ -19,7 +19,6 @@ from edgekit.export.passes.editing import (
     reweighted,
 )
 
-
 # What the wide convolution gives stays in a small core's first cache. Larger blocks need fewer instructions too, but
 # counted on an A53 they bring in more from memory: EdgeCNN's second block 25 % more L2 misses, its first 52 %.
 LARGEST_BYTES = 32 << 10
@@ -37,9 +36,10 @@ class _Reader:
 def concat_free(model: ir.Model) -> int:
     """Take the convolutions of dense blocks apart by what they read, and return how many blocks were.
 
-    conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...; the terms that read one part are one wide convolution, split
-    behind it. The multiplications are the same, but a part is laid out for them once instead of once a layer. What else
-    reads a concatenation keeps one, of all its parts at once. Blocks whose wide results exceed `LARGEST_BYTES` stay.
+    conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...; the terms that read one part are one wide convolution,
+    split behind it. The multiplications are the same, but a part is laid out for them once instead of once a layer.
+    What else reads a concatenation keeps one, of all its parts at once. Blocks whose wide results exceed
+    `LARGEST_BYTES` stay.
     """
     return sum(_take_apart(model.graph, chain) for chain in list(dense_chains(model.graph)))
 

@@ -101,7 +101,7 @@ def convolution(node: ir.Node | None) -> Convolution | None:
     """Return a node as a convolution; None if it is none, its weights are fed, or its padding is not written out."""
     if node is None or node.op_type != "Conv":
         return None
-    if "auto_pad" in node.attributes and node.attributes["auto_pad"].as_string() != "NOTSET":
+    if not has_plain_padding(node):
         return None
     weight = constant(node.inputs[1])
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
@@ -146,6 +146,11 @@ def ints(node: ir.Node, name: str, default: Sequence[int]) -> tuple[int, ...]:
 def integer(node: ir.Node, name: str, default: int) -> int:
     """Return an attribute that is a whole number."""
     return node.attributes[name].as_int() if name in node.attributes else default
+
+
+def has_plain_padding(node: ir.Node) -> bool:
+    """Return whether a node's padding is what its `pads` say."""
+    return "auto_pad" not in node.attributes or node.attributes["auto_pad"].as_string() == "NOTSET"
 
 
 def channels_of(value: ir.Value) -> int | None:

@@ -9,6 +9,7 @@ from edgekit.export.passes.editing import (
     Convolution,
     Weights,
     convolution,
+    has_plain_padding,
     insert,
     integer,
     ints,
@@ -37,7 +38,7 @@ def _merge(pool: ir.Node) -> int:
         not any(ints(pool, "pads", ()))
         and not integer(pool, "ceil_mode", 0)
         and set(ints(pool, "dilations", [1])) == {1}
-        and "auto_pad" not in {key for key in pool.attributes if pool.attributes[key].value not in ("NOTSET", b"NOTSET")}
+        and has_plain_padding(pool)
     )
     if value is None or not plain or len(set(kernel)) != 1 or len(set(strides)) != 1:
         return 0
@@ -84,8 +85,7 @@ def _pooled(value: ir.Value, pool: ir.Node, size: int, stride: int) -> ir.Value:
             return insert(pool, node.op_type, pooled, dict(node.attributes), like=node)
         conv = _paying(value, size, stride)
         assert conv is not None
-        merged = reweighted(conv, _averaged(conv.weight, size), conv.bias, strides=[stride, stride])
-        return merged
+        return reweighted(conv, _averaged(conv.weight, size), conv.bias, strides=[stride, stride])
     return insert(pool, "AveragePool", [value], dict(pool.attributes))
 
 

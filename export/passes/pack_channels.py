@@ -7,13 +7,9 @@ from onnxscript import ir
 
 from edgekit.export.passes.dense_blocks import added_by, dense_chains
 from edgekit.export.passes.editing import (
-    Convolution,
     Weights,
     channels_of,
-    convolution,
     insert,
-    integer,
-    is_read_once,
     replace,
     reweighted,
 )
