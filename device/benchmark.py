@@ -29,7 +29,7 @@ from edgekit.device.meter import Laps, summarize
 from edgekit.device.pipeline import recognise
 from edgekit.device.sources import Frame
 from edgekit.errors import InputError
-from edgekit.preprocess import ImageU8, crop_face, softmax, to_tensor
+from edgekit.preprocess import ImageU8, crop_face, softmax, to_input
 from edgekit.report.statistics import is_stable
 
 Kind: TypeAlias = Literal["inference", "classifier", "pipeline"]
@@ -299,6 +299,6 @@ def _classifier_work(classifier: Classifier, kind: Kind, batch: int) -> Callable
         return np.stack(one)
 
     if kind == "inference":
-        tensor = to_tensor(crops(), contract.input)
+        tensor = to_input(crops(), contract.input)
         return lambda: classifier.infer(tensor)
     return lambda: softmax(classifier.logits(crops()))

@@ -7,26 +7,32 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edgekit.contract import Contract, channel_count
-from edgekit.device.session import default_intra_op_threads, open_session, read_contract
+from edgekit.contract import Contract, ElementType, channel_count
+from edgekit.device.session import GraphOptimization, default_intra_op_threads, open_session, read_contract
 from edgekit.errors import InputError
-from edgekit.preprocess import FloatArray, ImageU8, to_tensor
+from edgekit.preprocess import FloatArray, ImageU8, to_input
 
-_FLOAT32 = "tensor(float)"
+_NODE_TYPES: dict[ElementType, str] = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
 
 class Classifier:
     """A model file ready to classify; everything it must know stands in the file's contract."""
 
-    def __init__(self, path: Path, intra_op_threads: int | None = None, spinning: bool = False) -> None:
-        """Load the model at `path`; threads default to `default_intra_op_threads`.
+    def __init__(
+        self,
+        path: Path,
+        intra_op_threads: int | None = None,
+        spinning: bool = False,
+        level: GraphOptimization = "all",
+    ) -> None:
+        """Load the model at `path`; threads default to `default_intra_op_threads`, the rest is `open_session`'s.
 
         Raises:
             InputError: The file cannot be loaded, has no valid contract, or contract and graph disagree.
         """
         self.path = path
         self.intra_op_threads = intra_op_threads or default_intra_op_threads()
-        self._session = open_session(path, self.intra_op_threads, spinning)
+        self._session = open_session(path, self.intra_op_threads, spinning, level)
         self.contract = read_contract(self._session, path)
         _check_graph(self._session, self.contract, path)
 
@@ -37,10 +43,10 @@ class Classifier:
         """
         if len(crops) == 0:
             return np.zeros((0, len(self.contract.labels)), np.float32)
-        return self.infer(to_tensor(crops, self.contract.input))
+        return self.infer(to_input(crops, self.contract.input))
 
-    def infer(self, tensor: FloatArray) -> FloatArray:
-        """Return the logits (N, labels) of the net's own input (N, channels, H, W), see `preprocess.to_tensor`.
+    def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
+        """Return the logits (N, labels) of the net's own input (N, channels, H, W), see `preprocess.to_input`.
 
         Raises:
             InputError: The graph fails on it.
@@ -67,8 +73,11 @@ def _check_graph(session: ort.InferenceSession, contract: Contract, path: Path) 
         isinstance(a, int) and b is not None and a != b for a, b in zip(shape, expected, strict=True)
     ):
         raise InputError(f"model '{path}': the contract's input shape {expected} is not the graph's {shape}")
-    if inputs[spec.name].type != _FLOAT32:
-        raise InputError(f"model '{path}': the graph's input is {inputs[spec.name].type}, the contract's {_FLOAT32}")
+    if inputs[spec.name].type != _NODE_TYPES[spec.element_type]:
+        raise InputError(
+            f"model '{path}': the graph's input is {inputs[spec.name].type}, "
+            f"the contract's {_NODE_TYPES[spec.element_type]}: export it again"
+        )
     if isinstance(shape[0], int):
         raise InputError(f"model '{path}': batch size is fixed at {shape[0]}: export it with a dynamic batch")
     classes = outputs[contract.output.name].shape

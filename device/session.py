@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import onnxruntime as ort
 
-from edgekit.contract import METADATA_KEY, Contract, required_fields
+from edgekit.contract import METADATA_KEY, Contract, GraphLevel, required_fields
 from edgekit.errors import InputError
 from edgekit.files import require_file
 
-GraphOptimization: TypeAlias = Literal["none", "basic", "extended", "all"]
+GraphOptimization: TypeAlias = GraphLevel
 
 _LEVELS: dict[GraphOptimization, ort.GraphOptimizationLevel] = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,

@@ -17,10 +17,13 @@ from edgekit.errors import InputError
 
 METADATA_KEY = "edgekit"
 SCHEMA_MAJOR = 1
-SCHEMA_VERSION = f"{SCHEMA_MAJOR}.0"
+# 1.1 added input.element_type and verified_level.
+SCHEMA_VERSION = f"{SCHEMA_MAJOR}.1"
 
 Channels = Literal["rgb", "bgr", "gray"]
+ElementType = Literal["float32", "uint8"]
 Precision = Literal["float32", "float16", "int8"]
+GraphLevel = Literal["none", "basic", "extended", "all"]
 OutputMeaning = Literal["logits"]
 
 _MAX_DOCUMENT_CHARS = 1_000_000
@@ -33,10 +36,11 @@ _POSITIVE = f"{_TINY:g} to {_LARGE:g}"
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The tensor the net takes: float32 of shape (N, channels, height, width), `(pixel * scale - mean) / std`.
+    """The tensor the net takes: (N, channels, height, width), `(pixel * scale - mean) / std`.
 
     `channels` is the colour order of the tensor's channels; `mean` and `std` have one value a channel and apply after
-    `scale`.
+    `scale`. With `element_type` "float32" whoever feeds the file does that sum; with "uint8" the file takes pixels as
+    they are and does it itself.
     """
 
     name: str
@@ -46,6 +50,7 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layout: str = "NCHW"
+    element_type: ElementType = "float32"
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Contract:
-    """Everything a runtime must know about a model file; see the classes of its fields."""
+    """Everything a runtime must know about a model file; see the classes of its fields.
+
+    `precision` is that of weights and arithmetic, `calibration` says how a quantised file's ranges were found, and
+    `verified_level` how far ONNX Runtime rewrote the graph when export checked its answers.
+    """
 
     architecture: str
     labels: tuple[str, ...]
@@ -103,6 +112,7 @@ class Contract:
     output: OutputSpec
     precision: Precision = "float32"
     calibration: str | None = None
+    verified_level: GraphLevel | None = None
     provenance: Provenance = field(default_factory=Provenance)
     schema: str = SCHEMA_VERSION
 
@@ -138,6 +148,7 @@ class Contract:
             output=_read_output(reader.section("output")),
             precision=cast(Precision, reader.choice("precision", get_args(Precision))),
             calibration=reader.optional_text("calibration"),
+            verified_level=cast(GraphLevel | None, reader.optional_choice("verified_level", get_args(GraphLevel))),
             provenance=_read_provenance(reader.section("provenance")),
         )
 
@@ -174,6 +185,7 @@ def _read_input(reader: _Reader) -> InputSpec:
         mean=reader.numbers("mean"),
         std=reader.numbers("std"),
         layout=reader.choice("layout", ("NCHW",)),
+        element_type=cast(ElementType, reader.optional_choice("element_type", get_args(ElementType)) or "float32"),
     )
 
 
@@ -279,6 +291,9 @@ class _Reader:
         if value not in choices:
             raise self._wrong(key, value, f"one of {', '.join(choices)}")
         return value
+
+    def optional_choice(self, key: str, choices: tuple[str, ...]) -> str | None:
+        return None if self._data.get(key) is None else self.choice(key, choices)
 
     def flag(self, key: str) -> bool:
         value = self._get(key)

@@ -131,22 +131,32 @@ def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
     return np.stack(crops, axis=1)
 
 
+def to_input(crops: ImageU8, spec: InputSpec) -> FloatArray | ImageU8:
+    """Return what a model file is fed with: (N, channels, H, W), contiguous, in the contract's element type.
+
+    "uint8" are the pixels themselves, "float32" is `to_tensor`; arguments and errors are its own. A batch of gray crops
+    for a gray net of uint8 is not copied, if it is contiguous.
+    """
+    if spec.element_type == "float32":
+        return to_tensor(crops, spec)
+    planes = _planes(crops, spec)
+    if planes.shape[1] != len(spec.mean):
+        planes = np.repeat(planes, len(spec.mean), axis=1)
+    return np.ascontiguousarray(planes)
+
+
 def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
-    """Return the net's input: float32 (N, channels, H, W), contiguous.
+    """Return the net's input as numbers: float32 (N, channels, H, W), contiguous.
 
     Args:
         crops: uint8 (N, H, W, 1 or 3), colour crops in R, G, B. One gray channel is repeated where the net wants three.
-        spec: The contract's input: `(pixel * scale - mean) / std` in its colour order.
+        spec: The contract's input: `(pixel * scale - mean) / std` in its colour order, whatever its element type.
 
     Raises:
         ValueError: The crops have colour and the net wants gray.
     """
     channels = len(spec.mean)
-    if crops.shape[-1] == 3 and channels == 1:
-        raise ValueError("colour crops for a gray net")
-    if spec.channels == "bgr" and crops.shape[-1] == 3:
-        crops = crops[..., ::-1]
-    planes = np.moveaxis(crops, -1, 1).astype(np.float32)
+    planes = _planes(crops, spec).astype(np.float32)
     planes *= np.float32(spec.scale)
     if any(value != 0 for value in spec.mean) or any(value != 1 for value in spec.std):
         shape = (1, channels, 1, 1)
@@ -155,6 +165,15 @@ def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
     if planes.shape[1] != channels:
         planes = np.repeat(planes, channels, axis=1)
     return np.ascontiguousarray(planes)
+
+
+def _planes(crops: ImageU8, spec: InputSpec) -> ImageU8:
+    """Return (N, 1 or 3, H, W): the crops' channels in the net's order, as a view."""
+    if crops.shape[-1] == 3 and len(spec.mean) == 1:
+        raise ValueError("colour crops for a gray net")
+    if spec.channels == "bgr" and crops.shape[-1] == 3:
+        crops = crops[..., ::-1]
+    return np.moveaxis(crops, -1, 1)
 
 
 def softmax(logits: FloatArray) -> FloatArray:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from edgekit.device.session import read_contract
 from edgekit.errors import InputError
 from edgekit.export.cost import load_graph
-from edgekit.preprocess import FloatArray, ImageU8, to_tensor
+from edgekit.preprocess import FloatArray, ImageU8, to_input
 
 # Root mean square of the difference over that of the reference, below which a layer is the same: rounding of float32.
 SAME_FLOAT32 = 1e-4
@@ -97,7 +97,7 @@ def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         spec = read_contract(session, path).input
-        given = session.run(outputs, {spec.name: to_tensor(crops, spec)})
+        given = session.run(outputs, {spec.name: to_input(crops, spec)})
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise InputError(f"model '{path}' fails while its layers are looked at: {error}") from error
     by_output = dict(zip(outputs, given, strict=True))

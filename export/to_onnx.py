@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import torch
-from onnxscript import ir, optimizer
+from onnxscript import ir
 from torch import nn
 
 from edgekit import __version__
-from edgekit.contract import METADATA_KEY, Contract, channel_count
+from edgekit.contract import METADATA_KEY, SCHEMA_VERSION, Contract, GraphLevel, channel_count
 from edgekit.errors import EdgekitError, InputError
 from edgekit.export.cost import GraphCost, graph_cost
-from edgekit.export.passes.fold_batchnorm import fold_batchnorm
-from edgekit.export.passes.tidy import tidy
+from edgekit.export.passes.table import rewritten
+from edgekit.export.targets import GENERIC, TARGETS
 from edgekit.export.verify import Verification, portrait_crops, verify
 from edgekit.files import atomic_path, sha256_of
 from edgekit.modelfiles import ONNX_SUFFIX
@@ -30,14 +30,18 @@ from edgekit.models.registry import parameter_count
 OPSET = 18
 IR_VERSION = 8
 
-_NO_LIMIT = 1 << 62
+# How far ONNX Runtime rewrites the graph when it is verified: as in the runtime.
+VERIFIED_LEVEL: GraphLevel = "all"
 # A batch of one would be taken for a constant.
 _EXAMPLE_BATCH = 2
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported file; `net_parameters` are those of the net in training, `cost` is the file's own."""
+    """An exported file; `net_parameters` are those of the net in training, `cost` is the file's own.
+
+    `changed` says for each rewrite that was on how many places it changed.
+    """
 
     path: Path
     sha256: str
@@ -48,10 +52,14 @@ class Exported:
     verification: Verification
     net_parameters: int
     cost: GraphCost
+    changed: Mapping[str, int]
 
 
 def export_checkpoint(
-    checkpoint_path: Path, target: Path, relabel: Callable[[Checkpoint], Checkpoint] | None = None
+    checkpoint_path: Path,
+    target: Path,
+    relabel: Callable[[Checkpoint], Checkpoint] | None = None,
+    passes: Collection[str] = TARGETS[GENERIC].passes,
 ) -> Exported:
     """Export a checkpoint to `target`; the same checkpoint gives the same bytes.
 
@@ -59,14 +67,14 @@ def export_checkpoint(
         checkpoint_path: A .safetensors file.
         target: The .onnx file.
         relabel: Gives a student other labels first; see `edgekit.models.distill.relabel`.
+        passes: Names of the rewrites, see `edgekit.export.targets`.
 
     Raises:
         InputError: The checkpoint cannot be used, or `target` does not end in .onnx.
         GateError: The exported file answers otherwise than the checkpoint; `target` is left as it was.
         StorageError: The file cannot be written.
     """
-    if target.suffix != ONNX_SUFFIX:
-        raise InputError(f"output '{target}' must end in '{ONNX_SUFFIX}': every command knows a model by it")
+    check_target(target)
     checkpoint = load_checkpoint(checkpoint_path)
     if relabel:
         checkpoint = relabel(checkpoint)
@@ -79,7 +87,7 @@ def export_checkpoint(
     )
     contract = replace(checkpoint.contract, provenance=provenance)
     with atomic_path(target) as temporary:
-        model = to_onnx(net, contract)
+        model, changed = convert(net, contract, passes)
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         verification = verify(temporary, net, contract, portrait_crops(contract))
         size_bytes, sha256 = temporary.stat().st_size, sha256_of(temporary)
@@ -89,26 +97,53 @@ def export_checkpoint(
         size_bytes=size_bytes,
         opset=OPSET,
         ir_version=IR_VERSION,
-        contract=contract,
+        contract=contract_of(model),
         verification=verification,
         net_parameters=parameter_count(net),
         cost=graph_cost(model),
+        changed=changed,
     )
 
 
-def to_onnx(net: nn.Module, contract: Contract) -> onnx.ModelProto:
-    """Return `net` as an ONNX model that carries `contract`: any batch size, BatchNorm folded, fully checked.
+def check_target(target: Path) -> None:
+    """Check that a file may be written there.
+
+    Raises:
+        InputError: The name does not end in .onnx, or it is a folder.
+    """
+    if target.suffix != ONNX_SUFFIX:
+        raise InputError(f"output '{target}' must end in '{ONNX_SUFFIX}': every command knows a model by it")
+    if target.is_dir():
+        raise InputError(f"'{target}' is a folder: name a file")
+
+
+def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGETS[GENERIC].passes) -> onnx.ModelProto:
+    """Return `net` as an ONNX model that carries `contract`: any batch size, rewritten, fully checked.
 
     Raises:
         InputError: The net does not take the contract's input or does not give one logit a label.
     """
+    return convert(net, contract, passes)[0]
+
+
+def convert(net: nn.Module, contract: Contract, passes: Collection[str]) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """Return what `to_onnx` does, and how many places each rewrite changed."""
     model = _exported_graph(net.eval(), contract)
-    # Before the optimiser, which would fold too, in float32; after constants, since a weight may be computed.
-    optimizer.fold_constants(model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-    fold_batchnorm(model)
-    optimizer.optimize(model, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-    tidy(model)
-    return _finished(ir.to_proto(model), contract)
+    contract, changed = rewritten(model, contract, passes)
+    contract = replace(contract, schema=SCHEMA_VERSION, verified_level=VERIFIED_LEVEL)
+    return finished(ir.to_proto(model), contract), changed
+
+
+def contract_of(model: onnx.ModelProto) -> Contract:
+    """Return the contract a model carries.
+
+    Raises:
+        InputError: It has none, or one that is not valid here.
+    """
+    documents = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if not documents:
+        raise InputError("the model has no edgekit contract: make it with 'edgekit export'")
+    return Contract.from_json(documents[0])
 
 
 def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
@@ -149,7 +184,8 @@ def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> Non
         )
 
 
-def _finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+    """Return the model with the contract and edgekit's marks in it, checked."""
     model.ir_version = IR_VERSION
     model.producer_name = "edgekit"
     model.producer_version = __version__

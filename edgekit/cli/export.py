@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.export_options import quantize_options, target_options
 from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgekit.export.gate import Gated
+    from edgekit.export.to_onnx import Exported
     from edgekit.models.checkpoint import Checkpoint
 
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="The teacher's prompts, if it had some."
 )
 @click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="A label in the place of old ones.")
+@target_options
+@quantize_options
 @common_options
 def command(
     out: Output,
@@ -42,11 +47,19 @@ def command(
     clip: str | None,
     prompts: Path | None,
     merges: tuple[str, ...],
+    board: str,
+    passes_on: tuple[str, ...],
+    passes_off: tuple[str, ...],
+    quantization: str | None,
+    **quantizing: Any,
 ) -> None:
     """Export MODEL, a .safetensors checkpoint or `default`, to one ONNX file that says all about itself.
 
-    The file takes any batch size, has BatchNorm folded into the convolutions, and is written only after it answered as
-    the checkpoint does on face crops. The same checkpoint gives the same bytes.
+    The file takes any batch size, is rewritten without changing its answers as the target or --pass say, and is written
+    only after it answered as the checkpoint does on face crops. The same checkpoint and options give the same bytes.
+
+    With --quantize int8 --calibrate DATA weights and activations get eight bits. --eval DATA then measures both files
+    with the runtime's code; where accuracy falls by more than --max-drop the file is kept under another name, exit 3.
 
     A student of a CLIP can be given other labels, without training: new ones by text, which the teacher's text tower
     encodes here and the file needs no more, or old ones put together. Labels that --merge does not name are left out.
@@ -55,11 +68,15 @@ def command(
     Examples:
       edgekit export runs/mine/best.safetensors -o mine.onnx
       edgekit export default -o default.onnx --json
+      edgekit export default -o a53.onnx --target a53
+      edgekit export default -o small.onnx --target x86 --no-pass uint8-input
+      edgekit export default -o int8.onnx --target a53 --quantize int8 --calibrate fer2013.tar.gz --eval fer2013.tar.gz
       edgekit export runs/student/best.safetensors --class "smiling face" --class "other face" --clip clip.pt -o s.onnx
       edgekit export runs/student/best.safetensors --merge positive=happy --merge negative=angry,sad -o merged.onnx
     """
     from dataclasses import asdict
 
+    from edgekit.files import sha256_of
     from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
 
     given = [
@@ -69,44 +86,151 @@ def command(
         raise InputError(f"{' and '.join(given)} both say the labels: give one of them")
     if (clip or prompts) and not (class_names or classes_file):
         raise InputError("--clip and --prompts are for new classes: give some with --class or --classes")
-    checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
-    with out.progress_console.status("exporting"):
-        from edgekit.export.to_onnx import export_checkpoint
+    _check_quantizing(quantization, quantizing)
+    from edgekit.export.targets import chosen_passes
 
-        relabel: Callable[[Checkpoint], Checkpoint] | None = None
-        if merges:
-            relabel = _merging(merges)
-        elif class_names or classes_file:
-            relabel = _describing(out, class_names, classes_file, clip, prompts)
-        exported = export_checkpoint(checkpoint, output, relabel)
+    passes = chosen_passes(board, passes_on, passes_off, quantization)
+    checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
+    relabel: Callable[[Checkpoint], Checkpoint] | None = None
+    if merges:
+        relabel = _merging(merges)
+    elif class_names or classes_file:
+        relabel = _describing(out, class_names, classes_file, clip, prompts)
+    gated: Gated | None = None
+    if quantization is None:
+        with out.progress_console.status("exporting"):
+            from edgekit.export.to_onnx import export_checkpoint
+
+            exported = export_checkpoint(checkpoint, output, relabel, passes)
+    else:
+        exported, gated = _quantized(out, checkpoint, output, relabel, passes, board, quantization, quantizing)
     verification, cost = exported.verification, exported.cost
-    out.say(f"{exported.path}: {exported.size_bytes:,} bytes, opset {exported.opset}, IR {exported.ir_version}")
-    out.say(f"sha256 {exported.sha256}")
+    size_bytes = gated.size_bytes if gated else exported.size_bytes
+    sha256 = sha256_of(output)
+    out.say(f"{output}: {size_bytes:,} bytes, opset {exported.opset}, IR {exported.ir_version}")
+    out.say(f"sha256 {sha256}")
     if relabel:
         out.say(f"labels: {', '.join(exported.contract.labels)}")
     out.say(
-        f"verified on {verification.crops} face crops: max abs difference of logits to torch "
-        f"{verification.max_abs_difference:.1e} (allowed: below {verification.tolerance:.0e})"
+        f"{'in float32 ' * (gated is not None)}verified on {verification.crops} face crops: max abs difference of "
+        f"logits to torch {verification.max_abs_difference:.1e} (allowed: below {verification.tolerance:.0e})"
     )
     out.say(
         f"{exported.net_parameters:,} parameters in the net, {cost.parameters:,} in the file with BatchNorm folded, "
         f"{cost.macs:,} multiply-accumulates"
     )
+    if set(passes) != set(chosen_passes("generic")):
+        out.say(f"rewrites: {', '.join(f'{name} ({count})' for name, count in exported.changed.items())}")
+    if gated:
+        _say_gated(out, gated, exported)
     out.result(
         {
-            "path": str(exported.path),
+            "path": str(output),
             "checkpoint": str(checkpoint),
-            "sha256": exported.sha256,
-            "size_bytes": exported.size_bytes,
+            "target": board,
+            "rewrites": dict(exported.changed),
+            "sha256": sha256,
+            "size_bytes": size_bytes,
             "opset": exported.opset,
             "ir_version": exported.ir_version,
             "verification": asdict(verification),
             "net_parameters": exported.net_parameters,
             "parameters": cost.parameters,
             "macs": cost.macs,
-            "contract": asdict(exported.contract),
+            "quantization": None if gated is None else _document(gated, exported),
+            "contract": asdict(gated.contract if gated else exported.contract),
         }
     )
+
+
+def _check_quantizing(quantization: str | None, given: dict[str, Any]) -> None:
+    if quantization is None and (given["calibrate"] or given["evaluate_on"]):
+        raise InputError("--calibrate and --eval are for a quantised file: choose one with --quantize")
+    if quantization == "int8" and given["calibrate"] is None:
+        raise InputError("--quantize int8 finds its ranges on real images: name a data set with --calibrate")
+    if quantization in ("dynamic", "fp16") and given["calibrate"]:
+        raise InputError(f"--quantize {quantization} needs no images: leave --calibrate out")
+
+
+def _quantized(
+    out: Output,
+    checkpoint: Path,
+    output: Path,
+    relabel: Callable[[Checkpoint], Checkpoint] | None,
+    passes: frozenset[str],
+    board: str,
+    quantization: Any,
+    given: dict[str, Any],
+) -> tuple[Exported, Gated]:
+    import tempfile
+
+    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.export.gate import calibration_crops, quantize_file
+    from edgekit.export.quantize import StaticSettings
+    from edgekit.export.targets import TARGETS
+    from edgekit.export.to_onnx import check_target, export_checkpoint
+    from edgekit.models.data.readers import load_dataset
+
+    check_target(output)
+    preset = TARGETS[board]
+    settings = StaticSettings(given["types"] or preset.types, given["form"] or preset.form, given["calibration_method"])
+    with tempfile.TemporaryDirectory() as folder, progress_bar(out) as progress:
+        exported = export_checkpoint(checkpoint, Path(folder) / "float32.onnx", relabel, passes)
+        side_px = exported.contract.crop.resize_hw[0]
+        sources = dict.fromkeys(path for path in (given["calibrate"], given["evaluate_on"]) if path)
+        data = {path: load_dataset(path, side_px, counted(progress, f"reading {path.name}")) for path in sources}
+        calibration = None
+        if given["calibrate"]:
+            calibration = calibration_crops(
+                data[given["calibrate"]],
+                given["calibrate_split"],
+                exported.contract,
+                given["calibration_images"],
+                given["seed"],
+            )
+        evaluation = (data[given["evaluate_on"]], given["eval_split"]) if given["evaluate_on"] else None
+        gated = quantize_file(
+            exported.path,
+            output,
+            quantization,
+            settings,
+            calibration,
+            evaluation,
+            given["max_drop"],
+            lambda description: counted(progress, description),
+        )
+    return exported, gated
+
+
+def _say_gated(out: Output, gated: Gated, exported: Exported) -> None:
+    share = gated.size_bytes / exported.size_bytes
+    out.say(f"{gated.contract.precision}: {share:.1%} of the float32 file's size")
+    if gated.contract.calibration:
+        out.say(f"calibration: {gated.contract.calibration}")
+    if gated.contract.precision == "float16" or gated.error is None:
+        out.say("no gain in speed was found for this on a CPU: it saves space")
+    if gated.error is not None:
+        alone = ", ".join(f"{error:.3f} with {name} in float32" for name, error in gated.error_without.items())
+        out.say(f"logits change by {gated.error:.3f} of their root mean square ({alone})")
+    if gated.reference and gated.own:
+        out.say(
+            f"accuracy {gated.own.accuracy:.2%}, float32 {gated.reference.accuracy:.2%} "
+            f"({gated.own.correct} and {gated.reference.correct} of {gated.own.total}): "
+            f"{gated.drop_points:+.2f} points of drop, at graph optimisation level '{gated.contract.verified_level}'"
+        )
+
+
+def _document(gated: Gated, exported: Exported) -> dict[str, Any]:
+    measured = gated.reference and gated.own and (gated.reference, gated.own)
+    return {
+        "size_share": gated.size_bytes / exported.size_bytes,
+        "error": gated.error,
+        "error_without": gated.error_without,
+        "kept_in_float32": list(gated.kept),
+        "accuracy": measured[1].accuracy if measured else None,
+        "accuracy_float32": measured[0].accuracy if measured else None,
+        "drop_points": gated.drop_points,
+    }
 
 
 def _merging(texts: tuple[str, ...]) -> Callable[[Checkpoint], Checkpoint]:

@@ -102,7 +102,9 @@ def _show_contract(out: Output, contents: _Contents) -> None:
     _line(out, "contract", f"version {contract.schema}")
     _line(out, "architecture", contract.architecture)
     _line(out, "labels", f"{len(contract.labels)}: {', '.join(contract.labels)}")
-    _line(out, "input", f"'{spec.name}' float32 {shape} {spec.channels}: {_scaling_text(contract)}")
+    inside = ", done in the file" if spec.element_type == "uint8" else ""
+    scaling = _scaling_text(contract) + inside
+    _line(out, "input", f"'{spec.name}' {spec.element_type} {shape} {spec.channels}: {scaling}")
     _line(
         out,
         "crop",
@@ -113,6 +115,8 @@ def _show_contract(out: Output, contents: _Contents) -> None:
     _line(
         out, "precision", contract.precision + (f", calibrated on {contract.calibration}" * bool(contract.calibration))
     )
+    if contract.verified_level:
+        _line(out, "verified at", f"graph optimisation level '{contract.verified_level}'")
     _line(out, "trained on", provenance.dataset)
     for result in provenance.accuracy:
         share = f"{result.correct / result.total:.2%} " if result.total else ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from onnxscript import ir
+
+from edgekit.export.passes.editing import add_weight, constant
 
 _DEFAULT_EPSILON = 1e-5
 
@@ -26,8 +27,8 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
         return False
     if convolved.is_graph_output() or len(convolved.uses()) != 1 or len(norm.outputs) != 1:
         return False
-    constants = [_constant(value) for value in (conv.inputs[1], *norm.inputs[1:5])]
-    bias = _constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] else np.zeros(1)
+    constants = [constant(value) for value in (conv.inputs[1], *norm.inputs[1:5])]
+    bias = constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] else np.zeros(1)
     if bias is None or any(value is None for value in constants):
         return False
     weight, scale, shift, mean, variance = (value for value in constants if value is not None)
@@ -37,7 +38,7 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     folded_bias = gain * (bias - mean) + shift
     # New tensors, not changed ones: another convolution may share the old.
     stem = norm.outputs[0].name
-    tensors = [_register(graph, f"{stem}.weight", folded_weight), _register(graph, f"{stem}.bias", folded_bias)]
+    tensors = [add_weight(graph, f"{stem}.weight", folded_weight), add_weight(graph, f"{stem}.bias", folded_bias)]
     folded = ir.node("Conv", [conv.inputs[0], *tensors], attributes=dict(conv.attributes), num_outputs=1)
     folded.metadata_props.update(conv.metadata_props)
     replaced, output = norm.outputs[0], folded.outputs[0]
@@ -46,15 +47,3 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     ir.convenience.replace_all_uses_with(replaced, output, replace_graph_outputs=True)
     graph.remove([norm, conv], safe=True)
     return True
-
-
-def _constant(value: ir.Value | None) -> NDArray[np.float64] | None:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy().astype(np.float64)
-
-
-def _register(graph: ir.Graph, name: str, array: NDArray[np.float64]) -> ir.Value:
-    tensor = ir.tensor(array.astype(np.float32), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

@@ -89,7 +89,8 @@ def test_the_file_carries_the_checkpoints_contract_and_where_it_came_from(
     assert read == exported.contract
     assert read.provenance.checkpoint_sha256 == sha256_of(checkpoint)
     assert read.provenance.edgekit_version == edgekit.__version__
-    assert replace(read, provenance=contract.provenance) == contract
+    assert read.verified_level == "all"
+    assert replace(read, provenance=contract.provenance, verified_level=None) == contract
 
 
 def test_layers_have_the_names_of_their_modules(model: onnx.ModelProto) -> None:

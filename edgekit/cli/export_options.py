@@ -1,0 +1,76 @@
+"""The options of `edgekit export` that choose a target, its rewrites and quantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from edgekit.cli.options import SEED
+from edgekit.export.targets import GENERIC, PASSES, TARGETS
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
+_PATH = click.Path(path_type=Path)
+
+
+def target_options(function: _Function) -> _Function:
+    """Add --target, --pass and --no-pass."""
+    names = click.Choice(list(PASSES))
+    return _added(
+        function,
+        click.option(
+            "--target",
+            "board",
+            type=click.Choice(list(TARGETS)),
+            default=GENERIC,
+            show_default=True,
+            help="Processor whose rewrites and quantisation are taken.",
+        ),
+        click.option("--pass", "passes_on", multiple=True, type=names, help="Do this rewrite too. Repeatable."),
+        click.option("--no-pass", "passes_off", multiple=True, type=names, help="Leave this rewrite out. Repeatable."),
+    )
+
+
+def quantize_options(function: _Function) -> _Function:
+    """Add --quantize and what belongs to it."""
+    return _added(
+        function,
+        click.option(
+            "--quantize",
+            "quantization",
+            type=click.Choice(["int8", "dynamic", "fp16"]),
+            help="int8 is calibrated; dynamic and fp16 make a smaller file that is not faster on a CPU.",
+        ),
+        click.option("--calibrate", type=_PATH, metavar="DATA", help="Images that int8 finds its ranges on."),
+        click.option("--calibrate-split", default="Training", show_default=True, metavar="NAME"),
+        click.option("--calibration-images", type=click.IntRange(1, 10_000), default=500, show_default=True),
+        click.option(
+            "--calibration-method",
+            type=click.Choice(["minmax", "percentile", "entropy"]),
+            default="minmax",
+            show_default=True,
+        ),
+        click.option("--seed", type=SEED, default=0, show_default=True, help="Draws the images to calibrate on."),
+        click.option(
+            "--types", type=click.Choice(["u8s8", "s8s8"]), help="Activations and weights; default: target's."
+        ),
+        click.option("--form", type=click.Choice(["qdq", "qoperator"]), help="Form of the file; default: target's."),
+        click.option("--eval", "evaluate_on", type=_PATH, metavar="DATA", help="Measure accuracy before and after."),
+        click.option("--eval-split", default="PrivateTest", show_default=True, metavar="NAME"),
+        click.option(
+            "--max-drop",
+            type=click.FloatRange(0, 100),
+            default=0.5,
+            show_default=True,
+            metavar="POINTS",
+            help="With --eval: refuse a file (exit 3) whose accuracy falls by more percentage points.",
+        ),
+    )
+
+
+def _added(function: _Function, *options: Callable[[_Function], _Function]) -> _Function:
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,161 @@
+"""What the rewrites share: constants out of a graph and new nodes and weights into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxscript import ir
+
+Weights = NDArray[np.float64]
+
+
+def constant(value: ir.Value | None) -> Weights | None:
+    """Return a constant's values as float64, or None where the value is fed or computed."""
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    return None if tensor is None else tensor.numpy().astype(np.float64)
+
+
+def add_weight(graph: ir.Graph, name: str, array: Weights) -> ir.Value:
+    """Register float32 values as an initialiser, named anew where the name is taken, and return it."""
+    number, candidate = 0, name
+    while candidate in graph.initializers:
+        number += 1
+        candidate = f"{name}_{number}"
+    return add_constant(graph, candidate, array.astype(np.float32))
+
+
+def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """Register an array as an initialiser as it is and return it; the name must be free."""
+    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def insert(
+    before: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    attributes: Mapping[str, Any] | None = None,
+    like: ir.Node | None = None,
+) -> ir.Value:
+    """Put a new node before another one and return its output.
+
+    Args:
+        before: A node of the graph.
+        op_type: Kind of the new node.
+        inputs: Its inputs.
+        attributes: Its attributes, or those of a node.
+        like: The node it takes its name from, in `tidy`; default: `before`.
+    """
+    node = ir.node(op_type, list(inputs), attributes=dict(attributes or {}), num_outputs=1)
+    node.metadata_props.update((like or before).metadata_props)
+    assert before.graph is not None
+    before.graph.insert_before(before, node)
+    output = node.outputs[0]
+    output.type = before.outputs[0].type
+    return output
+
+
+def replace(old: ir.Node, new: ir.Value) -> None:
+    """Let `new` take the place of a node's output, its name and the graph's output among it, and drop the node."""
+    replaced = old.outputs[0]
+    name = replaced.name
+    new.type, new.shape = replaced.type, replaced.shape
+    ir.convenience.replace_all_uses_with(replaced, new, replace_graph_outputs=True)
+    assert old.graph is not None
+    old.graph.remove([old], safe=True)
+    new.name = name
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A Conv node with constant weights (out, in / groups, *kernel) and bias (out,), zeros where it has none."""
+
+    node: ir.Node
+    weight: Weights
+    bias: Weights
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels that do not see each other."""
+        return integer(self.node, "group", 1)
+
+    @property
+    def pads(self) -> tuple[int, ...]:
+        """Zeros around the picture, begins before ends."""
+        return ints(self.node, "pads", [0] * (2 * (self.weight.ndim - 2)))
+
+    @property
+    def steps(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Strides and dilations."""
+        ones = [1] * (self.weight.ndim - 2)
+        return ints(self.node, "strides", ones), ints(self.node, "dilations", ones)
+
+
+def convolution(node: ir.Node | None) -> Convolution | None:
+    """Return a node as a convolution; None if it is none, its weights are fed, or its padding is not written out."""
+    if node is None or node.op_type != "Conv":
+        return None
+    if not has_plain_padding(node):
+        return None
+    weight = constant(node.inputs[1])
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    if weight is None or (bias is None and len(node.inputs) > 2 and node.inputs[2] is not None):
+        return None
+    return Convolution(node, weight, np.zeros(len(weight)) if bias is None else bias)
+
+
+def reweighted(
+    conv: Convolution,
+    weight: Weights,
+    bias: Weights | None,
+    data: ir.Value | None = None,
+    before: ir.Node | None = None,
+    **attributes: Any,
+) -> ir.Value:
+    """Put a convolution like `conv`, of other weights, input or attributes, into the graph and return its output.
+
+    It stands before the node `before`, by default before `conv`, which stays: the caller may `replace` it.
+    """
+    graph = conv.node.graph
+    assert isinstance(graph, ir.Graph)
+    name = conv.node.outputs[0].name
+    # New tensors, not changed ones: another convolution may share the old.
+    inputs = [data or conv.node.inputs[0], add_weight(graph, f"{name}.weight", weight)]
+    if bias is not None:
+        inputs.append(add_weight(graph, f"{name}.bias", bias))
+    merged = {**conv.node.attributes, "kernel_shape": list(weight.shape[2:]), **attributes}
+    return insert(before or conv.node, "Conv", inputs, merged, like=conv.node)
+
+
+def is_read_once(value: ir.Value) -> bool:
+    """Return whether exactly one node reads the value and it is no output of the graph."""
+    return not value.is_graph_output() and len(value.uses()) == 1
+
+
+def ints(node: ir.Node, name: str, default: Sequence[int]) -> tuple[int, ...]:
+    """Return an attribute of whole numbers."""
+    return tuple(node.attributes[name].as_ints()) if name in node.attributes else tuple(default)
+
+
+def integer(node: ir.Node, name: str, default: int) -> int:
+    """Return an attribute that is a whole number."""
+    return node.attributes[name].as_int() if name in node.attributes else default
+
+
+def has_plain_padding(node: ir.Node) -> bool:
+    """Return whether a node's padding is what its `pads` say."""
+    return "auto_pad" not in node.attributes or node.attributes["auto_pad"].as_string() == "NOTSET"
+
+
+def channels_of(value: ir.Value) -> int | None:
+    """Return how many channels (dimension 1) a value has; None where the graph does not say."""
+    if value.shape is None or len(value.shape) < 2:
+        return None
+    size = value.shape[1]
+    return size if isinstance(size, int) else None

@@ -1,0 +1,73 @@
+"""What is exported for which processor: rewrites and quantisation that a count or a measurement there supports."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from edgekit.errors import InputError
+
+QuantizedTypes: TypeAlias = Literal["u8s8", "s8s8"]
+QuantizedForm: TypeAlias = Literal["qdq", "qoperator"]
+
+# The rewrites of `edgekit.export.passes`, by the name --pass takes, and what each does.
+PASSES: dict[str, str] = {
+    "fold-class-vectors": "a student's class vectors and logit scale in one matrix",
+    "fold-batchnorm": "BatchNorm in the convolutions' weights",
+    "gray-stem": "one input channel for a net of gray pictures",
+    "uint8-input": "input scaling in the first convolution; the file takes uint8 pixels",
+    "pack-channels": "channels of dense blocks in vectors of 16",
+    "merge-pool": "convolution and average pool in one",
+    "concat-free": "dense blocks without concatenations, where results stay small",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A preset: names of rewrites, types of a quantised file, and the evidence for them."""
+
+    passes: frozenset[str]
+    types: QuantizedTypes
+    form: QuantizedForm
+    evidence: str
+
+
+_FOLDING = frozenset({"fold-class-vectors", "fold-batchnorm"})
+_SMALLER = _FOLDING | {"gray-stem", "uint8-input", "merge-pool"}
+
+TARGETS: dict[str, Target] = {
+    "generic": Target(_FOLDING, "u8s8", "qdq", "the net as it is, float32 input: what every engine reads"),
+    "x86": Target(
+        _SMALLER | {"pack-channels"}, "u8s8", "qdq", "timed on a PC with AVX-512, whose vectors have 16 lanes"
+    ),
+    "a53": Target(_SMALLER | {"concat-free"}, "u8s8", "qdq", "counted on an emulated Cortex-A53, no board timed"),
+    "a72": Target(_SMALLER, "u8s8", "qdq", "less work than the plain graph, nothing counted or timed there"),
+    "a76": Target(_SMALLER, "u8s8", "qdq", "less work than the plain graph, nothing counted or timed there"),
+}
+GENERIC = "generic"
+
+
+# Eight bits have no vectors of 16 channels; what measures at inference, or rounds to two bytes, wants a float input.
+_NOT_QUANTIZED = {
+    "int8": frozenset({"pack-channels"}),
+    "dynamic": frozenset({"pack-channels", "uint8-input"}),
+    "fp16": frozenset({"pack-channels", "uint8-input"}),
+}
+
+
+def chosen_passes(
+    target: str, on: Collection[str] = (), off: Collection[str] = (), quantization: str | None = None
+) -> frozenset[str]:
+    """Return a target's rewrites, without those of no use to a quantised file, with some switched on or off by name.
+
+    Raises:
+        InputError: A name is not known, or switched both on and off.
+    """
+    for name in (*on, *off):
+        if name not in PASSES:
+            raise InputError(f"rewrite '{name}' is not known: there are {', '.join(PASSES)}")
+        if name in on and name in off:
+            raise InputError(f"rewrite '{name}' is switched on and off: give --pass or --no-pass")
+    unfit = _NOT_QUANTIZED[quantization] if quantization else frozenset[str]()
+    return (TARGETS[target].passes - unfit | frozenset(on)) - frozenset(off)
