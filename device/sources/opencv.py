@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -205,14 +206,19 @@ def node_holders(path: Path, proc: Path = Path("/proc")) -> list[str]:
     """Return who holds a device open, as `pid 812 (motion)`; other users' processes only root can see."""
     holders = []
     for process in sorted(proc.glob("[0-9]*"), key=lambda entry: int(entry.name)):
-        try:
-            opened = {str(link.readlink()) for link in (process / "fd").iterdir()}
-        except OSError:
-            continue
-        if str(path) in opened:
+        if str(path) in _opened(process):
             try:
                 command = (process / "comm").read_text(errors="replace").strip()
             except OSError:
                 command = "?"
             holders.append(f"pid {process.name} ({command})")
     return holders
+
+
+def _opened(process: Path) -> set[str]:
+    opened = set()
+    with suppress(OSError):  # gone, or another user's
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):  # closed in between
+                opened.add(str(link.readlink()))
+    return opened
