@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,15 +14,13 @@ from edgekit.device.meter import Laps
 from edgekit.device.region import Region, detector_input_px, scaled_input_px
 from edgekit.device.schedule import Moment, Schedule
 from edgekit.device.sources.frame import Frame
-from edgekit.device.track import Tracker
+from edgekit.device.track import MoveBoxes, Tracker
 from edgekit.preprocess import FloatArray, ImageU8
 
 # The picture that faces are followed in has this longer side: finer ones cost more and follow no better.
 _FLOW_SIDE_PX = 320
 # With `largest`, another face takes over when it is larger by this factor, not by a pixel.
 _TAKE_OVER = 1.2
-# A camera that gave nothing for a while is no reason to rest as long, nor to be late when told to stop.
-_LONGEST_REST_S = 0.5
 _NOTHING: ImageU8 = np.zeros((0, 0), np.uint8)
 
 
@@ -61,6 +58,7 @@ class FaceFinder:
         detector: Detector,
         schedule: Schedule | None,
         *,
+        follow: MoveBoxes | None = None,
         region: Region | None = None,
         min_face_px: int = 0,
         choose_input_size: bool = False,
@@ -72,6 +70,7 @@ class FaceFinder:
         Args:
             detector: What finds faces in a picture.
             schedule: When to search; None: in every frame, each on its own, and no face is followed.
+            follow: What follows boxes between detections; default: `flow.move_boxes`.
             region: The part of the frame that counts; default: all of it.
             min_face_px: Faces whose box has a smaller mean side are left out; pixels of the frame.
             choose_input_size: Let the detector's picture be as large as `min_face_px` needs, as the first frame tells.
@@ -81,8 +80,6 @@ class FaceFinder:
         """
         self.detector = detector
         self._detect_every_at_least = 1
-        self._frame_share = 1.0
-        self._ended_s: float | None = None
         self._schedule = schedule
         self._region = region
         self._min_face_px = min_face_px
@@ -91,6 +88,7 @@ class FaceFinder:
         self._detector_scale = 1.0
         self._largest_only = largest_only
         self._picture_time = picture_time
+        self._move_boxes = follow or move_boxes
         self._tracker = Tracker()
         self._luma: ImageU8 | None = None
         self._detected: tuple[int, float] | None = None
@@ -104,16 +102,14 @@ class FaceFinder:
             self._input_size_px = detector_input_px(view_wh, self._min_face_px / float(scale.mean()))
         self._search(view_bgr)
 
-    def ease(self, detect_every_at_least: int = 1, detector_scale: float = 1.0, frame_share: float = 1.0) -> None:
+    def ease(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
         """Do less from the next frame on, or all again; may be called from any thread.
 
         Args:
             detect_every_at_least: No more than one frame in so many is searched, where faces are followed at all.
             detector_scale: The detector's picture is this share of its usual size.
-            frame_share: So many of the frames that could be done are; the finder rests for the others' time.
         """
         self._detect_every_at_least = detect_every_at_least
-        self._frame_share = frame_share
         self._detector_scale = detector_scale
 
     def find(self, frame: Frame, laps: Laps) -> Faces:
@@ -122,15 +118,6 @@ class FaceFinder:
         Raises:
             InputError: The region lies outside the frame.
         """
-        faces = self._find(frame, laps)
-        if self._frame_share < 1 and self._ended_s is not None:
-            worked_s = time.monotonic() - self._ended_s
-            time.sleep(min(worked_s * (1 / self._frame_share - 1), _LONGEST_REST_S))
-            laps.lap("rest")
-        self._ended_s = time.monotonic()
-        return faces
-
-    def _find(self, frame: Frame, laps: Laps) -> Faces:
         if self._schedule is None:
             detections = self._detect(frame)
             laps.lap("detect")
@@ -178,7 +165,7 @@ class FaceFinder:
         if self._luma is None or self._detected is None or self._luma.shape != luma.shape:
             return True
         to_luma = np.tile(np.divide((luma.shape[1], luma.shape[0]), frame.size_wh), 2).astype(np.float32)
-        moved = move_boxes(self._luma, luma, [track.xyxy * to_luma for track in self._tracker.visible])
+        moved = self._move_boxes(self._luma, luma, [track.xyxy * to_luma for track in self._tracker.visible])
         kept = self._tracker.move([None if box is None else box.xyxy / to_luma for box in moved], time_s)
         left, top, right, bottom = self._region.xyxy(frame.size_wh) if self._region else (0, 0, *frame.size_wh)
         self._tracker.keep_inside((left, top, right, bottom))

@@ -8,12 +8,12 @@ that agree with each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.device.track import MoveBoxes, Moved
 from edgekit.preprocess import FloatArray, ImageU8
 
 _GRID = 5
@@ -32,12 +32,9 @@ _MIN_FOLLOWED = 0.3
 _MAX_GROWTH = 1.15
 
 
-@dataclass(frozen=True)
-class Moved:
-    """Where a box went: xyxy float32 (4,), and the share of its points that could be followed (0 to 1)."""
-
-    xyxy: FloatArray
-    followed: float
+def create() -> MoveBoxes:
+    """Return `move_boxes`."""
+    return move_boxes
 
 
 def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> list[Moved | None]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from edgekit.device.detect import Detections
-from edgekit.preprocess import FloatArray
+from edgekit.preprocess import FloatArray, ImageU8
 
 # A pair overlaps enough at this intersection over union; a face that moved fast may instead lie within this share of
 # its own size from where it was expected, if it is of about that size.
@@ -24,6 +25,25 @@ _MAX_SIZE_RATIO = 1.5
 _HIDDEN_S = 1.0
 # Share of a new measurement of speed; between two detections it is the box's own noise.
 _SPEED_GAIN = 0.4
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Where a box went: xyxy float32 (4,), and the share of it that could be followed (0 to 1)."""
+
+    xyxy: FloatArray
+    followed: float
+
+
+class MoveBoxes(Protocol):
+    """Follows boxes from one picture to the next."""
+
+    def __call__(self, before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> Sequence[Moved | None]:
+        """Return where each box (xyxy float32 (4,), in pixels of both pictures, uint8 (H, W) luma) went.
+
+        None stands for one that was lost.
+        """
+        ...
 
 
 @dataclass
@@ -130,8 +150,7 @@ def iou(first: FloatArray, second: FloatArray) -> FloatArray:
     overlap = np.asarray((high - low).clip(0).prod(axis=2), np.float32)
     areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
     union = areas[0][:, np.newaxis] + areas[1][np.newaxis] - overlap
-    ratio: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-    return ratio
+    return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0), np.float32)
 
 
 def match(tracks: Sequence[FloatArray], boxes: Sequence[FloatArray]) -> list[tuple[int, int]]:
@@ -161,8 +180,7 @@ def _nearness(track: FloatArray, box: FloatArray) -> float:
 
 
 def _centre(xyxy: FloatArray) -> FloatArray:
-    centre: FloatArray = (xyxy[:2] + xyxy[2:]) / 2
-    return centre
+    return np.asarray((xyxy[:2] + xyxy[2:]) / 2, np.float32)
 
 
 def _place(track: Track, box: FloatArray, elapsed_s: float) -> None:

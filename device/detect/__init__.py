@@ -12,13 +12,15 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from edgekit.device import registry
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
 
-DETECTOR_NAMES = ("yunet", "haar", "none")
+DETECTOR_NAMES = registry.own_names("detector")
 DEFAULT_INPUT_SIZE_PX = 320
 DEFAULT_SCORE_THRESHOLD = 0.7
+_WITHOUT_FILE = ("haar", "none")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ class Sizable(Protocol):
     input_size_px: int
 
 
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What a detector is made from; see `create_detector`. One that has no use for a value ignores it."""
+
+    model_path: Path | None
+    input_size_px: int
+    score_threshold: float
+    intra_op_threads: int | None
+    notify: Callable[[str], None]
+
+
 class WholeFrame:
     """The whole frame is one face: for pictures that are face crops already."""
 
@@ -80,7 +93,7 @@ def create_detector(
     """Return a detector by name.
 
     Args:
-        name: One of `DETECTOR_NAMES`.
+        name: One of `DETECTOR_NAMES`, or one that another package has registered.
         model_path: YuNet's model file; without one it is downloaded once into the user's cache, and where that cannot
             be done, Haar takes its place and `notify` is told why.
         input_size_px: The longer side of the picture the detector works on.
@@ -93,25 +106,38 @@ def create_detector(
             OpenCV without it.
         StorageError: The download gave another file than expected.
     """
-    if name not in DETECTOR_NAMES:
-        raise InputError(f"detector '{name}' does not exist: choose one of {', '.join(DETECTOR_NAMES)}")
-    if model_path is not None and name != "yunet":
+    if model_path is not None and name in _WITHOUT_FILE:
         raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
     if input_size_px < 32:
         raise InputError(f"detector input size {input_size_px} px is too small: give at least 32")
     if not 0 < score_threshold < 1:
         raise InputError(f"detector score threshold {score_threshold} is out of range: give a number between 0 and 1")
-    if name == "none":
-        return WholeFrame()
-    if name == "yunet":
-        path = model_path or _downloaded_yunet(notify)
-        if path is not None:
-            from edgekit.device.detect.yunet import YuNet
+    make = registry.find("detector", name)
+    detector: Detector = make(DetectorOptions(model_path, input_size_px, score_threshold, intra_op_threads, notify))
+    return detector
 
-            return YuNet(path, input_size_px, score_threshold, intra_op_threads=intra_op_threads)
+
+def create_yunet(options: DetectorOptions) -> Detector:
+    """Return YuNet, or Haar where its file cannot be had."""
+    path = options.model_path or _downloaded_yunet(options.notify)
+    if path is None:
+        return create_haar(options)
+    from edgekit.device.detect.yunet import YuNet
+
+    return YuNet(path, options.input_size_px, options.score_threshold, intra_op_threads=options.intra_op_threads)
+
+
+def create_haar(options: DetectorOptions) -> Detector:
+    """Return OpenCV's cascade."""
     from edgekit.device.detect.haar import Haar
 
-    return Haar(input_size_px, score_threshold)
+    return Haar(options.input_size_px, options.score_threshold)
+
+
+def create_whole_frame(options: DetectorOptions) -> Detector:
+    """Return the detector that finds the frame."""
+    del options
+    return WholeFrame()
 
 
 def _downloaded_yunet(notify: Callable[[str], None]) -> Path | None:

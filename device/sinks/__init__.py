@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 from edgekit.device.results import FrameResult
 from edgekit.device.sources.frame import Frame
+
+
+@dataclass(frozen=True)
+class SinkOptions:
+    """What a registered sink is made from.
+
+    `value` is what the user wrote behind the sink's name, `fps` the source's nominal rate or None, `labels` those of
+    the model, and `notify` takes one line that the user should read.
+    """
+
+    value: str
+    source_name: str
+    fps: float | None
+    labels: Sequence[str]
+    notify: Callable[[str], None]
 
 
 class Sink(Protocol):

@@ -9,93 +9,108 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from edgekit.device import registry
 from edgekit.device.sources.frame import Frame, Source, picture_time
+from edgekit.device.sources.settings import CameraSettings
 from edgekit.errors import InputError, SourceError
 
-__all__ = ["CAMERA_HELP", "Frame", "Source", "open_camera", "open_source", "picture_time"]
+__all__ = ["CAMERA_HELP", "CameraSettings", "Frame", "Source", "open_camera", "open_source", "picture_time"]
 
-CAMERA_HELP = "auto, picamera2, usb, /dev/videoN or N"
+_DEMO = "demo"
+CAMERA_HELP = "auto, picamera2, picamera2:N, usb, /dev/videoN or N"
 
 
-def open_source(uri: str, notify: Callable[[str], None]) -> Source:
-    """Return the frames of `demo`, a picture, a folder of pictures, a glob pattern, a video file or a stream's URL.
+def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False) -> Source:
+    """Return the frames of `demo`, a picture, a folder of pictures, a glob pattern, a video file or an address.
 
     Args:
-        uri: What to open; `./demo` is a file or folder of that name.
+        uri: What to open; `./demo` is a file or folder of that name. `SCHEME:...` is what somebody has registered for
+            that scheme (`edgekit.device.registry`): streams, GStreamer pipelines (`gst:`), other packages' sources.
         notify: Called with one line where the user should know something, possibly from another thread.
+        realtime: Play a recording at its own pace, as a camera would have given it.
 
     Raises:
-        InputError: Nothing there, or nothing that can be read.
+        InputError: Nothing there, nothing that can be read, or a recording without a pace that is to keep one.
         SourceError: A stream does not answer.
     """
-    if uri == "demo":
-        from edgekit.device.sources.demo import DemoSource
+    source = _open(uri, notify)
+    if realtime and not source.live:
+        from edgekit.device.sources.realtime import RealtimeSource
 
-        return DemoSource()
+        return RealtimeSource(source)
+    return source
+
+
+def _open(uri: str, notify: Callable[[str], None]) -> Source:
     if not uri:
         raise InputError("the source is empty: name a file, a folder, a stream or `demo`")
-    scheme, separator, _ = uri.partition("://")
-    if separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        from edgekit.device.sources.opencv import STREAM_SCHEMES, open_stream
-
-        if scheme.lower() not in STREAM_SCHEMES:
-            raise InputError(f"source '{uri}': '{scheme}' is not among {', '.join(STREAM_SCHEMES)}")
-        return open_stream(uri, notify)
+    scheme, separator, rest = uri.partition(":")
+    is_address = separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
+    if uri == _DEMO or (is_address and (rest.startswith("//") or not Path(uri).exists())):
+        name = scheme.lower() if scheme.lower() in registry.own_names("source") else scheme
+        if name in registry.own_names("source") or name in registry.names("source"):
+            source: Source = registry.find("source", name)(uri, notify)
+            return source
+        if rest.startswith("//"):
+            raise InputError(f"source '{uri}': '{scheme}' is not among {', '.join(registry.names('source'))}")
     from edgekit.device.sources.files import open_files
 
     return open_files(uri, notify)
 
 
-def open_camera(which: str, notify: Callable[[str], None]) -> Source:
+def open_camera(which: str, notify: Callable[[str], None], settings: CameraSettings | None = None) -> Source:
     """Return the newest frames of a camera.
 
     Args:
-        which: `picamera2`, `usb` (the first USB camera), `/dev/videoN` or N, or `auto`: on a Raspberry Pi picamera2 and
-            then a USB camera, elsewhere the first V4L2 camera.
+        which: `picamera2` (`picamera2:1` is the second), `usb` (the first USB camera), `/dev/videoN` or N, or `auto`:
+            on a Raspberry Pi picamera2 and then a USB camera, elsewhere the first V4L2 camera.
         notify: As for `open_source`.
+        settings: What the camera is asked for.
 
     Raises:
-        InputError: `which` is none of these.
+        InputError: `which` is none of these, or the camera has no such control, mode or format.
         SourceError: No such camera, or it cannot be used.
     """
-    if which == "picamera2":
+    settings = settings or CameraSettings()
+    ribbon = re.fullmatch(r"picamera2(?::([0-9]{1,2}))?", which)
+    if ribbon:
         from edgekit.device.sources.picamera import open_picamera
 
-        return open_picamera(notify)
+        return open_picamera(int(ribbon.group(1) or 0), settings, notify)
     from edgekit.device.sources.opencv import open_v4l2
 
     if which == "usb":
-        return _first_v4l2(notify, usb_only=True)
+        return _first_v4l2(settings, notify, usb_only=True)
     if which == "auto":
-        return _open_any(notify)
+        return _open_any(settings, notify)
     number = re.fullmatch(r"(?:/dev/video)?([0-9]{1,3})", which)
     if number is None and not which.startswith("/dev/"):
         raise InputError(f"camera '{which}' is not one of: {CAMERA_HELP}")
-    return open_v4l2(Path(f"/dev/video{int(number.group(1))}" if number else which), notify)
+    return open_v4l2(Path(f"/dev/video{int(number.group(1))}" if number else which), settings, notify)
 
 
-def _open_any(notify: Callable[[str], None]) -> Source:
+def _open_any(settings: CameraSettings, notify: Callable[[str], None]) -> Source:
     if not _is_raspberry_pi():
-        return _first_v4l2(notify, usb_only=False)
+        return _first_v4l2(settings, notify, usb_only=False)
     from edgekit.device.sources.picamera import open_picamera
 
     try:
-        return open_picamera(notify)
+        return open_picamera(0, settings, notify)
     except SourceError as no_ribbon_camera:
         try:
-            return _first_v4l2(notify, usb_only=True)
+            return _first_v4l2(settings, notify, usb_only=True)
         except SourceError as no_usb_camera:
             raise SourceError(f"no camera: {no_ribbon_camera}; {no_usb_camera}") from no_usb_camera
 
 
-def _first_v4l2(notify: Callable[[str], None], usb_only: bool) -> Source:
+def _first_v4l2(settings: CameraSettings, notify: Callable[[str], None], usb_only: bool) -> Source:
     from edgekit.device.sources.opencv import open_v4l2, v4l2_cameras
 
     nodes = v4l2_cameras(usb_only)
     reasons = []
     for node in nodes:
         try:
-            return open_v4l2(node, notify)
+            return open_v4l2(node, settings, notify)
         except SourceError as error:
             reasons.append(str(error))
     if reasons:

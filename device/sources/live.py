@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeAlias
 
 from edgekit.device.sources.frame import Frame
+from edgekit.device.sources.yuv import PlanarFrame, Planes
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
 
@@ -19,13 +21,32 @@ _POLL_S = 0.1
 _JOIN_S = 2.0
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A picture that knows more than its colours.
+
+    Attributes:
+        picture: uint8 (H, W, 3) B, G, R, or the planes the camera gave.
+        taken_s: When it was taken, by the clock of `time.monotonic`; None: when it was read.
+        small: The same view in fewer pixels, of planes only.
+    """
+
+    picture: ImageU8 | Planes
+    taken_s: float | None = None
+    small: Planes | None = None
+
+
+# A picture, uint8 (H, W, 3) B, G, R, and what goes with it if there is more to say.
+Picture: TypeAlias = ImageU8 | Shot
+
+
 class Device(Protocol):
     """An opened camera or stream; used by one thread at a time."""
 
     fps: float | None
 
-    def read(self) -> ImageU8 | None:
-        """Return the next picture, uint8 (H, W, 3) B, G, R, or None when the device is lost."""
+    def read(self) -> Picture | None:
+        """Return the next picture, or None when the device is lost."""
         ...
 
     def close(self) -> None:
@@ -96,8 +117,8 @@ class LiveSource:
             frame, self._slot = self._slot, None
             return frame
 
-    def _put(self, image: ImageU8) -> None:
-        frame = Frame(self._captured, time.monotonic(), time.time(), image)
+    def _put(self, picture: Picture) -> None:
+        frame = _frame(self._captured, picture)
         with self._news:
             self._captured += 1
             self.dropped += self._slot is not None
@@ -120,7 +141,7 @@ class LiveSource:
         finally:
             self._device.close()
 
-    def _reopen(self) -> ImageU8 | None:
+    def _reopen(self) -> Picture | None:
         """Return the first picture after the device came back, or None when asked to stop."""
         self._device.close()
         self._notify(f"{self.name} gives no more pictures after {self._captured}: opening it again")
@@ -144,7 +165,7 @@ class LiveSource:
         return not self._stopping
 
 
-def _open_device(name: str, connect: Callable[[], Device]) -> tuple[Device, ImageU8]:
+def _open_device(name: str, connect: Callable[[], Device]) -> tuple[Device, Picture]:
     device = connect()
     try:
         image = device.read()
@@ -155,3 +176,14 @@ def _open_device(name: str, connect: Callable[[], Device]) -> tuple[Device, Imag
         device.close()
         raise SourceError(f"{name} opens but gives no picture: check that nothing else uses it and that it is sending")
     return device, image
+
+
+def _frame(sequence: int, picture: Picture) -> Frame:
+    now_s, wall_s = time.monotonic(), time.time()
+    if not isinstance(picture, Shot):
+        return Frame(sequence, now_s, wall_s, picture)
+    taken_s = now_s if picture.taken_s is None else min(picture.taken_s, now_s)
+    wall_s -= now_s - taken_s
+    if isinstance(picture.picture, Planes):
+        return PlanarFrame(sequence, taken_s, wall_s, picture.picture, picture.small)
+    return Frame(sequence, taken_s, wall_s, picture.picture)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,34 +14,58 @@ import cv2
 import numpy as np
 
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
-from edgekit.device.sources.live import LiveSource
+from edgekit.device.sources.live import LiveSource, Picture, Shot
+from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.sources.yuv import ROTATION_CODES
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 
-STREAM_SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
-
 _OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
+# Ages beyond this are no ages: another clock's time.
+_MAX_AGE_S = 10.0
 
 
 class CaptureDevice:
     """An opened `cv2.VideoCapture`."""
 
-    def __init__(self, capture: cv2.VideoCapture) -> None:
+    def __init__(self, capture: cv2.VideoCapture, settings: CameraSettings | None = None) -> None:
+        """Take over a capture; of `settings` the flips and the rotation are done here."""
         self._capture = capture
+        self._settings = settings or CameraSettings()
+        # Only V4L2 says when a picture was taken; elsewhere the position counts from the stream's start.
+        self._has_times = capture.isOpened() and capture.getBackendName() == "V4L2"
         self.fps = capture_fps(capture)
 
-    def read(self) -> ImageU8 | None:
-        """Return the next picture, uint8 (H, W, 3) B, G, R, or None when the device is lost."""
+    def read(self) -> Picture | None:
+        """Return the next picture, or None when the device is lost."""
         try:
             ok, image = self._capture.read()
         except cv2.error:
             return None
-        return np.asarray(image, np.uint8) if ok and image is not None and image.ndim == 3 else None
+        if not ok or image is None or image.ndim != 3:
+            return None
+        picture = turned(np.asarray(image, np.uint8), self._settings)
+        return Shot(picture, self._taken_s()) if self._has_times else picture
 
     def close(self) -> None:
         """Give the device back."""
         self._capture.release()
+
+    def _taken_s(self) -> float | None:
+        """Return the driver's time of the picture; None where that is not the clock of `time.monotonic`."""
+        taken_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
+        return taken_s if 0 <= time.monotonic() - taken_s <= _MAX_AGE_S else None
+
+
+def turned(image_bgr: ImageU8, settings: CameraSettings) -> ImageU8:
+    """Return a picture flipped and rotated as the settings say; the same one if they say nothing."""
+    if settings.flip_horizontal or settings.flip_vertical:
+        code = -1 if settings.flip_horizontal and settings.flip_vertical else int(settings.flip_horizontal)
+        image_bgr = np.asarray(cv2.flip(image_bgr, code), np.uint8)
+    if settings.rotation:
+        image_bgr = np.asarray(cv2.rotate(image_bgr, ROTATION_CODES[settings.rotation]), np.uint8)
+    return image_bgr
 
 
 def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSource:
@@ -60,14 +86,60 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
     return LiveSource(name, lambda: CaptureDevice(opened.pop() if opened else _open_url(url, name)), notify)
 
 
-def open_v4l2(path: Path, notify: Callable[[str], None]) -> LiveSource:
+def open_gstreamer(uri: str, notify: Callable[[str], None]) -> LiveSource:
+    """Return the newest frames of a GStreamer pipeline: `gst:` and its elements, with an `appsink` or without.
+
+    Raises:
+        InputError: This OpenCV has no GStreamer, or the pipeline is empty.
+        SourceError: The pipeline does not run.
+    """
+    pipeline = uri.partition(":")[2].strip()
+    if not pipeline:
+        raise InputError(f"source '{uri}' names no pipeline: write gst: and its elements")
+    if cv2.CAP_GSTREAMER not in cv2.videoio_registry.getBackends():
+        raise InputError(
+            f"source '{uri}': this OpenCV ({cv2.__version__}, {Path(cv2.__file__).parent}) has no GStreamer, "
+            "as all of pip's are: use the system's, sudo apt install python3-opencv, in an environment made with "
+            "--system-site-packages and without opencv-python-headless"
+        )
+    if not re.search(r"\bappsink\b", pipeline):
+        # Newest frame only: the sink keeps one and lets older ones go.
+        pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+    name = f"pipeline '{pipeline}'"
+
+    def connect() -> CaptureDevice:
+        capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+        if not capture.isOpened():
+            raise SourceError(f"{name} does not run: try it with gst-launch-1.0")
+        return CaptureDevice(capture)
+
+    return LiveSource(name, connect, notify)
+
+
+def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None]) -> LiveSource:
     """Return the newest frames of a V4L2 camera.
 
     Raises:
+        InputError: It is asked for what only picamera2 knows.
         SourceError: It is not there, may not be used, or gives no picture.
     """
     name = f"camera '{path}'"
-    return LiveSource(name, lambda: _open_node(path, name), notify)
+    if settings.controls:
+        raise InputError(
+            f"{name} takes no --control, only picamera2 does: set it with v4l2-ctl -d {path} -c NAME=VALUE"
+        )
+    if settings.sensor_mode is not None:
+        raise InputError(f"{name} has no --sensor-mode, only picamera2 has: choose by --camera-size")
+    asked_wh = settings.size_wh
+
+    def connect() -> CaptureDevice:
+        capture = _open_node(path, name, settings)
+        given_wh = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if asked_wh is not None and given_wh != asked_wh:
+            notify(f"{name} gives {given_wh[0]}x{given_wh[1]} instead of {asked_wh[0]}x{asked_wh[1]} (edgekit cameras)")
+        return CaptureDevice(capture, settings)
+
+    return LiveSource(name, connect, notify)
 
 
 def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
@@ -104,13 +176,49 @@ def _open_url(url: str, name: str) -> cv2.VideoCapture:
     return capture
 
 
-def _open_node(path: Path, name: str) -> CaptureDevice:
+def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapture:
     if not path.exists():
         here = ", ".join(str(node) for node in v4l2_cameras(usb_only=False)) or "none"
         raise SourceError(f"{name} does not exist: plug it in, or choose one of those here: {here}")
     if not os.access(path, os.R_OK | os.W_OK):
         raise SourceError(f"{name} may not be used: add your user to the group 'video' and log in again")
+    # The format first: it decides which sizes there are, and the size which rates.
+    wanted: list[int] = []
+    if settings.pixel_format is not None:
+        wanted += [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.pixel_format)]
+    if settings.size_wh is not None:
+        wanted += [cv2.CAP_PROP_FRAME_WIDTH, settings.size_wh[0], cv2.CAP_PROP_FRAME_HEIGHT, settings.size_wh[1]]
+    if settings.fps is not None:
+        wanted += [cv2.CAP_PROP_FPS, round(settings.fps)]
+    if settings.buffers is not None:
+        wanted += [cv2.CAP_PROP_BUFFERSIZE, settings.buffers]
     capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     if not capture.isOpened():
-        raise SourceError(f"{name} cannot be opened: it is busy or no camera; stop what uses it (fuser {path})")
-    return CaptureDevice(capture)
+        holders = node_holders(path)
+        reason = f"held by {', '.join(holders)}: stop it" if holders else f"it is busy or no camera (fuser {path})"
+        raise SourceError(f"{name} cannot be opened: {reason}, or choose another (edgekit cameras)")
+    for key, value in zip(wanted[::2], wanted[1::2], strict=True):
+        capture.set(key, value)
+    return capture
+
+
+def node_holders(path: Path, proc: Path = Path("/proc")) -> list[str]:
+    """Return who holds a device open, as `pid 812 (motion)`; other users' processes only root can see."""
+    holders = []
+    for process in sorted(proc.glob("[0-9]*"), key=lambda entry: int(entry.name)):
+        if str(path) in _opened(process):
+            try:
+                command = (process / "comm").read_text(errors="replace").strip()
+            except OSError:
+                command = "?"
+            holders.append(f"pid {process.name} ({command})")
+    return holders
+
+
+def _opened(process: Path) -> set[str]:
+    opened = set()
+    with suppress(OSError):  # gone, or another user's
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):  # closed in between
+                opened.add(str(link.readlink()))
+    return opened

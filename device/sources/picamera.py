@@ -1,104 +1,237 @@
-"""The Raspberry Pi's camera through picamera2: the one module that imports it."""
+"""The Raspberry Pi's cameras through picamera2: the one module that imports it.
+
+Frames are taken as the camera delivers them, luma and chroma: one copy out of the camera's memory, colours only where
+somebody wants them. Beside the main stream, for crops and preview, a smaller one feeds the detector.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekit.device.sources.live import LiveSource
-from edgekit.errors import SourceError
-from edgekit.preprocess import ImageU8
+from edgekit.device.sources.live import LiveSource, Shot
+from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.sources.yuv import Layout, Planes, split_planes
+from edgekit.errors import InputError, SourceError
 
-# picamera2 names formats as DRM does, most significant byte first: a pixel of "RGB888" lies in memory as B, G, R
-# (Picamera2 manual, "Image formats").
-_FORMAT_BGR_IN_MEMORY = "RGB888"
+# Every Raspberry Pi's camera hardware makes it; others (libcamera's virtual camera, USB ones) may answer with NV12.
+_FORMAT = "YUV420"
+_LAYOUTS: dict[str, Layout] = {"YUV420": "i420", "NV12": "nv12"}
 _SIZE_WH = (640, 480)
 _FPS = 30.0
 # picamera2's own default for video is 6; each buffer is contiguous memory that a 512 MB board hardly has.
 _BUFFERS = 3
+# The longer side of the detector's stream; what the detector takes by default.
+_SMALL_SIDE_PX = 320
+# Ages beyond this are no ages: another clock's time.
+_MAX_AGE_S = 10.0
 
 
-def open_picamera(notify: Callable[[str], None]) -> LiveSource:
-    """Return the newest frames of the first camera that libcamera knows.
-
-    Raises:
-        SourceError: picamera2 is missing or broken, or there is no camera, or it is in use.
-    """
-    return LiveSource("camera 'picamera2'", _PiCamera, notify)
-
-
-def to_bgr(picture: NDArray[np.uint8]) -> ImageU8:
-    """Return a main-stream picture of format RGB888 as uint8 (H, W, 3) B, G, R, without copying.
+def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str], None]) -> LiveSource:
+    """Return the newest frames of a camera that libcamera knows, by its number from 0.
 
     Raises:
-        SourceError: It has another shape, so the camera gives another format.
+        SourceError: picamera2 is missing or broken, or there is no such camera, or it is in use.
+        InputError: The camera has no such control or sensor mode.
     """
-    if picture.ndim != 3 or picture.shape[2] != 3:
-        raise SourceError(
-            f"camera 'picamera2' gives pictures of shape {picture.shape} instead of {_FORMAT_BGR_IN_MEMORY}: "
-            "try --camera usb"
-        )
-    return picture
+    name = _name(number)
+    return LiveSource(name, lambda: _PiCamera(name, number, settings), notify)
+
+
+def list_picameras() -> list[dict[str, Any]]:
+    """Return what picamera2 says of each camera: `Num`, `Model`, `Id` and more, and its sensor's modes as `modes`.
+
+    A camera that is in use has its reason as `error` instead of modes.
+
+    Raises:
+        SourceError: picamera2 is missing or broken.
+    """
+    picamera2_class = _picamera2(_name(0))
+    found: list[dict[str, Any]] = []
+    for info in picamera2_class.global_camera_info():
+        entry = dict(info)
+        try:
+            camera = picamera2_class(int(info.get("Num", len(found))))
+        except Exception as error:  # picamera2 raises whatever libcamera and its own code do
+            entry["error"] = str(error) or type(error).__name__
+        else:
+            try:
+                entry["modes"] = [_mode(mode) for mode in camera.sensor_modes]
+            except Exception as error:  # not every pipeline handler has raw modes
+                entry["modes"], entry["error"] = [], f"no modes: {error}"
+            finally:
+                camera.close()
+        found.append(entry)
+    return found
 
 
 class _PiCamera:
-    fps: float | None = _FPS
-
-    def __init__(self) -> None:
-        self._camera = _start(_picamera2())
-
-    def read(self) -> ImageU8 | None:
+    def __init__(self, name: str, number: int, settings: CameraSettings) -> None:
+        self.fps: float | None = settings.fps or _FPS
+        self._name = name
+        self._rotation = settings.rotation
+        self._camera = _start(_picamera2(name), name, number, settings)
         try:
-            picture = self._camera.capture_array("main")
+            self._streams = _streams(self._camera.camera_configuration(), name)
+        except BaseException:
+            self._camera.close()
+            raise
+
+    def read(self) -> Shot | None:
+        try:
+            request = self._camera.capture_request()
         except (RuntimeError, OSError):
             return None
-        return to_bgr(picture)
+        try:
+            planes = {name: stream.planes(request.make_buffer(name)) for name, stream in self._streams.items()}
+            taken_s = _taken_s(request.get_metadata())
+        finally:
+            request.release()
+        turned = {name: picture.rotated(self._rotation) for name, picture in planes.items()}
+        return Shot(turned["main"], taken_s, turned.get("lores"))
 
     def close(self) -> None:
         self._camera.close()
 
 
-def _picamera2() -> Any:
+class _Stream:
+    """How a stream's buffers are laid out."""
+
+    def __init__(self, stream: dict[str, Any], full_range: bool, name: str) -> None:
+        if stream["format"] not in _LAYOUTS:
+            raise SourceError(
+                f"{name} gives pictures of format {stream['format']} instead of {_FORMAT}: try --camera usb"
+            )
+        self._layout = _LAYOUTS[stream["format"]]
+        self._size_wh = (int(stream["size"][0]), int(stream["size"][1]))
+        self._stride = int(stream["stride"])
+        self._full_range = full_range
+
+    def planes(self, buffer: Any) -> Planes:
+        data = np.asarray(buffer, np.uint8).reshape(-1)
+        return split_planes(data, self._size_wh, self._stride, self._layout, self._full_range)
+
+
+def small_size(size_wh: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the size of the detector's stream beside a main one; None where the main one is small enough.
+
+    A whole fraction of the main size where that gives even numbers, so that both show exactly the same.
+    """
+    step = math.floor(max(size_wh) / _SMALL_SIDE_PX)
+    if step < 2:
+        return None
+    return size_wh[0] // step // 2 * 2, size_wh[1] // step // 2 * 2
+
+
+def _name(number: int) -> str:
+    return "camera 'picamera2'" if number == 0 else f"camera 'picamera2:{number}'"
+
+
+def _picamera2(name: str) -> Any:
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")
     try:
         import picamera2
     except ImportError as error:
         raise SourceError(
-            f"camera 'picamera2' needs a module that is not there ({error}): sudo apt install python3-picamera2, "
+            f"{name} needs a module that is not there ({error}): sudo apt install python3-picamera2, "
             "and make the virtual environment with --system-site-packages"
         ) from error
     except (
         Exception
     ) as error:  # a numpy of another ABI than the system's picamera2 was built for: ValueError and others
-        raise SourceError(
-            f"camera 'picamera2' does not load ({error}): take the system's numpy, as its picamera2 does"
-        ) from error
+        raise SourceError(f"{name} does not load ({error}): take the system's numpy, as its picamera2 does") from error
     return picamera2.Picamera2
 
 
-def _start(picamera2_class: Any) -> Any:
-    if not picamera2_class.global_camera_info():
-        raise SourceError(
-            "camera 'picamera2': no camera found: check the ribbon cable and 'rpicam-hello --list-cameras'"
-        )
+def _start(picamera2_class: Any, name: str, number: int, settings: CameraSettings) -> Any:
+    cameras = picamera2_class.global_camera_info()
+    if not cameras:
+        raise SourceError(f"{name}: no camera found: check the ribbon cable and 'rpicam-hello --list-cameras'")
+    if number >= len(cameras):
+        raise SourceError(f"{name} does not exist: cameras here are 0 to {len(cameras) - 1} (edgekit cameras)")
     try:
-        camera = picamera2_class()
+        camera = picamera2_class(number)
     except Exception as error:
-        raise SourceError(f"camera 'picamera2' cannot be opened ({error}): stop the program that uses it") from error
+        raise SourceError(f"{name} cannot be opened ({error}): stop the program that uses it") from error
     try:
-        camera.configure(
-            camera.create_video_configuration(
-                main={"size": _SIZE_WH, "format": _FORMAT_BGR_IN_MEMORY},
-                controls={"FrameRate": _FPS},
-                buffer_count=_BUFFERS,
-            )
-        )
+        camera.configure(_configuration(camera, name, settings))
         camera.start()
+    except InputError:
+        camera.close()
+        raise
     except Exception as error:
         camera.close()
-        raise SourceError(f"camera 'picamera2' does not start ({error}): stop the program that uses it") from error
+        raise SourceError(f"{name} does not start ({error}): stop the program that uses it") from error
     return camera
+
+
+def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
+    import libcamera
+
+    size_wh = settings.size_wh or _SIZE_WH
+    small_wh = small_size(size_wh)
+    unknown = sorted(set(settings.controls) - set(camera.camera_controls))
+    if unknown:
+        here = ", ".join(sorted(camera.camera_controls)) or "none"
+        raise InputError(f"{name} has no control '{unknown[0]}': choose one of those here: {here}")
+    options: dict[str, Any] = {}
+    if settings.sensor_mode is not None:
+        modes = camera.sensor_modes
+        if settings.sensor_mode >= len(modes):
+            raise InputError(f"{name} has no sensor mode {settings.sensor_mode}: choose 0 to {len(modes) - 1}")
+        mode = modes[settings.sensor_mode]
+        options["sensor"] = {"output_size": mode["size"], "bit_depth": mode["bit_depth"]}
+    # A camera whose rate cannot be set (a virtual one) refuses the attempt.
+    rate = {"FrameRate": settings.fps or _FPS} if "FrameDurationLimits" in camera.camera_controls else {}
+    return camera.create_video_configuration(
+        main={"size": size_wh, "format": _FORMAT},
+        lores=None if small_wh is None else {"size": small_wh, "format": _FORMAT},
+        transform=libcamera.Transform(hflip=settings.flip_horizontal, vflip=settings.flip_vertical),
+        # Full range: the luma is the gray that nets were trained on.
+        colour_space=libcamera.ColorSpace.Sycc(),
+        controls=rate | dict(settings.controls),
+        buffer_count=settings.buffers or _BUFFERS,
+        # Take the next frame that comes, not one that has been lying there.
+        queue=False,
+        # Without a display stream picamera2 needs not hold a buffer back for it.
+        display=None,
+        encode=None,
+        **options,
+    )
+
+
+def _streams(configuration: Any, name: str) -> dict[str, _Stream]:
+    colour_space = configuration.get("colour_space")
+    full_range = "full" in str(getattr(colour_space, "range", "full")).lower()
+    return {
+        stream: _Stream(configuration[stream], full_range, name)
+        for stream in ("main", "lores")
+        if configuration.get(stream) is not None
+    }
+
+
+def _taken_s(metadata: Any) -> float | None:
+    """Return when the sensor began the frame, on the clock of `time.monotonic`, from libcamera's time since boot."""
+    stamp_ns = metadata.get("SensorTimestamp")
+    if not stamp_ns:
+        return None
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - stamp_ns / 1e9
+    return time.monotonic() - age_s if 0 <= age_s <= _MAX_AGE_S else None
+
+
+def _mode(mode: Any) -> dict[str, Any]:
+    """Return a sensor mode as plain values."""
+    size_wh = [int(value) for value in mode["size"]]
+    fps = mode.get("fps")
+    bits = mode.get("bit_depth")
+    return {
+        "size_wh": size_wh,
+        "fps": round(float(fps), 2) if fps else None,
+        "bit_depth": int(bits) if bits else None,
+        "format": str(mode.get("format", "")),
+    }

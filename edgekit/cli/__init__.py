@@ -31,6 +31,7 @@ _COMMANDS = {
     "inspect": "edgekit.cli.inspect",
     "verify": "edgekit.cli.verify",
     "run": "edgekit.cli.run",
+    "cameras": "edgekit.cli.cameras",
     "bench": "edgekit.cli.bench",
     "report": "edgekit.cli.report",
     "compare": "edgekit.cli.compare",

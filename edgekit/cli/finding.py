@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.errors import InputError
-
 if TYPE_CHECKING:
     from edgekit.device.detect import Detector
     from edgekit.device.faces import FaceFinder
@@ -32,6 +30,7 @@ class Finding:
     """The values of all these options, under their parameters' names."""
 
     detect_every: int | str
+    tracker: str
     smooth_s: float
     roi: str | None
     min_face: int
@@ -47,6 +46,9 @@ _OPTIONS = (
         show_default=True,
         metavar="N|auto",
         help="Search every Nth frame, follow faces between; auto: as the picture asks for.",
+    ),
+    click.option(
+        "--tracker", default="flow", show_default=True, metavar="NAME", help="What follows faces between searches."
     ),
     click.option(
         "--smooth",
@@ -107,10 +109,11 @@ def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceF
     """Return the finder for a source; pictures that are no sequence are searched one by one.
 
     Raises:
-        InputError: The region is none.
+        InputError: The region is none, or nobody has registered the tracker.
     """
     from edgekit.device.faces import FaceFinder
     from edgekit.device.region import parse_region
+    from edgekit.device.registry import find
     from edgekit.device.schedule import Adaptive, Every
     from edgekit.device.sources import picture_time
 
@@ -122,14 +125,11 @@ def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceF
         None,
         click.core.ParameterSource.DEFAULT,
     )
-    try:
-        region = parse_region(finding.roi) if finding.roi is not None else None
-    except InputError as error:
-        raise InputError(f"--roi: {error}") from error
     return FaceFinder(
         detector,
         schedule if follows else None,
-        region=region,
+        follow=find("tracker", finding.tracker)() if follows else None,
+        region=parse_region(finding.roi) if finding.roi is not None else None,
         min_face_px=finding.min_face,
         choose_input_size=finding.min_face > 0 and not size_given,
         largest_only=finding.largest,

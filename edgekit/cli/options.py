@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -16,13 +16,25 @@ MAX_BATCH = 65_536
 SEED = click.IntRange(0, 2**32 - 1)
 
 
+class _DetectorName(click.Choice[str]):
+    """A detector of edgekit's, or one that another package registers; those are looked for only if they are meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            from edgekit.device.registry import names
+
+            if value in names("detector"):
+                return value
+        return super().convert(value, param, ctx)
+
+
 def detector_options(function: _Function) -> _Function:
     """Add --detector, --detector-model and --detector-size."""
     decorators = (
         click.option(
             "--detector",
             "detector_name",
-            type=click.Choice(["yunet", "haar", "none"]),
+            type=_DetectorName(["yunet", "haar", "none"]),
             default="yunet",
             show_default=True,
             help="What finds the faces; none: every frame is one.",

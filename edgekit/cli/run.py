@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from edgekit.cli.capturing import Capturing, capturing_options, check_capturing, open_input
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.finding import Finding, check_finding, create_finder, finding_options
 from edgekit.cli.options import detector_options, threads_option
@@ -31,15 +32,16 @@ _STDOUT = "-"
     "--source",
     "source_uri",
     metavar="URI",
-    help="Picture, folder, 'pattern*.jpg', video file, rtsp:// or http:// stream, or `demo`.",
+    help="Picture, folder, 'pattern*.jpg', video file, rtsp:// or http:// stream, gst: pipeline, or `demo`.",
 )
 @click.option(
     "--camera",
     is_flag=False,
     flag_value="auto",
     metavar="[CAMERA]",
-    help="auto (if no value follows), picamera2, usb, /dev/videoN or N.",
+    help="auto (if no value follows), picamera2, picamera2:N, usb, /dev/videoN or N.",
 )
+@capturing_options
 @detector_options
 @finding_options
 @threads_option
@@ -47,6 +49,13 @@ _STDOUT = "-"
 @click.option("--jsonl", metavar="FILE|-", help="Write one JSON object a frame; - is stdout.")
 @click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row a face.")
 @click.option("--show", is_flag=True, help="Show the frames in a window.")
+@click.option(
+    "--sink",
+    "extra_sinks",
+    multiple=True,
+    metavar="NAME[:VALUE]",
+    help="Give results to a sink that another package brings (docs/extending.md).",
+)
 @click.option("--max-frames", type=click.IntRange(1, 2**31), metavar="N", help="Stop after N frames.")
 @common_options
 def command(
@@ -63,7 +72,9 @@ def command(
     csv_file: str | None,
     show: bool,
     max_frames: int | None,
+    capturing: Capturing,
     finding: Finding,
+    extra_sinks: tuple[str, ...],
 ) -> None:
     """Find the faces in every frame, classify each, and say how fast.
 
@@ -75,10 +86,12 @@ def command(
       edgekit run --source demo --save demo.mp4
       edgekit run --camera --jsonl results.jsonl
       edgekit run --camera --largest --min-face 60 --roi 0,0.2,1,0.8
+      edgekit run --camera picamera2 --camera-size 1280x720 --control ExposureTime=10000
       edgekit run --source holiday.mp4 --model mine.onnx --jsonl - | jq .faces
       edgekit run --source 'crops/*.png' --detector none --csv crops.csv
     """
     _check_usage(out, source_uri, camera, save, jsonl, csv_file)
+    check_capturing(capturing, camera)
     check_finding(finding, detector_name)
 
     with StopSignals() as signals, ExitStack() as opened:
@@ -90,7 +103,7 @@ def command(
         from edgekit.device.pipeline import run
         from edgekit.device.sinks.table import Tally, summary_document, summary_table
         from edgekit.device.smooth import Smoother
-        from edgekit.device.sources import open_camera, open_source, picture_time
+        from edgekit.device.sources import picture_time
         from edgekit.device.threads import plan_threads
         from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
 
@@ -98,9 +111,7 @@ def command(
         set_opencv_threads(plan.opencv)
         meter, tally, finished = Meter(), Tally(), False
         model_path = resolve_model(model, (ONNX_SUFFIX,))
-        source = opened.enter_context(
-            open_camera(camera, out.warn) if camera else open_source(source_uri or "", out.warn)
-        )
+        source = opened.enter_context(open_input(capturing, source_uri, camera, out.warn))
         classifier = Classifier(model_path, plan.classifier, plan.spinning)
         detector = create_detector(
             detector_name,
@@ -110,7 +121,11 @@ def command(
             notify=out.warn,
         )
         finder = create_finder(finding, detector, source)
-        sinks = [*_sinks(source, classifier, save, jsonl, csv_file, show), tally]
+        sinks = [
+            *_sinks(source, classifier, save, jsonl, csv_file, show),
+            *_extra_sinks(extra_sinks, source, classifier, out),
+            tally,
+        ]
         if source.frame_count is not None and jsonl != _STDOUT:
             sinks.append(_Progress(out, min(source.frame_count, max_frames or source.frame_count)))
         signals.on_stop(source.stop)
@@ -143,6 +158,7 @@ def command(
                     "detector_size_px": finder.input_size_px,
                     "max_frames": max_frames,
                     "threads": plan.as_document(),
+                    **asdict(capturing),
                     **asdict(finding),
                 }
                 out.result(_document(ended, source, classifier, detector, settings) | summary_document(meter, tally))
@@ -187,6 +203,18 @@ def _sinks(
         from edgekit.device.sinks.window import WindowSink
 
         sinks.append(WindowSink(source.stop))
+    return sinks
+
+
+def _extra_sinks(names: tuple[str, ...], source: Source, classifier: Classifier, out: Output) -> list[Sink]:
+    from edgekit.device.registry import find
+    from edgekit.device.sinks import SinkOptions
+
+    sinks: list[Sink] = []
+    for text in names:
+        name, _, value = text.partition(":")
+        options = SinkOptions(value, source.name, source.fps, classifier.contract.labels, out.warn)
+        sinks.append(find("sink", name)(options))
     return sinks
 
 

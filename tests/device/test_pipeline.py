@@ -19,9 +19,11 @@ from edgekit.device.detect import Detections, WholeFrame, create_detector
 from edgekit.device.faces import FaceFinder
 from edgekit.device.meter import Laps, Meter
 from edgekit.device.pipeline import run
+from edgekit.device.schedule import Adaptive
 from edgekit.device.sinks.table import Tally
-from edgekit.device.sources import open_source
-from edgekit.errors import InputError, SourceError
+from edgekit.device.smooth import Smoother
+from edgekit.device.sources import open_source, picture_time
+from edgekit.errors import InputError, SourceError, StorageError
 
 BLOCKS_XYXY = ((0, 0, 40, 40), (60, 0, 100, 40), (60, 60, 100, 100))
 COLOURS_BGR = ((0, 0, 255), (255, 0, 0), (0, 255, 0))
@@ -209,6 +211,66 @@ def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_p
     onnx.save(model, str(path))
     with open_source(str(blocks_picture), told.append) as source, pytest.raises(InputError, match="no numbers"):
         go(source, Blocks(), Classifier(path, 1), [], Meter())
+
+
+def results(path: Path, detector, classifier, told, **options) -> list:
+    collector = Collector()
+    with open_source(str(path), told.append) as source:
+        clock = picture_time(source)
+        finder = FaceFinder(detector, Adaptive(), picture_time=clock)
+        run(source, finder, classifier, [collector], Meter(), smoother=Smoother(), picture_time=clock, **options)
+    return [(result.sequence, result.faces) for _, result in collector.seen]
+
+
+def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, told):
+    """Boxes, ids, smoothed probabilities: nothing depends on the time things took."""
+    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+    path = shared / "data/media/fer_test.mp4"
+    alone = results(path, detector, classifier, told, threaded=False)
+    assert results(path, detector, classifier, told, threaded=True) == alone
+    assert len(alone) == 115
+    faces = [face for _, found in alone for face in found]
+    assert {face.track_id for face in faces} == {1}
+    assert 0 < sum(face.detected for face in faces) < 60, "most boxes are followed, not detected"
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize("stage", ["detect", "logits", "write"])
+def test_a_stage_that_dies_ends_the_run_with_its_reason(write_clip, classifier, told, monkeypatch, threaded, stage):
+    detector, sink = Blocks(), Collector()
+    owner = {"detect": detector, "logits": classifier, "write": sink}[stage]
+    real, calls = getattr(owner, stage), []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 5:
+            raise StorageError("the disk broke")
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, stage, dies)
+    before = threading.active_count()
+    with open_source(str(write_clip(size_wh=(128, 128))), told.append) as source:
+        with pytest.raises(StorageError, match="the disk broke"):
+            go(source, detector, classifier, [sink], Meter(), threaded=threaded)
+        assert 2 <= len(sink.seen) <= 4
+    assert threading.active_count() == before
+
+
+def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, told):
+    sink = Collector()
+    with open_source(str(write_clip(size_wh=(128, 128))), told.append) as source:
+
+        class Stopping(Collector):
+            def write(self, frame, result) -> None:
+                super().write(frame, result)
+                source.stop()
+
+        sink = Stopping()
+        go(source, Blocks(), classifier, [sink], Meter())
+    sequences = [frame.sequence for frame, _ in sink.seen]
+    assert sequences == list(range(len(sequences)))
+    # One in each stage and one before each.
+    assert 1 <= len(sequences) <= 7
 
 
 def test_the_tally_counts_faces_and_labels(classifier, blocks_picture, told):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -11,45 +12,79 @@ import numpy as np
 import pytest
 
 from edgekit.device import sources
-from edgekit.device.sources import open_camera, opencv, picamera
+from edgekit.device.sources import CameraSettings, open_camera, opencv
 from edgekit.errors import InputError, SourceError
 
 
 class FakePicamera2:
-    """Replays what the Picamera2 manual (chapters "Configuring the camera", "Capturing images") says and its users see.
+    """Replays what picamera2 0.3.38 does, as its source and manual ("Configuring the camera", "Requests") say.
 
-    A main stream of format "RGB888" is an array (H, W, 3) with blue first; without a camera the class raises
-    IndexError, with one that is in use RuntimeError; after `close` it can be opened again.
+    A request's buffer of format YUV420 is luma, then u, then v, in rows of `stride` bytes, chroma rows half as long;
+    `SensorTimestamp` is nanoseconds since boot. Without a camera the class raises IndexError, with one that is in use
+    RuntimeError; after `close` it can be opened again.
     """
 
-    cameras: list[dict[str, str]] = [{"Model": "imx219"}]  # noqa: RUF012
+    cameras: list[dict[str, object]] = [{"Model": "imx219", "Num": 0}]  # noqa: RUF012
     fault: Exception | None = None
     opened = 0
+    released = 0
     configuration: dict
+    format = "YUV420"
+    padding = 32
+    # A blue wall: B, G, R = 200, 30, 20 in full-range BT.601 (ITU-T T.871).
+    yuv = (46, 215, 109)
+    camera_controls = {"ExposureTime": (0, 1, 0), "FrameDurationLimits": (1, 2, 1)}  # noqa: RUF012
+    sensor_modes = [  # noqa: RUF012
+        {"format": "SRGGB10_CSI2P", "bit_depth": 10, "size": (640, 480), "fps": 103.33},
+        {"format": "SRGGB10_CSI2P", "bit_depth": 10, "size": (1640, 1232), "fps": 41.85},
+    ]
 
     @classmethod
-    def global_camera_info(cls) -> list[dict[str, str]]:
+    def global_camera_info(cls) -> list[dict[str, object]]:
         return cls.cameras
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
         if self.fault is not None:
             raise self.fault
         type(self).opened += 1
+        type(self).number = number
 
     def create_video_configuration(self, **configuration: object) -> dict:
         return configuration
 
     def configure(self, configuration: dict) -> None:
+        for name in ("main", "lores"):
+            stream = configuration[name]
+            if stream is not None:
+                stream["format"] = self.format
+                stream["stride"] = stream["size"][0] + self.padding
         type(self).configuration = configuration
+
+    def camera_configuration(self) -> dict:
+        return self.configuration
 
     def start(self) -> None: ...
 
-    def capture_array(self, name: str) -> np.ndarray:
-        assert name == "main"
-        width, height = self.configuration["main"]["size"]
-        picture = np.zeros((height, width, 3), np.uint8)
-        picture[:, :, 0] = 200  # a blue wall
-        return picture
+    def capture_request(self) -> FakePicamera2:
+        return self
+
+    def make_buffer(self, name: str) -> np.ndarray:
+        stream = self.configuration[name]
+        (width, height), stride = stream["size"], stream["stride"]
+        rows = np.full((height * 3 // 2, stride), 7, np.uint8)  # 7: padding that nobody may look at
+        rows[:height, :width] = self.yuv[0]
+        for place, value in enumerate(self.yuv[1:]):
+            if self.format == "NV12":
+                rows[height:, place:width:2] = value
+            else:
+                rows[height:].reshape(2, height // 2, stride // 2)[place, :, : width // 2] = value
+        return rows.reshape(-1)
+
+    def get_metadata(self) -> dict:
+        return {"SensorTimestamp": time.clock_gettime_ns(time.CLOCK_BOOTTIME) - 50_000_000}
+
+    def release(self) -> None:
+        type(self).released += 1
 
     def close(self) -> None:
         type(self).opened -= 1
@@ -61,6 +96,10 @@ def camera_class(monkeypatch: pytest.MonkeyPatch) -> type[FakePicamera2]:
     module = types.ModuleType("picamera2")
     module.Picamera2 = fresh
     monkeypatch.setitem(sys.modules, "picamera2", module)
+    libcamera = types.ModuleType("libcamera")
+    libcamera.Transform = lambda **flips: flips
+    libcamera.ColorSpace = types.SimpleNamespace(Sycc=lambda: types.SimpleNamespace(range="Range.Full"))
+    monkeypatch.setitem(sys.modules, "libcamera", libcamera)
     return fresh
 
 
@@ -69,20 +108,69 @@ def on_a_pi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: True)
 
 
-def test_the_pi_camera_gives_blue_green_red_with_few_buffers_and_is_closed(camera_class, told):
+@pytest.mark.parametrize("pixel_format", ["YUV420", "NV12"])
+def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class, told, pixel_format):
+    camera_class.format = pixel_format
     with open_camera("picamera2", told.append) as source:
         frame = next(iter(source))
         assert camera_class.opened == 1
-        assert camera_class.configuration["main"]["format"] == "RGB888"
         assert camera_class.configuration["buffer_count"] <= 3
-    assert frame.image_bgr.shape == (480, 640, 3)
-    assert frame.image_bgr[0, 0].tolist() == [200, 0, 0]
+    assert (frame.size_wh, frame.luma.shape, frame.small_luma.shape) == ((640, 480), (480, 640), (240, 320))
+    assert np.unique(frame.luma).tolist() == np.unique(frame.small_luma).tolist() == [46]
+    for picture_bgr in (frame.image_bgr, frame.small_bgr):
+        np.testing.assert_allclose(np.unique(picture_bgr.reshape(-1, 3), axis=0), [[200, 30, 20]], atol=3)
+    assert camera_class.opened == 0
+    assert camera_class.released >= 1, "a request that is kept is a buffer less for the camera"
+
+
+@pytest.mark.usefixtures("camera_class")
+def test_a_pi_cameras_frame_is_as_old_as_the_sensor_says(told):
+    with open_camera("picamera2", told.append) as source:
+        frame = next(iter(source))
+    assert time.monotonic() - frame.monotonic_s >= 0.05
+    assert abs((time.time() - time.monotonic()) - (frame.wall_s - frame.monotonic_s)) < 1
+
+
+def test_a_pi_camera_is_asked_for_what_the_user_wants(camera_class, told):
+    camera_class.cameras = [{"Num": 0}, {"Num": 1}]
+    settings = CameraSettings(
+        size_wh=(1280, 720), fps=15, controls={"ExposureTime": 9000}, rotation=90, flip_vertical=True, sensor_mode=1,
+        buffers=2,
+    )  # fmt: skip
+    with open_camera("picamera2:1", told.append, settings) as source:
+        frame = next(iter(source))
+        assert (source.name, source.fps) == ("camera 'picamera2:1'", 15)
+    wanted = camera_class.configuration
+    assert camera_class.number == 1
+    assert (wanted["main"]["size"], wanted["lores"]["size"]) == ((1280, 720), (320, 180))
+    assert wanted["controls"] == {"FrameRate": 15, "ExposureTime": 9000}
+    assert wanted["transform"] == {"hflip": False, "vflip": True}
+    assert wanted["sensor"] == {"output_size": (1640, 1232), "bit_depth": 10}
+    assert wanted["buffer_count"] == 2
+    assert (frame.size_wh, frame.image_bgr.shape, frame.small_luma.shape) == ((720, 1280), (1280, 720, 3), (320, 180))
+
+
+@pytest.mark.parametrize(
+    ("which", "settings", "error", "message"),
+    [
+        ("picamera2", CameraSettings(controls={"Exposure": 1}), InputError, "no control 'Exposure'.*ExposureTime"),
+        ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: choose 0 to 1"),
+        ("picamera2:3", CameraSettings(), SourceError, "does not exist: cameras here are 0 to 0"),
+        ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),
+        ("/dev/null", CameraSettings(sensor_mode=0), InputError, "--camera-size"),
+    ],
+)
+def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, told, which, settings, error, message):
+    with pytest.raises(error, match=message):
+        open_camera(which, told.append, settings)
     assert camera_class.opened == 0
 
 
-def test_a_pi_camera_that_gives_another_format_is_refused():
-    with pytest.raises(SourceError, match=r"shape \(720, 640\) instead of RGB888"):
-        picamera.to_bgr(np.zeros((720, 640), np.uint8))
+def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, told):
+    camera_class.format = "XRGB8888"
+    with pytest.raises(SourceError, match="XRGB8888 instead of YUV420"):
+        open_camera("picamera2", told.append)
+    assert camera_class.opened == 0
 
 
 @pytest.mark.parametrize(
@@ -153,7 +241,7 @@ def test_a_node_that_is_no_camera_is_an_absent_source(told):
 
 @pytest.mark.parametrize("which", ["front", "", "-1", "video0"])
 def test_a_camera_of_no_known_kind_is_refused(told, which):
-    with pytest.raises(InputError, match="is not one of: auto, picamera2, usb"):
+    with pytest.raises(InputError, match="is not one of: auto, picamera2, picamera2:N, usb"):
         open_camera(which, told.append)
 
 

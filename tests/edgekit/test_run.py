@@ -101,6 +101,28 @@ def test_json_is_one_document_on_stdout_and_the_table_goes_to_stderr(edgekit_run
     assert "2 frames" in captured.err
 
 
+def test_a_file_gives_the_same_lines_with_threads_and_without(edgekit_run, tmp_path, capsys):
+    lines = []
+    for how in ("--threaded", "--single-thread"):
+        path = tmp_path / f"{how}.jsonl"
+        arguments = ("--source", "demo", "--max-frames", 30, "--jsonl", path, "--detect-every", 10, how)
+        assert edgekit_run(*arguments, detector="haar") == EXIT_OK
+        lines.append([json.loads(line)["faces"] for line in path.read_text().splitlines()])
+    assert lines[0] == lines[1]
+    assert [[face["track_id"] for face in faces] for faces in lines[0]] == [[1]] * 30
+    assert sum(face["detected"] for faces in lines[0] for face in faces) == 3
+    told = capsys.readouterr().out
+    assert "a thread a stage" in told
+    assert "one thread for all stages" in told
+
+
+def test_pictures_that_are_no_sequence_are_not_followed(edgekit_run, crops, tmp_path):
+    path = tmp_path / "r.jsonl"
+    assert edgekit_run("--source", crops, "--jsonl", path, "-q") == EXIT_OK
+    faces = [face for line in path.read_text().splitlines() for face in json.loads(line)["faces"]]
+    assert [(face["track_id"], face["probability"] > 0.4) for face in faces] == [(None, True)] * 3
+
+
 def test_lines_on_stdout_have_it_for_themselves(edgekit_run, crops, capsys):
     assert edgekit_run("--source", crops, "--jsonl", "-") == EXIT_OK
     captured = capsys.readouterr()
@@ -138,6 +160,19 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
         (["--source", "demo", "--save", "out.txt"], "name a file that ends in .mp4"),
         (["--source", "demo", "--detector-model", "x.onnx"], "takes no model file"),
         (["--camera", "front"], "camera 'front' is not one of"),
+        (["--source", "demo", "--detect-every", "0"], "--detect-every"),
+        (["--source", "demo", "--detect-every", "5"], "--detect-every needs a detector"),
+        (["--source", "demo", "--min-face", "5"], "--min-face needs a detector"),
+        (["--source", "demo", "--roi", "1,2,3"], "region '1,2,3' is not of the form x,y,w,h"),
+        (["--source", "demo", "--roi", "600,0,100,100"], "does not lie inside the frame of 640x480"),
+        (["--source", "demo", "--camera-size", "640x480"], "--camera-size is for cameras"),
+        (["--source", "demo", "--rotate", "90"], "--rotate is for cameras"),
+        (["--camera", "987", "--realtime"], "--realtime is for recordings"),
+        (["--camera", "987", "--camera-size", "640"], "camera size '640' is not of the form WxH"),
+        (["--camera", "987", "--control", "Gain"], "control 'Gain' is not of the form Name=value"),
+        (["--source", "nobody://x"], "'nobody' is not among"),
+        (["--source", "demo", "--sink", "nobody"], "sink 'nobody' does not exist"),
+        (["--source", "gst:"], "names no pipeline"),
     ],
 )
 def test_bad_usage_is_one_clear_message_and_leaves_nothing(
@@ -165,7 +200,7 @@ def test_a_camera_that_is_not_there_is_an_absent_source(edgekit_run, capsys):
 
 
 def test_camera_without_a_value_means_auto(edgekit_run, monkeypatch, capsys):
-    monkeypatch.setattr("edgekit.device.sources._open_any", lambda _: pytest.fail("auto was asked for"))
+    monkeypatch.setattr("edgekit.device.sources._open_any", lambda *_: pytest.fail("auto was asked for"))
     with pytest.raises(pytest.fail.Exception, match="auto was asked for"):
         edgekit_run("--camera", "--max-frames", 1)
     capsys.readouterr()

@@ -1,0 +1,81 @@
+"""A recording at its own pace: what a camera would have given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Self
+
+from edgekit.device.sources.frame import Frame, Source
+from edgekit.errors import InputError
+
+# How late a request to stop is noticed.
+_POLL_S = 0.1
+
+
+class RealtimeSource:
+    """Gives each frame when its time has come; those that nobody took in time are dropped, as a camera's are."""
+
+    live = True
+
+    def __init__(self, recording: Source) -> None:
+        """Play `recording`, which is entered and left with this one.
+
+        Raises:
+            InputError: It has no pace.
+        """
+        if recording.fps is None:
+            raise InputError(f"source '{recording.name}' has no frame rate to keep: leave --realtime out")
+        self.name = recording.name
+        self.fps: float | None = recording.fps
+        self.frame_count = recording.frame_count
+        self.dropped = 0
+        self._recording = recording
+        self._period_s = 1 / recording.fps
+        self._stopping = False
+
+    @property
+    def skipped(self) -> int:
+        """Pictures that could not be read."""
+        return self._recording.skipped
+
+    def __enter__(self) -> Self:
+        self._recording.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+        self._recording.__exit__(*exception)
+
+    def stop(self) -> None:
+        """End the iteration before its next frame."""
+        self._stopping = True
+        self._recording.stop()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames; each was taken when its time came."""
+        started_s = started_wall_s = None
+        held: Frame | None = None
+        for frame in self._recording:
+            if started_s is None or started_wall_s is None:
+                started_s, started_wall_s = time.monotonic(), time.time()
+            # The frame before is given up only for one whose time has come too.
+            due_s = started_s + frame.sequence * self._period_s
+            if held is not None:
+                if due_s <= time.monotonic():
+                    self.dropped += 1
+                else:
+                    yield held
+                    if self._stopping:
+                        return
+            if not self._wait(due_s):
+                return
+            wall_s = started_wall_s + frame.sequence * self._period_s
+            held = Frame(frame.sequence, due_s, wall_s, frame.image_bgr)
+        if held is not None and not self._stopping:
+            yield held
+
+    def _wait(self, due_s: float) -> bool:
+        while not self._stopping and (left_s := due_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _POLL_S))
+        return not self._stopping

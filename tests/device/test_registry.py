@@ -1,0 +1,94 @@
+"""What other packages register: the example of docs/extending.md, installed and run, and what is no registration."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit.device import registry
+from edgekit.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def install(site: Path, name: str, points: dict[str, str], code: str) -> None:
+    """Lay a package down as pip does: a module, and its metadata beside it."""
+    (site / f"{name}.py").write_text(code)
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("".join(f"[{group}]\n{entry}\n" for group, entry in points.items()))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model):
+    page = (ROOT / "docs/extending.md").read_text()
+    blocks = re.findall(r"```(toml|python|)\n(.*?)```", page, re.DOTALL)
+    project, code, commands = (text for _, text in blocks)
+    package, site = tmp_path / "package", tmp_path / "site"
+    package.mkdir()
+    (package / "pyproject.toml").write_text(project)
+    (package / "edgekit_example.py").write_text(code)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", site, package]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (command,) = [line for line in commands.splitlines() if line.startswith("edgekit ")]
+    arguments = command.split()[1:]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", "from edgekit.cli import main; main()", *arguments, "--model", tiny_model],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "faces.txt").read_text() == "12 faces\n"
+    assert "stripes:12: faces by bright" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["source", "detector", "tracker", "sink"])
+def test_an_unknown_name_is_refused_with_those_that_there_are(kind):
+    with pytest.raises(InputError, match=f"{kind} 'nobody' does not exist: choose one of"):
+        registry.find(kind, "nobody")
+
+
+def test_edgekits_own_can_all_be_loaded():
+    for kind in ("source", "detector", "tracker"):
+        for name in registry.own_names(kind):
+            assert callable(registry.find(kind, name))
+
+
+def test_a_package_that_cannot_be_imported_is_named(site):
+    install(site, "broken", {"edgekit.detectors": "broken = broken:create"}, "import nothing_of_that_name\n")
+    assert "broken" in registry.names("detector")
+    with pytest.raises(InputError, match=r"detector 'broken' of package 'broken' cannot be loaded \(ModuleNotFound"):
+        registry.find("detector", "broken")
+
+
+def test_what_is_no_function_is_refused(site):
+    install(site, "constant", {"edgekit.sinks": "constant = constant:VALUE"}, "VALUE = 3\n")
+    with pytest.raises(InputError, match="is no function: its entry point names constant:VALUE"):
+        registry.find("sink", "constant")
+
+
+def test_two_packages_of_one_name_are_a_conflict_and_edgekits_own_win(site):
+    for name in ("first", "second"):
+        points = {"edgekit.detectors": f"both = {name}:create\nhaar = {name}:create"}
+        install(site, name, points, "def create(options): ...\n")
+    with pytest.raises(InputError, match="registered by first and second"):
+        registry.find("detector", "both")
+    assert registry.find("detector", "haar").__module__ == "edgekit.device.detect"
+    assert registry.names("detector").count("haar") == 1

@@ -1,0 +1,47 @@
+"""Recordings at their own pace."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from edgekit.device.sources import open_source
+from edgekit.errors import InputError
+
+
+def test_a_video_plays_no_faster_than_it_was_taken(write_clip, told):
+    with open_source(str(write_clip(levels=range(0, 100, 10))), told.append, realtime=True) as source:
+        assert (source.live, source.fps, source.frame_count) == (True, 20.0, 10)
+        frames = list(source)
+    first = frames[0]
+    for frame in frames:
+        assert frame.monotonic_s - first.monotonic_s == pytest.approx((frame.sequence - first.sequence) / 20, abs=1e-6)
+    assert len(frames) + source.dropped == 10
+
+
+def test_a_slow_taker_gets_newer_frames_and_the_others_are_counted(write_clip, told):
+    with open_source(str(write_clip(levels=range(0, 250, 10))), told.append, realtime=True) as source:
+        sequences = []
+        for frame in source:
+            sequences.append(frame.sequence)
+            time.sleep(0.12)
+    assert sequences == sorted(set(sequences))
+    assert len(sequences) < 25
+    assert len(sequences) + source.dropped == 25
+    assert sequences[-1] == 24
+
+
+def test_stop_ends_the_waiting(write_clip, told):
+    with open_source(str(write_clip()), told.append, realtime=True) as source:
+        threading.Timer(0.15, source.stop).start()
+        assert len(list(source)) < 20
+
+
+def test_pictures_have_no_pace(tmp_path, told, picture):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    with pytest.raises(InputError, match="no frame rate to keep"):
+        open_source(str(tmp_path), told.append, realtime=True)
