@@ -63,7 +63,7 @@ def pack(path: Path, what: str) -> Parcel:
         raise InputError(f"{what} '{path}': {error.strerror}") from error
 
 
-def send(connection: Connection, store: Store, parcel: Parcel, progress: Progress = lambda done, total: None) -> int:
+def send(connection: Connection, store: Store, parcel: Parcel, progress: Progress = lambda _, __: None) -> int:
     """Bring a file into the store, if it is not there, and return how many bytes were sent.
 
     A half-sent file is gone on with; the board checks the whole file's hash before it gives it its name.
