@@ -220,7 +220,7 @@ shift
 exec 3<&0
 setsid "$@" </dev/null 3<&- &
 child=$!
-{ cat <&3; kill -TERM -- "-$child"; sleep 10; kill -KILL -- "-$child"; } >/dev/null 2>&1 9<&- &
+{ cat <&3; kill -s TERM -- "-$child"; sleep 10; kill -s KILL -- "-$child"; } >/dev/null 2>&1 9<&- &
 watch=$!
 exec 3<&-
 wait "$child"
