@@ -1,5 +1,6 @@
 # make demo   the shipped model on the bundled sample, in an environment without torch
 # make test   everything installed, the whole test suite
+# make test-pi   only the emulated Raspberry Pi, with Debian Trixie and then Bookworm (root, mmdebstrap, qemu-user)
 # make lint   style, types, import rules, the generated page of commands
 # Another Python: make PYTHON=python3.12 demo (after `make clean` if an environment exists already)
 
@@ -9,7 +10,7 @@ TEST := .venv-test
 OUT := out
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint clean help
+.PHONY: demo test test-pi lint clean help
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -25,6 +26,10 @@ demo: $(DEMO)/installed
 
 test: $(TEST)/installed
 	$(TEST)/bin/python -m pytest
+
+test-pi: $(TEST)/installed
+	EDGEKIT_PI_SUITE=trixie $(TEST)/bin/python -m pytest tests/virtual_pi
+	EDGEKIT_PI_SUITE=bookworm $(TEST)/bin/python -m pytest tests/virtual_pi
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .

@@ -36,6 +36,7 @@ _COMMANDS = {
     "report": "edgekit.cli.report",
     "compare": "edgekit.cli.compare",
     "doctor": "edgekit.cli.doctor",
+    "host": "edgekit.cli.host",
 }
 
 

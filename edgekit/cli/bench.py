@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.hosts import HostChoice, host_options, no_install_option
 from edgekit.cli.options import MAX_THREADS, SEED, detector_options
 from edgekit.cli.report_options import ReportFiles, report_options
 
@@ -84,9 +85,12 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON.")
 @report_options
+@host_options
+@no_install_option
 @common_options
 def command(
     out: Output,
+    chosen: HostChoice,
     models: tuple[str, ...],
     threads: tuple[int, ...] | None,
     source_uri: str,
@@ -115,6 +119,8 @@ def command(
     temperature, clock, governor and throttle flags. A process during which the board throttled or its clock changed is
     measured again after a pause. Ctrl-C keeps what is finished.
 
+    With --host or --inventory all this happens on boards over SSH, which are prepared for it and need no internet.
+
     \b
     Examples:
       edgekit bench default
@@ -122,6 +128,8 @@ def command(
       edgekit bench mine.onnx --source holiday.mp4 --detector haar --seconds 30
       edgekit bench mine.onnx --note fan=none --note supply=5.1V --power-file meter.txt
       edgekit bench mine.onnx --no-pipeline --batch 8 --json
+      edgekit bench mine.onnx --host pi@raspberrypi.local --html report.html
+      edgekit bench mine.onnx --inventory boards.toml -o boards.json
     """
     import tempfile
     import time
@@ -142,6 +150,11 @@ def command(
         raise InputError("--seconds or --cool-down is no number")
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
+    if chosen.hosts:
+        from edgekit.cli.hosts import bench_on_hosts
+
+        bench_on_hosts(out, chosen, models, files)
+        return
     named = [(name, resolve_model(name, (ONNX_SUFFIX,)).absolute()) for name in models]
     counts = threads or tuple(sorted({1, available_processors()}))
     cells = plan_cells(named, counts, KINDS if pipeline else KINDS[:-1])

@@ -1,4 +1,4 @@
-"""Benchmarks on boards over SSH: prepare each, send what is to be measured, run `edgekit bench` there, fetch its report.
+"""Benchmarks on boards over SSH: prepare each, send what is measured, run `edgekit bench` there, fetch its report.
 
 Boards are worked on side by side, and what happens to one stays with it.
 """
@@ -9,21 +9,19 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
-from edgekit.errors import EdgekitError, HostError
+from edgekit.errors import EdgekitError, HostError, InputError
 from edgekit.remote.hosts import Host
 from edgekit.remote.prepare import Ready, prepare, run_ready, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import Parcel, send
-from edgekit.remote.untrusted import read_report
-from edgekit.text import one_line
-
-HOSTS_SCHEMA = "edgekit.bench-hosts/1.0"
-_REPORT_LIMIT_BYTES = 64 << 20
+from edgekit.report.merging import merge
+from edgekit.report.schema import MAX_BYTES, parse_document
+from edgekit.text import one_line, printable
 
 
 class Listener(Protocol):
@@ -66,14 +64,12 @@ class Outcome:
     sent_bytes: int = 0
 
     def as_document(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return what is kept of it beside the report, ready for JSON; no address, for reports are shown to others."""
         return {
-            "host": self.host.label,
-            "address": self.host.address,
+            "label": self.host.label,
             "error": self.error,
             "overhead_s": None if self.overhead_s is None else round(self.overhead_s, 2),
             "sent_bytes": self.sent_bytes,
-            "report": self.report,
         }
 
 
@@ -113,12 +109,7 @@ def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
     parcels = [*job.models.values(), *job.files.values()]
     ready, sent = _ready(connection, board, job, parcels, listener)
     for parcel in parcels:
-        sent += send(
-            connection,
-            board.store,
-            parcel,
-            lambda done, total, parcel=parcel: listener.progress(host, f"sending {parcel.path.name}", done, total),
-        )
+        sent += send(connection, board.store, parcel, partial(listener.progress, host, f"sending {parcel.path.name}"))
     names = {board.store.path(parcel): name for name, parcel in job.models.items()}
     files = [word for option, parcel in job.files.items() for word in (option, board.store.path(parcel))]
     hears = _Hears(host, listener)
@@ -126,25 +117,47 @@ def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
         connection,
         ready,
         ["bench", *names, *job.options, *files, "--json"],
-        limit_bytes=_REPORT_LIMIT_BYTES,
+        limit_bytes=MAX_BYTES,
         on_stderr_line=hears.line,
         environment=[f"{PROGRESS_VARIABLE}=1"],
     )
     if done.returncode != 0:
         raise HostError(f"{host.label}: {hears.complaint or f'edgekit bench ended with {done.returncode}'}")
-    local = {path: str(parcel.path) for path, parcel in _sent_files(board, job).items()}
-    report = read_report(done.stdout, names | local, host.label)
+    names |= {board.store.path(parcel): parcel.path.name for parcel in job.files.values()}
+    report = _read_report(done.stdout, names, host.label)
     overhead_s = None if hears.first_progress_s is None else hears.first_progress_s - started_s
     return Outcome(host, report, None, overhead_s, sent)
 
 
-def hosts_document(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what several boards gave as one document."""
-    return {
-        "schema": HOSTS_SCHEMA,
-        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hosts": [outcome.as_document() for outcome in outcomes],
-    }
+def merged_report(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    """Return the reports of all boards as one document, with what it took under `hosts`; None if there is no report."""
+    measured = [outcome for outcome in outcomes if outcome.report is not None]
+    if not measured:
+        return None
+    document = merge([outcome.report or {} for outcome in measured], [outcome.host.label for outcome in measured])
+    return {**document, "hosts": [outcome.as_document() for outcome in outcomes]}
+
+
+def _read_report(content: bytes, names: Mapping[str, str], label: str) -> dict[str, Any]:
+    # What only means something on the board, its paths, is given the names that were given here.
+    try:
+        document = _renamed(parse_document(content, "its report"), names)
+    except InputError as error:
+        raise HostError(f"{label}: {error}") from error
+    assert isinstance(document, dict)
+    if len(document["boards"]) != 1:
+        raise HostError(f"{label}: its report speaks of {len(document['boards'])} boards")
+    return document
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return printable(names[value]) if value in names else value
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    if isinstance(value, dict):
+        return {key: _renamed(item, names) for key, item in value.items()}
+    return value
 
 
 def _outcome(connection: Connection, job: Job, listener: Listener) -> Outcome:
@@ -180,10 +193,6 @@ def _ready(
         progress=lambda what, done, total: listener.progress(host, f"sending {what}", done, total),
     )
     return ready, ready.sent_bytes
-
-
-def _sent_files(board: Probe, job: Job) -> dict[str, Parcel]:
-    return {board.store.path(parcel): parcel for parcel in job.files.values()}
 
 
 class _Hears:

@@ -91,14 +91,11 @@ def check_different(hosts: Sequence[Host]) -> None:
     Raises:
         InputError: One is.
     """
-    for what, values in (
-        ("host", [(host.address, host.port) for host in hosts]),
-        ("label", [host.label for host in hosts]),
-    ):
-        twice = next((value for value in values if values.count(value) > 1), None)  # type: ignore[arg-type, attr-defined]
+    addresses = [f"{host.address} (port {host.port or 22})" for host in hosts]
+    for what, values in (("host", addresses), ("label", [host.label for host in hosts])):
+        twice = next((value for value in values if values.count(value) > 1), None)
         if twice is not None:
-            name = twice if isinstance(twice, str) else twice[0]
-            raise InputError(f"{what} given twice: {one_line(str(name))}")
+            raise InputError(f"{what} given twice: {one_line(twice)}")
 
 
 def _from_table(

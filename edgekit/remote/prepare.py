@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 
 from edgekit.errors import HostError
@@ -80,8 +81,8 @@ def prepare(
     *,
     camera: bool = False,
     extra_bytes: int = 0,
-    tell: Tell = lambda text: None,
-    progress: Progress = lambda what, done, total: None,
+    tell: Tell = lambda _: None,
+    progress: Progress = lambda _, __, ___: None,
 ) -> Ready:
     """Make the board ready, sending only what is not there.
 
@@ -113,8 +114,7 @@ def prepare(
     _check_space(probe, missing, extra_bytes, label)
     sent = 0
     for parcel in missing:
-        name = parcel.path.name.split("-")[0]
-        sent += send(connection, probe.store, parcel, lambda done, total, name=name: progress(name, done, total))
+        sent += send(connection, probe.store, parcel, partial(progress, parcel.path.name.split("-")[0]))
     if missing:
         plan = {
             "root": probe.root,
@@ -220,7 +220,7 @@ shift
 exec 3<&0
 setsid "$@" </dev/null 3<&- &
 child=$!
-{ cat <&3; kill -TERM -- "-$child"; sleep 10; kill -KILL -- "-$child"; } >/dev/null 2>&1 9<&- &
+{ cat <&3; kill -s TERM -- "-$child"; sleep 10; kill -s KILL -- "-$child"; } >/dev/null 2>&1 9<&- &
 watch=$!
 exec 3<&-
 wait "$child"

@@ -196,7 +196,12 @@ class Connection:
         follower = threading.Thread(target=_follow, args=(master.stderr, self._heard), daemon=True)
         follower.start()
         too_late = threading.Event()
-        timer = threading.Timer(_OPEN_TIMEOUT_S, lambda: (too_late.set(), master.kill()))
+
+        def give_up() -> None:
+            too_late.set()
+            master.kill()
+
+        timer = threading.Timer(_OPEN_TIMEOUT_S, give_up)
         timer.daemon = True
         timer.start()
         try:
@@ -300,7 +305,7 @@ def _private_folder() -> Path:
     if len(os.fsencode(folder)) + 2 <= _MAX_SOCKET_PATH:
         return folder
     folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))  # noqa: S108 (mkdtemp: ours alone)
+    return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))
 
 
 def _read_until(stream: IO[bytes], line: bytes) -> bool:

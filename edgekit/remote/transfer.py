@@ -63,7 +63,7 @@ def pack(path: Path, what: str) -> Parcel:
         raise InputError(f"{what} '{path}': {error.strerror}") from error
 
 
-def send(connection: Connection, store: Store, parcel: Parcel, progress: Progress = lambda done, total: None) -> int:
+def send(connection: Connection, store: Store, parcel: Parcel, progress: Progress = lambda _, __: None) -> int:
     """Bring a file into the store, if it is not there, and return how many bytes were sent.
 
     A half-sent file is gone on with; the board checks the whole file's hash before it gives it its name.
@@ -144,7 +144,8 @@ cd "$1"
 exec 9>>"$2.part"
 flock 9
 if [ -f "$2" ]; then rm -f "$2.part"; exit 0; fi
-have=$(stat -c %s "$2.part" 2>/dev/null || echo 0)
+have=$(stat -c %s "$2.part")
+if [ "$have" -gt "$4" ]; then : >"$2.part"; have=0; fi
 [ "$have" = "$3" ] || { echo "$have"; exit 9; }
 cat >>"$2.part"
 have=$(stat -c %s "$2.part")

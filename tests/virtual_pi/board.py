@@ -1,7 +1,7 @@
-"""A Raspberry Pi 3B+ as far as qemu-user goes: Debian's own arm64 sshd on an emulated Cortex-A53, in namespaces of its own.
+"""A Raspberry Pi 3B+ as far as qemu-user goes: Debian's own arm64 sshd on an emulated Cortex-A53, in namespaces.
 
-Instructions that a Cortex-A53 lacks die here as they do there. Speed, memory, temperature and clock are not a Pi's: /sys
-is made of plain files that say "Raspberry Pi 3 Model B Plus", and a test may write into them.
+Instructions that a Cortex-A53 lacks die here as they do there. Speed, memory, temperature and clock are not a Pi's:
+/sys is made of plain files that say "Raspberry Pi 3 Model B Plus", and a test may write into them.
 """
 
 from __future__ import annotations
@@ -126,7 +126,17 @@ class VirtualPi:
             free.bind(("127.0.0.1", self.port))
             self.port = int(free.getsockname()[1])
         self._configure()
-        unshare = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"]
+        unshare = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--ipc",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+        ]
         places = [system, self._disk / "upper", self._disk / "work", root, self.sys]
         with (self.folder / "sshd.log").open("wb") as log:
             self._process = subprocess.Popen(

@@ -15,11 +15,11 @@ from pathlib import Path
 
 PYTHONS = {"trixie": "3.13", "bookworm": "3.11"}
 USER, USER_ID = "pi", 1000
-_PACKAGES = """
-    base-files base-passwd bash coreutils dash diffutils findutils gawk grep gzip hostname libc-bin libpam-modules
-    libpam-modules-bin libpam-runtime libstdc++6 login mount netbase openssh-client openssh-server openssh-sftp-server
-    passwd procps python3 sed tar util-linux
-""".split()
+_PACKAGES = (
+    "base-files,base-passwd,bash,coreutils,dash,diffutils,findutils,gawk,grep,gzip,hostname,libc-bin,libpam-modules,"
+    "libpam-modules-bin,libpam-runtime,libstdc++6,login,mount,netbase,openssh-server,openssh-sftp-server,passwd,procps,"
+    "python3,sed,tar,util-linux"
+)
 _MAKE_TIMEOUT_S = 900
 
 
@@ -61,7 +61,7 @@ def make_system(suite: str) -> Path:
 
 def _unpack(suite: str, target: Path) -> None:
     source = f"deb {_archive()} {suite} main"
-    arguments = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={','.join(_PACKAGES)}"]
+    arguments = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={_PACKAGES}"]
     arguments += ['--aptopt=APT::Install-Recommends "false"', suite, str(target), source]
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=_MAKE_TIMEOUT_S)

@@ -99,7 +99,7 @@ def test_endless_stderr_neither_fills_memory_nor_blocks(connection: Connection) 
 
 
 def test_a_program_that_hangs_is_given_up(connection: Connection) -> None:
-    with pytest.raises(HostError, match="did not end within 0.5 s"):
+    with pytest.raises(HostError, match=r"did not end within 0\.5 s"):
         connection.run(["sleep", "600"], timeout_s=0.5)
     assert connection.run(["echo", "still here"]).text == "still here\n"
 
@@ -143,7 +143,9 @@ def test_an_unknown_host_key_is_refused_with_the_cure(sshd: Sshd) -> None:
         Connection(sshd.host(ssh_options=options)).__enter__()
 
 
-@pytest.mark.parametrize("weakening", ["StrictHostKeyChecking=no", "StrictHostKeyChecking=accept-new", "CheckHostIP=no"])
+@pytest.mark.parametrize(
+    "weakening", ["StrictHostKeyChecking=no", "StrictHostKeyChecking=accept-new", "CheckHostIP=no"]
+)
 def test_a_changed_host_key_is_refused_whatever_the_options(sshd: Sshd, weakening: str) -> None:
     known = know(sshd.folder, sshd.port, sshd.folder / "other_host_key.pub", "other_known_hosts")
     options = ("-F", "none", "-o", f"UserKnownHostsFile={known}", "-o", weakening)

@@ -1,0 +1,91 @@
+"""Addresses and inventories: what is taken, what is refused before ssh sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import InputError
+from edgekit.remote.hosts import check_different, parse_host, read_inventory
+
+
+@pytest.mark.parametrize(
+    "text", ["pi", "pi@raspberrypi.local", "pi@192.168.1.20", "fe80::1%eth0", "user_1@my-board", "::1"]
+)
+def test_hosts_ssh_knows(text: str) -> None:
+    assert parse_host(text).address == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "-oProxyCommand=x",
+            "a b",
+            "a;b",
+            "a\nb",
+            "pi@-x",
+            "-l@x",
+            "$(x)",
+            "a\x1b[2J",
+            "`x`",
+            "a'b",
+            "../x",
+            "a@b@c",
+        ),
+        "x" * 400,
+    ],
+)
+def test_hosts_that_could_be_something_else_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="no \\[user@\\]name") as error:
+        parse_host(text)
+    assert str(error.value).isprintable()
+
+
+def test_an_inventory_names_boards(tmp_path: Path) -> None:
+    path = tmp_path / "boards.toml"
+    path.write_text('[[host]]\nhost = "pi@a"\nlabel = "kitchen"\nport = 2222\nidentity = "key"\n[[host]]\nhost = "b"\n')
+    kitchen, other = read_inventory(path, port=22, ssh_options=("-4",))
+    assert (kitchen.address, kitchen.label, kitchen.port) == ("pi@a", "kitchen", 2222)
+    assert kitchen.identity == tmp_path / "key"
+    assert (other.address, other.label, other.port, other.ssh_options) == ("b", "b", 22, ("-4",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "must consist of"),
+        ("x = 1", "must consist of"),
+        ("host = 3", "must consist of"),
+        ("host = [3]", "is no table"),
+        ("[[host]]", "host is missing"),
+        ('[[host]]\nhost = "a;b"', "host 1.*no \\[user@\\]name"),
+        ('[[host]]\nhost = "a"\nssh_options = ["-oProxyCommand=x"]', "can run programs here"),
+        ('[[host]]\nhost = "a"\nport = 70000', "port must be"),
+        ('[[host]]\nhost = "a"\nport = true', "port must be"),
+        ('[[host]]\nhost = "a"\nlabel = "\\u001b[2J"', "label must be"),
+        ('[[host]]\nhost = "a"\npassword = "x"', "unknown field 'password'"),
+        ("\x00", "is no TOML"),
+        ("\udcff", "is no TOML"),
+        ("a = " + "[" * 5000, "is no TOML"),
+    ],
+)
+def test_bad_inventories_are_refused_with_one_line(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "boards.toml"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=message) as error:
+        read_inventory(path)
+    assert str(error.value).isprintable()
+
+
+def test_a_missing_inventory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"boards\.toml"):
+        read_inventory(tmp_path / "boards.toml")
+
+
+def test_nobody_is_there_twice() -> None:
+    check_different([parse_host("a"), parse_host("b")])
+    with pytest.raises(InputError, match="host given twice: a"):
+        check_different([parse_host("a"), parse_host("a")])

@@ -1,0 +1,263 @@
+"""Preparing a board: what it says of itself, what is refused, and an installation through the real sshd."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import HostError
+from edgekit.remote import prepare as preparing
+from edgekit.remote.prepare import check_fit, clean, prepare, run_ready, use_installed
+from edgekit.remote.probe import Probe, parse_probe, probe
+from edgekit.remote.ssh import Connection
+from edgekit.remote.transfer import Parcel, pack
+from edgekit.remote.wheels import Target, own_wheel
+
+from .conftest import Sshd
+
+# What the emulated board of tests/virtual_pi prints.
+TRIXIE = """root=/home/pi/.cache/edgekit/board
+machine=aarch64
+bits=64
+glibc=glibc 2.41
+system=Debian GNU/Linux 13 (trixie)
+release=trixie
+model=Raspberry Pi 3 Model B Plus Rev 1.3
+memory_kib=948280
+free_kib=5242880
+clock=1000
+python=3.13 64 0 /usr/bin/python3
+"""
+MODULES = ("numpy", "cv2", "onnxruntime", "click", "rich")
+
+
+@pytest.fixture
+def board() -> Probe:
+    return parse_probe(TRIXIE, 1000.0)
+
+
+def test_answers_become_data(board: Probe) -> None:
+    assert board.describe() == (
+        "Raspberry Pi 3 Model B Plus Rev 1.3, Debian GNU/Linux 13 (trixie), Python 3.13, 926 MiB memory, "
+        "5120 MiB disk free"
+    )
+    assert board.python is not None
+    assert (board.glibc, board.python.version, board.python.picamera2) == ((2, 41), (3, 13), False)
+    assert check_fit(board, "pi") == board.python
+
+
+def test_what_is_there_is_known_by_hash() -> None:
+    whole, part, environment = "a" * 64, "b" * 64, "c" * 64
+    told = (
+        f"there=store/{whole}.onnx 12\nthere=store/{part}.onnx.part 7\nthere=envs/{environment}/.ready 0\n"
+        "there=store/../../x 3\nthere=envs/x/.ready 0\nthere=code/../.ready 0\n"
+    )
+    found = parse_probe(TRIXIE + told, 1000.0)
+    assert found.store.whole == {f"{whole}.onnx"}
+    assert found.store.parts == {f"{part}.onnx": 7}
+    assert found.environments == {environment}
+    assert found.codes == set()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("bits=64", "bits=32", "32-bit system.*64-bit Raspberry Pi OS. Nothing was installed"),
+        ("machine=aarch64", "machine=armv7l", "32-bit system"),
+        ("3.13 64 0", "3.13 32 0", "32-bit system"),
+        ("machine=aarch64", "machine=riscv64", "'riscv64'"),
+        ("python=3.13 64 0 /usr/bin/python3", "", "no python3"),
+        ("python=3.13", "python=3.9", "Python 3.9, edgekit needs 3.11"),
+        ("glibc=glibc 2.41", "glibc=", "GNU C library"),
+    ],
+)
+def test_boards_that_cannot_are_refused_with_the_reason(old: str, new: str, message: str) -> None:
+    with pytest.raises(HostError, match=message):
+        check_fit(parse_probe(TRIXIE.replace(old, new), 1000.0), "pi")
+
+
+@pytest.mark.parametrize("text", ["", "root=/x", "root=relative\nclock=1", "root=/x\nclock=soon", "\x1b[2J"])
+def test_senseless_answers_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="it "):
+        parse_probe(text, 0.0)
+
+
+def test_hostile_answers_are_harmless() -> None:
+    told = (
+        "root=/x\nclock=1\nmodel=\x1b[2J\x07evil\nsystem=" + "x" * 10_000 + "\nmachine=$(reboot)\npython=3.13 64 0 x\n"
+    )
+    found = parse_probe(told, 0.0)
+    assert found.describe().isprintable()
+    assert len(found.describe()) < 400
+    assert found.python is None
+
+
+@pytest.mark.usefixtures("parcels")
+def test_a_full_board_is_refused_before_anything_is_sent(board: Probe, connection: Connection) -> None:
+    here = replace(board, machine=platform.machine(), free_bytes=1 << 20)
+    with pytest.raises(HostError, match=r"1 MiB of its disk are free, \d+ MiB are needed"):
+        prepare(connection, here)
+
+
+def test_a_camera_needs_picamera2(board: Probe, connection: Connection) -> None:
+    with pytest.raises(HostError, match="sudo apt install python3-picamera2"):
+        prepare(connection, board, camera=True)
+
+
+def test_no_install_needs_an_installation(board: Probe) -> None:
+    with pytest.raises(HostError, match="leave out --no-install"):
+        use_installed(board, "pi")
+    assert use_installed(replace(board, commands=("/opt/edgekit",)), "pi").command == ("/opt/edgekit",)
+
+
+def test_the_same_files_make_the_same_wheel(tmp_path: Path) -> None:
+    one, other = own_wheel(tmp_path / "a"), own_wheel(tmp_path / "b")
+    assert one.sha256 == other.sha256
+    with zipfile.ZipFile(one.path) as archive:
+        names = archive.namelist()
+        record = archive.read(next(name for name in names if name.endswith("/RECORD"))).decode()
+    assert {"edgekit/__init__.py", "edgekit/device/meter.py", "edgekit/assets/default.onnx"} <= set(names)
+    assert len(names) == len(set(names))
+    assert {line.split(",")[0] for line in record.splitlines()} == set(names)
+    assert not any("__pycache__" in name for name in names)
+
+
+def test_pip_takes_the_wheel(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", tmp_path / "site"]
+    done = subprocess.run([*arguments, own_wheel(tmp_path).path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site/edgekit/cli/bench.py").exists()
+
+
+def test_platforms_reach_back_from_the_boards_own_library() -> None:
+    platforms = Target("aarch64", (3, 11), (2, 28)).platforms
+    assert platforms[0] == "manylinux_2_28_aarch64"
+    assert "manylinux_2_17_aarch64" in platforms
+    assert "manylinux_2_29_aarch64" not in platforms
+    assert platforms[-1] == "manylinux2014_aarch64"
+
+
+@pytest.fixture
+def parcels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Parcel]:
+    """Small wheels in the place of the real ones, which would have to be downloaded."""
+    made = [make_wheel(tmp_path, name, f"NAME = {name!r}") for name in MODULES]
+    own = make_wheel(
+        tmp_path,
+        "edgekit_cli",
+        "",
+        {
+            "edgekit/__init__.py": "",
+            "edgekit/cli/__init__.py": "",
+            "edgekit/cli/__main__.py": "import json, os, sys, numpy\n"
+            "print(json.dumps([sys.argv[1:], numpy.NAME, os.environ.get('COLOUR')]))\n"
+            "if sys.argv[1] == 'wait':\n    import time\n    open(sys.argv[2], 'w').close()\n    time.sleep(600)\n",
+        },
+    )
+    monkeypatch.setattr(preparing, "own_wheel", lambda: own)
+    monkeypatch.setattr(preparing, "dependency_wheels", lambda *_: made)
+    return made
+
+
+def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None = None) -> Parcel:
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, content in (more or {f"{name}/__init__.py": code}).items():
+            archive.writestr(file, content)
+        archive.writestr(f"{name}-1.0.data/purelib/{name}_extra.py", "")
+        archive.writestr(f"{name}-1.0.data/scripts/{name}", "#!python\n")
+        archive.writestr(f"{name}-1.0.dist-info/entry_points.txt", f"[console_scripts]\n{name}-tool = {name}:main\n")
+    return pack(path, "wheel")
+
+
+@pytest.mark.usefixtures("parcels")
+def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
+    said: list[str] = []
+    first = prepare(connection, probe(connection), tell=said.append)
+    assert first.sent_bytes > 0
+    assert "trying what was installed" in said
+    done = run_ready(connection, first, ["bench", "a b", "$(x)"], limit_bytes=1000, environment=["COLOUR=a 'b'"])
+    assert json.loads(done.text) == [["bench", "a b", "$(x)"], "numpy", "a 'b'"]
+    # Nothing is sent twice, and nothing is kept twice.
+    asked = probe(connection)
+    assert asked.store.whole == set()
+    second = prepare(connection, asked)
+    assert second == replace(first, sent_bytes=0)
+    site = next((sshd.home / ".cache/edgekit/board/envs").glob("*/lib/*/site-packages"))
+    assert (site / "numpy_extra.py").exists()
+    assert not list(site.rglob("scripts"))
+    tool = site.parents[2] / "bin/numpy-tool"
+    assert tool.read_text().startswith(f"#!{site.parents[2]}/bin/python\n")
+
+    assert clean(connection) > 0
+    assert not (sshd.home / ".cache/edgekit/board").exists()
+    assert clean(connection) == 0
+
+
+@pytest.mark.usefixtures("parcels")
+def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
+    from threading import Thread
+
+    from .test_ssh import wait_until
+
+    started = tmp_path / "started"
+    with Connection(sshd.host()) as working, Connection(sshd.host()) as other:
+        ready = prepare(working, probe(working))
+
+        def work() -> None:
+            with pytest.raises(HostError):
+                run_ready(working, ready, ["wait", str(started)], limit_bytes=1000)
+
+        thread = Thread(target=work)
+        thread.start()
+        wait_until(started.exists)
+        with pytest.raises(HostError, match="runs there uses it"):
+            clean(other)
+        working.close()
+        thread.join(20)
+        assert not thread.is_alive()
+
+        def cleaned() -> bool:
+            try:
+                return clean(other) > 0
+            except HostError:
+                return False
+
+        wait_until(cleaned)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGILL)",
+            "importing onnxruntime died of an illegal instruction",
+        ),
+        ("raise ImportError('numpy.dtype size changed')", "importing onnxruntime failed: .*size changed"),
+    ],
+)
+def test_what_cannot_be_imported_is_not_installed(
+    connection: Connection, parcels: list[Parcel], tmp_path: Path, sshd: Sshd, code: str, message: str
+) -> None:
+    (tmp_path / "bad").mkdir()
+    parcels[2] = make_wheel(tmp_path / "bad", "onnxruntime", code)
+    with pytest.raises(HostError, match=message):
+        prepare(connection, probe(connection))
+    assert list((sshd.home / ".cache/edgekit/board/envs").iterdir()) == []
+    clean(connection)
+
+
+def test_a_wheel_with_paths_that_lead_out_is_refused(
+    connection: Connection, parcels: list[Parcel], tmp_path: Path, sshd: Sshd
+) -> None:
+    parcels.append(make_wheel(tmp_path, "evil", "", {"../../../../planted": "x"}))
+    with pytest.raises(HostError, match="a wheel holds the path"):
+        prepare(connection, probe(connection))
+    assert not list(sshd.home.rglob("planted"))
+    clean(connection)
