@@ -105,7 +105,7 @@ RECIPES = {
         label_smoothing=0.1,
         ema_decay=0.999,
     ),
-    # For a net that has trained before, towards targets without the noise of one person's labels: longer, stronger moves.
+    # A second round for a net that has trained before: longer, with stronger moves.
     "fer2013-student": Recipe(
         epochs=64,
         augmentation=Augmentation(
