@@ -37,6 +37,7 @@ _COMMANDS = {
     "compare": "edgekit.cli.compare",
     "doctor": "edgekit.cli.doctor",
     "host": "edgekit.cli.host",
+    "service": "edgekit.cli.service",
 }
 
 
