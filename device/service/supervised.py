@@ -119,7 +119,7 @@ class SupervisedManager:
             end_process(latest.child, STOP_TIMEOUT_S)
 
 
-def _spawn(command: Sequence[str], log: Path) -> int:
+def _spawn(command: list[str], log: Path) -> int:
     """Start a process that outlives this one and its terminal, writing into `log`; return its number."""
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -15,6 +15,7 @@ from edgekit.cli.finding import Finding, check_finding, create_finder, finding_o
 from edgekit.cli.options import detector_options, threads_option
 from edgekit.cli.progress import counted, progress_bar
 from edgekit.cli.stopping import StopSignals
+from edgekit.cli.upkeep import upkeep_options
 
 if TYPE_CHECKING:
     from edgekit.device.classify import Classifier
@@ -57,6 +58,7 @@ _STDOUT = "-"
     help="Give results to a sink that another package brings (docs/extending.md).",
 )
 @click.option("--max-frames", type=click.IntRange(1, 2**31), metavar="N", help="Stop after N frames.")
+@upkeep_options
 @common_options
 def command(
     out: Output,
@@ -75,6 +77,7 @@ def command(
     capturing: Capturing,
     finding: Finding,
     extra_sinks: tuple[str, ...],
+    max_temperature_c: float | None,
 ) -> None:
     """Find the faces in every frame, classify each, and say how fast.
 
@@ -105,6 +108,7 @@ def command(
         from edgekit.device.smooth import Smoother
         from edgekit.device.sources import picture_time
         from edgekit.device.threads import plan_threads
+        from edgekit.device.upkeep import Upkeep
         from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
 
         plan = plan_threads(False if finding.single_thread else None, threads)
@@ -121,6 +125,7 @@ def command(
             notify=out.warn,
         )
         finder = create_finder(finding, detector, source)
+        upkeep = opened.enter_context(Upkeep(Path.cwd(), max_temperature_c, out.warn))
         sinks = [
             *_sinks(source, classifier, save, jsonl, csv_file, show),
             *_extra_sinks(extra_sinks, source, classifier, out),
@@ -128,6 +133,7 @@ def command(
         ]
         if source.frame_count is not None and jsonl != _STDOUT:
             sinks.append(_Progress(out, min(source.frame_count, max_frames or source.frame_count)))
+        sinks += upkeep.sinks()
         signals.on_stop(source.stop)
         try:
             with ExitStack() as writing:
@@ -154,6 +160,7 @@ def command(
                 text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
                 text.console.print(summary_table(meter, tally))
                 text.say(plan.describe())
+                text.say(upkeep.describe() or "health: nothing known")
                 settings = {
                     "detector_size_px": finder.input_size_px,
                     "max_frames": max_frames,
@@ -161,7 +168,8 @@ def command(
                     **asdict(capturing),
                     **asdict(finding),
                 }
-                out.result(_document(ended, source, classifier, detector, settings) | summary_document(meter, tally))
+                document = _document(ended, source, classifier, detector, settings) | summary_document(meter, tally)
+                out.result(document | {"health": upkeep.as_document()})
     if signals.interrupted:
         raise KeyboardInterrupt
 
