@@ -31,7 +31,7 @@ def test_a_sample_says_how_board_process_and_disk_are(scripted_board, tmp_path):
     assert (document["temperature_c"], document["clock_mhz"], document["clock_source"]) == (61.5, 1200, "firmware")
     assert document["throttling"]["now"] == ["soft temperature limit"]
     assert document["open_files"] >= 3
-    assert document["threads"] == len(os.listdir("/proc/self/task"))
+    assert document["threads"] == len(list(Path("/proc/self/task").iterdir()))
     resident_mib = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
     assert document["memory_own_mib"] == pytest.approx(resident_mib, abs=5)
     assert document["disk_free_mib"] > 0
