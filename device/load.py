@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
 
 from edgekit.boards import Board
 from edgekit.device.health import Health
-from edgekit.device.results import FrameResult
-from edgekit.device.sources.frame import Frame
 
 
 @dataclass(frozen=True)
@@ -21,7 +17,7 @@ class LoadLevel:
         number: 0, 1, … the higher the less.
         detect_every_at_least: No more than one frame in so many is searched for faces; the others are followed.
         detector_scale: The detector's picture is this share of its usual size.
-        frame_share: So many of the usual frames a second; the pipeline rests after each for the remainder.
+        frame_share: So many of the usual frames a second are worked on.
         words: What is done less, for people.
     """
 
@@ -45,8 +41,6 @@ _PI_MAX_TEMPERATURE_C = 75.0
 # Flags (edgekit.boards.Throttling) that mean much less speed, and those that only announce it.
 _SLOWED_BITS = 1 << 1 | 1 << 2
 _WARNING_BITS = 1 << 0 | 1 << 3
-# A camera that gave nothing for a while is no reason to rest as long, nor to be late for SIGTERM.
-_LONGEST_REST_S = 0.5
 # Announcements take the load down no further than this level.
 _WARNING_LEVEL = 1
 
@@ -96,29 +90,6 @@ def next_state(state: LoadState, sample: Health, limits: LoadLimits) -> LoadStat
 def default_max_temperature_c(board: Board) -> float | None:
     """Return the ceiling for a machine: one for Raspberry Pis, none for others, which are built to run hot."""
     return _PI_MAX_TEMPERATURE_C if (board.model or "").startswith("Raspberry Pi") else None
-
-
-class RestSink:
-    """Rests after every frame, as long as the level asks for: the last sink, so that nothing else waits for it."""
-
-    def __init__(self, level: Callable[[], LoadLevel]) -> None:
-        self._level = level
-        self._rested_s: float | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Wait a while if less shall be done."""
-        del frame, result
-        share = self._level().frame_share
-        if share < 1 and self._rested_s is not None:
-            worked_s = time.monotonic() - self._rested_s
-            time.sleep(min(worked_s * (1 / share - 1), _LONGEST_REST_S))
-        self._rested_s = time.monotonic()
 
 
 class LoadShedder:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from edgekit.boards import read_board
+from edgekit.device.faces import FaceFinder
 from edgekit.device.health import Health, HealthSampler
-from edgekit.device.load import LoadLevel, LoadLimits, LoadShedder, RestSink, default_max_temperature_c
+from edgekit.device.load import LoadLevel, LoadLimits, LoadShedder, default_max_temperature_c
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
 from edgekit.device.sinks import Sink
 
@@ -16,16 +17,20 @@ from edgekit.device.sinks import Sink
 class Upkeep:
     """Looks after a run, in a `with` block around it."""
 
-    def __init__(self, folder: Path, max_temperature_c: float | None, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, max_temperature_c: float | None, finder: FaceFinder, notify: Callable[[str], None]
+    ) -> None:
         """Prepare.
 
         Args:
             folder: Where results are written: its disk is watched.
             max_temperature_c: From here on less is done; default: what suits the board, none for a PC.
+            finder: What does less then.
             notify: Told of every change of load.
         """
         ceiling_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
         self._shedder = LoadShedder(LoadLimits(ceiling_c), notify)
+        self._shedder.follow(lambda level: _ease(finder, level))
         self._sampler = HealthSampler(folder, notify, [self._shedder.observe])
 
     def __enter__(self) -> Self:
@@ -39,15 +44,10 @@ class Upkeep:
         """Return the newest sample, None before the first."""
         return self._sampler.latest()
 
-    def follow(self, change: Callable[[LoadLevel], None]) -> None:
-        """Call `change` with every new load level, in another thread."""
-        self._shedder.follow(change)
-
     def sinks(self) -> list[Sink]:
-        """Return the sinks that keep a run up; they belong behind all others."""
+        """Return the sinks that tell a service's manager of finished frames; they belong behind all others."""
         notifier = find_notifier()
-        heartbeat: list[Sink] = [HeartbeatSink(notifier, self._state)] if notifier else []
-        return [*heartbeat, RestSink(lambda: self._shedder.level)]
+        return [HeartbeatSink(notifier, self._state)] if notifier else []
 
     def as_document(self) -> dict[str, Any]:
         """Return what the samples amount to and the highest load level, ready for JSON."""
@@ -60,3 +60,7 @@ class Upkeep:
     def _state(self) -> str:
         latest = self.health()
         return latest.describe() if latest else ""
+
+
+def _ease(finder: FaceFinder, level: LoadLevel) -> None:
+    finder.ease(level.detect_every_at_least, level.detector_scale, level.frame_share)

@@ -125,7 +125,7 @@ def command(
             notify=out.warn,
         )
         finder = create_finder(finding, detector, source)
-        upkeep = opened.enter_context(Upkeep(Path.cwd(), max_temperature_c, out.warn))
+        upkeep = opened.enter_context(Upkeep(Path.cwd(), max_temperature_c, finder, out.warn))
         sinks = [
             *_sinks(source, classifier, save, jsonl, csv_file, show),
             *_extra_sinks(extra_sinks, source, classifier, out),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 
-import numpy as np
 import pytest
 
 from edgekit.boards import Board, Conditions, Throttling, read_board
@@ -16,12 +14,9 @@ from edgekit.device.load import (
     LoadLimits,
     LoadShedder,
     LoadState,
-    RestSink,
     default_max_temperature_c,
     next_state,
 )
-from edgekit.device.results import FrameResult
-from edgekit.device.sources.frame import Frame
 
 NOTHING = Conditions(*[None] * 9)
 LIMITS = LoadLimits(max_temperature_c=75, hysteresis_c=5, rise_s=10, fall_s=30)
@@ -114,20 +109,3 @@ def test_only_a_raspberry_pi_has_a_ceiling_of_its_own():
     assert default_max_temperature_c(dataclasses.replace(board, model="Raspberry Pi 4 Model B Rev 1.4")) == 75
     assert default_max_temperature_c(dataclasses.replace(board, model="Intel(R) Core(TM) i5")) is None
     assert default_max_temperature_c(Board(*[None] * 4, "aarch64", 64, None, None, None, "3", None)) is None
-
-
-def test_rest_takes_as_long_as_the_work_where_half_is_asked_for(monkeypatch):
-    now_s, slept = 0.0, []
-    monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    monkeypatch.setattr(time, "sleep", slept.append)
-    frame = Frame(0, 0.0, 0.0, np.zeros((2, 2, 3), np.uint8))
-    result = FrameResult(0, 0.0, 0.0, (2, 2), (), {}, 0.0)
-    level = LEVELS[3]
-    with RestSink(lambda: level) as sink:
-        for step_s in (0.0, 0.04, 10.0):
-            now_s += step_s
-            sink.write(frame, result)
-        assert slept == [pytest.approx(0.04), 0.5]
-        level = LEVELS[0]
-        sink.write(frame, result)
-        assert len(slept) == 2
