@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 
 from edgekit.boards import Board, Conditions, Throttling, read_board
+from edgekit.device.detect import WholeFrame
+from edgekit.device.faces import FaceFinder
 from edgekit.device.health import Health
 from edgekit.device.load import (
     LEVELS,
@@ -17,6 +20,10 @@ from edgekit.device.load import (
     default_max_temperature_c,
     next_state,
 )
+from edgekit.device.meter import Laps
+from edgekit.device.schedule import Every
+from edgekit.device.sources.frame import Frame
+from edgekit.device.upkeep import Upkeep
 
 NOTHING = Conditions(*[None] * 9)
 LIMITS = LoadLimits(max_temperature_c=75, hysteresis_c=5, rise_s=10, fall_s=30)
@@ -109,3 +116,31 @@ def test_only_a_raspberry_pi_has_a_ceiling_of_its_own():
     assert default_max_temperature_c(dataclasses.replace(board, model="Raspberry Pi 4 Model B Rev 1.4")) == 75
     assert default_max_temperature_c(dataclasses.replace(board, model="Intel(R) Core(TM) i5")) is None
     assert default_max_temperature_c(Board(*[None] * 4, "aarch64", 64, None, None, None, "3", None)) is None
+
+
+class Counting(WholeFrame):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def detect(self, image_bgr):
+        self.count += 1
+        return super().detect(image_bgr)
+
+
+def test_a_hot_board_makes_the_finder_search_less(tmp_path, told):
+    detector = Counting()
+    finder = FaceFinder(detector, Every(1))
+    upkeep = Upkeep(tmp_path, 75, finder, told.append)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+
+    def searched(sequences: range) -> int:
+        before = detector.count
+        for sequence in sequences:
+            finder.find(Frame(sequence, sequence / 25, 0.0, noise), Laps())
+        return detector.count - before
+
+    assert searched(range(0, 20)) == 20
+    upkeep._shedder.observe(sample(0, 80.0))
+    assert searched(range(20, 40)) <= 2
+    assert upkeep.as_document()["max_load_level"] == 1
+    assert told == ["80.0 °C (ceiling 75 °C): load level 1 of 3, detecting in one frame of 10"]
