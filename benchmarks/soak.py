@@ -201,7 +201,7 @@ def _usual(values: Sequence[int]) -> int:
 @click.option(
     "--clip", "clips", multiple=True, required=True, type=click.Path(path_type=Path), help="Played over and over."
 )
-@click.option("--detector-model", required=True, type=click.Path(path_type=Path), help="YuNet's file.")
+@click.option("--detector-model", type=_PATH, help="YuNet's file; default: as `edgekit run`.")
 @click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(min=0.1), help="How long.")
 @click.option("--min-frames", default=0, type=click.IntRange(0), help="Go on until there are so many.")
 @click.option("--warm-up", "warm_up_s", default=60.0, show_default=True, help="Seconds that do not count.")
