@@ -2,7 +2,8 @@
 
 The real command runs in a process of its own, headless and at full speed. Its source is a pipe that never ends: the
 pictures of real clips, over and over, as a stream of JPEGs. Its results come back as JSON lines and are checked one by
-one; once a second the kernel is asked what the process uses. The first minute is warm-up.
+one; once a second the kernel is asked what the process uses. Time counts from the first result on, and the first minute
+is warm-up.
 
     python benchmarks/soak.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx -o soak.json
 
@@ -174,6 +175,8 @@ def soak(
         reader.start()
         try:
             task = bar.add_task("soaking", total=seconds)
+            while running.poll() is None and order.frames == 0:
+                time.sleep(_PERIOD_S / 10)
             start_s = time.monotonic()
             while running.poll() is None:
                 now_s = time.monotonic() - start_s

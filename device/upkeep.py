@@ -29,6 +29,7 @@ class Upkeep:
             notify: Told of every change of load.
         """
         ceiling_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
+        self._told: Health | None = None
         self._shedder = LoadShedder(LoadLimits(ceiling_c), notify)
         self._shedder.follow(lambda level: _ease(finder, level))
         self._sampler = HealthSampler(folder, notify, [self._shedder.observe])
@@ -43,6 +44,14 @@ class Upkeep:
     def health(self) -> Health | None:
         """Return the newest sample, None before the first."""
         return self._sampler.latest()
+
+    def news(self) -> dict[str, Any] | None:
+        """Return the newest sample ready for JSON, once; None until there is another."""
+        latest = self.health()
+        if latest is None or latest is self._told:
+            return None
+        self._told = latest
+        return latest.as_document()
 
     def sinks(self) -> list[Sink]:
         """Return the sinks that tell a service's manager of finished frames; they belong behind all others."""

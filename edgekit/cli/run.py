@@ -149,6 +149,7 @@ def command(
                     smoother=Smoother(finding.smooth_s),
                     picture_time=picture_time(source),
                     threaded=plan.staged,
+                    health=upkeep.news,
                 )
             finished = True
         finally:

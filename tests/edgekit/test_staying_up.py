@@ -131,20 +131,27 @@ def test_killed_the_lines_are_whole_and_the_next_run_starts(start, play, tmp_pat
     assert again.end() == EXIT_OK
 
 
-def test_a_throttled_board_is_told_and_given_less_to_do(start, play, scripted_board):
+def test_a_throttled_board_is_told_and_given_less_to_do(start, play, scripted_board, tmp_path):
     server = play([ENDLESS])
-    run = start("--source", server.url)
+    run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
     end_s = time.monotonic() + PATIENCE_S
     while scripted_board.times_asked < 2:
         assert time.monotonic() < end_s
         time.sleep(0.05)
     scripted_board.set(flags=0x50005, clock_mhz=600)
     run.until_said("throttled: load level 1 of 3, detecting in one frame of 10")
+    while '"0x50005"' not in (tmp_path / "r.jsonl").read_text():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
     health = json.loads(run.document)["health"]
     assert health["throttled"] == ["under-voltage (weak power supply or cable)", "throttled"]
     assert health["max_load_level"] == 1
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    told = [line["health"] for line in lines if "health" in line]
+    assert 1 <= len(told) <= health["samples"] < len(lines)
+    assert told[-1]["throttling"]["flags"] == "0x50005"
 
 
 def test_a_manager_is_told_of_frames_that_were_processed(start, play, tmp_path, monkeypatch):
