@@ -133,9 +133,7 @@ class Run:
         }
 
 
-def plan_cells(
-    models: Sequence[tuple[str, Path]], thread_counts: Sequence[int], kinds: Sequence[Kind]
-) -> list[Cell]:
+def plan_cells(models: Sequence[tuple[str, Path]], thread_counts: Sequence[int], kinds: Sequence[Kind]) -> list[Cell]:
     """Return every combination once.
 
     Raises:

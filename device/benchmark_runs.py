@@ -177,7 +177,5 @@ def _is_cool(now: Conditions, start: Conditions) -> bool:
     return not throttled and now.temperature_c <= start.temperature_c + _COOLED_WITHIN_C
 
 
-def _shares(
-    progress: Callable[[Cell, float], None], cell: Cell, index: int, total: int
-) -> Callable[[float], None]:
+def _shares(progress: Callable[[Cell, float], None], cell: Cell, index: int, total: int) -> Callable[[float], None]:
     return lambda share: progress(cell, (index + share) / total)

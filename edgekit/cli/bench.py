@@ -73,7 +73,12 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 )
 @click.option("--allow-throttled", is_flag=True, help="Keep what a throttled board measured, marked; do not repeat it.")
 @click.option(
-    "--note", "notes", multiple=True, callback=_notes, metavar="KEY=VALUE", help="Say what no program sees, such as fan=none."
+    "--note",
+    "notes",
+    multiple=True,
+    callback=_notes,
+    metavar="KEY=VALUE",
+    help="Say what no program sees, such as fan=none.",
 )
 @click.option(
     "--power-file", metavar="FILE|-", help="A power meter's readings, lines of `seconds watts`; -: stdin, as they come."
@@ -133,7 +138,7 @@ def command(
     from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, plan_cells, plan_rounds
     from edgekit.device.benchmark_clip import load_clip, save_clip
     from edgekit.device.benchmark_report import describe_model, report_document
-    from edgekit.device.benchmark_runs import Plan, measure_all
+    from edgekit.device.benchmark_runs import Plan
     from edgekit.device.benchmark_worker import DetectorChoice, Job
     from edgekit.device.session import available_processors
     from edgekit.device.sources import open_source
@@ -165,7 +170,9 @@ def command(
             clip = load_clip(open_source(source_uri, out.warn), _CLIP_LIMIT_MIB)
             rest = "" if clip.complete else f", as many as {_CLIP_LIMIT_MIB} MiB hold"
             out.say(f"{clip.name}: {len(clip.frames)} frames decoded into memory and played over and over{rest}")
-            clip_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder())))
+            clip_folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder()))
+            )
             save_clip(clip, clip_folder)
 
         def job(cell: Cell) -> Job:
@@ -315,7 +322,7 @@ def _memory_folder() -> str | None:
     """Return a folder that lies in memory, where there is one with room."""
     import shutil
 
-    folder = Path("/dev/shm")  # noqa: S108 - a fresh private folder is made below it
+    folder = Path("/dev/shm")
     try:
         has_room = shutil.disk_usage(folder).free > 2 * _CLIP_LIMIT_MIB << 20
     except OSError:

@@ -305,7 +305,7 @@ def _private_folder() -> Path:
     if len(os.fsencode(folder)) + 2 <= _MAX_SOCKET_PATH:
         return folder
     folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))  # noqa: S108 (mkdtemp: ours alone)
+    return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))
 
 
 def _read_until(stream: IO[bytes], line: bytes) -> bool:

@@ -123,7 +123,9 @@ def _download(wheel: Parcel, target: Target, folder: Path) -> None:
             raise HostError(f"{what} cannot be downloaded: pip says: {one_line(reasons[0])}")
         (fresh / wheel.path.name).unlink(missing_ok=True)
         parcels = [pack(path, "wheel") for path in sorted(fresh.iterdir())]
-        (fresh / _DONE).write_text(json.dumps([[parcel.path.name, parcel.sha256, parcel.size_bytes] for parcel in parcels]))
+        (fresh / _DONE).write_text(
+            json.dumps([[parcel.path.name, parcel.sha256, parcel.size_bytes] for parcel in parcels])
+        )
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
 
@@ -172,7 +174,9 @@ def _walk(top: Path, skipped: Sequence[str]) -> Iterator[Path]:
     for folder, folders, names in os.walk(top):
         here = Path(folder)
         folders[:] = sorted(
-            name for name in folders if name != "__pycache__" and name[0] != "." and not (here == top and name in skipped)
+            name
+            for name in folders
+            if name != "__pycache__" and name[0] != "." and not (here == top and name in skipped)
         )
         for name in sorted(names):
             if not name.endswith(".pyc") and name[0] != ".":

@@ -75,7 +75,9 @@ def distribution(entry: view.Entry, cell: view.CellDocument) -> str:
         size = count / most * (base - top)
         step = (high - low) / len(counts)
         title = f"{view.ms(low + index * step)} to {view.ms(low + (index + 1) * step)} ms: {count}"
-        bar = box(across.from_px + index * width, base - size, width - 0.6, size, colour_of(entry, cell["model"]), title)
+        bar = box(
+            across.from_px + index * width, base - size, width - 0.6, size, colour_of(entry, cell["model"]), title
+        )
         parts.append(bar)
     median = across(cell["latency"]["p50_ms"])
     parts.append(line(median, top - 6, median, base, "median"))
@@ -168,9 +170,7 @@ def timeline(entry: view.Entry) -> str:
     return image(parts, 296, "Speed, temperature and clock over the time of the benchmark")
 
 
-def _panel(
-    across: Scale, top: float, title: str, curves: Sequence[tuple[str, list[tuple[float, float]]]]
-) -> list[str]:
+def _panel(across: Scale, top: float, title: str, curves: Sequence[tuple[str, list[tuple[float, float]]]]) -> list[str]:
     bottom = top + 70
     if not curves:
         return [text(_LEFT, top, title, "tick"), text(_LEFT, top + 36, "not told by this machine", "tick")]

@@ -65,7 +65,9 @@ def _board(entry: view.Entry) -> str:
 
 def _comparisons(entry: view.Entry) -> str:
     kinds = [kind for kind in view.KINDS if any(cell["kind"] == kind for cell in entry["cells"])]
-    cards = "".join(f"<figure><figcaption>{kind}</figcaption>{charts.comparison(entry, kind)}</figure>" for kind in kinds)
+    cards = "".join(
+        f"<figure><figcaption>{kind}</figcaption>{charts.comparison(entry, kind)}</figure>" for kind in kinds
+    )
     note = "Bars are medians, whiskers their 95 % intervals, in milliseconds: shorter is faster."
     return f'<section><h2>Latency</h2><p class="note">{note}</p><div class="cards">{cards}</div></section>'
 

@@ -126,7 +126,17 @@ class VirtualPi:
             free.bind(("127.0.0.1", self.port))
             self.port = int(free.getsockname()[1])
         self._configure()
-        unshare = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--propagation", "private"]
+        unshare = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--ipc",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+        ]
         places = [system, self._disk / "upper", self._disk / "work", root, self.sys]
         with (self.folder / "sshd.log").open("wb") as log:
             self._process = subprocess.Popen(

@@ -143,7 +143,9 @@ def test_an_unknown_host_key_is_refused_with_the_cure(sshd: Sshd) -> None:
         Connection(sshd.host(ssh_options=options)).__enter__()
 
 
-@pytest.mark.parametrize("weakening", ["StrictHostKeyChecking=no", "StrictHostKeyChecking=accept-new", "CheckHostIP=no"])
+@pytest.mark.parametrize(
+    "weakening", ["StrictHostKeyChecking=no", "StrictHostKeyChecking=accept-new", "CheckHostIP=no"]
+)
 def test_a_changed_host_key_is_refused_whatever_the_options(sshd: Sshd, weakening: str) -> None:
     known = know(sshd.folder, sshd.port, sshd.folder / "other_host_key.pub", "other_known_hosts")
     options = ("-F", "none", "-o", f"UserKnownHostsFile={known}", "-o", weakening)
