@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 from edgekit.boards import Board
 from edgekit.device.health import Health
+from edgekit.device.sources.frame import Frame, Source
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ _PI_MAX_TEMPERATURE_C = 75.0
 # Flags (edgekit.boards.Throttling) that mean much less speed, and those that only announce it.
 _SLOWED_BITS = 1 << 1 | 1 << 2
 _WARNING_BITS = 1 << 0 | 1 << 3
+# A camera that gave nothing for a while is no reason to rest as long, nor to be late for SIGTERM.
+_LONGEST_REST_S = 0.5
 # Announcements take the load down no further than this level.
 _WARNING_LEVEL = 1
 
@@ -90,6 +95,67 @@ def next_state(state: LoadState, sample: Health, limits: LoadLimits) -> LoadStat
 def default_max_temperature_c(board: Board) -> float | None:
     """Return the ceiling for a machine: one for Raspberry Pis, none for others, which are built to run hot."""
     return _PI_MAX_TEMPERATURE_C if (board.model or "").startswith("Raspberry Pi") else None
+
+
+class PacedSource:
+    """A source whose frames are asked for less often: after each, so much rest as the level asks for."""
+
+    def __init__(self, source: Source, level: Callable[[], LoadLevel]) -> None:
+        """Pace `source`, which is entered and left with this one."""
+        self._source = source
+        self._level = level
+
+    def __enter__(self) -> Self:
+        self._source.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._source.__exit__(*exception)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the source's frames, at full load without any delay."""
+        asked_s = time.monotonic()
+        for frame in self._source:
+            yield frame
+            share = self._level().frame_share
+            if share < 1:
+                # Waiting for the frame counts too: half the share is half the rate, also of an idle pipeline.
+                time.sleep(min((time.monotonic() - asked_s) * (1 / share - 1), _LONGEST_REST_S))
+            asked_s = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        return self._source.name
+
+    @property
+    def fps(self) -> float | None:
+        """The source's frame rate, at full load."""
+        return self._source.fps
+
+    @property
+    def frame_count(self) -> int | None:
+        """The source's number of frames."""
+        return self._source.frame_count
+
+    @property
+    def live(self) -> bool:
+        """Whether the source is live."""
+        return self._source.live
+
+    @property
+    def dropped(self) -> int:
+        """The frames that the source gave up."""
+        return self._source.dropped
+
+    @property
+    def skipped(self) -> int:
+        """The pictures that the source could not read."""
+        return self._source.skipped
+
+    def stop(self) -> None:
+        """End the iteration before its next frame."""
+        self._source.stop()
 
 
 class LoadShedder:

@@ -9,9 +9,10 @@ from typing import Any, Self
 from edgekit.boards import read_board
 from edgekit.device.faces import FaceFinder
 from edgekit.device.health import Health, HealthSampler
-from edgekit.device.load import LoadLevel, LoadLimits, LoadShedder, default_max_temperature_c
+from edgekit.device.load import LoadLevel, LoadLimits, LoadShedder, PacedSource, default_max_temperature_c
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
 from edgekit.device.sinks import Sink
+from edgekit.device.sources.frame import Source
 
 
 class Upkeep:
@@ -45,6 +46,10 @@ class Upkeep:
         """Return the newest sample, None before the first."""
         return self._sampler.latest()
 
+    def paced(self, source: Source) -> Source:
+        """Return `source` at a lower frame rate whenever the load has to be lower."""
+        return PacedSource(source, lambda: self._shedder.level)
+
     def news(self) -> dict[str, Any] | None:
         """Return the newest sample ready for JSON, once; None until there is another."""
         latest = self.health()
@@ -72,4 +77,4 @@ class Upkeep:
 
 
 def _ease(finder: FaceFinder, level: LoadLevel) -> None:
-    finder.ease(level.detect_every_at_least, level.detector_scale, level.frame_share)
+    finder.ease(level.detect_every_at_least, level.detector_scale)

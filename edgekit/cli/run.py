@@ -140,7 +140,7 @@ def command(
                 for sink in sinks:
                     writing.enter_context(sink)
                 run(
-                    source,
+                    upkeep.paced(source),
                     finder,
                     classifier,
                     sinks,

@@ -43,8 +43,8 @@ def command() -> None:
     \b
     Examples:
       sudo edgekit service install --config edgekit.toml
-      edgekit service status
-      edgekit service logs --follow
+      edgekit service status --system
+      edgekit service logs --system --follow
       sudo edgekit service remove
     """
 
@@ -214,5 +214,4 @@ def _known_user(name: str | None) -> str | None:
 
 
 def _flags(name: str, scope: Scope) -> str:
-    default = "system" if os.geteuid() == 0 else "user"
-    return (f" --name {name}" if name != "edgekit" else "") + (f" --{scope}" if scope != default else "")
+    return (f" --name {name}" if name != "edgekit" else "") + f" --{scope}"

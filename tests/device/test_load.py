@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -17,12 +18,13 @@ from edgekit.device.load import (
     LoadLimits,
     LoadShedder,
     LoadState,
+    PacedSource,
     default_max_temperature_c,
     next_state,
 )
 from edgekit.device.meter import Laps
 from edgekit.device.schedule import Every
-from edgekit.device.sources.frame import Frame
+from edgekit.device.sources.frame import Frame, RecordedSource
 from edgekit.device.upkeep import Upkeep
 
 NOTHING = Conditions(*[None] * 9)
@@ -144,3 +146,29 @@ def test_a_hot_board_makes_the_finder_search_less(tmp_path, told):
     assert searched(range(20, 40)) <= 2
     assert upkeep.as_document()["max_load_level"] == 1
     assert told == ["80.0 °C (ceiling 75 °C): load level 1 of 3, detecting in one frame of 10"]
+
+
+class Three(RecordedSource):
+    name, fps, frame_count = "three", 25.0, 3
+
+    def __iter__(self):
+        for sequence in range(3):
+            if self._stopped:
+                return
+            yield Frame(sequence, 0.0, 0.0, np.zeros((2, 2, 3), np.uint8))
+
+
+def test_a_source_rests_as_long_as_a_frame_took_where_half_is_asked_for(monkeypatch):
+    now_s, slept = 0.0, []
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    level = LEVELS[0]
+    with PacedSource(Three(), lambda: level) as source:
+        for frame, took_s in zip(source, [1.0, 0.04, 9.0], strict=True):
+            level = LEVELS[3] if frame.sequence else LEVELS[0]
+            now_s += took_s
+        assert slept == [pytest.approx(0.04), 0.5]
+        assert (source.name, source.fps, source.frame_count, source.live) == ("three", 25.0, 3, False)
+        assert (source.dropped, source.skipped) == (0, 0)
+        source.stop()
+        assert list(source) == []
