@@ -159,6 +159,9 @@ def _missing_module(error: ModuleNotFoundError) -> str:
     extras = {
         "cv2": "device",
         "onnxruntime": "device",
+        "paho": "mqtt",
+        "starlette": "preview",
+        "uvicorn": "preview",
         "onnx": "export",
         "onnxscript": "export",
         "torch": "train",

@@ -30,6 +30,9 @@ EXPORT = DEVICE | {"google", "onnx", "onnxscript", "safetensors", "torch"}
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
 ONE_MODULE_ONLY = {
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
+    "edgekit.device.sinks.mqtt.session": {"paho"},
+    "edgekit.device.sinks.web.app": {"starlette"},
+    "edgekit.device.sinks.web.server": {"uvicorn"},
     "edgekit.models.borrowed": {"timm", "torchvision"},
 }
 
