@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
@@ -49,12 +50,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "short.json").write_text(json.dumps({"happy": ["a smile"]}))
     (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20]}))
     (folder / "wrong.json").write_text("[]")
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(folder / "other.pt"))
-    (folder / "torn.pt").write_bytes((folder / "other.pt").read_bytes()[:-200])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenAI's form of archive is an old one
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "other.pt"))
+    archive = (folder / "other.pt").read_bytes()
+    (folder / "torn.pt").write_bytes(archive[:-200])
+    inside = archive.index(b"data.pkl") + 60
+    (folder / "bitten.pt").write_bytes(archive[:inside] + bytes(40) + archive[inside + 40 :])
     (folder / "words" / "train" / " ".join(["word"] * 50)).mkdir(parents=True)
     (folder / "words" / "train" / "other").mkdir()
     for file in ("/".join(("train", " ".join(["word"] * 50), "0.png")), "train/other/0.png", "train/other/1.png"):
-        assert cv2.imwrite(str(folder / "words" / file), np.full((48, 48), len(file), np.uint8))
+        assert cv2.imwrite(str(folder / "words" / file), np.full((48, 48), len(file) % 256, np.uint8))
     command = [sys.executable, "-m", "edgekit.cli", "train", "--model", "hicropl", "--clip", "clip.safetensors"]
     arguments = ["--data", "faces", "--shots", "2", "--epochs", "2", "--n-ctx", "2", "-o", "prompts", "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -212,14 +218,15 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ),
         (("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--recipe", "fer2013"), "to 44 px"),
         (("train", "--model", "clip-mini", "--data", "words", "-o", "out"), "the CLIP's context 48: shorten it"),
-        ((*HICROPL, "--clip", "torn.pt"), "torn.pt' is"),
+        ((*HICROPL, "--clip", "torn.pt"), "'torn.pt' cannot be read as a torch checkpoint"),
+        ((*HICROPL, "--clip", "bitten.pt"), "'bitten.pt' is a damaged TorchScript archive"),
         ((*HICROPL, "--clip", "other.pt"), "the weights are no CLIP's with a ViT"),
         ((*HICROPL, *CLIP, "--activation", "quick-gelu"), "its activation is gelu, not quick-gelu"),
         ((*HICROPL, *CLIP, "--merge", "a=sad"), "--merge means nothing for --model hicropl"),
         (("eval", "default", "--activation", "gelu", "--data", "faces"), "need --clip"),
         ((*EXPORT, "prompts/best.safetensors"), "give its weights with --clip"),
         ((*EXPORT, "prompts/best.safetensors", "--clip", "wide.safetensors"), "a CLIP whose vision"),
-        ((*EXPORT, "prompts/best.safetensors", "--clip", "torn.pt"), "torn.pt' is"),
+        ((*EXPORT, "prompts/best.safetensors", "--clip", "bitten.pt"), "is a damaged TorchScript archive"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--classes", "long.json"), "description of class 'happy': text"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--merge", "a=sad"), "--merge and --prompts are for students"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--eval", "faces"), "says what --no-pass ensemble costs"),
@@ -228,7 +235,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*DISTILL, "prompts"), "give its weights with --clip"),
         ((*DISTILL, "prompts", "--clip", "wide.safetensors"), "a CLIP whose vision"),
         ((*DISTILL, "torn.safetensors"), "no whole .safetensors file"),
-        ((*DISTILL, "torn.pt"), "torn.pt' is"),
+        ((*DISTILL, "./bitten.pt"), "is a damaged TorchScript archive"),
         ((*DISTILL, "clip.safetensors", "--descriptions", "long.json"), "description of class 'happy': text"),
         ((*DISTILL, "default", "--activation", "gelu"), "--activation: no teacher is a CLIP without prompts"),
         (("eval", "prompts/best.safetensors", "--data", "faces"), "holds trained prompts: name the CLIP"),
