@@ -141,9 +141,8 @@ def estimate(cost: StepCost, classes: int, shots: int, epochs: int, tested: int)
     """Return what a few-shot training takes at that pace, in words that say it is an estimate."""
     seen = classes * shots * epochs
     hours = (seen * cost.step_s / cost.batch + tested * cost.evaluated_image_s) / 3600
-    return (
-        f"estimate: {classes} classes x {shots} images x {epochs} epochs, tested on {tested} images: {hours:.1f} hours"
-    )
+    time_said = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    return f"estimate: {classes} classes x {shots} images x {epochs} epochs, tested on {tested} images: {time_said}"
 
 
 def _autocast(precision: str) -> AbstractContextManager[Any]:

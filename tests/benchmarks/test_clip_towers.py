@@ -32,4 +32,5 @@ def test_a_step_says_what_a_training_would_take_and_that_it_is_an_estimate(load:
     cost = towers.StepCost(batch=4, step_s=8, evaluated_image_s=1, peak_mib=1, prompts_mib=1)
     # 7 x 16 x 50 images at 2 s, and 3600 at 1 s.
     assert towers.estimate(cost, 7, 16, 50, 3600).endswith("tested on 3600 images: 4.1 hours")
+    assert towers.estimate(cost, 7, 1, 2, 12).endswith("tested on 12 images: 0.7 minutes")
     assert document["estimate"].startswith("estimate: 7 classes x 16 images x 50 epochs")

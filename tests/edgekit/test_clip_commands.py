@@ -57,10 +57,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "torn.pt").write_bytes(archive[:-200])
     inside = archive.index(b"data.pkl") + 60
     (folder / "bitten.pt").write_bytes(archive[:inside] + bytes(40) + archive[inside + 40 :])
-    (folder / "words" / "train" / " ".join(["word"] * 50)).mkdir(parents=True)
-    (folder / "words" / "train" / "other").mkdir()
-    for file in ("/".join(("train", " ".join(["word"] * 50), "0.png")), "train/other/0.png", "train/other/1.png"):
-        assert cv2.imwrite(str(folder / "words" / file), np.full((48, 48), len(file) % 256, np.uint8))
+    for split in ("train", "val"):
+        for label, name in enumerate(("word " * 49 + "word", "other")):
+            file = folder / "words" / split / name / "0.png"
+            file.parent.mkdir(parents=True)
+            assert cv2.imwrite(str(file), np.full((48, 48), label, np.uint8))
     command = [sys.executable, "-m", "edgekit.cli", "train", "--model", "hicropl", "--clip", "clip.safetensors"]
     arguments = ["--data", "faces", "--shots", "2", "--epochs", "2", "--n-ctx", "2", "-o", "prompts", "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
