@@ -159,7 +159,7 @@ def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before
 
 def test_an_export_without_the_ensemble_says_what_that_costs(edgekit: Run, tmp_path: Path) -> None:
     export = ("export", "prompts/best.safetensors", "--clip", "clip.safetensors", "-o", tmp_path / "small.onnx")
-    code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--json")
+    code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--eval-split", "test", "--json")
     assert code == 0, err
     document = json.loads(out)
     whole, reduced = document["with_ensemble"], document["without_ensemble"]
@@ -229,9 +229,10 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*EXPORT, "prompts/best.safetensors", "--clip", "wide.safetensors"), "a CLIP whose vision"),
         ((*EXPORT, "prompts/best.safetensors", "--clip", "bitten.pt"), "is a damaged TorchScript archive"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--classes", "long.json"), "description of class 'happy': text"),
-        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--merge", "a=sad"), "--merge and --prompts are for students"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--merge", "a=sad"), "--merge means nothing for trained prompts"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--eval", "faces"), "says what --no-pass ensemble costs"),
-        ((*EXPORT, "default", "--no-pass", "ensemble"), "are for trained prompts"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--target", "a53"), "--target means nothing for trained"),
+        ((*EXPORT, "default", "--no-pass", "ensemble"), "is for trained prompts"),
         ((*EXPORT, "default", *CLIP), "are for new classes"),
         ((*DISTILL, "prompts"), "give its weights with --clip"),
         ((*DISTILL, "prompts", "--clip", "wide.safetensors"), "a CLIP whose vision"),
