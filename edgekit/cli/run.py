@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 @click.command("run", short_help="Find faces and classify them, live or in files.")
-@click.option("--model", default="default", show_default=True, metavar="MODEL", help="An .onnx file, or `default`.")
+@click.option(
+    "--model", default="default", show_default=True, metavar="MODEL", help="An .onnx file, `default` or `distilled`."
+)
 @click.option(
     "--source",
     "source_uri",
