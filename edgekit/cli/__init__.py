@@ -30,6 +30,7 @@ _COMMANDS = {
     "export": "edgekit.cli.export",
     "inspect": "edgekit.cli.inspect",
     "verify": "edgekit.cli.verify",
+    "profile": "edgekit.cli.profile",
     "run": "edgekit.cli.run",
     "cameras": "edgekit.cli.cameras",
     "bench": "edgekit.cli.bench",
