@@ -27,7 +27,7 @@ class DetectorChoice:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker measures: a cell, see `benchmark.measure`, and how; `clip_folder` is one of `save_clip`."""
+    """What a worker measures: a cell, see `benchmark.measure`, and how; `clip_path` is one of `save_clip`."""
 
     model: str
     path: Path
@@ -37,7 +37,7 @@ class Job:
     seconds: float
     min_iterations: int
     batch: int
-    clip_folder: Path | None
+    clip_path: Path | None
     detector: DetectorChoice | None
 
     def to_json(self) -> str:
@@ -52,9 +52,9 @@ class Job:
         if detector is not None:
             path = detector["model_path"]
             detector = DetectorChoice(detector["name"], Path(path) if path else None, detector["input_size_px"])
-        folder = fields.pop("clip_folder")
+        folder = fields.pop("clip_path")
         fields["path"] = Path(fields["path"])
-        return cls(**fields, clip_folder=Path(folder) if folder else None, detector=detector)
+        return cls(**fields, clip_path=Path(folder) if folder else None, detector=detector)
 
 
 def work(job: Job, progress: Callable[[float], None]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def work(job: Job, progress: Callable[[float], None]) -> dict[str, Any]:
         seconds=job.seconds,
         min_iterations=job.min_iterations,
         batch=job.batch,
-        clip=map_clip(job.clip_folder) if job.clip_folder else None,
+        clip=map_clip(job.clip_path) if job.clip_path else None,
         make_detector=make_detector if chosen else None,
         progress=progress,
     )

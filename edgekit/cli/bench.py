@@ -131,6 +131,7 @@ def command(
       edgekit bench mine.onnx --host pi@raspberrypi.local --html report.html
       edgekit bench mine.onnx --inventory boards.toml -o boards.json
     """
+    import os
     import tempfile
     import time
 
@@ -164,16 +165,16 @@ def command(
         stack.enter_context(_hang_up_as_terminate())
         write = files.open(stack)
         meter = _open_meter(power_file)
-        clip, clip_folder, detector = None, None, None
+        clip, clip_path, detector = None, None, None
         if pipeline:
             detector = _settled_detector(out, DetectorChoice(detector_name, detector_model, detector_size))
             clip = load_clip(open_source(source_uri, out.warn), _CLIP_LIMIT_MIB)
             rest = "" if clip.complete else f", as many as {_CLIP_LIMIT_MIB} MiB hold"
             out.say(f"{clip.name}: {len(clip.frames)} frames decoded into memory and played over and over{rest}")
-            clip_folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder()))
-            )
-            save_clip(clip, clip_folder)
+            # Without a name in any folder: however this process ends, the memory is given back.
+            frames = stack.enter_context(tempfile.TemporaryFile(dir=_memory_folder()))
+            save_clip(clip, frames)
+            clip_path = Path(f"/proc/{os.getpid()}/fd/{frames.fileno()}")
 
         def job(cell: Cell) -> Job:
             return Job(
@@ -181,7 +182,7 @@ def command(
                 seconds=seconds / processes,
                 min_iterations=math.ceil(MIN_ITERATIONS / processes),
                 batch=batch,
-                clip_folder=clip_folder if cell.kind == "pipeline" else None,
+                clip_path=clip_path if cell.kind == "pipeline" else None,
                 detector=detector if cell.kind == "pipeline" else None,
             )
 

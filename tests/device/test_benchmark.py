@@ -117,13 +117,15 @@ def test_a_source_without_frames_is_an_error() -> None:
 def test_a_saved_clip_is_the_same_for_every_process_whatever_the_frames_sizes(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     frames = tuple(random.integers(0, 256, (height, 5, 3), np.uint8) for height in (4, 7, 2))
-    save_clip(replace(CLIP, frames=frames), tmp_path)
-    mapped = map_clip(tmp_path)
+    path = tmp_path / "clip"
+    with path.open("wb") as stream:
+        save_clip(replace(CLIP, frames=frames), stream)
+    before = path.read_bytes()
+    mapped = map_clip(path)
     assert replace(mapped, frames=()) == replace(CLIP, frames=())
     assert all(np.array_equal(one, other) for one, other in zip(frames, mapped.frames, strict=True))
-    before = (tmp_path / "pixels").read_bytes()
     mapped.frames[0][:] = 0
-    assert (tmp_path / "pixels").read_bytes() == before
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["inference", "classifier"])
@@ -226,10 +228,10 @@ def test_others_load_is_all_that_is_busy_less_ourselves(tmp_path: Path) -> None:
     stat.parent.mkdir()
     # user nice system idle iowait irq softirq steal guest guest_nice, in hundredths of a second
     stat.write_text("cpu  1000 0 500 90000 700 0 10 20 0 0\ncpu0 1 2 3\n")
-    now = [0.0]
-    others = OthersLoad(tmp_path, lambda: now[0])
-    now[0] = 100.0
+    now, own = [0.0], [3.0]
+    others = OthersLoad(tmp_path, lambda: now[0], lambda: own[0])
+    now[0], own[0] = 100.0, 13.0
     stat.write_text("cpu  4000 0 1500 99999 999 0 10 520 0 0\ncpu0 1 2 3\n")
-    assert others.processors() == pytest.approx(0.45, abs=0.01)
+    assert others.processors() == pytest.approx(0.35)
     stat.write_text("nothing")
     assert others.processors() is None
