@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgekit.device.benchmark_report import describe_model
 from edgekit.device.benchmark_watch import OthersLoad, Watch
 from edgekit.device.detect import WholeFrame
 from edgekit.device.sources.frame import Frame, RecordedSource
+from edgekit.device.sources.live import LiveSource
 from edgekit.errors import InputError, SourceError
 from edgekit.files import sha256_of
 from edgekit.preprocess import ImageU8
@@ -73,7 +75,8 @@ def test_every_combination_is_planned_once() -> None:
 def test_every_round_has_every_cell_in_an_order_of_its_own_that_the_seed_decides() -> None:
     cells = plan_cells(MODELS, (1, 2), KINDS)
     order = plan_rounds(cells, 3, seed=3)
-    rounds = [order[:12], order[12:24], order[24:]]
+    rounds = [order[first : first + len(cells)] for first in range(0, len(order), len(cells))]
+    assert len(rounds) == 3
     assert all(set(one) == set(cells) and len(one) == len(cells) for one in rounds)
     assert rounds[0] != rounds[1] != rounds[2]
     assert order == plan_rounds(cells, 3, seed=3)
@@ -165,6 +168,36 @@ def test_a_pipeline_plays_the_clip_over_and_over_and_counts_after_the_warm_up(ti
     assert set(done.stages_ms) == {"detect", "crop", "classify"}
     assert {len(laps) for laps in done.stages_ms.values()} == {len(done.samples_ms)}
     assert sum(sum(laps) for laps in done.stages_ms.values()) <= sum(done.samples_ms)
+
+
+class FakeCamera:
+    """Gives a picture every 5 ms."""
+
+    fps = 200.0
+
+    def read(self) -> ImageU8:
+        time.sleep(0.005)
+        return FRAMES[0]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def test_a_camera_is_measured_with_the_wait_for_its_frames(tiny_model: Path, told: list[str]) -> None:
+    with LiveSource("camera", FakeCamera, told.append) as camera:
+        done = measure(
+            Cell("tiny", tiny_model, 1, "camera"),
+            seconds=0.01,
+            min_iterations=20,
+            batch=4,
+            camera=camera,
+            make_detector=lambda _: WholeFrame(),
+        )
+    assert (done.batch, done.faces_per_frame) == (1, 1.0)
+    assert set(done.stages_ms) == {"capture", "detect", "crop", "classify"}
+    assert len(done.ages_ms) == len(done.samples_ms) == 20
+    assert done.images_per_s <= 220  # no faster than the camera gives them, give or take a frame that was waiting
+    assert done.as_message()["ages_ms"]
 
 
 def test_a_warm_up_goes_on_until_the_times_are_stable_and_says_when_they_never_are(

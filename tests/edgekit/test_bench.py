@@ -114,6 +114,12 @@ def test_haar_takes_yunets_place_once_and_is_named(
     assert result.stderr.count("no network") == 1
 
 
+def test_a_camera_that_is_not_there_is_said_with_its_own_exit_code(tiny_model: Path) -> None:
+    done = cli(str(tiny_model), *QUICK, "--no-pipeline", "--detector", "none", "--camera", "/dev/video99")
+    assert (done.returncode, done.stderr.count("error:")) == (75, 1)
+    assert "/dev/video99" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
