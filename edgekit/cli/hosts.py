@@ -171,8 +171,10 @@ def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Any:
     files: dict[str, Parcel] = {}
     if context.params.get("pipeline", True):
         options += _source(context.params["source_uri"], files)
+    camera = context.params.get("camera") is not None
+    if camera or context.params.get("pipeline", True):
         _detector(out, context.params, files)
-    return Job(named, tuple(options), files, install=chosen.install)
+    return Job(named, tuple(options), files, camera=camera, install=chosen.install)
 
 
 def _words(parameter: click.Parameter, value: Any) -> list[str]:
