@@ -9,6 +9,8 @@ with two trainings of the teacher that differ in their seed.
 `relabel`: top-1 of a student whose classes were put together, on images whose labels were put together likewise; with
 vectors of new texts, and with the mean of the old vectors.
 
+Tables of several seeds, trainings included, are made by `distillation_study.py`.
+
     python benchmarks/distillation.py speed --threads 2
     python benchmarks/distillation.py agreement runs/wide-0 runs/wide-1 --data fer2013.tar.gz
     python benchmarks/distillation.py relabel runs/student/best.safetensors --data fer2013.tar.gz \\
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from edgekit.errors import EdgekitError
 from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
 from edgekit.models.classification import ClassificationTask
 from edgekit.models.clip.descriptions import descriptions_for
-from edgekit.models.data import EXPRESSIONS, ImageSet
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.merging import merge_classes, parse_merges
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.distill.cache import agreement, teach
@@ -212,17 +214,34 @@ def relabel(
     """Measure the accuracy of a student with merged classes."""
 
     def measure() -> dict[str, float]:
-        checkpoint = load_checkpoint(student)
-        groups = parse_merges(merges, checkpoint.contract.labels)
-        dataset = merge_classes(load_dataset(data), groups)
-        changed = {"mean of old vectors": merged(checkpoint, groups)}
-        if clip:
-            texts = descriptions_for(tuple(groups), descriptions, click.echo)
-            changed["vectors of new texts"] = described(checkpoint, texts, clip, prompts)
-        return {name: _accuracy(other, dataset, split) for name, other in changed.items()}
+        return merged_accuracies(student, load_dataset(data), split, merges, descriptions, clip, prompts)
 
     for name, accuracy in _or_line(measure).items():
         click.echo(f"{name}: {accuracy:.2%} on {split}")
+
+
+def merged_accuracies(
+    student: Path,
+    dataset: DataSet,
+    split: str,
+    merges: Sequence[str],
+    descriptions: Path | None,
+    clip: str | None,
+    prompts: Path | None,
+) -> dict[str, float]:
+    """Return the accuracy of a student with classes put together, by each way of doing it.
+
+    Raises:
+        InputError: The student, the merges, the texts or the teacher do not fit.
+    """
+    checkpoint = load_checkpoint(student)
+    groups = parse_merges(merges, checkpoint.contract.labels)
+    changed = {"mean of old vectors": merged(checkpoint, groups)}
+    if clip:
+        texts = descriptions_for(tuple(groups), descriptions, click.echo)
+        changed["vectors of new texts"] = described(checkpoint, texts, clip, prompts)
+    together = merge_classes(dataset, groups)
+    return {name: _accuracy(other, together, split) for name, other in changed.items()}
 
 
 def _accuracy(checkpoint: Checkpoint, dataset: Any, split: str) -> float:

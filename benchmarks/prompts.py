@@ -9,6 +9,8 @@ goes on:
     --ablations       HiCroPL with one part changed, 16 images a class
     --report          writes prompts.md and prompts.json; with --final also measures PrivateTest
 
+First it says how long the trainings that are left will take, from a step timed here; `--estimate` says that and stops.
+
 Whatever is compared before the end is compared on PublicTest. `--final` is for when all choices are made: it measures
 the variants, and no ablation, on PrivateTest.
 
@@ -23,21 +25,31 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError
 from edgekit.files import sha256_of, write_atomic
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
+from edgekit.models.clip.config import shortened
 from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.protocols import TaskName, load_task_data, measure
-from edgekit.models.data.shots import Splits
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.protocols import TaskName, load_task_data, measure, preset_of, recipe_name_of
+from edgekit.models.data import EXPRESSIONS, usual_training_split, usual_validation_split
+from edgekit.models.data.readers import Selection, load_dataset
+from edgekit.models.data.shots import MAX_VALIDATION_SHOTS, Splits, base_count
 from edgekit.models.engines import set_torch_threads
+from edgekit.models.recipes import RECIPES
 from edgekit.models.training import BEST_NAME
 
 CHOSEN_ON, TESTED_ON = "PublicTest", "PrivateTest"
@@ -98,6 +110,79 @@ def planned(groups: Sequence[str], seeds: int, shots: int, layers: int) -> Itera
         task: TaskName = "base-to-novel" if group == "base-to-novel" else "few-shot"
         for name, flags in (ablations(layers) if group == "ablations" else VARIANTS).items():
             yield from (Run(group, name, seed, task, shots, flags) for seed in range(seeds))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: to start a training and read its data, a step of `batch` images, and an image of evaluation."""
+
+    start_s: float
+    step_s: float
+    evaluated_image_s: float
+    batch: int = 32
+
+
+def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str) -> tuple[Pace, dict[str, int]]:
+    """Return this machine's pace with that CLIP, and how many images each split has."""
+    counts: dict[str, int] = {}
+
+    def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
+        del classes
+        counts.update({name: len(numbers) for name, numbers in labels.items()})
+        first = next(iter(labels))
+        return {first: (first, np.arange(1))}
+
+    started = time.perf_counter()
+    load_dataset(data, clip.image_size, select=select)
+    modules = "edgekit.models.training, edgekit.models.clip.load, open_clip"
+    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
+    start_s = time.perf_counter() - started
+    config = shortened(preset_of("few-shot"), clip.config)
+    config = replace(config, n_ctx=n_ctx or config.n_ctx)
+    net = PromptedClip(clip, config, descriptions_for(EXPRESSIONS))
+    batch = RECIPES["hicropl"].batch_size
+    images = torch.randn(batch, 3, clip.image_size, clip.image_size)
+    labels = torch.arange(batch) % len(EXPRESSIONS)
+    for _ in range(2):  # the first one warms up
+        started = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = net.loss(images, labels).total
+        loss.backward()  # type: ignore[no-untyped-call]
+        step_s = time.perf_counter() - started
+    with torch.no_grad():
+        text = net.eval().text_features()
+        started = time.perf_counter()
+        net(images, text)
+        evaluated_s = (time.perf_counter() - started) / batch
+    return Pace(start_s, step_s, evaluated_s, batch), counts
+
+
+def seconds_of(run: Run, pace: Pace, counts: Mapping[str, int], epochs: int | None) -> float:
+    """Return what a training will take at that pace."""
+    trained, held_back = usual_training_split(counts), usual_validation_split(counts)
+    if run.task == "all":
+        seen, validated = counts.get(trained or "", 0), counts.get(held_back or "", 0)
+    else:
+        classes = base_count(len(EXPRESSIONS)) if run.task == "base-to-novel" else len(EXPRESSIONS)
+        seen, validated = classes * run.shots, classes * min(run.shots, MAX_VALIDATION_SHOTS)
+    steps = -(-seen // pace.batch)
+    an_epoch = steps * pace.step_s + validated * pace.evaluated_image_s
+    count = epochs or RECIPES[recipe_name_of(run.task)].epochs
+    return pace.start_s + count * an_epoch + counts.get(CHOSEN_ON, 0) * pace.evaluated_image_s
+
+
+def said_of(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> str:
+    """Return the estimate in words."""
+    lines = [
+        f"{len(runs)} trainings are left: about {sum(seconds) / 3600:.1f} hours at the pace measured now (a step of "
+        f"{pace.batch} images {pace.step_s:.2f} s, an image evaluated {1000 * pace.evaluated_image_s:.1f} ms, a start "
+        f"{pace.start_s:.0f} s)"
+    ]
+    for group in TITLES:
+        of_group = [value for run, value in zip(runs, seconds, strict=True) if run.group == group]
+        if of_group:
+            lines.append(f"  {group}: {len(of_group)} x about {statistics.mean(of_group):.0f} s")
+    return "\n".join(lines)
 
 
 def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -> None:
@@ -197,6 +282,7 @@ def _table(entries: Sequence[dict[str, Any]], split: str) -> list[str]:
 @click.option("--full", "groups", flag_value="all", multiple=True)
 @click.option("--base-to-novel", "groups", flag_value="base-to-novel", multiple=True)
 @click.option("--ablations", "groups", flag_value="ablations", multiple=True)
+@click.option("--estimate", "only_estimate", is_flag=True, help="Say how long it will take, and stop.")
 @click.option("--report", "do_report", is_flag=True)
 @click.option("--final", is_flag=True, help="Measure the variants on PrivateTest: when all choices are made.")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="FER-2013 in any form edgekit reads.")
@@ -208,12 +294,13 @@ def _table(entries: Sequence[dict[str, Any]], split: str) -> list[str]:
 @click.option("--full-epochs", type=click.IntRange(min=1), help="On all images, not the recipe's 5.")
 @click.option("--n-ctx", type=click.IntRange(min=1), help="Prompt tokens a layer, not the preset's.")
 @click.option("--min-area", type=float, help="Smallest random crop, not the published 0.08.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/prompts"), show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs/prompts"), show_default=True)
 def main(
     groups: tuple[str, ...],
+    only_estimate: bool,
     do_report: bool,
     final: bool,
     data: Path,
@@ -244,10 +331,20 @@ def main(
     if threads:
         set_torch_threads(threads)
     try:
-        shape = load_clip(clip).config
-        layers = min(shape.vision.layers, shape.text.layers, 12)
-        for run in planned(wanted, seeds, shots, layers):
-            count = full_epochs if run.task == "all" else epochs
+        opened = load_clip(clip)
+        layers = min(opened.config.vision.layers, opened.config.text.layers, 12)
+
+        def count_of(run: Run) -> int | None:
+            return full_epochs if run.task == "all" else epochs
+
+        left = [run for run in planned(wanted, seeds, shots, layers) if not (run.folder(runs) / RESULTS_NAME).exists()]
+        if left or only_estimate:
+            pace, counts = measure_pace(opened, data, n_ctx, precision)
+            click.echo(said_of(left, [seconds_of(run, pace, counts, count_of(run)) for run in left], pace), err=True)
+        if only_estimate:
+            return
+        for run in left:
+            count = count_of(run)
             budget = [*common, *(("--epochs", str(count)) if count else ())]
             train(run, _clip_of(run, clip, base_clip), data, runs, budget)
         plan = list(planned(list(TITLES), seeds, shots, layers))

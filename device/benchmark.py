@@ -11,7 +11,7 @@ import itertools
 import random
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -27,13 +27,15 @@ from edgekit.device.engines import set_opencv_threads
 from edgekit.device.imaging import resize
 from edgekit.device.meter import Laps, summarize
 from edgekit.device.pipeline import recognise
-from edgekit.device.sources import Frame
-from edgekit.errors import InputError
+from edgekit.device.sources import Frame, Source
+from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8, crop_face, softmax, to_input
 from edgekit.report.statistics import is_stable
 
-Kind: TypeAlias = Literal["inference", "classifier", "pipeline"]
+Kind: TypeAlias = Literal["inference", "classifier", "pipeline", "camera"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# Those whose iteration is a frame with its faces.
+FRAME_KINDS: tuple[Kind, ...] = ("pipeline", "camera")
 
 MIN_ITERATIONS = 100
 ENGINE = "onnxruntime"
@@ -52,7 +54,8 @@ class Cell:
     """One thing to measure.
 
     Kinds: "inference" is the net alone, its input prepared; "classifier" cuts and prepares the faces too and ends with
-    probabilities; "pipeline" takes frames from memory and also finds the faces.
+    probabilities; "pipeline" takes frames from memory and also finds the faces; "camera" does so with a camera's newest
+    frames, waiting for them included.
     """
 
     model: str
@@ -76,9 +79,10 @@ class Run:
     """What one process measured of one cell.
 
     `samples_ms` are the iterations in their order: a batch of `batch` faces, in a pipeline one frame. `images_per_s`
-    counts faces, in a pipeline frames. `started_s` is on the system's monotonic clock. `load_ms` is the time to read
-    the file and build the session. `others_processors` is how many processors other programs used. `detector`,
-    `faces_per_frame` and `stages_ms` are a pipeline's.
+    counts faces, in a pipeline frames. `ages_ms` are a camera's: from the capture of each frame to its result.
+    `started_s` is on the system's monotonic clock. `load_ms` is the time to read the file and build the session.
+    `others_processors` is how many processors other programs used. `detector`, `faces_per_frame` and `stages_ms` are a
+    pipeline's and a camera's.
     """
 
     batch: int
@@ -95,6 +99,7 @@ class Run:
     detector: str | None
     faces_per_frame: float | None
     stages_ms: dict[str, tuple[float, ...]]
+    ages_ms: tuple[float, ...] = ()
 
     @property
     def busy_s(self) -> float:
@@ -130,6 +135,7 @@ class Run:
             "detector": self.detector,
             "faces_per_frame": self.faces_per_frame,
             "stages_ms": {name: [round(lap, 5) for lap in laps] for name, laps in self.stages_ms.items()},
+            "ages_ms": [round(age, 3) for age in self.ages_ms],
         }
 
 
@@ -165,6 +171,7 @@ def measure(
     min_iterations: int = MIN_ITERATIONS,
     batch: int,
     clip: Clip | None = None,
+    camera: Source | None = None,
     make_detector: Callable[[int], Detector] | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Run:
@@ -178,11 +185,13 @@ def measure(
         min_iterations: Least number of measured iterations.
         batch: Faces in one iteration of "inference" and "classifier".
         clip: Frames of a pipeline, played over and over.
+        camera: An opened camera, for "camera".
         make_detector: Makes a pipeline's detector for a number of threads.
         progress: Called now and then, outside the measured time, with the share done.
 
     Raises:
         InputError: The model cannot be loaded.
+        SourceError: The camera was lost.
     """
     set_opencv_threads(cell.intra_op_threads)
     loading_s = time.perf_counter()
@@ -190,11 +199,16 @@ def measure(
     load_ms = (time.perf_counter() - loading_s) * 1e3
     pipeline = None
     work: Callable[[], object]
-    if cell.kind == "pipeline":
-        assert clip is not None
+    if cell.kind in FRAME_KINDS:
         assert make_detector is not None
         batch = 1
-        work = pipeline = _Pipeline(classifier, make_detector(cell.intra_op_threads), clip)
+        detector = make_detector(cell.intra_op_threads)
+        if cell.kind == "camera":
+            assert camera is not None
+            work = pipeline = _Pipeline(classifier, detector, camera, live=True)
+        else:
+            assert clip is not None
+            work = pipeline = _Pipeline(classifier, detector, _frames(clip), live=False)
     else:
         work = _classifier_work(classifier, cell.kind, batch)
     before = read_conditions()
@@ -219,6 +233,7 @@ def measure(
         detector=pipeline.detector.name if pipeline else None,
         faces_per_frame=pipeline.faces / len(samples_ms) if pipeline else None,
         stages_ms={name: tuple(laps) for name, laps in pipeline.laps_ms.items()} if pipeline else {},
+        ages_ms=tuple(pipeline.ages_ms) if pipeline else (),
     )
 
 
@@ -266,27 +281,39 @@ def _samples_ms(
     return samples_ms
 
 
-class _Pipeline:
-    """Recognises the next frame of a clip each time it is called; a clip that ends starts again."""
+def _frames(clip: Clip) -> Iterator[Frame]:
+    """Yield a clip's frames, again and again."""
+    for sequence, image_bgr in enumerate(itertools.cycle(clip.frames)):
+        yield Frame(sequence, time.monotonic(), time.time(), image_bgr)
 
-    def __init__(self, classifier: Classifier, detector: Detector, clip: Clip) -> None:
+
+class _Pipeline:
+    """Recognises the next frame each time it is called; of a live source, getting the frame is a stage too."""
+
+    def __init__(self, classifier: Classifier, detector: Detector, frames: Iterable[Frame], live: bool) -> None:
         self._classifier = classifier
-        self._frames = itertools.cycle(clip.frames)
-        self._sequence = itertools.count()
+        self._frames = iter(frames)
+        self._live = live
         self.detector = detector
         self.forget()
 
     def forget(self) -> None:
         """Count from zero again."""
         self.laps_ms: dict[str, list[float]] = {}
+        self.ages_ms: list[float] = []
         self.faces = 0
 
     def __call__(self) -> None:
         laps = Laps()
-        frame = Frame(next(self._sequence), time.monotonic(), time.time(), next(self._frames))
+        frame = next(self._frames, None)
+        if frame is None:
+            raise SourceError("the camera stopped while it was measured: is it still plugged in?")
+        laps.lap("capture") if self._live else laps.skip()
         result = recognise(frame, self.detector, self._classifier, laps)
         for stage, lap_ms in laps.ms.items():
             self.laps_ms.setdefault(stage, []).append(lap_ms)
+        if self._live:
+            self.ages_ms.append(result.age_ms)
         self.faces += len(result.faces)
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from edgekit.device.sources import Source
 from edgekit.errors import SourceError
 from edgekit.preprocess import ImageU8
-
-_PIXELS = "pixels"
-_INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ def load_clip(source: Source, limit_mib: int) -> Clip:
     return Clip(source.name, tuple(frames), complete, size_bytes / (1 << 20), digest.hexdigest())
 
 
-def save_clip(clip: Clip, folder: Path) -> None:
-    """Write the frames' pixels into `folder`, for other processes to map into their memory."""
+def save_clip(clip: Clip, stream: BinaryIO) -> None:
+    """Write the frames' pixels and what is said of them, for other processes to map into their memory."""
     index = {
         "name": clip.name,
         "complete": clip.complete,
@@ -63,20 +62,21 @@ def save_clip(clip: Clip, folder: Path) -> None:
         "sha256": clip.sha256,
         "shapes": [frame.shape for frame in clip.frames],
     }
-    (folder / _INDEX).write_text(json.dumps(index))
-    with (folder / _PIXELS).open("wb") as stream:
-        for frame in clip.frames:
-            stream.write(np.ascontiguousarray(frame).data)
+    stream.write(json.dumps(index).encode() + b"\n")
+    for frame in clip.frames:
+        stream.write(np.ascontiguousarray(frame).data)
+    stream.flush()
 
 
-def map_clip(folder: Path) -> Clip:
+def map_clip(path: Path) -> Clip:
     """Return the clip that `save_clip` wrote; its pixels stay in the file's pages, which all readers share."""
-    index = json.loads((folder / _INDEX).read_text())
-    pixels = np.memmap(folder / _PIXELS, np.uint8, "c")
+    with path.open("rb") as stream:
+        index = json.loads(stream.readline())
+        offset = stream.tell()
+    pixels = np.memmap(path, np.uint8, "c")
     frames = []
-    offset = 0
     for shape in index["shapes"]:
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         frames.append(np.asarray(pixels[offset : offset + size]).reshape(shape))
         offset += size
     return Clip(index["name"], tuple(frames), index["complete"], index["mib"], index["sha256"])

@@ -134,6 +134,7 @@ def _cell_document(measured: Measured, started_s: float, power: Sequence[PowerRe
         "histogram": distribution | {"counts": list(distribution["counts"])},
         "stages": _stages(messages),
         "energy": _energy(processes, images_per_s, power),
+        "age": _ages(messages),
         "marks": sorted({mark for process in processes for mark in process["marks"]}),
         "repeated": [_spoilt(message) for message in measured.spoilt],
         "processes": processes,
@@ -146,6 +147,11 @@ def _stages(messages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]
         name: _rounded(asdict(summarize(lap for message in messages for lap in message["stages_ms"][name])))
         for name in names
     }
+
+
+def _ages(messages: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    ages_ms = [age for message in messages for age in message["ages_ms"]]
+    return _rounded(asdict(summarize(ages_ms))) if ages_ms else None
 
 
 def _spoilt(message: Mapping[str, Any]) -> dict[str, Any]:

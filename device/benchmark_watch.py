@@ -64,9 +64,15 @@ class Watch:
 class OthersLoad:
     """How many processors other processes (and, on a virtual machine, other guests) kept busy since this was made."""
 
-    def __init__(self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        clock: Callable[[], float] = time.monotonic,
+        own_processor_s: Callable[[], float] = lambda: sum(os.times()[:4]),
+    ) -> None:
         self._root = root
         self._clock = clock
+        self._own_processor_s = own_processor_s
         self._started = self._now()
 
     def processors(self) -> float | None:
@@ -77,8 +83,7 @@ class OthersLoad:
         return round(max(0.0, (busy_now_s - busy_s) - (own_now_s - own_s)) / (now_s - started_s), 3)
 
     def _now(self) -> tuple[float, float | None, float]:
-        own = os.times()
-        return self._clock(), busy_processor_s(self._root), sum(own[:4])
+        return self._clock(), busy_processor_s(self._root), self._own_processor_s()
 
 
 def busy_processor_s(root: Path) -> float | None:

@@ -9,11 +9,16 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError
+
+if TYPE_CHECKING:
+    from edgekit.device.detect import Detector
+    from edgekit.device.sources import Source
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,10 @@ class DetectorChoice:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker measures: a cell, see `benchmark.measure`, and how; `clip_folder` is one of `save_clip`."""
+    """What a worker measures: a cell, see `benchmark.measure`, and how; `clip_path` is one of `save_clip`.
+
+    `camera` is one of `open_camera`, for cells of that kind.
+    """
 
     model: str
     path: Path
@@ -37,8 +45,9 @@ class Job:
     seconds: float
     min_iterations: int
     batch: int
-    clip_folder: Path | None
+    clip_path: Path | None
     detector: DetectorChoice | None
+    camera: str | None = None
 
     def to_json(self) -> str:
         """Return the job as one line for a worker's stdin."""
@@ -52,16 +61,15 @@ class Job:
         if detector is not None:
             path = detector["model_path"]
             detector = DetectorChoice(detector["name"], Path(path) if path else None, detector["input_size_px"])
-        folder = fields.pop("clip_folder")
+        folder = fields.pop("clip_path")
         fields["path"] = Path(fields["path"])
-        return cls(**fields, clip_folder=Path(folder) if folder else None, detector=detector)
+        return cls(**fields, clip_path=Path(folder) if folder else None, detector=detector)
 
 
 def work(job: Job, progress: Callable[[float], None]) -> dict[str, Any]:
     """Measure a job in this process and return the message about it."""
-    from edgekit.device.benchmark import Cell, measure
-    from edgekit.device.benchmark_clip import map_clip
-    from edgekit.device.detect import Detector, create_detector
+    from edgekit.device.detect import create_detector
+    from edgekit.device.sources import open_camera
 
     chosen = job.detector
 
@@ -75,13 +83,27 @@ def work(job: Job, progress: Callable[[float], None]) -> dict[str, Any]:
             notify=lambda _: None,
         )
 
+    with open_camera(job.camera, lambda _: None) if job.camera else nullcontext() as camera:
+        return _measured(job, camera, make_detector if chosen else None, progress)
+
+
+def _measured(
+    job: Job,
+    camera: Source | None,
+    make_detector: Callable[[int], Detector] | None,
+    progress: Callable[[float], None],
+) -> dict[str, Any]:
+    from edgekit.device.benchmark import Cell, measure
+    from edgekit.device.benchmark_clip import map_clip
+
     run = measure(
         Cell(job.model, job.path, job.intra_op_threads, job.kind, job.engine),  # type: ignore[arg-type]
         seconds=job.seconds,
         min_iterations=job.min_iterations,
         batch=job.batch,
-        clip=map_clip(job.clip_folder) if job.clip_folder else None,
-        make_detector=make_detector if chosen else None,
+        clip=map_clip(job.clip_path) if job.clip_path else None,
+        camera=camera,
+        make_detector=make_detector,
         progress=progress,
     )
     return run.as_message()

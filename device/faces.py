@@ -91,7 +91,8 @@ class FaceFinder:
         self._move_boxes = follow or move_boxes
         self._tracker = Tracker()
         self._luma: ImageU8 | None = None
-        self._detected: tuple[int, float] | None = None
+        self._detected_s: float | None = None
+        self._frames_since = 0
         self._favourite: int | None = None
 
     def warm_up(self, frame: Frame) -> None:
@@ -131,7 +132,7 @@ class FaceFinder:
             laps.lap("detect")
             before = {track.id for track in self._tracker.visible}
             self._tracker.correct(detections, time_s)
-            self._detected = frame.sequence, time_s
+            self._detected_s, self._frames_since = time_s, 0
             self._schedule.detected(luma, news=before != {track.id for track in self._tracker.visible})
         self._luma = luma
         faces = self._chosen(self._followed())
@@ -162,7 +163,9 @@ class FaceFinder:
 
     def _follow(self, frame: Frame, luma: ImageU8, time_s: float, schedule: Schedule) -> bool:
         """Move the known faces into this frame; return whether it has to be searched."""
-        if self._luma is None or self._detected is None or self._luma.shape != luma.shape:
+        # Those that came here: a live source's dropped ones cost nothing.
+        self._frames_since += 1
+        if self._luma is None or self._detected_s is None or self._luma.shape != luma.shape:
             return True
         to_luma = np.tile(np.divide((luma.shape[1], luma.shape[0]), frame.size_wh), 2).astype(np.float32)
         moved = self._move_boxes(self._luma, luma, [track.xyxy * to_luma for track in self._tracker.visible])
@@ -170,8 +173,8 @@ class FaceFinder:
         left, top, right, bottom = self._region.xyxy(frame.size_wh) if self._region else (0, 0, *frame.size_wh)
         self._tracker.keep_inside((left, top, right, bottom))
         moment = Moment(
-            frames=frame.sequence - self._detected[0],
-            elapsed_s=time_s - self._detected[1],
+            frames=self._frames_since,
+            elapsed_s=time_s - self._detected_s,
             luma=luma,
             boxes=[box.xyxy for box in moved if box is not None],
             lost=not kept,

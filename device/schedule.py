@@ -88,10 +88,11 @@ class Adaptive:
     def __init__(self) -> None:
         self._coarse: FloatArray | None = None
         self._patience = _SHORTEST
+        self._unsure = False
 
     def due(self, moment: Moment) -> bool:
         """Return whether something happened, or enough time has passed."""
-        if moment.lost or moment.frames >= _LONGEST or moment.elapsed_s >= _LONGEST_S:
+        if moment.lost or self._unsure or moment.frames >= _LONGEST or moment.elapsed_s >= _LONGEST_S:
             return True
         if moment.frames >= _DOUBTFUL and (moment.followed < _MIN_FOLLOWED or _touch(moment.boxes)):
             return True
@@ -104,6 +105,8 @@ class Adaptive:
     def detected(self, luma: ImageU8, news: bool) -> None:
         """Keep the picture: changes are counted from here. Where they meant nothing, they are believed later."""
         self._coarse = _coarse(luma)
+        # A face that came or went may have been a slip of the detector's: the next frame tells.
+        self._unsure = news
         self._patience = _SHORTEST if news else min(self._patience + 1, _LONGEST)
 
     def _change(self, moment: Moment) -> tuple[int, float]:

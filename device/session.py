@@ -59,12 +59,7 @@ def open_session(
         InputError: The file is missing, is no ONNX model, or is one that this onnxruntime cannot run.
     """
     require_file(path, "model")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = intra_op_threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = _LEVELS[level]
-    options.log_severity_level = _LOG_FATAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options = session_options(intra_op_threads, spinning, level)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
@@ -72,6 +67,19 @@ def open_session(
         raise InputError(
             f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
         ) from error
+
+
+def session_options(
+    intra_op_threads: int, spinning: bool = False, level: GraphOptimization = "all"
+) -> ort.SessionOptions:
+    """Return the settings of `open_session`."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = _LEVELS[level]
+    options.log_severity_level = _LOG_FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return options
 
 
 def has_contract(session: ort.InferenceSession) -> bool:

@@ -1,4 +1,4 @@
-"""Model files by name: `default` is the classifier shipped with the package, anything else is a path."""
+"""Model files by name: `default` and `distilled` are classifiers shipped with the package, anything else is a path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ ONNX_SUFFIX = ".onnx"
 CHECKPOINT_SUFFIX = ".safetensors"
 MODEL_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
 
-_SHIPPED = ("default",)
+# `default` was trained on labels, `distilled` by a prompted CLIP.
+SHIPPED = ("default", "distilled")
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -25,16 +26,25 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
     Raises:
         InputError: No such file, or it is of another form.
     """
-    if name in _SHIPPED:
-        return require_file(ASSETS / f"{name}{suffixes[0]}", "model")
+    if name in SHIPPED:
+        path = ASSETS / f"{name}{suffixes[0]}"
+        if not path.exists():
+            there = ", ".join(shipped_models()) or "none"
+            raise InputError(f"model '{name}' is not part of this installation: give a path or one it has ({there})")
+        return require_file(path, "model")
     path = Path(name)
     if not path.exists():
-        raise InputError(f"model '{name}' does not exist: give a path or one of: {', '.join(_SHIPPED)}")
+        raise InputError(f"model '{name}' does not exist: give a path or one of: {', '.join(shipped_models())}")
     require_file(path, "model")
     if path.suffix not in suffixes:
         cure = " (others' checkpoints: 'edgekit import')" if CHECKPOINT_SUFFIX in suffixes else ""
         raise InputError(f"model '{name}' ends in '{path.suffix}': expected {' or '.join(suffixes)}{cure}")
     return path
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Return the names of the models this installation has, exported and as checkpoint."""
+    return tuple(name for name in SHIPPED if all((ASSETS / f"{name}{suffix}").exists() for suffix in MODEL_SUFFIXES))
 
 
 def asset(name: str) -> Path:

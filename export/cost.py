@@ -16,13 +16,22 @@ from edgekit.files import require_file
 
 # Inputs that hold learned values but are not trained: BatchNorm's running mean and variance.
 _STATISTICS = {"BatchNormalization": (3, 4)}
-_NOT_COUNTED = frozenset(
-    {"ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "MatMulInteger"}
-    | {"QLinearConv", "QLinearMatMul", "RNN", "Scan"}
-)
+_NOT_COUNTED = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "RNN", "Scan"})
+# Kinds that multiply and accumulate: as which plain kind they count, and which input is their second factor.
+_PRODUCTS = {
+    "Conv": ("Conv", 1),
+    "ConvInteger": ("Conv", 1),
+    "QLinearConv": ("Conv", 3),
+    "FusedConv": ("Conv", 1),
+    "Gemm": ("Gemm", 1),
+    "QGemm": ("Gemm", 3),
+    "MatMul": ("MatMul", 1),
+    "MatMulInteger": ("MatMul", 1),
+    "QLinearMatMul": ("MatMul", 3),
+}
 # Nodes that pass on what they are given under another name or shape, and with them all that no runtime copies for.
-_RENAME = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-_MOVE_NOTHING = _RENAME | {"Constant", "Shape"}
+RENAME = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+MOVE_NOTHING = RENAME | {"Constant", "Shape"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class GraphCost:
 
     @property
     def macs(self) -> int | None:
-        """Multiply-accumulates of Conv, Gemm and MatMul nodes; None where a layer's are not known."""
+        """Multiply-accumulates of convolutions and matrix products; None where a layer's are not known."""
         return _total(layer.macs for layer in self.layers)
 
     @property
@@ -112,21 +121,22 @@ def load_graph(path: Path) -> onnx.ModelProto:
     return model
 
 
-def graph_cost(model: onnx.ModelProto) -> GraphCost:
+def graph_cost(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = None) -> GraphCost:
     """Return the cost of one inference with a batch of one.
 
     Multiply-accumulates per output value: Conv (in channels / groups) * kernel area, Gemm and MatMul the inner
-    dimension; a bias adds none.
+    dimension; quantised ones count the same, a bias adds none. `seen` helps where shapes are computed, see
+    `graph_tensors`.
 
     Raises:
         InputError: The graph is invalid, so its shapes cannot be worked out.
     """
     constants = constant_tensors(model.graph)
-    tensors = graph_tensors(model, constants)
+    tensors = graph_tensors(model, constants, seen)
     owned: set[str] = set()
     layers = []
     for index, node in enumerate(model.graph.node):
-        moves = node.op_type not in _MOVE_NOTHING
+        moves = node.op_type not in MOVE_NOTHING
         weights = [name for name in node.input if name in constants]
         activations = [name for name in node.input if name and name not in constants]
         layers.append(
@@ -146,7 +156,7 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
         layers=tuple(layers),
         parameters=sum(layer.parameters for layer in layers),
         uncounted=tuple(sorted(kinds & _NOT_COUNTED)),
-        moveless=tuple(sorted(kinds & _MOVE_NOTHING)),
+        moveless=tuple(sorted(kinds & MOVE_NOTHING)),
         peak_activation_bytes=_peak_bytes(model.graph, constants, tensors),
     )
 
@@ -161,15 +171,18 @@ def _weights(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto], ow
 
 
 def _macs(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> int | None:
-    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+    if node.op_type not in _PRODUCTS:
         return 0
-    shapes = [tensors[name].shape if name in tensors else None for name in (*node.input[:2], node.output[0])]
-    first, second, output = shapes
+    kind, second_input = _PRODUCTS[node.op_type]
+    if len(node.input) <= second_input:
+        return None
+    names = (node.input[0], node.input[second_input], node.output[0])
+    first, second, output = (tensors[name].shape if name in tensors else None for name in names)
     if not first or not second or output is None:
         return None
-    if node.op_type == "Conv":
+    if kind == "Conv":
         per_value = second[1:]  # (out, in / groups, *kernel)
-    elif node.op_type == "Gemm":
+    elif kind == "Gemm":
         transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
         per_value = first[:1] if transposed else first[-1:]
     else:
@@ -188,7 +201,7 @@ def _peak_bytes(
     source: dict[str, str] = {}  # what a tensor is another name of
     last_use: dict[str, int] = {}
     for index, node in enumerate(graph.node):
-        if node.op_type in _RENAME and node.input and node.input[0] not in constants:
+        if node.op_type in RENAME and node.input and node.input[0] not in constants:
             source[node.output[0]] = source.get(node.input[0], node.input[0])
         for name in (*node.input, *node.output):
             last_use[source.get(name, name)] = index

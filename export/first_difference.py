@@ -17,7 +17,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-from edgekit.device.session import read_contract
+from edgekit.device.session import read_contract, session_options
 from edgekit.errors import InputError
 from edgekit.export.cost import load_graph
 from edgekit.preprocess import FloatArray, ImageU8, to_input
@@ -90,11 +90,9 @@ def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
             names[_layer_name(node)] = output
             if output not in there:
                 model.graph.output.append(onnx.helper.make_tensor_value_info(output, _FLOAT, None))
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
     outputs = list(dict.fromkeys(names.values()))
     try:
+        options = session_options(1, level="none")
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         spec = read_contract(session, path).input
         given = session.run(outputs, {spec.name: to_input(crops, spec)})

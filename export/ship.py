@@ -1,23 +1,25 @@
 """Makes the files of a shipped model from a trained checkpoint: measured, exported, with a card.
 
     python -m edgekit.export.ship runs/default/best.safetensors --data fer2013.tar.gz --name default
+    python -m edgekit.export.ship runs/student/best.safetensors --data fer2013.tar.gz --name distilled
 
 Writes NAME.safetensors, NAME.onnx and NAME.md into the package's assets. Accuracy is measured here, on the test split,
-once the training is over; the checkpoint was chosen on the validation split.
+once the training is over; the checkpoint was chosen on the validation split. The card of a distilled net says who
+taught it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.contract import Accuracy, Contract
 from edgekit.export.to_onnx import Exported, export_checkpoint
-from edgekit.modelfiles import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX
+from edgekit.modelfiles import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX, SHIPPED
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import DataSet, duplicated
 from edgekit.models.data.readers import load_dataset
@@ -26,6 +28,11 @@ from edgekit.models.provenance import contract_for
 
 _SPLIT = "PrivateTest"
 _PROTOCOLS: tuple[Protocols, ...] = ("center-crop", "ten-crop")
+_KINDS = {
+    "classifier": "a classifier",
+    "clip": "a CLIP that knows the classes by descriptions",
+    "prompted-clip": "a CLIP with trained prompts",
+}
 _WITHOUT_DUPLICATES = " without duplicates"
 
 
@@ -80,7 +87,7 @@ whom few agree; about a third of the labels are disputed. It is handed out for r
 Trained on Training ({training["data_name"]}, content sha256 `{training["data_sha256"]}`), the epoch chosen on
 {training["validation"]}, measured once on {_SPLIT}.
 
-## Accuracy on {_SPLIT}
+{_teacher(training)}## Accuracy on {_SPLIT}
 
 | protocol | accuracy | images | cross-entropy | calibration error |
 | --- | --- | --- | --- | --- |
@@ -125,6 +132,36 @@ model trained on it is allowed where you are.
 """
 
 
+def _teacher(training: Mapping[str, Any]) -> str:
+    """Return the section on who taught the net, or nothing."""
+    if "teacher" not in training:
+        return ""
+    teacher, lesson = training["teacher"], training["distillation"]
+    weights = ", ".join(f"{name} {value:g}" for name, value in lesson["weights"].items() if value)
+    views = f"its answers to the views `{lesson['views']}`" if lesson["views"] else "its answers to augmented crops"
+    labels = "were used, too" if lesson["weights"]["ce"] else "were not used"
+    lines = "\n".join(f"- {line}" for line in _teachers(teacher))
+    return f"""## Teacher
+
+It learned from what a teacher says of the training images; their labels {labels}. The teacher:
+
+{lines}
+
+Learned from {views}, loss {weights}, temperature {lesson["temperature"]:g}.
+
+"""
+
+
+def _teachers(record: Mapping[str, Any]) -> Iterator[str]:
+    if "members" in record:
+        for member in record["members"]:
+            yield from _teachers(member)
+        return
+    line = f"{_KINDS[record['kind']]}, `{record['name']}` (sha256 `{record['sha256']}`)"
+    clip = record.get("clip")
+    yield f"{line}, of the CLIP `{clip['source']}` (sha256 `{clip['sha256']}`)" if clip else line
+
+
 def _ferplus(training: Mapping[str, Any]) -> str:
     if "ferplus" not in training:
         return ""
@@ -135,7 +172,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m edgekit.export.ship", description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--name", default="default")
+    parser.add_argument("--name", default="default", choices=SHIPPED)
     parser.add_argument("--folder", type=Path, default=ASSETS)
     arguments = parser.parse_args()
     exported = ship(arguments.checkpoint, load_dataset(arguments.data), arguments.folder, arguments.name)

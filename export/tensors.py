@@ -58,8 +58,12 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     return constants
 
 
-def graph_tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, TensorInfo]:
+def graph_tensors(
+    model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto], seen: Mapping[str, TensorInfo] | None = None
+) -> dict[str, TensorInfo]:
     """Return what shape inference finds out about every tensor when the batch is one.
+
+    What it does not find out is taken from `seen`, see `edgekit.export.layer_times.seen_tensors`.
 
     Raises:
         InputError: The graph is invalid, so its shapes cannot be worked out.
@@ -81,6 +85,9 @@ def graph_tensors(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorPro
         raise InputError(f"the graph is invalid, its shapes cannot be worked out: {error}") from error
     values = (*graph.input, *graph.value_info, *graph.output)
     inferred = {value.name: TensorInfo(_shape(value), _bits(value.type.tensor_type.elem_type)) for value in values}
+    for name, info in (seen or {}).items():
+        if name not in inferred or inferred[name].size_bytes is None:
+            inferred[name] = info
     return inferred | {
         name: TensorInfo(tuple(tensor.dims), _bits(tensor.data_type)) for name, tensor in constants.items()
     }

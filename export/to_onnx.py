@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import torch
 from onnxscript import ir
+from onnxscript.ir.passes.common import CommonSubexpressionEliminationPass
 from torch import nn
 
 from edgekit import __version__
@@ -20,7 +21,7 @@ from edgekit.errors import EdgekitError, InputError
 from edgekit.export.cost import GraphCost, graph_cost
 from edgekit.export.passes.table import rewritten
 from edgekit.export.targets import GENERIC, TARGETS
-from edgekit.export.verify import Verification, portrait_crops, verify
+from edgekit.export.verify import TOLERANCE, Verification, portrait_crops, verify
 from edgekit.files import atomic_path, sha256_of
 from edgekit.modelfiles import ONNX_SUFFIX
 from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
@@ -85,11 +86,37 @@ def export_checkpoint(
     provenance = replace(
         checkpoint.contract.provenance, checkpoint_sha256=sha256_of(checkpoint_path), edgekit_version=__version__
     )
-    contract = replace(checkpoint.contract, provenance=provenance)
+    return export_net(net, replace(checkpoint.contract, provenance=provenance), target, passes)
+
+
+def export_net(
+    net: nn.Module,
+    contract: Contract,
+    target: Path,
+    passes: Collection[str] = TARGETS[GENERIC].passes,
+    tolerance: float = TOLERANCE,
+    shares_weights: bool = False,
+) -> Exported:
+    """Export a net to `target` with its contract; equal nets and contracts give equal bytes.
+
+    Args:
+        net: Takes what the contract says and gives a logit a label.
+        contract: Of the file.
+        target: The .onnx file.
+        passes: Names of the rewrites, see `edgekit.export.targets`.
+        tolerance: How far a logit of the file may be from the net's.
+        shares_weights: Whether the net passes twice through the same layers: their weights are then kept once.
+
+    Raises:
+        InputError: The net does not fit its contract, or `target` does not end in .onnx.
+        GateError: The exported file answers otherwise than the net; `target` is left as it was.
+        StorageError: The file cannot be written.
+    """
+    check_target(target)
     with atomic_path(target) as temporary:
-        model, changed = convert(net, contract, passes)
+        model, changed = convert(net, contract, passes, shares_weights)
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-        verification = verify(temporary, net, contract, portrait_crops(contract))
+        verification = verify(temporary, net, contract, portrait_crops(contract), tolerance)
         size_bytes, sha256 = temporary.stat().st_size, sha256_of(temporary)
     return Exported(
         path=target,
@@ -126,9 +153,14 @@ def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGET
     return convert(net, contract, passes)[0]
 
 
-def convert(net: nn.Module, contract: Contract, passes: Collection[str]) -> tuple[onnx.ModelProto, dict[str, int]]:
+def convert(
+    net: nn.Module, contract: Contract, passes: Collection[str], shares_weights: bool = False
+) -> tuple[onnx.ModelProto, dict[str, int]]:
     """Return what `to_onnx` does, and how many places each rewrite changed."""
     model = _exported_graph(net.eval(), contract)
+    if shares_weights:
+        # Before constants are folded: a weight that two passes share would be transposed, and kept, once for each.
+        CommonSubexpressionEliminationPass()(model)
     contract, changed = rewritten(model, contract, passes)
     contract = replace(contract, schema=SCHEMA_VERSION, verified_level=VERIFIED_LEVEL)
     return finished(ir.to_proto(model), contract), changed

@@ -40,7 +40,9 @@ class Verification:
     tolerance: float = TOLERANCE
 
 
-def verify(path: Path, net: nn.Module, contract: Contract, crops: ImageU8) -> Verification:
+def verify(
+    path: Path, net: nn.Module, contract: Contract, crops: ImageU8, tolerance: float = TOLERANCE
+) -> Verification:
     """Compare an exported file with the net it came from.
 
     Args:
@@ -48,9 +50,10 @@ def verify(path: Path, net: nn.Module, contract: Contract, crops: ImageU8) -> Ve
         net: The net, which classifies as in evaluation.
         contract: The checkpoint's contract.
         crops: uint8 (N, H, W, 1 or 3), at least one; see `edgekit.preprocess.crop_face`.
+        tolerance: How far a logit may be from the net's.
 
     Raises:
-        GateError: A logit differs by `TOLERANCE` or more, or is no number.
+        GateError: A logit differs by `tolerance` or more, or is no number.
         InputError: The file cannot be loaded.
     """
     classifier = Classifier(path, intra_op_threads=1)
@@ -60,17 +63,18 @@ def verify(path: Path, net: nn.Module, contract: Contract, crops: ImageU8) -> Ve
         crops=len(crops),
         max_abs_difference=_distance(batched, TorchClassifier(net, contract).logits(crops)),
         batch_difference=_distance(batched, single),
+        tolerance=tolerance,
     )
     # Written so that a difference that is no number is refused too.
-    if not result.max_abs_difference < TOLERANCE:
+    if not result.max_abs_difference < tolerance:
         raise GateError(
             f"the exported file differs from the checkpoint: max abs difference of logits "
-            f"{result.max_abs_difference:.2e} on {len(crops)} face crops, allowed is less than {TOLERANCE:.0e}"
+            f"{result.max_abs_difference:.2e} on {len(crops)} face crops, allowed is less than {tolerance:.0e}"
         )
-    if not result.batch_difference < TOLERANCE:
+    if not result.batch_difference < tolerance:
         raise GateError(
             f"the exported file answers otherwise to one face than to a batch: max abs difference of logits "
-            f"{result.batch_difference:.2e}, allowed is less than {TOLERANCE:.0e}"
+            f"{result.batch_difference:.2e}, allowed is less than {tolerance:.0e}"
         )
     return result
 

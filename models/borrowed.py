@@ -5,6 +5,9 @@ They are made for pictures of 224 pixels and halve them five times; of 44 pixels
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -35,12 +38,7 @@ def from_timm(name: str, num_classes: int) -> nn.Module:
     Raises:
         InputError: timm has none of that name or is not installed, or the net does not take pictures of 44 pixels.
     """
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "timm":
-            raise
-        raise InputError(f"net {name} is timm's, which is missing: pip install 'edgekit[train]'") from error
+    timm = _library("timm", name)
     if not timm.is_model(name):
         raise InputError(f"timm has no net '{name}': timm.list_models() in Python lists them")
     net: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
@@ -56,12 +54,16 @@ def from_timm(name: str, num_classes: int) -> nn.Module:
 
 
 def _from_torchvision(name: str, num_classes: int) -> nn.Module:
-    # Here, since edgekit's own nets should not wait for it.
-    try:
-        from torchvision.models import get_model
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "torchvision":
-            raise
-        raise InputError(f"net {name} is torchvision's, which is missing: pip install 'edgekit[train]'") from error
-    net: nn.Module = get_model(name, weights=None, num_classes=num_classes)
+    net: nn.Module = _library("torchvision.models", name).get_model(name, weights=None, num_classes=num_classes)
     return net
+
+
+def _library(module: str, net_name: str) -> Any:
+    """Import what a net comes from only when it is asked for: edgekit's own nets should not wait for it."""
+    library = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != library:
+            raise
+        raise InputError(f"net {net_name} is {library}'s, which is missing: pip install 'edgekit[train]'") from error

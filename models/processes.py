@@ -46,6 +46,13 @@ def launch(accelerator: Accelerator, precision: Precision) -> Fabric:
     return fabric
 
 
+def is_first_process() -> bool:
+    """Return whether this is the only process, or the first of several that `launch` has brought together."""
+    return not (torch.distributed.is_available() and torch.distributed.is_initialized()) or (
+        torch.distributed.get_rank() == 0
+    )
+
+
 def summed(fabric: Fabric, totals: Tensor) -> list[float]:
     """Return the sums over all processes."""
     result = fabric.all_reduce(totals, reduce_op="sum")

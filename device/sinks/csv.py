@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from edgekit.device.results import FrameResult
-from edgekit.device.sinks.lines import LineFile
+from edgekit.device.sinks.lines import Lines
 from edgekit.device.sources.frame import Frame
 
 _COLUMNS = (
@@ -17,12 +17,12 @@ _COLUMNS = (
 
 
 class CsvSink:
-    """Writes a header and a row a face; the last columns are the labels' probabilities."""
+    """Writes a header and a row a face to lines, which it closes; the last columns are the labels' probabilities."""
 
-    def __init__(self, target: str, labels: Sequence[str]) -> None:
-        self._lines = LineFile(target)
+    def __init__(self, lines: Lines, labels: Sequence[str]) -> None:
+        lines.header = _rows([[*_COLUMNS, *(f"p_{label}" for label in labels)]])
+        self._lines = lines
         self._labels = labels
-        self._has_header = False
 
     def __enter__(self) -> Self:
         return self
@@ -33,11 +33,8 @@ class CsvSink:
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Append a row for each face of the frame."""
         del frame
-        rows: list[Sequence[object]] = []
-        if not self._has_header:
-            rows.append([*_COLUMNS, *(f"p_{label}" for label in self._labels)])
-        for index, face in enumerate(result.faces):
-            rows.append(
+        self._lines.write(
+            _rows(
                 [
                     result.sequence,
                     f"{result.monotonic_s:.6f}",
@@ -50,9 +47,12 @@ class CsvSink:
                     f"{face.probability:.6f}",
                     *(f"{face.probabilities[label]:.6f}" for label in self._labels),
                 ]
+                for index, face in enumerate(result.faces)
             )
-        if rows:
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(rows)
-            self._lines.write(text.getvalue())
-            self._has_header = True
+        )
+
+
+def _rows(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -6,15 +6,15 @@ import json
 from typing import Any, Self
 
 from edgekit.device.results import FaceResult, FrameResult
-from edgekit.device.sinks.lines import LineFile
+from edgekit.device.sinks.lines import Lines
 from edgekit.device.sources.frame import Frame
 
 
 class JsonLinesSink:
-    """Writes `as_document` of every frame to a file, or to stdout for `-`."""
+    """Writes `as_document` of every frame to lines, which it closes in the end."""
 
-    def __init__(self, target: str) -> None:
-        self._lines = LineFile(target)
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
 
     def __enter__(self) -> Self:
         return self

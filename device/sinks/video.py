@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 
 from edgekit.device.annotate import draw_faces
+from edgekit.device.blur import FaceBlur, hide_boxes
 from edgekit.device.results import FrameResult
 from edgekit.device.sources.frame import Frame
 from edgekit.errors import InputError, StorageError
@@ -36,8 +38,17 @@ class VideoSink:
     ends, what was recorded so far is kept.
     """
 
-    def __init__(self, target: Path, fps: float | None, live: bool) -> None:
-        """Prepare to write `target`; `fps` is the source's nominal rate.
+    def __init__(
+        self,
+        target: Path,
+        fps: float | None,
+        live: bool,
+        blur: bool = False,
+        before_naming: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare to write `target`; `fps` is the source's nominal rate, `blur` hides the faces.
+
+        `before_naming` is called when the video is whole and about to get its name.
 
         Raises:
             InputError: The name does not end in .mp4 or is a folder's.
@@ -54,6 +65,8 @@ class VideoSink:
         self._written = 0
         self._last_monotonic_s = 0.0
         self._owed_frames = 0.0
+        self._blur = FaceBlur() if blur else None
+        self._before_naming = before_naming
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +83,10 @@ class VideoSink:
             self._writer.release()
             if _playable_frames(self._temporary) != self._written:
                 raise StorageError(f"video '{self._target}' could not be finished: the disk is full or broken")
+            try:
+                self._before_naming()
+            except OSError as error:
+                raise StorageError(f"video '{self._target}' cannot get its name: {error.strerror or error}") from error
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Append the frame with its faces drawn in.
@@ -78,7 +95,11 @@ class VideoSink:
             StorageError: There is no room or no permission.
             InputError: No video can have this frame's size.
         """
-        image = draw_faces(frame.image_bgr, result.faces)
+        image = frame.image_bgr
+        if self._blur is not None:
+            self._blur.see(result)
+            image = hide_boxes(image, self._blur.boxes())
+        image = draw_faces(image, result.faces)
         if self._writer is None:
             self._writer = self._open(image)
         canvas = _fit(image, self._size_wh)
@@ -86,6 +107,13 @@ class VideoSink:
             self._require_space()
             self._writer.write(canvas)
             self._written += 1
+
+    def written_bytes(self) -> int:
+        """Return the size of what the encoder has put on the disk so far."""
+        try:
+            return self._temporary.stat().st_size if self._writer is not None else 0
+        except OSError:
+            return 0
 
     def _open(self, image: ImageU8) -> cv2.VideoWriter:
         height, width = image.shape[:2]

@@ -53,7 +53,7 @@ class WindowSink:
 def _require_windows() -> None:
     displays = [os.environ[name] for name in ("DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)]
     if not displays:
-        raise InputError("--show needs a display and there is none here: record a video with --save instead")
+        raise InputError("--show needs a display and there is none here: use --web or --save instead")
     try:
         trial = subprocess.run(
             [sys.executable, "-c", _TRIAL], capture_output=True, text=True, errors="replace", timeout=_TRIAL_TIMEOUT_S
@@ -65,9 +65,9 @@ def _require_windows() -> None:
     if trial is not None and _NOT_BUILT_IN in trial.stderr:
         raise InputError(
             "--show needs an OpenCV with windows: pip uninstall opencv-python-headless, "
-            "then pip install 'edgekit[window]'; or record a video with --save"
+            "then pip install 'edgekit[window]'; or use --web or --save"
         )
     raise InputError(
         f"--show cannot open a window on display '{displays[0]}': check that it is yours (over SSH: ssh -X), "
-        "or record a video with --save"
+        "or use --web or --save"
     )

@@ -30,6 +30,7 @@ _COMMANDS = {
     "export": "edgekit.cli.export",
     "inspect": "edgekit.cli.inspect",
     "verify": "edgekit.cli.verify",
+    "profile": "edgekit.cli.profile",
     "run": "edgekit.cli.run",
     "cameras": "edgekit.cli.cameras",
     "bench": "edgekit.cli.bench",
@@ -167,6 +168,9 @@ def _missing_module(error: ModuleNotFoundError) -> str:
     extras = {
         "cv2": "device",
         "onnxruntime": "device",
+        "paho": "mqtt",
+        "starlette": "preview",
+        "uvicorn": "preview",
         "onnx": "export",
         "onnxscript": "export",
         "torch": "train",

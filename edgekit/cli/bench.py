@@ -61,6 +61,13 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 )
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Faces the classifier gets.")
 @click.option("--pipeline/--no-pipeline", default=True, show_default=True, help="Measure the whole pipeline too.")
+@click.option(
+    "--camera",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[CAMERA]",
+    help="Measure this machine's camera too: auto (if no value follows), picamera2, usb, /dev/videoN or N.",
+)
 @detector_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides the order of the cells.")
 @click.option(
@@ -98,6 +105,7 @@ def command(
     processes: int,
     batch: int,
     pipeline: bool,
+    camera: str | None,
     detector_name: str,
     detector_model: Path | None,
     detector_size: int,
@@ -126,16 +134,18 @@ def command(
       edgekit bench default
       edgekit bench float.onnx int8.onnx --threads 1,2,4 -o report.json --html report.html
       edgekit bench mine.onnx --source holiday.mp4 --detector haar --seconds 30
+      edgekit bench mine.onnx --camera
       edgekit bench mine.onnx --note fan=none --note supply=5.1V --power-file meter.txt
       edgekit bench mine.onnx --no-pipeline --batch 8 --json
       edgekit bench mine.onnx --host pi@raspberrypi.local --html report.html
       edgekit bench mine.onnx --inventory boards.toml -o boards.json
     """
+    import os
     import tempfile
     import time
 
     from edgekit.boards import read_board
-    from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, plan_cells, plan_rounds
+    from edgekit.device.benchmark import FRAME_KINDS, KINDS, MIN_ITERATIONS, plan_cells, plan_rounds
     from edgekit.device.benchmark_clip import load_clip, save_clip
     from edgekit.device.benchmark_report import describe_model, report_document
     from edgekit.device.benchmark_runs import Plan
@@ -157,23 +167,25 @@ def command(
         return
     named = [(name, resolve_model(name, (ONNX_SUFFIX,)).absolute()) for name in models]
     counts = threads or tuple(sorted({1, available_processors()}))
-    cells = plan_cells(named, counts, KINDS if pipeline else KINDS[:-1])
+    left_out = {"pipeline": not pipeline, "camera": camera is None}
+    cells = plan_cells(named, counts, [kind for kind in KINDS if not left_out.get(kind)])
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     with ExitStack() as stack:
         stack.enter_context(_hang_up_as_terminate())
         write = files.open(stack)
         meter = _open_meter(power_file)
-        clip, clip_folder, detector = None, None, None
-        if pipeline:
+        clip, clip_path, detector = None, None, None
+        if pipeline or camera is not None:
             detector = _settled_detector(out, DetectorChoice(detector_name, detector_model, detector_size))
+        if pipeline:
             clip = load_clip(open_source(source_uri, out.warn), _CLIP_LIMIT_MIB)
             rest = "" if clip.complete else f", as many as {_CLIP_LIMIT_MIB} MiB hold"
             out.say(f"{clip.name}: {len(clip.frames)} frames decoded into memory and played over and over{rest}")
-            clip_folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="edgekit-", dir=_memory_folder()))
-            )
-            save_clip(clip, clip_folder)
+            # Without a name in any folder: however this process ends, the memory is given back.
+            frames = stack.enter_context(tempfile.TemporaryFile(dir=_memory_folder()))
+            save_clip(clip, frames)
+            clip_path = Path(f"/proc/{os.getpid()}/fd/{frames.fileno()}")
 
         def job(cell: Cell) -> Job:
             return Job(
@@ -181,8 +193,9 @@ def command(
                 seconds=seconds / processes,
                 min_iterations=math.ceil(MIN_ITERATIONS / processes),
                 batch=batch,
-                clip_folder=clip_folder if cell.kind == "pipeline" else None,
-                detector=detector if cell.kind == "pipeline" else None,
+                clip_path=clip_path if cell.kind == "pipeline" else None,
+                detector=detector if cell.kind in FRAME_KINDS else None,
+                camera=camera if cell.kind == "camera" else None,
             )
 
         plan = Plan(plan_rounds(cells, processes, seed), job, cool_down, allow_throttled)
@@ -206,7 +219,8 @@ def command(
                 "seed": seed,
                 "cool_down_s": cool_down,
                 "allow_throttled": allow_throttled,
-                **({"detector_size_px": detector_size} if pipeline else {}),
+                **({"detector_size_px": detector_size} if detector else {}),
+                **({"camera": camera} if camera is not None else {}),
             },
             notes=notes,
             power=meter(started_unix_s, out),

@@ -73,7 +73,7 @@ _OPTIONS = (
         help="Mirror the camera's frames before they are turned; may be given for both.",
     ),
 )
-_OF_CAMERAS = tuple(field for field in Capturing.__dataclass_fields__ if field != "realtime")
+OF_CAMERAS = tuple(field for field in Capturing.__dataclass_fields__ if field != "realtime")
 
 
 def capturing_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -102,7 +102,7 @@ def check_capturing(capturing: Capturing, camera: str | None) -> None:
             raise click.UsageError("--realtime is for recordings; a camera has its own pace")
         return
     unused = {"rotate": "0", "flip": (), "control": ()}
-    for name in _OF_CAMERAS:
+    for name in OF_CAMERAS:
         if getattr(capturing, name) != unused.get(name):
             raise click.UsageError(f"--{name.replace('_', '-')} is for cameras: leave it out, or use --camera")
 

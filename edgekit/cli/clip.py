@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output
+from edgekit.cli.options import activation_option
 from edgekit.cli.training import TrainingData, TrainingOptions, provenance, read_data, run_training
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ClipOptions:
     """The options' values; None where the task's preset holds."""
 
     clip: str | None
+    activation: Any
     task: Any
     shots: int
     eval_data: tuple[Path, ...]
@@ -79,7 +81,7 @@ def refuse_others_options(architecture: str) -> None:
     context = click.get_current_context()
     foreign = {field.name for field in dataclasses.fields(ClipOptions)} - _TAKEN.get(architecture, set())
     if architecture in _TAKEN:
-        foreign |= {"balance", "init"}
+        foreign |= {"balance", "init", "merges"}
     if architecture == PROMPTS:
         foreign |= {"ferplus", "ferplus_labels"}
     for parameter in context.command.params:
@@ -110,6 +112,7 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
     from edgekit.models.clip.protocols import TRANSFER_TASKS, load_target, load_task_data, measure, recipe_name_of
     from edgekit.models.data.shots import Splits
     from edgekit.models.engines import set_torch_threads
+    from edgekit.models.processes import is_first_process
     from edgekit.models.training import BEST_NAME, TrainingJob, check_output
 
     task = chosen.task
@@ -129,7 +132,7 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
     if options.threads:
         set_torch_threads(options.threads)
     check_output(options.output, options.resume)
-    clip = load_clip(chosen.clip)
+    clip = load_clip(chosen.clip, chosen.activation)
     _describe_clip(out, clip)
     config = _prompt_config(out, chosen, clip)
     require_fit(config, clip.config)
@@ -170,6 +173,8 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
         accelerator=options.accelerator,
     )
     trained = run_training(out, options, seen, job)
+    if not is_first_process():
+        return  # one measures for all
     net = build_prompted(load_prompts(options.output / BEST_NAME), clip).to(clip.logit_scale.device)
     measured = measure(task, net, data, describe, targets, out.say)
     _print_result(out, measured)
@@ -282,6 +287,7 @@ def _print_result(out: Output, result: TaskResult) -> None:
 
 _OPTIONS = (
     click.option("--clip", metavar="NAME|FILE", help="hicropl: the CLIP, a file or open_clip's MODEL/WEIGHTS."),
+    activation_option,
     click.option(
         "--task",
         type=click.Choice(["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]),

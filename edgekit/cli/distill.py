@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.options import activation_option
 from edgekit.cli.training import TrainingOptions, provenance, read_data, run_training, training_options
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     metavar="JSON",
     help="Of the classes, for a CLIP without prompts.",
 )
+@activation_option
 @click.option("--teacher-labels", metavar="A,B,…", help="An ONNX teacher without contract: classes in output order.")
 @click.option("--teacher-size", type=click.IntRange(1, 1024), metavar="PX", help="… its picture's side.")
 @click.option("--teacher-channels", type=click.Choice(["rgb", "bgr", "gray"]), help="… its colour order.")
@@ -80,6 +82,7 @@ def command(
     votes_power: float | None,
     clip: str | None,
     descriptions: Path | None,
+    activation: Any,
     **said: Any,
 ) -> None:
     """Train a small net to answer as a teacher does.
@@ -112,6 +115,7 @@ def command(
     from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
     from edgekit.models.distill.votes import class_shares, with_votes
     from edgekit.models.evaluate import evaluate, open_classifier
+    from edgekit.models.processes import is_first_process
     from edgekit.models.provenance import IMAGE_SIZE_PX, contract_for
     from edgekit.models.registry import require_no_space
     from edgekit.models.training import TrainingJob, check_output
@@ -122,7 +126,9 @@ def command(
     recipe = options.recipe()
     require_no_space(student)
     contract_for(student, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
-    teacher_options = TeacherOptions(clip, descriptions, _plain(**said), options.threads, options.accelerator != "cpu")
+    teacher_options = TeacherOptions(
+        clip, descriptions, activation, _plain(**said), options.threads, options.accelerator != "cpu"
+    )
     check_output(options.output, options.resume)
     data = read_data(out, options)
     dataset, training = data.dataset, data.training
@@ -157,13 +163,27 @@ def command(
     )
     out.say(f"{contract.architecture} learns from {teacher.name}; loss: {_sum_of(asdict(weights))}")
     document = run_training(out, options, data, job)
+    if not is_first_process():
+        return  # one compares for all
+    student_logits = evaluate(open_classifier(Path(document["checkpoint"])), data.validation, "center-crop").logits
+    shares: list[tuple[str, float]] = []
     with progress_bar(out) as progress:
-        report = counted(progress, "comparing with the teacher")
-        its = teach(teacher, data.validation.images, "center", folder, report, out.warn).logits
-    result = evaluate(open_classifier(Path(document["checkpoint"])), data.validation, "center-crop")
-    share = agreement(result.logits, its)
-    out.say(f"agrees with its teacher on {share:.2%} of {data.validation_name}")
-    out.result({**document, "teacher": teacher.record(), "loss_weights": asdict(weights), "agreement": share})
+        for name, each in (*zip(teachers, teacher.members, strict=False), ("its teacher", teacher)):
+            report = counted(progress, "comparing with the teacher")
+            its = teach(each, data.validation.images, "center", folder, report, out.warn).logits
+            shares.append((name, agreement(student_logits, its)))
+    *of_members, (_, whole) = shares
+    for name, share in shares:
+        out.say(f"agrees with {name} on {share:.2%} of {data.validation_name}")
+    out.result(
+        {
+            **document,
+            "teacher": teacher.record(),
+            "loss_weights": asdict(weights),
+            "agreement": whole,
+            "member_agreement": [{"teacher": name, "agreement": share} for name, share in of_members],
+        }
+    )
 
 
 def _vote_powers(

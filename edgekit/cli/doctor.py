@@ -45,7 +45,7 @@ def command(out: Output, bundle: Path | None) -> None:
     with progress_bar(out) as progress:
         findings = examine(probe, counted(progress, "looking"))
     document = as_document(findings)
-    _show(out, findings)
+    show_findings(out, findings)
     if bundle is not None:
         write_bundle(bundle, document, probe.seen, own_names())
         out.say(f"bundle: {bundle}")
@@ -55,7 +55,8 @@ def command(out: Output, bundle: Path | None) -> None:
         raise EdgekitError(f"{len(wrong)} faults: {', '.join(finding.check for finding in wrong)}")
 
 
-def _show(out: Output, findings: Sequence[Finding]) -> None:
+def show_findings(out: Output, findings: Sequence[Finding]) -> None:
+    """Print findings on one screen: a sign, what was looked at, what is said, and the cure below."""
     from rich.table import Table
     from rich.text import Text
 
@@ -68,5 +69,5 @@ def _show(out: Output, findings: Sequence[Finding]) -> None:
         said = Text(one_line(finding.text))
         if finding.cure:
             said.append(f"\n→ {one_line(finding.cure)}", style="bold")
-        table.add_row(Text(sign, style=style), finding.check, said)
+        table.add_row(Text(sign, style=style), Text(one_line(finding.check)), said)
     out.console.print(table)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
-from edgekit.cli.options import contempt_option, threads_option
+from edgekit.cli.options import activation_option, contempt_option, merge_option, threads_option
 
 if TYPE_CHECKING:
+    from edgekit.models.data import DataSet
+    from edgekit.models.data.readers import Fit
     from edgekit.models.evaluate import Evaluation
 
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     help="With --clip: sentences for the data's classes, which take the place of those trained on.",
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw confusion and reliability (.png, .svg, .pdf).")
+@activation_option
+@merge_option
 @contempt_option
 @threads_option
 @common_options
@@ -47,10 +51,12 @@ def command(
     clip_source: str | None,
     descriptions: Path | None,
     plot: Path | None,
+    activation: Any,
+    merges: tuple[str, ...],
     contempt: str,
     threads: int | None,
 ) -> None:
-    """Measure the accuracy of MODEL: an .onnx file, a .safetensors checkpoint, or `default`.
+    """Measure the accuracy of MODEL: an .onnx file, a .safetensors checkpoint, `default` or `distilled`.
 
     Both forms see the same pixels, cut by the code the Pi runs. With --clip, MODEL is a file of trained prompts, or
     `zero-shot` for the CLIP alone; pictures are then made square as CLIP's authors do.
@@ -60,6 +66,7 @@ def command(
       edgekit eval default --data fer2013.tar.gz
       edgekit eval runs/mine/best.safetensors --data fer2013.csv --protocol ten-crop
       edgekit eval mine.onnx --data folders --split test --plot eval.png --json
+      edgekit eval runs/moods/best.safetensors --data fer2013.csv --merge good=happy,surprise --merge bad=sad,angry
       edgekit eval runs/prompts/best.safetensors --clip ViT-B-16.pt --data fer2013.tar.gz
       edgekit eval zero-shot --clip ViT-B-16.pt --data folders --descriptions mine.json --split test
     """
@@ -67,7 +74,9 @@ def command(
     from edgekit.modelfiles import resolve_model
     from edgekit.models import data as datasets
     from edgekit.models.clip.checkpoint import is_prompts_file
+    from edgekit.models.clip.classifier import CLIPS
     from edgekit.models.clip.opening import open_clip_classifier
+    from edgekit.models.data.merging import merge_classes, parse_merges
     from edgekit.models.data.readers import load_dataset
     from edgekit.models.engines import set_torch_threads
     from edgekit.models.evaluate import aligned, evaluate, open_classifier
@@ -77,25 +86,31 @@ def command(
         check_picture(plot)
     if threads:
         set_torch_threads(threads)
-    if clip_source is None and (descriptions or model == "zero-shot"):
-        raise click.UsageError("zero-shot and --descriptions need --clip")
+    if clip_source is None and (descriptions or activation or model == "zero-shot"):
+        raise click.UsageError("zero-shot, --descriptions and --activation need --clip")
     with progress_bar(out) as progress:
         reading = counted(progress, "reading images")
+
+        def read(side_px: int, fit: Fit) -> DataSet:
+            dataset = load_dataset(data, side_px, reading, contempt=contempt, say=out.say, fit=fit)
+            return merge_classes(dataset, parse_merges(merges, dataset.classes)) if merges else dataset
+
         if clip_source is None:
             path = resolve_model(model)
             if is_prompts_file(path):
                 raise click.UsageError(f"'{model}' holds trained prompts: name the CLIP they are for with --clip")
             classifier = open_classifier(path, threads)
             height, _ = classifier.contract.crop.resize_hw
-            dataset = load_dataset(data, height, reading, contempt=contempt, say=out.say)
+            dataset = read(height, "center" if classifier.contract.architecture in CLIPS else "stretch")
         else:
             prompts = None if model == "zero-shot" else Path(model)
             classifier, dataset = open_clip_classifier(
                 clip_source,
                 prompts,
                 descriptions,
-                lambda side_px: load_dataset(data, side_px, reading, contempt=contempt, say=out.say, fit="center"),
+                lambda side_px: read(side_px, "center"),
                 out.say,
+                activation,
             )
         part = datasets.without_duplicates(dataset, split) if without_duplicates else dataset.split(split)
         images = aligned(dataset, part, classifier.contract)

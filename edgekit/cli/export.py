@@ -9,6 +9,7 @@ import click
 
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.export_options import quantize_options, target_options
+from edgekit.cli.prompted import ENSEMBLE, export_prompted, refuse_foreign
 from edgekit.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from edgekit.export.gate import Gated
     from edgekit.export.to_onnx import Exported
     from edgekit.models.checkpoint import Checkpoint
+    from edgekit.models.clip.descriptions import Descriptions
 
 
 @click.command("export", short_help="Export a checkpoint to one ONNX file.")
@@ -53,7 +55,7 @@ def command(
     quantization: str | None,
     **quantizing: Any,
 ) -> None:
-    """Export MODEL, a .safetensors checkpoint or `default`, to one ONNX file that says all about itself.
+    """Export MODEL, a .safetensors checkpoint, `default` or `distilled`, to one ONNX file that says all about itself.
 
     The file takes any batch size, is rewritten without changing its answers as the target or --pass say, and is written
     only after it answered as the checkpoint does on face crops. The same checkpoint and options give the same bytes.
@@ -64,6 +66,10 @@ def command(
     A student of a CLIP can be given other labels, without training: new ones by text, which the teacher's text tower
     encodes here and the file needs no more, or old ones put together. Labels that --merge does not name are left out.
 
+    MODEL may also be a file of trained prompts (--clip): its image tower with the prompts baked in, the tower without
+    them for the ensemble, and the text side as a matrix. --no-pass ensemble leaves the second tower out and says what
+    that costs, with --eval in accuracy too.
+
     \b
     Examples:
       edgekit export runs/mine/best.safetensors -o mine.onnx
@@ -73,29 +79,41 @@ def command(
       edgekit export default -o int8.onnx --target a53 --quantize int8 --calibrate fer2013.tar.gz --eval fer2013.tar.gz
       edgekit export runs/student/best.safetensors --class "smiling face" --class "other face" --clip clip.pt -o s.onnx
       edgekit export runs/student/best.safetensors --merge positive=happy --merge negative=angry,sad -o merged.onnx
+      edgekit export runs/prompts/best.safetensors --clip ViT-B-16.pt -o clip.onnx
+      edgekit export runs/prompts/best.safetensors --clip clip.pt --no-pass ensemble --eval faces -o clip.onnx
     """
     from dataclasses import asdict
 
     from edgekit.files import sha256_of
     from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
+    from edgekit.models.clip.checkpoint import is_prompts_file
 
     given = [
         flag for flag, value in (("--class", class_names), ("--classes", classes_file), ("--merge", merges)) if value
     ]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} both say the labels: give one of them")
+    checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
+    if is_prompts_file(checkpoint):
+        foreign = {"--merge": merges, "--prompts": prompts, "--pass": passes_on, "--quantize": quantization}
+        refuse_foreign(foreign, board, passes_off)
+        descriptions = _descriptions(out, class_names, classes_file) if class_names or classes_file else None
+        measured_on = (quantizing["evaluate_on"], quantizing["eval_split"]) if quantizing["evaluate_on"] else None
+        export_prompted(out, checkpoint, output, clip, descriptions, ENSEMBLE not in passes_off, measured_on)
+        return
+    if ENSEMBLE in passes_off:
+        raise InputError(f"--no-pass {ENSEMBLE} is for trained prompts: leave it out")
     if (clip or prompts) and not (class_names or classes_file):
         raise InputError("--clip and --prompts are for new classes: give some with --class or --classes")
     _check_quantizing(quantization, quantizing)
     from edgekit.export.targets import chosen_passes
 
     passes = chosen_passes(board, passes_on, passes_off, quantization)
-    checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
     relabel: Callable[[Checkpoint], Checkpoint] | None = None
     if merges:
         relabel = _merging(merges)
     elif class_names or classes_file:
-        relabel = _describing(out, class_names, classes_file, clip, prompts)
+        relabel = _describing(_descriptions(out, class_names, classes_file), clip, prompts)
     gated: Gated | None = None
     if quantization is None:
         with out.progress_console.status("exporting"):
@@ -241,10 +259,14 @@ def _merging(texts: tuple[str, ...]) -> Callable[[Checkpoint], Checkpoint]:
 
 
 def _describing(
-    out: Output, names: tuple[str, ...], file: Path | None, clip: str | None, prompts: Path | None
+    descriptions: Descriptions, clip: str | None, prompts: Path | None
 ) -> Callable[[Checkpoint], Checkpoint]:
-    from edgekit.models.clip.descriptions import descriptions_for, read_descriptions
     from edgekit.models.distill.relabel import described
 
-    descriptions = read_descriptions(file) if file else descriptions_for(names, notify=out.say)
     return lambda checkpoint: described(checkpoint, descriptions, clip, prompts)
+
+
+def _descriptions(out: Output, names: tuple[str, ...], file: Path | None) -> Descriptions:
+    from edgekit.models.clip.descriptions import descriptions_for, read_descriptions
+
+    return read_descriptions(file) if file else descriptions_for(names, notify=out.say)

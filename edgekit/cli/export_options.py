@@ -9,6 +9,7 @@ from typing import TypeVar
 import click
 
 from edgekit.cli.options import SEED
+from edgekit.cli.prompted import ENSEMBLE
 from edgekit.export.targets import GENERIC, PASSES, TARGETS
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
@@ -17,7 +18,7 @@ _PATH = click.Path(path_type=Path)
 
 def target_options(function: _Function) -> _Function:
     """Add --target, --pass and --no-pass."""
-    names = click.Choice(list(PASSES))
+    names, parts = click.Choice(list(PASSES)), click.Choice([*PASSES, ENSEMBLE])
     return _added(
         function,
         click.option(
@@ -29,7 +30,7 @@ def target_options(function: _Function) -> _Function:
             help="Processor whose rewrites and quantisation are taken.",
         ),
         click.option("--pass", "passes_on", multiple=True, type=names, help="Do this rewrite too. Repeatable."),
-        click.option("--no-pass", "passes_off", multiple=True, type=names, help="Leave this rewrite out. Repeatable."),
+        click.option("--no-pass", "passes_off", multiple=True, type=parts, help="Leave this out. Repeatable."),
     )
 
 

@@ -129,20 +129,23 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
         write = files.open(stack)
         with _Listener(out) as listener:
             outcomes = bench_hosts(chosen.hosts, job, listener, chosen.parallel)
+        failures = [(done.host.label, done.error) for done in outcomes if done.error is not None]
         document = merged_report(outcomes)
-        if document is not None:
-            write(document)
-            out.console.print(report_view(document))
-            out.result(document)
+        if document is None:
+            # Raised in here, so that files of these names stay as they are.
+            raise_failures(failures, len(outcomes))
+            return
+        write(document)
+        out.console.print(report_view(document))
+        out.result(document)
     for outcome in outcomes:
         if outcome.overhead_s is not None:
             sent = f"{outcome.sent_bytes / 1e6:.1f} MB sent" if outcome.sent_bytes else "nothing sent"
             out.say(f"{outcome.host.label}: {outcome.overhead_s:.1f} s until it measured, {sent}")
-    if document is not None:
-        for path in (files.json_path, files.html_path, files.markdown_path, files.csv_path):
-            if path is not None:
-                out.say(f"report: {path}")
-    raise_failures([(done.host.label, done.error) for done in outcomes if done.error is not None], len(outcomes))
+    for path in (files.json_path, files.html_path, files.markdown_path, files.csv_path):
+        if path is not None:
+            out.say(f"report: {path}")
+    raise_failures(failures, len(outcomes))
 
 
 def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Any:
@@ -171,8 +174,10 @@ def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Any:
     files: dict[str, Parcel] = {}
     if context.params.get("pipeline", True):
         options += _source(context.params["source_uri"], files)
+    camera = context.params.get("camera") is not None
+    if camera or context.params.get("pipeline", True):
         _detector(out, context.params, files)
-    return Job(named, tuple(options), files, install=chosen.install)
+    return Job(named, tuple(options), files, camera=camera, install=chosen.install)
 
 
 def _words(parameter: click.Parameter, value: Any) -> list[str]:

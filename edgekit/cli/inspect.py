@@ -26,8 +26,8 @@ _LABEL_WIDTH = 13
 def command(out: Output, model: str, show_layers: bool) -> None:
     """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
 
-    MODEL is an .onnx file, a .safetensors checkpoint, or `default`. Any ONNX file will do: one without contract is
-    shown as far as it goes. Counting layers needs the extra 'export'.
+    MODEL is an .onnx file, a .safetensors checkpoint, `default` or `distilled`. Any ONNX file will do: one without
+    contract is shown as far as it goes. Counting layers needs the extra 'export'.
 
     \b
     Examples:

@@ -78,3 +78,23 @@ def contempt_option(function: _Function) -> _Function:
         metavar="drop|keep|CLASS",
         help="What becomes of contempt beside the seven expressions (CK+).",
     )(function)
+
+
+def activation_option(function: _Function) -> _Function:
+    """Add --activation."""
+    return click.option(
+        "--activation",
+        type=click.Choice(["gelu", "quick-gelu"]),
+        help="The CLIP's, where its file does not say it: bare weights of OpenAI's want quick-gelu.",
+    )(function)
+
+
+def merge_option(function: _Function) -> _Function:
+    """Add --merge NEW=OLD,OLD."""
+    return click.option(
+        "--merge",
+        "merges",
+        multiple=True,
+        metavar="NEW=OLD,OLD",
+        help="Put classes together, and leave out those that no --merge names. Repeatable.",
+    )(function)

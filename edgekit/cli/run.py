@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from edgekit.cli.capturing import Capturing, capturing_options, check_capturing, open_input
+from edgekit.cli.capturing import OF_CAMERAS, Capturing, capturing_options, check_capturing, open_input
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.config import config_options
 from edgekit.cli.finding import Finding, check_finding, create_finder, finding_options
 from edgekit.cli.options import detector_options, threads_option
+from edgekit.cli.outputs import STDOUT, Outputs, check_outputs, output_options
 from edgekit.cli.progress import counted, progress_bar
+from edgekit.cli.sinks import open_sinks
 from edgekit.cli.stopping import StopSignals
 from edgekit.cli.upkeep import upkeep_options
 
@@ -21,14 +24,13 @@ if TYPE_CHECKING:
     from edgekit.device.classify import Classifier
     from edgekit.device.detect import Detector
     from edgekit.device.results import FrameResult
-    from edgekit.device.sinks import Sink
     from edgekit.device.sources import Frame, Source
-
-_STDOUT = "-"
 
 
 @click.command("run", short_help="Find faces and classify them, live or in files.")
-@click.option("--model", default="default", show_default=True, metavar="MODEL", help="An .onnx file, or `default`.")
+@click.option(
+    "--model", default="default", show_default=True, metavar="MODEL", help="An .onnx file, `default` or `distilled`."
+)
 @click.option(
     "--source",
     "source_uri",
@@ -46,19 +48,10 @@ _STDOUT = "-"
 @detector_options
 @finding_options
 @threads_option
-@click.option("--save", type=click.Path(path_type=Path), metavar="MP4", help="Record a video with the faces drawn in.")
-@click.option("--jsonl", metavar="FILE|-", help="Write one JSON object a frame; - is stdout.")
-@click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row a face.")
-@click.option("--show", is_flag=True, help="Show the frames in a window.")
-@click.option(
-    "--sink",
-    "extra_sinks",
-    multiple=True,
-    metavar="NAME[:VALUE]",
-    help="Give results to a sink that another package brings (docs/extending.md).",
-)
 @click.option("--max-frames", type=click.IntRange(1, 2**31), metavar="N", help="Stop after N frames.")
 @upkeep_options
+@output_options
+@config_options({"source_uri": ("realtime",), "camera": OF_CAMERAS})
 @common_options
 def command(
     out: Output,
@@ -69,14 +62,10 @@ def command(
     detector_model: Path | None,
     detector_size: int,
     threads: int | None,
-    save: Path | None,
-    jsonl: str | None,
-    csv_file: str | None,
-    show: bool,
     max_frames: int | None,
     capturing: Capturing,
     finding: Finding,
-    extra_sinks: tuple[str, ...],
+    outputs: Outputs,
     max_temperature_c: float | None,
 ) -> None:
     """Find the faces in every frame, classify each, and say how fast.
@@ -92,8 +81,13 @@ def command(
       edgekit run --camera picamera2 --camera-size 1280x720 --control ExposureTime=10000
       edgekit run --source holiday.mp4 --model mine.onnx --jsonl - | jq .faces
       edgekit run --source 'crops/*.png' --detector none --csv crops.csv
+      edgekit run --camera --web --mqtt mqtt://broker.local
+      edgekit run --config edgekit.toml
     """
-    _check_usage(out, source_uri, camera, save, jsonl, csv_file)
+    if (source_uri is None) == (camera is None):
+        fault = "both --source and --camera are given" if source_uri is not None else "nothing to look at"
+        raise click.UsageError(f"{fault}: write --source FILE, --source demo, or --camera")
+    check_outputs(outputs, source_uri, out.as_json)
     check_capturing(capturing, camera)
     check_finding(finding, detector_name)
 
@@ -111,6 +105,8 @@ def command(
         from edgekit.device.upkeep import Upkeep
         from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
 
+        # With --jsonl - the lines own stdout: text for people goes to stderr.
+        text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         plan = plan_threads(False if finding.single_thread else None, threads)
         set_opencv_threads(plan.opencv)
         meter, tally, finished = Meter(), Tally(), False
@@ -127,11 +123,10 @@ def command(
         finder = create_finder(finding, detector, source)
         upkeep = opened.enter_context(Upkeep(Path.cwd(), max_temperature_c, finder, out.warn))
         sinks = [
-            *_sinks(source, classifier, save, jsonl, csv_file, show),
-            *_extra_sinks(extra_sinks, source, classifier, out),
+            *open_sinks(outputs, source, classifier.contract.labels, text.say, out.warn, health=upkeep.health),
             tally,
         ]
-        if source.frame_count is not None and jsonl != _STDOUT:
+        if source.frame_count is not None and outputs.jsonl != STDOUT:
             sinks.append(_Progress(out, min(source.frame_count, max_frames or source.frame_count)))
         sinks += upkeep.sinks()
         signals.on_stop(source.stop)
@@ -156,8 +151,6 @@ def command(
             # A run that fails late, its camera lost or its disk full, has results too.
             if meter.frames:
                 ended = _ended(signals, finished)
-                # With --jsonl - the lines own stdout: text for people goes to stderr.
-                text = replace(out, as_json=True) if jsonl == _STDOUT else out
                 text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
                 text.console.print(summary_table(meter, tally))
                 text.say(plan.describe())
@@ -173,58 +166,6 @@ def command(
                 out.result(document | {"health": upkeep.as_document()})
     if signals.interrupted:
         raise KeyboardInterrupt
-
-
-def _check_usage(
-    out: Output, source: str | None, camera: str | None, save: Path | None, jsonl: str | None, csv_file: str | None
-) -> None:
-    if (source is None) == (camera is None):
-        fault = "both --source and --camera are given" if source is not None else "nothing to look at"
-        raise click.UsageError(f"{fault}: write --source FILE, --source demo, or --camera")
-    if out.as_json and jsonl == _STDOUT:
-        raise click.UsageError("--json and --jsonl - both want stdout: give --jsonl a file, or leave --json out")
-    if csv_file == _STDOUT:
-        raise click.UsageError("--csv takes a file: for results on stdout write --jsonl -")
-    places = [Path(name).resolve() for name in (save, jsonl, csv_file) if name is not None and name != _STDOUT]
-    if len(set(places)) < len(places):
-        raise click.UsageError("--save, --jsonl and --csv name the same file twice: give each its own")
-    if source is not None and Path(source).resolve() in places:
-        raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
-
-
-def _sinks(
-    source: Source, classifier: Classifier, save: Path | None, jsonl: str | None, csv_file: str | None, show: bool
-) -> list[Sink]:
-    sinks: list[Sink] = []
-    if jsonl is not None:
-        from edgekit.device.sinks.jsonl import JsonLinesSink
-
-        sinks.append(JsonLinesSink(jsonl))
-    if csv_file is not None:
-        from edgekit.device.sinks.csv import CsvSink
-
-        sinks.append(CsvSink(csv_file, classifier.contract.labels))
-    if save is not None:
-        from edgekit.device.sinks.video import VideoSink
-
-        sinks.append(VideoSink(save, source.fps, source.live))
-    if show:
-        from edgekit.device.sinks.window import WindowSink
-
-        sinks.append(WindowSink(source.stop))
-    return sinks
-
-
-def _extra_sinks(names: tuple[str, ...], source: Source, classifier: Classifier, out: Output) -> list[Sink]:
-    from edgekit.device.registry import find
-    from edgekit.device.sinks import SinkOptions
-
-    sinks: list[Sink] = []
-    for text in names:
-        name, _, value = text.partition(":")
-        options = SinkOptions(value, source.name, source.fps, classifier.contract.labels, out.warn)
-        sinks.append(find("sink", name)(options))
-    return sinks
 
 
 class _Progress:

@@ -87,12 +87,15 @@ def install(
       edgekit service install --user -- --camera --jsonl results.jsonl
       sudo edgekit service install --name door --run-as pi -- --source rtsp://10.0.0.7/live --csv door.csv
     """
+    from edgekit.cli.config import read_settings
+    from edgekit.cli.run import command as run_command
     from edgekit.device.service import ServiceSpec
 
     if config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
-    if config is not None and not config.is_file():
-        raise InputError(f"settings '{config}' do not exist: check the path")
+    if config is not None:
+        # Refused here, where somebody reads it, rather than in a log.
+        read_settings(config, run_command)
     manager, chosen = _manager(scope, name)
     if run_as is not None and chosen == "user":
         raise click.UsageError("--run-as is for a --system service: your own runs as you")

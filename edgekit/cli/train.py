@@ -16,6 +16,7 @@ from edgekit.cli.clip import (
     train_prompts,
 )
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.options import merge_option
 from edgekit.cli.training import TrainingOptions, provenance, read_data, run_training, training_options
 
 
@@ -36,9 +37,17 @@ from edgekit.cli.training import TrainingOptions, provenance, read_data, run_tra
     show_default=True,
     help="Make rare classes count as much as common ones: by weight in the loss, or by drawing them more often.",
 )
+@merge_option
 @clip_options
 @common_options
-def command(out: Output, options: TrainingOptions, chosen: ClipOptions, architecture: str, balance: Any) -> None:
+def command(
+    out: Output,
+    options: TrainingOptions,
+    chosen: ClipOptions,
+    architecture: str,
+    balance: Any,
+    merges: tuple[str, ...],
+) -> None:
     """Train a classifier and keep the epoch that is best on the validation split.
 
     The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl, TensorBoard events and
@@ -50,6 +59,7 @@ def command(out: Output, options: TrainingOptions, chosen: ClipOptions, architec
       edgekit train --data fer2013.csv -o runs/short --epochs 2 --precision bf16
       edgekit train --data fer2013.tar.gz -o runs/mine --resume
       edgekit train --data fer2013.csv --ferplus fer2013new.csv -o runs/votes
+      edgekit train --data fer2013.csv --merge good=happy,surprise --merge bad=sad,angry -o runs/moods
       tensorboard --logdir runs
 
     `--model hicropl` learns prompts for a CLIP (--clip) instead, keeps those of the last epoch, measures them as --task
@@ -67,10 +77,12 @@ def command(out: Output, options: TrainingOptions, chosen: ClipOptions, architec
     elif architecture == MINI:
         train_mini(out, options, chosen)
     else:
-        _train_classifier(out, options, architecture, balance)
+        _train_classifier(out, options, architecture, balance, merges)
 
 
-def _train_classifier(out: Output, options: TrainingOptions, architecture: str, balance: Any) -> None:
+def _train_classifier(
+    out: Output, options: TrainingOptions, architecture: str, balance: Any, merges: tuple[str, ...]
+) -> None:
     from edgekit.models.classification import ClassificationTask
     from edgekit.models.provenance import contract_for
     from edgekit.models.registry import require_no_space
@@ -80,12 +92,12 @@ def _train_classifier(out: Output, options: TrainingOptions, architecture: str, 
     check_output(options.output, options.resume)
     require_no_space(architecture)
     contract_for(architecture, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
-    data = read_data(out, options)
+    data = read_data(out, options, merges)
     contract = contract_for(architecture, data.dataset.classes, data.dataset.name, data.dataset.is_gray)
     job = TrainingJob(
         task=ClassificationTask(contract, recipe, data.training, data.validation, balance, options.initial(contract)),
         recipe=recipe,
-        provenance=provenance(options, data),
+        provenance={**provenance(options, data), **({"merged": list(merges)} if merges else {})},
         seed=options.seed,
         precision=options.precision,
         accelerator=options.accelerator,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,15 +97,16 @@ def training_options(function: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def read_data(out: Output, options: TrainingOptions) -> TrainingData:
-    """Read the data set, with FER+ votes where asked for, and settle torch's threads.
+def read_data(out: Output, options: TrainingOptions, merges: Sequence[str] = ()) -> TrainingData:
+    """Read the data set, with FER+ votes and merged classes where asked for, and settle torch's threads.
 
     Raises:
-        InputError: The data, the votes or a split cannot be used.
+        InputError: The data, the votes, a merge or a split cannot be used.
     """
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.models.data import train_and_validation
     from edgekit.models.data.ferplus import with_ferplus
+    from edgekit.models.data.merging import merge_classes, parse_merges
     from edgekit.models.data.readers import load_dataset
     from edgekit.models.engines import set_torch_threads
 
@@ -117,6 +118,8 @@ def read_data(out: Output, options: TrainingOptions) -> TrainingData:
         )
     if options.ferplus:
         dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, out.say)
+    if merges:
+        dataset = merge_classes(dataset, parse_merges(merges, dataset.classes))
     return TrainingData(dataset, *train_and_validation(dataset, options.train_split, options.val_split, options.seed))
 
 

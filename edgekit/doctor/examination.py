@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 from edgekit import __version__
 from edgekit.doctor import cameras, libraries, machine, service
-from edgekit.doctor.probe import Finding, Probe
+from edgekit.doctor.probe import Finding, Probe, Status
+from edgekit.errors import InputError
+from edgekit.text import one_line
 
 SCHEMA = "edgekit.doctor/1.0"
+_SCHEMA_PREFIX = "edgekit.doctor/1."
+_MOST_BYTES = 1 << 20
+_MOST_FINDINGS = 100
+_MOST_TEXT = 500
 
 CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
     machine.board,
@@ -50,6 +57,30 @@ def examine(probe: Probe, progress: Callable[[int, int | None], None] = lambda _
 def faults(findings: Sequence[Finding]) -> list[Finding]:
     """Return what keeps edgekit from working."""
     return [finding for finding in findings if finding.status == "fault"]
+
+
+def parse_findings(content: bytes, name: str) -> list[Finding]:
+    """Return the findings in what `edgekit doctor --json` printed elsewhere, made harmless; `name` says whose it is.
+
+    Raises:
+        InputError: It is no such document.
+    """
+    try:
+        document = json.loads(content[: _MOST_BYTES + 1])
+        if len(content) > _MOST_BYTES or not str(document["schema"]).startswith(_SCHEMA_PREFIX):
+            raise ValueError("another document")
+        entries = list(document["findings"])[:_MOST_FINDINGS]
+        return [_finding(entry) for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{name} printed no findings of edgekit doctor: {one_line(str(error))[:100]}") from error
+
+
+def _finding(entry: Mapping[str, Any]) -> Finding:
+    check, status, text, cure = (entry[key] for key in ("check", "status", "text", "cure"))
+    if status not in get_args(Status):
+        raise ValueError("a status that there is none of")
+    said = [one_line(str(value))[:_MOST_TEXT] for value in (check, text)]
+    return Finding(said[0], status, said[1], None if cure is None else one_line(str(cure))[:_MOST_TEXT])
 
 
 def as_document(findings: Sequence[Finding]) -> dict[str, Any]:

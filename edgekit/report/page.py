@@ -113,6 +113,8 @@ def _card(entry: view.Entry, cell: view.CellDocument) -> str:
     marks = "".join(f' <b class="mark">{escape(mark)}</b>' for mark in cell["marks"])
     energy = cell["energy"]
     power = f", {energy['joules_per_image'] * 1e3:.3g} mJ each at {energy['mean_w']:.3g} W" if energy else ""
+    if age := cell.get("age"):
+        power += f", result {view.ms(age['p50_ms'])} ms after the picture"
     return (
         f"<figure><figcaption>{escape(cell['kind'])}, {escape(charts.cell_name(cell, False))}{marks}</figcaption>"
         f'<p class="figure"><strong>{view.ms(cell["latency"]["p50_ms"])}</strong> ms ± {escape(view.plus_minus(cell))}'

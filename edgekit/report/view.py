@@ -11,8 +11,8 @@ from edgekit.report.marks import EXPLANATIONS
 Entry: TypeAlias = Mapping[str, Any]
 CellDocument: TypeAlias = Mapping[str, Any]
 
-KINDS = ("inference", "classifier", "pipeline")
-KIND_NOTE = "inference: the net alone; classifier: and cut the faces; pipeline: and find them"
+KINDS = ("inference", "classifier", "pipeline", "camera")
+KIND_NOTE = "inference: the net alone; classifier: and cut the faces; pipeline: and find them; camera: and wait"
 INTERVAL_NOTE = "±: half of the median's 95 % interval, from the spread between processes"
 COLUMNS = ("what", "engine", "threads", "p50 ms", "±", "p90 ms", "p99 ms", "a second", "MiB", "marks")
 

@@ -78,10 +78,8 @@ def _optimize(model: ir.Model, kept: Collection[ir.Node], folds_batchnorm: bool)
     if not folds_batchnorm:
         # The optimiser's rules, which cannot be chosen, include one for normalisations.
         for tidying in (
-            common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            common.DeduplicateInitializersPass(),
             common.CommonSubexpressionEliminationPass(),
         ):
             tidying(model)

@@ -35,7 +35,7 @@ class Phrasing:
         """Draw how each class is called."""
         generator = np.random.default_rng(seed)
         forms = _forms()
-        known = all(name in forms["classes"] for name in classes)
+        known = not captions_with_names(classes)
         self.is_mixed = known and bool(generator.random() < _MIXED_PROBABILITY)
         if not known:
             template = _pick(forms["object"], generator)
@@ -93,6 +93,14 @@ def captions_of(
         first, second = divmod(key, count + 1)
         texts.append(phrasing.caption(first, second - 1 if second else None))
     return texts, which
+
+
+def captions_with_names(classes: Sequence[str]) -> list[str]:
+    """Return the captions that classes may get by their own names: those of classes that are no expressions."""
+    forms = _forms()
+    if all(name in forms["classes"] for name in classes):
+        return []
+    return [template.format(as_words(name)) for template in forms["object"] for name in classes]
 
 
 @cache

@@ -127,6 +127,35 @@ def load_prompts(path: Path) -> PromptCheckpoint:
         raise InputError(f"prompts '{path}' have no valid description: {error}") from error
 
 
+def load_lasting_prompts(path: Path) -> PromptCheckpoint:
+    """Return trained prompts that answer alike whenever they are asked.
+
+    Raises:
+        InputError: The file holds no prompts, or they change whenever they are used.
+    """
+    checkpoint = load_prompts(path)
+    if checkpoint.config.upstream_compat:
+        raise InputError(
+            f"prompts '{path}' are of --upstream-compat, which change at every pass: they cannot teach or be exported"
+        )
+    return checkpoint
+
+
+def require_clip(path: Path, clip: str | None) -> str:
+    """Return `clip`, the name or file of the CLIP that the prompts at `path` belong to.
+
+    Raises:
+        InputError: It is None; the message says which one to give.
+    """
+    if clip is None:
+        wanted = load_prompts(path).clip
+        raise InputError(
+            f"'{path}' holds prompts for the CLIP '{wanted.source}' (sha256 {wanted.sha256}): "
+            "give its weights with --clip"
+        )
+    return clip
+
+
 def build_prompted(checkpoint: PromptCheckpoint, clip: FrozenClip) -> PromptedClip:
     """Return the prompted CLIP with the checkpoint's weights, in eval mode.
 

@@ -18,6 +18,7 @@ from edgekit.preprocess import FloatArray, ImageU8, to_tensor
 
 # What contracts call CLIPs.
 PROMPTED, PLAIN = "clip-prompted", "clip"
+CLIPS = (PROMPTED, PLAIN)
 
 
 class ClipClassifier:

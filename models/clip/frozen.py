@@ -102,6 +102,18 @@ def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
     return tokens
 
 
+def require_room(name: str, sentences: Sequence[str], config: ClipConfig) -> Tensor:
+    """Return the token numbers of a class's descriptions.
+
+    Raises:
+        InputError: One does not fit; the message names the class.
+    """
+    try:
+        return tokenize(sentences, config)
+    except InputError as error:
+        raise InputError(f"description of class '{name}': {error}") from error
+
+
 @cache  # reading its vocabulary takes as long as tokenizing thousands of texts
 def _tokenizer() -> Any:
     from open_clip.tokenizer import SimpleTokenizer

@@ -75,13 +75,13 @@ def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor |
     width, heads = x.shape[2], attention.num_heads
     if wanted is None:
         packed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
-        queries, keys, values = packed.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (N, heads, length, …)
+        queries, keys, values = packed.view(*packed.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
     else:
         weights, biases = attention.in_proj_weight, attention.in_proj_bias
         of_wanted = F.linear(block.ln_1(wanted), weights[:width], biases[:width])
-        queries = of_wanted.unflatten(2, (heads, -1)).transpose(1, 2)
+        queries = of_wanted.view(*of_wanted.shape[:2], heads, -1).transpose(1, 2)
         packed = F.linear(normed, weights[width:], biases[width:])
-        keys, values = packed.unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+        keys, values = packed.view(*packed.shape[:2], 2, heads, -1).permute(2, 0, 3, 1, 4)
         x = wanted
     if mask is not None:
         mask = mask.to(queries.dtype)

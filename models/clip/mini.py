@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
-from edgekit.models.clip.captions import captions_of
+from edgekit.models.clip.captions import captions_of, captions_with_names
 from edgekit.models.clip.classifier import zero_shot_classifier
 from edgekit.models.clip.descriptions import Descriptions
-from edgekit.models.clip.frozen import FrozenClip, tokenize
+from edgekit.models.clip.frozen import FrozenClip, require_room, tokenize
 from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompting import normalized
 from edgekit.models.data import ImageSet
@@ -73,7 +73,7 @@ class MiniClipTask(Task):
             dataset_name: For the contract.
 
         Raises:
-            InputError: The recipe's crops are not of the image tower's size.
+            InputError: The recipe's crops are not of the image tower's size, or a text does not fit the context.
         """
         self._augmentation = recipe.plain_augmentation
         if self._augmentation.crop_px != config.image_size_px:
@@ -81,6 +81,10 @@ class MiniClipTask(Task):
                 f"the recipe cuts pictures to {self._augmentation.crop_px} px, the CLIP takes {config.image_size_px}: "
                 "take recipe 'clip-mini'"
             )
+        # What does not fit the context is told before the first epoch and not after it.
+        tokenize(captions_with_names(classes), config)
+        for name, sentences in class_descriptions.items():
+            require_room(name, sentences, config)
         self._config = config
         self._classes = classes
         self._descriptions = class_descriptions

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.descriptions import descriptions_for
@@ -18,6 +19,7 @@ def open_clip_classifier(
     descriptions: Path | None,
     read: Callable[[int], DataSet],
     say: Callable[[str], None],
+    activation: Activation | None = None,
 ) -> tuple[ClipClassifier, DataSet]:
     """Return a classifier and the data to classify.
 
@@ -28,12 +30,14 @@ def open_clip_classifier(
             prompts the shipped ones.
         read: Returns the data, given the side of its pictures in pixels.
         say: Called with a line on classes that lack a description.
+        activation: See `load_clip`; default: what the prompts were trained with, or what the file's form says.
 
     Raises:
         InputError: The CLIP, the prompts, the data or the descriptions cannot be used, or do not fit.
     """
     checkpoint = None if prompts is None else load_prompts(prompts)
-    clip = load_clip(clip_source)
+    trained_with = None if checkpoint is None else checkpoint.clip.config.activation
+    clip = load_clip(clip_source, activation or trained_with)
     net = None if checkpoint is None else build_prompted(checkpoint, clip)
     dataset = read(clip.image_size)
     if net is None or checkpoint is None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from edgekit.errors import InputError
 from edgekit.models.clip.config import MAX_WORDS_N_CTX, PromptConfig
 from edgekit.models.clip.descriptions import as_words, sentences_or_template
-from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.frozen import FrozenClip, require_room
 from edgekit.models.clip.injection import encode_image, encode_text
 from edgekit.models.clip.prompts import PromptLearner, Prompts
 
@@ -166,10 +166,7 @@ def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequenc
     """
     means = []
     for name, sentences in class_descriptions.items():
-        try:
-            tokens = clip.tokenize(sentences)
-        except InputError as error:
-            raise InputError(f"description of class '{name}': {error}") from error
+        tokens = require_room(name, sentences, clip.config).to(clip.logit_scale.device)
         means.append(_unit(clip.encode_text(tokens)).mean(dim=0))
     return _unit(torch.stack(means))
 

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekit.contract import InputSpec
-from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.clip.checkpoint import ClipIdentity, PromptCheckpoint, build_prompted, load_prompts
+from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import frozen_classifier
@@ -64,18 +63,6 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
         vectors,
         bool(checkpoint.training.get("gray")),
     )
-
-
-def load_lasting_prompts(path: Path) -> PromptCheckpoint:
-    """Return trained prompts that answer alike whenever they are asked.
-
-    Raises:
-        InputError: The file holds no prompts, or they change whenever they are used.
-    """
-    checkpoint = load_prompts(path)
-    if checkpoint.config.upstream_compat:
-        raise InputError(f"prompts '{path}' are of --upstream-compat, which change at every pass: they cannot teach")
-    return checkpoint
 
 
 def _teacher(

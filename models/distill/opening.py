@@ -11,7 +11,8 @@ import torch
 from edgekit.contract import METADATA_KEY
 from edgekit.errors import InputError
 from edgekit.modelfiles import CHECKPOINT_SUFFIX, MODEL_SUFFIXES, ONNX_SUFFIX, resolve_model
-from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts
+from edgekit.models.clip.architecture import Activation
+from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts, require_clip
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip
 from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, is_plain_onnx, plain_onnx_teacher
@@ -26,11 +27,13 @@ class TeacherOptions:
     """What is said of teachers beside their names.
 
     `clip` are the weights that prompts belong to, `descriptions` what a CLIP without prompts knows the classes by,
-    `plain` what ONNX files without contract do not say. `threads` is for ONNX Runtime.
+    `activation` what it has if its file does not say it, `plain` what ONNX files without contract do not say. `threads`
+    is for ONNX Runtime.
     """
 
     clip: str | None = None
     descriptions: Path | None = None
+    activation: Activation | None = None
     plain: PlainOnnx = field(default_factory=PlainOnnx)
     threads: int | None = None
     use_gpu: bool = False
@@ -60,9 +63,12 @@ def open_teacher(
         elif kind == "plain":
             teacher = plain_onnx_teacher(path, options.plain, options.threads)
         elif kind == "prompts":
-            teacher = prompted_teacher(path, load_clip(_clip_of(path, options)), device)
+            taught_on = load_prompts(path).clip.config
+            clip = load_clip(require_clip(path, options.clip), taught_on.activation)
+            teacher = prompted_teacher(path, clip, device)
         else:
-            teacher = zero_shot_teacher(load_clip(place), descriptions_for(labels, options.descriptions, say), device)
+            clip = load_clip(place, options.activation)
+            teacher = zero_shot_teacher(clip, descriptions_for(labels, options.descriptions, say), device)
         teachers.append(for_labels(teacher, labels, say))
     return ensemble(teachers)
 
@@ -97,19 +103,10 @@ def _metadata(path: Path) -> dict[str, str]:
         raise InputError(f"teacher '{path}' is no whole {CHECKPOINT_SUFFIX} file ({error})") from error
 
 
-def _clip_of(path: Path, options: TeacherOptions) -> str:
-    if options.clip is None:
-        wanted = load_prompts(path).clip
-        raise InputError(
-            f"teacher '{path}' holds prompts for the CLIP '{wanted.source}' (sha256 {wanted.sha256}): "
-            "give its weights with --clip"
-        )
-    return options.clip
-
-
 def _require_use(kinds: Sequence[str], options: TeacherOptions) -> None:
     useless = (
         (options.clip and "prompts" not in kinds, "--clip", "holds prompts"),
+        (options.activation and "clip" not in kinds, "--activation", "is a CLIP without prompts"),
         (options.descriptions and "clip" not in kinds, "--descriptions", "is a CLIP without prompts"),
         (not options.plain.is_empty and "plain" not in kinds, "--teacher-labels and the like", "lacks a contract"),
     )

@@ -13,12 +13,11 @@ from torch.nn import functional as F
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoint import Checkpoint
-from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted
+from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
 from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
-from edgekit.models.distill.clips import load_lasting_prompts
 
 _VECTORS = "class_vectors"
 
@@ -79,7 +78,7 @@ def described(
         raise InputError("the student's teacher had no prompts: leave --prompts out")
     if prompts is not None and sha256_of(prompts) != teacher.sha256:
         raise InputError(f"prompts '{prompts}' are not the teacher's: its file had sha256 {teacher.sha256}")
-    frozen = load_clip(clip)
+    frozen = load_clip(clip, teacher.clip.config.activation)
     vectors = (
         _prompted_vectors(prompts, frozen, descriptions)
         if prompts

@@ -45,3 +45,16 @@ def test_the_page_shows_mean_and_spread_and_keeps_private_test_for_the_end(
     page = prompts["report"](prompts["collected"](plan, tmp_path), facts)
     assert "| PrivateTest | seeds | accuracy |" in page
     assert "| HiCroPL | 1 | 70.00% |" in page
+
+
+def test_a_training_is_estimated_by_its_images_and_epochs(prompts: dict[str, Any]) -> None:
+    pace = prompts["Pace"](start_s=10, step_s=2, evaluated_image_s=0.1, batch=32)
+    counts = {"Training": 320, "PublicTest": 50, "PrivateTest": 70}
+    plan = {run.group: run for run in prompts["planned"](["few-shot", "all", "base-to-novel"], 1, 16, 6)}
+    # 10 + 3 x (4 steps of 2 s, 28 images of 0.1 s) + 50 images of 0.1 s, and so on.
+    seconds = {group: prompts["seconds_of"](run, pace, counts, 3) for group, run in plan.items()}
+    assert seconds == pytest.approx({"few-shot": 47.4, "all": 90, "base-to-novel": 31.8})
+    assert prompts["seconds_of"](plan["all"], pace, counts, None) == pytest.approx(10 + 5 * 25 + 5)
+    said = prompts["said_of"](list(plan.values()), list(seconds.values()), pace)
+    assert "3 trainings are left: about 0.0 hours" in said
+    assert "all: 1 x about 90 s" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.device.results import FaceResult, FrameResult
+from edgekit.device.sources.frame import Frame
 from edgekit.preprocess import ImageU8
 
 WriteClip = Callable[..., Path]
@@ -40,3 +43,32 @@ def picture() -> ImageU8:
 def told() -> list[str]:
     """What a source notified; hand it `told.append`."""
     return []
+
+
+class Feed:
+    """Frames and results as a pipeline makes them; each frame is gray in its own way."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+
+    def next(self, *labels: str, at_s: float | None = None) -> tuple[Frame, FrameResult]:
+        """Return the next frame with one face a label, tracks 1, 2 and so on, captured now or at `at_s`."""
+        self.sequence += 1
+        now_s = time.monotonic() if at_s is None else at_s
+        image = np.full((240, 320, 3), 40 + 7 * self.sequence % 150, np.uint8)
+        faces = tuple(_face(label, 1 + place) for place, label in enumerate(labels))
+        stages = {"capture": 1.0, "detect": 20.0, "crop": 0.5, "classify": 3.0 + self.sequence % 5}
+        frame = Frame(self.sequence, now_s, time.time(), image)
+        return frame, FrameResult(frame.sequence, now_s, frame.wall_s, (320, 240), faces, stages, 25.0)
+
+
+def _face(label: str, track_id: int) -> FaceResult:
+    probabilities = dict.fromkeys(("calm", "happy", "sad"), 0.1) | {label: 0.8}
+    left = 20.0 + 90 * (track_id - 1)
+    return FaceResult((left, 60.0, left + 70, 150.0), 0.9, label, 0.8, probabilities, track_id)
+
+
+@pytest.fixture
+def feed() -> Feed:
+    """Makes frames and results."""
+    return Feed()

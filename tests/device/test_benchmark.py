@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgekit.device.benchmark_report import describe_model
 from edgekit.device.benchmark_watch import OthersLoad, Watch
 from edgekit.device.detect import WholeFrame
 from edgekit.device.sources.frame import Frame, RecordedSource
+from edgekit.device.sources.live import LiveSource
 from edgekit.errors import InputError, SourceError
 from edgekit.files import sha256_of
 from edgekit.preprocess import ImageU8
@@ -73,7 +75,8 @@ def test_every_combination_is_planned_once() -> None:
 def test_every_round_has_every_cell_in_an_order_of_its_own_that_the_seed_decides() -> None:
     cells = plan_cells(MODELS, (1, 2), KINDS)
     order = plan_rounds(cells, 3, seed=3)
-    rounds = [order[:12], order[12:24], order[24:]]
+    rounds = [order[first : first + len(cells)] for first in range(0, len(order), len(cells))]
+    assert len(rounds) == 3
     assert all(set(one) == set(cells) and len(one) == len(cells) for one in rounds)
     assert rounds[0] != rounds[1] != rounds[2]
     assert order == plan_rounds(cells, 3, seed=3)
@@ -117,13 +120,15 @@ def test_a_source_without_frames_is_an_error() -> None:
 def test_a_saved_clip_is_the_same_for_every_process_whatever_the_frames_sizes(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     frames = tuple(random.integers(0, 256, (height, 5, 3), np.uint8) for height in (4, 7, 2))
-    save_clip(replace(CLIP, frames=frames), tmp_path)
-    mapped = map_clip(tmp_path)
+    path = tmp_path / "clip"
+    with path.open("wb") as stream:
+        save_clip(replace(CLIP, frames=frames), stream)
+    before = path.read_bytes()
+    mapped = map_clip(path)
     assert replace(mapped, frames=()) == replace(CLIP, frames=())
     assert all(np.array_equal(one, other) for one, other in zip(frames, mapped.frames, strict=True))
-    before = (tmp_path / "pixels").read_bytes()
     mapped.frames[0][:] = 0
-    assert (tmp_path / "pixels").read_bytes() == before
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["inference", "classifier"])
@@ -163,6 +168,36 @@ def test_a_pipeline_plays_the_clip_over_and_over_and_counts_after_the_warm_up(ti
     assert set(done.stages_ms) == {"detect", "crop", "classify"}
     assert {len(laps) for laps in done.stages_ms.values()} == {len(done.samples_ms)}
     assert sum(sum(laps) for laps in done.stages_ms.values()) <= sum(done.samples_ms)
+
+
+class FakeCamera:
+    """Gives a picture every 5 ms."""
+
+    fps = 200.0
+
+    def read(self) -> ImageU8:
+        time.sleep(0.005)
+        return FRAMES[0]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def test_a_camera_is_measured_with_the_wait_for_its_frames(tiny_model: Path, told: list[str]) -> None:
+    with LiveSource("camera", FakeCamera, told.append) as camera:
+        done = measure(
+            Cell("tiny", tiny_model, 1, "camera"),
+            seconds=0.01,
+            min_iterations=20,
+            batch=4,
+            camera=camera,
+            make_detector=lambda _: WholeFrame(),
+        )
+    assert (done.batch, done.faces_per_frame) == (1, 1.0)
+    assert set(done.stages_ms) == {"capture", "detect", "crop", "classify"}
+    assert len(done.ages_ms) == len(done.samples_ms) == 20
+    assert done.images_per_s <= 220  # no faster than the camera gives them, give or take a frame that was waiting
+    assert done.as_message()["ages_ms"]
 
 
 def test_a_warm_up_goes_on_until_the_times_are_stable_and_says_when_they_never_are(
@@ -226,10 +261,10 @@ def test_others_load_is_all_that_is_busy_less_ourselves(tmp_path: Path) -> None:
     stat.parent.mkdir()
     # user nice system idle iowait irq softirq steal guest guest_nice, in hundredths of a second
     stat.write_text("cpu  1000 0 500 90000 700 0 10 20 0 0\ncpu0 1 2 3\n")
-    now = [0.0]
-    others = OthersLoad(tmp_path, lambda: now[0])
-    now[0] = 100.0
+    now, own = [0.0], [3.0]
+    others = OthersLoad(tmp_path, lambda: now[0], lambda: own[0])
+    now[0], own[0] = 100.0, 13.0
     stat.write_text("cpu  4000 0 1500 99999 999 0 10 520 0 0\ncpu0 1 2 3\n")
-    assert others.processors() == pytest.approx(0.45, abs=0.01)
+    assert others.processors() == pytest.approx(0.35)
     stat.write_text("nothing")
     assert others.processors() is None

@@ -26,14 +26,14 @@ NOTHING = Conditions(*[None] * 9)
 
 
 def job_of(cell: Cell, **changes: Any) -> Job:
-    fields: dict[str, Any] = {"seconds": 0.01, "min_iterations": 5, "batch": 1, "clip_folder": None, "detector": None}
+    fields: dict[str, Any] = {"seconds": 0.01, "min_iterations": 5, "batch": 1, "clip_path": None, "detector": None}
     return Job(cell.model, cell.path, cell.intra_op_threads, cell.kind, cell.engine, **{**fields, **changes})
 
 
 def test_a_job_survives_its_journey(tmp_path: Path) -> None:
     job = job_of(
         Cell("odd\n'name", tmp_path / "m.onnx", 2, "pipeline"),
-        clip_folder=tmp_path,
+        clip_path=tmp_path,
         detector=DetectorChoice("yunet", tmp_path / "y.onnx", 320),
     )
     assert Job.from_json(job.to_json()) == job

@@ -29,6 +29,7 @@ def first_due(schedule: Adaptive, luma: ImageU8, *boxes: np.ndarray, **changes: 
 def adaptive(luma: ImageU8) -> Adaptive:
     schedule = Adaptive()
     schedule.detected(luma, news=True)
+    schedule.detected(luma, news=False)
     return schedule
 
 
@@ -58,7 +59,7 @@ def test_a_face_hard_to_follow_and_faces_that_touch_are_looked_at_soon(adaptive,
 def test_somebody_who_comes_in_is_noticed(adaptive, luma) -> None:
     entered = luma.copy()
     entered[80:200, 0:60] = 255
-    assert first_due(adaptive, entered) == 4
+    assert first_due(adaptive, entered) == 5
 
 
 def test_without_any_face_a_change_is_looked_at_at_once(adaptive, luma) -> None:
@@ -82,6 +83,14 @@ def test_changes_that_meant_nothing_are_believed_less(adaptive, luma) -> None:
     for _ in range(8):
         waits.append(first_due(adaptive, flicker))
         adaptive.detected(luma, news=False)
-    assert waits == [4, 5, 6, 7, 8, 9, 10, 10]
+    assert waits == [5, 6, 7, 8, 9, 10, 10, 10]
     adaptive.detected(luma, news=True)
-    assert first_due(adaptive, flicker) == 4
+    adaptive.detected(luma, news=False)
+    assert first_due(adaptive, flicker) == 5
+
+
+def test_a_face_that_came_or_went_is_looked_at_again_in_the_next_frame(adaptive, luma) -> None:
+    adaptive.detected(luma, news=True)
+    assert first_due(adaptive, luma) == 1
+    adaptive.detected(luma, news=False)
+    assert first_due(adaptive, luma) == 10

@@ -33,7 +33,7 @@ def result(*faces: FaceResult, sequence: int = 7) -> FrameResult:
 
 def test_a_line_of_json_holds_everything_about_a_frame(tmp_path):
     path = tmp_path / "new folder" / "results.jsonl"
-    with JsonLinesSink(str(path)) as sink:
+    with JsonLinesSink(LineFile(str(path))) as sink:
         sink.write(frame(), result(FACE))
         sink.write(frame(8), result(sequence=8))
         assert len(path.read_text().splitlines()) == 2, "a reader follows the file while it grows"
@@ -61,14 +61,14 @@ def test_a_line_of_json_holds_everything_about_a_frame(tmp_path):
 
 
 def test_json_lines_go_to_stdout(capsys):
-    with JsonLinesSink("-") as sink:
+    with JsonLinesSink(LineFile("-")) as sink:
         sink.write(frame(), result())
     assert json.loads(capsys.readouterr().out)["sequence"] == 7
 
 
 def test_a_csv_row_a_face_with_a_header_once(tmp_path):
     path = tmp_path / "faces.csv"
-    with CsvSink(str(path), LABELS) as sink:
+    with CsvSink(LineFile(str(path)), LABELS) as sink:
         sink.write(frame(6), result(sequence=6))
         sink.write(frame(), result(FACE, FACE))
         sink.write(frame(8), result(FACE, sequence=8))
@@ -86,7 +86,7 @@ def test_a_csv_row_a_face_with_a_header_once(tmp_path):
 def test_an_old_file_stays_until_the_first_line_and_is_then_replaced(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text("old\n" * 1000)
-    with JsonLinesSink(str(path)) as sink:
+    with JsonLinesSink(LineFile(str(path))) as sink:
         assert path.read_text().startswith("old")
         sink.write(frame(), result())
     assert "old" not in path.read_text()
@@ -94,17 +94,20 @@ def test_an_old_file_stays_until_the_first_line_and_is_then_replaced(tmp_path):
 
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="is a folder"):
-        JsonLinesSink(str(tmp_path))
+        JsonLinesSink(LineFile(str(tmp_path)))
 
 
 def test_a_full_device_is_a_storage_error():
-    with JsonLinesSink("/dev/full") as sink, pytest.raises(StorageError, match="'/dev/full': No space left"):
+    with JsonLinesSink(LineFile("/dev/full")) as sink, pytest.raises(StorageError, match="'/dev/full': No space left"):
         sink.write(frame(), result())
 
 
 def test_a_place_that_cannot_be_created_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with JsonLinesSink(str(tmp_path / "file" / "x.jsonl")) as sink, pytest.raises(StorageError, match=r"x\.jsonl"):
+    with (
+        JsonLinesSink(LineFile(str(tmp_path / "file" / "x.jsonl"))) as sink,
+        pytest.raises(StorageError, match=r"x\.jsonl"),
+    ):
         sink.write(frame(), result())
 
 
@@ -135,6 +138,6 @@ def test_a_pipe_can_be_written(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
-        with JsonLinesSink(str(pipe)) as sink:
+        with JsonLinesSink(LineFile(str(pipe))) as sink:
             sink.write(frame(), result())
         assert json.loads(reader.communicate(timeout=10)[0])["sequence"] == 7

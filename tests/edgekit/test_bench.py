@@ -114,6 +114,12 @@ def test_haar_takes_yunets_place_once_and_is_named(
     assert result.stderr.count("no network") == 1
 
 
+def test_a_camera_that_is_not_there_is_said_with_its_own_exit_code(tiny_model: Path) -> None:
+    done = cli(str(tiny_model), *QUICK, "--no-pipeline", "--detector", "none", "--camera", "/dev/video99")
+    assert (done.returncode, done.stderr.count("error:")) == (75, 1)
+    assert "/dev/video99" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -188,20 +194,32 @@ def test_ctrl_c_before_anything_is_measured_leaves_the_old_report_and_nothing_el
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("report.json", "old")]
 
 
-def test_the_end_of_a_connection_ends_the_benchmark_and_its_worker_and_leaves_no_frames(tiny_model: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
+    tiny_model: Path, number: signal.Signals
+) -> None:
     command_line = [*EDGEKIT, "bench", str(tiny_model), "--detector", "none", "--seconds", "600", "--threads", "1"]
-    before = set(Path("/dev/shm").glob("edgekit-*"))
     environment = {**os.environ, "EDGEKIT_PROGRESS_LINES": "1"}
+    before = set(Path("/dev/shm").iterdir())
     with subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         assert any("edgekit-progress" in line for line in process.stderr)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.send_signal(signal.SIGHUP)
+        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert set(Path("/dev/shm").iterdir()) == before
+        process.send_signal(number)
         process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert len(children) == 1
-    assert not Path(f"/proc/{children[0]}").exists()
-    assert set(Path("/dev/shm").glob("edgekit-*")) == before
+    assert process.returncode == (130 if number == signal.SIGHUP else -signal.SIGKILL)
+    deadline_s = time.monotonic() + 60
+    while _runs(worker) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert not _runs(worker)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return "benchmark_worker" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
 
 
 def test_ctrl_c_keeps_what_is_finished(tiny_model: Path, tmp_path: Path) -> None:

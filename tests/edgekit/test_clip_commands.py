@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
@@ -48,6 +50,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "short.json").write_text(json.dumps({"happy": ["a smile"]}))
     (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20]}))
     (folder / "wrong.json").write_text("[]")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenAI's form of archive is an old one
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "other.pt"))
+    archive = (folder / "other.pt").read_bytes()
+    (folder / "torn.pt").write_bytes(archive[:-200])
+    inside = archive.index(b"data.pkl") + 60
+    (folder / "bitten.pt").write_bytes(archive[:inside] + bytes(40) + archive[inside + 40 :])
+    for split in ("train", "val"):
+        for label, name in enumerate(("word " * 49 + "word", "other")):
+            file = folder / "words" / split / name / "0.png"
+            file.parent.mkdir(parents=True)
+            assert cv2.imwrite(str(file), np.full((48, 48), label, np.uint8))
     command = [sys.executable, "-m", "edgekit.cli", "train", "--model", "hicropl", "--clip", "clip.safetensors"]
     arguments = ["--data", "faces", "--shots", "2", "--epochs", "2", "--n-ctx", "2", "-o", "prompts", "--threads", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -125,8 +139,41 @@ def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> No
     assert json.loads(stdout)["total"] == 21
 
 
+def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before(edgekit: Run, tmp_path: Path) -> None:
+    prompts, model = "prompts/best.safetensors", tmp_path / "clip.onnx"
+    code, out, err = edgekit("export", prompts, "--clip", "clip.safetensors", "-o", model)
+    assert (code, err) == (0, "")
+    assert "verified on 54 face crops" in out
+    assert f"labels: {', '.join(EXPRESSIONS)}" in out
+    test = ("--data", "faces", "--split", "test", "--json")
+    found = [
+        json.loads(edgekit("eval", *which, *test)[1]) for which in ((model,), (prompts, "--clip", "clip.safetensors"))
+    ]
+    assert found[0]["confusion"] == found[1]["confusion"]
+    code, out, err = edgekit(
+        "run", "--model", model, "--source", "faces/test/happy/0.png", "--detector", "none", "--json"
+    )
+    assert code == 0, err
+    assert sum(json.loads(out)["labels"].values()) == 1
+
+
+def test_an_export_without_the_ensemble_says_what_that_costs(edgekit: Run, tmp_path: Path) -> None:
+    export = ("export", "prompts/best.safetensors", "--clip", "clip.safetensors", "-o", tmp_path / "small.onnx")
+    code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--eval-split", "test", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    whole, reduced = document["with_ensemble"], document["without_ensemble"]
+    assert reduced["macs"] == document["macs"] < 0.7 * whole["macs"]
+    assert reduced["size_bytes"] == (tmp_path / "small.onnx").stat().st_size
+    reported = json.loads(Path("prompts/results.json").read_text())["scores"][0]
+    assert whole["accuracy"] == pytest.approx(reported["accuracy"])
+    assert f"without: {reduced['size_bytes']:,} bytes, {reduced['macs']:,} multiply-accumulates, accuracy" in err
+
+
 HICROPL = ("train", "--model", "hicropl", "--data", "faces", "-o", "out")
 CLIP = ("--clip", "clip.safetensors")
+EXPORT = ("export", "-o", "out/x.onnx")
+DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +218,28 @@ CLIP = ("--clip", "clip.safetensors")
             "class 'joy' cannot be left out",
         ),
         (("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--recipe", "fer2013"), "to 44 px"),
+        (("train", "--model", "clip-mini", "--data", "words", "-o", "out"), "the CLIP's context 48: shorten it"),
+        ((*HICROPL, "--clip", "torn.pt"), "'torn.pt' cannot be read as a torch checkpoint"),
+        ((*HICROPL, "--clip", "bitten.pt"), "'bitten.pt' is a damaged TorchScript archive"),
+        ((*HICROPL, "--clip", "other.pt"), "the weights are no CLIP's with a ViT"),
+        ((*HICROPL, *CLIP, "--activation", "quick-gelu"), "its activation is gelu, not quick-gelu"),
+        ((*HICROPL, *CLIP, "--merge", "a=sad"), "--merge means nothing for --model hicropl"),
+        (("eval", "default", "--activation", "gelu", "--data", "faces"), "need --clip"),
+        ((*EXPORT, "prompts/best.safetensors"), "give its weights with --clip"),
+        ((*EXPORT, "prompts/best.safetensors", "--clip", "wide.safetensors"), "a CLIP whose vision"),
+        ((*EXPORT, "prompts/best.safetensors", "--clip", "bitten.pt"), "is a damaged TorchScript archive"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--classes", "long.json"), "description of class 'happy': text"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--merge", "a=sad"), "--merge means nothing for trained prompts"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--eval", "faces"), "says what --no-pass ensemble costs"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--target", "a53"), "--target means nothing for trained"),
+        ((*EXPORT, "default", "--no-pass", "ensemble"), "is for trained prompts"),
+        ((*EXPORT, "default", *CLIP), "are for new classes"),
+        ((*DISTILL, "prompts"), "give its weights with --clip"),
+        ((*DISTILL, "prompts", "--clip", "wide.safetensors"), "a CLIP whose vision"),
+        ((*DISTILL, "torn.safetensors"), "no whole .safetensors file"),
+        ((*DISTILL, "./bitten.pt"), "is a damaged TorchScript archive"),
+        ((*DISTILL, "clip.safetensors", "--descriptions", "long.json"), "description of class 'happy': text"),
+        ((*DISTILL, "default", "--activation", "gelu"), "--activation: no teacher is a CLIP without prompts"),
         (("eval", "prompts/best.safetensors", "--data", "faces"), "holds trained prompts: name the CLIP"),
         (("eval", "prompts/best.safetensors", "--clip", "wide.safetensors", "--data", "faces"), "a CLIP whose vision"),
         (("eval", "clip.safetensors", *CLIP, "--data", "faces"), "holds no trained prompts"),

@@ -20,6 +20,9 @@ from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.layout import canonical_class
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.distill.cache import agreement, teach
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.provenance import contract_for
 from edgekit.models.registry import create_model
 
@@ -86,6 +89,26 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     assert code == 2
     assert "already holds a training" in err
     assert not elsewhere.exists()  # said before the teacher is asked
+
+
+def test_agreement_is_told_of_each_teacher_and_of_all_together(
+    edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
+) -> None:
+    teachers = ("--teacher", teacher, "--teacher", "default")
+    code, out, err = edgekit("distill", *teachers, "--data", faces, "-o", tmp_path / "run", *SHORT, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert [each["teacher"] for each in document["member_agreement"]] == [str(teacher), "default"]
+    dataset = load_dataset(faces)
+    images = dataset.split("val").images
+    both = open_teacher([str(teacher), "default"], dataset.classes, TeacherOptions())
+    student = open_teacher([document["checkpoint"]], dataset.classes, TeacherOptions())
+    answers = [teach(each, images, "center", tmp_path).logits for each in (student, *both.members, both)]
+    expected = [agreement(answers[0], its) for its in answers[1:]]
+    found = [*(each["agreement"] for each in document["member_agreement"]), document["agreement"]]
+    assert found == pytest.approx(expected)
+    assert f"agrees with default on {expected[1]:.2%} of val" in err
+    assert f"agrees with its teacher on {expected[2]:.2%} of val" in err
 
 
 def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:

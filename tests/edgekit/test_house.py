@@ -26,10 +26,13 @@ ROOMS = ("edgekit", "models", "export", "device")
 # What each room may import besides the standard library and edgekit itself; see ARCHITECTURE.md.
 CORE = {"click", "numpy", "rich"}
 DEVICE = CORE | {"cv2", "onnxruntime"}
-EXPORT = DEVICE | {"google", "onnx", "onnxscript", "safetensors", "torch"}
+EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnxscript", "safetensors", "torch"}
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
 ONE_MODULE_ONLY = {
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
+    "edgekit.device.sinks.mqtt.session": {"paho"},
+    "edgekit.device.sinks.web.app": {"starlette"},
+    "edgekit.device.sinks.web.server": {"uvicorn"},
     "edgekit.models.borrowed": {"timm", "torchvision"},
 }
 

@@ -49,8 +49,10 @@ def until(service: Callable[..., tuple[int, Any]], condition: Callable[[dict[str
 
 def test_a_run_is_kept_up_from_install_to_remove(service, play, tiny_model, tmp_path):
     server = play([("pictures", 100_000, (64, 48))])
-    run = ("--model", tiny_model, "--detector", "none", "--source", server.url, "--jsonl", "50% of $X.jsonl")
-    code, document = service("install", "--json", "--", *run)
+    settings = {"model": str(tiny_model), "detector": "none", "source": server.url}
+    config = tmp_path / "my settings.toml"
+    config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    code, document = service("install", "--json", "--config", config, "--", "--jsonl", "50% of $X.jsonl")
     assert code == EXIT_OK
     assert document["manager"] == "supervisor"
     first = until(service, lambda found: found["state"] == "running")
@@ -71,6 +73,14 @@ def test_a_run_is_kept_up_from_install_to_remove(service, play, tiny_model, tmp_
     assert "not installed" in text
 
 
+def test_a_settings_file_with_a_slip_is_refused_at_once(service, tmp_path):
+    (tmp_path / "edgekit.toml").write_text('sorce = "demo"\n')
+    code, text = service("install", "--config", "edgekit.toml")
+    assert code == EXIT_USAGE
+    assert "sorce" in text
+    assert not (tmp_path / "state").exists()
+
+
 def test_settings_that_cannot_work_are_a_failure_that_status_tells(service):
     assert service("install", "--", "--source", "missing.mp4")[0] == EXIT_OK
     found = until(service, lambda found: found["state"] == "failed")
@@ -83,7 +93,7 @@ def test_settings_that_cannot_work_are_a_failure_that_status_tells(service):
     ("arguments", "message"),
     [
         (["install"], "nothing to run: give --config TOML"),
-        (["install", "--config", "missing.toml"], "settings 'missing.toml' do not exist"),
+        (["install", "--config", "missing.toml"], "settings 'missing.toml' cannot be read"),
         (["install", "--folder", "missing", "--", "--source", "demo"], "missing' does not exist"),
         (["install", "--env", "X", "--", "--source", "demo"], "--env takes NAME=VALUE"),
         (["install", "--run-as", "root", "--", "--source", "demo"], "--run-as is for a --system service"),

@@ -54,6 +54,29 @@ def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def test_merged_classes_are_trained_and_measured_as_such(faces: Path, tmp_path: Path) -> None:
+    merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad,angry,fear")
+    short = ("--model", "mini-xception", "--epochs", 1, "--batch-size", 10)
+    done = _edgekit("train", "--data", faces, "-o", tmp_path / "run", *short, *merges)
+    assert done.returncode == 0, done.stderr
+    assert "20 images to train on, 10 to choose by" in done.stdout
+    model = tmp_path / "run/best.safetensors"
+    checkpoint = load_checkpoint(model)
+    assert checkpoint.contract.labels == ("good", "bad")
+    assert checkpoint.training["merged"] == list(merges[1::2])
+    done = _edgekit("eval", model, "--data", faces, "--split", "test", *merges, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["total"], document["labels"]) == (10, ["good", "bad"])
+    for more, message in (
+        (("--merge", "good=joy"), "there is no class 'joy'"),
+        (("--model", "clip-mini", *merges), "--merge means nothing for --model clip-mini"),
+    ):
+        done = _edgekit("train", "--data", faces, "-o", tmp_path / "other", *more)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert message in done.stderr
+
+
 def test_eval_gives_figures_and_a_picture(faces: Path, trained: Path, tmp_path: Path) -> None:
     plot = tmp_path / "confusion.png"
     arguments = ["eval", trained / "best.safetensors", "--data", faces, "--split", "test", "--plot", plot, "--json"]

@@ -164,7 +164,11 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Change, str]]:
         ),
         ("student", lambda c: described(c, NEW, text, prompts), "had no prompts: leave --prompts out"),
         ("student", lambda c: described(c, NEW, str(folder / "other.safetensors"), None), "its weights differ"),
-        ("student", lambda c: described(c, NEW, str(folder / "quick.safetensors"), None), "activation quick-gelu, not"),
+        (
+            "student",
+            lambda c: described(c, NEW, str(folder / "quick.safetensors"), None),
+            "activation is quick-gelu",
+        ),
         ("student", lambda c: described(c, NEW, "absent.pt", None), "does not exist"),
         ("student", lambda c: described(c, long, text, None), "description of class 'x': .*: shorten it"),
         ("prompted", lambda c: described(c, NEW, text, None), r"name their file with --prompts"),

@@ -17,121 +17,6 @@ QUICK = ("--seconds", "0.01", "--processes", "1", "--threads", "1", "--cool-down
 CACHE = "home/pi/.cache/edgekit/board"
 
 
-@pytest.fixture(scope="module")
-def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two models, one of them with a name that a shell would take apart."""
-    from onnx import load, save
-
-    folder = tmp_path_factory.mktemp("models")
-    plain, odd = folder / "plain.onnx", folder / "it's; $(touch planted) odd.onnx"
-    shutil.copy(tiny_model, plain)
-    model = load(tiny_model)
-    model.doc_string = "another file"
-    save(model, odd)
-    return plain, odd
-
-
-@pytest.fixture(scope="module")
-def first(
-    pi: VirtualPi, edgekit: EdgekitRun, models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """The first benchmark on a board that has nothing yet: a matrix of two models, with pipelines over a clip."""
-    import cv2
-    import numpy as np
-
-    clip = tmp_path_factory.mktemp("clip") / "one frame.png"
-    cv2.imwrite(str(clip), np.zeros((48, 64, 3), np.uint8))
-    report = clip.with_name("report.json")
-    arguments = [*QUICK, *pi.arguments, "--source", clip, "--detector", "none", "--note", "fan=it's $(off)"]
-    done = edgekit("bench", *models, *arguments, "-o", report, "--html", report.with_suffix(".html"))
-    if "cannot be downloaded" in done.stderr:
-        pytest.skip(f"no wheels for the board: {done.stderr.strip()}")
-    return done, report
-
-
-def test_one_command_leads_from_a_fresh_board_to_a_report(
-    first: tuple[subprocess.CompletedProcess[str], Path], models: tuple[Path, Path], suite: str
-) -> None:
-    done, path = first
-    assert done.returncode == 0, done.stderr
-    report = json.loads(path.read_text())
-    (board,) = report["boards"]
-    assert board["label"] == "pi@127.0.0.1"
-    assert board["board"]["model"] == "Raspberry Pi 3 Model B Plus Rev 1.3"
-    assert board["board"]["architecture"] == "aarch64"
-    assert board["board"]["cpu"] == "Cortex-A53"
-    assert board["board"]["os_release"].endswith(f"({suite})")
-    assert [model["name"] for model in board["models"]] == [str(model) for model in models]
-    cells = {(cell["model"], cell["kind"]) for cell in board["cells"]}
-    assert cells == {(str(model), kind) for model in models for kind in ("inference", "classifier", "pipeline")}
-    assert board["notes"] == {"fan": "it's $(off)"}
-    (host,) = report["hosts"]
-    assert host["error"] is None
-    assert host["sent_bytes"] > 50e6
-
-
-def test_nothing_measured_there_passes_for_a_pis_speed(first: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    done, path = first
-    assert json.loads(path.read_text())["boards"][0]["board"]["virtualization"] == "emulator"
-    assert "EMULATED" in done.stdout
-    assert "EMULATED" in path.with_suffix(".html").read_text().upper()
-
-
-def test_names_ran_nothing_there(first: tuple[subprocess.CompletedProcess[str], Path], pi: VirtualPi) -> None:
-    assert first[0].returncode == 0
-    assert list(pi.path("").rglob("planted")) == []
-
-
-def test_the_second_run_sends_nothing_and_a_dead_board_spoils_nothing(
-    first: tuple[subprocess.CompletedProcess[str], Path],
-    pi: VirtualPi,
-    edgekit: EdgekitRun,
-    models: tuple[Path, Path],
-    tmp_path: Path,
-) -> None:
-    assert first[0].returncode == 0
-    inventory = tmp_path / "boards.toml"
-    inventory.write_text(
-        f'[[host]]\nhost = "pi@127.0.0.1"\nlabel = "living"\nport = {pi.port}\n'
-        '[[host]]\nhost = "pi@127.0.0.1"\nlabel = "dead"\nport = 1\n'
-    )
-    options = [f"--ssh-option={option}" for option in pi.host.ssh_options]
-    arguments = [*QUICK, "--no-pipeline", "--inventory", inventory, "--identity", pi.host.identity, *options]
-    done = edgekit("bench", models[0], *arguments, "--json")
-    assert done.returncode == 4
-    assert "1 of 2 boards failed: dead: nothing listens there" in done.stderr
-    report = json.loads(done.stdout)
-    assert [board["label"] for board in report["boards"]] == ["living"]
-    assert [(host["label"], host["sent_bytes"], bool(host["error"])) for host in report["hosts"]] == [
-        ("living", 0, False),
-        ("dead", 0, True),
-    ]
-
-
-def test_a_throttled_board_is_marked(
-    first: tuple[subprocess.CompletedProcess[str], Path], pi: VirtualPi, edgekit: EdgekitRun, models: tuple[Path, Path]
-) -> None:
-    assert first[0].returncode == 0
-    (pi.sys / "throttled").write_text("0x50005\n")
-    try:
-        done = edgekit("bench", models[0], *QUICK, "--no-pipeline", *pi.arguments, "--json")
-    finally:
-        (pi.sys / "throttled").write_text("0x0\n")
-    assert done.returncode == 0, done.stderr
-    (board,) = json.loads(done.stdout)["boards"]
-    assert all("throttled" in cell["marks"] for cell in board["cells"])
-
-
-def test_clean_removes_everything(
-    first: tuple[subprocess.CompletedProcess[str], Path], pi: VirtualPi, edgekit: EdgekitRun
-) -> None:
-    assert first[0].returncode == 0
-    assert pi.path(CACHE).exists()
-    done = edgekit("host", "clean", *pi.arguments)
-    assert done.returncode == 0, done.stderr
-    assert not pi.path(CACHE).exists()
-
-
 def test_a_changed_host_key_is_refused(fresh_pi: VirtualPi, edgekit: EdgekitRun, tiny_model: Path) -> None:
     fresh_pi.new_host_key()
     with fresh_pi:
@@ -151,3 +36,103 @@ def test_a_32_bit_system_is_refused_before_anything_is_installed(
     assert "32-bit system" in done.stderr
     assert "install the 64-bit Raspberry Pi OS" in done.stderr
     assert not fresh_pi.path("home/pi/.cache").exists()
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a name that a shell would take apart."""
+    path = tmp_path_factory.mktemp("models") / "it's; $(touch planted) odd.onnx"
+    shutil.copy(tiny_model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def first(
+    pi: VirtualPi, edgekit: EdgekitRun, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The first benchmark on a board that has nothing yet, with a pipeline over a clip."""
+    import cv2
+    import numpy as np
+
+    clip = tmp_path_factory.mktemp("clip") / "one frame.png"
+    cv2.imwrite(str(clip), np.zeros((48, 64, 3), np.uint8))
+    report = clip.with_name("report.json")
+    arguments = [*QUICK, *pi.arguments, "--source", clip, "--detector", "none", "--note", "fan=it's $(off)"]
+    done = edgekit("bench", model, *arguments, "-o", report, "--html", report.with_suffix(".html"))
+    if "cannot be downloaded" in done.stderr:
+        pytest.skip(f"no wheels for the board: {done.stderr.strip()}")
+    return done, report
+
+
+def test_one_command_leads_from_a_fresh_board_to_a_report(
+    first: tuple[subprocess.CompletedProcess[str], Path], model: Path, suite: str
+) -> None:
+    done, path = first
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text())
+    (board,) = report["boards"]
+    assert board["label"] == "pi@127.0.0.1"
+    assert board["board"]["model"] == "Raspberry Pi 3 Model B Plus Rev 1.3"
+    assert board["board"]["architecture"] == "aarch64"
+    assert board["board"]["cpu"] == "Cortex-A53"
+    assert board["board"]["os_release"].endswith(f"({suite})")
+    assert [entry["name"] for entry in board["models"]] == [str(model)]
+    assert {cell["kind"] for cell in board["cells"]} == {"inference", "classifier", "pipeline"}
+    assert board["notes"] == {"fan": "it's $(off)"}
+    (host,) = report["hosts"]
+    assert host["error"] is None
+    assert host["sent_bytes"] > 50e6
+
+
+def test_nothing_measured_there_passes_for_a_pis_speed(first: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    done, path = first
+    assert json.loads(path.read_text())["boards"][0]["board"]["virtualization"] == "emulator"
+    assert "EMULATED" in done.stdout
+    assert "EMULATED" in path.with_suffix(".html").read_text().upper()
+
+
+def test_names_ran_nothing_there(first: tuple[subprocess.CompletedProcess[str], Path], pi: VirtualPi) -> None:
+    assert first[0].returncode == 0
+    assert list(pi.path("").rglob("planted")) == []
+
+
+def test_the_second_run_sends_nothing_marks_throttling_and_a_dead_board_spoils_nothing(
+    first: tuple[subprocess.CompletedProcess[str], Path],
+    pi: VirtualPi,
+    edgekit: EdgekitRun,
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    assert first[0].returncode == 0
+    inventory = tmp_path / "boards.toml"
+    inventory.write_text(
+        f'[[host]]\nhost = "pi@127.0.0.1"\nlabel = "living"\nport = {pi.port}\n'
+        '[[host]]\nhost = "pi@127.0.0.1"\nlabel = "dead"\nport = 1\n'
+    )
+    options = [f"--ssh-option={option}" for option in pi.host.ssh_options]
+    arguments = [*QUICK, "--no-pipeline", "--inventory", inventory, "--identity", pi.host.identity, *options]
+    (pi.sys / "throttled").write_text("0x50005\n")
+    try:
+        done = edgekit("bench", model, *arguments, "--json")
+    finally:
+        (pi.sys / "throttled").write_text("0x0\n")
+    assert done.returncode == 4
+    assert "1 of 2 boards failed: dead: nothing listens there" in done.stderr
+    report = json.loads(done.stdout)
+    (board,) = report["boards"]
+    assert board["label"] == "living"
+    assert all("throttled" in cell["marks"] for cell in board["cells"])
+    assert [(host["label"], host["sent_bytes"], bool(host["error"])) for host in report["hosts"]] == [
+        ("living", 0, False),
+        ("dead", 0, True),
+    ]
+
+
+def test_clean_removes_everything(
+    first: tuple[subprocess.CompletedProcess[str], Path], pi: VirtualPi, edgekit: EdgekitRun
+) -> None:
+    assert first[0].returncode == 0
+    assert pi.path(CACHE).exists()
+    done = edgekit("host", "clean", *pi.arguments)
+    assert done.returncode == 0, done.stderr
+    assert not pi.path(CACHE).exists()

@@ -14,7 +14,9 @@ import pytest
 
 from edgekit.doctor import libraries
 from edgekit.doctor.bundle import capture_text, own_names, redact, write_bundle
-from edgekit.doctor.probe import Probe, ToolResult, import_in_child, run_tool
+from edgekit.doctor.examination import as_document, parse_findings
+from edgekit.doctor.probe import Finding, Probe, ToolResult, import_in_child, run_tool
+from edgekit.errors import InputError
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
 Replay = Callable[..., Probe]
@@ -122,6 +124,24 @@ def test_a_bundle_says_neither_who_nor_where(tmp_path: Path) -> None:
 def test_what_is_no_secret_stays(text: str) -> None:
     if text != "a::b":
         assert redact(text, ["pi"]) == text
+
+
+def test_findings_from_elsewhere_are_read_back_and_made_harmless() -> None:
+    findings = [Finding("disk", "fault", "full\x1b[2J\n✓ all well", "free some"), Finding("camera", "ok", "one")]
+    read = parse_findings(json.dumps(as_document(findings)).encode(), "kitchen")
+    assert read == [Finding("disk", "fault", "full\\x1b[2J ✓ all well", "free some"), findings[1]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b'{"schema": "edgekit.doctor/2.0", "findings": []}', b"[" * 100_000, b" " * (1 << 21),
+     b'{"schema": "edgekit.doctor/1.0", "findings": [{"check": "a", "status": "great", "text": "", "cure": null}]}',
+     b'{"schema": "edgekit.doctor/1.0", "findings": [3]}'],
+    ids=range(8),
+)  # fmt: skip
+def test_what_is_no_findings_is_refused(content: bytes) -> None:
+    with pytest.raises(InputError, match="kitchen printed no findings"):
+        parse_findings(content, "kitchen")
 
 
 def test_what_a_bundle_holds_can_be_replayed(replay: Replay) -> None:

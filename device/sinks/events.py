@@ -1,0 +1,38 @@
+"""Events out of results, handed to whoever sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from edgekit.device.events import EventDetector, EventRules, Outlet
+from edgekit.device.results import FrameResult
+from edgekit.device.sources.frame import Frame
+
+
+class EventSink:
+    """Applies the rules to every frame and posts what happened to all outlets, in order."""
+
+    def __init__(
+        self,
+        rules: EventRules,
+        outlets: Sequence[Outlet],
+        picture_time: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
+    ) -> None:
+        self._detector = EventDetector(rules)
+        self._picture_time = picture_time
+        self._outlets = outlets
+        self.events = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Post the frame's events."""
+        for event in self._detector.update(result, self._picture_time(frame)):
+            self.events += 1
+            for outlet in self._outlets:
+                outlet.post(event)

@@ -1,0 +1,168 @@
+"""What a run looks like at this moment: for the page, the metrics and MQTT."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from edgekit.device.events import Event
+from edgekit.device.results import FrameResult
+from edgekit.device.sinks.jsonl import as_document
+from edgekit.device.sources.frame import Frame
+
+# The rate is steady over five seconds; stage times over one are a chart that shows what happens.
+_WINDOW_S = 5.0
+_STAGES_S = 1.0
+_KEPT_EVENTS = 20
+_HEALTH_TTL_S = 1.0
+
+
+class HealthReport(Protocol):
+    """The machine's state at one moment, such as `edgekit.boards.Conditions`."""
+
+    def as_document(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        ...
+
+
+ReadHealth = Callable[[], HealthReport | None]
+
+
+def board_health() -> HealthReport:
+    """Return the board's state as `edgekit.boards` reads it."""
+    from edgekit.boards import read_conditions
+
+    return read_conditions()
+
+
+@dataclass(frozen=True)
+class StageTotal:
+    """How often a stage ran in this run, and for how long in all."""
+
+    count: int = 0
+    total_ms: float = 0.0
+
+
+class Monitor:
+    """Keeps the latest result and a few seconds of history; one thread adds, any number read."""
+
+    def __init__(self, source_name: str, health: ReadHealth = board_health) -> None:
+        """Watch a run on `source_name`; `health` is asked at most once a second, and only when somebody reads."""
+        # A stream's address may hold a password, which is nobody's business here.
+        self.source_name = re.sub(r"://[^/@]*@", "://", source_name)
+        self._read_health = health
+        self._lock = threading.Lock()
+        self._health_lock = threading.Lock()
+        self._health: dict[str, Any] | None = None
+        self._health_s = float("-inf")
+        self._recent: deque[tuple[float, Mapping[str, float], float]] = deque()
+        self._latest: FrameResult | None = None
+        self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
+        self._started_s = time.monotonic()
+        self._added_s: float | None = None
+        self.frames = 0
+        self.missed = 0
+        self.labels: Counter[str] = Counter()
+        self.stages: dict[str, StageTotal] = {}
+
+    def add(self, result: FrameResult) -> None:
+        """Take a frame's result."""
+        now_s = time.monotonic()
+        with self._lock:
+            if self._latest is not None:
+                self.missed += max(0, result.sequence - self._latest.sequence - 1)
+            self._latest, self._added_s = result, now_s
+            self.frames += 1
+            self.labels.update(face.label for face in result.faces)
+            for stage, duration_ms in result.stage_ms.items():
+                before = self.stages.get(stage, StageTotal())
+                self.stages[stage] = StageTotal(before.count + 1, before.total_ms + duration_ms)
+            self._recent.append((now_s, result.stage_ms, result.age_ms))
+            self._prune(now_s)
+
+    def post(self, event: Event) -> None:
+        """Take an event."""
+        with self._lock:
+            self._events.append(event)
+
+    def since_last_frame_s(self) -> float:
+        """Return how long ago the last result came, or how long none has come since the start."""
+        with self._lock:
+            return time.monotonic() - (self._started_s if self._added_s is None else self._added_s)
+
+    def document(self) -> dict[str, Any]:
+        """Return the present state, ready for JSON; the rate is of the last five seconds, stage times of the last."""
+        health = self.health()
+        now_s = time.monotonic()
+        with self._lock:
+            self._prune(now_s)
+            recent, latest = list(self._recent), self._latest
+            document: dict[str, Any] = {
+                "source": self.source_name,
+                "uptime_s": round(now_s - self._started_s, 1),
+                "frames": self.frames,
+                "missed": self.missed,
+                "labels": dict(self.labels.most_common()),
+                "events": [event.as_document() for event in reversed(self._events)],
+            }
+        document["fps"] = round(_rate(recent, now_s), 2)
+        document["age_ms"] = round(sum(age for _, _, age in recent) / len(recent), 2) if recent else None
+        document["stage_ms"] = _mean_stages(recent, now_s)
+        document["latest"] = None if latest is None else as_document(latest)
+        document["health"] = health
+        return document
+
+    def health(self) -> dict[str, Any] | None:
+        """Return the machine's state, at most a second old; None where it is not known."""
+        with self._health_lock:
+            now_s = time.monotonic()
+            if now_s - self._health_s >= _HEALTH_TTL_S:
+                report = self._read_health()
+                self._health = None if report is None else report.as_document()
+                self._health_s = now_s
+            return self._health
+
+    def _prune(self, now_s: float) -> None:
+        while self._recent and now_s - self._recent[0][0] > _WINDOW_S:
+            self._recent.popleft()
+
+
+class MonitorSink:
+    """Hands every result to a monitor; stands before the sinks that read it."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Note the frame's result."""
+        del frame
+        self._monitor.add(result)
+
+
+def _rate(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> float:
+    if len(recent) < 2:
+        return 0.0
+    # Up to now, not to the last frame: a camera that stands still must not keep its rate.
+    return (len(recent) - 1) / max(now_s - recent[0][0], 1e-6)
+
+
+def _mean_stages(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> dict[str, float]:
+    latest = [stage_ms for at_s, stage_ms, _ in recent if now_s - at_s <= _STAGES_S] or [
+        stage_ms for _, stage_ms, _ in recent[-1:]
+    ]
+    sums: dict[str, float] = {}
+    for stage_ms in latest:
+        for stage, duration_ms in stage_ms.items():
+            sums[stage] = sums.get(stage, 0.0) + duration_ms
+    return {stage: round(total / len(latest), 3) for stage, total in sums.items()}

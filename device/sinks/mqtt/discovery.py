@@ -1,0 +1,93 @@
+"""What Home Assistant is told about this camera: one retained message an entity (its "MQTT discovery")."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from edgekit import __version__
+from edgekit.device.sinks.mqtt.settings import MqttSettings
+
+_PREFIX = "homeassistant"
+# State comes every ten seconds at least: three of them missing, and nobody knows.
+_EXPIRES_S = 35
+
+# Component, object id, name, topic below the camera's, and what else Home Assistant needs to know.
+_ENTITIES: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
+    ("sensor", "faces", "Faces", "state", {"value_template": "{{ value_json.faces }}", "state_class": "measurement"}),
+    ("sensor", "label", "Expression", "state", {"value_template": "{{ value_json.label }}", "device_class": "enum"}),
+    (
+        "binary_sensor",
+        "present",
+        "Face present",
+        "state",
+        {"value_template": "{{ 'ON' if value_json.faces > 0 else 'OFF' }}", "device_class": "occupancy"},
+    ),
+    (
+        "sensor",
+        "fps",
+        "Frame rate",
+        "state",
+        {
+            "value_template": "{{ value_json.fps }}",
+            "unit_of_measurement": "fps",
+            "entity_category": "diagnostic",
+            "state_class": "measurement",
+        },
+    ),
+    (
+        "sensor",
+        "temperature",
+        "Temperature",
+        "health",
+        {
+            "value_template": "{{ value_json.temperature_c }}",
+            "unit_of_measurement": "°C",
+            "device_class": "temperature",
+            "entity_category": "diagnostic",
+            "state_class": "measurement",
+        },
+    ),
+    (
+        "binary_sensor",
+        "throttled",
+        "Throttled",
+        "health",
+        {
+            "value_template": "{{ 'ON' if value_json.throttling and value_json.throttling.now else 'OFF' }}",
+            "device_class": "problem",
+            "entity_category": "diagnostic",
+        },
+    ),
+    ("event", "changed", "Expression changed", "event", {}),
+)
+
+
+def discovery_messages(settings: MqttSettings, labels: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield (topic, payload) of every entity; to be published retained."""
+    device = {
+        "identifiers": [settings.node],
+        "name": settings.topic,
+        "manufacturer": "edgekit",
+        "model": "edgekit run",
+        "sw_version": __version__,
+    }
+    for component, object_id, name, topic, details in _ENTITIES:
+        document = {
+            "name": name,
+            "unique_id": f"{settings.node}_{object_id}",
+            "state_topic": f"{settings.topic}/{topic}",
+            "availability_topic": f"{settings.topic}/availability",
+            "device": device,
+            "origin": {"name": "edgekit", "sw_version": __version__},
+            "qos": 1,
+            **details,
+        }
+        if component == "event":
+            document["event_types"] = list(labels)
+        else:
+            document["expire_after"] = _EXPIRES_S
+        if document.get("device_class") == "enum":
+            document["options"] = list(labels)
+        yield f"{_PREFIX}/{component}/{settings.node}/{object_id}/config", json.dumps(document).encode()

@@ -1,0 +1,147 @@
+"""Messages that wait for the broker, in a file, so that neither an outage nor a restart loses them."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.errors import InputError
+
+_LOCK_TIMEOUT_S = 1.0
+_SCHEMA = "CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload BLOB)"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A message in the spool; ids grow in the order of arrival, over restarts too."""
+
+    row_id: int
+    topic: str
+    payload: bytes
+
+
+class Spool:
+    """A queue of messages in an SQLite file; any thread may use it.
+
+    It holds at most `limit` messages: the oldest make room, counted in `dropped`. A disk that fails, is full or
+    read-only is told once; from then on the queue lives in memory.
+    """
+
+    def __init__(self, path: Path, limit: int, notify: Callable[[str], None]) -> None:
+        """Open or create the file, with what an earlier run left in it.
+
+        Raises:
+            InputError: Another run uses it.
+        """
+        self._path = path
+        self._limit = limit
+        self._notify = notify
+        self._lock = threading.Lock()
+        self.dropped = 0
+        self._told_full = False
+        self.in_memory = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _open(path)
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                raise InputError(
+                    f"MQTT buffer '{path}' is in use by another run: give each its own --mqtt-topic"
+                ) from error
+            self._database = self._to_memory(error)
+        self._count: int = self._database.execute("SELECT COUNT(*) FROM waiting").fetchone()[0]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Add (topic, payload) pairs in their order, with one write to the disk."""
+        with self._lock:
+            try:
+                self._insert(messages)
+            except sqlite3.Error as error:
+                self._database = self._to_memory(error)
+                self._insert(messages)
+
+    def after(self, row_id: int, count: int) -> list[Waiting]:
+        """Return the `count` oldest messages with ids beyond `row_id`."""
+        query = "SELECT id, topic, payload FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
+        with self._lock:
+            try:
+                rows = self._database.execute(query, (row_id, count)).fetchall()
+            except sqlite3.Error as error:
+                self._database = self._to_memory(error)
+                rows = self._database.execute(query, (row_id, count)).fetchall()
+        return [Waiting(*row) for row in rows]
+
+    def remove(self, row_ids: Sequence[int]) -> None:
+        """Forget messages that have arrived."""
+        with self._lock:
+            try:
+                self._delete(row_ids)
+            except sqlite3.Error as error:
+                self._database = self._to_memory(error)
+                self._delete(row_ids)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock, suppress(sqlite3.Error):
+            self._database.close()
+
+    def _insert(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        with self._database:
+            self._database.executemany("INSERT INTO waiting (topic, payload) VALUES (?, ?)", messages)
+            surplus = max(0, self._count + len(messages) - self._limit)
+            if surplus:
+                oldest = "DELETE FROM waiting WHERE id IN (SELECT id FROM waiting ORDER BY id LIMIT ?)"
+                self._database.execute(oldest, (surplus,))
+        self._count += len(messages) - surplus
+        self.dropped += surplus
+        if surplus and not self._told_full:
+            self._told_full = True
+            self._notify(f"the MQTT buffer is full with {self._limit} events: the oldest are dropped")
+
+    def _delete(self, row_ids: Sequence[int]) -> None:
+        with self._database:
+            done = self._database.executemany("DELETE FROM waiting WHERE id = ?", [(row_id,) for row_id in row_ids])
+        self._count -= max(0, done.rowcount)
+        if self._count == 0:
+            self._told_full = False
+
+    def _to_memory(self, error: Exception) -> sqlite3.Connection:
+        """Return a queue in memory with what can still be read of the file; ids go on."""
+        reason = getattr(error, "strerror", None) or error
+        self._notify(f"MQTT buffer '{self._path}' cannot be used ({reason}): events wait in memory")
+        self.in_memory = True
+        memory = sqlite3.connect(":memory:", check_same_thread=False)
+        memory.execute(_SCHEMA)
+        if hasattr(self, "_database"):
+            with suppress(sqlite3.Error):
+                rows = self._database.execute("SELECT id, topic, payload FROM waiting ORDER BY id").fetchall()
+                memory.executemany("INSERT INTO waiting VALUES (?, ?, ?)", rows)
+            with suppress(sqlite3.Error):
+                self._database.close()
+        memory.commit()
+        self._count = memory.execute("SELECT COUNT(*) FROM waiting").fetchone()[0]
+        return memory
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, check_same_thread=False)
+    try:
+        # Held as long as the run: two of them would send each other's events. Also keeps WAL's index out of the disk.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        # A power cut may cost the latest events, never the file; a kill costs nothing. It spares the card flushes.
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("BEGIN EXCLUSIVE")
+        database.execute(_SCHEMA)
+        database.commit()
+    except BaseException:
+        database.close()
+        raise
+    return database

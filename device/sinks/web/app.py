@@ -1,0 +1,183 @@
+"""The page, its pictures and its figures over HTTP: the only module that knows Starlette."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.parse
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request, cookie_parser
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.web.access import COOKIE, Access
+from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
+from edgekit.device.sinks.web.preview import Preview
+
+_PAGE = Path(__file__).parent
+_FILES = {
+    "/": ("page.html", "text/html"),
+    "/login": ("login.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+# What anybody may fetch: the door itself, and whether the run is alive.
+_OPEN_PATHS = frozenset({"/login", "/page.css", "/icon.svg", "/healthz"})
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_UPDATE_S = 0.5
+_STALLED_AFTER_S = 10.0
+_MOST_VIEWERS = 32
+_LOGIN_BYTES = 4096
+_WRONG_TOKEN_PAUSE_S = 0.5
+_WRONG = "wrong"
+_COOKIE_S = 30 * 86_400
+_BOUNDARY = "edgekit-frame"
+
+
+def make_app(access: Access, monitor: Monitor, preview: Preview) -> ASGIApp:
+    """Return the application: page, pictures, state, its stream, metrics, health and login."""
+    web = _Web(access, monitor, preview)
+    routes = [
+        *(Route(path, web.file, name=path) for path in _FILES),
+        Route("/login", web.log_in, methods=["POST"]),
+        Route("/stream.mjpg", web.pictures),
+        Route("/api/state", web.state),
+        Route("/api/events", web.events),
+        Route("/metrics", web.metrics),
+        Route("/healthz", web.healthz),
+    ]
+    return _Guard(Starlette(routes=routes), access)
+
+
+class _Web:
+    def __init__(self, access: Access, monitor: Monitor, preview: Preview) -> None:
+        self._access = access
+        self._monitor = monitor
+        self._preview = preview
+        self._doorkeeper = asyncio.Lock()
+        self._files = {path: (_PAGE / name).read_bytes() for path, (name, _) in _FILES.items()}
+
+    async def file(self, request: Request) -> Response:
+        path = request.url.path
+        content = self._files[path]
+        if path == "/login" and request.url.query == _WRONG:
+            content = content.replace(b"<label", b'<p class="pill bad">That is not the token.</p>\n<label', 1)
+        return Response(content, media_type=_FILES[path][1])
+
+    async def log_in(self, request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _LOGIN_BYTES:
+                return PlainTextResponse("too long\n", 413)
+        offered = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
+        if self._access.wants_token and not self._access.knows_token(offered):
+            # One wrong guess at a time, however many ask.
+            async with self._doorkeeper:
+                await asyncio.sleep(_WRONG_TOKEN_PAUSE_S)
+            return RedirectResponse(f"/login?{_WRONG}", 303)
+        response = RedirectResponse("/", 303)
+        if self._access.wants_token:
+            response.set_cookie(COOKIE, self._access.cookie, _COOKIE_S, httponly=True, samesite="strict")
+        return response
+
+    async def pictures(self, request: Request) -> Response:
+        del request
+        if self._preview.viewers >= _MOST_VIEWERS:
+            return PlainTextResponse(f"{_MOST_VIEWERS} viewers are watching already\n", 503)
+        return StreamingResponse(self._mjpeg(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+
+    async def _mjpeg(self) -> AsyncIterator[bytes]:
+        self._preview.join()
+        try:
+            version = 0
+            # Each viewer gets the newest picture when it is ready for one: who is slow sees fewer, not older ones.
+            while (picture := await self._preview.next(version)) is not None:
+                version = picture.version
+                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n\r\n"
+                yield head.encode() + picture.jpeg + b"\r\n"
+        finally:
+            self._preview.leave()
+
+    async def state(self, request: Request) -> Response:
+        del request
+        return JSONResponse(await self._document())
+
+    async def events(self, request: Request) -> Response:
+        del request
+        return StreamingResponse(self._updates(), media_type="text/event-stream")
+
+    async def _updates(self) -> AsyncIterator[str]:
+        while not self._preview.closing:
+            yield f"data: {json.dumps(await self._document(), allow_nan=False)}\n\n"
+            await asyncio.sleep(_UPDATE_S)
+
+    async def _document(self) -> dict[str, Any]:
+        # In a thread of its own: reading the board's state may ask a tool of the firmware.
+        document = await asyncio.to_thread(self._monitor.document)
+        document["viewers"] = self._preview.viewers
+        document["stalled"] = self._is_stalled()
+        return document
+
+    async def metrics(self, request: Request) -> Response:
+        del request
+        text = await asyncio.to_thread(metrics_text, self._monitor, self._preview)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE})
+
+    async def healthz(self, request: Request) -> Response:
+        del request
+        stalled = self._is_stalled()
+        return PlainTextResponse("stalled\n" if stalled else "ok\n", 503 if stalled else 200)
+
+    def _is_stalled(self) -> bool:
+        return self._monitor.since_last_frame_s() > _STALLED_AFTER_S
+
+
+class _Guard:
+    """Lets in who may look, and puts the same careful headers on every answer."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        app: ASGIApp = self._app
+        if scope["type"] == "http" and not self._admits(scope):
+            app = self._refusal(scope["path"])
+        await app(scope, receive, send_with_headers)
+
+    def _admits(self, scope: Scope) -> bool:
+        if self._access.wants_token and scope["path"] in _OPEN_PATHS:
+            return True
+        headers = Headers(scope=scope)
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        return self._access.admits(headers.get("authorization", ""), cookie, headers.get("host", ""))
+
+    def _refusal(self, path: str) -> Response:
+        if not self._access.wants_token:
+            return PlainTextResponse("this page is for localhost only\n", 421)
+        if path == "/":
+            return RedirectResponse("/login", 303)
+        return PlainTextResponse("a token is needed\n", 401, headers={"WWW-Authenticate": "Bearer"})

@@ -1,0 +1,94 @@
+"""The run's figures in the text format that Prometheus reads (exposition format 0.0.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from edgekit import __version__
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.web.preview import Preview
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Labels and value, one pair a line.
+_Samples: TypeAlias = Sequence[tuple[Mapping[str, str], float]]
+
+# Fields of a health document that are plain numbers: name, unit's factor, metric, help.
+_HEALTH = (
+    ("temperature_c", 1.0, "edgekit_temperature_celsius", "Temperature of the processor."),
+    ("clock_mhz", 1e6, "edgekit_clock_hertz", "Clock of the processor."),
+    ("memory_available_mib", float(1 << 20), "edgekit_memory_available_bytes", "Memory left on the machine."),
+    ("memory_own_mib", float(1 << 20), "edgekit_memory_resident_bytes", "Memory of this process."),
+    ("disk_free_mib", float(1 << 20), "edgekit_disk_free_bytes", "Room on the disk that is written to."),
+    ("open_files", 1.0, "edgekit_open_files", "Open files of this process."),
+    ("threads", 1.0, "edgekit_threads", "Threads of this process."),
+    ("memory_own_mib", float(1 << 20), "edgekit_memory_own_bytes", "Memory of this process."),
+    ("disk_free_mib", float(1 << 20), "edgekit_disk_free_bytes", "Room left on the disk where it runs."),
+    ("load_1min", 1.0, "edgekit_load1", "Load average over a minute."),
+)
+
+
+def metrics_text(monitor: Monitor, preview: Preview) -> str:
+    """Return all metrics as text."""
+    return "".join(line + "\n" for line in _lines(monitor, preview))
+
+
+def _lines(monitor: Monitor, preview: Preview) -> Iterator[str]:
+    state = monitor.document()
+    yield from _family("edgekit_info", "gauge", "The program.", [({"version": __version__}, 1)])
+    yield from _family("edgekit_frames_total", "counter", "Frames with a result.", [({}, state["frames"])])
+    yield from _family("edgekit_frames_missed_total", "counter", "Frames that got no result.", [({}, state["missed"])])
+    faces = [({"label": label}, count) for label, count in state["labels"].items()]
+    yield from _family("edgekit_faces_total", "counter", "Faces by label.", faces)
+    yield from _family("edgekit_frames_per_second", "gauge", "Rate of the last seconds.", [({}, state["fps"])])
+    if state["age_ms"] is not None:
+        age: _Samples = [({}, state["age_ms"] / 1e3)]
+        yield from _family("edgekit_result_age_seconds", "gauge", "From capture to result.", age)
+    since: _Samples = [({}, round(monitor.since_last_frame_s(), 3))]
+    yield from _family("edgekit_since_last_frame_seconds", "gauge", "How long ago the last result came.", since)
+    yield from _stages(monitor)
+    yield from _health(state["health"] or {})
+    yield from _family("edgekit_web_viewers", "gauge", "Who watches the pictures.", [({}, preview.viewers)])
+    encoded: _Samples = [({}, preview.encoded)]
+    yield from _family("edgekit_web_pictures_encoded_total", "counter", "Pictures made for viewers.", encoded)
+
+
+def _stages(monitor: Monitor) -> Iterator[str]:
+    name = "edgekit_stage_seconds"
+    yield f"# HELP {name} Time of a stage of the pipeline."
+    yield f"# TYPE {name} summary"
+    for stage, total in list(monitor.stages.items()):
+        yield f"{name}_sum{_labels({'stage': stage})} {total.total_ms / 1e3:.6f}"
+        yield f"{name}_count{_labels({'stage': stage})} {total.count}"
+
+
+def _health(health: dict[str, Any]) -> Iterator[str]:
+    for field, factor, name, text in _HEALTH:
+        value = health.get(field)
+        if isinstance(value, (int, float)):
+            yield from _family(name, "gauge", text, [({}, value * factor)])
+    throttling = health.get("throttling")
+    if isinstance(throttling, dict):
+        flags = int(str(throttling.get("flags", "0x0")), 16)
+        yield from _family("edgekit_throttle_flags", "gauge", "The firmware's throttle flags.", [({}, flags)])
+        slowed: _Samples = [({}, int(bool(throttling.get("now"))))]
+        yield from _family("edgekit_throttled", "gauge", "1 while the firmware slows the board.", slowed)
+
+
+def _family(name: str, kind: str, text: str, samples: _Samples) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+    for labels, value in samples:
+        yield f"{name}{_labels(labels)} {value}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{','.join(pairs)}}}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,198 @@
+// The page of a run: live pictures, and figures from the server's event stream. No libraries, no inline code.
+"use strict";
+
+const KEPT_S = 60;
+const RETRY_MS = 2000;
+const byId = (id) => document.getElementById(id);
+const style = getComputedStyle(document.documentElement);
+const colour = (index) => style.getPropertyValue(`--stage-${Math.min(index, 5)}`).trim();
+const known = (value) => value !== null && value !== undefined;
+const number = (value, digits) => (known(value) ? value.toFixed(digits) : "–");
+
+const stages = []; // names in the order they first came: a stage keeps its colour
+const points = []; // {at, stage_ms}
+
+function element(tag, text, className) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function show(state) {
+  byId("source").textContent = state.source;
+  setStatus(state.stalled ? "bad" : "good", state.stalled ? "no frames" : "live");
+  byId("fps").textContent = number(state.fps, 1);
+  byId("age").textContent = number(state.age_ms, 0);
+  const health = state.health || {};
+  byId("temperature").textContent = number(health.temperature_c, 1);
+  byId("clock").textContent = number(health.clock_mhz, 0);
+  showThrottle(health.throttling);
+  showFaces(state.latest ? state.latest.faces : []);
+  showEvents(state.events);
+  const viewers = state.viewers === 1 ? "1 viewer" : `${state.viewers} viewers`;
+  const counts = [`${state.frames} frames`, `${state.missed} missed`, viewers, `running ${duration(state.uptime_s)}`];
+  if (known(health.memory_own_mib)) counts.push(`${number(health.memory_own_mib, 0)} MiB of memory`);
+  if (known(health.memory_available_mib)) counts.push(`${number(health.memory_available_mib, 0)} MiB left`);
+  if (known(health.disk_free_mib)) counts.push(`${number(health.disk_free_mib, 0)} MiB of disk left`);
+  byId("counts").textContent = counts.join(", ");
+  if (!state.stalled) addPoint(state.stage_ms);
+  drawChart();
+}
+
+function setStatus(kind, text) {
+  const status = byId("status");
+  status.className = `pill ${kind}`;
+  status.textContent = text;
+}
+
+function showThrottle(throttling) {
+  const line = byId("throttle");
+  if (!throttling) {
+    line.className = "card throttle";
+    line.textContent = "This machine reports no throttling.";
+    return;
+  }
+  const now = throttling.now.join(", ");
+  const before = throttling.since_boot.join(", ");
+  line.className = `card throttle ${now ? "bad" : before ? "warn" : "good"}`;
+  line.textContent = now ? `Now: ${now}` : before ? `Since boot: ${before}` : "Not throttled";
+}
+
+function showFaces(faces) {
+  byId("faces").replaceChildren(...faces.map((face) => {
+    const card = element("li", undefined, "card face");
+    const title = element("h3", face.label);
+    title.append(element("small", known(face.track_id) ? `face ${face.track_id}` : ""));
+    card.append(title);
+    const best = Object.entries(face.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    for (const [label, probability] of best) {
+      const bar = element("div", undefined, "bar");
+      const track = element("i");
+      track.style.setProperty("--share", `${(100 * probability).toFixed(1)}%`);
+      bar.append(element("span", label), track, element("span", `${Math.round(100 * probability)} %`));
+      card.append(bar);
+    }
+    return card;
+  }));
+}
+
+function showEvents(events) {
+  if (!events.length) return;
+  byId("events").replaceChildren(...events.map((event) => {
+    const line = element("li");
+    line.append(element("time", new Date(1000 * event.wall_s).toLocaleTimeString()));
+    const who = known(event.track_id) ? `face ${event.track_id}: ` : "";
+    line.append(element("span", `${who}${event.previous ? `${event.previous} → ` : ""}${event.label}`));
+    return line;
+  }));
+}
+
+function addPoint(stageMs) {
+  const at = performance.now() / 1000;
+  for (const name of Object.keys(stageMs)) if (!stages.includes(name)) stages.push(name);
+  points.push({ at, stageMs });
+  while (points.length && at - points[0].at > KEPT_S + 2) points.shift();
+  byId("chart").dataset.points = points.length;
+  const total = stages.reduce((sum, name) => sum + (stageMs[name] || 0), 0);
+  byId("total").textContent = `${total.toFixed(1)} ms`;
+  byId("legend").replaceChildren(...stages.map((name, index) => {
+    const entry = element("li", `${name} ${number(stageMs[name], 1)}`);
+    entry.style.setProperty("--colour", colour(index));
+    return entry;
+  }));
+}
+
+function drawChart() {
+  const canvas = byId("chart");
+  const ratio = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth, height = canvas.clientHeight;
+  canvas.width = width * ratio;
+  canvas.height = height * ratio;
+  const pen = canvas.getContext("2d");
+  pen.scale(ratio, ratio);
+  const left = 50, bottom = 18, top = 6;
+  const now = performance.now() / 1000;
+  const x = (at) => left + (width - left) * (1 - (now - at) / KEPT_S);
+  const totals = points.map((point) => stages.reduce((sum, name) => sum + (point.stageMs[name] || 0), 0));
+  const most = niceCeiling(Math.max(1, ...totals));
+  const y = (ms) => height - bottom - (height - bottom - top) * ms / most;
+  grid(pen, width, height, left, y, most);
+  pen.save();
+  pen.beginPath();
+  pen.rect(left, 0, width - left, height);
+  pen.clip();
+  const base = points.map(() => 0);
+  stages.forEach((name, index) => {
+    const upper = points.map((point, i) => base[i] + (point.stageMs[name] || 0));
+    pen.beginPath();
+    points.forEach((point, i) => pen.lineTo(x(point.at), y(upper[i])));
+    for (let i = points.length - 1; i >= 0; i--) pen.lineTo(x(points[i].at), y(base[i]));
+    pen.closePath();
+    pen.fillStyle = colour(index);
+    pen.globalAlpha = 0.82;
+    pen.fill();
+    upper.forEach((value, i) => { base[i] = value; });
+  });
+  pen.restore();
+}
+
+function grid(pen, width, height, left, y, most) {
+  pen.font = "11px system-ui, sans-serif";
+  pen.fillStyle = style.getPropertyValue("--dim");
+  pen.strokeStyle = style.getPropertyValue("--line");
+  pen.textAlign = "right";
+  pen.textBaseline = "middle";
+  for (let i = 0; i <= 4; i++) {
+    const ms = most * i / 4;
+    pen.beginPath();
+    pen.moveTo(left, y(ms));
+    pen.lineTo(width, y(ms));
+    pen.stroke();
+    if (i % 2 === 0) pen.fillText(i === 4 ? `${ms} ms` : ms, left - 5, Math.max(8, y(ms)));
+  }
+  pen.textBaseline = "bottom";
+  pen.textAlign = "left";
+  pen.fillText(`${KEPT_S} s ago`, left, height);
+  pen.textAlign = "right";
+  pen.fillText("now", width, height);
+}
+
+function niceCeiling(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 4, 5, 8, 10].map((step) => step * power).find((step) => step >= value);
+}
+
+function duration(seconds) {
+  const parts = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const first = parts.findIndex(([, size]) => seconds >= size);
+  const [unit, size] = parts[first < 0 ? 3 : first];
+  return `${Math.floor(seconds / size)} ${unit}`;
+}
+
+function watch() {
+  const video = byId("video");
+  video.onerror = () => setTimeout(() => { video.src = `/stream.mjpg?${Date.now()}`; }, RETRY_MS);
+  video.onload = () => { video.style.aspectRatio = `${video.naturalWidth} / ${video.naturalHeight}`; };
+  video.src = "/stream.mjpg";
+}
+
+let wasLost = false;
+function listen() {
+  const stream = new EventSource("/api/events");
+  stream.onmessage = (message) => {
+    // A stream of pictures that broke off need not be an error to the browser: ask for it again.
+    if (wasLost) watch();
+    wasLost = false;
+    show(JSON.parse(message.data));
+  };
+  stream.onerror = () => {
+    wasLost = true;
+    setStatus("bad", "connection lost");
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
+  };
+}
+
+watch();
+listen();
+window.addEventListener("resize", drawChart);

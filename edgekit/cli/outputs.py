@@ -1,0 +1,204 @@
+"""Where `edgekit run` sends its results: the options, and what they may not be; `edgekit.cli.sinks` acts on them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.cli.quantities import Duration, Size
+
+STDOUT = "-"
+_PATH = click.Path(path_type=Path)
+# Less than a few thousand lines a file makes more files than anyone reads.
+_LEAST_ROTATION_BYTES = 10_000
+_LEAST_ROTATION_S = 1.0
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The values of all output options, under their parameters' names."""
+
+    save: Path | None
+    jsonl: str | None
+    csv_file: str | None
+    show: bool
+    extra_sinks: tuple[str, ...]
+    rotate_size: int | None
+    rotate_age: float | None
+    rotate_keep: int
+    blur_faces: bool
+    web: str | None
+    web_token_file: Path | None
+    web_fps: float
+    mqtt: str | None
+    mqtt_credentials: Path | None
+    mqtt_topic: str | None
+    mqtt_ca: Path | None
+    mqtt_cert: Path | None
+    mqtt_key: Path | None
+    mqtt_discovery: bool
+    mqtt_buffer: Path | None
+    mqtt_buffer_events: int
+    webhook: str | None
+    webhook_token_file: Path | None
+    event_hold: float
+    event_cooldown: float
+    event_probability: float
+    event_label: tuple[str, ...]
+
+
+_OPTIONS = (
+    click.option("--save", type=_PATH, metavar="MP4", help="Record a video with the faces drawn in."),
+    click.option("--jsonl", metavar="FILE|-", help="Write one JSON object a frame; - is stdout."),
+    click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row a face."),
+    click.option("--show/--no-show", default=False, help="Show the frames in a window."),
+    click.option(
+        "--sink",
+        "extra_sinks",
+        multiple=True,
+        metavar="NAME[:VALUE]",
+        help="Give results to a sink that another package brings (docs/extending.md).",
+    ),
+    click.option(
+        "--rotate-size",
+        type=Size(_LEAST_ROTATION_BYTES),
+        metavar="SIZE",
+        help="Begin a new file of --jsonl, --csv, --save after 10MB, say.",
+    ),
+    click.option(
+        "--rotate-age", type=Duration(_LEAST_ROTATION_S), metavar="TIME", help="The same after 1h or 7d, say."
+    ),
+    click.option(
+        "--rotate-keep",
+        type=click.IntRange(1, 10_000),
+        default=5,
+        show_default=True,
+        metavar="N",
+        help="How many older files to keep.",
+    ),
+    click.option("--blur-faces/--no-blur-faces", default=False, help="Make faces unrecognisable in --save and --web."),
+    click.option(
+        "--web",
+        is_flag=False,
+        flag_value="127.0.0.1:8080",
+        metavar="[ADDR]",
+        help="Show the run on a web page at HOST:PORT; without a value 127.0.0.1:8080.",
+    ),
+    click.option(
+        "--web-token-file",
+        type=_PATH,
+        metavar="FILE",
+        help="Holds what viewers must know, also EDGEKIT_WEB_TOKEN; needed beyond this machine.",
+    ),
+    click.option(
+        "--web-fps",
+        type=click.FloatRange(0.1, 60),
+        default=10,
+        show_default=True,
+        help="Most pictures a second that the page gets.",
+    ),
+    click.option("--mqtt", metavar="URL", help="Send to a broker: mqtt://HOST[:PORT], or mqtts:// for TLS."),
+    click.option(
+        "--mqtt-credentials",
+        type=_PATH,
+        metavar="FILE",
+        help="Holds user:password, also EDGEKIT_MQTT_CREDENTIALS.",
+    ),
+    click.option("--mqtt-topic", metavar="TOPIC", help="Topics begin with it; default: edgekit/ and the host's name."),
+    click.option("--mqtt-ca", type=_PATH, metavar="PEM", help="Trust these authorities instead of the system's."),
+    click.option("--mqtt-cert", type=_PATH, metavar="PEM", help="Show the broker this certificate."),
+    click.option("--mqtt-key", type=_PATH, metavar="PEM", help="The certificate's key."),
+    click.option(
+        "--mqtt-discovery/--no-mqtt-discovery",
+        default=True,
+        show_default=True,
+        help="Announce the camera to Home Assistant.",
+    ),
+    click.option(
+        "--mqtt-buffer",
+        type=_PATH,
+        metavar="FILE",
+        help="Events wait here for the broker; default: in the user's state folder.",
+    ),
+    click.option(
+        "--mqtt-buffer-events",
+        type=click.IntRange(1, 10_000_000),
+        default=10_000,
+        show_default=True,
+        metavar="N",
+        help="Most events that wait; the oldest make room.",
+    ),
+    click.option("--webhook", metavar="URL", help="Post events to this address as JSON."),
+    click.option(
+        "--webhook-token-file",
+        type=_PATH,
+        metavar="FILE",
+        help="Holds the bearer token to send with, also EDGEKIT_WEBHOOK_TOKEN.",
+    ),
+    click.option(
+        "--event-hold",
+        type=Duration(),
+        default="1s",
+        show_default=True,
+        metavar="TIME",
+        help="A label is an event once it held this long.",
+    ),
+    click.option(
+        "--event-cooldown",
+        type=Duration(),
+        default="0s",
+        show_default=True,
+        metavar="TIME",
+        help="Least time between two events of a face.",
+    ),
+    click.option(
+        "--event-probability",
+        type=click.FloatRange(0, 1),
+        default=0,
+        show_default=True,
+        help="Least probability of a label that counts.",
+    ),
+    click.option(
+        "--event-label", multiple=True, metavar="LABEL", help="Only this label makes events; may be repeated."
+    ),
+)
+
+
+def output_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add all output options to a command, which gets their values as one `outputs`."""
+    names = [field.name for field in fields(Outputs)]
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        outputs = Outputs(**{name: kwargs.pop(name) for name in names})
+        function(*args, outputs=outputs, **kwargs)
+
+    decorated: Callable[..., None] = wrapper
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
+    """Look at the options before anything heavy is loaded.
+
+    Raises:
+        click.UsageError: Two of them want the same place, or one has no use without another.
+    """
+    if as_json and outputs.jsonl == STDOUT:
+        raise click.UsageError("--json and --jsonl - both want stdout: give --jsonl a file, or leave --json out")
+    if outputs.csv_file == STDOUT:
+        raise click.UsageError("--csv takes a file: for results on stdout write --jsonl -")
+    named = (outputs.save, outputs.jsonl, outputs.csv_file)
+    places = [Path(name).resolve() for name in named if name is not None and name != STDOUT]
+    if len(set(places)) < len(places):
+        raise click.UsageError("--save, --jsonl and --csv name the same file twice: give each its own")
+    if source is not None and Path(source).resolve() in places:
+        raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
+    if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
+        raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")

@@ -1,0 +1,52 @@
+"""Sizes and times as people write them: 10MB, 90s, 7d."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import click
+
+_SIZE_UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9,
+               "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # fmt: skip
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes of at least `least`: 500000, 500K, 10MB, 1GiB; the value is an int."""
+
+    name = "size"
+
+    def __init__(self, least: int = 1) -> None:
+        self._least = least
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes."""
+        match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", str(value))
+        unit = _SIZE_UNITS.get(match.group(2).upper()) if match else None
+        if match is None or unit is None:
+            self.fail(f"'{value}' is no size such as 500K, 10MB or 1GiB", param, ctx)
+        size = round(float(match.group(1)) * unit)
+        if size < self._least:
+            self.fail(f"'{value}' is too small: at least {self._least} bytes", param, ctx)
+        return size
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time of at least `least_s`: 90, 90s, 15min, 12h, 7d; the value is a float of seconds."""
+
+    name = "time"
+
+    def __init__(self, least_s: float = 0.0) -> None:
+        self._least_s = least_s
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([a-z]*)", str(value))
+        unit = _TIME_UNITS.get(match.group(2)) if match else None
+        if match is None or unit is None:
+            self.fail(f"'{value}' is no time such as 90s, 15min, 12h or 7d", param, ctx)
+        seconds = float(match.group(1)) * unit
+        if not math.isfinite(seconds) or seconds < self._least_s:
+            self.fail(f"'{value}' is too short: at least {self._least_s:g} s", param, ctx)
+        return seconds

@@ -1,0 +1,70 @@
+"""Latencies that others published for boards of interest, each with its source: `published_latencies.csv`.
+
+Averages of benchmarks with batch 1 on the CPU. Boards differ in cooling and memory, engines in their day; a row says
+what was measured there and then.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class KnownBoard:
+    """A board by the name of a flag: its name in the table, its core, and the last cache its cores share."""
+
+    key: str
+    name: str
+    cpu: str
+    cores: int
+    shared_cache_kib: int
+
+
+# Caches: the processors' data sheets (BCM2837B0, RP3A0, BCM2711: L2; BCM2712: L3).
+KNOWN_BOARDS = {
+    board.key: board
+    for board in (
+        KnownBoard("pi3b+", "Raspberry Pi 3B+", "Cortex-A53", 4, 512),
+        KnownBoard("zero2w", "Raspberry Pi Zero 2 W", "Cortex-A53", 4, 512),
+        KnownBoard("pi4", "Raspberry Pi 4B", "Cortex-A72", 4, 1024),
+        KnownBoard("pi5", "Raspberry Pi 5", "Cortex-A76", 4, 2048),
+    )
+}
+
+
+@dataclass(frozen=True)
+class PublishedLatency:
+    """One row: `input_px` as published (a side, or WxH), `precision` fp32 or int8, `source` an address."""
+
+    board: str
+    cpu: str
+    clock_mhz: int
+    engine: str
+    model: str
+    input_px: str
+    precision: str
+    threads: int | None
+    avg_ms: float
+    source: str
+
+
+def published_latencies() -> list[PublishedLatency]:
+    """Return all rows."""
+    with Path(__file__).with_name("published_latencies.csv").open(newline="") as stream:
+        return [
+            PublishedLatency(
+                board=row["board"],
+                cpu=row["cpu"],
+                clock_mhz=int(row["clock_mhz"]),
+                engine=row["engine"],
+                model=row["model"],
+                input_px=row["input_px"],
+                precision=row["precision"],
+                threads=int(row["threads"]) if row["threads"] else None,
+                avg_ms=float(row["avg_ms"]),
+                source=row["source"],
+            )
+            for row in csv.DictReader(stream)
+        ]

@@ -1,0 +1,94 @@
+"""The tables of distilling: trainings that have results are not run again, and pages say what was met."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.load import save_clip, seeded_model
+from edgekit.models.data import EXPRESSIONS
+
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for split, count in (("Training", 14), ("PublicTest", 7), ("PrivateTest", 14)):
+        for index in range(count):
+            file = tmp_path / "faces" / split / EXPRESSIONS[index % 7] / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
+    return tmp_path / "faces"
+
+
+def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(
+    load: Load, faces: Path, tmp_path: Path
+) -> None:
+    study = load("distillation_study")
+    config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 24, context_length=40)
+    for seed in (1, 2):
+        save_clip(tmp_path / f"clip{seed}.safetensors", seeded_model(config, seed), config)
+    common = ["--data", faces, "--student", "mini-xception", "--seeds", 1, "--epochs", 1, "--threads", 1]
+    places = ["--runs", tmp_path / "runs", "-o", tmp_path / "docs"]
+    teachers = ["--teacher", tmp_path / "clip1.safetensors", "--again", tmp_path / "clip2.safetensors"]
+
+    def output(*arguments: object) -> str:
+        done = CliRunner().invoke(study.main, list(map(str, arguments)))
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    page = output("students", *common, *places, *teachers, "--", "--temperature", 4)
+    assert "| mini-xception, distilled |" in page
+    facts = json.loads((tmp_path / "docs/students.json").read_text())
+    assert 0 <= facts["retest"] <= 1
+    student = load_checkpoint(tmp_path / "runs/mini-xception-distilled-0/best.safetensors")
+    assert student.training["distillation"]["temperature"] == 4
+    assert page == output("students", *common, *places, *teachers)  # from the results that are there
+
+    path = tmp_path / "runs/mini-xception-distilled-0/best.safetensors"
+    page = output("merged", path, *common, *places, "--clip", tmp_path / "clip1.safetensors")
+    facts = json.loads((tmp_path / "docs/merged.json").read_text())
+    assert facts["accuracy"].keys() == {"mean of old vectors", "vectors of new texts", "trained for them"}
+    assert page.count("| 1 |") == 3
+    trained = load_checkpoint(tmp_path / "runs/mini-xception-merged-0/best.safetensors")
+    assert trained.contract.labels == ("positive", "negative", "neutral")
+
+
+def test_pages_say_whether_what_is_required_was_met(load: Load) -> None:
+    study = load("distillation_study")
+    facts = {
+        "student": "edgecnn",
+        "teacher": "wide",
+        "split": "PrivateTest",
+        "budget": "3 epochs in bf16",
+        "teacher_accuracy": 0.7,
+        "again_accuracy": 0.71,
+        "retest": 0.8,
+        "distilled": {"accuracy": [0.6, 0.62], "agreement": [0.72, 0.76], "member_agreement": {"a": [0.5, 0.5]}},
+        "plain": {"accuracy": [0.6, 0.6], "agreement": [0.6, 0.6]},
+    }
+    page = study.students_page(facts)
+    assert "92.5% of the teacher's agreement with itself (required: 90%, met)" in page
+    assert "| edgecnn, distilled | 61.00% ± 1.41 | 74.00% ± 2.83 |" in page
+    assert "- agrees with a on 50.00% ± 0.00" in page
+    facts["distilled"]["agreement"] = [0.7, 0.7]  # type: ignore[index]
+    assert "missed" in study.students_page(facts)
+    found = {"mean of old vectors": [0.75], "trained for them": [0.765, 0.775]}
+    page = study.merged_page(
+        {"merges": ["a=b,c"], "split": "PrivateTest", "budget": "3 epochs in bf16", "accuracy": found}
+    )
+    assert "is 2.00 points behind a net trained for the merged classes (allowed: 2, met)" in page
+    found["mean of old vectors"] = [0.7]
+    assert "missed" in study.merged_page(
+        {"merges": ["a=b,c"], "split": "PrivateTest", "budget": "3 epochs in bf16", "accuracy": found}
+    )

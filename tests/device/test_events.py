@@ -1,0 +1,117 @@
+"""When a label is an event: hold, cooldown, tracks, gaps."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.device.events import EventDetector, EventRules
+
+
+def play(feed, rules: EventRules, *labels: str | tuple[str, ...] | None, step_s: float = 0.5):
+    """Give one frame each step with these faces; return (time, track, previous, label) of each event."""
+    detector = EventDetector(rules)
+    events = []
+    for index, faces in enumerate(labels):
+        faces = () if faces is None else (faces,) if isinstance(faces, str) else faces
+        _, result = feed.next(*faces, at_s=100 + index * step_s)
+        events += detector.update(result)
+    return [(event.monotonic_s - 100, event.track_id, event.previous, event.label) for event in events]
+
+
+def test_a_label_is_an_event_once_it_held_and_not_again(feed):
+    labels = ["sad"] * 6
+    assert play(feed, EventRules(hold_s=1.0), *labels) == [(1.0, 1, None, "sad")]
+
+
+def test_a_label_that_does_not_hold_is_none(feed):
+    flicker = ["sad", "happy"] * 10
+    assert play(feed, EventRules(hold_s=1.0), *flicker) == []
+
+
+def test_a_flicker_within_a_long_mood_changes_nothing(feed):
+    labels = ["sad"] * 4 + ["happy"] + ["sad"] * 5
+    assert play(feed, EventRules(hold_s=1.0), *labels) == [(1.0, 1, None, "sad")]
+
+
+def test_each_change_is_an_event_that_names_what_was_before(feed):
+    labels = ["sad"] * 3 + ["happy"] * 3 + ["sad"] * 3
+    expected = [(1.0, 1, None, "sad"), (2.5, 1, "sad", "happy"), (4.0, 1, "happy", "sad")]
+    assert play(feed, EventRules(hold_s=1.0), *labels) == expected
+
+
+def test_without_hold_the_first_frame_counts(feed):
+    assert play(feed, EventRules(hold_s=0), "sad", "happy") == [(0, 1, None, "sad"), (0.5, 1, "sad", "happy")]
+
+
+def test_the_cooldown_delays_a_change_that_lasts_and_swallows_one_that_does_not(feed):
+    rules = EventRules(hold_s=0, cooldown_s=3.0)
+    labels = ["sad"] * 2 + ["happy"] * 2 + ["sad"] * 2 + ["happy"] * 4
+    assert play(feed, rules, *labels) == [(0, 1, None, "sad"), (3.0, 1, "sad", "happy")]
+
+
+def test_tracks_have_rules_of_their_own(feed):
+    pairs = [("sad", "calm")] * 3 + [("sad", "happy")] * 3
+    expected = [(1.0, 1, None, "sad"), (1.0, 2, None, "calm"), (2.5, 2, "calm", "happy")]
+    assert play(feed, EventRules(hold_s=1.0, cooldown_s=1.0), *pairs) == expected
+
+
+def test_a_face_missed_for_a_moment_goes_on_and_one_gone_for_long_starts_over(feed):
+    rules = EventRules(hold_s=1.0)
+    assert play(feed, rules, "sad", None, "sad", None) == [(1.0, 1, None, "sad")]
+    assert play(feed, rules, "sad", None, None, None, "sad", "sad") == []
+    # Nor does a cooldown, for whose sake a track is remembered longer, make two short visits one long one.
+    remembered = EventRules(hold_s=1.0, cooldown_s=60.0)
+    assert play(feed, remembered, "sad", None, None, None, "sad", "sad") == []
+    assert play(feed, rules, *["sad"] * 3, None, None, None, *["sad"] * 3) == [
+        (1.0, 1, None, "sad"),
+        (4.0, 1, None, "sad"),
+    ]
+
+
+def test_only_listed_labels_are_told_and_others_make_room_for_them(feed):
+    rules = EventRules(hold_s=0, labels={"sad"})
+    labels = ["sad", "happy", "sad", "sad", "calm"]
+    assert [event[::3] for event in play(feed, rules, *labels)] == [(0, "sad"), (1.0, "sad")]
+
+
+def test_an_unsure_label_does_not_count(feed):
+    assert play(feed, EventRules(hold_s=0, min_probability=0.81), "sad", "sad") == []
+    assert len(play(feed, EventRules(hold_s=0, min_probability=0.79), "sad", "sad")) == 1
+
+
+def test_every_event_has_an_id_of_its_own_over_runs_too(feed):
+    ids = set()
+    for _ in range(2):
+        detector = EventDetector(EventRules(hold_s=0))
+        for label in ("sad", "happy", "sad"):
+            ids |= {event.event_id for event in detector.update(feed.next(label, "calm")[1])}
+    assert len(ids) == 8
+
+
+def test_faces_that_nobody_tracks_go_by_their_place(feed):
+    from dataclasses import replace
+
+    detector = EventDetector(EventRules(hold_s=1.0))
+    events = []
+    for index in range(4):
+        _, result = feed.next("sad", "happy", at_s=index * 0.5)
+        faces = tuple(replace(face, track_id=None) for face in result.faces)
+        events += detector.update(replace(result, faces=faces))
+    assert [(event.track_id, event.label) for event in events] == [(None, "sad"), (None, "happy")]
+
+
+def test_tracks_that_ended_do_not_pile_up(feed):
+    from dataclasses import replace
+
+    detector = EventDetector(EventRules(hold_s=0, cooldown_s=5.0))
+    for index in range(1000):
+        _, result = feed.next("sad", at_s=float(index))
+        detector.update(replace(result, faces=(replace(result.faces[0], track_id=index),)))
+    assert len(detector._tracks) <= 7
+
+
+@pytest.mark.parametrize("cooldown_s", [0.0, 60.0])
+def test_a_track_that_comes_back_within_its_cooldown_is_not_told_anew(feed, cooldown_s):
+    rules = EventRules(hold_s=0, cooldown_s=cooldown_s)
+    labels = ["sad", *[None] * 20, "sad"]
+    assert len(play(feed, rules, *labels)) == (1 if cooldown_s else 2)

@@ -1,0 +1,382 @@
+"""Events over a real broker: arrival, order, outages, restarts, TLS, and what Home Assistant is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from edgekit.boards import Conditions, Throttling
+from edgekit.device.events import Event
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
+from edgekit.device.sinks.mqtt.spool import Spool
+from edgekit.errors import InputError
+
+PATIENCE_S = 30
+LABELS = ("calm", "happy", "sad")
+HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
+# Debian puts it where only root looks.
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here: apt install mosquitto")
+
+
+class Broker:
+    """A real mosquitto, on a port that stays the same over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        self.folder = folder
+        self.lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "user root"]
+        self.running: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        (self.folder / "broker.conf").write_text("\n".join(self.lines) + "\n")
+        command = [MOSQUITTO, "-c", str(self.folder / "broker.conf")]
+        with (self.folder / "broker.log").open("ab") as log:
+            self.running = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until(self._answers)
+
+    def kill(self) -> None:
+        self.running.kill()
+        self.running.wait()
+
+    def _answers(self) -> bool:
+        assert self.running.poll() is None, (self.folder / "broker.log").read_text()
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+class Listener:
+    """A subscriber that remembers what arrived."""
+
+    def __init__(self, port: int, stack: ExitStack, client_id: str = "") -> None:
+        import paho.mqtt.client as paho
+
+        self.messages: list[tuple[str, bytes, bool]] = []
+        self.subscribed = False
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, clean_session=not client_id)
+        client.reconnect_delay_set(0.1, 0.2)
+        client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        client.on_subscribe = lambda *_: setattr(self, "subscribed", True)
+        client.on_disconnect = lambda *_: setattr(self, "subscribed", False)
+        client.on_message = lambda _, __, m: self.messages.append((m.topic, m.payload, m.retain))
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        stack.callback(client.loop_stop)
+        stack.callback(client.disconnect)
+        wait_until(lambda: self.subscribed)
+
+    def on(self, topic: str) -> list[bytes]:
+        return [payload for name, payload, _ in list(self.messages) if name == topic]
+
+    def sequences(self) -> list[int]:
+        return [json.loads(payload)["sequence"] for payload in self.on("edgekit/test/event")]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    broker = Broker(tmp_path)
+    yield broker
+    if broker.running is not None:
+        broker.kill()
+
+
+@pytest.fixture
+def open_sink(broker: Broker, tmp_path: Path, told: list[str], feed) -> Iterator[Callable[..., MqttSink]]:
+    with ExitStack() as stack:
+
+        def start(scheme: str = "mqtt", credentials: str | None = None, **options) -> MqttSink:
+            url = f"{scheme}://localhost:{broker.port}" if scheme == "mqtts" else f"mqtt://127.0.0.1:{broker.port}"
+            options = {"topic": "edgekit/test", "buffer": tmp_path / "buffer.sqlite"} | options
+            settings = MqttSettings.parse(url, credentials, **options)
+            monitor = Monitor("demo", lambda: HOT)
+            monitor.add(feed.next("happy", "sad")[1])
+            return stack.enter_context(MqttSink(settings, LABELS, monitor, told.append, pauses_s=(0.1,)))
+
+        yield start
+
+
+def event(sequence: int, track_id: int = 1) -> Event:
+    return Event(f"run-{sequence}", track_id, LABELS[sequence % 3], None, 0.9, 1.0, sequence, float(sequence), 1.7e9)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+def first_arrivals(sequences: list[int]) -> list[int]:
+    return list(dict.fromkeys(sequences))
+
+
+@needs_broker
+def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink, told):
+    broker.start()
+    with ExitStack() as stack:
+        listener = Listener(broker.port, stack)
+        sink = open_sink()
+        for sequence in range(200):
+            sink.post(event(sequence, track_id=sequence % 3))
+        wait_until(lambda: len(listener.sequences()) >= 200)
+        assert listener.sequences() == list(range(200))
+        assert json.loads(listener.on("edgekit/test/event")[4]) == event(4, track_id=1).as_document()
+        wait_until(lambda: listener.on("edgekit/test/health"))
+        state = json.loads(listener.on("edgekit/test/state")[0])
+        assert (state["faces"], state["label"], state["labels"]) == (2, "happy", ["happy", "sad"])
+        assert json.loads(listener.on("edgekit/test/health")[0])["temperature_c"] == 71.5
+        wait_until(lambda: len(sink._spool) == 0)
+    assert told == []
+
+
+@needs_broker
+def test_availability_is_retained_says_goodbye_and_tells_a_death(broker, open_sink):
+    broker.start()
+    with ExitStack() as stack:
+        live = Listener(broker.port, stack)
+        sink = open_sink()
+        wait_until(lambda: live.on("edgekit/test/availability") == [b"online"])
+        late = Listener(broker.port, stack)
+        wait_until(lambda: ("edgekit/test/availability", b"online", True) in late.messages)
+        sink.__exit__(None, None, None)
+        wait_until(lambda: live.on("edgekit/test/availability")[-1] == b"offline")
+
+        # Killed, it cannot say goodbye: the broker does, by its last will.
+        code = (
+            "import sys, time\nfrom edgekit.device.sinks.monitor import Monitor\n"
+            "from edgekit.device.sinks.mqtt import MqttSettings, MqttSink\n"
+            f"settings = MqttSettings.parse('mqtt://127.0.0.1:{broker.port}', None, topic='edgekit/dies',\n"
+            f"    buffer=__import__('pathlib').Path({str(broker.folder / 'other.sqlite')!r}))\n"
+            "MqttSink(settings, ('a',), Monitor('x', lambda: None), print).__enter__()\ntime.sleep(600)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code]) as child:
+            wait_until(lambda: live.on("edgekit/dies/availability") == [b"online"])
+            child.kill()
+        wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
+
+
+@needs_broker
+def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker, open_sink, told):
+    # The broker remembers its subscriber over the kill, as brokers of the field do.
+    broker.lines += ["persistence true", f"persistence_location {broker.folder}/"]
+    broker.lines += ["autosave_on_changes true", "autosave_interval 1"]
+    broker.start()
+    sink = open_sink()
+    in_outages: list[int] = []
+    with ExitStack() as stack:
+        listener = Listener(broker.port, stack, client_id="remembered")
+        posted = 0
+        for _ in range(3):
+            for _ in range(100):
+                sink.post(event(posted))
+                posted += 1
+            broker.kill()
+            wait_until(lambda: told and "events wait for it" in told[-1])
+            for _ in range(50):
+                in_outages.append(posted)
+                sink.post(event(posted))
+                posted += 1
+            wait_until(lambda: len(sink._spool) >= 50)
+            broker.start()
+            wait_until(lambda: "is back" in told[-1])
+        wait_until(lambda: listener.sequences()[-1:] == [posted - 1])
+        wait_until(lambda: len(sink._spool) == 0)
+        arrived = first_arrivals(listener.sequences())
+    assert arrived == sorted(arrived)
+    # What was confirmed in the moment of the kill is the broker's to lose, everything else is ours to bring.
+    assert set(in_outages) <= set(arrived)
+    assert sum("is back" in line for line in told) == 3
+    assert all("events wait for it" in line or "is back" in line for line in told)
+
+
+@needs_broker
+def test_every_event_of_an_outage_arrives_once_the_broker_is_back(broker, open_sink, told):
+    sink = open_sink()
+    for sequence in range(300):
+        sink.post(event(sequence, track_id=sequence % 5))
+    wait_until(lambda: len(sink._spool) == 300 and told != [])
+    assert told == [f"MQTT broker 127.0.0.1:{broker.port}: [Errno 111] Connection refused; events wait for it"]
+    broker.lines += ["persistence true", f"persistence_location {broker.folder}/", "autosave_interval 1"]
+    broker.start()
+    wait_until(lambda: len(sink._spool) == 0)
+    assert told[1:] == ["MQTT broker is back, 300 events waited"]
+
+
+@needs_broker
+def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open_sink):
+    first = open_sink()
+    for sequence in range(5):
+        first.post(event(sequence))
+    wait_until(lambda: len(first._spool) == 5)
+    first.__exit__(None, None, None)
+    broker.start()
+    with ExitStack() as stack:
+        listener = Listener(broker.port, stack)
+        second = open_sink()
+        second.post(event(5))
+        wait_until(lambda: len(listener.sequences()) == 6)
+        assert listener.sequences() == [0, 1, 2, 3, 4, 5]
+
+
+@needs_broker
+def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
+    broker.start()
+    with ExitStack() as stack:
+        open_sink()
+        listener = Listener(broker.port, stack)
+        wait_until(lambda: sum(name.startswith("homeassistant/") for name, _, _ in listener.messages) == 7)
+        configs = {name: json.loads(body) for name, body, retained in listener.messages if name.endswith("/config")}
+    assert len({config["unique_id"] for config in configs.values()}) == 7
+    for config in configs.values():
+        assert config["availability_topic"] == "edgekit/test/availability"
+        assert config["device"]["identifiers"] == ["edgekit_test"]
+    assert configs["homeassistant/event/edgekit_test/changed/config"]["event_types"] == list(LABELS)
+    assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == list(LABELS)
+    assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
+
+
+@needs_broker
+def test_discovery_can_be_left_out(broker, open_sink):
+    broker.start()
+    with ExitStack() as stack:
+        open_sink(discovery=False)
+        listener = Listener(broker.port, stack)
+        wait_until(lambda: listener.on("edgekit/test/state"))
+        assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
+
+
+@needs_broker
+def test_a_password_lets_in_and_a_wrong_one_is_told_without_it(broker, open_sink, told, tmp_path):
+    passwords = tmp_path / "passwords"
+    passwords.write_text("")
+    passwords.chmod(0o600)
+    tool = shutil.which("mosquitto_passwd")
+    if tool is None:
+        pytest.skip("no mosquitto_passwd here: apt install mosquitto")
+    subprocess.run([tool, "-b", str(passwords), "door", "right:word"], check=True, capture_output=True)
+    broker.lines = [f"listener {broker.port} 127.0.0.1", f"password_file {passwords}", "user root"]
+    broker.start()
+    wrong = open_sink(credentials="door:wrong-word")
+    wait_until(lambda: told != [])
+    assert "it refuses: Not authorized" in told[0]
+    assert "wrong-word" not in str(told) + repr(wrong._settings)
+    wrong.__exit__(None, None, None)
+    sink = open_sink(credentials="door:right:word")
+    sink.post(event(0))
+    wait_until(lambda: len(sink._spool) == 0 and not sink._inbox.qsize())
+    assert len(told) == 1
+
+
+# paho does not close the socket of a handshake that failed; collecting it does.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+@needs_broker
+def test_tls_wants_an_authority_that_vouches_for_the_broker(broker, open_sink, told, tmp_path):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl here: apt install openssl")
+    certificate, key = tmp_path / "broker.pem", tmp_path / "broker.key"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    broker.lines += [f"certfile {certificate}", f"keyfile {key}"]
+    broker.start()
+    stranger = open_sink("mqtts")
+    wait_until(lambda: told != [])
+    assert "certificate verify failed" in told[0]
+    stranger.__exit__(None, None, None)
+    assert len(told) == 1
+
+    trusting = open_sink("mqtts", ca=certificate)
+    trusting.post(event(0))
+    wait_until(lambda: len(trusting._spool) == 0 and not trusting._inbox.qsize())
+    assert len(told) == 1
+
+
+def test_a_full_buffer_drops_the_oldest_and_says_so_once(tmp_path, told):
+    spool = Spool(tmp_path / "b.sqlite", 10, told.append)
+    for number in range(25):
+        spool.append([("t", str(number).encode())])
+    assert [int(waiting.payload) for waiting in spool.after(0, 100)] == list(range(15, 25))
+    assert (len(spool), spool.dropped) == (10, 15)
+    assert told == ["the MQTT buffer is full with 10 events: the oldest are dropped"]
+    spool.close()
+
+
+def test_a_buffer_is_one_runs_alone(tmp_path, told):
+    spool = Spool(tmp_path / "b.sqlite", 10, told.append)
+    with pytest.raises(InputError, match="in use by another run"):
+        Spool(tmp_path / "b.sqlite", 10, told.append)
+    spool.close()
+    Spool(tmp_path / "b.sqlite", 10, told.append).close()
+    assert told == []
+
+
+@pytest.mark.parametrize("trouble", ["damaged file", "no folder"])
+def test_a_buffer_that_cannot_be_used_moves_to_memory(tmp_path, told, trouble):
+    path = tmp_path / "b.sqlite"
+    if trouble == "damaged file":
+        path.write_text("this is no database " * 100)
+    else:
+        path = tmp_path / "file" / "b.sqlite"
+        (tmp_path / "file").write_text("")
+    spool = Spool(path, 10, told.append)
+    spool.append([("t", b"1"), ("t", b"2")])
+    assert [waiting.payload for waiting in spool.after(0, 5)] == [b"1", b"2"]
+    assert len(told) == 1
+    assert "events wait in memory" in told[0]
+
+
+def test_a_disk_that_fills_up_costs_no_event(small_disk, told):
+    spool = Spool(small_disk / "b.sqlite", 10_000, told.append)
+    payload = b"x" * 10_000
+    for number in range(200):
+        spool.append([("t", b"%d %b" % (number, payload))])
+    assert spool.in_memory
+    assert "events wait in memory" in told[0]
+    waiting = spool.after(0, 1000)
+    assert [int(message.payload.split()[0]) for message in waiting] == list(range(200))
+    spool.remove([message.row_id for message in waiting])
+    assert len(spool) == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "message"),
+    [
+        ("http://host", {}, "must look like mqtt://host:1883"),
+        ("mqtt://", {}, "must look like"),
+        ("mqtt://host:port", {}, "must look like"),
+        ("mqtt://user:secret-word@host", {}, "use --mqtt-credentials"),
+        ("mqtt://host/path", {}, "must look like"),
+        ("mqtt://host", {"topic": "a/#"}, "has a \\+ or #"),
+        ("mqtt://host", {"topic": "/a"}, "must be a name such as"),
+        ("mqtt://host", {"ca": Path(__file__)}, "has no TLS"),
+        ("mqtts://host", {"ca": Path("missing.pem")}, "does not exist"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_without_the_password(url, options, message):
+    with pytest.raises(InputError, match=message) as raised:
+        MqttSettings.parse(url, None, **options)
+    assert "secret-word" not in str(raised.value)
+
+
+def test_a_file_that_is_no_certificate_is_refused_at_once(tmp_path, told):
+    path = tmp_path / "ca.pem"
+    path.write_text("hello")
+    settings = MqttSettings.parse("mqtts://host", None, ca=path, buffer=tmp_path / "b.sqlite")
+    with pytest.raises(InputError, match=r"certificates '.*ca\.pem' cannot be used"):
+        MqttSink(settings, LABELS, Monitor("demo", lambda: None), told.append)

@@ -1,0 +1,312 @@
+"""Recordings of a camera that runs for months: rotation, batches, and disks that fill up and come back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.device.sinks.batches import BatchedLines
+from edgekit.device.sinks.csv import CsvSink
+from edgekit.device.sinks.jsonl import JsonLinesSink
+from edgekit.device.sinks.lines import LineFile, open_lines
+from edgekit.device.sinks.recorder import RecorderThread, VideoPieces, open_video
+from edgekit.device.sinks.rotation import Rotation, shift
+from edgekit.device.sinks.video import VideoSink
+from edgekit.errors import InputError, StorageError
+
+PATIENCE_S = 30
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def frames_of(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def fill(disk: Path, but_bytes: int = 0) -> Path:
+    """Fill a disk up to `but_bytes`; deleting the file that does it makes room."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as stream:
+        try:
+            while stream.write(b"\0" * 4096):
+                pass
+        except OSError:
+            stream.truncate(max(0, stream.tell() - but_bytes))
+    return ballast
+
+
+@pytest.mark.parametrize(("keep", "left"), [(3, "abc"), (None, "abcd")])
+def test_older_files_move_up_by_one_and_the_oldest_goes(tmp_path, keep, left):
+    for name, content in (("r.jsonl", "a"), ("r.1.jsonl", "b"), ("r.2.jsonl", "c"), ("r.3.jsonl", "d")):
+        (tmp_path / name).write_text(content)
+    (tmp_path / "r.old.jsonl").write_text("not ours")
+    shift(tmp_path / "r.jsonl", keep)
+    assert not (tmp_path / "r.jsonl").exists()
+    assert "".join((tmp_path / f"r.{number}.jsonl").read_text() for number in range(1, len(left) + 1)) == left
+    assert len(names(tmp_path)) == len(left) + 1
+    shift(tmp_path / "r.jsonl", keep)
+    assert len(names(tmp_path)) == len(left) + 1, "nothing to move, nothing moves"
+
+
+def test_lines_rotate_by_size_and_none_is_split_or_lost(tmp_path, feed):
+    path = tmp_path / "r.jsonl"
+    with JsonLinesSink(LineFile(str(path), Rotation(size_bytes=3000, keep=100))) as sink:
+        for _ in range(60):
+            sink.write(*feed.next("happy"))
+    files = [path, *(tmp_path / f"r.{number}.jsonl" for number in range(1, len(names(tmp_path))))]
+    sequences = [json.loads(line)["sequence"] for file in reversed(files) for line in file.read_text().splitlines()]
+    assert sequences == list(range(1, 61))
+    assert len(files) > 5
+    assert all(3000 <= file.stat().st_size < 4000 for file in files[1:])
+
+
+def test_lines_rotate_by_age(tmp_path, monkeypatch):
+    path, now_s = tmp_path / "r.txt", 100.0
+    monkeypatch.setattr("edgekit.device.sinks.lines.time.monotonic", lambda: now_s)
+    lines = LineFile(str(path), Rotation(age_s=60.0, keep=2))
+    for step in range(5):
+        now_s = 100.0 + 30 * step
+        lines.write(f"{step}\n")
+    lines.close()
+    assert [path.read_text(), (tmp_path / "r.1.txt").read_text(), (tmp_path / "r.2.txt").read_text()] == [
+        "4\n",
+        "2\n3\n",
+        "0\n1\n",
+    ]
+
+
+def test_every_file_of_a_rotation_has_the_header(tmp_path, feed):
+    path = tmp_path / "r.csv"
+    with CsvSink(LineFile(str(path), Rotation(size_bytes=500, keep=100)), ("calm", "happy", "sad")) as sink:
+        for _ in range(20):
+            sink.write(*feed.next("happy"))
+    assert len(names(tmp_path)) > 3
+    for file in tmp_path.iterdir():
+        with file.open(newline="") as stream:
+            assert all(row["label"] == "happy" and row["p_sad"] for row in csv.DictReader(stream))
+
+
+def test_a_run_that_starts_again_goes_on_behind_the_last_whole_line(tmp_path):
+    path = tmp_path / "r.txt"
+    path.write_text("head\n1\n2\nhalf a li")
+    lines = LineFile(str(path), Rotation(size_bytes=1000))
+    lines.header = "head\n"
+    lines.write("3\n")
+    lines.close()
+    assert path.read_text() == "head\n1\n2\n3\n"
+
+
+def test_a_table_with_other_columns_is_put_aside(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("a,b\n1,2\n")
+    lines = LineFile(str(path), Rotation(size_bytes=1000))
+    lines.header = "a,c\n"
+    lines.write("3,4\n")
+    lines.close()
+    assert path.read_text() == "a,c\n3,4\n"
+    assert (tmp_path / "r.1.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_path, told, feed):
+    path = tmp_path / "r.jsonl"
+    with JsonLinesSink(open_lines(str(path), Rotation(), True, told.append)) as sink:
+        for _ in range(100):
+            sink.write(*feed.next("happy"))
+        assert not path.exists(), "the card gets them together"
+        wait_until(path.exists)
+        sink.write(*feed.next("happy"))
+    assert [json.loads(line)["sequence"] for line in path.read_text().splitlines()] == list(range(1, 102))
+    assert told == []
+
+
+def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, told):
+    path = small_disk / "r.txt"
+    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.05)
+    lines.write("0\n")
+    wait_until(path.exists)
+    ballast = fill(small_disk)
+    for number in range(1, 2001):
+        lines.write(f"{number}\n")
+    wait_until(lambda: told != [])
+    time.sleep(0.3)
+    assert told == [f"cannot write '{path}': No space left on device: recording stops, the run goes on"]
+    ballast.unlink()
+    wait_until(lambda: len(told) == 2)
+    assert told[1] == "recording goes on"
+    lines.write("2001\n")
+    lines.close()
+    assert [int(line) for line in path.read_text().splitlines()] == list(range(2002))
+
+
+def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.batches._WAITING_CHARS", 1000)
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "r.txt"
+    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.02)
+    for number in range(1000):
+        lines.write(f"{number:09}\n")
+    wait_until(lambda: told != [])
+    (tmp_path / "file").unlink()
+    wait_until(lambda: len(told) == 2)
+    lines.close()
+    assert told[1] == "recording goes on, 900 lines were lost so far"
+    assert [int(line) for line in path.read_text().splitlines()] == list(range(900, 1000))
+
+
+def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, told):
+    def remount(mode: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{mode},size=1m", str(small_disk)], check=True)
+
+    path = small_disk / "r.txt"
+    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.05)
+    remount("ro")
+    try:
+        lines.write("1\n")
+        wait_until(lambda: told != [])
+        assert "Read-only file system: recording stops, the run goes on" in told[0]
+    finally:
+        remount("rw")
+    wait_until(lambda: "recording goes on" in told)
+    lines.close()
+    assert path.read_text() == "1\n"
+
+
+def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(told):
+    lines = open_lines("/dev/full", Rotation(), False, told.append)
+    with pytest.raises(StorageError):
+        lines.write("1\n")
+
+
+def test_a_video_in_pieces_has_every_frame_in_one_of_them(tmp_path, feed):
+    path = tmp_path / "o.mp4"
+    pieces = VideoPieces(path, 25.0, False, Rotation(size_bytes=5_000, keep=100), blur=False)
+    rng = np.random.default_rng(0)
+    with pieces:
+        for _ in range(40):
+            frame, result = feed.next("happy")
+            frame.image_bgr[:] = rng.integers(0, 256, frame.image_bgr.shape, np.uint8)
+            pieces.write(frame, result)
+    assert len(names(tmp_path)) > 3
+    assert sum(frames_of(file) for file in tmp_path.iterdir()) == 40
+
+
+def test_a_rotation_keeps_so_many_pieces_an_earlier_runs_among_them(tmp_path, feed):
+    path = tmp_path / "o.mp4"
+    path.write_text("an earlier run's")
+    pieces = VideoPieces(path, 25.0, False, Rotation(age_s=3600.0, keep=2), blur=False)
+    with pieces:
+        pieces.write(*feed.next())
+    assert (tmp_path / "o.1.mp4").read_text() == "an earlier run's"
+    for _ in range(3):
+        pieces.write(*feed.next())
+        pieces.finish_piece()
+    assert names(tmp_path) == ["o.1.mp4", "o.2.mp4", "o.mp4"]
+
+
+def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk, told, feed):
+    path = small_disk / "o.mp4"
+    pieces = VideoPieces(path, 25.0, True, Rotation(), blur=False)
+    sink = RecorderThread(pieces, "recording", told.append, retry_s=0.02, resume_bytes=400_000)
+
+    def record_until(condition: Callable[[], bool]) -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < end_s
+            sink.write(*feed.next("happy"))
+            time.sleep(0.005)
+
+    with sink:
+        record_until(lambda: pieces._piece.written_bytes() > 0)
+        ballast = fill(small_disk, but_bytes=100_000)
+        record_until(lambda: told != [])
+        assert "because the disk is full" in told[0]
+        assert told[0].endswith("recording stops, the run goes on")
+        wait_until(path.exists)
+        assert frames_of(path) > 0
+        record_until(lambda: feed.sequence > 300)
+        assert len(told) == 1
+        ballast.unlink()
+        record_until(lambda: "recording goes on" in told)
+        record_until(lambda: pieces._piece.written_bytes() > 0)
+    assert names(small_disk) == ["o.1.mp4", "o.mp4"]
+    assert frames_of(small_disk / "o.1.mp4") > 0
+    assert frames_of(path) > 0
+
+
+def test_an_encoder_that_is_behind_holds_up_nobody(tmp_path, told, feed, monkeypatch):
+    released = []
+    write = VideoSink.write
+
+    def slow(self, frame, result) -> None:
+        wait_until(lambda: released != [])
+        write(self, frame, result)
+
+    monkeypatch.setattr(VideoSink, "write", slow)
+    with open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), False, told.append) as sink:
+        for _ in range(100):
+            sink.write(*feed.next())
+        assert sink.dropped >= 96
+        released.append(True)
+    assert frames_of(tmp_path / "o.mp4") > 0
+    assert told == []
+
+
+def test_a_live_video_that_no_encoder_takes_ends_the_run(tmp_path, told, feed):
+    sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), False, told.append)
+    frame, result = feed.next()
+    object.__setattr__(frame, "image_bgr", np.zeros((4, 9000, 3), np.uint8))
+
+    def record() -> None:
+        with sink:
+            end_s = time.monotonic() + PATIENCE_S
+            while time.monotonic() < end_s:
+                sink.write(frame, result)
+                time.sleep(0.01)
+
+    with pytest.raises(InputError, match="cannot encode"):
+        record()
+    assert names(tmp_path) == []
+
+
+def test_blurred_faces_are_not_in_the_video(tmp_path, feed):
+    stripes = np.zeros((240, 320, 3), np.uint8)
+    stripes[:, ::2] = 255
+    shown = {}
+    for blur in (False, True):
+        path = tmp_path / f"{blur}.mp4"
+        with open_video(path, 25.0, False, Rotation(), blur, print) as sink:
+            frame, result = feed.next("happy", at_s=1.0)
+            frame.image_bgr[:] = stripes
+            sink.write(frame, result)
+            # The detector misses the face for a moment: it is still there, and still hidden.
+            missed, nothing = feed.next(at_s=1.2)
+            missed.image_bgr[:] = stripes
+            sink.write(missed, nothing)
+        capture = cv2.VideoCapture(str(path))
+        for number in range(2):
+            image = capture.read()[1]
+            shown[blur, number] = np.diff(image[80:140, 30:80].astype(int), axis=1).std()
+        assert np.diff(image[80:140, 220:300].astype(int), axis=1).std() > 60, "what is no face is left alone"
+    assert min(shown[False, 0], shown[False, 1]) > 60
+    assert max(shown[True, 0], shown[True, 1]) < 20

@@ -1,0 +1,169 @@
+"""The web page in a real browser: Debian's Chromium without a window."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from edgekit.boards import Conditions, Throttling
+from edgekit.device.events import EventRules
+from edgekit.device.sinks.events import EventSink
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.web import WebSink
+
+TOKEN = "a-token-that-nobody-guesses"
+PATIENCE_S = 60
+HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
+PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+
+pytestmark = pytest.mark.skipif(
+    not all(PROGRAMS.values()), reason="no chromium and chromedriver here: apt install chromium chromium-driver"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = PROGRAMS["chromium"]
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        "--window-size=1280,900",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(PROGRAMS["chromedriver"]))
+    driver.set_script_timeout(PATIENCE_S)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def site(feed, told) -> Iterator[Callable[..., WebSink]]:
+    """A page whose run goes on until the test ends: a happy face, then a sad one, and so on."""
+    ended = threading.Event()
+    with ExitStack() as stack:
+
+        def serve(token: str | None = None, address: str = "0") -> WebSink:
+            monitor = Monitor("demo", lambda: HOT)
+            sink = stack.enter_context(WebSink(address, token, monitor, notify=told.append, max_fps=20))
+            events = EventSink(EventRules(hold_s=0.2), [monitor])
+
+            def play() -> None:
+                while not ended.wait(0.02):
+                    frame, result = feed.next("happy" if feed.sequence % 100 < 50 else "sad", "calm")
+                    monitor.add(result)
+                    sink.write(frame, result)
+                    events.write(frame, result)
+
+            thread = threading.Thread(target=play)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(ended.set)
+            return sink
+
+        yield serve
+    assert told == []
+
+
+def wait(browser, condition: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, PATIENCE_S).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
+
+
+# What the picture shows at this moment, as one number.
+PIXELS = """
+const done = arguments[0], video = document.getElementById("video");
+const canvas = new OffscreenCanvas(video.naturalWidth, video.naturalHeight), pen = canvas.getContext("2d");
+pen.drawImage(video, 0, 0);
+done(Array.from(pen.getImageData(0, 0, canvas.width, canvas.height).data).reduce((sum, value) => sum + value, 0));
+"""
+
+
+def test_the_page_lives_frames_move_and_the_chart_grows(browser, site, tmp_path: Path):
+    browser.get(site().url)
+    wait(browser, "document.getElementById('status').textContent === 'live'")
+    wait(browser, "document.getElementById('video').naturalWidth === 320")
+    seen = set()
+    while len(seen) < 4:
+        seen.add(browser.execute_async_script(PIXELS))
+
+    points = "Number(document.getElementById('chart').dataset.points)"
+    wait(browser, f"{points} >= 2")
+    chart = "return document.getElementById('chart').toDataURL()"
+    before = browser.execute_script(chart)
+    wait(browser, f"{points} >= 6")
+    assert browser.execute_script(chart) != before
+
+    text = browser.find_element("tag name", "body").text
+    for part in (
+        "Frame rate",
+        "71.5",
+        "1200",
+        "Now: soft temperature limit",
+        "detect 20.0",
+        "face 2",
+        "calm",
+        "80 %",
+        "412 MiB left",
+    ):
+        assert part in text
+    wait(browser, "document.getElementById('events').textContent.includes('happy → sad')")
+    # Browsers report here what a policy forbade and what a script stumbled over.
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert browser.save_screenshot(str(tmp_path / "page.png"))
+
+
+def test_the_token_is_refused_and_accepted(browser, site):
+    url = site(TOKEN).url
+    browser.get(url)
+    wait(browser, "location.pathname === '/login'")
+    for offered, arrives_at in (("not-the-token-at-all", "/login"), (TOKEN, "/")):
+        browser.find_element("id", "token").send_keys(offered)
+        browser.find_element("tag name", "button").click()
+        wait(browser, f"location.pathname === '{arrives_at}' && location.href !== '{url}login'")
+        if arrives_at == "/login":
+            assert "That is not the token." in browser.find_element("tag name", "body").text
+    wait(browser, "document.getElementById('status').textContent === 'live'")
+    assert TOKEN not in browser.current_url
+    assert browser.execute_script("return document.cookie") == "", "scripts cannot read the cookie"
+
+
+def test_ten_viewers_in_the_browser_see_it_move_for_one_encoding(browser, site, feed):
+    sink = site(TOKEN, "0.0.0.0:0")
+    port = sink.url.rstrip("/").rpartition(":")[2]
+    # A browser opens six connections a host at most: every viewer calls this machine by another of its addresses.
+    for index in range(10):
+        browser.switch_to.new_window("tab")
+        browser.get(f"http://127.0.0.{2 + index}:{port}/login")
+        browser.find_element("id", "token").send_keys(TOKEN)
+        browser.find_element("tag name", "button").click()
+        wait(browser, "document.getElementById('status')?.textContent === 'live'")
+    tabs = browser.window_handles[-10:]
+    assert sink.preview.viewers == 10
+    for tab in tabs:
+        browser.switch_to.window(tab)
+        wait(browser, "document.getElementById('video').naturalWidth === 320")
+        seen = set()
+        while len(seen) < 2:
+            seen.add(browser.execute_async_script(PIXELS))
+    assert sink.preview.encoded <= feed.sequence
+    for tab in tabs:
+        browser.switch_to.window(tab)
+        browser.close()
+    browser.switch_to.window(browser.window_handles[0])

@@ -1,0 +1,177 @@
+"""`edgekit bench --host` through the real sshd, with the edgekit that the board has of its own, good or hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import edgekit
+
+from .conftest import Sshd
+from .test_ssh import wait_until
+
+QUICK = (
+    "--seconds",
+    "0.01",
+    "--processes",
+    "1",
+    "--threads",
+    "1",
+    "--cool-down",
+    "0",
+    "--allow-throttled",
+    "--no-pipeline",
+)
+SOURCE = Path(edgekit.__file__).parents[1]
+REAL = f'exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"'
+Plant = Callable[[str], None]
+
+
+@pytest.fixture
+def plant(sshd: Sshd) -> Iterator[Plant]:
+    """Puts an `edgekit` into the board's ~/.local/bin."""
+    path = sshd.home / ".local/bin/edgekit"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(script: str) -> None:
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    yield write
+    path.unlink(missing_ok=True)
+
+
+def arguments(sshd: Sshd, *more: object) -> list[str]:
+    host = sshd.host()
+    options = [f"--ssh-option={option}" for option in host.ssh_options]
+    words = ["bench", *more, *QUICK, "--no-install", "--port", host.port, "--identity", host.identity, *options]
+    return [sys.executable, "-m", "edgekit.cli", *map(str, words)]
+
+
+def environment() -> dict[str, str]:
+    # No edgekit of this machine's own on the board's path.
+    return {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+
+def bench(sshd: Sshd, *more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments(sshd, *more), capture_output=True, text=True, env=environment(), timeout=120)
+
+
+def test_a_board_measures_with_the_options_given_here(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+) -> None:
+    plant(REAL)
+    odd = tmp_path / "it's; $(touch planted).onnx"
+    odd.write_bytes(tiny_model.read_bytes())
+    report = tmp_path / "report.json"
+    options = ("--batch", "3", "--note", "fan=none; $(off)", "--seed", "7", "-o", report)
+    done = bench(sshd, odd, "--host", "127.0.0.1", *options)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(report.read_text())
+    (board,) = document["boards"]
+    assert board["models"][0]["name"] == str(odd)
+    assert {cell["batch"] for cell in board["cells"]} == {3}
+    assert board["notes"] == {"fan": "none; $(off)"}
+    assert board["settings"]["seed"] == 7
+    assert document["hosts"][0]["overhead_s"] > 0
+    assert not list(sshd.home.rglob("planted"))
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 3", "edgekit bench ended with 3"),
+        ("echo 'edgekit: error: no \x1b[2Jdisk' >&2; exit 74", "no \\x1b[2Jdisk"),
+        ("echo '{'", "is no JSON"),
+        ('echo \'{"schema": "edgekit.bench/99.0"}\'', "its report"),
+        ("echo '[]'", "its report"),
+        ("yes '[' | tr -d '\\n' | head -c 100000", "its report"),
+        ("cat /dev/zero", "printed more than"),
+        (
+            "yes edgekit-progress | head -n 100000 >&2; echo 'edgekit-progress [\"\x1b[2J\", 1e999, -1]' >&2",
+            "is no JSON",
+        ),
+        ("kill -9 $$", "ended with"),
+    ],
+)
+def test_a_hostile_board_gets_one_harmless_line(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path, script: str, message: str
+) -> None:
+    plant(script)
+    report = tmp_path / "report.json"
+    done = bench(sshd, tiny_model, "--host", "127.0.0.1", "-o", report)
+    assert (done.returncode, done.stdout.count("\x1b")) == (4, 0)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr) < 5000
+    assert not report.exists()
+
+
+def test_without_an_edgekit_there_no_install_says_so(sshd: Sshd, tiny_model: Path) -> None:
+    done = bench(sshd, tiny_model, "--host", "127.0.0.1")
+    if done.returncode == 0:
+        pytest.skip("this machine has an edgekit on every user's path")
+    assert "leave out --no-install" in done.stderr
+
+
+def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    plant(f"echo $$ >'{started}.new'; mv '{started}.new' '{started}'; exec sleep 600")
+    report = tmp_path / "report.json"
+    with subprocess.Popen(
+        arguments(sshd, tiny_model, "--host", "127.0.0.1", "-o", report),
+        stderr=subprocess.PIPE,
+        env=environment(),
+        text=True,
+    ) as process:
+        wait_until(started.exists, 60)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    there = Path("/proc") / started.read_text().strip()
+    wait_until(lambda: not there.exists())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["started"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--host", "-oProxyCommand=x"), "is no [user@]name"),
+        (("--host", "a", "--host", "a"), "host given twice"),
+        (("--host", "a", "--power-file", "-"), "does not go with --host"),
+        (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
+        ((), "belong to --host"),
+    ],
+)
+def test_bad_choices_are_refused_with_one_line(
+    sshd: Sshd, tiny_model: Path, more: tuple[str, ...], message: str
+) -> None:
+    done = bench(sshd, tiny_model, *more)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_boards_wait_for_nobody(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
+    plant(REAL)
+    boards = tmp_path / "boards.toml"
+    boards.write_text(
+        f'[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n[[host]]\nhost = "no-such.invalid"\n'
+        f'[[host]]\nhost = "localhost"\nlabel = "unknown key"\nport = {sshd.port}\n'
+        f'[[host]]\nhost = "127.0.0.1"\nlabel = "good"\nport = {sshd.port}\n'
+    )
+    done = bench(sshd, tiny_model, "--inventory", boards, "--json")
+    assert done.returncode == 4
+    document = json.loads(done.stdout)
+    assert [board["label"] for board in document["boards"]] == ["good"]
+    assert [host["label"] for host in document["hosts"] if host["error"]] == ["dead", "no-such.invalid", "unknown key"]
+    assert "3 of 4 boards failed: dead: nothing listens there" in done.stderr

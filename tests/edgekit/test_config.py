@@ -1,0 +1,180 @@
+"""Settings of `edgekit run` in a file: read, overridden, printed, read again, and refused with a hint."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from edgekit.cli import cli
+from edgekit.cli.config import _keys, config_options, read_settings
+
+
+@pytest.fixture
+def settings(edgekit, tmp_path: Path):
+    """Write a file of settings and return what is in force with it and these arguments."""
+
+    def effective(text: str, *arguments: object) -> dict:
+        path = tmp_path / "edgekit.toml"
+        path.write_text(text)
+        code, out, err = edgekit("run", "--config", path, "--print-config", *arguments)
+        assert (code, err) == (0, "")
+        return tomllib.loads(out)
+
+    return effective
+
+
+def test_settings_come_from_the_file_and_flags_override_them(settings):
+    text = 'source = "demo"\ndetector-size = 640\nthreads = 2\nmqtt-discovery = false\nevent-label = ["sad", "happy"]\n'
+    document = settings(text, "--threads", 3, "--jsonl", "-", "--mqtt-discovery")
+    assert (document["source"], document["detector-size"], document["threads"]) == ("demo", 640, 3)
+    assert (document["jsonl"], document["mqtt-discovery"]) == ("-", True)
+    assert document["event-label"] == ["sad", "happy"]
+    assert document["model"] == "default"
+    assert settings(text, "--event-label", "calm")["event-label"] == ["calm"]
+
+
+def test_quantities_are_written_as_people_do(settings):
+    document = settings(
+        'rotate-size = "10MB"\nrotate-age = "7d"\nevent-hold = 2\nevent-cooldown = "1.5s"\nweb-fps = 5\n'
+    )
+    assert document["rotate-size"] == 10_000_000
+    assert (document["rotate-age"], document["event-hold"], document["event-cooldown"]) == (604_800, 2, 1.5)
+    assert document["web-fps"] == 5
+
+
+def test_an_option_that_may_go_without_a_value_is_true_or_false_or_its_value(settings):
+    document = settings("camera = true\nweb = true\n")
+    assert (document["camera"], document["web"]) == ("auto", "127.0.0.1:8080")
+    assert settings("camera = 2\n")["camera"] == "2"
+    assert "camera" not in settings('source = "demo"\ncamera = false\n')
+
+
+def test_a_source_on_the_command_line_replaces_the_files_camera(settings):
+    document = settings('camera = "usb"\n', "--source", "demo")
+    assert document["source"] == "demo"
+    assert "camera" not in document
+    assert settings('source = "demo"\n', "--camera")["camera"] == "auto"
+
+
+def test_what_is_printed_can_be_read_and_prints_the_same(edgekit, tmp_path):
+    path = tmp_path / "edgekit.toml"
+    odd = 'a "quoted" \\ näme\t.jsonl'
+    arguments = ("--source", "x.mp4", "--jsonl", odd, "--save", "o.mp4", "--event-label", "sad", "--rotate-age", "1h")
+    _, first, _ = edgekit("run", *arguments, "--print-config")
+    path.write_text(first)
+    _, second, _ = edgekit("run", "--config", path, "--print-config")
+    assert second == first
+    assert tomllib.loads(first)["jsonl"] == odd
+    _, document, _ = edgekit("run", *arguments, "--print-config", "--json")
+    assert json.loads(document)["jsonl"] == odd
+    assert json.loads(document)["csv"] is None
+
+
+def test_every_option_is_a_key_and_is_printed(edgekit):
+    command = cli.get_command(None, "run")
+    _, printed, _ = edgekit("run", "--print-config")
+    for key, option in _keys(command).items():
+        assert f"--{key}" in option.opts
+        assert f"\n{key} =" in printed or f"\n#{key} =" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("detectorsize = 3\n", "there is no key 'detectorsize': did you mean 'detector-size'?"),
+        ("max_frames = 3\n", "there is no key 'max_frames': did you mean 'max-frames'?"),
+        ("qqqqqq = 3\n", "there is no key 'qqqqqq': `edgekit run --print-config` lists all keys"),
+        ("debug = true\n", "there is no key 'debug'"),
+        ("config = 'x'\n", "there is no key 'config'"),
+        ("colour = 1\nsauce = 'demo'\n", "'sauce': did you mean 'source'?"),
+        ("[mqtt]\nurl = 'x'\n", "'mqtt' is a table"),
+        ("threads = 'two'\n", "threads = 'two': a number is needed, without quotes"),
+        ("threads = 2.5\n", "threads = 2.5: a whole number is needed"),
+        ("threads = 0\n", "threads = 0: 0 is not in the range"),
+        ("threads = true\n", "threads = True: a value is needed"),
+        ("show = 1\n", "show = 1: write true or false"),
+        ("detector = 'dlib'\n", "detector = 'dlib': 'dlib' is not one of"),
+        ("event-label = 'sad'\n", "event-label = 'sad': write a list"),
+        ("source = ['a']\n", "source = ['a']: one value is needed"),
+        ("source = 1979-05-27\n", "text or a number is needed"),
+        ("rotate-size = '10 potatoes'\n", "'10 potatoes' is no size such as"),
+        ("rotate-size = 5\n", "'5' is too small"),
+        ("event-hold = '1 year'\n", "'1 year' is no time such as"),
+        ("threads 2\n", "are no TOML"),
+        ("a = 1\na = 2\n", "are no TOML"),
+    ],
+)
+def test_a_wrong_file_is_one_line_and_names_the_cure(edgekit, tmp_path, text, message):
+    path = tmp_path / "edgekit.toml"
+    path.write_text(text)
+    code, out, err = edgekit("run", "--config", path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert str(path) in err
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(edgekit, tmp_path):
+    path = tmp_path / "edgekit.toml"
+    code, _, err = edgekit("run", "--config", path)
+    assert code == 2
+    assert "cannot be read: No such file or directory" in err
+    path.write_bytes(b"\xff\xff")
+    assert "are no TOML" in edgekit("run", "--config", path)[2]
+    assert "cannot be read: Is a directory" in edgekit("run", "--config", tmp_path)[2]
+
+
+def test_settings_run(edgekit, tiny_model, tmp_path):
+    path = tmp_path / "edgekit.toml"
+    path.write_text(
+        f'model = "{tiny_model}"\nsource = "demo"\ndetector = "none"\nmax-frames = 3\njsonl = "{tmp_path}/r.jsonl"\n'
+    )
+    assert edgekit("run", "--config", path, "-q")[0] == 0
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 3
+    assert edgekit("run", "--config", path, "-q", "--max-frames", 2)[0] == 0
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_default_in_a_file_counts_as_not_given(edgekit, tmp_path):
+    path = tmp_path / "edgekit.toml"
+    _, printed, _ = edgekit("run", "--source", "demo", "--print-config")
+    path.write_text(printed)
+    command = cli.get_command(None, "run")
+    context = command.make_context("run", ["--config", str(path)])
+    assert read_settings(path, command)["detector_size"] == 320
+    assert context.get_parameter_source("detector_size").name == "DEFAULT"
+    assert context.get_parameter_source("source_uri").name == "DEFAULT_MAP"
+    assert context.params["event_hold"] == 1.0
+
+
+def test_a_number_that_may_be_a_word_is_either(settings):
+    assert settings('source = "demo"\ndetect-every = "auto"\n')["detect-every"] == "auto"
+    assert settings('source = "demo"\ndetect-every = 5\n')["detect-every"] == 5
+
+
+def test_what_belongs_to_a_source_is_put_aside_with_it(tmp_path):
+    @click.command()
+    @click.option("--camera")
+    @click.option("--file")
+    @click.option("--camera-rate", type=int, default=30)
+    @click.option("--control", multiple=True)
+    @config_options({"camera": ("camera_rate", "control"), "file": ()})
+    def command(**values: object) -> None:
+        click.echo(json.dumps(values))
+
+    path = tmp_path / "settings.toml"
+    path.write_text('camera = "usb"\ncamera-rate = 5\ncontrol = ["a=1"]\n')
+
+    def values(*arguments: str) -> dict:
+        return json.loads(
+            CliRunner().invoke(command, ["--config", str(path), *arguments], catch_exceptions=False).output
+        )
+
+    assert values() == {"camera": "usb", "file": None, "camera_rate": 5, "control": ["a=1"]}
+    assert values("--file", "x") == {"camera": None, "file": "x", "camera_rate": 30, "control": []}
+    assert values("--file", "x", "--camera-rate", "9")["camera_rate"] == 9
+    assert values("--camera", "picamera2")["camera_rate"] == 5

@@ -1,0 +1,168 @@
+"""`edgekit profile` from the outside, on nets of ours and of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def document_of(edgekit: Run, *arguments: object) -> dict[str, object]:
+    code, out, err = edgekit("profile", *arguments, "--json")
+    assert code == 0, err
+    document: dict[str, object] = json.loads(out)
+    return document
+
+
+def test_the_default_model_layer_by_layer(edgekit: Run) -> None:
+    document = document_of(edgekit, "default", "--board", "pi3b+", "--seconds", "0.05")
+    assert document["macs"] == 48_827_432
+    assert document["moved_bytes"] == 5_801_112
+    assert (document["precision"], document["cache_kib"]) == ("fp32", 512)
+    layers = document["layers"]
+    assert isinstance(layers, list)
+    stem = next(layer for layer in layers if layer["name"] == "stem")
+    assert stem["macs"] == 32 * 44 * 44 * 27
+    assert stem["weight_bytes"] == 4 * (32 * 27 + 32)
+    assert stem["flops_per_byte"] == pytest.approx(2 * stem["macs"] / stem["moved_bytes"])
+    measured = document["measured"]
+    assert isinstance(measured, dict)
+    shares = sum(layer["share"] or 0 for layer in layers)
+    assert shares + measured["runtime_share"] == pytest.approx(1)
+    # Most of the time goes to convolutions, and they are found under the file's own names.
+    assert sum(layer["share"] or 0 for layer in layers if layer["op_type"] == "Conv") > 0.4
+    estimates = document["estimates"]
+    assert isinstance(estimates, list)
+    assert [(entry["board"], entry["threads"]) for entry in estimates] == [("pi3b+", 1), ("pi3b+", 4)]
+    assert all(entry["high_ms"] == pytest.approx(3 * entry["low_ms"]) for entry in estimates)
+
+
+def test_the_text_says_that_it_is_an_estimate_and_of_which_boards(edgekit: Run) -> None:
+    code, out, _ = edgekit("profile", "default", "--seconds", "0")
+    assert code == 0
+    assert "Estimates, not measurements" in out
+    for name in ("Raspberry Pi 3B+", "Raspberry Pi Zero 2 W", "Raspberry Pi 4B", "Raspberry Pi 5"):
+        assert f"{name}, 4 threads" in out
+
+
+def test_a_free_size_must_be_given(edgekit: Run, shared: Path) -> None:
+    model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    code, _, err = edgekit("profile", model, "--seconds", "0")
+    assert code == 2
+    assert "give a size with --size WxH" in err
+    small = document_of(edgekit, model, "--size", "160x128", "--seconds", "0")
+    large = document_of(edgekit, model, "--size", "320x256", "--seconds", "0")
+    assert small["macs"] == 17_211_200
+    assert large["macs"] == 4 * 17_211_200
+
+
+def eight_bit_graph(folder: Path) -> Path:
+    """A convolution, quantised, behind a size computed from the input's shape."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "s": np.float32(0.1),
+        "z": np.uint8(0),
+        "w": rng.integers(0, 255, (8, 4, 3, 3), np.uint8),
+        "one": np.ones(4, np.float32),
+        "half": np.array([1, 1, 0.5, 0.5], np.float32),
+    }
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Cast", ["shape"], ["sizes"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["sizes", "half"], ["halved"]),
+        helper.make_node("Cast", ["halved"], ["target"], to=TensorProto.INT64),
+        helper.make_node("Resize", ["x", "", "", "target"], ["resized"], mode="nearest"),
+        helper.make_node("QuantizeLinear", ["resized", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["f"]),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"]),
+        helper.make_node("Conv", ["f", "wf"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "s", "z"], ["cq"]),
+        helper.make_node("DequantizeLinear", ["cq", "s", "z"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 20, 20])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
+    )
+    path = folder / "eight.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def test_computed_shapes_are_found_by_running_and_eight_bits_by_the_weights(edgekit: Run, tmp_path: Path) -> None:
+    document = document_of(edgekit, eight_bit_graph(tmp_path), "--board", "pi3b+", "--seconds", "0")
+    assert document["macs"] == 8 * 8 * 8 * 4 * 9
+    assert document["precision"] == "int8"
+    estimates = document["estimates"]
+    assert isinstance(estimates, list)
+    assert all(entry["rows"] == 5 for entry in estimates)
+
+
+def test_a_board_of_which_too_little_is_known_gets_no_estimate(edgekit: Run, tmp_path: Path) -> None:
+    code, out, _ = edgekit("profile", eight_bit_graph(tmp_path), "--board", "pi4", "--seconds", "0")
+    assert code == 0
+    assert "Raspberry Pi 4B, 4 threads       no estimate: of 6 published nets only 50% lie" in out
+
+
+def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "roof.svg"
+    code, out, err = edgekit("profile", "default", "--board", "pi3b+", "--seconds", "0", "--plot", picture)
+    assert code == 0, err
+    assert f"roofline: {picture}" in out
+    drawn = picture.read_text()
+    assert "<svg" in drawn
+    code, _, err = edgekit("profile", "default", "--plot", tmp_path / "roof.txt")
+    assert code == 2
+    assert "must end in" in err
+
+
+def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
+    detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0.05")
+    five = document_of(edgekit, *arguments, "--detect-every", 5, "--detector-size", 256)["pipeline"]
+    every = document_of(edgekit, *arguments, "--detect-every", 1, "--detector-size", 256)["pipeline"]
+    assert isinstance(five, list)
+    assert isinstance(every, list)
+    assert [loop["threads"] for loop in five] == [1, 4]
+    for rare, often in zip(five, every, strict=True):
+        parts = {part["name"].partition(",")[0]: part["middle_ms"] for part in rare["parts"]}
+        all_parts = {part["name"].partition(",")[0]: part["middle_ms"] for part in often["parts"]}
+        assert all_parts["detector net"] == pytest.approx(5 * parts["detector net"])
+        assert rare["high_fps"] == pytest.approx(3 * rare["low_fps"])
+        assert rare["middle_ms"] == pytest.approx(sum(part["middle_ms"] for part in rare["parts"]))
+        assert rare["detector_wh"] == [256, 192]
+    # Four threads share the processors; stages side by side are for one each.
+    assert five[0]["staged_low_fps"] > five[0]["low_fps"]
+    assert five[1]["staged_low_fps"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "320"], "is no size such as 320x240"),
+        (["--pipeline", "--detector", "haar"], "--pipeline knows what YuNet costs"),
+        (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
+        (["--board", "pi2"], "pi2"),
+    ],
+)
+def test_bad_arguments_are_said(edgekit: Run, arguments: list[str], message: str) -> None:
+    code, _, err = edgekit("profile", "default", *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_what_is_no_model_is_said_in_one_line(edgekit: Run, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08\x08 nothing")
+    code, _, err = edgekit("profile", path)
+    assert code == 2
+    assert len(err.splitlines()) == 1

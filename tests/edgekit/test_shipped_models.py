@@ -1,0 +1,113 @@
+"""Shipped models: small, known by name everywhere, as accurate as their cards say, and right about the portrait."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgekit import modelfiles
+from edgekit.cli import cli
+from edgekit.device.classify import Classifier
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.modelfiles import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.checkpoint import load_checkpoint
+
+REQUIRED_TEN_CROP = {"default": 0.675}
+
+each_model = pytest.mark.parametrize("name", modelfiles.shipped_models())
+
+
+def _files(name: str) -> tuple[Path, Path]:
+    return resolve_model(name, (ONNX_SUFFIX,)), resolve_model(name, (CHECKPOINT_SUFFIX,))
+
+
+def _json(*arguments: object) -> dict[str, object]:
+    result = CliRunner().invoke(cli, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    document: dict[str, object] = json.loads(result.stdout)
+    return document
+
+
+def test_the_default_model_is_there() -> None:
+    assert "default" in modelfiles.shipped_models()
+
+
+def test_a_model_that_is_not_shipped_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An installation with one of the two.
+    for path in _files("default"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(modelfiles, "ASSETS", tmp_path)
+    assert modelfiles.shipped_models() == ("default",)
+    for arguments in (
+        ("run", "--model", "distilled", "--source", "demo"),
+        ("eval", "distilled", "--data", "x"),
+        ("export", "distilled", "-o", tmp_path / "x.onnx"),
+    ):
+        with pytest.raises(InputError, match=r"model 'distilled' is not part of this installation.*\(default\)"):
+            CliRunner().invoke(cli, [*map(str, arguments)], catch_exceptions=False, standalone_mode=False)
+    # Dropping its files in is all there is to it.
+    for path in _files("default"):
+        (tmp_path / f"distilled{path.suffix}").write_bytes(path.read_bytes())
+    assert resolve_model("distilled") == tmp_path / "distilled.onnx"
+    assert _json("inspect", "distilled")["contract"]
+
+
+@each_model
+def test_the_files_are_small_enough_to_ship(name: str) -> None:
+    assert all(path.stat().st_size < 2_000_000 for path in _files(name))
+
+
+@each_model
+def test_the_onnx_file_is_the_checkpoints_export(name: str, tmp_path: Path) -> None:
+    onnx, checkpoint = _files(name)
+    assert Classifier(onnx).contract.provenance.checkpoint_sha256 == sha256_of(checkpoint)
+    document = _json("export", name, "-o", tmp_path / "again.onnx")
+    assert document["verification"]["max_abs_difference"] < 1e-4  # type: ignore[index]
+
+
+@each_model
+def test_its_training_is_on_record(name: str) -> None:
+    training = load_checkpoint(_files(name)[1]).training
+    assert training["data_name"] == "fer2013"
+    assert training["validation"] == "PublicTest"
+    assert {"seed", "torch_version", "data_sha256", "recipe"} <= training.keys()
+    assert ("teacher" in training) == (name == "distilled")
+
+
+@each_model
+@pytest.mark.parametrize("protocol", ["center-crop", "ten-crop"])
+def test_contract_and_card_say_what_eval_measures(shared: Path, name: str, protocol: str) -> None:
+    onnx, checkpoint = _files(name)
+    document = _json("eval", name, "--data", shared / "data/fer2013.tar.gz", "--protocol", protocol)
+    stated = {entry.protocol: entry for entry in Classifier(onnx).contract.provenance.accuracy}[protocol]
+    assert isinstance(document["correct"], int)
+    # Rounding differs between processors: an image or two near a tie may change sides.
+    assert abs(document["correct"] - stated.correct) <= 3
+    card = checkpoint.with_suffix(".md").read_text()
+    assert re.search(rf"\| {protocol} \| [\d.]+% \| {stated.correct} of {stated.total} \|", card)
+    if protocol == "ten-crop":
+        assert stated.correct / stated.total >= REQUIRED_TEN_CROP.get(name, 0)
+
+
+def _share_of_happy_frames(*arguments: object) -> float:
+    document = _json("run", "--source", "demo", *arguments)
+    labels, frames = document["labels"], document["frames"]
+    assert isinstance(labels, dict)
+    assert isinstance(frames, int)
+    return float(labels.get("happy", 0)) / frames
+
+
+@each_model
+def test_the_portrait_is_happy_with_haar(name: str) -> None:
+    assert _share_of_happy_frames("--model", name, "--detector", "haar") >= 0.8
+
+
+@each_model
+def test_the_portrait_is_happy_with_yunet(shared: Path, name: str) -> None:
+    model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    assert _share_of_happy_frames("--model", name, "--detector-model", model) >= 0.8

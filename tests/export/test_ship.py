@@ -1,0 +1,63 @@
+"""The files of a shipped model: measured, exported, and a card that says who taught it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgekit import modelfiles
+from edgekit.cli import cli
+from edgekit.device.classify import Classifier
+from edgekit.export.ship import ship
+from edgekit.files import sha256_of
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.load import save_clip, seeded_model
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.data.readers import load_dataset
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """FER-2013's splits, with a few pictures each."""
+    generator = np.random.default_rng(0)
+    for split, count in (("Training", 28), ("PublicTest", 7), ("PrivateTest", 7)):
+        for index in range(count):
+            file = tmp_path / "faces" / split / EXPRESSIONS[index % 7] / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
+    return tmp_path / "faces"
+
+
+def test_a_distilled_model_is_shipped_with_its_teacher_named(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 24, context_length=40)
+    clip = tmp_path / "clip.safetensors"
+    save_clip(clip, seeded_model(config, 1), config)
+    short = ["--student", "mini-xception", "--epochs", "1", "--batch-size", "28", "--accelerator", "cpu"]
+    teachers = ["--teacher", str(clip), "--data", str(faces), "-o", str(tmp_path / "run"), *short, "-q"]
+    assert CliRunner().invoke(cli, ["distill", *teachers], catch_exceptions=False).exit_code == 0
+
+    folder = tmp_path / "assets"
+    exported = ship(tmp_path / "run/best.safetensors", load_dataset(faces), folder, "distilled")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"distilled.{end}" for end in ("md", "onnx", "safetensors")
+    ]
+    contract = Classifier(folder / "distilled.onnx").contract
+    assert contract.labels == EXPRESSIONS
+    assert contract.architecture == "mini-xception@24"
+    assert {entry.protocol for entry in contract.provenance.accuracy} > {"center-crop", "ten-crop"}
+    card = (folder / "distilled.md").read_text()
+    assert "## Teacher" in card
+    assert "a CLIP that knows the classes by descriptions, `clip.safetensors`" in card
+    assert sha256_of(clip) in card
+    assert "their labels were not used" in card
+    assert "loss cosine 1, kl 1, temperature 2." in card
+    assert f"{exported.size_bytes:,}" in card
+    monkeypatch.setattr(modelfiles, "ASSETS", folder)
+    assert modelfiles.resolve_model("distilled") == folder / "distilled.onnx"
+    assert modelfiles.shipped_models() == ("distilled",)
