@@ -57,7 +57,11 @@ def test_a_run_is_kept_up_from_install_to_remove(service, play, tiny_model, tmp_
     assert document["manager"] == "supervisor"
     first = until(service, lambda found: found["state"] == "running")
     assert service("status")[0] == EXIT_OK
-    assert (tmp_path / "50% of $X.jsonl").exists(), "it runs in the current folder"
+    # It runs in the current folder.
+    end_s = time.monotonic() + PATIENCE_S
+    while not (tmp_path / "50% of $X.jsonl").exists():
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
 
     os.kill(first["pid"], signal.SIGKILL)
     second = until(service, lambda found: found["state"] == "running" and found["restarts"] == 1)
