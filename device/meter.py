@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 # A camera runs for weeks: percentiles are those of the latest samples (half an hour at 28 fps), memory stays bounded.
 _KEPT_SAMPLES = 50_000
@@ -79,7 +79,7 @@ class Meter:
         self._warm_up_left = warm_up_frames
         self._clock = clock
         self._started_s = self._ended_s = clock()
-        self._samples_ms: dict[str, deque[float]] = {}
+        self._samples_ms: dict[str, _Latest] = {}
         self.frames = 0
         self.dropped_by_stage: Mapping[str, int] = {}
 
@@ -101,7 +101,9 @@ class Meter:
         self.frames += 1
         self._ended_s = self._clock()
         for stage, duration_ms in stage_ms.items():
-            self._samples_ms.setdefault(stage, deque(maxlen=_KEPT_SAMPLES)).append(duration_ms)
+            if stage not in self._samples_ms:
+                self._samples_ms[stage] = _Latest(_KEPT_SAMPLES)
+            self._samples_ms[stage].append(duration_ms)
 
     @property
     def elapsed_s(self) -> float:
@@ -115,4 +117,19 @@ class Meter:
 
     def stages(self) -> dict[str, LatencySummary]:
         """Return stage → summary in the order the stages first came; empty before the first counted frame."""
-        return {stage: summarize(samples) for stage, samples in self._samples_ms.items()}
+        return {stage: summarize(samples.values()) for stage, samples in self._samples_ms.items()}
+
+
+class _Latest:
+    """The latest numbers, in memory that is taken at once: a run shall not grow for half an hour."""
+
+    def __init__(self, kept: int) -> None:
+        self._ring = np.full(kept, np.nan)
+        self._count = 0
+
+    def append(self, value: float) -> None:
+        self._ring[self._count % len(self._ring)] = value
+        self._count += 1
+
+    def values(self) -> NDArray[np.float64]:
+        return self._ring[: self._count]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,7 @@ def run(
     smoother: Smoother | None = None,
     picture_time: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     threaded: bool = True,
+    health: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> None:
     """Take frames until the source ends, is stopped, or `max_frames` have a result; give each result to every sink.
 
@@ -57,7 +59,7 @@ def run(
 
     `meter` gets each frame's stages (capture, detect or track, crop, classify, sinks, and wait: between them;
     milliseconds) and its age when the result was there. The warm-up, one pass over the first frame, is not among them.
-    `capture` is waiting and decoding.
+    `capture` is waiting and decoding. `health` is asked with every result for what is new of board and process.
 
     Raises:
         SourceError: A live source was lost.
@@ -78,7 +80,7 @@ def run(
         classified = _ahead(stages, "classify", _classified(found, classifier, smoother, picture_time))
         try:
             for work in itertools.islice(classified, max_frames):
-                _write(work, sinks, meter)
+                _write(work, sinks, meter, health())
                 meter.dropped_by_stage = {"capture": source.dropped - dropped_in_warm_up, **stages.dropped}
         finally:
             # Whatever ended the loop: no stage may wait for a frame any longer.
@@ -198,10 +200,11 @@ def _classified(
         yield work
 
 
-def _write(work: _Work, sinks: Sequence[Sink], meter: Meter) -> None:
+def _write(work: _Work, sinks: Sequence[Sink], meter: Meter, health: Mapping[str, Any] | None) -> None:
     assert work.result is not None
+    result = work.result if health is None else replace(work.result, health=health)
     for sink in sinks:
-        sink.write(work.frame, work.result)
+        sink.write(work.frame, result)
     work.laps.lap("sinks")
     # The first frame grew old during the warm-up.
     meter.add(work.laps.ms | ({AGE: work.result.age_ms} if meter.frames else {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class FrameResult:
     """One frame: its capture times, its faces and what they cost.
 
     `monotonic_s` never jumps, `wall_s` (Unix time) does when a board without a clock battery learns the time.
-    `stage_ms` maps the stages that ran so far to their time; `age_ms` is the time from capture to this result.
+    `stage_ms` maps the stages that ran so far to their time; `age_ms` is the time from capture to this result. `health`
+    is the state of board and process (`health.Health.as_document`) in the first result after each sample of it.
     """
 
     sequence: int
@@ -41,3 +43,4 @@ class FrameResult:
     faces: tuple[FaceResult, ...]
     stage_ms: Mapping[str, float]
     age_ms: float
+    health: Mapping[str, Any] | None = None

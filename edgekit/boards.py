@@ -154,7 +154,11 @@ def run_tool(arguments: Sequence[str]) -> str | None:
 
 
 def read_conditions(root: Path = Path("/"), run: RunTool = run_tool) -> Conditions:
-    """Return the state the machine is in now; `run` executes the firmware's tool `vcgencmd`."""
+    """Return the state the machine is in now; `run` executes the firmware's tool `vcgencmd`.
+
+    With a `run` that only answers None nothing but files is read: the clock is then what the kernel asked for, and the
+    throttle flags come from sysfs, where Raspberry Pi's kernel shows them, or are the power supply's alone.
+    """
     cpufreq = root / "sys/devices/system/cpu/cpu0/cpufreq"
     clock_mhz, clock_source = _clock(root, cpufreq, run)
     load = _line(root / "proc/loadavg")
@@ -286,7 +290,18 @@ def _temperature_c(root: Path) -> float | None:
 
 def _throttling(root: Path, run: RunTool) -> Throttling | None:
     told = parse_throttled(run(["vcgencmd", "get_throttled"]))
-    return told or parse_throttled(_line(root / "sys/devices/platform/soc/soc:firmware/get_throttled"))
+    return (
+        told or parse_throttled(_line(root / "sys/devices/platform/soc/soc:firmware/get_throttled")) or _voltage(root)
+    )
+
+
+def _voltage(root: Path) -> Throttling | None:
+    # Debian's own kernel shows of all flags only this one (drivers/hwmon/raspberrypi-hwmon.c).
+    for sensor in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        if _line(sensor / "name") == "rpi_volt":
+            alarm = _line(sensor / "in0_lcrit_alarm")
+            return Throttling(int(alarm)) if alarm in ("0", "1") else None
+    return None
 
 
 def _virtualization(root: Path, architecture: str, cpuinfo: str) -> Virtualization | None:

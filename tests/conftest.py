@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,138 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"no small disk: mount says {mounted.stderr.strip()}")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+# What a client gets, in order: ("pictures", count, size), ("broken", count), ("silence", seconds), ("end",).
+Script = Sequence[tuple]
+
+
+class Stream(http.server.ThreadingHTTPServer):
+    """An MJPEG camera that plays a script to each client; the last script to all further ones, none to the rest."""
+
+    daemon_threads = True
+
+    def __init__(self, scripts: Sequence[Script], clients: int = 1000) -> None:
+        super().__init__(("127.0.0.1", 0), StreamHandler)
+        self.scripts, self.clients = scripts, clients
+        self.served = 0
+        self.closing = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/video"
+
+    def handle_error(self, request, client_address) -> None:
+        pass  # clients leave in the middle of a picture
+
+
+class StreamHandler(http.server.BaseHTTPRequestHandler):
+    server: Stream
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        number = self.server.served
+        self.server.served += 1
+        if number >= self.server.clients:
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for step in self.server.scripts[min(number, len(self.server.scripts) - 1)]:
+            if not self._play(*step):
+                return
+
+    def _play(self, kind: str, *values) -> bool:
+        if kind == "end":
+            return False
+        if kind == "silence":
+            return not self.server.closing.wait(values[0])
+        for index in range(values[0]):
+            picture = _rubbish(index) if kind == "broken" else _gray_jpeg(*values[1])
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+            self.wfile.write(head.encode() + picture + b"\r\n")
+            if self.server.closing.wait(0.02):
+                return False
+        return True
+
+
+def _gray_jpeg(width: int, height: int) -> bytes:
+    import cv2
+    import numpy as np
+
+    return cv2.imencode(".jpg", np.full((height, width, 3), 100, np.uint8))[1].tobytes()
+
+
+def _rubbish(seed: int) -> bytes:
+    import numpy as np
+
+    return np.random.default_rng(seed).integers(0, 256, 3000, np.uint8).tobytes()
+
+
+@pytest.fixture
+def play() -> Iterator[Callable[..., Stream]]:
+    """Start a `Stream`: give it scripts, and `clients` if not everybody is served."""
+    servers = []
+
+    def start(*scripts: Script, **options) -> Stream:
+        server = Stream(scripts, **options)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+
+
+class ScriptedBoard:
+    """A Raspberry Pi's files below `root`, and its `vcgencmd` in `tools`; what they say changes with `set`.
+
+    The tool prints what the real one does: see tests/fixtures/boards/pi3bplus-hot.txt for where that is from.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "root"
+        self.tools = folder / "tools"
+        self._state = folder / "state"
+        for path in (self.root / "sys/class/thermal/thermal_zone0", self.tools, self._state, self.root / "proc"):
+            path.mkdir(parents=True)
+        (self.root / "sys/class/thermal/thermal_zone0/type").write_text("cpu-thermal\n")
+        tool = self.tools / "vcgencmd"
+        tool.write_text(
+            "#!/bin/sh\n"
+            f"echo >> '{self._state}/asked'\n"
+            'case "$*" in\n'
+            f"get_throttled) echo throttled=$(cat '{self._state}/throttled') ;;\n"
+            f"'measure_clock arm') echo 'frequency(45)='$(cat '{self._state}/clock') ;;\n"
+            "esac\n"
+        )
+        tool.chmod(0o755)
+        self.set()
+
+    def set(self, temperature_c: float = 45.0, flags: int = 0, clock_mhz: int = 1400) -> None:
+        """Say this from now on."""
+        for path, text in {
+            self.root / "sys/class/thermal/thermal_zone0/temp": f"{temperature_c * 1000:.0f}",
+            self._state / "throttled": f"{flags:#x}",
+            self._state / "clock": f"{clock_mhz}000000",
+        }.items():
+            # Replaced, so that a reader never sees an empty file.
+            path.with_suffix(".new").write_text(f"{text}\n")
+            path.with_suffix(".new").replace(path)
+
+    @property
+    def times_asked(self) -> int:
+        """How often the firmware's tool ran."""
+        asked = self._state / "asked"
+        return len(asked.read_text()) if asked.exists() else 0
+
+
+@pytest.fixture
+def scripted_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedBoard:
+    """A board whose state the test decides; its tool is found before any other."""
+    board = ScriptedBoard(tmp_path / "board")
+    monkeypatch.setenv("PATH", f"{board.tools}:{os.environ['PATH']}")
+    return board

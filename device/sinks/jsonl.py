@@ -33,6 +33,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
 
     Times are seconds (six digits) or milliseconds (three), boxes pixels (two), probabilities have six digits.
     """
+    health = {} if result.health is None else {"health": dict(result.health)}
     return {
         "sequence": result.sequence,
         "monotonic_s": round(result.monotonic_s, 6),
@@ -41,6 +42,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
         "age_ms": round(result.age_ms, 3),
         "stage_ms": {stage: round(duration, 3) for stage, duration in result.stage_ms.items()},
         "faces": [_face(face) for face in result.faces],
+        **health,
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeAlias
 
 from edgekit.device.sources.frame import Frame
+from edgekit.device.sources.watched import WatchedDevice
 from edgekit.device.sources.yuv import PlanarFrame, Planes
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
@@ -57,7 +58,8 @@ class Device(Protocol):
 class LiveSource:
     """The newest frame of a camera or stream, at whatever pace it is asked for.
 
-    A device that is lost is opened again a few times with growing pauses; every loss is told through `notify`.
+    A device that is lost, or silent for long, is opened again a few times with growing pauses. Every loss is told
+    through `notify`, and silence within two seconds.
     """
 
     frame_count = None
@@ -72,14 +74,14 @@ class LiveSource:
         """
         self.name = name
         self.dropped = 0
-        self._connect = connect
+        self._connect = lambda: WatchedDevice(connect(), name, notify)
         self._notify = notify
         self._stopping = False
         self._news = threading.Condition()
         self._captured = 0
         self._slot: Frame | None = None
         self._failure: BaseException | None = None
-        self._device, first = _open_device(name, connect)
+        self._device, first = _open_device(name, self._connect)
         self.fps = self._device.fps
         self._put(first)
         self._thread = threading.Thread(target=self._grab, name=f"grab {name}", daemon=True)

@@ -38,6 +38,7 @@ _COMMANDS = {
     "compare": "edgekit.cli.compare",
     "doctor": "edgekit.cli.doctor",
     "host": "edgekit.cli.host",
+    "service": "edgekit.cli.service",
 }
 
 
@@ -80,7 +81,14 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit: the console script's entry point."""
-    sys.exit(_run(sys.argv[1:]))
+    exit_code = _run(sys.argv[1:])
+    watched = sys.modules.get("edgekit.device.sources.watched")
+    if watched is not None and watched.any_reading():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 def _run(arguments: list[str]) -> int:

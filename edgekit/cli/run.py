@@ -18,6 +18,7 @@ from edgekit.cli.outputs import STDOUT, Outputs, check_outputs, output_options
 from edgekit.cli.progress import counted, progress_bar
 from edgekit.cli.sinks import open_sinks
 from edgekit.cli.stopping import StopSignals
+from edgekit.cli.upkeep import upkeep_options
 
 if TYPE_CHECKING:
     from edgekit.device.classify import Classifier
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @finding_options
 @threads_option
 @click.option("--max-frames", type=click.IntRange(1, 2**31), metavar="N", help="Stop after N frames.")
+@upkeep_options
 @output_options
 @config_options({"source_uri": ("realtime",), "camera": OF_CAMERAS})
 @common_options
@@ -64,6 +66,7 @@ def command(
     capturing: Capturing,
     finding: Finding,
     outputs: Outputs,
+    max_temperature_c: float | None,
 ) -> None:
     """Find the faces in every frame, classify each, and say how fast.
 
@@ -99,6 +102,7 @@ def command(
         from edgekit.device.smooth import Smoother
         from edgekit.device.sources import picture_time
         from edgekit.device.threads import plan_threads
+        from edgekit.device.upkeep import Upkeep
         from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
 
         # With --jsonl - the lines own stdout: text for people goes to stderr.
@@ -117,16 +121,21 @@ def command(
             notify=out.warn,
         )
         finder = create_finder(finding, detector, source)
-        sinks = [*open_sinks(outputs, source, classifier.contract.labels, text.say, out.warn), tally]
+        upkeep = opened.enter_context(Upkeep(Path.cwd(), max_temperature_c, finder, out.warn))
+        sinks = [
+            *open_sinks(outputs, source, classifier.contract.labels, text.say, out.warn, health=upkeep.health),
+            tally,
+        ]
         if source.frame_count is not None and outputs.jsonl != STDOUT:
             sinks.append(_Progress(out, min(source.frame_count, max_frames or source.frame_count)))
+        sinks += upkeep.sinks()
         signals.on_stop(source.stop)
         try:
             with ExitStack() as writing:
                 for sink in sinks:
                     writing.enter_context(sink)
                 run(
-                    source,
+                    upkeep.paced(source),
                     finder,
                     classifier,
                     sinks,
@@ -135,6 +144,7 @@ def command(
                     smoother=Smoother(finding.smooth_s),
                     picture_time=picture_time(source),
                     threaded=plan.staged,
+                    health=upkeep.news,
                 )
             finished = True
         finally:
@@ -144,6 +154,7 @@ def command(
                 text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
                 text.console.print(summary_table(meter, tally))
                 text.say(plan.describe())
+                text.say(upkeep.describe() or "health: nothing known")
                 settings = {
                     "detector_size_px": finder.input_size_px,
                     "max_frames": max_frames,
@@ -151,7 +162,8 @@ def command(
                     **asdict(capturing),
                     **asdict(finding),
                 }
-                out.result(_document(ended, source, classifier, detector, settings) | summary_document(meter, tally))
+                document = _document(ended, source, classifier, detector, settings) | summary_document(meter, tally)
+                out.result(document | {"health": upkeep.as_document()})
     if signals.interrupted:
         raise KeyboardInterrupt
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,3 +133,12 @@ def test_a_later_minor_contract_is_read(tiny_model: Path, tmp_path: Path) -> Non
     later = json.dumps(json.loads(contract.to_json()) | {"schema": "1.9", "novelty": 1})
     path = with_document(tiny_model, tmp_path / "later.onnx", later)
     assert Contract.from_json(later) == read_contract(open_session(path, 1), path)
+
+
+def test_the_engine_keeps_no_record_of_its_user(tiny_model: Path, tmp_path: Path) -> None:
+    # onnxruntime's telemetry, where its build has one, gives the user a number in a file and notes down each session.
+    imports = "from pathlib import Path; from edgekit.device.session import open_session"
+    code = f"{imports}; open_session(Path({str(tiny_model)!r}), 1)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment | {"HOME": str(tmp_path)})
+    assert list(tmp_path.rglob("*")) == []

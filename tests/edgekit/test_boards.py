@@ -182,3 +182,19 @@ def test_this_machine_can_be_read() -> None:
 @pytest.mark.parametrize("arguments", [["edgekit-no-such-tool"], ["false"]])
 def test_a_tool_that_is_missing_or_fails_gives_none(arguments: Sequence[str]) -> None:
     assert run_tool(arguments) is None
+
+
+@pytest.mark.parametrize(("alarm", "expected"), [("1", ("under-voltage (weak power supply or cable)",)), ("0", ())])
+def test_the_kernels_voltage_alarm_stands_in_where_the_firmware_cannot_be_asked(
+    tmp_path: Path, alarm: str, expected: tuple[str, ...]
+) -> None:
+    # Names and files of the kernel's drivers/hwmon/raspberrypi-hwmon.c.
+    sensor = tmp_path / "sys/class/hwmon/hwmon1"
+    sensor.mkdir(parents=True)
+    (sensor / "name").write_text("rpi_volt\n")
+    (sensor / "in0_lcrit_alarm").write_text(f"{alarm}\n")
+    throttling = read_conditions(tmp_path, lambda _: None).throttling
+    assert throttling is not None
+    assert throttling.now == expected
+    (sensor / "in0_lcrit_alarm").write_text("?\n")
+    assert read_conditions(tmp_path, lambda _: None).throttling is None

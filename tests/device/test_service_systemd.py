@@ -1,0 +1,94 @@
+"""The service below a real systemd, booted in namespaces of its own (tests/systemd)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LAB = Path(__file__).parents[1] / "systemd"
+ROOT = Path(__file__).parents[2]
+SYSTEMD = Path("/lib/systemd/systemd")
+PATIENCE_S = 300
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, dict[str, Any]]:
+    """What happened at each step of scenario.py, by the step's name."""
+    if os.geteuid() != 0:
+        pytest.skip("booting a systemd needs root")
+    if not SYSTEMD.exists() or shutil.which("unshare") is None:
+        pytest.skip("no systemd to boot: apt-get install systemd util-linux")
+    folder = tmp_path_factory.mktemp("lab")
+    work = folder / "work"
+    work.mkdir()
+    model = shutil.copy(tiny_model, folder / "tiny.onnx")
+    command = shlex.join([sys.executable, str(LAB / "scenario.py"), str(work), str(model)])
+    (folder / "script").write_text(
+        f"export PYTHONPATH={shlex.quote(str(ROOT))}\ncd {shlex.quote(str(ROOT))}\n{command}\n"
+    )
+    namespaces = ["unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child"]
+    boot = subprocess.Popen(
+        [*namespaces, "bash", str(LAB / "boot.sh"), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        said = boot.communicate(timeout=PATIENCE_S)[0].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        boot.kill()
+        said = boot.communicate()[0].decode(errors="replace")
+    output = (folder / "output").read_text() if (folder / "output").exists() else ""
+    if not output:
+        pytest.skip(f"no systemd can be booted here: {said.strip()[-300:]}")
+    print(output)
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    return {f"install {line['name']}" if line["step"] == "install" else line["step"]: line for line in lines}
+
+
+def test_it_runs_once_frames_are_processed_and_says_how_many(steps):
+    running = steps["running"]
+    assert (running["state"], running["manager"], running["starts_at_boot"]) == ("running", "systemd", True)
+    assert "frames" in running["text"]
+    assert running["groups"], "the groups of cameras"
+    assert running["wrote"], "blanks, % and $ in an argument arrive as they are"
+
+
+def test_killed_it_starts_again(steps):
+    assert (steps["killed"]["state"], steps["killed"]["restarts"]) == ("running", 1)
+    assert steps["killed"]["pid"] != steps["running"]["pid"]
+
+
+def test_frozen_it_is_found_out_by_the_watchdog(steps):
+    assert (steps["frozen"]["state"], steps["frozen"]["restarts"]) == ("running", 2)
+    assert "Watchdog timeout" in steps["logs"]["text"]
+
+
+def test_stopped_it_ends_by_itself(steps):
+    assert steps["stopped"]["state"] == "stopped"
+    assert "Deactivated successfully" in steps["logs"]["text"]
+
+
+def test_bad_settings_are_not_tried_again(steps):
+    assert (steps["bad"]["state"], steps["bad"]["restarts"]) == ("failed", 0)
+    assert steps["bad"]["last_exit"] == "exit code 2"
+
+
+def test_it_cannot_write_where_it_was_not_allowed_to(steps):
+    assert steps["outside"]["last_exit"] == "exit code 74"
+    assert not steps["outside"]["wrote"]
+
+
+def test_a_unit_of_somebody_else_is_left_alone(steps):
+    assert steps["install other"]["code"] == 2
+    assert "was not written by edgekit" in steps["install other"]["errors"]
+    assert (steps["removed other"]["code"], steps["removed other"]["there"]) == (2, True)
+
+
+def test_removed_nothing_is_left(steps):
+    assert (steps["removed"]["state"], steps["removed"]["there"]) == ("not installed", False)

@@ -1,0 +1,122 @@
+"""The systemd unit: what it says, and that systemd reads it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgekit.device.service.spec import RestartPolicy, ServiceSpec
+from edgekit.device.service.unit import quote, unit_text
+from edgekit.errors import InputError
+
+COMMAND = ("/bin/echo", "a b", "100%", "$HOME", 'q"uo\\te', "é")
+
+
+def make_spec(folder: Path, **changes) -> ServiceSpec:
+    return ServiceSpec(**{"name": "edgekit", "command": COMMAND, "folder": folder, "run_as": "daemon"} | changes)
+
+
+def values(text: str, key: str) -> list[str]:
+    return [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{key}=")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a b", '"a b"'),
+        ("100%", '"100%%"'),
+        ("$X", '"$X"'),
+        ('a"b\\c', '"a\\"b\\\\c"'),
+        ("a\tb", '"a\\tb"'),
+        ("", '""'),
+    ],
+)
+def test_a_word_is_quoted_for_systemd(text, expected):
+    assert quote(text) == expected
+
+
+def test_the_unit_is_watched_restarted_and_shut_in(tmp_path):
+    text = unit_text(make_spec(tmp_path), "system", groups=["video", "render"], udevadm="/usr/bin/udevadm")
+    for key, value in {
+        "Type": "notify",
+        "WatchdogSec": "60",
+        "Restart": "on-failure",
+        "RestartPreventExitStatus": "2",
+        "SupplementaryGroups": "video render",
+        "User": "daemon",
+        "ProtectSystem": "strict",
+        "MemoryMax": "50%",
+        "ReadWritePaths": f'"{tmp_path}"',
+        "ExecStart": ':"/bin/echo" "a b" "100%%" "$HOME" "q\\"uo\\\\te" "é"',
+        "ExecStartPre": '-"/usr/bin/udevadm" settle --timeout=30',
+        "RestartMaxDelaySec": "60",
+    }.items():
+        assert values(text, key) == [value], key
+
+
+def test_an_older_systemd_gets_one_pause_that_stays_below_the_limit_of_starts(tmp_path):
+    text = unit_text(make_spec(tmp_path), "system", systemd_version=252)
+    assert values(text, "RestartSteps") == []
+    policy = RestartPolicy()
+    assert float(values(text, "RestartSec")[0]) * policy.burst >= policy.window_s
+
+
+def test_the_growing_pauses_stay_below_the_limit_of_starts():
+    policy = RestartPolicy()
+    assert [round(policy.pause_s(number)) for number in range(7)] == [5, 8, 14, 22, 37, 60, 60]
+    starts_s = [0.0]
+    for number in range(100):
+        starts_s.append(starts_s[-1] + policy.pause_s(number))
+    assert max(sum(0 <= later - first < policy.window_s for later in starts_s) for first in starts_s) < policy.burst
+
+
+def test_a_users_unit_asks_for_nothing_that_takes_root(tmp_path):
+    text = unit_text(make_spec(tmp_path, run_as=None), "user", groups=["video"], udevadm=None)
+    for key in ("User", "SupplementaryGroups", "ProtectSystem", "DevicePolicy", "CapabilityBoundingSet"):
+        assert values(text, key) == [], key
+    assert values(text, "WantedBy") == ["default.target"]
+
+
+@pytest.mark.parametrize("scope", ["system", "user"])
+@pytest.mark.parametrize("folder_name", ["plain", "a b%c$d\"e\\f'g"])
+def test_systemd_takes_the_unit(tmp_path, scope, folder_name):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze: apt-get install systemd")
+    folder = tmp_path / folder_name
+    folder.mkdir()
+    spec = make_spec(folder, run_as=None if scope == "user" else "daemon", environment={"NAME": "50% of $X"})
+    path = tmp_path / "edgekit.service"
+    path.write_text(unit_text(spec, scope, groups=["video"], udevadm=shutil.which("udevadm")))
+    assert verify(path, scope, tmp_path) == ""
+    path.write_text(path.read_text().replace("WatchdogSec", "WatchdogSecs"))
+    assert "WatchdogSecs" in verify(path, scope, tmp_path)
+
+
+def verify(path: Path, scope: str, runtime: Path) -> str:
+    """Return what `systemd-analyze verify` has against a unit."""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "SYSTEMD_LOG_COLOR": "0"}
+    command = ["systemd-analyze", f"--{scope}", "--recursive-errors=no", "verify", path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 or done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", "-x", "x" * 65])
+def test_odd_names_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match="service name"):
+        make_spec(tmp_path, name=name)
+
+
+def test_a_line_break_and_a_missing_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match="line break"):
+        make_spec(tmp_path, command=("/bin/echo", "a\nExecStartPre=/bin/rm"))
+    with pytest.raises(InputError, match="line break"):
+        make_spec(tmp_path, environment={"A": "b\nc"})
+    with pytest.raises(InputError, match="does not exist"):
+        make_spec(tmp_path / "missing")
+    with pytest.raises(InputError, match="no name for an environment variable"):
+        make_spec(tmp_path, environment={"A B": "c"})

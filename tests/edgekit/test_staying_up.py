@@ -1,0 +1,173 @@
+"""Faults on a running `edgekit run`: what it says, that it goes on, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import EXIT_OK, EXIT_SOURCE
+
+PATIENCE_S = 60
+SMALL = (64, 48)
+ENDLESS = ("pictures", 100_000, SMALL)
+
+
+class Run:
+    """A run in a process of its own, its warnings read while it works."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said = ""
+        self.document = ""
+        readers = [threading.Thread(target=self._warnings), threading.Thread(target=self._result)]
+        for reader in readers:
+            reader.start()
+        self._readers = readers
+
+    def until_said(self, text: str) -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while text not in self.said:
+            assert time.monotonic() < end_s, self.said
+            assert self.process.poll() is None, self.said
+            time.sleep(0.02)
+
+    def end(self) -> int:
+        code = self.process.wait(PATIENCE_S)
+        for reader in self._readers:
+            reader.join()
+        return code
+
+    def _warnings(self) -> None:
+        for line in self.process.stderr:
+            self.said += line
+
+    def _result(self) -> None:
+        self.document = self.process.stdout.read()
+
+
+@pytest.fixture
+def start(tiny_model: Path) -> Iterator[Callable[..., Run]]:
+    with ExitStack() as stack:
+
+        def start(*arguments: object, before: str = "") -> Run:
+            code = f"{before}\nfrom edgekit.cli import main; main()"
+            command = ["run", "--model", tiny_model, "--detector", "none", "--json", *arguments]
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, *map(str, command)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return Run(process)
+
+        yield start
+
+
+# The same order of events as with the times users have, sooner.
+SOON = "from edgekit.device.sources import live, watched; watched.LOST_S = 2.0; live._REOPEN_PAUSES_S = (0.1, 0.1)"
+
+
+def test_a_camera_that_falls_silent_is_told_opened_again_and_the_run_goes_on(start, play):
+    server = play([("pictures", 50, SMALL), ("silence", 1000)], [ENDLESS])
+    run = start("--source", server.url, before=SOON)
+    run.until_said("has given no picture for 1.5 s")
+    run.until_said("is back")
+    time.sleep(0.5)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == EXIT_OK
+    document = json.loads(run.document)
+    assert document["ended"] == "stopped"
+    assert document["frames"] > 50
+    assert document["health"]["samples"] >= 2
+
+
+def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, play):
+    server = play([("pictures", 50, SMALL), ("end",)], clients=1)
+    run = start("--source", server.url, before=SOON)
+    assert run.end() == EXIT_SOURCE
+    assert "did not come back in 2 attempts" in run.said
+    document = json.loads(run.document)
+    assert document["ended"] == "failed"
+    assert 1 <= document["frames"] <= 50
+
+
+def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp_path):
+    server = play([("pictures", 50, SMALL), ("silence", 1000)])
+    run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", "--save", tmp_path / "r.mp4")
+    run.until_said("has given no picture")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == EXIT_OK
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert len(lines) == json.loads(run.document)["frames"]
+    assert (tmp_path / "r.mp4").stat().st_size > 0
+
+
+def test_killed_the_lines_are_whole_and_the_next_run_starts(start, play, tmp_path):
+    server = play([ENDLESS])
+    run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
+    end_s = time.monotonic() + PATIENCE_S
+    while not (tmp_path / "r.jsonl").exists() or (tmp_path / "r.jsonl").read_text().count("\n") < 20:
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    run.process.send_signal(signal.SIGKILL)
+    run.end()
+    text = (tmp_path / "r.jsonl").read_text()
+    assert [json.loads(line)["sequence"] for line in text.splitlines()]
+    assert text.endswith("\n")
+    again = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", "--max-frames", 5)
+    assert again.end() == EXIT_OK
+
+
+def test_a_throttled_board_is_told_and_given_less_to_do(start, play, scripted_board, tmp_path):
+    server = play([ENDLESS])
+    run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
+    end_s = time.monotonic() + PATIENCE_S
+    while scripted_board.times_asked < 2:
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    scripted_board.set(flags=0x50005, clock_mhz=600)
+    run.until_said("throttled: load level 1 of 3, detecting in one frame of 10")
+    while '"0x50005"' not in (tmp_path / "r.jsonl").read_text():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == EXIT_OK
+    health = json.loads(run.document)["health"]
+    assert health["throttled"] == ["under-voltage (weak power supply or cable)", "throttled"]
+    assert health["max_load_level"] == 1
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    told = [line["health"] for line in lines if "health" in line]
+    assert 1 <= len(told) <= health["samples"] < len(lines)
+    assert told[-1]["throttling"]["flags"] == "0x50005"
+
+
+def test_a_manager_is_told_of_frames_that_were_processed(start, play, tmp_path, monkeypatch):
+    server = play([ENDLESS])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_S)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+        run = start("--source", server.url)
+        assert "READY=1" in manager.recv(4096).decode().splitlines()
+        heartbeat = manager.recv(4096).decode().splitlines()
+        assert "WATCHDOG=1" in heartbeat
+        assert any("frames," in line for line in heartbeat)
+        os.kill(run.process.pid, signal.SIGTERM)
+        message = ""
+        while "STOPPING=1" not in message:
+            message = manager.recv(4096).decode()
+        assert run.end() == EXIT_OK
