@@ -126,17 +126,9 @@ class VirtualPi:
             free.bind(("127.0.0.1", self.port))
             self.port = int(free.getsockname()[1])
         self._configure()
-        unshare = [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--uts",
-            "--ipc",
-            "--fork",
-            "--kill-child",
-            "--propagation",
-            "private",
-        ]
+        # However this process ends, the board goes with it.
+        unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork"]
+        unshare += ["--kill-child", "--propagation", "private"]
         places = [system, self._disk / "upper", self._disk / "work", root, self.sys]
         with (self.folder / "sshd.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -212,7 +204,7 @@ class VirtualPi:
 def _register_emulator() -> None:
     if os.geteuid() != 0:
         raise UnavailableError("only root can boot it")
-    for tool in ("unshare", "qemu-aarch64-static"):
+    for tool in ("setpriv", "unshare", "qemu-aarch64-static"):
         if shutil.which(tool) is None and shutil.which(tool.removesuffix("-static")) is None:
             raise UnavailableError(f"no {tool}: apt-get install qemu-user qemu-user-static qemu-user-binfmt util-linux")
     if not (_BINFMT / "register").exists():
