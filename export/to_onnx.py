@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 from onnxscript import ir
-from onnxscript.ir.passes.common import CommonSubexpressionEliminationPass
 from torch import nn
 
 from edgekit import __version__
@@ -158,10 +158,10 @@ def convert(
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
     """Return what `to_onnx` does, and how many places each rewrite changed."""
     model = _exported_graph(net.eval(), contract)
-    if shares_weights:
-        # Before constants are folded: a weight that two passes share would be transposed, and kept, once for each.
-        CommonSubexpressionEliminationPass()(model)
     contract, changed = rewritten(model, contract, passes)
+    if shares_weights:
+        # Constants are folded by now: a weight that two passes share was transposed, and kept, once for each.
+        DeduplicateHashedInitializersPass()(model)
     contract = replace(contract, schema=SCHEMA_VERSION, verified_level=VERIFIED_LEVEL)
     return finished(ir.to_proto(model), contract), changed
 
