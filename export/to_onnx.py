@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from onnx_ir.passes.common import DeduplicateHashedInitializersPass
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import ir
 from torch import nn
 
@@ -33,6 +33,7 @@ IR_VERSION = 8
 
 # How far ONNX Runtime rewrites the graph when it is verified: as in the runtime.
 VERIFIED_LEVEL: GraphLevel = "all"
+_NO_LIMIT = 1 << 62
 # A batch of one would be taken for a constant.
 _EXAMPLE_BATCH = 2
 
@@ -161,7 +162,7 @@ def convert(
     contract, changed = rewritten(model, contract, passes)
     if shares_weights:
         # Constants are folded by now: a weight that two passes share was transposed, and kept, once for each.
-        DeduplicateHashedInitializersPass()(model)
+        DeduplicateInitializersPass(size_limit=_NO_LIMIT)(model)
     contract = replace(contract, schema=SCHEMA_VERSION, verified_level=VERIFIED_LEVEL)
     return finished(ir.to_proto(model), contract), changed
 
