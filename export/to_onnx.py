@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import ir
-from onnxscript.ir.passes.common import CommonSubexpressionEliminationPass
 from torch import nn
 
 from edgekit import __version__
@@ -33,6 +33,7 @@ IR_VERSION = 8
 
 # How far ONNX Runtime rewrites the graph when it is verified: as in the runtime.
 VERIFIED_LEVEL: GraphLevel = "all"
+_NO_LIMIT = 1 << 62
 # A batch of one would be taken for a constant.
 _EXAMPLE_BATCH = 2
 
@@ -158,10 +159,10 @@ def convert(
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
     """Return what `to_onnx` does, and how many places each rewrite changed."""
     model = _exported_graph(net.eval(), contract)
-    if shares_weights:
-        # Before constants are folded: a weight that two passes share would be transposed, and kept, once for each.
-        CommonSubexpressionEliminationPass()(model)
     contract, changed = rewritten(model, contract, passes)
+    if shares_weights:
+        # Constants are folded by now: a weight that two passes share was transposed, and kept, once for each.
+        DeduplicateInitializersPass(size_limit=_NO_LIMIT)(model)
     contract = replace(contract, schema=SCHEMA_VERSION, verified_level=VERIFIED_LEVEL)
     return finished(ir.to_proto(model), contract), changed
 

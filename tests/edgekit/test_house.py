@@ -26,7 +26,7 @@ ROOMS = ("edgekit", "models", "export", "device")
 # What each room may import besides the standard library and edgekit itself; see ARCHITECTURE.md.
 CORE = {"click", "numpy", "rich"}
 DEVICE = CORE | {"cv2", "onnxruntime"}
-EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnxscript", "safetensors", "torch"}
+EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch"}
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
 ONE_MODULE_ONLY = {
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
