@@ -48,16 +48,13 @@ TARGETS: dict[str, Target] = {
 GENERIC = "generic"
 
 
-# Eight bits have no vectors of 16 channels; what measures at inference, or rounds to two bytes, wants a float input.
-_NOT_QUANTIZED = {
-    "int8": frozenset({"pack-channels"}),
-    "dynamic": frozenset({"pack-channels", "uint8-input"}),
-    "fp16": frozenset({"pack-channels", "uint8-input"}),
-}
+# Of no use to a quantised file: eight bits have no vectors of 16 channels, a Cast before them costs what it saves, and
+# for blocks without concatenations nothing was counted.
+_FLOAT32_ONLY = frozenset({"pack-channels", "uint8-input", "concat-free"})
 
 
 def chosen_passes(
-    target: str, on: Collection[str] = (), off: Collection[str] = (), quantization: str | None = None
+    target: str, on: Collection[str] = (), off: Collection[str] = (), quantized: bool = False
 ) -> frozenset[str]:
     """Return a target's rewrites, without those of no use to a quantised file, with some switched on or off by name.
 
@@ -69,5 +66,5 @@ def chosen_passes(
             raise InputError(f"rewrite '{name}' is not known: there are {', '.join(PASSES)}")
         if name in on and name in off:
             raise InputError(f"rewrite '{name}' is switched on and off: give --pass or --no-pass")
-    unfit = _NOT_QUANTIZED[quantization] if quantization else frozenset[str]()
+    unfit = _FLOAT32_ONLY if quantized else frozenset[str]()
     return (TARGETS[target].passes - unfit | frozenset(on)) - frozenset(off)

@@ -108,7 +108,7 @@ def command(
     _check_quantizing(quantization, quantizing)
     from edgekit.export.targets import chosen_passes
 
-    passes = chosen_passes(board, passes_on, passes_off, quantization)
+    passes = chosen_passes(board, passes_on, passes_off, quantization is not None)
     relabel: Callable[[Checkpoint], Checkpoint] | None = None
     if merges:
         relabel = _merging(merges)

@@ -44,7 +44,9 @@ def append_zeros(value: ir.Value, channels: int, but_for: Collection[ir.Node] = 
             zeros = np.zeros((len(conv.weight), channels, *conv.weight.shape[2:]))
             replace(node, reweighted(conv, np.concatenate([conv.weight, zeros], axis=1), conv.bias))
         elif node.op_type == "Reshape":
-            shape = ir.convenience.get_const_tensor(node.inputs[1]).numpy().copy()
+            sizes = constant(node.inputs[1])
+            assert sizes is not None
+            shape = sizes.astype(np.int64)
             shape[1] += channels
             node.replace_input_with(1, add_constant(graph, f"{node.outputs[0].name}.shape", shape))
             append_zeros(node.outputs[0], channels)
@@ -82,8 +84,7 @@ def _takes_zeros(node: ir.Node, position: int) -> bool:
 
 def _is_flattening(node: ir.Node) -> bool:
     """Return whether a Reshape drops dimensions of size one: (N, C, 1, 1) becomes (N, C)."""
-    before, target = node.inputs[0], ir.convenience.get_const_tensor(node.inputs[1])
-    if before is None or before.shape is None or target is None:
+    before, sizes = node.inputs[0], constant(node.inputs[1])
+    if before is None or before.shape is None or sizes is None:
         return False
-    sizes = target.numpy().tolist()
     return len(sizes) == 2 and sizes[1] == before.shape[1] and all(size == 1 for size in before.shape[2:])

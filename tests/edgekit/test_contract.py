@@ -19,6 +19,8 @@ from edgekit.contract import (
     Channels,
     Contract,
     CropSpec,
+    ElementType,
+    GraphLevel,
     InputSpec,
     OutputSpec,
     Provenance,
@@ -37,6 +39,8 @@ CONTRACT = Contract(
 )
 OPTIONAL = {
     "calibration",
+    "input.element_type",
+    "verified_level",
     "provenance.checkpoint_sha256",
     "provenance.git_revision",
     "provenance.edgekit_version",
@@ -93,11 +97,13 @@ def contracts(draw: st.DrawFn) -> Contract:
             scale=draw(positive),
             mean=tuple(draw(st.lists(numbers, min_size=count, max_size=count))),
             std=tuple(draw(st.lists(positive, min_size=count, max_size=count))),
+            element_type=draw(st.sampled_from(get_args(ElementType))),
         ),
         crop=CropSpec(draw(st.floats(0, 2)), channels == "gray" or draw(st.booleans()), resize_hw, size_hw),
         output=OutputSpec(draw(texts)),
         precision=draw(st.sampled_from(["float32", "float16", "int8"])),
         calibration=draw(optional),
+        verified_level=draw(st.none() | st.sampled_from(get_args(GraphLevel))),
         provenance=Provenance(draw(texts), draw(optional), draw(optional), draw(optional), (accuracy,)),
     )
 
@@ -134,7 +140,11 @@ def test_a_field_of_a_wrong_type_is_named(path: tuple[str, ...], wrong: object) 
     loaded = document()
     right = parent_of(loaded, path)[path[-1]]
     name = ".".join(path)
-    fits = isinstance(right, str) and wrong == "x" and path[-1] not in ("schema", "channels", "layout", "meaning")
+    fits = (
+        isinstance(right, str)
+        and wrong == "x"
+        and path[-1] not in ("schema", "channels", "layout", "meaning", "element_type")
+    )
     if (fits and name != "precision") or (wrong is None and name in OPTIONAL) or (type(right), wrong) == (bool, True):
         return
     if name == "provenance.accuracy" and wrong == []:

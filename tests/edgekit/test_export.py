@@ -183,3 +183,42 @@ def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err.strip()) == (130, "", "edgekit: interrupted")
     assert names(tmp_path) == []
+
+
+def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    arguments = ("--target", "a53", "--no-pass", "uint8-input", "--pass", "pack-channels", "--json")
+    code, out, err = edgekit("export", checkpoint, "-o", target, *arguments)
+    document = json.loads(out)
+    assert (code, document["target"]) == (0, "a53")
+    assert document["rewrites"].keys() == {
+        "fold-class-vectors",
+        "fold-batchnorm",
+        "gray-stem",
+        "pack-channels",
+        "merge-pool",
+        "concat-free",
+    }
+    assert "rewrites: fold-class-vectors (0), fold-batchnorm (30), gray-stem (1)" in err
+    spec = Classifier(target).contract.input
+    assert (spec.channels, spec.element_type) == ("gray", "float32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--quantize", "int8"), "name a data set with --calibrate"),
+        (("--eval", "x"), "choose one with --quantize"),
+        (("--quantize", "fp16", "--calibrate", "x"), "needs no images"),
+        (("--pass", "merge-pool", "--no-pass", "merge-pool"), "switched on and off"),
+        (("--quantize", "int8", "--calibrate", "/nowhere"), "/nowhere"),
+        (("--pass", "nonesuch"), "nonesuch"),
+    ],
+)
+def test_options_that_do_not_fit_get_one_line(
+    edgekit: Run, checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert names(tmp_path) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -183,6 +185,32 @@ class TestToTensor:
     def test_colour_is_refused_for_a_gray_net(self):
         with pytest.raises(ValueError, match="gray"):
             preprocess.to_tensor(random_image(1, 44, 44, 3), input_spec("gray"))
+
+
+class TestToInput:
+    def test_uint8_gray_crops_are_fed_as_they_are_without_a_copy(self):
+        crops = random_image(2, 44, 44, 1)
+        fed = preprocess.to_input(crops, replace(input_spec("gray", mean=0.5), element_type="uint8"))
+        assert fed.dtype == np.uint8
+        assert fed.shape == (2, 1, 44, 44)
+        assert np.shares_memory(fed, crops)
+
+    @pytest.mark.parametrize(("channels", "order"), [("rgb", [0, 1, 2]), ("bgr", [2, 1, 0])])
+    def test_uint8_colours_come_in_the_nets_order(self, channels, order):
+        crops = random_image(2, 44, 44, 3)
+        fed = preprocess.to_input(crops, replace(input_spec(channels), element_type="uint8"))
+        assert fed.flags.c_contiguous
+        np.testing.assert_array_equal(fed, crops[..., order].transpose(0, 3, 1, 2))
+
+    def test_uint8_gray_is_repeated_and_colour_refused_as_for_floats(self):
+        fed = preprocess.to_input(random_image(1, 44, 44, 1), replace(input_spec("rgb"), element_type="uint8"))
+        assert fed.shape == (1, 3, 44, 44)
+        with pytest.raises(ValueError, match="gray"):
+            preprocess.to_input(random_image(1, 44, 44, 3), replace(input_spec("gray"), element_type="uint8"))
+
+    def test_floats_are_scaled(self):
+        crops, spec = random_image(1, 44, 44, 1), input_spec("gray", mean=0.5)
+        np.testing.assert_array_equal(preprocess.to_input(crops, spec), preprocess.to_tensor(crops, spec))
 
 
 class TestSoftmax:

@@ -49,8 +49,8 @@ def test_switches_change_a_preset_and_unknown_or_contradicting_ones_are_refused(
     x86 = TARGETS["x86"].passes
     assert chosen_passes("x86") == x86
     assert chosen_passes("x86", ["concat-free"], ["merge-pool"]) == (x86 | {"concat-free"}) - {"merge-pool"}
-    assert "pack-channels" not in chosen_passes("x86", quantization="int8")
-    assert "pack-channels" in chosen_passes("x86", ["pack-channels"], quantization="int8")
+    assert "pack-channels" not in chosen_passes("x86", quantized=True)
+    assert "pack-channels" in chosen_passes("x86", ["pack-channels"], quantized=True)
     with pytest.raises(InputError, match="rewrite 'nonesuch' is not known"):
         chosen_passes("x86", ["nonesuch"])
     with pytest.raises(InputError, match="'merge-pool' is switched on and off"):

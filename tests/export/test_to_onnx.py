@@ -204,7 +204,7 @@ def test_whatever_goes_wrong_the_old_file_stays(
         raise failure
 
     small = onnx.ModelProto(producer_name="stands")
-    monkeypatch.setattr(module, "to_onnx", lambda *_: small)
+    monkeypatch.setattr(module, "convert", lambda *_: (small, {}))
     monkeypatch.setattr(module, "verify", fail)
     target = tmp_path / "model.onnx"
     target.write_bytes(b"old")
