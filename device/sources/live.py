@@ -74,7 +74,7 @@ class LiveSource:
         """
         self.name = name
         self.dropped = 0
-        self._connect = lambda: WatchedDevice(connect(), name, notify)
+        self._connect: Callable[[], Device] = lambda: WatchedDevice[Picture](connect(), name, notify)
         self._notify = notify
         self._stopping = False
         self._news = threading.Condition()
