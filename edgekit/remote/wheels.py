@@ -144,7 +144,11 @@ def _pack_wheel() -> bytes:
         raise InputError("edgekit runs here without being installed: pip install -e . in its folder") from error
     info = f"edgekit-{__version__}.dist-info"
     files = dict(_package_files())
-    files[f"{info}/METADATA"] = (installed.read_text("METADATA") or "").encode()
+    # PKG-INFO is what an egg-info folder calls it, which a build leaves in a checkout.
+    metadata = installed.read_text("METADATA") or installed.read_text("PKG-INFO")
+    if not metadata:
+        raise InputError("edgekit's own installation lacks its metadata: install it again")
+    files[f"{info}/METADATA"] = metadata.encode()
     files[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: edgekit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = "".join(f"{name},sha256={_digest(content)},{len(content)}\n" for name, content in files.items())
