@@ -17,7 +17,8 @@ from typing import Self
 
 from edgekit.remote.hosts import Host
 
-from .system import USER, USER_ID, UnavailableError, make_system
+from .errors import UnavailableError
+from .system import USER, USER_ID, make_system
 
 _CPU = "cortex-a53"
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
@@ -61,14 +62,17 @@ class VirtualPi:
     """One board in a folder of its own, on a port of the loopback interface; running within the `with` block.
 
     Its disk is a layer over the shared system, so every board starts fresh. `disk_folder` puts that layer elsewhere,
-    for example onto a small disk.
+    for example onto a small disk. With `camera`, libcamera's virtual one plays the pictures in `camera.FRAMES`.
 
     Raises on entering:
         UnavailableError: It cannot run here; the text says why.
     """
 
-    def __init__(self, folder: Path, suite: str = "trixie", disk_folder: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, suite: str = "trixie", disk_folder: Path | None = None, camera: bool = False
+    ) -> None:
         self.folder = folder
+        self._camera = camera
         self._suite = suite
         self._disk = disk_folder or folder / "disk"
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,7 +117,7 @@ class VirtualPi:
 
     def start(self) -> None:
         """Boot it; what its disk holds from earlier is there."""
-        system = make_system(self._suite)
+        system = make_system(self._suite, self._camera)
         _register_emulator()
         for name in ("upper", "work"):
             (self._disk / name).mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from .board import VirtualPi
-from .system import PYTHONS, UnavailableError
+from .errors import UnavailableError
+from .system import PYTHONS
 
 TIMEOUT_S = 1500
 EdgekitRun = Callable[..., subprocess.CompletedProcess[str]]

@@ -1,7 +1,7 @@
 """An unpacked arm64 Debian with an sshd, made once and kept: what a fresh Raspberry Pi OS has that edgekit needs.
 
 Nothing of it is executed while it is made: no maintainer script runs, so the few things they would have done are done
-here. It has Python and no package of edgekit's.
+here. It has Python and no package of edgekit's; one with a camera has the packages that `edgekit run` needs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+from .camera import PACKAGES as CAMERA_PACKAGES
+from .camera import add_camera, ingredients
+from .errors import UnavailableError
 
 PYTHONS = {"trixie": "3.13", "bookworm": "3.11"}
 USER, USER_ID = "pi", 1000
@@ -23,45 +28,60 @@ _PACKAGES = (
 _MAKE_TIMEOUT_S = 900
 
 
-class UnavailableError(Exception):
-    """It cannot be made here; the text says why."""
-
-
 def cache_folder() -> Path:
     """Return where systems are kept: $EDGEKIT_VIRTUAL_PI, else the user's cache."""
     named = os.environ.get("EDGEKIT_VIRTUAL_PI")
     return Path(named) if named else Path.home() / ".cache" / "edgekit-virtual-pi"
 
 
-def make_system(suite: str) -> Path:
-    """Return the root folder of a Debian of that suite, unpacking it on the first call.
+def make_system(suite: str, camera: bool = False) -> Path:
+    """Return the root folder of a Debian of that suite, with a camera if wanted, unpacking it on the first call.
 
     Raises:
-        UnavailableError: A tool, root or Debian's archive is out of reach.
+        UnavailableError: A tool, root, Debian's archive or the packages' index is out of reach.
     """
-    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-    root = cache_folder() / f"{suite}-{recipe}"
+    if camera and suite != "trixie":
+        raise UnavailableError(f"{suite}'s libcamera has no virtual camera: only trixie's has")
+    content = Path(__file__).read_bytes() + (ingredients() if camera else b"")
+    recipe = hashlib.sha256(content).hexdigest()[:12]
+    name = f"{suite}-camera" if camera else suite
+    root = cache_folder() / f"{name}-{recipe}"
     if root.exists():
         return root
     if shutil.which("mmdebstrap") is None:
         raise UnavailableError("no mmdebstrap: apt-get install mmdebstrap")
     root.parent.mkdir(parents=True, exist_ok=True)
-    for old in root.parent.glob(f"{suite}-*"):
+    for old in root.parent.glob(f"{name}-{'?' * len(recipe)}"):
         shutil.rmtree(old)
     fresh = root.with_name(f".new-{root.name}-{os.getpid()}")
     try:
-        _unpack(suite, fresh)
+        _unpack(suite, fresh, f"{_PACKAGES},{CAMERA_PACKAGES}" if camera else _PACKAGES)
         _finish(fresh)
-        _compile(fresh, PYTHONS[suite])
+        libraries = [fresh / f"usr/lib/python{PYTHONS[suite]}", fresh / "usr/lib/python3"]
+        if camera:
+            libraries.append(add_camera(fresh))
+        compile_python(fresh, PYTHONS[suite], libraries)
         fresh.rename(root)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return root
 
 
-def _unpack(suite: str, target: Path) -> None:
+def compile_python(root: Path, version: str, folders: Sequence[Path]) -> None:
+    """Write the bytecode of folders below a board's `root`, if a Python of that version is here."""
+    # Bytecode is the same on every processor: a Python of this version here writes in seconds what the emulated one
+    # would write anew at every start, since user pi may not keep it.
+    for candidate in (f"/usr/bin/python{version}", f"python{version}"):
+        python = shutil.which(candidate)
+        if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
+            compile_all = [python, "-m", "compileall", "-q", "-j", "2", "-s", str(root), "-p", "/", *map(str, folders)]
+            subprocess.run(compile_all, capture_output=True)
+            return
+
+
+def _unpack(suite: str, target: Path, packages: str) -> None:
     source = f"deb {_archive()} {suite} main"
-    arguments = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={_PACKAGES}"]
+    arguments = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", f"--include={packages}"]
     arguments += ['--aptopt=APT::Install-Recommends "false"', suite, str(target), source]
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=_MAKE_TIMEOUT_S)
@@ -104,15 +124,3 @@ def _finish(root: Path) -> None:
     home.mkdir(parents=True)
     os.chown(home, USER_ID, USER_ID)
     (root / "run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
-
-
-def _compile(root: Path, version: str) -> None:
-    # Bytecode is the same on every processor: a Python of this version here writes in seconds what the emulated one
-    # would write anew at every start, since user pi may not keep it.
-    for candidate in (f"/usr/bin/python{version}", f"python{version}"):
-        python = shutil.which(candidate)
-        if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
-            library = [str(root / f"usr/lib/python{version}"), str(root / "usr/lib/python3")]
-            compile_all = [python, "-m", "compileall", "-q", "-j", "2", "-s", str(root), "-p", "/", *library]
-            subprocess.run(compile_all, capture_output=True)
-            return

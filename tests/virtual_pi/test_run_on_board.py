@@ -1,0 +1,275 @@
+"""The whole `edgekit run` on the emulated board: picamera2, a broker on the host, the web page, health, SIGTERM.
+
+Nothing here depends on how fast the emulation is: every wait ends with what it waits for.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgekit.assets
+
+from .board import VirtualPi
+from .camera import FRAMES
+from .errors import UnavailableError
+from .system import PYTHONS, USER, compile_python
+
+PATIENCE_S = 400
+TOPIC = "edgekit/board"
+HOT_C = 83.0
+# Under-voltage and throttled, now and since the start (Raspberry Pi documentation, "get_throttled").
+FLAGS = "0x50005"
+FRAME_WH = (640, 480)
+MOST_LEVELS_OFF = 10
+# Debian puts it where only root looks.
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here: apt install mosquitto")
+
+
+def wait_until(holds: Callable[[], object], run: Run | None = None) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert run is None or run.process.poll() is None, f"the run ended: {run.told()}"
+        assert time.monotonic() < end_s, f"waited in vain; {run.told() if run else ''}"
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@dataclass
+class Broker:
+    """A real mosquitto on the host and what a subscriber there got, as (topic, payload)."""
+
+    port: int
+    messages: list[tuple[str, bytes]]
+
+    def on(self, topic: str) -> list[bytes]:
+        return [payload for name, payload in list(self.messages) if name == f"{TOPIC}/{topic}"]
+
+
+@dataclass
+class Run:
+    """`edgekit run` on the board, started over ssh."""
+
+    pi: VirtualPi
+    process: subprocess.Popen[bytes]
+    web_port: int
+    folder: Path
+
+    def told(self) -> str:
+        return (self.folder / "stderr").read_text()[-2000:]
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is in its results file; a line that is being written is left out."""
+        path = self.pi.path(f"home/{USER}/results.jsonl")
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    import paho.mqtt.client as paho
+
+    broker = Broker(free_port(), [])
+    config = tmp_path / "broker.conf"
+    config.write_text(f"listener {broker.port} 127.0.0.1\nallow_anonymous true\nuser root\n")
+    with ExitStack() as stack, (tmp_path / "broker.log").open("wb") as log:
+        process = stack.enter_context(subprocess.Popen([str(MOSQUITTO), "-c", config], stdout=log, stderr=log))
+        stack.callback(process.kill)
+        subscribed = []
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        client.on_subscribe = lambda *_: subscribed.append(True)
+        client.on_message = lambda _, __, message: broker.messages.append((message.topic, message.payload))
+        client.reconnect_delay_set(0.1, 0.5)
+        client.connect_async("127.0.0.1", broker.port)
+        client.loop_start()
+        stack.callback(client.loop_stop)
+        stack.callback(client.disconnect)
+        wait_until(lambda: subscribed)
+        yield broker
+
+
+@pytest.fixture
+def camera_pi(suite: str, tmp_path: Path) -> Iterator[VirtualPi]:
+    """A board whose camera sees a face, with edgekit as it is here."""
+    pi = VirtualPi(tmp_path / "pi", suite, camera=True)
+    show(pi.path(FRAMES))
+    try:
+        with pi:
+            pass
+    except UnavailableError as error:
+        pytest.skip(f"no emulated board with a camera: {error}")
+    install_edgekit(pi, suite)
+    with pi:
+        yield pi
+
+
+def pictures() -> list[np.ndarray]:
+    """Return what the camera plays, BGR: the bundled portrait, moving a little."""
+    import cv2
+
+    portrait = cv2.imread(str(Path(edgekit.assets.__file__).with_name("astronaut.png")))
+    width, height = FRAME_WH
+    large = cv2.resize(portrait, (width + 16, width + 16))
+    return [large[:height, shift_px : shift_px + width] for shift_px in (0, 8, 16, 8)]
+
+
+def show(folder: Path) -> None:
+    import cv2
+
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(pictures()):
+        cv2.imwrite(str(folder / f"{number}.jpg"), picture)
+
+
+def install_edgekit(pi: VirtualPi, suite: str) -> None:
+    from edgekit.remote.wheels import own_wheel
+
+    version = PYTHONS[suite]
+    packages = f"usr/local/lib/python{version}/dist-packages"
+    with zipfile.ZipFile(own_wheel().path) as wheel:
+        wheel.extractall(pi.path(packages))
+    compile_python(pi.path(""), version, [pi.path(packages)])
+
+
+def ssh(pi: VirtualPi, *arguments: str) -> list[str]:
+    host = pi.host
+    options = ["-o", "BatchMode=yes", "-p", str(host.port), "-i", str(host.identity), *host.ssh_options]
+    return ["ssh", *options, *arguments[:-1], host.address, arguments[-1]]
+
+
+@pytest.fixture
+def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path) -> Iterator[Run]:
+    web_port = free_port()
+    settings = {
+        "camera-size": "{}x{}".format(*FRAME_WH),
+        "detector": "haar",
+        "jsonl": "results.jsonl",
+        "web": f"127.0.0.1:{web_port}",
+        "mqtt": f"mqtt://127.0.0.1:{broker.port}",
+        "mqtt-topic": TOPIC,
+        "event-hold": "0s",
+    }
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
+    camera_pi.path(f"home/{USER}/edgekit.toml").write_text("".join(lines))
+    words = "echo $$ >pid; exec python3 -m edgekit.cli run --camera picamera2 --config edgekit.toml --json"
+    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(ssh(camera_pi, words), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+    yield Run(camera_pi, process, web_port, tmp_path)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
+    """Asks the board's page through a port that ssh forwards, as somebody at a desk does."""
+    port = free_port()
+    tunnel = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{port}:127.0.0.1:{run.web_port}"]
+    command = ssh(run.pi, *tunnel, "true")[:-1]
+    connections = []
+
+    def ask(path: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        connections.append(connection)
+        connection.request("GET", path)
+        return connection.getresponse()
+
+    def listens() -> bool:
+        with socket.socket() as line:
+            return line.connect_ex(("127.0.0.1", port)) == 0
+
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        wait_until(listens, run)
+        yield ask
+        for connection in connections:
+            connection.close()
+        process.kill()
+
+
+def heat(pi: VirtualPi) -> None:
+    for name, value in (("class/thermal/thermal_zone0/temp", f"{HOT_C * 1000:.0f}"), ("throttled", FLAGS)):
+        path = pi.sys / name
+        path.with_suffix(".new").write_text(f"{value}\n")
+        path.with_suffix(".new").replace(path)  # so that nobody reads an empty file
+
+
+def is_hot(health: dict[str, Any] | None) -> bool:
+    return bool(health) and health["temperature_c"] == HOT_C and "throttled" in (health["throttling"] or {})["now"]
+
+
+def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_told(
+    run: Run, broker: Broker, get: Callable[[str], http.client.HTTPResponse]
+) -> None:
+    # The camera's pictures come through picamera2 and have the face in them.
+    wait_until(lambda: any(record["faces"] for record in run.records()), run)
+    (face,) = next(record for record in run.records() if record["faces"])["faces"]
+    assert face["label"]
+    left, top, right, bottom = face["xyxy"]
+    assert 220 < (left + right) / 2 < 340
+    assert 90 < (top + bottom) / 2 < 210
+    assert all(record["frame_wh"] == list(FRAME_WH) for record in run.records())
+    assert not any(is_hot(record.get("health")) for record in run.records())
+
+    # A viewer sees it.
+    state = json.loads(get("/api/state").read())
+    assert state["source"] == "camera 'picamera2'"
+    assert get("/").read().startswith(b"<!doctype html>")
+    stream = get("/stream.mjpg")
+    while not (line := stream.readline()).startswith(b"Content-Length:"):
+        assert line
+    stream.readline()
+    assert difference(stream.read(int(line.split()[1]))) < MOST_LEVELS_OFF
+    assert b"edgekit_" in get("/metrics").read()
+
+    # The broker hears of it.
+    wait_until(lambda: broker.on("event") and broker.on("health"), run)
+    assert broker.on("availability")[-1] == b"online"
+    assert json.loads(broker.on("event")[0])["label"] == face["label"]
+
+    # Heat and throttling are in results, messages and page, and less is done.
+    heat(run.pi)
+    wait_until(lambda: any(is_hot(record.get("health")) for record in run.records()), run)
+    wait_until(lambda: any(is_hot(json.loads(payload)) for payload in broker.on("health")), run)
+    assert is_hot(json.loads(get("/api/state").read())["health"])
+    wait_until(lambda: "detecting in one frame of" in run.told(), run)
+    wait_until(lambda: any("detect" not in record["stage_ms"] for record in run.records()), run)
+
+    # Told to stop, it finishes and says goodbye.
+    subprocess.run(ssh(run.pi, "kill -TERM $(cat pid)"), check=True, timeout=PATIENCE_S)
+    assert run.process.wait(PATIENCE_S) == 0, run.told()
+    summary = json.loads((run.folder / "stdout").read_text())
+    assert summary["ended"] == "stopped"
+    assert summary["frames"] == len(run.records())
+    assert summary["health"]["max_temperature_c"] == HOT_C
+    assert summary["health"]["max_load_level"] >= 1
+    wait_until(lambda: broker.on("availability")[-1] == b"offline")
+    sequences = [record["sequence"] for record in run.records()]
+    assert sequences == sorted(set(sequences))
+
+
+def difference(jpeg: bytes) -> float:
+    """Return the mean difference to the most similar picture of the camera's, in levels."""
+    import cv2
+
+    seen = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert seen.shape[1::-1] == FRAME_WH
+    return min(float(np.abs(seen.astype(int) - picture).mean()) for picture in pictures())
