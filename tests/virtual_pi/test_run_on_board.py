@@ -197,7 +197,7 @@ def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
         with socket.socket() as line:
             return line.connect_ex(("127.0.0.1", port)) == 0
 
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_until(listens, run)
         yield ask
         for connection in connections:
