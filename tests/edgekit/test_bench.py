@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -201,7 +202,11 @@ def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
     command_line = [*EDGEKIT, "bench", str(tiny_model), "--detector", "none", "--seconds", "600", "--threads", "1"]
     environment = {**os.environ, "EDGEKIT_PROGRESS_LINES": "1"}
     before = set(Path("/dev/shm").iterdir())
-    with subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    # Tests that run under nohup would hand on that a hangup is ignored.
+    default = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    with subprocess.Popen(
+        command_line, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=default
+    ) as process:
         assert process.stderr is not None
         assert any("edgekit-progress" in line for line in process.stderr)
         (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
