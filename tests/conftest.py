@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,12 +75,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-# What a client gets, in order: ("pictures", count, size), ("broken", count), ("silence", seconds), ("end",).
+# What a client gets, in order: ("pictures", count, size[, colour]), ("broken", count), ("silence", seconds), ("end",).
 Script = Sequence[tuple]
 
 
 class Stream(http.server.ThreadingHTTPServer):
-    """An MJPEG camera that plays a script to each client; the last script to all further ones, none to the rest."""
+    """An MJPEG camera that plays a script to each client; the last script to all further ones, none to the rest.
+
+    While `held` is set it says nothing to anybody and keeps the connections.
+    """
 
     daemon_threads = True
 
@@ -83,6 +92,7 @@ class Stream(http.server.ThreadingHTTPServer):
         self.scripts, self.clients = scripts, clients
         self.served = 0
         self.closing = threading.Event()
+        self.held = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/video"
 
     def handle_error(self, request, client_address) -> None:
@@ -114,7 +124,10 @@ class StreamHandler(http.server.BaseHTTPRequestHandler):
         if kind == "silence":
             return not self.server.closing.wait(values[0])
         for index in range(values[0]):
-            picture = _rubbish(index) if kind == "broken" else _gray_jpeg(*values[1])
+            while self.server.held.is_set():
+                if self.server.closing.wait(0.02):
+                    return False
+            picture = _rubbish(index) if kind == "broken" else _plain_jpeg(*values[1:])
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
             self.wfile.write(head.encode() + picture + b"\r\n")
             if self.server.closing.wait(0.02):
@@ -122,11 +135,11 @@ class StreamHandler(http.server.BaseHTTPRequestHandler):
         return True
 
 
-def _gray_jpeg(width: int, height: int) -> bytes:
+def _plain_jpeg(size_wh: tuple[int, int], bgr: tuple[int, int, int] = (100, 100, 100)) -> bytes:
     import cv2
     import numpy as np
 
-    return cv2.imencode(".jpg", np.full((height, width, 3), 100, np.uint8))[1].tobytes()
+    return cv2.imencode(".jpg", np.full((*size_wh[::-1], 3), bgr, np.uint8))[1].tobytes()
 
 
 def _rubbish(seed: int) -> bytes:
@@ -202,3 +215,112 @@ def scripted_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedB
     board = ScriptedBoard(tmp_path / "board")
     monkeypatch.setenv("PATH", f"{board.tools}:{os.environ['PATH']}")
     return board
+
+
+PATIENCE_S = 30
+# Debian puts it where only root looks.
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+class Broker:
+    """A real mosquitto, on a port that stays the same over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        self.folder = folder
+        self.lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "user root"]
+        self.running: subprocess.Popen[bytes] | None = None
+
+    def remember(self) -> None:
+        """Know subscribers, and what they wait for, over a kill, as brokers of the field do."""
+        self.lines += ["persistence true", f"persistence_location {self.folder}/"]
+        self.lines += ["autosave_on_changes true", "autosave_interval 1"]
+
+    def start(self) -> None:
+        (self.folder / "broker.conf").write_text("\n".join(self.lines) + "\n")
+        command = [MOSQUITTO, "-c", str(self.folder / "broker.conf")]
+        with (self.folder / "broker.log").open("ab") as log:
+            self.running = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until(self._answers)
+
+    def kill(self) -> None:
+        self.running.kill()
+        self.running.wait()
+
+    def listen(self, stack: ExitStack, client_id: str = "") -> Listener:
+        """Subscribe to everything until `stack` is left."""
+        return Listener(self.port, stack, client_id)
+
+    def _answers(self) -> bool:
+        assert self.running.poll() is None, (self.folder / "broker.log").read_text()
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+class Listener:
+    """A subscriber that remembers what arrived."""
+
+    def __init__(self, port: int, stack: ExitStack, client_id: str) -> None:
+        import paho.mqtt.client as paho
+
+        self.messages: list[tuple[str, bytes, bool]] = []
+        self.subscribed = False
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, clean_session=not client_id)
+        client.reconnect_delay_set(0.1, 0.2)
+        client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        client.on_subscribe = lambda *_: setattr(self, "subscribed", True)
+        client.on_disconnect = lambda *_: setattr(self, "subscribed", False)
+        client.on_message = lambda _, __, m: self.messages.append((m.topic, m.payload, m.retain))
+        client.connect("127.0.0.1", port)
+        client.loop_start()
+        stack.callback(client.loop_stop)
+        stack.callback(client.disconnect)
+        wait_until(lambda: self.subscribed)
+
+    def on(self, topic: str) -> list[bytes]:
+        return [payload for name, payload, _ in list(self.messages) if name == topic]
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(payload) for payload in self.on("edgekit/test/event")]
+
+    def sequences(self) -> list[int]:
+        return [event["sequence"] for event in self.events()]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker yet to be started, or a skip where there is none."""
+    if MOSQUITTO is None:
+        pytest.skip("no mosquitto here: apt install mosquitto")
+    broker = Broker(tmp_path)
+    yield broker
+    if broker.running is not None:
+        broker.kill()
+
+
+@pytest.fixture
+def fill() -> Callable[..., Path]:
+    """Fill a disk up to `but_bytes`; deleting the file that does it makes room."""
+
+    def fill(disk: Path, but_bytes: int = 0) -> Path:
+        ballast = disk / "ballast"
+        with ballast.open("wb", buffering=0) as stream:
+            try:
+                while stream.write(b"\0" * 4096):
+                    pass
+            except OSError:
+                stream.truncate(max(0, stream.tell() - but_bytes))
+        return ballast
+
+    return fill

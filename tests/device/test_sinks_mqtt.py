@@ -24,79 +24,9 @@ from edgekit.errors import InputError
 PATIENCE_S = 30
 LABELS = ("calm", "happy", "sad")
 HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
-# Debian puts it where only root looks.
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-
-needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here: apt install mosquitto")
-
-
-class Broker:
-    """A real mosquitto, on a port that stays the same over restarts."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.port = server.getsockname()[1]
-        self.folder = folder
-        self.lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "user root"]
-        self.running: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        (self.folder / "broker.conf").write_text("\n".join(self.lines) + "\n")
-        command = [MOSQUITTO, "-c", str(self.folder / "broker.conf")]
-        with (self.folder / "broker.log").open("ab") as log:
-            self.running = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(self._answers)
-
-    def kill(self) -> None:
-        self.running.kill()
-        self.running.wait()
-
-    def _answers(self) -> bool:
-        assert self.running.poll() is None, (self.folder / "broker.log").read_text()
-        try:
-            socket.create_connection(("127.0.0.1", self.port)).close()
-        except ConnectionRefusedError:
-            return False
-        return True
-
-
-class Listener:
-    """A subscriber that remembers what arrived."""
-
-    def __init__(self, port: int, stack: ExitStack, client_id: str = "") -> None:
-        import paho.mqtt.client as paho
-
-        self.messages: list[tuple[str, bytes, bool]] = []
-        self.subscribed = False
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, clean_session=not client_id)
-        client.reconnect_delay_set(0.1, 0.2)
-        client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        client.on_subscribe = lambda *_: setattr(self, "subscribed", True)
-        client.on_disconnect = lambda *_: setattr(self, "subscribed", False)
-        client.on_message = lambda _, __, m: self.messages.append((m.topic, m.payload, m.retain))
-        client.connect("127.0.0.1", port)
-        client.loop_start()
-        stack.callback(client.loop_stop)
-        stack.callback(client.disconnect)
-        wait_until(lambda: self.subscribed)
-
-    def on(self, topic: str) -> list[bytes]:
-        return [payload for name, payload, _ in list(self.messages) if name == topic]
-
-    def sequences(self) -> list[int]:
-        return [json.loads(payload)["sequence"] for payload in self.on("edgekit/test/event")]
-
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker(tmp_path)
-    yield broker
-    if broker.running is not None:
-        broker.kill()
-
-
-@pytest.fixture
-def open_sink(broker: Broker, tmp_path: Path, told: list[str], feed) -> Iterator[Callable[..., MqttSink]]:
+def open_sink(broker, tmp_path: Path, told: list[str], feed) -> Iterator[Callable[..., MqttSink]]:
     with ExitStack() as stack:
 
         def start(scheme: str = "mqtt", credentials: str | None = None, **options) -> MqttSink:
@@ -125,11 +55,10 @@ def first_arrivals(sequences: list[int]) -> list[int]:
     return list(dict.fromkeys(sequences))
 
 
-@needs_broker
 def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink, told):
     broker.start()
     with ExitStack() as stack:
-        listener = Listener(broker.port, stack)
+        listener = broker.listen(stack)
         sink = open_sink()
         for sequence in range(200):
             sink.post(event(sequence, track_id=sequence % 3))
@@ -144,14 +73,13 @@ def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink
     assert told == []
 
 
-@needs_broker
 def test_availability_is_retained_says_goodbye_and_tells_a_death(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
-        live = Listener(broker.port, stack)
+        live = broker.listen(stack)
         sink = open_sink()
         wait_until(lambda: live.on("edgekit/test/availability") == [b"online"])
-        late = Listener(broker.port, stack)
+        late = broker.listen(stack)
         wait_until(lambda: ("edgekit/test/availability", b"online", True) in late.messages)
         sink.__exit__(None, None, None)
         wait_until(lambda: live.on("edgekit/test/availability")[-1] == b"offline")
@@ -170,16 +98,13 @@ def test_availability_is_retained_says_goodbye_and_tells_a_death(broker, open_si
         wait_until(lambda: live.on("edgekit/dies/availability") == [b"online", b"offline"])
 
 
-@needs_broker
 def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker, open_sink, told):
-    # The broker remembers its subscriber over the kill, as brokers of the field do.
-    broker.lines += ["persistence true", f"persistence_location {broker.folder}/"]
-    broker.lines += ["autosave_on_changes true", "autosave_interval 1"]
+    broker.remember()
     broker.start()
     sink = open_sink()
     in_outages: list[int] = []
     with ExitStack() as stack:
-        listener = Listener(broker.port, stack, client_id="remembered")
+        listener = broker.listen(stack, client_id="remembered")
         posted = 0
         for _ in range(3):
             for _ in range(100):
@@ -204,7 +129,6 @@ def test_a_broker_that_is_killed_and_comes_back_gets_every_event_in_order(broker
     assert all("events wait for it" in line or "is back" in line for line in told)
 
 
-@needs_broker
 def test_every_event_of_an_outage_arrives_once_the_broker_is_back(broker, open_sink, told):
     sink = open_sink()
     for sequence in range(300):
@@ -217,7 +141,6 @@ def test_every_event_of_an_outage_arrives_once_the_broker_is_back(broker, open_s
     assert told[1:] == ["MQTT broker is back, 300 events waited"]
 
 
-@needs_broker
 def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open_sink):
     first = open_sink()
     for sequence in range(5):
@@ -226,19 +149,18 @@ def test_events_survive_a_restart_of_the_run_and_go_before_new_ones(broker, open
     first.__exit__(None, None, None)
     broker.start()
     with ExitStack() as stack:
-        listener = Listener(broker.port, stack)
+        listener = broker.listen(stack)
         second = open_sink()
         second.post(event(5))
         wait_until(lambda: len(listener.sequences()) == 6)
         assert listener.sequences() == [0, 1, 2, 3, 4, 5]
 
 
-@needs_broker
 def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
         open_sink()
-        listener = Listener(broker.port, stack)
+        listener = broker.listen(stack)
         wait_until(lambda: sum(name.startswith("homeassistant/") for name, _, _ in listener.messages) == 7)
         configs = {name: json.loads(body) for name, body, retained in listener.messages if name.endswith("/config")}
     assert len({config["unique_id"] for config in configs.values()}) == 7
@@ -250,17 +172,15 @@ def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
     assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
 
 
-@needs_broker
 def test_discovery_can_be_left_out(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
         open_sink(discovery=False)
-        listener = Listener(broker.port, stack)
+        listener = broker.listen(stack)
         wait_until(lambda: listener.on("edgekit/test/state"))
         assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
 
 
-@needs_broker
 def test_a_password_lets_in_and_a_wrong_one_is_told_without_it(broker, open_sink, told, tmp_path):
     passwords = tmp_path / "passwords"
     passwords.write_text("")
@@ -284,7 +204,6 @@ def test_a_password_lets_in_and_a_wrong_one_is_told_without_it(broker, open_sink
 
 # paho does not close the socket of a handshake that failed; collecting it does.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-@needs_broker
 def test_tls_wants_an_authority_that_vouches_for_the_broker(broker, open_sink, told, tmp_path):
     openssl = shutil.which("openssl")
     if openssl is None:

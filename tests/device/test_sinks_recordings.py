@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,18 +44,6 @@ def frames_of(path: Path) -> int:
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
-
-
-def fill(disk: Path, but_bytes: int = 0) -> Path:
-    """Fill a disk up to `but_bytes`; deleting the file that does it makes room."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as stream:
-        try:
-            while stream.write(b"\0" * 4096):
-                pass
-        except OSError:
-            stream.truncate(max(0, stream.tell() - but_bytes))
-    return ballast
 
 
 @pytest.mark.parametrize(("keep", "left"), [(3, "abc"), (None, "abcd")])
@@ -140,7 +130,7 @@ def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_pa
     assert told == []
 
 
-def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, told):
+def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, told, fill):
     path = small_disk / "r.txt"
     lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.05)
     lines.write("0\n")
@@ -192,6 +182,39 @@ def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, told):
     assert path.read_text() == "1\n"
 
 
+def test_a_disk_that_stalls_costs_the_run_no_time_and_the_oldest_lines(tmp_path, told):
+    # A write that the kernel keeps: to the recorder, a disk that hangs and a pipe that nobody empties are the same.
+    path = tmp_path / "r.txt"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    lines = BatchedLines(LineFile(str(path)), "recording", told.append)
+    text, number = "x" * 1000, 0
+    end_s = time.monotonic() + PATIENCE_S
+    while lines.lost_lines < 100:
+        assert time.monotonic() < end_s
+        lines.write(f"{number} {text}\n")
+        number += 1
+    os.set_blocking(reader, True)
+    received: list[str] = []
+
+    def read() -> None:
+        with open(reader) as stream:
+            received.extend(stream)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    wait_until(lambda: not lines._waiting)
+    lines.write(f"last {text}\n")
+    lines.close()
+    thread.join(PATIENCE_S)
+    assert all(line.endswith(f"{text}\n") for line in received), "whole lines"
+    numbers = [int(line.partition(" ")[0]) for line in received[:-1]]
+    assert received[-1].startswith("last ")
+    assert numbers == sorted(set(numbers))
+    assert (len(numbers), numbers[-1]) == (number - lines.lost_lines, number - 1)
+    assert told == []
+
+
 def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(told):
     lines = open_lines("/dev/full", Rotation(), False, told.append)
     with pytest.raises(StorageError):
@@ -224,7 +247,7 @@ def test_a_rotation_keeps_so_many_pieces_an_earlier_runs_among_them(tmp_path, fe
     assert names(tmp_path) == ["o.1.mp4", "o.2.mp4", "o.mp4"]
 
 
-def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk, told, feed):
+def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk, told, feed, fill):
     path = small_disk / "o.mp4"
     pieces = VideoPieces(path, 25.0, True, Rotation(), blur=False)
     sink = RecorderThread(pieces, "recording", told.append, retry_s=0.02, resume_bytes=400_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import threading
 import time
@@ -233,6 +234,86 @@ def test_a_viewer_who_takes_nothing_does_not_hold_up_the_end(feed, told):
         sink.__exit__(None, None, None)
         assert not sink._thread.is_alive()
     assert told == []
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is waited for as long as for users: the same order of events, sooner."""
+    monkeypatch.setattr("edgekit.device.sinks.web.access._DEAD_AFTER_MS", 4000)
+    monkeypatch.setattr("edgekit.device.sinks.web.server._REQUEST_S", 1.0)
+
+
+def is_cut(connection: socket.socket) -> bool:
+    """Wait until the other side has left, reading nothing that it may have sent before."""
+    gone = select.poll()
+    gone.register(connection, select.POLLHUP | select.POLLRDHUP | select.POLLERR)
+    return bool(gone.poll(PATIENCE_S * 1000))
+
+
+def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, soon):
+    site = web(max_fps=100)
+    with site.playing(), site.stream() as awake, socket.socket() as asleep:
+        asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        asleep.connect((site.address.hostname, site.address.port))
+        asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: site.sink.preview.viewers == 2)
+        while site.sink.preview.viewers == 2:
+            read_picture(awake)
+        read_picture(awake)
+        assert site.sink.preview.viewers == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHost: loc",
+        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=",
+        b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal",
+    ],
+    ids=["nothing", "half a head", "half a body", "no body", "half of a second head"],
+)
+def test_a_client_whose_request_does_not_arrive_is_disconnected(web, soon, sent):
+    site = web()
+    site.write()
+    with socket.create_connection((site.address.hostname, site.address.port)) as client:
+        client.sendall(sent)
+        assert is_cut(client)
+    wait_until(lambda: not site.sink._server.server_state.connections)
+
+
+def test_a_client_that_drips_its_request_wins_no_time(web, soon):
+    site = web()
+    with socket.create_connection((site.address.hostname, site.address.port)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):
+            for _ in range(PATIENCE_S * 10):
+                client.sendall(b"X: y\r\n")
+                time.sleep(0.1)
+
+
+def test_a_viewer_may_watch_for_longer_than_a_request_may_take(web, soon):
+    site = web()
+    with site.playing(), site.stream() as stream:
+        end_s = time.monotonic() + 2.5
+        while time.monotonic() < end_s:
+            read_picture(stream)
+
+
+def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_long(web, soon, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.web.server._MOST_CONNECTIONS", 20)
+    site = web()
+    with ExitStack() as stack:
+        silent = []
+        for _ in range(50):
+            silent.append(stack.enter_context(socket.create_connection((site.address.hostname, site.address.port))))
+        connections = site.sink._server.server_state.connections
+        wait_until(lambda: 0 < len(connections) <= 20)
+        assert all(is_cut(client) for client in silent)
+        wait_until(lambda: not connections)
+        site.write()
+        assert site.get("/healthz")[0] == 200
 
 
 def test_who_comes_later_does_not_see_what_was_watched_before(web):

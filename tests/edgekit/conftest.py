@@ -1,15 +1,21 @@
-"""The command line, run in this process."""
+"""The command line, run in this process or, where faults are to come, in one of its own."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from edgekit.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
+PATIENCE_S = 60
 
 
 @pytest.fixture
@@ -25,3 +31,57 @@ def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         return ended.value.code, captured.out, captured.err
 
     return run
+
+
+class Running:
+    """A run in a process of its own, its warnings read while it works."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said = ""
+        self.document = ""
+        readers = [threading.Thread(target=self._warnings), threading.Thread(target=self._result)]
+        for reader in readers:
+            reader.start()
+        self._readers = readers
+
+    def until_said(self, text: str) -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while text not in self.said:
+            assert time.monotonic() < end_s, self.said
+            assert self.process.poll() is None, self.said
+            time.sleep(0.02)
+
+    def end(self) -> int:
+        code = self.process.wait(PATIENCE_S)
+        for reader in self._readers:
+            reader.join()
+        return code
+
+    def _warnings(self) -> None:
+        for line in self.process.stderr:
+            self.said += line
+
+    def _result(self) -> None:
+        self.document = self.process.stdout.read()
+
+
+@pytest.fixture
+def start(tiny_model: Path) -> Iterator[Callable[..., Running]]:
+    """Start `edgekit run` in a process of its own, after the statements of `before`."""
+    with ExitStack() as stack:
+
+        def start(*arguments: object, before: str = "") -> Running:
+            code = f"{before}\nfrom edgekit.cli import main; main()"
+            command = ["run", "--model", tiny_model, "--detector", "none", "--json", *arguments]
+            process = subprocess.Popen(
+                [sys.executable, "-c", code, *map(str, command)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return Running(process)
+
+        yield start

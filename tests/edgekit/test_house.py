@@ -32,7 +32,7 @@ ONE_MODULE_ONLY = {
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
     "edgekit.device.sinks.mqtt.session": {"paho"},
     "edgekit.device.sinks.web.app": {"starlette"},
-    "edgekit.device.sinks.web.server": {"uvicorn"},
+    "edgekit.device.sinks.web.server": {"uvicorn", "h11"},
     "edgekit.models.borrowed": {"timm", "torchvision"},
 }
 

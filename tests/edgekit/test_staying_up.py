@@ -23,59 +23,6 @@ SMALL = (64, 48)
 ENDLESS = ("pictures", 100_000, SMALL)
 
 
-class Run:
-    """A run in a process of its own, its warnings read while it works."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.said = ""
-        self.document = ""
-        readers = [threading.Thread(target=self._warnings), threading.Thread(target=self._result)]
-        for reader in readers:
-            reader.start()
-        self._readers = readers
-
-    def until_said(self, text: str) -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while text not in self.said:
-            assert time.monotonic() < end_s, self.said
-            assert self.process.poll() is None, self.said
-            time.sleep(0.02)
-
-    def end(self) -> int:
-        code = self.process.wait(PATIENCE_S)
-        for reader in self._readers:
-            reader.join()
-        return code
-
-    def _warnings(self) -> None:
-        for line in self.process.stderr:
-            self.said += line
-
-    def _result(self) -> None:
-        self.document = self.process.stdout.read()
-
-
-@pytest.fixture
-def start(tiny_model: Path) -> Iterator[Callable[..., Run]]:
-    with ExitStack() as stack:
-
-        def start(*arguments: object, before: str = "") -> Run:
-            code = f"{before}\nfrom edgekit.cli import main; main()"
-            command = ["run", "--model", tiny_model, "--detector", "none", "--json", *arguments]
-            process = subprocess.Popen(
-                [sys.executable, "-c", code, *map(str, command)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            return Run(process)
-
-        yield start
-
-
 # The same order of events as with the times users have, sooner.
 SOON = "from edgekit.device.sources import live, watched; watched.LOST_S = 2.0; live._REOPEN_PAUSES_S = (0.1, 0.1)"
 

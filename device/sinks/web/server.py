@@ -1,4 +1,4 @@
-"""The web page's server in a thread of its own: the only module that knows uvicorn."""
+"""The web page's server in a thread of its own: the only module that knows uvicorn and h11."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgekit.device.results import FrameResult
 from edgekit.device.sinks.monitor import Monitor
@@ -18,6 +20,8 @@ from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sources.frame import Frame
 
 _MOST_CONNECTIONS = 200
+# How long a request may take to arrive, from the connection's or its own first byte on.
+_REQUEST_S = 10.0
 _LEAVE_S = 0.4
 
 
@@ -53,7 +57,7 @@ class WebSink:
         self.preview = Preview(max_fps, blur)
         config = uvicorn.Config(
             make_app(access, monitor, self.preview),
-            http="h11",
+            http=_Impatient,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -108,6 +112,43 @@ class WebSink:
             if connection.transport is not None:
                 connection.transport.abort()
         await asyncio.sleep(0)
+
+
+class _Impatient(H11Protocol):
+    """Leaves clients whose request does not arrive, and those that come when there are too many.
+
+    The server's own limit is looked at when a request is complete, so that the silent would not count, and its own
+    timer runs between requests only.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.abort()
+        else:
+            self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._relax()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        # Head or body are still to come. Further bytes of the same request do not win it more time.
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._relax()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(_REQUEST_S, self.transport.abort)
+
+    def _relax(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class _OneLine(logging.Handler):

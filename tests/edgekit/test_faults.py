@@ -1,0 +1,251 @@
+"""Faults on a running `edgekit run` that need real servers: RTSP killed and frozen; stream, broker and disk at once."""
+
+from __future__ import annotations
+
+import http.server
+import itertools
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import EXIT_OK, EXIT_SOURCE
+
+PATIENCE_S = 60
+SYSTEM_PYTHON = "/usr/bin/python3"
+SIZE_WH = (320, 240)
+
+# Debian's server, in Debian's Python. Its clients share one encoder, as a camera's do.
+RTSP_SERVER = """
+import sys
+import gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+port, pictures, last = sys.argv[1:]
+if Gst.ElementFactory.find("openh264enc") is None:
+    sys.exit("no openh264enc")
+if not last:
+    sys.exit()
+factory = GstRtspServer.RTSPMediaFactory(shared=True, launch=(
+    f"( multifilesrc location={pictures} stop-index={last} loop=true caps=image/jpeg,framerate=25/1 ! jpegdec "
+    "! identity sync=true ! videoconvert ! openh264enc gop-size=25 complexity=low ! h264parse "
+    "! rtph264pay name=pay0 pt=96 config-interval=1 )"
+))
+server = GstRtspServer.RTSPServer(address="127.0.0.1", service=port)
+server.get_mount_points().add_factory("/live", factory)
+if not server.attach(None):
+    sys.exit("cannot listen")
+GLib.MainLoop().run()
+"""
+
+
+class RtspServer:
+    """A real RTSP server that plays a moving portrait, on a port that stays the same over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        import cv2
+
+        from edgekit.device.sources import open_source
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        self.url = f"rtsp://127.0.0.1:{self.port}/live"
+        self.running: subprocess.Popen[bytes] | None = None
+        self._pictures = folder / "%03d.jpg"
+        with open_source("demo", print) as portrait:
+            for self._last, frame in enumerate(itertools.islice(portrait, 100)):
+                cv2.imwrite(str(self._pictures) % self._last, cv2.resize(frame.image_bgr, SIZE_WH))
+
+    def start(self) -> None:
+        command = [SYSTEM_PYTHON, "-c", RTSP_SERVER, str(self.port), str(self._pictures), str(self._last)]
+        self.running = subprocess.Popen(command)
+        wait_until(self._answers)
+
+    def freeze(self) -> None:
+        self.running.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.running.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.running.kill()
+        self.running.wait()
+
+    def _answers(self) -> bool:
+        assert self.running.poll() is None
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@pytest.fixture
+def rtsp(tmp_path: Path) -> Iterator[RtspServer]:
+    """A playing RTSP server, or a skip where there is none."""
+    try:
+        tried = subprocess.run([SYSTEM_PYTHON, "-c", RTSP_SERVER, "", "", ""], capture_output=True, text=True)
+        reason = tried.stderr.strip().rpartition("\n")[2]
+    except OSError as error:
+        reason = str(error)
+    if reason:
+        pytest.skip(f"no RTSP server here ({reason}): apt install gir1.2-gst-rtsp-server-1.0 python3-gi")
+    folder = tmp_path / "portrait"
+    folder.mkdir()
+    server = RtspServer(folder)
+    server.start()
+    yield server
+    server.kill()
+
+
+class Receiver(http.server.ThreadingHTTPServer):
+    """A webhook's receiver: it has the events of a run by a way that nothing here disturbs."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ReceiverHandler)
+        self.events: list[dict] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/"
+
+
+class ReceiverHandler(http.server.BaseHTTPRequestHandler):
+    server: Receiver
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.server.events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+def records(path: Path) -> list[dict]:
+    """Return the whole lines there are so far."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def assert_in_order(lines: list[dict]) -> None:
+    for one, next_one in itertools.pairwise(lines):
+        assert one["sequence"] < next_one["sequence"]
+        assert one["monotonic_s"] < next_one["monotonic_s"]
+
+
+def with_faces(lines: list[dict]) -> int:
+    return sum(bool(line["faces"]) for line in lines)
+
+
+def moved_px(lines: list[dict]) -> float:
+    """Return over how many pixels the left side of the first face went."""
+    lefts = [line["faces"][0]["xyxy"][0] for line in lines if line["faces"]]
+    return max(lefts) - min(lefts)
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+def test_an_rtsp_server_that_fails_is_told_and_found_again_when_it_is_back(start, rtsp, tmp_path, fault):
+    path = tmp_path / "r.jsonl"
+    run = start("--source", rtsp.url, "--detector", "haar", "--jsonl", path)
+    wait_until(lambda: with_faces(records(path)) > 10)
+    if fault == "killed":
+        rtsp.kill()
+        run.until_said("gives no more pictures")
+        # More than one attempt finds nobody.
+        time.sleep(2)
+        rtsp.start()
+    else:
+        rtsp.freeze()
+        run.until_said("has given no picture for 1.5 s")
+        run.until_said("gives no more pictures")
+        rtsp.thaw()
+    run.until_said("is back")
+    before = len(records(path))
+    wait_until(lambda: with_faces(records(path)[before:]) > 10 and moved_px(records(path)[before:]) > 3)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == EXIT_OK
+    lines = records(path)
+    assert len(lines) == json.loads(run.document)["frames"]
+    assert_in_order(lines)
+    assert run.said.count("is back") == 1
+
+
+def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
+    soon = "from edgekit.device.sources import live; live._REOPEN_PAUSES_S = (0.1, 0.2)"
+    run = start("--source", rtsp.url, "--jsonl", tmp_path / "r.jsonl", before=soon)
+    wait_until(lambda: records(tmp_path / "r.jsonl"))
+    rtsp.kill()
+    assert run.end() == EXIT_SOURCE
+    assert "did not come back in 2 attempts" in run.said
+    assert json.loads(run.document)["frames"] == len(records(tmp_path / "r.jsonl"))
+
+
+COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
+
+
+def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, receiver, small_disk, fill, tmp_path):
+    changing = [("pictures", 40, (64, 48), colour) for colour in COLOURS.values()] * 100
+    server = play(changing)
+    broker.remember()
+    broker.start()
+    path = small_disk / "r.jsonl"
+    with ExitStack() as stack:
+        listener = broker.listen(stack, client_id="remembered")
+        arguments = ["--source", server.url, "--jsonl", path, "--event-hold", "200ms", "--webhook", receiver.url]
+        arguments += ["--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--mqtt-topic", "edgekit/test"]
+        run = start(*arguments, "--mqtt-buffer", small_disk / "buffer.sqlite")
+        wait_until(lambda: len(listener.events()) >= 3 and records(path))
+
+        safe = {event["event_id"] for event in listener.events()}
+        broker.kill()
+        time.sleep(0.1)
+        # What the broker had confirmed and not yet passed on when it died is its to lose.
+        brokers = {event["event_id"] for event in receiver.events} - safe
+        ballast = fill(small_disk)
+        run.until_said("events wait for it")
+        run.until_said("events wait in memory")
+        run.until_said("No space left on device: recording to")
+        server.held.set()
+        run.until_said("has given no picture")
+        run.until_said("gives no more pictures")
+        in_outage = {event["event_id"] for event in receiver.events} - safe - brokers
+        assert in_outage
+        written = len(records(path))
+
+        server.held.clear()
+        ballast.unlink()
+        broker.start()
+        run.until_said("MQTT broker is back")
+        run.until_said("is back")
+        run.until_said(f"recording to '{path}' goes on")
+        wait_until(lambda: len(receiver.events) >= len(safe | brokers | in_outage) + 3)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.end() == EXIT_OK
+        posted = {event["event_id"] for event in receiver.events}
+        wait_until(lambda: posted - brokers <= {event["event_id"] for event in listener.events()})
+        first_arrivals = list(dict.fromkeys(listener.sequences()))
+    assert first_arrivals == sorted(first_arrivals)
+    lines = records(path)
+    assert len(lines) == json.loads(run.document)["frames"] > written, "what waited in memory is there too"
+    assert_in_order(lines)
