@@ -288,6 +288,9 @@ class Listener:
         stack.callback(client.disconnect)
         wait_until(lambda: self.subscribed)
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        wait_until(condition)
+
     def on(self, topic: str) -> list[bytes]:
         return [payload for name, payload, _ in list(self.messages) if name == topic]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from edgekit.errors import InputError
 PATIENCE_S = 30
 LABELS = ("calm", "happy", "sad")
 HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
+
 
 @pytest.fixture
 def open_sink(broker, tmp_path: Path, told: list[str], feed) -> Iterator[Callable[..., MqttSink]]:

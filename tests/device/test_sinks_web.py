@@ -250,7 +250,8 @@ def is_cut(connection: socket.socket) -> bool:
     return bool(gone.poll(PATIENCE_S * 1000))
 
 
-def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, soon):
+@pytest.mark.usefixtures("soon")
+def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web):
     site = web(max_fps=100)
     with site.playing(), site.stream() as awake, socket.socket() as asleep:
         asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -263,6 +264,7 @@ def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, soon):
         assert site.sink.preview.viewers == 1
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(
     "sent",
     [
@@ -274,7 +276,7 @@ def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web, soon):
     ],
     ids=["nothing", "half a head", "half a body", "no body", "half of a second head"],
 )
-def test_a_client_whose_request_does_not_arrive_is_disconnected(web, soon, sent):
+def test_a_client_whose_request_does_not_arrive_is_disconnected(web, sent):
     site = web()
     site.write()
     with socket.create_connection((site.address.hostname, site.address.port)) as client:
@@ -283,17 +285,23 @@ def test_a_client_whose_request_does_not_arrive_is_disconnected(web, soon, sent)
     wait_until(lambda: not site.sink._server.server_state.connections)
 
 
-def test_a_client_that_drips_its_request_wins_no_time(web, soon):
+@pytest.mark.usefixtures("soon")
+def test_a_client_that_drips_its_request_wins_no_time(web):
     site = web()
     with socket.create_connection((site.address.hostname, site.address.port)) as client:
         client.sendall(b"GET /healthz HTTP/1.1\r\n")
-        with pytest.raises(ConnectionError):
+
+        def drip() -> None:
             for _ in range(PATIENCE_S * 10):
                 client.sendall(b"X: y\r\n")
                 time.sleep(0.1)
 
+        with pytest.raises(ConnectionError):
+            drip()
 
-def test_a_viewer_may_watch_for_longer_than_a_request_may_take(web, soon):
+
+@pytest.mark.usefixtures("soon")
+def test_a_viewer_may_watch_for_longer_than_a_request_may_take(web):
     site = web()
     with site.playing(), site.stream() as stream:
         end_s = time.monotonic() + 2.5
@@ -301,7 +309,8 @@ def test_a_viewer_may_watch_for_longer_than_a_request_may_take(web, soon):
             read_picture(stream)
 
 
-def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_long(web, soon, monkeypatch):
+@pytest.mark.usefixtures("soon")
+def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_long(web, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.web.server._MOST_CONNECTIONS", 20)
     site = web()
     with ExitStack() as stack:

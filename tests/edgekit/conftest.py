@@ -46,8 +46,11 @@ class Running:
         self._readers = readers
 
     def until_said(self, text: str) -> None:
+        self.until(lambda: text in self.said)
+
+    def until(self, condition: Callable[[], object]) -> None:
         end_s = time.monotonic() + PATIENCE_S
-        while text not in self.said:
+        while not condition():
             assert time.monotonic() < end_s, self.said
             assert self.process.poll() is None, self.said
             time.sleep(0.02)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -68,7 +68,10 @@ class RtspServer:
     def start(self) -> None:
         command = [SYSTEM_PYTHON, "-c", RTSP_SERVER, str(self.port), str(self._pictures), str(self._last)]
         self.running = subprocess.Popen(command)
-        wait_until(self._answers)
+        end_s = time.monotonic() + PATIENCE_S
+        while not self._answers():
+            assert time.monotonic() < end_s
+            time.sleep(0.02)
 
     def freeze(self) -> None:
         self.running.send_signal(signal.SIGSTOP)
@@ -135,13 +138,6 @@ def receiver() -> Iterator[Receiver]:
         server.shutdown()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
-
-
 def records(path: Path) -> list[dict]:
     """Return the whole lines there are so far."""
     text = path.read_text() if path.exists() else ""
@@ -168,7 +164,7 @@ def moved_px(lines: list[dict]) -> float:
 def test_an_rtsp_server_that_fails_is_told_and_found_again_when_it_is_back(start, rtsp, tmp_path, fault):
     path = tmp_path / "r.jsonl"
     run = start("--source", rtsp.url, "--detector", "haar", "--jsonl", path)
-    wait_until(lambda: with_faces(records(path)) > 10)
+    run.until(lambda: with_faces(records(path)) > 10)
     if fault == "killed":
         rtsp.kill()
         run.until_said("gives no more pictures")
@@ -182,7 +178,7 @@ def test_an_rtsp_server_that_fails_is_told_and_found_again_when_it_is_back(start
         rtsp.thaw()
     run.until_said("is back")
     before = len(records(path))
-    wait_until(lambda: with_faces(records(path)[before:]) > 10 and moved_px(records(path)[before:]) > 3)
+    run.until(lambda: with_faces(records(path)[before:]) > 10 and moved_px(records(path)[before:]) > 3)
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
     lines = records(path)
@@ -194,7 +190,7 @@ def test_an_rtsp_server_that_fails_is_told_and_found_again_when_it_is_back(start
 def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
     soon = "from edgekit.device.sources import live; live._REOPEN_PAUSES_S = (0.1, 0.2)"
     run = start("--source", rtsp.url, "--jsonl", tmp_path / "r.jsonl", before=soon)
-    wait_until(lambda: records(tmp_path / "r.jsonl"))
+    run.until(lambda: records(tmp_path / "r.jsonl"))
     rtsp.kill()
     assert run.end() == EXIT_SOURCE
     assert "did not come back in 2 attempts" in run.said
@@ -204,7 +200,7 @@ def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
 COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
 
 
-def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, receiver, small_disk, fill, tmp_path):
+def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, receiver, small_disk, fill):
     changing = [("pictures", 40, (64, 48), colour) for colour in COLOURS.values()] * 100
     server = play(changing)
     broker.remember()
@@ -212,10 +208,10 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
     path = small_disk / "r.jsonl"
     with ExitStack() as stack:
         listener = broker.listen(stack, client_id="remembered")
-        arguments = ["--source", server.url, "--jsonl", path, "--event-hold", "200ms", "--webhook", receiver.url]
+        arguments = ["--source", server.url, "--jsonl", path, "--event-hold", "0.2", "--webhook", receiver.url]
         arguments += ["--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--mqtt-topic", "edgekit/test"]
         run = start(*arguments, "--mqtt-buffer", small_disk / "buffer.sqlite")
-        wait_until(lambda: len(listener.events()) >= 3 and records(path))
+        run.until(lambda: len(listener.events()) >= 3 and records(path))
 
         safe = {event["event_id"] for event in listener.events()}
         broker.kill()
@@ -237,13 +233,13 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         ballast.unlink()
         broker.start()
         run.until_said("MQTT broker is back")
-        run.until_said("is back")
+        run.until_said(f"stream '{server.url}' is back")
         run.until_said(f"recording to '{path}' goes on")
-        wait_until(lambda: len(receiver.events) >= len(safe | brokers | in_outage) + 3)
+        run.until(lambda: len(receiver.events) >= len(safe | brokers | in_outage) + 3)
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == EXIT_OK
         posted = {event["event_id"] for event in receiver.events}
-        wait_until(lambda: posted - brokers <= {event["event_id"] for event in listener.events()})
+        listener.until(lambda: posted - brokers <= {event["event_id"] for event in listener.events()})
         first_arrivals = list(dict.fromkeys(listener.sequences()))
     assert first_arrivals == sorted(first_arrivals)
     lines = records(path)

@@ -6,15 +6,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
-import pytest
 
 from edgekit.errors import EXIT_OK, EXIT_SOURCE
 
