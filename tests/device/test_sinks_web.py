@@ -258,7 +258,9 @@ def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web):
         asleep.connect((site.address.hostname, site.address.port))
         asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_until(lambda: site.sink.preview.viewers == 2)
+        end_s = time.monotonic() + PATIENCE_S
         while site.sink.preview.viewers == 2:
+            assert time.monotonic() < end_s
             read_picture(awake)
         read_picture(awake)
         assert site.sink.preview.viewers == 1

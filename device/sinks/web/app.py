@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request, cookie_parser
+from starlette.requests import ClientDisconnect, Request, cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,10 +81,13 @@ class _Web:
 
     async def log_in(self, request: Request) -> Response:
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LOGIN_BYTES:
-                return PlainTextResponse("too long\n", 413)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _LOGIN_BYTES:
+                    return PlainTextResponse("too long\n", 413)
+        except ClientDisconnect:
+            return PlainTextResponse("half a login\n", 400)
         offered = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
         if self._access.wants_token and not self._access.knows_token(offered):
             # One wrong guess at a time, however many ask.
