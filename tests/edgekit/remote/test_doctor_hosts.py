@@ -130,9 +130,7 @@ def test_one_board_is_shown_with_faults_by_exit_code(sshd: Sshd, tmp_path: Path,
 
 
 FINE = '{"schema": "edgekit.doctor/1.0", "findings": [%s]}'
-FAULT = (
-    FINE % '{"check": "disk\x1b[2J", "status": "fault", "text": "\\u001b]0;x\\u0007full", "cure": "rm -rf /; \\n$(x)"}'
-)
+FAULT = FINE % r'{"check": "disk\u001b[2J", "status": "fault", "text": "\u001b]0;x", "cure": "rm -rf /; \n$(x)"}'
 GOOD = FINE % '{"check": "disk", "status": "ok", "text": "fine", "cure": null}'
 
 
@@ -143,7 +141,7 @@ def says(python: Path, *lines: str) -> None:
 
 
 def test_faults_there_end_with_exit_code_1_and_reach_no_terminal(sshd: Sshd, python: Path) -> None:
-    says(python, FAULT, '{"python": "/\\u001b[2J"}')
+    says(python, FAULT, r'{"python": "/\u001b[2J"}')
     done = run(sshd, "--host", "127.0.0.1")
     assert done.returncode == 1
     assert "1 faults: 127.0.0.1: disk\\x1b[2J" in done.stderr
