@@ -1,4 +1,4 @@
-"""`edgekit doctor`: what works on this machine, what does not, and the command that mends it."""
+"""`edgekit doctor`: what works on this machine or on boards, what does not, and the command that mends it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.common import Output, common_options, one_line
+from edgekit.cli.hosts import HostChoice, host_options, no_install_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,21 +18,29 @@ if TYPE_CHECKING:
 _SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "fault": ("✗", "bold red"), "unknown": ("?", "dim")}
 
 
-@click.command("doctor", short_help="Tell what works on this machine, and what mends the rest.")
+@click.command("doctor", short_help="Tell what works on a machine, and what mends the rest.")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Write a .tar.gz for a bug report.")
+@host_options
+@no_install_option
 @common_options
-def command(out: Output, bundle: Path | None) -> None:
+def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
     """Look at the board, its system and libraries, cameras, memory, heat and power, and say what to do.
 
     Every library is imported in a process of its own, so that one that crashes is named. The exit code is 1 if there
     are faults; warnings are none. The bundle holds the findings and all that they were found in, without names of
     users, hosts and networks, serial numbers and addresses: look at it before you send it.
 
+    With --host it looks at boards, which need nothing but python3: the doctor is sent along and writes nothing there.
+    --no-install asks the edgekit that the board has instead. Of several boards each gets a bundle, FILE-LABEL.tar.gz.
+    The exit code is 4 if a board could not be looked at.
+
     \b
     Examples:
       edgekit doctor
       edgekit doctor --json
       edgekit doctor --bundle report.tar.gz
+      edgekit doctor --host pi@raspberrypi.local
+      edgekit doctor --inventory boards.toml --bundle report.tar.gz
     """
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.doctor.bundle import own_names, write_bundle
@@ -41,6 +50,13 @@ def command(out: Output, bundle: Path | None) -> None:
 
     if bundle is not None and not bundle.name.endswith(".tar.gz"):
         raise InputError(f"bundle '{bundle}' must end in .tar.gz")
+    if chosen.hosts:
+        from edgekit.cli.doctor_hosts import doctor_on_hosts
+
+        if bundle is not None and not chosen.install:
+            raise click.UsageError("--bundle needs the doctor that is sent: leave out --no-install")
+        doctor_on_hosts(out, chosen, bundle)
+        return
     probe = Probe()
     with progress_bar(out) as progress:
         findings = examine(probe, counted(progress, "looking"))

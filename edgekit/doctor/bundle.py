@@ -18,13 +18,13 @@ from edgekit.files import atomic_path
 
 _LEAST_NAME = 3
 # OpenCV's versions have four numbers; they are kept.
-_IPV4 = re.compile(r"(opencv[\w-]* (?:\d{1,3}\.){3}\d{1,3})|(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\d|\.\d)")
+_IPV4 = re.compile(r"(opencv[\w-]{0,40} (?:\d{1,3}\.){3}\d{1,3})|(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\d|\.\d)")
 _IPV6_PARTS = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{0,4}|(?:\d{1,3}\.){3}\d{1,3})(?:%\w+)?(?![\w:.])"
 )
 _PATTERNS = (
     (re.compile(r"(?i)\b(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}\b"), "<mac>"),
-    (re.compile(r"(?im)^(\s*serial(?: number)?\s*[:=]\s*).*$"), r"\1<serial>"),
+    (re.compile(r"(?im)^([ \t]*serial(?: number)?\s*[:=]\s*).*$"), r"\1<serial>"),
     (re.compile(r"(?i)\b((?:\w+\.)?serial(?:_?(?:no|number))?=)\S+"), r"\1<serial>"),
     (re.compile(r"(?i)((?:e?ssid|psk|wpa_passphrase)\s*[:=]\s*)(?:\"[^\"\n]*\"|[^\n]*)"), r"\1<wifi>"),
     (re.compile(r"(?i)\b((?:part)?uuid=)\S+"), r"\1<uuid>"),

@@ -17,6 +17,8 @@ _HEADLESS = "pip uninstall -y {names} && pip install 'opencv-python-headless>=4.
 def numpy(probe: Probe) -> Finding:
     """Say whether numpy loads."""
     done = probe.imported("numpy", "numpy")
+    if "No module named 'numpy'" in done.err:
+        return Finding("numpy", "fault", "not installed", "pip install 'edgekit[device]'")
     if done.code:
         return Finding("numpy", "fault", _failure("numpy", done), "pip install --force-reinstall numpy")
     return Finding("numpy", "ok", _versions(done).get("numpy", "version unknown"))

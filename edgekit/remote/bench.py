@@ -7,31 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from edgekit.errors import EdgekitError, HostError, InputError
+from edgekit.errors import HostError, InputError
 from edgekit.remote.hosts import Host
 from edgekit.remote.prepare import Ready, prepare, run_ready, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import Connection
+from edgekit.remote.together import Done, Listener, on_boards
 from edgekit.remote.transfer import Parcel, send
 from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, parse_document
 from edgekit.text import one_line, printable
-
-
-class Listener(Protocol):
-    """Hears what happens on the boards; called from several threads."""
-
-    def say(self, host: Host, text: str) -> None:
-        """Take a line about a board."""
-
-    def progress(self, host: Host, what: str, done: float, total: float) -> None:
-        """Take how far a board is with what it does now."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +72,8 @@ def bench_hosts(hosts: Sequence[Host], job: Job, listener: Listener, parallel: i
         listener: Hears what happens.
         parallel: How many are worked on at a time.
     """
-    connections = [Connection(host) for host in hosts]
-    with ThreadPoolExecutor(parallel, thread_name_prefix="board") as pool:
-        futures = [pool.submit(_outcome, connection, job, listener) for connection in connections]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            # Ctrl-C: what waits is not begun, and what runs on the boards ends with its connection.
-            for future in futures:
-                future.cancel()
-            for connection in connections:
-                connection.close()
-            raise
+    done = on_boards(hosts, partial(bench_host, job=job, listener=listener), parallel)
+    return [_outcome(one) for one in done]
 
 
 def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
@@ -160,22 +140,12 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def _outcome(connection: Connection, job: Job, listener: Listener) -> Outcome:
-    host = connection.host
-    started_s = time.monotonic()
-    try:
-        with connection:
-            connected_s = time.monotonic() - started_s
-            outcome = bench_host(connection, job, listener)
-    except EdgekitError as error:
-        return Outcome(host, error=one_line(str(error)).removeprefix(f"{host.label}: "))
-    except OSError as error:
-        return Outcome(host, error=f"on this machine: {error.strerror or error}")
-    except Exception as error:
-        # One board's surprise must not cost the others their results.
-        return Outcome(host, error=f"internal error: {type(error).__name__}: {one_line(str(error))}")
-    overhead_s = None if outcome.overhead_s is None else outcome.overhead_s + connected_s
-    return Outcome(host, outcome.report, None, overhead_s, outcome.sent_bytes)
+def _outcome(done: Done[Outcome]) -> Outcome:
+    outcome = done.result
+    if outcome is None:
+        return Outcome(done.host, error=done.error)
+    overhead_s = None if outcome.overhead_s is None else outcome.overhead_s + done.connected_s
+    return Outcome(done.host, outcome.report, None, overhead_s, outcome.sent_bytes)
 
 
 def _ready(

@@ -156,16 +156,18 @@ def run_ready(
     arguments: Sequence[str],
     *,
     limit_bytes: int,
+    timeout_s: float | None = None,
     on_stderr_line: Callable[[str], None] | None = None,
     environment: Sequence[str] = (),
 ) -> Completed:
-    """Run an edgekit command on the board for as long as it takes; it ends when the connection does.
+    """Run an edgekit command on the board; it ends when the connection does.
 
     Args:
         connection: The board.
         ready: How to call edgekit there.
         arguments: The subcommand and its arguments.
         limit_bytes: The most it may print on stdout.
+        timeout_s: How long it may take; None: as long as it likes.
         on_stderr_line: As for `Connection.run`.
         environment: Variables for it, as NAME=VALUE.
     """
@@ -173,7 +175,7 @@ def run_ready(
     return connection.run(
         shell(_RUN, ready.mark or "", *words),
         hold_stdin=True,
-        timeout_s=None,
+        timeout_s=timeout_s,
         limit_bytes=limit_bytes,
         on_stderr_line=on_stderr_line,
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.remote.probe import probe
+from edgekit.remote.ssh import Connection
 
 from .conftest import Sshd
 from .test_ssh import wait_until
@@ -120,6 +122,22 @@ def test_without_an_edgekit_there_no_install_says_so(sshd: Sshd, tiny_model: Pat
     if done.returncode == 0:
         pytest.skip("this machine has an edgekit on every user's path")
     assert "leave out --no-install" in done.stderr
+
+
+def test_a_camera_is_asked_for_on_the_board_and_when_it_is_prepared(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+) -> None:
+    plant(f"""printf '%s\\n' "$@" >'{tmp_path / "asked"}'""")
+    assert bench(sshd, tiny_model, "--host", "127.0.0.1", "--camera").returncode == 4
+    assert "\n--camera\nauto\n" in (tmp_path / "asked").read_text()
+    with Connection(sshd.host()) as connection:
+        python = probe(connection).python
+    if python is None or python.picamera2:
+        pytest.skip("this machine has picamera2")
+    words = [word for word in arguments(sshd, tiny_model, "--host", "127.0.0.1", "--camera") if word != "--no-install"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.returncode == 4
+    assert "it has no picamera2: sudo apt install python3-picamera2" in done.stderr
 
 
 def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,245 @@
+"""`edgekit doctor --host` through the real sshd: on this machine's bare Python, and with boards that lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grimp
+import pytest
+
+import edgekit
+from edgekit.cli.doctor_hosts import bundle_paths
+from edgekit.errors import HostError
+from edgekit.remote import doctor
+from edgekit.remote.doctor import MODULES, examine_host, shell_findings
+from edgekit.remote.hosts import Host
+from edgekit.remote.probe import probe
+from edgekit.remote.ssh import Connection
+
+from .conftest import Sshd
+
+SOURCE = Path(edgekit.__file__).parents[1]
+
+
+class Silent:
+    """Hears everything and says nothing; keeps how far boards were."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float, float]] = []
+
+    def say(self, host: Host, text: str) -> None:
+        del host, text
+
+    def progress(self, host: Host, what: str, done: float, total: float) -> None:
+        del host
+        self.told.append((what, done, total))
+
+
+def run(sshd: Sshd, *more: object) -> subprocess.CompletedProcess[str]:
+    host = sshd.host()
+    options = [f"--ssh-option={option}" for option in host.ssh_options]
+    words = ["doctor", *more, "--port", host.port, "--identity", host.identity, *options]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    return subprocess.run(
+        [sys.executable, "-m", "edgekit.cli", *map(str, words)],
+        capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def python(sshd: Sshd) -> Iterator[Path]:
+    """The Python beside the board's own edgekit, to be replaced by whatever a test writes there."""
+    folder = sshd.home / "edgekit-env/bin"
+    folder.mkdir(parents=True)
+    for name in ("edgekit", "python"):
+        (folder / name).write_text("#!/bin/sh\nexit 9\n")
+        (folder / name).chmod(0o755)
+    yield folder / "python"
+    for name in ("edgekit", "python"):
+        (folder / name).unlink()
+    folder.rmdir()
+
+
+def test_all_that_the_doctor_needs_is_sent_and_is_the_standard_library() -> None:
+    graph = grimp.build_graph("edgekit", include_external_packages=True)
+    needed = {"edgekit", "edgekit.remote", "edgekit.remote.progress"}
+    needed |= graph.find_upstream_modules("edgekit.remote.progress")
+    needed |= graph.find_upstream_modules("edgekit.doctor", as_package=True) | {"edgekit.doctor"}
+    needed |= graph.find_descendants("edgekit.doctor")
+    own = {name for name in needed if name.split(".")[0] == "edgekit"}
+    assert own == set(MODULES)
+    assert needed - own <= sys.stdlib_module_names
+    assert graph.find_modules_directly_imported_by("edgekit.remote.board_doctor") - own <= sys.stdlib_module_names
+
+
+def test_a_board_is_examined_by_its_bare_python_and_nothing_is_left(connection: Connection, sshd: Sshd) -> None:
+    before = sorted(sshd.home.rglob("*"))
+    heard = Silent()
+    examined = examine_host(connection, heard, capture=True)
+    found = {finding.check: finding for finding in examined.findings}
+    assert {"board", "system", "python", "numpy", "onnxruntime", "disk", "service"} <= set(found)
+    assert examined.python == probe(connection).python.path  # type: ignore[union-attr]
+    assert heard.told[-1][1] == heard.told[-1][2] > 10
+    assert "proc/cpuinfo" in examined.seen
+    assert "\t" in examined.seen["proc/cpuinfo"]
+    assert sorted(sshd.home.rglob("*")) == before
+
+
+def test_the_doctor_that_is_sent_needs_no_package_at_all(connection: Connection, python: Path) -> None:
+    # -S: not even a site-packages folder; children that import libraries have none either.
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    found = {finding.check: finding for finding in examine_host(connection, Silent()).findings}
+    assert found["disk"].status in ("ok", "warning")
+    assert not any("check failed" in finding.text for finding in found.values()), found
+
+
+def test_the_newest_prepared_environment_is_looked_at(connection: Connection, sshd: Sshd) -> None:
+    environments = sshd.home / ".cache/edgekit/board/envs"
+    try:
+        for number, name in enumerate(("old one", "new one")):
+            folder = environments / name / "bin"
+            folder.mkdir(parents=True)
+            (folder / "python").write_text(f'#!/bin/sh\n[ "{name}" = "new one" ] && exec "{sys.executable}" "$@"\n')
+            (folder / "python").chmod(0o755)
+            (folder.parent / ".ready").touch()
+            os.utime(folder.parent / ".ready", (1e9 + number, 1e9 + number))
+        assert examine_host(connection, Silent()).python == sys.executable
+    finally:
+        subprocess.run(["rm", "-rf", sshd.home / ".cache/edgekit"], check=True)
+
+
+def test_one_board_is_shown_with_faults_by_exit_code(sshd: Sshd, tmp_path: Path, python: Path) -> None:
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    bundle = tmp_path / "report.tar.gz"
+    done = run(sshd, "--host", "127.0.0.1", "--json", "--bundle", bundle)
+    (host,) = json.loads(done.stdout)["hosts"]
+    assert (host["label"], host["error"]) == ("127.0.0.1", None)
+    assert done.returncode == (0 if host["healthy"] else 1), done.stderr
+    assert sys.executable in done.stderr
+    assert "onnxruntime" in done.stderr
+    with tarfile.open(bundle) as archive:
+        text = archive.extractfile("edgekit-doctor/capture.txt").read().decode()  # type: ignore[union-attr]
+    assert "==> $ import onnxruntime <==" in text
+    assert "127.0.0.1" not in text
+
+
+FINE = '{"schema": "edgekit.doctor/1.0", "findings": [%s]}'
+FAULT = FINE % r'{"check": "disk\u001b[2J", "status": "fault", "text": "\u001b]0;x", "cure": "rm -rf /; \n$(x)"}'
+GOOD = FINE % '{"check": "disk", "status": "ok", "text": "fine", "cure": null}'
+
+
+def says(python: Path, *lines: str) -> None:
+    answer = python.with_name("answer")
+    answer.write_text("\n".join(lines))
+    python.write_text(f"#!/bin/sh\ncat '{answer}'\nrm '{answer}'\n")
+
+
+def test_faults_there_end_with_exit_code_1_and_reach_no_terminal(sshd: Sshd, python: Path) -> None:
+    says(python, FAULT, r'{"python": "/\u001b[2J"}')
+    done = run(sshd, "--host", "127.0.0.1")
+    assert done.returncode == 1
+    assert "1 faults: 127.0.0.1: disk\\x1b[2J" in done.stderr
+    assert "→ rm -rf /; $(x)" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 3", "the doctor there ended with 3"),
+        ("echo 'no \033[2Jdisk' >&2; exit 1", "no \\x1b[2Jdisk"),
+        ("echo '{'", "printed no findings"),
+        (f"echo '{FINE % ''}'", "found nothing to say"),
+        (f"echo '{GOOD}'", "does not tell what"),
+        (f"echo '{GOOD}'; echo '[]'", "does not tell what"),
+        (f'echo \'{GOOD}\'; echo \'{{"python": "x", "seen": 3}}\'', "does not tell what"),
+        ("yes '[' | tr -d '\\n' | head -c 100000", "printed no findings"),
+        ("cat /dev/zero", "printed more than"),
+        ("kill -9 $$", "ended with"),
+    ],
+)
+def test_a_hostile_board_gets_one_harmless_line(sshd: Sshd, python: Path, script: str, message: str) -> None:
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    done = run(sshd, "--host", "127.0.0.1")
+    assert done.returncode == 4
+    assert message in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 2000
+
+
+def test_what_a_hostile_board_saw_is_bounded_and_harmless(
+    connection: Connection, python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {f"title {number}\x1b[2J\n==> evil <==": "\x1b[2J\ta\0b\nc" for number in range(3000)}
+    says(python, GOOD, json.dumps({"python": "x", "seen": seen, "names": ["", "x", *["alice" * 1000] * 100]}))
+    examined = examine_host(connection, Silent(), capture=True)
+    assert len(examined.seen) == 2000
+    title, text = next(iter(examined.seen.items()))
+    assert title == "title 0\\x1b[2J ==> evil <=="
+    assert text == "\\x1b[2J\ta\\0b\nc"
+    assert len(examined.names) <= 20
+    assert max(map(len, examined.names)) == 256
+    monkeypatch.setattr(doctor, "_TIMEOUT_S", 0.5)
+    python.write_text("#!/bin/sh\nexec sleep 600\n")
+    with pytest.raises(HostError, match="did not end within"):
+        examine_host(connection, Silent())
+
+
+@pytest.mark.parametrize("text", ["\n" * 1_000_000, "opencv" * 200_000, "serial" * 200_000, "aa:" * 400_000])
+def test_redacting_does_not_hang_on_text_made_for_it(text: str) -> None:
+    # Patterns that take quadratic time are stopped by the process's timeout.
+    code = "import sys; from edgekit.doctor.bundle import redact; redact(sys.stdin.read(), ['alice'])"
+    subprocess.run([sys.executable, "-c", code], input=text, text=True, timeout=60, check=True)
+
+
+def test_one_failing_board_spoils_nothing(sshd: Sshd, tmp_path: Path, python: Path) -> None:
+    says(python, GOOD, '{"python": "x"}')
+    boards = tmp_path / "boards.toml"
+    boards.write_text(
+        '[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n'
+        f'[[host]]\nhost = "127.0.0.1"\nlabel = "my; kitchen"\nport = {sshd.port}\n'
+    )
+    done = run(sshd, "--inventory", boards, "--json", "--bundle", tmp_path / "r.tar.gz")
+    assert done.returncode == 4
+    dead, kitchen = json.loads(done.stdout)["hosts"]
+    assert dead["label"] == "dead"
+    assert "nothing listens there" in dead["error"]
+    assert (kitchen["error"], kitchen["healthy"], kitchen["findings"][0]["text"]) == (None, True, "fine")
+    assert "1 of 2 boards failed: dead: nothing listens there" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["boards.toml", "r-my_kitchen.tar.gz"]
+
+
+def test_bundles_never_share_a_name() -> None:
+    hosts = [Host("a", "x/y"), Host("b", "x;y"), Host("c", "../../z")]
+    names = [path.name for path in bundle_paths(Path("out/r.tar.gz"), hosts)]
+    assert names == ["r-x_y.tar.gz", "r-x_y-2.tar.gz", "r-.._.._z.tar.gz"]
+
+
+def test_no_install_asks_the_boards_own_doctor(sshd: Sshd, python: Path) -> None:
+    own = python.with_name("edgekit")
+    own.write_text(f"""#!/bin/sh\n[ "$*" = "doctor --json" ] && echo '{GOOD}'\n""")
+    done = run(sshd, "--host", "127.0.0.1", "--no-install")
+    assert (done.returncode, "fine" in done.stdout) == (0, True), done.stderr
+    refused = run(sshd, "--host", "127.0.0.1", "--no-install", "--bundle", "x.tar.gz")
+    assert (refused.returncode, "leave out --no-install" in refused.stderr) == (2, True)
+
+
+def test_a_board_whose_python_is_missing_or_old_is_told_so_by_the_shell(connection: Connection) -> None:
+    from dataclasses import replace
+
+    board = probe(connection)
+    assert board.python is not None
+    for found, said in ((None, "no python3"), (replace(board.python, version=(3, 9)), "3.9: older than 3.11")):
+        findings = {finding.check: finding for finding in shell_findings(replace(board, python=found, system_bits=32))}
+        assert said in findings["python"].text
+        assert findings["system"].status == findings["python"].status == "fault"
+        assert "32-bit" in findings["system"].text
+        assert findings["python"].cure
