@@ -127,7 +127,7 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     files.check()
     with ExitStack() as stack:
         write = files.open(stack)
-        with _Listener(out) as listener:
+        with BoardLines(out) as listener:
             outcomes = bench_hosts(chosen.hosts, job, listener, chosen.parallel)
         failures = [(done.host.label, done.error) for done in outcomes if done.error is not None]
         document = merged_report(outcomes)
@@ -216,7 +216,7 @@ def _detector(out: Output, params: Mapping[str, Any], files: dict[str, Parcel]) 
         files["--detector-model"] = pack(path, "detector model")
 
 
-class _Listener:
+class BoardLines:
     """Shows what happens on the boards: lines, and a bar a board on a terminal."""
 
     def __init__(self, out: Output) -> None:
@@ -227,7 +227,7 @@ class _Listener:
         self._tasks: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def __enter__(self) -> _Listener:
+    def __enter__(self) -> BoardLines:
         self._bar.__enter__()
         return self
 
@@ -235,10 +235,12 @@ class _Listener:
         self._bar.__exit__(*exception)
 
     def say(self, host: Host, text: str) -> None:
+        """Print a line about a board."""
         with self._lock:
             self._out.say(f"{host.label}: {one_line(text)}")
 
     def progress(self, host: Host, what: str, done: float, total: float) -> None:
+        """Move the board's bar."""
         from rich.markup import escape
 
         with self._lock:
