@@ -25,7 +25,9 @@ def release_options(function: _Function) -> _Function:
     """Add --name, --user and --system; the last two arrive as `scope`."""
     decorators = (
         click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="The service's name."),
-        click.option("--user", "scope", flag_value="user", help="The board user's own service; root's default: not."),
+        click.option(
+            "--user", "scope", flag_value="user", help="The board user's own service; the default unless root."
+        ),
         click.option("--system", "scope", flag_value="system", help="The machine's service; log in as root for it."),
     )
     for decorator in reversed(decorators):
