@@ -12,7 +12,9 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import pytest
 import edgekit
 from edgekit.device.service.spec import ServiceStatus
 from edgekit.device.service.supervised import SupervisedManager
-from edgekit.device.service.supervisor import read_progress, read_spec
+from edgekit.device.service.supervisor import read_progress, read_spec, runs
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.deploy import Outcome, Package, Service, deploy_host, list_host, on_hosts, rollback_host
@@ -32,6 +34,7 @@ from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
 
 from .conftest import Sshd
+from .test_ssh import wait_until
 
 if Path("/run/systemd/system").exists():
     pytest.skip("systemd runs here and would keep the services", allow_module_level=True)
@@ -80,7 +83,7 @@ class Board:
 
     def wait_until_it_runs(self) -> ServiceStatus:
         end_s = time.monotonic() + PATIENCE_S
-        while (found := self.status()).state != "running":
+        while (found := self.status()).state != "running" or found.pid is None:
             assert time.monotonic() < end_s, (found, (self.services / "log").read_text())
             time.sleep(0.05)
         return found
@@ -104,6 +107,10 @@ def board(sshd: Sshd) -> Iterator[Board]:
         here.manager.remove("edgekit")
     for folder in (here.root.parent, own.parent, sshd.home / ".cache"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def gone(process: tuple[int, int]) -> bool:
+    return not runs(process)
 
 
 MakePackage = Callable[..., Package]
@@ -328,11 +335,13 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
             assert progress is not None
             for one in (progress.supervisor, progress.child):
                 if one is not None:
-                    os.kill(one[0], signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(one[0], signal.SIGKILL)
+                    wait_until(partial(gone, one))
             # As the line for crontab does at the next boot.
-            spec = [sys.executable, "-P", "-m", "edgekit.device.service", str(board.services)]
+            keeper = [sys.executable, "-P", "-m", "edgekit.device.service", str(board.services)]
             again = {**environment, "PYTHONPATH": str(SOURCE)}
-            subprocess.Popen(spec, env=again, start_new_session=True, stderr=subprocess.DEVNULL)
+            subprocess.run(["setsid", "--fork", *keeper], env=again, check=True, stderr=subprocess.DEVNULL)
         assert board.model_that_runs() in good
         assert (board.root / "current/model.onnx").read_bytes() in good
     after = deploy(connection, make(50))
