@@ -123,6 +123,15 @@ class Manager(Protocol):
         """Return how the service is; "not installed" is a state, not an error."""
         ...
 
+    def restart(self, name: str) -> None:
+        """Start the command anew, whatever state the service is in; one step that a caller's death cannot halve.
+
+        Raises:
+            InputError: There is none of that name.
+            EdgekitError: It does not start.
+        """
+        ...
+
     def logs_command(self, name: str, lines: int, follow: bool) -> Sequence[str]:
         """Return the command that prints the latest `lines` of what the service wrote, going on with `follow`."""
         ...

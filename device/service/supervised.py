@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from edgekit.device.processes import start_ticks
@@ -57,14 +59,24 @@ class SupervisedManager:
             raise StorageError(f"cannot write '{folder}': {error.strerror}") from error
         self._stop(spec.name)
         write_spec(folder, spec)
-        command = [sys.executable, "-P", "-m", "edgekit.device.service", str(folder)]
-        pid = _spawn(command, folder / LOG_FILE)
-        ends_s = time.monotonic() + _START_PATIENCE_S
-        while (progress := read_progress(folder)) is None or progress.supervisor[0] != pid:
-            if start_ticks(pid) is None or time.monotonic() > ends_s:
-                raise EdgekitError(f"service '{spec.name}' does not start: see '{folder / LOG_FILE}'")
-            time.sleep(_POLL_S)
+        command = _start_supervisor(folder)
         return [f"without systemd nothing starts it at boot: add to 'crontab -e': @reboot {shlex.join(command)}"]
+
+    def restart(self, name: str) -> None:
+        """Tell the supervisor to start the command anew, or start the supervisor if none runs.
+
+        Raises:
+            InputError: There is none of that name.
+            EdgekitError: The supervisor does not start.
+        """
+        require_root(self._scope)
+        folder = self._require_installed(name)
+        progress = read_progress(folder)
+        if progress is not None and progress.state not in ("stopped", "failed") and runs(progress.supervisor):
+            with suppress(ProcessLookupError):
+                os.kill(progress.supervisor[0], signal.SIGUSR1)
+                return
+        _start_supervisor(folder)
 
     def status(self, name: str) -> ServiceStatus:
         """Return what the supervisor wrote last, and whether it still runs."""
@@ -117,6 +129,18 @@ class SupervisedManager:
         latest = read_progress(self._base / name)
         if latest is not None and latest.child is not None:
             end_process(latest.child, STOP_TIMEOUT_S)
+
+
+def _start_supervisor(folder: Path) -> list[str]:
+    """Start the supervisor of the service in `folder` and return its command."""
+    command = [sys.executable, "-P", "-m", "edgekit.device.service", str(folder)]
+    pid = _spawn(command, folder / LOG_FILE)
+    ends_s = time.monotonic() + _START_PATIENCE_S
+    while (progress := read_progress(folder)) is None or progress.supervisor[0] != pid:
+        if start_ticks(pid) is None or time.monotonic() > ends_s:
+            raise EdgekitError(f"service '{folder.name}' does not start: see '{folder / LOG_FILE}'")
+        time.sleep(_POLL_S)
+    return command
 
 
 def _spawn(command: list[str], log: Path) -> int:

@@ -112,7 +112,7 @@ def runs(process: tuple[int, int] | None) -> bool:
 
 
 class Supervisor:
-    """Runs the command of `folder`'s service, restarts it when it fails, and ends with SIGTERM.
+    """Runs the command of `folder`'s service, restarts it when it fails or with SIGUSR1, and ends with SIGTERM.
 
     A lock that the kernel gives back with the process keeps a second supervisor out; a child that a killed supervisor
     left behind is ended first, because it holds the camera.
@@ -129,7 +129,7 @@ class Supervisor:
         self._timeouts = timeouts
         self._log = RotatingLog(folder / LOG_FILE)
         self._selector = selectors.DefaultSelector()
-        self._stopping = False
+        self._stopping = self._restarting = False
         self._progress = Progress("starting", _identity(os.getpid()), None, 0, None, None)
 
     def run(self) -> int:
@@ -158,6 +158,9 @@ class Supervisor:
                 self._note("failed", f"{policy.burst} starts in {policy.window_s:g} s: given up")
                 return EXIT_FAULT
             last_exit, code = self._run_once()
+            if self._told_to_restart():
+                starts.clear()
+                continue
             if self._told_to_stop() or code == EXIT_OK:
                 self._note("stopped", f"ended with {last_exit}", last_exit=last_exit)
                 return EXIT_OK
@@ -167,7 +170,10 @@ class Supervisor:
             pause_s = policy.pause_s(self._progress.restarts)
             self._note("waiting to restart", f"ended with {last_exit}: again in {pause_s:.3g} s", last_exit=last_exit)
             restart_s = time.monotonic() + pause_s
-            self._serve(self._told_to_stop, lambda: restart_s)  # noqa: B023 - called within this turn
+            self._serve(self._told, lambda: restart_s)  # noqa: B023 - called within this turn
+            if self._told_to_restart():
+                starts.clear()
+                continue
             if self._told_to_stop():
                 self._note("stopped", "told to stop")
                 return EXIT_OK
@@ -183,10 +189,8 @@ class Supervisor:
         self._selector.register(child.stdout, selectors.EVENT_READ, lambda: self._take_output(child))
         self._note("starting", f"started, pid {child.pid}", child=_identity(child.pid), text=None)
         self._alive_s, why = time.monotonic(), None
-        self._serve(
-            lambda: self._told_to_stop() or child.poll() is not None, lambda: self._alive_s + self._patience_s()
-        )
-        if child.poll() is None and not self._told_to_stop():
+        self._serve(lambda: self._told() or child.poll() is not None, lambda: self._alive_s + self._patience_s())
+        if child.poll() is None and not self._told():
             why = "watchdog" if self._progress.state == "running" else "start timeout"
             self._log.say(f"no finished frame for {self._patience_s():g} s: ending pid {child.pid}")
             self._end(child, signal.SIGABRT)
@@ -255,6 +259,7 @@ class Supervisor:
         opened.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(theirs.fileno()))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             opened.callback(signal.signal, number, signal.signal(number, self._ask_to_stop))
+        opened.callback(signal.signal, signal.SIGUSR1, signal.signal(signal.SIGUSR1, self._ask_to_restart))
         # Without a handler Python would not write to the socket when the child ends.
         opened.callback(signal.signal, signal.SIGCHLD, signal.signal(signal.SIGCHLD, lambda *_: None))
         self._selector.register(ours, selectors.EVENT_READ, lambda: ours.recv(_PIECE_BYTES))
@@ -282,11 +287,24 @@ class Supervisor:
             # The one text that is kept: a file written every few seconds wears an SD card out.
             self._note("running", "first frame done", text=told.get("STATUS"))
 
+    def _told(self) -> bool:
+        return self._stopping or self._restarting
+
     def _told_to_stop(self) -> bool:
         return self._stopping
 
+    def _told_to_restart(self) -> bool:
+        """Take the wish for a restart, if there is one and none to stop."""
+        told, self._restarting = self._restarting and not self._stopping, False
+        if told:
+            self._note("starting", "told to restart", restarts=0)
+        return told
+
     def _ask_to_stop(self, *_: object) -> None:
         self._stopping = True
+
+    def _ask_to_restart(self, *_: object) -> None:
+        self._restarting = True
 
     def _end_orphan(self) -> None:
         before = read_progress(self._folder)

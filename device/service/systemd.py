@@ -100,6 +100,19 @@ class SystemdManager:
             starts_at_boot=told.get("UnitFileState") == "enabled",
         )
 
+    def restart(self, name: str) -> None:
+        """Have systemd stop the service and start it, which goes on when the caller is gone.
+
+        Raises:
+            InputError: There is none, or edgekit did not write it.
+            EdgekitError: systemd refuses.
+        """
+        require_root(self._scope)
+        path = self._require_installed(name)
+        self._require_own(path)
+        self._systemctl("reset-failed", path.name, check=False)
+        self._systemctl("restart", "--no-block", path.name)
+
     def logs_command(self, name: str, lines: int, follow: bool) -> Sequence[str]:
         """Return journalctl's command line."""
         self._require_installed(name)

@@ -37,6 +37,9 @@ _COMMANDS = {
     "report": "edgekit.cli.report",
     "compare": "edgekit.cli.compare",
     "doctor": "edgekit.cli.doctor",
+    "deploy": "edgekit.cli.deploy",
+    "rollback": "edgekit.cli.rollback",
+    "releases": "edgekit.cli.releases",
     "host": "edgekit.cli.host",
     "service": "edgekit.cli.service",
 }

@@ -144,6 +144,23 @@ def status(out: Output, name: str, scope: str | None) -> None:
         raise EdgekitError(f"service '{name}' is not running: {found.state}")
 
 
+@command.command("restart", short_help="Start the service anew.")
+@_which_options
+@common_options
+def restart(out: Output, name: str, scope: str | None) -> None:
+    """Stop what the service runs and start it anew, also after a failure that stayed.
+
+    \b
+    Examples:
+      sudo edgekit service restart
+      edgekit service restart --user --name door
+    """
+    manager, chosen = _manager(scope, name)
+    manager.restart(name)
+    out.say(f"service '{name}' starts anew; see 'edgekit service status{_flags(name, chosen)}'")
+    out.result({"name": name, "manager": manager.name, "scope": chosen, "restarted": True})
+
+
 @command.command("logs", short_help="Show what the service wrote.")
 @_which_options
 @click.option("--lines", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N", help="How many.")

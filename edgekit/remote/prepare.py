@@ -80,6 +80,7 @@ def prepare(
     probe: Probe,
     *,
     camera: bool = False,
+    extras: tuple[str, ...] = (),
     extra_bytes: int = 0,
     tell: Tell = lambda _: None,
     progress: Progress = lambda _, __, ___: None,
@@ -90,6 +91,7 @@ def prepare(
         connection: The board.
         probe: What it said of itself.
         camera: Whether the environment must see the system's picamera2.
+        extras: What the environment gets beside `edgekit[device]`, such as `mqtt`.
         extra_bytes: What else is to be sent afterwards, for the check of free space.
         tell: Called with a line at each step.
         progress: Called with what is being sent, the bytes there and all its bytes.
@@ -107,11 +109,11 @@ def prepare(
         way = "ahead of" if probe.clock_ahead_s > 0 else "behind"
         tell(f"its clock is {abs(probe.clock_ahead_s):.0f} s {way} this machine's")
     own = own_wheel()
-    wheels = dependency_wheels(own, Target(probe.machine, python.version, probe.glibc, constraints))
+    wheels = dependency_wheels(own, Target(probe.machine, python.version, probe.glibc, constraints, extras))
     environment = _key([parcel.sha256 for parcel in wheels], python, camera)
     missing = [] if environment in probe.environments else list(wheels)
     missing += [] if own.sha256 in probe.codes else [own]
-    _check_space(probe, missing, extra_bytes, label)
+    check_space(probe, missing, extra_bytes, label)
     sent = 0
     for parcel in missing:
         sent += send(connection, probe.store, parcel, partial(progress, parcel.path.name.split("-")[0]))
@@ -200,7 +202,12 @@ def _key(hashes: Sequence[str], python: Python, camera: bool) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
-def _check_space(probe: Probe, missing: Sequence[Parcel], extra_bytes: int, label: str) -> None:
+def check_space(probe: Probe, missing: Sequence[Parcel], extra_bytes: int, label: str) -> None:
+    """Refuse a board whose disk has no room for wheels, unpacked, and `extra_bytes` more.
+
+    Raises:
+        HostError: It has none.
+    """
     needed = sum(parcel.size_bytes for parcel in missing) * (1 + _UNPACKED_FACTOR) + extra_bytes
     if needed and probe.free_bytes is not None and probe.free_bytes < needed + _SPARE_BYTES:
         raise HostError(

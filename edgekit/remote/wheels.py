@@ -41,13 +41,14 @@ class Target:
     """A kind of board that wheels are chosen for.
 
     `machine` is what `uname -m` says there, `glibc` its C library, `constraints` pip requirements that hold beside
-    edgekit's own.
+    edgekit's own, `extras` what it gets beside `device`, such as `mqtt`.
     """
 
     machine: str
     python: tuple[int, int]
     glibc: tuple[int, int]
     constraints: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
 
     @property
     def platforms(self) -> list[str]:
@@ -88,6 +89,7 @@ def dependency_wheels(wheel: Parcel, target: Target, cache: Path | None = None) 
         "python": target.python,
         "glibc": target.glibc,
         "constraints": target.constraints,
+        **({"extras": target.extras} if target.extras else {}),
     }
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     folder = (cache or default_cache_dir()) / "wheels" / f"board-{key[:32]}"
@@ -111,7 +113,7 @@ def _download(wheel: Parcel, target: Target, folder: Path) -> None:
         arguments += ["--python-version", "{}.{}".format(*target.python)]
         for platform in target.platforms:
             arguments += ["--platform", platform]
-        arguments += [f"{wheel.path}[device]", *target.constraints]
+        arguments += [f"{wheel.path}[{','.join(('device', *target.extras))}]", *target.constraints]
         try:
             done = subprocess.run(
                 arguments, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_PIP_TIMEOUT_S

@@ -112,6 +112,19 @@ def test_a_killed_child_is_started_again_and_sigterm_stops_both(folder, start):
     assert log(folder).count("hello\n") == 2
 
 
+def test_sigusr1_starts_the_child_anew_without_a_pause_also_while_it_waits(folder, start):
+    supervisor = start(ALIVE, RestartPolicy(first_pause_s=1000, longest_pause_s=1000))
+    first = wait_for(folder, running)
+    supervisor.send_signal(signal.SIGUSR1)
+    second = wait_for(folder, lambda progress: running(progress) and progress.child not in (None, first.child))
+    assert not runs(first.child)
+    os.kill(second.child[0], signal.SIGKILL)
+    wait_for(folder, lambda progress: progress.state == "waiting to restart")
+    supervisor.send_signal(signal.SIGUSR1)
+    third = wait_for(folder, running)
+    assert (third.restarts, third.supervisor) == (0, first.supervisor)
+
+
 def test_a_child_that_gives_no_sign_of_life_is_ended_and_started_again(folder, start):
     start(FREEZES, watchdog_s=0.5)
     frozen = wait_for(folder, running)

@@ -1,0 +1,51 @@
+"""`edgekit releases`: what was deployed on boards."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from edgekit.cli.common import Output, common_options
+from edgekit.cli.deploy import chosen_service, release_options
+from edgekit.cli.hosts import BoardListener, HostChoice, host_options, raise_failures, require_hosts
+
+
+@click.command("releases", short_help="List the releases on boards, and how they do.")
+@release_options
+@host_options
+@common_options
+def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
+    """List the releases on boards: which one runs (*), which failed, and what the service says.
+
+    \b
+    Examples:
+      edgekit releases --host pi@raspberrypi.local
+      edgekit releases --inventory boards.toml --json
+    """
+    from edgekit.errors import HostError
+    from edgekit.remote.deploy import list_host
+    from edgekit.remote.ssh import Connection
+
+    service = chosen_service(name, scope)
+    boards: list[dict[str, Any]] = []
+    failures = []
+    with BoardListener(out) as listener:
+        for host in require_hosts(chosen):
+            try:
+                with Connection(host) as connection:
+                    found = list_host(connection, service, listener)
+            except HostError as error:
+                failures.append((host.label, str(error).removeprefix(f"{host.label}: ")))
+                continue
+            boards.append({"host": host.label, **asdict(found)})
+            cut = "; a change was cut off: deploy or roll back to settle it" if found.cut else ""
+            out.say(f"{host.label}: service {found.service.get('state') or 'not installed'}{cut}")
+            for each in found.releases:
+                sign = "*" if each.release == found.current else "✗" if each.failed else " "
+                when = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(max(each.created_unix_s, 0), 1 << 40)))
+                out.say(f"{sign} {each.release}  {when}  {each.model}  edgekit {each.edgekit}")
+    out.result({"boards": boards, "failed": dict(failures)})
+    raise_failures(failures, len(chosen.hosts))
