@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,17 +63,21 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB, or a skip where it may not be mounted."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
+def small_disk() -> Iterator[Path]:
+    """A disk of 1 MiB, or a skip where it may not be mounted.
+
+    It is not below pytest's own folder: a killed run leaves it mounted, and every later run would fail to clean up.
+    """
+    disk = Path(tempfile.mkdtemp(prefix="edgekit-small-disk-"))
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True
     )
     if mounted.returncode:
+        disk.rmdir()
         pytest.skip(f"no small disk: mount says {mounted.stderr.strip()}")
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    disk.rmdir()
 
 
 # What a client gets, in order: ("pictures", count, size[, colour]), ("broken", count), ("silence", seconds), ("end",).
