@@ -46,7 +46,7 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
         raise InputError("the source is empty: name a file, a folder, a stream or `demo`")
     scheme, separator, rest = uri.partition(":")
     is_address = separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
-    if uri == _DEMO or (is_address and (rest.startswith("//") or not Path(uri).exists())):
+    if uri == _DEMO or (is_address and (rest.startswith("//") or not _exists(uri))):
         name = scheme.lower() if scheme.lower() in registry.own_names("source") else scheme
         if name in registry.own_names("source") or name in registry.names("source"):
             source: Source = registry.find("source", name)(uri, notify)
@@ -56,6 +56,13 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
     from edgekit.device.sources.files import open_files
 
     return open_files(uri, notify)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # too long for a file's name, as a pipeline can be
+        return False
 
 
 def open_camera(which: str, notify: Callable[[str], None], settings: CameraSettings | None = None) -> Source:
@@ -122,4 +129,4 @@ def _first_v4l2(settings: CameraSettings, notify: Callable[[str], None], usb_onl
 def _is_raspberry_pi() -> bool:
     from edgekit.boards import read_board
 
-    return (read_board().model or "").startswith("Raspberry Pi")
+    return read_board().is_raspberry_pi

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 
 from edgekit.device.sources import live, open_source, opencv
 from edgekit.device.sources.live import LiveSource
-from edgekit.errors import SourceError
+from edgekit.errors import InputError, SourceError
 
 PATIENCE_S = 10
 SIZE_WH = (64, 48)
@@ -176,6 +177,29 @@ def test_a_stream_that_does_not_come_back_is_lost(play, told):
 def test_an_address_that_does_not_answer_is_a_lost_source_and_its_password_is_not_shown(told):
     with pytest.raises(SourceError, match=r"rtsp://me:\*\*\*@127\.0\.0\.1:9/live"):
         open_source("rtsp://me:secret@127.0.0.1:9/live", told.append)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://me:se@cret@cam:554/live?a=b:c@d", "rtsp://me:***@cam:554/live?a=b:c@d"),
+        ("http://cam/live", "http://cam/live"),
+        ("http://me@cam:80/live", "http://me@cam:80/live"),
+        (
+            "rtspsrc location=rtsp://me:secret@cam/live ! decodebin",
+            "rtspsrc location=rtsp://me:***@cam/live ! decodebin",
+        ),
+        ("rtspsrc user-id=me user-pw=secret ! appsink", "rtspsrc user-id=me user-pw=*** ! appsink"),
+    ],
+)
+def test_passwords_are_hidden_in_addresses_and_pipelines(text, shown):
+    assert opencv.without_password(text) == shown
+
+
+@pytest.mark.skipif(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer")
+def test_a_long_pipeline_is_not_taken_for_a_file(told):
+    with pytest.raises(InputError, match="has no GStreamer"):
+        open_source("gst:" + "videotestsrc ! " * 30 + "appsink", told.append)
 
 
 def test_a_recording_behind_an_address_is_read_whole(write_clip, told, tmp_path):
