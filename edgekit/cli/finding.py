@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgekit.cli.options import grouped_options
 
 if TYPE_CHECKING:
     from edgekit.device.detect import Detector
@@ -78,19 +78,8 @@ _OPTIONS = (
 )
 
 
-def finding_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add all these options to a command, which gets their values as one `finding`."""
-    names = [field.name for field in fields(Finding)]
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        finding = Finding(**{name: kwargs.pop(name) for name in names})
-        function(*args, finding=finding, **kwargs)
-
-    decorated: Callable[..., None] = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+# Add all these options to a command, which gets their values as one `finding`.
+finding_options = grouped_options("finding", Finding, _OPTIONS)
 
 
 def check_finding(finding: Finding, detector_name: str) -> None:
