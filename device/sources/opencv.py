@@ -20,7 +20,7 @@ from edgekit.device.sources.yuv import ROTATION_CODES
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 
-_OPEN_TIMEOUT_MS = 10_000
+OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
 # Ages beyond this are no ages: another clock's time.
 _MAX_AGE_S = 10.0
@@ -168,7 +168,7 @@ def without_password(text: str) -> str:
 
 def _open_url(url: str, name: str) -> cv2.VideoCapture:
     settings = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS,
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS,
     ]  # fmt: skip
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings)
