@@ -98,9 +98,15 @@ def check_capturing(capturing: Capturing, camera: str | None) -> None:
 
 
 def open_input(
-    capturing: Capturing, source_uri: str | None, camera: str | None, notify: Callable[[str], None]
+    capturing: Capturing,
+    source_uri: str | None,
+    camera: str | None,
+    notify: Callable[[str], None],
+    *,
+    detector_px: int | None = None,
+    min_face_px: int = 0,
 ) -> Source:
-    """Return the source that is meant.
+    """Return the source that is meant; a camera learns what the detector needs (see `CameraSettings`).
 
     Raises:
         InputError: It is none, or takes no such value.
@@ -121,5 +127,7 @@ def open_input(
         flip_vertical="vertical" in capturing.flip,
         sensor_mode=capturing.sensor_mode,
         buffers=capturing.camera_buffers,
+        detector_px=detector_px,
+        min_face_px=min_face_px,
     )
     return open_camera(camera, notify, settings)

@@ -94,6 +94,16 @@ def check_finding(finding: Finding, detector_name: str) -> None:
         raise click.UsageError("--min-face needs a detector; with --detector none every frame is a face")
 
 
+def chooses_input_size(finding: Finding) -> bool:
+    """Return whether the detector's picture is as large as --min-face needs: no --detector-size is given."""
+    context = click.get_current_context(silent=True)
+    size_given = context is not None and context.get_parameter_source("detector_size") not in (
+        None,
+        click.core.ParameterSource.DEFAULT,
+    )
+    return finding.min_face > 0 and not size_given
+
+
 def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceFinder:
     """Return the finder for a source; pictures that are no sequence are searched one by one.
 
@@ -109,18 +119,13 @@ def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceF
     is_sequence = source.live or source.fps is not None or finding.detect_every != AUTO
     follows = detector.name != "none" and is_sequence
     schedule = Adaptive() if finding.detect_every == AUTO else Every(int(finding.detect_every))
-    context = click.get_current_context(silent=True)
-    size_given = context is not None and context.get_parameter_source("detector_size") not in (
-        None,
-        click.core.ParameterSource.DEFAULT,
-    )
     return FaceFinder(
         detector,
         schedule if follows else None,
         follow=find("tracker", finding.tracker)() if follows else None,
         region=parse_region(finding.roi) if finding.roi is not None else None,
         min_face_px=finding.min_face,
-        choose_input_size=finding.min_face > 0 and not size_given,
+        choose_input_size=chooses_input_size(finding),
         largest_only=finding.largest,
         picture_time=picture_time(source),
     )
