@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import grp
 import json
@@ -206,7 +207,7 @@ class Supervisor:
         watched = {"NOTIFY_SOCKET": self._address, "WATCHDOG_USEC": str(int(self._timeouts.watchdog_s * 1e6))}
         rights: dict[str, Any] = {}
         if self._spec.run_as is not None:
-            user = pwd.getpwnam(self._spec.run_as)
+            user = _user(self._spec.run_as)
             groups = {*os.getgrouplist(user.pw_name, user.pw_gid), *_device_groups()}
             rights = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": sorted(groups)}
             watched |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
@@ -336,6 +337,13 @@ def end_process(process: tuple[int, int], patience_s: float) -> None:
 
 def _identity(pid: int) -> tuple[int, int]:
     return pid, start_ticks(pid) or 0
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError as error:  # deleted since the service was installed
+        raise FileNotFoundError(errno.ENOENT, f"user '{name}' does not exist") from error
 
 
 def _device_groups() -> list[int]:

@@ -173,6 +173,13 @@ def test_a_program_that_is_not_there_is_said_and_tried_again(folder, start):
     assert "'/no/such/program' cannot be started: No such file" in log(folder)
 
 
+def test_a_user_who_was_deleted_is_said_and_tried_again(folder, start):
+    write_spec(folder, ServiceSpec("test", ("/bin/true",), folder, run_as="nobody-of-that-name", restart=QUICK))
+    start.again()
+    wait_for(folder, lambda progress: progress.restarts >= 1)
+    assert "'/bin/true' cannot be started: user 'nobody-of-that-name' does not exist" in log(folder)
+
+
 def test_a_second_supervisor_is_refused(folder, start):
     start(ALIVE)
     first = wait_for(folder, running)
