@@ -27,7 +27,7 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
         uri: What to open; `./demo` is a file or folder of that name. `SCHEME:...` is what somebody has registered for
             that scheme (`edgekit.device.registry`): streams, GStreamer pipelines (`gst:`), other packages' sources.
         notify: Called with one line where the user should know something, possibly from another thread.
-        realtime: Play a recording at its own pace, as a camera would have given it; a live source is told to have one.
+        realtime: Play a recording at its own pace, as a camera would have given it. Live sources have their own.
 
     Raises:
         InputError: Nothing there, nothing that can be read, or a recording without a pace that is to keep one.
