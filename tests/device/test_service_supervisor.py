@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from edgekit.device.processes import read_process, start_ticks
+from edgekit.device.service.folder import Progress, read_progress, read_spec, runs, write_spec
 from edgekit.device.service.rotating import RotatingLog
 from edgekit.device.service.spec import RestartPolicy, ServiceSpec
 from edgekit.device.service.supervised import SupervisedManager
-from edgekit.device.service.supervisor import Progress, read_progress, read_spec, runs, write_spec
 from edgekit.errors import InputError
 
 PATIENCE_S = 30
