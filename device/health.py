@@ -91,8 +91,9 @@ class HealthSummary:
 
     def as_document(self) -> dict[str, Any]:
         """Return the extremes ready for JSON: `max_…` and `min_…` of what was known, and what a sample cost."""
-        rounded = {f"max_{name}": round(value, 1) for name, value in self._peak.items()}
-        rounded |= {f"min_{name}": round(value, 1) for name, value in self._least.items()}
+        # Copies: the sampler may add to them meanwhile.
+        rounded = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
+        rounded |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}
         mean_ms = round(self.cost_ms / self.samples, 3) if self.samples else None
         return {"samples": self.samples, "cost_ms": mean_ms, **rounded, "throttled": list(self.throttled)}
 

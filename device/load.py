@@ -94,7 +94,7 @@ def next_state(state: LoadState, sample: Health, limits: LoadLimits) -> LoadStat
 
 def default_max_temperature_c(board: Board) -> float | None:
     """Return the ceiling for a machine: one for Raspberry Pis, none for others, which are built to run hot."""
-    return _PI_MAX_TEMPERATURE_C if (board.model or "").startswith("Raspberry Pi") else None
+    return _PI_MAX_TEMPERATURE_C if board.is_raspberry_pi else None
 
 
 class PacedSource:

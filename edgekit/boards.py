@@ -52,6 +52,11 @@ class Board:
     python: str
     virtualization: Virtualization | None
 
+    @property
+    def is_raspberry_pi(self) -> bool:
+        """Whether it is a Raspberry Pi, of whatever model."""
+        return (self.model or "").startswith("Raspberry Pi")
+
     def as_document(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
         return asdict(self)

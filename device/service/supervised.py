@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgekit.device.processes import start_ticks
-from edgekit.device.service.spec import STOP_TIMEOUT_S, Scope, ServiceSpec, ServiceStatus, State, require_root
-from edgekit.device.service.supervisor import (
+from edgekit.device.service.folder import (
     LOG_FILE,
     SPEC_FILE,
     end_process,
@@ -22,6 +21,7 @@ from edgekit.device.service.supervisor import (
     runs,
     write_spec,
 )
+from edgekit.device.service.spec import STOP_TIMEOUT_S, Scope, ServiceSpec, ServiceStatus, State, require_root
 from edgekit.errors import EdgekitError, InputError, StorageError
 
 _START_PATIENCE_S = 10.0

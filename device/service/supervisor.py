@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import grp
 import json
@@ -22,6 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.device.processes import start_ticks
+from edgekit.device.service.folder import (
+    LOCK_FILE,
+    LOG_FILE,
+    STATE_FILE,
+    Progress,
+    end_process,
+    read_progress,
+    read_spec,
+    runs,
+)
 from edgekit.device.service.rotating import RotatingLog
 from edgekit.device.service.spec import (
     DEVICE_GROUPS,
@@ -29,17 +40,10 @@ from edgekit.device.service.spec import (
     START_TIMEOUT_S,
     STOP_TIMEOUT_S,
     WATCHDOG_S,
-    RestartPolicy,
-    ServiceSpec,
     State,
 )
 from edgekit.errors import EXIT_FAULT, EXIT_OK, InputError, StorageError
 from edgekit.files import write_atomic
-
-SPEC_FILE = "service.json"
-STATE_FILE = "state.json"
-LOCK_FILE = "lock"
-LOG_FILE = "log"
 
 _PIECE_BYTES = 1 << 16
 
@@ -51,64 +55,6 @@ class Timeouts:
     start_s: float = START_TIMEOUT_S
     watchdog_s: float = WATCHDOG_S
     stop_s: float = STOP_TIMEOUT_S
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What the supervisor last wrote down of itself and of its child; pids with when those processes began."""
-
-    state: State
-    supervisor: tuple[int, int]
-    child: tuple[int, int] | None
-    restarts: int
-    text: str | None
-    last_exit: str | None
-
-
-def write_spec(folder: Path, spec: ServiceSpec) -> None:
-    """Write `spec` where `read_spec` finds it."""
-    document = asdict(spec) | {"folder": str(spec.folder), "writable": [str(path) for path in spec.writable]}
-    write_atomic(folder / SPEC_FILE, json.dumps(document, indent=2) + "\n")
-    # The environment may hold what others should not read.
-    (folder / SPEC_FILE).chmod(0o600)
-
-
-def read_spec(folder: Path) -> ServiceSpec:
-    """Return the service that `folder` describes.
-
-    Raises:
-        InputError: It describes none.
-    """
-    try:
-        document = json.loads((folder / SPEC_FILE).read_text())
-        return ServiceSpec(
-            name=document["name"],
-            command=tuple(document["command"]),
-            folder=Path(document["folder"]),
-            writable=tuple(map(Path, document["writable"])),
-            environment=document["environment"],
-            run_as=document["run_as"],
-            restart=RestartPolicy(**document["restart"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"'{folder / SPEC_FILE}' describes no service: install it again") from error
-
-
-def read_progress(folder: Path) -> Progress | None:
-    """Return what a supervisor wrote last, None where none ever ran."""
-    try:
-        document: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
-        child = document.pop("child")
-        return Progress(
-            **document | {"supervisor": tuple(document["supervisor"]), "child": tuple(child) if child else None}
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def runs(process: tuple[int, int] | None) -> bool:
-    """Return whether a process, known by number and beginning, still runs."""
-    return process is not None and start_ticks(process[0]) == process[1]
 
 
 class Supervisor:
@@ -206,7 +152,7 @@ class Supervisor:
         watched = {"NOTIFY_SOCKET": self._address, "WATCHDOG_USEC": str(int(self._timeouts.watchdog_s * 1e6))}
         rights: dict[str, Any] = {}
         if self._spec.run_as is not None:
-            user = pwd.getpwnam(self._spec.run_as)
+            user = _user(self._spec.run_as)
             groups = {*os.getgrouplist(user.pw_name, user.pw_gid), *_device_groups()}
             rights = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": sorted(groups)}
             watched |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
@@ -322,20 +268,15 @@ class Supervisor:
             write_atomic(self._folder / STATE_FILE, json.dumps(asdict(self._progress)) + "\n")
 
 
-def end_process(process: tuple[int, int], patience_s: float) -> None:
-    """End a process known by number and beginning: SIGTERM, and SIGKILL if it still runs after `patience_s`."""
-    for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, patience_s)):
-        if not runs(process):
-            return
-        with suppress(ProcessLookupError):
-            os.kill(process[0], number)
-        ends_s = time.monotonic() + wait_s
-        while runs(process) and time.monotonic() < ends_s:
-            time.sleep(0.02)
-
-
 def _identity(pid: int) -> tuple[int, int]:
     return pid, start_ticks(pid) or 0
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError as error:  # deleted since the service was installed
+        raise FileNotFoundError(errno.ENOENT, f"user '{name}' does not exist") from error
 
 
 def _device_groups() -> list[int]:

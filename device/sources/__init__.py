@@ -27,7 +27,7 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
         uri: What to open; `./demo` is a file or folder of that name. `SCHEME:...` is what somebody has registered for
             that scheme (`edgekit.device.registry`): streams, GStreamer pipelines (`gst:`), other packages' sources.
         notify: Called with one line where the user should know something, possibly from another thread.
-        realtime: Play a recording at its own pace, as a camera would have given it.
+        realtime: Play a recording at its own pace, as a camera would have given it. Live sources have their own.
 
     Raises:
         InputError: Nothing there, nothing that can be read, or a recording without a pace that is to keep one.
@@ -38,6 +38,8 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
         from edgekit.device.sources.realtime import RealtimeSource
 
         return RealtimeSource(source)
+    if realtime:
+        notify(f"{source.name} has a pace of its own: --realtime changes nothing")
     return source
 
 
@@ -46,7 +48,7 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
         raise InputError("the source is empty: name a file, a folder, a stream or `demo`")
     scheme, separator, rest = uri.partition(":")
     is_address = separator and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme)
-    if uri == _DEMO or (is_address and (rest.startswith("//") or not Path(uri).exists())):
+    if uri == _DEMO or (is_address and (rest.startswith("//") or not _exists(uri))):
         name = scheme.lower() if scheme.lower() in registry.own_names("source") else scheme
         if name in registry.own_names("source") or name in registry.names("source"):
             source: Source = registry.find("source", name)(uri, notify)
@@ -56,6 +58,13 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
     from edgekit.device.sources.files import open_files
 
     return open_files(uri, notify)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # too long for a file's name, as a pipeline can be
+        return False
 
 
 def open_camera(which: str, notify: Callable[[str], None], settings: CameraSettings | None = None) -> Source:
@@ -122,4 +131,4 @@ def _first_v4l2(settings: CameraSettings, notify: Callable[[str], None], usb_onl
 def _is_raspberry_pi() -> bool:
     from edgekit.boards import read_board
 
-    return (read_board().model or "").startswith("Raspberry Pi")
+    return read_board().is_raspberry_pi

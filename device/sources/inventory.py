@@ -60,7 +60,7 @@ def list_cameras(
         board: The machine; default: this one.
     """
     board = board or read_board(root)
-    on_a_pi = (board.model or "").startswith("Raspberry Pi")
+    on_a_pi = board.is_raspberry_pi
     obstacles = []
     if board.userland_bits == 32:
         obstacles.append(

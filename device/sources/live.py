@@ -16,6 +16,9 @@ from edgekit.preprocess import ImageU8
 
 # Pauses before each attempt to get a lost device back; after the last attempt the source gives up.
 _REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+# A host that does not answer takes long to say so at each attempt. Later than this after the loss none begins, so that
+# the run ends, with all it recorded, before a service's watchdog ends it (service/spec.py).
+LAST_ATTEMPT_S = 25.0
 # How late a request to stop is noticed by a thread that waits.
 _POLL_S = 0.1
 # A read can hang for as long as the driver likes; leaving must not.
@@ -147,10 +150,13 @@ class LiveSource:
         """Return the first picture after the device came back, or None when asked to stop."""
         self._device.close()
         self._notify(f"{self.name} gives no more pictures after {self._captured}: opening it again")
-        reason = ""
+        reason, attempts, lost_s = "", 0, time.monotonic()
         for pause_s in _REOPEN_PAUSES_S:
             if not self._sleep(pause_s):
                 return None
+            if time.monotonic() - lost_s > LAST_ATTEMPT_S:
+                break
+            attempts += 1
             try:
                 self._device, image = _open_device(self.name, self._connect)
             except EdgekitError as error:
@@ -158,7 +164,7 @@ class LiveSource:
             else:
                 self._notify(f"{self.name} is back")
                 return image
-        raise SourceError(f"{self.name} was lost and did not come back in {len(_REOPEN_PAUSES_S)} attempts: {reason}")
+        raise SourceError(f"{self.name} was lost and did not come back in {attempts} attempts: {reason}")
 
     def _sleep(self, pause_s: float) -> bool:
         end_s = time.monotonic() + pause_s

@@ -20,7 +20,7 @@ from edgekit.device.sources.yuv import ROTATION_CODES
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
 
-_OPEN_TIMEOUT_MS = 10_000
+OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
 # Ages beyond this are no ages: another clock's time.
 _MAX_AGE_S = 10.0
@@ -76,9 +76,10 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
         SourceError: Nothing answers there, or what answers is no video.
     """
     try:
-        name = f"stream '{without_password(url)}'"
+        urlsplit(url)
     except ValueError as error:
         raise InputError(f"source '{url}' is no network address: {error}") from error
+    name = f"stream '{without_password(url)}'"
     capture = _open_url(url, name)
     if capture_frame_count(capture) is not None:
         return VideoSource(capture, without_password(url), notify)
@@ -96,16 +97,18 @@ def open_gstreamer(uri: str, notify: Callable[[str], None]) -> LiveSource:
     pipeline = uri.partition(":")[2].strip()
     if not pipeline:
         raise InputError(f"source '{uri}' names no pipeline: write gst: and its elements")
-    if cv2.CAP_GSTREAMER not in cv2.videoio_registry.getBackends():
+    # getBackends lists it also where only a plugin could bring it, which pip's have not.
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise InputError(
-            f"source '{uri}': this OpenCV ({cv2.__version__}, {Path(cv2.__file__).parent}) has no GStreamer, "
+            f"source 'gst:{without_password(pipeline)}': this OpenCV "
+            f"({cv2.__version__}, {Path(cv2.__file__).parent}) has no GStreamer, "
             "as all of pip's are: use the system's, sudo apt install python3-opencv, in an environment made with "
             "--system-site-packages and without opencv-python-headless"
         )
     if not re.search(r"\bappsink\b", pipeline):
         # Newest frame only: the sink keeps one and lets older ones go.
         pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
-    name = f"pipeline '{pipeline}'"
+    name = f"pipeline '{without_password(pipeline)}'"
 
     def connect() -> CaptureDevice:
         capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
@@ -156,18 +159,16 @@ def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def without_password(url: str) -> str:
-    """Return `url` fit for messages and reports."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username}:***@{host}").geturl()
+def without_password(text: str) -> str:
+    """Return an address, or a pipeline with addresses in it, fit for messages and reports."""
+    text = re.sub(r"(://[^\s/?#:@]*):[^\s/?#]*@", r"\1:***@", text)
+    # How GStreamer's sources take one.
+    return re.sub(r"\buser-pw=\S+", "user-pw=***", text)
 
 
 def _open_url(url: str, name: str) -> cv2.VideoCapture:
     settings = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT_MS,
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS,
     ]  # fmt: skip
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.device.region import detector_input_px
 from edgekit.device.sources.live import LiveSource, Shot
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.sources.yuv import Layout, Planes, split_planes
@@ -26,7 +27,7 @@ _SIZE_WH = (640, 480)
 _FPS = 30.0
 # picamera2's own default for video is 6; each buffer is contiguous memory that a 512 MB board hardly has.
 _BUFFERS = 3
-# The longer side of the detector's stream; what the detector takes by default.
+# The detector's stream is no smaller on its longer side: faces are followed in it too.
 _SMALL_SIDE_PX = 320
 # Ages beyond this are no ages: another clock's time.
 _MAX_AGE_S = 10.0
@@ -117,12 +118,14 @@ class _Stream:
         return split_planes(data, self._size_wh, self._stride, self._layout, self._full_range)
 
 
-def small_size(size_wh: tuple[int, int]) -> tuple[int, int] | None:
+def small_size(size_wh: tuple[int, int], detector_px: int) -> tuple[int, int] | None:
     """Return the size of the detector's stream beside a main one; None where the main one is small enough.
+
+    Its longer side is at least `detector_px`: a detector that was asked for more would see enlarged pixels.
 
     A whole fraction of the main size where that gives even numbers, so that both show exactly the same.
     """
-    step = math.floor(max(size_wh) / _SMALL_SIDE_PX)
+    step = math.floor(max(size_wh) / max(detector_px, _SMALL_SIDE_PX))
     if step < 2:
         return None
     return size_wh[0] // step // 2 * 2, size_wh[1] // step // 2 * 2
@@ -174,7 +177,7 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     import libcamera
 
     size_wh = settings.size_wh or _SIZE_WH
-    small_wh = small_size(size_wh)
+    small_wh = small_size(size_wh, settings.detector_px or detector_input_px(size_wh, settings.min_face_px))
     unknown = sorted(set(settings.controls) - set(camera.camera_controls))
     if unknown:
         here = ", ".join(sorted(camera.camera_controls)) or "none"

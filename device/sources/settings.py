@@ -28,6 +28,8 @@ class CameraSettings:
         flip_vertical: Mirror top and bottom, before the rotation.
         sensor_mode: Number in the sensor's list of modes, for picamera2.
         buffers: How many frames the camera may fill ahead.
+        detector_px: Longer side of the picture that the detector sees; None: what `min_face_px` needs.
+        min_face_px: The smallest face, in pixels of the frame, that is to be found; 0: none in particular.
     """
 
     size_wh: tuple[int, int] | None = None
@@ -39,6 +41,8 @@ class CameraSettings:
     flip_vertical: bool = False
     sensor_mode: int | None = None
     buffers: int | None = None
+    detector_px: int | None = None
+    min_face_px: int = 0
 
 
 def parse_size(text: str) -> tuple[int, int]:

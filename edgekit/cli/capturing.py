@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
+
+from edgekit.cli.options import grouped_options
 
 if TYPE_CHECKING:
     from edgekit.device.sources import Source
@@ -76,19 +77,8 @@ _OPTIONS = (
 OF_CAMERAS = tuple(field for field in Capturing.__dataclass_fields__ if field != "realtime")
 
 
-def capturing_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add all these options to a command, which gets their values as one `capturing`."""
-    names = [field.name for field in fields(Capturing)]
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        capturing = Capturing(**{name: kwargs.pop(name) for name in names})
-        function(*args, capturing=capturing, **kwargs)
-
-    decorated: Callable[..., None] = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+# Add all these options to a command, which gets their values as one `capturing`.
+capturing_options = grouped_options("capturing", Capturing, _OPTIONS)
 
 
 def check_capturing(capturing: Capturing, camera: str | None) -> None:
@@ -108,9 +98,15 @@ def check_capturing(capturing: Capturing, camera: str | None) -> None:
 
 
 def open_input(
-    capturing: Capturing, source_uri: str | None, camera: str | None, notify: Callable[[str], None]
+    capturing: Capturing,
+    source_uri: str | None,
+    camera: str | None,
+    notify: Callable[[str], None],
+    *,
+    detector_px: int | None = None,
+    min_face_px: int = 0,
 ) -> Source:
-    """Return the source that is meant.
+    """Return the source that is meant; a camera learns what the detector needs (see `CameraSettings`).
 
     Raises:
         InputError: It is none, or takes no such value.
@@ -131,5 +127,7 @@ def open_input(
         flip_vertical="vertical" in capturing.flip,
         sensor_mode=capturing.sensor_mode,
         buffers=capturing.camera_buffers,
+        detector_px=detector_px,
+        min_face_px=min_face_px,
     )
     return open_camera(camera, notify, settings)

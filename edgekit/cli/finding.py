@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgekit.cli.options import grouped_options
 
 if TYPE_CHECKING:
     from edgekit.device.detect import Detector
@@ -78,19 +78,8 @@ _OPTIONS = (
 )
 
 
-def finding_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add all these options to a command, which gets their values as one `finding`."""
-    names = [field.name for field in fields(Finding)]
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        finding = Finding(**{name: kwargs.pop(name) for name in names})
-        function(*args, finding=finding, **kwargs)
-
-    decorated: Callable[..., None] = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+# Add all these options to a command, which gets their values as one `finding`.
+finding_options = grouped_options("finding", Finding, _OPTIONS)
 
 
 def check_finding(finding: Finding, detector_name: str) -> None:
@@ -103,6 +92,16 @@ def check_finding(finding: Finding, detector_name: str) -> None:
         raise click.UsageError("--detect-every needs a detector; with --detector none every frame is a face")
     if detector_name == "none" and finding.min_face:
         raise click.UsageError("--min-face needs a detector; with --detector none every frame is a face")
+
+
+def chooses_input_size(finding: Finding) -> bool:
+    """Return whether the detector's picture is as large as --min-face needs: no --detector-size is given."""
+    context = click.get_current_context(silent=True)
+    size_given = context is not None and context.get_parameter_source("detector_size") not in (
+        None,
+        click.core.ParameterSource.DEFAULT,
+    )
+    return finding.min_face > 0 and not size_given
 
 
 def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceFinder:
@@ -120,18 +119,13 @@ def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceF
     is_sequence = source.live or source.fps is not None or finding.detect_every != AUTO
     follows = detector.name != "none" and is_sequence
     schedule = Adaptive() if finding.detect_every == AUTO else Every(int(finding.detect_every))
-    context = click.get_current_context(silent=True)
-    size_given = context is not None and context.get_parameter_source("detector_size") not in (
-        None,
-        click.core.ParameterSource.DEFAULT,
-    )
     return FaceFinder(
         detector,
         schedule if follows else None,
         follow=find("tracker", finding.tracker)() if follows else None,
         region=parse_region(finding.roi) if finding.roi is not None else None,
         min_face_px=finding.min_face,
-        choose_input_size=finding.min_face > 0 and not size_given,
+        choose_input_size=chooses_input_size(finding),
         largest_only=finding.largest,
         picture_time=picture_time(source),
     )

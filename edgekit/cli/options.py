@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +28,29 @@ class _DetectorName(click.Choice[str]):
             if value in names("detector"):
                 return value
         return super().convert(value, param, ctx)
+
+
+def grouped_options(
+    parameter: str, kind: type[Any], options: Sequence[Callable[..., Any]]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what adds `options` to a command, which gets their values as one `parameter`.
+
+    `kind` is a data class whose fields are named as the options' parameters are.
+    """
+    names = [field.name for field in fields(kind)]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> None:
+            group = kind(**{name: kwargs.pop(name) for name in names})
+            function(*args, **{parameter: group}, **kwargs)
+
+        decorated: Callable[..., None] = wrapper
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
 
 
 def detector_options(function: _Function) -> _Function:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
+from edgekit.cli.options import grouped_options
 from edgekit.cli.quantities import Duration, Size
 
 STDOUT = "-"
@@ -169,19 +167,8 @@ _OPTIONS = (
 )
 
 
-def output_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add all output options to a command, which gets their values as one `outputs`."""
-    names = [field.name for field in fields(Outputs)]
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> None:
-        outputs = Outputs(**{name: kwargs.pop(name) for name in names})
-        function(*args, outputs=outputs, **kwargs)
-
-    decorated: Callable[..., None] = wrapper
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+# Add all output options to a command, which gets their values as one `outputs`.
+output_options = grouped_options("outputs", Outputs, _OPTIONS)
 
 
 def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import click
 from edgekit.cli.capturing import OF_CAMERAS, Capturing, capturing_options, check_capturing, open_input
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.config import config_options
-from edgekit.cli.finding import Finding, check_finding, create_finder, finding_options
+from edgekit.cli.finding import Finding, check_finding, chooses_input_size, create_finder, finding_options
 from edgekit.cli.options import detector_options, threads_option
 from edgekit.cli.outputs import STDOUT, Outputs, check_outputs, output_options
 from edgekit.cli.progress import counted, progress_bar
@@ -111,7 +111,10 @@ def command(
         set_opencv_threads(plan.opencv)
         meter, tally, finished = Meter(), Tally(), False
         model_path = resolve_model(model, (ONNX_SUFFIX,))
-        source = opened.enter_context(open_input(capturing, source_uri, camera, out.warn))
+        detector_px = None if chooses_input_size(finding) else detector_size
+        source = opened.enter_context(
+            open_input(capturing, source_uri, camera, out.warn, detector_px=detector_px, min_face_px=finding.min_face)
+        )
         classifier = Classifier(model_path, plan.classifier, plan.spinning)
         detector = create_detector(
             detector_name,

@@ -111,7 +111,7 @@ def install(
     for line in manager.install(spec):
         out.warn(line)
     out.say(f"service '{name}' is installed and starts; see 'edgekit service status{_flags(name, chosen)}'")
-    out.result({"name": name, "manager": manager.name, "scope": chosen, "command": list(spec.command)})
+    out.result(_document(name, manager, chosen, command=list(spec.command)))
 
 
 @command.command("status", short_help="Say how the service is.")
@@ -158,7 +158,7 @@ def restart(out: Output, name: str, scope: str | None) -> None:
     manager, chosen = _manager(scope, name)
     manager.restart(name)
     out.say(f"service '{name}' starts anew; see 'edgekit service status{_flags(name, chosen)}'")
-    out.result({"name": name, "manager": manager.name, "scope": chosen, "restarted": True})
+    out.result(_document(name, manager, chosen, restarted=True))
 
 
 @command.command("logs", short_help="Show what the service wrote.")
@@ -202,7 +202,7 @@ def remove(out: Output, name: str, scope: str | None) -> None:
     manager, chosen = _manager(scope, name)
     manager.remove(name)
     out.say(f"service '{name}' is removed")
-    out.result({"name": name, "manager": manager.name, "scope": chosen, "removed": True})
+    out.result(_document(name, manager, chosen, removed=True))
 
 
 def _manager(scope: str | None, name: str) -> tuple[Manager, Scope]:
@@ -213,6 +213,10 @@ def _manager(scope: str | None, name: str) -> tuple[Manager, Scope]:
         scope = "system" if os.geteuid() == 0 else "user"
     chosen: Scope = "system" if scope == "system" else "user"
     return find_manager(chosen), chosen
+
+
+def _document(name: str, manager: Manager, scope: Scope, **done: object) -> dict[str, object]:
+    return {"name": name, "manager": manager.name, "scope": scope, **done}
 
 
 def _variable(text: str) -> tuple[str, str]:

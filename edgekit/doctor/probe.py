@@ -149,7 +149,7 @@ class Probe:
 
 def is_raspberry_pi(board: Board) -> bool:
     """Return whether a board is a Raspberry Pi."""
-    return (board.model or "").startswith("Raspberry Pi")
+    return board.is_raspberry_pi
 
 
 def _run(arguments: Sequence[str], timeout_s: float) -> ToolResult | None:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from edgekit.device.processes import read_process, start_ticks
+from edgekit.device.service.folder import Progress, read_progress, read_spec, runs, write_spec
 from edgekit.device.service.rotating import RotatingLog
 from edgekit.device.service.spec import RestartPolicy, ServiceSpec
 from edgekit.device.service.supervised import SupervisedManager
-from edgekit.device.service.supervisor import Progress, read_progress, read_spec, runs, write_spec
 from edgekit.errors import InputError
 
 PATIENCE_S = 30
@@ -171,6 +171,13 @@ def test_a_program_that_is_not_there_is_said_and_tried_again(folder, start):
     start(("/no/such/program",))
     wait_for(folder, lambda progress: progress.restarts > 1)
     assert "'/no/such/program' cannot be started: No such file" in log(folder)
+
+
+def test_a_user_who_was_deleted_is_said_and_tried_again(folder, start):
+    write_spec(folder, ServiceSpec("test", ("/bin/true",), folder, run_as="nobody-of-that-name", restart=QUICK))
+    start.again()
+    wait_for(folder, lambda progress: progress.restarts >= 1)
+    assert "'/bin/true' cannot be started: user 'nobody-of-that-name' does not exist" in log(folder)
 
 
 def test_a_second_supervisor_is_refused(folder, start):

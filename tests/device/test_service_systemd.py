@@ -57,6 +57,7 @@ def test_it_runs_once_frames_are_processed_and_says_how_many(steps):
     assert "frames" in running["text"]
     assert running["groups"], "the groups of cameras"
     assert running["wrote"], "blanks, % and $ in an argument arrive as they are"
+    assert running["buffers"], "events wait for the broker in a file, though homes are read-only"
 
 
 def test_killed_it_starts_again(steps):

@@ -51,6 +51,7 @@ def test_the_unit_is_watched_restarted_and_shut_in(tmp_path):
         "ProtectSystem": "strict",
         "MemoryMax": "50%",
         "ReadWritePaths": f'"{tmp_path}"',
+        "StateDirectory": "edgekit/edgekit",
         "ExecStart": ':"/bin/echo" "a b" "100%%" "$HOME" "q\\"uo\\\\te" "é"',
         "ExecStartPre": '-"/usr/bin/udevadm" settle --timeout=30',
         "RestartMaxDelaySec": "60",
@@ -76,7 +77,7 @@ def test_the_growing_pauses_stay_below_the_limit_of_starts():
 
 def test_a_users_unit_asks_for_nothing_that_takes_root(tmp_path):
     text = unit_text(make_spec(tmp_path, run_as=None), "user", groups=["video"], udevadm=None)
-    for key in ("User", "SupplementaryGroups", "ProtectSystem", "DevicePolicy", "CapabilityBoundingSet"):
+    for key in ("User", "SupplementaryGroups", "ProtectSystem", "StateDirectory", "CapabilityBoundingSet"):
         assert values(text, key) == [], key
     assert values(text, "WantedBy") == ["default.target"]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.cli import _run
 from edgekit.device import sources
 from edgekit.device.sources import CameraSettings, open_camera, opencv
-from edgekit.errors import InputError, SourceError
+from edgekit.errors import EXIT_OK, InputError, SourceError
 
 
 class FakePicamera2:
@@ -121,6 +122,42 @@ def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class,
         np.testing.assert_allclose(np.unique(picture_bgr.reshape(-1, 3), axis=0), [[200, 30, 20]], atol=3)
     assert camera_class.opened == 0
     assert camera_class.released >= 1, "a request that is kept is a buffer less for the camera"
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "wants", "small_wh"),
+    [
+        ((640, 480), {}, (320, 240)),
+        ((640, 480), {"detector_px": 640}, None),
+        ((1280, 720), {"detector_px": 640}, (640, 360)),
+        ((1280, 720), {"detector_px": 64}, (320, 180)),
+        ((1280, 720), {"min_face_px": 60}, (640, 360)),
+        ((1280, 720), {"detector_px": 320, "min_face_px": 60}, (320, 180)),
+    ],
+)
+def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class, told, size_wh, wants, small_wh):
+    with open_camera("picamera2", told.append, CameraSettings(size_wh=size_wh, **wants)) as source:
+        frame = next(iter(source))
+        lores = camera_class.configuration["lores"]
+    assert (lores and lores["size"]) == small_wh
+    assert frame.small_luma.shape[::-1] == (small_wh or size_wh)
+
+
+@pytest.mark.parametrize(
+    ("options", "small_wh"),
+    [
+        ([], (320, 240)),
+        (["--detector-size", "640"], None),
+        (["--min-face", "25", "--detector-size", "320"], (320, 240)),
+        (["--min-face", "25"], None),
+    ],
+)
+def test_run_tells_the_camera_how_large_the_detectors_picture_is(camera_class, tiny_model, options, small_wh):
+    detector = ["--detector", "haar"]
+    command = ["run", "--camera", "picamera2", "--model", str(tiny_model), "--max-frames", "1", *detector, *options]
+    assert _run(command) == EXIT_OK
+    lores = camera_class.configuration["lores"]
+    assert (lores and lores["size"]) == small_wh
 
 
 @pytest.mark.usefixtures("camera_class")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from edgekit.device.service.spec import WATCHDOG_S
 from edgekit.device.sources import live, open_source, opencv, watched
 from edgekit.errors import SourceError
 
@@ -47,6 +48,46 @@ def test_the_times_users_see_are_within_two_seconds():
     assert REPORTED_AFTER_S <= 2 < LOST_AFTER_S
 
 
+def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
+    # The worst: silence after slow pictures, and a last attempt that opens late and then says nothing.
+    until_lost_s, last_attempt_s = watched.FIRST_S, opencv.OPEN_TIMEOUT_MS / 1e3 + watched.FIRST_S
+    assert until_lost_s + live.LAST_ATTEMPT_S + last_attempt_s < WATCHDOG_S
+
+
+def test_a_host_that_is_slow_to_refuse_is_not_asked_for_ever(told, monkeypatch):
+    monkeypatch.setattr(live, "LAST_ATTEMPT_S", 0.2)
+    attempts = []
+
+    def connect():
+        attempts.append(1)
+        if len(attempts) > 1:
+            time.sleep(0.3)
+            raise SourceError("no answer")
+        return _OnePicture()
+
+    with (
+        live.LiveSource("stream 'slow'", connect, told.append) as source,
+        pytest.raises(SourceError, match="did not come back in 1 attempts: no answer"),
+    ):
+        list(source)
+    assert len(attempts) == 2
+
+
+class _OnePicture:
+    """A device that gives one picture and is lost."""
+
+    fps = None
+
+    def __init__(self) -> None:
+        self._pictures = [np.zeros((2, 2, 3), np.uint8)]
+
+    def read(self):
+        return self._pictures.pop() if self._pictures else None
+
+    def close(self) -> None:
+        pass
+
+
 def test_a_short_silence_is_told_and_nothing_is_opened_again(play, told):
     server = play([("pictures", 20, SMALL), ("silence", 0.7), ENDLESS])
     with open_source(server.url, told.append) as source:
@@ -70,7 +111,7 @@ def test_a_sender_that_says_nothing_any_more_is_told_left_and_opened_again(play,
 def test_a_sender_that_stays_silent_ends_the_run(play, told, monkeypatch):
     monkeypatch.setattr(watched, "FIRST_S", 0.5)
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [("silence", 1000)])
-    monkeypatch.setattr(opencv, "_OPEN_TIMEOUT_MS", 500)
+    monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
     with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="did not come back in 3"):
         take(source, 1000)
     assert server.served == 4

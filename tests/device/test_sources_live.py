@@ -6,7 +6,7 @@ import http.server
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -14,9 +14,10 @@ import pytest
 
 from edgekit.device.sources import live, open_source, opencv
 from edgekit.device.sources.live import LiveSource
-from edgekit.errors import SourceError
+from edgekit.errors import InputError, SourceError
 
 PATIENCE_S = 10
+SIZE_WH = (64, 48)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -134,71 +135,14 @@ def test_a_fault_in_the_grabbing_thread_reaches_the_reader(told):
         list(source)
 
 
-class MjpegServer(http.server.ThreadingHTTPServer):
-    """Streams gray JPEGs as cameras do; the first client gets `frames`, then the stream ends, or stalls."""
-
-    daemon_threads = True
-
-    def __init__(self, frames: int, stall: bool = False, fps: float = 100.0, clients: int = 100) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.frames, self.stall, self.pause_s, self.clients = frames, stall, 1 / fps, clients
-        self.served = 0
-        self.closing = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}/video"
-
-    def handle_error(self, request, client_address) -> None:
-        pass  # clients leave in the middle of a picture
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: MjpegServer
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.server.served += 1
-        if self.server.served > self.server.clients:
-            self.send_error(503)
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        for index in range(self.server.frames):
-            _, data = cv2.imencode(".jpg", np.full((48, 64, 3), index % 250, np.uint8))
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-            self.wfile.write(head.encode() + data.tobytes() + b"\r\n")
-            if self.server.closing.wait(self.server.pause_s):
-                return
-        if self.server.stall:
-            self.server.closing.wait(PATIENCE_S)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., MjpegServer]]:
-    servers = []
-
-    def start(**options) -> MjpegServer:
-        server = MjpegServer(**options)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-
-
-def test_an_http_stream_gives_newest_frames_in_order(serve, told):
-    server = serve(frames=10_000)
+def test_an_http_stream_gives_newest_frames_in_order(play, told):
+    server = play([("pictures", 10_000, SIZE_WH)])
     with open_source(server.url, told.append) as source:
         assert source.live
         frames = []
         for frame in source:
             frames.append(frame)
-            time.sleep(0.05)  # slower than the 100 a second that come
+            time.sleep(0.1)  # slower than the 50 a second that come at most
             if len(frames) == 6:
                 break
         dropped = source.dropped
@@ -210,10 +154,10 @@ def test_an_http_stream_gives_newest_frames_in_order(serve, told):
 
 
 @pytest.mark.usefixtures("short_pauses")
-@pytest.mark.parametrize("stall", [False, True])
-def test_a_stream_that_ends_or_stalls_is_opened_again(serve, told, monkeypatch, stall):
+@pytest.mark.parametrize("then", [("end",), ("silence", PATIENCE_S)])
+def test_a_stream_that_ends_or_stalls_is_opened_again(play, told, monkeypatch, then):
     monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 1000)
-    server = serve(frames=30, stall=stall)
+    server = play([("pictures", 30, SIZE_WH), then])
     with open_source(server.url, told.append) as source:
         for frame in source:
             if frame.sequence > 40:
@@ -223,8 +167,8 @@ def test_a_stream_that_ends_or_stalls_is_opened_again(serve, told, monkeypatch, 
 
 
 @pytest.mark.usefixtures("short_pauses")
-def test_a_stream_that_does_not_come_back_is_lost(serve, told):
-    server = serve(frames=30, clients=1)
+def test_a_stream_that_does_not_come_back_is_lost(play, told):
+    server = play([("pictures", 30, SIZE_WH)], clients=1)
     with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="did not come back"):
         list(source)
     assert server.served == 1 + 3
@@ -233,6 +177,29 @@ def test_a_stream_that_does_not_come_back_is_lost(serve, told):
 def test_an_address_that_does_not_answer_is_a_lost_source_and_its_password_is_not_shown(told):
     with pytest.raises(SourceError, match=r"rtsp://me:\*\*\*@127\.0\.0\.1:9/live"):
         open_source("rtsp://me:secret@127.0.0.1:9/live", told.append)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://me:se@cret@cam:554/live?a=b:c@d", "rtsp://me:***@cam:554/live?a=b:c@d"),
+        ("http://cam/live", "http://cam/live"),
+        ("http://me@cam:80/live", "http://me@cam:80/live"),
+        (
+            "rtspsrc location=rtsp://me:secret@cam/live ! decodebin",
+            "rtspsrc location=rtsp://me:***@cam/live ! decodebin",
+        ),
+        ("rtspsrc user-id=me user-pw=secret ! appsink", "rtspsrc user-id=me user-pw=*** ! appsink"),
+    ],
+)
+def test_passwords_are_hidden_in_addresses_and_pipelines(text, shown):
+    assert opencv.without_password(text) == shown
+
+
+@pytest.mark.skipif(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer")
+def test_a_long_pipeline_is_not_taken_for_a_file(told):
+    with pytest.raises(InputError, match="has no GStreamer"):
+        open_source("gst:" + "videotestsrc ! " * 30 + "appsink", told.append)
 
 
 def test_a_recording_behind_an_address_is_read_whole(write_clip, told, tmp_path):

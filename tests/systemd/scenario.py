@@ -92,13 +92,22 @@ def main(folder: Path, model: str) -> None:
     common = ("--model", model, "--detector", "none")
 
     odd_name = "a b%h$HOME.jsonl"
-    install("camera", folder, *common, "--source", f"http://127.0.0.1:{server.server_port}/", "--jsonl", odd_name)
+    stream = f"http://127.0.0.1:{server.server_port}/"
+    # No broker is there: the events wait where the service may write.
+    nobody = "mqtt://127.0.0.1:9"
+    install("camera", folder, *common, "--source", stream, "--jsonl", odd_name, "--mqtt", nobody)
     running = until("camera", lambda found: found["state"] == "running" and "a second" in (found["text"] or ""))
     end_s = time.monotonic() + PATIENCE_S
     while not (folder / odd_name).exists() and time.monotonic() < end_s:
         time.sleep(0.1)
     groups = re.search(r"^Groups:\t(.*)$", Path(f"/proc/{running['pid']}/status").read_text(), re.MULTILINE)
-    tell("running", **running, groups=groups and groups.group(1).split(), wrote=(folder / odd_name).exists())
+    tell(
+        "running",
+        **running,
+        groups=groups and groups.group(1).split(),
+        wrote=(folder / odd_name).exists(),
+        buffers=[path.name for path in Path("/var/lib/edgekit/camera").glob("mqtt-*.sqlite")],
+    )
 
     os.kill(running["pid"], signal.SIGKILL)
     again = until("camera", lambda found: found["state"] == "running" and found["restarts"] == 1)

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 import edgekit
+from edgekit.device.service.folder import read_progress, read_spec, runs
 from edgekit.device.service.spec import ServiceStatus
 from edgekit.device.service.supervised import SupervisedManager
-from edgekit.device.service.supervisor import read_progress, read_spec, runs
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.deploy import Outcome, Package, Service, deploy_host, list_host, on_hosts, rollback_host
