@@ -92,6 +92,7 @@ class Releases:
             for name, (path, sha256) in files.items():
                 _link(path, str(fresh / name))
                 if _sha256(fresh / name) != sha256:
+                    Path(path).unlink()  # what is there is not sent again
                     raise ReleaseError(f"{name} is damaged on the board's disk: deploy again, and check the disk")
             if self.plan["environment"]:
                 _say("linking the environment")

@@ -243,6 +243,22 @@ def test_a_board_without_room_is_refused_before_anything_is_sent(
     assert not (board.home / ".cache/edgekit").exists()
 
 
+def test_a_file_that_changed_in_the_boards_store_is_refused_once_and_sent_anew(
+    board: Board, connection: Connection, make: MakePackage
+) -> None:
+    first = deploy(connection, make(1))
+    # An editor that writes in place changes the store's file with the release's.
+    settings = board.root / "current/edgekit.toml"
+    with settings.open("a") as stream:
+        stream.write("# edited on the board\n")
+    with pytest.raises(HostError, match=r"edgekit\.toml is damaged on the board's disk: deploy again"):
+        deploy(connection, make(1))
+    assert board.current == first.release
+    second = deploy(connection, make(1))
+    assert (second.error, second.before) == (None, first.release)
+    assert "edited" not in settings.read_text()
+
+
 def test_an_environment_becomes_part_of_the_release(
     board: Board, connection: Connection, make: MakePackage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
