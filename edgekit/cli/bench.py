@@ -161,7 +161,7 @@ def command(
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
     if chosen.hosts:
-        from edgekit.cli.hosts import bench_on_hosts
+        from edgekit.cli.bench_hosts import bench_on_hosts
 
         bench_on_hosts(out, chosen, models, files)
         return
