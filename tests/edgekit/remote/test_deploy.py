@@ -425,3 +425,7 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
     assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1)
     assert call("rollback", *host, "--name", "../x").returncode == 2
     assert call("deploy", model, *settings).returncode == 2
+    cleaned = call("host", "clean", "--inventory", str(inventory), *options, "--json")
+    assert cleaned.returncode == 4, cleaned.stderr
+    told = json.loads(cleaned.stdout)
+    assert (set(told["removed_kib"]), set(told["failed"])) == ({"good"}, {"dead", "late"})
