@@ -26,6 +26,7 @@ from edgekit.device.service.spec import ServiceStatus
 from edgekit.device.service.supervised import SupervisedManager
 from edgekit.device.service.supervisor import read_progress, read_spec, runs
 from edgekit.errors import HostError
+from edgekit.remote import board_release
 from edgekit.remote import deploy as deploying
 from edgekit.remote.deploy import Outcome, Package, Service, deploy_host, list_host, on_hosts, rollback_host
 from edgekit.remote.hosts import Host
@@ -384,6 +385,25 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
     met.clear()
     list(on_hosts(hosts[1:], work, canary=1, parallel=2))
     assert met == ["1"]
+
+
+def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What systemd says between SIGTERM and the old process's end: deactivating, with its pid."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(board_release, "_POLL_S", 0)
+    plan = {"name": "edgekit", "scope": "system", "health_s": 60, "settle_s": 0}
+    ending, gone = {"state": "stopped", "pid": 7}, {"state": "stopped", "pid": None, "last_exit": "exit code 1"}
+    up = {"state": "running", "pid": 8}
+
+    def judged(*looks: dict[str, Any]) -> str | None:
+        releases = board_release.Releases(plan)
+        left = iter(looks)
+        monkeypatch.setattr(releases, "status", lambda _: next(left))
+        monkeypatch.setattr(releases, "_why", lambda _, what: what)
+        return releases._judge("0001-00000000", 7)
+
+    assert judged(*[ending] * 20, gone, up) is None
+    assert judged(*[ending] * 20, *[gone] * 4) == "stopped, exit code 1"
 
 
 @pytest.mark.usefixtures("board")
