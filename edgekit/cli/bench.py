@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,10 @@ import click
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.hosts import HostChoice, host_options, no_install_option
 from edgekit.cli.options import MAX_THREADS, SEED, detector_options
+from edgekit.cli.power_file import open_meter
 from edgekit.cli.report_options import ReportFiles, report_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edgekit.device.benchmark import Cell
     from edgekit.device.benchmark_worker import DetectorChoice
 
@@ -161,7 +159,7 @@ def command(
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
     if chosen.hosts:
-        from edgekit.cli.hosts import bench_on_hosts
+        from edgekit.cli.bench_hosts import bench_on_hosts
 
         bench_on_hosts(out, chosen, models, files)
         return
@@ -174,7 +172,7 @@ def command(
     with ExitStack() as stack:
         stack.enter_context(_hang_up_as_terminate())
         write = files.open(stack)
-        meter = _open_meter(power_file)
+        meter = open_meter(power_file)
         clip, clip_path, detector = None, None, None
         if pipeline or camera is not None:
             detector = _settled_detector(out, DetectorChoice(detector_name, detector_model, detector_size))
@@ -264,45 +262,6 @@ def _measured(out: Output, plan: Any, processors: int | None) -> Any:
                 )
 
         return measure_all(plan, processors=processors, progress=show, finished=tell)
-
-
-def _open_meter(where: str | None) -> Callable[[float, Output], Any]:
-    """Return what gives a power meter's readings at the end; a stream is read from now on, as it comes."""
-    import threading
-
-    from edgekit.errors import InputError
-    from edgekit.files import require_file
-    from edgekit.report.power import parse_readings
-
-    if where is None:
-        return lambda _, __: ()
-    lines: list[str] = []
-    path = Path(where)
-    if where == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-
-        def follow() -> None:
-            with nullcontext(sys.stdin) if where == "-" else path.open(errors="replace") as opened:
-                for line in opened:
-                    lines.append(line)  # one by one: the benchmark may end first
-
-        threading.Thread(target=follow, daemon=True).start()
-    else:
-        require_file(path, "power file")
-
-    def readings(start_unix_s: float, out: Output) -> Any:
-        if not lines and path.is_file():
-            try:
-                lines.extend(path.read_text(errors="replace").splitlines())
-            except OSError as error:
-                raise InputError(f"power file '{path}' cannot be read: {error.strerror}") from error
-        found, strange = parse_readings(list(lines), start_unix_s)
-        if strange:
-            out.warn(f"power file '{where}': {strange} lines are not `seconds watts`")
-        if not found:
-            out.warn(f"power file '{where}' has no reading")
-        return found
-
-    return readings
 
 
 def _settled_detector(out: Output, chosen: DetectorChoice) -> DetectorChoice:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgekit.cli.common import Output, common_options
-from edgekit.cli.hosts import BoardListener, HostChoice, host_options, no_install_option, raise_failures, require_hosts
+from edgekit.cli.hosts import (
+    BoardListener,
+    HostChoice,
+    host_options,
+    no_install_option,
+    raise_failures,
+    require_hosts,
+    yunet_parcel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,13 +147,8 @@ def _package(out: Output, model: str, config: Path, keep: int, settle_s: float, 
     path = resolve_model(model, (ONNX_SUFFIX,))
     files = {"model.onnx": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
     if settings.get("detector_name", "yunet") == "yunet" and settings.get("detector_model") is None:
-        from edgekit.downloads import YUNET, UnavailableError, cached_download
-
-        # Sent, so that a board without internet has it.
-        try:
-            files["detector.onnx"] = pack(cached_download(YUNET, notify=out.say), "detector model")
-        except UnavailableError as error:
-            out.warn(f"{error}: the boards see for themselves")
+        detector = yunet_parcel(out)
+        files |= {} if detector is None else {"detector.onnx": detector}
     extras = tuple(extra for key, extra in _EXTRAS.items() if settings.get(key) is not None)
     camera = settings.get("camera")
     return Package(files, path.name, keep, None if camera is None else str(camera), extras, install, settle_s)

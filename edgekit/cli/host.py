@@ -29,19 +29,13 @@ def clean_command(out: Output, chosen: HostChoice) -> None:
     Examples:
       edgekit host clean --host pi@raspberrypi.local
     """
-    from edgekit.errors import HostError
     from edgekit.remote.prepare import clean
-    from edgekit.remote.ssh import Connection
+    from edgekit.remote.together import on_boards
 
-    freed: dict[str, int] = {}
-    failures = []
-    for host in require_hosts(chosen):
-        try:
-            with Connection(host) as connection:
-                freed[host.label] = clean(connection)
-        except HostError as error:
-            failures.append((host.label, str(error).removeprefix(f"{host.label}: ")))
-            continue
-        out.say(f"{host.label}: {freed[host.label] / 1024:.1f} MiB removed")
+    cleaned = on_boards(require_hosts(chosen), clean, chosen.parallel)
+    freed = {done.host.label: done.result for done in cleaned if done.result is not None}
+    for label, removed_kib in freed.items():
+        out.say(f"{label}: {removed_kib / 1024:.1f} MiB removed")
+    failures = [(done.host.label, done.error) for done in cleaned if done.error is not None]
     out.result({"removed_kib": freed, "failed": dict(failures)})
-    raise_failures(failures, len(chosen.hosts))
+    raise_failures(failures, len(cleaned))

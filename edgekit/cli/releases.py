@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import click
@@ -25,27 +26,26 @@ def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
       edgekit releases --host pi@raspberrypi.local
       edgekit releases --inventory boards.toml --json
     """
-    from edgekit.errors import HostError
     from edgekit.remote.deploy import list_host
-    from edgekit.remote.ssh import Connection
+    from edgekit.remote.together import on_boards
 
     service = chosen_service(name, scope)
-    boards: list[dict[str, Any]] = []
-    failures = []
+    hosts = require_hosts(chosen)
     with BoardListener(out) as listener:
-        for host in require_hosts(chosen):
-            try:
-                with Connection(host) as connection:
-                    found = list_host(connection, service, listener)
-            except HostError as error:
-                failures.append((host.label, str(error).removeprefix(f"{host.label}: ")))
-                continue
-            boards.append({"host": host.label, **asdict(found)})
-            cut = "; a change was cut off: deploy or roll back to settle it" if found.cut else ""
-            out.say(f"{host.label}: service {found.service.get('state') or 'not installed'}{cut}")
-            for each in found.releases:
-                sign = "*" if each.release == found.current else "✗" if each.failed else " "
-                when = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(max(each.created_unix_s, 0), 1 << 40)))
-                out.say(f"{sign} {each.release}  {when}  {each.model}  edgekit {each.edgekit}")
+        work = partial(list_host, service=service, listener=listener)
+        listed = on_boards(hosts, work, chosen.parallel)
+    boards: list[dict[str, Any]] = []
+    for done in listed:
+        label, found = done.host.label, done.result
+        if found is None:
+            continue
+        boards.append({"host": label, **asdict(found)})
+        cut = "; a change was cut off: deploy or roll back to settle it" if found.cut else ""
+        out.say(f"{label}: service {found.service.get('state') or 'not installed'}{cut}")
+        for each in found.releases:
+            sign = "*" if each.release == found.current else "✗" if each.failed else " "
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(max(each.created_unix_s, 0), 1 << 40)))
+            out.say(f"{sign} {each.release}  {when}  {each.model}  edgekit {each.edgekit}")
+    failures = [(done.host.label, done.error) for done in listed if done.error is not None]
     out.result({"boards": boards, "failed": dict(failures)})
-    raise_failures(failures, len(chosen.hosts))
+    raise_failures(failures, len(hosts))

@@ -94,6 +94,7 @@ class Probe:
     import_module: Import = import_in_child
     environment: Environment = field(default_factory=Environment)
     seen: dict[str, str] = field(default_factory=dict)
+    _board: Board | None = None
     _conditions: Conditions | None = None
 
     def read(self, name: str) -> str | None:
@@ -124,10 +125,12 @@ class Probe:
         return done
 
     def board(self) -> Board:
-        """Return what the machine is."""
-        for name in _BOARD_FILES:
-            self.read(name)
-        return read_board(self.root, self.environment.interpreter)
+        """Return what the machine is; looked at once."""
+        if self._board is None:
+            for name in _BOARD_FILES:
+                self.read(name)
+            self._board = read_board(self.root, self.environment.interpreter)
+        return self._board
 
     def conditions(self) -> Conditions:
         """Return the state it is in; looked at once."""

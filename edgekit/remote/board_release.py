@@ -92,6 +92,7 @@ class Releases:
             for name, (path, sha256) in files.items():
                 _link(path, str(fresh / name))
                 if _sha256(fresh / name) != sha256:
+                    Path(path).unlink()  # what is there is not sent again
                     raise ReleaseError(f"{name} is damaged on the board's disk: deploy again, and check the disk")
             if self.plan["environment"]:
                 _say("linking the environment")
@@ -252,7 +253,9 @@ class Releases:
                     seen = (pid, time.monotonic())
                 if seen[0] == pid and time.monotonic() - seen[1] >= self.plan["settle_s"]:
                     return None
-            bad = bad + (2 if state in _ILL else 1) if state not in ("running", "starting") else 0
+            # systemd calls a service that is still ending stopped, and a run may take seconds to write its last frame.
+            fine = state in ("running", "starting") or (pid is not None and pid == old_pid)
+            bad = 0 if fine else bad + (2 if state in _ILL else 1)
             if bad >= _BAD_LOOKS or (seen is not None and (bad or pid != seen[0])):
                 return self._why(release, f"{state}, {found.get('last_exit') or 'no exit code'}")
             time.sleep(_POLL_S)

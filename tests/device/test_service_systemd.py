@@ -70,6 +70,13 @@ def test_frozen_it_is_found_out_by_the_watchdog(steps):
     assert "Watchdog timeout" in steps["logs"]["text"]
 
 
+def test_restarted_by_hand_it_is_another_process_and_its_failures_are_forgotten(steps):
+    again = steps["restarted"]
+    assert (again["code"], again["state"]) == (0, "running"), again["errors"]
+    assert again["pid"] != again["before"]
+    assert again["restarts"] == 0
+
+
 def test_stopped_it_ends_by_itself(steps):
     assert steps["stopped"]["state"] == "stopped"
     assert "Deactivated successfully" in steps["logs"]["text"]
@@ -88,6 +95,7 @@ def test_it_cannot_write_where_it_was_not_allowed_to(steps):
 def test_a_unit_of_somebody_else_is_left_alone(steps):
     assert steps["install other"]["code"] == 2
     assert "was not written by edgekit" in steps["install other"]["errors"]
+    assert steps["restart other"]["code"] == 2
     assert (steps["removed other"]["code"], steps["removed other"]["there"]) == (2, True)
 
 

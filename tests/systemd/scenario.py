@@ -114,7 +114,12 @@ def main(folder: Path, model: str) -> None:
     tell("killed", **again)
 
     os.kill(again["pid"], signal.SIGSTOP)
-    tell("frozen", **until("camera", lambda found: found["state"] == "running" and found["restarts"] == 2))
+    found = until("camera", lambda now: now["state"] == "running" and now["restarts"] == 2)
+    tell("frozen", **found)
+
+    done = edgekit("restart", "--name", "camera")
+    fresh = until("camera", lambda now: now["state"] == "running" and now["pid"] not in (None, found["pid"]))
+    tell("restarted", code=done.returncode, errors=done.stderr, before=found["pid"], **fresh)
 
     subprocess.run(["systemctl", "stop", "camera.service"], check=True)
     tell("stopped", **status("camera"))
@@ -129,6 +134,7 @@ def main(folder: Path, model: str) -> None:
 
     (UNITS / "other.service").write_text("[Service]\nExecStart=/bin/true\n")
     install("other", folder, "--source", "demo")
+    tell("restart other", code=edgekit("restart", "--name", "other").returncode)
     tell(
         "removed other", code=edgekit("remove", "--name", "other").returncode, there=(UNITS / "other.service").exists()
     )

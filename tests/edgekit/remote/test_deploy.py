@@ -26,6 +26,7 @@ from edgekit.device.service.folder import read_progress, read_spec, runs
 from edgekit.device.service.spec import ServiceStatus
 from edgekit.device.service.supervised import SupervisedManager
 from edgekit.errors import HostError
+from edgekit.remote import board_release
 from edgekit.remote import deploy as deploying
 from edgekit.remote.deploy import Outcome, Package, Service, deploy_host, list_host, on_hosts, rollback_host
 from edgekit.remote.hosts import Host
@@ -243,6 +244,22 @@ def test_a_board_without_room_is_refused_before_anything_is_sent(
     assert not (board.home / ".cache/edgekit").exists()
 
 
+def test_a_file_that_changed_in_the_boards_store_is_refused_once_and_sent_anew(
+    board: Board, connection: Connection, make: MakePackage
+) -> None:
+    first = deploy(connection, make(1))
+    # An editor that writes in place changes the store's file with the release's.
+    settings = board.root / "current/edgekit.toml"
+    with settings.open("a") as stream:
+        stream.write("# edited on the board\n")
+    with pytest.raises(HostError, match=r"edgekit\.toml is damaged on the board's disk: deploy again"):
+        deploy(connection, make(1))
+    assert board.current == first.release
+    second = deploy(connection, make(1))
+    assert (second.error, second.before) == (None, first.release)
+    assert "edited" not in settings.read_text()
+
+
 def test_an_environment_becomes_part_of_the_release(
     board: Board, connection: Connection, make: MakePackage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -370,6 +387,25 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
     assert met == ["1"]
 
 
+def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What systemd says between SIGTERM and the old process's end: deactivating, with its pid."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(board_release, "_POLL_S", 0)
+    plan = {"name": "edgekit", "scope": "system", "health_s": 60, "settle_s": 0}
+    ending, gone = {"state": "stopped", "pid": 7}, {"state": "stopped", "pid": None, "last_exit": "exit code 1"}
+    up = {"state": "running", "pid": 8}
+
+    def judged(*looks: dict[str, Any]) -> str | None:
+        releases = board_release.Releases(plan)
+        left = iter(looks)
+        monkeypatch.setattr(releases, "status", lambda _: next(left))
+        monkeypatch.setattr(releases, "_why", lambda _, what: what)
+        return releases._judge("0001-00000000", 7)
+
+    assert judged(*[ending] * 20, gone, up) is None
+    assert judged(*[ending] * 20, *[gone] * 4) == "stopped, exit code 1"
+
+
 @pytest.mark.usefixtures("board")
 def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePackage, tmp_path: Path) -> None:
     package = make(1)
@@ -409,3 +445,7 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
     assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1)
     assert call("rollback", *host, "--name", "../x").returncode == 2
     assert call("deploy", model, *settings).returncode == 2
+    cleaned = call("host", "clean", "--inventory", str(inventory), *options, "--json")
+    assert cleaned.returncode == 4, cleaned.stderr
+    told = json.loads(cleaned.stdout)
+    assert (set(told["removed_kib"]), set(told["failed"])) == ({"good"}, {"dead", "late"})

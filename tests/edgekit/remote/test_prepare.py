@@ -6,7 +6,9 @@ import json
 import platform
 import subprocess
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +16,12 @@ import pytest
 
 from edgekit.errors import HostError
 from edgekit.remote import prepare as preparing
+from edgekit.remote import wheels as wheeling
 from edgekit.remote.prepare import check_fit, clean, prepare, run_ready, use_installed
 from edgekit.remote.probe import Probe, parse_probe, probe
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import Parcel, pack
-from edgekit.remote.wheels import Target, own_wheel
+from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
 
 from .conftest import Sshd
 
@@ -134,6 +137,25 @@ def test_pip_takes_the_wheel(tmp_path: Path) -> None:
     done = subprocess.run([*arguments, own_wheel(tmp_path).path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site/edgekit/cli/bench.py").exists()
+
+
+def test_boards_of_one_kind_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloads: list[Path] = []
+
+    def download(wheel: Parcel, target: Target, folder: Path) -> None:
+        del wheel, target
+        downloads.append(folder)
+        time.sleep(0.2)  # long enough for the others to come
+        folder.mkdir()
+        (folder / "wheels.json").write_text("[]")
+
+    monkeypatch.setattr(wheeling, "_download", download)
+    own = own_wheel(tmp_path)
+    target = Target("aarch64", (3, 13), (2, 41))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: dependency_wheels(own, target, tmp_path), range(4)))
+    assert found == [[]] * 4
+    assert len(downloads) == 1
 
 
 def test_platforms_reach_back_from_the_boards_own_library() -> None:

@@ -123,6 +123,18 @@ def test_boards_are_paired_by_label(make_document: MakeDocument) -> None:
         compare(merge([make_document(), make_document()]), both[0])
 
 
+def test_a_board_that_only_one_report_has_is_not_let_through(make_document: MakeDocument) -> None:
+    both = merge([make_document(), make_document()], ["x", "y"])
+    one = make_document(label="x")
+    for pair, where in (((both, one), "first"), ((one, both), "second")):
+        told, alone = compare(*pair)
+        assert (len(told.cells), told.unmatched, alone.cells) == (4, (), ())
+        assert alone.board.startswith("y, ")
+        assert unjudged([told, alone]) == list(alone.unmatched)
+        assert len(alone.unmatched) == 4
+        assert all(name.endswith(f"only in the {where} report") for name in alone.unmatched)
+
+
 def test_reports_with_nothing_in_common_are_refused(make_document: MakeDocument) -> None:
     other = make_document()
     for cell in other["boards"][0]["cells"]:

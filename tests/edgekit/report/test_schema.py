@@ -117,7 +117,15 @@ def spoil(document: Document, key: str, value: Any) -> Document:
         ("intra_op_threads", 4, "is there twice"),
         ("median_interval_ms", [3.0, 2.0], "wrong way round"),
         ("histogram", {"low_ms": 2, "high_ms": 2, "counts": [1], "above": 0}, "no width"),
-        ("images_per_s", 0, "not above 0"),
+        ("images_per_s", 0, "below 1e-06"),
+        ("images_per_s", 1e-320, "below 1e-06"),
+        ("median_interval_ms", [1e-320, 2.0], "below 1e-06"),
+        (
+            "latency",
+            {**dict.fromkeys(("mean_ms", "p90_ms", "p99_ms", "max_ms"), 1), "p50_ms": 1e-320, "count": 9},
+            "none",
+        ),
+        ("load_ms", 10**400, "no number"),
         ("marks", ["hot"], "not one of"),
     ],
 )
