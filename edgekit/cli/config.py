@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -142,14 +143,16 @@ def _value(path: Path, key: str, option: click.Option, value: object, context: c
     if several != isinstance(value, list):
         raise InputError(f"{where}: {'write a list, [...]' if several else 'one value is needed, not a list'}")
     items = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, (str, int, float)) for item in items):
+    if any(isinstance(item, bool) or not isinstance(item, (str, int, float)) for item in items):
         raise InputError(f"{where}: text or a number is needed")
     is_text = not isinstance(option.type, (click.types.IntParamType, click.types.FloatParamType))
     # A type of our own made of a number's may take words too, such as auto.
     only_numbers = type(option.type).__module__ == click.types.__name__ and not is_text
     if any(isinstance(item, str) for item in items) and only_numbers:
         raise InputError(f"{where}: a number is needed, without quotes")
-    if any(isinstance(item, float) and item != int(item) for item in items) and isinstance(
+    if any(isinstance(item, float) and not math.isfinite(item) for item in items):
+        raise InputError(f"{where}: a finite number is needed")
+    if any(isinstance(item, float) and not item.is_integer() for item in items) and isinstance(
         option.type, click.types.IntParamType
     ):
         raise InputError(f"{where}: a whole number is needed")
