@@ -18,9 +18,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgekit.boards import Conditions, Throttling
+from edgekit.device.health import Health
+from edgekit.device.processes import ProcessUse
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web import WebSink
 from edgekit.device.sinks.web.access import Access, bind
+from edgekit.device.sinks.web.metrics import metrics_text
+from edgekit.device.sinks.web.preview import Preview
 from edgekit.errors import InputError
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -161,6 +165,16 @@ def test_metrics_are_what_prometheus_reads(web):
     assert stages["edgekit_stage_seconds_sum", "detect"] == pytest.approx(0.04)
     assert (samples["edgekit_temperature_celsius"], samples["edgekit_throttled"]) == (71.5, 1)
     assert samples["edgekit_throttle_flags"] == 0x80008
+
+
+def test_metrics_name_each_family_once():
+    sample = Health(1.0, 1.7e9, HOT, ProcessUse(150.0, 150.0, 9, 20), 2048)
+    monitor = Monitor("demo", lambda: sample)
+    preview = Preview(10.0, blur=False)
+    lines = metrics_text(monitor, preview).splitlines()
+    announced = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert sorted(announced) == sorted(set(announced))
+    assert {"edgekit_memory_resident_bytes", "edgekit_disk_free_bytes", "edgekit_open_files"} <= set(announced)
 
 
 def test_healthz_tells_a_run_that_stands_still(web, monkeypatch):

@@ -23,8 +23,6 @@ _HEALTH = (
     ("disk_free_mib", float(1 << 20), "edgekit_disk_free_bytes", "Room on the disk that is written to."),
     ("open_files", 1.0, "edgekit_open_files", "Open files of this process."),
     ("threads", 1.0, "edgekit_threads", "Threads of this process."),
-    ("memory_own_mib", float(1 << 20), "edgekit_memory_own_bytes", "Memory of this process."),
-    ("disk_free_mib", float(1 << 20), "edgekit_disk_free_bytes", "Room left on the disk where it runs."),
     ("load_1min", 1.0, "edgekit_load1", "Load average over a minute."),
 )
 
