@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
 from edgekit.device.results import FrameResult
 from edgekit.preprocess import ImageU8
+
+# A box's corners in frame pixels.
+Xyxy: TypeAlias = tuple[float, float, float, float]
 
 # So few values a face that nobody can be told from them; the box grows because detectors cut chin, ears and hair.
 _CELLS = 6
@@ -22,7 +27,7 @@ class FaceBlur:
     """Replaces the faces of the present and the last half second by a few coarse cells."""
 
     def __init__(self) -> None:
-        self._boxes: deque[tuple[float, tuple[float, float, float, float]]] = deque(maxlen=_REMEMBERED_BOXES)
+        self._boxes: deque[tuple[float, Xyxy]] = deque(maxlen=_REMEMBERED_BOXES)
 
     def see(self, result: FrameResult) -> None:
         """Note where faces are; to be called with every result, shown or not."""
@@ -30,12 +35,12 @@ class FaceBlur:
         while self._boxes and result.monotonic_s - self._boxes[0][0] > _REMEMBERED_S:
             self._boxes.popleft()
 
-    def boxes(self) -> list[tuple[float, float, float, float]]:
-        """Return what `hide_boxes` has to hide now, as corners in frame pixels."""
+    def boxes(self) -> list[Xyxy]:
+        """Return what `hide_boxes` has to hide now."""
         return [xyxy for _, xyxy in self._boxes]
 
 
-def hide_boxes(image_bgr: ImageU8, boxes_xyxy: list[tuple[float, float, float, float]]) -> ImageU8:
+def hide_boxes(image_bgr: ImageU8, boxes_xyxy: Sequence[Xyxy]) -> ImageU8:
     """Return a copy of a frame, uint8 (H, W, 3), with every box and a margin around it reduced to a few cells."""
     canvas = image_bgr.copy()
     height, width = canvas.shape[:2]

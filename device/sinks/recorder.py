@@ -6,12 +6,13 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Self
 
+from edgekit.device.blur import FaceBlur, Xyxy
 from edgekit.device.results import FrameResult
 from edgekit.device.sinks import Sink
 from edgekit.device.sinks.rotation import Outage, Rotation, shift
@@ -38,8 +39,6 @@ def open_video(
     Raises:
         InputError: `target` is no name for a video.
     """
-    if not live and not rotation.active:
-        return VideoSink(target, fps, live, blur)
     pieces = VideoPieces(target, fps, live, rotation, blur)
     return RecorderThread(pieces, f"recording to '{target}'", notify) if live else pieces
 
@@ -48,15 +47,17 @@ class VideoPieces:
     """A video in one or more files: `target` is the latest, the others are numbered, the higher the older."""
 
     def __init__(self, target: Path, fps: float | None, live: bool, rotation: Rotation, blur: bool) -> None:
-        """Prepare to write `target`.
+        """Prepare to write `target`; `blur` makes the faces unrecognisable.
 
         Raises:
             InputError: As `VideoSink`.
         """
         self._target = target
         self._rotation = rotation
-        self._make = partial(VideoSink, target, fps, live, blur, self._make_room)
+        self._make = partial(VideoSink, target, fps, live, self._make_room)
         self._piece = self._make()
+        # Of all pieces: a face just before the end of one is still there at the beginning of the next.
+        self._blur = FaceBlur() if blur else None
         self._started_s: float | None = None
         self._finished = 0
 
@@ -72,6 +73,17 @@ class VideoPieces:
         self.finish_piece()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
+        """As `see` and `record`."""
+        self.record(frame, result, self.see(result))
+
+    def see(self, result: FrameResult) -> list[Xyxy]:
+        """Return what has to be hidden in this result's frame; to be called with every one, recorded or not."""
+        if self._blur is None:
+            return []
+        self._blur.see(result)
+        return self._blur.boxes()
+
+    def record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> None:
         """Append the frame, after a new piece was begun where it is time for one.
 
         Raises:
@@ -84,7 +96,7 @@ class VideoPieces:
         elif self._rotation.is_due(self._piece.written_bytes(), now_s - self._started_s):
             self.finish_piece()
             self._started_s = now_s
-        self._piece.write(frame, result)
+        self._piece.write(frame, result, hidden_xyxy)
 
     def finish_piece(self) -> None:
         """Give the piece at hand its name; the next frame begins another.
@@ -127,7 +139,7 @@ class RecorderThread:
         self._resume_bytes = resume_bytes
         self._outage = Outage(what, notify)
         self._retry_s = retry_s
-        self._waiting: queue.Queue[tuple[Frame, FrameResult] | None] = queue.Queue(_WAITING_FRAMES)
+        self._waiting: queue.Queue[tuple[Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_WAITING_FRAMES)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="video", daemon=True)
         self.dropped = 0
@@ -142,11 +154,13 @@ class RecorderThread:
         Raises:
             EdgekitError: No video can be made of these frames.
         """
-        while self._thread.is_alive():
+        end_s = time.monotonic() + _LEAVE_S
+        # A disk that stalls must not hold up the end of the run: its encoder takes nothing more.
+        while self._thread.is_alive() and time.monotonic() < end_s:
             with suppress(queue.Full):
                 self._waiting.put(None, timeout=0.1)
                 break
-        self._thread.join(_LEAVE_S)
+        self._thread.join(max(0.0, end_s - time.monotonic()))
         self._raise_failure()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -156,8 +170,10 @@ class RecorderThread:
             EdgekitError: No video can be made of these frames.
         """
         self._raise_failure()
+        # Here, not in the thread: frames that are left out show where faces are, too.
+        hidden_xyxy = self._pieces.see(result)
         try:
-            self._waiting.put_nowait((frame, result))
+            self._waiting.put_nowait((frame, result, hidden_xyxy))
         except queue.Full:
             self.dropped += 1
 
@@ -179,11 +195,11 @@ class RecorderThread:
             # Handed to the pipeline's thread: a recorder that died must not look like one that works.
             self._failure = error
 
-    def _record(self, frame: Frame, result: FrameResult) -> bool:
+    def _record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> bool:
         if self._outage.active and self._pieces.free_bytes() < self._resume_bytes:
             return False
         try:
-            self._pieces.write(frame, result)
+            self._pieces.record(frame, result, hidden_xyxy)
         except StorageError as error:
             self._outage.begin(str(error))
             with suppress(EdgekitError):

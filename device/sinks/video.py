@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edgekit.device.annotate import draw_faces
-from edgekit.device.blur import FaceBlur, hide_boxes
+from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.results import FrameResult
 from edgekit.device.sources.frame import Frame
 from edgekit.errors import InputError, StorageError
@@ -43,10 +43,9 @@ class VideoSink:
         target: Path,
         fps: float | None,
         live: bool,
-        blur: bool = False,
         before_naming: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare to write `target`; `fps` is the source's nominal rate, `blur` hides the faces.
+        """Prepare to write `target`; `fps` is the source's nominal rate.
 
         `before_naming` is called when the video is whole and about to get its name.
 
@@ -65,7 +64,6 @@ class VideoSink:
         self._written = 0
         self._last_monotonic_s = 0.0
         self._owed_frames = 0.0
-        self._blur = FaceBlur() if blur else None
         self._before_naming = before_naming
 
     def __enter__(self) -> Self:
@@ -88,17 +86,14 @@ class VideoSink:
             except OSError as error:
                 raise StorageError(f"video '{self._target}' cannot get its name: {error.strerror or error}") from error
 
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append the frame with its faces drawn in.
+    def write(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy] = ()) -> None:
+        """Append the frame with its faces drawn in, and what is in the boxes `hidden_xyxy` made unrecognisable.
 
         Raises:
             StorageError: There is no room or no permission.
             InputError: No video can have this frame's size.
         """
-        image = frame.image_bgr
-        if self._blur is not None:
-            self._blur.see(result)
-            image = hide_boxes(image, self._blur.boxes())
+        image = hide_boxes(frame.image_bgr, hidden_xyxy) if hidden_xyxy else frame.image_bgr
         image = draw_faces(image, result.faces)
         if self._writer is None:
             self._writer = self._open(image)

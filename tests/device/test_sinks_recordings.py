@@ -281,9 +281,9 @@ def test_an_encoder_that_is_behind_holds_up_nobody(tmp_path, told, feed, monkeyp
     released = []
     write = VideoSink.write
 
-    def slow(self, frame, result) -> None:
+    def slow(self, *recorded) -> None:
         wait_until(lambda: released != [])
-        write(self, frame, result)
+        write(self, *recorded)
 
     monkeypatch.setattr(VideoSink, "write", slow)
     with open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), False, told.append) as sink:
@@ -333,3 +333,41 @@ def test_blurred_faces_are_not_in_the_video(tmp_path, feed):
         assert np.diff(image[80:140, 220:300].astype(int), axis=1).std() > 60, "what is no face is left alone"
     assert min(shown[False, 0], shown[False, 1]) > 60
     assert max(shown[True, 0], shown[True, 1]) < 20
+
+
+def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_path, told, feed, monkeypatch):
+    hidden = []
+    ready = threading.Event()
+
+    def record(*recorded) -> None:
+        ready.wait(PATIENCE_S)
+        hidden.append(len(recorded[-1]))
+
+    monkeypatch.setattr(VideoSink, "write", record)
+    pieces = VideoPieces(tmp_path / "o.mp4", 25.0, True, Rotation(), blur=True)
+    with RecorderThread(pieces, "recording", told.append) as sink:
+        written = 0
+        while not sink.dropped:
+            sink.write(*feed.next(at_s=1.0))
+            written += 1
+        sink.write(*feed.next("happy", at_s=1.0))
+        assert sink.dropped == 2, "this face is in no frame that is recorded"
+        ready.set()
+        wait_until(lambda: len(hidden) == written - 1)
+        pieces.finish_piece()
+        for at_s in (1.4, 1.6):
+            sink.write(*feed.next(at_s=at_s))
+            wait_until(sink._waiting.empty)
+    assert hidden == [0] * (written - 1) + [1, 0]
+
+
+def test_an_encoder_that_hangs_does_not_hold_up_the_end(tmp_path, told, feed, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(VideoSink, "write", lambda *_: released.wait(PATIENCE_S))
+    sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), False, told.append)
+    with sink:
+        while not sink.dropped:
+            sink.write(*feed.next())
+    assert sink._thread.is_alive(), "left behind, not waited for"
+    released.set()
+    sink._thread.join(PATIENCE_S)
