@@ -194,6 +194,8 @@ def test_a_disk_that_stalls_costs_the_run_no_time_and_the_oldest_lines(tmp_path,
         assert time.monotonic() < end_s
         lines.write(f"{number} {text}\n")
         number += 1
+    # Without a writer, a pipe's reader is at its end at once.
+    wait_until(lambda: lines._lines._handle is not None)
     os.set_blocking(reader, True)
     received: list[str] = []
 
