@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from edgekit.device.sinks.lines import LineFile
 from edgekit.device.sinks.rotation import Outage
+from edgekit.device.sinks.worker import Worker
 from edgekit.errors import StorageError
 
 # A card wears by writes: one a second, or sooner when much has come.
@@ -32,7 +33,7 @@ class BatchedLines:
         self._waiting: deque[str] = deque()
         self._waiting_chars = 0
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._thread: Worker | None = None
         self.lost_lines = 0
 
     @property
@@ -48,8 +49,9 @@ class BatchedLines:
         """Take whole lines."""
         with self._news:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="lines", daemon=True)
+                self._thread = Worker(self._work, "lines")
                 self._thread.start()
+            self._thread.check()
             self._waiting.append(text)
             self._waiting_chars += len(text)
             while self._waiting_chars > _WAITING_CHARS and len(self._waiting) > 1:
@@ -66,6 +68,7 @@ class BatchedLines:
             self._news.notify()
         if self._thread is not None:
             self._thread.join(_LEAVE_S)
+            self._thread.check()
 
     def _work(self) -> None:
         pause_s = _FLUSH_S

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from edgekit.device.results import FrameResult
 from edgekit.device.sinks import Sink
 from edgekit.device.sinks.rotation import Outage, Rotation, shift
 from edgekit.device.sinks.video import VideoSink
+from edgekit.device.sinks.worker import Worker
 from edgekit.device.sources.frame import Frame
 from edgekit.errors import EdgekitError, StorageError
 
@@ -140,8 +140,7 @@ class RecorderThread:
         self._outage = Outage(what, notify)
         self._retry_s = retry_s
         self._waiting: queue.Queue[tuple[Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_WAITING_FRAMES)
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="video", daemon=True)
+        self._thread = Worker(self._work, "video")
         self.dropped = 0
 
     def __enter__(self) -> Self:
@@ -161,7 +160,7 @@ class RecorderThread:
                 self._waiting.put(None, timeout=0.1)
                 break
         self._thread.join(max(0.0, end_s - time.monotonic()))
-        self._raise_failure()
+        self._thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Take a frame, or leave it out when the encoder is behind.
@@ -169,7 +168,7 @@ class RecorderThread:
         Raises:
             EdgekitError: No video can be made of these frames.
         """
-        self._raise_failure()
+        self._thread.check()
         # Here, not in the thread: frames that are left out show where faces are, too.
         hidden_xyxy = self._pieces.see(result)
         try:
@@ -177,23 +176,15 @@ class RecorderThread:
         except queue.Full:
             self.dropped += 1
 
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
     def _work(self) -> None:
         retry_at_s = float("-inf")
+        while (item := self._waiting.get()) is not None:
+            if time.monotonic() >= retry_at_s and not self._record(*item):
+                retry_at_s = time.monotonic() + self._retry_s
         try:
-            while (item := self._waiting.get()) is not None:
-                if time.monotonic() >= retry_at_s and not self._record(*item):
-                    retry_at_s = time.monotonic() + self._retry_s
-            try:
-                self._pieces.finish_piece()
-            except StorageError as error:
-                self._outage.begin(str(error))
-        except BaseException as error:
-            # Handed to the pipeline's thread: a recorder that died must not look like one that works.
-            self._failure = error
+            self._pieces.finish_piece()
+        except StorageError as error:
+            self._outage.begin(str(error))
 
     def _record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> bool:
         if self._outage.active and self._pieces.free_bytes() < self._resume_bytes:

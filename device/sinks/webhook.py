@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 from edgekit import __version__
 from edgekit.device.events import Event
 from edgekit.device.results import FrameResult
+from edgekit.device.sinks.worker import Worker
 from edgekit.device.sources.frame import Frame
 from edgekit.errors import InputError
 
@@ -36,9 +37,11 @@ class Webhook:
         """Prepare to post to `url`, with `token` as bearer token.
 
         Raises:
-            InputError: It is no http or https address, or has a password in it.
+            InputError: It is no http or https address, or has a password in it; or the token is not plain ASCII.
         """
         parts = _split(url)
+        if token is not None and not token.isascii():
+            raise InputError("the webhook token has characters that no header can have: use ASCII")
         self._url = url
         self._name = parts.hostname or ""
         self._headers = {"Content-Type": "application/json", "User-Agent": f"edgekit/{__version__}"}
@@ -48,7 +51,7 @@ class Webhook:
         self._waiting: queue.Queue[Event | None] = queue.Queue(_WAITING_EVENTS)
         self._leaving = threading.Event()
         self._opener = urllib.request.build_opener(_NoRedirects)
-        self._thread = threading.Thread(target=self._work, name="webhook", daemon=True)
+        self._thread = Worker(self._work, "webhook")
         self._in_trouble = False
         self.sent = 0
         self.lost = 0
@@ -81,7 +84,9 @@ class Webhook:
                 return
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Take a frame: a webhook sends events only."""
+        """Do nothing but tell of a defect: a webhook sends events only."""
+        del frame, result
+        self._thread.check()
 
     def _work(self) -> None:
         while (event := self._waiting.get()) is not None:
@@ -129,6 +134,8 @@ def _split(url: str) -> urllib.parse.SplitResult:
     try:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url
+        # What is not fit for the wire would only be found with the first event.
+        usable = usable and url.isascii() and bool((parts.hostname or "").encode("idna"))
         _ = parts.port
     except ValueError:
         usable = False

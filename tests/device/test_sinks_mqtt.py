@@ -278,6 +278,7 @@ def test_a_disk_that_fills_up_costs_no_event(small_disk, told):
     [
         ("http://host", {}, "must look like mqtt://host:1883"),
         ("mqtt://", {}, "must look like"),
+        (f"mqtt://{'a' * 64}.de", {}, "must look like"),
         ("mqtt://host:port", {}, "must look like"),
         ("mqtt://user:secret-word@host", {}, "use --mqtt-credentials"),
         ("mqtt://host/path", {}, "must look like"),

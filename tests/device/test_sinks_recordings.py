@@ -217,6 +217,19 @@ def test_a_disk_that_stalls_costs_the_run_no_time_and_the_oldest_lines(tmp_path,
     assert told == []
 
 
+def test_a_writer_that_dies_ends_the_run(tmp_path, told):
+    lines = BatchedLines(LineFile(str(tmp_path / "r.txt")), "recording", told.append)
+
+    def run() -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            lines.write("no such character: \ud800\n" * 10_000)
+            time.sleep(0.01)
+
+    with pytest.raises(UnicodeEncodeError):
+        run()
+
+
 def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(told):
     lines = open_lines("/dev/full", Rotation(), False, told.append)
     with pytest.raises(StorageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import select
@@ -248,6 +249,37 @@ def test_a_viewer_who_takes_nothing_does_not_hold_up_the_end(feed, told):
         sink.__exit__(None, None, None)
         assert not sink._thread.is_alive()
     assert told == []
+
+
+def test_a_picture_made_while_the_last_viewer_leaves_is_kept_for_nobody(feed, monkeypatch):
+    preview = Preview(100.0, blur=False)
+    monkeypatch.setattr(preview, "_encode", lambda *_: preview.leave() or b"jpeg")
+
+    async def watch() -> None:
+        preview.join()
+
+    preview.offer(*feed.next("happy"))
+    preview.start()
+    asyncio.run(watch())
+    wait_until(lambda: preview.encoded == 1)
+    preview.stop()
+    assert preview._picture is None
+
+
+def test_an_encoder_that_dies_ends_the_run(feed, monkeypatch):
+    preview = Preview(100.0, blur=False)
+    monkeypatch.setattr(preview, "_encode", lambda *_: 1 / 0)
+    monkeypatch.setattr(preview, "_viewers", 1)
+    preview.start()
+
+    def run() -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            preview.offer(*feed.next())
+            time.sleep(0.01)
+
+    with pytest.raises(ZeroDivisionError):
+        run()
 
 
 @pytest.fixture

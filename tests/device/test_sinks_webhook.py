@@ -135,6 +135,8 @@ def test_nobody_there_is_told_without_the_addresss_secrets_and_holds_up_nobody(r
         ("https://host:port/", "must look like"),
         ("https://user:secret-word@host/", "use --webhook-token-file"),
         ("https://host/a b", "must look like"),
+        ("https://host/tür", "must look like"),
+        (f"https://{'a' * 64}.de/", "must look like"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused(url, message):

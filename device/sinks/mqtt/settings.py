@@ -107,6 +107,7 @@ def _address(url: str) -> tuple[str, int, bool]:
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as the resolver will
     except ValueError:
         raise InputError("the MQTT broker's address must look like mqtt://host:1883") from None
     if parts.username is not None or parts.password is not None:

@@ -16,6 +16,7 @@ from edgekit.device.sinks.mqtt.discovery import discovery_messages
 from edgekit.device.sinks.mqtt.session import Session, check_certificates
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
+from edgekit.device.sinks.worker import Worker
 from edgekit.device.sources.frame import Frame
 
 # Confirmations outstanding at a time: enough for a slow network, few enough to be sent again.
@@ -66,11 +67,7 @@ class MqttSink:
         self._inbox: queue.Queue[tuple[str, bytes] | None] = queue.Queue(_INBOX_EVENTS)
         self._spool = Spool(settings.buffer_path, settings.buffer_events, notify)
         self._in_trouble = False
-        self._failure: BaseException | None = None
-        self._threads = [
-            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
-            for work, name in ((self._keep, "mqtt buffer"), (self._talk, "mqtt"))
-        ]
+        self._threads = (Worker(self._keep, "mqtt buffer"), Worker(self._talk, "mqtt"))
         self.lost = 0
 
     def __enter__(self) -> Self:
@@ -96,8 +93,8 @@ class MqttSink:
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Do nothing but tell of a defect: results come by way of the monitor, images are never sent."""
         del frame, result
-        if self._failure is not None:
-            raise self._failure
+        for thread in self._threads:
+            thread.check()
 
     def post(self, event: Event) -> None:
         """Take an event."""
@@ -106,13 +103,6 @@ class MqttSink:
             self._inbox.put_nowait((f"{self._settings.topic}/event", payload))
         except queue.Full:
             self.lost += 1
-
-    def _guard(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            # Handed to the pipeline's thread: events that silently stop would be the worst of all.
-            self._failure = error
 
     def _keep(self) -> None:
         """Put events on the disk, as many at a time as there are."""

@@ -13,6 +13,7 @@ import numpy as np
 from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import FaceBlur, hide_boxes
 from edgekit.device.results import FrameResult
+from edgekit.device.sinks.worker import Worker
 from edgekit.device.sources.frame import Frame
 from edgekit.preprocess import ImageU8
 
@@ -44,8 +45,7 @@ class Preview:
         self._picture: Picture | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrival: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._work, name="preview", daemon=True)
-        self.failure: BaseException | None = None
+        self._thread = Worker(self._work, "preview")
         self.encoded = 0
 
     @property
@@ -71,7 +71,8 @@ class Preview:
         self._thread.join(1.0)
 
     def offer(self, frame: Frame, result: FrameResult) -> None:
-        """Take the newest frame; returns at once."""
+        """Take the newest frame; returns at once. Raises what ended the encoder, if something did."""
+        self._thread.check()
         with self._news:
             if self._blur is not None:
                 self._blur.see(result)
@@ -91,7 +92,7 @@ class Preview:
         with self._news:
             self._viewers -= 1
             if not self._viewers:
-                # The next one who comes, hours later maybe, must not see it.
+                # As in `_work`.
                 self._picture = None
 
     async def next(self, after_version: int) -> Picture | None:
@@ -107,16 +108,15 @@ class Preview:
             await self._arrival.wait()
 
     def _work(self) -> None:
-        try:
-            while (taken := self._take()) is not None:
-                began_s = time.monotonic()
-                jpeg = self._encode(*taken)
-                self.encoded += 1
-                self._picture = Picture(self.encoded, jpeg)
-                self._announce()
-                self._pause(began_s + self._period_s)
-        except BaseException as error:
-            self.failure = error
+        while (taken := self._take()) is not None:
+            began_s = time.monotonic()
+            jpeg = self._encode(*taken)
+            self.encoded += 1
+            with self._news:
+                # The last viewer may have left meanwhile: the picture is not for the next one, hours later maybe.
+                self._picture = Picture(self.encoded, jpeg) if self._viewers else None
+            self._announce()
+            self._pause(began_s + self._period_s)
 
     def _take(self) -> tuple[ImageU8, FrameResult] | None:
         """Wait for a frame that somebody wants to see; None at the end."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from typing import Self
 
@@ -17,6 +16,7 @@ from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_of
 from edgekit.device.sinks.web.app import make_app
 from edgekit.device.sinks.web.preview import Preview
+from edgekit.device.sinks.worker import Worker
 from edgekit.device.sources.frame import Frame
 
 _MOST_CONNECTIONS = 200
@@ -67,8 +67,7 @@ class WebSink:
             limit_concurrency=_MOST_CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
-        self._failure: BaseException | None = None
+        self._thread = Worker(lambda: asyncio.run(self._serve()), "web")
         self._log = _OneLine(notify)
 
     def __enter__(self) -> Self:
@@ -93,19 +92,10 @@ class WebSink:
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Take the newest frame; its result comes by way of the monitor."""
-        failure = self._failure or self.preview.failure
-        if failure is not None:
-            raise failure
+        self._thread.check()
         self.preview.offer(frame, result)
 
-    def _serve(self) -> None:
-        try:
-            asyncio.run(self._serve_until_told())
-        except BaseException as error:
-            # Handed to the pipeline's thread: a page that died must not look like one that nobody visits.
-            self._failure = error
-
-    async def _serve_until_told(self) -> None:
+    async def _serve(self) -> None:
         await self._server.serve(sockets=[self._listener])
         # Those who took nothing more are still connected, with what was under way to them.
         for connection in list(self._server.server_state.connections):
