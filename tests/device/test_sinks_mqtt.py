@@ -260,6 +260,18 @@ def test_a_buffer_that_cannot_be_used_moves_to_memory(tmp_path, told, trouble):
     assert "events wait in memory" in told[0]
 
 
+def test_ids_go_on_when_an_empty_buffer_moves_to_memory(tmp_path, told):
+    spool = Spool(tmp_path / "b.sqlite", 10, told.append)
+    spool.append([("t", b"1"), ("t", b"2")])
+    arrived = [message.row_id for message in spool.after(0, 5)]
+    spool.remove(arrived)
+    spool._database.close()  # as good as a disk that is gone
+    spool.append([("t", b"3")])
+    assert spool.in_memory
+    # Who sends asks for what comes after the last it has sent.
+    assert [message.payload for message in spool.after(arrived[-1], 5)] == [b"3"]
+
+
 def test_a_disk_that_fills_up_costs_no_event(small_disk, told):
     spool = Spool(small_disk / "b.sqlite", 10_000, told.append)
     payload = b"x" * 10_000

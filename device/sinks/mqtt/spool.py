@@ -43,6 +43,7 @@ class Spool:
         self._lock = threading.Lock()
         self.dropped = 0
         self._told_full = False
+        self._given_id = 0
         self.in_memory = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +77,8 @@ class Spool:
             except sqlite3.Error as error:
                 self._database = self._to_memory(error)
                 rows = self._database.execute(query, (row_id, count)).fetchall()
+            if rows:
+                self._given_id = max(self._given_id, rows[-1][0])
         return [Waiting(*row) for row in rows]
 
     def remove(self, row_ids: Sequence[int]) -> None:
@@ -119,6 +122,8 @@ class Spool:
         self.in_memory = True
         memory = sqlite3.connect(":memory:", check_same_thread=False)
         memory.execute(_SCHEMA)
+        # New messages come after all that were ever given out, even where none of those is left.
+        memory.execute("INSERT INTO sqlite_sequence VALUES ('waiting', ?)", (self._given_id,))
         if hasattr(self, "_database"):
             with suppress(sqlite3.Error):
                 rows = self._database.execute("SELECT id, topic, payload FROM waiting ORDER BY id").fetchall()
