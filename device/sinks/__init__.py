@@ -26,11 +26,16 @@ class SinkOptions:
 
 
 class Sink(Protocol):
-    """Takes every frame with its result, in a `with` block; nothing is created before the first one comes."""
+    """Takes every frame with its result, in a `with` block; nothing is created before the first one comes.
 
-    def __enter__(self) -> Self: ...
+    Who has nothing to open or to close inherits this.
+    """
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Take one frame and its result.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import Self
 
 from edgekit.device.results import FrameResult
+from edgekit.device.sinks import Sink
 from edgekit.device.sinks.lines import Lines
 from edgekit.device.sources.frame import Frame
 
@@ -16,16 +16,13 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class CsvSink:
+class CsvSink(Sink):
     """Writes a header and a row a face to lines, which it closes; the last columns are the labels' probabilities."""
 
     def __init__(self, lines: Lines, labels: Sequence[str]) -> None:
         lines.header = _rows([[*_COLUMNS, *(f"p_{label}" for label in labels)]])
         self._lines = lines
         self._labels = labels
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._lines.close()

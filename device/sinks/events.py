@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Self
 
 from edgekit.device.events import EventDetector, EventRules, Outlet
 from edgekit.device.results import FrameResult
+from edgekit.device.sinks import Sink
 from edgekit.device.sources.frame import Frame
 
 
-class EventSink:
+class EventSink(Sink):
     """Applies the rules to every frame and posts what happened to all outlets, in order."""
 
     def __init__(
@@ -23,12 +23,6 @@ class EventSink:
         self._picture_time = picture_time
         self._outlets = outlets
         self.events = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Post the frame's events."""

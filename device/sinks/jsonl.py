@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Self
+from typing import Any
 
 from edgekit.device.results import FaceResult, FrameResult
+from edgekit.device.sinks import Sink
 from edgekit.device.sinks.lines import Lines
 from edgekit.device.sources.frame import Frame
 
 
-class JsonLinesSink:
+class JsonLinesSink(Sink):
     """Writes `as_document` of every frame to lines, which it closes in the end."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._lines.close()

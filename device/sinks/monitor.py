@@ -8,10 +8,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from edgekit.device.events import Event
 from edgekit.device.results import FrameResult
+from edgekit.device.sinks import Sink
 from edgekit.device.sinks.jsonl import as_document
 from edgekit.device.sources.frame import Frame
 
@@ -132,17 +133,11 @@ class Monitor:
             self._recent.popleft()
 
 
-class MonitorSink:
+class MonitorSink(Sink):
     """Hands every result to a monitor; stands before the sinks that read it."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Note the frame's result."""

@@ -43,7 +43,7 @@ def open_video(
     return RecorderThread(pieces, f"recording to '{target}'", notify) if live else pieces
 
 
-class VideoPieces:
+class VideoPieces(Sink):
     """A video in one or more files: `target` is the latest, the others are numbered, the higher the older."""
 
     def __init__(self, target: Path, fps: float | None, live: bool, rotation: Rotation, blur: bool) -> None:
@@ -60,9 +60,6 @@ class VideoPieces:
         self._blur = FaceBlur() if blur else None
         self._started_s: float | None = None
         self._finished = 0
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         """Finish the piece at hand.

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from edgekit.device.meter import LatencySummary, Meter
 from edgekit.device.results import FrameResult
+from edgekit.device.sinks import Sink
 from edgekit.device.sources.frame import Frame
 
 
-class Tally:
+class Tally(Sink):
     """Counts faces and labels."""
 
     def __init__(self) -> None:
         self.faces = 0
         self.frames_with_faces = 0
         self.labels: Counter[str] = Counter()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Count the frame's faces."""

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.results import FrameResult
+from edgekit.device.sinks import Sink
 from edgekit.device.sources.frame import Frame
 from edgekit.errors import InputError, StorageError
 from edgekit.files import atomic_path
@@ -30,7 +30,7 @@ _RESERVE_BYTES = 256 << 10
 _INDEX_BYTES_PER_FRAME = 32
 
 
-class VideoSink:
+class VideoSink(Sink):
     """Writes an .mp4 that appears under its name once it is whole and playable.
 
     It has the size of the first frame; frames of other sizes are fitted into it. A live source's frames are repeated
@@ -65,9 +65,6 @@ class VideoSink:
         self._last_monotonic_s = 0.0
         self._owed_frames = 0.0
         self._before_naming = before_naming
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         """Finish the video and give it its name.

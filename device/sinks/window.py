@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Self
 
 import cv2
 
 from edgekit.device.annotate import draw_faces
 from edgekit.device.results import FrameResult
+from edgekit.device.sinks import Sink
 from edgekit.device.sources.frame import Frame
 from edgekit.errors import InputError
 
@@ -24,7 +24,7 @@ _TRIAL_TIMEOUT_S = 60
 _NOT_BUILT_IN = "The function is not implemented"
 
 
-class WindowSink:
+class WindowSink(Sink):
     """Shows every frame with its faces drawn in; q, Escape or closing the window calls `on_quit`."""
 
     def __init__(self, on_quit: Callable[[], None]) -> None:
@@ -36,9 +36,6 @@ class WindowSink:
         _require_windows()
         self._on_quit = on_quit
         cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         cv2.destroyAllWindows()
