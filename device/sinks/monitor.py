@@ -20,11 +20,10 @@ from edgekit.device.sources.frame import Frame
 _WINDOW_S = 5.0
 _STAGES_S = 1.0
 _KEPT_EVENTS = 20
-_HEALTH_TTL_S = 1.0
 
 
 class HealthReport(Protocol):
-    """The machine's state at one moment, such as `edgekit.boards.Conditions`."""
+    """The state of board and process at one moment, such as `edgekit.device.health.Health`."""
 
     def as_document(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -32,13 +31,6 @@ class HealthReport(Protocol):
 
 
 ReadHealth = Callable[[], HealthReport | None]
-
-
-def board_health() -> HealthReport:
-    """Return the board's state as `edgekit.boards` reads it."""
-    from edgekit.boards import read_conditions
-
-    return read_conditions()
 
 
 @dataclass(frozen=True)
@@ -52,15 +44,12 @@ class StageTotal:
 class Monitor:
     """Keeps the latest result and a few seconds of history; one thread adds, any number read."""
 
-    def __init__(self, source_name: str, health: ReadHealth = board_health) -> None:
-        """Watch a run on `source_name`; `health` is asked at most once a second, and only when somebody reads."""
+    def __init__(self, source_name: str, health: ReadHealth) -> None:
+        """Watch a run on `source_name`; `health` returns the newest sample of the machine, None before the first."""
         # A stream's address may hold a password, which is nobody's business here.
-        self.source_name = re.sub(r"://[^/@]*@", "://", source_name)
+        self.source_name = re.sub(r"://[^/\s]*@", "://", source_name)
         self._read_health = health
         self._lock = threading.Lock()
-        self._health_lock = threading.Lock()
-        self._health: dict[str, Any] | None = None
-        self._health_s = float("-inf")
         self._recent: deque[tuple[float, Mapping[str, float], float]] = deque()
         self._latest: FrameResult | None = None
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
@@ -98,7 +87,7 @@ class Monitor:
 
     def document(self) -> dict[str, Any]:
         """Return the present state, ready for JSON; the rate is of the last five seconds, stage times of the last."""
-        health = self.health()
+        report = self._read_health()
         now_s = time.monotonic()
         with self._lock:
             self._prune(now_s)
@@ -115,18 +104,8 @@ class Monitor:
         document["age_ms"] = round(sum(age for _, _, age in recent) / len(recent), 2) if recent else None
         document["stage_ms"] = _mean_stages(recent, now_s)
         document["latest"] = None if latest is None else as_document(latest)
-        document["health"] = health
+        document["health"] = None if report is None else report.as_document()
         return document
-
-    def health(self) -> dict[str, Any] | None:
-        """Return the machine's state, at most a second old; None where it is not known."""
-        with self._health_lock:
-            now_s = time.monotonic()
-            if now_s - self._health_s >= _HEALTH_TTL_S:
-                report = self._read_health()
-                self._health = None if report is None else report.as_document()
-                self._health_s = now_s
-            return self._health
 
     def _prune(self, now_s: float) -> None:
         while self._recent and now_s - self._recent[0][0] > _WINDOW_S:

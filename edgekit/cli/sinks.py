@@ -20,9 +20,9 @@ def open_sinks(
     labels: Sequence[str],
     say: Callable[[str], None],
     notify: Callable[[str], None],
-    health: ReadHealth | None = None,
+    health: ReadHealth,
 ) -> list[Sink]:
-    """Return the sinks that were asked for, not yet entered; `health` is the machine's state where someone samples it.
+    """Return the sinks that were asked for, not yet entered; `health` returns the machine's newest state.
 
     Raises:
         InputError: One of them cannot be had like this.
@@ -82,7 +82,7 @@ def _network(
     labels: Sequence[str],
     say: Callable[[str], None],
     notify: Callable[[str], None],
-    health: ReadHealth | None,
+    health: ReadHealth,
     sinks: list[Sink],
 ) -> list[Outlet]:
     """Append the sinks that talk to others and return those that take events."""
@@ -91,11 +91,11 @@ def _network(
     outlets: list[Outlet] = []
     if outputs.web is None and outputs.mqtt is None and outputs.webhook is None:
         return outlets
-    from edgekit.device.sinks.monitor import Monitor, MonitorSink, board_health
+    from edgekit.device.sinks.monitor import Monitor, MonitorSink
     from edgekit.device.sinks.together import Together
 
     network: list[Sink] = []
-    monitor = Monitor(source.name, health or board_health)
+    monitor = Monitor(source.name, health)
     if outputs.web is not None:
         from edgekit.device.sinks.web import WebSink
 

@@ -119,7 +119,7 @@ class _Web:
 
     async def state(self, request: Request) -> Response:
         del request
-        return JSONResponse(await self._document())
+        return JSONResponse(self._document())
 
     async def events(self, request: Request) -> Response:
         del request
@@ -127,19 +127,18 @@ class _Web:
 
     async def _updates(self) -> AsyncIterator[str]:
         while not self._preview.closing:
-            yield f"data: {json.dumps(await self._document(), allow_nan=False)}\n\n"
+            yield f"data: {json.dumps(self._document(), allow_nan=False)}\n\n"
             await asyncio.sleep(_UPDATE_S)
 
-    async def _document(self) -> dict[str, Any]:
-        # In a thread of its own: reading the board's state may ask a tool of the firmware.
-        document = await asyncio.to_thread(self._monitor.document)
+    def _document(self) -> dict[str, Any]:
+        document = self._monitor.document()
         document["viewers"] = self._preview.viewers
         document["stalled"] = self._is_stalled()
         return document
 
     async def metrics(self, request: Request) -> Response:
         del request
-        text = await asyncio.to_thread(metrics_text, self._monitor, self._preview)
+        text = metrics_text(self._monitor, self._preview)
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def healthz(self, request: Request) -> Response:
