@@ -123,3 +123,8 @@ def merge_option(function: _Function) -> _Function:
         metavar="NEW=OLD,OLD",
         help="Put classes together, and leave out those that no --merge names. Repeatable.",
     )(function)
+
+
+def path_option(flag: str, metavar: str, text: str) -> Callable[[_Function], _Function]:
+    """Return an option that takes a file, which need not exist."""
+    return click.option(flag, type=click.Path(path_type=Path), metavar=metavar, help=text)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.options import grouped_options
+from edgekit.cli.options import grouped_options, path_option
 from edgekit.cli.quantities import Duration, Size
 
 STDOUT = "-"
-_PATH = click.Path(path_type=Path)
 # Less than a few thousand lines a file makes more files than anyone reads.
 _LEAST_ROTATION_BYTES = 10_000
 _LEAST_ROTATION_S = 1.0
@@ -51,7 +50,7 @@ class Outputs:
 
 
 _OPTIONS = (
-    click.option("--save", type=_PATH, metavar="MP4", help="Record a video with the faces drawn in."),
+    path_option("--save", "MP4", "Record a video with the faces drawn in."),
     click.option("--jsonl", metavar="FILE|-", help="Write one JSON object a frame; - is stdout."),
     click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row a face."),
     click.option("--show/--no-show", default=False, help="Show the frames in a window."),
@@ -87,11 +86,10 @@ _OPTIONS = (
         metavar="[ADDR]",
         help="Show the run on a web page at HOST:PORT; without a value 127.0.0.1:8080.",
     ),
-    click.option(
+    path_option(
         "--web-token-file",
-        type=_PATH,
-        metavar="FILE",
-        help="Holds what viewers must know, also EDGEKIT_WEB_TOKEN; needed beyond this machine.",
+        "FILE",
+        "Holds what viewers must know, also EDGEKIT_WEB_TOKEN; needed beyond this machine.",
     ),
     click.option(
         "--web-fps",
@@ -101,28 +99,18 @@ _OPTIONS = (
         help="Most pictures a second that the page gets.",
     ),
     click.option("--mqtt", metavar="URL", help="Send to a broker: mqtt://HOST[:PORT], or mqtts:// for TLS."),
-    click.option(
-        "--mqtt-credentials",
-        type=_PATH,
-        metavar="FILE",
-        help="Holds user:password, also EDGEKIT_MQTT_CREDENTIALS.",
-    ),
+    path_option("--mqtt-credentials", "FILE", "Holds user:password, also EDGEKIT_MQTT_CREDENTIALS."),
     click.option("--mqtt-topic", metavar="TOPIC", help="Topics begin with it; default: edgekit/ and the host's name."),
-    click.option("--mqtt-ca", type=_PATH, metavar="PEM", help="Trust these authorities instead of the system's."),
-    click.option("--mqtt-cert", type=_PATH, metavar="PEM", help="Show the broker this certificate."),
-    click.option("--mqtt-key", type=_PATH, metavar="PEM", help="The certificate's key."),
+    path_option("--mqtt-ca", "PEM", "Trust these authorities instead of the system's."),
+    path_option("--mqtt-cert", "PEM", "Show the broker this certificate."),
+    path_option("--mqtt-key", "PEM", "The certificate's key."),
     click.option(
         "--mqtt-discovery/--no-mqtt-discovery",
         default=True,
         show_default=True,
         help="Announce the camera to Home Assistant.",
     ),
-    click.option(
-        "--mqtt-buffer",
-        type=_PATH,
-        metavar="FILE",
-        help="Events wait here for the broker; default: in the user's state folder.",
-    ),
+    path_option("--mqtt-buffer", "FILE", "Events wait here for the broker; default: in the user's state folder."),
     click.option(
         "--mqtt-buffer-events",
         type=click.IntRange(1, 10_000_000),
@@ -132,12 +120,7 @@ _OPTIONS = (
         help="Most events that wait; the oldest make room.",
     ),
     click.option("--webhook", metavar="URL", help="Post events to this address as JSON."),
-    click.option(
-        "--webhook-token-file",
-        type=_PATH,
-        metavar="FILE",
-        help="Holds the bearer token to send with, also EDGEKIT_WEBHOOK_TOKEN.",
-    ),
+    path_option("--webhook-token-file", "FILE", "Holds the bearer token to send with, also EDGEKIT_WEBHOOK_TOKEN."),
     click.option(
         "--event-hold",
         type=Duration(),
