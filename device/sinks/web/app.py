@@ -22,12 +22,13 @@ from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
 
 _PAGE = Path(__file__).parent
+# What each is put together from, and its type.
 _FILES = {
-    "/": ("page.html", "text/html"),
-    "/login": ("login.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/page.css": ("page.css", "text/css"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/": (("head.html", "page.html"), "text/html"),
+    "/login": (("head.html", "login.html"), "text/html"),
+    "/page.js": (("page.js",), "text/javascript"),
+    "/page.css": (("page.css",), "text/css"),
+    "/icon.svg": (("icon.svg",), "image/svg+xml"),
 }
 # What anybody may fetch: the door itself, and whether the run is alive.
 _OPEN_PATHS = frozenset({"/login", "/page.css", "/icon.svg", "/healthz"})
@@ -70,7 +71,9 @@ class _Web:
         self._monitor = monitor
         self._preview = preview
         self._doorkeeper = asyncio.Lock()
-        self._files = {path: (_PAGE / name).read_bytes() for path, (name, _) in _FILES.items()}
+        self._files = {
+            path: b"".join((_PAGE / name).read_bytes() for name in names) for path, (names, _) in _FILES.items()
+        }
 
     async def file(self, request: Request) -> Response:
         path = request.url.path
