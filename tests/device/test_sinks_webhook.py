@@ -34,13 +34,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         status = self.server.answers.pop(0) if self.server.answers else 204
+        # Before the answer: after it the next event may come, to another thread.
+        self.server.headers.append(dict(self.headers))
+        if status == 204:
+            self.server.received.append(json.loads(body))
         self.send_response(status)
         if status == 302:
             self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
         self.end_headers()
-        self.server.headers.append(dict(self.headers))
-        if status == 204:
-            self.server.received.append(json.loads(body))
 
     def log_message(self, *_: object) -> None:
         pass
