@@ -1,0 +1,45 @@
+"""A release on the emulated board: really prepared, kept by the supervisor, gone back from when it is bad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .board import VirtualPi
+from .conftest import EdgekitRun
+
+# More pictures than the test lasts.
+ENDLESS = ("pictures", 1_000_000, (64, 48))
+
+
+def settings(path: Path, url: str) -> Path:
+    path.write_text(f'source = "{url}"\ndetector = "none"\n')
+    return path
+
+
+def test_a_release_runs_on_the_board_and_a_bad_one_gives_way_to_it(
+    fresh_pi: VirtualPi, edgekit: EdgekitRun, tiny_model: Path, play: Callable[..., Any], tmp_path: Path
+) -> None:
+    stream, dead = play([ENDLESS]), play([ENDLESS], clients=0)
+    with fresh_pi:
+        good = settings(tmp_path / "good.toml", stream.url)
+        done = edgekit("deploy", tiny_model, "--config", good, "--settle", 1, *fresh_pi.arguments)
+        assert done.returncode == 0, done.stderr
+        assert stream.served >= 1
+
+        bad = settings(tmp_path / "bad.toml", dead.url)
+        done = edgekit("deploy", tiny_model, "--config", bad, "--settle", 1, *fresh_pi.arguments)
+        assert done.returncode == 4, done.stdout
+        assert dead.served >= 1  # it was tried, not refused before
+
+        served = stream.served
+        assert served >= 2  # and the first one runs again
+        done = edgekit("releases", "--json", *fresh_pi.arguments)
+        assert done.returncode == 0, done.stderr
+        (board,) = json.loads(done.stdout)["boards"]
+        first, second = board["releases"]
+        assert (first["failed"], second["failed"]) == (False, True)
+        assert board["current"] == first["release"]
+        assert board["service"]["state"] == "running"
