@@ -5,8 +5,8 @@
 
 The table of docs/profile.md is printed, too. Nets are counted in board_nets.py; counts are kept in
 board_estimates/nets.json, so that a fit needs no torch. YuNet needs its file: --yunet
-face_detection_yunet_2026may.onnx. Only ncnn's rows are fitted: enough nets, one engine, one method. The rows of OpenCV, an engine that had no part, are
-predicted as a test.
+face_detection_yunet_2026may.onnx. Only ncnn's rows are fitted: enough nets, one engine, one method. The rows of OpenCV,
+an engine that had no part, are predicted as a test.
 """
 
 from __future__ import annotations
