@@ -3,14 +3,16 @@
     python benchmarks/board_estimates.py --count    counts the published nets (minutes; wants [export]) …
     python benchmarks/board_estimates.py            … which are kept, and fits: writes export/board_rooflines.json
 
-Nets are counted in board_nets.py; counts are kept in board_estimates/nets.json, so that a fit needs no torch. YuNet
-needs its file: --yunet face_detection_yunet_2026may.onnx. Only ncnn's rows are fitted: enough nets, one engine, one
-method. The rows of OpenCV, an engine that had no part, are predicted as a test.
+The table of docs/profile.md is printed, too. Nets are counted in board_nets.py; counts are kept in
+board_estimates/nets.json, so that a fit needs no torch. YuNet needs its file: --yunet
+face_detection_yunet_2026may.onnx. Only ncnn's rows are fitted: enough nets, one engine, one method. The rows of OpenCV,
+an engine that had no part, are predicted as a test.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ def main(count: bool, yunet: Path | None) -> None:
                 fits[board.name, precision, threads] = result
                 found.append(_roofline(board.name, precision, threads, chosen, result))
                 _say(found[-1], chosen, result)
+    click.echo(as_markdown(found))
     tests = [test for row in rows if (test := _test(row, nets, found)) is not None]
     for test in tests:
         click.echo(f"test: {test}")
@@ -103,6 +106,21 @@ def _test(row: PublishedLatency, nets: dict[str, Any], found: list[Roofline]) ->
                 "factor": round(row.avg_ms / expected_ms, 3),
             }
     return None
+
+
+def as_markdown(found: Sequence[Roofline]) -> str:
+    """Return the table of docs/profile.md."""
+    lines = [
+        "| board | precision, threads | GMAC/s | GB/s | nets | coverage | median error |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for roofline in found:
+        lines.append(
+            f"| {roofline.board} | {roofline.precision}, {roofline.threads} | {roofline.macs_per_s / 1e9:.2f} | "
+            f"{roofline.bytes_per_s / 1e9:.2f} | {roofline.rows} | {roofline.coverage:.0%}"
+            f"{', no estimate' if roofline.reason else ''} | {roofline.typical_error:.2f} |"
+        )
+    return "\n".join(lines)
 
 
 def _say(roofline: Roofline, rows: list[PublishedLatency], result: Fit) -> None:

@@ -18,6 +18,7 @@ from edgekit.contract import Contract, Precision
 from edgekit.device.classify import Classifier
 from edgekit.device.imaging import as_frame, resize
 from edgekit.errors import InputError
+from edgekit.export.verify import largest_difference
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.files import Say
 from edgekit.models.data.originals import load_some, originals
@@ -91,7 +92,7 @@ class Agreement:
     @property
     def logits_difference(self) -> float:
         """Largest difference of a logit."""
-        return _distance(self.reference_logits, self.logits)
+        return largest_difference(self.reference_logits, self.logits)
 
     @property
     def relative_difference(self) -> float:
@@ -173,7 +174,7 @@ def compare(
         first_different=first,
         reference_logits=trained,
         logits=deployed,
-        batch_difference=_distance(deployed[:_BATCH_CROPS:5], single),
+        batch_difference=largest_difference(deployed[:_BATCH_CROPS:5], single),
         reference=None if truths is None else Evaluation(ours.labels, truths, trained),
         device=None if truths is None else Evaluation(ours.labels, truths, deployed),
         crops=crops,
@@ -278,9 +279,3 @@ def _truths(dataset: DataSet, part: ImageSet, contract: Contract, say: Say) -> N
     numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
     truths: NDArray[np.int64] = replace(part, targets=None).labels
     return numbers[truths]
-
-
-def _distance(a: FloatArray, b: FloatArray) -> float:
-    # Two infinities differ by no number, which counts as a difference.
-    with np.errstate(invalid="ignore"):
-        return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())

@@ -113,8 +113,11 @@ def quantize_file(
         result = quantize_dynamic(model) if quantization == "dynamic" else to_float16(model)
     reference, own = None, None
     if evaluation is not None:
-        reference = _measured(load_graph(source), *evaluation, bars("measuring float32"))
-        own = _measured(result, *evaluation, bars(f"measuring {quantization}"))
+        reference = _measured(source, *evaluation, bars("measuring float32"))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(result.SerializeToString(deterministic=True))
+            own = _measured(path, *evaluation, bars(f"measuring {quantization}"))
         result = _with_accuracy(result, evaluation, own)
     content = result.SerializeToString(deterministic=True)
     gated = Gated(target, len(content), contract_of(result), error, kept, error_without, reference, own)
@@ -132,12 +135,9 @@ def quantize_file(
     return gated
 
 
-def _measured(model: onnx.ModelProto, dataset: DataSet, split: str, progress: Progress) -> Evaluation:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(model.SerializeToString(deterministic=True))
-        classifier = open_classifier(path)
-        return evaluate(classifier, aligned(dataset, dataset.split(split), classifier.contract), _PROTOCOL, progress)
+def _measured(path: Path, dataset: DataSet, split: str, progress: Progress) -> Evaluation:
+    classifier = open_classifier(path)
+    return evaluate(classifier, aligned(dataset, dataset.split(split), classifier.contract), _PROTOCOL, progress)
 
 
 def _with_accuracy(model: onnx.ModelProto, evaluation: tuple[DataSet, str], own: Evaluation) -> onnx.ModelProto:

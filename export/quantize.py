@@ -26,8 +26,8 @@ from edgekit.preprocess import FloatArray, ImageU8, to_input
 Progress: TypeAlias = Callable[[int, int | None], None]
 CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy"]
 
-# A layer stays in float32 if that takes at least this share of the quantised net's error away. It must be worth much:
-# EdgeCNN's stem in float32 takes 7 to 16 % of the error away, and doubles the time of the eight-bit net on x86.
+# A layer stays in float32 if that takes at least this share of the quantised net's error away. It must be worth much,
+# for it costs conversions around the layer: EdgeCNN's stem takes 7 to 14 % of the error away.
 SENSITIVE_SHARE = 0.25
 
 _METHODS = {

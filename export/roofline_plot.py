@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit.errors import InputError
 from edgekit.export.profiling import LayerProfile, Profile
 from edgekit.export.roofline import Estimate
 from edgekit.files import atomic_path
@@ -21,7 +22,7 @@ def save_roofline(path: Path, profile: Profile, estimate: Estimate, title: str) 
     Layers that only move bytes have no place on it; the legend says their share.
 
     Raises:
-        InputError: The file's ending is none matplotlib draws here.
+        InputError: The file's ending is none matplotlib draws here, or no layer has arithmetic.
         StorageError: The file cannot be written.
     """
     check_picture(path)
@@ -35,9 +36,11 @@ def save_roofline(path: Path, profile: Profile, estimate: Estimate, title: str) 
         for layer, ms in zip(profile.layers, estimate.layers_ms, strict=True)
         if layer.macs and layer.flops_per_byte
     ]
+    if not drawn:
+        raise InputError("no roofline to draw: no layer of the file multiplies")
     silent = 1 - sum(ms for _, _, ms in drawn) / estimate.middle_ms
-    least = min((intensity for _, intensity, _ in drawn), default=1.0)
-    most = max((intensity for _, intensity, _ in drawn), default=1.0)
+    least = min(intensity for _, intensity, _ in drawn)
+    most = max(intensity for _, intensity, _ in drawn)
     ridge = compute / bandwidth
     x = np.geomspace(min(least, ridge) / 2, max(most, ridge) * 3, 200)
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -68,12 +71,13 @@ def save_roofline(path: Path, profile: Profile, estimate: Estimate, title: str) 
             xytext=(8, -22 - 13 * index),
             textcoords="offset points",
             fontsize=8,
+            parse_math=False,  # the file's names may hold dollars
             arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "gray"},
         )
     axes.scatter([], [], s=20, color="none", label=f"layers that only move bytes: {silent:.0%}")
     axes.set_xlabel("arithmetic intensity (FLOPs a byte, two a multiply-accumulate, no reuse in a cache)")
     axes.set_ylabel("attainable GFLOP/s")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     axes.grid(alpha=0.3, which="both")
     legend = axes.legend(loc="lower right", fontsize=8)
     for handle in legend.legend_handles:

@@ -19,6 +19,7 @@ from typing import Any
 
 from edgekit.contract import Accuracy, Contract
 from edgekit.export.to_onnx import Exported, export_checkpoint
+from edgekit.files import write_atomic
 from edgekit.modelfiles import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX, SHIPPED
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import DataSet, duplicated
@@ -50,7 +51,7 @@ def ship(checkpoint_path: Path, dataset: DataSet, folder: Path, name: str) -> Ex
     weights = folder / f"{name}{CHECKPOINT_SUFFIX}"
     save_checkpoint(weights, Checkpoint(contract, checkpoint.state, checkpoint.training))
     exported = export_checkpoint(weights, folder / f"{name}{ONNX_SUFFIX}")
-    (folder / f"{name}.md").write_text(_card(name, contract, checkpoint.training, results, exported))
+    write_atomic(folder / f"{name}.md", _card(name, contract, checkpoint.training, results, exported))
     return exported
 
 

@@ -94,18 +94,33 @@ def graph_tensors(
 
 
 def structure_sha256(model: onnx.ModelProto) -> str:
-    """Return a SHA-256 of the graph without its weights' values, names of makers and metadata.
+    """Return a SHA-256 of the graph without its weights' values, names of makers, and notes on it and on its nodes.
 
     Files of one architecture have the same, whatever they were trained to; so they cost the same.
     """
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=model.graph)
-    bare.graph.ClearField("name")
-    bare.graph.ClearField("doc_string")
-    for tensor in constant_tensors(bare.graph).values():
-        if tensor.data_type in WEIGHT_TYPES:
+    graph = bare.graph
+    graph.ClearField("name")
+    for noted in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        noted.ClearField("doc_string")
+        # torch's exporter notes lines and paths of sources.
+        noted.ClearField("metadata_props")
+    biases = _quantized_biases(graph)
+    for name, tensor in constant_tensors(graph).items():
+        if tensor.data_type in WEIGHT_TYPES or name in biases:
             for field in ("raw_data", "float_data", "int32_data", "double_data", "external_data"):
                 tensor.ClearField(field)
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _quantized_biases(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of tensors that hold biases of quantised nodes: int32, as indices may be too."""
+    position = {"DequantizeLinear": 0, "QLinearConv": 8, "QGemm": 6}
+    return {
+        node.input[position[node.op_type]]
+        for node in graph.node
+        if node.op_type in position and len(node.input) > position[node.op_type]
+    }
 
 
 def _set_batch_of_one(value: onnx.ValueInfoProto) -> None:

@@ -61,8 +61,8 @@ def verify(
     single = np.concatenate([classifier.logits(crop[np.newaxis]) for crop in crops])
     result = Verification(
         crops=len(crops),
-        max_abs_difference=_distance(batched, TorchClassifier(net, contract).logits(crops)),
-        batch_difference=_distance(batched, single),
+        max_abs_difference=largest_difference(batched, TorchClassifier(net, contract).logits(crops)),
+        batch_difference=largest_difference(batched, single),
         tolerance=tolerance,
     )
     # Written so that a difference that is no number is refused too.
@@ -100,7 +100,8 @@ def portrait_crops(contract: Contract) -> ImageU8:
     return np.stack(crops)
 
 
-def _distance(a: FloatArray, b: FloatArray) -> float:
+def largest_difference(a: FloatArray, b: FloatArray) -> float:
+    """Return the largest absolute difference of two arrays of logits of one shape; no number where one has none."""
     # Two infinities differ by no number, which counts as a difference.
     with np.errstate(invalid="ignore"):
         return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())

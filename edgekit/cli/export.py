@@ -96,6 +96,7 @@ def command(
     checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
     if is_prompts_file(checkpoint):
         foreign = {"--merge": merges, "--prompts": prompts, "--pass": passes_on, "--quantize": quantization}
+        foreign |= {f"--{name}": quantizing[name] for name in ("calibrate", "types", "form")}
         refuse_foreign(foreign, board, passes_off)
         descriptions = _descriptions(out, class_names, classes_file) if class_names or classes_file else None
         measured_on = (quantizing["evaluate_on"], quantizing["eval_split"]) if quantizing["evaluate_on"] else None
@@ -168,6 +169,8 @@ def _check_quantizing(quantization: str | None, given: dict[str, Any]) -> None:
         raise InputError("--quantize int8 finds its ranges on real images: name a data set with --calibrate")
     if quantization in ("dynamic", "fp16") and given["calibrate"]:
         raise InputError(f"--quantize {quantization} needs no images: leave --calibrate out")
+    if quantization != "int8" and (given["types"] or given["form"]):
+        raise InputError("--types and --form are for --quantize int8: leave them out")
 
 
 def _quantized(

@@ -91,6 +91,8 @@ def command(
         raise click.UsageError("--pipeline knows what YuNet costs: leave --detector at yunet")
     if pipeline and not seconds:
         raise click.UsageError("--pipeline scales what it measures here: leave --seconds above 0")
+    if pipeline and threads != 1:
+        raise click.UsageError("--pipeline measures with one thread: leave --threads out")
     path = resolve_model(model, (ONNX_SUFFIX,))
     boards = [KNOWN_BOARDS[board]] if board else list(KNOWN_BOARDS.values())
     bar = progress_bar(out)

@@ -20,7 +20,8 @@ from edgekit.export.passes.editing import (
 )
 
 # What the wide convolution gives stays in a small core's first cache. Larger blocks need fewer instructions too, but
-# counted on an A53 they bring in more from memory: EdgeCNN's second block 25 % more L2 misses, its first 52 %.
+# counted on an A53 they bring in more from memory: with 64 KiB, which takes EdgeCNN's second block too, 0.0572 M L2
+# misses instead of 0.0483 M, with no limit 0.0878 M (`--target a53 --no-pass uint8-input`, benchmarks/a53/count.py).
 LARGEST_BYTES = 32 << 10
 
 

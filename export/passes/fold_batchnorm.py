@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnxscript import ir
 
-from edgekit.export.passes.editing import add_weight, constant
+from edgekit.export.passes.editing import add_weight, constant, convolution, insert, is_read_once, replace
 
 _DEFAULT_EPSILON = 1e-5
 
@@ -22,28 +22,21 @@ def fold_batchnorm(model: ir.Model) -> int:
 
 def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     convolved = norm.inputs[0]
-    conv = convolved.producer() if convolved else None
-    if convolved is None or conv is None or conv.op_type != "Conv":
+    conv = convolution(convolved.producer()) if convolved is not None and is_read_once(convolved) else None
+    constants = [values for values in map(constant, norm.inputs[1:5]) if values is not None]
+    if conv is None or len(constants) != 4 or len(norm.outputs) != 1:
         return False
-    if convolved.is_graph_output() or len(convolved.uses()) != 1 or len(norm.outputs) != 1:
-        return False
-    constants = [constant(value) for value in (conv.inputs[1], *norm.inputs[1:5])]
-    bias = constant(conv.inputs[2]) if len(conv.inputs) > 2 and conv.inputs[2] else np.zeros(1)
-    if bias is None or any(value is None for value in constants):
-        return False
-    weight, scale, shift, mean, variance = (value for value in constants if value is not None)
+    scale, shift, mean, variance = constants
     epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else _DEFAULT_EPSILON
     gain = scale / np.sqrt(variance + epsilon)
-    folded_weight = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
-    folded_bias = gain * (bias - mean) + shift
+    weight = conv.weight * gain.reshape(-1, *[1] * (conv.weight.ndim - 1))
+    name = norm.outputs[0].name
     # New tensors, not changed ones: another convolution may share the old.
-    stem = norm.outputs[0].name
-    tensors = [add_weight(graph, f"{stem}.weight", folded_weight), add_weight(graph, f"{stem}.bias", folded_bias)]
-    folded = ir.node("Conv", [conv.inputs[0], *tensors], attributes=dict(conv.attributes), num_outputs=1)
-    folded.metadata_props.update(conv.metadata_props)
-    replaced, output = norm.outputs[0], folded.outputs[0]
-    output.name, output.type, output.shape = replaced.name, replaced.type, replaced.shape
-    graph.insert_before(norm, folded)
-    ir.convenience.replace_all_uses_with(replaced, output, replace_graph_outputs=True)
-    graph.remove([norm, conv], safe=True)
+    tensors = [
+        add_weight(graph, f"{name}.weight", weight),
+        add_weight(graph, f"{name}.bias", gain * (conv.bias - mean) + shift),
+    ]
+    inputs = [conv.node.inputs[0], *tensors]
+    replace(norm, insert(norm, "Conv", inputs, conv.node.attributes, like=conv.node))
+    graph.remove([conv.node], safe=True)
     return True

@@ -210,6 +210,8 @@ def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Pat
         (("--quantize", "int8"), "name a data set with --calibrate"),
         (("--eval", "x"), "choose one with --quantize"),
         (("--quantize", "fp16", "--calibrate", "x"), "needs no images"),
+        (("--quantize", "fp16", "--types", "s8s8"), "--types and --form are for --quantize int8"),
+        (("--form", "qdq"), "--types and --form are for --quantize int8"),
         (("--pass", "merge-pool", "--no-pass", "merge-pool"), "switched on and off"),
         (("--quantize", "int8", "--calibrate", "/nowhere"), "/nowhere"),
         (("--pass", "nonesuch"), "nonesuch"),

@@ -125,6 +125,26 @@ def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:
     assert "must end in" in err
 
 
+def small_net(folder: Path, node: onnx.NodeProto) -> Path:
+    weights = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    graph = helper.make_graph([node], "net", shapes[:1], shapes[1:], [weights])
+    path = folder / "small.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def test_names_are_no_formulas_and_a_net_without_arithmetic_has_no_roofline(edgekit: Run, tmp_path: Path) -> None:
+    arguments = ("--board", "pi3b+", "--seconds", "0", "--plot", tmp_path / "roof.svg")
+    odd = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=r"$\nonesuch{$"))
+    code, _, err = edgekit("profile", odd, *arguments)
+    assert code == 0, err
+    silent = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"], name="relu"))
+    code, _, err = edgekit("profile", silent, *arguments)
+    assert code == 2
+    assert "no layer of the file multiplies" in err
+
+
 def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
     detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0.05")
@@ -151,6 +171,7 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
         (["--size", "320"], "is no size such as 320x240"),
         (["--pipeline", "--detector", "haar"], "--pipeline knows what YuNet costs"),
         (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
+        (["--pipeline", "--threads", "4"], "leave --threads out"),
         (["--board", "pi2"], "pi2"),
     ],
 )

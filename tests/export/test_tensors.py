@@ -34,6 +34,29 @@ def test_weights_and_makers_do_not_change_the_structure() -> None:
     assert len(same) == 1
 
 
+def test_notes_on_nodes_do_not_change_the_structure() -> None:
+    noted = model()
+    noted.graph.node[0].metadata_props.add(key="stack", value="net.py, line 81")
+    noted.graph.node[0].doc_string = "net.py, line 81"
+    assert structure_sha256(noted) == structure_sha256(model())
+
+
+def quantized(bias: int, axis: int = 0) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["bias", "scale"], ["b"]),
+        helper.make_node("Gather", ["b", "index"], ["y"], axis=0),
+    ]
+    constants = {"bias": np.int32([bias, 2]), "scale": np.float32(bias / 8), "index": np.int32([axis])}
+    tensors = [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()]
+    result = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])]
+    return helper.make_model(helper.make_graph(nodes, "net", [], result, tensors))
+
+
+def test_biases_of_quantized_nets_are_weights_and_indices_of_the_same_type_are_not() -> None:
+    assert structure_sha256(quantized(bias=1)) == structure_sha256(quantized(bias=3))
+    assert structure_sha256(quantized(bias=1)) != structure_sha256(quantized(bias=1, axis=1))
+
+
 def test_shapes_do() -> None:
     assert structure_sha256(model()) != structure_sha256(model(shape=(2, 4)))
 
