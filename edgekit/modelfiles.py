@@ -1,4 +1,4 @@
-"""Model files by name: `default`, and `distilled` where an installation has it, are shipped; anything else is a path."""
+"""Model files by name: `default` and, where an installation has it, `distilled`; anything else is a path."""
 
 from __future__ import annotations
 
