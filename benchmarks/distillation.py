@@ -159,7 +159,7 @@ def speed(
     """Compare a training step on cached answers with a plain one."""
     if threads:
         torch.set_num_threads(threads)
-    result = _or_line(lambda: compare(student, embed_dim, batch, pairs, steps))
+    result = or_line(lambda: compare(student, embed_dim, batch, pairs, steps))
     space = f" in {embed_dim} dimensions" if embed_dim else ""
     click.echo(
         f"{student}{space}, {result.threads} threads, batches of {batch}: plain {result.plain_images_per_s:.0f} "
@@ -191,7 +191,7 @@ def agreement_command(first: str, second: str, data: Path, split: str, clip: str
             answers = [teach(member, images, "center", Path(folder)).logits for member in both.members]
         return agreement(*answers)
 
-    click.echo(f"{first} and {second} agree on {_or_line(measure):.2%} of {split}")
+    click.echo(f"{first} and {second} agree on {or_line(measure):.2%} of {split}")
 
 
 @main.command()
@@ -216,7 +216,7 @@ def relabel(
     def measure() -> dict[str, float]:
         return merged_accuracies(student, load_dataset(data), split, merges, descriptions, clip, prompts)
 
-    for name, accuracy in _or_line(measure).items():
+    for name, accuracy in or_line(measure).items():
         click.echo(f"{name}: {accuracy:.2%} on {split}")
 
 
@@ -250,7 +250,8 @@ def _accuracy(checkpoint: Checkpoint, dataset: Any, split: str) -> float:
     return evaluate(classifier, images, "center-crop").accuracy
 
 
-def _or_line(measure: Callable[[], Any]) -> Any:
+def or_line(measure: Callable[[], Any]) -> Any:
+    """Return what `measure` returns; what edgekit refuses becomes a line and not a traceback."""
     try:
         return measure()
     except EdgekitError as error:

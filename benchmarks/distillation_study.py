@@ -17,18 +17,19 @@ What follows `--` goes to `edgekit distill`, such as `-- --temperature 4`.
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
-from distillation import merged_accuracies
+from distillation import merged_accuracies, or_line
 
-from edgekit.errors import EdgekitError
 from edgekit.files import write_atomic
 from edgekit.models.data import DataSet
 from edgekit.models.data.merging import merge_classes, parse_merges
@@ -144,7 +145,47 @@ def main() -> None:
     """Measure what distilling brings."""
 
 
+@dataclass(frozen=True)
+class Study:
+    """What both commands are told: the data, each training's budget, and where files go."""
+
+    data: Path
+    split: str
+    student: str
+    seeds: int
+    epochs: int | None
+    precision: str
+    threads: int | None
+    runs: Path
+    output: Path
+
+    @property
+    def flags(self) -> list[object]:
+        """The data and the budget as `edgekit train` and `distill` take them."""
+        given = (("--epochs", self.epochs), ("--threads", self.threads))
+        more = [part for flag, value in given if value is not None for part in (flag, value)]
+        return ["--data", self.data, "--precision", self.precision, *more]
+
+    @property
+    def budget(self) -> str:
+        """The budget in words."""
+        return f"{f'{self.epochs} epochs' if self.epochs else 'the whole recipe'} in {self.precision}"
+
+    def load(self) -> DataSet:
+        """Read the data set, and settle torch's threads."""
+        if self.threads:
+            set_torch_threads(self.threads)
+        return load_dataset(self.data)
+
+
 def _common(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options, and hand them over as one `study: Study`."""
+
+    @functools.wraps(function)
+    def wrapper(**arguments: Any) -> None:
+        values = {field.name: arguments.pop(field.name) for field in fields(Study)}
+        function(study=Study(**values), **arguments)
+
     for decorator in reversed(
         (
             click.option("--data", type=click.Path(path_type=Path), required=True),
@@ -158,8 +199,8 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
             click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs"), show_default=True),
         )
     ):
-        function = decorator(function)
-    return function
+        wrapper = decorator(wrapper)
+    return wrapper
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -169,15 +210,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--clip", help="The CLIP that a teacher's prompts belong to.")
 @click.argument("more", nargs=-1)
 def students(
-    data: Path,
-    split: str,
-    student: str,
-    seeds: int,
-    epochs: int | None,
-    precision: str,
-    threads: int | None,
-    runs: Path,
-    output: Path,
+    study: Study,
     teachers: tuple[str, ...],
     agains: tuple[str, ...],
     clip: str | None,
@@ -186,19 +219,16 @@ def students(
     """Distil and train students over several seeds, and set their accuracy and agreement beside each other."""
 
     def measure() -> dict[str, Any]:
-        if threads:
-            set_torch_threads(threads)
-        common = _budget(data, epochs, precision, threads)
+        dataset, split, student, runs = study.load(), study.split, study.student, study.runs
+        images = dataset.split(split).images  # a wrong --split is told before hours of training
         taught = [*(part for name in teachers for part in ("--teacher", name)), *(("--clip", clip) if clip else ())]
         cache = ("--cache", runs / "answers", "--student", student)
         distilled, plain = [], []
-        for seed in range(seeds):
-            asked = ["distill", *taught, *cache, *common, "--seed", seed, *more]
+        for seed in range(study.seeds):
+            asked = ["distill", *taught, *cache, *study.flags, "--seed", seed, *more]
             distilled.append(run_once(runs / f"{student}-distilled-{seed}", asked))
-            trained = ["train", "--model", student, *common, "--seed", seed]
+            trained = ["train", "--model", student, *study.flags, "--seed", seed]
             plain.append(run_once(runs / f"{student}-labels-{seed}", trained))
-        dataset = load_dataset(data)
-        images = dataset.split(split).images
 
         def answers(teacher: Teacher) -> Answers:
             return teach(teacher, images, "center", runs / "answers")
@@ -212,7 +242,7 @@ def students(
             "student": student,
             "teacher": teacher.name,
             "split": split,
-            "budget": _said(epochs, precision),
+            "budget": study.budget,
             "teacher_accuracy": accuracy(its, dataset, split),
             "again_accuracy": accuracy(other, dataset, split),
             "retest": agreement(its, other),
@@ -220,7 +250,7 @@ def students(
             "plain": _compared(plain, its, {}, dataset, split),
         }
 
-    _write(output, "students", _or_line(measure), students_page)
+    _write(study.output, "students", or_line(measure), students_page)
 
 
 @main.command()
@@ -233,15 +263,7 @@ def students(
     "--descriptions", type=click.Path(path_type=Path), default=TEXTS, show_default=False, help="Of the new classes."
 )
 def merged(
-    data: Path,
-    split: str,
-    student: str,
-    seeds: int,
-    epochs: int | None,
-    precision: str,
-    threads: int | None,
-    runs: Path,
-    output: Path,
+    study: Study,
     distilled: tuple[Path, ...],
     clip: str | None,
     prompts: Path | None,
@@ -251,19 +273,17 @@ def merged(
     """Merge the classes of DISTILLED students of a CLIP, and train nets for the merged classes to compare."""
 
     def measure() -> dict[str, Any]:
-        if threads:
-            set_torch_threads(threads)
-        common = _budget(data, epochs, precision, threads)
+        whole, split, student = study.load(), study.split, study.student
+        dataset = merge_classes(whole, parse_merges(merges, whole.classes))
+        dataset.split(split)  # a wrong --split is told before hours of training
         flags = [part for text in merges for part in ("--merge", text)]
         nets = [
             run_once(
-                runs / f"{student}-merged-{seed}",
-                ["train", "--model", student, *common, "--seed", seed, *flags],
+                study.runs / f"{student}-merged-{seed}",
+                ["train", "--model", student, *study.flags, "--seed", seed, *flags],
             )
-            for seed in range(seeds)
+            for seed in range(study.seeds)
         ]
-        whole = load_dataset(data)
-        dataset = merge_classes(whole, parse_merges(merges, whole.classes))
         found: dict[str, list[float]] = {}
         for path in distilled:
             for name, value in merged_accuracies(path, whole, split, merges, descriptions, clip, prompts).items():
@@ -272,22 +292,12 @@ def merged(
         return {
             "merges": list(merges),
             "split": split,
-            "budget": _said(epochs, precision),
+            "budget": study.budget,
             "students": [str(path) for path in distilled],
             "accuracy": {**found, "trained for them": trained},
         }
 
-    _write(output, "merged", _or_line(measure), merged_page)
-
-
-def _budget(data: Path, epochs: int | None, precision: str, threads: int | None) -> list[object]:
-    given = (("--epochs", epochs), ("--threads", threads))
-    more = [part for flag, value in given if value is not None for part in (flag, value)]
-    return ["--data", data, "--precision", precision, *more]
-
-
-def _said(epochs: int | None, precision: str) -> str:
-    return f"{f'{epochs} epochs' if epochs else 'the whole recipe'} in {precision}"
+    _write(study.output, "merged", or_line(measure), merged_page)
 
 
 def _compared(
@@ -310,13 +320,6 @@ def _write(output: Path, name: str, facts: dict[str, Any], page: Callable[[dict[
     write_atomic(output / f"{name}.json", json.dumps(facts, indent=2) + "\n")
     write_atomic(output / f"{name}.md", text)
     click.echo(text)
-
-
-def _or_line(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return measure()
-    except EdgekitError as error:
-        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

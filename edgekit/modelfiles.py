@@ -1,4 +1,4 @@
-"""Model files by name: `default` and `distilled` are classifiers shipped with the package, anything else is a path."""
+"""Model files by name: `default` and, where an installation has it, `distilled`; anything else is a path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ONNX_SUFFIX = ".onnx"
 CHECKPOINT_SUFFIX = ".safetensors"
 MODEL_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
 
-# `default` was trained on labels, `distilled` by a prompted CLIP.
+# `distilled` is a student of the CLIP chain.
 SHIPPED = ("default", "distilled")
 ASSETS = Path(__file__).parent / "assets"
 

@@ -88,7 +88,7 @@ whom few agree; about a third of the labels are disputed. It is handed out for r
 Trained on Training ({training["data_name"]}, content sha256 `{training["data_sha256"]}`), the epoch chosen on
 {training["validation"]}, measured once on {_SPLIT}.
 
-{_teacher(training)}## Accuracy on {_SPLIT}
+{_teacher(name, training)}## Accuracy on {_SPLIT}
 
 | protocol | accuracy | images | cross-entropy | calibration error |
 | --- | --- | --- | --- | --- |
@@ -133,7 +133,7 @@ model trained on it is allowed where you are.
 """
 
 
-def _teacher(training: Mapping[str, Any]) -> str:
+def _teacher(name: str, training: Mapping[str, Any]) -> str:
     """Return the section on who taught the net, or nothing."""
     if "teacher" not in training:
         return ""
@@ -141,24 +141,28 @@ def _teacher(training: Mapping[str, Any]) -> str:
     weights = ", ".join(f"{name} {value:g}" for name, value in lesson["weights"].items() if value)
     views = f"its answers to the views `{lesson['views']}`" if lesson["views"] else "its answers to augmented crops"
     labels = "were used, too" if lesson["weights"]["ce"] else "were not used"
-    lines = "\n".join(f"- {line}" for line in _teachers(teacher))
+    powers = lesson.get("votes")  # not there in checkpoints older than this way of teaching
+    votes = f" and FER+ votes with the powers {powers['teacher']:g} and {powers['votes']:g}" if powers else ""
+    lines = "\n".join(f"- {line}" for line in _teachers(name, teacher))
     return f"""## Teacher
 
 It learned from what a teacher says of the training images; their labels {labels}. The teacher:
 
 {lines}
 
-Learned from {views}, loss {weights}, temperature {lesson["temperature"]:g}.
+Learned from {views}{votes}, loss {weights}, temperature {lesson["temperature"]:g}.
 
 """
 
 
-def _teachers(record: Mapping[str, Any]) -> Iterator[str]:
+def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
     if "members" in record:
         for member in record["members"]:
-            yield from _teachers(member)
+            yield from _teachers(name, member)
         return
     line = f"{_KINDS[record['kind']]}, `{record['name']}` (sha256 `{record['sha256']}`)"
+    if Path(record["name"]).stem == name:
+        line += ", which was shipped under this name before"
     clip = record.get("clip")
     yield f"{line}, of the CLIP `{clip['source']}` (sha256 `{clip['sha256']}`)" if clip else line
 

@@ -105,23 +105,6 @@ RECIPES = {
         label_smoothing=0.1,
         ema_decay=0.999,
     ),
-    # A second round for a net that has trained before: longer, with stronger moves.
-    "fer2013-student": Recipe(
-        epochs=64,
-        augmentation=Augmentation(
-            crop_px=44,
-            rotation_deg=12,
-            scale=0.15,
-            brightness=0.12,
-            contrast=0.25,
-            cutout_px=16,
-            cutout_probability=0.6,
-            translation=0.05,
-        ),
-        max_lr=0.05,
-        label_smoothing=0.1,
-        ema_decay=0.999,
-    ),
     # The authors' own schedule (arXiv 1909.13522, released code): random crops and flips only.
     "paper": Recipe(
         epochs=500,

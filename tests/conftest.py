@@ -62,6 +62,27 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def draw_faces() -> Callable[[Path, dict[str, int]], Path]:
+    """Make a folder data set of noise: for each split so many pictures of 48 x 48, the seven expressions in turn."""
+
+    def draw(folder: Path, counts: dict[str, int]) -> Path:
+        import cv2
+        import numpy as np
+
+        from edgekit.models.data import EXPRESSIONS
+
+        generator = np.random.default_rng(0)
+        for split, count in counts.items():
+            for index in range(count):
+                file = folder / split / EXPRESSIONS[index % 7] / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
+        return folder
+
+    return draw
+
+
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A disk of 1 MiB, or a skip where it may not be mounted.

@@ -192,15 +192,15 @@ def _vote_powers(
     from edgekit.errors import InputError
     from edgekit.models.distill.votes import VotePowers
 
-    given = {"teacher": teacher_power, "votes": votes_power}
-    given = {name: power for name, power in given.items() if power is not None}
+    said = (("teacher", teacher_power), ("votes", votes_power))
+    given = {name: power for name, power in said if power is not None}
     if options.ferplus is None or options.ferplus_labels != "posterior":
         if given:
             raise InputError(f"--{next(iter(given))}-power goes with --ferplus and --ferplus-labels posterior")
         return None
     if on_the_fly:
         raise InputError("--on-the-fly asks the teacher alone: leave it or --ferplus-labels posterior out")
-    return VotePowers(**{name: power for name, power in given.items() if power is not None})
+    return VotePowers(**given)
 
 
 def _plain(

@@ -17,9 +17,11 @@ def test_towers_are_compared_pair_by_pair(load: Load) -> None:
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
     assert len(document["prompted_ratios"]) == 3
-    assert min(document["plain_s"], document["prompted_s"], document["ensemble_s"]) > 0
+    assert min(document[f"{name}_s"] for name in ("plain", "prompted", "unprompted", "ensemble")) > 0
     assert document["allowed"] == 1.15
     assert "the ensemble's two towers" in done.stderr
+    ratio = document["prompted_ratio"] / document["unprompted_ratio"]
+    assert f"so prompts cost {ratio:.2f} times" in done.stderr
 
 
 def test_a_step_says_what_a_training_would_take_and_that_it_is_an_estimate(load: Load) -> None:

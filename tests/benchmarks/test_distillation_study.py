@@ -7,28 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import cv2
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
-from edgekit.models.data import EXPRESSIONS
 
 Load = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def faces(tmp_path: Path) -> Path:
-    generator = np.random.default_rng(0)
-    for split, count in (("Training", 14), ("PublicTest", 7), ("PrivateTest", 14)):
-        for index in range(count):
-            file = tmp_path / "faces" / split / EXPRESSIONS[index % 7] / f"{index}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
-    return tmp_path / "faces"
+def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
+    return draw_faces(tmp_path / "faces", {"Training": 14, "PublicTest": 7, "PrivateTest": 14})
 
 
 def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(

@@ -7,8 +7,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -30,16 +28,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def faces(draw_faces: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder data set: 14 pictures to train on and 7 to choose by."""
-    folder = tmp_path_factory.mktemp("faces")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 14), ("val", 7)):
-        for index in range(count):
-            file = folder / split / EXPRESSIONS[index % 7] / f"{index}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
-    return folder
+    return draw_faces(tmp_path_factory.mktemp("faces"), {"train": 14, "val": 7})
 
 
 @pytest.fixture(scope="module")

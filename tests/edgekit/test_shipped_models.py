@@ -77,6 +77,11 @@ def test_its_training_is_on_record(name: str) -> None:
     assert training["validation"] == "PublicTest"
     assert {"seed", "torch_version", "data_sha256", "recipe"} <= training.keys()
     assert "teacher" in training or name != "distilled"
+    card = _files(name)[1].with_suffix(".md").read_text()
+    if "teacher" in training:
+        assert training["teacher"]["sha256"] in card
+    if powers := training.get("distillation", {}).get("votes"):
+        assert f"FER+ votes with the powers {powers['teacher']} and {powers['votes']}" in card
 
 
 @each_model

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -16,20 +17,12 @@ import pytest
 
 from edgekit.files import sha256_of
 from edgekit.models.checkpoint import load_checkpoint
-from edgekit.models.data import EXPRESSIONS
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def faces(draw_faces: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder data set: 28 pictures to train on, 14 to choose by and 14 to test on."""
-    folder = tmp_path_factory.mktemp("faces")
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 28), ("val", 14), ("test", 14)):
-        for index in range(count):
-            file = folder / split / EXPRESSIONS[index % 7] / f"{index}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
-    return folder
+    return draw_faces(tmp_path_factory.mktemp("faces"), {"train": 28, "val": 14, "test": 14})
 
 
 def _edgekit(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -21,15 +20,9 @@ from edgekit.models.data.readers import load_dataset
 
 
 @pytest.fixture
-def faces(tmp_path: Path) -> Path:
+def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
     """FER-2013's splits, with a few pictures each."""
-    generator = np.random.default_rng(0)
-    for split, count in (("Training", 28), ("PublicTest", 7), ("PrivateTest", 7)):
-        for index in range(count):
-            file = tmp_path / "faces" / split / EXPRESSIONS[index % 7] / f"{index}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
-    return tmp_path / "faces"
+    return draw_faces(tmp_path / "faces", {"Training": 28, "PublicTest": 7, "PrivateTest": 7})
 
 
 def test_a_distilled_model_is_shipped_with_its_teacher_named(
