@@ -21,6 +21,9 @@ from edgekit.report.power import PowerReading, mean_watts
 from edgekit.report.schema import SCHEMA
 from edgekit.report.statistics import histogram, median_interval
 
+# Of milliseconds: a net may take a few microseconds, and a median must not leave its interval by rounding.
+_DIGITS = 5
+
 
 @dataclass(frozen=True)
 class Model:
@@ -127,7 +130,7 @@ def _cell_document(measured: Measured, started_s: float, power: Sequence[PowerRe
         "detector": messages[0]["detector"],
         "faces_per_frame": round(float(np.mean(faces)), 4) if faces else None,
         "latency": _rounded(asdict(summarize(all_ms))),
-        "median_interval_ms": None if interval is None else [round(limit, 5) for limit in interval],
+        "median_interval_ms": None if interval is None else [round(limit, _DIGITS) for limit in interval],
         "images_per_s": round(images_per_s, 3),
         "load_ms": round(float(np.median([process["load_ms"] for process in processes])), 3),
         "resident_mib": max(process["resident_mib"] for process in processes),
@@ -172,4 +175,4 @@ def _energy(
 
 
 def _rounded(latency: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in latency.items()}
+    return {name: round(value, _DIGITS) for name, value in latency.items()}

@@ -172,3 +172,34 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
     if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
         raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
+    _refuse_idle(outputs)
+
+
+# Options that begin so mean something only beside one of the outputs named after them.
+_BESIDE = {
+    "rotate_": ("save", "jsonl", "csv_file"),
+    "blur_": ("save", "web"),
+    "web_": ("web",),
+    "mqtt_": ("mqtt",),
+    "webhook_": ("webhook",),
+    "event_": ("mqtt", "webhook", "web"),
+}
+
+
+def _refuse_idle(outputs: Outputs) -> None:
+    """Refuse what was typed and would do nothing; a file of settings may hold more than one run uses.
+
+    Raises:
+        click.UsageError: There is such an option.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name, flag in flags.items():
+        if name is None or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        for start, wanted in _BESIDE.items():
+            if name.startswith(start) and not any(getattr(outputs, other) for other in wanted):
+                places = ", ".join(flags[other] for other in wanted)
+                raise click.UsageError(f"{flag} does nothing without {places}: give one, or leave it out")

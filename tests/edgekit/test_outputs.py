@@ -31,9 +31,9 @@ PATIENCE_S = 60
         (["--mqtt", "mqtt://me:secret-word@broker"], "use --mqtt-credentials FILE"),
         (["--mqtt", "mqtts://broker", "--mqtt-cert", "a.pem"], "--mqtt-cert and --mqtt-key belong together"),
         (["--webhook", "ftp://host/"], "the webhook's address must look like https://host/path"),
-        (["--event-label", "grumpy"], "'grumpy' is no label of the model: it has red, green, blue"),
-        (["--event-hold", "soon"], "'soon' is no time such as 90s, 15min, 12h or 7d"),
-        (["--rotate-size", "1"], "'1' is too small: at least 10000 bytes"),
+        (["--webhook", "http://127.0.0.1:9/", "--event-label", "grumpy"], "'grumpy' is no label of the model: it has red, green, blue"),
+        (["--webhook", "http://127.0.0.1:9/", "--event-hold", "soon"], "'soon' is no time such as 90s, 15min, 12h or 7d"),
+        (["--csv", "r.csv", "--rotate-size", "1"], "'1' is too small: at least 10000 bytes"),
     ],
 )
 def test_what_cannot_be_sent_is_said_before_the_run(edgekit, tiny_model, tmp_path, monkeypatch, arguments, message):
@@ -67,6 +67,30 @@ def test_a_missing_part_names_its_extra(edgekit, tiny_model, monkeypatch, module
     code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", *option)
     assert code == 1
     assert f"pip install 'edgekit[{extra}]'" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--rotate-size", "1MB"), "--rotate-size does nothing without --save, --jsonl, --csv"),
+        (("--mqtt-topic", "x"), "--mqtt-topic does nothing without --mqtt"),
+        (("--web-fps", "5", "--webhook", "http://127.0.0.1:1/"), "--web-fps does nothing without --web"),
+        (("--event-hold", "1s", "--csv", "r.csv"), "--event-hold does nothing without --mqtt, --webhook, --web"),
+        (("--blur-faces", "--jsonl", "-"), "--blur-faces does nothing without --save, --web"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(edgekit, tmp_path: Path, options, fault: str):
+    code, out, err = edgekit("run", "--source", "demo", *options)
+    assert (code, out) == (2, "")
+    assert fault in err
+    assert len(err.splitlines()) == 1
+
+
+def test_settings_in_a_file_may_wait_for_their_output(edgekit, tiny_model, tmp_path: Path):
+    config = tmp_path / "edgekit.toml"
+    config.write_text('rotate-size = "1MB"\nevent-hold = 1\nmqtt-topic = "x"\n')
+    looked_at = ("--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 1)
+    assert edgekit("run", "--config", config, *looked_at)[0] == 0
 
 
 class _Hook(BaseHTTPRequestHandler):

@@ -123,7 +123,7 @@ def main(folder: Path, model: str) -> None:
 
     subprocess.run(["systemctl", "stop", "camera.service"], check=True)
     tell("stopped", **status("camera"))
-    tell("logs", text=edgekit("logs", "--name", "camera", "--json").stdout)
+    tell("logs", text=edgekit("logs", "--name", "camera", "--lines", "1000", "--json").stdout)
 
     install("bad", folder, "--source", "demo", "--detector", "dlib")
     tell("bad", **until("bad", lambda found: found["state"] == "failed"))
