@@ -148,7 +148,8 @@ _FER2013 = Recipe(
 
 RECIPES = {
     "fer2013": _FER2013,
-    # The second half alone, for a net that starts from another's weights.
+    # Its halves alone: trainings between which teachers change. The second starts from another's weights.
+    "fer2013-start": replace(_FER2013, epochs=60, finish=None),
     "fer2013-finish": replace(
         _FER2013, epochs=36, max_lr=0.015, augmentation=_UNMOVED, label_smoothing=0.0, finish=None
     ),
