@@ -82,6 +82,8 @@ def require_file(path: Path, what: str) -> Path:
         raise InputError(f"{what} '{path}' is a folder, not a file")
     if not path.exists():
         raise InputError(f"{what} '{path}' does not exist: check the path")
+    if not path.is_file():
+        raise InputError(f"{what} '{path}' is a pipe or a device, not a file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{what} '{path}' may not be read: check its permissions")
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import InputError
-from edgekit.files import write_atomic
+from edgekit.files import require_file, write_atomic
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is damaged, no such file, or asks for code to be run.
     """
+    require_file(path, "checkpoint")
     _refuse_compressed(path)
     try:
         with warnings.catch_warnings():
@@ -117,7 +119,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise InputError(
             f"'{path}' is not a plain file of tensors (it is damaged or asks to run code, which edgekit refuses)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError, struct.error) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"'{path}' cannot be read as a torch checkpoint: {reason}") from error
     if not isinstance(document, dict):
