@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -61,6 +62,28 @@ def write_atomic(target: Path, content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def folder_to_oneself(folder: Path) -> Iterator[None]:
+    """Create `folder` and keep other processes that ask the same out of it while the block lasts.
+
+    Raises:
+        InputError: Another process is in it.
+        OSError: It cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is writing to '{folder}': wait for it or name another folder") from error
+        except OSError:
+            pass  # a network file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256_of(path: Path) -> str:

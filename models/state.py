@@ -7,6 +7,7 @@ import pickle
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -49,6 +50,8 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
     Raises:
         InputError: The file is damaged, or the training is another; the first difference is named.
     """
+    require_file(path, "training state")
+    _refuse_changed(path)
     document = load_tensors(path)
     try:
         state = TrainingState(**document)
@@ -87,6 +90,17 @@ def _first_difference(name: str, before: object, now: object) -> str | None:
                 return difference
         return None
     return None if before == now else f"{name} was {before!r}, now it is {now!r}"
+
+
+def _refuse_changed(path: Path) -> None:
+    """Refuse an archive whose members are not what was written: torch leaves their checksums unread."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error):
+        return  # what is no archive at all, `load_tensors` refuses
+    if damaged:
+        raise InputError(f"training state '{path}' is damaged: start anew with another -o")
 
 
 def _refuse_compressed(path: Path) -> None:
