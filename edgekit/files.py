@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -63,6 +64,28 @@ def write_atomic(target: Path, content: bytes | str) -> None:
         temporary.write_bytes(data)
 
 
+@contextmanager
+def folder_to_oneself(folder: Path) -> Iterator[None]:
+    """Create `folder` and keep other processes that ask the same out of it while the block lasts.
+
+    Raises:
+        InputError: Another process is in it.
+        OSError: It cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is writing to '{folder}': wait for it or name another folder") from error
+        except OSError:
+            pass  # a network file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
 def sha256_of(path: Path) -> str:
     """Return the file's SHA-256 as 64 hexadecimal digits, reading it in pieces of 1 MiB."""
     digest = hashlib.sha256()
@@ -82,6 +105,8 @@ def require_file(path: Path, what: str) -> Path:
         raise InputError(f"{what} '{path}' is a folder, not a file")
     if not path.exists():
         raise InputError(f"{what} '{path}' does not exist: check the path")
+    if not path.is_file():
+        raise InputError(f"{what} '{path}' is a pipe or a device, not a file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{what} '{path}' may not be read: check its permissions")
     return path

@@ -111,7 +111,10 @@ def seen_tensors(model: onnx.ModelProto, path: Path, shapes: Mapping[str, Sequen
     with tempfile.TemporaryDirectory() as folder:
         beside = Path(folder) / "model.onnx"
         beside.write_bytes(open_ended.SerializeToString())
-        session = open_session(beside, 1, level="none")
+        try:
+            session = open_session(beside, 1, level="none")
+        except InputError as error:
+            raise InputError(str(error).replace(str(beside), str(path))) from error
         feed = {node.name: _noise(node, shapes[node.name], path) for node in session.get_inputs()}
         try:
             given = session.run(names, feed)

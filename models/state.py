@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import InputError
-from edgekit.files import write_atomic
+from edgekit.files import require_file, write_atomic
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
     Raises:
         InputError: The file is damaged, or the training is another; the first difference is named.
     """
+    require_file(path, "training state")
+    _refuse_changed(path)
     document = load_tensors(path)
     try:
         state = TrainingState(**document)
@@ -88,6 +92,17 @@ def _first_difference(name: str, before: object, now: object) -> str | None:
     return None if before == now else f"{name} was {before!r}, now it is {now!r}"
 
 
+def _refuse_changed(path: Path) -> None:
+    """Refuse an archive whose members are not what was written: torch leaves their checksums unread."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error):
+        return  # what is no archive at all, `load_tensors` refuses
+    if damaged:
+        raise InputError(f"training state '{path}' is damaged: start anew with another -o")
+
+
 def _refuse_compressed(path: Path) -> None:
     """Refuse an archive whose members are packed: torch writes none, and unpacked they may fill the memory."""
     if not zipfile.is_zipfile(path):
@@ -107,6 +122,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is damaged, no such file, or asks for code to be run.
     """
+    require_file(path, "checkpoint")
     _refuse_compressed(path)
     try:
         with warnings.catch_warnings():
@@ -117,7 +133,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise InputError(
             f"'{path}' is not a plain file of tensors (it is damaged or asks to run code, which edgekit refuses)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, OSError, struct.error) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"'{path}' cannot be read as a torch checkpoint: {reason}") from error
     if not isinstance(document, dict):

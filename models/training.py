@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
+from edgekit.files import folder_to_oneself
 from edgekit.models.checkpoint import load_weights
 from edgekit.models.metrics import MetricsLog
 from edgekit.models.optimizers import make_optimizer
@@ -152,11 +154,24 @@ def train(
         The reports of all epochs, those before a resume included.
 
     Raises:
-        InputError: `output` holds another training, or the settings do not fit the machine.
+        InputError: `output` holds another training or one is writing to it, or the settings do not fit the machine.
         StorageError: The disk is full or read-only.
     """
     check_output(output, resume)
     fabric = launch(job.accelerator, job.precision)
+    with folder_to_oneself(output) if fabric.is_global_zero else nullcontext():
+        check_output(output, resume)  # another training may have begun and ended meanwhile
+        return _train(job, fabric, output, resume, on_step, on_epoch)
+
+
+def _train(
+    job: TrainingJob,
+    fabric: Fabric,
+    output: Path,
+    resume: bool,
+    on_step: Callable[[StepReport], None] | None,
+    on_epoch: Callable[[EpochReport], None] | None,
+) -> list[EpochReport]:
     state_path = output / STATE_NAME
     torch.manual_seed(job.seed)
     trainer = _Trainer(job, fabric)

@@ -7,6 +7,7 @@ library and click only; a command's heavy imports happen when it runs.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -100,6 +101,9 @@ def _run(arguments: list[str]) -> int:
     # A closed stream is None: what would go there goes nowhere.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is shown as an escape
     try:
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
@@ -144,18 +148,23 @@ def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int
 
 
 def _report_interruption() -> int:
-    click.echo("edgekit: interrupted", err=True)
+    with suppress(OSError):  # as in _report; the terminal may be gone
+        click.echo("edgekit: interrupted", err=True)
     return EXIT_INTERRUPTED
 
 
 class _Interruptions:
-    """Turns Ctrl-C and SIGTERM into KeyboardInterrupt, so that both clean up on the same road, and remembers them."""
+    """Turns Ctrl-C, SIGTERM and the end of the terminal into KeyboardInterrupt, so that all clean up on the same road,
+    and remembers them.
+    """
 
     def __init__(self) -> None:
         self.seen = False
         self._previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._receive)}
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._receive)
+        # The shell has `command &` ignore Ctrl-C, nohup the end of the terminal.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._receive)
 
     def give_back(self) -> None:
         for number, handler in self._previous.items():

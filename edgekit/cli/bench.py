@@ -12,7 +12,7 @@ import click
 
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.hosts import HostChoice, host_options, no_install_option
-from edgekit.cli.options import MAX_THREADS, SEED, detector_options
+from edgekit.cli.options import MAX_THREADS, SEED, NumberRange, detector_options
 from edgekit.cli.power_file import open_meter
 from edgekit.cli.report_options import ReportFiles, report_options
 
@@ -53,7 +53,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option(
     "--source", "source_uri", default="demo", show_default=True, metavar="URI", help="Frames of the pipeline."
 )
-@click.option("--seconds", type=click.FloatRange(0.01, 3600), default=10, show_default=True, help="Least time a cell.")
+@click.option("--seconds", type=NumberRange(0.01, 3600), default=10, show_default=True, help="Least time a cell.")
 @click.option(
     "--processes", type=click.IntRange(1, 100), default=3, show_default=True, help="Processes that share a cell's time."
 )
@@ -70,7 +70,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides the order of the cells.")
 @click.option(
     "--cool-down",
-    type=click.FloatRange(0, 3600),
+    type=NumberRange(0, 3600),
     default=20,
     show_default=True,
     metavar="SECONDS",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.options import grouped_options
+from edgekit.cli.options import NumberRange, grouped_options
 
 if TYPE_CHECKING:
     from edgekit.device.sources import Source
@@ -39,7 +39,7 @@ _OPTIONS = (
     click.option("--camera-size", metavar="WxH", help="Size of the camera's frames; default: 640x480, or its own."),
     click.option(
         "--camera-fps",
-        type=click.FloatRange(0, _MAX_FPS, min_open=True),
+        type=NumberRange(0, _MAX_FPS, min_open=True),
         metavar="FPS",
         help="Frames a second; default: 30 with picamera2, or its own.",
     ),

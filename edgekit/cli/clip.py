@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output
-from edgekit.cli.options import activation_option
+from edgekit.cli.options import NumberRange, activation_option
 from edgekit.cli.training import TrainingData, TrainingOptions, provenance, read_data, run_training
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ _OPTIONS = (
     ),
     click.option(
         "--min-area",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=NumberRange(0, 1, min_open=True),
         help="hicropl: the smallest part of a picture that a random crop shows, not the published 0.08.",
     ),
     click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.options import NumberRange
 
 if TYPE_CHECKING:
     from edgekit.report.compare import BoardChange
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("after", type=click.Path(path_type=Path), metavar="B.json")
 @click.option(
     "--gate",
-    type=click.FloatRange(0, 1000),
+    type=NumberRange(0, 1000),
     metavar="PERCENT",
     help="Exit with 3 if a cell got slower, for real, by more.",
 )

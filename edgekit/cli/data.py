@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options, one_line
-from edgekit.cli.options import contempt_option
+from edgekit.cli.options import PATH, contempt_option
 from edgekit.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def command() -> None:
 
 
 @command.command("check", short_help="Count, and find damaged, blank, repeated and contradictory images.")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="DIR", help="Draw a contact sheet per class here.")
+@click.argument("path", type=PATH)
+@click.option("--sheet", type=PATH, metavar="DIR", help="Draw a contact sheet per class here.")
 @contempt_option
 @common_options
 def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:

@@ -18,6 +18,7 @@ from edgekit.cli.hosts import (
     require_hosts,
     yunet_parcel,
 )
+from edgekit.cli.options import NumberRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ def release_options(function: _Function) -> _Function:
 @click.option(
     "--settle",
     "settle_s",
-    type=click.FloatRange(0, 3600),
+    type=NumberRange(0, 3600),
     default=10,
     show_default=True,
     metavar="SECONDS",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
-from edgekit.cli.options import activation_option
+from edgekit.cli.options import PATH, activation_option
 from edgekit.cli.training import TrainingOptions, provenance, read_data, run_training, training_options
 
 if TYPE_CHECKING:
@@ -37,13 +37,11 @@ if TYPE_CHECKING:
     type=click.Choice(["center", "center-flip", "ten-crop"]),
     help="What of each image the teacher is asked about, once; default: center-flip.",
 )
-@click.option(
-    "--cache", type=click.Path(path_type=Path), metavar="DIR", help="Keeps its answers; default: in the output folder."
-)
+@click.option("--cache", type=PATH, metavar="DIR", help="Keeps its answers; default: in the output folder.")
 @click.option("--on-the-fly", is_flag=True, help="Ask the teacher about each augmented crop instead; slow.")
 @click.option(
     "--unlabelled",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="PATH",
     help="Folder or .tar of pictures without labels to learn from, too.",
 )
@@ -52,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--clip", metavar="FILE|NAME", help="The CLIP that a teacher's prompts belong to.")
 @click.option(
     "--descriptions",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="JSON",
     help="Of the classes, for a CLIP without prompts.",
 )
@@ -123,6 +121,8 @@ def command(
     powers = _vote_powers(options, on_the_fly, teacher_power, votes_power)
     if on_the_fly and views:
         raise InputError("--views is for cached answers: leave it or --on-the-fly out")
+    if on_the_fly and cache:
+        raise InputError("--cache keeps answers, and --on-the-fly has none to keep: leave one of them out")
     recipe = options.recipe()
     require_no_space(student)
     contract_for(student, ("any",), "any", gray=True)  # an unknown net is reported before the data is read

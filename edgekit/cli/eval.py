@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
-from edgekit.cli.options import activation_option, contempt_option, merge_option, threads_option
+from edgekit.cli.options import PATH, activation_option, contempt_option, merge_option, threads_option
 
 if TYPE_CHECKING:
     from edgekit.models.data import DataSet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("eval", short_help="Measure accuracy on a data set.")
 @click.argument("model")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
+@click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
 @click.option("--split", default="PrivateTest", show_default=True, help="Name of the split to measure on.")
 @click.option(
     "--protocol",
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 @click.option("--clip", "clip_source", metavar="NAME|FILE", help="The CLIP that prompts belong to, or for zero-shot.")
 @click.option(
     "--descriptions",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="With --clip: sentences for the data's classes, which take the place of those trained on.",
 )
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw confusion and reliability (.png, .svg, .pdf).")
+@click.option("--plot", type=PATH, help="Draw confusion and reliability (.png, .svg, .pdf).")
 @activation_option
 @merge_option
 @contempt_option

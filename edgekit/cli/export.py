@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options
-from edgekit.cli.export_options import quantize_options, target_options
+from edgekit.cli.export_options import CALIBRATION, EVALUATION, quantize_options, target_options
+from edgekit.cli.options import PATH, refuse_unused
 from edgekit.cli.prompted import ENSEMBLE, export_prompted, refuse_foreign
 from edgekit.errors import InputError
 
@@ -23,19 +24,17 @@ if TYPE_CHECKING:
 
 @click.command("export", short_help="Export a checkpoint to one ONNX file.")
 @click.argument("model")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx file to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
 @click.option("--class", "class_names", multiple=True, metavar="NAME", help="A label of its own, for a CLIP's student.")
 @click.option(
     "--classes",
     "classes_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="JSON",
     help='Several at once, with descriptions: {"NAME": ["A sentence.", …], …}.',
 )
 @click.option("--clip", metavar="FILE|NAME", help="The teacher's CLIP, for --class and --classes.")
-@click.option(
-    "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="The teacher's prompts, if it had some."
-)
+@click.option("--prompts", type=PATH, metavar="FILE", help="The teacher's prompts, if it had some.")
 @click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="A label in the place of old ones.")
 @target_options
 @quantize_options
@@ -93,6 +92,11 @@ def command(
     ]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} both say the labels: give one of them")
+    context = click.get_current_context()
+    if quantizing["calibrate"] is None:
+        refuse_unused(context, CALIBRATION, "goes with --calibrate")
+    if quantizing["evaluate_on"] is None:
+        refuse_unused(context, EVALUATION, "goes with --eval")
     checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
     if is_prompts_file(checkpoint):
         foreign = {"--merge": merges, "--prompts": prompts, "--pass": passes_on, "--quantize": quantization}
@@ -272,4 +276,6 @@ def _describing(
 def _descriptions(out: Output, names: tuple[str, ...], file: Path | None) -> Descriptions:
     from edgekit.models.clip.descriptions import descriptions_for, read_descriptions
 
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"--class '{twice}' is there twice: give each label once")
     return read_descriptions(file) if file else descriptions_for(names, notify=out.say)

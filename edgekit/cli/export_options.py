@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from edgekit.cli.options import SEED
+from edgekit.cli.options import PATH, SEED, NumberRange
 from edgekit.cli.prompted import ENSEMBLE
 from edgekit.export.targets import GENERIC, PASSES, TARGETS
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
-_PATH = click.Path(path_type=Path)
+
+# What says more of --calibrate, and of --eval.
+CALIBRATION = ("calibrate_split", "calibration_images", "calibration_method", "seed")
+EVALUATION = ("eval_split", "max_drop")
 
 
 def target_options(function: _Function) -> _Function:
@@ -44,7 +46,7 @@ def quantize_options(function: _Function) -> _Function:
             type=click.Choice(["int8", "dynamic", "fp16"]),
             help="int8 is calibrated; dynamic and fp16 make a smaller file that is not faster on a CPU.",
         ),
-        click.option("--calibrate", type=_PATH, metavar="DATA", help="Images that int8 finds its ranges on."),
+        click.option("--calibrate", type=PATH, metavar="DATA", help="Images that int8 finds its ranges on."),
         click.option("--calibrate-split", default="Training", show_default=True, metavar="NAME"),
         click.option("--calibration-images", type=click.IntRange(1, 10_000), default=500, show_default=True),
         click.option(
@@ -58,11 +60,11 @@ def quantize_options(function: _Function) -> _Function:
             "--types", type=click.Choice(["u8s8", "s8s8"]), help="Activations and weights; default: target's."
         ),
         click.option("--form", type=click.Choice(["qdq", "qoperator"]), help="Form of the file; default: target's."),
-        click.option("--eval", "evaluate_on", type=_PATH, metavar="DATA", help="Measure accuracy before and after."),
+        click.option("--eval", "evaluate_on", type=PATH, metavar="DATA", help="Measure accuracy before and after."),
         click.option("--eval-split", default="PrivateTest", show_default=True, metavar="NAME"),
         click.option(
             "--max-drop",
-            type=click.FloatRange(0, 100),
+            type=NumberRange(0, 100),
             default=0.5,
             show_default=True,
             metavar="POINTS",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.options import grouped_options
+from edgekit.cli.options import NumberRange, grouped_options
 
 if TYPE_CHECKING:
     from edgekit.device.detect import Detector
@@ -53,7 +53,7 @@ _OPTIONS = (
     click.option(
         "--smooth",
         "smooth_s",
-        type=click.FloatRange(0, 60),
+        type=NumberRange(0, 60),
         default=0.4,
         show_default=True,
         metavar="SECONDS",

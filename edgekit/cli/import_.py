@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from edgekit.cli.common import Output, common_options
+from edgekit.cli.options import PATH
 
 
 @click.command("import", short_help="Convert the EdgeCNN authors' checkpoint.")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
+@click.argument("file", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
 @click.option("--labels", help="Class names in output order, with commas; default: FER-2013's seven expressions.")
 @click.option("--dataset", "dataset_name", default="fer2013", show_default=True, help="What it was trained on.")
 @click.option("--color", is_flag=True, help="It was trained on colour pictures, as for RAF-DB.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -16,6 +18,30 @@ _Function = TypeVar("_Function", bound=Callable[..., None])
 MAX_THREADS = 1024
 MAX_BATCH = 65_536
 SEED = click.IntRange(0, 2**32 - 1)
+
+
+class NumberRange(click.FloatRange):
+    """click's FloatRange, which lets nan pass: it is neither below nor above a limit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is no number", param, ctx)
+        return number
+
+
+class _NamedPath(click.Path):
+    """click's Path, which takes the empty text of an unset variable for the folder one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty: name a file or a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+# A file or folder, which need not exist; the value is a `pathlib.Path`.
+PATH = _NamedPath(path_type=Path)
 
 
 class _DetectorName(click.Choice[str]):
@@ -28,6 +54,17 @@ class _DetectorName(click.Choice[str]):
             if value in names("detector"):
                 return value
         return super().convert(value, param, ctx)
+
+
+def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str) -> None:
+    """Refuse those of the options that were given although they would do nothing; `reason` says what they are for.
+
+    Raises:
+        click.UsageError: One was given.
+    """
+    for option in context.command.params:
+        if option.name in parameters and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"{option.opts[0]} {reason}: leave it out", context)
 
 
 def grouped_options(
@@ -66,7 +103,7 @@ def detector_options(function: _Function) -> _Function:
         ),
         click.option(
             "--detector-model",
-            type=click.Path(path_type=Path),
+            type=PATH,
             metavar="FILE",
             help="YuNet's .onnx file; default: downloaded once.",
         ),
@@ -127,4 +164,4 @@ def merge_option(function: _Function) -> _Function:
 
 def path_option(flag: str, metavar: str, text: str) -> Callable[[_Function], _Function]:
     """Return an option that takes a file, which need not exist."""
-    return click.option(flag, type=click.Path(path_type=Path), metavar=metavar, help=text)
+    return click.option(flag, type=PATH, metavar=metavar, help=text)

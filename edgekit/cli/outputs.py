@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.options import grouped_options, path_option
+from edgekit.cli.options import NumberRange, grouped_options, path_option
 from edgekit.cli.quantities import Duration, Size
 
 STDOUT = "-"
@@ -93,7 +93,7 @@ _OPTIONS = (
     ),
     click.option(
         "--web-fps",
-        type=click.FloatRange(0.1, 60),
+        type=NumberRange(0.1, 60),
         default=10,
         show_default=True,
         help="Most pictures a second that the page gets.",
@@ -139,7 +139,7 @@ _OPTIONS = (
     ),
     click.option(
         "--event-probability",
-        type=click.FloatRange(0, 1),
+        type=NumberRange(0, 1),
         default=0,
         show_default=True,
         help="Least probability of a label that counts.",

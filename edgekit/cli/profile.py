@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options, one_line
-from edgekit.cli.options import MAX_THREADS, detector_options
+from edgekit.cli.options import MAX_THREADS, PATH, NumberRange, detector_options, refuse_unused
 from edgekit.errors import InputError
 from edgekit.latencies import KNOWN_BOARDS, KnownBoard
 
@@ -38,9 +38,9 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option("--board", type=click.Choice(list(KNOWN_BOARDS)), help="One board only; default: all of them.")
 @click.option("--size", callback=_size, metavar="WxH", help="Size of inputs whose height and width are free.")
 @click.option("--layers", "all_layers", is_flag=True, help="Show all layers in their order, not the costliest alone.")
-@click.option("--seconds", type=click.FloatRange(0, 3600), default=2, show_default=True, help="How long to measure.")
+@click.option("--seconds", type=NumberRange(0, 3600), default=2, show_default=True, help="How long to measure.")
 @click.option("--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True, help="To measure with.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the board's roofline (.png, .svg, .pdf).")
+@click.option("--plot", type=PATH, help="Draw the board's roofline (.png, .svg, .pdf).")
 @click.option("--pipeline", is_flag=True, help="Estimate the whole loop at 640x480: camera, detector, classifier.")
 @click.option(
     "--detect-every", type=click.IntRange(1, 1000), default=5, show_default=True, metavar="N", help="With --pipeline."
@@ -87,6 +87,9 @@ def command(
         from edgekit.models.plots import check_picture
 
         check_picture(plot)
+    if not pipeline:
+        loop = ("detect_every", "faces", "detector_name", "detector_model", "detector_size")
+        refuse_unused(click.get_current_context(), loop, "goes with --pipeline")
     if pipeline and detector_name != "yunet":
         raise click.UsageError("--pipeline knows what YuNet costs: leave --detector at yunet")
     if pipeline and not seconds:

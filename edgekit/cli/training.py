@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output
-from edgekit.cli.options import MAX_BATCH, SEED, contempt_option, threads_option
+from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, contempt_option, refuse_unused, threads_option
+from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -110,6 +111,8 @@ def read_data(out: Output, options: TrainingOptions, merges: Sequence[str] = ())
     from edgekit.models.data.readers import load_dataset
     from edgekit.models.engines import set_torch_threads
 
+    if options.ferplus is None:
+        refuse_unused(click.get_current_context(), ("ferplus_labels",), "goes with --ferplus")
     if options.threads:
         set_torch_threads(options.threads)
     with progress_bar(out) as progress:
@@ -120,6 +123,8 @@ def read_data(out: Output, options: TrainingOptions, merges: Sequence[str] = ())
         dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, out.say)
     if merges:
         dataset = merge_classes(dataset, parse_merges(merges, dataset.classes))
+    if len(dataset.classes) < 2:
+        raise InputError(f"data '{options.data}' has one class, '{dataset.classes[0]}': telling apart takes two")
     return TrainingData(dataset, *train_and_validation(dataset, options.train_split, options.val_split, options.seed))
 
 
@@ -187,10 +192,8 @@ class _View:
 
 
 _OPTIONS = (
-    click.option(
-        "--data", type=click.Path(path_type=Path), required=True, help="Folders, .tar.gz, fer2013.csv or .h5."
-    ),
-    click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results."),
+    click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5."),
+    click.option("-o", "--output", type=PATH, required=True, help="Folder for the results."),
     click.option(
         "--recipe",
         "recipe_name",
@@ -204,7 +207,7 @@ _OPTIONS = (
     ),
     click.option(
         "--max-lr",
-        type=click.FloatRange(0, 100, min_open=True),
+        type=NumberRange(0, 100, min_open=True),
         help="Highest learning rate, instead of the recipe's.",
     ),
     click.option("--init", metavar="MODEL", help="Start from a checkpoint of the same net and labels, not at random."),
@@ -235,7 +238,7 @@ _OPTIONS = (
     contempt_option,
     click.option(
         "--ferplus",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="CSV",
         help="FER+ votes for FER-2013; see --ferplus-labels.",
     ),

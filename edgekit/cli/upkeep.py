@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import click
 
+from edgekit.cli.options import NumberRange
+
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
 
@@ -15,7 +17,7 @@ def upkeep_options(function: _Function) -> _Function:
     return click.option(
         "--max-temperature",
         "max_temperature_c",
-        type=click.FloatRange(20, 150),
+        type=NumberRange(20, 150),
         metavar="C",
         help="Do less work from so many °C on; default: 75 on a Raspberry Pi.",
     )(function)

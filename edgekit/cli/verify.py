@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options, one_line
-from edgekit.cli.options import contempt_option, threads_option
+from edgekit.cli.options import PATH, contempt_option, threads_option
 from edgekit.errors import GateError, InputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _TRACED_IMAGES = 8
 @click.command("verify", short_help="Check that a file answers as its source does.")
 @click.argument("model")
 @click.option("--against", required=True, metavar="MODEL", help="The .safetensors or .onnx file MODEL is made from.")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
+@click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
 @click.option("--split", default="PrivateTest", show_default=True, help="Name of the split to take.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, evenly over the split.")
 @click.option("--layers", "show_layers", is_flag=True, help="Show the difference of every layer both sides have.")

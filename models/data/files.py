@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
+import posixpath
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ LABEL_TABLES = ("train_labels.csv", "test_labels.csv")
 _MAX_FILE_BYTES = 64 << 20
 # Names are kept in an array of fixed width, and a .tar can hold names of any length.
 _MAX_NAME_CHARACTERS = 500
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def open_files(path: Path) -> Iterator[Files]:
         InputError: The archive is damaged, or a path in it is endless.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        # A link that leads nowhere is an image that is lost: reading it says so.
+        files = sorted(file for file in path.rglob("*") if file.is_file() or (file.is_symlink() and not file.exists()))
         names = tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files)
         yield Files(_wanted(names, path), lambda name: _read_file(path, name))
         return
@@ -63,7 +68,7 @@ def open_files(path: Path) -> Iterator[Files]:
         archive = tarfile.open(path)  # noqa: SIM115 - closed below
     with archive:
         with _damage_named(path):
-            members = {PurePosixPath(member.name): member for member in archive if member.isfile()}
+            members = _members(archive)
         yield Files(_wanted(tuple(members), path), lambda name: _read_member(path, archive, members, name))
 
 
@@ -83,6 +88,31 @@ def _wanted(names: tuple[PurePosixPath, ...], path: Path) -> tuple[PurePosixPath
     return chosen
 
 
+def _members(archive: tarfile.TarFile) -> dict[PurePosixPath, tarfile.TarInfo]:
+    """Return the files, those that are links to another among them, once the archive proved whole."""
+    listed = archive.getmembers()
+    _check_end(archive)
+    members = {PurePosixPath(member.name): member for member in listed if member.isfile()}
+    for member in listed:
+        # tar stores the second name of a file as a link to the first.
+        if member.islnk() or member.issym():
+            start = "" if member.islnk() else posixpath.dirname(member.name)
+            target = PurePosixPath(posixpath.normpath(posixpath.join(start, member.linkname)))
+            members.setdefault(PurePosixPath(member.name), members.get(target, member))
+    return members
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise TarError unless the archive goes on to its end: tarfile takes the first broken header for the end."""
+    stream = archive.fileobj
+    assert stream is not None
+    stream.seek(archive.offset)
+    if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"it is cut off or broken at byte {archive.offset} (unpacked)")
+    while stream.read(_CHUNK_BYTES):  # gzip compares its checksum at the end
+        pass
+
+
 def _read_file(folder: Path, name: PurePosixPath) -> bytes:
     try:
         _check_size((folder / name).stat().st_size, folder, name)
@@ -97,6 +127,8 @@ def _read_member(
     if name not in members:
         raise InputError(f"data '{path}': '{name}' cannot be read: no such file")
     _check_size(members[name].size, path, name)
+    if not members[name].isfile():
+        raise InputError(f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is no file in it")
     with _damage_named(path):
         stream = archive.extractfile(members[name])
         assert stream is not None
@@ -112,5 +144,5 @@ def _check_size(size_bytes: int, path: Path, name: PurePosixPath) -> None:
 def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"data '{path}' is a damaged archive: {error}") from error

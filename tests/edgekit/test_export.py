@@ -215,6 +215,10 @@ def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Pat
         (("--pass", "merge-pool", "--no-pass", "merge-pool"), "switched on and off"),
         (("--quantize", "int8", "--calibrate", "/nowhere"), "/nowhere"),
         (("--pass", "nonesuch"), "nonesuch"),
+        (("--calibrate-split", "train"), "--calibrate-split goes with --calibrate: leave it out"),
+        (("--seed", "0"), "--seed goes with --calibrate"),
+        (("--max-drop", "1"), "--max-drop goes with --eval"),
+        (("--class", "a", "--class", "b", "--class", "a"), "--class 'a' is there twice"),
     ],
 )
 def test_options_that_do_not_fit_get_one_line(

@@ -33,6 +33,16 @@ def test_closed_and_full_streams_change_no_exit_code(arguments: list[str]) -> No
         assert "Traceback" not in done.stderr
 
 
+def test_what_a_terminal_cannot_show_is_escaped(tiny_model: Path, tmp_path: Path) -> None:
+    document = onnx.load(tiny_model)
+    document.graph.node[0].name = "Größe…"
+    onnx.save(document, tmp_path / "model.onnx")
+    for variables in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        done = _edgekit("inspect", tmp_path / "model.onnx", "--layers", env=os.environ | variables)
+        assert done.returncode == 0, done.stderr
+        assert "Gr\\xf6\\xdfe\\u2026" in done.stdout
+
+
 @pytest.mark.parametrize("option", ["--jsonl", "--csv"])
 @pytest.mark.parametrize("suffix", [".onnx", ".safetensors", ".png"])
 def test_results_are_not_written_over_models_and_pictures(

@@ -173,6 +173,9 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
         (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
         (["--pipeline", "--threads", "4"], "leave --threads out"),
         (["--board", "pi2"], "pi2"),
+        (["--faces", "2"], "--faces goes with --pipeline: leave it out"),
+        (["--detector-size", "256"], "--detector-size goes with --pipeline"),
+        (["--seconds", "nan"], "nan is no number"),
     ],
 )
 def test_bad_arguments_are_said(edgekit: Run, arguments: list[str], message: str) -> None:
@@ -187,3 +190,16 @@ def test_what_is_no_model_is_said_in_one_line(edgekit: Run, tmp_path: Path) -> N
     code, _, err = edgekit("profile", path)
     assert code == 2
     assert len(err.splitlines()) == 1
+
+
+def test_a_graph_that_cannot_run_is_called_by_its_own_name(edgekit: Run, tmp_path: Path) -> None:
+    path = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
+    document = onnx.load(path)
+    for value in (*document.graph.input, *document.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.STRING
+    document.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(document, path)
+    code, _, err = edgekit("profile", path)
+    assert code == 2
+    assert str(path) in err
+    assert "/model.onnx" not in err.replace(str(path), "")

@@ -135,7 +135,8 @@ def test_resume_of_a_finished_training_changes_nothing(faces: Path, trained: Pat
     assert (trained / "best.safetensors").read_bytes() == before
 
 
-def test_ctrl_c_in_training_keeps_the_finished_epochs(faces: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path: Path, sent: int) -> None:
     output = tmp_path / "run"
     command = [
         sys.executable,
@@ -154,7 +155,7 @@ def test_ctrl_c_in_training_keeps_the_finished_epochs(faces: Path, tmp_path: Pat
     )
     while not (output / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
@@ -176,6 +177,14 @@ def test_ctrl_c_in_training_keeps_the_finished_epochs(faces: Path, tmp_path: Pat
         (["train", "--data", "{faces}", "-o", "out", "--train-split", "x"], "has no split 'x'"),
         (["train", "--data", "{faces}", "-o", "out", "--accelerator", "cpu", "--precision", "fp16"], "needs a GPU"),
         (["train", "--data", "{faces}", "-o", "{faces}/val/happy/3.png"], "is a file"),
+        (["train", "--data", "{faces}", "-o", "out", "--max-lr", "nan"], "nan is no number"),
+        (["train", "--data", "", "-o", "out"], "the path is empty"),
+        (
+            ["train", "--data", "{faces}", "-o", "out", "--ferplus-labels", "soft"],
+            "--ferplus-labels goes with --ferplus",
+        ),
+        (["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"], "has one class, 'a'"),
+        (["distill", "--teacher", "x", "--data", "x", "-o", "o", "--on-the-fly", "--cache", "c"], "leave one of them"),
         (["eval", "absent.onnx", "--data", "{faces}"], "model 'absent.onnx' does not exist"),
         (["eval", "{text}.onnx", "--data", "{faces}"], "cannot be loaded by onnxruntime"),
         (["eval", "{text}.safetensors", "--data", "{faces}"], "no safetensors file"),
@@ -183,6 +192,9 @@ def test_ctrl_c_in_training_keeps_the_finished_epochs(faces: Path, tmp_path: Pat
         (["eval", "{trained}/best.safetensors", "--data", "{faces}", "--plot", "a.txt"], "must end in .png"),
         (["import", "absent.t7", "-o", "a.safetensors"], "does not exist"),
         (["import", "{text}.onnx", "-o", "a.safetensors"], "plain file of tensors"),
+        (["import", "{short}", "-o", "a.safetensors"], "cannot be read as a torch checkpoint"),
+        (["import", "{pipe}", "-o", "a.safetensors"], "is a pipe or a device"),
+        (["eval", "{pipe}", "--data", "{faces}"], "is a pipe or a device"),
         (["import", "{text}.onnx", "-o", "a.onnx"], "must end in .safetensors"),
     ],
 )
@@ -191,7 +203,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     for suffix in (".onnx", ".safetensors"):
         (tmp_path / f"text{suffix}").write_text("this is text, not a model\n")
-    places = {"faces": str(faces), "trained": str(trained), "text": str(tmp_path / "text")}
+    (tmp_path / "short.t7").write_bytes(b"junk")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    places = {"faces": faces, "trained": trained, "text": tmp_path / "text"}
+    places |= {"short": tmp_path / "short.t7", "pipe": tmp_path / "pipe.onnx"}
     before = set(tmp_path.iterdir())
     done = _edgekit(*(argument.format(**places) for argument in arguments), cwd=tmp_path)
     assert done.returncode == 2, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import tarfile
 from pathlib import Path
 
@@ -92,6 +93,49 @@ def test_an_archive_with_an_endless_name_is_refused(tmp_path: Path) -> None:
         tar.addfile(tarfile.TarInfo(f"train/a/{'x' * 10_000}.png"))
     with pytest.raises(InputError, match="has 10012 characters"):
         load_dataset(tmp_path / "a.tar")
+
+
+def _packed(bars_folder: Path, archive: Path) -> tuple[bytes, int]:
+    """Write the folder as an uncompressed archive; return its bytes and where some member in the middle begins."""
+    with tarfile.open(archive, "w") as tar:
+        tar.add(bars_folder, "bars")
+    with tarfile.open(archive) as tar:
+        members = [member for member in tar.getmembers() if member.isfile()]
+    return archive.read_bytes(), members[len(members) // 2].offset
+
+
+def test_an_archive_that_lost_images_is_refused(bars_folder: Path, tmp_path: Path) -> None:
+    whole, middle = _packed(bars_folder, tmp_path / "whole.tar")
+    load_dataset(tmp_path / "whole.tar")
+    broken = bytearray(whole)
+    broken[middle + 148] ^= 0xFF  # the header's checksum
+    packed = gzip.compress(whole)
+    for name, content, reason in (
+        ("within-header.tar", whole[: middle + 100], "cut off or broken"),
+        ("between-members.tar", whole[:middle], "cut off or broken"),
+        ("header.tar", bytes(broken), "cut off or broken"),
+        ("header.tar.gz", gzip.compress(bytes(broken)), "cut off or broken"),
+        ("checksum.tar.gz", packed[:-8] + bytes(4) + packed[-4:], "CRC"),
+        ("no-checksum.tar.gz", packed[:-8], "end-of-stream"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"damaged archive: .*{reason}"):
+            load_dataset(tmp_path / name)
+
+
+def test_links_to_images_are_images_and_lost_ones_are_said(bars: DataSet, bars_folder: Path, tmp_path: Path) -> None:
+    first, second, *_ = sorted(bars_folder.rglob("*.png"))
+    (first.parent / "hard.png").hardlink_to(first)
+    (first.parent / "soft.png").symlink_to(second.name)
+    _packed(bars_folder, tmp_path / "bars.tar")
+    total = sum(map(len, bars.splits.values())) + 2
+    for path in (bars_folder, tmp_path / "bars.tar"):
+        assert sum(map(len, load_dataset(path).splits.values())) == total
+    (first.parent / "lost.png").symlink_to("elsewhere.png")
+    _packed(bars_folder, tmp_path / "bars.tar")
+    for path in (bars_folder, tmp_path / "bars.tar"):
+        with pytest.raises(InputError, match=r"lost\.png"):
+            load_dataset(path)
 
 
 def test_checksum_sees_content_and_nothing_else(bars: DataSet, tmp_path: Path) -> None:

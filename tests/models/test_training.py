@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
+from edgekit.files import folder_to_oneself
 from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.classification import Balance, ClassificationTask
 from edgekit.models.data import DataSet
@@ -180,6 +181,22 @@ def test_a_state_with_one_wrong_field_is_refused(bars: DataSet, tmp_path: Path, 
     torch.save({**torch.load(path, weights_only=True), name: value}, path)
     with pytest.raises(InputError, match=r"damaged|cannot resume"):
         train(job, tmp_path, resume=True)
+
+
+def test_a_state_with_one_flipped_bit_is_refused(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path)
+    path = tmp_path / STATE_NAME
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged: start anew"):
+        train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path, resume=True)
+
+
+def test_a_folder_that_another_training_writes_to_is_refused(bars: DataSet, tmp_path: Path) -> None:
+    with folder_to_oneself(tmp_path), pytest.raises(InputError, match="another process is writing to"):
+        train(_job(bars), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_best_weights_without_a_state_are_not_trained_over(bars: DataSet, tmp_path: Path) -> None:
