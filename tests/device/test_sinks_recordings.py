@@ -23,15 +23,9 @@ from edgekit.device.sinks.recorder import RecorderThread, VideoPieces, open_vide
 from edgekit.device.sinks.rotation import Rotation, shift
 from edgekit.device.sinks.video import VideoSink
 from edgekit.errors import InputError, StorageError
+from tests.waiting import wait_until
 
 PATIENCE_S = 30
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 def frames_of(path: Path) -> int:

@@ -27,6 +27,7 @@ from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.metrics import metrics_text
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.errors import InputError
+from tests.waiting import wait_until
 
 TOKEN = "a-token-that-nobody-guesses"
 PATIENCE_S = 30
@@ -102,13 +103,6 @@ def read_picture(stream: http.client.HTTPResponse) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(stream.read(length), np.uint8), cv2.IMREAD_COLOR)
     assert stream.readline() == b"\r\n"
     return image
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 def test_page_and_its_parts_are_served_with_a_strict_policy(web):

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.waiting import wait_until
+
 PATIENCE_S = 60
 
 
@@ -31,8 +33,14 @@ PATIENCE_S = 60
         (["--mqtt", "mqtt://me:secret-word@broker"], "use --mqtt-credentials FILE"),
         (["--mqtt", "mqtts://broker", "--mqtt-cert", "a.pem"], "--mqtt-cert and --mqtt-key belong together"),
         (["--webhook", "ftp://host/"], "the webhook's address must look like https://host/path"),
-        (["--webhook", "http://127.0.0.1:9/", "--event-label", "grumpy"], "'grumpy' is no label of the model: it has red, green, blue"),
-        (["--webhook", "http://127.0.0.1:9/", "--event-hold", "soon"], "'soon' is no time such as 90s, 15min, 12h or 7d"),
+        (
+            ["--webhook", "http://127.0.0.1:9/", "--event-label", "grumpy"],
+            "'grumpy' is no label of the model: it has red, green, blue",
+        ),
+        (
+            ["--webhook", "http://127.0.0.1:9/", "--event-hold", "soon"],
+            "'soon' is no time such as 90s, 15min, 12h or 7d",
+        ),
         (["--csv", "r.csv", "--rotate-size", "1"], "'1' is too small: at least 10000 bytes"),
     ],
 )
@@ -79,7 +87,7 @@ def test_a_missing_part_names_its_extra(edgekit, tiny_model, monkeypatch, module
         (("--blur-faces", "--jsonl", "-"), "--blur-faces does nothing without --save, --web"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(edgekit, tmp_path: Path, options, fault: str):
+def test_an_option_that_would_do_nothing_is_refused(edgekit, options, fault: str):
     code, out, err = edgekit("run", "--source", "demo", *options)
     assert (code, out) == (2, "")
     assert fault in err
@@ -171,11 +179,7 @@ def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_dis
     command += ["--detector", "none", "--jsonl", str(jsonl), "-q"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
-            end_s = time.monotonic() + PATIENCE_S
-            while not jsonl.exists():
-                assert running.poll() is None, running.communicate()
-                assert time.monotonic() < end_s
-                time.sleep(0.05)
+            wait_until(jsonl.exists, alive=lambda: running.poll() is None)
             with ballast.open("wb", buffering=0) as stream_of_zeros, suppress(OSError):
                 while stream_of_zeros.write(b"\0" * 4096):
                     pass

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from edgekit.cli import _run
 from edgekit.cli.stopping import StopSignals
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE
+from tests.waiting import wait_until
 
 PATIENCE_S = 60
 
@@ -248,11 +248,11 @@ def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, numbe
     jsonl, video = tmp_path / "r.jsonl", tmp_path / "r.mp4"
     slow = ("--source", "demo", "--detector", "haar", "--detector-size", 1280)
     running = child(*slow, "--json", "--jsonl", jsonl, "--save", video)
-    end_s = time.monotonic() + PATIENCE_S
-    while not (jsonl.exists() and jsonl.read_text().count("\n") >= 3):
-        assert time.monotonic() < end_s
-        assert running.poll() is None, running.communicate()[1]
-        time.sleep(0.01)
+    wait_until(
+        lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 3,
+        alive=lambda: running.poll() is None,
+        told=lambda: running.communicate()[1],
+    )
     running.send_signal(number)
     output, errors = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == code
