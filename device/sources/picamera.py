@@ -41,7 +41,9 @@ def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str],
         InputError: The camera has no such control or sensor mode.
     """
     name = _name(number)
-    return LiveSource(name, lambda: _PiCamera(name, number, settings), notify)
+    # Before the camera is waited for: the import takes a slow board seconds, and cannot hang.
+    picamera2_class = _picamera2(name)
+    return LiveSource(name, lambda: _PiCamera(picamera2_class, name, number, settings), notify)
 
 
 def list_picameras() -> list[dict[str, Any]]:
@@ -72,11 +74,11 @@ def list_picameras() -> list[dict[str, Any]]:
 
 
 class _PiCamera:
-    def __init__(self, name: str, number: int, settings: CameraSettings) -> None:
+    def __init__(self, picamera2_class: Any, name: str, number: int, settings: CameraSettings) -> None:
         self.fps: float | None = settings.fps or _FPS
         self._name = name
         self._rotation = settings.rotation
-        self._camera = _start(_picamera2(name), name, number, settings)
+        self._camera = _start(picamera2_class, name, number, settings)
         try:
             self._streams = _streams(self._camera.camera_configuration(), name)
         except BaseException:
