@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -91,7 +92,8 @@ def command(
     check_capturing(capturing, camera)
     check_finding(finding, detector_name)
 
-    with StopSignals() as signals, ExitStack() as opened:
+    stopped_early = partial(out.result, {"ended": "stopped", "frames": 0})
+    with StopSignals(stopped_early) as signals, ExitStack() as opened:
         # Imports take seconds on a Pi: a signal must find its handler during them too.
         from edgekit.device.classify import Classifier
         from edgekit.device.detect import create_detector
@@ -151,8 +153,9 @@ def command(
                 )
             finished = True
         finally:
-            # A run that fails late, its camera lost or its disk full, has results too.
-            if meter.frames:
+            # A run that fails late, its camera lost or its disk full, has results too; one that was told to stop
+            # before its first has ended well.
+            if meter.frames or finished or signals.terminated or signals.interrupted:
                 ended = _ended(signals, finished)
                 text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
                 text.console.print(summary_table(meter, tally))

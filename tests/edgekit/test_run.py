@@ -266,6 +266,17 @@ def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, numbe
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["r.jsonl", "r.mp4"]
 
 
+def test_stopped_between_opening_and_the_first_frame_there_is_a_document_too(edgekit_run, capsys, monkeypatch):
+    def stopped(_):
+        signal.raise_signal(signal.SIGTERM)
+        return iter(())
+
+    monkeypatch.setattr("edgekit.device.sources.demo.DemoSource.__iter__", stopped)
+    assert edgekit_run("--source", "demo", "--json") == EXIT_OK
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ended"], document["frames"], document["faces"], document["stages"]) == ("stopped", 0, 0, {})
+
+
 def test_a_second_ctrl_c_does_not_wait():
     asked = []
     with StopSignals() as signals:

@@ -45,6 +45,15 @@ def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, 
     assert 1 <= document["frames"] <= 50
 
 
+def test_sigterm_before_the_first_picture_still_ends_with_a_document(start, play):
+    server = play([("silence", 1000)])
+    run = start("--source", server.url)
+    run.until(lambda: server.served == 1)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == EXIT_OK
+    assert json.loads(run.document) == {"ended": "stopped", "frames": 0}
+
+
 def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp_path):
     server = play([("pictures", 50, SMALL), ("silence", 1000)])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", "--save", tmp_path / "r.mp4")
