@@ -13,7 +13,14 @@ import click
 from edgekit.cli.capturing import OF_CAMERAS, Capturing, capturing_options, check_capturing, open_input
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.config import config_options
-from edgekit.cli.finding import Finding, check_finding, chooses_input_size, create_finder, finding_options
+from edgekit.cli.finding import (
+    Finding,
+    check_finding,
+    chooses_input_size,
+    chosen_region,
+    create_finder,
+    finding_options,
+)
 from edgekit.cli.options import detector_options, threads_option
 from edgekit.cli.outputs import STDOUT, Outputs, check_outputs, output_options
 from edgekit.cli.progress import counted, progress_bar
@@ -114,8 +121,17 @@ def command(
         meter, tally, finished = Meter(), Tally(), False
         model_path = resolve_model(model, (ONNX_SUFFIX,))
         detector_px = None if chooses_input_size(finding) else detector_size
+        region = chosen_region(finding)
         source = opened.enter_context(
-            open_input(capturing, source_uri, camera, out.warn, detector_px=detector_px, min_face_px=finding.min_face)
+            open_input(
+                capturing,
+                source_uri,
+                camera,
+                out.warn,
+                detector_px=detector_px,
+                min_face_px=finding.min_face,
+                region=region,
+            )
         )
         classifier = Classifier(model_path, plan.classifier, plan.spinning)
         detector = create_detector(
@@ -125,7 +141,7 @@ def command(
             intra_op_threads=plan.detector,
             notify=out.warn,
         )
-        finder = create_finder(finding, detector, source)
+        finder = create_finder(finding, detector, source, region)
         upkeep = opened.enter_context(Upkeep(Path.cwd(), max_temperature_c, finder, out.warn))
         sinks = [
             *open_sinks(outputs, source, classifier.contract.labels, text.say, out.warn, health=upkeep.health),
