@@ -73,8 +73,14 @@ class LiveSource:
     live = True
     skipped = 0
 
-    def __init__(self, name: str, connect: Callable[[], Device], notify: Callable[[str], None]) -> None:
-        """Open the device with `connect` and take its first picture.
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Device],
+        notify: Callable[[str], None],
+        cure: str = "check that nothing else uses it and that it is sending",
+    ) -> None:
+        """Open the device with `connect` and take its first picture; `cure` helps where it gives none.
 
         Raises:
             SourceError: The device cannot be opened, or opens and gives no picture.
@@ -82,6 +88,7 @@ class LiveSource:
         self.name = name
         self.dropped = 0
         self._connect = connect
+        self._cure = cure
         self._notify = notify
         self._stopping = False
         self._news = threading.Condition()
@@ -179,9 +186,7 @@ class LiveSource:
             raise
         if image is None:
             device.close()
-            raise SourceError(
-                f"{self.name} opens but gives no picture: check that nothing else uses it and that it is sending"
-            )
+            raise SourceError(f"{self.name} opens but gives no picture: {self._cure}")
         return device, image
 
     def _sleep(self, pause_s: float) -> bool:
