@@ -1,6 +1,7 @@
 # make demo   the shipped model on the bundled sample, in an environment without torch
 # make test   everything installed, the whole test suite
 # make test-pi   only the emulated Raspberry Pi, with Debian Trixie and then Bookworm (root, mmdebstrap, qemu-user)
+# make test-vivid   only a V4L2 camera, the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)
 # make lint   style, types, import rules, the generated page of commands
 # Another Python: make PYTHON=python3.12 demo (after `make clean` if an environment exists already)
 
@@ -10,7 +11,7 @@ TEST := .venv-test
 OUT := out
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-pi lint clean help
+.PHONY: demo test test-pi test-vivid lint clean help
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -30,6 +31,9 @@ test: $(TEST)/installed
 test-pi: $(TEST)/installed
 	EDGEKIT_PI_SUITE=trixie $(TEST)/bin/python -m pytest tests/virtual_pi
 	EDGEKIT_PI_SUITE=bookworm $(TEST)/bin/python -m pytest tests/virtual_pi
+
+test-vivid: $(TEST)/installed
+	EDGEKIT_TEST_VIVID=1 $(TEST)/bin/python -m pytest tests/vivid
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import cv2
 import numpy as np
 
 from edgekit.device.results import FrameResult
+from edgekit.device.sources.frame import Frame
 from edgekit.preprocess import ImageU8
 
 # A box's corners in frame pixels.
@@ -26,13 +27,16 @@ _REMEMBERED_BOXES = 256
 class FaceBlur:
     """Replaces the faces of the present and the last half second by a few coarse cells."""
 
-    def __init__(self) -> None:
+    def __init__(self, picture_time: Callable[[Frame], float] = lambda frame: frame.monotonic_s) -> None:
+        """Remember for half a second of `picture_time`: of a recording's own time, however fast it is read."""
+        self._picture_time = picture_time
         self._boxes: deque[tuple[float, Xyxy]] = deque(maxlen=_REMEMBERED_BOXES)
 
-    def see(self, result: FrameResult) -> None:
+    def see(self, frame: Frame, result: FrameResult) -> None:
         """Note where faces are; to be called with every result, shown or not."""
-        self._boxes.extend((result.monotonic_s, face.xyxy) for face in result.faces)
-        while self._boxes and result.monotonic_s - self._boxes[0][0] > _REMEMBERED_S:
+        time_s = self._picture_time(frame)
+        self._boxes.extend((time_s, face.xyxy) for face in result.faces)
+        while self._boxes and time_s - self._boxes[0][0] > _REMEMBERED_S:
             self._boxes.popleft()
 
     def boxes(self) -> list[Xyxy]:

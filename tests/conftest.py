@@ -11,13 +11,14 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.waiting import wait_until
 
 # A suite started in the background inherits "ignore SIGINT", and so would the children that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -243,16 +244,8 @@ def scripted_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedB
     return board
 
 
-PATIENCE_S = 30
 # Debian puts it where only root looks.
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
 
 
 class Broker:

@@ -29,9 +29,14 @@ _LEAVE_S = 1.5
 
 
 def open_video(
-    target: Path, fps: float | None, live: bool, rotation: Rotation, blur: bool, notify: Callable[[str], None]
+    target: Path,
+    fps: float | None,
+    live: bool,
+    rotation: Rotation,
+    blur: FaceBlur | None,
+    notify: Callable[[str], None],
 ) -> Sink:
-    """Return a sink that records to `target`.
+    """Return a sink that records to `target`; `blur`, of this sink alone, makes the faces unrecognisable.
 
     A live source's video is encoded by a thread and survives a disk that takes no more; of other sources every frame
     is written, and such a disk ends the run.
@@ -46,8 +51,8 @@ def open_video(
 class VideoPieces(Sink):
     """A video in one or more files: `target` is the latest, the others are numbered, the higher the older."""
 
-    def __init__(self, target: Path, fps: float | None, live: bool, rotation: Rotation, blur: bool) -> None:
-        """Prepare to write `target`; `blur` makes the faces unrecognisable.
+    def __init__(self, target: Path, fps: float | None, live: bool, rotation: Rotation, blur: FaceBlur | None) -> None:
+        """Prepare to write `target`; `blur` as for `open_video`.
 
         Raises:
             InputError: As `VideoSink`.
@@ -57,7 +62,7 @@ class VideoPieces(Sink):
         self._make = partial(VideoSink, target, fps, live, self._make_room)
         self._piece = self._make()
         # Of all pieces: a face just before the end of one is still there at the beginning of the next.
-        self._blur = FaceBlur() if blur else None
+        self._blur = blur
         self._started_s: float | None = None
         self._finished = 0
 
@@ -71,13 +76,13 @@ class VideoPieces(Sink):
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """As `see` and `record`."""
-        self.record(frame, result, self.see(result))
+        self.record(frame, result, self.see(frame, result))
 
-    def see(self, result: FrameResult) -> list[Xyxy]:
+    def see(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
         """Return what has to be hidden in this result's frame; to be called with every one, recorded or not."""
         if self._blur is None:
             return []
-        self._blur.see(result)
+        self._blur.see(frame, result)
         return self._blur.boxes()
 
     def record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> None:
@@ -135,10 +140,13 @@ class RecorderThread:
         self._pieces = pieces
         self._resume_bytes = resume_bytes
         self._outage = Outage(what, notify)
+        self._what = what
+        self._notify = notify
         self._retry_s = retry_s
         self._waiting: queue.Queue[tuple[Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_WAITING_FRAMES)
         self._thread = Worker(self._work, "video")
         self.dropped = 0
+        self._seen = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -157,6 +165,9 @@ class RecorderThread:
                 self._waiting.put(None, timeout=0.1)
                 break
         self._thread.join(max(0.0, end_s - time.monotonic()))
+        if self.dropped:
+            counts = f"{self.dropped} of {self._seen} frames"
+            self._notify(f"{self._what}: {counts} were left out, encoder or disk was behind")
         self._thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -166,8 +177,9 @@ class RecorderThread:
             EdgekitError: No video can be made of these frames.
         """
         self._thread.check()
+        self._seen += 1
         # Here, not in the thread: frames that are left out show where faces are, too.
-        hidden_xyxy = self._pieces.see(result)
+        hidden_xyxy = self._pieces.see(frame, result)
         try:
             self._waiting.put_nowait((frame, result, hidden_xyxy))
         except queue.Full:

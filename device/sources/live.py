@@ -19,6 +19,10 @@ _REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 # A host that does not answer takes long to say so at each attempt. Later than this after the loss none begins, so that
 # the run ends, with all it recorded, before a service's watchdog ends it (service/spec.py).
 LAST_ATTEMPT_S = 25.0
+# A driver that hangs while it opens is left behind after so long: at first less than a service has for its start, later
+# a little more than a stream's own time-out (opencv.OPEN_TIMEOUT_MS), which has the better reason.
+_FIRST_OPEN_S = 90.0
+REOPEN_S = 12.0
 # How late a request to stop is noticed by a thread that waits.
 _POLL_S = 0.1
 # A read can hang for as long as the driver likes; leaving must not.
@@ -69,22 +73,29 @@ class LiveSource:
     live = True
     skipped = 0
 
-    def __init__(self, name: str, connect: Callable[[], Device], notify: Callable[[str], None]) -> None:
-        """Open the device with `connect` and take its first picture.
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Device],
+        notify: Callable[[str], None],
+        cure: str = "check that nothing else uses it and that it is sending",
+    ) -> None:
+        """Open the device with `connect` and take its first picture; `cure` helps where it gives none.
 
         Raises:
             SourceError: The device cannot be opened, or opens and gives no picture.
         """
         self.name = name
         self.dropped = 0
-        self._connect: Callable[[], Device] = lambda: WatchedDevice[Picture](connect(), name, notify)
+        self._connect = connect
+        self._cure = cure
         self._notify = notify
         self._stopping = False
         self._news = threading.Condition()
         self._captured = 0
         self._slot: Frame | None = None
         self._failure: BaseException | None = None
-        self._device, first = _open_device(name, self._connect)
+        self._device, first = self._open(_FIRST_OPEN_S)
         self.fps = self._device.fps
         self._put(first)
         self._thread = threading.Thread(target=self._grab, name=f"grab {name}", daemon=True)
@@ -158,7 +169,7 @@ class LiveSource:
                 break
             attempts += 1
             try:
-                self._device, image = _open_device(self.name, self._connect)
+                self._device, image = self._open(REOPEN_S)
             except EdgekitError as error:
                 reason = str(error)
             else:
@@ -166,24 +177,23 @@ class LiveSource:
                 return image
         raise SourceError(f"{self.name} was lost and did not come back in {attempts} attempts: {reason}")
 
+    def _open(self, within_s: float) -> tuple[Device, Picture]:
+        device = WatchedDevice[Picture](self._connect, self.name, self._notify, within_s)
+        try:
+            image = device.read()
+        except BaseException:
+            device.close()
+            raise
+        if image is None:
+            device.close()
+            raise SourceError(f"{self.name} opens but gives no picture: {self._cure}")
+        return device, image
+
     def _sleep(self, pause_s: float) -> bool:
         end_s = time.monotonic() + pause_s
         while not self._stopping and (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(left_s, _POLL_S))
         return not self._stopping
-
-
-def _open_device(name: str, connect: Callable[[], Device]) -> tuple[Device, Picture]:
-    device = connect()
-    try:
-        image = device.read()
-    except BaseException:
-        device.close()
-        raise
-    if image is None:
-        device.close()
-        raise SourceError(f"{name} opens but gives no picture: check that nothing else uses it and that it is sending")
-    return device, image
 
 
 def _frame(sequence: int, picture: Picture) -> Frame:

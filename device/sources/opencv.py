@@ -19,6 +19,7 @@ from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.sources.yuv import ROTATION_CODES
 from edgekit.errors import InputError, SourceError
 from edgekit.preprocess import ImageU8
+from edgekit.text import printable
 
 OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
@@ -109,14 +110,16 @@ def open_gstreamer(uri: str, notify: Callable[[str], None]) -> LiveSource:
         # Newest frame only: the sink keeps one and lets older ones go.
         pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
     name = f"pipeline '{without_password(pipeline)}'"
+    cure = "try it with gst-launch-1.0"
 
     def connect() -> CaptureDevice:
         capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
         if not capture.isOpened():
-            raise SourceError(f"{name} does not run: try it with gst-launch-1.0")
+            raise SourceError(f"{name} does not run: {cure}")
         return CaptureDevice(capture)
 
-    return LiveSource(name, connect, notify)
+    # OpenCV opens whatever is left of a pipeline with an element that is not there.
+    return LiveSource(name, connect, notify, cure)
 
 
 def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None]) -> LiveSource:
@@ -140,6 +143,9 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
         given_wh = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         if asked_wh is not None and given_wh != asked_wh:
             notify(f"{name} gives {given_wh[0]}x{given_wh[1]} instead of {asked_wh[0]}x{asked_wh[1]} (edgekit cameras)")
+        given = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
+        if settings.pixel_format is not None and given != settings.pixel_format:
+            notify(f"{name} gives {printable(given)} instead of {settings.pixel_format} (edgekit cameras)")
         return CaptureDevice(capture, settings)
 
     return LiveSource(name, connect, notify)

@@ -38,10 +38,12 @@ def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str],
 
     Raises:
         SourceError: picamera2 is missing or broken, or there is no such camera, or it is in use.
-        InputError: The camera has no such control or sensor mode.
+        InputError: The camera has no such control or sensor mode, or the region lies outside its frames.
     """
     name = _name(number)
-    return LiveSource(name, lambda: _PiCamera(name, number, settings), notify)
+    # Before the camera is waited for: the import takes a slow board seconds, and cannot hang.
+    picamera2_class = _picamera2(name)
+    return LiveSource(name, lambda: _PiCamera(picamera2_class, name, number, settings), notify)
 
 
 def list_picameras() -> list[dict[str, Any]]:
@@ -72,11 +74,11 @@ def list_picameras() -> list[dict[str, Any]]:
 
 
 class _PiCamera:
-    def __init__(self, name: str, number: int, settings: CameraSettings) -> None:
+    def __init__(self, picamera2_class: Any, name: str, number: int, settings: CameraSettings) -> None:
         self.fps: float | None = settings.fps or _FPS
         self._name = name
         self._rotation = settings.rotation
-        self._camera = _start(_picamera2(name), name, number, settings)
+        self._camera = _start(picamera2_class, name, number, settings)
         try:
             self._streams = _streams(self._camera.camera_configuration(), name)
         except BaseException:
@@ -177,7 +179,7 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     import libcamera
 
     size_wh = settings.size_wh or _SIZE_WH
-    small_wh = small_size(size_wh, settings.detector_px or detector_input_px(size_wh, settings.min_face_px))
+    small_wh = small_size(size_wh, _whole_picture_px(size_wh, settings))
     unknown = sorted(set(settings.controls) - set(camera.camera_controls))
     if unknown:
         here = ", ".join(sorted(camera.camera_controls)) or "none"
@@ -206,6 +208,21 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
         encode=None,
         **options,
     )
+
+
+def _whole_picture_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
+    """Return the longer side of a picture of the whole view in which the region has the pixels the detector takes.
+
+    Raises:
+        InputError: The region does not lie inside the frame.
+    """
+    seen_wh = size_wh
+    if settings.region is not None:
+        turned_wh = size_wh if settings.rotation in (0, 180) else size_wh[::-1]
+        left, top, right, bottom = settings.region.xyxy(turned_wh)
+        seen_wh = right - left, bottom - top
+    detector_px = settings.detector_px or detector_input_px(seen_wh, settings.min_face_px)
+    return math.ceil(detector_px * max(size_wh) / max(seen_wh))
 
 
 def _streams(configuration: Any, name: str) -> dict[str, _Stream]:

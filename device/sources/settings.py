@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from edgekit.device.region import Region
 from edgekit.errors import InputError
 
 ControlValue: TypeAlias = bool | int | float | str | tuple[float, ...]
@@ -30,6 +31,7 @@ class CameraSettings:
         buffers: How many frames the camera may fill ahead.
         detector_px: Longer side of the picture that the detector sees; None: what `min_face_px` needs.
         min_face_px: The smallest face, in pixels of the frame, that is to be found; 0: none in particular.
+        region: The part of the frame, as it is turned, that the detector sees; None: all of it.
     """
 
     size_wh: tuple[int, int] | None = None
@@ -43,6 +45,7 @@ class CameraSettings:
     buffers: int | None = None
     detector_px: int | None = None
     min_face_px: int = 0
+    region: Region | None = None
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -79,7 +79,7 @@ def _modes(handle: int, ioctl: Ioctl) -> Iterator[Mode]:
             return
         code = _FMTDESC.unpack(answer)[4]
         for size_wh in _sizes(handle, ioctl, code):
-            yield Mode(_text(struct.pack("<I", code)), size_wh, tuple(_rates(handle, ioctl, code, size_wh)))
+            yield Mode(_fourcc(code), size_wh, tuple(_rates(handle, ioctl, code, size_wh)))
 
 
 def _sizes(handle: int, ioctl: Ioctl, code: int) -> Iterator[tuple[int, int]]:
@@ -122,6 +122,12 @@ def _ask(handle: int, ioctl: Ioctl, number: int, asked: bytes) -> bytearray | No
 def _request(number: int, size: int, write: bool) -> int:
     # _IOR and _IOWR of the kernel: direction, size, type 'V', number.
     return (3 if write else 2) << 30 | size << 16 | ord("V") << 8 | number
+
+
+def _fourcc(code: int) -> str:
+    """Return a pixel format's four characters; the highest bit says that its samples are big-endian."""
+    name = _text(struct.pack("<I", code & 0x7FFF_FFFF))
+    return f"{name}-BE" if code >> 31 else name
 
 
 def _text(data: bytes) -> str:

@@ -1,7 +1,7 @@
-"""A device whose reader never waits for long: it is read in a thread that can be left behind.
+"""A device whose reader never waits for long: it is opened and read in a thread that can be left behind.
 
-A driver may keep a read for ever (a camera whose cable came out, a sender that holds the connection and says nothing),
-and nothing can interrupt it from outside.
+A driver may keep a caller for ever (a camera whose cable came out, a sender that holds the connection and says
+nothing), and nothing can interrupt it from outside.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
+
+from edgekit.errors import SourceError
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -54,18 +56,35 @@ def any_reading() -> bool:
 class WatchedDevice(Generic[T]):
     """Reads as the device does, but tells of silence and takes a long one for the device's loss."""
 
-    def __init__(self, device: Readable[T], name: str, notify: Callable[[str], None]) -> None:
-        """Take over an opened device; `notify` is told when it is silent, and when it goes on."""
-        self.fps = device.fps
-        self._device = device
+    def __init__(
+        self, connect: Callable[[], Readable[T]], name: str, notify: Callable[[str], None], open_within_s: float
+    ) -> None:
+        """Open the device with `connect`; `notify` is told when it is silent, and when it goes on.
+
+        Raises:
+            SourceError: It has not opened within `open_within_s`; when it does after all it is given back.
+            Exception: What `connect` raised.
+        """
         self._name = name
         self._notify = notify
         self._took_s: float | None = None
+        self._opened: SimpleQueue[float | BaseException | None] = SimpleQueue()
         self._asked: SimpleQueue[bool] = SimpleQueue()
         self._answers: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name=f"read {name}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=[connect], name=f"read {name}", daemon=True)
         self._thread.start()
         _readers[:] = [*(thread for thread in _readers if thread.is_alive()), self._thread]
+        try:
+            opened = self._opened.get(timeout=open_within_s)
+        except Empty:
+            self._asked.put(False)
+            raise SourceError(f"{name} does not answer: it has not opened within {open_within_s:g} s") from None
+        except BaseException:  # a signal: nobody will ask for its pictures
+            self._asked.put(False)
+            raise
+        if isinstance(opened, BaseException):
+            raise opened
+        self.fps = opened
 
     def read(self) -> T | None:
         """Return the next picture, None when the device is lost or silent for too long.
@@ -99,12 +118,18 @@ class WatchedDevice(Generic[T]):
         self._asked.put(False)
         self._thread.join(_CLOSE_S)
 
-    def _serve(self) -> None:
+    def _serve(self, connect: Callable[[], Readable[T]]) -> None:
         try:
+            device = connect()
+        except BaseException as error:  # raised again where it is waited for
+            self._opened.put(error)
+            return
+        try:
+            self._opened.put(device.fps)
             while self._asked.get():
                 try:
-                    self._answers.put((self._device.read(), None))
-                except BaseException as error:  # raised again where it is waited for
+                    self._answers.put((device.read(), None))
+                except BaseException as error:  # as above
                     self._answers.put((None, error))
         finally:
-            self._device.close()
+            device.close()

@@ -11,6 +11,7 @@ import click
 from edgekit.cli.options import NumberRange, grouped_options
 
 if TYPE_CHECKING:
+    from edgekit.device.region import Region
     from edgekit.device.sources import Source
 
 _MAX_FPS = 1000.0
@@ -105,6 +106,7 @@ def open_input(
     *,
     detector_px: int | None = None,
     min_face_px: int = 0,
+    region: Region | None = None,
 ) -> Source:
     """Return the source that is meant; a camera learns what the detector needs (see `CameraSettings`).
 
@@ -129,5 +131,6 @@ def open_input(
         buffers=capturing.camera_buffers,
         detector_px=detector_px,
         min_face_px=min_face_px,
+        region=region,
     )
     return open_camera(camera, notify, settings)

@@ -12,6 +12,7 @@ from edgekit.cli.options import NumberRange, grouped_options
 if TYPE_CHECKING:
     from edgekit.device.detect import Detector
     from edgekit.device.faces import FaceFinder
+    from edgekit.device.region import Region
     from edgekit.device.sources import Source
 
 AUTO = "auto"
@@ -104,14 +105,24 @@ def chooses_input_size(finding: Finding) -> bool:
     return finding.min_face > 0 and not size_given
 
 
-def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceFinder:
+def chosen_region(finding: Finding) -> Region | None:
+    """Return what --roi names; None for the whole frame.
+
+    Raises:
+        InputError: It is no region.
+    """
+    from edgekit.device.region import parse_region
+
+    return parse_region(finding.roi) if finding.roi is not None else None
+
+
+def create_finder(finding: Finding, detector: Detector, source: Source, region: Region | None) -> FaceFinder:
     """Return the finder for a source; pictures that are no sequence are searched one by one.
 
     Raises:
-        InputError: The region is none, or nobody has registered the tracker.
+        InputError: Nobody has registered the tracker.
     """
     from edgekit.device.faces import FaceFinder
-    from edgekit.device.region import parse_region
     from edgekit.device.registry import find
     from edgekit.device.schedule import Adaptive, Every
     from edgekit.device.sources import picture_time
@@ -123,7 +134,7 @@ def create_finder(finding: Finding, detector: Detector, source: Source) -> FaceF
         detector,
         schedule if follows else None,
         follow=find("tracker", finding.tracker)() if follows else None,
-        region=parse_region(finding.roi) if finding.roi is not None else None,
+        region=region,
         min_face_px=finding.min_face,
         choose_input_size=chooses_input_size(finding),
         largest_only=finding.largest,

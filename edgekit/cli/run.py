@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +13,14 @@ import click
 from edgekit.cli.capturing import OF_CAMERAS, Capturing, capturing_options, check_capturing, open_input
 from edgekit.cli.common import Output, common_options
 from edgekit.cli.config import config_options
-from edgekit.cli.finding import Finding, check_finding, chooses_input_size, create_finder, finding_options
+from edgekit.cli.finding import (
+    Finding,
+    check_finding,
+    chooses_input_size,
+    chosen_region,
+    create_finder,
+    finding_options,
+)
 from edgekit.cli.options import detector_options, threads_option
 from edgekit.cli.outputs import STDOUT, Outputs, check_outputs, output_options
 from edgekit.cli.progress import counted, progress_bar
@@ -91,7 +99,8 @@ def command(
     check_capturing(capturing, camera)
     check_finding(finding, detector_name)
 
-    with StopSignals() as signals, ExitStack() as opened:
+    stopped_early = partial(out.result, {"ended": "stopped", "frames": 0})
+    with StopSignals(stopped_early) as signals, ExitStack() as opened:
         # Imports take seconds on a Pi: a signal must find its handler during them too.
         from edgekit.device.classify import Classifier
         from edgekit.device.detect import create_detector
@@ -112,8 +121,17 @@ def command(
         meter, tally, finished = Meter(), Tally(), False
         model_path = resolve_model(model, (ONNX_SUFFIX,))
         detector_px = None if chooses_input_size(finding) else detector_size
+        region = chosen_region(finding)
         source = opened.enter_context(
-            open_input(capturing, source_uri, camera, out.warn, detector_px=detector_px, min_face_px=finding.min_face)
+            open_input(
+                capturing,
+                source_uri,
+                camera,
+                out.warn,
+                detector_px=detector_px,
+                min_face_px=finding.min_face,
+                region=region,
+            )
         )
         classifier = Classifier(model_path, plan.classifier, plan.spinning)
         detector = create_detector(
@@ -123,7 +141,7 @@ def command(
             intra_op_threads=plan.detector,
             notify=out.warn,
         )
-        finder = create_finder(finding, detector, source)
+        finder = create_finder(finding, detector, source, region)
         upkeep = opened.enter_context(Upkeep(Path.cwd(), max_temperature_c, finder, out.warn))
         sinks = [
             *open_sinks(outputs, source, classifier.contract.labels, text.say, out.warn, health=upkeep.health),
@@ -151,8 +169,9 @@ def command(
                 )
             finished = True
         finally:
-            # A run that fails late, its camera lost or its disk full, has results too.
-            if meter.frames:
+            # A run that fails late, its camera lost or its disk full, has results too; one that was told to stop
+            # before its first has ended well.
+            if meter.frames or finished or signals.terminated or signals.interrupted:
                 ended = _ended(signals, finished)
                 text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
                 text.console.print(summary_table(meter, tally))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgekit.cli.outputs import Outputs
 
 if TYPE_CHECKING:
+    from edgekit.device.blur import FaceBlur
     from edgekit.device.events import Outlet
     from edgekit.device.sinks import Sink
     from edgekit.device.sinks.monitor import ReadHealth
@@ -64,8 +65,16 @@ def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Call
     if outputs.save is not None:
         from edgekit.device.sinks.recorder import open_video
 
-        sinks.append(open_video(outputs.save, source.fps, source.live, rotation, outputs.blur_faces, notify))
+        sinks.append(open_video(outputs.save, source.fps, source.live, rotation, _blur(outputs, source), notify))
     return sinks
+
+
+def _blur(outputs: Outputs, source: Source) -> FaceBlur | None:
+    """Return what hides faces for one sink: it remembers what that sink has seen."""
+    from edgekit.device.blur import FaceBlur
+    from edgekit.device.sources import picture_time
+
+    return FaceBlur(picture_time(source)) if outputs.blur_faces else None
 
 
 def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
@@ -100,7 +109,8 @@ def _network(
         from edgekit.device.sinks.web import WebSink
 
         token = read_secret(outputs.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
-        web = WebSink(outputs.web, token, monitor, max_fps=outputs.web_fps, blur=outputs.blur_faces, notify=notify)
+        blur = _blur(outputs, source)
+        web = WebSink(outputs.web, token, monitor, max_fps=outputs.web_fps, blur=blur, notify=notify)
         network.append(web)
         say(f"web page: {web.url}")
     if outputs.mqtt is not None:

@@ -18,7 +18,9 @@ class StopSignals:
     SSH session that went away, counts as SIGTERM.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stopped_early: Callable[[], None] = lambda: None) -> None:
+        """`stopped_early` is called at the end of the block if SIGTERM came before there was anything to finish."""
+        self._stopped_early = stopped_early
         self.interrupted = False
         self.terminated = False
         self._ask: Callable[[], None] | None = None
@@ -31,9 +33,11 @@ class StopSignals:
             self._previous[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if kind is SystemExit and self._ask is None:
+            self._stopped_early()
 
     def on_stop(self, ask: Callable[[], None]) -> None:
         """Set what a signal calls from now on; it runs inside the signal handler."""

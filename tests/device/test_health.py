@@ -6,21 +6,14 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgekit.device.health import FIRMWARE_EVERY, Health, HealthSampler, HealthSummary, read_health
+from tests.waiting import wait_until
 
 PATIENCE_S = 20
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s, "waited too long"
-        time.sleep(0.005)
 
 
 def test_a_sample_says_how_board_process_and_disk_are(scripted_board, tmp_path):

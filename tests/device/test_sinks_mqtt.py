@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +18,8 @@ from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.errors import InputError
+from tests.waiting import wait_until
 
-PATIENCE_S = 30
 LABELS = ("calm", "happy", "sad")
 HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
 
@@ -42,13 +41,6 @@ def open_sink(broker, tmp_path: Path, told: list[str], feed) -> Iterator[Callabl
 
 def event(sequence: int, track_id: int = 1) -> Event:
     return Event(f"run-{sequence}", track_id, LABELS[sequence % 3], None, 0.9, 1.0, sequence, float(sequence), 1.7e9)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
 
 
 def first_arrivals(sequences: list[int]) -> list[int]:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.device.blur import FaceBlur
 from edgekit.device.sinks.batches import BatchedLines
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.jsonl import JsonLinesSink
@@ -23,15 +24,9 @@ from edgekit.device.sinks.recorder import RecorderThread, VideoPieces, open_vide
 from edgekit.device.sinks.rotation import Rotation, shift
 from edgekit.device.sinks.video import VideoSink
 from edgekit.errors import InputError, StorageError
+from tests.waiting import wait_until
 
 PATIENCE_S = 30
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 def frames_of(path: Path) -> int:
@@ -231,14 +226,14 @@ def test_a_writer_that_dies_ends_the_run(tmp_path, told):
 
 
 def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(told):
-    lines = open_lines("/dev/full", Rotation(), False, told.append)
+    lines = open_lines("/dev/full", Rotation(), None, told.append)
     with pytest.raises(StorageError):
         lines.write("1\n")
 
 
 def test_a_video_in_pieces_has_every_frame_in_one_of_them(tmp_path, feed):
     path = tmp_path / "o.mp4"
-    pieces = VideoPieces(path, 25.0, False, Rotation(size_bytes=5_000, keep=100), blur=False)
+    pieces = VideoPieces(path, 25.0, False, Rotation(size_bytes=5_000, keep=100), blur=None)
     rng = np.random.default_rng(0)
     with pieces:
         for _ in range(40):
@@ -252,7 +247,7 @@ def test_a_video_in_pieces_has_every_frame_in_one_of_them(tmp_path, feed):
 def test_a_rotation_keeps_so_many_pieces_an_earlier_runs_among_them(tmp_path, feed):
     path = tmp_path / "o.mp4"
     path.write_text("an earlier run's")
-    pieces = VideoPieces(path, 25.0, False, Rotation(age_s=3600.0, keep=2), blur=False)
+    pieces = VideoPieces(path, 25.0, False, Rotation(age_s=3600.0, keep=2), blur=None)
     with pieces:
         pieces.write(*feed.next())
     assert (tmp_path / "o.1.mp4").read_text() == "an earlier run's"
@@ -264,7 +259,7 @@ def test_a_rotation_keeps_so_many_pieces_an_earlier_runs_among_them(tmp_path, fe
 
 def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk, told, feed, fill):
     path = small_disk / "o.mp4"
-    pieces = VideoPieces(path, 25.0, True, Rotation(), blur=False)
+    pieces = VideoPieces(path, 25.0, True, Rotation(), blur=None)
     sink = RecorderThread(pieces, "recording", told.append, retry_s=0.02, resume_bytes=400_000)
 
     def record_until(condition: Callable[[], bool]) -> None:
@@ -301,17 +296,18 @@ def test_an_encoder_that_is_behind_holds_up_nobody(tmp_path, told, feed, monkeyp
         write(self, *recorded)
 
     monkeypatch.setattr(VideoSink, "write", slow)
-    with open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), False, told.append) as sink:
+    with open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append) as sink:
         for _ in range(100):
             sink.write(*feed.next())
         assert sink.dropped >= 96
         released.append(True)
     assert frames_of(tmp_path / "o.mp4") > 0
-    assert told == []
+    what = f"recording to '{tmp_path / 'o.mp4'}': {sink.dropped} of 100 frames were left out"
+    assert told == [f"{what}, encoder or disk was behind"]
 
 
 def test_a_live_video_that_no_encoder_takes_ends_the_run(tmp_path, told, feed):
-    sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), False, told.append)
+    sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append)
     frame, result = feed.next()
     object.__setattr__(frame, "image_bgr", np.zeros((4, 9000, 3), np.uint8))
 
@@ -333,7 +329,7 @@ def test_blurred_faces_are_not_in_the_video(tmp_path, feed):
     shown = {}
     for blur in (False, True):
         path = tmp_path / f"{blur}.mp4"
-        with open_video(path, 25.0, False, Rotation(), blur, print) as sink:
+        with open_video(path, 25.0, False, Rotation(), FaceBlur() if blur else None, print) as sink:
             frame, result = feed.next("happy", at_s=1.0)
             frame.image_bgr[:] = stripes
             sink.write(frame, result)
@@ -359,7 +355,7 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
         hidden.append(len(recorded[-1]))
 
     monkeypatch.setattr(VideoSink, "write", record)
-    pieces = VideoPieces(tmp_path / "o.mp4", 25.0, True, Rotation(), blur=True)
+    pieces = VideoPieces(tmp_path / "o.mp4", 25.0, True, Rotation(), blur=FaceBlur())
     with RecorderThread(pieces, "recording", told.append) as sink:
         written = 0
         while not sink.dropped:
@@ -376,10 +372,19 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
     assert hidden == [0] * (written - 1) + [1, 0]
 
 
+def test_a_recordings_faces_are_hidden_for_half_a_second_of_its_own_time(tmp_path, feed):
+    """Read slower than it was taken: the next frame comes 0.9 s later and is 0.04 s away."""
+    blur = FaceBlur(lambda frame: frame.sequence / 25)
+    with VideoPieces(tmp_path / "o.mp4", 25.0, False, Rotation(), blur) as pieces:
+        hidden = [len(pieces.see(*feed.next("happy", at_s=1.0)))]
+        hidden += [len(pieces.see(*feed.next(at_s=1.9 + 0.9 * number))) for number in range(13)]
+    assert hidden == [1] * 13 + [0], "0.5 s are twelve pictures at 25 a second"
+
+
 def test_an_encoder_that_hangs_does_not_hold_up_the_end(tmp_path, told, feed, monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(VideoSink, "write", lambda *_: released.wait(PATIENCE_S))
-    sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), False, told.append)
+    sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append)
     with sink:
         while not sink.dropped:
             sink.write(*feed.next())

@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgekit.boards import Conditions, Throttling
+from edgekit.device.blur import FaceBlur
 from edgekit.device.health import Health
 from edgekit.device.processes import ProcessUse
 from edgekit.device.sinks.monitor import Monitor
@@ -27,6 +28,7 @@ from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.metrics import metrics_text
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.errors import InputError
+from tests.waiting import wait_until
 
 TOKEN = "a-token-that-nobody-guesses"
 PATIENCE_S = 30
@@ -104,13 +106,6 @@ def read_picture(stream: http.client.HTTPResponse) -> np.ndarray:
     return image
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
-
-
 def test_page_and_its_parts_are_served_with_a_strict_policy(web):
     site = web()
     for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
@@ -171,7 +166,7 @@ def test_metrics_are_what_prometheus_reads(web):
 def test_metrics_name_each_family_once():
     sample = Health(1.0, 1.7e9, HOT, ProcessUse(150.0, 150.0, 9, 20), 2048)
     monitor = Monitor("demo", lambda: sample)
-    preview = Preview(10.0, blur=False)
+    preview = Preview(10.0, blur=None)
     lines = metrics_text(monitor, preview).splitlines()
     announced = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert sorted(announced) == sorted(set(announced))
@@ -252,7 +247,7 @@ def test_a_viewer_who_takes_nothing_does_not_hold_up_the_end(feed, told):
 
 
 def test_a_picture_made_while_the_last_viewer_leaves_is_kept_for_nobody(feed, monkeypatch):
-    preview = Preview(100.0, blur=False)
+    preview = Preview(100.0, blur=None)
     monkeypatch.setattr(preview, "_encode", lambda *_: preview.leave() or b"jpeg")
 
     async def watch() -> None:
@@ -267,7 +262,7 @@ def test_a_picture_made_while_the_last_viewer_leaves_is_kept_for_nobody(feed, mo
 
 
 def test_an_encoder_that_dies_ends_the_run(feed, monkeypatch):
-    preview = Preview(100.0, blur=False)
+    preview = Preview(100.0, blur=None)
     monkeypatch.setattr(preview, "_encode", lambda *_: 1 / 0)
     monkeypatch.setattr(preview, "_viewers", 1)
     preview.start()
@@ -392,7 +387,7 @@ def test_blurred_faces_are_not_in_the_pictures(web, feed):
     stripes[:, ::2] = 255
     shown = {}
     for blur in (False, True):
-        site = web(blur=blur)
+        site = web(blur=FaceBlur() if blur else None)
         frame, result = feed.next("happy")
         frame.image_bgr[:] = stripes
         site.monitor.add(result)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -15,6 +14,7 @@ from edgekit.device.sinks import webhook as module
 from edgekit.device.sinks.secret import read_secret
 from edgekit.device.sinks.webhook import Webhook
 from edgekit.errors import InputError
+from tests.waiting import wait_until
 
 PATIENCE_S = 30
 
@@ -64,13 +64,6 @@ def short_pauses(monkeypatch) -> None:
 
 def event(sequence: int) -> Event:
     return Event(f"run-{sequence}", 1, "sad", "happy", 0.9, 1.0, sequence, float(sequence), 1.7e9)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 def test_events_are_posted_as_json_in_order_with_the_token(receiver, told):

@@ -13,6 +13,7 @@ import pytest
 
 from edgekit.cli import _run
 from edgekit.device import sources
+from edgekit.device.region import Region
 from edgekit.device.sources import CameraSettings, open_camera, opencv
 from edgekit.errors import EXIT_OK, InputError, SourceError
 
@@ -133,6 +134,12 @@ def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class,
         ((1280, 720), {"detector_px": 64}, (320, 180)),
         ((1280, 720), {"min_face_px": 60}, (640, 360)),
         ((1280, 720), {"detector_px": 320, "min_face_px": 60}, (320, 180)),
+        # A region that the detector sees alone has its pixels in the small stream, or in the main one.
+        ((1280, 720), {"region": Region(0, 0, 0.5, 0.5)}, (640, 360)),
+        ((1280, 720), {"region": Region(320, 180, 320, 180)}, None),
+        ((1280, 720), {"region": Region(0, 0, 0.5, 0.5), "min_face_px": 96}, (320, 180)),
+        ((1280, 720), {"region": Region(0, 0, 0.5, 0.5), "min_face_px": 48}, (640, 360)),
+        ((1280, 720), {"region": Region(0, 640, 640, 640), "rotation": 90}, (640, 360)),
     ],
 )
 def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class, told, size_wh, wants, small_wh):
@@ -140,7 +147,14 @@ def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class,
         frame = next(iter(source))
         lores = camera_class.configuration["lores"]
     assert (lores and lores["size"]) == small_wh
-    assert frame.small_luma.shape[::-1] == (small_wh or size_wh)
+    turned = slice(None, None, -1) if wants.get("rotation") else slice(None)
+    assert frame.small_luma.shape[::-1][turned] == (small_wh or size_wh)
+
+
+def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_back(camera_class, told):
+    with pytest.raises(InputError, match="region 600,0,100,100 does not lie inside the frame of 640x480"):
+        open_camera("picamera2", told.append, CameraSettings(region=Region(600, 0, 100, 100)))
+    assert camera_class.opened == 0
 
 
 @pytest.mark.parametrize(
@@ -150,6 +164,7 @@ def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class,
         (["--detector-size", "640"], None),
         (["--min-face", "25", "--detector-size", "320"], (320, 240)),
         (["--min-face", "25"], None),
+        (["--roi", "0,0,320,240"], None),
     ],
 )
 def test_run_tells_the_camera_how_large_the_detectors_picture_is(camera_class, tiny_model, options, small_wh):

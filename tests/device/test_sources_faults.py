@@ -10,9 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgekit.device.service.spec import WATCHDOG_S
+from edgekit.device.service.spec import START_TIMEOUT_S, WATCHDOG_S
 from edgekit.device.sources import live, open_source, opencv, watched
 from edgekit.errors import SourceError
+from tests.waiting import wait_until
 
 PATIENCE_S = 20
 # As users see them: the fixture below shortens the times.
@@ -50,8 +51,10 @@ def test_the_times_users_see_are_within_two_seconds():
 
 def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
     # The worst: silence after slow pictures, and a last attempt that opens late and then says nothing.
-    until_lost_s, last_attempt_s = watched.FIRST_S, opencv.OPEN_TIMEOUT_MS / 1e3 + watched.FIRST_S
+    until_lost_s, last_attempt_s = watched.FIRST_S, live.REOPEN_S + watched.FIRST_S
     assert until_lost_s + live.LAST_ATTEMPT_S + last_attempt_s < WATCHDOG_S
+    assert opencv.OPEN_TIMEOUT_MS / 1e3 < live.REOPEN_S, "the stream's own reason says more"
+    assert live._FIRST_OPEN_S + watched.FIRST_S < START_TIMEOUT_S
 
 
 def test_a_host_that_is_slow_to_refuse_is_not_asked_for_ever(told, monkeypatch):
@@ -73,6 +76,43 @@ def test_a_host_that_is_slow_to_refuse_is_not_asked_for_ever(told, monkeypatch):
     assert len(attempts) == 2
 
 
+def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too_late_is_given_back(told, monkeypatch):
+    monkeypatch.setattr(live, "REOPEN_S", 0.3)
+    lets_go = threading.Event()
+    devices = []
+
+    def connect():
+        device = _OnePicture()
+        if len(devices) == 1:  # the second time it hangs, as a driver may after its cable was pulled
+            devices.append(device)
+            lets_go.wait(PATIENCE_S)
+        else:
+            devices.append(device)
+        return device
+
+    with live.LiveSource("camera 'stuck'", connect, told.append) as source:
+        sequences = [frame.sequence for frame in take(source, 2)]
+    assert sequences == [0, 1]
+    assert ["opening it again" in told[0], "is back" in told[1]] == [True, True]
+    assert not devices[1].closed
+    lets_go.set()
+    wait_until(lambda: all(device.closed for device in devices))
+
+
+def test_a_driver_that_never_opens_ends_the_run_with_that_reason(told, monkeypatch):
+    monkeypatch.setattr(live, "_FIRST_OPEN_S", 0.2)
+    lets_go = threading.Event()
+
+    def connect():
+        lets_go.wait(PATIENCE_S)
+        raise SourceError("too late")
+
+    with pytest.raises(SourceError, match=r"camera 'stuck' does not answer: it has not opened within 0\.2 s"):
+        live.LiveSource("camera 'stuck'", connect, told.append)
+    lets_go.set()
+    wait_until(lambda: not watched.any_reading())
+
+
 class _OnePicture:
     """A device that gives one picture and is lost."""
 
@@ -80,12 +120,13 @@ class _OnePicture:
 
     def __init__(self) -> None:
         self._pictures = [np.zeros((2, 2, 3), np.uint8)]
+        self.closed = False
 
     def read(self):
         return self._pictures.pop() if self._pictures else None
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 def test_a_short_silence_is_told_and_nothing_is_opened_again(play, told):

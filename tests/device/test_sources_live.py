@@ -6,7 +6,6 @@ import http.server
 import queue
 import threading
 import time
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -15,16 +14,10 @@ import pytest
 from edgekit.device.sources import live, open_source, opencv
 from edgekit.device.sources.live import LiveSource
 from edgekit.errors import InputError, SourceError
+from tests.waiting import wait_until
 
 PATIENCE_S = 10
 SIZE_WH = (64, 48)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s, "waited too long"
-        time.sleep(0.002)
 
 
 class Camera:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from edgekit.device.stages import Stages
+from tests.waiting import wait_until
 
 PATIENCE_S = 10
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end_s, "waited too long"
-        time.sleep(0.002)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli import main
+from tests.waiting import wait_until
 
 Run = Callable[..., tuple[int, str, str]]
 PATIENCE_S = 60
@@ -49,11 +49,7 @@ class Running:
         self.until(lambda: text in self.said)
 
     def until(self, condition: Callable[[], object]) -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < end_s, self.said
-            assert self.process.poll() is None, self.said
-            time.sleep(0.02)
+        wait_until(condition, alive=lambda: self.process.poll() is None, told=lambda: self.said)
 
     def end(self) -> int:
         code = self.process.wait(PATIENCE_S)

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import EXIT_OK, EXIT_SOURCE
+from tests.waiting import wait_until
 
-PATIENCE_S = 60
 SYSTEM_PYTHON = "/usr/bin/python3"
 SIZE_WH = (320, 240)
 
@@ -68,10 +68,7 @@ class RtspServer:
     def start(self) -> None:
         command = [SYSTEM_PYTHON, "-c", RTSP_SERVER, str(self.port), str(self._pictures), str(self._last)]
         self.running = subprocess.Popen(command)
-        end_s = time.monotonic() + PATIENCE_S
-        while not self._answers():
-            assert time.monotonic() < end_s
-            time.sleep(0.02)
+        wait_until(self._answers)
 
     def freeze(self) -> None:
         self.running.send_signal(signal.SIGSTOP)

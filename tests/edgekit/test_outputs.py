@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.waiting import wait_until
+
 PATIENCE_S = 60
 _NOBODY = "http://127.0.0.1:9/"
 
@@ -175,11 +177,7 @@ def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_dis
     command += ["--detector", "none", "--jsonl", str(jsonl), "-q"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
-            end_s = time.monotonic() + PATIENCE_S
-            while not jsonl.exists():
-                assert running.poll() is None, running.communicate()
-                assert time.monotonic() < end_s
-                time.sleep(0.05)
+            wait_until(jsonl.exists, alive=lambda: running.poll() is None)
             with ballast.open("wb", buffering=0) as stream_of_zeros, suppress(OSError):
                 while stream_of_zeros.write(b"\0" * 4096):
                     pass

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from edgekit.cli import _run
 from edgekit.cli.stopping import StopSignals
 from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE
+from tests.waiting import wait_until
 
 PATIENCE_S = 60
 
@@ -248,11 +248,11 @@ def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, numbe
     jsonl, video = tmp_path / "r.jsonl", tmp_path / "r.mp4"
     slow = ("--source", "demo", "--detector", "haar", "--detector-size", 1280)
     running = child(*slow, "--json", "--jsonl", jsonl, "--save", video)
-    end_s = time.monotonic() + PATIENCE_S
-    while not (jsonl.exists() and jsonl.read_text().count("\n") >= 3):
-        assert time.monotonic() < end_s
-        assert running.poll() is None, running.communicate()[1]
-        time.sleep(0.01)
+    wait_until(
+        lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 3,
+        alive=lambda: running.poll() is None,
+        told=lambda: running.communicate()[1],
+    )
     running.send_signal(number)
     output, errors = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == code
@@ -264,6 +264,17 @@ def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, numbe
     assert f"{len(lines)} frames" in errors
     assert "Traceback" not in errors
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["r.jsonl", "r.mp4"]
+
+
+def test_stopped_between_opening_and_the_first_frame_there_is_a_document_too(edgekit_run, capsys, monkeypatch):
+    def stopped(_):
+        signal.raise_signal(signal.SIGTERM)
+        return iter(())
+
+    monkeypatch.setattr("edgekit.device.sources.demo.DemoSource.__iter__", stopped)
+    assert edgekit_run("--source", "demo", "--json") == EXIT_OK
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ended"], document["frames"], document["faces"], document["stages"]) == ("stopped", 0, 0, {})
 
 
 def test_a_second_ctrl_c_does_not_wait():

@@ -15,6 +15,7 @@ import pytest
 from edgekit.cli import _run
 from edgekit.device.processes import start_ticks
 from edgekit.errors import EXIT_FAULT, EXIT_OK, EXIT_USAGE
+from tests.waiting import wait_until
 
 PATIENCE_S = 60
 ROOT = Path(__file__).parents[2]
@@ -58,10 +59,7 @@ def test_a_run_is_kept_up_from_install_to_remove(service, play, tiny_model, tmp_
     first = until(service, lambda found: found["state"] == "running")
     assert service("status")[0] == EXIT_OK
     # It runs in the current folder.
-    end_s = time.monotonic() + PATIENCE_S
-    while not (tmp_path / "50% of $X.jsonl").exists():
-        assert time.monotonic() < end_s
-        time.sleep(0.1)
+    wait_until((tmp_path / "50% of $X.jsonl").exists)
 
     os.kill(first["pid"], signal.SIGKILL)
     second = until(service, lambda found: found["state"] == "running" and found["restarts"] == 1)

@@ -9,6 +9,7 @@ import socket
 import time
 
 from edgekit.errors import EXIT_OK, EXIT_SOURCE
+from tests.waiting import wait_until
 
 PATIENCE_S = 60
 SMALL = (64, 48)
@@ -44,6 +45,15 @@ def test_a_camera_that_does_not_come_back_ends_the_run_with_its_own_code(start, 
     assert 1 <= document["frames"] <= 50
 
 
+def test_sigterm_before_the_first_picture_still_ends_with_a_document(start, play):
+    server = play([("silence", 1000)])
+    run = start("--source", server.url)
+    run.until(lambda: server.served == 1)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == EXIT_OK
+    assert json.loads(run.document) == {"ended": "stopped", "frames": 0}
+
+
 def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp_path):
     server = play([("pictures", 50, SMALL), ("silence", 1000)])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl", "--save", tmp_path / "r.mp4")
@@ -58,10 +68,8 @@ def test_sigterm_while_the_camera_is_silent_keeps_what_there_is(start, play, tmp
 def test_killed_the_lines_are_whole_and_the_next_run_starts(start, play, tmp_path):
     server = play([ENDLESS])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
-    end_s = time.monotonic() + PATIENCE_S
-    while not (tmp_path / "r.jsonl").exists() or (tmp_path / "r.jsonl").read_text().count("\n") < 20:
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
+    jsonl = tmp_path / "r.jsonl"
+    wait_until(lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 20)
     run.process.send_signal(signal.SIGKILL)
     run.end()
     text = (tmp_path / "r.jsonl").read_text()
@@ -74,15 +82,11 @@ def test_killed_the_lines_are_whole_and_the_next_run_starts(start, play, tmp_pat
 def test_a_throttled_board_is_told_and_given_less_to_do(start, play, scripted_board, tmp_path):
     server = play([ENDLESS])
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
-    end_s = time.monotonic() + PATIENCE_S
-    while scripted_board.times_asked < 2:
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
+    wait_until(lambda: scripted_board.times_asked >= 2)
     scripted_board.set(flags=0x50005, clock_mhz=600)
     run.until_said("throttled: load level 1 of 3, detecting in one frame of 10")
-    while not (tmp_path / "r.jsonl").exists() or '"0x50005"' not in (tmp_path / "r.jsonl").read_text():
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
+    jsonl = tmp_path / "r.jsonl"
+    wait_until(lambda: jsonl.exists() and '"0x50005"' in jsonl.read_text())
     run.process.send_signal(signal.SIGTERM)
     assert run.end() == EXIT_OK
     health = json.loads(run.document)["health"]

@@ -10,7 +10,6 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 
 import edgekit.assets
+from tests.waiting import wait_until
 
 from .board import VirtualPi
 from .camera import FRAMES
@@ -41,12 +41,15 @@ MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sb
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here: apt install mosquitto")
 
 
-def wait_until(holds: Callable[[], object], run: Run | None = None) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert run is None or run.process.poll() is None, f"the run ended: {run.told()}"
-        assert time.monotonic() < end_s, f"waited in vain; {run.told() if run else ''}"
-        time.sleep(0.2)
+def wait_for(holds: Callable[[], object], run: Run | None = None) -> None:
+    """Wait as long as the emulation may take, and no longer than the run lives."""
+    wait_until(
+        holds,
+        alive=lambda: run is None or run.process.poll() is None,
+        told=lambda: run.told() if run else "waited in vain",
+        patience_s=PATIENCE_S,
+        poll_s=0.2,
+    )
 
 
 def free_port() -> int:
@@ -104,7 +107,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
         client.loop_start()
         stack.callback(client.loop_stop)
         stack.callback(client.disconnect)
-        wait_until(lambda: subscribed)
+        wait_for(lambda: subscribed)
         yield broker
 
 
@@ -198,7 +201,7 @@ def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
             return line.connect_ex(("127.0.0.1", port)) == 0
 
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_until(listens, run)
+        wait_for(listens, run)
         yield ask
         for connection in connections:
             connection.close()
@@ -220,7 +223,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     run: Run, broker: Broker, get: Callable[[str], http.client.HTTPResponse]
 ) -> None:
     # The camera's pictures come through picamera2 and have the face in them.
-    wait_until(lambda: any(record["faces"] for record in run.records()), run)
+    wait_for(lambda: any(record["faces"] for record in run.records()), run)
     (face,) = next(record for record in run.records() if record["faces"])["faces"]
     assert face["label"]
     left, top, right, bottom = face["xyxy"]
@@ -241,17 +244,17 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert b"edgekit_" in get("/metrics").read()
 
     # The broker hears of it.
-    wait_until(lambda: broker.on("event") and broker.on("health"), run)
+    wait_for(lambda: broker.on("event") and broker.on("health"), run)
     assert broker.on("availability")[-1] == b"online"
     assert json.loads(broker.on("event")[0])["label"] == face["label"]
 
     # Heat and throttling are in results, messages and page, and less is done.
     heat(run.pi)
-    wait_until(lambda: any(is_hot(record.get("health")) for record in run.records()), run)
-    wait_until(lambda: any(is_hot(json.loads(payload)) for payload in broker.on("health")), run)
+    wait_for(lambda: any(is_hot(record.get("health")) for record in run.records()), run)
+    wait_for(lambda: any(is_hot(json.loads(payload)) for payload in broker.on("health")), run)
     assert is_hot(json.loads(get("/api/state").read())["health"])
-    wait_until(lambda: "detecting in one frame of" in run.told(), run)
-    wait_until(lambda: any("detect" not in record["stage_ms"] for record in run.records()), run)
+    wait_for(lambda: "detecting in one frame of" in run.told(), run)
+    wait_for(lambda: any("detect" not in record["stage_ms"] for record in run.records()), run)
 
     # Told to stop, it finishes and says goodbye.
     subprocess.run(ssh(run.pi, "kill -TERM $(cat pid)"), check=True, timeout=PATIENCE_S)
@@ -261,7 +264,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert summary["frames"] == len(run.records())
     assert summary["health"]["max_temperature_c"] == HOT_C
     assert summary["health"]["max_load_level"] >= 1
-    wait_until(lambda: broker.on("availability")[-1] == b"offline")
+    wait_for(lambda: broker.on("availability")[-1] == b"offline")
     sequences = [record["sequence"] for record in run.records()]
     assert sequences == sorted(set(sequences))
 

@@ -35,11 +35,11 @@ class Preview:
     The pipeline's thread offers, the event loop's thread watches.
     """
 
-    def __init__(self, max_fps: float, blur: bool) -> None:
+    def __init__(self, max_fps: float, blur: FaceBlur | None) -> None:
         self._period_s = 1 / max_fps
         self._news = threading.Condition()
         self._newest: tuple[Frame, FrameResult] | None = None
-        self._blur = FaceBlur() if blur else None
+        self._blur = blur
         self._viewers = 0
         self._closing = False
         self._picture: Picture | None = None
@@ -75,7 +75,7 @@ class Preview:
         self._thread.check()
         with self._news:
             if self._blur is not None:
-                self._blur.see(result)
+                self._blur.see(frame, result)
             self._newest = (frame, result)
             if self._viewers:
                 self._news.notify()

@@ -11,6 +11,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edgekit.device.blur import FaceBlur
 from edgekit.device.results import FrameResult
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_of
@@ -35,7 +36,7 @@ class WebSink:
         monitor: Monitor,
         *,
         max_fps: float = 10.0,
-        blur: bool = False,
+        blur: FaceBlur | None = None,
         notify: Callable[[str], None],
     ) -> None:
         """Listen at `address`; nobody is answered before the `with` block.
@@ -45,7 +46,7 @@ class WebSink:
             token: What viewers must know; without one only this machine's may look.
             monitor: Where everything but the pictures comes from.
             max_fps: Most pictures a second.
-            blur: Whether faces are hidden.
+            blur: Hides faces; of this page alone.
             notify: Called with one line where the user should know something.
 
         Raises:

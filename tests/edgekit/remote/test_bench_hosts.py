@@ -15,9 +15,9 @@ import pytest
 import edgekit
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
+from tests.waiting import wait_until
 
 from .conftest import Sshd
-from .test_ssh import wait_until
 
 QUICK = (
     "--seconds",
@@ -150,7 +150,7 @@ def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: P
         env=environment(),
         text=True,
     ) as process:
-        wait_until(started.exists, 60)
+        wait_until(started.exists)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)
     assert process.returncode == 130, told

@@ -33,9 +33,9 @@ from edgekit.remote.hosts import Host
 from edgekit.remote.prepare import Ready
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
+from tests.waiting import wait_until
 
 from .conftest import Sshd
-from .test_ssh import wait_until
 
 if Path("/run/systemd/system").exists():
     pytest.skip("systemd runs here and would keep the services", allow_module_level=True)
@@ -300,10 +300,7 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
 
     with cut, pytest.raises(HostError, match="completes what it began"):
         deploy_host(cut, ill, SERVICE, Quiet(cut_at))
-    end_s = time.monotonic() + PATIENCE_S
-    while (board.root / "pending").exists():
-        assert time.monotonic() < end_s
-        time.sleep(0.1)
+    wait_until(lambda: not (board.root / "pending").exists())
     assert board.model_that_runs() == content(make(1))
     assert not list_host(connection, SERVICE, Quiet()).cut
 

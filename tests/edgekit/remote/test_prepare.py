@@ -227,7 +227,7 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
 def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
     from threading import Thread
 
-    from .test_ssh import wait_until
+    from tests.waiting import wait_until
 
     started = tmp_path / "started"
     with Connection(sshd.host()) as working, Connection(sshd.host()) as other:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import HostError, InputError
 from edgekit.remote.ssh import Connection, ConnectionLostError, shell
+from tests.waiting import wait_until
 
 from .conftest import Sshd, know
 
@@ -218,10 +218,3 @@ def is_zombie(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def wait_until(holds: object, seconds: float = 20) -> None:
-    until_s = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < until_s, "it did not happen"
-        time.sleep(0.02)

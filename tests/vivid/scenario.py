@@ -1,0 +1,88 @@
+"""Uses the guest's camera as users do, pulls it out and plugs it in again, and prints what happened as JSON lines.
+
+`scenario.py MODEL FOLDER`; run by guest.py, looked at by test_camera.py.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import wait_until
+
+NODE = Path("/dev/video0")
+DRIVER = Path("/sys/bus/platform/drivers/vivid")
+DEVICE = "vivid.0"
+SIZE = "640x360"
+# The guest's processors are emulated.
+PATIENCE_S = 300
+
+
+def words(*options: object) -> list[str]:
+    return [sys.executable, "-m", "edgekit.cli", *map(str, options)]
+
+
+def tell(step: str, **facts: Any) -> None:
+    print(json.dumps({"step": step, **facts}), flush=True)
+
+
+def ask(step: str, *options: object) -> None:
+    done = subprocess.run(words(*options), capture_output=True, text=True, timeout=PATIENCE_S)
+    document = json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
+    tell(step, code=done.returncode, document=document, said=done.stderr)
+
+
+def main(model: str, folder: Path) -> None:
+    run = ("run", "--model", model, "--detector", "none", "--json")
+    ask("cameras", "cameras", "--json")
+    ask("yuyv", *run, "--camera", NODE, "--camera-size", SIZE, "--camera-format", "YUYV", "--max-frames", 10)
+    ask("mjpg", *run, "--camera", "--camera-format", "MJPG", "--max-frames", 3)
+    ask("no usb", *run, "--camera", "usb", "--max-frames", 3)
+    unplugged(run, folder / "r.jsonl")
+
+
+def unplugged(run: tuple[str, ...], jsonl: Path) -> None:
+    """Pull the camera out under a run that goes on, and plug it in again."""
+    command = words(*run, "--camera", NODE, "--camera-size", SIZE, "--jsonl", jsonl)
+    said: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        reader = threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True)
+        reader.start()
+
+        def until(holds: Any) -> None:
+            wait_until(holds, alive=lambda: process.poll() is None, told=lambda: said, patience_s=PATIENCE_S)
+
+        def lines() -> int:
+            return jsonl.read_text().count("\n") if jsonl.exists() else 0
+
+        until(lambda: lines() >= 5)
+        ask("busy", "cameras", "--json")
+        before = time.monotonic()
+        (DRIVER / "unbind").write_text(DEVICE)
+        until(lambda: any("opening it again" in line for line in said))
+        told_after_s = time.monotonic() - before
+        gone = not NODE.exists()
+        (DRIVER / "bind").write_text(DEVICE)
+        until(lambda: any("is back" in line for line in said))
+        there = lines()
+        until(lambda: lines() >= there + 5)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        document = json.loads(process.stdout.read())
+        code = process.wait(PATIENCE_S)
+        reader.join()
+    sequences = [json.loads(line)["sequence"] for line in jsonl.read_text().splitlines()]
+    tell(
+        "unplugged", code=code, document=document, said=said, sequences=sequences, gone=gone, told_after_s=told_after_s
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
