@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgekit.device.service.supervised import SupervisedManager
+from edgekit.remote.deploy import Package
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh import Connection
+from edgekit.remote.transfer import pack
+
+from .release_board import OWN, Board, MakePackage
 
 _START_TIMEOUT_S = 20
 
@@ -97,6 +104,42 @@ Subsystem sftp internal-sftp
 def connection(sshd: Sshd) -> Iterator[Connection]:
     with Connection(sshd.host()) as connected:
         yield connected
+
+
+@pytest.fixture
+def board(sshd: Sshd) -> Iterator[Board]:
+    if Path("/run/systemd/system").exists():
+        pytest.skip("systemd runs here and would keep the services")
+    own = sshd.home / ".local/bin/edgekit"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(OWN)
+    own.chmod(0o755)
+    here = Board(sshd.home, SupervisedManager("user", sshd.home / ".local/state/edgekit/services"))
+    yield here
+    if (here.services / "service.json").exists():
+        here.manager.remove("edgekit")
+    for folder in (here.root.parent, own.parent, sshd.home / ".cache"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny_model: Path, play: Callable[..., Any]) -> MakePackage:
+    """Return a package whose model has a hash of its own, and that finds its faces in a real stream."""
+    url = play([("pictures", 1_000_000, (64, 48))]).url
+
+    def make(number: int = 1, source: str = url, keep: int = 3, content: bytes | None = None) -> Package:
+        import onnx
+
+        model = onnx.load(tiny_model)
+        model.doc_string = f"number {number}"
+        path = tmp_path / f"it's; $(touch planted) {number}.onnx"
+        path.write_bytes(model.SerializeToString() if content is None else content)
+        config = tmp_path / f"{number}.toml"
+        config.write_text(f'source = {json.dumps(source)}\ndetector = "none"\njsonl = "results.jsonl"\n')
+        parcels = {"model.onnx": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
+        return Package(parcels, path.name, keep, install=False, settle_s=0.2)
+
+    return make
 
 
 def make_key(path: Path) -> None:
