@@ -106,7 +106,7 @@ another split. The calibration error is the mean distance of confidence and accu
 Epoch {best["epoch"]} of {training["recipe"]["epochs"]} ({best["validation_accuracy"]:.2%} on {training["validation"]}),
 recipe `{training["recipe_name"]}`{_ferplus(training)}, seed {training["seed"]}, precision {training["precision"]},
 torch {training["torch_version"]}, edgekit {training["edgekit_version"]} ({training["git_revision"]}),
-{training["threads"]} threads.
+{training["threads"]} threads.{_initial(training)}
 
 ```json
 {recipe}
@@ -165,6 +165,11 @@ def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
         line += ", which was shipped under this name before"
     clip = record.get("clip")
     yield f"{line}, of the CLIP `{clip['source']}` (sha256 `{clip['sha256']}`)" if clip else line
+
+
+def _initial(training: Mapping[str, Any]) -> str:
+    sha256 = training.get("initial_sha256")
+    return f" It started from the checkpoint with sha256 `{sha256}`." if sha256 else " It started at random."
 
 
 def _ferplus(training: Mapping[str, Any]) -> str:

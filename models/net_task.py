@@ -40,13 +40,14 @@ class NetTask(Task):
 
         Args:
             contract: Describes the net to be: architecture, labels, preprocessing, data set.
-            recipe: Its augmentation and label smoothing are used.
+            recipe: Its augmentation and label smoothing are used, stage by stage.
             training: What is learned from.
             validation: What the best epoch is chosen by.
             initial: Where the net starts; None: at random.
         """
         self.contract = contract
         self.device = torch.device("cpu")
+        self._recipe = recipe
         self._augmentation = recipe.plain_augmentation
         self._label_smoothing = recipe.label_smoothing
         self._training = training
@@ -75,9 +76,11 @@ class NetTask(Task):
         """Return the augmentation's random numbers."""
         return draw(count, generator)
 
-    def start_epoch(self, net: nn.Module, progress: float) -> None:
-        """Let learned groups drop their connections."""
-        set_training_progress(net, progress)
+    def start_epoch(self, net: nn.Module, epoch: int) -> None:
+        """Take the augmentation of the recipe's stage, and let learned groups drop their connections."""
+        stage, _ = self._recipe.stage(epoch)
+        self._augmentation, self._label_smoothing = stage.plain_augmentation, stage.label_smoothing
+        set_training_progress(net, epoch / self._recipe.epochs)
 
     def validate(self, net: nn.Module) -> Validation:
         """Return loss and accuracy on the centre crop."""

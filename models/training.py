@@ -66,8 +66,8 @@ class Task(Protocol):
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return the random numbers of a batch on the CPU, one row an example."""
 
-    def start_epoch(self, net: nn.Module, progress: float) -> None:
-        """Called before an epoch; `progress` is the share of the training that is done, 0..1."""
+    def start_epoch(self, net: nn.Module, epoch: int) -> None:
+        """Called before an epoch, counted from 0."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the loss of the examples at `indices` with the random numbers `numbers`, both on the net's device."""
@@ -236,7 +236,7 @@ class _Trainer:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout draws from the global one
         batches = self._batches(task.order(generator))
-        task.start_epoch(self.plain, epoch / recipe.epochs)
+        task.start_epoch(self.plain, epoch)
         self.net.train()
         totals = torch.zeros(3, device=self.fabric.device)  # loss * examples, correct, examples
         lr = recipe.max_lr

@@ -191,7 +191,13 @@ _OPTIONS = (
         "--data", type=click.Path(path_type=Path), required=True, help="Folders, .tar.gz, fer2013.csv or .h5."
     ),
     click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results."),
-    click.option("--recipe", "recipe_name", default="fer2013", show_default=True, help="fer2013 or paper."),
+    click.option(
+        "--recipe",
+        "recipe_name",
+        default="fer2013",
+        show_default=True,
+        help="fer2013, its halves fer2013-start and fer2013-finish (with --init), or paper.",
+    ),
     click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number."),
     click.option(
         "--batch-size", type=click.IntRange(2, MAX_BATCH), help="Images a step over all processes, not the recipe's."

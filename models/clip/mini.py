@@ -112,7 +112,7 @@ class MiniClipTask(Task):
         shared = torch.rand(1, 1, generator=generator).expand(count, 1)
         return torch.cat([draw(count, generator), own, shared], dim=1)
 
-    def start_epoch(self, net: nn.Module, progress: float) -> None:
+    def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Do nothing."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:

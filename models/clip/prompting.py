@@ -96,7 +96,7 @@ class PromptTask(Task):
         """Return the random crops' numbers."""
         return draw_crops(count, generator)
 
-    def start_epoch(self, net: nn.Module, progress: float) -> None:
+    def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Do nothing."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:

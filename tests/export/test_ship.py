@@ -54,3 +54,16 @@ def test_a_distilled_model_is_shipped_with_its_teacher_named(
     monkeypatch.setattr(modelfiles, "ASSETS", folder)
     assert modelfiles.resolve_model("distilled") == folder / "distilled.onnx"
     assert modelfiles.shipped_models() == ("distilled",)
+
+
+def test_the_card_says_where_the_net_started(faces: Path, tmp_path: Path) -> None:
+    for name, start in (("first", []), ("second", ["--init", str(tmp_path / "first/best.safetensors")])):
+        run = ["train", "--data", str(faces), "-o", str(tmp_path / name), "--epochs", "1", "-q", *start]
+        done = CliRunner().invoke(
+            cli, [*run, "--model", "mini-xception", "--accelerator", "cpu"], catch_exceptions=False
+        )
+        assert done.exit_code == 0
+        ship(tmp_path / name / "best.safetensors", load_dataset(faces), tmp_path / f"assets-{name}", "default")
+    first, second = ((tmp_path / f"assets-{name}/default.md").read_text() for name in ("first", "second"))
+    assert "It started at random." in first
+    assert f"It started from the checkpoint with sha256 `{sha256_of(tmp_path / 'first/best.safetensors')}`." in second

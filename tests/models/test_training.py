@@ -213,7 +213,7 @@ def test_diverging_training_says_so(bars: DataSet, tmp_path: Path) -> None:
 
 
 def test_schedules() -> None:
-    one_cycle, paper = RECIPES["fer2013"], RECIPES["paper"]
+    one_cycle, paper = dataclasses.replace(RECIPES["fer2013"], finish=None), RECIPES["paper"]
     rates = [one_cycle.learning_rate(epoch, 0, 10) for epoch in range(one_cycle.epochs)]
     assert max(rates) == pytest.approx(one_cycle.max_lr, rel=0.01)
     assert rates.index(max(rates)) == pytest.approx(one_cycle.warmup * one_cycle.epochs, abs=1)
@@ -259,3 +259,24 @@ def test_training_killed_at_a_random_moment_resumes_to_the_same_weights(bars_fol
     process.wait()
     subprocess.run([sys.executable, *_command(bars_folder, parts, "--resume")], check=True, env=_environment())
     _assert_equal(_weights(tmp_path / "whole"), _weights(parts))
+
+
+def test_a_finish_is_a_cycle_of_its_own() -> None:
+    recipe = RECIPES["fer2013"]
+    assert recipe.finish is not None
+    first, _ = recipe.stage(0)
+    last, number = recipe.stage(recipe.epochs - 1)
+    assert (first.epochs + last.epochs, number) == (recipe.epochs, last.epochs - 1)
+    assert last.max_lr == pytest.approx(recipe.max_lr * recipe.finish.lr_share)
+    assert (last.augmentation, last.label_smoothing) == (Augmentation(crop_px=44), 0)
+    rates = [[recipe.learning_rate(epoch, step, 10) for step in range(10)] for epoch in range(recipe.epochs)]
+    peaks = max(map(max, rates[: first.epochs])), max(map(max, rates[first.epochs :]))
+    assert peaks == (pytest.approx(recipe.max_lr, rel=0.01), pytest.approx(last.max_lr, rel=0.01))
+    assert [rates[first.epochs - 1][-1], rates[-1][-1]] == pytest.approx([0, 0], abs=1e-9)
+    assert rates[first.epochs][0] < rates[first.epochs + 1][0], "the second cycle warms up, too"
+
+
+def test_a_training_cut_short_has_both_stages() -> None:
+    recipe = dataclasses.replace(RECIPES["fer2013"], epochs=2)
+    assert [recipe.stage(epoch)[0].augmentation == Augmentation(crop_px=44) for epoch in range(2)] == [False, True]
+    assert dataclasses.replace(recipe, epochs=1).stage(0)[0].epochs == 1
