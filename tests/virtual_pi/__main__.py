@@ -1,4 +1,4 @@
-"""Boots an emulated board for one command: `python -m tests.virtual_pi COMMAND...`, its way there appended to the words.
+"""Boots an emulated board for one command: `python -m tests.virtual_pi COMMAND...`, the way there appended to it.
 
 Such as `python -m tests.virtual_pi edgekit doctor`. EDGEKIT_PI_SUITE names the Debian, as for the tests.
 """
