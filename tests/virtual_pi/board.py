@@ -25,7 +25,7 @@ from .system import USER, USER_ID, make_system
 _CPU = "cortex-a53"
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _HANDLER = "qemu-aarch64"
-_START_TIMEOUT_S = 60
+_START_TIMEOUT_S = 240
 _MODEL = "Raspberry Pi 3 Model B Plus Rev 1.3"
 _MIDR_CORTEX_A53 = "0x00000000410fd034"
 
@@ -207,7 +207,7 @@ class VirtualPi:
                 return True
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1) as line:
-                    line.settimeout(2)
+                    line.settimeout(30)  # an emulated sshd on a busy machine thinks for seconds before it greets
                     return line.recv(4) == b"SSH-"
             except OSError:
                 return False
