@@ -43,9 +43,9 @@ def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
     try:
         yield temporary
         _match_umask(temporary)
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(target)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         raise StorageError(f"cannot write '{target}': {error.strerror or error}") from error
     finally:
@@ -112,14 +112,8 @@ def require_file(path: Path, what: str) -> Path:
     return path
 
 
-def _match_umask(path: Path) -> None:
-    # mkstemp makes files that only their owner reads; results are ordinary files.
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -129,3 +123,10 @@ def _sync(path: Path) -> None:
             raise error
     finally:
         os.close(handle)
+
+
+def _match_umask(path: Path) -> None:
+    # mkstemp makes files that only their owner reads; results are ordinary files.
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)

@@ -1,7 +1,7 @@
 """Releases on boards over SSH: send one, have the board put it into place, go back, list them.
 
-What changes a board is done there by one script (`board_release.py`), which completes what it began when the
-connection ends.
+What changes a board is done there by one program (`board/deploy.py`), which completes what it began when the connection
+ends.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.resources import files
 from typing import Any, Literal
 
 from edgekit import __version__
@@ -18,6 +17,7 @@ from edgekit.errors import HostError
 from edgekit.remote.hosts import Host
 from edgekit.remote.prepare import check_fit, check_space, prepare, use_installed
 from edgekit.remote.probe import Probe, probe
+from edgekit.remote.program import program
 from edgekit.remote.ssh import Connection, ConnectionLostError
 from edgekit.remote.together import Listener, on_boards
 from edgekit.remote.transfer import Parcel, send
@@ -214,10 +214,9 @@ def _plan(action: str, service: Service) -> dict[str, Any]:
 def _on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], listener: Listener) -> dict[str, Any]:
     host = connection.host
     python = check_fit(board, host.label)
-    source = files("edgekit.remote").joinpath("board_release.py").read_text()
     try:
         done = connection.run(
-            [python.path, "-I", "-c", source, json.dumps(plan)],
+            [python.path, *program("deploy", plan)],
             timeout_s=_TIMEOUT_S,
             limit_bytes=_LIMIT_BYTES,
             on_stderr_line=lambda line: listener.say(host, one_line(line)[:300]),

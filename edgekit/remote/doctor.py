@@ -1,17 +1,14 @@
-"""The doctor on a board over SSH: its modules are sent along with the question and run from memory.
+"""The doctor on a board over SSH: its modules go along with the question and run from memory.
 
 So it needs nothing there but a `python3`, and where that is missing or too old what the shell tells makes the findings.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 from edgekit.doctor.examination import parse_findings
@@ -19,29 +16,12 @@ from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError, InputError
 from edgekit.remote.prepare import Ready, run_ready, use_installed
 from edgekit.remote.probe import MIN_PYTHON, Probe, probe
+from edgekit.remote.program import program
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import Completed, Connection, shell
 from edgekit.remote.together import Listener
 from edgekit.text import one_line, printable
 
-# What `edgekit.doctor` needs, which is only the standard library besides; a test sees that nothing is missing.
-MODULES = (
-    "edgekit",
-    "edgekit.boards",
-    "edgekit.doctor",
-    "edgekit.doctor.bundle",
-    "edgekit.doctor.cameras",
-    "edgekit.doctor.examination",
-    "edgekit.doctor.libraries",
-    "edgekit.doctor.machine",
-    "edgekit.doctor.probe",
-    "edgekit.doctor.service",
-    "edgekit.errors",
-    "edgekit.files",
-    "edgekit.remote",
-    "edgekit.remote.progress",
-    "edgekit.text",
-)
 _TIMEOUT_S = 900.0
 _LIMIT_BYTES = 4 << 20
 _MOST_SEEN = 2_000
@@ -89,8 +69,8 @@ def examine_host(
     if board.python is None or board.python.version < MIN_PYTHON:
         return Examined(shell_findings(board))
     own = board.commands[0].rpartition("/")[0] + "/python" if board.commands else ""
-    ready = Ready(tuple(shell(_CHOOSE, own, board.root, board.python.path, "-I", "-c", _entry())), None)
-    done = _ask(connection, listener, ready, [_payload(capture)])
+    ready = Ready(tuple(shell(_CHOOSE, own, board.root, board.python.path)), None)
+    done = _ask(connection, listener, ready, program("doctor", {"capture": capture}))
     first, _, second = done.stdout.partition(b"\n")
     findings = _findings(done, first, host.label)
     return _captured(findings, second, host.label)
@@ -167,21 +147,6 @@ def _captured(findings: list[Finding], content: bytes, label: str) -> Examined:
 
 def _harmless(text: str) -> str:
     return "\t".join(printable(part) for part in text.replace("\0", "\\0").split("\t"))
-
-
-def _entry() -> str:
-    return files("edgekit.remote").joinpath("board_doctor.py").read_text()
-
-
-def _payload(capture: bool) -> str:
-    sources = {}
-    for name in MODULES:
-        top = files("edgekit")
-        inner = name.split(".")[1:]
-        package = top.joinpath(*inner, "__init__.py")
-        sources[name] = (package if package.is_file() else top.joinpath(*inner[:-1], f"{inner[-1]}.py")).read_text()
-    packed = zlib.compress(json.dumps({"modules": sources, "capture": capture}).encode(), 9)
-    return base64.b64encode(packed).decode()
 
 
 # $1: the Python beside the board's own edgekit, or nothing; $2: edgekit's folder in the cache; $3: the system's Python.

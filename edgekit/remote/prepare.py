@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 
 from edgekit.errors import HostError
 from edgekit.remote.probe import MIN_PYTHON, Probe, Python
+from edgekit.remote.program import program
 from edgekit.remote.ssh import Completed, Connection, shell
 from edgekit.remote.transfer import Parcel, send
 from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
@@ -127,9 +127,8 @@ def prepare(
             "system_packages": camera,
             "keep": _KEPT_ENVIRONMENTS,
         }
-        source = files("edgekit.remote").joinpath("board_setup.py").read_text()
         done = connection.run(
-            [python.path, "-I", "-c", source, json.dumps(plan)],
+            [python.path, *program("setup", plan)],
             timeout_s=_SETUP_TIMEOUT_S,
             on_stderr_line=lambda line: tell(one_line(line)[:200]),
         )

@@ -21,7 +21,7 @@ PATIENCE_S = 60
 ROOT = Path(__file__).parents[2]
 
 if Path("/run/systemd/system").exists():
-    pytest.skip("systemd runs here: tests/device/test_service_systemd.py boots its own", allow_module_level=True)
+    pytest.skip("systemd runs here: tests/systemd/test_service_systemd.py boots its own", allow_module_level=True)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +25,7 @@ from .system import USER, USER_ID, make_system
 _CPU = "cortex-a53"
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _HANDLER = "qemu-aarch64"
-_START_TIMEOUT_S = 60
+_START_TIMEOUT_S = 240
 _MODEL = "Raspberry Pi 3 Model B Plus Rev 1.3"
 _MIDR_CORTEX_A53 = "0x00000000410fd034"
 
@@ -91,6 +93,12 @@ class VirtualPi:
         options = [f"--ssh-option={option}" for option in host.ssh_options]
         return ["--host", host.address, "--port", str(host.port), "--identity", str(host.identity), *options]
 
+    def ssh(self, *words: str) -> list[str]:
+        """Return the words that run the last of `words`, a shell's line, on it; the others are options of ssh."""
+        host = self.host
+        options = ["-o", "BatchMode=yes", "-p", str(host.port), "-i", str(host.identity), *host.ssh_options]
+        return ["ssh", *options, *words[:-1], host.address, words[-1]]
+
     @property
     def sys(self) -> Path:
         """Its /sys, as files to write into."""
@@ -99,6 +107,10 @@ class VirtualPi:
     def path(self, inside: str) -> Path:
         """Return where a file of the board's own layer lies: what it wrote since it was made, or what a test plants."""
         return self._disk / "upper" / inside.lstrip("/")
+
+    def live(self, inside: str) -> Path:
+        """Return where a file of the running board lies, what is not on its disk (/dev) included."""
+        return next(_inside(self.folder / "root")) / "root" / inside.lstrip("/")
 
     def plant(self, inside: str, content: str, mode: int = 0o755) -> None:
         """Write a file into the board before it boots."""
@@ -151,7 +163,7 @@ class VirtualPi:
             process.send_signal(signal.SIGKILL)  # `unshare --fork` ignores gentler ones
             process.wait()
             # The namespaces go with their last process; until then the disk is held.
-            _wait_until(lambda: not _is_mounted(self.folder / "root"), "its disk is still held")
+            _wait_until(lambda: not any(_inside(self.folder / "root")), "its disk is still held")
 
     def _make_keys(self) -> None:
         if not (self.folder / "id").exists():
@@ -195,7 +207,7 @@ class VirtualPi:
                 return True
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1) as line:
-                    line.settimeout(2)
+                    line.settimeout(30)  # an emulated sshd on a busy machine thinks for seconds before it greets
                     return line.recv(4) == b"SSH-"
             except OSError:
                 return False
@@ -265,16 +277,13 @@ def _keygen(path: Path) -> list[str]:
     return ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "virtual-pi", "-f", str(path)]
 
 
-def _is_mounted(path: Path) -> bool:
-    # Seen from outside the board's namespaces nothing ever is; a process that still lives in them holds its disk.
-    wanted = str(path)
-    for links in Path("/proc").glob("[0-9]*/root"):
-        try:
-            if str(links.readlink()) == wanted:
-                return True
-        except OSError:
-            continue
-    return False
+def _inside(root: Path) -> Iterator[Path]:
+    """Yield the folders in /proc of the processes that live in a board."""
+    # Seen from outside the board's namespaces nothing is ever mounted; a process that lives in them holds its disk.
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str((process / "root").readlink()) == str(root):
+                yield process
 
 
 def _wait_until(holds: object, what: str) -> None:

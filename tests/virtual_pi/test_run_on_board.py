@@ -154,12 +154,6 @@ def install_edgekit(pi: VirtualPi, suite: str) -> None:
     compile_python(pi.path(""), version, [pi.path(packages)])
 
 
-def ssh(pi: VirtualPi, *arguments: str) -> list[str]:
-    host = pi.host
-    options = ["-o", "BatchMode=yes", "-p", str(host.port), "-i", str(host.identity), *host.ssh_options]
-    return ["ssh", *options, *arguments[:-1], host.address, arguments[-1]]
-
-
 @pytest.fixture
 def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path) -> Iterator[Run]:
     web_port = free_port()
@@ -176,7 +170,7 @@ def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path) -> Iterator[Run]:
     camera_pi.path(f"home/{USER}/edgekit.toml").write_text("".join(lines))
     words = "echo $$ >pid; exec python3 -m edgekit.cli run --camera picamera2 --config edgekit.toml --json"
     with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(ssh(camera_pi, words), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+        process = subprocess.Popen(camera_pi.ssh(words), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
     yield Run(camera_pi, process, web_port, tmp_path)
     process.kill()
     process.wait()
@@ -187,7 +181,7 @@ def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
     """Asks the board's page through a port that ssh forwards, as somebody at a desk does."""
     port = free_port()
     tunnel = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{port}:127.0.0.1:{run.web_port}"]
-    command = ssh(run.pi, *tunnel, "true")[:-1]
+    command = run.pi.ssh(*tunnel, "true")[:-1]
     connections = []
 
     def ask(path: str) -> http.client.HTTPResponse:
@@ -257,7 +251,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     wait_for(lambda: any("detect" not in record["stage_ms"] for record in run.records()), run)
 
     # Told to stop, it finishes and says goodbye.
-    subprocess.run(ssh(run.pi, "kill -TERM $(cat pid)"), check=True, timeout=PATIENCE_S)
+    subprocess.run(run.pi.ssh("kill -TERM $(cat pid)"), check=True, timeout=PATIENCE_S)
     assert run.process.wait(PATIENCE_S) == 0, run.told()
     summary = json.loads((run.folder / "stdout").read_text())
     assert summary["ended"] == "stopped"

@@ -1,20 +1,28 @@
-"""A real sshd on a loopback port, with keys of its own and a home that is thrown away."""
+"""A real sshd with keys of its own and a home that is thrown away: on a loopback port, or as hosts of their own."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgekit.device.service.supervised import SupervisedManager
+from edgekit.remote.deploy import Package
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh import Connection
+from edgekit.remote.transfer import pack
+
+from .release_board import OWN, Board, MakePackage
 
 _START_TIMEOUT_S = 20
 
@@ -26,6 +34,7 @@ class Sshd:
     port: int
     folder: Path
     home: Path
+    address: str = "127.0.0.1"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -33,7 +42,7 @@ class Sshd:
 
     def host(self, **changes: object) -> Host:
         fields = {
-            "address": "127.0.0.1",
+            "address": self.address,
             "label": "board",
             "port": self.port,
             "identity": self.folder / "id",
@@ -44,23 +53,29 @@ class Sshd:
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serve(tmp_path_factory.mktemp("sshd"), "127.0.0.1", port) as board:
+        yield board
+
+
+@contextmanager
+def serve(folder: Path, address: str, port: int, within: Sequence[str] = ()) -> Iterator[Sshd]:
+    """Run an sshd there; `within` are the words that start a program where it shall run."""
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None or shutil.which("ssh") is None:
         pytest.skip("no sshd here: apt-get install openssh-server openssh-client")
-    folder = tmp_path_factory.mktemp("sshd")
     home = folder / "home"
     home.mkdir()
     for name in ("id", "other_id", "host_key", "other_host_key"):
         make_key(folder / name)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     config = folder / "sshd_config"
     config.write_text(
         f"""Port {port}
-ListenAddress 127.0.0.1
+ListenAddress {address}
 HostKey {folder / "host_key"}
 AuthorizedKeysFile {folder / "id.pub"}
 StrictModes no
@@ -74,12 +89,12 @@ SetEnv HOME={home} XDG_CACHE_HOME={home / ".cache"}
 Subsystem sftp internal-sftp
 """
     )
-    know(folder, port, folder / "host_key.pub")
+    know(folder, port, folder / "host_key.pub", address=address)
     with (folder / "sshd.log").open("wb") as log:
-        process = subprocess.Popen([program, "-D", "-e", "-f", config], stderr=log)
+        process = subprocess.Popen([*within, program, "-D", "-e", "-f", config], stderr=log)
     try:
-        wait_for(port, process, folder / "sshd.log")
-        yield Sshd(port, folder, home)
+        wait_for(address, port, process, folder / "sshd.log")
+        yield Sshd(port, folder, home, address)
     finally:
         process.terminate()
         process.wait()
@@ -91,22 +106,58 @@ def connection(sshd: Sshd) -> Iterator[Connection]:
         yield connected
 
 
+@pytest.fixture
+def board(sshd: Sshd) -> Iterator[Board]:
+    if Path("/run/systemd/system").exists():
+        pytest.skip("systemd runs here and would keep the services")
+    own = sshd.home / ".local/bin/edgekit"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(OWN)
+    own.chmod(0o755)
+    here = Board(sshd.home, SupervisedManager("user", sshd.home / ".local/state/edgekit/services"))
+    yield here
+    if (here.services / "service.json").exists():
+        here.manager.remove("edgekit")
+    for folder in (here.root.parent, own.parent, sshd.home / ".cache"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny_model: Path, play: Callable[..., Any]) -> MakePackage:
+    """Return a package whose model has a hash of its own, and that finds its faces in a real stream."""
+    url = play([("pictures", 1_000_000, (64, 48))]).url
+
+    def make(number: int = 1, source: str = url, keep: int = 3, content: bytes | None = None) -> Package:
+        import onnx
+
+        model = onnx.load(tiny_model)
+        model.doc_string = f"number {number}"
+        path = tmp_path / f"it's; $(touch planted) {number}.onnx"
+        path.write_bytes(model.SerializeToString() if content is None else content)
+        config = tmp_path / f"{number}.toml"
+        config.write_text(f'source = {json.dumps(source)}\ndetector = "none"\njsonl = "results.jsonl"\n')
+        parcels = {"model.onnx": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
+        return Package(parcels, path.name, keep, install=False, settle_s=0.2)
+
+    return make
+
+
 def make_key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
 
-def know(folder: Path, port: int, public_key: Path, name: str = "known_hosts") -> Path:
+def know(folder: Path, port: int, public_key: Path, name: str = "known_hosts", address: str = "127.0.0.1") -> Path:
     kind, key = public_key.read_text().split()[:2]
     known = folder / name
-    known.write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+    known.write_text(f"[{address}]:{port} {kind} {key}\n")
     return known
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(address: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     until_s = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < until_s and process.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection((address, port), 1).close()
         except OSError:
             time.sleep(0.02)
         else:

@@ -4,145 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import venv
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import edgekit
-from edgekit.device.service.folder import read_progress, read_spec, runs
-from edgekit.device.service.spec import ServiceStatus
-from edgekit.device.service.supervised import SupervisedManager
+from edgekit.device.service.folder import read_progress, read_spec
 from edgekit.errors import HostError
-from edgekit.remote import board_release
 from edgekit.remote import deploy as deploying
-from edgekit.remote.deploy import Outcome, Package, Service, deploy_host, list_host, on_hosts, rollback_host
-from edgekit.remote.hosts import Host
+from edgekit.remote.board import service as board_service
+from edgekit.remote.board.releases import Releases
+from edgekit.remote.deploy import Outcome, list_host, on_hosts, rollback_host
 from edgekit.remote.prepare import Ready
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import pack
-from tests.waiting import wait_until
 
 from .conftest import Sshd
-
-if Path("/run/systemd/system").exists():
-    pytest.skip("systemd runs here and would keep the services", allow_module_level=True)
-
-SOURCE = Path(edgekit.__file__).parents[1]
-OWN = f'#!/bin/sh\nexec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"\n'
-SERVICE = Service("edgekit", "user")
-PATIENCE_S = 60
-
-
-class Quiet:
-    """Hears and forgets, but calls `on_line` with each line."""
-
-    def __init__(self, on_line: Callable[[str], None] = lambda _: None) -> None:
-        self.on_line = on_line
-
-    def say(self, host: Host, text: str) -> None:
-        del host
-        self.on_line(text)
-
-    def progress(self, host: Host, what: str, done: float, total: float) -> None:
-        pass
-
-
-@dataclass
-class Board:
-    """The board's side: its home, and what runs on it."""
-
-    home: Path
-    manager: SupervisedManager
-
-    @property
-    def root(self) -> Path:
-        return self.home / ".local/share/edgekit/deploy/edgekit"
-
-    @property
-    def services(self) -> Path:
-        return self.home / ".local/state/edgekit/services/edgekit"
-
-    @property
-    def current(self) -> str:
-        return (self.root / "current").readlink().name
-
-    def status(self) -> ServiceStatus:
-        return self.manager.status("edgekit")
-
-    def wait_until_it_runs(self) -> ServiceStatus:
-        end_s = time.monotonic() + PATIENCE_S
-        while (found := self.status()).state != "running" or found.pid is None:
-            assert time.monotonic() < end_s, (found, (self.services / "log").read_text())
-            time.sleep(0.05)
-        return found
-
-    def model_that_runs(self) -> bytes:
-        """Return the model that the running process was started with, by its own words and the link."""
-        pid = self.wait_until_it_runs().pid
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return Path(os.fsdecode(words[words.index(b"--model") + 1])).read_bytes()
-
-
-@pytest.fixture
-def board(sshd: Sshd) -> Iterator[Board]:
-    own = sshd.home / ".local/bin/edgekit"
-    own.parent.mkdir(parents=True, exist_ok=True)
-    own.write_text(OWN)
-    own.chmod(0o755)
-    here = Board(sshd.home, SupervisedManager("user", sshd.home / ".local/state/edgekit/services"))
-    yield here
-    if (here.services / "service.json").exists():
-        here.manager.remove("edgekit")
-    for folder in (here.root.parent, own.parent, sshd.home / ".cache"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def gone(process: tuple[int, int]) -> bool:
-    return not runs(process)
-
-
-MakePackage = Callable[..., Package]
-
-
-@pytest.fixture
-def make(tmp_path: Path, tiny_model: Path, play: Callable[..., Any]) -> MakePackage:
-    """Return a package whose model has a hash of its own, and that finds its faces in a real stream."""
-    url = play([("pictures", 1_000_000, (64, 48))]).url
-
-    def make(number: int = 1, source: str = url, keep: int = 3, content: bytes | None = None) -> Package:
-        import onnx
-
-        model = onnx.load(tiny_model)
-        model.doc_string = f"number {number}"
-        path = tmp_path / f"it's; $(touch planted) {number}.onnx"
-        path.write_bytes(model.SerializeToString() if content is None else content)
-        config = tmp_path / f"{number}.toml"
-        config.write_text(f'source = {json.dumps(source)}\ndetector = "none"\njsonl = "results.jsonl"\n')
-        parcels = {"model.onnx": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
-        return Package(parcels, path.name, keep, install=False, settle_s=0.2)
-
-    return make
-
-
-def deploy(connection: Connection, package: Package) -> Outcome:
-    return deploy_host(connection, package, SERVICE, Quiet())
-
-
-def content(package: Package) -> bytes:
-    return package.files["model.onnx"].path.read_bytes()
+from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy
 
 
 def test_releases_replace_each_other_and_go_back(board: Board, connection: Connection, make: MakePackage) -> None:
@@ -287,84 +169,6 @@ def test_an_environment_becomes_part_of_the_release(
     assert f"PYTHONPATH={board.root / 'current/code'}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
 
 
-def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
-    sshd: Sshd, board: Board, connection: Connection, make: MakePackage
-) -> None:
-    deploy(connection, make(1))
-    ill = make(2, source="missing.mp4")
-    cut = Connection(sshd.host())
-
-    def cut_at(line: str) -> None:
-        if line.startswith("switched to") and cut._master is not None:
-            cut._master.kill()
-
-    with cut, pytest.raises(HostError, match="completes what it began"):
-        deploy_host(cut, ill, SERVICE, Quiet(cut_at))
-    wait_until(lambda: not (board.root / "pending").exists())
-    assert board.model_that_runs() == content(make(1))
-    assert not list_host(connection, SERVICE, Quiet()).cut
-
-
-@pytest.mark.parametrize("everything", [False, True], ids=["the deploy", "the service too"])
-def test_sigkill_at_any_moment_leaves_a_release_that_runs(
-    board: Board, connection: Connection, make: MakePackage, everything: bool
-) -> None:
-    """Five moments each, spread over what a whole deploy takes; ten in all."""
-    deploy(connection, make(1))
-    release = Path(f"{board.root}.script.py")
-    release.write_text(files("edgekit.remote").joinpath("board_release.py").read_text())
-    drawn = random.Random(7)  # noqa: S311 - moments, no secrets
-    environment = {**os.environ, "HOME": str(board.home)}
-    environment.pop("XDG_DATA_HOME", None)
-    environment.pop("XDG_STATE_HOME", None)
-    whole_s = 0.0
-    good = {content(make(1))}
-    for turn in range(6):
-        package = make(2 + turn)
-        plan = {
-            "action": "deploy", "name": "edgekit", "scope": "user", "health_s": 60, "trial_s": 60, "settle_s": 0.2,
-            "keep": 3, "environment": None, "code": None, "command": str(board.home / ".local/bin/edgekit"),
-            "about": {"model": "m", "edgekit": "e"},
-            "files": {name: [str(parcel.path), parcel.sha256] for name, parcel in package.files.items()},
-        }  # fmt: skip
-        started_s = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-I", str(release), json.dumps(plan)],
-            env=environment,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        good.add(content(package))
-        if turn == 0:
-            assert process.wait(PATIENCE_S) == 0
-            whole_s = time.monotonic() - started_s
-            continue
-        time.sleep(drawn.uniform(0, whole_s))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if everything:
-            progress = read_progress(board.services)
-            assert progress is not None
-            for one in (progress.supervisor, progress.child):
-                if one is not None:
-                    with suppress(ProcessLookupError):
-                        os.kill(one[0], signal.SIGKILL)
-                    wait_until(partial(gone, one))
-            # As the line for crontab does at the next boot.
-            keeper = [sys.executable, "-P", "-m", "edgekit.device.service", str(board.services)]
-            again = {**environment, "PYTHONPATH": str(SOURCE)}
-            subprocess.run(["setsid", "--fork", *keeper], env=again, check=True, stderr=subprocess.DEVNULL)
-        assert board.model_that_runs() in good
-        assert (board.root / "current/model.onnx").read_bytes() in good
-    after = deploy(connection, make(50))
-    assert after.error is None
-    assert board.model_that_runs() == content(make(50))
-    assert not (board.root / "pending").exists()
-    assert not list((board.root / "releases").glob(".*"))
-
-
 def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
     hosts = [sshd.host(label=str(number)) for number in range(5)]
     met: list[str] = []
@@ -387,17 +191,16 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
 def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What systemd says between SIGTERM and the old process's end: deactivating, with its pid."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr(board_release, "_POLL_S", 0)
-    plan = {"name": "edgekit", "scope": "system", "health_s": 60, "settle_s": 0}
+    monkeypatch.setattr(board_service, "_POLL_S", 0)
     ending, gone = {"state": "stopped", "pid": 7}, {"state": "stopped", "pid": None, "last_exit": "exit code 1"}
     up = {"state": "running", "pid": 8}
 
     def judged(*looks: dict[str, Any]) -> str | None:
-        releases = board_release.Releases(plan)
+        service = board_service.Service(Releases("edgekit"), "edgekit", "system", health_s=60, settle_s=0)
         left = iter(looks)
-        monkeypatch.setattr(releases, "status", lambda _: next(left))
-        monkeypatch.setattr(releases, "_why", lambda _, what: what)
-        return releases._judge("0001-00000000", 7)
+        monkeypatch.setattr(service, "status", lambda _: next(left))
+        monkeypatch.setattr(service, "_why", lambda _, what: what)
+        return service._judge("0001-00000000", 7)
 
     assert judged(*[ending] * 20, gone, up) is None
     assert judged(*[ending] * 20, *[gone] * 4) == "stopped, exit code 1"

@@ -10,14 +10,13 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import grimp
 import pytest
 
 import edgekit
 from edgekit.cli.doctor_hosts import bundle_paths
 from edgekit.errors import HostError
 from edgekit.remote import doctor
-from edgekit.remote.doctor import MODULES, examine_host, shell_findings
+from edgekit.remote.doctor import examine_host, shell_findings
 from edgekit.remote.hosts import Host
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
@@ -64,18 +63,6 @@ def python(sshd: Sshd) -> Iterator[Path]:
     for name in ("edgekit", "python"):
         (folder / name).unlink()
     folder.rmdir()
-
-
-def test_all_that_the_doctor_needs_is_sent_and_is_the_standard_library() -> None:
-    graph = grimp.build_graph("edgekit", include_external_packages=True)
-    needed = {"edgekit", "edgekit.remote", "edgekit.remote.progress"}
-    needed |= graph.find_upstream_modules("edgekit.remote.progress")
-    needed |= graph.find_upstream_modules("edgekit.doctor", as_package=True) | {"edgekit.doctor"}
-    needed |= graph.find_descendants("edgekit.doctor")
-    own = {name for name in needed if name.split(".")[0] == "edgekit"}
-    assert own == set(MODULES)
-    assert needed - own <= sys.stdlib_module_names
-    assert graph.find_modules_directly_imported_by("edgekit.remote.board_doctor") - own <= sys.stdlib_module_names
 
 
 def test_a_board_is_examined_by_its_bare_python_and_nothing_is_left(connection: Connection, sshd: Sshd) -> None:

@@ -1,17 +1,18 @@
-"""Runs on the board, sent as text: examines it with the doctor's own modules, which come along and are never written.
+"""Runs on a board, given to `python3 -c`: imports what came along and calls its `main`.
 
-Standard library only, so that it works where nothing of edgekit is, on a 32-bit system or a full disk. Its argument is
-the base64 form of a zlib-compressed JSON object: `modules` (module name → source) and `capture`. It prints one line of
-JSON with the findings and one with what they were found in, as far as that is wanted.
+Its argument is the base64 form of a zlib-compressed JSON object: `modules` (module name → source), `main` (one of
+them) and `argument`, which that module's `main` is given. What `main` returns is the exit code; an error is one line.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
@@ -38,24 +39,21 @@ class _Sent(MetaPathFinder, InspectLoader):
         return self._sources[fullname]
 
 
-def main(argument: str) -> None:
-    """Examine this machine."""
+def main(argument: str) -> int:
+    """Run what was sent and return its exit code."""
     sent: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(argument)))
     sys.meta_path.insert(0, _Sent(sent["modules"]))
-    from edgekit.doctor.bundle import own_names
-    from edgekit.doctor.examination import as_document, examine
-    from edgekit.doctor.probe import Probe
-    from edgekit.remote.progress import progress_line
+    try:
+        code: int = import_module(sent["main"]).main(sent["argument"])
+    except Exception as error:
+        from edgekit.errors import EdgekitError
 
-    def show(done: int, total: int | None) -> None:
-        print(progress_line("looking", done, total), file=sys.stderr, flush=True)
-
-    probe = Probe()
-    findings = examine(probe, show)
-    print(json.dumps(as_document(findings)))
-    captured = {"seen": probe.seen, "names": own_names()} if sent["capture"] else {}
-    print(json.dumps({"python": sys.executable, **captured}))
+        known = isinstance(error, (EdgekitError, OSError))
+        with contextlib.suppress(OSError):  # nobody may be listening any more
+            print(str(error) if known else f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return code
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(sys.argv[1]))

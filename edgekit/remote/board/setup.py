@@ -1,8 +1,6 @@
-"""Runs on the board, sent as text: puts wheels into an environment without pip, network or rights.
+"""Runs on the board: puts wheels into an environment without pip, network or rights.
 
-Standard library only, and it imports nothing of edgekit. Its one argument is a JSON object: `root`, `environment` and
-`code` (keys), `wheels` and `own_wheel` (paths), `system_packages`, `keep`. What is there already is left alone; what is
-new is whole before it gets its name.
+What is there already is left alone; what is new is whole before it gets its name.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import configparser
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -22,17 +19,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import HostError
+
 _READY = ".ready"
 _IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "rich")
 
 
-class SetupError(Exception):
-    """One line for people."""
+def main(plan: dict[str, Any]) -> int:
+    """Install what the plan asks for.
 
+    It has `root`, `environment` and `code` (keys), `wheels` and `own_wheel` (paths), `system_packages`, `keep`.
 
-def main(argument: str) -> None:
-    """Install what the argument asks for."""
-    plan: dict[str, Any] = json.loads(argument)
+    Raises:
+        HostError: A wheel is not one for this board.
+    """
     root = Path(plan["root"])
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(root / "setup.lock", "w") as lock:
@@ -49,6 +49,7 @@ def main(argument: str) -> None:
             Path(wheel).unlink(missing_ok=True)
         _forget_old(environment, plan["keep"])
         _forget_old(code, plan["keep"])
+    return 0
 
 
 @contextlib.contextmanager
@@ -84,7 +85,7 @@ def _unpack(wheel: Path, site: Path) -> None:
         for entry in archive.infolist():
             parts = Path(entry.filename).parts
             if entry.filename.startswith("/") or ".." in parts:
-                raise SetupError(f"a wheel holds the path '{entry.filename!r}'")
+                raise HostError(f"a wheel holds the path '{entry.filename!r}'")
             if entry.is_dir():
                 continue
             # NAME.data/purelib and platlib belong beside the packages; scripts, headers and data are not needed here.
@@ -116,10 +117,10 @@ def _write_scripts(site: Path, folder: Path, python: Path) -> None:
 def _try_import(python: Path, module: str) -> None:
     done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, stdin=subprocess.DEVNULL, text=True)
     if done.returncode == -signal.SIGILL:
-        raise SetupError(f"importing {module} died of an illegal instruction: its build is not for this processor")
+        raise HostError(f"importing {module} died of an illegal instruction: its build is not for this processor")
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise SetupError(f"importing {module} failed: {lines[-1]}")
+        raise HostError(f"importing {module} failed: {lines[-1]}")
 
 
 def _forget_old(newest: Path, keep: int) -> None:
@@ -138,11 +139,3 @@ def _forget_old(newest: Path, keep: int) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except (SetupError, OSError, zipfile.BadZipFile, subprocess.SubprocessError) as error:
-        _say(str(error))
-        sys.exit(1)

@@ -1,53 +1,23 @@
-"""The service below a real systemd, booted in namespaces of its own (tests/systemd)."""
+"""The service below a real systemd, booted in namespaces of its own."""
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-LAB = Path(__file__).parents[1] / "systemd"
-ROOT = Path(__file__).parents[2]
-SYSTEMD = Path("/lib/systemd/systemd")
-PATIENCE_S = 300
+from .lab import boot
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, dict[str, Any]]:
-    """What happened at each step of scenario.py, by the step's name."""
-    if os.geteuid() != 0:
-        pytest.skip("booting a systemd needs root")
-    if not SYSTEMD.exists() or shutil.which("unshare") is None:
-        pytest.skip("no systemd to boot: apt-get install systemd util-linux")
+    """What happened at each step of service_scenario.py, by the step's name."""
     folder = tmp_path_factory.mktemp("lab")
     work = folder / "work"
     work.mkdir()
-    model = shutil.copy(tiny_model, folder / "tiny.onnx")
-    command = shlex.join([sys.executable, str(LAB / "scenario.py"), str(work), str(model)])
-    (folder / "script").write_text(
-        f"export PYTHONPATH={shlex.quote(str(ROOT))}\ncd {shlex.quote(str(ROOT))}\n{command}\n"
-    )
-    namespaces = ["unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child"]
-    boot = subprocess.Popen(
-        [*namespaces, "bash", str(LAB / "boot.sh"), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    try:
-        said = boot.communicate(timeout=PATIENCE_S)[0].decode(errors="replace")
-    except subprocess.TimeoutExpired:
-        boot.kill()
-        said = boot.communicate()[0].decode(errors="replace")
-    output = (folder / "output").read_text() if (folder / "output").exists() else ""
-    if not output:
-        pytest.skip(f"no systemd can be booted here: {said.strip()[-300:]}")
-    print(output)
-    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    lines = boot(folder, "service_scenario.py", work, shutil.copy(tiny_model, folder / "tiny.onnx"))
     return {f"install {line['name']}" if line["step"] == "install" else line["step"]: line for line in lines}
 
 

@@ -1,48 +1,26 @@
 """Lives through a service's life below a systemd that was booted for it, and prints what happened as JSON lines.
 
-`scenario.py FOLDER MODEL`; run by boot.sh, looked at by tests/device/test_service_systemd.py.
+`service_scenario.py FOLDER MODEL`; run by boot.sh, looked at by test_service_systemd.py.
 """
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
+from stage import PATIENCE_S, serve, tell
 
-PATIENCE_S = 60
 UNITS = Path("/etc/systemd/system")
 # Nobody waits five seconds for a restart and a minute for the watchdog here.
 QUICK = "[Service]\nRestartSec=0.2\nRestartSteps=0\nRestartMaxDelaySec=infinity\nWatchdogSec=4\n"
-
-
-class Stream(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        picture = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
-        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
-        try:
-            while True:
-                self.wfile.write(head + picture + b"\r\n")
-                time.sleep(0.02)
-        except OSError:
-            pass
 
 
 def edgekit(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -59,10 +37,6 @@ def until(name: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, A
     while not condition(found := status(name)) and time.monotonic() < end_s:
         time.sleep(0.1)
     return found
-
-
-def tell(step: str, **facts: Any) -> None:
-    print(json.dumps({"step": step, **facts}), flush=True)
 
 
 def install(name: str, folder: Path, *run_options: str) -> subprocess.CompletedProcess[str]:
@@ -82,9 +56,7 @@ def install(name: str, folder: Path, *run_options: str) -> subprocess.CompletedP
 
 
 def main(folder: Path, model: str) -> None:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stream)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stream = serve()
     # The one that fails for certain waits long enough to be seen.
     for name in ("camera", "bad"):
         (UNITS / f"{name}.service.d").mkdir()
@@ -92,7 +64,6 @@ def main(folder: Path, model: str) -> None:
     common = ("--model", model, "--detector", "none")
 
     odd_name = "a b%h$HOME.jsonl"
-    stream = f"http://127.0.0.1:{server.server_port}/"
     # No broker is there: the events wait where the service may write.
     nobody = "mqtt://127.0.0.1:9"
     install("camera", folder, *common, "--source", stream, "--jsonl", odd_name, "--mqtt", nobody)

@@ -1,0 +1,63 @@
+"""What a board's bare Python is given to run one of `edgekit.remote.board`: a loader, and the modules it needs."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+_LOADER = "edgekit.remote.board.loader"
+# The loader names errors, whatever it runs.
+_ALWAYS = "edgekit.errors"
+
+
+def program(name: str, argument: Mapping[str, Any]) -> list[str]:
+    """Return the words after `python3` that run `edgekit.remote.board.NAME.main(argument)` on a board.
+
+    Linux takes no word longer than 128 KiB; a test sees that there is room.
+    """
+    module = f"edgekit.remote.board.{name}"
+    sent = {"modules": dict(needed(module)), "main": module, "argument": argument}
+    packed = zlib.compress(json.dumps(sent).encode(), 9)
+    return ["-I", "-c", _source(_LOADER) or "", base64.b64encode(packed).decode()]
+
+
+@cache
+def needed(module: str) -> Mapping[str, str]:
+    """Return the modules of edgekit that a module imports, however indirectly, by name with their sources."""
+    sources: dict[str, str] = {}
+    left = [module, _ALWAYS]
+    while left:
+        name = left.pop()
+        source = None if name in sources else _source(name)
+        if source is not None:
+            sources[name] = source
+            left += _imported(source)
+            left += [name.rpartition(".")[0]] if "." in name else []
+    return sources
+
+
+def _imported(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # Each name may be a module or something in one; what is no file is left out.
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def _source(name: str) -> str | None:
+    top, *inner = name.split(".")
+    if top != "edgekit":
+        return None
+    place: Traversable = files("edgekit").joinpath(*inner)
+    candidates = [place.joinpath("__init__.py")]
+    if inner:
+        candidates.append(files("edgekit").joinpath(*inner[:-1], f"{inner[-1]}.py"))
+    return next((path.read_text() for path in candidates if path.is_file()), None)

@@ -1,0 +1,152 @@
+"""What a cut in the middle of a deploy leaves: a lost connection, SIGKILL at any moment, and for a power cut the order
+in which things reach the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from edgekit.device.service.folder import read_progress, runs
+from edgekit.errors import HostError
+from edgekit.remote.deploy import deploy_host, list_host
+from edgekit.remote.program import program
+from edgekit.remote.ssh import Connection
+from tests.waiting import wait_until
+
+from .conftest import Sshd
+from .release_board import PATIENCE_S, SERVICE, SOURCE, Board, MakePackage, Quiet, board_plan, content, deploy
+
+
+def gone(process: tuple[int, int]) -> bool:
+    return not runs(process)
+
+
+def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
+    sshd: Sshd, board: Board, connection: Connection, make: MakePackage
+) -> None:
+    deploy(connection, make(1))
+    ill = make(2, source="missing.mp4")
+    cut = Connection(sshd.host())
+
+    def cut_at(line: str) -> None:
+        if line.startswith("switched to") and cut._master is not None:
+            cut._master.kill()
+
+    with cut, pytest.raises(HostError, match="completes what it began"):
+        deploy_host(cut, ill, SERVICE, Quiet(cut_at))
+    end_s = time.monotonic() + PATIENCE_S
+    while (board.root / "pending").exists():
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+    assert board.model_that_runs() == content(make(1))
+    assert not list_host(connection, SERVICE, Quiet()).cut
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["the deploy", "the service too"])
+def test_sigkill_at_any_moment_leaves_a_release_that_runs(
+    board: Board, connection: Connection, make: MakePackage, everything: bool
+) -> None:
+    """Five moments each, spread over what a whole deploy takes; ten in all."""
+    deploy(connection, make(1))
+    drawn = random.Random(7)  # noqa: S311 - moments, no secrets
+    environment = {**os.environ, "HOME": str(board.home)}
+    environment.pop("XDG_DATA_HOME", None)
+    environment.pop("XDG_STATE_HOME", None)
+    whole_s = 0.0
+    good = {content(make(1))}
+    for turn in range(6):
+        package = make(2 + turn)
+        files = {name: parcel.path for name, parcel in package.files.items()}
+        plan = board_plan(board, package, files)
+        started_s = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, *program("deploy", plan)],
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        good.add(content(package))
+        if turn == 0:
+            assert process.wait(PATIENCE_S) == 0
+            whole_s = time.monotonic() - started_s
+            continue
+        time.sleep(drawn.uniform(0, whole_s))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if everything:
+            progress = read_progress(board.services)
+            assert progress is not None
+            for one in (progress.supervisor, progress.child):
+                if one is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(one[0], signal.SIGKILL)
+                    wait_until(partial(gone, one))
+            # As the line for crontab does at the next boot.
+            keeper = [sys.executable, "-P", "-m", "edgekit.device.service", str(board.services)]
+            again = {**environment, "PYTHONPATH": str(SOURCE)}
+            subprocess.run(["setsid", "--fork", *keeper], env=again, check=True, stderr=subprocess.DEVNULL)
+        assert board.model_that_runs() in good
+        assert (board.root / "current/model.onnx").read_bytes() in good
+    after = deploy(connection, make(50))
+    assert after.error is None
+    assert board.model_that_runs() == content(make(50))
+    assert not (board.root / "pending").exists()
+    assert not list((board.root / "releases").glob(".*"))
+
+
+def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
+    board: Board, connection: Connection, make: MakePackage, tmp_path: Path
+) -> None:
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("no strace here: apt-get install strace")
+    deploy(connection, make(1))
+    package, trace = make(2), tmp_path / "trace"
+    words = program("deploy", board_plan(board, package, {name: each.path for name, each in package.files.items()}))
+    calls = "trace=/^(fsync|fdatasync|sync|syncfs|rename.*|symlink.*|unlink.*|vfork|clone.*|fork)$"
+    environment = {**os.environ, "HOME": str(board.home)}
+    environment.pop("XDG_DATA_HOME", None)
+    environment.pop("XDG_STATE_HOME", None)
+    # Without -f: the steps are the process's own, its children try and judge. -y: descriptors by their paths.
+    command = [strace, "-y", "-z", "-s", "1000", "-e", calls, "-o", str(trace), sys.executable, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10 * PATIENCE_S)
+    if "ptrace" in done.stderr.lower():
+        pytest.skip(f"nothing can be traced here: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stderr
+    root, release = re.escape(str(board.root)), json.loads(done.stdout)["release"]
+    # In this order, whatever lies between.
+    steps = [
+        rf"fsync\(\d+<{root}/releases/\.new-{release}/\.release\.json\.[^>]*>",
+        r"(?<!f)sync\(\)",
+        rf'rename\w*\(.*"{root}/releases/\.new-{release}", .*"{root}/releases/{release}"',
+        rf"fsync\(\d+<{root}/releases>",
+        rf"fsync\(\d+<{root}/\.pending\.[^>]*>",
+        rf'rename\w*\(.*"{root}/\.pending\.[^"]*", .*"{root}/pending"',
+        rf"fsync\(\d+<{root}>",
+        rf'symlink\w*\("releases/{release}", .*"{root}/\.current"',
+        rf'rename\w*\(.*"{root}/\.current", .*"{root}/current"',
+        rf"fsync\(\d+<{root}>",
+        r"(clone|fork)",  # the service is told
+        r"(?<!f)sync\(\)",
+        rf'unlink\w*\(.*"{root}/pending"',
+        rf"fsync\(\d+<{root}>",
+    ]
+    lines = iter(trace.read_text().splitlines())
+    for number, step in enumerate(steps):
+        assert any(re.search(step, line) for line in lines), (number, step, trace.read_text())
+    # What a cut leaves half done is never what counts: only whole files get these names.
+    assert not re.findall(rf'unlink\w*\(.*"{root}/current"', trace.read_text())

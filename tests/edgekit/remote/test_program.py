@@ -1,0 +1,65 @@
+"""What is sent to a board's bare Python: all that is needed, nothing that is not there, and errors as one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import grimp
+import pytest
+
+from edgekit.remote.board import loader
+from edgekit.remote.program import needed, program
+
+PROGRAMS = ("deploy", "doctor", "setup")
+# Linux's limit for one word is 128 KiB, and the whole line is one word of the shell that sshd starts.
+MOST_CHARACTERS = 100_000
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("edgekit", include_external_packages=True)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_all_that_it_needs_is_sent_and_is_the_standard_library(graph: grimp.ImportGraph, name: str) -> None:
+    module = f"edgekit.remote.board.{name}"
+    wanted = {module, "edgekit.errors", *graph.find_upstream_modules(module)}
+    wanted |= {parent for child in wanted for parent in parents(child)}
+    own = {each for each in wanted if each.split(".")[0] == "edgekit"}
+    assert own == set(needed(module))
+    assert wanted - own <= sys.stdlib_module_names
+    assert graph.find_modules_directly_imported_by(loader.__name__) - own <= sys.stdlib_module_names
+
+
+def parents(module: str) -> list[str]:
+    words = module.split(".")
+    return [".".join(words[:count]) for count in range(1, len(words))]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_fits_into_a_command_line(name: str) -> None:
+    assert sum(map(len, program(name, {"files": "x" * 20_000}))) < MOST_CHARACTERS
+
+
+def test_the_oldest_python_reads_it() -> None:
+    import ast
+
+    for name in PROGRAMS:
+        for source in needed(f"edgekit.remote.board.{name}").values():
+            ast.parse(source, feature_version=(3, 11))
+
+
+def run(name: str, argument: dict[str, object]) -> subprocess.CompletedProcess[str]:
+    # -S: not even a site-packages folder.
+    return subprocess.run([sys.executable, "-S", *program(name, argument)], capture_output=True, text=True)
+
+
+def test_an_error_there_is_one_line(tmp_path: str) -> None:
+    wanted = {"action": "rollback", "to": None, "name": f"none of {tmp_path}", "scope": "user", "health_s": 1}
+    done = run("deploy", wanted)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"nothing was deployed there as 'none of {tmp_path}'\n"
+    surprised = run("doctor", {})
+    assert surprised.returncode == 1
+    assert surprised.stderr.splitlines()[-1] == "KeyError: 'capture'"

@@ -1,0 +1,48 @@
+"""Boots this machine's own systemd for one script (boot.sh), and returns what that told."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LAB = Path(__file__).parent
+ROOT = LAB.parents[1]
+SYSTEMD = Path("/lib/systemd/systemd")
+PATIENCE_S = 600
+
+
+def boot(folder: Path, script: str, *arguments: object) -> list[dict[str, Any]]:
+    """Return the JSON lines that a script of this folder prints below a systemd; `folder` is what both sides see.
+
+    The test is skipped where none can be booted.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("booting a systemd needs root")
+    if not SYSTEMD.exists() or shutil.which("unshare") is None:
+        pytest.skip("no systemd to boot: apt-get install systemd util-linux")
+    command = shlex.join([sys.executable, str(LAB / script), *map(str, arguments)])
+    (folder / "script").write_text(
+        f"export PYTHONPATH={shlex.quote(str(ROOT))}\ncd {shlex.quote(str(ROOT))}\n{command}\n"
+    )
+    namespaces = ["unshare", "--mount", "--pid", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child"]
+    machine = subprocess.Popen(
+        [*namespaces, "bash", str(LAB / "boot.sh"), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        said = machine.communicate(timeout=PATIENCE_S)[0].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        machine.kill()
+        said = machine.communicate()[0].decode(errors="replace")
+    output = (folder / "output").read_text() if (folder / "output").exists() else ""
+    if not output:
+        pytest.skip(f"no systemd can be booted here: {said.strip()[-300:]}")
+    print(output)
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]

@@ -1,0 +1,30 @@
+"""Boots an emulated board for one command: `python -m tests.virtual_pi COMMAND...`, the way there appended to it.
+
+Such as `python -m tests.virtual_pi edgekit doctor`. EDGEKIT_PI_SUITE names the Debian, as for the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .board import VirtualPi
+from .errors import UnavailableError
+
+
+def main() -> int:
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory(prefix="virtual-pi-") as folder:
+        try:
+            with VirtualPi(Path(folder), os.environ.get("EDGEKIT_PI_SUITE") or "trixie") as board:
+                return subprocess.run([*sys.argv[1:], *board.arguments]).returncode
+        except UnavailableError as error:
+            sys.exit(f"no emulated board: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

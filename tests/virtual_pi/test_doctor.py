@@ -1,0 +1,155 @@
+"""`edgekit doctor --host` on emulated boards with faults planted: each is named, with the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .board import VirtualPi
+from .conftest import EdgekitRun
+from .errors import UnavailableError
+from .system import PYTHONS
+
+DISK_MIB, FREE_MIB = 200, 10
+
+# `sdot v0.4s, v1.16b, v2.16b`: of the dot product's extension, which a Cortex-A53 lacks. A real library has it too, but
+# asks the processor first; one that does not is what users meet.
+ILLEGAL = """
+import ctypes, mmap
+memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+memory.write(bytes.fromhex("2094824e") + bytes.fromhex("c0035fd6"))
+ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))()
+"""
+
+Findings = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A fault, by the finding that names it: the check, its status, and what its text and its cure say."""
+
+    check: str
+    status: str
+    text: str
+    cure: str
+
+
+FAULTS = (
+    Planted("onnxruntime", "fault", "1.99.0 dies with an illegal instruction", "pip install .*!=1.99.0"),
+    Planted("numpy", "fault", "does not load: .", "pip install --force-reinstall numpy"),
+    Planted("opencv", "fault", "overwrite each other", "pip uninstall -y opencv-python.*headless"),
+    Planted("camera", "warning", "looking for them is switched off", r"set camera_auto_detect=1 in \S*config.txt"),
+    Planted("camera in use", "warning", r"held by \S+ \(pid [0-9]+\) /dev/video0", "kill [0-9]+"),
+    Planted("groups", "warning", "not in the group 'video'", r"sudo usermod -aG video \$USER"),
+    Planted("disk", "fault", ": full", "sudo apt clean"),
+    Planted("clock", "warning", "powersave.*held at its lowest", "echo ondemand | sudo tee"),
+    Planted("temperature", "fault", "82.3 °C: the board slows down", "cool it"),
+    Planted("power", "fault", "^(?!never).*under-voltage", "better power supply"),
+    Planted("time", "warning", "not set from the network", "sudo timedatectl set-ntp true"),
+)
+
+
+def findings(edgekit: EdgekitRun, pi: VirtualPi, code: int) -> Findings:
+    done = edgekit("doctor", "--json", *pi.arguments)
+    assert done.returncode == code, done.stderr
+    (host,) = json.loads(done.stdout)["hosts"]
+    assert host["error"] is None
+    return {finding["check"]: finding for finding in host["findings"]}
+
+
+@pytest.fixture
+def small_pi(suite: str, tmp_path: Path) -> Iterator[VirtualPi]:
+    """A board with a small disk, not booted yet."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    board = VirtualPi(tmp_path / "small", suite, disk)
+    with ExitStack() as stack:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", disk], capture_output=True
+        )
+        if mounted.returncode:
+            pytest.skip("no disk can be mounted here")
+        stack.callback(subprocess.run, ["umount", "--lazy", disk], check=True)
+        try:
+            with board:
+                pass
+        except UnavailableError as error:
+            pytest.skip(f"no emulated board: {error}")
+        yield board
+
+
+@contextmanager
+def held_camera(pi: VirtualPi) -> Iterator[None]:
+    """Have a program on a running board hold its camera."""
+    # Nothing but its name makes it a camera to those who ask who has it open.
+    (pi.live("dev") / "video0").write_bytes(b"")
+    command = pi.ssh("exec 3</dev/video0; echo held; exec sleep 3600")
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield
+        process.kill()
+
+
+def plant_packages(pi: VirtualPi, suite: str) -> None:
+    packages = f"usr/local/lib/python{PYTHONS[suite]}/dist-packages"
+    pi.plant(f"{packages}/onnxruntime/__init__.py", ILLEGAL)
+    for name in ("onnxruntime", "opencv-python", "opencv-python-headless"):
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.99.0\n"
+        pi.plant(f"{packages}/{name.replace('-', '_')}-1.99.0.dist-info/METADATA", about)
+    # This machine's own numpy: for another processor, and for another Python mostly.
+    import numpy
+
+    shutil.copytree(
+        Path(numpy.__file__).parent,
+        pi.path(f"{packages}/numpy"),
+        ignore=shutil.ignore_patterns("tests", "__pycache__", "*.a", "*.pyi", "include"),
+    )
+
+
+def test_every_planted_fault_is_named_with_what_mends_it(
+    small_pi: VirtualPi, pi: VirtualPi, edgekit: EdgekitRun, suite: str
+) -> None:
+    plant_packages(small_pi, suite)
+    small_pi.plant("usr/bin/rpicam-hello", "#!/bin/sh\necho 'No cameras available!'\n")
+    small_pi.plant("boot/firmware/config.txt", "camera_auto_detect=0\n", 0o644)
+    small_pi.plant("usr/bin/timedatectl", "#!/bin/sh\necho no\n")
+    sys_files = {"throttled": "0x50005", "class/thermal/thermal_zone0/temp": "82300"}
+    sys_files["devices/system/cpu/cpu0/cpufreq/scaling_governor"] = "powersave"
+    for name, value in sys_files.items():
+        (small_pi.sys / name).write_text(f"{value}\n")
+    room = os.statvfs(small_pi.path(""))
+    with small_pi.path("filler").open("wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, room.f_bavail * room.f_frsize - (FREE_MIB << 20))
+    with small_pi, held_camera(small_pi):
+        ill = findings(edgekit, small_pi, 1)
+    well = findings(edgekit, pi, 1)  # a fresh system has no numpy yet
+    for fault in FAULTS:
+        found = ill[fault.check]
+        assert found["status"] == fault.status, found
+        assert re.search(fault.text, found["text"]), found
+        assert re.search(fault.cure, found["cure"]), found
+        # Where nothing is planted nothing is found; a fresh board's user is in no group.
+        if fault.check != "groups":
+            assert not re.search(fault.text, well.get(fault.check, {"text": ""})["text"]), well
+    assert not [found for found in ill.values() if "check failed" in found["text"]]
+
+
+def test_a_32_bit_system_without_python_is_told_by_the_shell(fresh_pi: VirtualPi, edgekit: EdgekitRun) -> None:
+    fresh_pi.plant("usr/local/bin/getconf", '#!/bin/sh\n[ "$1" = LONG_BIT ] && echo 32 || exec /usr/bin/getconf "$@"\n')
+    fresh_pi.plant("usr/local/bin/python3", "#!/bin/sh\nexit 127\n")
+    with fresh_pi:
+        found = findings(edgekit, fresh_pi, 1)
+    assert "32 bit: onnxruntime has no 32-bit packages" in found["system"]["text"]
+    assert found["system"]["cure"] == "install the 64-bit Raspberry Pi OS"
+    assert found["python"]["cure"] == "sudo apt install python3"
