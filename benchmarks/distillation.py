@@ -49,7 +49,7 @@ from edgekit.models.evaluate import TorchClassifier, aligned, evaluate
 from edgekit.models.optimizers import make_optimizer
 from edgekit.models.provenance import contract_for
 from edgekit.models.recipes import RECIPES, Recipe
-from edgekit.models.training import Task
+from edgekit.models.task import Task
 
 ALLOWED_RATIO = 1.1
 

@@ -13,7 +13,7 @@ from edgekit.models.data.balance import balanced_order, class_weights
 from edgekit.models.initial import InitialWeights
 from edgekit.models.net_task import NetTask
 from edgekit.models.recipes import Recipe
-from edgekit.models.training import StepLoss
+from edgekit.models.task import StepLoss
 
 Balance = Literal["none", "loss", "sampler"]
 

@@ -20,7 +20,7 @@ from edgekit.models.grouped import set_training_progress
 from edgekit.models.initial import InitialWeights
 from edgekit.models.recipes import Recipe
 from edgekit.models.registry import create_model
-from edgekit.models.training import Task, Validation
+from edgekit.models.task import Task, Validation
 
 
 class NetTask(Task):

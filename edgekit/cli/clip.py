@@ -113,7 +113,8 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
     from edgekit.models.data.shots import Splits
     from edgekit.models.engines import set_torch_threads
     from edgekit.models.processes import is_first_process
-    from edgekit.models.training import BEST_NAME, TrainingJob, check_output
+    from edgekit.models.task import TrainingJob
+    from edgekit.models.training import BEST_NAME, check_output
 
     task = chosen.task
     if chosen.clip is None:
@@ -192,7 +193,8 @@ def train_mini(out: Output, options: TrainingOptions, chosen: ClipOptions) -> No
     from edgekit.models.clip.descriptions import descriptions_for
     from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask
     from edgekit.models.data.shots import of_classes, without_classes
-    from edgekit.models.training import TrainingJob, check_output
+    from edgekit.models.task import TrainingJob
+    from edgekit.models.training import check_output
 
     if not is_given("recipe_name"):
         options = dataclasses.replace(options, recipe_name=MINI)

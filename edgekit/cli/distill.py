@@ -116,7 +116,8 @@ def command(
     from edgekit.models.processes import is_first_process
     from edgekit.models.provenance import IMAGE_SIZE_PX, contract_for
     from edgekit.models.registry import require_no_space
-    from edgekit.models.training import TrainingJob, check_output
+    from edgekit.models.task import TrainingJob
+    from edgekit.models.training import check_output
 
     powers = _vote_powers(options, on_the_fly, teacher_power, votes_power)
     if on_the_fly and views:

@@ -86,7 +86,8 @@ def _train_classifier(
     from edgekit.models.classification import ClassificationTask
     from edgekit.models.provenance import contract_for
     from edgekit.models.registry import require_no_space
-    from edgekit.models.training import TrainingJob, check_output
+    from edgekit.models.task import TrainingJob
+    from edgekit.models.training import check_output
 
     recipe = options.recipe()
     check_output(options.output, options.resume)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from edgekit.models.data import DataSet, ImageSet
     from edgekit.models.initial import InitialWeights
     from edgekit.models.recipes import Recipe
-    from edgekit.models.training import EpochReport, StepReport, TrainingJob
+    from edgekit.models.task import TrainingJob
+    from edgekit.models.training import EpochReport, StepReport
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluate import evaluate
 from edgekit.models.examples import on_device
 from edgekit.models.recipes import Recipe
-from edgekit.models.training import StepLoss, Task, Validation
+from edgekit.models.task import StepLoss, Task, Validation
 
 # 2.7 M parameters in the image tower, 1.2 M in the text tower and 6.3 M in the embedding of CLIP's vocabulary.
 CLIP_MINI = ClipConfig(

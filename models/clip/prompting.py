@@ -23,7 +23,7 @@ from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_cr
 from edgekit.models.evaluate import evaluate
 from edgekit.models.examples import on_device
 from edgekit.models.recipes import Recipe
-from edgekit.models.training import StepLoss, Task, Validation
+from edgekit.models.task import StepLoss, Task, Validation
 
 
 class PromptTask(Task):

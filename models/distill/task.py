@@ -22,7 +22,7 @@ from edgekit.models.net_task import NetTask
 from edgekit.models.recipes import Recipe
 from edgekit.models.registry import embedding_name
 from edgekit.models.student import EmbeddingNet
-from edgekit.models.training import StepLoss
+from edgekit.models.task import StepLoss
 
 
 @dataclass(frozen=True)

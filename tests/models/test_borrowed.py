@@ -19,7 +19,8 @@ from edgekit.models.mini_xception import MiniXception
 from edgekit.models.provenance import contract_for
 from edgekit.models.recipes import Recipe
 from edgekit.models.registry import create_model, parameter_count
-from edgekit.models.training import BEST_NAME, TrainingJob, train
+from edgekit.models.task import TrainingJob
+from edgekit.models.training import BEST_NAME, train
 
 PARAMETERS = {
     "mini-xception": 57_095,

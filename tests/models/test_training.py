@@ -25,7 +25,8 @@ from edgekit.models.data.augment import Augmentation
 from edgekit.models.evaluate import evaluate, open_classifier
 from edgekit.models.provenance import contract_for
 from edgekit.models.recipes import RECIPES, Recipe
-from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
+from edgekit.models.task import TrainingJob
+from edgekit.models.training import BEST_NAME, STATE_NAME, train
 
 SHORT = Recipe(
     epochs=3,

@@ -25,7 +25,8 @@ from edgekit.models.data import DataSet
 from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.optimizers import make_optimizer
 from edgekit.models.recipes import RECIPES, Recipe
-from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
+from edgekit.models.task import TrainingJob
+from edgekit.models.training import BEST_NAME, STATE_NAME, train
 
 from .conftest import Golden
 

@@ -21,7 +21,8 @@ from edgekit.models.distill.task import DistillationTask, Lesson, student_archit
 from edgekit.models.evaluate import evaluate, open_classifier
 from edgekit.models.provenance import contract_for
 from edgekit.models.recipes import Recipe
-from edgekit.models.training import BEST_NAME, STATE_NAME, TrainingJob, train
+from edgekit.models.task import TrainingJob
+from edgekit.models.training import BEST_NAME, STATE_NAME, train
 
 Make = Callable[..., Any]
 ONLY_KL = LossWeights(1, 0, 0)
