@@ -68,10 +68,13 @@ def write_atomic(target: Path, content: bytes | str) -> None:
 def folder_to_oneself(folder: Path) -> Iterator[None]:
     """Create `folder` and keep other processes that ask the same out of it while the block lasts.
 
+    A folder that was created here and is still empty when the block fails is removed again.
+
     Raises:
         InputError: Another process is in it.
         OSError: It cannot be created.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -81,7 +84,13 @@ def folder_to_oneself(folder: Path) -> Iterator[None]:
             raise InputError(f"another process is writing to '{folder}': wait for it or name another folder") from error
         except OSError:
             pass  # a network file system without locks
-        yield
+        try:
+            yield
+        except BaseException:
+            if is_new:
+                with suppress(OSError):
+                    folder.rmdir()  # fails where something is in it
+            raise
     finally:
         os.close(handle)
 

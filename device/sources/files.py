@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import glob
 import math
+import os
 import re
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -117,11 +120,30 @@ def open_files(uri: str, notify: Callable[[str], None]) -> PictureSource | Video
     if not path.exists() and glob.has_magic(uri):
         found = [Path(name) for name in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
         return _pictures(sorted(found, key=_natural), uri, f"pattern '{uri}' finds", notify)
+    if path.is_fifo():
+        notify(f"source '{uri}' is a pipe: waiting for the video that is written to it")
+        with _written_pipe(path):
+            return _video(path, uri, notify)
     require_file(path, "source")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return PictureSource([path], uri, notify)
+    return _video(path, uri, notify)
+
+
+def _video(path: Path, uri: str, notify: Callable[[str], None]) -> VideoSource:
     # An absolute path cannot be taken for a protocol of FFmpeg's.
     return VideoSource(cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG), uri, notify)
+
+
+@contextmanager
+def _written_pipe(path: Path) -> Iterator[None]:
+    """Wait until somebody writes to a named pipe, and keep it open meanwhile: FFmpeg's own wait hears no signal."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        select.select([handle], [], [])
+        yield
+    finally:
+        os.close(handle)
 
 
 def capture_fps(capture: cv2.VideoCapture) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -55,6 +57,18 @@ def test_a_folder_or_pattern_gives_its_pictures_in_natural_order(tmp_path, told,
     frames = frames_of(f"{tmp_path}{pattern}", told)
     assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [1, 9, 10]
     assert [frame.sequence for frame in frames] == [0, 1, 2]
+
+
+def test_a_named_pipe_plays_what_is_written_to_it(tmp_path, picture, told):
+    path = tmp_path / "live.mjpeg"
+    os.mkfifo(path)
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    writer = threading.Thread(target=lambda: path.write_bytes(5 * jpeg))
+    writer.start()
+    frames = frames_of(path, told)
+    writer.join()
+    assert [frame.sequence for frame in frames] == [0, 1, 2, 3, 4]
+    assert "is a pipe: waiting" in told[0]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, picture, told):

@@ -99,8 +99,9 @@ def test_an_output_that_is_its_input_is_refused(shared: Path, tmp_path: Path) ->
 
 def test_processes_counted_in_words_are_refused(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        (tmp_path / split / "a").mkdir(parents=True)
-        (tmp_path / split / "a" / "0.pgm").write_bytes(b"P5 48 48 255\n" + bytes(2304))
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / split / name / "0.pgm").write_bytes(b"P5 48 48 255\n" + bytes(2304))
     done = _edgekit("train", "--data", tmp_path, "-o", tmp_path / "run", env={**os.environ, "WORLD_SIZE": "y"})
     assert done.returncode == 2
     assert "WORLD_SIZE" in done.stderr

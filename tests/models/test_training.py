@@ -200,6 +200,17 @@ def test_a_folder_that_another_training_writes_to_is_refused(bars: DataSet, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_begin_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
+    given, made, used = tmp_path / "given", tmp_path / "made", tmp_path / "used"
+    given.mkdir()
+    for folder in (given, made, used):
+        with pytest.raises(InputError), folder_to_oneself(folder):
+            if folder == used:
+                (folder / "file").touch()
+            raise InputError("cannot begin")
+    assert sorted(tmp_path.iterdir()) == [given, used]
+
+
 def test_best_weights_without_a_state_are_not_trained_over(bars: DataSet, tmp_path: Path) -> None:
     job = _job(bars, dataclasses.replace(SHORT, epochs=1))
     train(job, tmp_path)
