@@ -203,11 +203,16 @@ def test_a_folder_that_another_training_writes_to_is_refused(bars: DataSet, tmp_
 def test_what_cannot_begin_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
     given, made, used = tmp_path / "given", tmp_path / "made", tmp_path / "used"
     given.mkdir()
-    for folder in (given, made, used):
-        with pytest.raises(InputError), folder_to_oneself(folder):
+
+    def fail(folder: Path) -> None:
+        with folder_to_oneself(folder):
             if folder == used:
                 (folder / "file").touch()
             raise InputError("cannot begin")
+
+    for folder in (given, made, used):
+        with pytest.raises(InputError, match="cannot begin"):
+            fail(folder)
     assert sorted(tmp_path.iterdir()) == [given, used]
 
 
