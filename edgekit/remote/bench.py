@@ -23,6 +23,9 @@ from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, parse_document
 from edgekit.text import one_line, printable
 
+# A pause of --cool-down, at most an hour, and the reckoning of all intervals at the end come without a word.
+_SILENCE_S = 7200
+
 
 @dataclass(frozen=True)
 class Job:
@@ -98,6 +101,7 @@ def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
         ready,
         ["bench", *names, *job.options, *files, "--json"],
         limit_bytes=MAX_BYTES,
+        silence_s=_SILENCE_S,
         on_stderr_line=hears.line,
         environment=[f"{PROGRESS_VARIABLE}=1"],
     )

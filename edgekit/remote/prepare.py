@@ -158,6 +158,7 @@ def run_ready(
     *,
     limit_bytes: int,
     timeout_s: float | None = None,
+    silence_s: float | None = None,
     on_stderr_line: Callable[[str], None] | None = None,
     environment: Sequence[str] = (),
 ) -> Completed:
@@ -169,6 +170,7 @@ def run_ready(
         arguments: The subcommand and its arguments.
         limit_bytes: The most it may print on stdout.
         timeout_s: How long it may take; None: as long as it likes.
+        silence_s: How long it may say nothing; None: as long as it likes.
         on_stderr_line: As for `Connection.run`.
         environment: Variables for it, as NAME=VALUE.
     """
@@ -177,6 +179,7 @@ def run_ready(
         shell(_RUN, ready.mark or "", *words),
         hold_stdin=True,
         timeout_s=timeout_s,
+        silence_s=silence_s,
         limit_bytes=limit_bytes,
         on_stderr_line=on_stderr_line,
     )

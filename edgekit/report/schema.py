@@ -22,6 +22,9 @@ from edgekit.files import require_file
 
 SCHEMA = "edgekit.bench/2.0"
 MAX_BYTES = 64 << 20
+# As many values, keys and their commas as a document of that size has that is a benchmark. Each takes memory, and a
+# board could pack eight times as many into as many bytes.
+_MAX_VALUES = 4_000_000
 
 _SCHEMA_FILE = Path(__file__).with_name("bench.schema.json")
 _MAX_DEPTH = 20
@@ -57,6 +60,8 @@ def parse_document(content: bytes, name: str) -> dict[str, Any]:
     """
     if len(content) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES >> 20} MiB: that is no benchmark")
+    if sum(map(content.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise InputError(f"{name} has more than {_MAX_VALUES:,} values: that is no benchmark")
     try:
         document = json.loads(content, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -136,6 +141,8 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def _plain(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(char for char in text if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 
 
@@ -254,5 +261,9 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    text = ""
+    for part in json.JSONEncoder().iterencode(value):
+        text += part[: _SHOWN + 1]
+        if len(text) > _SHOWN:
+            return f"{text[:_SHOWN]}…"
+    return text

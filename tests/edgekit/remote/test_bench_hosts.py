@@ -117,6 +117,14 @@ def test_a_hostile_board_gets_one_harmless_line(
     assert not report.exists()
 
 
+def test_a_board_that_never_stops_warning_fills_no_log(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
+    plant("yes 'edgekit: warning: look' | head -n 20000 >&2; exit 3")
+    done = bench(sshd, tiny_model, "--host", "127.0.0.1")
+    assert done.returncode == 4
+    assert "the rest is not shown" in done.stdout
+    assert len(done.stdout.splitlines()) < 400
+
+
 def test_without_an_edgekit_there_no_install_says_so(sshd: Sshd, tiny_model: Path) -> None:
     done = bench(sshd, tiny_model, "--host", "127.0.0.1")
     if done.returncode == 0:
