@@ -17,7 +17,7 @@ from edgekit.cli.power_file import open_meter
 from edgekit.cli.report_options import ReportFiles, report_options
 
 if TYPE_CHECKING:
-    from edgekit.device.benchmark import Cell
+    from edgekit.device.benchmark_cells import Cell
     from edgekit.device.benchmark_worker import DetectorChoice
 
 _CLIP_LIMIT_MIB = 160
@@ -143,7 +143,8 @@ def command(
     import time
 
     from edgekit.boards import read_board
-    from edgekit.device.benchmark import FRAME_KINDS, KINDS, MIN_ITERATIONS, plan_cells, plan_rounds
+    from edgekit.device.benchmark import MIN_ITERATIONS
+    from edgekit.device.benchmark_cells import FRAME_KINDS, KINDS, plan_cells, plan_rounds
     from edgekit.device.benchmark_clip import load_clip, save_clip
     from edgekit.device.benchmark_report import describe_model, report_document
     from edgekit.device.benchmark_runs import Plan
