@@ -12,13 +12,14 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
+from edgekit.text import printable
 
 SCHEMA = "edgekit.bench/2.0"
 MAX_BYTES = 64 << 20
@@ -101,6 +102,26 @@ def check(document: Any, name: str) -> None:
     _Checker(_schema(), name).check(document, _schema(), "")
     for index, entry in enumerate(document["boards"]):
         _check_entry(entry, f"{name}: boards[{index}]")
+
+
+def check_fits(*, names: Iterable[str] = (), boards: int = 1) -> None:
+    """Refuse what no document has room for before it is measured.
+
+    Args:
+        names: Of models and sources.
+        boards: How many boards it is to hold.
+
+    Raises:
+        InputError: There is no room.
+    """
+    longest = _schema()["$defs"]["model"]["properties"]["name"]["maxLength"]
+    for name in map(printable, names):
+        if len(name) > longest:
+            shown = f"{name[:_SHOWN]}…{name[-_SHOWN:]}"
+            raise InputError(f"'{shown}' is longer than {longest} characters: change to its folder, or move it")
+    most = _schema()["properties"]["boards"]["maxItems"]
+    if boards > most:
+        raise InputError(f"{boards} boards are more than the {most} that one report holds: take several inventories")
 
 
 def cell_key(cell: Mapping[str, Any]) -> tuple[str, str, str, int, int]:

@@ -175,13 +175,17 @@ def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: P
         (("--host", "a", "--host", "a"), "host given twice"),
         (("--host", "a", "--power-file", "-"), "does not go with --host"),
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
+        (("--host", "a", "--source", f"rtsp://{'a' * 500}"), "is longer than 500 characters"),
+        (("--inventory", "many"), "201 boards are more than the 200"),
         ((), "belong to --host"),
     ],
 )
 def test_bad_choices_are_refused_with_one_line(
-    sshd: Sshd, tiny_model: Path, more: tuple[str, ...], message: str
+    sshd: Sshd, tiny_model: Path, tmp_path: Path, more: tuple[str, ...], message: str
 ) -> None:
-    done = bench(sshd, tiny_model, *more)
+    many = tmp_path / "many.toml"
+    many.write_text("".join(f'[[host]]\nhost = "a{number}"\n' for number in range(201)))
+    done = bench(sshd, tiny_model, *(many if word == "many" else word for word in more))
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
