@@ -106,7 +106,9 @@ def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
         environment=[f"{PROGRESS_VARIABLE}=1"],
     )
     if done.returncode != 0:
-        raise HostError(f"{host.label}: {hears.complaint or f'edgekit bench ended with {done.returncode}'}")
+        last = "" if read_progress(done.complaint) else done.complaint
+        ended = f"edgekit bench ended with {done.returncode}" + (f": {last}" if last else "")
+        raise HostError(f"{host.label}: {hears.complaint or ended}")
     names |= {board.store.path(parcel): parcel.path.name for parcel in job.files.values()}
     report = _read_report(done.stdout, names, host.label)
     overhead_s = None if hears.first_progress_s is None else hears.first_progress_s - started_s

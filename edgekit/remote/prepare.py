@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from edgekit.errors import HostError
+from edgekit.remote.board.setup import WHEELS_GONE
 from edgekit.remote.probe import MIN_PYTHON, Probe, Python
+from edgekit.remote.probe import probe as ask
 from edgekit.remote.program import program
 from edgekit.remote.ssh import Completed, Connection, shell
 from edgekit.remote.transfer import Parcel, send
@@ -23,6 +25,7 @@ MACHINES = ("aarch64", "x86_64")
 _SETUP_TIMEOUT_S = 1800
 _CLEAN_TIMEOUT_S = 300
 _KEPT_ENVIRONMENTS = 2
+_ATTEMPTS = 3
 # What unpacked packages take beside their wheels, and what a board should have left afterwards.
 _UNPACKED_FACTOR = 4
 _SPARE_BYTES = 100 << 20
@@ -111,13 +114,15 @@ def prepare(
     own = own_wheel()
     wheels = dependency_wheels(own, Target(probe.machine, python.version, probe.glibc, constraints, extras))
     environment = _key([parcel.sha256 for parcel in wheels], python, camera)
-    missing = [] if environment in probe.environments else list(wheels)
-    missing += [] if own.sha256 in probe.codes else [own]
-    check_space(probe, missing, extra_bytes, label)
     sent = 0
-    for parcel in missing:
-        sent += send(connection, probe.store, parcel, partial(progress, parcel.path.name.split("-")[0]))
-    if missing:
+    for _ in range(_ATTEMPTS):
+        missing = [] if environment in probe.environments else list(wheels)
+        missing += [] if own.sha256 in probe.codes else [own]
+        if not missing:
+            break
+        check_space(probe, missing, extra_bytes, label)
+        for parcel in missing:
+            sent += send(connection, probe.store, parcel, partial(progress, parcel.path.name.split("-")[0]))
         plan = {
             "root": probe.root,
             "environment": environment,
@@ -132,8 +137,15 @@ def prepare(
             timeout_s=_SETUP_TIMEOUT_S,
             on_stderr_line=lambda line: tell(one_line(line)[:200]),
         )
-        if done.returncode != 0:
+        if done.returncode == WHEELS_GONE:
+            tell("another edgekit used up what was sent: sending it again")
+            probe = ask(connection)
+        elif done.returncode != 0:
             raise HostError(f"{label}: installing failed: {done.complaint or f'exit code {done.returncode}'}")
+        else:
+            break
+    else:
+        raise HostError(f"{label}: other edgekits install there at the same time: try again when they are done")
     folder = f"{probe.root}/envs/{environment}"
     code = f"{probe.root}/code/{own.sha256}"
     command = ("env", f"PYTHONPATH={code}", f"{folder}/bin/python", "-m", "edgekit.cli")

@@ -224,6 +224,25 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
 
 
 @pytest.mark.usefixtures("parcels")
+def test_wheels_that_another_edgekit_used_up_are_sent_again(connection: Connection, sshd: Sshd) -> None:
+    said: list[str] = []
+    taken: list[Path] = []
+
+    def take(what: str, done: int, total: int) -> None:
+        wheels = list((sshd.home / ".cache/edgekit/board/store").glob("*.whl"))
+        if what == "edgekit_cli" and done == total and not taken:
+            taken.extend(wheels)
+            for wheel in wheels:
+                wheel.unlink()
+
+    ready = prepare(connection, probe(connection), tell=said.append, progress=take)
+    assert taken
+    assert "another edgekit used up what was sent: sending it again" in said
+    assert run_ready(connection, ready, ["bench"], limit_bytes=1000).returncode == 0
+    clean(connection)
+
+
+@pytest.mark.usefixtures("parcels")
 def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
     from threading import Thread
 
