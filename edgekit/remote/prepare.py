@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -206,9 +207,15 @@ def clean(connection: Connection) -> int:
     done = connection.run(shell(_CLEAN), timeout_s=_CLEAN_TIMEOUT_S, limit_bytes=64)
     if done.returncode == _IN_USE:
         raise HostError(f"{connection.host.label}: an edgekit that runs there uses it: try again when it has ended")
-    if done.returncode != 0 or not done.text.strip().isdigit():
+    freed_kib = parse_freed(done.text)
+    if done.returncode != 0 or freed_kib is None:
         raise HostError(f"{connection.host.label}: cleaning failed: {done.complaint or 'no reason given'}")
-    return int(done.text)
+    return freed_kib
+
+
+def parse_freed(text: str) -> int | None:
+    """Return the KiB that a board says it has removed, None if it says something else."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}\n", text) else None
 
 
 def _key(hashes: Sequence[str], python: Python, camera: bool) -> str:

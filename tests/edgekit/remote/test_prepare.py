@@ -242,6 +242,13 @@ def test_wheels_that_another_edgekit_used_up_are_sent_again(connection: Connecti
     clean(connection)
 
 
+@pytest.mark.parametrize(
+    ("told", "freed_kib"), [("12\n", 12), ("²\n", None), ("", None), ("-1\n", None), (f"{10**15}\n", None)]
+)
+def test_what_a_board_says_it_removed_is_a_number_or_nothing(told: str, freed_kib: int | None) -> None:
+    assert preparing.parse_freed(told) == freed_kib
+
+
 @pytest.mark.usefixtures("parcels")
 def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
     from threading import Thread
