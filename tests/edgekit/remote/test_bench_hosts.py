@@ -90,7 +90,10 @@ def test_a_board_measures_with_the_options_given_here(
     ("script", "message"),
     [
         ("exit 3", "edgekit bench ended with 3"),
-        ("echo 'edgekit-progress [\"x\", 1, 2]' >&2; echo 'sh: cannot open' >&2; exit 2", "ended with 2: sh: cannot open"),
+        (
+            "echo 'edgekit-progress [\"x\", 1, 2]' >&2; echo 'sh: cannot open' >&2; exit 2",
+            "ended with 2: sh: cannot open",
+        ),
         ("echo 'edgekit: error: no \x1b[2Jdisk' >&2; exit 74", "no \\x1b[2Jdisk"),
         ("echo '{'", "is no JSON"),
         ('echo \'{"schema": "edgekit.bench/99.0"}\'', "its report"),
