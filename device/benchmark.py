@@ -1,24 +1,23 @@
-"""How fast models are on this machine: the classifier alone and the whole pipeline, cell by cell.
+"""How fast a cell is on this machine, measured in this process: the classifier alone, or the whole pipeline.
 
-A cell is one model on one engine with one number of threads doing one kind of work. It is measured in several
-processes (`benchmark_runs`); this module measures in one of them: warm-up until the times are stable, then iterations
-one after the other, the machine watched between them.
+Warm-up until the times are stable, then iterations one after the other, the machine watched between them. A cell is
+measured in several such processes (`benchmark_runs`).
 """
 
 from __future__ import annotations
 
 import itertools
-import random
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 
 from edgekit.boards import Conditions, read_conditions
+from edgekit.device.benchmark_cells import FRAME_KINDS, Cell, Kind
 from edgekit.device.benchmark_clip import Clip
 from edgekit.device.benchmark_watch import OthersLoad, Reading, Watch
 from edgekit.device.classify import Classifier
@@ -28,17 +27,11 @@ from edgekit.device.imaging import resize
 from edgekit.device.meter import Laps, summarize
 from edgekit.device.pipeline import recognise
 from edgekit.device.sources import Frame, Source
-from edgekit.errors import InputError, SourceError
+from edgekit.errors import SourceError
 from edgekit.preprocess import ImageU8, crop_face, softmax, to_input
 from edgekit.report.statistics import is_stable
 
-Kind: TypeAlias = Literal["inference", "classifier", "pipeline", "camera"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-# Those whose iteration is a frame with its faces.
-FRAME_KINDS: tuple[Kind, ...] = ("pipeline", "camera")
-
 MIN_ITERATIONS = 100
-ENGINE = "onnxruntime"
 _WARM_UP_MAX_S = 10.0
 _WARM_UP_WINDOW_S = 0.1
 _WARM_UP_WINDOW_ITERATIONS = 5
@@ -47,22 +40,6 @@ _WATCH_EVERY_S = 1.0
 _WATCH_MOST = 200
 _FRAME_WH = (640, 480)
 _FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One thing to measure.
-
-    Kinds: "inference" is the net alone, its input prepared; "classifier" cuts and prepares the faces too and ends with
-    probabilities; "pipeline" takes frames from memory and also finds the faces; "camera" does so with a camera's newest
-    frames, waiting for them included.
-    """
-
-    model: str
-    path: Path
-    intra_op_threads: int
-    kind: Kind
-    engine: str = ENGINE
 
 
 @dataclass(frozen=True)
@@ -137,31 +114,6 @@ class Run:
             "stages_ms": {name: [round(lap, 5) for lap in laps] for name, laps in self.stages_ms.items()},
             "ages_ms": [round(age, 3) for age in self.ages_ms],
         }
-
-
-def plan_cells(models: Sequence[tuple[str, Path]], thread_counts: Sequence[int], kinds: Sequence[Kind]) -> list[Cell]:
-    """Return every combination once.
-
-    Raises:
-        InputError: A model or a thread count is given twice, or a thread count is below 1.
-    """
-    names = [name for name, _ in models]
-    for what, values in (("model", names), ("thread count", thread_counts)):
-        twice = {str(value) for value in values if list(values).count(value) > 1}
-        if twice:
-            raise InputError(f"{what} given twice: {', '.join(sorted(twice))}")
-    if min(thread_counts) < 1:
-        raise InputError(f"thread count {min(thread_counts)} is below 1")
-    return [Cell(name, path, threads, kind) for name, path in models for threads in thread_counts for kind in kinds]
-
-
-def plan_rounds(cells: Sequence[Cell], rounds: int, seed: int) -> list[Cell]:
-    """Return the cells `rounds` times, each round in an order of its own that the seed decides.
-
-    A machine that gets hot or busy for a while then slows one process of every cell, not every process of one.
-    """
-    random_ = random.Random(seed)  # noqa: S311 (an order, not a secret)
-    return [cell for _ in range(rounds) for cell in random_.sample(list(cells), len(cells))]
 
 
 def measure(

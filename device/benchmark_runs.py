@@ -16,7 +16,7 @@ from typing import Any
 
 import edgekit
 from edgekit.boards import Conditions, read_conditions
-from edgekit.device.benchmark import Cell
+from edgekit.device.benchmark_cells import Cell
 from edgekit.device.benchmark_worker import Job
 from edgekit.errors import EdgekitError, InputError, SourceError, StorageError
 from edgekit.report.marks import SPOILING, marks_of

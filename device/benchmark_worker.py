@@ -93,7 +93,8 @@ def _measured(
     make_detector: Callable[[int], Detector] | None,
     progress: Callable[[float], None],
 ) -> dict[str, Any]:
-    from edgekit.device.benchmark import Cell, measure
+    from edgekit.device.benchmark import measure
+    from edgekit.device.benchmark_cells import Cell
     from edgekit.device.benchmark_clip import map_clip
 
     run = measure(

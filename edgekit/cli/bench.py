@@ -17,7 +17,7 @@ from edgekit.cli.power_file import open_meter
 from edgekit.cli.report_options import ReportFiles, report_options
 
 if TYPE_CHECKING:
-    from edgekit.device.benchmark import Cell
+    from edgekit.device.benchmark_cells import Cell
     from edgekit.device.benchmark_worker import DetectorChoice
 
 _CLIP_LIMIT_MIB = 160
@@ -143,7 +143,8 @@ def command(
     import time
 
     from edgekit.boards import read_board
-    from edgekit.device.benchmark import FRAME_KINDS, KINDS, MIN_ITERATIONS, plan_cells, plan_rounds
+    from edgekit.device.benchmark import MIN_ITERATIONS
+    from edgekit.device.benchmark_cells import FRAME_KINDS, KINDS, plan_cells, plan_rounds
     from edgekit.device.benchmark_clip import load_clip, save_clip
     from edgekit.device.benchmark_report import describe_model, report_document
     from edgekit.device.benchmark_runs import Plan
@@ -152,12 +153,14 @@ def command(
     from edgekit.device.sources import open_source
     from edgekit.errors import InputError
     from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
+    from edgekit.report.schema import check_fits
     from edgekit.report.terminal import report_view
 
     if math.isnan(seconds) or math.isnan(cool_down):
         raise InputError("--seconds or --cool-down is no number")
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
+    check_fits(names=(*models, source_uri), boards=max(1, len(chosen.hosts)))
     if chosen.hosts:
         from edgekit.cli.bench_hosts import bench_on_hosts
 

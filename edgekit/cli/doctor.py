@@ -68,7 +68,12 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
     out.result(document)
     wrong = faults(findings)
     if wrong:
-        raise EdgekitError(f"{len(wrong)} faults: {', '.join(finding.check for finding in wrong)}")
+        raise EdgekitError(f"{count_of(wrong)}: {', '.join(finding.check for finding in wrong)}")
+
+
+def count_of(faults: Sequence[Finding]) -> str:
+    """Return how many faults these are, in words."""
+    return f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
 
 
 def show_findings(out: Output, findings: Sequence[Finding]) -> None:

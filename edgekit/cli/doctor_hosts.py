@@ -29,7 +29,7 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
         HostError: A board could not be examined; what the others gave has been shown by then.
         EdgekitError: A board has faults.
     """
-    from edgekit.cli.doctor import show_findings
+    from edgekit.cli.doctor import count_of, show_findings
     from edgekit.doctor.examination import faults
     from edgekit.errors import EdgekitError
     from edgekit.remote.doctor import examine_host
@@ -54,7 +54,7 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
     wrong = {done.host.label: faults(done.result.findings) for done in examined if done.result is not None}
     told = [f"{label}: {', '.join(finding.check for finding in found)}" for label, found in wrong.items() if found]
     if told:
-        raise EdgekitError(f"{sum(map(len, wrong.values()))} faults: {'; '.join(told)}")
+        raise EdgekitError(f"{count_of([each for found in wrong.values() for each in found])}: {'; '.join(told)}")
 
 
 def bundle_paths(bundle: Path, hosts: Sequence[Host]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from edgekit.remote.transfer import Parcel
 
 _MAX_PARALLEL = 64
+# More than any board has to say; one that never stops would fill a log.
+_MAX_LINES = 300
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class BoardListener:
         self._out = out
         self._bar = progress_bar(out)
         self._tasks: dict[str, Any] = {}
+        self._said: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def __enter__(self) -> BoardListener:
@@ -134,9 +138,13 @@ class BoardListener:
         self._bar.__exit__(*exception)
 
     def say(self, host: Host, text: str) -> None:
-        """Show a line about a board."""
+        """Show a line about a board; of a board that says too much, no more than the beginning."""
         with self._lock:
-            self._out.say(f"{host.label}: {one_line(text)}")
+            self._said[host.label] += 1
+            if self._said[host.label] <= _MAX_LINES:
+                self._out.say(f"{host.label}: {one_line(text)}")
+            elif self._said[host.label] == _MAX_LINES + 1:
+                self._out.say(f"{host.label}: says more than {_MAX_LINES} lines, the rest is not shown")
 
     def progress(self, host: Host, what: str, done: float, total: float) -> None:
         """Show how far a board is."""

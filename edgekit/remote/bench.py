@@ -23,6 +23,9 @@ from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, parse_document
 from edgekit.text import one_line, printable
 
+# A pause of --cool-down, at most an hour, and the reckoning of all intervals at the end come without a word.
+_SILENCE_S = 7200
+
 
 @dataclass(frozen=True)
 class Job:
@@ -98,11 +101,14 @@ def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
         ready,
         ["bench", *names, *job.options, *files, "--json"],
         limit_bytes=MAX_BYTES,
+        silence_s=_SILENCE_S,
         on_stderr_line=hears.line,
         environment=[f"{PROGRESS_VARIABLE}=1"],
     )
     if done.returncode != 0:
-        raise HostError(f"{host.label}: {hears.complaint or f'edgekit bench ended with {done.returncode}'}")
+        last = "" if read_progress(done.complaint) else done.complaint
+        ended = f"edgekit bench ended with {done.returncode}" + (f": {last}" if last else "")
+        raise HostError(f"{host.label}: {hears.complaint or ended}")
     names |= {board.store.path(parcel): parcel.path.name for parcel in job.files.values()}
     report = _read_report(done.stdout, names, host.label)
     overhead_s = None if hears.first_progress_s is None else hears.first_progress_s - started_s

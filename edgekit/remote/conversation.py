@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import subprocess
@@ -43,19 +44,28 @@ class Tail:
 
 @dataclass
 class Talk:
-    """What came of it. `ended` says why it stopped: by itself, or because it went too far."""
+    """What came of it. `ended` says why it stopped: by itself, or because it went beyond one of its limits."""
 
     stdout: bytearray = field(default_factory=bytearray)
     stderr: Tail = field(default_factory=Tail)
-    ended: Literal["by itself", "too late", "too much"] = "by itself"
+    ended: Literal["by itself", "too late", "too silent", "too much", "too many complaints"] = "by itself"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far it may go: seconds in all, seconds without a word from it or a byte taken by it, bytes it may say."""
+
+    timeout_s: float | None
+    silence_s: float | None
+    stdout_bytes: int
+    stderr_bytes: int
 
 
 def converse(
     process: subprocess.Popen[bytes],
     chunks: Iterable[bytes],
     hold_stdin: bool,
-    timeout_s: float | None,
-    limit_bytes: int,
+    limits: Limits,
     on_stderr_line: Callable[[str], None] | None,
 ) -> Talk:
     """Feed a process, hear it out, and return what it said; it has ended, or was killed, afterwards.
@@ -68,7 +78,9 @@ def converse(
     assert process.stderr is not None
     talk = Talk()
     lines = _Lines(on_stderr_line)
-    until_s = None if timeout_s is None else time.monotonic() + timeout_s
+    until_s = _after(limits.timeout_s)
+    silent_until_s = _after(limits.silence_s)
+    complained_bytes = 0
     with selectors.DefaultSelector() as selector:
         feeder = _Feeder(process.stdin, iter(chunks), hold_stdin, selector)
         for stream in (process.stdout, process.stderr):
@@ -80,6 +92,7 @@ def converse(
             events = selector.select(0 if over else _LOOK_EVERY_S)
             heard = False
             for key, _ in events:
+                silent_until_s = _after(limits.silence_s)
                 if key.fileobj is process.stdin:
                     feeder.feed()
                     continue
@@ -93,12 +106,17 @@ def converse(
                 elif key.fileobj is process.stdout:
                     talk.stdout += data
                 else:
+                    complained_bytes += len(data)
                     talk.stderr.add(data)
                     lines.add(data)
-            if len(talk.stdout) > limit_bytes:
+            if len(talk.stdout) > limits.stdout_bytes:
                 talk.ended = "too much"
-            elif until_s is not None and time.monotonic() > until_s:
+            elif complained_bytes > limits.stderr_bytes:
+                talk.ended = "too many complaints"
+            elif time.monotonic() > until_s:
                 talk.ended = "too late"
+            elif time.monotonic() > silent_until_s:
+                talk.ended = "too silent"
             if talk.ended != "by itself" or (over and not heard):
                 break
     lines.end()
@@ -106,6 +124,10 @@ def converse(
         process.kill()
     process.wait()
     return talk
+
+
+def _after(seconds: float | None) -> float:
+    return math.inf if seconds is None else time.monotonic() + seconds
 
 
 def _read(descriptor: int) -> bytes | None:

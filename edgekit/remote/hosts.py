@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError
+from edgekit.files import require_file
 from edgekit.text import one_line
 
 MAX_PORT = 65_535
@@ -44,9 +45,14 @@ def parse_host(
     """Return the host that the command line names.
 
     Raises:
-        InputError: It is no `[user@]host`.
+        InputError: It is no `[user@]host`, or too long for the name of a board in a report.
     """
-    return Host(_address(text), text, port, identity, tuple(ssh_options))
+    address = _address(text)
+    if len(address) > _MAX_LABEL:
+        raise InputError(
+            f"host '{address[:_MAX_LABEL]}…' is longer than {_MAX_LABEL} characters: give it a label in an inventory"
+        )
+    return Host(address, address, port, identity, tuple(ssh_options))
 
 
 def read_inventory(
@@ -63,6 +69,7 @@ def read_inventory(
     Raises:
         InputError: The file cannot be read, or a field is unknown or wrong.
     """
+    require_file(path, "inventory")
     try:
         with path.open("rb") as stream:
             content = stream.read(_MAX_INVENTORY_BYTES + 1)
@@ -127,7 +134,10 @@ def _from_table(
     if own_identity is not None:
         if not isinstance(own_identity, str) or not own_identity.isprintable() or not own_identity:
             raise InputError(f"{where}: identity must be the path of a private key")
-        identity = folder / Path(own_identity).expanduser()
+        try:
+            identity = folder / Path(own_identity).expanduser()
+        except RuntimeError as error:
+            raise InputError(f"{where}: identity '{own_identity}' is in the home of a user there is none of") from error
     return Host(address, label, own_port, identity, tuple(ssh_options))
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from edgekit.errors import HostError
+from edgekit.remote.board.setup import WHEELS_GONE
 from edgekit.remote.probe import MIN_PYTHON, Probe, Python
+from edgekit.remote.probe import probe as ask
 from edgekit.remote.program import program
 from edgekit.remote.ssh import Completed, Connection, shell
 from edgekit.remote.transfer import Parcel, send
@@ -23,6 +26,7 @@ MACHINES = ("aarch64", "x86_64")
 _SETUP_TIMEOUT_S = 1800
 _CLEAN_TIMEOUT_S = 300
 _KEPT_ENVIRONMENTS = 2
+_ATTEMPTS = 3
 # What unpacked packages take beside their wheels, and what a board should have left afterwards.
 _UNPACKED_FACTOR = 4
 _SPARE_BYTES = 100 << 20
@@ -111,13 +115,15 @@ def prepare(
     own = own_wheel()
     wheels = dependency_wheels(own, Target(probe.machine, python.version, probe.glibc, constraints, extras))
     environment = _key([parcel.sha256 for parcel in wheels], python, camera)
-    missing = [] if environment in probe.environments else list(wheels)
-    missing += [] if own.sha256 in probe.codes else [own]
-    check_space(probe, missing, extra_bytes, label)
     sent = 0
-    for parcel in missing:
-        sent += send(connection, probe.store, parcel, partial(progress, parcel.path.name.split("-")[0]))
-    if missing:
+    for _ in range(_ATTEMPTS):
+        missing = [] if environment in probe.environments else list(wheels)
+        missing += [] if own.sha256 in probe.codes else [own]
+        if not missing:
+            break
+        check_space(probe, missing, extra_bytes, label)
+        for parcel in missing:
+            sent += send(connection, probe.store, parcel, partial(progress, parcel.path.name.split("-")[0]))
         plan = {
             "root": probe.root,
             "environment": environment,
@@ -132,8 +138,15 @@ def prepare(
             timeout_s=_SETUP_TIMEOUT_S,
             on_stderr_line=lambda line: tell(one_line(line)[:200]),
         )
-        if done.returncode != 0:
+        if done.returncode == WHEELS_GONE:
+            tell("another edgekit used up what was sent: sending it again")
+            probe = ask(connection)
+        elif done.returncode != 0:
             raise HostError(f"{label}: installing failed: {done.complaint or f'exit code {done.returncode}'}")
+        else:
+            break
+    else:
+        raise HostError(f"{label}: other edgekits install there at the same time: try again when they are done")
     folder = f"{probe.root}/envs/{environment}"
     code = f"{probe.root}/code/{own.sha256}"
     command = ("env", f"PYTHONPATH={code}", f"{folder}/bin/python", "-m", "edgekit.cli")
@@ -158,6 +171,7 @@ def run_ready(
     *,
     limit_bytes: int,
     timeout_s: float | None = None,
+    silence_s: float | None = None,
     on_stderr_line: Callable[[str], None] | None = None,
     environment: Sequence[str] = (),
 ) -> Completed:
@@ -169,6 +183,7 @@ def run_ready(
         arguments: The subcommand and its arguments.
         limit_bytes: The most it may print on stdout.
         timeout_s: How long it may take; None: as long as it likes.
+        silence_s: How long it may say nothing; None: as long as it likes.
         on_stderr_line: As for `Connection.run`.
         environment: Variables for it, as NAME=VALUE.
     """
@@ -177,6 +192,7 @@ def run_ready(
         shell(_RUN, ready.mark or "", *words),
         hold_stdin=True,
         timeout_s=timeout_s,
+        silence_s=silence_s,
         limit_bytes=limit_bytes,
         on_stderr_line=on_stderr_line,
     )
@@ -191,9 +207,15 @@ def clean(connection: Connection) -> int:
     done = connection.run(shell(_CLEAN), timeout_s=_CLEAN_TIMEOUT_S, limit_bytes=64)
     if done.returncode == _IN_USE:
         raise HostError(f"{connection.host.label}: an edgekit that runs there uses it: try again when it has ended")
-    if done.returncode != 0 or not done.text.strip().isdigit():
+    freed_kib = parse_freed(done.text)
+    if done.returncode != 0 or freed_kib is None:
         raise HostError(f"{connection.host.label}: cleaning failed: {done.complaint or 'no reason given'}")
-    return int(done.text)
+    return freed_kib
+
+
+def parse_freed(text: str) -> int | None:
+    """Return the KiB that a board says it has removed, None if it says something else."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}\n", text) else None
 
 
 def _key(hashes: Sequence[str], python: Python, camera: bool) -> str:

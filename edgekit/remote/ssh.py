@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from edgekit.errors import HostError, InputError
-from edgekit.remote.conversation import MAX_LINE_BYTES, Tail, converse
+from edgekit.remote.conversation import MAX_LINE_BYTES, Limits, Tail, converse
 from edgekit.remote.diagnosis import explain
 from edgekit.remote.hosts import Host
 from edgekit.text import one_line
@@ -32,6 +32,8 @@ _CONNECT_TIMEOUT_S = 15
 _OPEN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 0.5
 _KEPT_ERROR_BYTES = 1 << 16
+# The progress of a benchmark that takes days.
+_LIMIT_ERROR_BYTES = 64 << 20
 # A socket's path may have 108 bytes, and ssh appends 17 of its own while it makes one.
 _MAX_SOCKET_PATH = 85
 
@@ -122,6 +124,7 @@ class Connection:
         stdin: bytes | Iterable[bytes] = b"",
         hold_stdin: bool = False,
         timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        silence_s: float | None = None,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
         on_stderr_line: Callable[[str], None] | None = None,
     ) -> Completed:
@@ -133,23 +136,29 @@ class Connection:
             hold_stdin: Leave its stdin open until it ends, so that it can tell by the end of stdin that nobody waits
                 for it any more.
             timeout_s: How long it may take; None: as long as it likes.
+            silence_s: How long it may neither say a word nor take a byte of stdin; None: as long as it likes.
             limit_bytes: The most it may print on stdout.
             on_stderr_line: Called with each line of stderr, cut to 4 KiB; the text is as the board sent it.
 
         Raises:
             ConnectionLostError: The connection ended.
-            HostError: It took too long or printed too much.
+            HostError: It took too long, was silent for too long, or printed too much.
         """
         process = self._start(command_line(arguments))
         chunks = (stdin,) if isinstance(stdin, bytes) else stdin
+        limits = Limits(timeout_s, silence_s, limit_bytes, _LIMIT_ERROR_BYTES)
         try:
-            talk = converse(process, chunks, hold_stdin, timeout_s, limit_bytes, on_stderr_line)
+            talk = converse(process, chunks, hold_stdin, limits, on_stderr_line)
         finally:
             self._end(process)
-        if talk.ended == "too much":
-            raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' printed more than {limit_bytes} bytes")
-        if talk.ended == "too late":
-            raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' did not end within {timeout_s:g} s")
+        if talk.ended != "by itself":
+            what = {
+                "too much": f"printed more than {limit_bytes} bytes",
+                "too many complaints": f"printed more than {_LIMIT_ERROR_BYTES >> 20} MiB of messages",
+                "too late": f"did not end within {timeout_s} s",
+                "too silent": f"gave no sign of life for {silence_s} s",
+            }[talk.ended]
+            raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' {what}")
         if process.returncode < 0 or (process.returncode == _SSH_FAILED and not self._is_open()):
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason(talk.stderr.text())}")
         return Completed(process.returncode, bytes(talk.stdout), talk.stderr.content())

@@ -17,6 +17,8 @@ from edgekit.remote.ssh import Connection, shell
 
 _CHUNK_BYTES = 1 << 16
 _ATTEMPTS = 4
+# A slow card that syncs, or another sender of the same file, may need their time.
+_SILENCE_S = 900
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 Progress = Callable[[int, int], None]
@@ -86,7 +88,9 @@ def send(connection: Connection, store: Store, parcel: Parcel, progress: Progres
     for _ in range(_ATTEMPTS):
         chunks = _Chunks(parcel, offset, progress)
         arguments = (store.folder, parcel.name, str(offset), str(parcel.size_bytes), parcel.sha256)
-        done = connection.run(shell(_RECEIVE, *arguments), stdin=chunks, timeout_s=None, limit_bytes=64)
+        done = connection.run(
+            shell(_RECEIVE, *arguments), stdin=chunks, timeout_s=None, silence_s=_SILENCE_S, limit_bytes=64
+        )
         sent += chunks.sent
         if done.returncode == 0:
             return sent

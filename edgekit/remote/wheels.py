@@ -31,6 +31,9 @@ from edgekit.text import one_line
 
 _PIP_TIMEOUT_S = 1800
 _DONE = "wheels.json"
+# Edgekits, and kinds of boards, whose wheels stay; those of a kind take some 100 MB.
+_KEPT_OWN = 3
+_KEPT_KINDS = 10
 _ROOMS = ("models", "export", "device")
 _OLDEST_GLIBC_MINOR = 17
 # The form of wheel metadata (PEP 427); a fixed date, so that the same files make the same wheel.
@@ -71,7 +74,7 @@ def own_wheel(cache: Path | None = None) -> Parcel:
     path = folder / f"edgekit-{__version__}-py3-none-any.whl"
     if not path.exists():
         write_atomic(path, content)
-        _forget_old_wheels(folder)
+        _forget_old_wheels(folder, "own-*", _KEPT_OWN)
     return pack(path, "wheel")
 
 
@@ -94,15 +97,31 @@ def dependency_wheels(wheel: Parcel, target: Target, cache: Path | None = None) 
     }
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
     folder = (cache or default_cache_dir()) / "wheels" / f"board-{key[:32]}"
-    if not (folder / _DONE).exists():
+    wheels = _whole(folder)
+    if wheels is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Boards of one kind are prepared side by side: one of them downloads, the others wait for it.
         with (folder.parent / f".{folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / _DONE).exists():
+            wheels = _whole(folder)
+            if wheels is None:
                 _download(wheel, target, folder)
-    told = json.loads((folder / _DONE).read_text())
-    return [Parcel(folder / name, sha256, size_bytes) for name, sha256, size_bytes in told]
+                wheels = _whole(folder)
+                _forget_old_wheels(folder, "board-*", _KEPT_KINDS)
+    if wheels is None:
+        raise HostError(f"the wheels in '{folder}' are damaged as soon as they are there: check this machine's disk")
+    os.utime(folder)
+    return wheels
+
+
+def _whole(folder: Path) -> list[Parcel] | None:
+    """Return what was downloaded into a folder, None unless all of it is there."""
+    try:
+        told = json.loads((folder / _DONE).read_text())
+        wheels = [Parcel(folder / name, sha256, size_bytes) for name, sha256, size_bytes in told]
+        return wheels if all(wheel.path.stat().st_size == wheel.size_bytes for wheel in wheels) else None
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _download(wheel: Parcel, target: Target, folder: Path) -> None:
@@ -137,9 +156,9 @@ def _download(wheel: Parcel, target: Target, folder: Path) -> None:
         fresh.rename(folder)
 
 
-def _forget_old_wheels(newest: Path) -> None:
-    own = sorted(newest.parent.glob("own-*"), key=lambda path: path.stat().st_mtime)
-    for old in own[:-3]:
+def _forget_old_wheels(newest: Path, pattern: str, keep: int) -> None:
+    found = sorted(newest.parent.glob(pattern), key=lambda path: path.stat().st_mtime)
+    for old in found[:-keep]:
         if old != newest:
             shutil.rmtree(old, ignore_errors=True)
 

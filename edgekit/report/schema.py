@@ -12,16 +12,20 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
+from edgekit.text import printable
 
 SCHEMA = "edgekit.bench/2.0"
 MAX_BYTES = 64 << 20
+# As many values, keys and their commas as a document of that size has that is a benchmark. Each takes memory, and a
+# board could pack eight times as many into as many bytes.
+_MAX_VALUES = 4_000_000
 
 _SCHEMA_FILE = Path(__file__).with_name("bench.schema.json")
 _MAX_DEPTH = 20
@@ -57,6 +61,8 @@ def parse_document(content: bytes, name: str) -> dict[str, Any]:
     """
     if len(content) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES >> 20} MiB: that is no benchmark")
+    if sum(map(content.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise InputError(f"{name} has more than {_MAX_VALUES:,} values: that is no benchmark")
     try:
         document = json.loads(content, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -98,6 +104,26 @@ def check(document: Any, name: str) -> None:
         _check_entry(entry, f"{name}: boards[{index}]")
 
 
+def check_fits(*, names: Iterable[str] = (), boards: int = 1) -> None:
+    """Refuse what no document has room for before it is measured.
+
+    Args:
+        names: Of models and sources.
+        boards: How many boards it is to hold.
+
+    Raises:
+        InputError: There is no room.
+    """
+    longest = _schema()["$defs"]["model"]["properties"]["name"]["maxLength"]
+    for name in map(printable, names):
+        if len(name) > longest:
+            shown = f"{name[:_SHOWN]}…{name[-_SHOWN:]}"
+            raise InputError(f"'{shown}' is longer than {longest} characters: change to its folder, or move it")
+    most = _schema()["properties"]["boards"]["maxItems"]
+    if boards > most:
+        raise InputError(f"{boards} boards are more than the {most} that one report holds: take several inventories")
+
+
 def cell_key(cell: Mapping[str, Any]) -> tuple[str, str, str, int, int]:
     """Return what tells a cell from the others of a board: kind, model, engine, threads, batch."""
     return cell["kind"], cell["model"], cell["engine"], cell["intra_op_threads"], cell["batch"]
@@ -136,6 +162,8 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def _plain(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(char for char in text if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 
 
@@ -254,5 +282,9 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    text = ""
+    for part in json.JSONEncoder().iterencode(value):
+        text += part[: _SHOWN + 1]
+        if len(text) > _SHOWN:
+            return f"{text[:_SHOWN]}…"
+    return text

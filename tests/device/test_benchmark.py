@@ -15,7 +15,8 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling
 from edgekit.device import benchmark
-from edgekit.device.benchmark import KINDS, MIN_ITERATIONS, Cell, measure, plan_cells, plan_rounds
+from edgekit.device.benchmark import MIN_ITERATIONS, measure
+from edgekit.device.benchmark_cells import KINDS, Cell, plan_cells, plan_rounds
 from edgekit.device.benchmark_clip import Clip, load_clip, map_clip, save_clip
 from edgekit.device.benchmark_report import describe_model
 from edgekit.device.benchmark_watch import OthersLoad, Watch

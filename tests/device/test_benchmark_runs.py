@@ -14,7 +14,7 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling, read_board
 from edgekit.device import benchmark_runs
-from edgekit.device.benchmark import Cell
+from edgekit.device.benchmark_cells import Cell
 from edgekit.device.benchmark_report import describe_model, report_document
 from edgekit.device.benchmark_runs import MAX_REPEATS, Plan, cool_down, measure_all, run_worker
 from edgekit.device.benchmark_worker import DetectorChoice, Job

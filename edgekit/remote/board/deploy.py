@@ -117,7 +117,7 @@ def _go_back(releases: Releases, service: Service, release: str, previous: str |
 
 def _rollback_target(releases: Releases, wanted: str | None) -> str:
     current = releases.current()
-    target = wanted or (releases.about(current)["previous"] if current else None)
+    target = releases.about(current)["previous"] if wanted is None and current else wanted
     if target is None:
         raise HostError("there is no release before the current one")
     if target not in releases.ids():
@@ -130,9 +130,18 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
 
 def _listed(releases: Releases, service: Service) -> dict[str, Any]:
     current = releases.current()
-    rows = [
-        {**releases.about(name), "release": name, "failed": (releases.folder / name / "failed").exists()}
-        for name in releases.ids()
-    ]
-    status = service.status(current) if current else None
+    rows = [_row(releases, name) for name in releases.ids()]
+    try:
+        status = service.status(current) if current else None
+    except HostError as error:
+        status = {"state": f"unknown: {error}"}
     return {"releases": rows, "current": current, "cut": releases.begun() is not None, "service": status}
+
+
+def _row(releases: Releases, name: str) -> dict[str, Any]:
+    try:
+        about = {**releases.about(name), "failed": (releases.folder / name / "failed").exists()}
+    except HostError:
+        # The others are listed all the same: one of them is what to go back to.
+        about = {"model": "damaged", "edgekit": "?", "created_unix_s": 0, "failed": True}
+    return {**about, "release": name}

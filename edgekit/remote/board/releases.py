@@ -22,6 +22,7 @@ from edgekit.errors import HostError
 from edgekit.files import sha256_of, sync, write_atomic
 from edgekit.remote.board.runtime import Runtime, say
 
+_ABOUT = {"model", "edgekit", "created_unix_s", "previous", "command", "files"}
 _ID = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
 
 
@@ -50,8 +51,14 @@ class Releases:
         return name if _ID.fullmatch(name) and (self.folder / name).is_dir() else None
 
     def about(self, release: str) -> dict[str, Any]:
-        """Return what was written down of a release."""
-        document: dict[str, Any] = json.loads((self.folder / release / "release.json").read_text())
+        """Return what was written down of a release.
+
+        Raises:
+            HostError: It cannot be read any more.
+        """
+        document = self.read(f"releases/{release}/release.json")
+        if document is None or not document.keys() >= _ABOUT:
+            raise HostError(f"release {release} is damaged: its release.json cannot be read")
         return document
 
     def runtime(self, release: str) -> Runtime:
@@ -148,10 +155,10 @@ class Releases:
     def read(self, name: str) -> dict[str, Any] | None:
         """Return a document in the folder, None if there is none."""
         try:
-            document: dict[str, Any] = json.loads((self.root / name).read_text())
+            document = json.loads((self.root / name).read_text())
         except (OSError, ValueError):
             return None
-        return document
+        return document if isinstance(document, dict) else None
 
     def sweep(self) -> None:
         """Remove what a cut left half done."""

@@ -21,12 +21,14 @@ from typing import Any
 
 from edgekit.errors import HostError
 
+# Exit code: wheels were sent and are there no longer, because another call has installed from them meanwhile.
+WHEELS_GONE = 9
 _READY = ".ready"
 _IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "rich")
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Install what the plan asks for.
+    """Install what the plan asks for and return 0, or `WHEELS_GONE`.
 
     It has `root`, `environment` and `code` (keys), `wheels` and `own_wheel` (paths), `system_packages`, `keep`.
 
@@ -38,15 +40,19 @@ def main(plan: dict[str, Any]) -> int:
     with open(root / "setup.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         environment = root / "envs" / plan["environment"]
+        code = root / "code" / plan["code"]
+        wheels, own_wheel = [Path(path) for path in plan["wheels"]], Path(plan["own_wheel"])
+        for place, needed in ((environment, wheels), (code, [own_wheel])):
+            if not (place / _READY).exists() and not all(wheel.exists() for wheel in needed):
+                return WHEELS_GONE
         if not (environment / _READY).exists():
             with _growing(environment) as fresh:
-                _make_environment(fresh, environment, [Path(path) for path in plan["wheels"]], plan["system_packages"])
-        code = root / "code" / plan["code"]
+                _make_environment(fresh, environment, wheels, plan["system_packages"])
         if not (code / _READY).exists():
             with _growing(code) as fresh:
-                _unpack(Path(plan["own_wheel"]), fresh)
-        for wheel in [*plan["wheels"], plan["own_wheel"]]:
-            Path(wheel).unlink(missing_ok=True)
+                _unpack(own_wheel, fresh)
+        for wheel in [*wheels, own_wheel]:
+            wheel.unlink(missing_ok=True)
         _forget_old(environment, plan["keep"])
         _forget_old(code, plan["keep"])
     return 0

@@ -70,7 +70,7 @@ def test_faults_end_with_exit_code_1_and_one_line(broken: Callable[[str, str], N
     broken("onnxruntime", "raise ImportError('no\\x1b[2J')\n")
     done = subprocess.run([*EDGEKIT, "doctor"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "1 faults: onnxruntime" in done.stderr
+    assert "1 fault: onnxruntime" in done.stderr
     assert "\x1b[2J" not in done.stdout + done.stderr
 
 

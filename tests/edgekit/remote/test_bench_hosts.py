@@ -90,6 +90,10 @@ def test_a_board_measures_with_the_options_given_here(
     ("script", "message"),
     [
         ("exit 3", "edgekit bench ended with 3"),
+        (
+            "echo 'edgekit-progress [\"x\", 1, 2]' >&2; echo 'sh: cannot open' >&2; exit 2",
+            "ended with 2: sh: cannot open",
+        ),
         ("echo 'edgekit: error: no \x1b[2Jdisk' >&2; exit 74", "no \\x1b[2Jdisk"),
         ("echo '{'", "is no JSON"),
         ('echo \'{"schema": "edgekit.bench/99.0"}\'', "its report"),
@@ -115,6 +119,14 @@ def test_a_hostile_board_gets_one_harmless_line(
     assert "\x1b" not in done.stderr
     assert len(done.stderr) < 5000
     assert not report.exists()
+
+
+def test_a_board_that_never_stops_warning_fills_no_log(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
+    plant("yes 'edgekit: warning: look' | head -n 20000 >&2; exit 3")
+    done = bench(sshd, tiny_model, "--host", "127.0.0.1")
+    assert done.returncode == 4
+    assert "the rest is not shown" in done.stdout
+    assert len(done.stdout.splitlines()) < 400
 
 
 def test_without_an_edgekit_there_no_install_says_so(sshd: Sshd, tiny_model: Path) -> None:
@@ -167,13 +179,17 @@ def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: P
         (("--host", "a", "--host", "a"), "host given twice"),
         (("--host", "a", "--power-file", "-"), "does not go with --host"),
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
+        (("--host", "a", "--source", f"rtsp://{'a' * 500}"), "is longer than 500 characters"),
+        (("--inventory", "many"), "201 boards are more than the 200"),
         ((), "belong to --host"),
     ],
 )
 def test_bad_choices_are_refused_with_one_line(
-    sshd: Sshd, tiny_model: Path, more: tuple[str, ...], message: str
+    sshd: Sshd, tiny_model: Path, tmp_path: Path, more: tuple[str, ...], message: str
 ) -> None:
-    done = bench(sshd, tiny_model, *more)
+    many = tmp_path / "many.toml"
+    many.write_text("".join(f'[[host]]\nhost = "a{number}"\n' for number in range(201)))
+    done = bench(sshd, tiny_model, *(many if word == "many" else word for word in more))
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -61,6 +61,25 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     assert not list(board.home.rglob("planted"))
 
 
+def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
+    board: Board, connection: Connection, make: MakePackage
+) -> None:
+    first, second = deploy(connection, make(1)), deploy(connection, make(2))
+    assert second.release is not None
+    (board.root / "releases" / second.release / "release.json").write_text('{"model": "cut o')
+    (board.root / "pending").write_text("[]")
+    listed = list_host(connection, SERVICE, Quiet())
+    assert [(each.release, each.failed) for each in listed.releases] == [(first.release, False), (second.release, True)]
+    assert "is damaged" in listed.service["state"]
+    with pytest.raises(HostError, match=r"release 0002-\w+ is damaged"):
+        rollback_host(connection, SERVICE, None, Quiet())
+    with pytest.raises(HostError, match="there is no release ''"):
+        rollback_host(connection, SERVICE, "", Quiet())
+    back = rollback_host(connection, SERVICE, first.release, Quiet(), settle_s=0.2)
+    assert (back.error, back.current) == (None, first.release)
+    assert board.model_that_runs() == content(make(1))
+
+
 @pytest.mark.parametrize("content", [b"no model", b""], ids=["rubbish", "empty"])
 def test_a_model_that_does_not_load_changes_nothing(
     board: Board, connection: Connection, make: MakePackage, content: bytes

@@ -131,7 +131,7 @@ def test_faults_there_end_with_exit_code_1_and_reach_no_terminal(sshd: Sshd, pyt
     says(python, FAULT, r'{"python": "/\u001b[2J"}')
     done = run(sshd, "--host", "127.0.0.1")
     assert done.returncode == 1
-    assert "1 faults: 127.0.0.1: disk\\x1b[2J" in done.stderr
+    assert "1 fault: 127.0.0.1: disk\\x1b[2J" in done.stderr
     assert "→ rm -rf /; $(x)" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

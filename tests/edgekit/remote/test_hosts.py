@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,11 @@ def test_hosts_that_could_be_something_else_are_refused(text: str) -> None:
     assert str(error.value).isprintable()
 
 
+def test_a_host_too_long_for_a_report_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(InputError, match="give it a label in an inventory"):
+        parse_host("a" * 65)
+
+
 def test_an_inventory_names_boards(tmp_path: Path) -> None:
     path = tmp_path / "boards.toml"
     path.write_text('[[host]]\nhost = "pi@a"\nlabel = "kitchen"\nport = 2222\nidentity = "key"\n[[host]]\nhost = "b"\n')
@@ -66,6 +72,7 @@ def test_an_inventory_names_boards(tmp_path: Path) -> None:
         ('[[host]]\nhost = "a"\nport = 70000', "port must be"),
         ('[[host]]\nhost = "a"\nport = true', "port must be"),
         ('[[host]]\nhost = "a"\nlabel = "\\u001b[2J"', "label must be"),
+        ('[[host]]\nhost = "a"\nidentity = "~no-such-user/key"', "user there is none of"),
         ('[[host]]\nhost = "a"\npassword = "x"', "unknown field 'password'"),
         ("\x00", "is no TOML"),
         ("\udcff", "is no TOML"),
@@ -82,6 +89,12 @@ def test_bad_inventories_are_refused_with_one_line(tmp_path: Path, content: str,
 
 def test_a_missing_inventory_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"boards\.toml"):
+        read_inventory(tmp_path / "boards.toml")
+
+
+def test_an_inventory_that_would_never_end_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "boards.toml")
+    with pytest.raises(InputError, match="is a pipe or a device"):
         read_inventory(tmp_path / "boards.toml")
 
 

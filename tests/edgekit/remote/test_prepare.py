@@ -158,6 +158,35 @@ def test_boards_of_one_kind_share_one_download(tmp_path: Path, monkeypatch: pyte
     assert len(downloads) == 1
 
 
+def test_wheels_that_are_no_longer_whole_are_had_anew_and_old_kinds_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloads: list[Path] = []
+
+    def download(wheel: Parcel, target: Target, folder: Path) -> None:
+        del wheel, target
+        downloads.append(folder)
+        folder.mkdir(exist_ok=True)
+        (folder / "x.whl").write_bytes(b"whole")
+        (folder / "wheels.json").write_text(json.dumps([["x.whl", "0" * 64, 5]]))
+
+    monkeypatch.setattr(wheeling, "_download", download)
+    own = own_wheel(tmp_path)
+    target = Target("aarch64", (3, 13), (2, 41))
+    (wheel,) = dependency_wheels(own, target, tmp_path)
+    for damage in (b"", b"who"):
+        wheel.path.write_bytes(damage)
+        assert dependency_wheels(own, target, tmp_path) == [wheel]
+        assert wheel.path.read_bytes() == b"whole"
+    (wheel.path.parent / "wheels.json").write_text("[[")
+    assert dependency_wheels(own, target, tmp_path) == [wheel]
+    assert downloads == [wheel.path.parent] * 4
+    # A board may say of itself what it likes, each time something else.
+    for minor in range(20, 40):
+        dependency_wheels(own, replace(target, glibc=(2, minor)), tmp_path)
+    assert len(list((tmp_path / "wheels").glob("board-*"))) == 10
+
+
 def test_platforms_reach_back_from_the_boards_own_library() -> None:
     platforms = Target("aarch64", (3, 11), (2, 28)).platforms
     assert platforms[0] == "manylinux_2_28_aarch64"
@@ -221,6 +250,32 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     assert clean(connection) > 0
     assert not (sshd.home / ".cache/edgekit/board").exists()
     assert clean(connection) == 0
+
+
+@pytest.mark.usefixtures("parcels")
+def test_wheels_that_another_edgekit_used_up_are_sent_again(connection: Connection, sshd: Sshd) -> None:
+    said: list[str] = []
+    taken: list[Path] = []
+
+    def take(what: str, done: int, total: int) -> None:
+        wheels = list((sshd.home / ".cache/edgekit/board/store").glob("*.whl"))
+        if what == "edgekit_cli" and done == total and not taken:
+            taken.extend(wheels)
+            for wheel in wheels:
+                wheel.unlink()
+
+    ready = prepare(connection, probe(connection), tell=said.append, progress=take)
+    assert taken
+    assert "another edgekit used up what was sent: sending it again" in said
+    assert run_ready(connection, ready, ["bench"], limit_bytes=1000).returncode == 0
+    clean(connection)
+
+
+@pytest.mark.parametrize(
+    ("told", "freed_kib"), [("12\n", 12), ("²\n", None), ("", None), ("-1\n", None), (f"{10**15}\n", None)]
+)
+def test_what_a_board_says_it_removed_is_a_number_or_nothing(told: str, freed_kib: int | None) -> None:
+    assert preparing.parse_freed(told) == freed_kib
 
 
 @pytest.mark.usefixtures("parcels")

@@ -104,6 +104,19 @@ def test_a_program_that_hangs_is_given_up(connection: Connection) -> None:
     assert connection.run(["echo", "still here"]).text == "still here\n"
 
 
+def test_a_program_that_neither_speaks_nor_listens_is_given_up(connection: Connection) -> None:
+    with pytest.raises(HostError, match=r"gave no sign of life for 0\.5 s"):
+        connection.run(["sleep", "600"], stdin=bytes(1 << 26), timeout_s=None, silence_s=0.5)
+    talkative = shell("for word in 1 2 3 4 5; do sleep 1; echo $word >&2; done; echo end")
+    assert connection.run(talkative, silence_s=4).text == "end\n"
+
+
+def test_endless_messages_are_stopped(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.remote.ssh._LIMIT_ERROR_BYTES", 1 << 20)
+    with pytest.raises(HostError, match="printed more than 1 MiB of messages"):
+        connection.run(shell("exec cat /dev/zero >&2"))
+
+
 def test_closing_the_connection_ends_what_holds_its_stdin(sshd: Sshd, tmp_path: Path) -> None:
     started, ended = tmp_path / "started", tmp_path / "ended"
     code = 'touch "$1"; cat >/dev/null; touch "$2"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import threading
@@ -132,6 +133,19 @@ def test_two_senders_of_one_file_do_not_spoil_it(connection: Connection, store: 
         thread.join()
     assert contents(store) == [parcel.name]
     assert stored(store, parcel).read_bytes() == parcel.path.read_bytes()
+
+
+def test_a_board_that_takes_nothing_is_given_up(
+    connection: Connection, store: Store, make_parcel: MakeParcel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.remote.transfer._SILENCE_S", 0.5)
+    parcel = make_parcel()
+    Path(store.folder).mkdir()
+    with Path(store.folder, f"{parcel.name}.part").open("w") as half:
+        fcntl.flock(half, fcntl.LOCK_EX)
+        with pytest.raises(HostError, match="no sign of life"):
+            send(connection, store, parcel)
+    assert send(connection, store, parcel) == SIZE
 
 
 def test_a_file_that_changes_meanwhile_is_refused(

@@ -87,6 +87,7 @@ def accepts(document: Document) -> bool:
         (b'{"schema": "edgekit.bench/1.0"}', "measure again"),
         (b'{"schema": "edgekit.bench/3.0", "created_utc": "", "boards": []}', "not of the form"),
         (b"x" * (MAX_BYTES + 1), "larger than 64 MiB"),
+        (b"[" + b"[]," * 2_000_000 + b"[]]", "more than 4,000,000 values"),
     ],
     ids=lambda value: repr(value)[:30],
 )
