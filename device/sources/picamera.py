@@ -17,6 +17,7 @@ import numpy as np
 from edgekit.device.region import detector_input_px
 from edgekit.device.sources.live import LiveSource, Shot
 from edgekit.device.sources.settings import CameraSettings
+from edgekit.device.sources.watched import patience_s
 from edgekit.device.sources.yuv import Layout, Planes, split_planes
 from edgekit.errors import InputError, SourceError
 
@@ -29,6 +30,8 @@ _FPS = 30.0
 _BUFFERS = 3
 # The detector's stream is no smaller on its longer side: faces are followed in it too.
 _SMALL_SIDE_PX = 320
+# Of what libcamera says when something fails: a configuration that it refuses comes as a whole.
+_REASON_CHARS = 200
 # Ages beyond this are no ages: another clock's time.
 _MAX_AGE_S = 10.0
 
@@ -56,12 +59,16 @@ def list_picameras() -> list[dict[str, Any]]:
     """
     picamera2_class = _picamera2(_name(0))
     found: list[dict[str, Any]] = []
-    for info in picamera2_class.global_camera_info():
+    try:
+        cameras = picamera2_class.global_camera_info()
+    except Exception as error:  # as in _start
+        raise SourceError(f"libcamera does not answer ({_reason(error)}): try rpicam-hello") from error
+    for info in cameras:
         entry = dict(info)
         try:
             camera = picamera2_class(int(info.get("Num", len(found))))
         except Exception as error:  # picamera2 raises whatever libcamera and its own code do
-            entry["error"] = str(error) or type(error).__name__
+            entry["error"] = _reason(error)
         else:
             try:
                 entry["modes"] = [_mode(mode) for mode in camera.sensor_modes]
@@ -78,6 +85,7 @@ class _PiCamera:
         self.fps: float | None = settings.fps or _FPS
         self._name = name
         self._rotation = settings.rotation
+        self._took_s: float | None = None
         self._camera = _start(picamera2_class, name, number, settings)
         try:
             self._streams = _streams(self._camera.camera_configuration(), name)
@@ -86,10 +94,14 @@ class _PiCamera:
             raise
 
     def read(self) -> Shot | None:
+        started_s = time.monotonic()
         try:
-            request = self._camera.capture_request()
+            # Of a sensor gone silent no request ever comes; a thread that waits for one would hold the camera for ever,
+            # and nobody could open it again. A wait that ends is a TimeoutError, which is an OSError.
+            request = self._camera.capture_request(wait=patience_s(self._took_s))
         except (RuntimeError, OSError):
             return None
+        self._took_s = time.monotonic() - started_s
         try:
             planes = {name: stream.planes(request.make_buffer(name)) for name, stream in self._streams.items()}
             taken_s = _taken_s(request.get_metadata())
@@ -154,7 +166,10 @@ def _picamera2(name: str) -> Any:
 
 
 def _start(picamera2_class: Any, name: str, number: int, settings: CameraSettings) -> Any:
-    cameras = picamera2_class.global_camera_info()
+    try:
+        cameras = picamera2_class.global_camera_info()
+    except Exception as error:  # as below; libcamera's manager does not start without the rights it needs
+        raise SourceError(f"{name}: libcamera does not answer ({_reason(error)}): try rpicam-hello") from error
     if not cameras:
         raise SourceError(f"{name}: no camera found: check the ribbon cable and 'rpicam-hello --list-cameras'")
     if number >= len(cameras):
@@ -162,7 +177,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
     try:
         camera = picamera2_class(number)
     except Exception as error:
-        raise SourceError(f"{name} cannot be opened ({error}): stop the program that uses it") from error
+        raise SourceError(f"{name} cannot be opened ({_reason(error)}): {_cure(error)}") from error
     try:
         camera.configure(_configuration(camera, name, settings))
         camera.start()
@@ -171,8 +186,24 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
         raise
     except Exception as error:
         camera.close()
-        raise SourceError(f"{name} does not start ({error}): stop the program that uses it") from error
+        raise SourceError(f"{name} does not start ({_reason(error)}): {_cure(error)}") from error
     return camera
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong: picamera2 says only that it did, and what libcamera said is the cause of that."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error) or type(error).__name__)[:_REASON_CHARS]
+
+
+def _cure(error: BaseException) -> str:
+    reason = _reason(error).lower()
+    if "memory" in reason or "allocat" in reason:
+        return "take a smaller --camera-size, or --camera-buffers 2"
+    if "busy" in reason or "acquire" in reason:
+        return "stop the program that uses it (fuser -v /dev/media*)"
+    return "stop other programs that use it, and see what 'rpicam-hello' says"
 
 
 def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:

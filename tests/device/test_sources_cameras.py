@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 from edgekit.cli import _run
 from edgekit.device import sources
 from edgekit.device.region import Region
-from edgekit.device.sources import CameraSettings, open_camera, opencv
+from edgekit.device.sources import CameraSettings, open_camera, opencv, watched
+from edgekit.device.sources.picamera import list_picameras
 from edgekit.errors import EXIT_OK, InputError, SourceError
+from tests.waiting import wait_until
 
 
 class FakePicamera2:
@@ -28,6 +31,7 @@ class FakePicamera2:
 
     cameras: list[dict[str, object]] = [{"Model": "imx219", "Num": 0}]  # noqa: RUF012
     fault: Exception | None = None
+    silent = False
     opened = 0
     released = 0
     configuration: dict
@@ -47,7 +51,9 @@ class FakePicamera2:
 
     def __init__(self, number: int = 0) -> None:
         if self.fault is not None:
-            raise self.fault
+            raise RuntimeError("Camera __init__ sequence did not complete.") from self.fault
+        if self.opened:
+            raise RuntimeError("Failed to acquire camera: Device or resource busy")
         type(self).opened += 1
         type(self).number = number
 
@@ -67,7 +73,11 @@ class FakePicamera2:
 
     def start(self) -> None: ...
 
-    def capture_request(self) -> FakePicamera2:
+    def capture_request(self, wait: float | None = None) -> FakePicamera2:
+        if self.silent:
+            # As `Future.result`, by which picamera2 waits: for ever, or until the time is over.
+            threading.Event().wait(wait)
+            raise TimeoutError
         return self
 
     def make_buffer(self, name: str) -> np.ndarray:
@@ -229,7 +239,12 @@ def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, told):
     ("cameras", "fault", "reason"),
     [
         ([], None, "no camera found: check the ribbon cable"),
-        ([{}], RuntimeError("Camera __init__ sequence did not complete."), "stop the program that uses it"),
+        (
+            [{}],
+            RuntimeError("Failed to acquire camera: Device or resource busy"),
+            r"cannot be opened \(Failed to acquire camera: Device or resource busy\): stop the program that uses it",
+        ),
+        ([{}], RuntimeError("failed to allocate capture buffers for stream main"), "smaller --camera-size"),
         ([{}], IndexError("list index out of range"), "cannot be opened"),
     ],
 )
@@ -237,6 +252,31 @@ def test_a_pi_camera_that_cannot_be_used_says_why(camera_class, told, cameras, f
     camera_class.cameras, camera_class.fault = cameras, fault
     with pytest.raises(SourceError, match=reason):
         open_camera("picamera2", told.append)
+
+
+def test_a_libcamera_that_does_not_start_says_why(camera_class, told, monkeypatch):
+    def refuse() -> None:
+        raise RuntimeError("Failed to start camera manager")
+
+    monkeypatch.setattr(camera_class, "global_camera_info", refuse)
+    for look in (list_picameras, lambda: open_camera("picamera2", told.append)):
+        with pytest.raises(SourceError, match="Failed to start camera manager"):
+            look()
+
+
+def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, told, monkeypatch):
+    monkeypatch.setattr(watched, "REPORT_S", 0.1)
+    monkeypatch.setattr(watched, "LOST_S", 0.3)
+    with open_camera("picamera2", told.append) as source:
+        frames = iter(source)
+        before = next(frames)
+        camera_class.silent = True
+        wait_until(lambda: any("gives no more pictures" in line for line in told))
+        camera_class.silent = False
+        while next(frames).sequence <= before.sequence:
+            pass
+        wait_until(lambda: any("is back" in line for line in told))
+    assert camera_class.opened == 0
 
 
 def test_without_picamera2_the_cure_is_named(monkeypatch, told):

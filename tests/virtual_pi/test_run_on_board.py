@@ -263,6 +263,34 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert sequences == sorted(set(sequences))
 
 
+# Who holds all of a camera's buffers gets no further picture from it: silent, as with a cable that came out.
+SILENCE = """
+from picamera2 import Picamera2
+from edgekit.device.sources.picamera import _PiCamera
+from edgekit.device.sources.settings import CameraSettings
+
+def opened():
+    return _PiCamera(Picamera2, "camera", 0, CameraSettings(size_wh=(640, 480)))
+
+device = opened()
+assert device.read() is not None
+held = [device._camera.capture_request() for _ in range(3)]
+assert device.read() is None
+device.close()
+device = opened()
+assert device.read() is not None
+device.close()
+print("opened again")
+"""
+
+
+def test_a_camera_that_goes_silent_can_be_closed_and_opened_again(camera_pi: VirtualPi) -> None:
+    camera_pi.path(f"home/{USER}/silence.py").write_text(SILENCE)
+    words = camera_pi.ssh("python3 silence.py")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    assert done.stdout.endswith("opened again\n"), done.stderr[-2000:]
+
+
 def difference(jpeg: bytes) -> float:
     """Return the mean difference to the most similar picture of the camera's, in levels."""
     import cv2
