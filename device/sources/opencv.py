@@ -136,6 +136,8 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
         )
     if settings.sensor_mode is not None:
         raise InputError(f"{name} has no --sensor-mode, only picamera2 has: choose by --camera-size")
+    if settings.recording is not None:
+        raise InputError(f"{name} takes no --record, only picamera2 does: use --save")
     asked_wh = settings.size_wh
 
     def connect() -> CaptureDevice:

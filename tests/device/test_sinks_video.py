@@ -70,7 +70,10 @@ with atomic_path(Path({str(tmp_path / "out.mp4")!r})):
     others = {".out.mp4.keep", ".out.mp4.longer-than-that.mp4", ".other.mp4.abcdefgh.mp4"}
     for name in others:
         (tmp_path / name).touch()
-    with VideoSink(tmp_path / "out.mp4", 25.0, live=False) as first, VideoSink(tmp_path / "out.mp4", 25.0, False) as same:
+    with (
+        VideoSink(tmp_path / "out.mp4", 25.0, live=False) as first,
+        VideoSink(tmp_path / "out.mp4", 25.0, False) as same,
+    ):
         first.write(frame(), result())
         assert not left.exists()
         same.write(frame(), result())

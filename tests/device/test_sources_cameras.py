@@ -15,10 +15,14 @@ import pytest
 from edgekit.cli import _run
 from edgekit.device import sources
 from edgekit.device.region import Region
+from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources import CameraSettings, open_camera, opencv, watched
 from edgekit.device.sources.picamera import list_picameras
+from edgekit.device.sources.recording import Recording
 from edgekit.errors import EXIT_OK, InputError, SourceError
 from tests.waiting import wait_until
+
+RECORDING = Recording(Path("door.mp4"), Rotation())
 
 
 class FakePicamera2:
@@ -32,6 +36,7 @@ class FakePicamera2:
     cameras: list[dict[str, object]] = [{"Model": "imx219", "Num": 0}]  # noqa: RUF012
     fault: Exception | None = None
     silent = False
+    encoders: tuple = ()
     opened = 0
     released = 0
     configuration: dict
@@ -220,6 +225,7 @@ def test_a_pi_camera_is_asked_for_what_the_user_wants(camera_class, told):
         ("picamera2:3", CameraSettings(), SourceError, "does not exist: cameras here are 0 to 0"),
         ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),
         ("/dev/null", CameraSettings(sensor_mode=0), InputError, "--camera-size"),
+        ("/dev/null", CameraSettings(recording=RECORDING), InputError, "takes no --record.*use --save"),
     ],
 )
 def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, told, which, settings, error, message):
