@@ -107,7 +107,7 @@ def command(
         from edgekit.device.engines import set_opencv_threads
         from edgekit.device.meter import Meter
         from edgekit.device.pipeline import run
-        from edgekit.device.sinks.table import Tally, summary_document, summary_table
+        from edgekit.device.sinks.table import Tally, count_lines, rate_line, summary_document, summary_table
         from edgekit.device.smooth import Smoother
         from edgekit.device.sources import picture_time
         from edgekit.device.sources.recording import Recording
@@ -176,7 +176,9 @@ def command(
             if meter.frames or finished or signals.terminated or signals.interrupted:
                 ended = _ended(signals, finished)
                 text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
-                text.console.print(summary_table(meter, tally))
+                text.say(rate_line(meter))
+                text.console.print(summary_table(meter))
+                text.say(count_lines(meter, tally))
                 text.say(plan.describe())
                 text.say(upkeep.describe() or "health: nothing known")
                 settings = {
