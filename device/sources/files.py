@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,9 @@ class PictureSource(RecordedSource):
                 self.skipped += 1
                 self._notify(f"{error}: skipped")
                 continue
-            yield Frame(sequence, time.monotonic(), time.time(), as_frame(image))
+            # A name need not be text; what it has else stands there as an escape.
+            name = os.fsencode(path).decode(errors="backslashreplace")
+            yield Frame(sequence, time.monotonic(), time.time(), as_frame(image), name)
         if self.skipped == len(self._paths):
             raise InputError(f"none of the {self.skipped} pictures of '{self.name}' can be read")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,14 @@ def test_a_folder_or_pattern_gives_its_pictures_in_natural_order(tmp_path, told,
     frames = frames_of(f"{tmp_path}{pattern}", told)
     assert [int(frame.image_bgr[0, 0, 0]) for frame in frames] == [1, 9, 10]
     assert [frame.sequence for frame in frames] == [0, 1, 2]
+
+
+def test_a_pictures_frame_names_its_file_whatever_that_is_called(tmp_path, picture, told):
+    odd = os.fsencode(tmp_path) + b'/odd \xff\n".png'
+    Path(os.fsdecode(odd)).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    with open_source(str(tmp_path), told.append) as source:
+        (frame,) = source
+    assert frame.file == f'{tmp_path}/odd \\xff\n".png'
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, picture, told):
