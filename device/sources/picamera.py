@@ -6,6 +6,7 @@ somebody wants them. Beside the main stream, for crops and preview, a smaller on
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -137,6 +138,8 @@ def _name(number: int) -> str:
 
 def _picamera2(name: str) -> Any:
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")
+    # What picamera2 logs about a failure would stand on stderr beside the error that says it.
+    logging.getLogger("picamera2").addHandler(logging.NullHandler())
     try:
         import picamera2
     except ImportError as error:
@@ -187,14 +190,14 @@ def _start_encoder(camera: Any, writer: PieceWriter, name: str) -> None:
             writer.put(Packet(bytes(frame), keyframe, timestamp))
 
     try:
-        # On a Pi 5, which has no encoder, picamera2's own choice is the processor.
-        camera.start_encoder(H264Encoder(), ToWriter(), name="main")
-    except OSError as error:
-        writer.notify(f"{name}: no hardware encoder ({error.strerror or error}): the processor encodes")
         try:
+            # On a Pi 5, which has no encoder, picamera2's own choice is the processor.
+            camera.start_encoder(H264Encoder(), ToWriter(), name="main")
+        except OSError as error:
+            writer.notify(f"{name}: no hardware encoder ({error.strerror or error}): the processor encodes")
             camera.start_encoder(LibavH264Encoder(), ToWriter(), name="main")
-        except Exception as failure:  # picamera2 raises whatever PyAV and its own code do
-            raise SourceError(f"{name} cannot be recorded ({_reason(failure)}): leave --record out") from failure
+    except Exception as error:  # picamera2 raises whatever PyAV and its own code do
+        raise SourceError(f"{name} cannot be recorded ({_reason(error)}): leave --record out") from error
 
 
 def _reason(error: BaseException) -> str:

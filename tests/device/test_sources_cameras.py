@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +21,7 @@ from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources import CameraSettings, open_camera, opencv, watched
 from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.recording import Recording
-from edgekit.errors import EXIT_OK, InputError, SourceError
+from edgekit.errors import EXIT_OK, EXIT_SOURCE, InputError, SourceError
 from tests.waiting import wait_until
 
 RECORDING = Recording(Path("door.mp4"), Rotation())
@@ -258,6 +260,27 @@ def test_a_pi_camera_that_cannot_be_used_says_why(camera_class, told, cameras, f
     camera_class.cameras, camera_class.fault = cameras, fault
     with pytest.raises(SourceError, match=reason):
         open_camera("picamera2", told.append)
+
+
+def test_a_pi_camera_in_use_is_one_line_whatever_picamera2_logs(tmp_path, tiny_model):
+    (tmp_path / "libcamera.py").touch()
+    (tmp_path / "picamera2.py").write_text("""
+import logging
+
+class Picamera2:
+    @staticmethod
+    def global_camera_info():
+        return [{"Num": 0}]
+
+    def __init__(self, number):
+        logging.getLogger("picamera2.picamera2").error("Camera __init__ sequence did not complete.")
+        raise RuntimeError("Failed to acquire camera: Device or resource busy")
+""")
+    command = [sys.executable, "-m", "edgekit.cli", "run", "--camera", "picamera2", "--model", tiny_model]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stderr.count("\n")) == (EXIT_SOURCE, 1), done.stderr
+    assert "Device or resource busy): stop the program that uses it" in done.stderr
 
 
 def test_a_libcamera_that_does_not_start_says_why(camera_class, told, monkeypatch):
