@@ -46,7 +46,7 @@ def decode_image(data: bytes, name: str) -> ImageU8:
     except cv2.error:
         image = None
     if image is None:
-        raise InputError(f"image '{name}' cannot be decoded: it is damaged or no picture")
+        raise InputError(f"image '{name}' cannot be decoded: it is damaged, no picture, or far too large")
     return np.asarray(image, np.uint8)
 
 

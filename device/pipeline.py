@@ -140,6 +140,7 @@ def classify(
         faces=results,
         stage_ms=dict(laps.ms),
         age_ms=(time.monotonic() - frame.monotonic_s) * 1e3,
+        file=frame.file,
     )
 
 

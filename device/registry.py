@@ -61,7 +61,9 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
     found = {(point.value, _package(point)): point for point in _others(kind) if point.name == name}
     if not found:
-        raise InputError(f"{kind} '{name}' does not exist: choose one of {', '.join(names(kind))}")
+        known = ", ".join(names(kind))
+        cure = f"choose one of {known}" if known else f"no package here brings a {kind} (docs/extending.md)"
+        raise InputError(f"{kind} '{name}' does not exist: {cure}")
     if len(found) > 1:
         packages = " and ".join(sorted(package for _, package in found))
         raise InputError(f"{kind} '{name}' is registered by {packages}: remove one of them")

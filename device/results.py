@@ -33,7 +33,8 @@ class FrameResult:
 
     `monotonic_s` never jumps, `wall_s` (Unix time) does when a board without a clock battery learns the time.
     `stage_ms` maps the stages that ran so far to their time; `age_ms` is the time from capture to this result. `health`
-    is the state of board and process (`health.Health.as_document`) in the first result after each sample of it.
+    is the state of board and process (`health.Health.as_document`) in the first result after each sample of it. `file`
+    is the picture's, where every frame has its own.
     """
 
     sequence: int
@@ -44,3 +45,4 @@ class FrameResult:
     stage_ms: Mapping[str, float]
     age_ms: float
     health: Mapping[str, Any] | None = None
+    file: str | None = None

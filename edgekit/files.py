@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import os
 import tempfile
@@ -34,13 +35,15 @@ def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name[:100]}.", suffix=target.suffix if suffix is None else suffix
+            dir=target.parent, prefix=_prefix(target), suffix=target.suffix if suffix is None else suffix
         )
-        os.close(handle)
     except OSError as error:
         raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error
     temporary = Path(name)
     try:
+        # Held for as long as this process writes: see remove_leftovers.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         _match_umask(temporary)
         sync(temporary)
@@ -49,8 +52,20 @@ def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"cannot write '{target}': {error.strerror or error}") from error
     finally:
+        os.close(handle)
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what killed processes had begun to write for `target` with `atomic_path`.
+
+    What a process still writes stays, and so does everything where files cannot be locked.
+    """
+    for path in target.parent.glob(f"{glob.escape(_prefix(target))}????????{glob.escape(target.suffix)}"):
+        with suppress(OSError), path.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def write_atomic(target: Path, content: bytes | str) -> None:
@@ -139,3 +154,7 @@ def _match_umask(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:100]}."

@@ -17,10 +17,10 @@ _COLUMNS = (
 
 
 class CsvSink(Sink):
-    """Writes a header and a row a face to lines, which it closes; the last columns are the labels' probabilities."""
+    """Writes a header and a row a face to lines, which it closes; the last columns: labels' probabilities, file."""
 
     def __init__(self, lines: Lines, labels: Sequence[str]) -> None:
-        lines.header = _rows([[*_COLUMNS, *(f"p_{label}" for label in labels)]])
+        lines.header = _rows([[*_COLUMNS, *(f"p_{label}" for label in labels), "file"]])
         self._lines = lines
         self._labels = labels
 
@@ -43,6 +43,7 @@ class CsvSink(Sink):
                     face.label,
                     f"{face.probability:.6f}",
                     *(f"{face.probabilities[label]:.6f}" for label in self._labels),
+                    result.file or "",
                 ]
                 for index, face in enumerate(result.faces)
             )

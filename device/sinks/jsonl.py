@@ -31,9 +31,11 @@ def as_document(result: FrameResult) -> dict[str, Any]:
 
     Times are seconds (six digits) or milliseconds (three), boxes pixels (two), probabilities have six digits.
     """
+    file = {} if result.file is None else {"file": result.file}
     health = {} if result.health is None else {"health": dict(result.health)}
     return {
         "sequence": result.sequence,
+        **file,
         "monotonic_s": round(result.monotonic_s, 6),
         "wall_s": round(result.wall_s, 6),
         "frame_wh": list(result.frame_wh),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,14 @@ class Rotation:
 def shift(path: Path, keep: int | None) -> None:
     """Rename `path` to number 1, 1 to 2 and so on; what comes after `keep` (None: nothing) is deleted.
 
+    Only numbers without a gap are a rotation's own: `door.2024.mp4` beside `door.mp4` is somebody's, and stays.
+
     Raises:
         OSError: The folder cannot be changed.
     """
     if not path.exists():
         return
-    for number in sorted(_numbers(path), reverse=True):
+    for number in reversed(_own_numbers(path)):
         older = _numbered(path, number)
         if keep is not None and number >= keep:
             older.unlink()
@@ -44,10 +45,11 @@ def shift(path: Path, keep: int | None) -> None:
     path.replace(_numbered(path, 1))
 
 
-def _numbers(path: Path) -> list[int]:
-    pattern = re.compile(rf"{re.escape(path.stem)}\.([1-9][0-9]{{0,8}}){re.escape(path.suffix)}")
-    matches = (pattern.fullmatch(entry.name) for entry in path.parent.iterdir())
-    return [int(match.group(1)) for match in matches if match]
+def _own_numbers(path: Path) -> range:
+    last = 0
+    while _numbered(path, last + 1).exists():
+        last += 1
+    return range(1, last + 1)
 
 
 def _numbered(path: Path, number: int) -> Path:

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from edgekit.device.meter import LatencySummary, Meter
 from edgekit.device.results import FrameResult
@@ -46,9 +45,9 @@ def summary_document(meter: Meter, tally: Tally) -> dict[str, Any]:
     }
 
 
-def summary_table(meter: Meter, tally: Tally) -> Table:
-    """Return the run as a table: a row a stage, the counts as caption."""
-    table = Table(title=_rate(meter), title_justify="left", caption=_counts(meter, tally), caption_justify="left")
+def summary_table(meter: Meter) -> Table:
+    """Return the times as a table: a row a stage."""
+    table = Table()
     table.add_column("ms a frame")
     for column in ("p50", "p90", "p99", "max"):
         table.add_column(column, justify="right")
@@ -58,18 +57,20 @@ def summary_table(meter: Meter, tally: Tally) -> Table:
     return table
 
 
-def _rate(meter: Meter) -> Text:
+def rate_line(meter: Meter) -> str:
+    """Return how many frames there were, and how fast."""
     where = ", ".join(f"{count} after {stage}" for stage, count in meter.dropped_by_stage.items() if count)
     dropped = f", {meter.dropped} dropped ({where})" if meter.dropped else ""
-    return Text(f"{meter.frames} frames{dropped}, {meter.fps:.1f} frames a second")
+    return f"{meter.frames} frames{dropped}, {meter.fps:.1f} frames a second"
 
 
-def _counts(meter: Meter, tally: Tally) -> Text:
+def count_lines(meter: Meter, tally: Tally) -> str:
+    """Return how many faces there were, and on a second line how many of which label."""
     labels = ", ".join(f"{label} {count}" for label, count in tally.labels.most_common())
     faces = f"faces: {tally.faces} in {tally.frames_with_faces} of {meter.frames} frames"
     text = f"{faces}\nlabels: {labels}" if labels else faces
     # Labels come from a model file: they may hold anything, terminal escapes too.
-    return Text("".join(char if char == "\n" or char.isprintable() else "?" for char in text))
+    return "".join(char if char == "\n" or char.isprintable() else "?" for char in text)
 
 
 def _rounded(summary: LatencySummary) -> dict[str, float]:

@@ -16,7 +16,7 @@ from edgekit.device.results import FrameResult
 from edgekit.device.sinks import Sink
 from edgekit.device.sources.frame import Frame
 from edgekit.errors import InputError, StorageError
-from edgekit.files import atomic_path
+from edgekit.files import atomic_path, remove_leftovers
 from edgekit.preprocess import ImageU8
 
 _SUFFIX = ".mp4"
@@ -111,6 +111,8 @@ class VideoSink(Sink):
         height, width = image.shape[:2]
         # The encoder wants even sides.
         self._size_wh = (width + width % 2, height + height % 2)
+        # Of a run that was killed or lost power: each would take a piece's room for ever.
+        remove_leftovers(self._target)
         self._temporary = self._stack.enter_context(atomic_path(self._target))
         fourcc = cv2.VideoWriter.fourcc(*_CODEC)
         try:

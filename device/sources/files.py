@@ -55,7 +55,9 @@ class PictureSource(RecordedSource):
                 self.skipped += 1
                 self._notify(f"{error}: skipped")
                 continue
-            yield Frame(sequence, time.monotonic(), time.time(), as_frame(image))
+            # A name need not be text; what it has else stands there as an escape.
+            name = os.fsencode(path).decode(errors="backslashreplace")
+            yield Frame(sequence, time.monotonic(), time.time(), as_frame(image), name)
         if self.skipped == len(self._paths):
             raise InputError(f"none of the {self.skipped} pictures of '{self.name}' can be read")
 

@@ -14,7 +14,7 @@ _ASSUMED_FPS = 25.0
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture with its number and capture times; `image_bgr` is uint8 (H, W, 3).
+    """A picture with its number and capture times; `image_bgr` is uint8 (H, W, 3); `file` names a picture's own file.
 
     `sequence` counts the frames the source captured, so a gap shows frames that were dropped. Everything else is made
     of `image_bgr`, unless a source knows better: a camera that delivers luma and chroma (`yuv.PlanarFrame`) has the
@@ -25,6 +25,7 @@ class Frame:
     monotonic_s: float
     wall_s: float
     image_bgr: ImageU8
+    file: str | None = None
 
     @property
     def size_wh(self) -> tuple[int, int]:

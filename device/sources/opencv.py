@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import cv2
 import numpy as np
@@ -77,11 +79,11 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
         SourceError: Nothing answers there, or what answers is no video.
     """
     try:
-        urlsplit(url)
+        _ = urlsplit(url).port
     except ValueError as error:
         raise InputError(f"source '{url}' is no network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    capture = _open_url(url, name)
+    capture = _open_url(url, name, ask=True)
     if capture_frame_count(capture) is not None:
         return VideoSource(capture, without_password(url), notify)
     opened: list[cv2.VideoCapture] = [capture]
@@ -136,6 +138,8 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
         )
     if settings.sensor_mode is not None:
         raise InputError(f"{name} has no --sensor-mode, only picamera2 has: choose by --camera-size")
+    if settings.recording is not None:
+        raise InputError(f"{name} takes no --record, only picamera2 does: use --save")
     asked_wh = settings.size_wh
 
     def connect() -> CaptureDevice:
@@ -172,15 +176,42 @@ def without_password(text: str) -> str:
     return re.sub(r"\buser-pw=\S+", "user-pw=***", text)
 
 
-def _open_url(url: str, name: str) -> cv2.VideoCapture:
+def _open_url(url: str, name: str, ask: bool = False) -> cv2.VideoCapture:
     settings = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS,
     ]  # fmt: skip
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings)
     if not capture.isOpened():
-        raise SourceError(f"{name} cannot be opened: check the address and that the sender is running")
+        raise SourceError(f"{name} cannot be opened{_why(url) if ask else ''}: check the address, and the sender")
     return capture
+
+
+def _why(url: str) -> str:
+    """Return what the sender says, or that it does not: OpenCV tells nothing. Empty where that is unknown."""
+    parts = urlsplit(url)
+    port = parts.port or _PORTS.get(parts.scheme.lower())
+    if parts.hostname is None or port is None:
+        return ""
+    try:
+        with socket.create_connection((parts.hostname, port), _ASK_S) as connection:
+            if parts.scheme.lower() != "http":
+                return ""
+            user = unquote(f"{parts.username or ''}:{parts.password or ''}")
+            secret = base64.b64encode(user.encode()).decode()
+            secret = f"Authorization: Basic {secret}\r\n" if parts.username else ""
+            where = quote(parts.path or "/", safe="/%") + (f"?{quote(parts.query, safe='=&%+')}" if parts.query else "")
+            connection.settimeout(_ASK_S)
+            connection.sendall(f"GET {where} HTTP/1.0\r\nHost: {parts.hostname}\r\n{secret}\r\n".encode())
+            status = re.match(rb"HTTP/1\.\d ([45]\d\d)([^\r\n]*)", connection.recv(1024))
+            return f" (it answers {status[1].decode()}{status[2].decode(errors='replace')})" if status else ""
+    except OSError as error:
+        return f" ({error.strerror or error})"
+
+
+# Where a sender of an address without a port listens.
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}
+_ASK_S = 3.0
 
 
 def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapture:

@@ -6,29 +6,27 @@ somebody wants them. Beside the main stream, for crops and preview, a smaller on
 
 from __future__ import annotations
 
-import math
+import logging
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from edgekit.device.region import detector_input_px
 from edgekit.device.sources.live import LiveSource, Shot
+from edgekit.device.sources.recording import Packet, PieceWriter
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.sources.yuv import Layout, Planes, split_planes
+from edgekit.device.sources.streams import FORMAT, small_size, streams_of, whole_picture_px
+from edgekit.device.sources.watched import patience_s
 from edgekit.errors import InputError, SourceError
 
-# Every Raspberry Pi's camera hardware makes it; others (libcamera's virtual camera, USB ones) may answer with NV12.
-_FORMAT = "YUV420"
-_LAYOUTS: dict[str, Layout] = {"YUV420": "i420", "NV12": "nv12"}
 _SIZE_WH = (640, 480)
 _FPS = 30.0
 # picamera2's own default for video is 6; each buffer is contiguous memory that a 512 MB board hardly has.
 _BUFFERS = 3
-# The detector's stream is no smaller on its longer side: faces are followed in it too.
-_SMALL_SIDE_PX = 320
+# The encoder holds some of them.
+_BUFFERS_RECORDED = 6
+# Of what libcamera says when something fails: a configuration that it refuses comes as a whole.
+_REASON_CHARS = 200
 # Ages beyond this are no ages: another clock's time.
 _MAX_AGE_S = 10.0
 
@@ -43,7 +41,12 @@ def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str],
     name = _name(number)
     # Before the camera is waited for: the import takes a slow board seconds, and cannot hang.
     picamera2_class = _picamera2(name)
-    return LiveSource(name, lambda: _PiCamera(picamera2_class, name, number, settings), notify)
+    writer = None if settings.recording is None else PieceWriter(settings.recording, notify)
+
+    def connect() -> _PiCamera:
+        return _PiCamera(picamera2_class, name, number, settings, writer)
+
+    return LiveSource(name, connect, notify)
 
 
 def list_picameras() -> list[dict[str, Any]]:
@@ -56,12 +59,16 @@ def list_picameras() -> list[dict[str, Any]]:
     """
     picamera2_class = _picamera2(_name(0))
     found: list[dict[str, Any]] = []
-    for info in picamera2_class.global_camera_info():
+    try:
+        cameras = picamera2_class.global_camera_info()
+    except Exception as error:  # as in _start
+        raise SourceError(f"libcamera does not answer ({_reason(error)}): try rpicam-hello") from error
+    for info in cameras:
         entry = dict(info)
         try:
             camera = picamera2_class(int(info.get("Num", len(found))))
         except Exception as error:  # picamera2 raises whatever libcamera and its own code do
-            entry["error"] = str(error) or type(error).__name__
+            entry["error"] = _reason(error)
         else:
             try:
                 entry["modes"] = [_mode(mode) for mode in camera.sensor_modes]
@@ -74,22 +81,39 @@ def list_picameras() -> list[dict[str, Any]]:
 
 
 class _PiCamera:
-    def __init__(self, picamera2_class: Any, name: str, number: int, settings: CameraSettings) -> None:
+    def __init__(
+        self,
+        picamera2_class: Any,
+        name: str,
+        number: int,
+        settings: CameraSettings,
+        writer: PieceWriter | None = None,
+    ) -> None:
         self.fps: float | None = settings.fps or _FPS
         self._name = name
         self._rotation = settings.rotation
+        self._took_s: float | None = None
+        self._writer = writer
         self._camera = _start(picamera2_class, name, number, settings)
         try:
-            self._streams = _streams(self._camera.camera_configuration(), name)
+            configuration = self._camera.camera_configuration()
+            self._streams = streams_of(configuration, name)
+            if writer is not None:
+                writer.start(configuration["main"]["size"])
+                _start_encoder(self._camera, writer, name)
         except BaseException:
-            self._camera.close()
+            self.close()
             raise
 
     def read(self) -> Shot | None:
+        started_s = time.monotonic()
         try:
-            request = self._camera.capture_request()
+            # Of a sensor gone silent no request ever comes; a thread that waits for one would hold the camera for ever,
+            # and nobody could open it again. A wait that ends is a TimeoutError, which is an OSError.
+            request = self._camera.capture_request(wait=patience_s(self._took_s))
         except (RuntimeError, OSError):
             return None
+        self._took_s = time.monotonic() - started_s
         try:
             planes = {name: stream.planes(request.make_buffer(name)) for name, stream in self._streams.items()}
             taken_s = _taken_s(request.get_metadata())
@@ -99,38 +123,13 @@ class _PiCamera:
         return Shot(turned["main"], taken_s, turned.get("lores"))
 
     def close(self) -> None:
-        self._camera.close()
-
-
-class _Stream:
-    """How a stream's buffers are laid out."""
-
-    def __init__(self, stream: dict[str, Any], full_range: bool, name: str) -> None:
-        if stream["format"] not in _LAYOUTS:
-            raise SourceError(
-                f"{name} gives pictures of format {stream['format']} instead of {_FORMAT}: try --camera usb"
-            )
-        self._layout = _LAYOUTS[stream["format"]]
-        self._size_wh = (int(stream["size"][0]), int(stream["size"][1]))
-        self._stride = int(stream["stride"])
-        self._full_range = full_range
-
-    def planes(self, buffer: Any) -> Planes:
-        data = np.asarray(buffer, np.uint8).reshape(-1)
-        return split_planes(data, self._size_wh, self._stride, self._layout, self._full_range)
-
-
-def small_size(size_wh: tuple[int, int], detector_px: int) -> tuple[int, int] | None:
-    """Return the size of the detector's stream beside a main one; None where the main one is small enough.
-
-    Its longer side is at least `detector_px`: a detector that was asked for more would see enlarged pixels.
-
-    A whole fraction of the main size where that gives even numbers, so that both show exactly the same.
-    """
-    step = math.floor(max(size_wh) / max(detector_px, _SMALL_SIDE_PX))
-    if step < 2:
-        return None
-    return size_wh[0] // step // 2 * 2, size_wh[1] // step // 2 * 2
+        try:
+            if self._camera.encoders:
+                self._camera.stop_encoder()
+        finally:
+            self._camera.close()
+            if self._writer is not None:
+                self._writer.stop()
 
 
 def _name(number: int) -> str:
@@ -139,6 +138,8 @@ def _name(number: int) -> str:
 
 def _picamera2(name: str) -> Any:
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")
+    # What picamera2 logs about a failure would stand on stderr beside the error that says it.
+    logging.getLogger("picamera2").addHandler(logging.NullHandler())
     try:
         import picamera2
     except ImportError as error:
@@ -154,7 +155,10 @@ def _picamera2(name: str) -> Any:
 
 
 def _start(picamera2_class: Any, name: str, number: int, settings: CameraSettings) -> Any:
-    cameras = picamera2_class.global_camera_info()
+    try:
+        cameras = picamera2_class.global_camera_info()
+    except Exception as error:  # as below; libcamera's manager does not start without the rights it needs
+        raise SourceError(f"{name}: libcamera does not answer ({_reason(error)}): try rpicam-hello") from error
     if not cameras:
         raise SourceError(f"{name}: no camera found: check the ribbon cable and 'rpicam-hello --list-cameras'")
     if number >= len(cameras):
@@ -162,7 +166,7 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
     try:
         camera = picamera2_class(number)
     except Exception as error:
-        raise SourceError(f"{name} cannot be opened ({error}): stop the program that uses it") from error
+        raise SourceError(f"{name} cannot be opened ({_reason(error)}): {_cure(error)}") from error
     try:
         camera.configure(_configuration(camera, name, settings))
         camera.start()
@@ -171,15 +175,52 @@ def _start(picamera2_class: Any, name: str, number: int, settings: CameraSetting
         raise
     except Exception as error:
         camera.close()
-        raise SourceError(f"{name} does not start ({error}): stop the program that uses it") from error
+        raise SourceError(f"{name} does not start ({_reason(error)}): {_cure(error)}") from error
     return camera
+
+
+def _start_encoder(camera: Any, writer: PieceWriter, name: str) -> None:
+    """Let the board's H.264 encoder give the main stream to `writer`; where there is none, the processor does it."""
+    from picamera2.encoders import H264Encoder, LibavH264Encoder
+    from picamera2.outputs import Output
+
+    class ToWriter(Output):  # type: ignore[misc]
+        def outputframe(self, frame: Any, keyframe: bool = True, timestamp: int = 0, *more: Any) -> None:
+            del more
+            writer.put(Packet(bytes(frame), keyframe, timestamp))
+
+    try:
+        try:
+            # On a Pi 5, which has no encoder, picamera2's own choice is the processor.
+            camera.start_encoder(H264Encoder(), ToWriter(), name="main")
+        except OSError as error:
+            writer.notify(f"{name}: no hardware encoder ({error.strerror or error}): the processor encodes")
+            camera.start_encoder(LibavH264Encoder(), ToWriter(), name="main")
+    except Exception as error:  # picamera2 raises whatever PyAV and its own code do
+        raise SourceError(f"{name} cannot be recorded ({_reason(error)}): leave --record out") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong: picamera2 says only that it did, and what libcamera said is the cause of that."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error) or type(error).__name__)[:_REASON_CHARS]
+
+
+def _cure(error: BaseException) -> str:
+    reason = _reason(error).lower()
+    if "memory" in reason or "allocat" in reason:
+        return "take a smaller --camera-size, or --camera-buffers 2"
+    if "busy" in reason or "acquire" in reason:
+        return "stop the program that uses it (fuser -v /dev/media*)"
+    return "stop other programs that use it, and see what 'rpicam-hello' says"
 
 
 def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     import libcamera
 
     size_wh = settings.size_wh or _SIZE_WH
-    small_wh = small_size(size_wh, _whole_picture_px(size_wh, settings))
+    small_wh = small_size(size_wh, whole_picture_px(size_wh, settings))
     unknown = sorted(set(settings.controls) - set(camera.camera_controls))
     if unknown:
         here = ", ".join(sorted(camera.camera_controls)) or "none"
@@ -194,45 +235,20 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     # A camera whose rate cannot be set (a virtual one) refuses the attempt.
     rate = {"FrameRate": settings.fps or _FPS} if "FrameDurationLimits" in camera.camera_controls else {}
     return camera.create_video_configuration(
-        main={"size": size_wh, "format": _FORMAT},
-        lores=None if small_wh is None else {"size": small_wh, "format": _FORMAT},
+        main={"size": size_wh, "format": FORMAT},
+        lores=None if small_wh is None else {"size": small_wh, "format": FORMAT},
         transform=libcamera.Transform(hflip=settings.flip_horizontal, vflip=settings.flip_vertical),
         # Full range: the luma is the gray that nets were trained on.
         colour_space=libcamera.ColorSpace.Sycc(),
         controls=rate | dict(settings.controls),
-        buffer_count=settings.buffers or _BUFFERS,
+        buffer_count=settings.buffers or (_BUFFERS if settings.recording is None else _BUFFERS_RECORDED),
         # Take the next frame that comes, not one that has been lying there.
         queue=False,
         # Without a display stream picamera2 needs not hold a buffer back for it.
         display=None,
-        encode=None,
+        encode=None if settings.recording is None else "main",
         **options,
     )
-
-
-def _whole_picture_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
-    """Return the longer side of a picture of the whole view in which the region has the pixels the detector takes.
-
-    Raises:
-        InputError: The region does not lie inside the frame.
-    """
-    seen_wh = size_wh
-    if settings.region is not None:
-        turned_wh = size_wh if settings.rotation in (0, 180) else size_wh[::-1]
-        left, top, right, bottom = settings.region.xyxy(turned_wh)
-        seen_wh = right - left, bottom - top
-    detector_px = settings.detector_px or detector_input_px(seen_wh, settings.min_face_px)
-    return math.ceil(detector_px * max(size_wh) / max(seen_wh))
-
-
-def _streams(configuration: Any, name: str) -> dict[str, _Stream]:
-    colour_space = configuration.get("colour_space")
-    full_range = "full" in str(getattr(colour_space, "range", "full")).lower()
-    return {
-        stream: _Stream(configuration[stream], full_range, name)
-        for stream in ("main", "lores")
-        if configuration.get(stream) is not None
-    }
 
 
 def _taken_s(metadata: Any) -> float | None:

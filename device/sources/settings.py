@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from edgekit.device.region import Region
+from edgekit.device.sources.recording import Recording
 from edgekit.errors import InputError
 
 ControlValue: TypeAlias = bool | int | float | str | tuple[float, ...]
@@ -32,6 +33,7 @@ class CameraSettings:
         detector_px: Longer side of the picture that the detector sees; None: what `min_face_px` needs.
         min_face_px: The smallest face, in pixels of the frame, that is to be found; 0: none in particular.
         region: The part of the frame, as it is turned, that the detector sees; None: all of it.
+        recording: Where picamera2 records what the camera sees.
     """
 
     size_wh: tuple[int, int] | None = None
@@ -46,6 +48,7 @@ class CameraSettings:
     detector_px: int | None = None
     min_face_px: int = 0
     region: Region | None = None
+    recording: Recording | None = None
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -31,6 +31,11 @@ _readers: list[threading.Thread] = []
 _CLOSE_S = 1.0
 
 
+def patience_s(took_s: float | None) -> float:
+    """Return after how long a silence a device is lost, when its latest picture took so long (None: it gave none)."""
+    return max(LOST_S, min(FIRST_S if took_s is None else took_s * _PATIENCE, FIRST_S))
+
+
 class Readable(Protocol[T_co]):
     """What can be watched."""
 

@@ -13,6 +13,7 @@ from edgekit.cli.options import NumberRange, grouped_options
 if TYPE_CHECKING:
     from edgekit.device.region import Region
     from edgekit.device.sources import Source
+    from edgekit.device.sources.recording import Recording
 
 _MAX_FPS = 1000.0
 _MAX_BUFFERS = 32
@@ -107,6 +108,7 @@ def open_input(
     detector_px: int | None = None,
     min_face_px: int = 0,
     region: Region | None = None,
+    recording: Recording | None = None,
 ) -> Source:
     """Return the source that is meant; a camera learns what the detector needs (see `CameraSettings`).
 
@@ -132,5 +134,6 @@ def open_input(
         detector_px=detector_px,
         min_face_px=min_face_px,
         region=region,
+        recording=recording,
     )
     return open_camera(camera, notify, settings)

@@ -18,6 +18,9 @@ from edgekit.text import printable as printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Tables get so many in a narrower terminal, too.
+_LEAST_COLUMNS = 60
+
 
 @dataclass(frozen=True)
 class Output:
@@ -34,7 +37,10 @@ class Output:
         """A rich console for tables and progress: stderr with --json, silent with -q."""
         from rich.console import Console
 
-        return Console(stderr=self.as_json, quiet=self.quiet)
+        console = Console(stderr=self.as_json, quiet=self.quiet)
+        # Lines that a narrow terminal breaks can be read, columns of one letter cannot.
+        console.width = max(console.width, _LEAST_COLUMNS)
+        return console
 
     @property
     def progress_console(self) -> Console:

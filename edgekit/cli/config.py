@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from edgekit.errors import InputError
+from edgekit.files import require_file
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -79,13 +80,19 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
     Raises:
         InputError: The file cannot be read, is no TOML, has a key that is no option, or a value no option takes.
     """
+    require_file(path, "settings")
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"settings '{path}' are no TOML: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"settings '{path}' are no TOML that can be read: too many brackets in one another") from error
     options = _keys(command)
+    tables = [key for key, value in document.items() if isinstance(value, dict)]
+    if tables:
+        raise InputError(f"settings '{path}': '{tables[0]}' is a table, but settings have no tables: write key = value")
     unknown = [_unknown(key, options) for key in document if key not in options]
     if unknown:
         raise InputError(f"settings '{path}': {'; '.join(unknown)}")
@@ -128,8 +135,6 @@ def _unknown(key: str, known: Mapping[str, object]) -> str:
 
 def _value(path: Path, key: str, option: click.Option, value: object, context: click.Context) -> Any:
     where = f"settings '{path}': {key} = {value!r}"
-    if isinstance(value, dict):
-        raise InputError(f"settings '{path}': '{key}' is a table, but settings have no tables: write key = value")
     if option.is_flag:
         if not isinstance(value, bool):
             raise InputError(f"{where}: write true or false")

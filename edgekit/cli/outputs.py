@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.options import NumberRange, grouped_options, path_option
 from edgekit.cli.quantities import Duration, Size
+
+if TYPE_CHECKING:
+    from edgekit.device.sinks.rotation import Rotation
 
 STDOUT = "-"
 # Less than a few thousand lines a file makes more files than anyone reads.
@@ -21,6 +25,7 @@ class Outputs:
     """The values of all output options, under their parameters' names."""
 
     save: Path | None
+    record: Path | None
     jsonl: str | None
     csv_file: str | None
     show: bool
@@ -51,6 +56,7 @@ class Outputs:
 
 _OPTIONS = (
     path_option("--save", "MP4", "Record a video with the faces drawn in."),
+    path_option("--record", "MP4", "Record a Pi's camera as it is, by the board's H.264 encoder where it has one."),
     click.option("--jsonl", metavar="FILE|-", help="Write one JSON object a frame; - is stdout."),
     click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row a face."),
     click.option("--show/--no-show", default=False, help="Show the frames in a window."),
@@ -65,7 +71,7 @@ _OPTIONS = (
         "--rotate-size",
         type=Size(_LEAST_ROTATION_BYTES),
         metavar="SIZE",
-        help="Begin a new file of --jsonl, --csv, --save after 10MB, say.",
+        help="Begin a new file of --jsonl, --csv, --save, --record after 10MB, say.",
     ),
     click.option(
         "--rotate-age", type=Duration(_LEAST_ROTATION_S), metavar="TIME", help="The same after 1h or 7d, say."
@@ -150,6 +156,13 @@ _OPTIONS = (
 )
 
 
+def rotation_of(outputs: Outputs) -> Rotation:
+    """Return when a new file begins, and how many stay."""
+    from edgekit.device.sinks.rotation import Rotation
+
+    return Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
+
+
 # Add all output options to a command, which gets their values as one `outputs`.
 output_options = grouped_options("outputs", Outputs, _OPTIONS)
 
@@ -158,18 +171,22 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     """Look at the options before anything heavy is loaded.
 
     Raises:
-        click.UsageError: Two of them want the same place, or one has no use without another.
+        click.UsageError: Two of them want the same place or exclude each other, or one has no use without another.
     """
     if as_json and outputs.jsonl == STDOUT:
         raise click.UsageError("--json and --jsonl - both want stdout: give --jsonl a file, or leave --json out")
     if outputs.csv_file == STDOUT:
         raise click.UsageError("--csv takes a file: for results on stdout write --jsonl -")
-    named = (outputs.save, outputs.jsonl, outputs.csv_file)
+    named = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file)
     places = [Path(name).resolve() for name in named if name is not None and name != STDOUT]
     if len(set(places)) < len(places):
-        raise click.UsageError("--save, --jsonl and --csv name the same file twice: give each its own")
+        raise click.UsageError("--save, --record, --jsonl and --csv name the same file twice: give each its own")
     if source is not None and Path(source).resolve() in places:
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
+    if outputs.record is not None and source is not None:
+        raise click.UsageError("--record is for a Raspberry Pi's camera: use --save, or --camera")
+    if outputs.record is not None and outputs.blur_faces:
+        raise click.UsageError("--record shows faces as they are: leave out --record or --blur-faces")
     if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
         raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
     _refuse_idle(outputs)
@@ -177,7 +194,7 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
 
 # Options that begin so mean something only beside one of the outputs named after them.
 _BESIDE = {
-    "rotate_": ("save", "jsonl", "csv_file"),
+    "rotate_": ("save", "record", "jsonl", "csv_file"),
     "blur_": ("save", "web"),
     "web_": ("web",),
     "mqtt_": ("mqtt",),

@@ -22,7 +22,7 @@ from edgekit.cli.finding import (
     finding_options,
 )
 from edgekit.cli.options import detector_options, threads_option
-from edgekit.cli.outputs import STDOUT, Outputs, check_outputs, output_options
+from edgekit.cli.outputs import STDOUT, Outputs, check_outputs, output_options, rotation_of
 from edgekit.cli.progress import counted, progress_bar
 from edgekit.cli.sinks import open_sinks
 from edgekit.cli.stopping import StopSignals
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @click.option("--max-frames", type=click.IntRange(1, 2**31), metavar="N", help="Stop after N frames.")
 @upkeep_options
 @output_options
-@config_options({"source_uri": ("realtime",), "camera": OF_CAMERAS})
+@config_options({"source_uri": ("realtime",), "camera": (*OF_CAMERAS, "record")})
 @common_options
 def command(
     out: Output,
@@ -107,9 +107,10 @@ def command(
         from edgekit.device.engines import set_opencv_threads
         from edgekit.device.meter import Meter
         from edgekit.device.pipeline import run
-        from edgekit.device.sinks.table import Tally, summary_document, summary_table
+        from edgekit.device.sinks.table import Tally, count_lines, rate_line, summary_document, summary_table
         from edgekit.device.smooth import Smoother
         from edgekit.device.sources import picture_time
+        from edgekit.device.sources.recording import Recording
         from edgekit.device.threads import plan_threads
         from edgekit.device.upkeep import Upkeep
         from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
@@ -131,6 +132,7 @@ def command(
                 detector_px=detector_px,
                 min_face_px=finding.min_face,
                 region=region,
+                recording=None if outputs.record is None else Recording(outputs.record, rotation_of(outputs)),
             )
         )
         classifier = Classifier(model_path, plan.classifier, plan.spinning)
@@ -174,7 +176,9 @@ def command(
             if meter.frames or finished or signals.terminated or signals.interrupted:
                 ended = _ended(signals, finished)
                 text.say(f"{source.name}: faces by {detector.name}, classes by {model}")
-                text.console.print(summary_table(meter, tally))
+                text.say(rate_line(meter))
+                text.console.print(summary_table(meter))
+                text.say(count_lines(meter, tally))
                 text.say(plan.describe())
                 text.say(upkeep.describe() or "health: nothing known")
                 settings = {

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import chdir, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -87,23 +88,20 @@ def install(
       edgekit service install --user -- --camera --jsonl results.jsonl
       sudo edgekit service install --name door --run-as pi -- --source rtsp://10.0.0.7/live --csv door.csv
     """
-    from edgekit.cli.config import read_settings
-    from edgekit.cli.run import command as run_command
     from edgekit.device.service import ServiceSpec
 
     if config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
-    if config is not None:
-        # Refused here, where somebody reads it, rather than in a log.
-        read_settings(config, run_command)
     manager, chosen = _manager(scope, name)
     if run_as is not None and chosen == "user":
         raise click.UsageError("--run-as is for a --system service: your own runs as you")
     settings = ["--config", str(config.resolve())] if config is not None else []
+    where = (folder or Path()).resolve()
+    _check_run_options(where, [*settings, *run_options])
     spec = ServiceSpec(
         name=name,
         command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *settings, *run_options),
-        folder=(folder or Path()).resolve(),
+        folder=where,
         writable=tuple(path.resolve() for path in writable),
         environment=dict(map(_variable, variables)),
         run_as=_known_user(run_as or os.environ.get("SUDO_USER")) if chosen == "system" else None,
@@ -224,6 +222,16 @@ def _variable(text: str) -> tuple[str, str]:
     if not separator:
         raise click.UsageError(f"--env takes NAME=VALUE, not '{printable(text)}'")
     return name, value
+
+
+def _check_run_options(folder: Path, options: list[str]) -> None:
+    """Refuse here, where somebody reads it, what `edgekit run` would refuse in a log."""
+    from edgekit.cli.run import command as run_command
+
+    with chdir(folder) if folder.is_dir() else nullcontext():
+        parameters = run_command.make_context("edgekit run", options).params
+    if parameters["source_uri"] is None and parameters["camera"] is None:
+        raise click.UsageError("the service has nothing to look at: give it a source or a camera")
 
 
 def _known_user(name: str | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgekit.cli.outputs import Outputs
+from edgekit.cli.outputs import Outputs, rotation_of
 
 if TYPE_CHECKING:
     from edgekit.device.blur import FaceBlur
@@ -49,9 +49,7 @@ def open_sinks(
 
 
 def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
-    from edgekit.device.sinks.rotation import Rotation
-
-    rotation = Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
+    rotation = rotation_of(outputs)
     sinks: list[Sink] = []
     if outputs.jsonl is not None or outputs.csv_file is not None:
         from edgekit.device.sinks.csv import CsvSink

@@ -59,9 +59,17 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
     assert "stripes:12: faces by bright" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["source", "detector", "tracker", "sink"])
-def test_an_unknown_name_is_refused_with_those_that_there_are(kind):
-    with pytest.raises(InputError, match=f"{kind} 'nobody' does not exist: choose one of"):
+@pytest.mark.parametrize(
+    ("kind", "cure"),
+    [
+        ("source", r"choose one of demo, "),
+        ("detector", r"choose one of yunet, haar, none$"),
+        ("tracker", r"choose one of flow$"),
+        ("sink", r"no package here brings a sink \(docs/extending.md\)"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_those_that_there_are(kind, cure):
+    with pytest.raises(InputError, match=f"{kind} 'nobody' does not exist: {cure}"):
         registry.find(kind, "nobody")
 
 

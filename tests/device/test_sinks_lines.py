@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_a_line_of_json_holds_everything_about_a_frame(tmp_path):
     path = tmp_path / "new folder" / "results.jsonl"
     with JsonLinesSink(LineFile(str(path))) as sink:
         sink.write(frame(), result(FACE))
-        sink.write(frame(8), result(sequence=8))
+        sink.write(frame(8), replace(result(sequence=8), file="a.png"))
         assert len(path.read_text().splitlines()) == 2, "a reader follows the file while it grows"
     first, second = map(json.loads, path.read_text().splitlines())
     assert first == {
@@ -57,7 +58,7 @@ def test_a_line_of_json_holds_everything_about_a_frame(tmp_path):
             }
         ],
     }
-    assert (second["sequence"], second["faces"]) == (8, [])
+    assert (second["sequence"], second["file"], second["faces"]) == (8, "a.png", [])
 
 
 def test_json_lines_go_to_stdout(capsys):
@@ -71,9 +72,10 @@ def test_a_csv_row_a_face_with_a_header_once(tmp_path):
     with CsvSink(LineFile(str(path)), LABELS) as sink:
         sink.write(frame(6), result(sequence=6))
         sink.write(frame(), result(FACE, FACE))
-        sink.write(frame(8), result(FACE, sequence=8))
+        sink.write(frame(8), replace(result(FACE, sequence=8), file='a "b"\n,c.png'))
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
+    assert [row["file"] for row in rows] == ["", "", 'a "b"\n,c.png']
     assert [(row["sequence"], row["face"]) for row in rows] == [("7", "0"), ("7", "1"), ("8", "0")]
     assert (rows[0]["track_id"], rows[0]["label"], rows[0]["x0"], rows[0][f"p_{LABELS[1]}"]) == (
         "3",

@@ -54,6 +54,16 @@ def test_older_files_move_up_by_one_and_the_oldest_goes(tmp_path, keep, left):
     assert len(names(tmp_path)) == len(left) + 1, "nothing to move, nothing moves"
 
 
+def test_a_file_that_only_looks_like_an_older_one_stays(tmp_path):
+    theirs = tmp_path / "door.2024.mp4"
+    theirs.write_text("last year")
+    for content in "abc":
+        (tmp_path / "door.mp4").write_text(content)
+        shift(tmp_path / "door.mp4", 2)
+    assert names(tmp_path) == ["door.1.mp4", "door.2.mp4", theirs.name]
+    assert theirs.read_text() == "last year"
+
+
 def test_lines_rotate_by_size_and_none_is_split_or_lost(tmp_path, feed):
     path = tmp_path / "r.jsonl"
     with JsonLinesSink(LineFile(str(path), Rotation(size_bytes=3000, keep=100))) as sink:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -52,6 +55,29 @@ def test_every_frame_is_in_the_video_with_its_faces_at_the_sources_rate(tmp_path
     assert rows.max() <= 73
     assert difference[40:60, 19:22].any(), "the left edge of the box"
     assert [entry.name for entry in path.parent.iterdir()] == ["out.mp4"]
+
+
+def test_what_a_killed_run_left_of_this_video_is_removed_and_nothing_else(tmp_path):
+    killed = f"""
+from pathlib import Path
+import os, signal
+from edgekit.files import atomic_path
+with atomic_path(Path({str(tmp_path / "out.mp4")!r})):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", killed]).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    others = {".out.mp4.keep", ".out.mp4.longer-than-that.mp4", ".other.mp4.abcdefgh.mp4"}
+    for name in others:
+        (tmp_path / name).touch()
+    with (
+        VideoSink(tmp_path / "out.mp4", 25.0, live=False) as first,
+        VideoSink(tmp_path / "out.mp4", 25.0, False) as same,
+    ):
+        first.write(frame(), result())
+        assert not left.exists()
+        same.write(frame(), result())
+    assert {entry.name for entry in tmp_path.iterdir()} == {"out.mp4", *others}
 
 
 @pytest.mark.parametrize("fps", [24.701716702186573, 240.1234567, 999.87, 0.2, None])

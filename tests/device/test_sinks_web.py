@@ -368,6 +368,19 @@ def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_lon
         assert site.get("/healthz")[0] == 200
 
 
+def test_of_many_viewers_who_come_at_once_only_so_many_watch(web, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.web.app._MOST_VIEWERS", 3)
+    site = web()
+    with ExitStack() as stack, site.playing():
+        place = (site.address.hostname, site.address.port)
+        clients = [stack.enter_context(socket.create_connection(place, PATIENCE_S)) for _ in range(20)]
+        for client in clients:
+            client.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        wait_until(lambda: site.sink.preview.viewers)
+        assert sum(client.recv(1) == b"H" for client in clients) == 20, "all are answered"
+        assert site.sink.preview.viewers == 3
+
+
 def test_who_comes_later_does_not_see_what_was_watched_before(web):
     site = web()
     site.write("happy")

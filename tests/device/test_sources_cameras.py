@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import os
+import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -14,8 +17,14 @@ import pytest
 from edgekit.cli import _run
 from edgekit.device import sources
 from edgekit.device.region import Region
-from edgekit.device.sources import CameraSettings, open_camera, opencv
-from edgekit.errors import EXIT_OK, InputError, SourceError
+from edgekit.device.sinks.rotation import Rotation
+from edgekit.device.sources import CameraSettings, open_camera, opencv, watched
+from edgekit.device.sources.picamera import list_picameras
+from edgekit.device.sources.recording import Recording
+from edgekit.errors import EXIT_OK, EXIT_SOURCE, InputError, SourceError
+from tests.waiting import wait_until
+
+RECORDING = Recording(Path("door.mp4"), Rotation())
 
 
 class FakePicamera2:
@@ -28,6 +37,8 @@ class FakePicamera2:
 
     cameras: list[dict[str, object]] = [{"Model": "imx219", "Num": 0}]  # noqa: RUF012
     fault: Exception | None = None
+    silent = False
+    encoders: tuple = ()
     opened = 0
     released = 0
     configuration: dict
@@ -47,7 +58,9 @@ class FakePicamera2:
 
     def __init__(self, number: int = 0) -> None:
         if self.fault is not None:
-            raise self.fault
+            raise RuntimeError("Camera __init__ sequence did not complete.") from self.fault
+        if self.opened:
+            raise RuntimeError("Failed to acquire camera: Device or resource busy")
         type(self).opened += 1
         type(self).number = number
 
@@ -67,7 +80,11 @@ class FakePicamera2:
 
     def start(self) -> None: ...
 
-    def capture_request(self) -> FakePicamera2:
+    def capture_request(self, wait: float | None = None) -> FakePicamera2:
+        if self.silent:
+            # As `Future.result`, by which picamera2 waits: for ever, or until the time is over.
+            threading.Event().wait(wait)
+            raise TimeoutError
         return self
 
     def make_buffer(self, name: str) -> np.ndarray:
@@ -210,6 +227,7 @@ def test_a_pi_camera_is_asked_for_what_the_user_wants(camera_class, told):
         ("picamera2:3", CameraSettings(), SourceError, "does not exist: cameras here are 0 to 0"),
         ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),
         ("/dev/null", CameraSettings(sensor_mode=0), InputError, "--camera-size"),
+        ("/dev/null", CameraSettings(recording=RECORDING), InputError, "takes no --record.*use --save"),
     ],
 )
 def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, told, which, settings, error, message):
@@ -229,7 +247,12 @@ def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, told):
     ("cameras", "fault", "reason"),
     [
         ([], None, "no camera found: check the ribbon cable"),
-        ([{}], RuntimeError("Camera __init__ sequence did not complete."), "stop the program that uses it"),
+        (
+            [{}],
+            RuntimeError("Failed to acquire camera: Device or resource busy"),
+            r"cannot be opened \(Failed to acquire camera: Device or resource busy\): stop the program that uses it",
+        ),
+        ([{}], RuntimeError("failed to allocate capture buffers for stream main"), "smaller --camera-size"),
         ([{}], IndexError("list index out of range"), "cannot be opened"),
     ],
 )
@@ -237,6 +260,52 @@ def test_a_pi_camera_that_cannot_be_used_says_why(camera_class, told, cameras, f
     camera_class.cameras, camera_class.fault = cameras, fault
     with pytest.raises(SourceError, match=reason):
         open_camera("picamera2", told.append)
+
+
+def test_a_pi_camera_in_use_is_one_line_whatever_picamera2_logs(tmp_path, tiny_model):
+    (tmp_path / "libcamera.py").touch()
+    (tmp_path / "picamera2.py").write_text("""
+import logging
+
+class Picamera2:
+    @staticmethod
+    def global_camera_info():
+        return [{"Num": 0}]
+
+    def __init__(self, number):
+        logging.getLogger("picamera2.picamera2").error("Camera __init__ sequence did not complete.")
+        raise RuntimeError("Failed to acquire camera: Device or resource busy")
+""")
+    command = [sys.executable, "-m", "edgekit.cli", "run", "--camera", "picamera2", "--model", tiny_model]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stderr.count("\n")) == (EXIT_SOURCE, 1), done.stderr
+    assert "Device or resource busy): stop the program that uses it" in done.stderr
+
+
+def test_a_libcamera_that_does_not_start_says_why(camera_class, told, monkeypatch):
+    def refuse() -> None:
+        raise RuntimeError("Failed to start camera manager")
+
+    monkeypatch.setattr(camera_class, "global_camera_info", refuse)
+    for look in (list_picameras, lambda: open_camera("picamera2", told.append)):
+        with pytest.raises(SourceError, match="Failed to start camera manager"):
+            look()
+
+
+def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, told, monkeypatch):
+    monkeypatch.setattr(watched, "REPORT_S", 0.1)
+    monkeypatch.setattr(watched, "LOST_S", 0.3)
+    with open_camera("picamera2", told.append) as source:
+        frames = iter(source)
+        before = next(frames)
+        camera_class.silent = True
+        wait_until(lambda: any("gives no more pictures" in line for line in told))
+        camera_class.silent = False
+        while next(frames).sequence <= before.sequence:
+            pass
+        wait_until(lambda: any("is back" in line for line in told))
+    assert camera_class.opened == 0
 
 
 def test_without_picamera2_the_cure_is_named(monkeypatch, told):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import socket
 import threading
 import time
@@ -12,7 +14,7 @@ import pytest
 
 from edgekit.device.service.spec import START_TIMEOUT_S, WATCHDOG_S
 from edgekit.device.sources import live, open_source, opencv, watched
-from edgekit.errors import SourceError
+from edgekit.errors import InputError, SourceError
 from tests.waiting import wait_until
 
 PATIENCE_S = 20
@@ -167,6 +169,43 @@ def test_leaving_does_not_wait_for_a_sender_that_says_nothing(play, told, monkey
     with source:
         take(source, 1000)
     assert server.served == 1
+
+
+class Refusal(http.server.BaseHTTPRequestHandler):
+    """A camera that wants `pi:p@ss`, and has nothing but /there."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"pi:p@ss").decode()
+        self.send_error(401 if not known else 404, "Not \x1b[31m Here")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:{port}/a?b=c d", r"\(it answers 401 Not .* Here\)"),
+        ("http://pi:p%40ss@127.0.0.1:{port}/a", r"\(it answers 404 Not .* Here\)"),
+        ("rtsp://127.0.0.1:{shut}/a", r"\(Connection refused\)"),
+    ],
+)
+def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address, reason):
+    with socket.create_server(("127.0.0.1", 0)) as shut, http.server.HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        shut_port = shut.getsockname()[1]
+        shut.close()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        with pytest.raises(
+            SourceError, match=rf"cannot be opened {reason}: check the address, and the sender"
+        ) as raised:
+            open_source(address.format(port=server.server_port, shut=shut_port), told.append)
+        server.shutdown()
+    assert "p%40ss" not in str(raised.value)
+
+
+def test_a_port_that_cannot_be_is_refused(told):
+    with pytest.raises(InputError, match="is no network address: Port out of range"):
+        open_source("http://127.0.0.1:99999/", told.append)
 
 
 def test_rubbish_among_the_pictures_costs_those_pictures_only(play, told):

@@ -71,6 +71,14 @@ def test_a_named_pipe_plays_what_is_written_to_it(tmp_path, picture, told):
     assert "is a pipe: waiting" in told[0]
 
 
+def test_a_pictures_frame_names_its_file_whatever_that_is_called(tmp_path, picture, told):
+    odd = os.fsencode(tmp_path) + b'/odd \xff\n".png'
+    Path(os.fsdecode(odd)).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    with open_source(str(tmp_path), told.append) as source:
+        (frame,) = source
+    assert frame.file == f'{tmp_path}/odd \\xff\n".png'
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path, picture, told):
     path = save(tmp_path / "face[1].png", picture)
     assert len(frames_of(path, told)) == 1

@@ -110,6 +110,8 @@ def test_every_option_is_a_key_and_is_printed(edgekit):
         ("event-hold = '1 year'\n", "'1 year' is no time such as"),
         ("threads 2\n", "are no TOML"),
         ("a = 1\na = 2\n", "are no TOML"),
+        ("a = " + "[" * 20_000, "too many brackets"),
+        ("[run]\nsource = 'demo'\n", "'run' is a table"),
     ],
 )
 def test_a_wrong_file_is_one_line_and_names_the_cure(edgekit, tmp_path, text, message):
@@ -125,10 +127,11 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(edgekit, tmp_path):
     path = tmp_path / "edgekit.toml"
     code, _, err = edgekit("run", "--config", path)
     assert code == 2
-    assert "cannot be read: No such file or directory" in err
+    assert f"settings '{path}' does not exist" in err
     path.write_bytes(b"\xff\xff")
     assert "are no TOML" in edgekit("run", "--config", path)[2]
-    assert "cannot be read: Is a directory" in edgekit("run", "--config", tmp_path)[2]
+    assert "is a folder, not a file" in edgekit("run", "--config", tmp_path)[2]
+    assert "'/dev/zero' is a pipe or a device" in edgekit("run", "--config", "/dev/zero")[2]
 
 
 def test_settings_run(edgekit, tiny_model, tmp_path):

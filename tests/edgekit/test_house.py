@@ -30,6 +30,7 @@ EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnx_ir", "onnxscript", "saf
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
 ONE_MODULE_ONLY = {
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
+    "edgekit.device.sources.recording": {"av"},
     "edgekit.device.sinks.mqtt.session": {"paho"},
     "edgekit.device.sinks.web.app": {"starlette"},
     "edgekit.device.sinks.web.server": {"uvicorn", "h11"},

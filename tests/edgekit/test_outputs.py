@@ -78,7 +78,8 @@ def test_a_missing_part_names_its_extra(edgekit, tiny_model, monkeypatch, module
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (("--rotate-size", "1MB"), "--rotate-size does nothing without --save, --jsonl, --csv"),
+        (("--rotate-size", "1MB"), "--rotate-size does nothing without --save, --record, --jsonl, --csv"),
+        (("--record", "r.mp4"), "--record is for a Raspberry Pi's camera: use --save, or --camera"),
         (("--mqtt-topic", "x"), "--mqtt-topic does nothing without --mqtt"),
         (("--web-fps", "5", "--webhook", "http://127.0.0.1:1/"), "--web-fps does nothing without --web"),
         (("--event-hold", "1s", "--csv", "r.csv"), "--event-hold does nothing without --mqtt, --webhook, --web"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,15 @@ def test_lines_on_stdout_have_it_for_themselves(edgekit_run, crops, capsys):
     captured = capsys.readouterr()
     assert [json.loads(line)["sequence"] for line in captured.out.splitlines()] == [0, 1, 2]
     assert "3 frames" in captured.err
+
+
+def test_a_narrow_terminal_shows_the_figures_and_whole_lines(edgekit_run, crops, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert edgekit_run("--source", crops, "--detector", "none") == EXIT_OK
+    out = capsys.readouterr().out
+    assert re.search(r"^. capture +. +\d+\.\d\d .( +\d+\.\d\d .){3}$", out, re.MULTILINE)
+    assert re.search(r"^\d+ frames, \d+\.\d frames a second$", out, re.MULTILINE)
+    assert re.search(r"^faces: \d+ in \d+ of \d+ frames$", out, re.MULTILINE)
 
 
 def test_quiet_says_nothing(edgekit_run, crops, capsys):

@@ -95,8 +95,11 @@ def test_settings_that_cannot_work_are_a_failure_that_status_tells(service):
     ("arguments", "message"),
     [
         (["install"], "nothing to run: give --config TOML"),
-        (["install", "--config", "missing.toml"], "settings 'missing.toml' cannot be read"),
+        (["install", "--config", "missing.toml"], "missing.toml' does not exist"),
         (["install", "--folder", "missing", "--", "--source", "demo"], "missing' does not exist"),
+        (["install", "--", "--sorce", "demo"], "No such option '--sorce'"),
+        (["install", "--", "--source", "demo", "--threads", "0"], "0 is not in the range"),
+        (["install", "--", "--jsonl", "a.jsonl"], "the service has nothing to look at"),
         (["install", "--env", "X", "--", "--source", "demo"], "--env takes NAME=VALUE"),
         (["install", "--run-as", "root", "--", "--source", "demo"], "--run-as is for a --system service"),
         (["install", "--name", "../x", "--", "--source", "demo"], "service name '../x'"),

@@ -18,8 +18,8 @@ from .errors import UnavailableError
 PACKAGES = "libcamera-ipa,python3-libcamera,python3-prctl"
 FRAMES = "opt/frames"
 _PICAMERA2 = "picamera2==0.3.38"
-# Of what picamera2 requires, what it needs to show pictures; recording and sensors with nets load the others.
-_NEEDED = ("numpy", "piexif", "pillow", "simplejpeg", "videodev2")
+# Of what picamera2 requires, what it needs to show and record pictures; sensors with nets load the others.
+_NEEDED = ("av", "numpy", "piexif", "pillow", "simplejpeg", "videodev2")
 _EXTRAS = ("device", "mqtt", "preview")
 _SETUP = Path(__file__).parents[2] / "setup.cfg"
 # Trixie's.

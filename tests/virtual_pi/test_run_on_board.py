@@ -234,7 +234,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     while not (line := stream.readline()).startswith(b"Content-Length:"):
         assert line
     stream.readline()
-    assert difference(stream.read(int(line.split()[1]))) < MOST_LEVELS_OFF
+    assert difference(decoded(stream.read(int(line.split()[1])))) < MOST_LEVELS_OFF
     assert b"edgekit_" in get("/metrics").read()
 
     # The broker hears of it.
@@ -263,10 +263,60 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert sequences == sorted(set(sequences))
 
 
-def difference(jpeg: bytes) -> float:
-    """Return the mean difference to the most similar picture of the camera's, in levels."""
+def test_a_camera_is_recorded_by_picamera2_where_no_encoder_is_by_the_processor(camera_pi: VirtualPi) -> None:
+    words = "python3 -m edgekit.cli run --camera picamera2 --detector haar --record door.mp4 --max-frames 30"
+    done = subprocess.run(
+        camera_pi.ssh(words), capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "no hardware encoder" in done.stderr
+    seen = first_pictures(camera_pi.path(f"home/{USER}/door.mp4"), 5)
+    assert len(seen) == 5
+    assert max(map(difference, seen)) < MOST_LEVELS_OFF
+
+
+def first_pictures(video: Path, count: int) -> list[np.ndarray]:
     import cv2
 
-    seen = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    capture = cv2.VideoCapture(str(video))
+    return [picture for ok, picture in (capture.read() for _ in range(count)) if ok]
+
+
+# Who holds all of a camera's buffers gets no further picture from it: silent, as with a cable that came out.
+SILENCE = """
+from picamera2 import Picamera2
+from edgekit.device.sources.picamera import _PiCamera
+from edgekit.device.sources.settings import CameraSettings
+
+def opened():
+    return _PiCamera(Picamera2, "camera", 0, CameraSettings(size_wh=(640, 480)))
+
+device = opened()
+assert device.read() is not None
+held = [device._camera.capture_request() for _ in range(3)]
+assert device.read() is None
+device.close()
+device = opened()
+assert device.read() is not None
+device.close()
+print("opened again")
+"""
+
+
+def test_a_camera_that_goes_silent_can_be_closed_and_opened_again(camera_pi: VirtualPi) -> None:
+    camera_pi.path(f"home/{USER}/silence.py").write_text(SILENCE)
+    words = camera_pi.ssh("python3 silence.py")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, stdin=subprocess.DEVNULL)
+    assert done.stdout.endswith("opened again\n"), done.stderr[-2000:]
+
+
+def decoded(jpeg: bytes) -> np.ndarray:
+    import cv2
+
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+
+
+def difference(seen: np.ndarray) -> float:
+    """Return the mean difference to the most similar picture of the camera's, in levels."""
     assert seen.shape[1::-1] == FRAME_WH
     return min(float(np.abs(seen.astype(int) - picture).mean()) for picture in pictures())

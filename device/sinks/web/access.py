@@ -80,7 +80,7 @@ def bind(address: str, token: str | None) -> socket.socket:
         listener.listen(64)
     except OSError as error:
         listener.close()
-        raise InputError(f"web address '{address}' cannot be used: {error.strerror or error}") from error
+        raise InputError(f"web address '{address}' cannot be used: {error.strerror or error}: take another") from error
     return listener
 
 

@@ -109,6 +109,9 @@ class _Web:
         return StreamingResponse(self._mjpeg(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
     async def _mjpeg(self) -> AsyncIterator[bytes]:
+        # Of many who ask at once, each was let in before the others were counted.
+        if self._preview.viewers >= _MOST_VIEWERS:
+            return
         self._preview.join()
         try:
             version = 0

@@ -40,6 +40,12 @@ def test_this_machine_is_examined_and_the_bundle_is_written(tmp_path: Path) -> N
         assert name not in text
 
 
+def test_the_examined_libraries_keep_no_record_of_their_user(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([*EDGEKIT, "doctor"], capture_output=True, env=environment | {"HOME": str(tmp_path)})
+    assert list(tmp_path.rglob("*")) == []
+
+
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Puts a module of the given name and text before the real one of child processes."""
