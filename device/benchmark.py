@@ -25,6 +25,7 @@ from edgekit.device.classify import Classifier
 from edgekit.device.detect import Detector
 from edgekit.device.engines import set_opencv_threads
 from edgekit.device.imaging import resize
+from edgekit.device.inference import Engine, engine_of
 from edgekit.device.meter import Laps, summarize
 from edgekit.device.pipeline import recognise
 from edgekit.device.sources import Frame, Source
@@ -38,7 +39,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FRAME_KINDS: tuple[Kind, ...] = ("pipeline", "camera")
 
 MIN_ITERATIONS = 100
-ENGINE = "onnxruntime"
 _WARM_UP_MAX_S = 10.0
 _WARM_UP_WINDOW_S = 0.1
 _WARM_UP_WINDOW_ITERATIONS = 5
@@ -62,7 +62,11 @@ class Cell:
     path: Path
     intra_op_threads: int
     kind: Kind
-    engine: str = ENGINE
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs the model."""
+        return engine_of(self.path)
 
 
 @dataclass(frozen=True)
