@@ -6,6 +6,7 @@ them back. The same three give the same bytes. Weights are float32.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zipfile
@@ -37,6 +38,11 @@ class NcnnFile:
     graph: str
     weights: bytes
     layers: tuple[Layer, ...]
+
+    @property
+    def structure_sha256(self) -> str:
+        """Hash of all but contract and weights: the same for one net with other weights."""
+        return hashlib.sha256(self.graph.encode()).hexdigest()
 
 
 def pack_ncnn(contract: Contract, graph: str, weights: bytes) -> bytes:
