@@ -2,7 +2,7 @@
 
     python benchmarks/export_table.py --data fer2013.tar.gz -o out/export
 
-Files are made from the shipped checkpoint: torch's own export, the presets, and eight bits. Times are of one run on
+Files are made from the shipped checkpoint: torch's own export, the presets, eight bits, ncnn. Times are of one run on
 this machine, one thread, files taking turns; counts on an emulated Cortex-A53 are those stored in
 benchmarks/a53/results for files of the same structure (`benchmarks/a53/count.py` makes them). Give the machine nothing
 else to do.
@@ -20,25 +20,34 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 
-from edgekit.device.session import open_session
+from edgekit.contract import Contract, InputSpec, channel_count
+from edgekit.device.inference import engine_of, open_net
+from edgekit.device.ncnn_file import read_ncnn
 from edgekit.export.cost import load_graph
 from edgekit.export.gate import Calibration, calibration_crops
+from edgekit.export.profiling import profile_file
 from edgekit.export.quantize import StaticSettings, quantize_dynamic, quantize_static, to_float16
 from edgekit.export.targets import chosen_passes
 from edgekit.export.tensors import structure_sha256
+from edgekit.export.to_ncnn import to_ncnn
 from edgekit.export.to_onnx import contract_of, finished, to_onnx
 from edgekit.files import write_atomic
+from edgekit.latencies import KNOWN_BOARDS
 from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluate import aligned, evaluate, open_classifier
+from edgekit.preprocess import FloatArray, ImageU8, to_input
 
 COUNTS = Path(__file__).resolve().parent / "a53" / "results"
 PLAIN = "float32, torch.onnx.export"
+NCNN_TARGETS = ("generic", "a72", "a53")
+BOARD = KNOWN_BOARDS["pi3b+"]
+# As `edgekit run` gives the classifier on a board of four cores.
+BOARD_THREADS = 1
 
 
 def plain_export(checkpoint: Checkpoint) -> onnx.ModelProto:
@@ -60,7 +69,7 @@ def plain_export(checkpoint: Checkpoint) -> onnx.ModelProto:
 
 
 def models(checkpoint: Checkpoint, calibration: Calibration) -> dict[str, onnx.ModelProto]:
-    """Return the table's files by name."""
+    """Return the table's ONNX files by name."""
     net, contract = build_net(checkpoint), checkpoint.contract
     base = to_onnx(net, contract, chosen_passes("x86", quantized=True))
     made = {PLAIN: plain_export(checkpoint)}
@@ -72,31 +81,62 @@ def models(checkpoint: Checkpoint, calibration: Calibration) -> dict[str, onnx.M
     return made | {"int8 dynamic": quantize_dynamic(base), "fp16": to_float16(base)}
 
 
+def models_for_ncnn(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
+    """Return what the table's files for ncnn are converted from, by their names."""
+    net, contract = build_net(checkpoint), checkpoint.contract
+    return {
+        f"float32, --engine ncnn --target {target}": to_onnx(net, contract, chosen_passes(target, ncnn=True))
+        for target in NCNN_TARGETS
+    }
+
+
 def ratios(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, float]:
     """Return the median over rounds of each file's time over the first one's in the same round."""
-    sessions = {name: open_session(path, intra_op_threads=1) for name, path in paths.items()}
-    feeds = {name: _noise(session) for name, session in sessions.items()}
+    nets = {name: open_net(path, 1) for name, path in paths.items()}
+    inputs = {name: _noise(net.contract.input) for name, net in nets.items()}
     samples: dict[str, list[float]] = {name: [] for name in paths}
     for _ in range(rounds):
-        for name, session in sessions.items():
-            session.run(None, feeds[name])
+        for name, net in nets.items():
+            net.infer(inputs[name])
             started_s = time.perf_counter()
             for _ in range(inferences):
-                session.run(None, feeds[name])
+                net.infer(inputs[name])
             samples[name].append(time.perf_counter() - started_s)
     first = samples[next(iter(paths))]
     return {name: statistics.median(a / b for a, b in zip(own, first, strict=True)) for name, own in samples.items()}
 
 
-def _noise(session: ort.InferenceSession) -> dict[str, Any]:
-    (node,) = session.get_inputs()
-    shape = [size if isinstance(size, int) else 1 for size in node.shape]
-    noise = np.random.default_rng(0).uniform(0, 1, shape)
-    return {node.name: (noise * 255).astype(np.uint8) if "uint8" in node.type else noise.astype(np.float32)}
+def _noise(spec: InputSpec) -> FloatArray | ImageU8:
+    shape = (1, *spec.size_hw, channel_count(spec.channels))
+    return to_input(np.random.default_rng(0).integers(0, 256, shape, np.uint8), spec)
 
 
-def table(paths: dict[str, Path], dataset: DataSet, split: str, rounds: int, inferences: int) -> list[dict[str, Any]]:
-    """Return a row a file."""
+def estimated(graph: Path, contract: Contract) -> tuple[float, float] | None:
+    """Return the interval of milliseconds that `edgekit profile` estimates for the board, None where it has no base.
+
+    The rooflines are those of ncnn's published latencies in float32 and in calibrated eight bits. A file for ncnn is
+    estimated by the graph it was converted from.
+    """
+    if contract.precision == "float16" or (contract.calibration or "").startswith("none"):
+        return None
+    found = profile_file(graph, cache_kib=BOARD.shared_cache_kib).on(BOARD, BOARD_THREADS)
+    return None if isinstance(found, str) else (found.low_ms, found.high_ms)
+
+
+def structure_of(path: Path) -> str:
+    """Return what files have in common that differ in their weights alone."""
+    return read_ncnn(path).structure_sha256 if engine_of(path) == "ncnn" else structure_sha256(load_graph(path))
+
+
+def table(
+    paths: dict[str, Path],
+    graphs: dict[str, Path],
+    dataset: DataSet,
+    split: str,
+    rounds: int,
+    inferences: int,
+) -> list[dict[str, Any]]:
+    """Return a row a file; `graphs` are the ONNX files of those that are none."""
     stored = [json.loads(path.read_text()) for path in sorted(COUNTS.glob("*.json"))]
     counts = {document["structure_sha256"]: document["median"] for document in stored}
     times = ratios(paths, rounds, inferences)
@@ -111,7 +151,8 @@ def table(paths: dict[str, Path], dataset: DataSet, split: str, rounds: int, inf
                 "correct": result.correct,
                 "total": result.total,
                 "time_ratio": times[name],
-                "a53": counts.get(structure_sha256(load_graph(path))),
+                "a53": counts.get(structure_of(path)),
+                "estimate_ms": estimated(graphs.get(name, path), classifier.contract),
             }
         )
     return rows
@@ -120,18 +161,19 @@ def table(paths: dict[str, Path], dataset: DataSet, split: str, rounds: int, inf
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """Return the table of docs/export.md."""
     lines = [
-        "| file | bytes | accuracy | x86 time | A53 M instructions | A53 M L2 misses |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| file | bytes | accuracy | x86 time | A53 M instructions | A53 M L2 misses | {BOARD.name}, ms, estimated |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        counted = row["a53"]
+        counted, interval = row["a53"], row["estimate_ms"]
         cells = ["not counted"] * 2
         if counted is not None:
             cells = [f"{counted['instructions'] / 1e6:.2f}", f"{counted['l2_misses'] / 1e6:.4f}"]
         accuracy = row["correct"] / row["total"]
+        cells.append("no estimate" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}")
         lines.append(
             f"| {row['file']} | {row['size_bytes']:,} | {accuracy:.2%} | {row['time_ratio']:.3f} | "
-            f"{cells[0]} | {cells[1]} |"
+            f"{' | '.join(cells)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -148,15 +190,24 @@ def main(data: Path, split: str, output: Path, rounds: int, inferences: int, cal
     checkpoint = load_checkpoint(resolve_model("default", (CHECKPOINT_SUFFIX,)))
     dataset = load_dataset(data, checkpoint.contract.crop.resize_hw[0])
     calibration = calibration_crops(dataset, "Training", checkpoint.contract, calibration_images, 0)
-    paths = {}
+    paths, graphs = {}, {}
     for name, model in models(checkpoint, calibration).items():
         assert contract_of(model).labels == checkpoint.contract.labels
-        paths[name] = output / f"{name.replace(' --target ', ' ').replace(', ', '-').replace(' ', '-')}.onnx"
+        paths[name] = output / f"{_file_name(name)}.onnx"
         write_atomic(paths[name], model.SerializeToString(deterministic=True))
-    rows = table(paths, dataset, split, rounds, inferences)
+    for name, model in models_for_ncnn(checkpoint).items():
+        graphs[name] = output / f"{_file_name(name)}.source.onnx"
+        write_atomic(graphs[name], model.SerializeToString(deterministic=True))
+        paths[name] = output / f"{_file_name(name)}.ncnn"
+        write_atomic(paths[name], to_ncnn(model))
+    rows = table(paths, graphs, dataset, split, rounds, inferences)
     write_atomic(output / "table.json", json.dumps(rows, indent=2) + "\n")
     write_atomic(output / "table.md", as_markdown(rows))
     click.echo(as_markdown(rows))
+
+
+def _file_name(name: str) -> str:
+    return name.replace("--engine ", "").replace(" --target ", " ").replace(", ", "-").replace(" ", "-")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from edgekit.device.inference import Engine, engine_of
 from edgekit.errors import InputError
 
 Kind: TypeAlias = Literal["inference", "classifier", "pipeline", "camera"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # Those whose iteration is a frame with its faces.
 FRAME_KINDS: tuple[Kind, ...] = ("pipeline", "camera")
-
-ENGINE = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,11 @@ class Cell:
     path: Path
     intra_op_threads: int
     kind: Kind
-    engine: str = ENGINE
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs the model."""
+        return engine_of(self.path)
 
 
 def plan_cells(models: Sequence[tuple[str, Path]], thread_counts: Sequence[int], kinds: Sequence[Kind]) -> list[Cell]:

@@ -14,8 +14,8 @@ from edgekit.boards import Board
 from edgekit.device.benchmark_clip import Clip
 from edgekit.device.benchmark_runs import Measured
 from edgekit.device.engines import versions
+from edgekit.device.inference import open_net
 from edgekit.device.meter import summarize
-from edgekit.device.session import open_session, read_contract
 from edgekit.files import sha256_of
 from edgekit.report.power import PowerReading, mean_watts
 from edgekit.report.schema import SCHEMA
@@ -42,9 +42,9 @@ def describe_model(name: str, path: Path) -> Model:
     """Return what the report says about a model file.
 
     Raises:
-        InputError: It cannot be loaded or has no valid contract.
+        InputError: It cannot be loaded or has no valid contract, or its engine is not installed.
     """
-    contract = read_contract(open_session(path, 1), path)
+    contract = open_net(path, 1).contract
     return Model(
         name=name,
         sha256=sha256_of(path),

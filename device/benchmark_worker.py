@@ -41,7 +41,6 @@ class Job:
     path: Path
     intra_op_threads: int
     kind: str
-    engine: str
     seconds: float
     min_iterations: int
     batch: int
@@ -98,7 +97,7 @@ def _measured(
     from edgekit.device.benchmark_clip import map_clip
 
     run = measure(
-        Cell(job.model, job.path, job.intra_op_threads, job.kind, job.engine),  # type: ignore[arg-type]
+        Cell(job.model, job.path, job.intra_op_threads, job.kind),  # type: ignore[arg-type]
         seconds=job.seconds,
         min_iterations=job.min_iterations,
         batch=job.batch,

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from edgekit import __version__
+from edgekit.device import ncnn_net
 
 
 def set_opencv_threads(threads: int) -> None:
@@ -17,11 +18,13 @@ def set_opencv_threads(threads: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide what a result means, by name."""
+    """Return the versions that decide what a result means, by name; ncnn's where a model of this process is its."""
+    ncnn = ncnn_net.version()
     return {
         "edgekit": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "onnxruntime": onnxruntime.__version__,
         "opencv": cv2.__version__,
+        **({"ncnn": ncnn} if ncnn else {}),
     }

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
 
 ONNX_SUFFIX = ".onnx"
+NCNN_SUFFIX = ".ncnn"
 CHECKPOINT_SUFFIX = ".safetensors"
-MODEL_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
+# What a device runs.
+DEVICE_SUFFIXES = (ONNX_SUFFIX, NCNN_SUFFIX)
+MODEL_SUFFIXES = (*DEVICE_SUFFIXES, CHECKPOINT_SUFFIX)
+_SHIPPED_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
 
 # `distilled` is a student of the CLIP chain.
 SHIPPED = ("default", "distilled")
@@ -38,13 +43,19 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
     require_file(path, "model")
     if path.suffix not in suffixes:
         cure = " (others' checkpoints: 'edgekit import')" if CHECKPOINT_SUFFIX in suffixes else ""
-        raise InputError(f"model '{name}' ends in '{path.suffix}': expected {' or '.join(suffixes)}{cure}")
+        endings = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
+        raise InputError(f"model '{name}' ends in '{path.suffix}': expected {endings}{cure}")
     return path
 
 
 def shipped_models() -> tuple[str, ...]:
     """Return the names of the models this installation has, exported and as checkpoint."""
-    return tuple(name for name in SHIPPED if all((ASSETS / f"{name}{suffix}").exists() for suffix in MODEL_SUFFIXES))
+    return tuple(name for name in SHIPPED if all((ASSETS / f"{name}{suffix}").exists() for suffix in _SHIPPED_SUFFIXES))
+
+
+def engine_extras(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Return the extras that running these files needs beside `edgekit[device]`."""
+    return ("ncnn",) if any(path.suffix == NCNN_SUFFIX for path in paths) else ()
 
 
 def asset(name: str) -> Path:

@@ -55,18 +55,29 @@ GENERIC = "generic"
 _FLOAT32_ONLY = frozenset({"pack-channels", "uint8-input", "concat-free"})
 
 
+# ncnn's tensors are float32; it lays out its channels by itself.
+_NOT_IN_NCNN = frozenset({"uint8-input"})
+_OF_NO_USE_TO_NCNN = _NOT_IN_NCNN | {"pack-channels"}
+
+
 def chosen_passes(
-    target: str, on: Collection[str] = (), off: Collection[str] = (), quantized: bool = False
+    target: str,
+    on: Collection[str] = (),
+    off: Collection[str] = (),
+    quantized: bool = False,
+    ncnn: bool = False,
 ) -> frozenset[str]:
-    """Return a target's rewrites, without those of no use to a quantised file, with some switched on or off by name.
+    """Return a target's rewrites, without those of no use to a file of that kind, with some switched on or off by name.
 
     Raises:
-        InputError: A name is not known, or switched both on and off.
+        InputError: A name is not known, is switched both on and off, or cannot be done in a file for ncnn.
     """
     for name in (*on, *off):
         if name not in PASSES:
             raise InputError(f"rewrite '{name}' is not known: there are {', '.join(PASSES)}")
         if name in on and name in off:
             raise InputError(f"rewrite '{name}' is switched on and off: give --pass or --no-pass")
-    unfit = _FLOAT32_ONLY if quantized else frozenset[str]()
+        if ncnn and name in on and name in _NOT_IN_NCNN:
+            raise InputError(f"rewrite '{name}' cannot be done for ncnn, whose tensors are float32: leave it out")
+    unfit = _FLOAT32_ONLY if quantized else _OF_NO_USE_TO_NCNN if ncnn else frozenset[str]()
     return (TARGETS[target].passes - unfit | frozenset(on)) - frozenset(off)

@@ -23,7 +23,7 @@ from edgekit.export.passes.table import rewritten
 from edgekit.export.targets import GENERIC, TARGETS
 from edgekit.export.verify import TOLERANCE, Verification, portrait_crops, verify
 from edgekit.files import atomic_path, sha256_of
-from edgekit.modelfiles import ONNX_SUFFIX
+from edgekit.modelfiles import NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
 from edgekit.models.registry import parameter_count
 
@@ -42,14 +42,14 @@ _EXAMPLE_BATCH = 2
 class Exported:
     """An exported file; `net_parameters` are those of the net in training, `cost` is the file's own.
 
-    `changed` says for each rewrite that was on how many places it changed.
+    `changed` says for each rewrite that was on how many places it changed. `opset` and `ir_version` are an ONNX file's.
     """
 
     path: Path
     sha256: str
     size_bytes: int
-    opset: int
-    ir_version: int
+    opset: int | None
+    ir_version: int | None
     contract: Contract
     verification: Verification
     net_parameters: int
@@ -77,6 +77,17 @@ def export_checkpoint(
         StorageError: The file cannot be written.
     """
     check_target(target)
+    return export_net(*open_net(checkpoint_path, relabel), target, passes)
+
+
+def open_net(
+    checkpoint_path: Path, relabel: Callable[[Checkpoint], Checkpoint] | None = None
+) -> tuple[nn.Module, Contract]:
+    """Return a checkpoint's net and the contract that its exported file gets, which says where it came from.
+
+    Raises:
+        InputError: The checkpoint cannot be used.
+    """
     checkpoint = load_checkpoint(checkpoint_path)
     if relabel:
         checkpoint = relabel(checkpoint)
@@ -87,7 +98,7 @@ def export_checkpoint(
     provenance = replace(
         checkpoint.contract.provenance, checkpoint_sha256=sha256_of(checkpoint_path), edgekit_version=__version__
     )
-    return export_net(net, replace(checkpoint.contract, provenance=provenance), target, passes)
+    return net, replace(checkpoint.contract, provenance=provenance)
 
 
 def export_net(
@@ -133,14 +144,16 @@ def export_net(
     )
 
 
-def check_target(target: Path) -> None:
+def check_target(target: Path, suffix: str = ONNX_SUFFIX) -> None:
     """Check that a file may be written there.
 
     Raises:
-        InputError: The name does not end in .onnx, or it is a folder.
+        InputError: The name has another ending, or it is a folder.
     """
-    if target.suffix != ONNX_SUFFIX:
-        raise InputError(f"output '{target}' must end in '{ONNX_SUFFIX}': every command knows a model by it")
+    if target.suffix != suffix:
+        engines = {ONNX_SUFFIX: "onnx", NCNN_SUFFIX: "ncnn"}
+        other = f", and '{target.suffix}' wants --engine {engines[target.suffix]}" if target.suffix in engines else ""
+        raise InputError(f"output '{target}' must end in '{suffix}': every command knows a model by it{other}")
     if target.is_dir():
         raise InputError(f"'{target}' is a folder: name a file")
 

@@ -41,7 +41,12 @@ class Verification:
 
 
 def verify(
-    path: Path, net: nn.Module, contract: Contract, crops: ImageU8, tolerance: float = TOLERANCE
+    path: Path,
+    net: nn.Module,
+    contract: Contract,
+    crops: ImageU8,
+    tolerance: float = TOLERANCE,
+    same_answers: bool = False,
 ) -> Verification:
     """Compare an exported file with the net it came from.
 
@@ -51,17 +56,19 @@ def verify(
         contract: The checkpoint's contract.
         crops: uint8 (N, H, W, 1 or 3), at least one; see `edgekit.preprocess.crop_face`.
         tolerance: How far a logit may be from the net's.
+        same_answers: Whether the largest logit must be the same one on every crop.
 
     Raises:
-        GateError: A logit differs by `tolerance` or more, or is no number.
+        GateError: A logit differs by `tolerance` or more, or is no number; or an answer is another.
         InputError: The file cannot be loaded.
     """
     classifier = Classifier(path, intra_op_threads=1)
     batched = classifier.logits(crops)
     single = np.concatenate([classifier.logits(crop[np.newaxis]) for crop in crops])
+    expected = TorchClassifier(net, contract).logits(crops)
     result = Verification(
         crops=len(crops),
-        max_abs_difference=largest_difference(batched, TorchClassifier(net, contract).logits(crops)),
+        max_abs_difference=largest_difference(batched, expected),
         batch_difference=largest_difference(batched, single),
         tolerance=tolerance,
     )
@@ -76,6 +83,9 @@ def verify(
             f"the exported file answers otherwise to one face than to a batch: max abs difference of logits "
             f"{result.batch_difference:.2e}, allowed is less than {tolerance:.0e}"
         )
+    changed = int((batched.argmax(axis=1) != expected.argmax(axis=1)).sum())
+    if same_answers and changed:
+        raise GateError(f"the exported file differs from the checkpoint: top-1 is another on {changed} of {len(crops)}")
     return result
 
 

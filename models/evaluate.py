@@ -15,7 +15,7 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.modelfiles import ONNX_SUFFIX
+from edgekit.modelfiles import DEVICE_SUFFIXES
 from edgekit.models.calibration import Calibration, calibration
 from edgekit.models.checkpoint import build_net, load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
@@ -113,7 +113,7 @@ def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClas
     Raises:
         InputError: The file cannot be used.
     """
-    if path.suffix == ONNX_SUFFIX:
+    if path.suffix in DEVICE_SUFFIXES:
         from edgekit.device.classify import Classifier
 
         return Classifier(path, intra_op_threads)

@@ -64,6 +64,25 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `tiny_model` is, in a file for ncnn."""
+    from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+    from edgekit.device.ncnn_file import pack_ncnn
+
+    contract = Contract(
+        architecture="mean",
+        labels=("red", "green", "blue"),
+        input=InputSpec("in0", (8, 8), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
+        crop=CropSpec(margin=0.0, grayscale=False, resize_hw=(8, 8), center_crop_hw=(8, 8)),
+        output=OutputSpec("out0"),
+    )
+    graph = "7767517\n2 2\nInput in0 0 1 in0\nPooling mean 1 1 in0 out0 0=1 4=1\n"
+    path = tmp_path_factory.mktemp("tiny") / "tiny.ncnn"
+    path.write_bytes(pack_ncnn(contract, graph, b""))
+    return path
+
+
+@pytest.fixture(scope="session")
 def draw_faces() -> Callable[[Path, dict[str, int]], Path]:
     """Make a folder data set of noise: for each split so many pictures of 48 x 48, the seven expressions in turn."""
 

@@ -1,9 +1,9 @@
 """Count what one inference costs on an emulated Cortex-A53: instructions, SIMD operations, cache misses.
 
-ONNX Runtime for arm64 runs under qemu in user mode, one thread, and a plugin of qemu counts (see README.md here for the
-method and its limits). One JSON file a model is written, named after the model file.
+ONNX Runtime for arm64, or ncnn for a .ncnn file, runs under qemu in user mode, one thread, and a plugin of qemu counts
+(see README.md here for the method and its limits). One JSON file a model is written, named after the model file.
 
-    python benchmarks/a53/count.py mine.onnx other.onnx -o benchmarks/a53/results
+    python benchmarks/a53/count.py mine.onnx mine.ncnn -o benchmarks/a53/results
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-import onnxruntime
 
+from edgekit.device.inference import engine_of
+from edgekit.device.ncnn_file import read_ncnn
 from edgekit.errors import EdgekitError
 from edgekit.export.cost import load_graph
 from edgekit.export.tensors import structure_sha256
@@ -39,14 +40,19 @@ def default_state() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgekit-a53"
 
 
+def structure_of(model: Path) -> str:
+    """Return what two files have in common that differ in their weights alone."""
+    return read_ncnn(model).structure_sha256 if engine_of(model) == "ncnn" else structure_sha256(load_graph(model))
+
+
 def prepare(state: Path) -> None:
-    """Make what is missing in `state`: qemu, its plugin, the arm64 system with ONNX Runtime, a /sys for it."""
+    """Make what is missing in `state`: qemu, its plugin, the arm64 system with both engines, a /sys for it."""
     subprocess.run([HERE / "prepare.sh", state], check=True)
     packages = state / "packages"
-    wanted = f"onnxruntime=={onnxruntime.__version__} numpy=={np.__version__}"
+    wanted = " ".join(f"{name}=={version(name)}" for name in ("onnxruntime", "numpy", "ncnn"))
     stamp = packages / ".installed"
     if not stamp.exists() or stamp.read_text() != wanted:
-        platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("2014", "_2_17", "_2_27", "_2_28")]
+        platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("2014", "_2_17", "_2_24", "_2_27", "_2_28")]
         python = next((state / "root/usr/lib").glob("python3.*")).name.removeprefix("python")
         options = ["--quiet", "--upgrade", "--no-compile", "--only-binary=:all:", f"--python-version={python}"]
         install = [sys.executable, "-m", "pip", "install", *options, *platforms, "--target", packages]
@@ -87,6 +93,9 @@ def count(model: Path, state: Path, sections: int, shape: str) -> list[dict[str,
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
+        if engine_of(model) == "ncnn":  # which runs by edgekit's own code
+            environment["PYTHONPATH"] += f":{HERE.parents[1]}"
+            environment["PYTHONDONTWRITEBYTECODE"] = "1"
         emulator = [state / "qemu-aarch64", "-cpu", "cortex-a53", "-seed", "1", "-L", root]
         plugin = ["-plugin", f"{state / 'counter.so'},out={out}"]
         guest = [root / "usr/bin/python3", HERE / "guest.py", model, shape, str(WARM_UP + sections)]
@@ -107,11 +116,12 @@ def count(model: Path, state: Path, sections: int, shape: str) -> list[dict[str,
 
 def record(model: Path, state: Path, sections: Sequence[dict[str, int]], shape: str) -> dict[str, Any]:
     """Return the document that is stored: what was counted, how, and of which file."""
+    engine = engine_of(model)
     qemu = subprocess.run([state / "qemu-aarch64", "--version"], check=True, capture_output=True, text=True)
     return {
         "model": model.stem,
         "file_sha256": sha256_of(model),
-        "structure_sha256": structure_sha256(load_graph(model)),
+        "structure_sha256": structure_of(model),
         "size_bytes": model.stat().st_size,
         "shape": shape or "batch of one",
         "median": {key: int(statistics.median(section[key] for section in sections)) for key in sections[0]},
@@ -119,8 +129,8 @@ def record(model: Path, state: Path, sections: Sequence[dict[str, int]], shape: 
         "method": {
             "cpu": "cortex-a53, emulated by qemu in user mode",
             "qemu": qemu.stdout.splitlines()[0],
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": np.__version__,
+            engine: version(engine),
+            "numpy": version("numpy"),
             "threads": 1,
             "warm_up_inferences": WARM_UP,
             "caches": CACHES,

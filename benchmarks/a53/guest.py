@@ -1,12 +1,16 @@
-"""Runs inside the emulated system: inferences of one model, each between the two marks that `counter.c` looks for."""
+"""Runs inside the emulated system: inferences of one model, each between the two marks that `counter.c` looks for.
+
+An .onnx file is any model; a .ncnn file runs as edgekit's runtime runs it, Python included.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 _MARK_BEGIN, _MARK_END = 7001, 7002
 _TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float16)": np.float16}
@@ -15,6 +19,30 @@ _FATAL = 4
 
 def main(path: str, shape: str, sections: int) -> None:
     """Run `sections` inferences on noise; free dimensions are 1 unless `shape` ("1,3,44,44") is given."""
+    infer = ncnn_inference(path) if path.endswith(".ncnn") else onnx_inference(path, shape)
+    syscall = ctypes.CDLL(None).syscall
+    begin, end = ctypes.c_long(_MARK_BEGIN), ctypes.c_long(_MARK_END)
+    for _ in range(sections):
+        syscall(begin)
+        infer()
+        syscall(end)
+
+
+def ncnn_inference(path: str) -> Callable[[], object]:
+    """Return what classifies one crop of noise."""
+    from edgekit.contract import channel_count
+    from edgekit.device.ncnn_net import NcnnNet
+
+    net = NcnnNet(Path(path), 1)
+    spec = net.contract.input
+    noise = np.random.default_rng(0).uniform(0, 1, (1, channel_count(spec.channels), *spec.size_hw)).astype(np.float32)
+    return lambda: net.infer(noise)
+
+
+def onnx_inference(path: str, shape: str) -> Callable[[], object]:
+    """Return what runs a model once on noise."""
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
@@ -30,12 +58,7 @@ def main(path: str, shape: str, sections: int) -> None:
     noise = np.random.default_rng(0).uniform(0, 1, dims)
     image = (noise * 255).astype(np.uint8) if node.type == "tensor(uint8)" else noise.astype(_TYPES[node.type])
     feed = {node.name: image}
-    syscall = ctypes.CDLL(None).syscall
-    begin, end = ctypes.c_long(_MARK_BEGIN), ctypes.c_long(_MARK_END)
-    for _ in range(sections):
-        syscall(begin)
-        session.run(None, feed)
-        syscall(end)
+    return lambda: session.run(None, feed)
 
 
 if __name__ == "__main__":

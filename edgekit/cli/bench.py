@@ -119,6 +119,8 @@ def command(
 ) -> None:
     """Measure models: the net alone, with preparing faces, and the whole pipeline over frames held in memory.
 
+    MODEL is an .onnx or .ncnn file, or `default`; each runs on its own engine.
+
     Every model is measured with every number of threads for at least --seconds and 100 iterations, shared by several
     processes, after a warm-up that lasts until the times are stable. The processes run in rounds, each in an order
     shuffled by the seed. The report has percentiles, the median's interval, memory, versions, and the board with its
@@ -130,7 +132,7 @@ def command(
     \b
     Examples:
       edgekit bench default
-      edgekit bench float.onnx int8.onnx --threads 1,2,4 -o report.json --html report.html
+      edgekit bench float.onnx int8.onnx float.ncnn --threads 1,2,4 -o report.json --html report.html
       edgekit bench mine.onnx --source holiday.mp4 --detector haar --seconds 30
       edgekit bench mine.onnx --camera
       edgekit bench mine.onnx --note fan=none --note supply=5.1V --power-file meter.txt
@@ -152,7 +154,7 @@ def command(
     from edgekit.device.session import available_processors
     from edgekit.device.sources import open_source
     from edgekit.errors import InputError
-    from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
+    from edgekit.modelfiles import DEVICE_SUFFIXES, resolve_model
     from edgekit.report.schema import check_fits
     from edgekit.report.terminal import report_view
 
@@ -166,7 +168,7 @@ def command(
 
         bench_on_hosts(out, chosen, models, files)
         return
-    named = [(name, resolve_model(name, (ONNX_SUFFIX,)).absolute()) for name in models]
+    named = [(name, resolve_model(name, DEVICE_SUFFIXES).absolute()) for name in models]
     counts = threads or tuple(sorted({1, available_processors()}))
     left_out = {"pipeline": not pipeline, "camera": camera is None}
     cells = plan_cells(named, counts, [kind for kind in KINDS if not left_out.get(kind)])
@@ -190,7 +192,7 @@ def command(
 
         def job(cell: Cell) -> Job:
             return Job(
-                **{name: getattr(cell, name) for name in ("model", "path", "intra_op_threads", "kind", "engine")},
+                **{name: getattr(cell, name) for name in ("model", "path", "intra_op_threads", "kind")},
                 seconds=seconds / processes,
                 min_iterations=math.ceil(MIN_ITERATIONS / processes),
                 batch=batch,

@@ -60,7 +60,7 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
 
 
 def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Any:
-    from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
+    from edgekit.modelfiles import DEVICE_SUFFIXES, engine_extras, resolve_model
     from edgekit.remote.bench import Job
     from edgekit.remote.transfer import pack
 
@@ -75,7 +75,7 @@ def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Any:
             raise click.UsageError(f"--{name.replace('_', '-')} does not go with --host: {reason}")
     if len(set(models)) < len(models):
         raise InputError("a model is given twice")
-    named = {name: pack(resolve_model(name, (ONNX_SUFFIX,)), "model") for name in models}
+    named = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in models}
     if len({parcel.name for parcel in named.values()}) < len(named):
         raise InputError("two of the models are the same file")
     options: list[str] = []
@@ -88,7 +88,8 @@ def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Any:
     camera = context.params.get("camera") is not None
     if camera or context.params.get("pipeline", True):
         _detector(out, context.params, files)
-    return Job(named, tuple(options), files, camera=camera, install=chosen.install)
+    extras = engine_extras(parcel.path for parcel in named.values())
+    return Job(named, tuple(options), files, camera=camera, install=chosen.install, extras=extras)
 
 
 def _words(parameter: click.Parameter, value: Any) -> list[str]:

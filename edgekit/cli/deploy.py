@@ -137,7 +137,7 @@ def _package(out: Output, model: str, config: Path, keep: int, settle_s: float, 
     from edgekit.cli.config import read_settings
     from edgekit.cli.run import command as run_command
     from edgekit.errors import InputError
-    from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
+    from edgekit.modelfiles import DEVICE_SUFFIXES, engine_extras, resolve_model
     from edgekit.remote.deploy import Package
     from edgekit.remote.transfer import pack
 
@@ -145,11 +145,12 @@ def _package(out: Output, model: str, config: Path, keep: int, settle_s: float, 
     settings = read_settings(config, run_command)
     if (settings.get("source_uri") is None) == (settings.get("camera") is None):
         raise InputError(f"settings '{config}' must name either a source or a camera")
-    path = resolve_model(model, (ONNX_SUFFIX,))
-    files = {"model.onnx": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
+    path = resolve_model(model, DEVICE_SUFFIXES)
+    files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
     if settings.get("detector_name", "yunet") == "yunet" and settings.get("detector_model") is None:
         detector = yunet_parcel(out)
         files |= {} if detector is None else {"detector.onnx": detector}
     extras = tuple(extra for key, extra in _EXTRAS.items() if settings.get(key) is not None)
+    extras += engine_extras([path])
     camera = settings.get("camera")
     return Package(files, path.name, keep, None if camera is None else str(camera), extras, install, settle_s)

@@ -1,4 +1,4 @@
-"""`edgekit export`: a checkpoint in, one self-describing ONNX file out."""
+"""`edgekit export`: a checkpoint in, one self-describing file out, ONNX or for ncnn."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from edgekit.models.clip.descriptions import Descriptions
 
 
-@click.command("export", short_help="Export a checkpoint to one ONNX file.")
+@click.command("export", short_help="Export a checkpoint to one file.")
 @click.argument("model")
-@click.option("-o", "--output", type=PATH, required=True, help="The .onnx file to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="The .onnx or .ncnn file to write.")
 @click.option("--class", "class_names", multiple=True, metavar="NAME", help="A label of its own, for a CLIP's student.")
 @click.option(
     "--classes",
@@ -48,19 +48,22 @@ def command(
     clip: str | None,
     prompts: Path | None,
     merges: tuple[str, ...],
+    engine: str,
     board: str,
     passes_on: tuple[str, ...],
     passes_off: tuple[str, ...],
     quantization: str | None,
     **quantizing: Any,
 ) -> None:
-    """Export MODEL, a .safetensors checkpoint, `default` or `distilled`, to one ONNX file that says all about itself.
+    """Export MODEL, a .safetensors checkpoint, `default` or `distilled`, to one file that says all about itself.
 
     The file takes any batch size, is rewritten without changing its answers as the target or --pass say, and is written
     only after it answered as the checkpoint does on face crops. The same checkpoint and options give the same bytes.
 
     With --quantize int8 --calibrate DATA weights and activations get eight bits. --eval DATA then measures both files
     with the runtime's code; where accuracy falls by more than --max-drop the file is kept under another name, exit 3.
+
+    With --engine ncnn the file is one for ncnn, converted from the same ONNX file by pnnx.
 
     A student of a CLIP can be given other labels, without training: new ones by text, which the teacher's text tower
     encodes here and the file needs no more, or old ones put together. Labels that --merge does not name are left out.
@@ -75,6 +78,7 @@ def command(
       edgekit export default -o default.onnx --json
       edgekit export default -o a53.onnx --target a53
       edgekit export default -o small.onnx --target x86 --no-pass uint8-input
+      edgekit export default -o mine.ncnn --engine ncnn
       edgekit export default -o int8.onnx --target a53 --quantize int8 --calibrate fer2013.tar.gz --eval fer2013.tar.gz
       edgekit export runs/student/best.safetensors --class "smiling face" --class "other face" --clip clip.pt -o s.onnx
       edgekit export runs/student/best.safetensors --merge positive=happy --merge negative=angry,sad -o merged.onnx
@@ -99,8 +103,14 @@ def command(
         refuse_unused(context, EVALUATION, "goes with --eval")
     checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
     if is_prompts_file(checkpoint):
-        foreign = {"--merge": merges, "--prompts": prompts, "--pass": passes_on, "--quantize": quantization}
+        foreign: dict[str, object] = {
+            "--merge": merges,
+            "--prompts": prompts,
+            "--pass": passes_on,
+            "--quantize": quantization,
+        }
         foreign |= {f"--{name}": quantizing[name] for name in ("calibrate", "types", "form")}
+        foreign["--engine ncnn"] = engine == "ncnn"
         refuse_foreign(foreign, board, passes_off)
         descriptions = _descriptions(out, class_names, classes_file) if class_names or classes_file else None
         measured_on = (quantizing["evaluate_on"], quantizing["eval_split"]) if quantizing["evaluate_on"] else None
@@ -111,9 +121,11 @@ def command(
     if (clip or prompts) and not (class_names or classes_file):
         raise InputError("--clip and --prompts are for new classes: give some with --class or --classes")
     _check_quantizing(quantization, quantizing)
+    if engine == "ncnn" and quantization is not None:
+        raise InputError("--engine ncnn makes float32 files: leave --quantize out")
     from edgekit.export.targets import chosen_passes
 
-    passes = chosen_passes(board, passes_on, passes_off, quantization is not None)
+    passes = chosen_passes(board, passes_on, passes_off, quantization is not None, engine == "ncnn")
     relabel: Callable[[Checkpoint], Checkpoint] | None = None
     if merges:
         relabel = _merging(merges)
@@ -122,15 +134,14 @@ def command(
     gated: Gated | None = None
     if quantization is None:
         with out.progress_console.status("exporting"):
-            from edgekit.export.to_onnx import export_checkpoint
-
-            exported = export_checkpoint(checkpoint, output, relabel, passes)
+            exported = _exporter(engine)(checkpoint, output, relabel, passes)
     else:
         exported, gated = _quantized(out, checkpoint, output, relabel, passes, board, quantization, quantizing)
     verification, cost = exported.verification, exported.cost
     size_bytes = gated.size_bytes if gated else exported.size_bytes
     sha256 = sha256_of(output)
-    out.say(f"{output}: {size_bytes:,} bytes, opset {exported.opset}, IR {exported.ir_version}")
+    form = "for ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
+    out.say(f"{output}: {size_bytes:,} bytes, {form}")
     out.say(f"sha256 {sha256}")
     if relabel:
         out.say(f"labels: {', '.join(exported.contract.labels)}")
@@ -150,6 +161,7 @@ def command(
         {
             "path": str(output),
             "checkpoint": str(checkpoint),
+            "engine": engine,
             "target": board,
             "rewrites": dict(exported.changed),
             "sha256": sha256,
@@ -164,6 +176,16 @@ def command(
             "contract": asdict(gated.contract if gated else exported.contract),
         }
     )
+
+
+def _exporter(engine: str) -> Callable[..., Exported]:
+    if engine == "ncnn":
+        from edgekit.export.to_ncnn import export_to_ncnn
+
+        return export_to_ncnn
+    from edgekit.export.to_onnx import export_checkpoint
+
+    return export_checkpoint
 
 
 def _check_quantizing(quantization: str | None, given: dict[str, Any]) -> None:

@@ -19,10 +19,17 @@ EVALUATION = ("eval_split", "max_drop")
 
 
 def target_options(function: _Function) -> _Function:
-    """Add --target, --pass and --no-pass."""
+    """Add --engine, --target, --pass and --no-pass."""
     names, parts = click.Choice(list(PASSES)), click.Choice([*PASSES, ENSEMBLE])
     return _added(
         function,
+        click.option(
+            "--engine",
+            type=click.Choice(["onnx", "ncnn"]),
+            default="onnx",
+            show_default=True,
+            help="What the file is for: ONNX Runtime and its like (.onnx), or ncnn (.ncnn, float32).",
+        ),
         click.option(
             "--target",
             "board",

@@ -13,6 +13,7 @@ from edgekit.cli.common import Output, common_options, one_line
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
+    from edgekit.device.ncnn_graph import Layer
     from edgekit.export.cost import GraphCost
     from edgekit.export.tensors import Shape
 
@@ -26,8 +27,8 @@ _LABEL_WIDTH = 13
 def command(out: Output, model: str, show_layers: bool) -> None:
     """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
 
-    MODEL is an .onnx file, a .safetensors checkpoint, `default` or `distilled`. Any ONNX file will do: one without
-    contract is shown as far as it goes. Counting layers needs the extra 'export'.
+    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`. Any ONNX file will do: one
+    without contract is shown as far as it goes. Counting layers needs the extra 'export', but not for ncnn.
 
     \b
     Examples:
@@ -36,29 +37,43 @@ def command(out: Output, model: str, show_layers: bool) -> None:
       edgekit inspect runs/mine/best.safetensors --json
     """
     from edgekit.files import sha256_of
-    from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
+    from edgekit.modelfiles import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
 
     path = resolve_model(model)
-    contents = _read_checkpoint(out, path) if path.suffix == CHECKPOINT_SUFFIX else _read_onnx(path)
+    if path.suffix == NCNN_SUFFIX:
+        contents = _read_ncnn(path)
+    else:
+        contents = _read_checkpoint(out, path) if path.suffix == CHECKPOINT_SUFFIX else _read_onnx(path)
     size_bytes, sha256 = path.stat().st_size, sha256_of(path)
     _line(out, "file", f"{path}, {size_bytes:,} bytes")
     _line(out, "sha256", sha256)
     _show_contract(out, contents)
-    _show_cost(out, contents)
-    if show_layers and contents.cost is not None:
-        _show_layers(out, contents.cost)
+    if contents.ncnn_layers is None:
+        _show_cost(out, contents)
+    else:
+        _show_ncnn(out, contents.ncnn_layers)
+    if show_layers:
+        _show_layers(out, contents)
     out.result({"path": str(path), "size_bytes": size_bytes, "sha256": sha256, **_document(contents)})
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What was found; `cost` is None where the libraries to count are not installed."""
+    """What was found; `cost` is None where the libraries to count are not installed, and of a file for ncnn."""
 
     contract: Contract | None
     cost: GraphCost | None
     opset: int | None = None
     ir_version: int | None = None
     net_parameters: int | None = None
+    ncnn_layers: tuple[Layer, ...] | None = None
+
+
+def _read_ncnn(path: Path) -> _Contents:
+    from edgekit.device.ncnn_file import read_ncnn
+
+    file = read_ncnn(path)
+    return _Contents(file.contract, None, ncnn_layers=file.layers)
 
 
 def _read_onnx(path: Path) -> _Contents:
@@ -134,6 +149,14 @@ def _show_contract(out: Output, contents: _Contents) -> None:
             _line(out, label, value)
 
 
+def _show_ncnn(out: Output, layers: tuple[Layer, ...]) -> None:
+    kinds = Counter(layer.kind for layer in layers).most_common()
+    _line(out, "engine", "ncnn")
+    _line(out, "layers", f"{len(layers)}: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
+    _line(out, "parameters", f"{sum(layer.parameters for layer in layers):,}")
+    _line(out, "MACs", f"{sum(layer.macs for layer in layers):,}")
+
+
 def _show_cost(out: Output, contents: _Contents) -> None:
     cost = contents.cost
     if cost is None:
@@ -165,7 +188,10 @@ def _traffic_text(cost: GraphCost) -> str:
     )
 
 
-def _show_layers(out: Output, cost: GraphCost) -> None:
+def _show_layers(out: Output, contents: _Contents) -> None:
+    for_ncnn, cost = contents.ncnn_layers, contents.cost
+    if for_ncnn is None and cost is None:
+        return
     from rich.table import Table
     from rich.text import Text
 
@@ -173,24 +199,37 @@ def _show_layers(out: Output, cost: GraphCost) -> None:
     table.add_column("parameters", justify="right")
     table.add_column("MACs", justify="right")
     table.add_column("bytes", justify="right")
-    for layer in cost.layers:
-        macs, moved = ("?" if count is None else f"{count:,}" for count in (layer.macs, layer.moved_bytes))
-        shape = _shape_text(layer.output_shape) if layer.output_shape is not None else "?"
+    rows: list[tuple[str, str, Shape | None, int, int | None, int | None]] = [
+        (layer.name, layer.kind, layer.shape, layer.parameters, layer.macs, None) for layer in for_ncnn or ()
+    ]
+    rows += [
+        (layer.name, layer.op_type, layer.output_shape, layer.parameters, layer.macs, layer.moved_bytes)
+        for layer in (cost.layers if cost else ())
+    ]
+    for name, kind, output_shape, parameters, *counts in rows:
+        macs, moved = ("?" if count is None else f"{count:,}" for count in counts)
+        shape = _shape_text(output_shape) if output_shape is not None else "?"
         # Text, since a plain string would be read as markup.
-        cells = (layer.name, layer.op_type, shape, f"{layer.parameters:,}", macs, moved)
+        cells = (name, kind, shape, f"{parameters:,}", macs, moved)
         table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
     out.console.print(table)
 
 
 def _document(contents: _Contents) -> dict[str, Any]:
-    cost = contents.cost
+    cost, for_ncnn = contents.cost, contents.ncnn_layers
+    counted: dict[str, Any] = {
+        "parameters": cost.parameters if cost else None,
+        "macs": cost.macs if cost else None,
+        "layers": [asdict(layer) for layer in cost.layers] if cost else None,
+    }
+    if for_ncnn is not None:
+        counted = {name: sum(getattr(layer, name) for layer in for_ncnn) for name in ("parameters", "macs")}
+        counted["layers"] = [asdict(layer) | {"parameters": layer.parameters} for layer in for_ncnn]
     return {
         "contract": asdict(contents.contract) if contents.contract else None,
         "opset": contents.opset,
         "ir_version": contents.ir_version,
         "net_parameters": contents.net_parameters,
-        "parameters": cost.parameters if cost else None,
-        "macs": cost.macs if cost else None,
         "weight_bytes": cost.weight_bytes if cost else None,
         "read_bytes": cost.read_bytes if cost else None,
         "written_bytes": cost.written_bytes if cost else None,
@@ -199,7 +238,7 @@ def _document(contents: _Contents) -> dict[str, Any]:
         "flops_per_byte": cost.flops_per_byte if cost else None,
         "uncounted": list(cost.uncounted) if cost else None,
         "moveless": list(cost.moveless) if cost else None,
-        "layers": [asdict(layer) for layer in cost.layers] if cost else None,
+        **counted,
     }
 
 

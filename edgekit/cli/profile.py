@@ -98,6 +98,7 @@ def command(
         raise click.UsageError("--pipeline measures with one thread: leave --threads out")
     path = resolve_model(model, (ONNX_SUFFIX,))
     boards = [KNOWN_BOARDS[board]] if board else list(KNOWN_BOARDS.values())
+    detector = _loop_files(path, detector_model, detector_size, out) if pipeline else None
     bar = progress_bar(out)
     with bar as progress:
         task = progress.add_task("measuring", total=1.0)
@@ -114,8 +115,7 @@ def command(
     estimates = [(each, count, profile.on(each, count)) for each in boards for count in _THREADS]
     _say_estimates(out, estimates)
     loops: list[dict[str, Any]] = []
-    if pipeline:
-        detector = _detector(detector_model, out)
+    if detector:
         for each in boards:
             for count in _THREADS:
                 loops.append(_loop(out, profile, path, detector, each, count, detect_every, detector_size, faces))
@@ -124,15 +124,19 @@ def command(
     out.result(_document(path, profile, estimates, loops))
 
 
-def _detector(given: Path | None, out: Output) -> Path:
+def _loop_files(path: Path, given: Path | None, size_px: int, out: Output) -> Path:
+    """Return YuNet's file; it and the classifier are tried before anything is measured."""
+    from edgekit.device.classify import Classifier
+    from edgekit.device.detect.yunet import YuNet
     from edgekit.downloads import YUNET, UnavailableError, cached_download
 
-    if given is not None:
-        return given
+    Classifier(path, 1)
     try:
-        return cached_download(YUNET, notify=out.warn)
+        detector = given or cached_download(YUNET, notify=out.warn)
     except UnavailableError as error:
         raise InputError(f"{error}: name YuNet's file with --detector-model") from error
+    YuNet(detector, size_px, score_threshold=0.7, intra_op_threads=1)
+    return detector
 
 
 def _say_layers(out: Output, profile: Profile, all_layers: bool) -> None:

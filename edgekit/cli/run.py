@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 @click.command("run", short_help="Find faces and classify them, live or in files.")
 @click.option(
-    "--model", default="default", show_default=True, metavar="MODEL", help="An .onnx file, `default` or `distilled`."
+    "--model",
+    default="default",
+    show_default=True,
+    metavar="MODEL",
+    help="An .onnx or .ncnn file, `default` or `distilled`.",
 )
 @click.option(
     "--source",
@@ -113,14 +117,14 @@ def command(
         from edgekit.device.sources.recording import Recording
         from edgekit.device.threads import plan_threads
         from edgekit.device.upkeep import Upkeep
-        from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
+        from edgekit.modelfiles import DEVICE_SUFFIXES, resolve_model
 
         # With --jsonl - the lines own stdout: text for people goes to stderr.
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         plan = plan_threads(False if finding.single_thread else None, threads)
         set_opencv_threads(plan.opencv)
         meter, tally, finished = Meter(), Tally(), False
-        model_path = resolve_model(model, (ONNX_SUFFIX,))
+        model_path = resolve_model(model, DEVICE_SUFFIXES)
         detector_px = None if chooses_input_size(finding) else detector_size
         region = chosen_region(finding)
         source = opened.enter_context(

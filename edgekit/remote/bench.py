@@ -33,7 +33,8 @@ class Job:
 
     `models` are the files by the names they have in reports. `options` go to the board's `edgekit bench` as they are;
     `files` are options whose value is a file that is sent. `camera` says that the board's picamera2 is wanted,
-    `install` is False where the board's own edgekit is to be used.
+    `install` is False where the board's own edgekit is to be used, `extras` are what the models need beside
+    `edgekit[device]`.
     """
 
     models: Mapping[str, Parcel]
@@ -41,6 +42,7 @@ class Job:
     files: Mapping[str, Parcel] = field(default_factory=dict)
     camera: bool = False
     install: bool = True
+    extras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def _ready(
         connection,
         board,
         camera=job.camera,
+        extras=job.extras,
         extra_bytes=sum(parcel.size_bytes for parcel in parcels if parcel.name not in board.store.whole),
         tell=lambda text: listener.say(host, text),
         progress=lambda what, done, total: listener.progress(host, f"sending {what}", done, total),

@@ -42,11 +42,12 @@ class Service:
 
 @dataclass(frozen=True)
 class Package:
-    """What is deployed: files by their names in the release (`model.onnx` and `edgekit.toml` at least), and how.
+    """What is deployed and how.
 
-    `camera` is the settings' camera, by which the board's picamera2 is wanted or not; `extras` are what the settings
-    need beside `edgekit[device]`; `install` is False where the board's own edgekit is to be used. `settle_s` is how
-    long a new release must run after its first frame.
+    `files` are those of the release by their names there: `model.onnx` or `model.ncnn`, `edgekit.toml` and more.
+    `camera` is the settings' camera, by which the board's picamera2 is wanted or not; `extras` are what settings and
+    model need beside `edgekit[device]`; `install` is False where the board's own edgekit is to be used. `settle_s` is
+    how long a new release must run after its first frame.
     """
 
     files: Mapping[str, Parcel]

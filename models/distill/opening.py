@@ -10,7 +10,7 @@ import torch
 
 from edgekit.contract import METADATA_KEY
 from edgekit.errors import InputError
-from edgekit.modelfiles import CHECKPOINT_SUFFIX, MODEL_SUFFIXES, ONNX_SUFFIX, resolve_model
+from edgekit.modelfiles import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts, require_clip
 from edgekit.models.clip.descriptions import descriptions_for
@@ -82,14 +82,16 @@ def _resolve(source: str) -> str:
         return str(path / BEST_NAME)
     if path.exists() or "/" in source:
         return source
-    return str(resolve_model(source))
+    return str(resolve_model(source, (ONNX_SUFFIX, CHECKPOINT_SUFFIX)))
 
 
 def _kind(place: str) -> str:
     path = Path(place)
+    if path.suffix == NCNN_SUFFIX:
+        raise InputError(f"teacher '{place}' is a file for ncnn, which cannot teach: name its checkpoint or .onnx file")
     if path.suffix == ONNX_SUFFIX:
         return "plain" if is_plain_onnx(path) else "classifier"
-    if not path.exists() or path.suffix not in MODEL_SUFFIXES:
+    if not path.exists() or path.suffix != CHECKPOINT_SUFFIX:
         return "clip"
     if is_prompts_file(path):
         return "prompts"

@@ -31,6 +31,7 @@ MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip",
 ONE_MODULE_ONLY = {
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
     "edgekit.device.sources.recording": {"av"},
+    "edgekit.device.ncnn_net": {"ncnn"},
     "edgekit.device.sinks.mqtt.session": {"paho"},
     "edgekit.device.sinks.web.app": {"starlette"},
     "edgekit.device.sinks.web.server": {"uvicorn", "h11"},
@@ -66,6 +67,7 @@ FLOORS = "every module stands on one"
 DEVICE_SIDE = "however indirectly"
 CORE_ONLY = "nor an engine nor OpenCV"
 CAMERA = "Only one module knows picamera2"
+NCNN = "Only one module knows ncnn"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,8 @@ CAMERA = "Only one module knows picamera2"
         ("edgekit/contract.py", "import edgekit.device.meter", FLOORS),
         ("models/registry.py", "import edgekit.export", FLOORS),
         ("device/meter.py", "import picamera2", CAMERA),
+        ("device/classify.py", "import ncnn", NCNN),
+        ("export/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
         ("edgekit/unplaced.py", "import torch", CORE_ONLY),
         ("edgekit/unplaced.py", "import json", FLOORS),
     ],

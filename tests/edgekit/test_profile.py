@@ -184,6 +184,28 @@ def test_bad_arguments_are_said(edgekit: Run, arguments: list[str], message: str
     assert message in err
 
 
+def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
+    edgekit: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        pytest.fail("it was measured first")
+
+    monkeypatch.setattr("edgekit.export.profiling.profile_file", measured)
+    monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plain = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
+    for arguments, message in (
+        (("default",), "name YuNet's file with --detector-model"),
+        (("default", "--detector-model", tmp_path / "none.onnx"), "none.onnx' does not exist"),
+        (("default", "--detector-model", tiny_model), "give a face_detection_yunet .onnx file"),
+        ((plain,), "has no edgekit contract"),
+    ):
+        code, out, err = edgekit("profile", *arguments, "--pipeline")
+        assert (code, out) == (2, "")
+        assert message in err
+        assert len(err.splitlines()) == 1
+
+
 def test_what_is_no_model_is_said_in_one_line(edgekit: Run, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"\x08\x08 nothing")

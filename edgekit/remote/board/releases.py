@@ -20,7 +20,7 @@ from typing import Any
 
 from edgekit.errors import HostError
 from edgekit.files import sha256_of, sync, write_atomic
-from edgekit.remote.board.runtime import Runtime, say
+from edgekit.remote.board.runtime import MODEL_NAMES, Runtime, say
 
 _ABOUT = {"model", "edgekit", "created_unix_s", "previous", "command", "files"}
 _ID = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
@@ -78,7 +78,8 @@ class Releases:
         """
         numbers = [int(name.partition("-")[0]) for name in self.ids()]
         files = plan["files"]
-        release = f"{max(numbers, default=0) + 1:04d}-{files['model.onnx'][1][:8]}"
+        model_sha256 = next(files[name][1] for name in MODEL_NAMES if name in files)
+        release = f"{max(numbers, default=0) + 1:04d}-{model_sha256[:8]}"
         with self._growing(release) as fresh:
             for name, (path, sha256) in files.items():
                 _link(path, str(fresh / name))

@@ -15,6 +15,8 @@ from pathlib import Path
 from edgekit.errors import HostError
 
 _ERROR = "edgekit: error: "
+# What a release's model is called, by what runs it.
+MODEL_NAMES = ("model.onnx", "model.ncnn")
 _TRIAL_KEYS = ("detector", "detector-model", "detector-size")
 
 
@@ -60,7 +62,8 @@ class Runtime:
             detector.append(f"--detector-model={release / 'detector.onnx'}")
         # Neither camera nor outputs: the release that runs has them.
         for finding in (detector, ["--detector=none"]):
-            words = ["--model", str(release / "model.onnx"), "--source", "demo", "--max-frames", "1", "--json"]
+            model = str(release / model_name(release))
+            words = ["--model", model, "--source", "demo", "--max-frames", "1", "--json"]
             told = json.loads(self._tried("model", timeout_s, *words, *finding))
             if told["faces"]:
                 return
@@ -73,6 +76,11 @@ class Runtime:
         if done.returncode:
             raise HostError(f"{what}: {last_error(done.stderr)}. Nothing was changed")
         return str(done.stdout)
+
+
+def model_name(release: Path) -> str:
+    """Return what the model is called in a release's folder."""
+    return next(name for name in MODEL_NAMES if (release / name).exists())
 
 
 def last_error(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.errors import EdgekitError, HostError
 from edgekit.files import write_atomic
 from edgekit.remote.board.releases import Releases
-from edgekit.remote.board.runtime import errors_in, last_error, say
+from edgekit.remote.board.runtime import errors_in, last_error, model_name, say
 
 _POLL_S = 0.5
 _TOOL_TIMEOUT_S = 120
@@ -127,10 +127,11 @@ class Service:
     def _install_words(self, release: str) -> list[str]:
         # Through the link, so that the service need not change with the release.
         there, here = self._releases.folder / release, self._releases.link
+        model = model_name(there)
         words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
         if (there / "code").is_dir():
             words += ["--env", f"PYTHONPATH={here / 'code'}"]
-        words += ["--", "--config", str(here / "edgekit.toml"), "--model", str(here / "model.onnx")]
+        words += ["--", "--config", str(here / "edgekit.toml"), "--model", str(here / model)]
         if (there / "detector.onnx").exists():
             words += ["--detector-model", str(here / "detector.onnx")]
         return words
