@@ -225,7 +225,12 @@ def _quantized(
         exported = export_checkpoint(checkpoint, Path(folder) / "float32.onnx", relabel, passes)
         side_px = exported.contract.crop.resize_hw[0]
         sources = dict.fromkeys(path for path in (given["calibrate"], given["evaluate_on"]) if path)
-        data = {path: load_dataset(path, side_px, counted(progress, f"reading {path.name}")) for path in sources}
+        data = {}
+        for path in sources:
+            data[path] = load_dataset(path, side_px, counted(progress, f"reading {path.name}"))
+            for source, split in (("calibrate", "calibrate_split"), ("evaluate_on", "eval_split")):
+                if given[source] == path:
+                    data[path].split(given[split])
         calibration = None
         if given["calibrate"]:
             calibration = calibration_crops(

@@ -228,3 +228,13 @@ def test_options_that_do_not_fit_get_one_line(
     assert (code, out) == (2, "")
     assert message in err
     assert names(tmp_path) == []
+
+
+def test_a_wrong_split_is_refused_before_more_is_read(
+    edgekit: Run, checkpoint: Path, draw_faces: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = draw_faces(tmp_path / "data", {"train": 7})
+    wrong = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "x", "--eval", "/nowhere")
+    code, _, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *wrong)
+    assert code == 2
+    assert "has no split 'x': it has train" in err
