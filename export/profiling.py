@@ -145,6 +145,18 @@ def profile_file(
     return Profile(tuple(layers), cost, _precision(model, cost), cache_kib, measured, other)
 
 
+def has_free_size(path: Path) -> bool:
+    """Return whether an input's height or width is free.
+
+    Raises:
+        InputError: The file is no ONNX model.
+    """
+    model = load_graph(path)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    sizes = [value.type.tensor_type.shape.dim[2:] for value in model.graph.input if value.name not in constants]
+    return any(not dim.dim_value > 0 for size in sizes if len(size) == 2 for dim in size)
+
+
 def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path: Path) -> None:
     """Give inputs of free height and width a size; the batch becomes one.
 

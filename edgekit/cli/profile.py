@@ -80,7 +80,7 @@ def command(
       edgekit profile face_detection_yunet_2026may.onnx --size 320x256 --layers --json
     """
     from edgekit.cli.progress import progress_bar
-    from edgekit.export.profiling import profile_file
+    from edgekit.export.profiling import has_free_size, profile_file
     from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
 
     if plot:
@@ -97,6 +97,8 @@ def command(
     if pipeline and threads != 1:
         raise click.UsageError("--pipeline measures with one thread: leave --threads out")
     path = resolve_model(model, (ONNX_SUFFIX,))
+    if size and not has_free_size(path):
+        raise InputError(f"model '{path}' has a fixed input size: leave --size out")
     boards = [KNOWN_BOARDS[board]] if board else list(KNOWN_BOARDS.values())
     detector = _loop_files(path, detector_model, detector_size, out) if pipeline else None
     bar = progress_bar(out)

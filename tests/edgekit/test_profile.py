@@ -169,6 +169,7 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
     ("arguments", "message"),
     [
         (["--size", "320"], "is no size such as 320x240"),
+        (["--size", "320x240"], "has a fixed input size: leave --size out"),
         (["--pipeline", "--detector", "haar"], "--pipeline knows what YuNet costs"),
         (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
         (["--pipeline", "--threads", "4"], "leave --threads out"),
