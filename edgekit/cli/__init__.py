@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -104,6 +105,8 @@ def _run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is shown as an escape
+    # It warns of a home that cannot be written to, and draws all the same.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:

@@ -99,12 +99,13 @@ def _print_counts(out: Output, scan: Scan, found: Findings) -> None:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
-    for name in (*scan.splits, "all"):
+    sums = ("all",) if len(scan.splits) > 1 else ()
+    for name in (*scan.splits, *sums):
         table.add_column(Text(one_line(name), overflow="fold"), justify="right")
     rows = {name: [found.counts[split][name] for split in scan.splits] for name in scan.classes}
     rows |= {"all": [sum(column) for column in zip(*rows.values(), strict=True)]}
     for name, counts in rows.items():
-        cells = [f"{count:,}" for count in (*counts, sum(counts))]
+        cells = [f"{count:,}" for count in (*counts, *(sum(counts) for _ in sums))]
         table.add_row(Text(one_line(name), overflow="fold"), *cells, style="bold" if name == "all" else "")
     out.console.print(table)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -106,6 +107,8 @@ def _download(source: str, activation: Activation | None) -> tuple[ClipConfig, P
         activation = "quick-gelu"
     config = config_from_open_clip(document, activation)
     config = replace(config, image_mean=tuple(entry["mean"]), image_std=tuple(entry["std"]))
+    # Its retries are warnings, a line each; the error at the end says it all.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         if is_offline():
             raise ConnectionError("EDGEKIT_OFFLINE")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,3 +115,19 @@ def test_bad_input_is_one_line_and_exit_code_2(edgekit: Run, animals: Path, argu
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_one_split_alone_is_counted_once_and_a_home_that_cannot_be_written_is_no_line(
+    animals: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(animals / "test")
+    hopeless = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": "/proc/nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-m", "edgekit.cli", "data", "check", str(animals), "--sheet", str(tmp_path / "sheets")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **hopeless},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[4].split() == ["class", "train"]
