@@ -127,6 +127,7 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
         "o",
         color="black",
         markersize=4,
+        clip_on=False,
         label="at the bin's mean confidence",
     )
     for center, count in zip(centers[filled], calibration.counts[filled], strict=True):
@@ -137,7 +138,8 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
     axes.set_xlabel("confidence (images in each bin)")
     axes.set_ylabel("share of right answers")
     axes.set_title(f"reliability: expected calibration error {calibration.expected_error:.3f}")
-    axes.legend(loc="upper left", fontsize=8)
+    # Below: bars of rare confidences can be as high in the corners as anywhere.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
 
 
 def _save(figure: Figure, path: Path) -> None:
