@@ -141,7 +141,7 @@ def command(
         if unlabelled:
             more = load_unlabelled(unlabelled, IMAGE_SIZE_PX, dataset.is_gray, counted(progress, "reading more images"))
             training, checksum = with_unlabelled(training, more), pixels_sha256(more)
-            out.say(f"{len(more)} images without labels")
+            out.say(f"{len(more)} images without labels to learn from, too")
         lesson = Lesson(weights, temperature, None if on_the_fly else views or "center-flip", checksum, powers)
         answers = None
         if lesson.views:

@@ -146,7 +146,9 @@ def run_training(out: Output, options: TrainingOptions, data: TrainingData, job:
     recipe = job.recipe
     purpose = "choose by" if recipe.keep == "best" else "validate with"
     out.say(f"{len(data.training)} images to train on, {len(data.validation)} to {purpose} ({data.validation_name})")
-    out.say(f"{recipe.epochs} epochs in batches of {recipe.batch_size}; a line after each epoch")
+    out.say(
+        f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} in batches of {recipe.batch_size}; a line after each epoch"
+    )
     with progress_bar(out) as progress:
         view = _View(out, progress, recipe.epochs)
         try:

@@ -110,7 +110,9 @@ def _compare(
     if threads:
         set_torch_threads(threads)
     if is_prompts_file(source):
-        raise InputError(f"'{source}' holds trained prompts, which are not exported: name a checkpoint of a net")
+        raise InputError(
+            f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
+        )
     engine = engine_of(path)
     contract_in(path)  # what cannot be read at all is bad input, not refused
     try:
