@@ -188,6 +188,7 @@ class Refusal(http.server.BaseHTTPRequestHandler):
         ("http://127.0.0.1:{port}/a?b=c d", r"\(it answers 401 Not .* Here\)"),
         ("http://pi:p%40ss@127.0.0.1:{port}/a", r"\(it answers 404 Not .* Here\)"),
         ("rtsp://127.0.0.1:{shut}/a", r"\(Connection refused\)"),
+        (f"http://{'a' * 70}.example/", r"\(that is no name of a host\)"),
     ],
 )
 def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address, reason):
