@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -15,13 +16,16 @@ from typing import Any
 import pytest
 
 from edgekit.device.service.folder import read_progress, read_spec
+from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
 from edgekit.remote.deploy import Outcome, list_host, on_hosts, rollback_host
+from edgekit.remote.doctor import examine_host
 from edgekit.remote.prepare import Ready
 from edgekit.remote.ssh import Connection
+from tests.waiting import wait_until
 
 from .conftest import Sshd
 from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy
@@ -59,6 +63,19 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     third = rollback_host(connection, SERVICE, second.release, Quiet(), settle_s=0.2)
     assert third.current == second.release
     assert not list(board.home.rglob("planted"))
+
+
+def test_the_doctor_sees_the_service_of_a_release(board: Board, connection: Connection, make: MakePackage) -> None:
+    def service() -> Finding:
+        return next(found for found in examine_host(connection, Quiet()).findings if found.check == "service")
+
+    deploy(connection, make(1))
+    assert service() == Finding("service", "ok", "running, 0 restarts, kept by edgekit's supervisor")
+    supervisor = read_progress(board.services)
+    assert supervisor is not None
+    os.kill(supervisor.supervisor[0], signal.SIGKILL)
+    wait_until(lambda: service().text.endswith("which is gone"))
+    assert (service().status, service().cure) == ("fault", "edgekit service restart --user")
 
 
 def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
