@@ -22,6 +22,7 @@ from edgekit.remote.board.releases import Releases
 from edgekit.remote.deploy import Outcome, list_host, on_hosts, rollback_host
 from edgekit.remote.prepare import Ready
 from edgekit.remote.ssh import Connection
+from edgekit.remote.transfer import pack
 
 from .conftest import Sshd
 from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy
@@ -59,6 +60,22 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     third = rollback_host(connection, SERVICE, second.release, Quiet(), settle_s=0.2)
     assert third.current == second.release
     assert not list(board.home.rglob("planted"))
+
+
+def test_a_release_for_another_engine_takes_over_and_goes_back(
+    board: Board, connection: Connection, make: MakePackage, tiny_ncnn: Path
+) -> None:
+    one = make(1)
+    first = deploy(connection, one)
+    assert first.error is None
+    files = {name: parcel for name, parcel in one.files.items() if name != "model.onnx"}
+    two = replace(one, files={**files, "model.ncnn": pack(tiny_ncnn, "model")}, model_name=tiny_ncnn.name)
+    second = deploy(connection, two)
+    assert (second.error, second.before) == (None, first.release)
+    assert board.model_that_runs() == tiny_ncnn.read_bytes()
+    back = rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2)
+    assert (back.error, back.current) == (None, first.release)
+    assert board.model_that_runs() == content(one)
 
 
 @pytest.mark.parametrize("content", [b"no model", b""], ids=["rubbish", "empty"])
