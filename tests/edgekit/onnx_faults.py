@@ -314,7 +314,8 @@ def main(folder: Path, first: int, count: int) -> None:
     print(
         json.dumps(
             {"faults": faults, "refused": refused, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}
-        )
+        ),
+        flush=True,
     )
     os._exit(0)
 

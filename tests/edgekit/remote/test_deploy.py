@@ -25,6 +25,7 @@ from edgekit.remote.deploy import Outcome, list_host, on_hosts, rollback_host
 from edgekit.remote.doctor import examine_host
 from edgekit.remote.prepare import Ready
 from edgekit.remote.ssh import Connection
+from edgekit.remote.transfer import pack
 from tests.waiting import wait_until
 
 from .conftest import Sshd
@@ -95,6 +96,22 @@ def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
     back = rollback_host(connection, SERVICE, first.release, Quiet(), settle_s=0.2)
     assert (back.error, back.current) == (None, first.release)
     assert board.model_that_runs() == content(make(1))
+
+
+def test_a_release_for_another_engine_takes_over_and_goes_back(
+    board: Board, connection: Connection, make: MakePackage, tiny_ncnn: Path
+) -> None:
+    one = make(1)
+    first = deploy(connection, one)
+    assert first.error is None
+    files = {name: parcel for name, parcel in one.files.items() if name != "model.onnx"}
+    two = replace(one, files={**files, "model.ncnn": pack(tiny_ncnn, "model")}, model_name=tiny_ncnn.name)
+    second = deploy(connection, two)
+    assert (second.error, second.before) == (None, first.release)
+    assert board.model_that_runs() == tiny_ncnn.read_bytes()
+    back = rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2)
+    assert (back.error, back.current) == (None, first.release)
+    assert board.model_that_runs() == content(one)
 
 
 @pytest.mark.parametrize("content", [b"no model", b""], ids=["rubbish", "empty"])
