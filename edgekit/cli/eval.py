@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import Output, common_options
+from edgekit.cli.common import Output, common_options, one_line
 from edgekit.cli.options import PATH, activation_option, contempt_option, merge_option, threads_option
 
 if TYPE_CHECKING:
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from edgekit.models.data.readers import Fit
     from edgekit.models.evaluate import Evaluation
 
+_WIDEST = 4096
+
 
 @click.command("eval", short_help="Measure accuracy on a data set.")
 @click.argument("model")
 @click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
-@click.option("--split", default="PrivateTest", show_default=True, help="Name of the split to measure on.")
+@click.option("--split", help="Split to measure on; default: PrivateTest or test.")
 @click.option(
     "--protocol",
     type=click.Choice(["center-crop", "ten-crop"]),
@@ -45,7 +47,7 @@ def command(
     out: Output,
     model: str,
     data: Path,
-    split: str,
+    split: str | None,
     protocol: Any,
     without_duplicates: bool,
     clip_source: str | None,
@@ -112,6 +114,7 @@ def command(
                 out.say,
                 activation,
             )
+        split = datasets.test_split(dataset, split)
         part = datasets.without_duplicates(dataset, split) if without_duplicates else dataset.split(split)
         images = aligned(dataset, part, classifier.contract)
         result = evaluate(classifier, images, protocol, counted(progress, "classifying"))
@@ -140,14 +143,20 @@ def command(
 
 
 def _print_tables(out: Output, result: Evaluation) -> None:
-    from rich.markup import escape
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("true class", "recall", *(escape(label) for label in result.labels))
+    table = Table(box=None, pad_edge=False)
+    for column in ("true class", "recall", *result.labels):
+        table.add_column(Text(one_line(column)), justify="left" if column == "true class" else "right", no_wrap=True)
     for index, (label, recall) in enumerate(result.per_class.items()):
         cells = (str(count) for count in result.confusion[index])
-        table.add_row(escape(label), "-" if recall is None else f"{recall:.2%}", *cells)
-    out.console.print(table)
+        table.add_row(Text(one_line(label)), "-" if recall is None else f"{recall:.2%}", *cells)
+    console = out.console
+    # Lines that a narrow terminal breaks tell more than columns without their ends.
+    console.width = max(console.width, Measurement.get(console, console.options.update(width=_WIDEST), table).maximum)
+    console.print(table)
     out.say(
         f"accuracy {result.accuracy:.2%} ({result.correct} of {result.total}), cross-entropy {result.loss:.3f}, "
         f"calibration error {result.calibration.expected_error:.3f}"

@@ -108,6 +108,22 @@ def training_split(dataset: DataSet, name: str | None = None) -> str:
     return found
 
 
+def test_split(dataset: DataSet, name: str | None = None) -> str:
+    """Return the name of the split to measure on: `name`, or the usual one.
+
+    Raises:
+        InputError: There is none of that name, or none of the usual ones.
+    """
+    found = name or usual_test_split(dataset.splits)
+    if found is None:
+        raise InputError(
+            f"data set '{dataset.name}' has no split named 'test': it has {', '.join(dataset.splits)}; "
+            "name one with --split"
+        )
+    dataset.split(found)
+    return found
+
+
 def usual_training_split(splits: Iterable[str]) -> str | None:
     """Return the first of the usual names for a training split among these, or None."""
     return _first_known(splits, _TRAIN_SPLITS)

@@ -19,7 +19,7 @@ from edgekit.models.data import EXPRESSIONS, usual_training_split
 from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, read_csv, read_hdf5
 from edgekit.models.data.files import Files, Say
-from edgekit.models.data.layout import split_order
+from edgekit.models.data.layout import require_contempt, split_order
 from edgekit.models.data.pixels import decode_bounded, single_channel_if_gray, to_size
 from edgekit.models.data.readers import Progress, dataset_name, is_of_files, open_layout
 from edgekit.preprocess import ImageU8
@@ -112,6 +112,7 @@ def scan_dataset(
             records, thumbnails = _collect(places, images, progress)
         name, classes = layout.name, layout.classes
     else:
+        require_contempt(contempt, EXPRESSIONS)
         is_csv = path.name.lower().endswith(".csv")
         parts = read_csv(path, lambda image: to_size(image, SIDE_PX), progress) if is_csv else read_hdf5(path, None)
         name, classes = None, EXPRESSIONS

@@ -6,7 +6,7 @@ import lzma
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,10 +29,14 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Files:
-    """Images and label lists: `names` in the order they are read best, and `read`, which raises InputError."""
+    """Images and label lists: `names` in the order they are read best, and `read`, which raises InputError.
+
+    `empty_folders` hold neither, at any depth.
+    """
 
     names: tuple[PurePosixPath, ...]
     read: Callable[[PurePosixPath], bytes]
+    empty_folders: tuple[PurePosixPath, ...] = ()
 
     @property
     def images(self) -> tuple[PurePosixPath, ...]:
@@ -59,9 +63,11 @@ def open_files(path: Path) -> Iterator[Files]:
     """
     if path.is_dir():
         # A link that leads nowhere is an image that is lost: reading it says so.
-        files = sorted(file for file in path.rglob("*") if file.is_file() or (file.is_symlink() and not file.exists()))
-        names = tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files)
-        yield Files(_wanted(names, path), lambda name: _read_file(path, name))
+        found = sorted(path.rglob("*"))
+        files = [file for file in found if file.is_file() or (file.is_symlink() and not file.exists())]
+        names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path)
+        folders = [PurePosixPath(file.relative_to(path).as_posix()) for file in found if file.is_dir()]
+        yield Files(names, lambda name: _read_file(path, name), _empty(folders, names))
         return
     # Members are read in memory and never written to disk, so their names cannot escape anywhere.
     with _damage_named(path):
@@ -69,7 +75,15 @@ def open_files(path: Path) -> Iterator[Files]:
     with archive:
         with _damage_named(path):
             members = _members(archive)
-        yield Files(_wanted(tuple(members), path), lambda name: _read_member(path, archive, members, name))
+        names = _wanted(tuple(members), path)
+        folders = [PurePosixPath(member.name) for member in archive.getmembers() if member.isdir()]
+        yield Files(names, lambda name: _read_member(path, archive, members, name), _empty(folders, names))
+
+
+def _empty(folders: Iterable[PurePosixPath], names: Iterable[PurePosixPath]) -> tuple[PurePosixPath, ...]:
+    filled = {folder for name in names for folder in name.parents}
+    hidden = (".", "__MACOSX")
+    return tuple(folder for folder in folders if folder not in filled and not folder.name.startswith(hidden))
 
 
 def _wanted(names: tuple[PurePosixPath, ...], path: Path) -> tuple[PurePosixPath, ...]:

@@ -43,6 +43,11 @@ def lay_out(files: Files, where: str, contempt: str, say: Say) -> Layout:
     images = files.images
     if not images:
         raise InputError(f"data '{where}' holds no image below <split>/<class>/")
+    _require_utf8({name.parent for name in images}, where)
+    beside_classes = {name.parts[:-2] for name in images}
+    empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in beside_classes]
+    if empty:
+        say(f"folders without images, which make no class: {', '.join(empty)}")
     name = None
     label_lists = [file for file in files.names if file.name.lower() in LABEL_LISTS]
     if len(label_lists) > 1:
@@ -56,6 +61,7 @@ def lay_out(files: Files, where: str, contempt: str, say: Say) -> Layout:
             name, placed = rafdb.NAME, renamed
         elif {entry.class_name for entry in placed} == set(rafdb.CLASSES):
             say("class folders 1 to 7 keep their names: nothing says that they are RAF-DB's (train_labels.csv would)")
+    require_contempt(contempt, {entry.class_name for entry in placed} - {CONTEMPT})
     placed = _settle_contempt(placed, contempt, say)
     return Layout(name, _ordered({entry.class_name for entry in placed}), tuple(placed))
 
@@ -65,6 +71,19 @@ def canonical_class(name: str) -> str:
     lower = name.strip().lower()
     lower = _ALIASES.get(lower, lower)
     return lower if lower in (*EXPRESSIONS, CONTEMPT) else name
+
+
+def require_contempt(contempt: str, others: Iterable[str]) -> None:
+    """Check what is to become of contempt, also where there is none.
+
+    Raises:
+        InputError: It is neither drop nor keep nor one of the `others` classes.
+    """
+    classes = set(others)
+    if contempt not in ("drop", "keep") and canonical_class(contempt) not in classes:
+        raise InputError(
+            f"--contempt {contempt}: the data has no such class: drop, keep, or one of {', '.join(_ordered(classes))}"
+        )
 
 
 def split_order(splits: Iterable[str]) -> list[str]:
@@ -91,6 +110,14 @@ def _by_folders(images: tuple[PurePosixPath, ...], where: str) -> list[Placed]:
     return placed
 
 
+def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:
+    for folder in folders:
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"data '{where}': the folder '{folder}' has a name that is no UTF-8: rename it") from error
+
+
 def _settle_contempt(placed: list[Placed], contempt: str, say: Say) -> list[Placed]:
     others = {entry.class_name for entry in placed} - {CONTEMPT}
     rest = [entry for entry in placed if entry.class_name != CONTEMPT]
@@ -101,10 +128,6 @@ def _settle_contempt(placed: list[Placed], contempt: str, say: Say) -> list[Plac
         say(f"contempt is left out, images: {count} (--contempt keep, or --contempt CLASS, takes them in)")
         return rest
     target = canonical_class(contempt)
-    if target not in others:
-        raise InputError(
-            f"--contempt {contempt}: the data has no such class: drop, keep, or one of {', '.join(_ordered(others))}"
-        )
     say(f"contempt is counted as {target}, images: {count}")
     return [replace(entry, class_name=target) if entry.class_name == CONTEMPT else entry for entry in placed]
 

@@ -29,7 +29,7 @@ from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
 from edgekit.models.data.files import Files, Say, open_files
-from edgekit.models.data.layout import Layout, lay_out, split_order
+from edgekit.models.data.layout import Layout, lay_out, require_contempt, split_order
 from edgekit.models.data.pixels import decode_bounded, single_channel_if_gray, stack, to_central_square, to_size
 from edgekit.preprocess import ImageU8
 
@@ -72,6 +72,7 @@ def load_dataset(
     if is_split_file(path) or is_of_files(path):
         with open_layout(path, contempt, say) as (files, layout):
             return _read_images(files, layout, path, square, report, select)
+    require_contempt(contempt, EXPRESSIONS)
     splits = read_csv(path, square, report) if path.name.lower().endswith(".csv") else read_hdf5(path, square)
     ordered = {name: splits[name] for name in split_order(splits)}
     name = dataset_name(path, EXPRESSIONS, ordered)
@@ -113,6 +114,7 @@ def open_layout(path: Path, contempt: str, say: Say) -> Iterator[tuple[Files, La
     """
     if is_split_file(path):
         with open_split_file(path) as opened:
+            require_contempt(contempt, opened[1].classes)
             yield opened
         return
     with open_files(path) as files:

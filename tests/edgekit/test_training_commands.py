@@ -17,6 +17,7 @@ import pytest
 
 from edgekit.files import sha256_of
 from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.data import EXPRESSIONS
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,19 @@ def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert document["checkpoint"] == str(output / "best.safetensors")
     assert document["validation"] == "val"
     return output
+
+
+def test_the_table_is_whole_in_a_narrow_terminal_and_the_test_split_is_found(
+    trained: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    done = _edgekit("eval", trained / "best.safetensors", "--data", faces)
+    assert done.returncode == 0, done.stderr
+    title, header, *rows = done.stdout.splitlines()
+    assert " test, center-crop" in title
+    assert header.split() == ["true", "class", "recall", *EXPRESSIONS]
+    assert [row.split()[0] for row in rows[:7]] == list(EXPRESSIONS)
+    assert all(len(row.split()) == 9 and row.split()[1].endswith("%") for row in rows[:7])
 
 
 def test_merged_classes_are_trained_and_measured_as_such(faces: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -240,3 +241,33 @@ def test_a_name_of_strange_digits_is_a_name(tmp_path: Path) -> None:
     names = load_dataset(tmp_path / "train").splits["all"].names
     assert names is not None
     assert {"cat/1²2.png", "cat/٣.png", "cat/x\udc80.png"} < set(names)
+
+
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_a_class_folder_without_images_is_said(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "pets"
+    for split in ("train", "test"):
+        for value, name in enumerate(("cat", "dog")):
+            picture(folder / split / name / "0.png", 50 * value + 10)
+    (folder / "train/bird").mkdir()
+    (folder / "notes").mkdir()
+    lines: list[str] = []
+    data = load_dataset(folder if form == "folder" else packed(folder), say=lines.append)
+    assert data.classes == ("cat", "dog")
+    assert len(lines) == 1
+    assert lines[0].startswith("folders without images, which make no class: ")
+    assert lines[0].endswith("train/bird")
+
+
+def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    for name in (b"dog", b"caf\xe9"):
+        picture(tmp_path / "cup/0.png", 10).rename(tmp_path / "0.png")
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/pets/" + name)).mkdir(parents=True)
+        (tmp_path / "0.png").rename(Path(os.fsdecode(os.fsencode(tmp_path) + b"/pets/" + name + b"/0.png")))
+    with pytest.raises(InputError, match="has a name that is no UTF-8: rename it"):
+        load_dataset(tmp_path / "pets")
+
+
+def test_an_unknown_fate_of_contempt_is_refused_where_there_is_none(raf: Path) -> None:
+    with pytest.raises(InputError, match="--contempt glad: the data has no such class"):
+        load_dataset(raf, contempt="glad")
