@@ -14,7 +14,6 @@ from edgekit.errors import InputError
 from edgekit.models.data import ImageSet
 from edgekit.preprocess import ImageU8, center_crop, resize_image
 
-
 # Three bytes each: 192 MiB.
 _MAX_PIXELS = 64 << 20
 
