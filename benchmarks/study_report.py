@@ -82,7 +82,7 @@ _COLUMNS = (
 def _table(document: dict[str, Any]) -> str:
     budget = document["budget"]
     lines = [
-        f"Made by `benchmarks/architectures.py --report`. {_budget_text(budget)}",
+        f"Made by `benchmarks/architectures.py --report`. {_budget_text(budget, document['nets'])}",
         "",
         f"| {' | '.join(_COLUMNS)} |",
         f"|{'|'.join([' --- ', *[' ---: '] * (len(_COLUMNS) - 1)])}|",
@@ -91,12 +91,17 @@ def _table(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _budget_text(budget: dict[str, Any] | None) -> str:
+def _budget_text(budget: dict[str, Any] | None, nets: Sequence[dict[str, Any]]) -> str:
     if budget is None:
         return "No net is trained yet."
+    trained: dict[str, list[str]] = {}
+    for net in nets:
+        if net["accuracy"]:
+            trained.setdefault(net["precision"], []).append(net["name"])
+    precisions = " and ".join(f"{', '.join(names)} in {precision}" for precision, names in trained.items())
     return (
         f"Each trained net: recipe `{budget['recipe']}`, {budget['epochs']} epochs in batches of "
-        f"{budget['batch_size']}, {budget['precision']}, seed {budget['seed']}; the epoch chosen on PublicTest."
+        f"{budget['batch_size']}, seed {budget['seed']}; the epoch chosen on PublicTest. Trained: {precisions}."
     )
 
 

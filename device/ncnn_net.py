@@ -34,7 +34,8 @@ class NcnnNet:
         self.contract = file.contract
         self._net = self._ncnn.Net()
         for name in _ROUNDING:
-            setattr(self._net.opt, name, False)
+            if hasattr(self._net.opt, name):  # older ones lack some
+                setattr(self._net.opt, name, False)
         self._net.opt.num_threads = intra_op_threads
         # A file, since from memory ncnn would go on using bytes that are no longer there.
         with _as_file(file.weights) as weights:

@@ -11,6 +11,7 @@ from edgekit.contract import Contract, ElementType, GraphLevel, channel_count
 from edgekit.device.session import open_session, read_contract
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.text import one_line
 
 _NODE_TYPES: dict[ElementType, str] = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
@@ -34,7 +35,8 @@ class OnnxNet:
         try:
             outputs = self._session.run([self.contract.output.name], {self.contract.input.name: tensor})
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise InputError(f"model '{self._path}' fails while it classifies: export it again ({error})") from error
+            reason = one_line(str(error))
+            raise InputError(f"model '{self._path}' fails while it classifies: export it again ({reason})") from error
         return np.asarray(outputs[0], np.float32)
 
 

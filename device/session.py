@@ -23,7 +23,21 @@ _LEVELS: dict[GraphOptimization, ort.GraphOptimizationLevel] = {
 }
 # Fatal only: the logger prints names from the model file raw; errors reach us as exceptions.
 _LOG_FATAL = 4
+ort.set_default_logger_severity(_LOG_FATAL)
+# Of the machine's memory: what all models of a process may take together. A file of a few bytes can ask for terabytes.
+_MEMORY_SHARE = 0.5
 _PC_MACHINES = ("x86_64", "amd64")
+
+
+def _bound_memory() -> None:
+    """Give the sessions of this process one arena that ends before the machine's memory does."""
+    most = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE)
+    default = dict.fromkeys(("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1)
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": most, **default}))
+
+
+_bound_memory()
 
 
 def default_intra_op_threads() -> int:
@@ -78,13 +92,18 @@ def session_options(
     options.inter_op_num_threads = 1
     options.graph_optimization_level = _LEVELS[level]
     options.log_severity_level = _LOG_FATAL
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     return options
 
 
-def has_contract(session: ort.InferenceSession) -> bool:
-    """Return whether a model says that it has a contract, valid or not."""
-    return METADATA_KEY in session.get_modelmeta().custom_metadata_map
+def has_contract(session: ort.InferenceSession, path: Path) -> bool:
+    """Return whether a model says that it has a contract, valid or not.
+
+    Raises:
+        InputError: What it says of itself is no text.
+    """
+    return METADATA_KEY in _metadata(session, path)
 
 
 def read_contract(session: ort.InferenceSession, path: Path) -> Contract:
@@ -93,7 +112,7 @@ def read_contract(session: ort.InferenceSession, path: Path) -> Contract:
     Raises:
         InputError: The model has none, or one that is not valid here; the message names what is missing.
     """
-    document = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    document = _metadata(session, path).get(METADATA_KEY)
     if document is None:
         raise InputError(
             f"model '{path}' has no edgekit contract: missing {', '.join(required_fields())}: "
@@ -103,3 +122,10 @@ def read_contract(session: ort.InferenceSession, path: Path) -> Contract:
         return Contract.from_json(document)
     except InputError as error:
         raise InputError(f"model '{path}': {error}") from error
+
+
+def _metadata(session: ort.InferenceSession, path: Path) -> dict[str, str]:
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        raise InputError(f"model '{path}' says of itself what is no text ({error}): export it again") from error

@@ -20,6 +20,8 @@ import onnx
 OLDEST_RUNTIME_VARIABLE = "EDGEKIT_ONNXRUNTIME_1_20"
 
 _LOAD_TIMEOUT_S = 120
+# Beyond what onnx itself can be asked about.
+_NO_VERSION = 1 << 31
 _LOAD = """
 import sys
 import onnxruntime
@@ -63,6 +65,8 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
             f"the file has IR version {model.ir_version}, onnxruntime {oldest.version} reads up to {oldest.ir_version}"
         )
     opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
+    if nonsense := [version for version in opsets.values() if not 0 < version < _NO_VERSION]:
+        return [*faults, f"operator set {nonsense[0]} is none"]
     for domain, version in opsets.items():
         if domain not in oldest.opsets and any(node_domain == domain for node_domain, _ in _used(model)):
             faults.append(f"operator set '{domain}' is unknown to onnxruntime {oldest.version}")

@@ -81,7 +81,7 @@ def graph_tensors(
         value.type.tensor_type.ClearField("shape")
     try:
         graph = onnx.shape_inference.infer_shapes(batch_of_one, data_prop=True).graph
-    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, MemoryError) as error:
         raise InputError(f"the graph is invalid, its shapes cannot be worked out: {error}") from error
     values = (*graph.input, *graph.value_info, *graph.output)
     inferred = {value.name: TensorInfo(_shape(value), _bits(value.type.tensor_type.elem_type)) for value in values}

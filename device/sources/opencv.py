@@ -207,6 +207,8 @@ def _why(url: str) -> str:
             return f" (it answers {status[1].decode()}{status[2].decode(errors='replace')})" if status else ""
     except OSError as error:
         return f" ({error.strerror or error})"
+    except ValueError:
+        return " (that is no name of a host)"
 
 
 # Where a sender of an address without a port listens.

@@ -1,7 +1,7 @@
 """A camera's own video, encoded where the camera is: packets of H.264 become pieces of fragmented MP4.
 
-Nothing is drawn in and nothing is encoded here, so it costs next to nothing. A piece can be played while it grows and
-after a power cut, up to its last fragment.
+Nothing is drawn in and nothing is encoded here. A piece can be played while it grows and after a power cut, up to its
+last fragment.
 """
 
 from __future__ import annotations

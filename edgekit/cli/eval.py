@@ -114,7 +114,7 @@ def command(
                 out.say,
                 activation,
             )
-        split = datasets.measured_split(dataset, split)
+        split = datasets.split_to_measure(dataset, split)
         part = datasets.without_duplicates(dataset, split) if without_duplicates else dataset.split(split)
         images = aligned(dataset, part, classifier.contract)
         result = evaluate(classifier, images, protocol, counted(progress, "classifying"))

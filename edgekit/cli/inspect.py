@@ -80,7 +80,7 @@ def _read_onnx(path: Path) -> _Contents:
     from edgekit.device.session import has_contract, open_session, read_contract
 
     session = open_session(path, intra_op_threads=1, level="none")
-    contract = read_contract(session, path) if has_contract(session) else None
+    contract = read_contract(session, path) if has_contract(session, path) else None
     try:
         from edgekit.export.cost import graph_cost, load_graph
     except ModuleNotFoundError as error:

@@ -108,7 +108,7 @@ def training_split(dataset: DataSet, name: str | None = None) -> str:
     return found
 
 
-def measured_split(dataset: DataSet, name: str | None = None) -> str:
+def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
     """Return the name of the split to measure on: `name`, or the usual one.
 
     Raises:

@@ -59,7 +59,7 @@ def is_plain_onnx(path: Path) -> bool:
     Raises:
         InputError: The file cannot be loaded.
     """
-    return not has_contract(open_session(path, 1, level="none"))
+    return not has_contract(open_session(path, 1, level="none"), path)
 
 
 def classifier_teacher(path: Path, device: torch.device, threads: int | None = None) -> Teacher:

@@ -42,7 +42,8 @@ def measured(name: str, percent: int | None, epochs: int = 10) -> dict[str, Any]
         "written_bytes": 1000,
         "moved_bytes": 7000,
         "flops_per_byte": 571.4,
-        "budget": {"recipe": "fer2013", "epochs": epochs, "batch_size": 64, "precision": "bf16", "seed": 0},
+        "budget": {"recipe": "fer2013", "epochs": epochs, "batch_size": 64, "seed": 0},
+        "precision": "bf16" if percent else None,
         "accuracy": accuracy if percent else None,
     }
 
@@ -116,6 +117,7 @@ def test_the_report_shows_each_nets_figures(report: ModuleType, tmp_path: Path) 
         row(tmp_path / "out", "edgecnn-g")[1:]
         == ["-", "1,000", "2.00", "0.01: 0.00 + 0.00 + 0.00", "571.4"] + ["-"] * 5
     )
+    assert "Trained: edgecnn in bf16.\n" in (tmp_path / "out/study.md").read_text()
     document = json.loads((tmp_path / "out/study.json").read_text())
     assert document["budget"]["epochs"] == 10
     assert document["latency_method"] == {"rounds": 3}

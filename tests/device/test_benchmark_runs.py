@@ -27,7 +27,7 @@ NOTHING = Conditions(*[None] * 9)
 
 def job_of(cell: Cell, **changes: Any) -> Job:
     fields: dict[str, Any] = {"seconds": 0.01, "min_iterations": 5, "batch": 1, "clip_path": None, "detector": None}
-    return Job(cell.model, cell.path, cell.intra_op_threads, cell.kind, cell.engine, **{**fields, **changes})
+    return Job(cell.model, cell.path, cell.intra_op_threads, cell.kind, **{**fields, **changes})
 
 
 def test_a_job_survives_its_journey(tmp_path: Path) -> None:

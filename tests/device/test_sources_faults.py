@@ -188,6 +188,7 @@ class Refusal(http.server.BaseHTTPRequestHandler):
         ("http://127.0.0.1:{port}/a?b=c d", r"\(it answers 401 Not .* Here\)"),
         ("http://pi:p%40ss@127.0.0.1:{port}/a", r"\(it answers 404 Not .* Here\)"),
         ("rtsp://127.0.0.1:{shut}/a", r"\(Connection refused\)"),
+        (f"http://{'a' * 70}.example/", r"\(that is no name of a host\)"),
     ],
 )
 def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address, reason):
@@ -195,9 +196,8 @@ def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address,
         shut_port = shut.getsockname()[1]
         shut.close()
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        with pytest.raises(
-            SourceError, match=rf"cannot be opened {reason}: check the address, and the sender"
-        ) as raised:
+        message = rf"cannot be opened {reason}: check the address, and the sender"
+        with pytest.raises(SourceError, match=message) as raised:
             open_source(address.format(port=server.server_port, shut=shut_port), told.append)
         server.shutdown()
     assert "p%40ss" not in str(raised.value)

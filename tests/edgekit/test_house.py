@@ -67,7 +67,7 @@ FLOORS = "every module stands on one"
 DEVICE_SIDE = "however indirectly"
 CORE_ONLY = "nor an engine nor OpenCV"
 CAMERA = "Only one module knows picamera2"
-NCNN = "Only one module knows ncnn"
+NCNN = "and none imports pnnx"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir
@@ -134,3 +135,28 @@ def after(
     np.testing.assert_allclose(answers(bare, new_contract), answers(model, contract), atol=1e-4)
     assert replace(new_contract, input=contract.input) == contract
     return bare, new_contract, changed
+
+
+@st.composite
+def random_nets(draw: st.DrawFn) -> tuple[Builder, Contract]:
+    """Small nets of dense blocks, normalisations and pools, and contracts for them."""
+    net = Builder(draw(st.integers(0, 10_000)))
+    equal = draw(st.booleans())
+    mean = (0.3,) * 3 if equal else draw(st.sampled_from([(0.0,) * 3, (0.5, 0.4, 0.3)]))
+    contract = contract_of(mean, (0.5, 0.4, 0.6), draw(st.booleans()), draw(st.integers(12, 20)))
+    net.conv(draw(st.sampled_from([4, 16])), pad=draw(st.integers(0, 1)), bias=draw(st.booleans()))
+    for _ in range(draw(st.integers(1, 3))):
+        for _ in range(draw(st.integers(0, 3))):
+            net.dense(draw(st.sampled_from([4, 8])), groups=draw(st.sampled_from([1, 2])))
+        layer = draw(st.sampled_from(["AveragePool", "MaxPool", "norm", "relu", "conv", "none"]))
+        if layer.endswith("Pool"):
+            net.pool(layer)
+        elif layer == "norm":
+            net.conv(net.channels)
+            net.norm()
+        elif layer == "relu":
+            net.relu()
+        elif layer == "conv":
+            net.conv(draw(st.sampled_from([4, 16])), draw(st.sampled_from([1, 3])), 1)
+    net.head()
+    return net, contract

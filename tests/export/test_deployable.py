@@ -43,6 +43,7 @@ CASES = {
     "operator nobody knows": (graph("Frobnicate", 18, domain="com.microsoft"), False),
     "set nobody knows": (graph("Relu", 18, domain="com.example"), False),
     "no operator": (graph("Rellu", 18), False),
+    "no version": (graph("Relu", 1 << 40), False),
 }
 
 

@@ -25,7 +25,7 @@ from edgekit.export.targets import PASSES, TARGETS, chosen_passes
 from edgekit.export.to_onnx import export_checkpoint
 from edgekit.export.verify import portrait_crops, verify
 from edgekit.files import sha256_of
-from tests.export.nets import Builder, after, contract_of
+from tests.export.nets import Builder, after, contract_of, random_nets
 
 
 def kinds(model: onnx.ModelProto) -> Counter[str]:
@@ -250,32 +250,8 @@ def test_class_vectors_and_scale_are_one_matrix_or_stay_apart() -> None:
     assert not {"Transpose", "Mul"} & set(kinds(folded))
 
 
-@st.composite
-def nets(draw: st.DrawFn) -> tuple[Builder, Contract]:
-    net = Builder(draw(st.integers(0, 10_000)))
-    equal = draw(st.booleans())
-    mean = (0.3,) * 3 if equal else draw(st.sampled_from([(0.0,) * 3, (0.5, 0.4, 0.3)]))
-    contract = contract_of(mean, (0.5, 0.4, 0.6), draw(st.booleans()), draw(st.integers(12, 20)))
-    net.conv(draw(st.sampled_from([4, 16])), pad=draw(st.integers(0, 1)), bias=draw(st.booleans()))
-    for _ in range(draw(st.integers(1, 3))):
-        for _ in range(draw(st.integers(0, 3))):
-            net.dense(draw(st.sampled_from([4, 8])), groups=draw(st.sampled_from([1, 2])))
-        layer = draw(st.sampled_from(["AveragePool", "MaxPool", "norm", "relu", "conv", "none"]))
-        if layer.endswith("Pool"):
-            net.pool(layer)
-        elif layer == "norm":
-            net.conv(net.channels)
-            net.norm()
-        elif layer == "relu":
-            net.relu()
-        elif layer == "conv":
-            net.conv(draw(st.sampled_from([4, 16])), draw(st.sampled_from([1, 3])), 1)
-    net.head()
-    return net, contract
-
-
 @settings(max_examples=40, deadline=None)
-@given(nets(), st.sets(st.sampled_from(sorted(PASSES))))
+@given(random_nets(), st.sets(st.sampled_from(sorted(PASSES))))
 def test_random_nets_answer_the_same_after_any_rewrites(made: tuple[Builder, Contract], names: set[str]) -> None:
     net, contract = made
     after(net.model(contract), contract, names)

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from edgekit.contract import Contract, OutputSpec
@@ -23,7 +25,7 @@ from edgekit.export.to_ncnn import export_to_ncnn
 from edgekit.export.to_onnx import Exported
 from edgekit.export.verify import portrait_crops, verify
 
-from .nets import Builder, contract_of
+from .nets import Builder, after, answers, contract_of, random_nets
 
 
 def with_contract(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
@@ -74,6 +76,20 @@ def test_another_nets_file_is_refused(tmp_path: Path) -> None:
         almost[1].bias.copy_(-torch.from_numpy(Classifier(path, 1).logits(portrait_crops(small))[0]))
     with pytest.raises(GateError, match="top-1 is another on"):
         verify(path, almost, small, portrait_crops(small), tolerance=1e6, same_answers=True)
+
+
+@settings(max_examples=12, deadline=None)
+@given(random_nets(), st.sets(st.sampled_from(sorted(chosen_passes("a53", ncnn=True)))))
+def test_random_nets_answer_the_same_on_ncnn(
+    tmp_path_factory: pytest.TempPathFactory, made: tuple[Builder, Contract], names: set[str]
+) -> None:
+    net, contract = made
+    rewritten, contract, _ = after(net.model(contract), contract, {*names, "fold-batchnorm"})
+    path = tmp_path_factory.mktemp("random") / "net.ncnn"
+    path.write_bytes(to_ncnn.to_ncnn(with_contract(rewritten, contract)))
+    shape = (3, *contract.input.size_hw, 1 if contract.crop.grayscale else 3)
+    crops = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+    np.testing.assert_allclose(Classifier(path, 1).logits(crops), answers(rewritten, contract), atol=1e-3)
 
 
 def test_a_layer_that_is_not_known_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,6 +128,30 @@ def test_a_board_that_never_stops_warning_fills_no_log(sshd: Sshd, plant: Plant,
     assert done.returncode == 4
     assert "the rest is not shown" in done.stdout
     assert len(done.stdout.splitlines()) < 400
+
+
+def test_a_board_measures_both_engines_and_gets_the_one_it_lacks(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tiny_ncnn: Path, tmp_path: Path
+) -> None:
+    plant(REAL)
+    report = tmp_path / "report.json"
+    done = bench(sshd, tiny_model, tiny_ncnn, "--host", "127.0.0.1", "--no-pipeline", "-o", report)
+    assert done.returncode == 0, done.stderr
+    (board,) = json.loads(report.read_text())["boards"]
+    assert {(Path(cell["model"]).suffix, cell["engine"]) for cell in board["cells"]} == {
+        (".onnx", "onnxruntime"),
+        (".ncnn", "ncnn"),
+    }
+    # Without wheels of its own for it, a board is refused by what it would have got: another set for ncnn.
+    refusals = set()
+    for model in (tiny_model, tiny_ncnn):
+        words = [word for word in arguments(sshd, model, "--host", "127.0.0.1") if word != "--no-install"]
+        nowhere = {**environment(), "EDGEKIT_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+        done = subprocess.run(words, capture_output=True, text=True, env=nowhere, timeout=120)
+        assert done.returncode == 4
+        assert "EDGEKIT_OFFLINE forbids downloading them" in done.stderr
+        refusals.add(re.search(r"/board-[0-9a-f]{32}", done.stderr)[0])  # type: ignore[index]
+    assert len(refusals) == 2
 
 
 def test_without_an_edgekit_there_no_install_says_so(sshd: Sshd, tiny_model: Path) -> None:

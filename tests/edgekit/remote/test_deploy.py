@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -15,13 +16,17 @@ from typing import Any
 import pytest
 
 from edgekit.device.service.folder import read_progress, read_spec
+from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
 from edgekit.remote.deploy import Outcome, list_host, on_hosts, rollback_host
+from edgekit.remote.doctor import examine_host
 from edgekit.remote.prepare import Ready
 from edgekit.remote.ssh import Connection
+from edgekit.remote.transfer import pack
+from tests.waiting import wait_until
 
 from .conftest import Sshd
 from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy
@@ -61,6 +66,19 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     assert not list(board.home.rglob("planted"))
 
 
+def test_the_doctor_sees_the_service_of_a_release(board: Board, connection: Connection, make: MakePackage) -> None:
+    def service() -> Finding:
+        return next(found for found in examine_host(connection, Quiet()).findings if found.check == "service")
+
+    deploy(connection, make(1))
+    assert service() == Finding("service", "ok", "running, 0 restarts, kept by edgekit's supervisor")
+    supervisor = read_progress(board.services)
+    assert supervisor is not None
+    os.kill(supervisor.supervisor[0], signal.SIGKILL)
+    wait_until(lambda: service().text.endswith("which is gone"))
+    assert (service().status, service().cure) == ("fault", "edgekit service restart --user")
+
+
 def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
@@ -78,6 +96,22 @@ def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
     back = rollback_host(connection, SERVICE, first.release, Quiet(), settle_s=0.2)
     assert (back.error, back.current) == (None, first.release)
     assert board.model_that_runs() == content(make(1))
+
+
+def test_a_release_for_another_engine_takes_over_and_goes_back(
+    board: Board, connection: Connection, make: MakePackage, tiny_ncnn: Path
+) -> None:
+    one = make(1)
+    first = deploy(connection, one)
+    assert first.error is None
+    files = {name: parcel for name, parcel in one.files.items() if name != "model.onnx"}
+    two = replace(one, files={**files, "model.ncnn": pack(tiny_ncnn, "model")}, model_name=tiny_ncnn.name)
+    second = deploy(connection, two)
+    assert (second.error, second.before) == (None, first.release)
+    assert board.model_that_runs() == tiny_ncnn.read_bytes()
+    back = rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2)
+    assert (back.error, back.current) == (None, first.release)
+    assert board.model_that_runs() == content(one)
 
 
 @pytest.mark.parametrize("content", [b"no model", b""], ids=["rubbish", "empty"])

@@ -1,0 +1,52 @@
+"""Damaged and hostile ONNX files end in one line, whatever command is given them, and take no more than is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.device.classify import Classifier
+from edgekit.errors import InputError
+from tests.edgekit import onnx_faults
+
+ROOT = Path(__file__).parents[2]
+
+
+def fuzz(folder: Path, first: int, count: int) -> dict[str, object]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.edgekit.onnx_faults", folder, str(first), str(count)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    at = folder / "at"
+    assert done.returncode == 0, f"at {at.read_text() if at.exists() else 'the start'}: {done.stderr[-2000:]}"
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def test_files_gone_wrong_get_one_line_from_every_command(tmp_path: Path) -> None:
+    found = fuzz(tmp_path, 0, len(onnx_faults.CHANGES) + 6)
+    assert found["faults"] == []
+    assert isinstance(found["refused"], int)
+    assert found["refused"] > 40
+
+
+def test_a_few_bytes_that_ask_for_most_of_the_memory_are_refused(tmp_path: Path) -> None:
+    model = onnx_faults.good_model()
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    onnx_faults.let_grow(model, int(0.6 * most))
+    path = tmp_path / "grown.onnx"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="fails while it classifies") as caught:
+        Classifier(path, 1).logits(np.zeros((1, 12, 12, 3), np.uint8))
+    assert len(str(caught.value).splitlines()) == 1
