@@ -9,7 +9,6 @@ import re
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -110,6 +109,23 @@ class VideoSource(RecordedSource):
         return as_frame(np.asarray(image, np.uint8)) if ok and image is not None else None
 
 
+class _PipedSource(VideoSource):
+    """A video that is written to a pipe while it is read."""
+
+    def __init__(self, handle: int, name: str, notify: Callable[[str], None]) -> None:
+        # Opened anew, it would wait for a writer, who may have come and gone.
+        self._handle = handle
+        try:
+            super().__init__(cv2.VideoCapture(f"pipe:{handle}", cv2.CAP_FFMPEG), name, notify)
+        except InputError:
+            os.close(handle)
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        os.close(self._handle)
+
+
 def open_files(uri: str, notify: Callable[[str], None]) -> PictureSource | VideoSource:
     """Return the source for a picture, a folder of pictures, a glob pattern or a video file.
 
@@ -124,28 +140,24 @@ def open_files(uri: str, notify: Callable[[str], None]) -> PictureSource | Video
         return _pictures(sorted(found, key=_natural), uri, f"pattern '{uri}' finds", notify)
     if path.is_fifo():
         notify(f"source '{uri}' is a pipe: waiting for the video that is written to it")
-        with _written_pipe(path):
-            return _video(path, uri, notify)
+        return _PipedSource(_written_pipe(path), uri, notify)
     require_file(path, "source")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return PictureSource([path], uri, notify)
-    return _video(path, uri, notify)
-
-
-def _video(path: Path, uri: str, notify: Callable[[str], None]) -> VideoSource:
     # An absolute path cannot be taken for a protocol of FFmpeg's.
     return VideoSource(cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG), uri, notify)
 
 
-@contextmanager
-def _written_pipe(path: Path) -> Iterator[None]:
-    """Wait until somebody writes to a named pipe, and keep it open meanwhile: FFmpeg's own wait hears no signal."""
+def _written_pipe(path: Path) -> int:
+    """Return a named pipe opened to read, as soon as something is in it; FFmpeg's own wait for that hears no signal."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         select.select([handle], [], [])
-        yield
-    finally:
+    except BaseException:
         os.close(handle)
+        raise
+    os.set_blocking(handle, True)
+    return handle
 
 
 def capture_fps(capture: cv2.VideoCapture) -> float | None:
