@@ -86,9 +86,11 @@ def command(
     from edgekit.modelfiles import NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 
     if plot:
+        from edgekit.files import check_writable
         from edgekit.models.plots import check_picture
 
         check_picture(plot)
+        check_writable(plot)
     if not pipeline:
         loop = ("detect_every", "faces", "detector_name", "detector_model", "detector_size")
         refuse_unused(click.get_current_context(), loop, "goes with --pipeline")

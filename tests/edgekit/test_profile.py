@@ -180,6 +180,9 @@ def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:
     code, _, err = edgekit("profile", "default", "--plot", tmp_path / "roof.txt")
     assert code == 2
     assert "must end in" in err
+    code, out, err = edgekit("profile", "default", "--plot", picture / "roof.svg")
+    assert (code, out) == (74, "")
+    assert "cannot write" in err
 
 
 def small_net(folder: Path, node: onnx.NodeProto) -> Path:
