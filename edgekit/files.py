@@ -57,6 +57,23 @@ def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(target: Path) -> None:
+    """Find out before long work whether `target` can be written after it; creates nothing.
+
+    Raises:
+        InputError: `target` is a folder.
+        StorageError: Its folder, or the one that this would be created in, cannot be written.
+    """
+    if target.is_dir():
+        raise InputError(f"'{target}' is a folder: name a file")
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error
+
+
 def remove_leftovers(target: Path) -> None:
     """Remove what killed processes had begun to write for `target` with `atomic_path`.
 

@@ -67,6 +67,7 @@ def measure_layers(
     seconds: float,
     shapes: Mapping[str, Sequence[int]],
     progress: Callable[[float], None] = lambda _: None,
+    content: bytes | None = None,
 ) -> MeasuredGraph:
     """Run a model on noise for some seconds, ten times at least, and return where the time went.
 
@@ -76,6 +77,7 @@ def measure_layers(
         seconds: How long to measure.
         shapes: The shapes of the inputs by name.
         progress: Called with the share done.
+        content: What is run in the file's place: the file with names for its nodes.
 
     Raises:
         InputError: The model cannot be loaded or run on noise of the shape it names.
@@ -85,7 +87,7 @@ def measure_layers(
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
             feed = {node.name: _noise(node, shapes[node.name], path) for node in session.get_inputs()}
             taken_ms = _run(session, feed, seconds, progress)
             events = json.loads(Path(session.end_profiling()).read_text())

@@ -14,7 +14,7 @@ from edgekit.export.cost import GraphCost, graph_cost, load_graph
 from edgekit.export.layer_times import MeasuredGraph, measure_layers, seen_tensors
 from edgekit.export.roofline import Estimate, LayerWork, Precision, estimate, roofline_of
 from edgekit.export.tensors import WEIGHT_TYPES, Shape, constant_tensors
-from edgekit.export.traffic import memory_bytes
+from edgekit.export.traffic import memory_bytes, weight_bytes
 from edgekit.latencies import KnownBoard
 
 # What ONNX Runtime appends to a node's name when it rewrites it.
@@ -108,6 +108,7 @@ def profile_file(
         InputError: The file is no ONNX model, a shape stays unknown, or it cannot be run.
     """
     model = load_graph(path)
+    named = _with_names(model)
     fix_input_size(model, size_wh, path)
     shapes = _fixed_shapes(model)
     cost, seen = graph_cost(model), None
@@ -116,17 +117,18 @@ def profile_file(
         cost = graph_cost(model, seen)
     moved = memory_bytes(model, 0, fuse_activations=False, seen=seen)
     with_reuse = memory_bytes(model, cache_kib << 10, seen=seen)
+    constants = weight_bytes(model, seen)
     measured, other = None, None
     shares: dict[int, float] = {}
     if seconds:
-        measured = measure_layers(path, intra_op_threads, seconds, shapes, progress)
+        measured = measure_layers(path, intra_op_threads, seconds, shapes, progress, named)
         shares, other = _shares(model, measured)
     layers = []
     for index, layer in enumerate(cost.layers):
-        bytes_moved, reused = moved[index], with_reuse[index]
-        if layer.macs is None or bytes_moved is None or reused is None or layer.weight_bytes is None:
+        bytes_moved, reused, weights = moved[index], with_reuse[index], constants[index]
+        if layer.macs is None or bytes_moved is None or reused is None or weights is None:
             raise InputError(f"model '{path}': the shapes at '{layer.name}' ({layer.op_type}) are not known")
-        weights = min(layer.weight_bytes, bytes_moved)
+        weights = min(weights, bytes_moved)
         layers.append(
             LayerProfile(
                 name=layer.name,
@@ -175,8 +177,30 @@ def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path
                 if not dim.dim_value > 0:
                     dim.dim_value = size
         free = [index for index, dim in enumerate(dims) if not dim.dim_value > 0]
-        if free:
+        if free and size_wh is None and len(dims) == 4 and 1 not in free:
             raise InputError(f"model '{path}': input '{value.name}' has free dimensions: give a size with --size WxH")
+        if free:
+            sizes = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else "?" for dim in dims)
+            raise InputError(
+                f"model '{path}': input '{value.name}' is ({sizes}), and --size WxH gives height and width of a "
+                "picture only: export it again with that input's size fixed"
+            )
+
+
+def _with_names(model: onnx.ModelProto) -> bytes | None:
+    """Name nodes that have no name, and return the file with them; None where all had one.
+
+    ONNX Runtime's profiler tells nodes apart by name only. None too where tensors lie in other files, which are found
+    from the model's own place alone.
+    """
+    nameless = [index for index, node in enumerate(model.graph.node) if not node.name]
+    outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    if not nameless or outside:
+        return None
+    for index in nameless:
+        node = model.graph.node[index]
+        node.name = f"{node.op_type}_{index}"
+    return bytes(model.SerializeToString())
 
 
 def _fixed_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:

@@ -22,7 +22,7 @@ from edgekit.export.cost import GraphCost, graph_cost
 from edgekit.export.passes.table import rewritten
 from edgekit.export.targets import GENERIC, TARGETS
 from edgekit.export.verify import TOLERANCE, Verification, portrait_crops, verify
-from edgekit.files import atomic_path, sha256_of
+from edgekit.files import atomic_path, check_writable, sha256_of
 from edgekit.modelfiles import NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
 from edgekit.models.registry import parameter_count
@@ -149,13 +149,13 @@ def check_target(target: Path, suffix: str = ONNX_SUFFIX) -> None:
 
     Raises:
         InputError: The name has another ending, or it is a folder.
+        StorageError: Its folder cannot be written.
     """
     if target.suffix != suffix:
         engines = {ONNX_SUFFIX: "onnx", NCNN_SUFFIX: "ncnn"}
         other = f", and '{target.suffix}' wants --engine {engines[target.suffix]}" if target.suffix in engines else ""
         raise InputError(f"output '{target}' must end in '{suffix}': every command knows a model by it{other}")
-    if target.is_dir():
-        raise InputError(f"'{target}' is a folder: name a file")
+    check_writable(target)
 
 
 def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGETS[GENERIC].passes) -> onnx.ModelProto:

@@ -55,6 +55,23 @@ def memory_bytes(
     return tuple(moved)
 
 
+def weight_bytes(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = None) -> tuple[int | None, ...]:
+    """Return for each node how many bytes of constants it reads, in eight bits where they are kept so.
+
+    None where a size is not known. `seen` as for `memory_bytes`.
+    """
+    constants = constant_tensors(model.graph)
+    tensors = graph_tensors(model, constants, seen)
+    kept_as = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    totals: list[int | None] = []
+    for node in model.graph.node:
+        names = [kept_as.get(name, name) for name in node.input]
+        sizes = [tensors[name].size_bytes for name in names if name in constants]
+        known = [size for size in sizes if size is not None]
+        totals.append(sum(known) if len(known) == len(sizes) else None)
+    return tuple(totals)
+
+
 class _Cache:
     """Tensors by name, the one used last at the end; counts the bytes that pass."""
 

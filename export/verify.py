@@ -59,13 +59,19 @@ def verify(
         same_answers: Whether the largest logit must be the same one on every crop.
 
     Raises:
-        GateError: A logit differs by `tolerance` or more, or is no number; or an answer is another.
+        GateError: The net's own logits are no numbers; one of the file differs by `tolerance` or more, or is no number;
+            or an answer is another.
         InputError: The file cannot be loaded.
     """
     classifier = Classifier(path, intra_op_threads=1)
     batched = classifier.logits(crops)
     single = np.concatenate([classifier.logits(crop[np.newaxis]) for crop in crops])
     expected = TorchClassifier(net, contract).logits(crops)
+    if not np.isfinite(expected).all():
+        raise GateError(
+            f"the checkpoint itself answers no numbers: {np.count_nonzero(~np.isfinite(expected))} of {expected.size} "
+            f"logits on {len(crops)} face crops are NaN or infinite: take an earlier one, or train again"
+        )
     result = Verification(
         crops=len(crops),
         max_abs_difference=largest_difference(batched, expected),

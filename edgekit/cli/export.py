@@ -87,7 +87,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from edgekit.files import sha256_of
+    from edgekit.files import remove_leftovers, sha256_of
     from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
     from edgekit.models.clip.checkpoint import is_prompts_file
 
@@ -102,6 +102,7 @@ def command(
     if quantizing["evaluate_on"] is None:
         refuse_unused(context, EVALUATION, "goes with --eval")
     checkpoint = resolve_model(model, (CHECKPOINT_SUFFIX,))
+    remove_leftovers(output)
     if is_prompts_file(checkpoint):
         foreign: dict[str, object] = {
             "--merge": merges,
@@ -216,21 +217,24 @@ def _quantized(
     from edgekit.export.quantize import StaticSettings
     from edgekit.export.targets import TARGETS
     from edgekit.export.to_onnx import check_target, export_checkpoint
+    from edgekit.models.checkpoint import load_checkpoint
     from edgekit.models.data.readers import load_dataset
 
     check_target(output)
+    side_px = load_checkpoint(checkpoint).contract.crop.resize_hw[0]
     preset = TARGETS[board]
     settings = StaticSettings(given["types"] or preset.types, given["form"] or preset.form, given["calibration_method"])
     with tempfile.TemporaryDirectory() as folder, progress_bar(out) as progress:
-        exported = export_checkpoint(checkpoint, Path(folder) / "float32.onnx", relabel, passes)
-        side_px = exported.contract.crop.resize_hw[0]
-        sources = dict.fromkeys(path for path in (given["calibrate"], given["evaluate_on"]) if path)
+        uses = ((given["calibrate"], given["calibrate_split"]), (given["evaluate_on"], given["eval_split"]))
         data = {}
-        for path in sources:
+        for path in dict.fromkeys(path for path, _ in uses if path):
             data[path] = load_dataset(path, side_px, counted(progress, f"reading {path.name}"))
-            for source, split in (("calibrate", "calibrate_split"), ("evaluate_on", "eval_split")):
-                if given[source] == path:
-                    data[path].split(given[split])
+            for used, split in uses:
+                if used == path:
+                    data[path].split(split)  # one that is not there is said before anything else is done
+        exporting = counted(progress, "exporting")
+        exported = export_checkpoint(checkpoint, Path(folder) / "float32.onnx", relabel, passes)
+        exporting(1, 1)
         calibration = None
         if given["calibrate"]:
             calibration = calibration_crops(

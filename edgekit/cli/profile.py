@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgekit.export.roofline import Estimate
 
 _SHOWN_LAYERS = 20
+# The figures take 55; a narrower terminal breaks lines.
+_LEAST_COLUMNS = 80
 _THREADS = (1, 4)
 _MAX_SIDE_PX = 8192
 
@@ -81,12 +83,14 @@ def command(
     """
     from edgekit.cli.progress import progress_bar
     from edgekit.export.profiling import has_free_size, profile_file
-    from edgekit.modelfiles import ONNX_SUFFIX, resolve_model
+    from edgekit.modelfiles import NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 
     if plot:
+        from edgekit.files import check_writable
         from edgekit.models.plots import check_picture
 
         check_picture(plot)
+        check_writable(plot)
     if not pipeline:
         loop = ("detect_every", "faces", "detector_name", "detector_model", "detector_size")
         refuse_unused(click.get_current_context(), loop, "goes with --pipeline")
@@ -96,6 +100,11 @@ def command(
         raise click.UsageError("--pipeline scales what it measures here: leave --seconds above 0")
     if pipeline and threads != 1:
         raise click.UsageError("--pipeline measures with one thread: leave --threads out")
+    if model.endswith(NCNN_SUFFIX):
+        raise InputError(
+            f"model '{model}' is for ncnn, which names no time for a layer: profile the .onnx file of the same "
+            "checkpoint (the estimates are from ncnn's latencies), and compare engines with 'edgekit bench'"
+        )
     path = resolve_model(model, (ONNX_SUFFIX,))
     if size and not has_free_size(path):
         raise InputError(f"model '{path}' has a fixed input size: leave --size out")
@@ -147,10 +156,10 @@ def _say_layers(out: Output, profile: Profile, all_layers: bool) -> None:
 
     order = sorted(profile.layers, key=_weight, reverse=True)[:_SHOWN_LAYERS]
     table = Table(box=None, pad_edge=False)
-    table.add_column("layer", min_width=24)
+    table.add_column("layer")
     table.add_column("kind")
-    for column in ("MMACs", "weights kB", "activ. kB", "reused kB", "FLOPs/B", "here"):
-        table.add_column(column, justify="right")
+    for column in ("MMACs", "weights\nkB", "activ.\nkB", "reused\nkB", "FLOPs\n/B", "here"):
+        table.add_column(column, justify="right", no_wrap=True)
     for layer in profile.layers if all_layers else order:
         intensity, share = layer.flops_per_byte, layer.share
         cells = (
@@ -162,7 +171,9 @@ def _say_layers(out: Output, profile: Profile, all_layers: bool) -> None:
             "-" if share is None else f"{share:.1%}",
         )
         table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
-    out.console.print(table)
+    console = out.console
+    console.width = max(console.width, _LEAST_COLUMNS)
+    console.print(table)
     out.say("reused kB: what is left of weights and activations past the cache; here: share of this machine's time")
     if not all_layers and len(profile.layers) > _SHOWN_LAYERS:
         out.say(f"the costliest {_SHOWN_LAYERS} of {len(profile.layers)} layers; --layers shows all")
@@ -204,6 +215,8 @@ def _say_estimates(out: Output, estimates: list[tuple[KnownBoard, int, Estimate 
 
 
 def _interval(low_ms: float, high_ms: float) -> str:
+    if high_ms < 0.1:
+        return "below 0.1 ms"
     digits = 1 if high_ms < 100 else 0
     return f"{low_ms:.{digits}f} to {high_ms:.{digits}f} ms"
 

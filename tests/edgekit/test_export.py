@@ -87,7 +87,7 @@ def test_a_checkpoint_that_answers_no_numbers_is_refused_and_the_old_file_stays(
     code, out, err = edgekit("export", source, "-o", target)
     assert (code, out) == (3, "")
     assert err.splitlines() == [err.strip()]
-    assert "max abs difference of logits nan" in err
+    assert "the checkpoint itself answers no numbers: 378 of 378 logits" in err
     assert names(tmp_path) == ["model.onnx", "nan.safetensors"]
     assert target.read_text() == "old"
 
@@ -183,6 +183,49 @@ def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err.strip()) == (130, "", "edgekit: interrupted")
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    with subprocess.Popen([EDGEKIT, "export", checkpoint, "-o", target]) as process:
+        while not names(tmp_path) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert len(names(tmp_path)) == 1
+    code, _, err = edgekit("export", checkpoint, "-o", target)
+    assert code == 0, err
+    assert names(tmp_path) == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        ("file/model.onnx", 74, "cannot write"),
+        ("file/new/model.onnx", 74, "cannot write"),
+        ("new/model.onnx", 2, "has no split 'Test'"),
+    ],
+)
+def test_what_a_quantised_file_lacks_is_said_before_the_net_is_exported(
+    edgekit: Run,
+    checkpoint: Path,
+    draw_faces: Callable[[Path, dict[str, int]], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+    code: int,
+    message: str,
+) -> None:
+    def exported(*_: object, **__: object) -> None:
+        pytest.fail("it was exported first")
+
+    monkeypatch.setattr("edgekit.export.to_onnx.export_checkpoint", exported)
+    (tmp_path / "file").write_text("")
+    data = draw_faces(tmp_path / "data", {"Training": 7})
+    arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
+    answered, out, err = edgekit("export", checkpoint, "-o", tmp_path / output, *arguments)
+    assert (answered, out, len(err.splitlines())) == (code, "", 1)
+    assert message in err
+    assert names(tmp_path) == ["data", "file"]
 
 
 def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:

@@ -107,6 +107,61 @@ def test_computed_shapes_are_found_by_running_and_eight_bits_by_the_weights(edge
     assert all(entry["rows"] == 5 for entry in estimates)
 
 
+def test_weights_in_eight_bits_are_weights(edgekit: Run, tmp_path: Path) -> None:
+    document = document_of(edgekit, eight_bit_graph(tmp_path), "--board", "pi3b+", "--seconds", "0")
+    layers = document["layers"]
+    assert isinstance(layers, list)
+    convolution = next(layer for layer in layers if layer["op_type"] == "Conv")
+    assert convolution["weight_bytes"] == 8 * 4 * 3 * 3
+    assert convolution["activation_bytes"] == convolution["moved_bytes"] - 8 * 4 * 3 * 3
+
+
+def test_all_columns_are_there_on_eighty_columns(edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "blocks.0.2.a_layer_with_a_name_of_more_than_half_the_width"
+    path = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=name))
+    code, out, err = edgekit("profile", path, "--seconds", "0.05", "--board", "pi4")
+    assert code == 0, err
+    heading = out.splitlines()[1].split()
+    assert heading == ["layer", "kind", "MMACs", "kB", "kB", "kB", "/B", "here"]
+    assert "100.0%" in out
+    assert "Raspberry Pi 4B, 1 thread        below 0.1 ms" in out
+
+
+def test_nodes_without_names_are_timed_each(edgekit: Run, tmp_path: Path) -> None:
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    nodes = [helper.make_node("Softmax", ["x"], ["t"]), helper.make_node("CumSum", ["t", "axis"], ["y"])]
+    axis = numpy_helper.from_array(np.int64(1), "axis")
+    graph = helper.make_graph(nodes, "net", shapes[:1], shapes[1:], [axis])
+    path = tmp_path / "nameless.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    document = document_of(edgekit, path, "--board", "pi4", "--seconds", "0.05")
+    layers, measured = document["layers"], document["measured"]
+    assert isinstance(layers, list)
+    assert isinstance(measured, dict)
+    assert [layer["name"] for layer in layers] == ["Softmax_0", "CumSum_1"]
+    assert all(layer["share"] > 0 for layer in layers)
+    assert measured["runtime_share"] == 0
+
+
+def test_free_dimensions_that_no_size_fixes_are_said(edgekit: Run, tmp_path: Path) -> None:
+    for shape, size in ((["n", "c", "h", "w"], ("--size", "8x8")), (["n", "tokens"], ())):
+        shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", shapes[:1], shapes[1:])
+        path = tmp_path / "free.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+        code, out, err = edgekit("profile", path, *size)
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert "input 'x' is (1, ?" in err
+        assert "export it again" in err
+
+
+def test_a_file_for_ncnn_is_sent_to_its_onnx_file(edgekit: Run, tmp_path: Path) -> None:
+    code, out, err = edgekit("profile", tmp_path / "mine.ncnn")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "profile the .onnx file" in err
+
+
 def test_a_board_of_which_too_little_is_known_gets_no_estimate(edgekit: Run, tmp_path: Path) -> None:
     code, out, _ = edgekit("profile", eight_bit_graph(tmp_path), "--board", "pi4", "--seconds", "0")
     assert code == 0
@@ -123,6 +178,9 @@ def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:
     code, _, err = edgekit("profile", "default", "--plot", tmp_path / "roof.txt")
     assert code == 2
     assert "must end in" in err
+    code, out, err = edgekit("profile", "default", "--plot", picture / "roof.svg")
+    assert (code, out) == (74, "")
+    assert "cannot write" in err
 
 
 def small_net(folder: Path, node: onnx.NodeProto) -> Path:
