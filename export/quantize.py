@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -30,6 +31,8 @@ CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy"]
 # for it costs conversions around the layer: EdgeCNN's stem takes 7 to 14 % of the error away.
 SENSITIVE_SHARE = 0.25
 
+# A batch of all the crops would take memory for each of them.
+_BATCH_CROPS = 32
 _METHODS = {
     "minmax": ortq.CalibrationMethod.MinMax,
     "percentile": ortq.CalibrationMethod.Percentile,
@@ -194,8 +197,11 @@ def _logits(model: onnx.ModelProto, crops: ImageU8, contract: Contract) -> Float
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (logits,) = session.run([contract.output.name], {contract.input.name: to_input(crops, contract.input)})
-    return np.asarray(logits, np.float32)
+    logits = [
+        session.run([contract.output.name], {contract.input.name: to_input(part, contract.input)})[0]
+        for part in (crops[start : start + _BATCH_CROPS] for start in range(0, len(crops), _BATCH_CROPS))
+    ]
+    return np.concatenate(logits).astype(np.float32)
 
 
 def _relative_error(found: FloatArray, expected: FloatArray) -> float:
@@ -215,11 +221,13 @@ def _with_contract(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # The quantiser gives advice on the root logger, which nobody here can follow.
+    # The quantiser gives advice on the root logger, which nobody here can follow, and prints its histograms to stdout,
+    # which is for results.
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(StringIO()):
+            yield
     finally:
         logger.setLevel(level)

@@ -34,6 +34,11 @@ def _table(entry: view.Entry, model: str) -> RenderableType:
     rows = [view.row(cell) for cell in cells]
     shown = view.shown_columns(entry["cells"])
     title = Text(PurePath(model).name)
+    engine, engines = view.COLUMNS.index("engine"), {cell["engine"] for cell in cells}
+    if engine in shown and len(engines) == 1:
+        # Said once, so that marks have room on eighty columns.
+        shown.remove(engine)
+        title.append(f", {engines.pop()}")
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index in shown:
         name = view.COLUMNS[index]

@@ -123,7 +123,8 @@ def test_bench_measures_both_engines_side_by_side(
     assert all(engine == ("ncnn" if suffix == ".ncnn" else "onnxruntime") for (suffix, _), engine in engines.items())
     assert entry["versions"]["ncnn"] == ncnn.__version__
     assert entry["versions"]["onnxruntime"] == onnxruntime.__version__
-    assert "engine" in out
+    assert f"{tiny_model.name}, onnxruntime" in out
+    assert f"{tiny_ncnn.name}, ncnn" in out
 
 
 def test_run_classifies_with_it(edgekit: Run, model: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_damaged_file_is_one_line(edgekit: Run, tiny_ncnn: Path, tmp_path: Pat
     code, out, err = edgekit(command, *more)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
-    assert ("expected .onnx" if command == "profile" else "damaged, or no ncnn file") in err
+    assert ("profile the .onnx file" if command == "profile" else "damaged, or no ncnn file") in err
 
 
 def test_a_teacher_is_no_file_for_ncnn(

@@ -12,7 +12,7 @@ import pytest
 from edgekit.device.classify import Classifier
 from edgekit.errors import GateError, InputError
 from edgekit.export.gate import Calibration, calibration_crops, quantize_file
-from edgekit.export.quantize import StaticSettings, quantize_dynamic, quantize_static, to_float16
+from edgekit.export.quantize import CalibrationMethod, StaticSettings, quantize_dynamic, quantize_static, to_float16
 from edgekit.export.targets import QuantizedForm, QuantizedTypes, chosen_passes
 from edgekit.export.to_onnx import contract_of, to_onnx
 from edgekit.export.verify import portrait_crops
@@ -61,6 +61,15 @@ def test_static_files_are_small_and_close(
 def test_the_same_crops_give_the_same_bytes(default: onnx.ModelProto, crops: ImageU8) -> None:
     one, two = (quantize_static(default, crops[:4], StaticSettings(), "x").model for _ in range(2))
     assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_stdout_is_left_to_results(
+    default: onnx.ModelProto, crops: ImageU8, method: CalibrationMethod, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = quantize_static(default, crops[:2], StaticSettings("u8s8", "qdq", method), "x")
+    assert contract_of(made.model).calibration == f"x, {method}, qdq u8s8 per channel"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_crop_is_bad_input(default: onnx.ModelProto, crops: ImageU8) -> None:

@@ -44,6 +44,19 @@ def test_the_table_has_a_row_a_cell_in_a_readable_order(make_document: MakeDocum
     assert "1.0 %" in text
 
 
+def test_two_engines_leave_room_for_marks(make_document: MakeDocument) -> None:
+    document = make_document("mine.onnx", "mine.ncnn")
+    (entry,) = document["boards"]
+    for cell in entry["cells"]:
+        cell["marks"] = ["throttled", "clock changed", "not warm"]
+        cell["engine"] = "ncnn" if cell["model"] == "mine.ncnn" else "onnxruntime"
+    text = table(document)
+    assert "mine.onnx, onnxruntime" in text
+    assert "mine.ncnn, ncnn" in text
+    assert "…" not in text
+    assert text.count("throttled,") == 8
+
+
 @pytest.mark.parametrize(
     ("virtualization", "word"), [("emulator", "EMULATED"), ("virtual machine", "VIRTUAL MACHINE"), ("none", None)]
 )
