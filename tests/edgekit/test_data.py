@@ -77,9 +77,9 @@ def test_the_document_says_the_same(edgekit: Run, animals: Path, tmp_path: Path)
 
 
 def test_hostile_file_names_cannot_pose_as_lines_of_ours(edgekit: Run, animals: Path) -> None:
-    hostile = animals / "train" / "c\nblank       none\x1b[2J\udc80[red]"
+    hostile = animals / "train" / "c\nblank       none\x1b[2J[red]"
     hostile.mkdir()
-    (hostile / "\x1b]0;x\x07\nunreadable  none.png").write_text("text")
+    (hostile / "\x1b]0;x\x07\nunreadable  \udc80none.png").write_text("text")
     code, out, err = edgekit("data", "check", animals)
     assert code == 1
     assert sum(line.startswith("blank") for line in out.splitlines()) == 1

@@ -165,7 +165,12 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
         "9999",
     ]
     process = subprocess.Popen(
-        [*command, "--batch-size", "14"], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [*command, "--batch-size", "14"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A test run that was itself started by nohup or in the background would hand on that it ignores them.
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
     )
     while not (output / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.02)
