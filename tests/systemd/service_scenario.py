@@ -96,7 +96,7 @@ def main(folder: Path, model: str) -> None:
     tell("stopped", **status("camera"))
     tell("logs", text=edgekit("logs", "--name", "camera", "--lines", "1000", "--json").stdout)
 
-    install("bad", folder, "--source", "demo", "--detector", "dlib")
+    install("bad", folder, "--source", "gone.mp4")
     tell("bad", **until("bad", lambda found: found["state"] == "failed"))
 
     install("outside", folder, *common, "--source", "demo", "--jsonl", "/etc/outside.jsonl")
