@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 import shlex
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from edgekit.errors import HostError
 from edgekit.remote.deploy import list_host
@@ -20,7 +20,7 @@ from tests.edgekit.remote.conftest import Sshd, know, make_key
 from tests.edgekit.remote.release_board import OWN, SERVICE, SOURCE, Quiet
 from tests.guest import SHARE, machine_words
 
-from .disk import Disk, Loss
+from .disk import Disk
 
 # Of this machine, as the guest sees it.
 HOST_ADDRESS = "10.0.2.2"
@@ -113,8 +113,8 @@ class Machine:
                 stderr=subprocess.STDOUT,
             )
         try:
-            with self._connected() as connection:
-                yield connection
+            with ExitStack() as open_until_off:
+                yield self._connect(open_until_off)
         finally:
             self.pull_the_plug()
 
@@ -124,33 +124,28 @@ class Machine:
             self._process.kill()
             self._process.wait()
 
-    def lose(self, drawn: random.Random | None) -> Loss:
-        """Have the disk hold what a power cut leaves: see `Disk.cut`."""
-        return self.disk.cut(drawn)
-
-    def _connected(self) -> Connection:
+    def _connect(self, until: ExitStack) -> Connection:
         assert self._process is not None
         end_s = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                return Connection(self._sshd.host()).__enter__()
+                return until.enter_context(Connection(self._sshd.host()))
             except HostError as error:
-                said = f"{error}\n{self._console.read_text(errors='replace')[-2000:]}\n{self.output()}"
+                said = f"{error}\n{self._console.read_text(errors='replace')[-2000:]}\n{self._output()}"
                 assert self._process.poll() is None and time.monotonic() < end_s, said
                 time.sleep(0.2)
 
-    def output(self) -> str:
-        """Return what the machine's script and its sshd have said."""
+    def _output(self) -> str:
         output = self._sshd.folder / "output"
         return output.read_text(errors="replace")[-2000:] if output.exists() else ""
 
 
-def look(connection: Connection) -> dict:
+def look(connection: Connection) -> dict[str, Any]:
     """Return what is on a board: `current`, `pending`, `strays`, and `releases` with `about` and the files' hashes."""
-    command = shlex.join([sys.executable, "-c", _LOOK])
-    done = connection.run(command, timeout_s=_PATIENCE_S)
+    done = connection.run([sys.executable, "-c", _LOOK], timeout_s=_PATIENCE_S)
     assert done.returncode == 0, done.complaint
-    return json.loads(done.text)
+    found: dict[str, Any] = json.loads(done.text)
+    return found
 
 
 def wait_for_the_service(connection: Connection) -> str:
