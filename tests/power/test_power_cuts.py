@@ -1,8 +1,8 @@
 """Power cuts in the middle of deploys, onto a machine with a kernel and a disk of its own (`make test-power`).
 
-A deploy goes over SSH to a guest, whose qemu is killed at a moment of it. What the guest had only in its memory is gone,
-and what its disk had only in its cache is lost, in whole or in part (disk.py). It boots again from that disk, and ext4
-replays its journal.
+A deploy goes over SSH to a guest, whose qemu is killed at a moment of it. What the guest had only in its memory is
+gone, and what its disk had only in its cache is lost, in whole or in part (disk.py). It boots again from that disk, and
+ext4 replays its journal.
 """
 
 from __future__ import annotations
@@ -171,13 +171,14 @@ def test_power_cut_at_any_moment_leaves_the_old_or_the_new_release_whole_and_run
                 assert deploy(connection, fresh()).error is None
                 after = look(connection)
                 assert damage(after, packages) == []
-                assert not after["pending"] and not after["strays"]
+                assert not after["pending"]
+                assert not after["strays"]
                 assert not list_host(connection, SERVICE, Quiet()).cut
                 before = after["current"]
             # Switched off like that as well, right after a deploy that is done.
             machine.disk.cut(None)
     print(seen, "unflushed blocks lost:", [f"{loss.lost} of {loss.unflushed}" for loss in losses])
-    assert seen["old"] and seen["new"]
+    assert all(seen.values())
 
 
 def test_without_syncs_a_cut_does_damage(start: Callable[[str], Machine], make: Make, tmp_path: Path) -> None:
