@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def test_power_cut_at_any_moment_leaves_the_old_or_the_new_release_whole_and_run
     assert list(began) == list(PARTS)
     machine.disk.cut(None)
     starts = [*began.values(), began["done"] + 2]
-    lasts_s = {part: after - at for part, at, after in zip(began, starts, starts[1:], strict=True)}
+    lasts_s = {part: after - at for part, (at, after) in zip(began, pairwise(starts), strict=True)}
     seen = {"old": 0, "new": 0}
     losses: list[Loss] = []
     for part, cuts in PARTS.items():
