@@ -2,6 +2,7 @@
 # make test   everything installed, the whole test suite
 # make test-pi   only the emulated Raspberry Pi, with Debian Trixie and then Bookworm (root, mmdebstrap, qemu-user)
 # make test-vivid   only a V4L2 camera, the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)
+# make test-power   only deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs, libeatmydata1)
 # make lint   style, types, import rules, the generated page of commands
 # Another Python: make PYTHON=python3.12 demo (after `make clean` if an environment exists already)
 
@@ -11,7 +12,7 @@ TEST := .venv-test
 OUT := out
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-pi test-vivid lint clean help
+.PHONY: demo test test-pi test-vivid test-power lint clean help
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -34,6 +35,9 @@ test-pi: $(TEST)/installed
 
 test-vivid: $(TEST)/installed
 	EDGEKIT_TEST_VIVID=1 $(TEST)/bin/python -m pytest tests/vivid
+
+test-power: $(TEST)/installed
+	EDGEKIT_TEST_POWER=1 $(TEST)/bin/python -m pytest -s tests/power
 
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .

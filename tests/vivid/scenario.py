@@ -1,6 +1,6 @@
 """Uses the guest's camera as users do, pulls it out and plugs it in again, and prints what happened as JSON lines.
 
-`scenario.py MODEL FOLDER`; run by guest.py, looked at by test_camera.py.
+`scenario.py MODEL FOLDER`; run by tests/guest.py, looked at by test_camera.py.
 """
 
 from __future__ import annotations

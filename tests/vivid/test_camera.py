@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from edgekit.errors import EXIT_OK, EXIT_SOURCE
-
-from .guest import SHARE, UnavailableError, run_in_guest
+from tests.guest import SHARE, UnavailableError, run_in_guest
 
 ROOT = Path(__file__).parents[2]
+# node_types: capture only.
+WEBCAM = {"vivid": "n_devs=1 node_types=0x1 num_inputs=1 input_types=0"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[st
     script = str(Path(__file__).parent / "scenario.py")
     command = ["env", f"PYTHONPATH={ROOT}", sys.executable, script, f"{SHARE}/tiny.onnx", SHARE]
     try:
-        output = run_in_guest(command, share)
+        output = run_in_guest(command, share, WEBCAM)
     except UnavailableError as error:
         pytest.skip(f"no virtual machine: {error}")
     print(output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -20,9 +19,8 @@ from edgekit.device.service.supervised import SupervisedManager
 from edgekit.remote.deploy import Package
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import pack
 
-from .release_board import OWN, Board, MakePackage
+from .release_board import OWN, Board, MakePackage, make_package
 
 _START_TIMEOUT_S = 20
 
@@ -128,16 +126,7 @@ def make(tmp_path: Path, tiny_model: Path, play: Callable[..., Any]) -> MakePack
     url = play([("pictures", 1_000_000, (64, 48))]).url
 
     def make(number: int = 1, source: str = url, keep: int = 3, content: bytes | None = None) -> Package:
-        import onnx
-
-        model = onnx.load(tiny_model)
-        model.doc_string = f"number {number}"
-        path = tmp_path / f"it's; $(touch planted) {number}.onnx"
-        path.write_bytes(model.SerializeToString() if content is None else content)
-        config = tmp_path / f"{number}.toml"
-        config.write_text(f'source = {json.dumps(source)}\ndetector = "none"\njsonl = "results.jsonl"\n')
-        parcels = {"model.onnx": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
-        return Package(parcels, path.name, keep, install=False, settle_s=0.2)
+        return make_package(tmp_path, tiny_model, number, source, keep, content)
 
     return make
 

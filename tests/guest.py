@@ -1,7 +1,7 @@
-"""A virtual machine with the kernel's own virtual camera (vivid), this machine's files, and no network.
+"""A virtual machine with Debian's kernel and this machine's files.
 
-Debian's kernel and a hand-made initramfs are all that is made; the guest's root is this machine's, read-only, over 9p,
-so that the Python and the edgekit under test run there as they are. Emulated without KVM, so that it works anywhere.
+Kernel and a hand-made initramfs are all that is made; the guest's root is this machine's, read-only, over 9p, so that
+the Python and the edgekit under test run there as they are. Emulated without KVM, so that it works anywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Minutes on a machine with nothing else to do; this is for one that has.
@@ -26,8 +26,7 @@ _TOOLS = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
 }
-# One webcam, node_types: capture only.
-_PARAMETERS = {"vivid": "n_devs=1 node_types=0x1 num_inputs=1 input_types=0"}
+_MODULES = ("virtio_pci", "9pnet_virtio", "9p")
 # Where the guest finds the folder that it may write to.
 SHARE = "/mnt"
 
@@ -50,8 +49,34 @@ class UnavailableError(Exception):
     """There can be no such machine here; the text says why."""
 
 
-def run_in_guest(command: Sequence[str], share: Path) -> str:
+def run_in_guest(command: Sequence[str], share: Path, modules: Mapping[str, str]) -> str:
     """Boot, run `command` with the folder `share` at `SHARE`, and return what it printed.
+
+    Args:
+        command: The words.
+        share: The folder.
+        modules: Of the kernel, by name, with their parameters.
+
+    Raises:
+        UnavailableError: Something is missing for that here.
+    """
+    machine = machine_words(f"exec {shlex.join(command)}\n", share, modules)
+    console = share / "console"
+    try:
+        with console.open("wb") as stream:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
+            subprocess.run([*machine, "-nic", "none"], **streams, timeout=_BOOTED_S)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"the guest did not end: {console.read_text(errors='replace')[-2000:]}") from None
+    output = share / "output"
+    assert output.exists(), console.read_text(errors="replace")[-2000:]
+    return output.read_text(errors="replace")
+
+
+def machine_words(script: str, share: Path, modules: Mapping[str, str]) -> list[str]:
+    """Return the words that boot a machine, which ends when `script` does; its console is qemu's stdout.
+
+    What the script prints is `share/output`. Disks and networks are for the caller to add.
 
     Raises:
         UnavailableError: Something is missing for that here.
@@ -65,33 +90,23 @@ def run_in_guest(command: Sequence[str], share: Path) -> str:
         raise UnavailableError(f"apt-get install {' '.join(missing)}")
     system = _unpacked_kernel()
     version = next((system / "usr/lib/modules").iterdir()).name
-    initramfs = _initramfs(system, version, share)
+    initramfs = _initramfs(system, version, share, modules)
     settings = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/run/tmp", "TMPDIR": "/run/tmp"}
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
-    (share / "script").write_text(f"{exports}exec {shlex.join(command)}\n")
-    machine = [
+    (share / "script").write_text(exports + script)
+    return [
         "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1G",
         "-kernel", str(system / "boot" / f"vmlinuz-{version}"), "-initrd", str(initramfs),
         "-append", "console=ttyS0 quiet panic=-1 no_timer_check", "-no-reboot",
         "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
         "-virtfs", f"local,path={share},mount_tag=share,security_model=none,multidevs=remap",
-        "-display", "none", "-monitor", "none", "-serial", "stdio", "-nic", "none",
+        "-display", "none", "-monitor", "none", "-serial", "stdio",
     ]  # fmt: skip
-    console = share / "console"
-    try:
-        with console.open("wb") as stream:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": subprocess.STDOUT}
-            subprocess.run(machine, **streams, timeout=_BOOTED_S)
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"the guest did not end: {console.read_text(errors='replace')[-2000:]}") from None
-    output = share / "output"
-    assert output.exists(), console.read_text(errors="replace")[-2000:]
-    return output.read_text(errors="replace")
 
 
 def _unpacked_kernel() -> Path:
     """Return the folder with Debian's newest kernel, fetched once."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit-vivid"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit-guest"
     depends = subprocess.run(["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True).stdout
     named = re.search(r"Depends: (linux-image-\S+)", depends)
     if named is None:
@@ -113,13 +128,13 @@ def _unpacked_kernel() -> Path:
     return folder
 
 
-def _initramfs(system: Path, version: str, share: Path) -> Path:
+def _initramfs(system: Path, version: str, share: Path, modules: Mapping[str, str]) -> Path:
     root = share / "initramfs"
     for name in ("bin", "proc", "sys", "dev", "root", "modules"):
         (root / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "", root / "bin/busybox")
     loads = []
-    for module in ("virtio_pci", "9pnet_virtio", "9p", "vivid"):
+    for module in (*_MODULES, *modules):
         shown = ["modprobe", "-d", str(system / "usr"), "-S", version, "--show-depends", module]
         answer = subprocess.run(shown, capture_output=True, text=True, check=True).stdout
         for packed in map(Path, re.findall(r"^insmod (\S+\.ko\S*)", answer, re.MULTILINE)):
@@ -127,7 +142,7 @@ def _initramfs(system: Path, version: str, share: Path) -> Path:
             plain = root / "modules" / name
             if not plain.exists():
                 plain.write_bytes(lzma.decompress(packed.read_bytes()))
-                loads.append(f"insmod /modules/{name} {_PARAMETERS.get(name.removesuffix('.ko'), '')}".rstrip())
+                loads.append(f"insmod /modules/{name} {modules.get(name.removesuffix('.ko'), '')}".rstrip())
     init = root / "init"
     init.write_text(_INIT.format(modules="\n".join(loads), share=SHARE))
     init.chmod(0o755)

@@ -1,0 +1,101 @@
+"""A disk that loses with the power what it was not told to keep.
+
+qemu (blklogwrites) logs what the guest writes and where it asks for a flush, in the form of Linux's dm-log-writes. The
+image itself is not looked at after a cut: what a killed qemu has written is in this machine's page cache, so that it
+would be a disk that never loses anything. Instead the image of before is taken, with the writes up to the last flush;
+of those after it any part, in any order, may have reached a real disk.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_SIZE = "192M"
+_SECTOR_BYTES = 512
+# A file system's block, which a disk of 4096-byte sectors writes whole or not at all.
+_BLOCK_BYTES = 4096
+_MAGIC = 0x6A736677736872
+_FLUSH, _FUA, _DISCARD = 1, 2, 4
+_SUPERBLOCK_AT, _INCOMPATIBLE_AT, _NEEDS_RECOVERY = 1024, 0x60, 4
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How many blocks of 4 KiB were written after the last flush, and how many of them a cut has lost."""
+
+    unflushed: int
+    lost: int
+
+
+class Disk:
+    """An ext4 file system as the disk of a machine; `image` holds it while the machine is off."""
+
+    def __init__(self, folder: Path, content: Path) -> None:
+        self.image = folder / "disk"
+        self._running, self._log = folder / "running", folder / "log"
+        # As on a card: with a journal, data=ordered and barriers, which are what ext4 does by itself.
+        make = ["mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", content, self.image, _SIZE]
+        subprocess.run(make, check=True)
+
+    def plug_in(self) -> list[str]:
+        """Return the words for qemu of a machine that is about to be switched on."""
+        subprocess.run(["cp", "--sparse=always", self.image, self._running], check=True)
+        self._log.write_bytes(b"")
+        return [
+            "-blockdev", f"driver=file,node-name=image,filename={self._running}",
+            "-blockdev", f"driver=file,node-name=log,filename={self._log}",
+            "-blockdev", "driver=blklogwrites,node-name=disk,file=image,log=log,log-super-update-interval=1",
+            "-device", "virtio-blk-pci,drive=disk,discard=off",
+        ]  # fmt: skip
+
+    def cut(self, drawn: random.Random | None) -> Loss:
+        """Have `image` be what the last cut left on the disk.
+
+        Args:
+            drawn: Decides for each block written after the last flush whether it was lost; None: all were.
+        """
+        writes = list(_logged(self._log))
+        last = max((number for number, (flags, _, _) in enumerate(writes) if flags & _FLUSH), default=-1)
+        unflushed = lost = 0
+        with self.image.open("r+b") as image:
+            for number, (flags, at, data) in enumerate(writes):
+                assert not flags & _DISCARD
+                for offset in range(0, len(data), _BLOCK_BYTES):
+                    if number > last and not flags & _FUA:
+                        unflushed += 1
+                        if drawn is None or drawn.random() < 0.5:
+                            lost += 1
+                            continue
+                    image.seek(at + offset)
+                    image.write(data[offset : offset + _BLOCK_BYTES])
+        return Loss(unflushed, lost)
+
+    def needs_recovery(self) -> bool:
+        """Return whether the file system was cut off: its journal is to be replayed."""
+        with self.image.open("rb") as image:
+            image.seek(_SUPERBLOCK_AT + _INCOMPATIBLE_AT)
+            return bool(int.from_bytes(image.read(4), "little") & _NEEDS_RECOVERY)
+
+    def keep(self, copy: Path) -> None:
+        """Copy the image."""
+        shutil.copyfile(self.image, copy)
+
+    def restore(self, copy: Path) -> None:
+        """Have the image be what it was when it was copied."""
+        shutil.copyfile(copy, self.image)
+
+
+def _logged(log: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Yield flags, offset in bytes and data of each entry, in the order of their arrival."""
+    with log.open("rb") as stream:
+        magic, _, count, sector_bytes = struct.unpack("<QQQI", stream.read(_SECTOR_BYTES)[:28])
+        assert (magic, sector_bytes) == (_MAGIC, _SECTOR_BYTES)
+        for _ in range(count):
+            sector, sectors, flags, _ = struct.unpack("<QQQQ", stream.read(_SECTOR_BYTES)[:32])
+            yield flags, sector * _SECTOR_BYTES, b"" if flags & _DISCARD else stream.read(sectors * _SECTOR_BYTES)

@@ -1,0 +1,160 @@
+"""A machine of its own, with a disk, an sshd and a service that starts at boot, whose power can be cut."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import HostError
+from edgekit.remote.deploy import list_host
+from edgekit.remote.ssh import Connection
+from tests.edgekit.remote.conftest import Sshd, know, make_key
+from tests.edgekit.remote.release_board import OWN, SERVICE, SOURCE, Quiet
+from tests.guest import SHARE, machine_words
+
+from .disk import Disk
+
+# Of this machine, as the guest sees it.
+HOST_ADDRESS = "10.0.2.2"
+_BOARD = "/run/board"
+_HOME = f"{_BOARD}/home"
+_ROOT = f"{_HOME}/.local/share/edgekit/deploy/{SERVICE.name}"
+_SERVICE = f"{_HOME}/.local/state/edgekit/services/{SERVICE.name}"
+_PATIENCE_S = 600
+_MODULES = ("virtio_blk", "ext4", "virtio_net")
+
+# Boots as a board without systemd does: disk, network, crontab's line for the service, sshd.
+_SCRIPT = f"""
+busybox ip link set lo up; busybox ip address add 10.0.2.15/24 dev eth0; busybox ip link set eth0 up
+mkdir /dev/shm {_BOARD} /run/sshd; mount -t tmpfs shm /dev/shm
+mount -t ext4 /dev/vda {_BOARD} || exit
+export HOME={_HOME}
+if [ -e {_SERVICE}/service.json ]; then
+    PYTHONPATH={{source}} setsid --fork {{python}} -P -m edgekit.device.service {_SERVICE} < /dev/null
+fi
+exec /usr/sbin/sshd -D -e -f {SHARE}/sshd_config
+"""
+
+# All that counts of a board, as one document.
+_LOOK = f"""
+import hashlib, json, pathlib
+root = pathlib.Path({_ROOT!r})
+def document(path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        return str(error)
+print(json.dumps({{
+    "current": (root / "current").readlink().name,
+    "pending": (root / "pending").exists(),
+    "strays": [str(path) for place in (root, root / "releases") for path in place.glob(".*")],
+    "releases": {{
+        release.name: {{
+            "about": document(release / "release.json"),
+            "files": {{
+                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in release.iterdir() if path.name not in ("release.json", "failed")
+            }},
+        }}
+        for release in (root / "releases").glob("[0-9]*")
+    }},
+}}))
+"""
+
+
+class Machine:
+    """It, switched off; what its processes get beside the usual is `environment`.
+
+    Raises:
+        UnavailableError: There can be none here.
+    """
+
+    def __init__(self, folder: Path, environment: str = "") -> None:
+        content, share = folder / "content", folder / "share"
+        share.mkdir(parents=True)
+        own = content / "home/.local/bin/edgekit"
+        own.parent.mkdir(parents=True)
+        own.write_text(OWN)
+        own.chmod(0o755)
+        script = _SCRIPT.format(source=shlex.quote(str(SOURCE)), python=shlex.quote(sys.executable))
+        self._words = machine_words(script, share, dict.fromkeys(_MODULES, ""))
+        self.disk = Disk(folder, content)
+        for name in ("id", "host_key"):
+            make_key(share / name)
+        (share / "sshd_config").write_text(
+            f"HostKey {SHARE}/host_key\nAuthorizedKeysFile {SHARE}/id.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
+            f"PermitRootLogin yes\nSetEnv HOME={_HOME} XDG_CACHE_HOME={_HOME}/.cache TMPDIR=/run/tmp {environment}\n"
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        know(share, self._port, share / "host_key.pub")
+        self._sshd = Sshd(self._port, share, folder)
+        self._console = folder / "console"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def on(self) -> Iterator[Connection]:
+        """Switch it on and yield a connection; it is off afterwards, however that came."""
+        network = f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{self._port}-:22"
+        with self._console.open("wb") as console:
+            self._process = subprocess.Popen(
+                [*self._words, *self.disk.plug_in(), "-nic", network],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            with ExitStack() as open_until_off:
+                yield self._connect(open_until_off)
+        finally:
+            self.pull_the_plug()
+
+    def pull_the_plug(self) -> None:
+        """SIGKILL: memory and processors are gone, nothing is told."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _connect(self, until: ExitStack) -> Connection:
+        assert self._process is not None
+        end_s = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return until.enter_context(Connection(self._sshd.host()))
+            except HostError as error:
+                said = f"{error}\n{self._console.read_text(errors='replace')[-2000:]}\n{self._output()}"
+                assert self._process.poll() is None, said
+                assert time.monotonic() < end_s, said
+                time.sleep(0.2)
+
+    def _output(self) -> str:
+        output = self._sshd.folder / "output"
+        return output.read_text(errors="replace")[-2000:] if output.exists() else ""
+
+
+def look(connection: Connection) -> dict[str, Any]:
+    """Return what is on a board: `current`, `pending`, `strays`, and `releases` with `about` and the files' hashes."""
+    done = connection.run([sys.executable, "-c", _LOOK], timeout_s=_PATIENCE_S)
+    assert done.returncode == 0, done.complaint
+    found: dict[str, Any] = json.loads(done.text)
+    return found
+
+
+def wait_for_the_service(connection: Connection) -> str:
+    """Return the state of the service, "running" as soon as it is."""
+    end_s = time.monotonic() + _PATIENCE_S
+    while True:
+        listed = list_host(connection, SERVICE, Quiet())
+        state = str(listed.service["state"])
+        if state in ("running", "failed") or time.monotonic() > end_s:
+            return state
+        time.sleep(0.2)

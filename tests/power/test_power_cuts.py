@@ -1,0 +1,211 @@
+"""Power cuts in the middle of deploys, onto a machine with a kernel and a disk of its own (`make test-power`).
+
+A deploy goes over SSH to a guest, whose qemu is killed at a moment of it. What the guest had only in its memory is
+gone, and what its disk had only in its cache is lost, in whole or in part (disk.py). It boots again from that disk, and
+ext4 replays its journal.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.errors import HostError
+from edgekit.remote.deploy import Package, deploy_host, list_host
+from edgekit.remote.ssh import Connection
+from tests.edgekit.remote.release_board import SERVICE, Quiet, deploy, make_package
+from tests.guest import UnavailableError
+
+from .disk import Loss
+from .machine import HOST_ADDRESS, Machine, look, wait_for_the_service
+
+# The line of a deploy with which each part of it begins, and how many cuts that part gets.
+PARTS = {"sending": 2, "trying": 4, "switched to": 5, "done": 4}
+_EAT_MY_DATA = Path("/usr/lib/x86_64-linux-gnu/libeatmydata.so")
+# ext4 writes names every 5 s and content that nobody asked for after 30 s.
+_NAMES_WITHOUT_CONTENT_S = (6, 20)
+
+Make = Callable[[int], Package]
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny_model: Path, play: Callable[..., Any]) -> Make:
+    url = play([("pictures", 10_000_000, (64, 48))]).url.replace("127.0.0.1", HOST_ADDRESS)
+    return lambda number: make_package(tmp_path, tiny_model, number, url)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], Machine]]:
+    """Make a machine whose processes have an environment, off yet."""
+    if not os.environ.get("EDGEKIT_TEST_POWER"):
+        pytest.skip("cutting the power of a virtual machine takes minutes: make test-power")
+    if shutil.which("mke2fs") is None or shutil.which("sshd", path="/usr/sbin") is None:
+        pytest.skip("apt-get install e2fsprogs openssh-server")
+    machines = []
+
+    def start(environment: str) -> Machine:
+        try:
+            machines.append(Machine(tmp_path / "machine", environment))
+        except UnavailableError as error:
+            pytest.skip(f"no virtual machine: {error}")
+        return machines[-1]
+
+    yield start
+    for machine in machines:
+        machine.pull_the_plug()
+
+
+class Deploy:
+    """A deploy under way in a thread; `began` are the times at which its parts did, and `wait` waits for one."""
+
+    def __init__(self, connection: Connection, package: Package) -> None:
+        self.began = {"sending": time.monotonic()}
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._deploy, args=(connection, package))
+        self._thread.start()
+
+    def wait(self, part: str) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: part in self.began or "cut" in self.began)
+
+    def end(self) -> None:
+        self._thread.join()
+
+    def _deploy(self, connection: Connection, package: Package) -> None:
+        try:
+            outcome = deploy_host(connection, package, SERVICE, Quiet(self._hear))
+        except HostError:
+            self._hear("cut")
+        else:
+            self._hear("done" if outcome.error is None else "cut")
+
+    def _hear(self, line: str) -> None:
+        with self._changed:
+            for part in (*PARTS, "cut"):
+                if line.startswith(part):
+                    self.began.setdefault(part, time.monotonic())
+            self._changed.notify_all()
+
+
+def cut_after(machine: Machine, package: Package, part: str, delay_s: float) -> bool:
+    """Boot, deploy, and cut the power so long after a part began; return whether the deploy was done by then."""
+    with machine.on() as connection:
+        under_way = Deploy(connection, package)
+        under_way.wait(part)
+        time.sleep(delay_s)
+        done = "done" in under_way.began
+        machine.pull_the_plug()
+        under_way.end()
+    return done
+
+
+def damage(found: dict[str, Any], packages: dict[str, Package]) -> list[str]:
+    """Return what is wrong with a board's releases; `packages` are all that were ever sent, by the model's hash."""
+    wrong = [] if found["current"] in found["releases"] else [f"{found['current']} is not there"]
+    for name, release in found["releases"].items():
+        about, files = release["about"], release["files"]
+        if not isinstance(about, dict):
+            wrong.append(f"release.json of {name}: {about}")
+        package = next((each for key, each in packages.items() if key.startswith(name.partition("-")[2])), None)
+        sent = {file: parcel.sha256 for file, parcel in package.files.items()} if package else {}
+        if files != sent or (isinstance(about, dict) and about["files"] != sent):
+            wrong.append(f"files of {name}: {files}")
+    return wrong
+
+
+def test_power_cut_at_any_moment_leaves_the_old_or_the_new_release_whole_and_running(
+    start: Callable[[str], Machine], make: Make
+) -> None:
+    drawn = random.Random(7)  # noqa: S311 - moments, no secrets
+    machine = start("")
+    packages: dict[str, Package] = {}
+    numbers = iter(range(1, 1000))
+
+    def fresh() -> Package:
+        package = make(next(numbers))
+        packages[package.files["model.onnx"].sha256] = package
+        return package
+
+    with machine.on() as connection:
+        assert deploy(connection, fresh()).error is None
+        under_way = Deploy(connection, fresh())
+        under_way.end()
+        began = under_way.began
+        before = look(connection)["current"]
+    assert list(began) == list(PARTS)
+    machine.disk.cut(None)
+    starts = [*began.values(), began["done"] + 2]
+    lasts_s = {part: after - at for part, (at, after) in zip(began, pairwise(starts), strict=True)}
+    seen = {"old": 0, "new": 0}
+    losses: list[Loss] = []
+    for part, cuts in PARTS.items():
+        for cut in range(cuts):
+            package = fresh()
+            delay_s = (cut + drawn.random()) / cuts * lasts_s[part]
+            done = cut_after(machine, package, part, delay_s)
+            # In turn: the disk's cache is lost, or some of it.
+            loss = machine.disk.cut(drawn if cut % 2 else None)
+            losses.append(loss)
+            replayed = machine.disk.needs_recovery()
+            with ExitStack() as until_checked:
+                connection = until_checked.enter_context(machine.on())
+                state = wait_for_the_service(connection)
+                found = look(connection)
+                new = found["current"].endswith(package.files["model.onnx"].sha256[:8])
+                print(part, f"{delay_s:.2f} s", found["current"], loss, "replayed" if replayed else "clean")
+                assert replayed
+                assert damage(found, packages) == []
+                assert new or found["current"] == before
+                assert new or not done, "what deploy called done is done"
+                assert state == "running"
+                seen["new" if new else "old"] += 1
+                assert deploy(connection, fresh()).error is None
+                after = look(connection)
+                assert damage(after, packages) == []
+                assert not after["pending"]
+                assert not after["strays"]
+                assert not list_host(connection, SERVICE, Quiet()).cut
+                before = after["current"]
+            # Switched off like that as well, right after a deploy that is done.
+            machine.disk.cut(None)
+    print(seen, "unflushed blocks lost:", [f"{loss.lost} of {loss.unflushed}" for loss in losses])
+    assert all(seen.values())
+
+
+def test_without_syncs_a_cut_does_damage(start: Callable[[str], Machine], make: Make, tmp_path: Path) -> None:
+    """The same with fsync and sync that do nothing: else nothing would tell that the cuts above could do harm."""
+    if not _EAT_MY_DATA.exists():
+        pytest.skip("no libeatmydata here: apt-get install libeatmydata1")
+    drawn = random.Random(7)  # noqa: S311 - moments, no secrets
+    machine = start(f"LD_PRELOAD={_EAT_MY_DATA}")
+    packages = {each.files["model.onnx"].sha256: each for each in map(make, range(1, 5))}
+    first, *others = packages.values()
+    with machine.on() as connection:
+        assert deploy(connection, first).error is None
+        assert connection.run(["env", "-u", "LD_PRELOAD", "sync"]).returncode == 0
+    machine.disk.cut(None)
+    machine.disk.keep(tmp_path / "good")
+    harm = []
+    for package in others:
+        machine.disk.restore(tmp_path / "good")
+        done = cut_after(machine, package, "done", drawn.uniform(*_NAMES_WITHOUT_CONTENT_S))
+        assert done
+        machine.disk.cut(None)
+        with machine.on() as connection:
+            found = look(connection)
+        wrong = damage(found, packages)
+        if not found["current"].endswith(package.files["model.onnx"].sha256[:8]):
+            wrong.append(f"done, and lost: {found['current']}")
+        print(wrong)
+        harm.append(wrong)
+    assert any(harm)
