@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.contract import GraphLevel
 from edgekit.device.inference import open_net
-from edgekit.device.session import GraphOptimization, default_intra_op_threads
+from edgekit.device.session import default_intra_op_threads
 from edgekit.preprocess import FloatArray, ImageU8, to_input
 
 
@@ -19,7 +20,7 @@ class Classifier:
         path: Path,
         intra_op_threads: int | None = None,
         spinning: bool = False,
-        level: GraphOptimization = "all",
+        level: GraphLevel = "all",
     ) -> None:
         """Load the model at `path`; threads default to `default_intra_op_threads`, the rest is `open_net`'s.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import TypeAlias
 
 import onnxruntime as ort
 
@@ -13,9 +12,7 @@ from edgekit.contract import METADATA_KEY, Contract, GraphLevel, required_fields
 from edgekit.errors import InputError
 from edgekit.files import require_file
 
-GraphOptimization: TypeAlias = GraphLevel
-
-_LEVELS: dict[GraphOptimization, ort.GraphOptimizationLevel] = {
+_LEVELS: dict[GraphLevel, ort.GraphOptimizationLevel] = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -58,7 +55,7 @@ def open_session(
     path: Path,
     intra_op_threads: int,
     spinning: bool = False,
-    level: GraphOptimization = "all",
+    level: GraphLevel = "all",
 ) -> ort.InferenceSession:
     """Return a CPU session of an .onnx file.
 
@@ -83,9 +80,7 @@ def open_session(
         ) from error
 
 
-def session_options(
-    intra_op_threads: int, spinning: bool = False, level: GraphOptimization = "all"
-) -> ort.SessionOptions:
+def session_options(intra_op_threads: int, spinning: bool = False, level: GraphLevel = "all") -> ort.SessionOptions:
     """Return the settings of `open_session`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads

@@ -20,7 +20,7 @@ from edgekit.device.ncnn_graph import INPUT, OUTPUT
 from edgekit.errors import InputError
 from edgekit.export.cost import graph_cost
 from edgekit.export.targets import GENERIC, TARGETS
-from edgekit.export.to_onnx import Exported, check_target, contract_of, convert, open_net
+from edgekit.export.to_onnx import Exported, check_target, contract_of, convert, open_checkpoint
 from edgekit.export.verify import portrait_crops, verify
 from edgekit.files import atomic_path, sha256_of
 from edgekit.modelfiles import NCNN_SUFFIX
@@ -57,7 +57,7 @@ def export_to_ncnn(
     """
     check_target(target, NCNN_SUFFIX)
     program = _program()
-    net, contract = open_net(checkpoint_path, relabel)
+    net, contract = open_checkpoint(checkpoint_path, relabel)
     model, changed = convert(net, contract, passes)
     content = to_ncnn(model, program)
     with atomic_path(target) as temporary:

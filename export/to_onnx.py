@@ -77,10 +77,10 @@ def export_checkpoint(
         StorageError: The file cannot be written.
     """
     check_target(target)
-    return export_net(*open_net(checkpoint_path, relabel), target, passes)
+    return export_net(*open_checkpoint(checkpoint_path, relabel), target, passes)
 
 
-def open_net(
+def open_checkpoint(
     checkpoint_path: Path, relabel: Callable[[Checkpoint], Checkpoint] | None = None
 ) -> tuple[nn.Module, Contract]:
     """Return a checkpoint's net and the contract that its exported file gets, which says where it came from.

@@ -36,11 +36,11 @@ export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 {modules}
 opts=trans=virtio,version=9p2000.L,msize=512000
-mount -t 9p -o ro,cache=loose,$opts root /root
-mount -t 9p -o $opts share /root{share}
-for place in proc sys dev; do mount --move /$place /root/$place; done
-mount -t tmpfs tmp /root/run; mkdir /root/run/tmp
-chroot /root /bin/sh {share}/script > /root{share}/output 2>&1
+mount -t 9p -o ro,cache=loose,$opts root /system
+mount -t 9p -o $opts share /system{share}
+for place in proc sys dev; do mount --move /$place /system/$place; done
+mount -t tmpfs tmp /system/run; mkdir /system/run/tmp
+chroot /system /bin/sh {share}/script > /system{share}/output 2>&1
 poweroff -f
 """
 
@@ -130,7 +130,7 @@ def _unpacked_kernel() -> Path:
 
 def _initramfs(system: Path, version: str, share: Path, modules: Mapping[str, str]) -> Path:
     root = share / "initramfs"
-    for name in ("bin", "proc", "sys", "dev", "root", "modules"):
+    for name in ("bin", "proc", "sys", "dev", "system", "modules"):
         (root / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "", root / "bin/busybox")
     loads = []

@@ -8,7 +8,8 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -25,6 +26,9 @@ from edgekit.text import printable
 
 OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
+# Where a sender of an address without a port listens.
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}
+_ASK_S = 3.0
 # Ages beyond this are no ages: another clock's time.
 _MAX_AGE_S = 10.0
 
@@ -190,30 +194,27 @@ def _open_url(url: str, name: str, ask: bool = False) -> cv2.VideoCapture:
 def _why(url: str) -> str:
     """Return what the sender says, or that it does not: OpenCV tells nothing. Empty where that is unknown."""
     parts = urlsplit(url)
-    port = parts.port or _PORTS.get(parts.scheme.lower())
+    scheme = parts.scheme.lower()
+    port = parts.port or _PORTS.get(scheme)
     if parts.hostname is None or port is None:
         return ""
     try:
-        with socket.create_connection((parts.hostname, port), _ASK_S) as connection:
-            if parts.scheme.lower() != "http":
-                return ""
+        if scheme != "http":
+            socket.create_connection((parts.hostname, port), _ASK_S).close()
+            return ""
+        with closing(HTTPConnection(parts.hostname, port, timeout=_ASK_S)) as connection:
             user = unquote(f"{parts.username or ''}:{parts.password or ''}")
-            secret = base64.b64encode(user.encode()).decode()
-            secret = f"Authorization: Basic {secret}\r\n" if parts.username else ""
+            secret = f"Basic {base64.b64encode(user.encode()).decode()}"
             where = quote(parts.path or "/", safe="/%") + (f"?{quote(parts.query, safe='=&%+')}" if parts.query else "")
-            connection.settimeout(_ASK_S)
-            connection.sendall(f"GET {where} HTTP/1.0\r\nHost: {parts.hostname}\r\n{secret}\r\n".encode())
-            status = re.match(rb"HTTP/1\.\d ([45]\d\d)([^\r\n]*)", connection.recv(1024))
-            return f" (it answers {status[1].decode()}{status[2].decode(errors='replace')})" if status else ""
+            connection.request("GET", where, headers={"Authorization": secret} if parts.username else {})
+            answer = connection.getresponse()
+            return f" (it answers {answer.status} {answer.reason})" if answer.status >= 400 else ""
     except OSError as error:
         return f" ({error.strerror or error})"
+    except HTTPException:
+        return " (it does not answer as a web server does)"
     except ValueError:
         return " (that is no name of a host)"
-
-
-# Where a sender of an address without a port listens.
-_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}
-_ASK_S = 3.0
 
 
 def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapture:

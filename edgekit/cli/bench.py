@@ -153,13 +153,10 @@ def command(
     from edgekit.device.benchmark_worker import DetectorChoice, Job
     from edgekit.device.session import available_processors
     from edgekit.device.sources import open_source
-    from edgekit.errors import InputError
     from edgekit.modelfiles import DEVICE_SUFFIXES, resolve_model
     from edgekit.report.schema import check_fits
     from edgekit.report.terminal import report_view
 
-    if math.isnan(seconds) or math.isnan(cool_down):
-        raise InputError("--seconds or --cool-down is no number")
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
     check_fits(names=(*models, source_uri), boards=max(1, len(chosen.hosts)))

@@ -98,14 +98,7 @@ def training_split(dataset: DataSet, name: str | None = None) -> str:
     Raises:
         InputError: There is none of that name, or none of the usual ones.
     """
-    found = name or usual_training_split(dataset.splits)
-    if found is None:
-        raise InputError(
-            f"data set '{dataset.name}' has no split named 'train': it has {', '.join(dataset.splits)}; "
-            "name one with --train-split"
-        )
-    dataset.split(found)
-    return found
+    return _existing(dataset, name or usual_training_split(dataset.splits), "train", "--train-split")
 
 
 def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
@@ -114,14 +107,17 @@ def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
     Raises:
         InputError: There is none of that name, or none of the usual ones.
     """
-    found = name or usual_test_split(dataset.splits)
-    if found is None:
+    return _existing(dataset, name or usual_test_split(dataset.splits), "test", "--split")
+
+
+def _existing(dataset: DataSet, name: str | None, usual: str, flag: str) -> str:
+    if name is None:
         raise InputError(
-            f"data set '{dataset.name}' has no split named 'test': it has {', '.join(dataset.splits)}; "
-            "name one with --split"
+            f"data set '{dataset.name}' has no split named '{usual}': it has {', '.join(dataset.splits)}; "
+            f"name one with {flag}"
         )
-    dataset.split(found)
-    return found
+    dataset.split(name)
+    return name
 
 
 def usual_training_split(splits: Iterable[str]) -> str | None:

@@ -14,13 +14,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, usual_training_split
 from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, read_csv, read_hdf5
 from edgekit.models.data.files import Files, Say
 from edgekit.models.data.layout import require_contempt, split_order
-from edgekit.models.data.pixels import decode_bounded, single_channel_if_gray, to_size
+from edgekit.models.data.pixels import single_channel_if_gray, to_size
 from edgekit.models.data.readers import Progress, dataset_name, is_of_files, open_layout
 from edgekit.preprocess import ImageU8
 
@@ -170,7 +171,7 @@ def find(scan: Scan) -> Findings:
 
 def _read(files: Files, path: PurePosixPath) -> ImageU8 | InputError:
     try:
-        return decode_bounded(files.read(path), str(path))
+        return decode_image(files.read(path), str(path))
     except InputError as error:
         return error
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import read_csv, read_hdf5
 from edgekit.models.data.files import Say
-from edgekit.models.data.pixels import decode_bounded
 from edgekit.models.data.readers import Selection, is_of_files, load_dataset, open_layout
 from edgekit.preprocess import ImageU8
 
@@ -71,7 +71,7 @@ def originals(
             position = positions.get(entry.name) if entry.split == split else None
             if position is None:
                 continue
-            yield position, entry.name, decode_bounded(files.read(entry.path), f"{path}/{entry.path}")
+            yield position, entry.name, decode_image(files.read(entry.path), f"{path}/{entry.path}")
             done += 1
             progress(done, len(part))
     if done != len(part):

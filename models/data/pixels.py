@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
-
 import numpy as np
 
 from edgekit.contract import CropSpec
-from edgekit.device.imaging import decode_image, resize
-from edgekit.errors import InputError
+from edgekit.device.imaging import resize
 from edgekit.models.data import ImageSet
 from edgekit.preprocess import ImageU8, center_crop, resize_image
-
-# Three bytes each: 192 MiB.
-_MAX_PIXELS = 64 << 20
-
-
-def decode_bounded(data: bytes, name: str) -> ImageU8:
-    """Return an encoded picture as `decode_image` does, unless its header says that it is no picture of a data set.
-
-    Raises:
-        InputError: The bytes are no picture, a broken one, or one of more than 67 million pixels, which is not decoded.
-    """
-    from PIL import Image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(data)) as header:
-                width, height = header.size
-        except Image.DecompressionBombError as error:
-            raise InputError(f"image '{name}' is far too large: at most {_MAX_PIXELS:,} pixels are read") from error
-        except (OSError, ValueError, SyntaxError, TypeError, KeyError, OverflowError, struct.error):
-            return decode_image(data, name)  # a form or a damage that OpenCV may read past
-    if width * height > _MAX_PIXELS:
-        raise InputError(f"image '{name}' is {width}x{height}: at most {_MAX_PIXELS:,} pixels are read")
-    return decode_image(data, name)
 
 
 def to_size(image: ImageU8, size_px: int) -> ImageU8:

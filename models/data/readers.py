@@ -24,13 +24,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
 from edgekit.models.data.files import Files, Say, open_files
 from edgekit.models.data.layout import Layout, lay_out, require_contempt, split_order
-from edgekit.models.data.pixels import decode_bounded, single_channel_if_gray, stack, to_central_square, to_size
+from edgekit.models.data.pixels import single_channel_if_gray, stack, to_central_square, to_size
 from edgekit.preprocess import ImageU8
 
 # Called with (done, total or None) while images are read.
@@ -134,7 +135,7 @@ def _read_images(
     images: dict[int, ImageU8] = {}
     for index in wanted:
         placed = layout.entries[index]
-        image = decode_bounded(files.read(placed.path), f"{path}/{placed.path}")
+        image = decode_image(files.read(placed.path), f"{path}/{placed.path}")
         images[index] = single_channel_if_gray(square(image))
         if len(images) % 256 == 0 or len(images) == len(wanted):
             report(len(images), len(wanted))

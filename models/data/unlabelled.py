@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.data import ImageSet
 from edgekit.models.data.files import open_files
-from edgekit.models.data.pixels import decode_bounded, to_size
+from edgekit.models.data.pixels import to_size
 from edgekit.models.data.readers import is_of_files
 from edgekit.preprocess import ImageU8, to_gray
 
@@ -40,7 +41,7 @@ def load_unlabelled(
     images = []
     with open_files(path) as files:
         for number, name in enumerate(files.images, start=1):
-            image = to_size(decode_bounded(files.read(name), f"{path}/{name}"), size_px)
+            image = to_size(decode_image(files.read(name), f"{path}/{name}"), size_px)
             images.append(_with_channels(image, 1 if gray else 3))
             if progress:
                 progress(number, len(files.images))

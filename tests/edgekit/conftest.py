@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli import main
+from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
 from tests.waiting import wait_until
 
 Run = Callable[..., tuple[int, str, str]]
@@ -31,6 +32,38 @@ def edgekit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         return ended.value.code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Contract], Path]:
+    """Makes the checkpoint of an EdgeCNN that was never trained, with a contract."""
+
+    def make(contract: Contract) -> Path:
+        import torch
+
+        from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+        from edgekit.models.registry import create_model
+
+        torch.manual_seed(0)
+        path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
+        save_checkpoint(path, Checkpoint(contract, create_model("edgecnn", len(contract.labels)).state_dict()))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(untrained: Callable[[Contract], Path]) -> Path:
+    """An EdgeCNN that was never trained, for the seven expressions."""
+    return untrained(
+        Contract(
+            architecture="edgecnn",
+            labels=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+            input=InputSpec("input", (44, 44), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
+            crop=CropSpec(margin=0.0, grayscale=True, resize_hw=(48, 48), center_crop_hw=(44, 44)),
+            output=OutputSpec("logits"),
+        )
+    )
 
 
 class Running:

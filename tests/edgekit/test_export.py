@@ -16,31 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.contract import Contract, InputSpec
 from edgekit.device.classify import Classifier
 from edgekit.files import sha256_of
-from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.registry import create_model
+from edgekit.models.checkpoint import load_checkpoint, save_checkpoint
 
 EDGEKIT = Path(sys.executable).with_name("edgekit")
 
-CONTRACT = Contract(
-    architecture="edgecnn",
-    labels=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
-    input=InputSpec("input", (44, 44), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
-    crop=CropSpec(margin=0.0, grayscale=True, resize_hw=(48, 48), center_crop_hw=(44, 44)),
-    output=OutputSpec("logits"),
-)
-
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
-    save_checkpoint(path, Checkpoint(CONTRACT, create_model("edgecnn", 7).state_dict()))
-    return path
 
 
 def names(folder: Path) -> list[str]:
@@ -59,7 +42,7 @@ def test_export_writes_the_file_and_says_what_it_is(edgekit: Run, checkpoint: Pa
     assert size == (
         "418,487 parameters in the net, 417,287 in the file with BatchNorm folded, 48,827,432 multiply-accumulates"
     )
-    assert Classifier(target).contract.labels == CONTRACT.labels
+    assert Classifier(target).contract.labels == load_checkpoint(checkpoint).contract.labels
 
 
 def test_json_is_one_document_on_stdout_and_text_is_on_stderr(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -105,17 +88,17 @@ def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, 
         save_checkpoint(path, replace(load_checkpoint(good_path), contract=contract))
         return path
 
-    content = good_path.read_bytes()
+    content, contract = good_path.read_bytes(), load_checkpoint(good_path).contract
     yield "missing", folder / "missing.safetensors", "does not exist"
     yield "text", file("text", b"this is text\n"), "is no safetensors file"
     yield "empty", file("empty", b""), "is no safetensors file"
     yield "truncated", file("truncated", content[: len(content) // 2]), "is no safetensors file"
     yield "pickle", file("pickle", pickle.dumps(RunsCode(folder / "ran"))), "is no safetensors file"
-    yield "architecture", altered("architecture", replace(CONTRACT, architecture="edgecnn-wide")), "are not edgecnn-w"
-    yield "unknown", altered("unknown", replace(CONTRACT, architecture="nonesuch")), "'nonesuch' is not known"
-    yield "labels", altered("labels", replace(CONTRACT, labels=CONTRACT.labels[:-1])), "has shape [7"
+    yield "architecture", altered("architecture", replace(contract, architecture="edgecnn-wide")), "are not edgecnn-w"
+    yield "unknown", altered("unknown", replace(contract, architecture="nonesuch")), "'nonesuch' is not known"
+    yield "labels", altered("labels", replace(contract, labels=contract.labels[:-1])), "has shape [7"
     gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))
-    yield "input", altered("input", replace(CONTRACT, input=gray)), "does not take the contract's input [1, 44, 44]"
+    yield "input", altered("input", replace(contract, input=gray)), "does not take the contract's input [1, 44, 44]"
     yield "suffix", file("text", b"").rename(folder / "model.t7"), "expected .safetensors"
 
 

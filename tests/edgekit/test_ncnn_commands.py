@@ -9,32 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 from edgekit.cli.export import command as export
-from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.registry import create_model
+from edgekit.models.checkpoint import load_checkpoint
 from edgekit.report.schema import read_document
 
 Run = Callable[..., tuple[int, str, str]]
-
-CONTRACT = Contract(
-    architecture="edgecnn",
-    labels=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
-    input=InputSpec("input", (44, 44), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
-    crop=CropSpec(margin=0.0, grayscale=True, resize_hw=(48, 48), center_crop_hw=(44, 44)),
-    output=OutputSpec("logits"),
-)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
-    save_checkpoint(path, Checkpoint(CONTRACT, create_model("edgecnn", 7).state_dict()))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +74,11 @@ def test_verify_passes_a_good_file_and_refuses_another(
     assert json.loads(out)["total"] == 14
 
 
-def test_inspect_shows_contract_and_layers(edgekit: Run, model: Path) -> None:
+def test_inspect_shows_contract_and_layers(edgekit: Run, checkpoint: Path, model: Path) -> None:
     code, out, err = edgekit("inspect", model, "--json")
     assert code == 0, err
     document = json.loads(out)
-    assert document["contract"]["labels"] == list(CONTRACT.labels)
+    assert document["contract"]["labels"] == list(load_checkpoint(checkpoint).contract.labels)
     assert document["macs"] == sum(layer["macs"] for layer in document["layers"]) > 40e6
     assert document["parameters"] == sum(layer["parameters"] for layer in document["layers"])
     code, out, err = edgekit("inspect", model, "--layers")

@@ -142,6 +142,18 @@ def test_checkpoint_and_exported_file_have_the_same_confusion(faces: Path, train
     assert results[0]["confusion"] == results[1]["confusion"]
 
 
+def test_a_picture_of_enormous_size_is_refused_by_its_header(tmp_path: Path) -> None:
+    encoded = bytearray(cv2.imencode(".jpg", np.zeros((48, 48), np.uint8))[1].tobytes())
+    frame = encoded.index(b"\xff\xc0")  # the frame's header: length, precision, height, width
+    encoded[frame + 5 : frame + 9] = 2 * (30_000).to_bytes(2, "big")
+    folder = _two_classes(tmp_path)
+    (folder / "train/a/2.jpg").write_bytes(encoded)
+    done = _edgekit("train", "--data", folder, "-o", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.endswith("it is damaged, no picture, or far too large\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_resume_of_a_finished_training_changes_nothing(faces: Path, trained: Path) -> None:
     before = (trained / "best.safetensors").read_bytes()
     done = _edgekit("train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume")

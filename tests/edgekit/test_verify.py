@@ -12,13 +12,10 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper, numpy_helper
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
 from edgekit.export.to_onnx import export_checkpoint
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.registry import create_model
 from edgekit.preprocess import to_tensor
 
 Run = Callable[..., tuple[int, str, str]]
@@ -33,11 +30,8 @@ CONTRACT = Contract(
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
-    save_checkpoint(path, Checkpoint(CONTRACT, create_model("edgecnn", 7).state_dict()))
-    return path
+def checkpoint(untrained: Callable[[Contract], Path]) -> Path:
+    return untrained(CONTRACT)
 
 
 @pytest.fixture(scope="module")

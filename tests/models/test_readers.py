@@ -331,14 +331,3 @@ def test_csv_with_an_enormous_header_is_refused(tmp_path: Path) -> None:
 def test_one_split_cannot_be_trained_on_and_chosen_by(bars: DataSet) -> None:
     with pytest.raises(InputError, match="trained on and chosen by"):
         train_and_validation(bars, "PublicTest", None, seed=0)
-
-
-@pytest.mark.parametrize("side_px", [9_000, 30_000])
-def test_a_picture_of_enormous_size_is_refused_by_its_header(bars_folder: Path, side_px: int) -> None:
-    encoded = bytearray(cv2.imencode(".jpg", np.zeros((48, 48), np.uint8))[1].tobytes())
-    frame = encoded.index(b"\xff\xc0")  # the frame's header: length, precision, height, width
-    encoded[frame + 5 : frame + 9] = 2 * side_px.to_bytes(2, "big")
-    picture = next(file for file in bars_folder.rglob("*") if file.is_file())
-    picture.write_bytes(encoded)
-    with pytest.raises(InputError, match="at most 67,108,864 pixels are read"):
-        load_dataset(bars_folder)
