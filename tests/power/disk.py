@@ -9,7 +9,6 @@ of those after it any part, in any order, may have reached a real disk.
 from __future__ import annotations
 
 import random
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -81,14 +80,6 @@ class Disk:
         with self.image.open("rb") as image:
             image.seek(_SUPERBLOCK_AT + _INCOMPATIBLE_AT)
             return bool(int.from_bytes(image.read(4), "little") & _NEEDS_RECOVERY)
-
-    def keep(self, copy: Path) -> None:
-        """Copy the image."""
-        shutil.copyfile(self.image, copy)
-
-    def restore(self, copy: Path) -> None:
-        """Have the image be what it was when it was copied."""
-        shutil.copyfile(copy, self.image)
 
 
 def _logged(log: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -24,8 +24,8 @@ from .disk import Disk
 
 # Of this machine, as the guest sees it.
 HOST_ADDRESS = "10.0.2.2"
-_BOARD = "/run/board"
-_HOME = f"{_BOARD}/home"
+BOARD = "/run/board"
+_HOME = f"{BOARD}/home"
 _ROOT = f"{_HOME}/.local/share/edgekit/deploy/{SERVICE.name}"
 _SERVICE = f"{_HOME}/.local/state/edgekit/services/{SERVICE.name}"
 _PATIENCE_S = 600
@@ -34,8 +34,8 @@ _MODULES = ("virtio_blk", "ext4", "virtio_net")
 # Boots as a board without systemd does: disk, network, crontab's line for the service, sshd.
 _SCRIPT = f"""
 busybox ip link set lo up; busybox ip address add 10.0.2.15/24 dev eth0; busybox ip link set eth0 up
-mkdir /dev/shm {_BOARD} /run/sshd; mount -t tmpfs shm /dev/shm
-mount -t ext4 /dev/vda {_BOARD} || exit
+mkdir /dev/shm {BOARD} /run/sshd; mount -t tmpfs shm /dev/shm
+mount -t ext4 /dev/vda {BOARD} || exit
 export HOME={_HOME}
 if [ -e {_SERVICE}/service.json ]; then
     PYTHONPATH={{source}} setsid --fork {{python}} -P -m edgekit.device.service {_SERVICE} < /dev/null
@@ -71,13 +71,13 @@ print(json.dumps({{
 
 
 class Machine:
-    """It, switched off; what its processes get beside the usual is `environment`.
+    """It, switched off.
 
     Raises:
         UnavailableError: There can be none here.
     """
 
-    def __init__(self, folder: Path, environment: str = "") -> None:
+    def __init__(self, folder: Path) -> None:
         content, share = folder / "content", folder / "share"
         share.mkdir(parents=True)
         own = content / "home/.local/bin/edgekit"
@@ -91,7 +91,7 @@ class Machine:
             make_key(share / name)
         (share / "sshd_config").write_text(
             f"HostKey {SHARE}/host_key\nAuthorizedKeysFile {SHARE}/id.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
-            f"PermitRootLogin yes\nSetEnv HOME={_HOME} XDG_CACHE_HOME={_HOME}/.cache TMPDIR=/run/tmp {environment}\n"
+            f"PermitRootLogin yes\nSetEnv HOME={_HOME} XDG_CACHE_HOME={_HOME}/.cache TMPDIR=/run/tmp\n"
         )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
