@@ -2,7 +2,7 @@
 # make test   everything installed, the whole test suite
 # make test-pi   only the emulated Raspberry Pi, with Debian Trixie and then Bookworm (root, mmdebstrap, qemu-user)
 # make test-vivid   only a V4L2 camera, the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)
-# make test-power   only deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs, libeatmydata1)
+# make test-power   only deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs)
 # make lint   style, types, import rules, the generated page of commands
 # Another Python: make PYTHON=python3.12 demo (after `make clean` if an environment exists already)
 

@@ -167,20 +167,17 @@ RECIPES = {
     # A CLIP from nothing: many epochs, since each shows an image with another caption, and moves as large as a
     # transformer needs that has never seen a picture.
     "clip-mini": Recipe(
-        epochs=60,
+        epochs=24,
         augmentation=Augmentation(
             crop_px=48,
-            rotation_deg=15,
-            scale=0.15,
-            shear_deg=5,
+            rotation_deg=10,
+            scale=0.1,
             brightness=0.1,
-            contrast=0.3,
-            cutout_px=14,
-            cutout_probability=0.5,
+            contrast=0.2,
             translation=0.08,
         ),
-        batch_size=256,
-        max_lr=1e-3,
+        batch_size=128,
+        max_lr=4e-4,
         weight_decay=0.1,
         warmup=0.1,
         ema_decay=0.999,

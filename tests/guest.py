@@ -95,7 +95,7 @@ def machine_words(script: str, share: Path, modules: Mapping[str, str]) -> list[
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
     (share / "script").write_text(exports + script)
     return [
-        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1G",
+        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1G",
         "-kernel", str(system / "boot" / f"vmlinuz-{version}"), "-initrd", str(initramfs),
         "-append", "console=ttyS0 quiet panic=-1 no_timer_check", "-no-reboot",
         "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",

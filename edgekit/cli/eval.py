@@ -78,7 +78,7 @@ def command(
     from edgekit.models.clip.checkpoint import is_prompts_file
     from edgekit.models.clip.classifier import CLIPS
     from edgekit.models.clip.opening import open_clip_classifier
-    from edgekit.models.data.merging import merge_classes, parse_merges
+    from edgekit.models.data.merging import merge_classes, parse_merges, say_left_out
     from edgekit.models.data.readers import load_dataset
     from edgekit.models.engines import set_torch_threads
     from edgekit.models.evaluate import aligned, evaluate, open_classifier
@@ -95,7 +95,11 @@ def command(
 
         def read(side_px: int, fit: Fit) -> DataSet:
             dataset = load_dataset(data, side_px, reading, contempt=contempt, say=out.say, fit=fit)
-            return merge_classes(dataset, parse_merges(merges, dataset.classes)) if merges else dataset
+            if not merges:
+                return dataset
+            parsed = parse_merges(merges, dataset.classes)
+            say_left_out(parsed, dataset.classes, out.say)
+            return merge_classes(dataset, parsed)
 
         if clip_source is None:
             path = resolve_model(model)

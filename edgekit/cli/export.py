@@ -129,7 +129,7 @@ def command(
     passes = chosen_passes(board, passes_on, passes_off, quantization is not None, engine == "ncnn")
     relabel: Callable[[Checkpoint], Checkpoint] | None = None
     if merges:
-        relabel = _merging(merges)
+        relabel = _merging(merges, out)
     elif class_names or classes_file:
         relabel = _describing(_descriptions(out, class_names, classes_file), clip, prompts)
     gated: Gated | None = None
@@ -289,11 +289,17 @@ def _document(gated: Gated, exported: Exported) -> dict[str, Any]:
     }
 
 
-def _merging(texts: tuple[str, ...]) -> Callable[[Checkpoint], Checkpoint]:
-    from edgekit.models.data.merging import parse_merges
+def _merging(texts: tuple[str, ...], out: Output) -> Callable[[Checkpoint], Checkpoint]:
+    from edgekit.models.data.merging import parse_merges, say_left_out
     from edgekit.models.distill.relabel import merged
 
-    return lambda checkpoint: merged(checkpoint, parse_merges(texts, checkpoint.contract.labels))
+    def relabel(checkpoint: Checkpoint) -> Checkpoint:
+        labels = checkpoint.contract.labels
+        merges = parse_merges(texts, labels)
+        say_left_out(merges, labels, out.say)
+        return merged(checkpoint, merges)
+
+    return relabel
 
 
 def _describing(

@@ -108,7 +108,7 @@ def read_data(out: Output, options: TrainingOptions, merges: Sequence[str] = ())
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.models.data import train_and_validation
     from edgekit.models.data.ferplus import with_ferplus
-    from edgekit.models.data.merging import merge_classes, parse_merges
+    from edgekit.models.data.merging import merge_classes, parse_merges, say_left_out
     from edgekit.models.data.readers import load_dataset
     from edgekit.models.engines import set_torch_threads
 
@@ -123,7 +123,9 @@ def read_data(out: Output, options: TrainingOptions, merges: Sequence[str] = ())
     if options.ferplus:
         dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, out.say)
     if merges:
-        dataset = merge_classes(dataset, parse_merges(merges, dataset.classes))
+        parsed = parse_merges(merges, dataset.classes)
+        say_left_out(parsed, dataset.classes, out.say)
+        dataset = merge_classes(dataset, parsed)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class, '{dataset.classes[0]}': telling apart takes two")
     return TrainingData(dataset, *train_and_validation(dataset, options.train_split, options.val_split, options.seed))
@@ -141,7 +143,7 @@ def provenance(options: TrainingOptions, data: TrainingData) -> dict[str, Any]:
 def run_training(out: Output, options: TrainingOptions, data: TrainingData, job: TrainingJob) -> Mapping[str, Any]:
     """Train, show it, and return the command's JSON document."""
     from edgekit.cli.progress import progress_bar
-    from edgekit.models.training import BEST_NAME, train
+    from edgekit.models.training import BEST_NAME, STATE_NAME, train
 
     recipe = job.recipe
     purpose = "choose by" if recipe.keep == "best" else "validate with"
@@ -149,12 +151,18 @@ def run_training(out: Output, options: TrainingOptions, data: TrainingData, job:
     out.say(
         f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)} in batches of {recipe.batch_size}; a line after each epoch"
     )
+    state = options.output / STATE_NAME
+    if options.resume and not state.exists():
+        out.say(f"--resume: '{options.output}' holds no training yet, this one begins")
     with progress_bar(out) as progress:
         view = _View(out, progress, recipe.epochs)
         try:
             history = train(job, options.output, options.resume, view.on_step, view.on_epoch)
         except KeyboardInterrupt:
-            out.warn("finished epochs are kept: the same command with --resume goes on after them")
+            if state.exists():
+                out.warn("finished epochs are kept: the same command with --resume goes on after them")
+            else:
+                out.warn("no epoch was finished: nothing is kept")
             raise
     kept = max(history, key=lambda report: report.validation_accuracy) if recipe.keep == "best" else history[-1]
     path = options.output / BEST_NAME

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +37,14 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
             taken.add(name)
         merges[new.strip()] = names
     return merges
+
+
+def say_left_out(merges: Merges, labels: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say which labels are merged into none."""
+    named = {name for names in merges.values() for name in names}
+    left = [label for label in labels if label not in named]
+    if left:
+        say(f"left out, since no --merge names them: {', '.join(left)}")
 
 
 def merge_classes(dataset: DataSet, merges: Mapping[str, Sequence[str]]) -> DataSet:

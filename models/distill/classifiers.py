@@ -18,7 +18,7 @@ from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.modelfiles import ONNX_SUFFIX
 from edgekit.models.checkpoint import build_net, load_checkpoint
-from edgekit.models.distill.teachers import Answers, Teacher, fitted
+from edgekit.models.distill.teachers import Answers, Teacher, fitted, name_of
 from edgekit.models.evaluate import CropClassifier, TorchClassifier, open_classifier
 from edgekit.preprocess import FloatArray, ImageU8, to_tensor
 
@@ -82,7 +82,7 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
     height, width = (cut / whole for cut, whole in zip(contract.input.size_hw, contract.crop.resize_hw, strict=True))
     return Teacher(
         kind="classifier",
-        name=path.name,
+        name=name_of(path),
         labels=contract.labels,
         sha256=sha256_of(path),
         answer=answer,

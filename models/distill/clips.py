@@ -19,7 +19,7 @@ from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_la
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import frozen_classifier
-from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Kind, Teacher, fitted
+from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Kind, Teacher, fitted, name_of
 from edgekit.preprocess import ImageU8, to_tensor
 
 
@@ -55,7 +55,7 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
         vectors = net.text_features()
     return _teacher(
         "prompted-clip",
-        path.name,
+        name_of(path),
         sha256_of(path),
         net.classes,
         net.clip,

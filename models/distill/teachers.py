@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
+from edgekit.models.training import BEST_NAME
 from edgekit.preprocess import FloatArray, ImageU8, to_gray
 
 Kind = Literal["classifier", "clip", "prompted-clip", "ensemble"]
@@ -69,6 +71,11 @@ class Teacher:
         """Return what a student's checkpoint says of its teacher."""
         members = {"members": [member.record() for member in self.members]} if self.members else {}
         return {"kind": self.kind, "name": self.name, "sha256": self.sha256, **self.facts, **members}
+
+
+def name_of(path: Path) -> str:
+    """Return what people call a teacher by its file: all trainings' files have one name, so the folder says which."""
+    return f"{path.resolve().parent.name}/{path.name}" if path.name == BEST_NAME else path.name
 
 
 def for_labels(teacher: Teacher, labels: Sequence[str], say: Say = lambda _: None) -> Teacher:
