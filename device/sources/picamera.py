@@ -21,6 +21,7 @@ from edgekit.errors import InputError, SourceError
 
 _SIZE_WH = (640, 480)
 _FPS = 30.0
+_RATE = "FrameDurationLimits"
 # picamera2's own default for video is 6; each buffer is contiguous memory that a 512 MB board hardly has.
 _BUFFERS = 3
 # The encoder holds some of them.
@@ -89,7 +90,7 @@ class _PiCamera:
         settings: CameraSettings,
         writer: PieceWriter | None = None,
     ) -> None:
-        self.fps: float | None = settings.fps or _FPS
+        self.fps: float | None = _rate_hz(settings)
         self._name = name
         self._rotation = settings.rotation
         self._took_s: float | None = None
@@ -232,8 +233,11 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
             raise InputError(f"{name} has no sensor mode {settings.sensor_mode}: choose 0 to {len(modes) - 1}")
         mode = modes[settings.sensor_mode]
         options["sensor"] = {"output_size": mode["size"], "bit_depth": mode["bit_depth"]}
-    # A camera whose rate cannot be set (a virtual one) refuses the attempt.
-    rate = {"FrameRate": settings.fps or _FPS} if "FrameDurationLimits" in camera.camera_controls else {}
+    if _RATE in settings.controls and settings.fps is not None:
+        raise InputError(f"--control {_RATE} and --camera-fps both say how fast {name} is: leave one out")
+    # A camera whose rate cannot be set (a virtual one) refuses the attempt; picamera2 puts FrameRate over the limits.
+    is_ours = _RATE in camera.camera_controls and _RATE not in settings.controls
+    rate = {"FrameRate": _rate_hz(settings)} if is_ours else {}
     return camera.create_video_configuration(
         main={"size": size_wh, "format": FORMAT},
         lores=None if small_wh is None else {"size": small_wh, "format": FORMAT},
@@ -249,6 +253,13 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
         encode=None if settings.recording is None else "main",
         **options,
     )
+
+
+def _rate_hz(settings: CameraSettings) -> float:
+    limits_us = settings.controls.get(_RATE)
+    if isinstance(limits_us, tuple) and float(limits_us[0]) > 0:
+        return 1e6 / float(limits_us[0])
+    return settings.fps or _FPS
 
 
 def _taken_s(metadata: Any) -> float | None:

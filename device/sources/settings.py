@@ -86,11 +86,8 @@ def _value(text: str) -> ControlValue:
         return text.lower() == "true"
     for number in (int, float):
         try:
-            return number(text)
+            parts = tuple(number(part) for part in text.split(","))
         except ValueError:
             continue
-    try:
-        parts = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        return text
-    return parts
+        return parts if len(parts) > 1 else parts[0]
+    return text

@@ -30,7 +30,7 @@ from edgekit.models.examples import on_device
 from edgekit.models.recipes import Recipe
 from edgekit.models.task import StepLoss, Task, Validation
 
-# 2.7 M parameters in the image tower, 1.2 M in the text tower and 6.3 M in the embedding of CLIP's vocabulary.
+# 2.8 M parameters in the image tower, 1.2 M in the text tower and 6.3 M in the embedding of CLIP's vocabulary.
 CLIP_MINI = ClipConfig(
     image_size_px=48,
     patch_size_px=12,

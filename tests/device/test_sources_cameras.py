@@ -21,6 +21,7 @@ from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources import CameraSettings, open_camera, opencv, watched
 from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.recording import Recording
+from edgekit.device.sources.settings import parse_controls
 from edgekit.errors import EXIT_OK, EXIT_SOURCE, InputError, SourceError
 from tests.waiting import wait_until
 
@@ -219,9 +220,32 @@ def test_a_pi_camera_is_asked_for_what_the_user_wants(camera_class, told):
     assert (frame.size_wh, frame.image_bgr.shape, frame.small_luma.shape) == ((720, 1280), (1280, 720, 3), (320, 180))
 
 
+def test_controls_keep_the_kind_of_number_that_libcamera_wants():
+    texts = ["FrameDurationLimits=33333,66666", "ColourGains=1.5,2", "AwbEnable=false", "ExposureTime=9000", "Mode=x,y"]
+    controls = parse_controls(texts)
+    assert controls == {
+        "FrameDurationLimits": (33333, 66666), "ColourGains": (1.5, 2.0), "AwbEnable": False, "ExposureTime": 9000,
+        "Mode": "x,y",
+    }  # fmt: skip
+    assert [type(value) for value in controls["FrameDurationLimits"]] == [int, int]
+
+
+def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, told):
+    settings = CameraSettings(controls={"FrameDurationLimits": (100_000, 100_000)})
+    with open_camera("picamera2", told.append, settings) as source:
+        assert source.fps == 10
+    assert camera_class.configuration["controls"] == {"FrameDurationLimits": (100_000, 100_000)}
+
+
 @pytest.mark.parametrize(
     ("which", "settings", "error", "message"),
     [
+        (
+            "picamera2",
+            CameraSettings(fps=15, controls={"FrameDurationLimits": (100_000, 100_000)}),
+            InputError,
+            "FrameDurationLimits and --camera-fps",
+        ),
         ("picamera2", CameraSettings(controls={"Exposure": 1}), InputError, "no control 'Exposure'.*ExposureTime"),
         ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: choose 0 to 1"),
         ("picamera2:3", CameraSettings(), SourceError, "does not exist: cameras here are 0 to 0"),
