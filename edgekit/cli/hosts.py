@@ -42,7 +42,12 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: as ssh knows it.")
     @click.option("--identity", type=click.Path(path_type=Path), metavar="FILE", help="Private key for SSH.")
-    @click.option("--ssh-option", multiple=True, metavar="ARG", help="An argument for ssh, such as -F…; repeatable.")
+    @click.option(
+        "--ssh-option",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="As in ssh_config, or one of ssh's own arguments; repeatable.",
+    )
     @click.option(
         "--parallel",
         type=click.IntRange(1, _MAX_PARALLEL),
@@ -64,11 +69,12 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         hosts: list[Host] = []
         if host or inventory is not None:
-            from edgekit.remote.hosts import check_different, parse_host, read_inventory
+            from edgekit.remote.hosts import check_different, parse_host, read_inventory, ssh_arguments
 
-            hosts = [parse_host(text, port=port, identity=identity, ssh_options=ssh_option) for text in host]
+            options = ssh_arguments(ssh_option)
+            hosts = [parse_host(text, port=port, identity=identity, ssh_options=options) for text in host]
             if inventory is not None:
-                hosts += read_inventory(inventory, port=port, identity=identity, ssh_options=ssh_option)
+                hosts += read_inventory(inventory, port=port, identity=identity, ssh_options=options)
             check_different(hosts)
         elif port is not None or identity is not None or ssh_option:
             raise click.UsageError("--port, --identity and --ssh-option belong to --host or --inventory")

@@ -21,6 +21,9 @@ _MAX_LABEL = 64
 # ssh's command line could take for something else: a ProxyCommand with %h hands the name to a shell.
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 _NAME = r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}(?:%[A-Za-z0-9_.-]{1,32})?"
+# An option of ssh whose value is the next argument, and a line of its configuration.
+_WAITING = re.compile("-[BbcDEeFIiJLlmOoPpQRSWw]")
+_SETTING = re.compile("[A-Za-z]+=")
 _ADDRESS = re.compile(rf"(?:{_USER}@)?{_NAME}")
 
 
@@ -37,6 +40,24 @@ class Host:
     port: int | None = None
     identity: Path | None = None
     ssh_options: tuple[str, ...] = ()
+
+
+def ssh_arguments(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the arguments for ssh of a user's words: `Name=value`, as in ssh's configuration, or ssh's own arguments.
+
+    Raises:
+        InputError: A word is neither, nor the value of the option before it: ssh would take it for the board's name.
+    """
+    arguments: list[str] = []
+    for text in texts:
+        is_value = bool(arguments) and _WAITING.fullmatch(arguments[-1]) is not None
+        if text.startswith("-") or is_value:
+            arguments.append(text)
+        elif _SETTING.match(text):
+            arguments += ["-o", text]
+        else:
+            raise InputError(f"--ssh-option '{one_line(text)[:100]}' is no argument of ssh: write Name=value")
+    return tuple(arguments)
 
 
 def parse_host(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.remote.hosts import check_different, parse_host, read_inventory
+from edgekit.remote.hosts import check_different, parse_host, read_inventory, ssh_arguments
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,25 @@ def test_nobody_is_there_twice() -> None:
     check_different([parse_host("a"), parse_host("b")])
     with pytest.raises(InputError, match="host given twice: a"):
         check_different([parse_host("a"), parse_host("a")])
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        (("ProxyJump=bastion",), ("-o", "ProxyJump=bastion")),
+        (("-J", "bastion", "UserKnownHostsFile=a b"), ("-J", "bastion", "-o", "UserKnownHostsFile=a b")),
+        (("-o", "Port=2"), ("-o", "Port=2")),
+        (("-4", "-Fa"), ("-4", "-Fa")),
+    ],
+)
+def test_ssh_options_as_in_its_configuration_or_as_its_own_arguments(
+    words: tuple[str, ...], arguments: tuple[str, ...]
+) -> None:
+    assert ssh_arguments(words) == arguments
+
+
+@pytest.mark.parametrize("words", [("bastion",), ("-4", "bastion"), ("-J", "bastion", "other"), ("\x1b[2J",)])
+def test_a_word_that_ssh_would_take_for_the_board_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="is no argument of ssh") as error:
+        ssh_arguments(words)
+    assert str(error.value).isprintable()
