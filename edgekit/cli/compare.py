@@ -92,7 +92,12 @@ def _show(out: Output, change: BoardChange) -> None:
             times = (ms(cell.before_ms), ms(cell.after_ms), _percent(cell.ratio), between)
             table.add_row(cell.kind, str(cell.intra_op_threads), *times, Text(verdict, style=style))
         out.console.print(table)
-    for what, lines in (("differs", change.differences), ("version", change.notes), ("left out", change.unmatched)):
+    for what, lines in (
+        ("differs", change.differences),
+        ("version", change.notes),
+        ("left out", change.unmatched),
+        ("doubtful", change.doubts),
+    ):
         for line in lines:
             out.say(f"{what}: {line}")
 

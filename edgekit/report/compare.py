@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from edgekit.errors import InputError
-from edgekit.report.marks import SPOILING
+from edgekit.report.marks import EXPLANATIONS, SPOILING
 from edgekit.report.statistics import Interval, ratio_interval
 from edgekit.report.view import board_title
 
@@ -45,7 +45,8 @@ class CellChange:
 class BoardChange:
     """One board in both documents. `differences` are what should have been the same and is not; `notes` may differ.
 
-    `unmatched` names the cells that only one of the two has: all of them, where only one has the board.
+    `unmatched` names the cells that only one of the two has: all of them, where only one has the board. `doubts` say
+    what makes cells of either document doubtful and is no reason to throw them away.
     """
 
     board: str
@@ -53,6 +54,7 @@ class BoardChange:
     notes: tuple[str, ...]
     cells: tuple[CellChange, ...]
     unmatched: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any], allow_different: bool = False) -> list[BoardChange]:
@@ -143,8 +145,20 @@ def _compare_boards(before: Mapping[str, Any], after: Mapping[str, Any]) -> Boar
     ]
     # In the order they came, each once.
     return BoardChange(
-        board_title(after), tuple(dict.fromkeys(differences)), tuple(notes), tuple(cells), tuple(unmatched)
+        board_title(after),
+        tuple(dict.fromkeys(differences)),
+        tuple(notes),
+        tuple(cells),
+        tuple(unmatched),
+        (*_doubts(before, "first"), *_doubts(after, "second")),
     )
+
+
+def _doubts(entry: Mapping[str, Any], which: str) -> Iterator[str]:
+    for mark, explanation in EXPLANATIONS.items():
+        count = sum(mark in cell["marks"] for cell in entry["cells"])
+        if count and mark not in SPOILING:
+            yield f"{count} of {len(entry['cells'])} cells of the {which} report are marked {mark}: {explanation}"
 
 
 def _alone(entry: Mapping[str, Any], where: str) -> BoardChange:

@@ -38,6 +38,16 @@ def test_a_gate_wants_a_real_difference_larger_than_its_percent(make_document: M
     assert unjudged(compare(before, noisy)) == []
 
 
+def test_cells_measured_beside_other_programs_are_told(make_document: MakeDocument) -> None:
+    busy = make_document()
+    cells = busy["boards"][0]["cells"]
+    cells[0]["marks"] = ["busy"]
+    (change,) = compare(make_document(), busy)
+    (doubt,) = change.doubts
+    assert doubt.startswith(f"1 of {len(cells)} cells of the second report are marked busy: other programs")
+    assert compare(make_document(), make_document())[0].doubts == ()
+
+
 def set_in(document: dict[str, Any], *path: Any) -> dict[str, Any]:
     *keys, last, value = path
     place = document["boards"][0]
