@@ -7,11 +7,15 @@ weights batch first, so that nothing is copied about.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_FEW_TOKENS = 100
 
 
 def encode_image(visual: Any, images: Tensor, prompts: Tensor | None = None) -> Tensor:
@@ -69,6 +73,17 @@ def encode_text(model: Any, tokens: Tensor, prompts: Tensor | None = None) -> Te
     return features
 
 
+def trained_attention(tokens: int, device: torch.device) -> AbstractContextManager[None]:
+    """Return how attention over so many tokens is best computed while gradients are wanted.
+
+    On a CPU the fused kernel's way back takes twice the time of the separate steps for 17 to 77 tokens, and 0.6 of it
+    for 213 (bf16, one thread).
+    """
+    if device.type == "cpu" and tokens <= _FEW_TOKENS and torch.is_grad_enabled():
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
+
+
 def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
     """Return what open_clip's residual block makes of tokens (N, length, width), or of those `wanted` among them."""
     attention, normed = block.attn, block.ln_1(x)
@@ -85,7 +100,8 @@ def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor |
         x = wanted
     if mask is not None:
         mask = mask.to(queries.dtype)
-    attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    with trained_attention(keys.shape[2], x.device):
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     x = x + block.ls_1(attention.out_proj(attended.transpose(1, 2).flatten(2)))
     out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
     return out

@@ -6,14 +6,12 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
@@ -21,6 +19,7 @@ from edgekit.models.clip.captions import captions_of, captions_with_names
 from edgekit.models.clip.classifier import zero_shot_classifier
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip, require_room, tokenize
+from edgekit.models.clip.injection import trained_attention
 from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompting import normalized
 from edgekit.models.data import ImageSet
@@ -127,9 +126,7 @@ class MiniClipTask(Task):
             scale: Any = net.logit_scale
             scale.clamp_(0, _MAX_LOG_SCALE)
         tokens = tokenize(texts, self._config).to(pixels.device)
-        # On a CPU the fused attention of so few tokens takes twice the time of its parts.
-        attention = sdpa_kernel(SDPBackend.MATH) if pixels.device.type == "cpu" else nullcontext()
-        with attention:
+        with trained_attention(self._config.context_length, pixels.device):
             image, distinct, scale = net(normalized(pixels, self._config), tokens)
         loss = self._contrast(image, distinct[which], scale)
         return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
