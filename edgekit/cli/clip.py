@@ -15,6 +15,7 @@ import click
 from edgekit.cli.common import Output
 from edgekit.cli.options import NumberRange, activation_option
 from edgekit.cli.training import TrainingData, TrainingOptions, provenance, read_data, run_training
+from edgekit.text import one_line
 
 if TYPE_CHECKING:
     from edgekit.models.clip.config import PromptConfig
@@ -155,6 +156,13 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
             load_target(path, clip.image_size, counted(progress, "reading images"), options.contempt, out.say)
             for path in chosen.eval_data
         ]
+    if len(data.trained) < 2:
+        raise InputError(
+            f"data '{options.data}' has one class to train on, '{data.trained[0]}': telling apart takes two"
+        )
+    if task == "base-to-novel":
+        novel = data.dataset.classes[len(data.trained) :]
+        out.say(one_line(f"base classes: {', '.join(data.trained)}; novel classes: {', '.join(novel)}"))
     describe = functools.partial(descriptions_for, path=chosen.descriptions, notify=out.say)
     seen = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
     job = TrainingJob(

@@ -13,6 +13,7 @@ from edgekit.cli.options import PATH, activation_option
 from edgekit.cli.training import TrainingOptions, provenance, read_data, run_training, training_options
 
 if TYPE_CHECKING:
+    from edgekit.files import check_writable
     from edgekit.models.distill.classifiers import PlainOnnx
     from edgekit.models.distill.votes import VotePowers
 
@@ -146,6 +147,7 @@ def command(
         answers = None
         if lesson.views:
             report = counted(progress, "asking the teacher")
+            check_writable(folder / "answers")  # before hours of a large teacher's work
             answers = teach(teacher, training.images, lesson.views, folder, report, out.warn)
         if answers and powers and training.targets is not None:
             prior = class_shares(training.labels, len(dataset.classes))
@@ -174,14 +176,17 @@ def command(
             its = teach(each, data.validation.images, "center", folder, report, out.warn).logits
             shares.append((name, agreement(student_logits, its)))
     *of_members, (_, whole) = shares
+    right = float((its.argmax(axis=1) == data.validation.labels).mean())  # the last one's, the whole teacher's
     for name, share in shares:
         out.say(f"agrees with {name} on {share:.2%} of {data.validation_name}")
+    out.say(f"the teacher itself: {right:.2%} on {data.validation_name}")
     out.result(
         {
             **document,
             "teacher": teacher.record(),
             "loss_weights": asdict(weights),
             "agreement": whole,
+            "teacher_accuracy": right,
             "member_agreement": [{"teacher": name, "agreement": share} for name, share in of_members],
         }
     )

@@ -12,6 +12,7 @@ from edgekit.cli.export_options import CALIBRATION, EVALUATION, quantize_options
 from edgekit.cli.options import PATH, refuse_unused
 from edgekit.cli.prompted import ENSEMBLE, export_prompted, refuse_foreign
 from edgekit.errors import InputError
+from edgekit.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +146,7 @@ def command(
     out.say(f"{output}: {size_bytes:,} bytes, {form}")
     out.say(f"sha256 {sha256}")
     if relabel:
-        out.say(f"labels: {', '.join(exported.contract.labels)}")
+        out.say(one_line(f"labels: {', '.join(exported.contract.labels)}"))
     out.say(
         f"{'in float32 ' * (gated is not None)}verified on {verification.crops} face crops: max abs difference of "
         f"logits to torch {verification.max_abs_difference:.1e} (allowed: below {verification.tolerance:.0e})"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.cli.common import Output
+from edgekit.text import one_line
 
 if TYPE_CHECKING:
     from edgekit.export.prompted import Form
@@ -80,7 +81,7 @@ def export_prompted(
     exported, verification = result.exported, result.exported.verification
     out.say(f"{target}: {exported.size_bytes:,} bytes, opset {exported.opset}, IR {exported.ir_version}")
     out.say(f"sha256 {exported.sha256}")
-    out.say(f"labels: {', '.join(exported.contract.labels)}")
+    out.say(one_line(f"labels: {', '.join(exported.contract.labels)}"))
     out.say(
         f"verified on {verification.crops} face crops: max abs difference of logits to torch "
         f"{verification.max_abs_difference:.1e} (allowed: below {verification.tolerance:.0e})"

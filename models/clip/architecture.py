@@ -18,6 +18,8 @@ IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 _HEAD_WIDTH = 64
 _MAX_SIDE_PX = 2048
+_MAX_MLP_RATIO = 64
+_VISION_BLOCKS, _TEXT_BLOCKS = "visual.transformer.resblocks.", "transformer.resblocks."
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,11 @@ class Tower:
     mlp_ratio: float = 4.0
 
     def __post_init__(self) -> None:
-        if min(self.width, self.layers, self.heads) < 1 or self.width % self.heads or self.mlp_ratio <= 0:
+        if not 0 < self.mlp_ratio <= _MAX_MLP_RATIO:
+            raise InputError(
+                f"a CLIP tower's mlp_ratio of {self.mlp_ratio:g} cannot be: above 0, at most {_MAX_MLP_RATIO}"
+            )
+        if min(self.width, self.layers, self.heads) < 1 or self.width % self.heads:
             raise InputError(
                 f"a CLIP tower of width {self.width}, {self.layers} layers and {self.heads} heads cannot be: "
                 "the width is a multiple of the heads"
@@ -112,13 +118,43 @@ def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> 
     return ClipConfig(
         image_size_px=grid * patch_size_px,
         patch_size_px=patch_size_px,
-        vision=_tower(state, "visual.transformer.resblocks.", vision_width),
-        text=_tower(state, "transformer.resblocks.", text_width),
+        vision=_tower(state, _VISION_BLOCKS, vision_width),
+        text=_tower(state, _TEXT_BLOCKS, text_width),
         embed_dim=embed_dim,
         activation=activation,
         context_length=context_length,
         vocabulary=vocabulary,
     )
+
+
+def require_shapes(config: ClipConfig, state: Mapping[str, Tensor]) -> None:
+    """Make sure that an architecture is that of the weights, before a model of its size is made.
+
+    Raises:
+        InputError: A tensor that matters is missing, of another shape than the architecture says, or holds no floats.
+    """
+    vision, text = config.vision, config.text
+    positions = (config.image_size_px // config.patch_size_px) ** 2 + 1
+    shapes: dict[str, tuple[float, ...]] = {
+        "visual.conv1.weight": (vision.width, 3, config.patch_size_px, config.patch_size_px),
+        "visual.positional_embedding": (positions, vision.width),
+        f"{_VISION_BLOCKS}0.mlp.c_fc.weight": (int(vision.width * vision.mlp_ratio), vision.width),
+        "positional_embedding": (config.context_length, text.width),
+        "token_embedding.weight": (config.vocabulary, text.width),
+        "text_projection": (text.width, config.embed_dim),
+        f"{_TEXT_BLOCKS}0.mlp.c_fc.weight": (int(text.width * text.mlp_ratio), text.width),
+    }
+    for name, said in shapes.items():
+        found = _shape(state, name, len(said))
+        if found != said:
+            raise InputError(f"the weights are not CLIP's: tensor '{name}' has shape {list(found)}, not {list(said)}")
+    for prefix, tower, which in ((_VISION_BLOCKS, vision, "image"), (_TEXT_BLOCKS, text, "text")):
+        count = len(_blocks(state, prefix))
+        if count != tower.layers:
+            raise InputError(f"its {which} tower has {count} layers, the architecture says {tower.layers}")
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise InputError(f"tensor '{name}' holds {str(tensor.dtype).removeprefix('torch.')}: expected floats")
 
 
 def config_from_open_clip(document: Mapping[str, Any], activation: Activation | None) -> ClipConfig:
@@ -159,11 +195,14 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
 
 
 def _tower(state: Mapping[str, Tensor], prefix: str, width: int) -> Tower:
-    numbers = {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
     hidden, _ = _shape(state, f"{prefix}0.mlp.c_fc.weight", 2)
     if width % _HEAD_WIDTH:
         raise InputError(
             f"a CLIP tower of width {width} has no whole number of {_HEAD_WIDTH} wide heads: "
             "the file must say its architecture itself"
         )
-    return Tower(width, len(numbers), width // _HEAD_WIDTH, hidden / width)
+    return Tower(width, len(_blocks(state, prefix)), width // _HEAD_WIDTH, hidden / width)
+
+
+def _blocks(state: Mapping[str, Tensor], prefix: str) -> set[str]:
+    return {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}

@@ -21,6 +21,7 @@ from edgekit.models.clip.architecture import (
     build_model,
     config_from_open_clip,
     config_from_weights,
+    require_shapes,
 )
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.weights import METADATA_KEY, SCHEMA_VERSION, read_clip_file
@@ -84,6 +85,7 @@ def _load_file(
         config = named or file.config or config_from_weights(file.state, activation or file.activation)
         if activation and config.activation != activation:
             raise InputError(f"the file says its activation is {config.activation}, not {activation}")
+        require_shapes(config, file.state)
         model = seeded_model(config, 0)
         load_weights(model, file.state, "CLIP")
     except InputError as error:

@@ -105,7 +105,10 @@ def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
             continue
         if not isinstance(value, Tensor):
             raise InputError(f"CLIP file '{path}' holds a {type(value).__name__} under '{name}': expected tensors")
-        cleaned[short] = value.float()
+        # A view that repeats itself: a few bytes that would fill any memory.
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise InputError(f"CLIP file '{path}' stores less of tensor '{name}' than its shape says")
+        cleaned[short] = value.float() if value.is_floating_point() else value
     if not all(bool(torch.isfinite(tensor).all()) for tensor in cleaned.values()):
         raise InputError(f"CLIP file '{path}' has weights that are no numbers: download it again")
     return cleaned

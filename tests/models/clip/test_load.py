@@ -29,6 +29,8 @@ from edgekit.models.clip.archive import read_torchscript
 from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
+from edgekit.models.clip.weights import METADATA_KEY
+from edgekit.models.tensorfile import read_tensors, write_tensors
 
 
 def as_openai(model: Any) -> dict[str, Tensor]:
@@ -406,3 +408,45 @@ def test_another_vocabulary_is_refused(small_config: ClipConfig) -> None:
     clip = random_clip(replace(small_config, vocabulary=100))
     with pytest.raises(InputError, match="only CLIP's own vocabulary"):
         clip.tokenize(["a"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (("vision", "layers"), 10**9, "image tower has 3 layers, the architecture says 1000000000"),
+        (("context_length",), 10**9, "tensor 'positional_embedding' has shape .*, not .1000000000"),
+        (("vision", "mlp_ratio"), 1e308, "mlp_ratio of 1e\\+308 cannot be"),
+        (("text", "mlp_ratio"), -1, "mlp_ratio of -1 cannot be"),
+    ],
+)
+def test_an_architecture_that_is_not_the_weights_own_is_told_before_it_fills_the_memory(
+    tmp_path: Path, small_config: ClipConfig, field: tuple[str, ...], value: float, message: str
+) -> None:
+    path = tmp_path / "clip.safetensors"
+    save_clip(path, seeded_model(small_config, 0), small_config)
+    tensors, metadata = read_tensors(path)
+    document = json.loads(metadata[METADATA_KEY])
+    *parents, last = field
+    place = document["config"]
+    for name in parents:
+        place = place[name]
+    place[last] = value
+    write_tensors(path, tensors, METADATA_KEY, document)
+    with pytest.raises(InputError, match=message):
+        load_clip(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(1).expand(1 << 14, 1 << 18), "stores less of tensor 'token_embedding.weight' than its shape says"),
+        (torch.zeros(49408, 64, dtype=torch.int32), "tensor 'token_embedding.weight' holds int32: expected floats"),
+    ],
+)
+def test_tensors_that_are_no_whole_floats_are_told(
+    tmp_path: Path, small_config: ClipConfig, tensor: Tensor, message: str
+) -> None:
+    state = {**seeded_model(small_config, 0).state_dict(), "token_embedding.weight": tensor}
+    torch.save(state, tmp_path / "clip.pt")
+    with pytest.raises(InputError, match=message):
+        load_clip(tmp_path / "clip.pt")
