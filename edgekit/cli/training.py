@@ -210,7 +210,8 @@ _OPTIONS = (
         "recipe_name",
         default="fer2013",
         show_default=True,
-        help="fer2013, its halves fer2013-start and fer2013-finish (with --init), or paper.",
+        help="fer2013, its halves fer2013-start and fer2013-finish (with --init), or paper; prompts and the small CLIP "
+        "take their own: hicropl, hicropl-short, clip-mini.",
     ),
     click.option("--epochs", type=click.IntRange(min=1), help="Instead of the recipe's number."),
     click.option(
