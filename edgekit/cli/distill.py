@@ -13,7 +13,6 @@ from edgekit.cli.options import PATH, activation_option
 from edgekit.cli.training import TrainingOptions, provenance, read_data, run_training, training_options
 
 if TYPE_CHECKING:
-    from edgekit.files import check_writable
     from edgekit.models.distill.classifiers import PlainOnnx
     from edgekit.models.distill.votes import VotePowers
 
@@ -107,6 +106,7 @@ def command(
     """
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.errors import InputError
+    from edgekit.files import check_writable
     from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
     from edgekit.models.distill.cache import FOLDER_NAME, agreement, pixels_sha256, teach
     from edgekit.models.distill.losses import loss_weights

@@ -67,7 +67,7 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     assert document["teacher"]["kind"] == "classifier"
     assert document["loss_weights"] == {"kl": 1.0, "ce": 0.1, "cosine": 0.0}
     assert 0 <= document["agreement"] <= 1
-    assert "learns from best.safetensors; loss: 1 kl + 0.1 ce" in err
+    assert "learns from teacher0/best.safetensors; loss: 1 kl + 0.1 ce" in err
     kept = sorted((output / "teacher").rglob("*.safetensors"))
     assert sorted(load_file(path)["logits"].shape for path in kept) == [(7, 1, 7), (14, 2, 7)]
     assert load_checkpoint(output / "best.safetensors").training["teacher"] == document["teacher"]

@@ -104,7 +104,7 @@ def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
     ordered = for_labels(teacher, ("C", "a"), said.append)
     assert ordered.labels == ("C", "a")
     assert np.array_equal(ordered.answer(crops).logits, teacher.answer(crops).logits[:, [2, 0]])
-    assert said == ["teacher 'best.safetensors' knows b too, which the data has not: left out"]
+    assert said == ["teacher 'net0/best.safetensors' knows b too, which the data has not: left out"]
     with pytest.raises(InputError, match="does not know the data's class 'happy': its labels are a, b, c"):
         for_labels(teacher, ("a", "happy"))
 
