@@ -26,7 +26,7 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
             {"params": [parameter for parameter in parameters if parameter.ndim >= 2]},
             {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
         ]
-        # Fused: a small CLIP's vocabulary is most of its parameters, and half of a step without it.
+        # Fused: one pass over the parameters, most of which are a small CLIP's vocabulary.
         return torch.optim.AdamW(
             groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
         )
