@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
+from edgekit.text import one_line
 
 Merges = dict[str, tuple[str, ...]]
 
@@ -44,7 +45,7 @@ def say_left_out(merges: Merges, labels: Sequence[str], say: Callable[[str], Non
     named = {name for names in merges.values() for name in names}
     left = [label for label in labels if label not in named]
     if left:
-        say(f"left out, since no --merge names them: {', '.join(left)}")
+        say(one_line(f"left out, since no --merge names them: {', '.join(left)}"))
 
 
 def merge_classes(dataset: DataSet, merges: Mapping[str, Sequence[str]]) -> DataSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -42,6 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = folder / "moods" / "test" / name / "0.png"
         file.parent.mkdir(parents=True)
         assert cv2.imwrite(str(file), np.full((48, 48), len(name), np.uint8))
+    shutil.copytree(folder / "faces/train/angry", folder / "one/train/angry")
     config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32, context_length=40)
     save_clip(folder / "clip.safetensors", seeded_model(config, 1), config)
     other = ClipConfig(32, 16, Tower(128, 2, 2), Tower(64, 2, 1), 32, context_length=40)
@@ -223,6 +225,10 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*HICROPL, "--clip", "bitten.pt"), "'bitten.pt' is a damaged TorchScript archive"),
         ((*HICROPL, "--clip", "other.pt"), "the weights are no CLIP's with a ViT"),
         ((*HICROPL, *CLIP, "--activation", "quick-gelu"), "its activation is gelu, not quick-gelu"),
+        (
+            ("train", "--model", "hicropl", "--data", "one", "-o", "out", *CLIP, "--shots", 1),
+            "data 'one' has one class to train on, 'angry'",
+        ),
         ((*HICROPL, *CLIP, "--merge", "a=sad"), "--merge means nothing for --model hicropl"),
         (("eval", "default", "--activation", "gelu", "--data", "faces"), "need --clip"),
         ((*EXPORT, "prompts/best.safetensors"), "give its weights with --clip"),

@@ -67,6 +67,7 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     assert document["teacher"]["kind"] == "classifier"
     assert document["loss_weights"] == {"kl": 1.0, "ce": 0.1, "cosine": 0.0}
     assert 0 <= document["agreement"] <= 1
+    assert f"the teacher itself: {document['teacher_accuracy']:.2%} on val\n" in err
     assert "learns from teacher0/best.safetensors; loss: 1 kl + 0.1 ce" in err
     kept = sorted((output / "teacher").rglob("*.safetensors"))
     assert sorted(load_file(path)["logits"].shape for path in kept) == [(7, 1, 7), (14, 2, 7)]
@@ -80,6 +81,10 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     assert code == 2
     assert "already holds a training" in err
     assert not elsewhere.exists()  # said before the teacher is asked
+    elsewhere.write_text("a file")
+    code, _, err = edgekit("distill", "--teacher", teacher, "--data", faces, "-o", tmp_path / "x", "--cache", elsewhere)
+    assert code == 74
+    assert f"cannot write '{elsewhere}/answers'" in err
 
 
 def test_agreement_is_told_of_each_teacher_and_of_all_together(

@@ -64,8 +64,10 @@ def test_the_table_is_whole_in_a_narrow_terminal_and_the_test_split_is_found(
 def test_merged_classes_are_trained_and_measured_as_such(faces: Path, tmp_path: Path) -> None:
     merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad,angry,fear")
     short = ("--model", "mini-xception", "--epochs", 1, "--batch-size", 10)
-    done = _edgekit("train", "--data", faces, "-o", tmp_path / "run", *short, *merges)
+    done = _edgekit("train", "--data", faces, "-o", tmp_path / "run", *short, *merges, "--resume")
     assert done.returncode == 0, done.stderr
+    assert "left out, since no --merge names them: disgust, neutral\n" in done.stdout
+    assert "/run' holds no training yet, this one begins\n" in done.stdout
     assert "20 images to train on, 10 to choose by" in done.stdout
     model = tmp_path / "run/best.safetensors"
     checkpoint = load_checkpoint(model)
