@@ -31,6 +31,7 @@ DEFAULT_LIMIT_BYTES = 1 << 20
 _CONNECT_TIMEOUT_S = 15
 _OPEN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 0.5
+_END_TIMEOUT_S = 1.0
 _KEPT_ERROR_BYTES = 1 << 16
 # The progress of a benchmark that takes days.
 _LIMIT_ERROR_BYTES = 64 << 20
@@ -159,7 +160,7 @@ class Connection:
                 "too silent": f"gave no sign of life for {silence_s} s",
             }[talk.ended]
             raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' {what}")
-        if process.returncode < 0 or (process.returncode == _SSH_FAILED and not self._is_open()):
+        if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason(talk.stderr.text())}")
         return Completed(process.returncode, bytes(talk.stdout), talk.stderr.content())
 
@@ -280,9 +281,17 @@ class Connection:
             return False
         if master.poll() is None and not self._heard.closed.is_set():
             return True
+        return not self._ends_soon()
+
+    def _ends_soon(self) -> bool:
+        # A command over the connection can see it end before the process that holds it is gone. A command that ends
+        # with ssh's own exit code pays this second for it.
+        master = self._master
+        if master is None:
+            return True
         with suppress(subprocess.TimeoutExpired):
-            master.wait(1)
-        return master.poll() is None
+            master.wait(_END_TIMEOUT_S)
+        return master.poll() is not None
 
     def _reason(self, told: str) -> str:
         text = f"{told}\n{self._heard.text()}".strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_exit_code_and_complaint(connection: Connection) -> None:
 
 def test_an_exit_code_255_of_the_program_is_no_lost_connection(connection: Connection) -> None:
     assert connection.run(shell("exit 255")).returncode == 255
+
+
+def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "ssh"
+    slow.write_text(f'#!/bin/sh\n"{shutil.which("ssh")}" "$@"\ncode=$?\n[ "$1" != -M ] || sleep 0.4\nexit $code\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def cut(_: str) -> None:
+        assert connected._master is not None
+        subprocess.run(["pkill", "-KILL", "-P", str(connected._master.pid)], check=True)
+
+    with Connection(sshd.host()) as connected, pytest.raises(ConnectionLostError):
+        connected.run(shell("echo now >&2; sleep 600"), on_stderr_line=cut)
 
 
 def test_stdin_arrives_whole(connection: Connection) -> None:
