@@ -65,7 +65,7 @@ class NetTask(Task):
         self.examples = on_device(self._training, device)
         net = create_model(self.contract.architecture, len(self.contract.labels))
         if self._initial is not None:
-            load_weights(net, self._initial.state, self.contract.architecture)
+            load_weights(net, {**net.state_dict(), **self._initial.state}, self.contract.architecture)
         return net
 
     def order(self, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from edgekit.errors import InputError
@@ -64,6 +65,11 @@ def require_no_space(name: str) -> None:
         raise InputError(f"model '{name}' names an embedding space: name the net alone")
 
 
+def plain_name(name: str) -> str:
+    """Return the name of the net alone, in whatever space it is."""
+    return name.partition(_EMBEDDING_MARK)[0]
+
+
 def embedding_name(name: str, embed_dim: int) -> str:
     """Return what the net `name` is called in a space of that many dimensions.
 
@@ -72,6 +78,18 @@ def embedding_name(name: str, embed_dim: int) -> str:
     """
     require_no_space(name)
     return f"{name}{_EMBEDDING_MARK}{embed_dim}"
+
+
+def class_dimensions(name: str) -> dict[str, int]:
+    """Return the tensors of a net's state whose shape depends on the number of classes: name → dimension.
+
+    Raises:
+        InputError: No such net.
+    """
+    with torch.device("meta"):
+        few, more = (create_model(name, classes).state_dict() for classes in (2, 3))
+    differing = {each: [a != b for a, b in zip(few[each].shape, more[each].shape, strict=True)] for each in few}
+    return {each: differs.index(True) for each, differs in differing.items() if any(differs)}
 
 
 def parameter_count(net: nn.Module) -> int:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 # A vector of zeros has no direction and stays one.
 _LEAST_NORM = 1e-12
+# What the names of the net's own tensors begin with in the state of an `EmbeddingNet`.
+BODY_PREFIX = "net."
 
 
 class EmbeddingNet(nn.Module):

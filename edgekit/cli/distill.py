@@ -156,7 +156,7 @@ def command(
     contract = contract_for(student_architecture(student, teacher), dataset.classes, dataset.name, dataset.is_gray)
     job = TrainingJob(
         task=DistillationTask(
-            contract, recipe, training, data.validation, teacher, lesson, answers, options.initial(contract)
+            contract, recipe, training, data.validation, teacher, lesson, answers, options.initial(contract, out)
         ),
         recipe=recipe,
         provenance={**provenance(options, data), "teacher": teacher.record()},

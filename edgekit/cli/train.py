@@ -96,7 +96,9 @@ def _train_classifier(
     data = read_data(out, options, merges)
     contract = contract_for(architecture, data.dataset.classes, data.dataset.name, data.dataset.is_gray)
     job = TrainingJob(
-        task=ClassificationTask(contract, recipe, data.training, data.validation, balance, options.initial(contract)),
+        task=ClassificationTask(
+            contract, recipe, data.training, data.validation, balance, options.initial(contract, out)
+        ),
         recipe=recipe,
         provenance={**provenance(options, data), **({"merged": list(merges)} if merges else {})},
         seed=options.seed,

@@ -64,7 +64,7 @@ class TrainingOptions:
             max_lr=self.max_lr or recipe.max_lr,
         )
 
-    def initial(self, contract: Contract) -> InitialWeights | None:
+    def initial(self, contract: Contract, out: Output) -> InitialWeights | None:
         """Return the weights to start from, None for random ones.
 
         Raises:
@@ -73,7 +73,7 @@ class TrainingOptions:
         from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
         from edgekit.models.initial import read_initial
 
-        return read_initial(resolve_model(self.init, (CHECKPOINT_SUFFIX,)), contract) if self.init else None
+        return read_initial(resolve_model(self.init, (CHECKPOINT_SUFFIX,)), contract, out.say) if self.init else None
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,12 @@ _OPTIONS = (
         type=NumberRange(0, 100, min_open=True),
         help="Highest learning rate, instead of the recipe's.",
     ),
-    click.option("--init", metavar="MODEL", help="Start from a checkpoint of the same net and labels, not at random."),
+    click.option(
+        "--init",
+        metavar="MODEL",
+        help="Start from a checkpoint of the same net, not at random; without its last layer where the labels or the "
+        "embedding space are others.",
+    ),
     click.option(
         "--seed",
         type=SEED,

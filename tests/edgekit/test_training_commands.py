@@ -114,13 +114,24 @@ def test_a_training_starts_from_given_weights(faces: Path, trained: Path, tmp_pa
     for arguments, message in (
         (["--model", "mini-xception"], "is edgecnn's, the net to train is mini-xception"),
         (["--init", "absent.safetensors"], "'absent.safetensors' does not exist"),
-        (["--init", "default"], "knows the labels"),
     ):
-        data = ["--data", faces if "default" not in arguments else _two_classes(tmp_path)]
-        done = _edgekit("train", *data, "-o", tmp_path / "no", *tiny_step, *arguments)
+        done = _edgekit("train", "--data", faces, "-o", tmp_path / "no", *tiny_step, *arguments)
         assert done.returncode == 2
         assert message in done.stderr
         assert not (tmp_path / "no").exists()
+
+
+def test_a_training_with_other_labels_starts_from_the_body(trained: Path, tmp_path: Path) -> None:
+    start, two = trained / "best.safetensors", _two_classes(tmp_path)
+    tiny_step = ["--epochs", 1, "--batch-size", 2, "--max-lr", 1e-9, "--init", start]
+    done = _edgekit("train", "--data", two, "-o", tmp_path / "two-classes", *tiny_step)
+    assert done.returncode == 0, done.stderr
+    assert "all of edgecnn but its last layer" in done.stderr + done.stdout
+    before, after = (load_checkpoint(path) for path in (start, tmp_path / "two-classes/best.safetensors"))
+    assert after.training["initial_sha256"] == sha256_of(start)
+    assert after.contract.labels == ("a", "b")
+    weight = "blocks.0.0.expand.weight"
+    assert after.state[weight].allclose(before.state[weight], atol=1e-6)
 
 
 def _two_classes(folder: Path) -> Path:
