@@ -6,8 +6,10 @@
 `agreement`: on how many images of a split two models have the same class first; with a teacher and its student, or
 with two trainings of the teacher that differ in their seed.
 
-`relabel`: top-1 of a student whose classes were put together, on images whose labels were put together likewise; with
-vectors of new texts, and with the mean of the old vectors.
+`relabel`: top-1 of a student whose classes were put together, on images whose labels were put together likewise: with
+the sum of the old probabilities, as `edgekit export --merge` does it; with the mean direction of the old class vectors;
+with that mean and an offset, by which its logit equals the sum's on average over the images of `--offset-split`, whose
+labels are not used; and with vectors of new texts.
 
 Tables of several seeds, trainings included, are made by `distillation_study.py`.
 
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ import torch
 from pairs import time_pairs
 
 from edgekit.boards import read_board
+from edgekit.contract import Contract
 from edgekit.errors import EdgekitError
 from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
 from edgekit.models.classification import ClassificationTask
@@ -42,14 +45,16 @@ from edgekit.models.data.readers import load_dataset
 from edgekit.models.distill.cache import agreement, teach
 from edgekit.models.distill.losses import loss_weights
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
-from edgekit.models.distill.relabel import described, merged
+from edgekit.models.distill.relabel import described
 from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
 from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Teacher
 from edgekit.models.evaluate import TorchClassifier, aligned, evaluate
+from edgekit.models.merged import merged
 from edgekit.models.optimizers import make_optimizer
 from edgekit.models.provenance import contract_for
 from edgekit.models.recipes import RECIPES, Recipe
 from edgekit.models.task import Task
+from edgekit.preprocess import FloatArray
 
 ALLOWED_RATIO = 1.1
 
@@ -200,8 +205,9 @@ def agreement_command(first: str, second: str, data: Path, split: str, clip: str
 @click.option("--split", default="PrivateTest", show_default=True)
 @click.option("--merge", "merges", multiple=True, required=True, help="NEW=OLD,OLD")
 @click.option("--descriptions", type=click.Path(path_type=Path), help="Of the new classes; default: the template.")
-@click.option("--clip", help="The teacher's; without it only the mean of old vectors is measured.")
+@click.option("--clip", help="The teacher's; without it texts are left out.")
 @click.option("--prompts", type=click.Path(path_type=Path))
+@click.option("--offset-split", default="Training", show_default=True)
 def relabel(
     student: Path,
     data: Path,
@@ -210,11 +216,13 @@ def relabel(
     descriptions: Path | None,
     clip: str | None,
     prompts: Path | None,
+    offset_split: str,
 ) -> None:
     """Measure the accuracy of a student with merged classes."""
 
     def measure() -> dict[str, float]:
-        return merged_accuracies(student, load_dataset(data), split, merges, descriptions, clip, prompts)
+        splits = (split, offset_split)
+        return merged_accuracies(student, load_dataset(data), splits, merges, descriptions, clip, prompts)
 
     for name, accuracy in or_line(measure).items():
         click.echo(f"{name}: {accuracy:.2%} on {split}")
@@ -223,7 +231,7 @@ def relabel(
 def merged_accuracies(
     student: Path,
     dataset: DataSet,
-    split: str,
+    splits: tuple[str, str],
     merges: Sequence[str],
     descriptions: Path | None,
     clip: str | None,
@@ -231,23 +239,49 @@ def merged_accuracies(
 ) -> dict[str, float]:
     """Return the accuracy of a student with classes put together, by each way of doing it.
 
+    `splits` are the one that is measured on and the one that gives the mean vectors' offsets.
+
     Raises:
         InputError: The student, the merges, the texts or the teacher do not fit.
     """
     checkpoint = load_checkpoint(student)
     groups = parse_merges(merges, checkpoint.contract.labels)
-    changed = {"mean of old vectors": merged(checkpoint, groups)}
+    together = merge_classes(dataset, groups)
+    truth = together.split(splits[0]).labels
+    nets = {"sum of old probabilities": merged(checkpoint, groups)}
     if clip:
         texts = descriptions_for(tuple(groups), descriptions, click.echo)
-        changed["vectors of new texts"] = described(checkpoint, texts, clip, prompts)
-    together = merge_classes(dataset, groups)
-    return {name: _accuracy(other, together, split) for name, other in changed.items()}
+        nets["vectors of new texts"] = described(checkpoint, texts, clip, prompts)
+    logits = {name: _logits(net, contract, together, splits[0]) for name, (net, contract) in nets.items()}
+    plain = build_net(checkpoint), checkpoint.contract
+    kept = [number for number, name in enumerate(dataset.classes) if any(name in old for old in groups.values())]
+    own = _logits(*plain, dataset, splits[0])[np.isin(dataset.split(splits[0]).labels, kept)]
+    means, _ = means_and_sums(checkpoint, groups, own)
+    offset_means, offset_sums = means_and_sums(checkpoint, groups, _logits(*plain, dataset, splits[1]))
+    logits["mean of old vectors"] = means
+    logits["mean of old vectors and an offset"] = means + (offset_sums - offset_means).mean(axis=0)
+    return {name: float((each.argmax(axis=1) == truth).mean()) for name, each in logits.items()}
 
 
-def _accuracy(checkpoint: Checkpoint, dataset: Any, split: str) -> float:
-    classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract)
-    images = aligned(dataset, dataset.split(split), checkpoint.contract)
-    return evaluate(classifier, images, "center-crop").accuracy
+def means_and_sums(
+    checkpoint: Checkpoint, groups: Mapping[str, Sequence[str]], logits: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return two forms of merged logits, (N, new classes) each, of a student's (N, old classes).
+
+    The logits of the mean directions of old class vectors, and log Σ exp of the old logits.
+    """
+    labels, vectors = checkpoint.contract.labels, checkpoint.state["class_vectors"].numpy()
+    means, sums = [], []
+    for names in groups.values():
+        places = [labels.index(name) for name in names]
+        means.append(logits[:, places].mean(axis=1) / np.linalg.norm(vectors[places].mean(axis=0)))
+        sums.append(np.logaddexp.reduce(logits[:, places], axis=1))
+    return np.stack(means, axis=1), np.stack(sums, axis=1)
+
+
+def _logits(net: torch.nn.Module, contract: Contract, dataset: DataSet, split: str) -> FloatArray:
+    images = aligned(dataset, dataset.split(split), contract)
+    return evaluate(TorchClassifier(net, contract), images, "center-crop").logits
 
 
 def or_line(measure: Callable[[], Any]) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from edgekit.device.ncnn_graph import INPUT, OUTPUT
 from edgekit.errors import InputError
 from edgekit.export.cost import graph_cost
 from edgekit.export.targets import GENERIC, TARGETS
-from edgekit.export.to_onnx import Exported, check_target, contract_of, convert, open_checkpoint
+from edgekit.export.to_onnx import Exported, Relabel, check_target, contract_of, convert, open_checkpoint
 from edgekit.export.verify import portrait_crops, verify
 from edgekit.files import atomic_path, sha256_of
 from edgekit.modelfiles import NCNN_SUFFIX
-from edgekit.models.checkpoint import Checkpoint
 from edgekit.models.registry import parameter_count
 from edgekit.text import one_line
 
@@ -38,7 +37,7 @@ _FULL_PRECISION = "fp16=0"
 def export_to_ncnn(
     checkpoint_path: Path,
     target: Path,
-    relabel: Callable[[Checkpoint], Checkpoint] | None = None,
+    relabel: Relabel | None = None,
     passes: Collection[str] = TARGETS[GENERIC].passes,
 ) -> Exported:
     """Export a checkpoint to `target` for ncnn; the same checkpoint gives the same bytes.
@@ -46,7 +45,7 @@ def export_to_ncnn(
     Args:
         checkpoint_path: A .safetensors file.
         target: The .ncnn file.
-        relabel: Gives a student other labels first; see `edgekit.models.distill.relabel`.
+        relabel: Gives the net other labels; see `edgekit.models.merged` and `edgekit.models.distill.relabel`.
         passes: Names of the rewrites, see `edgekit.export.targets`.
 
     Raises:

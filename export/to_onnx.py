@@ -34,6 +34,8 @@ IR_VERSION = 8
 # How far ONNX Runtime rewrites the graph when it is verified: as in the runtime.
 VERIFIED_LEVEL: GraphLevel = "all"
 _NO_LIMIT = 1 << 62
+# What a checkpoint becomes with other labels: a net and its contract.
+Relabel = Callable[[Checkpoint], tuple[nn.Module, Contract]]
 # A batch of one would be taken for a constant.
 _EXAMPLE_BATCH = 2
 
@@ -60,7 +62,7 @@ class Exported:
 def export_checkpoint(
     checkpoint_path: Path,
     target: Path,
-    relabel: Callable[[Checkpoint], Checkpoint] | None = None,
+    relabel: Relabel | None = None,
     passes: Collection[str] = TARGETS[GENERIC].passes,
 ) -> Exported:
     """Export a checkpoint to `target`; the same checkpoint gives the same bytes.
@@ -68,7 +70,7 @@ def export_checkpoint(
     Args:
         checkpoint_path: A .safetensors file.
         target: The .onnx file.
-        relabel: Gives a student other labels first; see `edgekit.models.distill.relabel`.
+        relabel: Gives the net other labels; see `edgekit.models.merged` and `edgekit.models.distill.relabel`.
         passes: Names of the rewrites, see `edgekit.export.targets`.
 
     Raises:
@@ -80,25 +82,19 @@ def export_checkpoint(
     return export_net(*open_checkpoint(checkpoint_path, relabel), target, passes)
 
 
-def open_checkpoint(
-    checkpoint_path: Path, relabel: Callable[[Checkpoint], Checkpoint] | None = None
-) -> tuple[nn.Module, Contract]:
+def open_checkpoint(checkpoint_path: Path, relabel: Relabel | None = None) -> tuple[nn.Module, Contract]:
     """Return a checkpoint's net and the contract that its exported file gets, which says where it came from.
 
     Raises:
         InputError: The checkpoint cannot be used.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    if relabel:
-        checkpoint = relabel(checkpoint)
     try:
-        net = build_net(checkpoint)
+        net, contract = relabel(checkpoint) if relabel else (build_net(checkpoint), checkpoint.contract)
     except InputError as error:
         raise InputError(f"checkpoint '{checkpoint_path}': {error}") from error
-    provenance = replace(
-        checkpoint.contract.provenance, checkpoint_sha256=sha256_of(checkpoint_path), edgekit_version=__version__
-    )
-    return net, replace(checkpoint.contract, provenance=provenance)
+    provenance = replace(contract.provenance, checkpoint_sha256=sha256_of(checkpoint_path), edgekit_version=__version__)
+    return net, replace(contract, provenance=provenance)
 
 
 def export_net(

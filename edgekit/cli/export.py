@@ -17,8 +17,11 @@ from edgekit.text import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import nn
+
+    from edgekit.contract import Contract
     from edgekit.export.gate import Gated
-    from edgekit.export.to_onnx import Exported
+    from edgekit.export.to_onnx import Exported, Relabel
     from edgekit.models.checkpoint import Checkpoint
     from edgekit.models.clip.descriptions import Descriptions
 
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--clip", metavar="FILE|NAME", help="The teacher's CLIP, for --class and --classes.")
 @click.option("--prompts", type=PATH, metavar="FILE", help="The teacher's prompts, if it had some.")
-@click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="A label in the place of old ones.")
+@click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="One label in the place of old ones.")
 @target_options
 @quantize_options
 @common_options
@@ -66,8 +69,9 @@ def command(
 
     With --engine ncnn the file is one for ncnn, converted from the same ONNX file by pnnx.
 
-    A student of a CLIP can be given other labels, without training: new ones by text, which the teacher's text tower
-    encodes here and the file needs no more, or old ones put together. Labels that --merge does not name are left out.
+    --merge puts labels together without training: the probability of the new one is the sum of theirs. Labels that
+    no --merge names are left out. A student of a CLIP can also be given new labels by text (--class), which the
+    teacher's text tower encodes here and the file needs no more.
 
     MODEL may also be a file of trained prompts (--clip): its image tower with the prompts baked in, the tower without
     them for the ensemble, and the text side as a matrix. --no-pass ensemble leaves the second tower out and says what
@@ -82,7 +86,7 @@ def command(
       edgekit export default -o mine.ncnn --engine ncnn
       edgekit export default -o int8.onnx --target a53 --quantize int8 --calibrate fer2013.tar.gz --eval fer2013.tar.gz
       edgekit export runs/student/best.safetensors --class "smiling face" --class "other face" --clip clip.pt -o s.onnx
-      edgekit export runs/student/best.safetensors --merge positive=happy --merge negative=angry,sad -o merged.onnx
+      edgekit export default --merge positive=happy --merge negative=angry,disgust,fear,sad -o moods.onnx
       edgekit export runs/prompts/best.safetensors --clip ViT-B-16.pt -o clip.onnx
       edgekit export runs/prompts/best.safetensors --clip clip.pt --no-pass ensemble --eval faces -o clip.onnx
     """
@@ -92,11 +96,11 @@ def command(
     from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
     from edgekit.models.clip.checkpoint import is_prompts_file
 
-    given = [
+    labelling = [
         flag for flag, value in (("--class", class_names), ("--classes", classes_file), ("--merge", merges)) if value
     ]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} both say the labels: give one of them")
+    if len(labelling) > 1:
+        raise InputError(f"{' and '.join(labelling)} both say the labels: give one of them")
     context = click.get_current_context()
     if quantizing["calibrate"] is None:
         refuse_unused(context, CALIBRATION, "goes with --calibrate")
@@ -128,7 +132,7 @@ def command(
     from edgekit.export.targets import chosen_passes
 
     passes = chosen_passes(board, passes_on, passes_off, quantization is not None, engine == "ncnn")
-    relabel: Callable[[Checkpoint], Checkpoint] | None = None
+    relabel: Relabel | None = None
     if merges:
         relabel = _merging(merges, out)
     elif class_names or classes_file:
@@ -138,7 +142,8 @@ def command(
         with out.progress_console.status("exporting"):
             exported = _exporter(engine)(checkpoint, output, relabel, passes)
     else:
-        exported, gated = _quantized(out, checkpoint, output, relabel, passes, board, quantization, quantizing)
+        given = {**quantizing, "merges": merges}
+        exported, gated = _quantized(out, checkpoint, output, relabel, passes, board, quantization, given)
     verification, cost = exported.verification, exported.cost
     size_bytes = gated.size_bytes if gated else exported.size_bytes
     sha256 = sha256_of(output)
@@ -205,7 +210,7 @@ def _quantized(
     out: Output,
     checkpoint: Path,
     output: Path,
-    relabel: Callable[[Checkpoint], Checkpoint] | None,
+    relabel: Relabel | None,
     passes: frozenset[str],
     board: str,
     quantization: Any,
@@ -219,6 +224,7 @@ def _quantized(
     from edgekit.export.targets import TARGETS
     from edgekit.export.to_onnx import check_target, export_checkpoint
     from edgekit.models.checkpoint import load_checkpoint
+    from edgekit.models.data.merging import merge_classes, parse_merges
     from edgekit.models.data.readers import load_dataset
 
     check_target(output)
@@ -233,6 +239,8 @@ def _quantized(
             for used, split in uses:
                 if used == path:
                     data[path].split(split)  # one that is not there is said before anything else is done
+            if given["merges"]:
+                data[path] = merge_classes(data[path], parse_merges(given["merges"], data[path].classes))
         exporting = counted(progress, "exporting")
         exported = export_checkpoint(checkpoint, Path(folder) / "float32.onnx", relabel, passes)
         exporting(1, 1)
@@ -290,11 +298,11 @@ def _document(gated: Gated, exported: Exported) -> dict[str, Any]:
     }
 
 
-def _merging(texts: tuple[str, ...], out: Output) -> Callable[[Checkpoint], Checkpoint]:
+def _merging(texts: tuple[str, ...], out: Output) -> Relabel:
     from edgekit.models.data.merging import parse_merges, say_left_out
-    from edgekit.models.distill.relabel import merged
+    from edgekit.models.merged import merged
 
-    def relabel(checkpoint: Checkpoint) -> Checkpoint:
+    def relabel(checkpoint: Checkpoint) -> tuple[nn.Module, Contract]:
         labels = checkpoint.contract.labels
         merges = parse_merges(texts, labels)
         say_left_out(merges, labels, out.say)
@@ -303,9 +311,7 @@ def _merging(texts: tuple[str, ...], out: Output) -> Callable[[Checkpoint], Chec
     return relabel
 
 
-def _describing(
-    descriptions: Descriptions, clip: str | None, prompts: Path | None
-) -> Callable[[Checkpoint], Checkpoint]:
+def _describing(descriptions: Descriptions, clip: str | None, prompts: Path | None) -> Relabel:
     from edgekit.models.distill.relabel import described
 
     return lambda checkpoint: described(checkpoint, descriptions, clip, prompts)

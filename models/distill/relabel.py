@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
+from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.checkpoint import Checkpoint
+from edgekit.models.checkpoint import Checkpoint, build_net
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
 from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
@@ -32,26 +32,10 @@ class _ClipTeacher:
     clip: ClipIdentity
 
 
-def merged(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]) -> Checkpoint:
-    """Return the student with classes put together: a new class is the mean direction of its old ones.
-
-    Args:
-        checkpoint: A student in an embedding space.
-        merges: New label → old labels, as `edgekit.models.data.merging.parse_merges` gives them.
-
-    Raises:
-        InputError: The student is a plain classifier.
-    """
-    vectors = _vectors(checkpoint)
-    labels = checkpoint.contract.labels
-    means = [vectors[[labels.index(name) for name in names]].mean(dim=0) for names in merges.values()]
-    return _relabelled(checkpoint, tuple(merges), F.normalize(torch.stack(means), dim=1))
-
-
 def described(
     checkpoint: Checkpoint, descriptions: Mapping[str, Sequence[str]], clip: str | None, prompts: Path | None
-) -> Checkpoint:
-    """Return the student with new classes, encoded by its teacher's text tower.
+) -> tuple[nn.Module, Contract]:
+    """Return a student that knows new classes, encoded by its teacher's text tower, and its contract.
 
     Args:
         checkpoint: A student in an embedding space.
@@ -107,7 +91,7 @@ def _vectors(checkpoint: Checkpoint) -> Tensor:
     if _VECTORS not in checkpoint.state:
         raise InputError(
             f"{checkpoint.contract.architecture} is a plain classifier, whose labels are fixed: "
-            "distil a student from a CLIP, or train one on the new labels"
+            "distil a student from a CLIP, put old labels together with --merge, or train one on the new labels"
         )
     return checkpoint.state[_VECTORS]
 
@@ -121,15 +105,13 @@ def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
         ) from error
 
 
-def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor) -> Checkpoint:
+def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor) -> tuple[nn.Module, Contract]:
     contract = checkpoint.contract
     width = _vectors(checkpoint).shape[1]
     if vectors.shape != (len(labels), width):
         raise InputError(f"the class vectors are {vectors.shape[1]} long, the student's {width}: give its teacher")
     # What was measured with the old labels says nothing of the new ones.
     provenance = replace(contract.provenance, accuracy=())
-    return replace(
-        checkpoint,
-        contract=replace(contract, labels=labels, provenance=provenance),
-        state={**checkpoint.state, _VECTORS: vectors.float().cpu()},
-    )
+    contract = replace(contract, labels=labels, provenance=provenance)
+    state = {**checkpoint.state, _VECTORS: vectors.float().cpu()}
+    return build_net(replace(checkpoint, contract=contract, state=state)), contract

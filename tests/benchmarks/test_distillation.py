@@ -53,4 +53,20 @@ def test_agreement_and_relabelling_are_measured(load: Load, tmp_path: Path) -> N
     data = ("--data", tmp_path / "faces", "--split", "test")
     assert f"{path} and {tmp_path} agree on 100.00% of test" in output("agreement", path, tmp_path, *data)
     merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad")
-    assert output("relabel", path, *data, *merges) == "mean of old vectors: 66.67% on test\n"
+    found = output("relabel", path, *data, "--offset-split", "test", *merges).splitlines()
+    ways = ("sum of old probabilities", "mean of old vectors", "mean of old vectors and an offset")
+    assert found == [f"{way}: 66.67% on test" for way in ways]
+
+
+def test_an_offset_makes_a_mean_count_as_a_sum(load: Load) -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(7, 12), dim=1)
+    contract = contract_for("mini-xception@12", EXPRESSIONS, "x", True)
+    logits = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
+    groups = {"one": ("happy",), "more": ("sad", "fear")}
+    checkpoint = Checkpoint(contract, {"class_vectors": vectors})
+    means, sums = load("distillation").means_and_sums(checkpoint, groups, logits)
+    happy, sad, fear = (EXPRESSIONS.index(name) for name in ("happy", "sad", "fear"))
+    np.testing.assert_allclose(means[:, 0], logits[:, happy], rtol=1e-5)
+    length = (vectors[sad] + vectors[fear]).norm() / 2
+    np.testing.assert_allclose(means[:, 1], logits[:, [sad, fear]].mean(axis=1) / length.item(), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(sums[:, 1]), np.exp(logits[:, [sad, fear]]).sum(axis=1), rtol=1e-5)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +15,7 @@ from edgekit.contract import Accuracy
 from edgekit.device.classify import Classifier
 from edgekit.errors import InputError
 from edgekit.export.cost import graph_cost
-from edgekit.export.to_onnx import export_checkpoint
+from edgekit.export.to_onnx import Relabel, export_checkpoint
 from edgekit.export.verify import portrait_crops
 from edgekit.files import sha256_of
 from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
@@ -28,7 +26,7 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
-from edgekit.models.distill.relabel import described, merged
+from edgekit.models.distill.relabel import described
 from edgekit.models.distill.teachers import Teacher
 from edgekit.models.evaluate import TorchClassifier
 from edgekit.models.provenance import contract_for
@@ -118,14 +116,6 @@ def test_prompted_teachers_encode_with_their_prompts(
     _assert_answers(target, prompted_student, vectors)
 
 
-def test_merged_classes_are_mean_directions(folder: Path, student: Path) -> None:
-    merges = {"negative": ("sad", "fear"), "positive": ("happy",)}
-    exported = export_checkpoint(student, folder / "merged.onnx", lambda checkpoint: merged(checkpoint, merges))
-    assert exported.contract.labels == ("negative", "positive")
-    happy, sad, fear = load_checkpoint(student).state["class_vectors"]
-    _assert_answers(folder / "merged.onnx", student, torch.stack([F.normalize(sad + fear, dim=0), happy]))
-
-
 def test_projector_vectors_and_scale_are_the_last_products_of_the_graph(folder: Path, student: Path) -> None:
     export_checkpoint(student, folder / "plain.onnx")
     model = onnx.load(folder / "plain.onnx")
@@ -150,10 +140,7 @@ def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
     assert exported.verification.max_abs_difference < 1e-4
 
 
-Change = Callable[[Checkpoint], Checkpoint]
-
-
-def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Change, str]]:
+def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
     text = str(folder / "clip.safetensors")
     long = {"x": ("word " * 200,)}
     return [
@@ -175,10 +162,9 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Change, str]]:
         ("prompted", lambda c: described(c, NEW, text, folder / "clip.safetensors"), "are not the teacher's"),
         (
             "plain",
-            lambda c: merged(c, {"x": ("happy",)}),
+            lambda c: described(c, NEW, text, None),
             "mini-xception is a plain classifier, whose labels are fixed",
         ),
-        ("plain", lambda c: described(c, NEW, text, None), "is a plain classifier"),
         ("unknown", lambda c: described(c, NEW, text, None), "does not say which CLIP its teacher was"),
     ]
 
@@ -202,10 +188,3 @@ def test_labels_that_cannot_change_are_refused_in_one_line(
             export_checkpoint(folder / f"{name}.safetensors", target, change)
         assert "\n" not in str(caught.value)
         assert not target.exists()
-
-
-def test_nothing_else_of_the_checkpoint_changes(student: Path) -> None:
-    before = load_checkpoint(student)
-    after: Any = merged(before, {"x": ("happy", "sad")})
-    assert after.contract.input == before.contract.input
-    assert {name for name, tensor in after.state.items() if tensor is not before.state[name]} == {"class_vectors"}
