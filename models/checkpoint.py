@@ -53,12 +53,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             f"checkpoint '{path}' is no safetensors file ({error}): convert others with 'edgekit import'"
         ) from error
+    if other := next((key for key in metadata if key.startswith(f"{METADATA_KEY}-")), None):
+        raise InputError(f"'{path}' is no classifier, but a file of the kind '{other}'")
     if METADATA_KEY not in metadata:
         raise InputError(f"checkpoint '{path}' has no edgekit contract: convert it with 'edgekit import'")
     try:
         document = json.loads(metadata[METADATA_KEY])
         contract = Contract.from_json(json.dumps(document["contract"]))
         training = document["training"]
+        if not isinstance(training, dict):
+            raise InputError("'training' is no table")
     except (InputError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"checkpoint '{path}' has no valid contract: {error}") from error
     return Checkpoint(contract, state, training)

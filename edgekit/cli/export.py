@@ -17,13 +17,11 @@ from edgekit.text import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
-
-    from edgekit.contract import Contract
     from edgekit.export.gate import Gated
     from edgekit.export.to_onnx import Exported, Relabel
     from edgekit.models.checkpoint import Checkpoint
     from edgekit.models.clip.descriptions import Descriptions
+    from edgekit.models.data.merging import Merges
 
 
 @click.command("export", short_help="Export a checkpoint to one file.")
@@ -302,13 +300,13 @@ def _merging(texts: tuple[str, ...], out: Output) -> Relabel:
     from edgekit.models.data.merging import parse_merges, say_left_out
     from edgekit.models.merged import merged
 
-    def relabel(checkpoint: Checkpoint) -> tuple[nn.Module, Contract]:
+    def merges_of(checkpoint: Checkpoint) -> Merges:
         labels = checkpoint.contract.labels
         merges = parse_merges(texts, labels)
         say_left_out(merges, labels, out.say)
-        return merged(checkpoint, merges)
+        return merges
 
-    return relabel
+    return lambda checkpoint: merged(checkpoint, merges_of(checkpoint))
 
 
 def _describing(descriptions: Descriptions, clip: str | None, prompts: Path | None) -> Relabel:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli.common import Output, common_options, one_line
+from edgekit.cli.origins import training_lines
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
@@ -30,36 +32,43 @@ def command(out: Output, model: str, show_layers: bool) -> None:
     MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`. Any ONNX file will do: one
     without contract is shown as far as it goes. Counting layers needs the extra 'export', but not for ncnn.
 
+    A checkpoint also says how it was trained and who taught it, a file of trained prompts which CLIP it is for.
+
     \b
     Examples:
       edgekit inspect default
       edgekit inspect mine.onnx --layers
       edgekit inspect runs/mine/best.safetensors --json
     """
-    from edgekit.files import sha256_of
     from edgekit.modelfiles import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
 
     path = resolve_model(model)
+    if path.suffix == CHECKPOINT_SUFFIX and _is_prompts(path):
+        _inspect_prompts(out, path)
+        return
     if path.suffix == NCNN_SUFFIX:
         contents = _read_ncnn(path)
     else:
         contents = _read_checkpoint(out, path) if path.suffix == CHECKPOINT_SUFFIX else _read_onnx(path)
-    size_bytes, sha256 = path.stat().st_size, sha256_of(path)
-    _line(out, "file", f"{path}, {size_bytes:,} bytes")
-    _line(out, "sha256", sha256)
+    file = _show_file(out, path)
     _show_contract(out, contents)
+    for label, text in training_lines(contents.training):
+        _line(out, label, text)
     if contents.ncnn_layers is None:
         _show_cost(out, contents)
     else:
         _show_ncnn(out, contents.ncnn_layers)
     if show_layers:
         _show_layers(out, contents)
-    out.result({"path": str(path), "size_bytes": size_bytes, "sha256": sha256, **_document(contents)})
+    out.result({**file, **_document(contents)})
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What was found; `cost` is None where the libraries to count are not installed, and of a file for ncnn."""
+    """What was found; `cost` is None where the libraries to count are not installed, and of a file for ncnn.
+
+    `training` is what a checkpoint says of how it was made.
+    """
 
     contract: Contract | None
     cost: GraphCost | None
@@ -67,6 +76,40 @@ class _Contents:
     ir_version: int | None = None
     net_parameters: int | None = None
     ncnn_layers: tuple[Layer, ...] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _show_file(out: Output, path: Path) -> dict[str, Any]:
+    from edgekit.files import sha256_of
+
+    size_bytes, sha256 = path.stat().st_size, sha256_of(path)
+    _line(out, "file", f"{path}, {size_bytes:,} bytes")
+    _line(out, "sha256", sha256)
+    return {"path": str(path), "size_bytes": size_bytes, "sha256": sha256}
+
+
+def _is_prompts(path: Path) -> bool:
+    from edgekit.models.clip.checkpoint import is_prompts_file
+
+    return is_prompts_file(path)
+
+
+def _inspect_prompts(out: Output, path: Path) -> None:
+    from edgekit.models.clip.checkpoint import load_prompts
+
+    prompts = load_prompts(path)
+    file, config, clip = _show_file(out, path), prompts.config, prompts.clip
+    values = sum(tensor.numel() for tensor in prompts.state.values())
+    described = sum(map(len, prompts.descriptions.values()))
+    lines = [
+        ("prompts", f"{config.flow}, {config.n_ctx} tokens in each of {config.depth} layers, {values:,} values"),
+        ("CLIP", f"'{clip.source}' (sha256 {clip.sha256}), not in the file"),
+        ("labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences about them"),
+    ]
+    for label, text in (*lines, *training_lines(prompts.training)):
+        _line(out, label, text)
+    document = {"config": asdict(config), "clip": asdict(clip), "descriptions": prompts.descriptions}
+    out.result({**file, "prompts": document, "training": prompts.training or None})
 
 
 def _read_ncnn(path: Path) -> _Contents:
@@ -102,7 +145,7 @@ def _read_checkpoint(out: Output, path: Path) -> _Contents:
         checkpoint = load_checkpoint(path)
         net = build_net(checkpoint)
         cost = graph_cost(to_onnx(net, checkpoint.contract))
-    return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net))
+    return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net), training=checkpoint.training)
 
 
 def _show_contract(out: Output, contents: _Contents) -> None:
@@ -227,6 +270,7 @@ def _document(contents: _Contents) -> dict[str, Any]:
         counted["layers"] = [asdict(layer) | {"parameters": layer.parameters} for layer in for_ncnn]
     return {
         "contract": asdict(contents.contract) if contents.contract else None,
+        "training": contents.training or None,
         "opset": contents.opset,
         "ir_version": contents.ir_version,
         "net_parameters": contents.net_parameters,

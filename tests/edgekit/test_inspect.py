@@ -16,6 +16,12 @@ from onnx import helper
 from edgekit.contract import METADATA_KEY, Accuracy, Contract, Provenance
 from edgekit.files import sha256_of
 from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
+from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.provenance import contract_for
 from edgekit.models.registry import create_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -186,6 +192,61 @@ def test_a_checkpoint_is_shown_with_the_nets_own_parameters(edgekit: Run, tiny_m
     assert (code, err) == (0, "")
     assert fields(out)["parameters"] == "418,487, exported with BatchNorm folded 417,287"
     assert fields(out)["MACs"] == "48,827,432 for a batch of one"
+
+
+def test_a_checkpoint_says_who_taught_it(edgekit: Run, tmp_path: Path) -> None:
+    clip = {"source": "ViT-B-16.pt", "sha256": "cd" * 32}
+    training = {
+        "recipe_name": "fer2013",
+        "recipe": {"epochs": 9},
+        "best": {"epoch": 8},
+        "seed": 3,
+        "initial_sha256": "ab" * 32,
+        "teacher": {
+            "members": [{"kind": "prompted-clip", "name": "p\n1", "sha256": "ef" * 32, "clip": clip}, {"name": "b"}]
+        },
+        "distillation": {"weights": {"ce": 1.0, "kl": 0.5, "cosine": 0}},
+    }
+    net = create_model("mini-xception", 3)
+    contract = contract_for("mini-xception", ("a", "b", "c"), "x", gray=True)
+    path = tmp_path / "taught.safetensors"
+    save_checkpoint(path, Checkpoint(contract, net.state_dict(), training))
+    code, out, err = edgekit("inspect", path)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert "recipe        fer2013, epoch 8 of 9, seed 3" in lines
+    assert f"started from  the checkpoint with sha256 {'ab' * 32}" in lines
+    assert (
+        f"teacher       prompted-clip 'p 1' (sha256 {'ef' * 32}), of the CLIP 'ViT-B-16.pt' (sha256 {'cd' * 32})"
+        in lines
+    )
+    assert "teacher       ? 'b' (sha256 ?)" in lines
+    assert "learned       1.0 x the labels, 0.5 x the teacher's answers" in lines
+    for strange in ({"teacher": 1, "recipe": [], "distillation": {"weights": 3}}, {"teacher": {"members": [1, {}]}}):
+        save_checkpoint(path, Checkpoint(contract, net.state_dict(), strange))
+        assert edgekit("inspect", path)[0] == 0
+    save_checkpoint(path, Checkpoint(contract, net.state_dict(), []))  # type: ignore[arg-type]
+    code, out, err = edgekit("inspect", path)
+    assert (code, out) == (2, "")
+    assert "'training' is no table" in err
+
+
+def test_prompts_and_clips_say_what_they_are(edgekit: Run, tmp_path: Path) -> None:
+    config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 24, context_length=40)
+    clip = random_clip(config, seed=1)
+    save_clip(tmp_path / "clip.safetensors", clip.model, config)
+    net = PromptedClip(clip, PromptConfig(n_ctx=2, depth=2, cross_layer=1), {"sad": ("a", "b"), "glad": ("c",)})
+    save_prompts(tmp_path / "prompts.safetensors", prompt_checkpoint(net, {"recipe_name": "hicropl"}))
+    code, out, err = edgekit("inspect", tmp_path / "prompts.safetensors")
+    assert (code, err) == (0, "")
+    assert fields(out)["prompts"].startswith("hicropl, 2 tokens in each of 2 layers")
+    assert fields(out)["CLIP"] == f"'{clip.source}' (sha256 {clip.sha256}), not in the file"
+    assert fields(out)["labels"] == "2: sad, glad; 3 sentences about them"
+    document = json.loads(edgekit("inspect", tmp_path / "prompts.safetensors", "--json")[1])
+    assert document["prompts"]["config"]["n_ctx"] == 2
+    code, out, err = edgekit("inspect", tmp_path / "clip.safetensors")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "is no classifier, but a file of the kind 'edgekit-clip'" in err
 
 
 def test_a_missing_model_is_refused(edgekit: Run) -> None:
