@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import click
 
 from edgekit.cli.common import Output, one_line
 from edgekit.errors import HostError
+from edgekit.text import printable
 
 if TYPE_CHECKING:
     from edgekit.remote.hosts import Host
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _MAX_PARALLEL = 64
 # More than any board has to say; one that never stops would fill a log.
 _MAX_LINES = 300
+# How often a board's progress is a line, where nothing draws a bar.
+_LINE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def yunet_parcel(out: Output) -> Parcel | None:
 
 
 class BoardListener:
-    """Shows what happens on the boards: lines, and a bar a board on a terminal."""
+    """Shows what happens on the boards: lines, and a bar a board on a terminal, elsewhere a line a minute."""
 
     def __init__(self, out: Output) -> None:
         from edgekit.cli.progress import progress_bar
@@ -134,6 +138,7 @@ class BoardListener:
         self._bar = progress_bar(out)
         self._tasks: dict[str, Any] = {}
         self._said: Counter[str] = Counter()
+        self._line_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> BoardListener:
@@ -159,5 +164,10 @@ class BoardListener:
         with self._lock:
             if host.label not in self._tasks:
                 self._tasks[host.label] = self._bar.add_task("", total=None)
-            description = escape(f"{host.label}: {one_line(what)}")
-            self._bar.update(self._tasks[host.label], description=description, completed=done, total=total or None)
+            text = f"{host.label}: {one_line(what)}"
+            self._bar.update(self._tasks[host.label], description=escape(text), completed=done, total=total or None)
+            now_s = time.monotonic()
+            is_due = now_s - self._line_s.setdefault(host.label, now_s) >= _LINE_EVERY_S
+            if self._bar.disable and is_due and not self._out.quiet:
+                self._line_s[host.label] = now_s
+                click.echo(printable(f"{text}, {done:g}{f' of {total:g}' if total else ''}"), err=True)
