@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -26,6 +27,7 @@ from edgekit.errors import EdgekitError, InputError, StorageError
 
 _START_PATIENCE_S = 10.0
 _POLL_S = 0.05
+_TURN_FILE = "turn"
 
 
 class SupervisedManager:
@@ -57,9 +59,11 @@ class SupervisedManager:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StorageError(f"cannot write '{folder}': {error.strerror}") from error
-        self._stop(spec.name)
-        write_spec(folder, spec)
-        command = _start_supervisor(folder)
+        with (folder / _TURN_FILE).open("a") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # of several installs at once each replaces the one before
+            self._stop(spec.name)
+            write_spec(folder, spec)
+            command = _start_supervisor(folder)
         return [f"without systemd nothing starts it at boot: add to 'crontab -e': @reboot {shlex.join(command)}"]
 
     def restart(self, name: str) -> None:

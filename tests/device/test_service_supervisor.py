@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -276,6 +277,19 @@ def test_install_status_logs_remove(manager, tmp_path):
     assert manager.status("test").state == "not installed"
     with pytest.raises(InputError, match="there is no user service 'test'"):
         manager.remove("test")
+
+
+def test_installs_at_once_replace_each_other_one_by_one(manager, tmp_path):
+    spec = ServiceSpec("test", script(tmp_path, ALIVE), tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: manager.install(spec), range(4)))
+    folder = tmp_path / "services/test"
+    wait_for(folder, running)
+    child = os.fsencode(tmp_path / "child.py") + b"\0"
+    alive = [
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes().endswith(child)
+    ]
+    assert alive == [manager.status("test").pid]
 
 
 def test_a_killed_supervisor_is_told_and_removed_with_its_child(manager, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,14 +83,16 @@ def test_an_exit_code_255_of_the_program_is_no_lost_connection(connection: Conne
 def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = tmp_path / "ssh"
-    slow.write_text(f'#!/bin/sh\n"{shutil.which("ssh")}" "$@"\ncode=$?\n[ "$1" != -M ] || sleep 0.4\nexit $code\n')
+    real, slow = shutil.which("ssh"), tmp_path / "ssh"
+    slow.write_text(
+        f'#!/bin/sh\n[ "$1" = -M ] || exec "{real}" "$@"\n'
+        f'"{real}" "$@" <&0 &\necho $! > "{tmp_path}/pid"\nwait $!\ncode=$?\nsleep 0.4\nexit $code\n'
+    )
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     def cut(_: str) -> None:
-        assert connected._master is not None
-        subprocess.run(["pkill", "-KILL", "-P", str(connected._master.pid)], check=True)
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
     with Connection(sshd.host()) as connected, pytest.raises(ConnectionLostError):
         connected.run(shell("echo now >&2; sleep 600"), on_stderr_line=cut)
