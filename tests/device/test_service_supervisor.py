@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -285,10 +285,10 @@ def test_installs_at_once_replace_each_other_one_by_one(manager, tmp_path):
         list(pool.map(lambda _: manager.install(spec), range(4)))
     folder = tmp_path / "services/test"
     wait_for(folder, running)
-    child = os.fsencode(tmp_path / "child.py") + b"\0"
-    alive = [
-        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes().endswith(child)
-    ]
+    child, alive = os.fsencode(tmp_path / "child.py") + b"\0", []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            alive += [int(path.parent.name)] if path.read_bytes().endswith(child) else []
     assert alive == [manager.status("test").pid]
 
 
