@@ -19,8 +19,8 @@ from typing import Any
 
 from edgekit.contract import Accuracy, Contract
 from edgekit.export.to_onnx import Exported, export_checkpoint
-from edgekit.files import write_atomic
-from edgekit.modelfiles import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX, SHIPPED
+from edgekit.files import sha256_of, write_atomic
+from edgekit.modelfiles import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX, SHIPPED, shipped_models
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import DataSet, duplicated
 from edgekit.models.data.readers import load_dataset
@@ -169,7 +169,11 @@ def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
 
 def _initial(training: Mapping[str, Any]) -> str:
     sha256 = training.get("initial_sha256")
-    return f" It started from the checkpoint with sha256 `{sha256}`." if sha256 else " It started at random."
+    if not sha256:
+        return " It started at random."
+    shipped = (name for name in shipped_models() if sha256_of(ASSETS / f"{name}{CHECKPOINT_SUFFIX}") == sha256)
+    name = next((f"`{name}`, " for name in shipped), "")
+    return f" It started from {name}the checkpoint with sha256 `{sha256}`."
 
 
 def _ferplus(training: Mapping[str, Any]) -> str:

@@ -56,6 +56,14 @@ def test_a_distilled_model_is_shipped_with_its_teacher_named(
     assert modelfiles.shipped_models() == ("distilled",)
 
 
+def test_the_card_names_the_shipped_net_that_it_started_from(faces: Path, tmp_path: Path) -> None:
+    run = ["train", "--data", str(faces), "-o", str(tmp_path / "run"), "--epochs", "1", "-q", "--init", "default"]
+    done = CliRunner().invoke(cli, [*run, "--accelerator", "cpu"], catch_exceptions=False)
+    assert done.exit_code == 0
+    ship(tmp_path / "run/best.safetensors", load_dataset(faces), tmp_path / "assets", "distilled")
+    assert "It started from `default`, the checkpoint with sha256 `" in (tmp_path / "assets/distilled.md").read_text()
+
+
 def test_the_card_says_where_the_net_started(faces: Path, tmp_path: Path) -> None:
     for name, start in (("first", []), ("second", ["--init", str(tmp_path / "first/best.safetensors")])):
         run = ["train", "--data", str(faces), "-o", str(tmp_path / name), "--epochs", "1", "-q", *start]
