@@ -18,7 +18,7 @@ from edgekit.export.quantize import StaticSettings, quantize_dynamic, quantize_s
 from edgekit.export.to_onnx import contract_of, finished
 from edgekit.files import write_atomic
 from edgekit.models.data import DataSet
-from edgekit.models.evaluate import Evaluation, aligned, evaluate, open_classifier
+from edgekit.models.evaluate import Evaluation, aligned, as_shown, evaluate, open_classifier
 from edgekit.preprocess import ImageU8, center_crop
 
 Progress: TypeAlias = Callable[[int, int | None], None]
@@ -64,9 +64,9 @@ def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: i
     """Return `count` crops of a split, or all if it has fewer, drawn by the seed.
 
     Raises:
-        InputError: There is no such split, it is empty, or its classes are not the model's.
+        InputError: There is no such split, it is empty, or its pictures have another size.
     """
-    images = aligned(dataset, dataset.split(split), contract)
+    images = as_shown(dataset.split(split), contract)
     if not len(images):
         raise InputError(f"split '{split}' holds no image to calibrate on: name another with --calibrate-split")
     chosen = np.random.default_rng(seed).permutation(len(images))[:count]

@@ -90,9 +90,11 @@ def open_checkpoint(checkpoint_path: Path, relabel: Relabel | None = None) -> tu
     """
     checkpoint = load_checkpoint(checkpoint_path)
     try:
-        net, contract = relabel(checkpoint) if relabel else (build_net(checkpoint), checkpoint.contract)
+        net, contract = build_net(checkpoint), checkpoint.contract
     except InputError as error:
         raise InputError(f"checkpoint '{checkpoint_path}': {error}") from error
+    if relabel:
+        net, contract = relabel(checkpoint)
     provenance = replace(contract.provenance, checkpoint_sha256=sha256_of(checkpoint_path), edgekit_version=__version__)
     return net, replace(contract, provenance=provenance)
 

@@ -54,7 +54,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"checkpoint '{path}' is no safetensors file ({error}): convert others with 'edgekit import'"
         ) from error
     if other := next((key for key in metadata if key.startswith(f"{METADATA_KEY}-")), None):
-        raise InputError(f"'{path}' is no classifier, but a file of the kind '{other}'")
+        hint = ": name it with --clip ('edgekit eval zero-shot --clip FILE')" if other.endswith("clip") else ""
+        raise InputError(f"'{path}' is no classifier, but a file of the kind '{other}'{hint}")
     if METADATA_KEY not in metadata:
         raise InputError(f"checkpoint '{path}' has no edgekit contract: convert it with 'edgekit import'")
     try:

@@ -165,15 +165,25 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
     if unknown:
         raise InputError(
             f"data set '{dataset.name}' has the class '{unknown[0]}', "
-            f"which the model does not know: its labels are {', '.join(contract.labels)}"
+            f"which the model does not know: its labels are {', '.join(contract.labels)}; "
+            "'eval --merge' puts the data's classes together"
         )
     numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
+    return replace(as_shown(images, contract), labels=numbers[images.labels], targets=None)
+
+
+def as_shown(images: ImageSet, contract: Contract) -> ImageSet:
+    """Return `images` gray if the contract says so, with their labels as they are.
+
+    Raises:
+        InputError: The pictures have another size.
+    """
     pixels = images.images
     if pixels.shape[1:3] != contract.crop.resize_hw:
         raise InputError(f"images are {pixels.shape[1:3]}, the model's crops {contract.crop.resize_hw}")
     if contract.crop.grayscale and pixels.shape[-1] == 3:
         pixels = np.stack([to_gray(np.ascontiguousarray(image[..., ::-1])) for image in pixels])[..., np.newaxis]
-    return replace(images, images=pixels, labels=numbers[images.labels], targets=None)
+    return replace(images, images=pixels)
 
 
 def _logits_in_batches(

@@ -237,8 +237,6 @@ def _quantized(
             for used, split in uses:
                 if used == path:
                     data[path].split(split)  # one that is not there is said before anything else is done
-            if given["merges"]:
-                data[path] = merge_classes(data[path], parse_merges(given["merges"], data[path].classes))
         exporting = counted(progress, "exporting")
         exported = export_checkpoint(checkpoint, Path(folder) / "float32.onnx", relabel, passes)
         exporting(1, 1)
@@ -251,7 +249,12 @@ def _quantized(
                 given["calibration_images"],
                 given["seed"],
             )
-        evaluation = (data[given["evaluate_on"]], given["eval_split"]) if given["evaluate_on"] else None
+        evaluation = None
+        if given["evaluate_on"]:
+            measured_on = data[given["evaluate_on"]]
+            if given["merges"]:
+                measured_on = merge_classes(measured_on, parse_merges(given["merges"], measured_on.classes))
+            evaluation = (measured_on, given["eval_split"])
         gated = quantize_file(
             exported.path,
             output,
@@ -303,6 +306,8 @@ def _merging(texts: tuple[str, ...], out: Output) -> Relabel:
     def merges_of(checkpoint: Checkpoint) -> Merges:
         labels = checkpoint.contract.labels
         merges = parse_merges(texts, labels)
+        if len(merges) < 2:
+            raise InputError(f"--merge '{texts[0]}' alone leaves one label: telling apart takes two")
         say_left_out(merges, labels, out.say)
         return merges
 

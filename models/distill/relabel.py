@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.files import sha256_of
+from edgekit.files import require_file, sha256_of
 from edgekit.models.checkpoint import Checkpoint, build_net
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
 from edgekit.models.clip.documents import from_document
@@ -60,7 +60,7 @@ def described(
         raise InputError(f"the student's teacher had prompts ('{teacher.name}'): name their file with --prompts")
     if prompts is not None and not is_prompted:
         raise InputError("the student's teacher had no prompts: leave --prompts out")
-    if prompts is not None and sha256_of(prompts) != teacher.sha256:
+    if prompts is not None and sha256_of(require_file(prompts, "prompts")) != teacher.sha256:
         raise InputError(f"prompts '{prompts}' are not the teacher's: its file had sha256 {teacher.sha256}")
     frozen = load_clip(clip, teacher.clip.config.activation)
     vectors = (

@@ -160,6 +160,7 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
         ("student", lambda c: described(c, long, text, None), "description of class 'x': .*: shorten it"),
         ("prompted", lambda c: described(c, NEW, text, None), r"name their file with --prompts"),
         ("prompted", lambda c: described(c, NEW, text, folder / "clip.safetensors"), "are not the teacher's"),
+        ("prompted", lambda c: described(c, NEW, text, folder), "is a folder, not a file"),
         (
             "plain",
             lambda c: described(c, NEW, text, None),
