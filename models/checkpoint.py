@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from edgekit.contract import METADATA_KEY, Contract
@@ -75,8 +76,11 @@ def build_net(checkpoint: Checkpoint) -> nn.Module:
     Raises:
         InputError: The architecture is unknown, or the weights are another's; the message names the first difference.
     """
-    net = create_model(checkpoint.contract.architecture, len(checkpoint.contract.labels))
-    load_weights(net, checkpoint.state, checkpoint.contract.architecture)
+    name, classes = checkpoint.contract.architecture, len(checkpoint.contract.labels)
+    with torch.device("meta"):
+        _check_shapes(create_model(name, classes).state_dict(), checkpoint.state, name)  # before memory is taken for it
+    net = create_model(name, classes)
+    load_weights(net, checkpoint.state, name)
     return net.eval()
 
 
@@ -86,7 +90,11 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str)
     Raises:
         InputError: A tensor is missing, surplus, or of another shape; the first one is named.
     """
-    own = net.state_dict()
+    _check_shapes(net.state_dict(), state, architecture)
+    net.load_state_dict(state)
+
+
+def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], architecture: str) -> None:
     for name in sorted(own.keys() | state.keys()):
         if name not in state:
             raise InputError(f"the weights are not {architecture}'s: tensor '{name}' is missing")
@@ -97,4 +105,3 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str)
                 f"the weights are not {architecture}'s: tensor '{name}' has shape {list(state[name].shape)}, "
                 f"expected {list(own[name].shape)}"
             )
-    net.load_state_dict(state)

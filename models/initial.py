@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -37,7 +37,12 @@ def read_initial(path: Path, contract: Contract, say: Callable[[str], None]) -> 
     own, new = checkpoint.contract.architecture, contract.architecture
     if plain_name(own) != plain_name(new):
         raise InputError(f"--init '{path}' is {own}'s, the net to train is {new}")
-    build_net(checkpoint)  # nothing is missing in it
+    try:
+        build_net(checkpoint)  # nothing is missing in it
+    except InputError as error:
+        raise InputError(f"--init '{path}': {error}") from error
+    if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):
+        say(f"--init '{path}' was made for pictures in another form (size, colour order or scale) than it is shown now")
     if own == new and checkpoint.contract.labels == contract.labels:
         return InitialWeights(checkpoint.state, sha256_of(path))
     theirs, ours = ("" if plain_name(name) == name else BODY_PREFIX for name in (own, new))

@@ -12,7 +12,7 @@ from edgekit.contract import Contract
 from edgekit.models.checkpoint import Checkpoint, build_net
 from edgekit.models.registry import class_dimensions
 
-# How far a logit may be from the mean of its image: exp() of more overflows in float32.
+# How far below the largest logit of its image one is told apart: exp() of less is nothing in float32.
 _FURTHEST = 80.0
 
 
@@ -32,10 +32,20 @@ class MergedClasses(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the new classes' logits of float images."""
         logits: Tensor = self.net(images)
-        # ncnn does not shift what it takes exp() of, and pnnx has no maximum to shift it by.
-        shifted = (logits - logits.mean(dim=1, keepdim=True)).clamp(-_FURTHEST, _FURTHEST)
+        # ncnn does not shift what it takes exp() of.
+        shifted = (logits - _largest(logits)).clamp_min(-_FURTHEST)
         parts = torch.split(shifted, self._sizes, dim=1)
         return torch.cat([part if part.shape[1] == 1 else part.logsumexp(dim=1, keepdim=True) for part in parts], dim=1)
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Return (N, 1), the largest of each row, by comparing halves: pnnx converts no reduction to a maximum."""
+    while (count := values.shape[1]) > 1:
+        half = count // 2
+        halves = torch.split(values, [half, half, count % 2] if count % 2 else [half, half], dim=1)
+        larger = torch.maximum(halves[0], halves[1])
+        values = torch.cat([larger, halves[2]], dim=1) if count % 2 else larger
+    return values
 
 
 def merged(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]) -> tuple[nn.Module, Contract]:

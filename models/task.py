@@ -81,5 +81,5 @@ class TrainingJob:
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "precision": self.precision,
-            "data_sha256": self.provenance.get("data_sha256"),
+            **{name: self.provenance.get(name) for name in ("data_sha256", "training_split", "validation")},
         }

@@ -21,6 +21,7 @@ import click
 from edgekit import __version__
 from edgekit.cli.common import describe_os_error, one_line
 from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError
+from edgekit.text import printable
 
 # Command name → module that holds it as `command`; the order of `edgekit --help`.
 _COMMANDS = {
@@ -144,7 +145,8 @@ def _run(arguments: list[str]) -> int:
 
 def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
+        shown = printable("".join(traceback.format_exception(error)))
+        click.echo("\n".join(f"  {line}" for line in shown.splitlines()), err=True)
     with suppress(OSError):  # a full or closed stderr; the exit code still tells
         click.echo(f"edgekit: error: {one_line(text)}", err=True)
     return exit_code

@@ -136,6 +136,8 @@ def command(
     dataset, training = data.dataset, data.training
     teacher = open_teacher(teachers, dataset.classes, teacher_options, out.say)
     weights = loss_weights(teacher, kl_weight, ce_weight, cosine_weight)
+    contract = contract_for(student_architecture(student, teacher), dataset.classes, dataset.name, dataset.is_gray)
+    initial = options.initial(contract, out)  # a wrong one is said before hours of a large teacher's work
     checksum = None
     folder = cache or options.output / FOLDER_NAME
     with progress_bar(out) as progress:
@@ -153,11 +155,8 @@ def command(
             prior = class_shares(training.labels, len(dataset.classes))
             answers = with_votes(answers, training.targets, prior, powers)
             training = replace(training, targets=None)
-    contract = contract_for(student_architecture(student, teacher), dataset.classes, dataset.name, dataset.is_gray)
     job = TrainingJob(
-        task=DistillationTask(
-            contract, recipe, training, data.validation, teacher, lesson, answers, options.initial(contract, out)
-        ),
+        task=DistillationTask(contract, recipe, training, data.validation, teacher, lesson, answers, initial),
         recipe=recipe,
         provenance={**provenance(options, data), "teacher": teacher.record()},
         seed=options.seed,

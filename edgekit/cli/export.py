@@ -154,9 +154,11 @@ def command(
         f"{'in float32 ' * (gated is not None)}verified on {verification.crops} face crops: max abs difference of "
         f"logits to torch {verification.max_abs_difference:.1e} (allowed: below {verification.tolerance:.0e})"
     )
+    folded = " with BatchNorm folded" * ("fold-batchnorm" in passes)
+    macs = "unknown" if cost.macs is None else f"{cost.macs:,}"
     out.say(
-        f"{exported.net_parameters:,} parameters in the net, {cost.parameters:,} in the file with BatchNorm folded, "
-        f"{cost.macs:,} multiply-accumulates"
+        f"{exported.net_parameters:,} parameters in the net, {cost.parameters:,} in the file{folded}, "
+        f"{macs} multiply-accumulates"
     )
     if set(passes) != set(chosen_passes("generic")):
         out.say(f"rewrites: {', '.join(f'{name} ({count})' for name, count in exported.changed.items())}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import Output, common_options, one_line
-from edgekit.cli.origins import training_lines
+from edgekit.cli.origins import tame, training_lines
+from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
@@ -98,6 +99,7 @@ def _inspect_prompts(out: Output, path: Path) -> None:
     from edgekit.models.clip.checkpoint import load_prompts
 
     prompts = load_prompts(path)
+    training = tame(prompts.training, out.warn)
     file, config, clip = _show_file(out, path), prompts.config, prompts.clip
     values = sum(tensor.numel() for tensor in prompts.state.values())
     described = sum(map(len, prompts.descriptions.values()))
@@ -106,10 +108,10 @@ def _inspect_prompts(out: Output, path: Path) -> None:
         ("CLIP", f"'{clip.source}' (sha256 {clip.sha256}), not in the file"),
         ("labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences about them"),
     ]
-    for label, text in (*lines, *training_lines(prompts.training)):
+    for label, text in (*lines, *training_lines(training)):
         _line(out, label, text)
     document = {"config": asdict(config), "clip": asdict(clip), "descriptions": prompts.descriptions}
-    out.result({**file, "prompts": document, "training": prompts.training or None})
+    out.result({**file, "prompts": document, "training": training or None})
 
 
 def _read_ncnn(path: Path) -> _Contents:
@@ -143,9 +145,13 @@ def _read_checkpoint(out: Output, path: Path) -> _Contents:
         from edgekit.models.registry import parameter_count
 
         checkpoint = load_checkpoint(path)
-        net = build_net(checkpoint)
+        try:
+            net = build_net(checkpoint)
+        except InputError as error:
+            raise InputError(f"checkpoint '{path}': {error}") from error
         cost = graph_cost(to_onnx(net, checkpoint.contract))
-    return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net), training=checkpoint.training)
+    training = tame(checkpoint.training, out.warn)
+    return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net), training=training)
 
 
 def _show_contract(out: Output, contents: _Contents) -> None:

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _LESSONS = {"ce": "the labels", "kl": "the teacher's answers", "cosine": "its embeddings"}
+
+
+# What trainings write down has some thousand characters; indented, deep nesting grows by as much as it is deep.
+_MAX_CHARS = 200_000
+_MAX_DEPTH = 20
+
+
+def tame(training: Mapping[str, Any], warn: Callable[[str], None]) -> Mapping[str, Any]:
+    """Return what a checkpoint says of its training if it can be shown, else nothing, with a warning."""
+    try:
+        chars = len(json.dumps(training, allow_nan=False))
+    except (ValueError, RecursionError):
+        warn("what the file says of its training is not shown: it is no JSON")
+        return {}
+    if chars > _MAX_CHARS or _is_deep(training, _MAX_DEPTH):
+        warn(
+            f"what the file says of its training is not shown: it has {chars:,} characters (at most {_MAX_CHARS:,}) or "
+            f"is nested more than {_MAX_DEPTH} deep"
+        )
+        return {}
+    return training
+
+
+def _is_deep(value: object, left: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return left < 0 or any(_is_deep(each, left - 1) for each in inner)
 
 
 def training_lines(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -73,7 +73,11 @@ class TrainingOptions:
         from edgekit.modelfiles import CHECKPOINT_SUFFIX, resolve_model
         from edgekit.models.initial import read_initial
 
-        return read_initial(resolve_model(self.init, (CHECKPOINT_SUFFIX,)), contract, out.say) if self.init else None
+        return (
+            read_initial(resolve_model(self.init, (CHECKPOINT_SUFFIX,)), contract, out.say)
+            if self.init is not None
+            else None
+        )
 
 
 @dataclass(frozen=True)
@@ -134,10 +138,16 @@ def read_data(out: Output, options: TrainingOptions, merges: Sequence[str] = ())
 def provenance(options: TrainingOptions, data: TrainingData) -> dict[str, Any]:
     """Return what a checkpoint records of data, recipe and versions."""
     from edgekit.files import sha256_of
+    from edgekit.models.data import training_split
     from edgekit.models.provenance import training_provenance
 
     votes = {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus)} if options.ferplus else {}
-    return {**training_provenance(data.dataset, options.recipe_name, data.validation_name), **votes}
+    split = training_split(data.dataset, options.train_split)
+    return {
+        **training_provenance(data.dataset, options.recipe_name, data.validation_name),
+        "training_split": split,
+        **votes,
+    }
 
 
 def run_training(out: Output, options: TrainingOptions, data: TrainingData, job: TrainingJob) -> Mapping[str, Any]:

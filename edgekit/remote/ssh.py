@@ -330,7 +330,7 @@ def _read_until(stream: IO[bytes], line: bytes) -> bool:
     # A shell that greets (in .bashrc) comes first; how much it may say is bounded.
     for _ in range(1000):
         read = stream.readline(MAX_LINE_BYTES)
-        if read == line:
+        if read.endswith(line):  # what greets need not end its line
             return True
         if not read:
             return False

@@ -201,6 +201,7 @@ def test_votes_are_put_into_the_teachers_answers(edgekit: Run, faces: Path, teac
         (["--teacher", "{teacher}", "--teacher-size", "8"], "no teacher lacks a contract"),
         (["--teacher", "{teacher}", "--teacher-mean", "a,b"], "expected numbers with commas"),
         (["--teacher", "{teacher}", "--unlabelled", "absent"], "data 'absent' does not exist"),
+        (["--teacher", "{teacher}", "--init", "nope"], "model 'nope' does not exist"),
         (["--teacher", "tiny.onnx"], "does not know the data's class 'angry': its labels are red, green, blue"),
         (["--teacher", "{clip}", "--descriptions", "{faces}/x"], "descriptions file"),
         (["--teacher", "{teacher}", "-o", "tiny.onnx"], "output 'tiny.onnx' is a file"),
@@ -228,6 +229,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out" / "best.safetensors").exists()
+    assert not (tmp_path / "out" / "teacher").exists()
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,13 @@ def test_labels_put_together_are_measured_as_such(
     assert Classifier(tmp_path / "model.onnx").contract.labels == ("good", "bad")
 
 
+def test_without_folding_batchnorm_stays_in_the_graph(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", "--no-pass", "fold-batchnorm")
+    assert (code, err) == (0, "")
+    assert "in the file, " in out
+    assert " multiply-accumulates" in out
+
+
 def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     arguments = ("--target", "a53", "--no-pass", "uint8-input", "--pass", "pack-channels", "--json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -229,6 +230,40 @@ def test_a_checkpoint_says_who_taught_it(edgekit: Run, tmp_path: Path) -> None:
     code, out, err = edgekit("inspect", path)
     assert (code, out) == (2, "")
     assert "'training' is no table" in err
+
+
+@pytest.mark.parametrize(
+    ("training", "reason"),
+    [
+        ({"seed": float("nan")}, "it is no JSON"),
+        ({"recipe_name": "x" * 300_000}, "characters"),
+        ({"seed": functools.reduce(lambda inner, _: [inner], range(40), [])}, "nested more than 20 deep"),
+    ],
+)
+def test_what_a_file_says_of_its_training_is_bounded(
+    edgekit: Run, tmp_path: Path, training: dict[str, object], reason: str
+) -> None:
+    path = tmp_path / "strange.safetensors"
+    contract = contract_for("mini-xception", ("a", "b", "c"), "x", gray=True)
+    save_checkpoint(path, Checkpoint(contract, create_model("mini-xception", 3).state_dict(), training))
+    code, out, err = edgekit("inspect", path, "--json")
+    assert code == 0
+    assert json.loads(out)["training"] is None
+    assert "what the file says of its training is not shown" in err
+    assert reason in err
+
+
+def test_weights_of_another_net_name_their_file(edgekit: Run, tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    state = {"a\x1b[2J\nb": torch.zeros(1)}
+    save_checkpoint(path, Checkpoint(contract_for("mini-xception", ("a", "b"), "x", gray=True), state))
+    code, out, err = edgekit("inspect", path)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"checkpoint '{path}': the weights are not mini-xception's" in err
+    code, out, err = edgekit("inspect", path, "--debug")
+    assert (code, out) == (2, "")
+    assert "\x1b" not in err
+    assert all(line.startswith("  ") for line in err.splitlines()[:-1])
 
 
 def test_prompts_and_clips_say_what_they_are(edgekit: Run, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def test_a_training_starts_from_given_weights(faces: Path, trained: Path, tmp_pa
     for arguments, message in (
         (["--model", "mini-xception"], "is edgecnn's, the net to train is mini-xception"),
         (["--init", "absent.safetensors"], "'absent.safetensors' does not exist"),
+        (["--init", ""], "is a folder, not a file"),
     ):
         done = _edgekit("train", "--data", faces, "-o", tmp_path / "no", *tiny_step, *arguments)
         assert done.returncode == 2
@@ -165,6 +166,15 @@ def test_a_picture_of_enormous_size_is_refused_by_its_header(tmp_path: Path) -> 
     assert done.returncode == 2
     assert done.stderr.endswith("it is damaged, no picture, or far too large\n")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_resume_with_other_splits_is_refused(faces: Path, trained: Path) -> None:
+    same = ["train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume"]
+    for flag, name in (("--val-split", "validation"), ("--train-split", "training_split")):
+        done = _edgekit(*same, flag, "test")
+        assert done.returncode == 2
+        assert f"its {name} was" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_resume_of_a_finished_training_changes_nothing(faces: Path, trained: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_the_same_labels_take_all(tmp_path: Path) -> None:
     found = read_initial(path, contract_for("mini-xception@16", LABELS, "any", True), lines.append).state
     assert found.keys() == state.keys()
     assert not lines
+
+
+def test_other_input_is_said(tmp_path: Path) -> None:
+    path, lines = tmp_path / "start.safetensors", list[str]()
+    contract = contract_for("mini-xception", LABELS, "any", True)
+    other = replace(contract, input=replace(contract.input, channels="bgr"))
+    save_checkpoint(path, Checkpoint(other, create_model("mini-xception", len(LABELS)).state_dict()))
+    read_initial(path, contract, lines.append)
+    assert len(lines) == 1
+    assert "in another form" in lines[0]
 
 
 @pytest.mark.parametrize(

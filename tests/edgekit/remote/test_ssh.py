@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import HostError, InputError
-from edgekit.remote.ssh import Connection, ConnectionLostError, shell
+from edgekit.remote.ssh import Connection, ConnectionLostError, _read_until, shell
 from tests.waiting import wait_until
 
 from .conftest import Sshd, know
@@ -96,6 +97,13 @@ def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
 
     with Connection(sshd.host()) as connected, pytest.raises(ConnectionLostError):
         connected.run(shell("echo now >&2; sleep 600"), on_stderr_line=cut)
+
+
+@pytest.mark.parametrize(
+    ("heard", "is_there"), [(b"hello token\n", True), (b"hello\ntoken\n", True), (b"hello", False)]
+)
+def test_a_shell_may_greet_with_half_a_line(heard: bytes, is_there: bool) -> None:
+    assert _read_until(BytesIO(heard), b"token\n") == is_there
 
 
 def test_stdin_arrives_whole(connection: Connection) -> None:
