@@ -24,7 +24,8 @@ _MAX_BYTES = {_CONTRACT: 4 << 20, _GRAPH: 4 << 20, _WEIGHTS: 1 << 30}
 _DATE = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
 _FLOAT_BYTES = 4
-# What zipfile says of archives that are none; RuntimeError that one wants a password.
+# What zipfile raises for archives that are none: RuntimeError where one wants a password, NotImplementedError where a
+# part is compressed in a way that zipfile has no code for.
 _DAMAGES = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError, struct.error)
 # Stands before the weights of a convolution that are plain float32.
 _PLAIN_MARK = b"\0\0\0\0"

@@ -24,7 +24,7 @@ from edgekit.export.targets import GENERIC, TARGETS
 from edgekit.export.verify import TOLERANCE, Verification, portrait_crops, verify
 from edgekit.files import atomic_path, check_writable, sha256_of
 from edgekit.modelfiles import NCNN_SUFFIX, ONNX_SUFFIX
-from edgekit.models.checkpoint import Checkpoint, build_net, load_checkpoint
+from edgekit.models.checkpoint import Checkpoint, build_net, check_weights, load_checkpoint
 from edgekit.models.registry import parameter_count
 
 # What the exporter writes without converting, and old enough for every onnxruntime since 1.14.
@@ -90,11 +90,10 @@ def open_checkpoint(checkpoint_path: Path, relabel: Relabel | None = None) -> tu
     """
     checkpoint = load_checkpoint(checkpoint_path)
     try:
-        net, contract = build_net(checkpoint), checkpoint.contract
+        check_weights(checkpoint)
     except InputError as error:
         raise InputError(f"checkpoint '{checkpoint_path}': {error}") from error
-    if relabel:
-        net, contract = relabel(checkpoint)
+    net, contract = relabel(checkpoint) if relabel else (build_net(checkpoint), checkpoint.contract)
     provenance = replace(contract.provenance, checkpoint_sha256=sha256_of(checkpoint_path), edgekit_version=__version__)
     return net, replace(contract, provenance=provenance)
 

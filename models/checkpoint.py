@@ -76,12 +76,22 @@ def build_net(checkpoint: Checkpoint) -> nn.Module:
     Raises:
         InputError: The architecture is unknown, or the weights are another's; the message names the first difference.
     """
-    name, classes = checkpoint.contract.architecture, len(checkpoint.contract.labels)
-    with torch.device("meta"):
-        _check_shapes(create_model(name, classes).state_dict(), checkpoint.state, name)  # before memory is taken for it
-    net = create_model(name, classes)
-    load_weights(net, checkpoint.state, name)
+    check_weights(checkpoint)
+    net = create_model(checkpoint.contract.architecture, len(checkpoint.contract.labels))
+    net.load_state_dict(checkpoint.state)
     return net.eval()
+
+
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Check that the weights are the architecture's, without memory for a net that may only be claimed.
+
+    Raises:
+        InputError: The architecture is unknown, or the weights are another's; the message names the first difference.
+    """
+    architecture = checkpoint.contract.architecture
+    with torch.device("meta"):
+        net = create_model(architecture, len(checkpoint.contract.labels))
+    _check_shapes(net.state_dict(), checkpoint.state, architecture)
 
 
 def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:

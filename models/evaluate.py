@@ -165,8 +165,7 @@ def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
     if unknown:
         raise InputError(
             f"data set '{dataset.name}' has the class '{unknown[0]}', "
-            f"which the model does not know: its labels are {', '.join(contract.labels)}; "
-            "'eval --merge' puts the data's classes together"
+            f"which the model does not know: its labels are {', '.join(contract.labels)}"
         )
     numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
     return replace(as_shown(images, contract), labels=numbers[images.labels], targets=None)

@@ -11,7 +11,7 @@ from torch import Tensor
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.checkpoint import build_net, load_checkpoint
+from edgekit.models.checkpoint import check_weights, load_checkpoint
 from edgekit.models.registry import class_dimensions, plain_name
 from edgekit.models.student import BODY_PREFIX
 
@@ -38,7 +38,7 @@ def read_initial(path: Path, contract: Contract, say: Callable[[str], None]) -> 
     if plain_name(own) != plain_name(new):
         raise InputError(f"--init '{path}' is {own}'s, the net to train is {new}")
     try:
-        build_net(checkpoint)  # nothing is missing in it
+        check_weights(checkpoint)
     except InputError as error:
         raise InputError(f"--init '{path}': {error}") from error
     if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):

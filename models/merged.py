@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.contract import Contract
-from edgekit.models.checkpoint import Checkpoint, build_net
+from edgekit.models.checkpoint import Checkpoint, build_net, check_weights
 from edgekit.models.registry import class_dimensions
 
 # How far below the largest logit of its image one is told apart: exp() of less is nothing in float32.
@@ -70,7 +70,7 @@ def merged(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]) -> tuple
 
 def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
     """Return the checkpoint with some of its labels only, in this order: its last layer has no others."""
-    build_net(checkpoint)  # its tensors have the shapes they should
+    check_weights(checkpoint)  # those of the last layer are there and have the classes' dimension
     contract = checkpoint.contract
     places = torch.tensor([contract.labels.index(name) for name in labels])
     state = dict(checkpoint.state)

@@ -98,7 +98,9 @@ def _refuse_changed(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error):
-        return  # what is no archive at all, `load_tensors` refuses
+        # What is no archive at all, or has a part compressed in a way that zipfile has no code for (it raises
+        # NotImplementedError then), `load_tensors` refuses.
+        return
     if damaged:
         raise InputError(f"training state '{path}' is damaged: start anew with another -o")
 

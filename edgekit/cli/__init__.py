@@ -144,10 +144,10 @@ def _run(arguments: list[str]) -> int:
 
 
 def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int:
-    if debug:
-        shown = printable("".join(traceback.format_exception(error)))
-        click.echo("\n".join(f"  {line}" for line in shown.splitlines()), err=True)
     with suppress(OSError):  # a full or closed stderr; the exit code still tells
+        if debug:
+            shown = printable("".join(traceback.format_exception(error)))
+            click.echo("\n".join(f"  {line}" for line in shown.splitlines()), err=True)
         click.echo(f"edgekit: error: {one_line(text)}", err=True)
     return exit_code
 

@@ -213,7 +213,9 @@ def train_mini(out: Output, options: TrainingOptions, chosen: ClipOptions) -> No
     if chosen.leave_out:
         out.say(f"left out with all their images and captions: {', '.join(chosen.leave_out)}")
     kept = [data.dataset.classes.index(name) for name in rest.classes]
-    data = TrainingData(rest, of_classes(data.training, kept), of_classes(data.validation, kept), data.validation_name)
+    data = dataclasses.replace(
+        data, dataset=rest, training=of_classes(data.training, kept), validation=of_classes(data.validation, kept)
+    )
     job = TrainingJob(
         task=MiniClipTask(
             CLIP_MINI,

@@ -44,9 +44,12 @@ def command(out: Output, model: str, show_layers: bool) -> None:
     from edgekit.modelfiles import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
 
     path = resolve_model(model)
-    if path.suffix == CHECKPOINT_SUFFIX and _is_prompts(path):
-        _inspect_prompts(out, path)
-        return
+    if path.suffix == CHECKPOINT_SUFFIX:
+        from edgekit.models.clip.checkpoint import is_prompts_file
+
+        if is_prompts_file(path):
+            _inspect_prompts(out, path)
+            return
     if path.suffix == NCNN_SUFFIX:
         contents = _read_ncnn(path)
     else:
@@ -87,12 +90,6 @@ def _show_file(out: Output, path: Path) -> dict[str, Any]:
     _line(out, "file", f"{path}, {size_bytes:,} bytes")
     _line(out, "sha256", sha256)
     return {"path": str(path), "size_bytes": size_bytes, "sha256": sha256}
-
-
-def _is_prompts(path: Path) -> bool:
-    from edgekit.models.clip.checkpoint import is_prompts_file
-
-    return is_prompts_file(path)
 
 
 def _inspect_prompts(out: Output, path: Path) -> None:

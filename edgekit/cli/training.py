@@ -82,12 +82,16 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A data set and the two parts of it that a training sees; `validation_name` says what the second one is."""
+    """A data set and the two parts of it that a training sees; the names say what they are.
+
+    `training_name` is None where the data set holds no more than what was chosen of a larger one.
+    """
 
     dataset: DataSet
     training: ImageSet
     validation: ImageSet
     validation_name: str
+    training_name: str | None = None
 
 
 def training_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -110,7 +114,7 @@ def read_data(out: Output, options: TrainingOptions, merges: Sequence[str] = ())
         InputError: The data, the votes, a merge or a split cannot be used.
     """
     from edgekit.cli.progress import counted, progress_bar
-    from edgekit.models.data import train_and_validation
+    from edgekit.models.data import train_and_validation, training_split
     from edgekit.models.data.ferplus import with_ferplus
     from edgekit.models.data.merging import merge_classes, parse_merges, say_left_out
     from edgekit.models.data.readers import load_dataset
@@ -132,20 +136,19 @@ def read_data(out: Output, options: TrainingOptions, merges: Sequence[str] = ())
         dataset = merge_classes(dataset, parsed)
     if len(dataset.classes) < 2:
         raise InputError(f"data '{options.data}' has one class, '{dataset.classes[0]}': telling apart takes two")
-    return TrainingData(dataset, *train_and_validation(dataset, options.train_split, options.val_split, options.seed))
+    parts = train_and_validation(dataset, options.train_split, options.val_split, options.seed)
+    return TrainingData(dataset, *parts, training_split(dataset, options.train_split))
 
 
 def provenance(options: TrainingOptions, data: TrainingData) -> dict[str, Any]:
     """Return what a checkpoint records of data, recipe and versions."""
     from edgekit.files import sha256_of
-    from edgekit.models.data import training_split
     from edgekit.models.provenance import training_provenance
 
     votes = {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus)} if options.ferplus else {}
-    split = training_split(data.dataset, options.train_split)
     return {
         **training_provenance(data.dataset, options.recipe_name, data.validation_name),
-        "training_split": split,
+        "training_split": data.training_name,
         **votes,
     }
 

@@ -94,6 +94,17 @@ def test_training_says_what_it_prompts_and_leaves_prompts_and_results(place: Pat
     assert (place / "prompts/best.safetensors").stat().st_size < (place / "clip.safetensors").stat().st_size / 2
 
 
+@pytest.mark.parametrize("model", ["hicropl", "clip-mini"])
+def test_splits_by_other_names_are_trained_on(edgekit: Run, tmp_path: Path, model: str) -> None:
+    shutil.copytree("faces/train", tmp_path / "odd/lesson")
+    shutil.copytree("faces/val", tmp_path / "odd/quiz")
+    more = ("--clip", "clip.safetensors", "--shots", 1, "--n-ctx", 2) if model == "hicropl" else ()
+    names = ("--train-split", "lesson", "--val-split", "quiz")
+    where = ("--data", tmp_path / "odd", "-o", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
+    code, _, stderr = edgekit("train", "--model", model, *where, *more, *names)
+    assert code == 0, stderr
+
+
 def test_eval_gives_what_training_reported(edgekit: Run) -> None:
     reported = json.loads(Path("prompts/results.json").read_text())["scores"][0]
     arguments = ("--clip", "clip.safetensors", "--data", "faces", "--split", "test", "--json")
