@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import cv2
 
-from edgekit.device.results import FaceResult
+from edgekit.device.detections import FaceResult
 from edgekit.preprocess import ImageU8
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -9,8 +9,8 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from edgekit.device.results import FrameResult
-from edgekit.device.sources.frame import Frame
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.preprocess import ImageU8
 
 # A box's corners in frame pixels.
@@ -27,9 +27,9 @@ _REMEMBERED_BOXES = 256
 class FaceBlur:
     """Replaces the faces of the present and the last half second by a few coarse cells."""
 
-    def __init__(self, picture_time: Callable[[Frame], float] = lambda frame: frame.monotonic_s) -> None:
-        """Remember for half a second of `picture_time`: of a recording's own time, however fast it is read."""
-        self._picture_time = picture_time
+    def __init__(self, presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s) -> None:
+        """Remember for half a second of `presentation_time_s`: of a recording's own time, however fast it is read."""
+        self._picture_time = presentation_time_s
         self._boxes: deque[tuple[float, Xyxy]] = deque(maxlen=_REMEMBERED_BOXES)
 
     def see(self, frame: Frame, result: FrameResult) -> None:

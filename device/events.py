@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgekit.device.results import FaceResult, FrameResult
+from edgekit.device.detections import FaceResult, FrameResult
 
 # A face may be missed in a few frames without starting over; after this long it is another visit.
 _GAP_S = 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgekit.device.detect import DEFAULT_INPUT_SIZE_PX
+from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX
 from edgekit.errors import InputError
 
 # A face of so many pixels in the detector's picture is found: YuNet at score 0.7 found 24 of 24 faces of four pictures

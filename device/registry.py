@@ -26,14 +26,14 @@ _OWN: dict[Kind, dict[str, str]] = {
         **dict.fromkeys(_STREAMS, "edgekit.device.sources.opencv:open_stream"),
     },
     "detector": {
-        "yunet": "edgekit.device.detect:create_yunet",
-        "haar": "edgekit.device.detect:create_haar",
-        "none": "edgekit.device.detect:create_whole_frame",
+        "yunet": "edgekit.device.detection:create_yunet",
+        "haar": "edgekit.device.detection:create_haar",
+        "none": "edgekit.device.detection:create_whole_frame",
     },
     "tracker": {
-        "flow": "edgekit.device.flow:create",
+        "flow": "edgekit.device.tracking.optical_flow:create",
     },
-    # Edgekit's own have options of their own (edgekit/cli/outputs.py).
+    # Edgekit's own have options of their own (edgekit/cli/run/output_options.py).
     "sink": {},
 }
 

@@ -38,7 +38,7 @@ def square_crop_box(
     keeps its shape.
 
     The mean side, because it makes one margin right for YuNet's tall boxes and for Haar's square ones: both then frame
-    a face as FER-2013 does (measured by benchmarks/crop_margin.py).
+    a face as FER-2013 does (measured by benchmarks/models/crop_margin.py).
 
     Args:
         xyxy: Left, top, right, bottom in pixels; may lie partly outside the frame.

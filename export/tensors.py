@@ -63,7 +63,7 @@ def graph_tensors(
 ) -> dict[str, TensorInfo]:
     """Return what shape inference finds out about every tensor when the batch is one.
 
-    What it does not find out is taken from `seen`, see `edgekit.export.layer_times.seen_tensors`.
+    What it does not find out is taken from `seen`, see `edgekit.export.profiling.layer_times.seen_tensors`.
 
     Raises:
         InputError: The graph is invalid, so its shapes cannot be worked out.

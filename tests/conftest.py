@@ -67,7 +67,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_ncnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `tiny_model` is, in a file for ncnn."""
     from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-    from edgekit.device.ncnn_file import pack_ncnn
+    from edgekit.device.engines.ncnn_file import pack_ncnn
 
     contract = Contract(
         architecture="mean",

@@ -1,7 +1,7 @@
 """Writes which operators an onnxruntime has CPU kernels for, as `edgekit verify` reads it.
 
     pip install --no-deps --target old onnxruntime==1.20.1
-    PYTHONPATH=old python tools/runtime_kernels.py export/oldest_runtime.json
+    PYTHONPATH=old python tools/runtime_kernels.py export/verification/oldest_runtime.json
 
 Run it with the oldest onnxruntime that setup.cfg allows.
 """

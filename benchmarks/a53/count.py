@@ -22,10 +22,10 @@ from typing import Any
 
 import click
 
-from edgekit.device.inference import engine_of
-from edgekit.device.ncnn_file import read_ncnn
+from edgekit.device.engines.engine import engine_of
+from edgekit.device.engines.ncnn_file import read_ncnn
 from edgekit.errors import EdgekitError
-from edgekit.export.cost import load_graph
+from edgekit.export.profiling.cost import load_graph
 from edgekit.export.tensors import structure_sha256
 from edgekit.files import sha256_of, write_atomic
 

@@ -31,9 +31,9 @@ def main(path: str, shape: str, sections: int) -> None:
 def ncnn_inference(path: str) -> Callable[[], object]:
     """Return what classifies one crop of noise."""
     from edgekit.contract import channel_count
-    from edgekit.device.ncnn_net import NcnnNet
+    from edgekit.device.engines.ncnn_engine import NcnnEngine
 
-    net = NcnnNet(Path(path), 1)
+    net = NcnnEngine(Path(path), 1)
     spec = net.contract.input
     noise = np.random.default_rng(0).uniform(0, 1, (1, channel_count(spec.channels), *spec.size_hw)).astype(np.float32)
     return lambda: net.infer(noise)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.device.processes import start_ticks
+from edgekit.device.procfs import start_ticks
 from edgekit.device.service.spec import RestartPolicy, ServiceSpec, State
 from edgekit.errors import InputError
 from edgekit.files import write_atomic

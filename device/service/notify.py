@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Self
 
-from edgekit.device.results import FrameResult
-from edgekit.device.sources.frame import Frame
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
 
 # systemd advises to call in at half the time; a quarter leaves room for a slow frame.
 _CALLS_PER_WATCHDOG = 4

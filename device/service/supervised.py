@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from edgekit.device.processes import start_ticks
+from edgekit.device.procfs import start_ticks
 from edgekit.device.service.folder import (
     LOG_FILE,
     SPEC_FILE,

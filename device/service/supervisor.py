@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.device.processes import start_ticks
+from edgekit.device.procfs import start_ticks
 from edgekit.device.service.folder import (
     LOCK_FILE,
     LOG_FILE,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from edgekit.device.results import FrameResult
-from edgekit.device.sources.frame import Frame
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
 
 
 @dataclass(frozen=True)

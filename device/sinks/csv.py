@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from edgekit.device.results import FrameResult
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks import Sink
 from edgekit.device.sinks.lines import Lines
-from edgekit.device.sources.frame import Frame
 
 _COLUMNS = (
     "sequence", "monotonic_s", "wall_s", "face", "track_id", "x0", "y0", "x1", "y1", "score", "label", "probability",

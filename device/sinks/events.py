@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from edgekit.device.detections import FrameResult
 from edgekit.device.events import EventDetector, EventRules, Outlet
-from edgekit.device.results import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks import Sink
-from edgekit.device.sources.frame import Frame
 
 
 class EventSink(Sink):
@@ -17,10 +17,10 @@ class EventSink(Sink):
         self,
         rules: EventRules,
         outlets: Sequence[Outlet],
-        picture_time: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
+        presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     ) -> None:
         self._detector = EventDetector(rules)
-        self._picture_time = picture_time
+        self._picture_time = presentation_time_s
         self._outlets = outlets
         self.events = 0
 

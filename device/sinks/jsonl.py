@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edgekit.device.results import FaceResult, FrameResult
+from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks import Sink
 from edgekit.device.sinks.lines import Lines
-from edgekit.device.sources.frame import Frame
 
 
 class JsonLinesSink(Sink):

@@ -14,7 +14,7 @@ from typing import Protocol
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.device.sinks.rotation import Rotation, shift
 from edgekit.errors import InputError, StorageError
-from edgekit.modelfiles import MODEL_SUFFIXES
+from edgekit.model_store import MODEL_SUFFIXES
 
 STDOUT = "-"
 # Longer than any line; a power cut leaves at most one half line at a file's end.

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
-from edgekit.device.results import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks import Sink
 from edgekit.device.sinks.jsonl import as_document
-from edgekit.device.sources.frame import Frame
 
 # The rate is steady over five seconds; stage times over one are a chart that shows what happens.
 _WINDOW_S = 5.0
@@ -23,7 +23,7 @@ _KEPT_EVENTS = 20
 
 
 class HealthReport(Protocol):
-    """The state of board and process at one moment, such as `edgekit.device.health.Health`."""
+    """The state of board and process at one moment, such as `edgekit.device.health.sampler.Health`."""
 
     def as_document(self) -> dict[str, Any]:
         """Return it ready for JSON."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Self
 
 from edgekit.device.blur import FaceBlur, Xyxy
-from edgekit.device.results import FrameResult
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks import Sink
 from edgekit.device.sinks.rotation import Outage, Rotation, shift
 from edgekit.device.sinks.video import VideoSink
 from edgekit.device.sinks.worker import Worker
-from edgekit.device.sources.frame import Frame
 from edgekit.errors import EdgekitError, StorageError
 
 # Pictures are large: few wait, and a live video repeats the one before for those that are left out.

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from edgekit.device.meter import LatencySummary, Meter
-from edgekit.device.results import FrameResult
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
+from edgekit.device.pipeline.latency import LatencyMeter, LatencySummary
 from edgekit.device.sinks import Sink
-from edgekit.device.sources.frame import Frame
 
 
 class Tally(Sink):
@@ -30,7 +30,7 @@ class Tally(Sink):
         self.labels.update(face.label for face in result.faces)
 
 
-def summary_document(meter: Meter, tally: Tally) -> dict[str, Any]:
+def summary_document(meter: LatencyMeter, tally: Tally) -> dict[str, Any]:
     """Return the run as JSON: counts, frames a second, labels with their number of faces, latency by stage."""
     return {
         "frames": meter.frames,
@@ -45,7 +45,7 @@ def summary_document(meter: Meter, tally: Tally) -> dict[str, Any]:
     }
 
 
-def summary_table(meter: Meter) -> Table:
+def summary_table(meter: LatencyMeter) -> Table:
     """Return the times as a table: a row a stage."""
     table = Table()
     table.add_column("ms a frame")
@@ -57,14 +57,14 @@ def summary_table(meter: Meter) -> Table:
     return table
 
 
-def rate_line(meter: Meter) -> str:
+def rate_line(meter: LatencyMeter) -> str:
     """Return how many frames there were, and how fast."""
     where = ", ".join(f"{count} after {stage}" for stage, count in meter.dropped_by_stage.items() if count)
     dropped = f", {meter.dropped} dropped ({where})" if meter.dropped else ""
     return f"{meter.frames} frames{dropped}, {meter.fps:.1f} frames a second"
 
 
-def count_lines(meter: Meter, tally: Tally) -> str:
+def count_lines(meter: LatencyMeter, tally: Tally) -> str:
     """Return how many faces there were, and on a second line how many of which label."""
     labels = ", ".join(f"{label} {count}" for label, count in tally.labels.most_common())
     faces = f"faces: {tally.faces} in {tally.frames_with_faces} of {meter.frames} frames"

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import IO, Any, Self
 
 from edgekit import __version__
+from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
-from edgekit.device.results import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks.worker import Worker
-from edgekit.device.sources.frame import Frame
 from edgekit.errors import InputError
 
 _TIMEOUT_S = 5.0

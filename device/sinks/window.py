@@ -10,9 +10,9 @@ from collections.abc import Callable
 import cv2
 
 from edgekit.device.annotate import draw_faces
-from edgekit.device.results import FrameResult
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks import Sink
-from edgekit.device.sources.frame import Frame
 from edgekit.errors import InputError
 
 _TITLE = "edgekit (q to quit)"

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgekit.device import registry
-from edgekit.device.sources.frame import Frame, Source, picture_time
+from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.errors import InputError, SourceError
 
-__all__ = ["CAMERA_HELP", "CameraSettings", "Frame", "Source", "open_camera", "open_source", "picture_time"]
+__all__ = ["CAMERA_HELP", "CameraSettings", "Frame", "Source", "open_camera", "open_source", "presentation_time_s"]
 
 _DEMO = "demo"
 CAMERA_HELP = "auto, picamera2, picamera2:N, usb, /dev/videoN or N"

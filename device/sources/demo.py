@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
+from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import read_image
-from edgekit.device.sources.frame import Frame, RecordedSource
-from edgekit.modelfiles import asset
+from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8
 
 _FPS = 25.0

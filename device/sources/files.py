@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.imaging import IMAGE_SUFFIXES, as_frame, read_image
-from edgekit.device.sources.frame import Frame, RecordedSource
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeAlias
 
-from edgekit.device.sources.frame import Frame
-from edgekit.device.sources.watched import WatchedDevice
+from edgekit.device.frame import Frame
+from edgekit.device.sources.timeout_guard import WatchedDevice
 from edgekit.device.sources.yuv import PlanarFrame, Planes
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
@@ -30,7 +30,7 @@ _JOIN_S = 2.0
 
 
 @dataclass(frozen=True)
-class Shot:
+class CapturedImage:
     """A picture that knows more than its colours.
 
     Attributes:
@@ -45,7 +45,7 @@ class Shot:
 
 
 # A picture, uint8 (H, W, 3) B, G, R, and what goes with it if there is more to say.
-Picture: TypeAlias = ImageU8 | Shot
+Picture: TypeAlias = ImageU8 | CapturedImage
 
 
 class Device(Protocol):
@@ -198,7 +198,7 @@ class LiveSource:
 
 def _frame(sequence: int, picture: Picture) -> Frame:
     now_s, wall_s = time.monotonic(), time.time()
-    if not isinstance(picture, Shot):
+    if not isinstance(picture, CapturedImage):
         return Frame(sequence, now_s, wall_s, picture)
     taken_s = now_s if picture.taken_s is None else min(picture.taken_s, now_s)
     wall_s -= now_s - taken_s

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from edgekit.device.sources.files import VideoSource, capture_fps, capture_frame_count
-from edgekit.device.sources.live import LiveSource, Picture, Shot
+from edgekit.device.sources.live import CapturedImage, LiveSource, Picture
 from edgekit.device.sources.settings import CameraSettings
 from edgekit.device.sources.yuv import ROTATION_CODES
 from edgekit.errors import InputError, SourceError
@@ -53,7 +53,7 @@ class CaptureDevice:
         if not ok or image is None or image.ndim != 3:
             return None
         picture = turned(np.asarray(image, np.uint8), self._settings)
-        return Shot(picture, self._taken_s()) if self._has_times else picture
+        return CapturedImage(picture, self._taken_s()) if self._has_times else picture
 
     def close(self) -> None:
         """Give the device back."""

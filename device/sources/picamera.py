@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgekit.device.sources.live import LiveSource, Shot
-from edgekit.device.sources.recording import Packet, PieceWriter
+from edgekit.device.sinks.h264_recorder import Packet, PieceWriter
+from edgekit.device.sources.live import CapturedImage, LiveSource
+from edgekit.device.sources.picamera_streams import FORMAT, small_size, streams_of, whole_picture_px
 from edgekit.device.sources.settings import CameraSettings
-from edgekit.device.sources.streams import FORMAT, small_size, streams_of, whole_picture_px
-from edgekit.device.sources.watched import patience_s
+from edgekit.device.sources.timeout_guard import patience_s
 from edgekit.errors import InputError, SourceError
 
 _SIZE_WH = (640, 480)
@@ -106,7 +106,7 @@ class _PiCamera:
             self.close()
             raise
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedImage | None:
         started_s = time.monotonic()
         try:
             # Of a sensor gone silent no request ever comes; a thread that waits for one would hold the camera for ever,
@@ -121,7 +121,7 @@ class _PiCamera:
         finally:
             request.release()
         turned = {name: picture.rotated(self._rotation) for name, picture in planes.items()}
-        return Shot(turned["main"], taken_s, turned.get("lores"))
+        return CapturedImage(turned["main"], taken_s, turned.get("lores"))
 
     def close(self) -> None:
         try:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
-from edgekit.device.sources.frame import Frame, Source
+from edgekit.device.frame import Frame, Source
 from edgekit.errors import InputError
 
 # How late a request to stop is noticed.

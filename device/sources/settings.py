@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from edgekit.device.region import Region
-from edgekit.device.sources.recording import Recording
+from edgekit.device.sinks.h264_recorder import Recording
 from edgekit.errors import InputError
 
 ControlValue: TypeAlias = bool | int | float | str | tuple[float, ...]

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
-from edgekit.device.sources.frame import Frame
+from edgekit.device.frame import Frame
 from edgekit.errors import SourceError
 from edgekit.preprocess import ImageU8
 

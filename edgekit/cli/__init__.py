@@ -19,32 +19,32 @@ from types import FrameType
 import click
 
 from edgekit import __version__
-from edgekit.cli.common import describe_os_error, one_line
+from edgekit.cli.output import describe_os_error, one_line
 from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError
 from edgekit.text import printable
 
 # Command name → module that holds it as `command`; the order of `edgekit --help`.
 _COMMANDS = {
-    "train": "edgekit.cli.train",
-    "distill": "edgekit.cli.distill",
-    "eval": "edgekit.cli.eval",
-    "data": "edgekit.cli.data",
-    "import": "edgekit.cli.import_",
-    "export": "edgekit.cli.export",
-    "inspect": "edgekit.cli.inspect",
-    "verify": "edgekit.cli.verify",
-    "profile": "edgekit.cli.profile",
-    "run": "edgekit.cli.run",
-    "cameras": "edgekit.cli.cameras",
-    "bench": "edgekit.cli.bench",
-    "report": "edgekit.cli.report",
-    "compare": "edgekit.cli.compare",
-    "doctor": "edgekit.cli.doctor",
-    "deploy": "edgekit.cli.deploy",
-    "rollback": "edgekit.cli.rollback",
-    "releases": "edgekit.cli.releases",
-    "host": "edgekit.cli.host",
-    "service": "edgekit.cli.service",
+    "train": "edgekit.cli.commands.train",
+    "distill": "edgekit.cli.commands.distill",
+    "eval": "edgekit.cli.commands.eval",
+    "data": "edgekit.cli.commands.data",
+    "import": "edgekit.cli.commands.import_",
+    "export": "edgekit.cli.commands.export",
+    "inspect": "edgekit.cli.commands.inspect",
+    "verify": "edgekit.cli.commands.verify",
+    "profile": "edgekit.cli.commands.profile",
+    "run": "edgekit.cli.commands.run",
+    "cameras": "edgekit.cli.commands.cameras",
+    "bench": "edgekit.cli.commands.bench",
+    "report": "edgekit.cli.commands.report",
+    "compare": "edgekit.cli.commands.compare",
+    "doctor": "edgekit.cli.commands.doctor",
+    "deploy": "edgekit.cli.commands.deploy",
+    "rollback": "edgekit.cli.commands.rollback",
+    "releases": "edgekit.cli.commands.releases",
+    "host": "edgekit.cli.commands.host",
+    "service": "edgekit.cli.commands.service",
 }
 
 
@@ -88,7 +88,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit: the console script's entry point."""
     exit_code = _run(sys.argv[1:])
-    watched = sys.modules.get("edgekit.device.sources.watched")
+    watched = sys.modules.get("edgekit.device.sources.timeout_guard")
     if watched is not None and watched.any_reading():
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from edgekit.cli.common import Output
+from edgekit.cli.output import Output
 
 
 def open_meter(where: str | None) -> Callable[[float, Output], Any]:

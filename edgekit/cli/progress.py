@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import Output
+from edgekit.cli.output import Output
 from edgekit.remote.progress import PROGRESS_VARIABLE, progress_line
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import Any
 
 from edgekit.errors import HostError, InputError
 from edgekit.remote.hosts import Host
+from edgekit.remote.parallel import HostResult, Listener, on_boards
 from edgekit.remote.prepare import Ready, prepare, run_ready, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import Connection
-from edgekit.remote.together import Done, Listener, on_boards
-from edgekit.remote.transfer import Parcel, send
+from edgekit.remote.transfer import Upload, send
 from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, parse_document
 from edgekit.text import one_line, printable
@@ -37,9 +37,9 @@ class Job:
     `edgekit[device]`.
     """
 
-    models: Mapping[str, Parcel]
+    models: Mapping[str, Upload]
     options: tuple[str, ...] = ()
-    files: Mapping[str, Parcel] = field(default_factory=dict)
+    files: Mapping[str, Upload] = field(default_factory=dict)
     camera: bool = False
     install: bool = True
     extras: tuple[str, ...] = ()
@@ -91,12 +91,12 @@ def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
     started_s = time.monotonic()
     board = probe(connection)
     listener.say(host, board.describe())
-    parcels = [*job.models.values(), *job.files.values()]
-    ready, sent = _ready(connection, board, job, parcels, listener)
-    for parcel in parcels:
-        sent += send(connection, board.store, parcel, partial(listener.progress, host, f"sending {parcel.path.name}"))
-    names = {board.store.path(parcel): name for name, parcel in job.models.items()}
-    files = [word for option, parcel in job.files.items() for word in (option, board.store.path(parcel))]
+    uploads = [*job.models.values(), *job.files.values()]
+    ready, sent = _ready(connection, board, job, uploads, listener)
+    for upload in uploads:
+        sent += send(connection, board.store, upload, partial(listener.progress, host, f"sending {upload.path.name}"))
+    names = {board.store.path(upload): name for name, upload in job.models.items()}
+    files = [word for option, upload in job.files.items() for word in (option, board.store.path(upload))]
     hears = _Hears(host, listener)
     done = run_ready(
         connection,
@@ -111,7 +111,7 @@ def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
         last = "" if read_progress(done.complaint) else done.complaint
         ended = f"edgekit bench ended with {done.returncode}" + (f": {last}" if last else "")
         raise HostError(f"{host.label}: {hears.complaint or ended}")
-    names |= {board.store.path(parcel): parcel.path.name for parcel in job.files.values()}
+    names |= {board.store.path(upload): upload.path.name for upload in job.files.values()}
     report = _read_report(done.stdout, names, host.label)
     overhead_s = None if hears.first_progress_s is None else hears.first_progress_s - started_s
     return Outcome(host, report, None, overhead_s, sent)
@@ -148,7 +148,7 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def _outcome(done: Done[Outcome]) -> Outcome:
+def _outcome(done: HostResult[Outcome]) -> Outcome:
     outcome = done.result
     if outcome is None:
         return Outcome(done.host, error=done.error)
@@ -157,7 +157,7 @@ def _outcome(done: Done[Outcome]) -> Outcome:
 
 
 def _ready(
-    connection: Connection, board: Probe, job: Job, parcels: Sequence[Parcel], listener: Listener
+    connection: Connection, board: Probe, job: Job, uploads: Sequence[Upload], listener: Listener
 ) -> tuple[Ready, int]:
     host = connection.host
     if not job.install:
@@ -167,7 +167,7 @@ def _ready(
         board,
         camera=job.camera,
         extras=job.extras,
-        extra_bytes=sum(parcel.size_bytes for parcel in parcels if parcel.name not in board.store.whole),
+        extra_bytes=sum(upload.size_bytes for upload in uploads if upload.name not in board.store.whole),
         tell=lambda text: listener.say(host, text),
         progress=lambda what, done, total: listener.progress(host, f"sending {what}", done, total),
     )

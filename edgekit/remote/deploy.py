@@ -15,12 +15,12 @@ from typing import Any, Literal
 from edgekit import __version__
 from edgekit.errors import HostError
 from edgekit.remote.hosts import Host
+from edgekit.remote.parallel import Listener, on_boards
 from edgekit.remote.prepare import check_fit, check_space, prepare, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.program import program
 from edgekit.remote.ssh import Connection, ConnectionLostError
-from edgekit.remote.together import Listener, on_boards
-from edgekit.remote.transfer import Parcel, send
+from edgekit.remote.transfer import Upload, send
 from edgekit.text import one_line
 
 _LIMIT_BYTES = 1 << 20
@@ -50,7 +50,7 @@ class Package:
     how long a new release must run after its first frame.
     """
 
-    files: Mapping[str, Parcel]
+    files: Mapping[str, Upload]
     model_name: str
     keep: int
     camera: str | None = None
@@ -105,8 +105,8 @@ def deploy_host(connection: Connection, package: Package, service: Service, list
     host = connection.host
     board = probe(connection)
     listener.say(host, board.describe())
-    parcels = list(package.files.values())
-    extra_bytes = sum(parcel.size_bytes for parcel in parcels if parcel.name not in board.store.whole)
+    uploads = list(package.files.values())
+    extra_bytes = sum(upload.size_bytes for upload in uploads if upload.name not in board.store.whole)
     environment = code = command = None
     if package.install:
         ready = prepare(
@@ -124,11 +124,11 @@ def deploy_host(connection: Connection, package: Package, service: Service, list
     else:
         command = use_installed(board, host.label).command[0]
         check_space(board, (), extra_bytes, host.label)
-    for parcel in parcels:
-        send(connection, board.store, parcel, partial(listener.progress, host, f"sending {parcel.path.name}"))
+    for upload in uploads:
+        send(connection, board.store, upload, partial(listener.progress, host, f"sending {upload.path.name}"))
     plan = {
         **_plan("deploy", service),
-        "files": {name: [board.store.path(parcel), parcel.sha256] for name, parcel in package.files.items()},
+        "files": {name: [board.store.path(upload), upload.sha256] for name, upload in package.files.items()},
         "environment": environment,
         "code": code,
         "command": command,

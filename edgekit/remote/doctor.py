@@ -14,12 +14,12 @@ from typing import Any
 from edgekit.doctor.examination import parse_findings
 from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError, InputError
+from edgekit.remote.parallel import Listener
 from edgekit.remote.prepare import Ready, run_ready, use_installed
 from edgekit.remote.probe import MIN_PYTHON, Probe, probe
 from edgekit.remote.program import program
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import Completed, Connection, shell
-from edgekit.remote.together import Listener
 from edgekit.text import one_line, printable
 
 _TIMEOUT_S = 900.0

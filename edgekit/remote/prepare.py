@@ -18,7 +18,7 @@ from edgekit.remote.probe import MIN_PYTHON, Probe, Python
 from edgekit.remote.probe import probe as ask
 from edgekit.remote.program import program
 from edgekit.remote.ssh import Completed, Connection, shell
-from edgekit.remote.transfer import Parcel, send
+from edgekit.remote.transfer import Upload, send
 from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
 from edgekit.text import one_line
 
@@ -114,7 +114,7 @@ def prepare(
         tell(f"its clock is {abs(probe.clock_ahead_s):.0f} s {way} this machine's")
     own = own_wheel()
     wheels = dependency_wheels(own, Target(probe.machine, python.version, probe.glibc, constraints, extras))
-    environment = _key([parcel.sha256 for parcel in wheels], python, camera)
+    environment = _key([upload.sha256 for upload in wheels], python, camera)
     sent = 0
     for _ in range(_ATTEMPTS):
         missing = [] if environment in probe.environments else list(wheels)
@@ -122,13 +122,13 @@ def prepare(
         if not missing:
             break
         check_space(probe, missing, extra_bytes, label)
-        for parcel in missing:
-            sent += send(connection, probe.store, parcel, partial(progress, parcel.path.name.split("-")[0]))
+        for upload in missing:
+            sent += send(connection, probe.store, upload, partial(progress, upload.path.name.split("-")[0]))
         plan = {
             "root": probe.root,
             "environment": environment,
             "code": own.sha256,
-            "wheels": [probe.store.path(parcel) for parcel in wheels],
+            "wheels": [probe.store.path(upload) for upload in wheels],
             "own_wheel": probe.store.path(own),
             "system_packages": camera,
             "keep": _KEPT_ENVIRONMENTS,
@@ -223,13 +223,13 @@ def _key(hashes: Sequence[str], python: Python, camera: bool) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
-def check_space(probe: Probe, missing: Sequence[Parcel], extra_bytes: int, label: str) -> None:
+def check_space(probe: Probe, missing: Sequence[Upload], extra_bytes: int, label: str) -> None:
     """Refuse a board whose disk has no room for wheels, unpacked, and `extra_bytes` more.
 
     Raises:
         HostError: It has none.
     """
-    needed = sum(parcel.size_bytes for parcel in missing) * (1 + _UNPACKED_FACTOR) + extra_bytes
+    needed = sum(upload.size_bytes for upload in missing) * (1 + _UNPACKED_FACTOR) + extra_bytes
     if needed and probe.free_bytes is not None and probe.free_bytes < needed + _SPARE_BYTES:
         raise HostError(
             f"{label}: {probe.free_bytes >> 20} MiB of its disk are free, {needed + _SPARE_BYTES >> 20} MiB are needed:"

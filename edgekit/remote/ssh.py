@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, Self
 
 from edgekit.errors import HostError, InputError
-from edgekit.remote.conversation import MAX_LINE_BYTES, Limits, Tail, converse
-from edgekit.remote.diagnosis import explain
 from edgekit.remote.hosts import Host
+from edgekit.remote.process_io import MAX_LINE_BYTES, Limits, Tail, communicate
+from edgekit.remote.ssh_errors import explain
 from edgekit.text import one_line
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -149,7 +149,7 @@ class Connection:
         chunks = (stdin,) if isinstance(stdin, bytes) else stdin
         limits = Limits(timeout_s, silence_s, limit_bytes, _LIMIT_ERROR_BYTES)
         try:
-            talk = converse(process, chunks, hold_stdin, limits, on_stderr_line)
+            talk = communicate(process, chunks, hold_stdin, limits, on_stderr_line)
         finally:
             self._end(process)
         if talk.ended != "by itself":

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Parcel:
+class Upload:
     """A file on its way: where it is here, and its name in a board's store."""
 
     path: Path
@@ -47,25 +47,25 @@ class Store:
     whole: frozenset[str]
     parts: dict[str, int]
 
-    def path(self, parcel: Parcel) -> str:
-        """Return where the parcel lies, or will lie, on the board."""
-        return f"{self.folder}/{parcel.name}"
+    def path(self, upload: Upload) -> str:
+        """Return where the upload lies, or will lie, on the board."""
+        return f"{self.folder}/{upload.name}"
 
 
-def pack(path: Path, what: str) -> Parcel:
-    """Return a file as a parcel.
+def pack(path: Path, what: str) -> Upload:
+    """Return a file as a upload.
 
     Raises:
         InputError: It cannot be read; `what` names its role in the message.
     """
     require_file(path, what)
     try:
-        return Parcel(path, sha256_of(path), path.stat().st_size)
+        return Upload(path, sha256_of(path), path.stat().st_size)
     except OSError as error:
         raise InputError(f"{what} '{path}': {error.strerror}") from error
 
 
-def send(connection: Connection, store: Store, parcel: Parcel, progress: Progress = lambda _, __: None) -> int:
+def send(connection: Connection, store: Store, upload: Upload, progress: Progress = lambda _, __: None) -> int:
     """Bring a file into the store, if it is not there, and return how many bytes were sent.
 
     A half-sent file is gone on with; the board checks the whole file's hash before it gives it its name.
@@ -73,21 +73,21 @@ def send(connection: Connection, store: Store, parcel: Parcel, progress: Progres
     Args:
         connection: The board.
         store: What its store held when it was asked.
-        parcel: The file.
+        upload: The file.
         progress: Called with bytes there and bytes in all.
 
     Raises:
         InputError: The file changed meanwhile.
         HostError: The board has no place or did not get it whole.
     """
-    if parcel.name in store.whole:
+    if upload.name in store.whole:
         return 0
     label = connection.host.label
-    offset = min(store.parts.get(parcel.name, 0), parcel.size_bytes)
+    offset = min(store.parts.get(upload.name, 0), upload.size_bytes)
     sent = 0
     for _ in range(_ATTEMPTS):
-        chunks = _Chunks(parcel, offset, progress)
-        arguments = (store.folder, parcel.name, str(offset), str(parcel.size_bytes), parcel.sha256)
+        chunks = _Chunks(upload, offset, progress)
+        arguments = (store.folder, upload.name, str(offset), str(upload.size_bytes), upload.sha256)
         done = connection.run(
             shell(_RECEIVE, *arguments), stdin=chunks, timeout_s=None, silence_s=_SILENCE_S, limit_bytes=64
         )
@@ -95,23 +95,23 @@ def send(connection: Connection, store: Store, parcel: Parcel, progress: Progres
         if done.returncode == 0:
             return sent
         if chunks.error is not None:
-            raise InputError(f"'{parcel.path}' cannot be read: {chunks.error.strerror}") from chunks.error
+            raise InputError(f"'{upload.path}' cannot be read: {chunks.error.strerror}") from chunks.error
         if done.returncode == _OTHER_OFFSET and re.fullmatch(r"[0-9]{1,15}\n", done.text):
-            offset = int(done.text) if int(done.text) <= parcel.size_bytes else 0
+            offset = int(done.text) if int(done.text) <= upload.size_bytes else 0
         elif done.returncode == _DAMAGED:
-            if offset == 0 and chunks.sha256() != parcel.sha256:
-                raise InputError(f"'{parcel.path}' changed while it was sent: start again")
+            if offset == 0 and chunks.sha256() != upload.sha256:
+                raise InputError(f"'{upload.path}' changed while it was sent: start again")
             offset = 0
         else:
-            raise HostError(f"{label}: '{parcel.path.name}' could not be stored: {done.complaint or 'no reason given'}")
-    raise HostError(f"{label}: '{parcel.path.name}' arrived damaged {_ATTEMPTS} times: check the board's disk")
+            raise HostError(f"{label}: '{upload.path.name}' could not be stored: {done.complaint or 'no reason given'}")
+    raise HostError(f"{label}: '{upload.path.name}' arrived damaged {_ATTEMPTS} times: check the board's disk")
 
 
 class _Chunks:
     """The file's bytes from an offset on, counted and hashed as they go."""
 
-    def __init__(self, parcel: Parcel, offset: int, progress: Progress) -> None:
-        self._parcel = parcel
+    def __init__(self, upload: Upload, offset: int, progress: Progress) -> None:
+        self._parcel = upload
         self._offset = offset
         self._progress = progress
         self._digest = hashlib.sha256()

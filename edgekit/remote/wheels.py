@@ -26,7 +26,7 @@ from edgekit import __version__
 from edgekit.downloads import default_cache_dir, is_offline
 from edgekit.errors import HostError, InputError
 from edgekit.files import write_atomic
-from edgekit.remote.transfer import Parcel, pack
+from edgekit.remote.transfer import Upload, pack
 from edgekit.text import one_line
 
 _PIP_TIMEOUT_S = 1800
@@ -61,7 +61,7 @@ class Target:
         return [*(f"manylinux_2_{minor}_{self.machine}" for minor in minors), f"manylinux2014_{self.machine}"]
 
 
-def own_wheel(cache: Path | None = None) -> Parcel:
+def own_wheel(cache: Path | None = None) -> Upload:
     """Return edgekit, as it runs here, as a wheel: the same bytes as long as its files are the same.
 
     It is packed from the imported packages, so a checkout, an editable and an ordinary installation all work.
@@ -78,7 +78,7 @@ def own_wheel(cache: Path | None = None) -> Parcel:
     return pack(path, "wheel")
 
 
-def dependency_wheels(wheel: Parcel, target: Target, cache: Path | None = None) -> list[Parcel]:
+def dependency_wheels(wheel: Upload, target: Target, cache: Path | None = None) -> list[Upload]:
     """Return the wheels that `edgekit[device]` needs on a board, downloaded here unless they were before.
 
     They stay the same until edgekit's requirements, the target or the constraints change.
@@ -114,17 +114,17 @@ def dependency_wheels(wheel: Parcel, target: Target, cache: Path | None = None) 
     return wheels
 
 
-def _whole(folder: Path) -> list[Parcel] | None:
+def _whole(folder: Path) -> list[Upload] | None:
     """Return what was downloaded into a folder, None unless all of it is there."""
     try:
         told = json.loads((folder / _DONE).read_text())
-        wheels = [Parcel(folder / name, sha256, size_bytes) for name, sha256, size_bytes in told]
+        wheels = [Upload(folder / name, sha256, size_bytes) for name, sha256, size_bytes in told]
         return wheels if all(wheel.path.stat().st_size == wheel.size_bytes for wheel in wheels) else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _download(wheel: Parcel, target: Target, folder: Path) -> None:
+def _download(wheel: Upload, target: Target, folder: Path) -> None:
     what = "wheels for Python {}.{} on {}".format(*target.python, target.machine)
     if is_offline():
         raise HostError(f"{what} are not in '{folder}' and EDGEKIT_OFFLINE forbids downloading them")
@@ -148,9 +148,9 @@ def _download(wheel: Parcel, target: Target, folder: Path) -> None:
             reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]
             raise HostError(f"{what} cannot be downloaded: pip says: {one_line(reasons[0])}")
         (fresh / wheel.path.name).unlink(missing_ok=True)
-        parcels = [pack(path, "wheel") for path in sorted(fresh.iterdir())]
+        uploads = [pack(path, "wheel") for path in sorted(fresh.iterdir())]
         (fresh / _DONE).write_text(
-            json.dumps([[parcel.path.name, parcel.sha256, parcel.size_bytes] for parcel in parcels])
+            json.dumps([[upload.path.name, upload.sha256, upload.size_bytes] for upload in uploads])
         )
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

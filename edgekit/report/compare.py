@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from edgekit.errors import InputError
-from edgekit.report.marks import EXPLANATIONS, SPOILING
+from edgekit.report.quality_flags import EXPLANATIONS, INVALIDATING
 from edgekit.report.statistics import Interval, ratio_interval
 from edgekit.report.view import board_title
 
@@ -157,7 +157,7 @@ def _compare_boards(before: Mapping[str, Any], after: Mapping[str, Any]) -> Boar
 def _doubts(entry: Mapping[str, Any], which: str) -> Iterator[str]:
     for mark, explanation in EXPLANATIONS.items():
         count = sum(mark in cell["marks"] for cell in entry["cells"])
-        if count and mark not in SPOILING:
+        if count and mark not in INVALIDATING:
             yield f"{count} of {len(entry['cells'])} cells of the {which} report are marked {mark}: {explanation}"
 
 
@@ -207,7 +207,7 @@ def _clock_mhz(entry: Mapping[str, Any]) -> float | None:
         for cell in entry["cells"]
         for process in cell["processes"]
         for reading in process["during"]
-        if reading["clock_mhz"] and not set(process["marks"]) & set(SPOILING)
+        if reading["clock_mhz"] and not set(process["marks"]) & set(INVALIDATING)
     ]
     return float(np.median(clocks)) if clocks else None
 
@@ -215,7 +215,7 @@ def _clock_mhz(entry: Mapping[str, Any]) -> float | None:
 def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> CellChange:
     medians = before["latency"]["p50_ms"], after["latency"]["p50_ms"]
     intervals = before["median_interval_ms"], after["median_interval_ms"]
-    spoilt = sorted({mark for cell in (before, after) for mark in cell["marks"]} & set(SPOILING))
+    spoilt = sorted({mark for cell in (before, after) for mark in cell["marks"]} & set(INVALIDATING))
     between: Interval | None = None
     verdict: Verdict = "cannot tell"
     why = None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from edgekit.report.marks import EXPLANATIONS
+from edgekit.report.quality_flags import EXPLANATIONS
 
 Entry: TypeAlias = Mapping[str, Any]
 CellDocument: TypeAlias = Mapping[str, Any]

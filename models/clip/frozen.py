@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig
-from edgekit.models.clip.injection import encode_image, encode_text
+from edgekit.models.clip.prompt_insertion import encode_image, encode_text
 from edgekit.models.clip.weights import weights_digest
 
 

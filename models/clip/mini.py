@@ -19,15 +19,15 @@ from edgekit.models.clip.captions import captions_of, captions_with_names
 from edgekit.models.clip.classifier import zero_shot_classifier
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip, require_room, tokenize
-from edgekit.models.clip.injection import trained_attention
 from edgekit.models.clip.load import save_clip
+from edgekit.models.clip.prompt_insertion import trained_attention
 from edgekit.models.clip.prompting import normalized
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
-from edgekit.models.evaluate import evaluate
-from edgekit.models.examples import on_device
-from edgekit.models.recipes import Recipe
-from edgekit.models.task import StepLoss, Task, Validation
+from edgekit.models.evaluation.evaluate import evaluate
+from edgekit.models.training.examples import on_device
+from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.task import StepLoss, Task, Validation
 
 # 2.8 M parameters in the image tower, 1.2 M in the text tower and 6.3 M in the embedding of CLIP's vocabulary.
 CLIP_MINI = ClipConfig(

@@ -14,7 +14,7 @@ from edgekit.errors import InputError
 from edgekit.models.clip.config import MAX_WORDS_N_CTX, PromptConfig
 from edgekit.models.clip.descriptions import as_words, sentences_or_template
 from edgekit.models.clip.frozen import FrozenClip, require_room
-from edgekit.models.clip.injection import encode_image, encode_text
+from edgekit.models.clip.prompt_insertion import encode_image, encode_text
 from edgekit.models.clip.prompts import PromptLearner, Prompts
 
 _PLACEHOLDER = "X"

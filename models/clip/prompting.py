@@ -20,10 +20,10 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip, prompts_kept
 from edgekit.models.data import ImageSet
 from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
-from edgekit.models.evaluate import evaluate
-from edgekit.models.examples import on_device
-from edgekit.models.recipes import Recipe
-from edgekit.models.task import StepLoss, Task, Validation
+from edgekit.models.evaluation.evaluate import evaluate
+from edgekit.models.training.examples import on_device
+from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.task import StepLoss, Task, Validation
 
 
 class PromptTask(Task):

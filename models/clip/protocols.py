@@ -22,8 +22,7 @@ from edgekit.models.clip.config import PRESETS, PromptConfig
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.prompted import PromptedClip, prompts_kept
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
-from edgekit.models.data.readers import Progress, Selection, load_dataset
-from edgekit.models.data.shots import (
+from edgekit.models.data.few_shot import (
     TEST,
     TRAIN,
     VALIDATION,
@@ -33,7 +32,8 @@ from edgekit.models.data.shots import (
     of_classes,
     with_test_split,
 )
-from edgekit.models.evaluate import Evaluation, aligned, evaluate
+from edgekit.models.data.readers import Progress, Selection, load_dataset
+from edgekit.models.evaluation.evaluate import Evaluation, aligned, evaluate
 from edgekit.preprocess import FloatArray
 
 TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from edgekit.errors import InputError
 from edgekit.files import write_atomic
-from edgekit.models.distill.teachers import Answers, Say, Teacher, mean_of_probabilities
+from edgekit.models.distill.teachers import Say, Teacher, TeacherOutputs, mean_of_probabilities
 from edgekit.models.distill.views import Views, cut_views, view_count
 from edgekit.preprocess import FloatArray, ImageU8
 
@@ -43,7 +43,7 @@ def teach(
     folder: Path,
     progress: Progress | None = None,
     say: Say = lambda _: None,
-) -> Answers:
+) -> TeacherOutputs:
     """Return the teacher's answers to images, from the cache as far as it holds them.
 
     The target of an image is one for all its augmented forms: the mean of the views' logits (and of their embeddings,
@@ -76,7 +76,7 @@ def teach(
         }
         done = index * len(images)
         found.append(_Cache(folder, key, say).targets(member, images, views, done, len(images) * len(members), report))
-    return found[0] if len(found) == 1 else Answers(mean_of_probabilities([targets.logits for targets in found]))
+    return found[0] if len(found) == 1 else TeacherOutputs(mean_of_probabilities([targets.logits for targets in found]))
 
 
 def pixels_sha256(images: ImageU8) -> str:
@@ -99,7 +99,7 @@ class _Cache:
 
     def targets(
         self, teacher: Teacher, images: ImageU8, views: Views, done: int, total: int, report: Progress
-    ) -> Answers:
+    ) -> TeacherOutputs:
         parts = []
         for start in range(0, len(images), _IMAGES_PER_FILE):
             part = images[start : start + _IMAGES_PER_FILE]
@@ -112,7 +112,7 @@ class _Cache:
             report(done + start + len(part), total)
             parts.append(_mean_of_views(arrays))
         embeddings = [part.embeddings for part in parts if part.embeddings is not None]
-        return Answers(
+        return TeacherOutputs(
             np.concatenate([part.logits for part in parts]), np.concatenate(embeddings) if embeddings else None
         )
 
@@ -149,7 +149,7 @@ def _asked(teacher: Teacher, images: ImageU8, views: Views, report: Callable[[in
     return arrays | ({"embeddings": np.concatenate(embeddings).astype(np.float16)} if embeddings else {})
 
 
-def checked(teacher: Teacher, crops: ImageU8) -> Answers:
+def checked(teacher: Teacher, crops: ImageU8) -> TeacherOutputs:
     """Return the teacher's answers to crops.
 
     Raises:
@@ -170,12 +170,12 @@ def _write(path: Path, arrays: _Arrays, facts: Mapping[str, Any]) -> None:
     write_atomic(path, save(dict(arrays), metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
 
 
-def _mean_of_views(arrays: _Arrays) -> Answers:
+def _mean_of_views(arrays: _Arrays) -> TeacherOutputs:
     logits: FloatArray = arrays["logits"].mean(axis=1)
     if "embeddings" not in arrays:
-        return Answers(logits)
+        return TeacherOutputs(logits)
     mean = arrays["embeddings"].astype(np.float32).mean(axis=1)
-    return Answers(logits, mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
+    return TeacherOutputs(logits, mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12))
 
 
 def _digest(arrays: _Arrays) -> str:

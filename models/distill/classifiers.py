@@ -13,13 +13,13 @@ import onnxruntime as ort
 import torch
 
 from edgekit.contract import Channels, Contract, CropSpec, InputSpec, OutputSpec, channel_count
-from edgekit.device.session import default_intra_op_threads, has_contract, open_session
+from edgekit.device.engines.session import default_intra_op_threads, has_contract, open_session
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.modelfiles import ONNX_SUFFIX
-from edgekit.models.checkpoint import build_net, load_checkpoint
-from edgekit.models.distill.teachers import Answers, Teacher, fitted, name_of
-from edgekit.models.evaluate import CropClassifier, TorchClassifier, open_classifier
+from edgekit.model_store import ONNX_SUFFIX
+from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, fitted, name_of
+from edgekit.models.evaluation.evaluate import CropClassifier, TorchClassifier, open_classifier
 from edgekit.preprocess import FloatArray, ImageU8, to_tensor
 
 OutputKind = Literal["logits", "probabilities"]
@@ -76,8 +76,8 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
         classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
     contract = classifier.contract
 
-    def answer(crops: ImageU8) -> Answers:
-        return Answers(classifier.logits(fitted(crops, contract.input.size_hw, contract.crop.grayscale)))
+    def answer(crops: ImageU8) -> TeacherOutputs:
+        return TeacherOutputs(classifier.logits(fitted(crops, contract.input.size_hw, contract.crop.grayscale)))
 
     height, width = (cut / whole for cut, whole in zip(contract.input.size_hw, contract.crop.resize_hw, strict=True))
     return Teacher(
@@ -110,7 +110,7 @@ def plain_onnx_teacher(path: Path, said: PlainOnnx, threads: int | None = None) 
         name=path.name,
         labels=net.contract.labels,
         sha256=hashlib.sha256(f"{file_sha256} {said_sha256.hexdigest()}".encode()).hexdigest(),
-        answer=lambda crops: Answers(net.logits(crops)),
+        answer=lambda crops: TeacherOutputs(net.logits(crops)),
         facts={"file_sha256": file_sha256},
     )
 

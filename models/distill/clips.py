@@ -19,7 +19,7 @@ from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_la
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import frozen_classifier
-from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Kind, Teacher, fitted, name_of
+from edgekit.models.distill.teachers import EmbeddingSpace, Kind, Teacher, TeacherOutputs, fitted, name_of
 from edgekit.preprocess import ImageU8, to_tensor
 
 
@@ -82,10 +82,10 @@ def _teacher(
     vectors = class_vectors.float().cpu().numpy()
 
     @torch.no_grad()
-    def answer(crops: ImageU8) -> Answers:
+    def answer(crops: ImageU8) -> TeacherOutputs:
         images = torch.from_numpy(to_tensor(fitted(crops, spec.size_hw, gray), spec)).to(device)
         embeddings = image_features(images).float().cpu().numpy()
-        return Answers(np.float32(scale) * embeddings @ vectors.T, embeddings)
+        return TeacherOutputs(np.float32(scale) * embeddings @ vectors.T, embeddings)
 
     identity = ClipIdentity(clip.source, clip.sha256, clip.weights_sha256(), config)
     facts = {"clip": asdict(identity)}

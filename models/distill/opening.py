@@ -10,7 +10,8 @@ import torch
 
 from edgekit.contract import METADATA_KEY
 from edgekit.errors import InputError
-from edgekit.modelfiles import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.checkpoints.tensorfile import read_header
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts, require_clip
 from edgekit.models.clip.descriptions import descriptions_for
@@ -18,8 +19,7 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, is_plain_onnx, plain_onnx_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.teachers import Say, Teacher, ensemble, for_labels
-from edgekit.models.tensorfile import read_header
-from edgekit.models.training import BEST_NAME
+from edgekit.models.training.loop import BEST_NAME
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import require_file, sha256_of
-from edgekit.models.checkpoint import Checkpoint, build_net
+from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
 from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip

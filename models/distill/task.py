@@ -14,19 +14,19 @@ from edgekit.errors import InputError
 from edgekit.models.data import ImageSet
 from edgekit.models.distill.cache import checked
 from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence
-from edgekit.models.distill.teachers import Answers, Teacher
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs
 from edgekit.models.distill.views import Views
 from edgekit.models.distill.votes import VotePowers
-from edgekit.models.initial import InitialWeights
-from edgekit.models.net_task import NetTask
-from edgekit.models.recipes import Recipe
-from edgekit.models.registry import embedding_name
-from edgekit.models.student import EmbeddingNet
-from edgekit.models.task import StepLoss
+from edgekit.models.nets.embedding_net import EmbeddingNet
+from edgekit.models.nets.registry import embedding_name
+from edgekit.models.training.init_weights import InitialWeights
+from edgekit.models.training.net_task import NetTask
+from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.task import StepLoss
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationConfig:
     """How is taught; without `views` the teacher sees each augmented crop itself.
 
     `unlabelled` tells which images without labels are among those learned from: a checksum of them, or None. `votes`
@@ -45,7 +45,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class _Said:
+class TeacherBatch:
     """Of a batch: the teacher's logits (N, classes) and unit vectors (N, embed_dim)."""
 
     logits: Tensor
@@ -62,8 +62,8 @@ class DistillationTask(NetTask):
         training: ImageSet,
         validation: ImageSet,
         teacher: Teacher,
-        lesson: Lesson,
-        answers: Answers | None,
+        config: DistillationConfig,
+        answers: TeacherOutputs | None,
         initial: InitialWeights | None = None,
     ) -> None:
         """Name the student, its data and its teacher; see `NetTask`.
@@ -74,13 +74,13 @@ class DistillationTask(NetTask):
             training: What is learned from; labels of -1 are unknown.
             validation: What the best epoch is chosen by.
             teacher: Of the contract's labels.
-            lesson: How it teaches.
+            config: How it teaches.
             answers: The teacher's, to all of `training`; None to ask it under augmentation.
             initial: Where the student starts; None: at random.
         """
         super().__init__(contract, recipe, training, validation, initial)
         self._teacher = teacher
-        self._lesson = lesson
+        self._lesson = config
         self._answers = answers
 
     def fingerprint(self) -> dict[str, Any]:
@@ -120,10 +120,10 @@ class DistillationTask(NetTask):
         truth = torch.where(labels < 0, said.logits.argmax(dim=1), labels)
         return StepLoss(loss.mean(), (logits.argmax(dim=1) == truth).sum())
 
-    def _taught(self, indices: Tensor, images: Tensor) -> _Said:
+    def _taught(self, indices: Tensor, images: Tensor) -> TeacherBatch:
         if self._said is not None:
             embeddings = self._said.embeddings
-            return _Said(self._said.logits[indices], None if embeddings is None else embeddings[indices])
+            return TeacherBatch(self._said.logits[indices], None if embeddings is None else embeddings[indices])
         images = images[:, : self.examples.images.shape[1]]  # gray ones again with one channel
         crops = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         return _on(self.device, checked(self._teacher, crops))
@@ -138,9 +138,9 @@ def student_architecture(name: str, teacher: Teacher) -> str:
     return name if teacher.space is None else embedding_name(name, teacher.space.embed_dim)
 
 
-def _on(device: torch.device, answers: Answers) -> _Said:
+def _on(device: torch.device, answers: TeacherOutputs) -> TeacherBatch:
     embeddings = answers.embeddings
-    return _Said(
+    return TeacherBatch(
         torch.from_numpy(answers.logits).to(device),
         None if embeddings is None else F.normalize(torch.from_numpy(embeddings).to(device), dim=1),
     )

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
-from edgekit.models.training import BEST_NAME
+from edgekit.models.training.loop import BEST_NAME
 from edgekit.preprocess import FloatArray, ImageU8, to_gray
 
 Kind = Literal["classifier", "clip", "prompted-clip", "ensemble"]
@@ -34,7 +34,7 @@ class EmbeddingSpace:
 
 
 @dataclass(frozen=True)
-class Answers:
+class TeacherOutputs:
     """`logits` float32 (N, classes); `embeddings` (N, embed_dim), of unit length, if the teacher has a space."""
 
     logits: FloatArray
@@ -61,7 +61,7 @@ class Teacher:
     name: str
     labels: tuple[str, ...]
     sha256: str
-    answer: Callable[[ImageU8], Answers]
+    answer: Callable[[ImageU8], TeacherOutputs]
     share_hw: tuple[float, float] = (1.0, 1.0)
     space: EmbeddingSpace | None = None
     members: tuple[Teacher, ...] = ()
@@ -94,7 +94,7 @@ def for_labels(teacher: Teacher, labels: Sequence[str], say: Say = lambda _: Non
     if surplus:
         say(f"teacher '{teacher.name}' knows {', '.join(surplus)} too, which the data has not: left out")
 
-    def answer(crops: ImageU8) -> Answers:
+    def answer(crops: ImageU8) -> TeacherOutputs:
         given = teacher.answer(crops)
         return replace(given, logits=given.logits[:, chosen])
 
@@ -119,7 +119,9 @@ def ensemble(teachers: Sequence[Teacher]) -> Teacher:
         name=" + ".join(teacher.name for teacher in teachers),
         labels=teachers[0].labels,
         sha256=hashlib.sha256("\n".join(teacher.sha256 for teacher in teachers).encode()).hexdigest(),
-        answer=lambda crops: Answers(mean_of_probabilities([teacher.answer(crops).logits for teacher in teachers])),
+        answer=lambda crops: TeacherOutputs(
+            mean_of_probabilities([teacher.answer(crops).logits for teacher in teachers])
+        ),
         members=tuple(teachers),
     )
 

@@ -2,7 +2,7 @@
 
 The votes know what people saw, the net knows the image; neither is independent of the other. A product of powers holds
 both: softmax(a log p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1 for what they share.
-`benchmarks/votes.py` measures it.
+`benchmarks/models/votes.py` measures it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
-from edgekit.models.distill.teachers import Answers
+from edgekit.models.distill.teachers import TeacherOutputs
 from edgekit.preprocess import FloatArray
 
 
@@ -30,7 +30,9 @@ class VotePowers:
                 raise InputError(f"--{name}-power is {power}: expected 0 to 10")
 
 
-def with_votes(answers: Answers, posteriors: FloatArray, prior: FloatArray, powers: VotePowers) -> Answers:
+def with_votes(
+    answers: TeacherOutputs, posteriors: FloatArray, prior: FloatArray, powers: VotePowers
+) -> TeacherOutputs:
     """Return the answers with what votes say put in.
 
     Args:

@@ -12,10 +12,10 @@ import click
 import onnx
 import pytest
 
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import EXPRESSIONS
-from edgekit.models.provenance import contract_for
-from edgekit.models.registry import create_model, parameter_count
+from edgekit.models.nets.registry import create_model, parameter_count
 
 NET = "mini-xception"
 

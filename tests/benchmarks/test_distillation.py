@@ -12,11 +12,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import EXPRESSIONS
-from edgekit.models.provenance import contract_for
-from edgekit.models.registry import create_model
-from edgekit.models.student import EmbeddingNet
+from edgekit.models.nets.embedding_net import EmbeddingNet
+from edgekit.models.nets.registry import create_model
 
 Load = Callable[[str], ModuleType]
 

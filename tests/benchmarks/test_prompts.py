@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def prompts() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "benchmarks/prompts.py"))
+    return runpy.run_path(str(ROOT / "benchmarks/models/prompts.py"))
 
 
 def test_every_variant_has_every_seed_and_a_folder_of_its_own(prompts: dict[str, Any]) -> None:

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.processes import ProcessUse
+from edgekit.device.procfs import ProcessUse
 from edgekit.errors import EXIT_OK, InputError
 
-SOAK = Path(__file__).parents[2] / "benchmarks/soak.py"
+SOAK = Path(__file__).parents[2] / "benchmarks/device/soak.py"
 
 
 def steady(count: int = 100) -> list[tuple[float, ProcessUse]]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit.modelfiles import resolve_model
-from edgekit.models.checkpoint import Checkpoint, load_checkpoint
+from edgekit.model_store import resolve_model
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 
 
 @pytest.fixture

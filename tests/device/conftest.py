@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.results import FaceResult, FrameResult
-from edgekit.device.sources.frame import Frame
+from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.frame import Frame
 from edgekit.preprocess import ImageU8
 
 WriteClip = Callable[..., Path]

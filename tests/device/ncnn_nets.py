@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.device.ncnn_file import MEMBERS, pack_ncnn, read_ncnn
-from edgekit.device.ncnn_net import NcnnNet
+from edgekit.device.engines.ncnn_engine import NcnnEngine
+from edgekit.device.engines.ncnn_file import MEMBERS, pack_ncnn, read_ncnn
 from edgekit.errors import InputError
 
 SIDE_PX = 9
@@ -104,7 +104,7 @@ def main(folder: Path, rounds: int) -> None:
         choice = random.Random(seed)  # noqa: S311 (no secret)
         path = write(folder / "changed.ncnn", graph=changed(GRAPH, choice))
         try:
-            net = NcnnNet(path, 1)
+            net = NcnnEngine(path, 1)
         except InputError as error:
             if "\n" in str(error):
                 sys.exit(f"{seed}: {error}")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.device.annotate import draw_faces
-from edgekit.device.results import FaceResult
+from edgekit.device.detections import FaceResult
 
 
 def face(*xyxy: float, label: str = "surprise") -> FaceResult:

@@ -98,5 +98,5 @@ def test_two_packages_of_one_name_are_a_conflict_and_edgekits_own_win(site):
         install(site, name, points, "def create(options): ...\n")
     with pytest.raises(InputError, match="registered by first and second"):
         registry.find("detector", "both")
-    assert registry.find("detector", "haar").__module__ == "edgekit.device.detect"
+    assert registry.find("detector", "haar").__module__ == "edgekit.device.detection"
     assert registry.names("detector").count("haar") == 1

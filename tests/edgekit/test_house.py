@@ -30,12 +30,12 @@ EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnx_ir", "onnxscript", "saf
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
 ONE_MODULE_ONLY = {
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
-    "edgekit.device.sources.recording": {"av"},
-    "edgekit.device.ncnn_net": {"ncnn"},
+    "edgekit.device.sinks.h264_recorder": {"av"},
+    "edgekit.device.engines.ncnn_engine": {"ncnn"},
     "edgekit.device.sinks.mqtt.session": {"paho"},
     "edgekit.device.sinks.web.app": {"starlette"},
     "edgekit.device.sinks.web.server": {"uvicorn", "h11"},
-    "edgekit.models.borrowed": {"timm", "torchvision"},
+    "edgekit.models.nets.external_nets": {"timm", "torchvision"},
 }
 
 
@@ -73,18 +73,18 @@ NCNN = "and none imports pnnx"
 @pytest.mark.parametrize(
     ("module", "statement", "contract"),
     [
-        ("device/meter.py", "import torch", DEVICE_SIDE),
-        ("device/meter.py", "import onnx", DEVICE_SIDE),
-        ("device/meter.py", "from edgekit.models import registry", DEVICE_SIDE),
-        ("device/meter.py", "def f() -> None:\n    import edgekit.export", DEVICE_SIDE),
+        ("device/pipeline/latency.py", "import torch", DEVICE_SIDE),
+        ("device/pipeline/latency.py", "import onnx", DEVICE_SIDE),
+        ("device/pipeline/latency.py", "from edgekit.models import registry", DEVICE_SIDE),
+        ("device/pipeline/latency.py", "def f() -> None:\n    import edgekit.export", DEVICE_SIDE),
         ("edgekit/preprocess.py", "import cv2", CORE_ONLY),
         ("edgekit/boards.py", "import onnxruntime", CORE_ONLY),
-        ("edgekit/cli/common.py", "def f() -> None:\n    import torch", CORE_ONLY),
-        ("edgekit/contract.py", "import edgekit.device.meter", FLOORS),
-        ("models/registry.py", "import edgekit.export", FLOORS),
-        ("device/meter.py", "import picamera2", CAMERA),
-        ("device/classify.py", "import ncnn", NCNN),
-        ("export/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
+        ("edgekit/cli/output.py", "def f() -> None:\n    import torch", CORE_ONLY),
+        ("edgekit/contract.py", "import edgekit.device.pipeline.latency", FLOORS),
+        ("models/nets/registry.py", "import edgekit.export", FLOORS),
+        ("device/pipeline/latency.py", "import picamera2", CAMERA),
+        ("device/engines/classifier.py", "import ncnn", NCNN),
+        ("export/ncnn/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
         ("edgekit/unplaced.py", "import torch", CORE_ONLY),
         ("edgekit/unplaced.py", "import json", FLOORS),
     ],

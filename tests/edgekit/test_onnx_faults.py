@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.device.classify import Classifier
+from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import InputError
 from tests.edgekit import onnx_faults
 

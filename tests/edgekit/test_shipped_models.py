@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgekit import modelfiles
+from edgekit import model_store as modelfiles
 from edgekit.cli import cli
-from edgekit.device.classify import Classifier
+from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.modelfiles import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
-from edgekit.models.checkpoint import load_checkpoint
+from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
 
 REQUIRED = {("default", "center-crop"): 0.695, ("default", "ten-crop"): 0.716}
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.export.to_onnx import Exported, export_checkpoint
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.registry import create_model
+from edgekit.export.onnx.to_onnx import Exported, export_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.nets.registry import create_model
 
 
 def stir(net: nn.Module, seed: int = 0) -> nn.Module:

@@ -125,7 +125,7 @@ def damage(found: dict[str, Any], packages: dict[str, Package]) -> list[str]:
         if not isinstance(about, dict):
             wrong.append(f"release.json of {name}: {about}")
         package = next((each for key, each in packages.items() if key.startswith(name.partition("-")[2])), None)
-        sent = {file: parcel.sha256 for file, parcel in package.files.items()} if package else {}
+        sent = {file: upload.sha256 for file, upload in package.files.items()} if package else {}
         if files != sent or (isinstance(about, dict) and about["files"] != sent):
             wrong.append(f"files of {name}: {files}")
     return wrong

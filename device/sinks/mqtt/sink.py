@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
-from edgekit.device.results import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.discovery import discovery_messages
 from edgekit.device.sinks.mqtt.session import Session, check_certificates
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.worker import Worker
-from edgekit.device.sources.frame import Frame
 
 # Confirmations outstanding at a time: enough for a slow network, few enough to be sent again.
 _WINDOW = 20

@@ -12,9 +12,9 @@ import numpy as np
 
 from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import FaceBlur, hide_boxes
-from edgekit.device.results import FrameResult
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks.worker import Worker
-from edgekit.device.sources.frame import Frame
 from edgekit.preprocess import ImageU8
 
 _LONGEST_SIDE_PX = 960

@@ -12,13 +12,13 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgekit.device.blur import FaceBlur
-from edgekit.device.results import FrameResult
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_of
 from edgekit.device.sinks.web.app import make_app
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.worker import Worker
-from edgekit.device.sources.frame import Frame
 
 _MOST_CONNECTIONS = 200
 # How long a request may take to arrive, from the connection's or its own first byte on.
@@ -58,7 +58,7 @@ class WebSink:
         self.preview = Preview(max_fps, blur)
         config = uvicorn.Config(
             make_app(access, monitor, self.preview),
-            http=_Impatient,
+            http=RequestTimeoutProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -105,7 +105,7 @@ class WebSink:
         await asyncio.sleep(0)
 
 
-class _Impatient(H11Protocol):
+class RequestTimeoutProtocol(H11Protocol):
     """Leaves clients whose request does not arrive, and those that come when there are too many.
 
     The server's own limit is looked at when a request is complete, so that the silent would not count, and its own

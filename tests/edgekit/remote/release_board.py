@@ -88,8 +88,8 @@ def make_package(
     path.write_bytes(document.SerializeToString() if content is None else content)
     config = folder / f"{number}.toml"
     config.write_text(f'source = {json.dumps(source)}\ndetector = "none"\njsonl = "results.jsonl"\n')
-    parcels = {"model.onnx": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
-    return Package(parcels, path.name, keep, install=False, settle_s=0.2)
+    uploads = {"model.onnx": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
+    return Package(uploads, path.name, keep, install=False, settle_s=0.2)
 
 
 def deploy(connection: Connection, package: Package) -> Outcome:
@@ -106,5 +106,5 @@ def board_plan(board: Board, package: Package, files: dict[str, Path]) -> dict[s
         "action": "deploy", "name": "edgekit", "scope": "user", "health_s": 60, "trial_s": 60, "settle_s": 0.2,
         "keep": 3, "environment": None, "code": None, "command": str(board.home / ".local/bin/edgekit"),
         "about": {"model": "m", "edgekit": "e"},
-        "files": {name: [str(files[name]), parcel.sha256] for name, parcel in package.files.items()},
+        "files": {name: [str(files[name]), upload.sha256] for name, upload in package.files.items()},
     }  # fmt: skip

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import edgekit
-from edgekit.cli.common import Output
-from edgekit.cli.hosts import BoardListener
+from edgekit.cli.boards.hosts import BoardListener
+from edgekit.cli.output import Output
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
 from tests.waiting import wait_until
@@ -60,7 +60,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     with BoardListener(Output(as_json=False, quiet=False)) as listener:
         listener.progress(host, "processes", 1, 3)
         listener.progress(host, "processes", 2, 3)
-        monkeypatch.setattr("edgekit.cli.hosts._LINE_EVERY_S", 0.0)
+        monkeypatch.setattr("edgekit.cli.boards.hosts._LINE_EVERY_S", 0.0)
         listener.progress(host, "send\x1b[2J\ning", 0.5, 0)
     assert capsys.readouterr() == ("", f"{host.label}: send\\x1b[2J ing, 0.5\n")
     with BoardListener(Output(as_json=False, quiet=True)) as listener:

@@ -104,7 +104,7 @@ def test_a_release_for_another_engine_takes_over_and_goes_back(
     one = make(1)
     first = deploy(connection, one)
     assert first.error is None
-    files = {name: parcel for name, parcel in one.files.items() if name != "model.onnx"}
+    files = {name: upload for name, upload in one.files.items() if name != "model.onnx"}
     two = replace(one, files={**files, "model.ncnn": pack(tiny_ncnn, "model")}, model_name=tiny_ncnn.name)
     second = deploy(connection, two)
     assert (second.error, second.before) == (None, first.release)

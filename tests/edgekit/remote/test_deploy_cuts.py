@@ -68,7 +68,7 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
     good = {content(make(1))}
     for turn in range(6):
         package = make(2 + turn)
-        files = {name: parcel.path for name, parcel in package.files.items()}
+        files = {name: upload.path for name, upload in package.files.items()}
         plan = board_plan(board, package, files)
         started_s = time.monotonic()
         process = subprocess.Popen(

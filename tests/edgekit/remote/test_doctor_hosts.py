@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import edgekit
-from edgekit.cli.doctor_hosts import bundle_paths
+from edgekit.cli.boards.doctor import bundle_paths
 from edgekit.errors import HostError
 from edgekit.remote import doctor
 from edgekit.remote.doctor import examine_host, shell_findings

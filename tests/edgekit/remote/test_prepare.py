@@ -20,7 +20,7 @@ from edgekit.remote import wheels as wheeling
 from edgekit.remote.prepare import check_fit, clean, prepare, run_ready, use_installed
 from edgekit.remote.probe import Probe, parse_probe, probe
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import Parcel, pack
+from edgekit.remote.transfer import Upload, pack
 from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
 
 from .conftest import Sshd
@@ -102,7 +102,7 @@ def test_hostile_answers_are_harmless() -> None:
     assert found.python is None
 
 
-@pytest.mark.usefixtures("parcels")
+@pytest.mark.usefixtures("uploads")
 def test_a_full_board_is_refused_before_anything_is_sent(board: Probe, connection: Connection) -> None:
     here = replace(board, machine=platform.machine(), free_bytes=1 << 20)
     with pytest.raises(HostError, match=r"1 MiB of its disk are free, \d+ MiB are needed"):
@@ -142,7 +142,7 @@ def test_pip_takes_the_wheel(tmp_path: Path) -> None:
 def test_boards_of_one_kind_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads: list[Path] = []
 
-    def download(wheel: Parcel, target: Target, folder: Path) -> None:
+    def download(wheel: Upload, target: Target, folder: Path) -> None:
         del wheel, target
         downloads.append(folder)
         time.sleep(0.2)  # long enough for the others to come
@@ -163,7 +163,7 @@ def test_wheels_that_are_no_longer_whole_are_had_anew_and_old_kinds_go(
 ) -> None:
     downloads: list[Path] = []
 
-    def download(wheel: Parcel, target: Target, folder: Path) -> None:
+    def download(wheel: Upload, target: Target, folder: Path) -> None:
         del wheel, target
         downloads.append(folder)
         folder.mkdir(exist_ok=True)
@@ -196,7 +196,7 @@ def test_platforms_reach_back_from_the_boards_own_library() -> None:
 
 
 @pytest.fixture
-def parcels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Parcel]:
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Upload]:
     """Small wheels in the place of the real ones, which would have to be downloaded."""
     made = [make_wheel(tmp_path, name, f"NAME = {name!r}") for name in MODULES]
     own = make_wheel(
@@ -216,7 +216,7 @@ def parcels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Parcel]:
     return made
 
 
-def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None = None) -> Parcel:
+def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None = None) -> Upload:
     path = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file, content in (more or {f"{name}/__init__.py": code}).items():
@@ -227,7 +227,7 @@ def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None =
     return pack(path, "wheel")
 
 
-@pytest.mark.usefixtures("parcels")
+@pytest.mark.usefixtures("uploads")
 def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     said: list[str] = []
     found = probe(connection)  # models that other tests left in the store stay
@@ -252,7 +252,7 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     assert clean(connection) == 0
 
 
-@pytest.mark.usefixtures("parcels")
+@pytest.mark.usefixtures("uploads")
 def test_wheels_that_another_edgekit_used_up_are_sent_again(connection: Connection, sshd: Sshd) -> None:
     said: list[str] = []
     taken: list[Path] = []
@@ -278,7 +278,7 @@ def test_what_a_board_says_it_removed_is_a_number_or_nothing(told: str, freed_ki
     assert preparing.parse_freed(told) == freed_kib
 
 
-@pytest.mark.usefixtures("parcels")
+@pytest.mark.usefixtures("uploads")
 def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
     from threading import Thread
 
@@ -321,10 +321,10 @@ def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_p
     ],
 )
 def test_what_cannot_be_imported_is_not_installed(
-    connection: Connection, parcels: list[Parcel], tmp_path: Path, sshd: Sshd, code: str, message: str
+    connection: Connection, uploads: list[Upload], tmp_path: Path, sshd: Sshd, code: str, message: str
 ) -> None:
     (tmp_path / "bad").mkdir()
-    parcels[2] = make_wheel(tmp_path / "bad", "onnxruntime", code)
+    uploads[2] = make_wheel(tmp_path / "bad", "onnxruntime", code)
     with pytest.raises(HostError, match=message):
         prepare(connection, probe(connection))
     assert list((sshd.home / ".cache/edgekit/board/envs").iterdir()) == []
@@ -332,9 +332,9 @@ def test_what_cannot_be_imported_is_not_installed(
 
 
 def test_a_wheel_with_paths_that_lead_out_is_refused(
-    connection: Connection, parcels: list[Parcel], tmp_path: Path, sshd: Sshd
+    connection: Connection, uploads: list[Upload], tmp_path: Path, sshd: Sshd
 ) -> None:
-    parcels.append(make_wheel(tmp_path, "evil", "", {"../../../../planted": "x"}))
+    uploads.append(make_wheel(tmp_path, "evil", "", {"../../../../planted": "x"}))
     with pytest.raises(HostError, match="a wheel holds the path"):
         prepare(connection, probe(connection))
     assert not list(sshd.home.rglob("planted"))

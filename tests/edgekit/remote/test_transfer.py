@@ -14,17 +14,17 @@ import pytest
 
 from edgekit.errors import HostError, InputError
 from edgekit.remote.ssh import Connection
-from edgekit.remote.transfer import Parcel, Store, pack, send
+from edgekit.remote.transfer import Store, Upload, pack, send
 
 from .conftest import Sshd
 
 SIZE = 300_000
-MakeParcel = Callable[..., Parcel]
+MakeParcel = Callable[..., Upload]
 
 
 @pytest.fixture
 def make_parcel(tmp_path: Path) -> MakeParcel:
-    def make(name: str = "model.onnx", size: int = SIZE) -> Parcel:
+    def make(name: str = "model.onnx", size: int = SIZE) -> Upload:
         path = tmp_path / name
         path.write_bytes(os.urandom(size))
         return pack(path, "model")
@@ -37,8 +37,8 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "it's a; $(store)"), frozenset(), {})
 
 
-def stored(store: Store, parcel: Parcel) -> Path:
-    return Path(store.path(parcel))
+def stored(store: Store, upload: Upload) -> Path:
+    return Path(store.path(upload))
 
 
 def contents(store: Store) -> list[str]:
@@ -46,29 +46,29 @@ def contents(store: Store) -> list[str]:
 
 
 def test_a_file_arrives_under_its_hash(connection: Connection, store: Store, make_parcel: MakeParcel) -> None:
-    parcel = make_parcel("a'; touch planted; $(x)\n\x1b[2J.onnx")
+    upload = make_parcel("a'; touch planted; $(x)\n\x1b[2J.onnx")
     seen: list[tuple[int, int]] = []
-    assert send(connection, store, parcel, lambda done, total: seen.append((done, total))) == SIZE
-    assert stored(store, parcel).read_bytes() == parcel.path.read_bytes()
-    assert contents(store) == [f"{parcel.sha256}.onnx"]
+    assert send(connection, store, upload, lambda done, total: seen.append((done, total))) == SIZE
+    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
+    assert contents(store) == [f"{upload.sha256}.onnx"]
     assert seen[-1] == (SIZE, SIZE)
 
 
 @pytest.mark.parametrize("name", ["model", "model.", "model.a b", "model.$(x)", "model.;", "model.aaaaaaaaaaaa"])
 def test_only_a_plain_ending_is_kept(make_parcel: MakeParcel, name: str) -> None:
-    parcel = make_parcel(name, 1)
-    assert parcel.name == parcel.sha256
+    upload = make_parcel(name, 1)
+    assert upload.name == upload.sha256
 
 
 def test_what_is_there_is_not_sent(connection: Connection, store: Store, make_parcel: MakeParcel) -> None:
-    parcel = make_parcel()
-    assert send(connection, replace(store, whole=frozenset({parcel.name})), parcel) == 0
+    upload = make_parcel()
+    assert send(connection, replace(store, whole=frozenset({upload.name})), upload) == 0
     assert not Path(store.folder).exists()
     # Nor when somebody else sent it since the store was looked at.
-    send(connection, store, parcel)
-    before = stored(store, parcel).stat().st_ino
-    send(connection, store, parcel)
-    assert stored(store, parcel).stat().st_ino == before
+    send(connection, store, upload)
+    before = stored(store, upload).stat().st_ino
+    send(connection, store, upload)
+    assert stored(store, upload).stat().st_ino == before
     assert len(contents(store)) == 1
 
 
@@ -76,38 +76,38 @@ def test_what_is_there_is_not_sent(connection: Connection, store: Store, make_pa
 def test_a_half_sent_file_is_gone_on_with(
     connection: Connection, store: Store, make_parcel: MakeParcel, known: bool
 ) -> None:
-    parcel = make_parcel()
+    upload = make_parcel()
     Path(store.folder).mkdir()
-    Path(f"{store.path(parcel)}.part").write_bytes(parcel.path.read_bytes()[:200_000])
-    looked_at = replace(store, parts={parcel.name: 200_000} if known else {})
+    Path(f"{store.path(upload)}.part").write_bytes(upload.path.read_bytes()[:200_000])
+    looked_at = replace(store, parts={upload.name: 200_000} if known else {})
     positions: list[int] = []
-    sent = send(connection, looked_at, parcel, lambda done, _: positions.append(done))
-    assert stored(store, parcel).read_bytes() == parcel.path.read_bytes()
+    sent = send(connection, looked_at, upload, lambda done, _: positions.append(done))
+    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
     if known:
         assert sent == SIZE - 200_000
         assert min(positions) > 200_000
 
 
 def test_a_damaged_half_is_sent_again(connection: Connection, store: Store, make_parcel: MakeParcel) -> None:
-    parcel = make_parcel()
+    upload = make_parcel()
     Path(store.folder).mkdir()
-    Path(f"{store.path(parcel)}.part").write_bytes(b"x" * 1000)
-    send(connection, replace(store, parts={parcel.name: 1000}), parcel)
-    assert hashlib.sha256(stored(store, parcel).read_bytes()).hexdigest() == parcel.sha256
+    Path(f"{store.path(upload)}.part").write_bytes(b"x" * 1000)
+    send(connection, replace(store, parts={upload.name: 1000}), upload)
+    assert hashlib.sha256(stored(store, upload).read_bytes()).hexdigest() == upload.sha256
 
 
 def test_a_half_longer_than_the_whole_is_sent_again(
     connection: Connection, store: Store, make_parcel: MakeParcel
 ) -> None:
-    parcel = make_parcel(size=100)
+    upload = make_parcel(size=100)
     Path(store.folder).mkdir()
-    Path(f"{store.path(parcel)}.part").write_bytes(b"x" * 1000)
-    send(connection, replace(store, parts={parcel.name: 1000}), parcel)
-    assert stored(store, parcel).read_bytes() == parcel.path.read_bytes()
+    Path(f"{store.path(upload)}.part").write_bytes(b"x" * 1000)
+    send(connection, replace(store, parts={upload.name: 1000}), upload)
+    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
 def test_a_cut_leaves_a_half_that_the_next_call_completes(sshd: Sshd, store: Store, make_parcel: MakeParcel) -> None:
-    parcel = make_parcel(size=8 << 20)
+    upload = make_parcel(size=8 << 20)
     cut = Connection(sshd.host())
 
     def cut_at(done: int, total: int) -> None:
@@ -115,50 +115,50 @@ def test_a_cut_leaves_a_half_that_the_next_call_completes(sshd: Sshd, store: Sto
             cut._master.kill()
 
     with cut, pytest.raises(HostError):
-        send(cut, store, parcel, cut_at)
-    assert not stored(store, parcel).exists()
-    half = Path(f"{store.path(parcel)}.part").stat().st_size
-    assert 0 < half < parcel.size_bytes
+        send(cut, store, upload, cut_at)
+    assert not stored(store, upload).exists()
+    half = Path(f"{store.path(upload)}.part").stat().st_size
+    assert 0 < half < upload.size_bytes
     with Connection(sshd.host()) as connected:
-        send(connected, store, parcel)
-    assert stored(store, parcel).read_bytes() == parcel.path.read_bytes()
+        send(connected, store, upload)
+    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
 def test_two_senders_of_one_file_do_not_spoil_it(connection: Connection, store: Store, make_parcel: MakeParcel) -> None:
-    parcel = make_parcel(size=2 << 20)
-    threads = [threading.Thread(target=send, args=(connection, store, parcel)) for _ in range(3)]
+    upload = make_parcel(size=2 << 20)
+    threads = [threading.Thread(target=send, args=(connection, store, upload)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert contents(store) == [parcel.name]
-    assert stored(store, parcel).read_bytes() == parcel.path.read_bytes()
+    assert contents(store) == [upload.name]
+    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
 def test_a_board_that_takes_nothing_is_given_up(
     connection: Connection, store: Store, make_parcel: MakeParcel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgekit.remote.transfer._SILENCE_S", 0.5)
-    parcel = make_parcel()
+    upload = make_parcel()
     Path(store.folder).mkdir()
-    with Path(store.folder, f"{parcel.name}.part").open("w") as half:
+    with Path(store.folder, f"{upload.name}.part").open("w") as half:
         fcntl.flock(half, fcntl.LOCK_EX)
         with pytest.raises(HostError, match="no sign of life"):
-            send(connection, store, parcel)
-    assert send(connection, store, parcel) == SIZE
+            send(connection, store, upload)
+    assert send(connection, store, upload) == SIZE
 
 
 def test_a_file_that_changes_meanwhile_is_refused(
     connection: Connection, store: Store, make_parcel: MakeParcel
 ) -> None:
-    parcel = make_parcel()
-    parcel.path.write_bytes(b"y" * SIZE)
+    upload = make_parcel()
+    upload.path.write_bytes(b"y" * SIZE)
     with pytest.raises(InputError, match="changed while it was sent"):
-        send(connection, store, parcel)
-    assert not stored(store, parcel).exists()
+        send(connection, store, upload)
+    assert not stored(store, upload).exists()
 
 
 def test_a_full_disk_is_said(connection: Connection, small_disk: Path, make_parcel: MakeParcel) -> None:
-    parcel = make_parcel(size=2 << 20)
+    upload = make_parcel(size=2 << 20)
     with pytest.raises(HostError, match=r"board: 'model\.onnx' could not be stored: .*No space left"):
-        send(connection, Store(str(small_disk / "store"), frozenset(), {}), parcel)
+        send(connection, Store(str(small_disk / "store"), frozenset(), {}), upload)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekit.models.checkpoint import load_weights
+from edgekit.models.checkpoints.checkpoint import load_weights
 from edgekit.models.clip.architecture import ClipConfig, Tower, config_from_weights
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.frozen import FrozenClip

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekit.models.clip.injection import encode_image, encode_text
+from edgekit.models.clip.prompt_insertion import encode_image, encode_text
 from edgekit.models.clip.prompted import Losses, PromptedClip
 
 RUNS = ["paper_warmup", "paper_lr", "upstream_warmup", "upstream_lr"]

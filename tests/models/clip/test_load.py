@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from edgekit.downloads import UnavailableError
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
+from edgekit.models.checkpoints.tensorfile import read_tensors, write_tensors
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
 from edgekit.models.clip.archive import read_torchscript
 from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
 from edgekit.models.clip.weights import METADATA_KEY
-from edgekit.models.tensorfile import read_tensors, write_tensors
 
 
 def as_openai(model: Any) -> dict[str, Tensor]:

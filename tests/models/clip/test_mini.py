@@ -22,9 +22,9 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, contrastive_loss
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.augment import Augmentation, augment
-from edgekit.models.recipes import RECIPES
-from edgekit.models.task import TrainingJob
-from edgekit.models.training import BEST_NAME, STATE_NAME, train
+from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train
+from edgekit.models.training.recipes import RECIPES
+from edgekit.models.training.task import TrainingJob
 
 SMALL = replace(CLIP_MINI, patch_size_px=16, vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
 RECIPE = replace(RECIPES["clip-mini"], epochs=2, batch_size=28, augmentation=Augmentation(48, translation=0.05))

@@ -23,10 +23,10 @@ from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.prompting import PromptTask
 from edgekit.models.data import DataSet
 from edgekit.models.data.resized_crop import ResizedCrop
-from edgekit.models.optimizers import make_optimizer
-from edgekit.models.recipes import RECIPES, Recipe
-from edgekit.models.task import TrainingJob
-from edgekit.models.training import BEST_NAME, STATE_NAME, train
+from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train
+from edgekit.models.training.optimizers import make_optimizer
+from edgekit.models.training.recipes import RECIPES, Recipe
+from edgekit.models.training.task import TrainingJob
 
 from .conftest import Golden
 

@@ -30,8 +30,8 @@ from edgekit.models.clip.protocols import (
     recipe_name_of,
 )
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
-from edgekit.models.data.shots import Splits
-from edgekit.models.evaluate import CropClassifier, Evaluation, Protocols, aligned, evaluate
+from edgekit.models.data.few_shot import Splits
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, evaluate
 
 
 @pytest.fixture(scope="module")

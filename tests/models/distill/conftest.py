@@ -13,8 +13,8 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.augment import Augmentation
-from edgekit.models.distill.teachers import Answers, EmbeddingSpace, Teacher
-from edgekit.models.recipes import Recipe
+from edgekit.models.distill.teachers import EmbeddingSpace, Teacher, TeacherOutputs
+from edgekit.models.training.recipes import Recipe
 from edgekit.preprocess import FloatArray, ImageU8
 
 EMBED_DIM = 12
@@ -49,11 +49,11 @@ class BarTeacher:
         space = self.space if self.embeds else None
         return Teacher("clip" if space else "classifier", "bars", EXPRESSIONS, self.sha256, self.answer, space=space)
 
-    def answer(self, crops: ImageU8) -> Answers:
+    def answer(self, crops: ImageU8) -> TeacherOutputs:
         self.shapes.append(crops.shape)
         vectors: FloatArray = self.space.class_vectors[self.named(crops)]
         logits = self.space.logit_scale * vectors @ self.space.class_vectors.T
-        return Answers(logits, vectors if self.embeds else None)
+        return TeacherOutputs(logits, vectors if self.embeds else None)
 
 
 @pytest.fixture

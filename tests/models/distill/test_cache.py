@@ -13,7 +13,7 @@ from edgekit.errors import InputError
 from edgekit.models.data import DataSet
 from edgekit.models.distill import cache
 from edgekit.models.distill.cache import agreement, teach
-from edgekit.models.distill.teachers import Answers, Teacher, ensemble, mean_of_probabilities
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, mean_of_probabilities
 from edgekit.models.distill.views import VIEWS, Views, cut_views, view_count
 from edgekit.preprocess import ImageU8
 
@@ -55,8 +55,8 @@ def test_answers_are_kept_however_they_lie_in_memory(bar_teacher: Make, images: 
     bars = bar_teacher()
     plain = bars.teacher()
 
-    def answer(crops: ImageU8) -> Answers:
-        return Answers(np.asfortranarray(plain.answer(crops).logits))
+    def answer(crops: ImageU8) -> TeacherOutputs:
+        return TeacherOutputs(np.asfortranarray(plain.answer(crops).logits))
 
     first = teach(replace(plain, answer=answer), images, "center-flip", tmp_path)
     seen = bars.crops_seen
@@ -152,10 +152,10 @@ def test_members_of_an_ensemble_are_cached_each_by_itself(bar_teacher: Make, ima
 
 
 def test_the_target_is_the_mean_over_the_views(images: ImageU8, tmp_path: Path) -> None:
-    def answer(crops: ImageU8) -> Answers:
+    def answer(crops: ImageU8) -> TeacherOutputs:
         left = crops[:, :, : crops.shape[2] // 2].mean(axis=(1, 2, 3))
         angle = np.where(left > 25, 0.0, np.pi / 2)
-        return Answers(
+        return TeacherOutputs(
             np.stack([left, -left], axis=1).astype(np.float32), np.stack([np.cos(angle), np.sin(angle)], axis=1)
         )
 
@@ -168,7 +168,9 @@ def test_the_target_is_the_mean_over_the_views(images: ImageU8, tmp_path: Path) 
 
 
 def test_answers_that_are_no_numbers_are_refused(images: ImageU8, tmp_path: Path) -> None:
-    teacher = Teacher("classifier", "x", ("a",), "c" * 64, lambda crops: Answers(np.full((len(crops), 1), np.nan)))
+    teacher = Teacher(
+        "classifier", "x", ("a",), "c" * 64, lambda crops: TeacherOutputs(np.full((len(crops), 1), np.nan))
+    )
     with pytest.raises(InputError, match="teacher 'x' gives values that are no numbers"):
         teach(teacher, images, "center", tmp_path)
     assert files(tmp_path) == []

@@ -11,7 +11,7 @@ import torch
 
 from edgekit.errors import InputError
 from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence, loss_weights
-from edgekit.models.distill.task import Lesson
+from edgekit.models.distill.task import DistillationConfig
 
 HALF = torch.zeros(1, 2)
 QUARTER = torch.tensor([[0.0, math.log(3)]])  # softmax 1/4, 3/4
@@ -58,4 +58,4 @@ def test_weights_depend_on_whether_the_teacher_has_a_space(bar_teacher: Callable
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
 def test_temperatures_that_cannot_be(temperature: float) -> None:
     with pytest.raises(InputError, match="--temperature"):
-        Lesson(LossWeights(1, 0, 0), temperature)
+        DistillationConfig(LossWeights(1, 0, 0), temperature)

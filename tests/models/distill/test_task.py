@@ -12,30 +12,35 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
+from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.data.unlabelled import with_unlabelled
 from edgekit.models.distill.cache import agreement, teach
 from edgekit.models.distill.losses import LossWeights
-from edgekit.models.distill.task import DistillationTask, Lesson, student_architecture
-from edgekit.models.evaluate import evaluate, open_classifier
-from edgekit.models.provenance import contract_for
-from edgekit.models.recipes import Recipe
-from edgekit.models.task import TrainingJob
-from edgekit.models.training import BEST_NAME, STATE_NAME, train
+from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
+from edgekit.models.evaluation.evaluate import evaluate, open_classifier
+from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train
+from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.task import TrainingJob
 
 Make = Callable[..., Any]
 ONLY_KL = LossWeights(1, 0, 0)
 
 
 def _job(
-    data: DataSet, teacher: Any, recipe: Recipe, lesson: Lesson, cache: Path, training: ImageSet | None = None
+    data: DataSet,
+    teacher: Any,
+    recipe: Recipe,
+    config: DistillationConfig,
+    cache: Path,
+    training: ImageSet | None = None,
 ) -> TrainingJob:
     training = training or data.splits["Training"]
-    answers = teach(teacher, training.images, lesson.views, cache) if lesson.views else None
+    answers = teach(teacher, training.images, config.views, cache) if config.views else None
     architecture = student_architecture("mini-xception", teacher)
     contract = contract_for(architecture, data.classes, data.name, data.is_gray)
-    task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, lesson, answers)
+    task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, config, answers)
     return TrainingJob(task, recipe, {"teacher": teacher.record()}, accelerator="cpu")
 
 
@@ -65,7 +70,9 @@ def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(
     wrong = {name: dataclasses.replace(part, labels=teacher.named(part.images)) for name, part in bars.splits.items()}
     data = dataclasses.replace(bars, splits={**wrong, "Training": bars.splits["Training"]})
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    train(_job(data, teacher.teacher(), recipe, Lesson(weights, 2.0, views), tmp_path / "c"), tmp_path / "run")
+    train(
+        _job(data, teacher.teacher(), recipe, DistillationConfig(weights, 2.0, views), tmp_path / "c"), tmp_path / "run"
+    )
     logits = _last_logits(tmp_path / "run", data)
     test = data.splits["PrivateTest"].images
     assert agreement(logits, np.eye(7, dtype=np.float32)[teacher.named(test)]) > 0.6
@@ -83,7 +90,7 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
 
     recipe = dataclasses.replace(short, epochs=2)
     teacher = dataclasses.replace(bars_teacher.teacher(), answer=answer)
-    train(_job(bars, teacher, recipe, Lesson(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
+    train(_job(bars, teacher, recipe, DistillationConfig(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
     assert {crops.shape for crops in seen} == {(14, 44, 44, 1)}
     assert len(seen) == 2 * 4
     # 25 places and two directions: few crops come twice.
@@ -93,8 +100,8 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
 
 def test_labels_count_if_they_have_weight(bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    lesson = Lesson(LossWeights(0, 1, 0))
-    history = train(_job(bars, bar_teacher().teacher(), recipe, lesson, tmp_path / "c"), tmp_path / "run")
+    config = DistillationConfig(LossWeights(0, 1, 0))
+    history = train(_job(bars, bar_teacher().teacher(), recipe, config, tmp_path / "c"), tmp_path / "run")
     assert max(report.validation_accuracy for report in history) > 0.6
 
 
@@ -103,8 +110,8 @@ def test_interrupted_training_resumes_bit_for_bit(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path, embeds: bool, views: Any
 ) -> None:
     def job() -> TrainingJob:
-        lesson = Lesson(LossWeights(1, 0.5, 1 if embeds else 0), 2.0, views)
-        return _job(bars, bar_teacher(embeds=embeds).teacher(), short, lesson, tmp_path / "cache")
+        config = DistillationConfig(LossWeights(1, 0.5, 1 if embeds else 0), 2.0, views)
+        return _job(bars, bar_teacher(embeds=embeds).teacher(), short, config, tmp_path / "cache")
 
     def interrupt(report: object) -> None:
         seen.append(report)
@@ -124,12 +131,12 @@ def test_interrupted_training_resumes_bit_for_bit(
 def test_another_teacher_or_lesson_is_another_training(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
 ) -> None:
-    recipe, lesson = dataclasses.replace(short, epochs=1), Lesson(ONLY_KL)
-    train(_job(bars, bar_teacher().teacher(), recipe, lesson, tmp_path / "c"), tmp_path / "run")
-    other = _job(bars, bar_teacher(sha256="b" * 64).teacher(), recipe, lesson, tmp_path / "c")
+    recipe, config = dataclasses.replace(short, epochs=1), DistillationConfig(ONLY_KL)
+    train(_job(bars, bar_teacher().teacher(), recipe, config, tmp_path / "c"), tmp_path / "run")
+    other = _job(bars, bar_teacher(sha256="b" * 64).teacher(), recipe, config, tmp_path / "c")
     with pytest.raises(InputError, match="teacher_sha256 was 'aaa"):
         train(other, tmp_path / "run", resume=True)
-    warmer = _job(bars, bar_teacher().teacher(), recipe, Lesson(ONLY_KL, 4.0), tmp_path / "c")
+    warmer = _job(bars, bar_teacher().teacher(), recipe, DistillationConfig(ONLY_KL, 4.0), tmp_path / "c")
     with pytest.raises(InputError, match=r"temperature was 2.0, now it is 4.0"):
         train(warmer, tmp_path / "run", resume=True)
 
@@ -137,11 +144,11 @@ def test_another_teacher_or_lesson_is_another_training(
 def test_the_checkpoint_says_who_taught_and_keeps_the_class_vectors(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
 ) -> None:
-    from edgekit.models.checkpoint import load_checkpoint
+    from edgekit.models.checkpoints.checkpoint import load_checkpoint
 
     teacher = bar_teacher(embeds=True).teacher()
     recipe = dataclasses.replace(short, epochs=1)
-    train(_job(bars, teacher, recipe, Lesson(LossWeights(1, 0, 1)), tmp_path / "c"), tmp_path / "run")
+    train(_job(bars, teacher, recipe, DistillationConfig(LossWeights(1, 0, 1)), tmp_path / "c"), tmp_path / "run")
     checkpoint = load_checkpoint(tmp_path / "run" / BEST_NAME)
     assert checkpoint.contract.architecture == "mini-xception@12"
     assert checkpoint.training["teacher"] == teacher.record()
@@ -160,6 +167,6 @@ def test_images_without_labels_are_learned_from(
         splits={n: dataclasses.replace(p, labels=teacher.named(p.images)) for n, p in bars.splits.items()},
     )
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    lesson = Lesson(LossWeights(1, 0.1, 0), unlabelled="e" * 64)
-    history = train(_job(data, teacher.teacher(), recipe, lesson, tmp_path / "c", training), tmp_path / "run")
+    config = DistillationConfig(LossWeights(1, 0.1, 0), unlabelled="e" * 64)
+    history = train(_job(data, teacher.teacher(), recipe, config, tmp_path / "c", training), tmp_path / "run")
     assert max(report.validation_accuracy for report in history) > 0.6

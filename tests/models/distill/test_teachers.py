@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.frozen import FrozenClip
@@ -23,10 +24,9 @@ from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, plain_onnx_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
-from edgekit.models.distill.teachers import Answers, Teacher, ensemble, fitted, for_labels
-from edgekit.models.evaluate import TorchClassifier
-from edgekit.models.provenance import contract_for
-from edgekit.models.registry import create_model
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, fitted, for_labels
+from edgekit.models.evaluation.evaluate import TorchClassifier
+from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, softmax
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def plain_onnx(path: Path, shape: tuple[Any, ...], probabilities: bool = False) 
 
 
 def test_a_checkpoint_answers_as_its_net_about_the_centre_of_a_face(checkpoint: Path, crops: ImageU8) -> None:
-    from edgekit.models.checkpoint import build_net, load_checkpoint
+    from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
 
     teacher = classifier_teacher(checkpoint, CPU)
     loaded = load_checkpoint(checkpoint)
@@ -111,7 +111,7 @@ def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
 
 def test_an_ensemble_gives_the_mean_of_probabilities(checkpoint: Path, crops: ImageU8) -> None:
     first = classifier_teacher(checkpoint, CPU)
-    second = replace(first, sha256="d" * 64, answer=lambda crops: Answers(-50 * first.answer(crops).logits))
+    second = replace(first, sha256="d" * 64, answer=lambda crops: TeacherOutputs(-50 * first.answer(crops).logits))
     both = ensemble([first, second])
     expected = (softmax(first.answer(crops).logits) + softmax(second.answer(crops).logits)) / 2
     np.testing.assert_allclose(softmax(both.answer(crops).logits), expected, atol=1e-6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.models.distill.teachers import Answers
+from edgekit.models.distill.teachers import TeacherOutputs
 from edgekit.models.distill.votes import VotePowers, class_shares, with_votes
 from edgekit.preprocess import softmax
 
@@ -15,7 +15,7 @@ LOGITS = np.log(np.array([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], np.float32)) + 3
 
 
 def both(posteriors: list[list[float]], powers: VotePowers) -> np.ndarray:
-    return softmax(with_votes(Answers(LOGITS), np.array(posteriors, np.float32), PRIOR, powers).logits)
+    return softmax(with_votes(TeacherOutputs(LOGITS), np.array(posteriors, np.float32), PRIOR, powers).logits)
 
 
 def test_the_product_is_that_of_probabilities_over_the_prior() -> None:

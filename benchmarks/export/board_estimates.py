@@ -1,0 +1,157 @@
+"""Finds what boards compute and move a second from published latencies, and checks it on nets left out.
+
+    python benchmarks/export/board_estimates.py --count    counts the published nets (minutes; wants [export]) …
+    python benchmarks/export/board_estimates.py            … which are kept, and fits: writes export/profiling/board_rooflines.json
+
+The table of docs/profile.md is printed, too. Nets are counted in board_nets.py; counts are kept in
+board_estimates/nets.json, so that a fit needs no torch. YuNet needs its file: --yunet
+face_detection_yunet_2026may.onnx. Only ncnn's rows are fitted: enough nets, one engine, one method. The rows of OpenCV,
+an engine that had no part, are predicted as a test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from edgekit.export.profiling.roofline import ROOFLINES_NAME, SPREAD, Precision, Roofline
+from edgekit.export.profiling.roofline_fit import Fit, Point, fit, predicted_ms
+from edgekit.files import write_atomic
+from edgekit.latencies import KNOWN_BOARDS, PublishedLatency, published_latencies
+
+_HERE = Path(__file__).parent
+_COUNTS = _HERE / "board_estimates" / "nets.json"
+_FITTED_ENGINE, _TEST_ENGINE = "ncnn", "opencv-dnn 4.10"
+_THREADS = (1, 4)
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+
+
+@click.command()
+@click.option("--count", is_flag=True, help="Count the nets anew.")
+@click.option("--yunet", type=click.Path(path_type=Path, exists=True), help="YuNet's file, counted at 160x128.")
+def main(count: bool, yunet: Path | None) -> None:
+    if count:
+        _count(yunet)
+    nets = json.loads(_COUNTS.read_text())
+    rows = published_latencies()
+    found, fits = [], {}
+    for board in KNOWN_BOARDS.values():
+        for precision in _PRECISIONS:
+            for threads in _THREADS:
+                chosen = [row for row in rows if _is_fitted(row, board.name, precision, threads) and row.model in nets]
+                result = fit([_point(nets[row.model], row) for row in chosen])
+                fits[board.name, precision, threads] = result
+                found.append(_roofline(board.name, precision, threads, chosen, result))
+                _say(found[-1], chosen, result)
+    click.echo(as_markdown(found))
+    tests = [test for row in rows if (test := _test(row, nets, found)) is not None]
+    for test in tests:
+        click.echo(f"test: {test}")
+    document = {
+        "made_by": "benchmarks/export/board_estimates.py",
+        "spread": SPREAD,
+        "engine": _FITTED_ENGINE,
+        "rooflines": [asdict(roofline) for roofline in found],
+        "tests": tests,
+    }
+    write_atomic(_HERE.parent / "export" / ROOFLINES_NAME, json.dumps(document, indent=1) + "\n")
+
+
+def _is_fitted(row: PublishedLatency, board: str, precision: str, threads: int) -> bool:
+    return (row.board, row.precision, row.threads, row.engine) == (board, precision, threads, _FITTED_ENGINE)
+
+
+def _point(net: dict[str, list[int]], row: PublishedLatency) -> Point:
+    bytes_per_value = 4 if row.precision == "fp32" else 1
+    moved = np.array(net["moved_bytes"], np.float64) * bytes_per_value / 4
+    return Point(row.avg_ms, np.array(net["macs"], np.float64), moved)
+
+
+def _roofline(board: str, precision: Precision, threads: int, rows: list[PublishedLatency], result: Fit) -> Roofline:
+    return Roofline(
+        board=board,
+        precision=precision,
+        threads=threads,
+        clock_mhz=rows[0].clock_mhz if rows else None,
+        macs_per_s=round(result.macs_per_s, -6),
+        bytes_per_s=round(result.bytes_per_s, -6),
+        rows=len(rows),
+        coverage=round(result.coverage, 3),
+        typical_error=round(result.typical_error, 3),
+        reason=result.reason,
+    )
+
+
+def _test(row: PublishedLatency, nets: dict[str, Any], found: list[Roofline]) -> dict[str, Any] | None:
+    """Return how far a row of another engine is from what ncnn's rows say of the board, at the row's clock."""
+    if row.engine != _TEST_ENGINE or row.model not in nets or row.precision != "fp32":
+        return None
+    for roofline in found:
+        key = (roofline.board, roofline.precision, roofline.threads)
+        if key == (row.board, row.precision, row.threads) and roofline.clock_mhz:
+            at_its_clock = predicted_ms(_point(nets[row.model], row), roofline.macs_per_s, roofline.bytes_per_s)
+            expected_ms = at_its_clock * roofline.clock_mhz / row.clock_mhz
+            return {
+                "board": row.board,
+                "engine": row.engine,
+                "model": row.model,
+                "measured_ms": row.avg_ms,
+                "predicted_ms": round(expected_ms, 2),
+                "factor": round(row.avg_ms / expected_ms, 3),
+            }
+    return None
+
+
+def as_markdown(found: Sequence[Roofline]) -> str:
+    """Return the table of docs/profile.md."""
+    lines = [
+        "| board | precision, threads | GMAC/s | GB/s | nets | coverage | median error |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for roofline in found:
+        lines.append(
+            f"| {roofline.board} | {roofline.precision}, {roofline.threads} | {roofline.macs_per_s / 1e9:.2f} | "
+            f"{roofline.bytes_per_s / 1e9:.2f} | {roofline.rows} | {roofline.coverage:.0%}"
+            f"{', no estimate' if roofline.reason else ''} | {roofline.typical_error:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _say(roofline: Roofline, rows: list[PublishedLatency], result: Fit) -> None:
+    click.echo(
+        f"{roofline.board}, {roofline.precision}, {roofline.threads} threads: {roofline.macs_per_s / 1e9:.2f} GMAC/s, "
+        f"{roofline.bytes_per_s / 1e9:.2f} GB/s from {roofline.rows} nets, coverage {roofline.coverage:.0%}, "
+        f"median error {roofline.typical_error:.2f}x{': ' + roofline.reason if roofline.reason else ''}"
+    )
+    click.echo("   " + ", ".join(f"{r.model} {e:.2f}" for r, e in zip(rows, result.errors, strict=False)))
+
+
+def _count(yunet: Path | None) -> None:
+    from board_nets import NETS, graph_of, yunet_at
+
+    from edgekit.export.profiling.cost import graph_cost
+
+    sizes = {row.model: row.input_px for row in published_latencies()}
+    graphs = {name: (lambda name=name: graph_of(name, int(sizes[name]))) for name in NETS}
+    if yunet:
+        # 120 rows are not a multiple of 32, which YuNet's strides ask for.
+        graphs["yunet"] = lambda: yunet_at(yunet, 160, 128)
+    counts = json.loads(_COUNTS.read_text()) if _COUNTS.exists() else {}
+    for name, make in graphs.items():
+        cost = graph_cost(make())
+        counts[name] = {
+            "macs": [layer.macs for layer in cost.layers],
+            "moved_bytes": [layer.moved_bytes for layer in cost.layers],
+        }
+        write_atomic(_COUNTS, json.dumps(counts, sort_keys=True) + "\n")
+        click.echo(f"{name}: {cost.macs:,} MACs, {cost.moved_bytes:,} bytes moved, {cost.parameters:,} parameters")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""What prompts cost a CLIP, with random weights: the towers' shape decides, not what they know.
+
+`towers`: the image tower with prompts, the same pass without, and the ensemble, against open_clip's plain tower in
+alternating pairs (see `pairs.py`). The ensemble passes each image through two towers.
+
+`step`: seconds and memory of a step of prompt training, and what a whole training would take at that pace.
+
+    python benchmarks/models/clip_towers.py towers --threads 2
+    python benchmarks/models/clip_towers.py step --threads 2 --batch 4
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+import torch
+from pairs import Pairs, time_pairs
+
+from edgekit.boards import read_board
+from edgekit.errors import EdgekitError
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.config import PRESETS, PromptConfig, shortened
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.load import random_clip
+from edgekit.models.clip.mini import CLIP_MINI
+from edgekit.models.clip.prompt_insertion import encode_image
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.training.optimizers import make_optimizer
+from edgekit.models.training.recipes import RECIPES
+
+ALLOWED_RATIO = 1.15
+
+VIT_B_16 = ClipConfig(
+    image_size_px=224,
+    patch_size_px=16,
+    vision=Tower(768, 12, 12),
+    text=Tower(512, 12, 8),
+    embed_dim=512,
+    activation="quick-gelu",
+)
+SHAPES = {"vit-b-16": VIT_B_16, "clip-mini": CLIP_MINI}
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+@dataclass(frozen=True)
+class TowerCost:
+    """Medians of seconds a batch, and of the pairs' ratios to open_clip's plain image tower.
+
+    `unprompted_s` is our pass without prompts: what the prompts themselves cost is measured against it.
+    """
+
+    plain_s: float
+    prompted_s: float
+    prompted_ratio: float
+    prompted_ratios: tuple[float, ...]
+    unprompted_s: float
+    unprompted_ratio: float
+    ensemble_s: float
+    ensemble_ratio: float
+    allowed: float = ALLOWED_RATIO
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """A training step of `batch` images, and an image of evaluation (seconds); the process's most memory (MiB)."""
+
+    batch: int
+    step_s: float
+    evaluated_image_s: float
+    peak_mib: float
+    prompts_mib: float
+
+
+def preset(config: ClipConfig) -> PromptConfig:
+    """Return the few-shot setting, scaled down to a smaller CLIP's layers."""
+    return shortened(PRESETS["few-shot"], config)
+
+
+def compare_towers(
+    config: ClipConfig, batch: int, pairs: int, clock: str, autocast: AbstractContextManager[Any]
+) -> TowerCost:
+    """Return the comparison, after a small batch of each to warm up; what has no limit gets half the pairs."""
+    clip, values = random_clip(config), preset(config)
+    visual = clip.model.visual
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, config.image_size_px, config.image_size_px, generator=generator)
+    prompts = torch.randn(values.depth, values.n_ctx, config.vision.width, generator=generator) * 0.02
+
+    def both(shown: torch.Tensor) -> None:
+        encode_image(visual, shown, prompts)
+        encode_image(visual, shown)
+
+    works: list[Callable[[torch.Tensor], object]] = [
+        clip.model.encode_image,
+        lambda shown: encode_image(visual, shown, prompts),
+        lambda shown: encode_image(visual, shown),
+        both,
+    ]
+    with torch.no_grad(), autocast:
+        for work in works:
+            work(images[:2])
+
+        def timed(second: Callable[[torch.Tensor], object], count: int) -> Pairs:
+            return time_pairs(lambda _: works[0](images), lambda _: second(images), count, CLOCKS[clock])
+
+        alone = timed(works[1], pairs)
+        unprompted, ensemble = (timed(work, max(1, pairs // 2)) for work in works[2:])
+    return TowerCost(
+        alone.first_s,
+        alone.second_s,
+        alone.ratio,
+        alone.ratios,
+        unprompted.second_s,
+        unprompted.ratio,
+        ensemble.second_s,
+        ensemble.ratio,
+    )
+
+
+def measure_step(config: ClipConfig, batch: int, steps: int, clock: str, precision: str) -> StepCost:
+    """Return the cost of a step, the quickest of several, and of evaluating an image."""
+    torch.manual_seed(0)
+    net = PromptedClip(random_clip(config), preset(config), descriptions_for(EXPRESSIONS))
+    optimizer = make_optimizer(RECIPES["hicropl"], net.learner)
+    images = torch.randn(batch, 3, config.image_size_px, config.image_size_px)
+    labels = torch.arange(batch) % len(EXPRESSIONS)
+    now = CLOCKS[clock]
+    seconds = []
+    for _ in range(steps):
+        started = now()
+        with _autocast(precision):
+            loss = net.loss(images, labels).total
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        seconds.append(now() - started)
+    with torch.no_grad():
+        text = net.eval().text_features()
+        started = now()
+        net(images, text)
+        evaluated = (now() - started) / batch
+    values = sum(parameter.numel() for parameter in net.learner.parameters())
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return StepCost(batch, min(seconds), evaluated, peak_kib / 1024, values * 4 / 2**20)
+
+
+def estimate(cost: StepCost, classes: int, shots: int, epochs: int, tested: int) -> str:
+    """Return what a few-shot training takes at that pace, in words that say it is an estimate."""
+    seen = classes * shots * epochs
+    hours = (seen * cost.step_s / cost.batch + tested * cost.evaluated_image_s) / 3600
+    time_said = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    return f"estimate: {classes} classes x {shots} images x {epochs} epochs, tested on {tested} images: {time_said}"
+
+
+def _autocast(precision: str) -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@click.group()
+def main() -> None:
+    """Measure what prompts cost a CLIP."""
+
+
+def _common(function: Callable[..., None]) -> Callable[..., None]:
+    for decorator in reversed(
+        (
+            click.option("--clip", "shape", type=click.Choice(list(SHAPES)), default="vit-b-16", show_default=True),
+            click.option("--threads", type=click.IntRange(min=1), help="Default: torch's choice."),
+            click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True),
+            click.option(
+                "--clock",
+                type=click.Choice(list(CLOCKS)),
+                default="wall",
+                show_default=True,
+                help="cpu: the processors' time, for a machine that has other work too.",
+            ),
+            click.option("--json", "as_json", is_flag=True),
+        )
+    ):
+        function = decorator(function)
+    return function
+
+
+@main.command()
+@_common
+@click.option("--batch", type=click.IntRange(min=2), default=32, show_default=True)
+@click.option("--pairs", type=click.IntRange(min=1), default=5, show_default=True)
+def towers(shape: str, threads: int | None, precision: str, clock: str, as_json: bool, batch: int, pairs: int) -> None:
+    """Compare the image tower with prompts, and the ensemble, with open_clip's plain tower."""
+    _settle(threads)
+    result = compare_towers(SHAPES[shape], batch, pairs, clock, _autocast(precision))
+    click.echo(
+        f"{shape}, {precision}, {torch.get_num_threads()} threads, batches of {batch} ({clock} time): plain tower "
+        f"{result.plain_s:.2f} s, with prompts {result.prompted_s:.2f} s, ratio {result.prompted_ratio:.3f} "
+        f"({min(result.prompted_ratios):.3f} to {max(result.prompted_ratios):.3f} in {pairs} pairs), allowed "
+        f"{ALLOWED_RATIO}: {'met' if result.prompted_ratio <= ALLOWED_RATIO else 'missed'}; the same pass without "
+        f"prompts {result.unprompted_s:.2f} s, ratio {result.unprompted_ratio:.3f}, so prompts cost "
+        f"{result.prompted_ratio / result.unprompted_ratio:.2f} times; the ensemble's two towers "
+        f"{result.ensemble_s:.2f} s, ratio {result.ensemble_ratio:.3f}",
+        err=as_json,
+    )
+    _say_json(as_json, {"clip": shape, "precision": precision, "clock": clock, "batch": batch, **asdict(result)})
+
+
+@main.command()
+@_common
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--shots", type=click.IntRange(min=1), default=16, show_default=True, help="Of the training estimated.")
+@click.option("--tested", type=click.IntRange(min=0), default=3589, show_default=True, help="Images it is tested on.")
+def step(
+    shape: str,
+    threads: int | None,
+    precision: str,
+    clock: str,
+    as_json: bool,
+    batch: int,
+    steps: int,
+    shots: int,
+    tested: int,
+) -> None:
+    """Measure a step of prompt training for seven classes."""
+    _settle(threads)
+    try:
+        cost = measure_step(SHAPES[shape], batch, steps, clock, precision)
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+    said = estimate(cost, len(EXPRESSIONS), shots, RECIPES["hicropl"].epochs, tested)
+    click.echo(
+        f"{shape}, {precision}, {torch.get_num_threads()} threads ({clock} time): a step of {batch} images "
+        f"{cost.step_s:.2f} s, an image evaluated {cost.evaluated_image_s * 1000:.0f} ms, {cost.peak_mib:.0f} MiB at "
+        f"most, prompts {cost.prompts_mib:.0f} MiB; {said}",
+        err=as_json,
+    )
+    _say_json(as_json, {"clip": shape, "precision": precision, "clock": clock, **asdict(cost), "estimate": said})
+
+
+def _settle(threads: int | None) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _say_json(as_json: bool, document: dict[str, Any]) -> None:
+    if as_json:
+        about = {"board": asdict(read_board()), "torch": torch.__version__, "threads": torch.get_num_threads()}
+        click.echo(json.dumps({**about, **document}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

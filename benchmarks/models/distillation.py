@@ -1,0 +1,296 @@
+"""What distilling costs and brings, in three measurements.
+
+`speed`: a training step on cached answers against a plain one of the same net on the same images, in alternating pairs
+(see `pairs.py`). Run it on a quiet machine.
+
+`agreement`: on how many images of a split two models have the same class first; with a teacher and its student, or
+with two trainings of the teacher that differ in their seed.
+
+`relabel`: top-1 of a student whose classes were put together, on images whose labels were put together likewise: with
+the sum of the old probabilities, as `edgekit export --merge` does it; with the mean direction of the old class vectors;
+with that mean and an offset, by which its logit equals the sum's on average over the images of `--offset-split`, whose
+labels are not used; and with vectors of new texts.
+
+Tables of several seeds, trainings included, are made by `distillation_study.py`.
+
+    python benchmarks/models/distillation.py speed --threads 2
+    python benchmarks/models/distillation.py agreement runs/wide-0 runs/wide-1 --data fer2013.tar.gz
+    python benchmarks/models/distillation.py relabel runs/student/best.safetensors --data fer2013.tar.gz \\
+        --merge positive=happy --merge negative=angry,disgust,fear,sad --merge neutral=neutral --clip clip.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from pairs import time_pairs
+
+from edgekit.boards import read_board
+from edgekit.contract import Contract
+from edgekit.errors import EdgekitError
+from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from edgekit.models.data.merging import merge_classes, parse_merges
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.distill.cache import agreement, teach
+from edgekit.models.distill.losses import loss_weights
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.relabel import described
+from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
+from edgekit.models.distill.teachers import EmbeddingSpace, Teacher, TeacherOutputs
+from edgekit.models.evaluation.evaluate import TorchClassifier, aligned, evaluate
+from edgekit.models.nets.merged import merged
+from edgekit.models.training.classification import ClassificationTask
+from edgekit.models.training.optimizers import make_optimizer
+from edgekit.models.training.recipes import RECIPES, Recipe
+from edgekit.models.training.task import Task
+from edgekit.preprocess import FloatArray
+
+ALLOWED_RATIO = 1.1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images a second (medians) and the median of the pairs' ratios, distilling over plain."""
+
+    architecture: str
+    embed_dim: int | None
+    threads: int
+    batch: int
+    steps_per_side: int
+    plain_images_per_s: float
+    distilling_images_per_s: float
+    ratio: float
+    ratios: tuple[float, ...]
+    allowed: float
+
+
+class Side:
+    """A task in training as the loop does it: order, draw, loss, backward, step."""
+
+    def __init__(self, task: Task, recipe: Recipe) -> None:
+        torch.manual_seed(0)
+        self._task = task
+        self._recipe = recipe
+        self._net = task.build(torch.device("cpu")).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._optimizer = make_optimizer(recipe, self._net)
+
+    def train(self, steps: int) -> None:
+        """Take so many steps."""
+        generator = torch.Generator().manual_seed(0)
+        batches = torch.split(self._task.order(generator), self._recipe.batch_size)
+        for step in range(steps):
+            batch = batches[step % len(batches)]
+            loss, _ = self._task.loss(self._net, batch, self._task.draw(len(batch), generator))
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+
+
+def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, Side]:
+    """Return plain training and distilling, from a classifier or from a CLIP with embeddings of `embed_dim` values."""
+    recipe = replace(RECIPES["fer2013"], batch_size=batch, max_lr=0.01)
+    generator = np.random.default_rng(0)
+    count, classes = 16 * batch, len(EXPRESSIONS)
+    images = ImageSet(
+        generator.integers(0, 256, (count, 48, 48, 1), np.uint8), generator.integers(0, classes, count, np.int64)
+    )
+    space = embed_dim and EmbeddingSpace(np.eye(classes, embed_dim, dtype=np.float32), 100.0)
+    teacher = Teacher("clip" if space else "classifier", "none", EXPRESSIONS, "0" * 64, _silent, space=space or None)
+    answers = TeacherOutputs(
+        generator.normal(size=(count, classes)).astype(np.float32),
+        generator.normal(size=(count, embed_dim)).astype(np.float32) if embed_dim else None,
+    )
+    plain = contract_for(student, EXPRESSIONS, "noise", gray=True)
+    own = contract_for(student_architecture(student, teacher), EXPRESSIONS, "noise", gray=True)
+    config = DistillationConfig(loss_weights(teacher, None, 0.1, None))
+    return (
+        Side(ClassificationTask(plain, recipe, images, images), recipe),
+        Side(DistillationTask(own, recipe, images, images, teacher, config, answers), recipe),
+    )
+
+
+def compare(student: str, embed_dim: int | None, batch: int, pairs: int, steps_per_side: int) -> Comparison:
+    """Return the comparison, after two steps of each side to warm up."""
+    plain, distilling = make_sides(student, embed_dim, batch)
+    for side in (plain, distilling):
+        side.train(2)
+    timed = time_pairs(lambda _: plain.train(steps_per_side), lambda _: distilling.train(steps_per_side), pairs)
+    images = batch * steps_per_side
+    return Comparison(
+        architecture=student,
+        embed_dim=embed_dim,
+        threads=torch.get_num_threads(),
+        batch=batch,
+        steps_per_side=steps_per_side,
+        plain_images_per_s=images / timed.first_s,
+        distilling_images_per_s=images / timed.second_s,
+        ratio=timed.ratio,
+        ratios=timed.ratios,
+        allowed=ALLOWED_RATIO,
+    )
+
+
+def _silent(_: Any) -> TeacherOutputs:
+    raise AssertionError("the answers are cached")
+
+
+@click.group()
+def main() -> None:
+    """Measure what distilling costs and brings."""
+
+
+@main.command()
+@click.option("--student", default="edgecnn", show_default=True)
+@click.option("--embed-dim", type=click.IntRange(min=1), help="Of a CLIP as teacher; default: a classifier teaches.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: torch's choice.")
+@click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True)
+@click.option("--pairs", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="A side and pair.")
+@click.option("--json", "as_json", is_flag=True)
+def speed(
+    student: str, embed_dim: int | None, threads: int | None, batch: int, pairs: int, steps: int, as_json: bool
+) -> None:
+    """Compare a training step on cached answers with a plain one."""
+    if threads:
+        torch.set_num_threads(threads)
+    result = or_line(lambda: compare(student, embed_dim, batch, pairs, steps))
+    space = f" in {embed_dim} dimensions" if embed_dim else ""
+    click.echo(
+        f"{student}{space}, {result.threads} threads, batches of {batch}: plain {result.plain_images_per_s:.0f} "
+        f"images/s, distilling {result.distilling_images_per_s:.0f}; cost ratio {result.ratio:.3f} "
+        f"({min(result.ratios):.3f} to {max(result.ratios):.3f} in {pairs} pairs), "
+        f"allowed {ALLOWED_RATIO}: {'met' if result.ratio <= ALLOWED_RATIO else 'missed'}",
+        err=as_json,
+    )
+    if as_json:
+        document = {"board": asdict(read_board()), "torch": torch.__version__, **asdict(result)}
+        click.echo(json.dumps(document, indent=2))
+
+
+@main.command("agreement")
+@click.argument("first")
+@click.argument("second")
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--split", default="PrivateTest", show_default=True)
+@click.option("--clip", help="Of a teacher with prompts.")
+def agreement_command(first: str, second: str, data: Path, split: str, clip: str | None) -> None:
+    """Say on how many centre crops two models, given as to `edgekit distill --teacher`, have the same class first."""
+
+    def measure() -> float:
+        dataset = load_dataset(data)
+        images = dataset.split(split).images
+        # As the members of an ensemble, so that --clip is for whichever has prompts.
+        both = open_teacher([first, second], dataset.classes, TeacherOptions(clip=clip))
+        with tempfile.TemporaryDirectory() as folder:
+            answers = [teach(member, images, "center", Path(folder)).logits for member in both.members]
+        return agreement(*answers)
+
+    click.echo(f"{first} and {second} agree on {or_line(measure):.2%} of {split}")
+
+
+@main.command()
+@click.argument("student", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--split", default="PrivateTest", show_default=True)
+@click.option("--merge", "merges", multiple=True, required=True, help="NEW=OLD,OLD")
+@click.option("--descriptions", type=click.Path(path_type=Path), help="Of the new classes; default: the template.")
+@click.option("--clip", help="The teacher's; without it texts are left out.")
+@click.option("--prompts", type=click.Path(path_type=Path))
+@click.option("--offset-split", default="Training", show_default=True)
+def relabel(
+    student: Path,
+    data: Path,
+    split: str,
+    merges: tuple[str, ...],
+    descriptions: Path | None,
+    clip: str | None,
+    prompts: Path | None,
+    offset_split: str,
+) -> None:
+    """Measure the accuracy of a student with merged classes."""
+
+    def measure() -> dict[str, float]:
+        splits = (split, offset_split)
+        return merged_accuracies(student, load_dataset(data), splits, merges, descriptions, clip, prompts)
+
+    for name, accuracy in or_line(measure).items():
+        click.echo(f"{name}: {accuracy:.2%} on {split}")
+
+
+def merged_accuracies(
+    student: Path,
+    dataset: DataSet,
+    splits: tuple[str, str],
+    merges: Sequence[str],
+    descriptions: Path | None,
+    clip: str | None,
+    prompts: Path | None,
+) -> dict[str, float]:
+    """Return the accuracy of a student with classes put together, by each way of doing it.
+
+    `splits` are the one that is measured on and the one that gives the mean vectors' offsets.
+
+    Raises:
+        InputError: The student, the merges, the texts or the teacher do not fit.
+    """
+    checkpoint = load_checkpoint(student)
+    groups = parse_merges(merges, checkpoint.contract.labels)
+    together = merge_classes(dataset, groups)
+    truth = together.split(splits[0]).labels
+    nets = {"sum of old probabilities": merged(checkpoint, groups)}
+    if clip:
+        texts = descriptions_for(tuple(groups), descriptions, click.echo)
+        nets["vectors of new texts"] = described(checkpoint, texts, clip, prompts)
+    logits = {name: _logits(net, contract, together, splits[0]) for name, (net, contract) in nets.items()}
+    plain = build_net(checkpoint), checkpoint.contract
+    kept = [number for number, name in enumerate(dataset.classes) if any(name in old for old in groups.values())]
+    own = _logits(*plain, dataset, splits[0])[np.isin(dataset.split(splits[0]).labels, kept)]
+    means, _ = means_and_sums(checkpoint, groups, own)
+    offset_means, offset_sums = means_and_sums(checkpoint, groups, _logits(*plain, dataset, splits[1]))
+    logits["mean of old vectors"] = means
+    logits["mean of old vectors and an offset"] = means + (offset_sums - offset_means).mean(axis=0)
+    return {name: float((each.argmax(axis=1) == truth).mean()) for name, each in logits.items()}
+
+
+def means_and_sums(
+    checkpoint: Checkpoint, groups: Mapping[str, Sequence[str]], logits: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return two forms of merged logits, (N, new classes) each, of a student's (N, old classes).
+
+    The logits of the mean directions of old class vectors, and log Σ exp of the old logits.
+    """
+    labels, vectors = checkpoint.contract.labels, checkpoint.state["class_vectors"].numpy()
+    means, sums = [], []
+    for names in groups.values():
+        places = [labels.index(name) for name in names]
+        means.append(logits[:, places].mean(axis=1) / np.linalg.norm(vectors[places].mean(axis=0)))
+        sums.append(np.logaddexp.reduce(logits[:, places], axis=1))
+    return np.stack(means, axis=1), np.stack(sums, axis=1)
+
+
+def _logits(net: torch.nn.Module, contract: Contract, dataset: DataSet, split: str) -> FloatArray:
+    images = aligned(dataset, dataset.split(split), contract)
+    return evaluate(TorchClassifier(net, contract), images, "center-crop").logits
+
+
+def or_line(measure: Callable[[], Any]) -> Any:
+    """Return what `measure` returns; what edgekit refuses becomes a line and not a traceback."""
+    try:
+        return measure()
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

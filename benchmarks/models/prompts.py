@@ -1,0 +1,375 @@
+"""Hierarchical prompts against plainer ones on one CLIP: few shots, all images, base to novel classes, and ablations.
+
+Five steps, all by default or each by its flag; a training that has its results is not run again, an interrupted one
+goes on:
+
+    --few-shot        every variant, 16 images a class, several seeds
+    --full            HiCroPL and independent prompts on all images, one seed
+    --base-to-novel   every variant on --base-clip, which was pretrained without the novel classes
+    --ablations       HiCroPL with one part changed, 16 images a class
+    --report          writes prompts.md and prompts.json; with --final also measures PrivateTest
+
+First it says how long the trainings that are left will take, from a step timed here; `--estimate` says that and stops.
+
+Whatever is compared before the end is compared on PublicTest. `--final` is for when all choices are made: it measures
+the variants, and no ablation, on PrivateTest.
+
+    python benchmarks/models/prompts.py --data fer2013.tar.gz --clip runs/mini/best.safetensors \\
+        --base-clip runs/mini-base/best.safetensors --threads 1
+    python benchmarks/models/prompts.py --data fer2013.tar.gz --clip ... --base-clip ... --report --final
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgekit.errors import EdgekitError
+from edgekit.files import sha256_of, write_atomic
+from edgekit.models.clip.checkpoint import build_prompted, load_prompts
+from edgekit.models.clip.config import shortened
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import load_clip
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.protocols import TaskName, load_task_data, measure, preset_of, recipe_name_of
+from edgekit.models.data import EXPRESSIONS, usual_training_split, usual_validation_split
+from edgekit.models.data.few_shot import MAX_VALIDATION_SHOTS, Splits, base_count
+from edgekit.models.data.readers import Selection, load_dataset
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.loop import BEST_NAME
+from edgekit.models.training.recipes import RECIPES
+
+CHOSEN_ON, TESTED_ON = "PublicTest", "PrivateTest"
+RESULTS_NAME, FINAL_NAME = "results.json", "final.json"
+
+BASE = "HiCroPL"
+VARIANTS = {
+    BASE: (),
+    "independent prompts": ("--flow", "independent"),
+    "one-way flow (MaPLe)": ("--flow", "one-way"),
+    "released code": ("--upstream-compat",),
+}
+ON_ALL_IMAGES = (BASE, "independent prompts")
+TITLES = {
+    "few-shot": "{shots} images a class",
+    "all": "All images",
+    "base-to-novel": "Base to novel classes, {shots} images a base class",
+    "ablations": "Ablations, {shots} images a class",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what it belongs to, what is varied, its seed and its flags."""
+
+    group: str
+    variant: str
+    seed: int
+    task: TaskName
+    shots: int
+    flags: tuple[str, ...]
+
+    def folder(self, runs: Path) -> Path:
+        name = "".join(char if char.isalnum() else "-" for char in self.variant.lower()).strip("-")
+        return runs / self.group / f"{name}-{self.seed}"
+
+
+def ablations(layers: int) -> dict[str, tuple[str, ...]]:
+    """Return the changes to HiCroPL, for a CLIP of that many prompted layers."""
+    return {
+        "proxies: mean": ("--proxy", "mean"),
+        "mapper: linear, own layer": ("--mapper", "linear"),
+        "λ = 0": ("--consistency-weight", "0"),
+        "λ = 4": ("--consistency-weight", "4"),
+        "λ = 36": ("--consistency-weight", "36"),
+        "k = 1": ("--cross-layer", "1"),
+        f"k = {layers}": ("--cross-layer", str(layers)),
+        "consistency of prompted features": ("--consistency-on", "prompted"),
+    }
+
+
+def planned(groups: Sequence[str], seeds: int, shots: int, layers: int) -> Iterator[Run]:
+    """Yield the trainings in the order they are run."""
+    for group in groups:
+        if group == "all":
+            yield from (Run(group, name, 0, "all", shots, VARIANTS[name]) for name in ON_ALL_IMAGES)
+            continue
+        task: TaskName = "base-to-novel" if group == "base-to-novel" else "few-shot"
+        for name, flags in (ablations(layers) if group == "ablations" else VARIANTS).items():
+            yield from (Run(group, name, seed, task, shots, flags) for seed in range(seeds))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: to start a training and read its data, a step of `batch` images, and an image of evaluation."""
+
+    start_s: float
+    step_s: float
+    evaluated_image_s: float
+    batch: int = 32
+
+
+def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str) -> tuple[Pace, dict[str, int]]:
+    """Return this machine's pace with that CLIP, and how many images each split has."""
+    counts: dict[str, int] = {}
+
+    def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
+        del classes
+        counts.update({name: len(numbers) for name, numbers in labels.items()})
+        first = next(iter(labels))
+        return {first: (first, np.arange(1))}
+
+    started = time.perf_counter()
+    load_dataset(data, clip.image_size, select=select)
+    modules = "edgekit.models.training.loop, edgekit.models.clip.load, open_clip"
+    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
+    start_s = time.perf_counter() - started
+    config = shortened(preset_of("few-shot"), clip.config)
+    config = replace(config, n_ctx=n_ctx or config.n_ctx)
+    net = PromptedClip(clip, config, descriptions_for(EXPRESSIONS))
+    batch = RECIPES["hicropl"].batch_size
+    images = torch.randn(batch, 3, clip.image_size, clip.image_size)
+    labels = torch.arange(batch) % len(EXPRESSIONS)
+    for _ in range(2):  # the first one warms up
+        started = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss = net.loss(images, labels).total
+        loss.backward()  # type: ignore[no-untyped-call]
+        step_s = time.perf_counter() - started
+    with torch.no_grad():
+        text = net.eval().text_features()
+        started = time.perf_counter()
+        net(images, text)
+        evaluated_s = (time.perf_counter() - started) / batch
+    return Pace(start_s, step_s, evaluated_s, batch), counts
+
+
+def seconds_of(run: Run, pace: Pace, counts: Mapping[str, int], epochs: int | None) -> float:
+    """Return what a training will take at that pace."""
+    trained, held_back = usual_training_split(counts), usual_validation_split(counts)
+    if run.task == "all":
+        seen, validated = counts.get(trained or "", 0), counts.get(held_back or "", 0)
+    else:
+        classes = base_count(len(EXPRESSIONS)) if run.task == "base-to-novel" else len(EXPRESSIONS)
+        seen, validated = classes * run.shots, classes * min(run.shots, MAX_VALIDATION_SHOTS)
+    steps = -(-seen // pace.batch)
+    an_epoch = steps * pace.step_s + validated * pace.evaluated_image_s
+    count = epochs or RECIPES[recipe_name_of(run.task)].epochs
+    return pace.start_s + count * an_epoch + counts.get(CHOSEN_ON, 0) * pace.evaluated_image_s
+
+
+def said_of(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> str:
+    """Return the estimate in words."""
+    lines = [
+        f"{len(runs)} trainings are left: about {sum(seconds) / 3600:.1f} hours at the pace measured now (a step of "
+        f"{pace.batch} images {pace.step_s:.2f} s, an image evaluated {1000 * pace.evaluated_image_s:.1f} ms, a start "
+        f"{pace.start_s:.0f} s)"
+    ]
+    for group in TITLES:
+        of_group = [value for run, value in zip(runs, seconds, strict=True) if run.group == group]
+        if of_group:
+            lines.append(f"  {group}: {len(of_group)} x about {statistics.mean(of_group):.0f} s")
+    return "\n".join(lines)
+
+
+def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -> None:
+    """Train, or go on with it; a run that has its results is left alone.
+
+    Raises:
+        click.ClickException: The training failed; it said why.
+    """
+    folder = run.folder(runs)
+    if (folder / RESULTS_NAME).exists():
+        return
+    shots = () if run.task == "all" else ("--shots", str(run.shots))
+    options = ["--clip", clip, "--data", data, "--task", run.task, *shots, "--seed", str(run.seed), *run.flags]
+    where = ["--test-split", CHOSEN_ON, "-o", folder, "--resume", *budget]
+    click.echo(f"{run.group}, {run.variant}, seed {run.seed}", err=True)
+    done = subprocess.run([sys.executable, "-m", "edgekit.cli", "train", "--model", "hicropl", *options, *where])
+    if done.returncode:
+        raise click.ClickException(f"the training in '{folder}' ended with exit code {done.returncode}")
+
+
+def measure_finally(run: Run, clip_path: Path, data: Path, runs: Path) -> None:
+    """Measure a trained run on PrivateTest, once; kept beside its results."""
+    folder = run.folder(runs)
+    if (folder / FINAL_NAME).exists() or not (folder / RESULTS_NAME).exists():
+        return
+    clip = load_clip(clip_path)
+    net = build_prompted(load_prompts(folder / BEST_NAME), clip)
+    splits = Splits(test=TESTED_ON)
+    content = load_task_data(data, run.task, clip.image_size, run.shots, run.seed, splits)
+    result = measure(run.task, net, content, descriptions_for)
+    write_atomic(folder / FINAL_NAME, json.dumps(result.document(), indent=2) + "\n")
+
+
+def collected(plan: Sequence[Run], runs: Path) -> list[dict[str, Any]]:
+    """Return the results there are, one entry a group and variant, values in the order of the seeds."""
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in plan:
+        for split, name in ((CHOSEN_ON, RESULTS_NAME), (TESTED_ON, FINAL_NAME)):
+            path = run.folder(runs) / name
+            if path.exists():
+                entry = entries.setdefault(
+                    (run.group, run.variant), {"group": run.group, "variant": run.variant, "splits": {}}
+                )
+                summaries = entry["splits"].setdefault(split, {})
+                for key, value in json.loads(path.read_text())["summary"].items():
+                    summaries.setdefault(key, []).append(value)
+    return list(entries.values())
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return mean and standard deviation in percent, as tables show them."""
+    mean = f"{statistics.mean(values):.2%}"
+    return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def report(entries: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
+    """Return the page."""
+    lines = ["# Prompts compared", ""]
+    lines += [
+        f"CLIP: `{facts['clip']}` (sha256 {facts['clip_sha256'][:12]}). Mean ± standard deviation over seeds.",
+        "",
+    ]
+    for group, title in TITLES.items():
+        of_group = [entry for entry in entries if entry["group"] == group]
+        if group == "ablations" and of_group:
+            of_group = [e for e in entries if e["group"] == "few-shot" and e["variant"] == BASE] + of_group
+        if not of_group:
+            continue
+        lines += [f"## {title.format(shots=facts['shots'])}", ""]
+        if group == "base-to-novel":
+            lines += [
+                f"On `{facts['base_clip']}`, a CLIP that was pretrained without images and captions of the novel "
+                "classes; they are counted among themselves.",
+                "",
+            ]
+        splits = (CHOSEN_ON,) if group == "ablations" else (CHOSEN_ON, TESTED_ON)
+        for split in splits:
+            measured = [entry for entry in of_group if split in entry["splits"]]
+            lines += _table(measured, split) if measured else []
+    return "\n".join(lines)
+
+
+def _table(entries: Sequence[dict[str, Any]], split: str) -> list[str]:
+    keys = [key for key in entries[0]["splits"][split] if not key.startswith("zero_shot")]
+    first = entries[0]["splits"][split]
+    zero_shot = [f"{first[f'zero_shot_{key}'][0]:.2%}" if f"zero_shot_{key}" in first else "" for key in keys]
+    rows = [["zero-shot", "", *zero_shot]]
+    for entry in entries:
+        values = entry["splits"][split]
+        rows.append([entry["variant"], str(len(values[keys[0]])), *(spread(values[key]) for key in keys)])
+    head = [split, "seeds", *(key.replace("_", " ") for key in keys)]
+    return [*(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)), ""]
+
+
+@click.command()
+@click.option("--few-shot", "groups", flag_value="few-shot", multiple=True)
+@click.option("--full", "groups", flag_value="all", multiple=True)
+@click.option("--base-to-novel", "groups", flag_value="base-to-novel", multiple=True)
+@click.option("--ablations", "groups", flag_value="ablations", multiple=True)
+@click.option("--estimate", "only_estimate", is_flag=True, help="Say how long it will take, and stop.")
+@click.option("--report", "do_report", is_flag=True)
+@click.option("--final", is_flag=True, help="Measure the variants on PrivateTest: when all choices are made.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="FER-2013 in any form edgekit reads.")
+@click.option("--clip", type=click.Path(path_type=Path), required=True, help="The CLIP to prompt.")
+@click.option("--base-clip", type=click.Path(path_type=Path), help="Pretrained without the novel classes.")
+@click.option("--shots", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Of few-shot trainings, not the recipe's 50.")
+@click.option("--full-epochs", type=click.IntRange(min=1), help="On all images, not the recipe's 5.")
+@click.option("--n-ctx", type=click.IntRange(min=1), help="Prompt tokens a layer, not the preset's.")
+@click.option("--min-area", type=float, help="Smallest random crop, not the published 0.08.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1))
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/prompts"), show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs/prompts"), show_default=True)
+def main(
+    groups: tuple[str, ...],
+    only_estimate: bool,
+    do_report: bool,
+    final: bool,
+    data: Path,
+    clip: Path,
+    base_clip: Path | None,
+    shots: int,
+    seeds: int,
+    epochs: int | None,
+    full_epochs: int | None,
+    n_ctx: int | None,
+    min_area: float | None,
+    precision: str,
+    threads: int | None,
+    runs: Path,
+    output: Path,
+) -> None:
+    """Run the steps named by flags, or all."""
+    everything = not groups and not do_report
+    wanted = [group for group in TITLES if group in groups or everything]
+    if base_clip is None and "base-to-novel" in wanted:
+        if not everything:
+            raise click.UsageError("base to novel needs --base-clip")
+        wanted.remove("base-to-novel")
+        click.echo("base to novel is left out: it needs --base-clip", err=True)
+    common = ["--precision", precision]
+    for flag, value in (("--threads", threads), ("--n-ctx", n_ctx), ("--min-area", min_area)):
+        common += [flag, str(value)] if value is not None else []
+    if threads:
+        set_torch_threads(threads)
+    try:
+        opened = load_clip(clip)
+        layers = min(opened.config.vision.layers, opened.config.text.layers, 12)
+
+        def count_of(run: Run) -> int | None:
+            return full_epochs if run.task == "all" else epochs
+
+        left = [run for run in planned(wanted, seeds, shots, layers) if not (run.folder(runs) / RESULTS_NAME).exists()]
+        if left or only_estimate:
+            pace, counts = measure_pace(opened, data, n_ctx, precision)
+            click.echo(said_of(left, [seconds_of(run, pace, counts, count_of(run)) for run in left], pace), err=True)
+        if only_estimate:
+            return
+        for run in left:
+            count = count_of(run)
+            budget = [*common, *(("--epochs", str(count)) if count else ())]
+            train(run, _clip_of(run, clip, base_clip), data, runs, budget)
+        plan = list(planned(list(TITLES), seeds, shots, layers))
+        if final:
+            for run in plan:
+                if run.group != "ablations":
+                    measure_finally(run, _clip_of(run, clip, base_clip), data, runs)
+        if do_report or everything:
+            facts = {
+                "clip": clip.name,
+                "clip_sha256": sha256_of(clip),
+                "base_clip": base_clip and base_clip.name,
+                "shots": shots,
+            }
+            entries = collected(plan, runs)
+            write_atomic(output / "prompts.json", json.dumps({**facts, "results": entries}, indent=2) + "\n")
+            write_atomic(output / "prompts.md", report(entries, facts))
+            click.echo(f"{output}: prompts.md, prompts.json", err=True)
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _clip_of(run: Run, clip: Path, base_clip: Path | None) -> Path:
+    return base_clip if run.group == "base-to-novel" and base_clip is not None else clip
+
+
+if __name__ == "__main__":
+    main()

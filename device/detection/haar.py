@@ -1,0 +1,92 @@
+"""OpenCV's Haar cascade for frontal faces: needs no download, but OpenCV 4.
+
+Viola and Jones: Rapid object detection using a boosted cascade of simple features (CVPR 2001), with OpenCV's cascade
+`haarcascade_frontalface_default`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgekit.device.detection import Detections
+from edgekit.errors import InputError
+from edgekit.preprocess import ImageU8
+
+# Chosen on two clips and three pictures: steps of 1.2 on an equalised picture find a face in as many frames as steps of
+# 1.1 on the plain one at a fraction of the cost.
+SCALE_STEP = 1.2
+MIN_NEIGHBORS = 4
+MIN_FACE_FRACTION = 0.1
+
+_CASCADE = "haarcascade_frontalface_default.xml"
+_TRAINED_FACE_PX = 24
+# Where Linux distributions put the file; their OpenCV has no cv2.data.
+_SYSTEM_FOLDERS = ("/usr/share/opencv4/haarcascades", "/usr/local/share/opencv4/haarcascades")
+
+
+class Haar:
+    """The cascade ready to detect frontal faces. Not to be shared between threads."""
+
+    name = "haar"
+
+    def __init__(self, input_size_px: int, score_threshold: float) -> None:
+        """Load the cascade.
+
+        Args:
+            input_size_px: Longer side of the picture the cascade searches.
+            score_threshold: Faces with a lower score (see `detect`) are left out.
+
+        Raises:
+            InputError: This OpenCV has no cascades.
+        """
+        self._cascade = _load_cascade()
+        self.input_size_px = input_size_px
+        self._score_threshold = score_threshold
+
+    def detect(self, image_bgr: ImageU8) -> Detections:
+        """Return the faces of an uint8 (H, W, 3) frame whose side is at least a tenth of its shorter side.
+
+        A cascade gives no probability: the score is n / (n + 1) for a face found in n neighbouring windows, of which
+        there are at least 4, so that no face scores below 0.8.
+        """
+        height, width = image_bgr.shape[:2]
+        scale = self.input_size_px / max(width, height)
+        gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
+        size_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
+        # Features of a few pixels suffer from aliasing, and one channel is averaged quickly.
+        gray = cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        min_face_px = max(_TRAINED_FACE_PX, round(min(size_wh) * MIN_FACE_FRACTION))
+        boxes, neighbors = self._cascade.detectMultiScale2(
+            cv2.equalizeHist(gray), SCALE_STEP, MIN_NEIGHBORS, 0, (min_face_px, min_face_px)
+        )
+        xywh = np.asarray(boxes, np.float32).reshape(-1, 4)
+        windows = np.asarray(neighbors, np.float32).reshape(-1)
+        scores = windows / (windows + 1)
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= self._score_threshold]
+        to_frame = np.array([width / size_wh[0], height / size_wh[1]] * 2, np.float32)
+        xyxy = np.concatenate((xywh[:, :2], xywh[:, :2] + xywh[:, 2:]), axis=1) * to_frame
+        return Detections(xyxy[order], scores[order])
+
+
+def _load_cascade() -> cv2.CascadeClassifier:
+    if not hasattr(cv2, "CascadeClassifier"):
+        raise InputError(
+            f"detector 'haar' needs OpenCV 4, which has the cascades; installed is {cv2.__version__}: "
+            "install 'opencv-python-headless<5' or choose the detector 'yunet'"
+        )
+    data = getattr(cv2, "data", None)
+    shipped = [data.haarcascades] if data is not None else []
+    for folder in (*shipped, *_SYSTEM_FOLDERS):
+        path = Path(folder) / _CASCADE
+        if path.is_file():
+            cascade = cv2.CascadeClassifier(str(path))
+            if not cascade.empty():
+                return cascade
+    raise InputError(
+        f"detector 'haar' finds no {_CASCADE}: install 'opencv-python-headless>=4.10,<5' (on Debian's own OpenCV: "
+        "the package opencv-data) or choose the detector 'yunet'"
+    )

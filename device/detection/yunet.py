@@ -1,0 +1,192 @@
+"""YuNet through ONNX Runtime, with its output decoded here.
+
+Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector (Machine Intelligence Research, 2023). The net looks at
+three grids of cells, 8, 16 and 32 pixels wide; every cell gives two probabilities whose geometric mean is the score, a
+box (centre in cells from the cell's corner, logarithm of the size in cells) and five landmarks (in cells).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+
+from edgekit.device.detection import Detections
+from edgekit.device.engines.session import default_intra_op_threads, open_session
+from edgekit.errors import InputError
+from edgekit.preprocess import FloatArray, ImageU8
+
+NMS_THRESHOLD = 0.3
+TOP_K = 5000
+
+_STRIDES_PX = (8, 16, 32)
+_HEAD_SIZES = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+_OUTPUTS = tuple(f"{head}_{stride}" for head in _HEAD_SIZES for stride in _STRIDES_PX)
+
+
+class YuNet:
+    """A YuNet file ready to detect. Not to be shared between threads: it keeps its input buffer."""
+
+    name = "yunet"
+
+    def __init__(
+        self,
+        model_path: Path,
+        input_size_px: int,
+        score_threshold: float,
+        nms_threshold: float = NMS_THRESHOLD,
+        top_k: int = TOP_K,
+        intra_op_threads: int | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model_path: A face_detection_yunet .onnx file. The edition of May 2026 takes any size; that of March 2023 is
+                fixed at 640 x 640.
+            input_size_px: Longer side of the picture the net sees; a file of fixed size has its own.
+            score_threshold: Faces with a lower score are left out.
+            nms_threshold: Of two boxes with a larger intersection over union the one with the lower score goes.
+            top_k: At most so many candidates enter the suppression.
+            intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
+
+        Raises:
+            InputError: The file cannot be loaded or is no YuNet.
+        """
+        self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
+        self._score_threshold = score_threshold
+        self._nms_threshold = nms_threshold
+        self._top_k = top_k
+        self.fixed_size_hw = _check_model(self._session, model_path)
+        self.input_size_px = max(self.fixed_size_hw) if self.fixed_size_hw else input_size_px
+        self._input_name = self._session.get_inputs()[0].name
+        self._prepared_px = 0
+        self._frame_wh = (0, 0)
+        self._content_wh = (0, 0)
+        self._tensor: FloatArray = np.zeros((1, 3, 0, 0), np.float32)
+
+    def detect(self, image_bgr: ImageU8) -> Detections:
+        """Return the faces of an uint8 (H, W, 3) frame, with landmarks."""
+        tensor = self._letterbox(image_bgr)
+        outputs = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {self._input_name: tensor}), strict=True))
+        xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
+        kept = suppress(xyxy, scores, self._nms_threshold, self._top_k)
+        to_frame: FloatArray = np.divide(self._frame_wh, self._content_wh, dtype=np.float32)
+        return Detections(xyxy[kept] * np.tile(to_frame, 2), scores[kept], landmarks_xy[kept] * to_frame)
+
+    def _letterbox(self, image_bgr: ImageU8) -> FloatArray:
+        height, width = image_bgr.shape[:2]
+        if (width, height) != self._frame_wh or self.input_size_px != self._prepared_px:
+            self._frame_wh, self._prepared_px = (width, height), self.input_size_px
+            self._content_wh, canvas_wh = input_sizes((width, height), self.input_size_px, self.fixed_size_hw)
+            self._tensor = np.zeros((1, 3, canvas_wh[1], canvas_wh[0]), np.float32)
+        if self._content_wh != self._frame_wh:
+            # Area averaging takes 8 to 40 times as long, often longer than the net, and finds no more faces.
+            image_bgr = np.asarray(cv2.resize(image_bgr, self._content_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
+        content_w, content_h = self._content_wh
+        self._tensor[0, :, :content_h, :content_w] = image_bgr.transpose(2, 0, 1)
+        return self._tensor
+
+
+def input_sizes(
+    frame_wh: tuple[int, int], input_size_px: int, fixed_size_hw: tuple[int, int] | None = None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the frame's size in the net's input and the size of that input, both as (width, height).
+
+    The frame keeps its shape and sits in the upper left corner; the rest is black. Its longer side becomes
+    `input_size_px`, the input's sides are the next multiples of 32; with `fixed_size_hw` it is made to fit into that.
+    """
+    width, height = frame_wh
+    if fixed_size_hw:
+        canvas_h, canvas_w = fixed_size_hw
+        scale = min(canvas_w / width, canvas_h / height)
+    else:
+        scale = input_size_px / max(width, height)
+    content_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
+    if fixed_size_hw:
+        return content_wh, (canvas_w, canvas_h)
+    stride = _STRIDES_PX[-1]
+    return content_wh, (math.ceil(content_wh[0] / stride) * stride, math.ceil(content_wh[1] / stride) * stride)
+
+
+def decode(
+    outputs: Mapping[str, FloatArray], input_width_px: int, score_threshold: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the candidates whose score reaches the threshold.
+
+    Args:
+        outputs: The net's outputs by name, each float32 (1, cells, values), cells row by row.
+        input_width_px: Width of the net's input.
+        score_threshold: Only cells that reach it are decoded.
+
+    Returns:
+        xyxy float32 (N, 4), scores float32 (N,) and landmarks float32 (N, 5, 2) in pixels of the net's input.
+    """
+    boxes, scores, landmarks = [], [], []
+    for stride in _STRIDES_PX:
+        probability = np.clip(outputs[f"cls_{stride}"][0, :, 0], 0, 1) * np.clip(
+            outputs[f"obj_{stride}"][0, :, 0], 0, 1
+        )
+        score = np.sqrt(probability)
+        (cells,) = np.nonzero(score >= score_threshold)
+        rows, columns = np.divmod(cells, input_width_px // stride)
+        corner_xy = np.stack((columns, rows), axis=1).astype(np.float32)
+        box = outputs[f"bbox_{stride}"][0, cells]  # (N, 4): centre x, y; log width, height
+        centre_xy = corner_xy + box[:, :2]
+        half_wh = np.exp(box[:, 2:]) / 2
+        boxes.append(np.concatenate((centre_xy - half_wh, centre_xy + half_wh), axis=1) * stride)
+        points_xy = outputs[f"kps_{stride}"][0, cells].reshape(-1, 5, 2)
+        landmarks.append((corner_xy[:, np.newaxis] + points_xy) * stride)
+        scores.append(score[cells])
+    return np.concatenate(boxes), np.concatenate(scores), np.concatenate(landmarks)
+
+
+def suppress(xyxy: FloatArray, scores: FloatArray, iou_threshold: float, top_k: int) -> list[int]:
+    """Return the indices greedy non-maximum suppression keeps, highest score first.
+
+    A box stays unless its intersection over union with one kept before exceeds `iou_threshold`; only the `top_k`
+    highest scores take part.
+    """
+    areas = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+    remaining = np.argsort(-scores, kind="stable")[:top_k]
+    kept: list[int] = []
+    while remaining.size:
+        best, remaining = int(remaining[0]), remaining[1:]
+        kept.append(best)
+        overlap_wh = np.minimum(xyxy[best, 2:], xyxy[remaining, 2:]) - np.maximum(xyxy[best, :2], xyxy[remaining, :2])
+        overlap = overlap_wh.clip(0).prod(axis=1)
+        union = areas[best] + areas[remaining] - overlap
+        remaining = remaining[overlap <= iou_threshold * union]
+    return kept
+
+
+def _check_model(session: ort.InferenceSession, path: Path) -> tuple[int, int] | None:
+    """Return the height and width a file is fixed at, or None if it takes any."""
+    inputs, names = session.get_inputs(), [node.name for node in session.get_outputs()]
+    missing = [name for name in _OUTPUTS if name not in names]
+    if len(inputs) != 1 or missing:
+        raise InputError(
+            f"detector model '{path}' is no YuNet: it has {len(inputs)} inputs and lacks the outputs "
+            f"{', '.join(missing) or 'expected'}: give a face_detection_yunet .onnx file"
+        )
+    shape = inputs[0].shape
+    fixed = (
+        (shape[2], shape[3]) if len(shape) == 4 and isinstance(shape[2], int) and isinstance(shape[3], int) else None
+    )
+    height, width = fixed or (64, 96)
+    stride = _STRIDES_PX[-1]
+    try:
+        outputs = session.run(_OUTPUTS, {inputs[0].name: np.zeros((1, 3, height, width), np.float32)})
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise InputError(
+            f"detector model '{path}' is no YuNet: its input is {inputs[0].type} {shape}, expected "
+            f"tensor(float) [1, 3, height, width]"
+        ) from error
+    found = [tuple(output.shape) for output in outputs]
+    expected = [(1, (height // s) * (width // s), size) for size in _HEAD_SIZES.values() for s in _STRIDES_PX]
+    if found != expected or height % stride or width % stride:
+        raise InputError(f"detector model '{path}' is no YuNet: at {width}x{height} its outputs have shapes {found}")
+    return fixed

@@ -1,0 +1,81 @@
+"""The engines that run a classifier's file, behind one interface: which it is, the file's ending says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias, get_args
+
+from edgekit.contract import Contract, GraphLevel
+from edgekit.errors import InputError
+from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
+from edgekit.preprocess import FloatArray, ImageU8
+
+Engine: TypeAlias = Literal["onnxruntime", "ncnn"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+_ENGINES: dict[str, Engine] = {ONNX_SUFFIX: "onnxruntime", NCNN_SUFFIX: "ncnn"}
+
+
+class InferenceEngine(Protocol):
+    """A classifier's file, loaded by an engine; calls from several threads at a time do not disturb each other."""
+
+    @property
+    def contract(self) -> Contract:
+        """The file's contract, which fits its graph."""
+
+    def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
+        """Return the logits (N, labels) of input tensors (N, channels, H, W) of the contract's element type.
+
+        Raises:
+            InputError: The graph fails on it.
+        """
+
+
+def engine_of(path: Path) -> Engine:
+    """Return the engine that runs a file.
+
+    Raises:
+        InputError: Its ending is that of no model file.
+    """
+    if path.suffix not in _ENGINES:
+        raise InputError(f"model '{path}' ends in '{path.suffix}': expected {' or '.join(_ENGINES)}")
+    return _ENGINES[path.suffix]
+
+
+def open_engine(
+    path: Path, intra_op_threads: int, spinning: bool = False, level: GraphLevel = "all"
+) -> InferenceEngine:
+    """Return a model file, ready to run.
+
+    Args:
+        path: The file.
+        intra_op_threads: Threads within one inference, at least 1.
+        spinning: Whether idle threads spin between inferences.
+        level: How far ONNX Runtime rewrites the graph; ncnn has no such levels.
+
+    Raises:
+        InputError: It cannot be loaded, has no valid contract, its graph does not fit it, or its engine is not
+            installed.
+    """
+    # Each engine is loaded for its own files only: imports take seconds on a Pi.
+    if engine_of(path) == "ncnn":
+        from edgekit.device.engines.ncnn_engine import NcnnEngine
+
+        return NcnnEngine(path, intra_op_threads, spinning)
+    from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(path, intra_op_threads, spinning, level)
+
+
+def contract_in(path: Path) -> Contract:
+    """Return the contract inside a model file, whatever its engine.
+
+    Raises:
+        InputError: It cannot be read, or has no valid contract.
+    """
+    if engine_of(path) == "ncnn":
+        from edgekit.device.engines.ncnn_file import read_ncnn
+
+        return read_ncnn(path).contract
+    from edgekit.device.engines.session import open_session, read_contract
+
+    return read_contract(open_session(path, 1), path)

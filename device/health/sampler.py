@@ -1,0 +1,214 @@
+"""The state of board and process, once a second, beside a run."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from edgekit.boards import Conditions, RunTool, Throttling, read_conditions, run_tool
+from edgekit.device.procfs import ProcessUse, read_process
+
+PERIOD_S = 1.0
+# Asking the firmware means starting a process, which costs more than all the files of a sample: every fifth time.
+FIRMWARE_EVERY = 5
+
+_BYTES_PER_MIB = 1 << 20
+# A disk or a firmware that hangs must not hold up the end of a run.
+_JOIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """One sample: the board's conditions, what this process uses, and the room where it writes.
+
+    What cannot be known is None.
+    """
+
+    monotonic_s: float
+    wall_s: float
+    conditions: Conditions
+    process: ProcessUse | None
+    disk_free_mib: int | None
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the sample ready for JSON: the fields of `Conditions`, own memory, threads, files, and free disk."""
+        own = self.process
+        return {
+            "monotonic_s": round(self.monotonic_s, 3),
+            "wall_s": round(self.wall_s, 3),
+            **self.conditions.as_document(),
+            "memory_own_mib": None if own is None else round(own.resident_mib, 1),
+            "threads": None if own is None else own.threads,
+            "open_files": None if own is None else own.open_files,
+            "disk_free_mib": self.disk_free_mib,
+        }
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        now = self.conditions
+        parts = [
+            None if now.temperature_c is None else f"{now.temperature_c:.1f} °C",
+            None if now.clock_mhz is None else f"{now.clock_mhz:.0f} MHz",
+            None if now.throttling is None else ", ".join(now.throttling.now) or "not throttled",
+            None if self.process is None else f"{self.process.resident_mib:.0f} MiB",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+class HealthSummary:
+    """What the samples of a run amount to; memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.cost_ms = 0.0
+        self._flags = 0
+        self._peak: dict[str, float] = {}
+        self._least: dict[str, float] = {}
+
+    def add(self, sample: Health, cost_ms: float) -> None:
+        """Take a sample and the processor time it took."""
+        self.samples += 1
+        self.cost_ms += cost_ms
+        now, own = sample.conditions, sample.process
+        self._flags |= now.throttling.bits if now.throttling else 0
+        _keep(max, self._peak, "temperature_c", now.temperature_c)
+        _keep(max, self._peak, "memory_own_mib", own.peak_mib if own else None)
+        _keep(max, self._peak, "threads", own.threads if own else None)
+        _keep(max, self._peak, "open_files", own.open_files if own else None)
+        _keep(min, self._least, "clock_mhz", now.clock_mhz)
+        _keep(min, self._least, "memory_available_mib", now.memory_available_mib)
+        _keep(min, self._least, "disk_free_mib", sample.disk_free_mib)
+
+    @property
+    def throttled(self) -> tuple[str, ...]:
+        """What slowed the board in any sample, in words."""
+        return Throttling(self._flags).now
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the extremes ready for JSON: `max_…` and `min_…` of what was known, and what a sample cost."""
+        # Copies: the sampler may add to them meanwhile.
+        rounded = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
+        rounded |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}
+        mean_ms = round(self.cost_ms / self.samples, 3) if self.samples else None
+        return {"samples": self.samples, "cost_ms": mean_ms, **rounded, "throttled": list(self.throttled)}
+
+    def describe(self) -> str:
+        """Return one line for people, empty without samples."""
+        if not self.samples:
+            return ""
+        peak, least = self._peak, self._least
+        parts = [
+            f"at most {peak['temperature_c']:.1f} °C" if "temperature_c" in peak else None,
+            f"at least {least['clock_mhz']:.0f} MHz" if "clock_mhz" in least else None,
+            f"throttled: {', '.join(self.throttled)}" if self.throttled else None,
+            f"at most {peak['memory_own_mib']:.0f} MiB of memory" if "memory_own_mib" in peak else None,
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+class HealthSampler:
+    """A thread that samples once a second, in a `with` block; `latest` and `summary` may be called from any thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        notify: Callable[[str], None],
+        watchers: Sequence[Callable[[Health], None]] = (),
+        *,
+        root: Path = Path("/"),
+        run: RunTool = run_tool,
+        period_s: float = PERIOD_S,
+    ) -> None:
+        """Prepare; nothing is read before the block is entered.
+
+        Args:
+            folder: Whose disk is watched.
+            notify: Told once if sampling has to end.
+            watchers: Called with every sample, in the sampler's thread.
+            root: Where /proc and /sys are.
+            run: Executes the firmware's tool.
+            period_s: From one sample to the next.
+        """
+        self._folder = folder
+        self._notify = notify
+        self._watchers = watchers
+        self._root = root
+        self._run = _Seldom(run)
+        self._period_s = period_s
+        self._summary = HealthSummary()
+        self._latest: Health | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="health", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join(_JOIN_S)
+
+    def latest(self) -> Health | None:
+        """Return the newest sample, None before the first."""
+        return self._latest
+
+    def summary(self) -> HealthSummary:
+        """Return what all samples so far amount to; it goes on changing while the sampler runs."""
+        return self._summary
+
+    def _sample(self) -> None:
+        try:
+            next_s = time.monotonic()
+            while True:
+                started_s = time.thread_time()
+                self._run.next_turn()
+                sample = read_health(self._folder, self._root, self._run)
+                self._summary.add(sample, (time.thread_time() - started_s) * 1e3)
+                self._latest = sample
+                for watch in self._watchers:
+                    watch(sample)
+                # From the planned time on, so that the period does not grow by what a sample takes.
+                next_s = max(next_s + self._period_s, time.monotonic())
+                if self._stop.wait(next_s - time.monotonic()):
+                    return
+        except Exception as error:
+            self._notify(f"health is no longer sampled: {type(error).__name__}: {error}")
+
+
+def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
+    """Return the state of board, process and disk now."""
+    try:
+        disk_free_mib = shutil.disk_usage(folder).free // _BYTES_PER_MIB
+    except OSError:
+        disk_free_mib = None
+    return Health(time.monotonic(), time.time(), read_conditions(root, run), read_process(), disk_free_mib)
+
+
+class _Seldom:
+    """Executes a tool every few turns and gives its last answer in between."""
+
+    def __init__(self, run: RunTool) -> None:
+        self._run = run
+        self._turn = -1
+        self._answers: dict[tuple[str, ...], str | None] = {}
+
+    def next_turn(self) -> None:
+        self._turn += 1
+        if self._turn % FIRMWARE_EVERY == 0:
+            self._answers.clear()
+
+    def __call__(self, arguments: Sequence[str]) -> str | None:
+        key = tuple(arguments)
+        if key not in self._answers:
+            self._answers[key] = self._run(arguments)
+        return self._answers[key]
+
+
+def _keep(choose: Callable[[float, float], float], kept: dict[str, float], name: str, value: float | None) -> None:
+    if value is not None:
+        kept[name] = choose(value, kept.get(name, value))

@@ -1,0 +1,113 @@
+"""How fast: per-stage latencies, percentiles and the frame rate of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A camera runs for weeks: percentiles are those of the latest samples (half an hour at 28 fps), memory stays bounded.
+_KEPT_SAMPLES = 50_000
+
+
+@dataclass(frozen=True)
+class LatencySummary:
+    """What a set of latencies looks like; percentiles interpolate linearly between samples."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def summarize(samples_ms: Iterable[float]) -> LatencySummary:
+    """Return the summary of latencies in milliseconds.
+
+    Raises:
+        ValueError: There are no samples.
+    """
+    samples = np.fromiter(samples_ms, np.float64)
+    if samples.size == 0:
+        raise ValueError("no samples to summarize")
+    p50, p90, p99 = np.percentile(samples, (50, 90, 99))
+    return LatencySummary(
+        count=int(samples.size),
+        mean_ms=float(samples.mean()),
+        p50_ms=float(p50),
+        p90_ms=float(p90),
+        p99_ms=float(p99),
+        max_ms=float(samples.max()),
+    )
+
+
+class LatencyMeter:
+    """Collects the stage times of every frame and the frame rate, warm-up excluded.
+
+    Call `start` when the run begins and `add` after each frame. The first `warm_up_frames` count nowhere: the clock
+    starts again when the last of them ends. Dropped frames are those given up because newer ones came, by the stage
+    that had them to give.
+    """
+
+    def __init__(self, warm_up_frames: int = 0, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._warm_up_left = warm_up_frames
+        self._clock = clock
+        self._started_s = self._ended_s = clock()
+        self._samples_ms: dict[str, _Latest] = {}
+        self.frames = 0
+        self.dropped_by_stage: Mapping[str, int] = {}
+
+    @property
+    def dropped(self) -> int:
+        """Frames given up for newer ones, in all stages."""
+        return sum(self.dropped_by_stage.values())
+
+    def start(self) -> None:
+        """Start the clock of the frame rate."""
+        self._started_s = self._ended_s = self._clock()
+
+    def add(self, stage_ms: Mapping[str, float]) -> None:
+        """Count a frame that ends now and took `stage_ms` (stage → milliseconds)."""
+        if self._warm_up_left > 0:
+            self._warm_up_left -= 1
+            self.start()
+            return
+        self.frames += 1
+        self._ended_s = self._clock()
+        for stage, duration_ms in stage_ms.items():
+            if stage not in self._samples_ms:
+                self._samples_ms[stage] = _Latest(_KEPT_SAMPLES)
+            self._samples_ms[stage].append(duration_ms)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the start (or the end of the warm-up) to the end of the last frame."""
+        return self._ended_s - self._started_s
+
+    @property
+    def fps(self) -> float:
+        """Frames a second over `elapsed_s`; 0 before the first counted frame."""
+        return self.frames / self.elapsed_s if self.frames and self.elapsed_s > 0 else 0.0
+
+    def stages(self) -> dict[str, LatencySummary]:
+        """Return stage → summary in the order the stages first came; empty before the first counted frame."""
+        return {stage: summarize(samples.values()) for stage, samples in self._samples_ms.items()}
+
+
+class _Latest:
+    """The latest numbers, in memory that is taken at once: a run shall not grow for half an hour."""
+
+    def __init__(self, kept: int) -> None:
+        self._ring = np.full(kept, np.nan)
+        self._count = 0
+
+    def append(self, value: float) -> None:
+        self._ring[self._count % len(self._ring)] = value
+        self._count += 1
+
+    def values(self) -> NDArray[np.float64]:
+        return self._ring[: self._count]

@@ -1,0 +1,102 @@
+"""Where boxes went since the frame before, by optical flow.
+
+Points on a grid inside each box are followed there and back (pyramidal Lucas and Kanade); those that do not return are
+left out, as in Kalal, Mikolajczyk, Matas: Forward-Backward Error (ICPR 2010). The box moves and grows as the others do
+that agree with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.device.tracking.tracker import MoveBoxes, Moved
+from edgekit.preprocess import FloatArray, ImageU8
+
+_GRID = 5
+# The grid lies in the middle of the box: its corners show what is behind the face.
+_INNER = (0.2, 0.8)
+# Small, because cost grows with its area, and a detector that takes a millisecond is hard to undercut.
+_WINDOW_WH = (9, 9)
+_LEVELS = 3
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.05)
+# A point has been followed if it comes back to within this distance.
+_MAX_RETURN_PX = 1.0
+# A point that moved otherwise than most by more than this much and this share of the box follows something else.
+_MAX_STRAY_PX, _MAX_STRAY = 1.5, 0.04
+_MIN_FOLLOWED = 0.3
+# More growth than this from one frame to the next is a mistake.
+_MAX_GROWTH = 1.15
+
+
+def create() -> MoveBoxes:
+    """Return `move_boxes`."""
+    return move_boxes
+
+
+def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> list[Moved | None]:
+    """Return where each box of the picture `before` is in `after`; None where too few of its points were found again.
+
+    Args:
+        before: uint8 (H, W) luma.
+        after: The next one, of the same size.
+        boxes: xyxy in pixels of these pictures.
+    """
+    if not boxes:
+        return []
+    corners = np.stack(boxes)
+    size_wh = (corners[:, 2:] - corners[:, :2])[:, np.newaxis]  # (boxes, 1, 2)
+    start = (corners[:, np.newaxis, :2] + _POINTS * size_wh).astype(np.float32)  # (boxes, points, 2)
+    there, returned = _there_and_back(before, after, start)
+    step = there - start
+    # The median stands until half of the points are wrong; the fit, of those near it, is the finer one.
+    stray = np.linalg.norm(step - np.median(step, axis=1, keepdims=True), axis=2)
+    agrees = stray <= _MAX_STRAY_PX + _MAX_STRAY * size_wh.mean(axis=2)
+    weights = (returned & agrees).astype(np.float32)
+    followed = weights.mean(axis=1)
+    moved_xyxy = _fit(corners, start, there, weights[..., np.newaxis])
+    return [
+        Moved(box, share) if share >= _MIN_FOLLOWED else None
+        for box, share in zip(moved_xyxy, followed.tolist(), strict=True)
+    ]
+
+
+def _there_and_back(before: ImageU8, after: ImageU8, start: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return where the points (boxes, points, 2) are in `after`, and which of them came back, (boxes, points)."""
+    points = start.reshape(-1, 2)
+    # Where OpenCV shall put its answers; its type stubs do not let it make the arrays itself.
+    there, back = np.empty_like(points), np.empty_like(points)
+    _, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, points, there, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
+    )
+    _, found_again, _ = cv2.calcOpticalFlowPyrLK(
+        after, before, there, back, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
+    )
+    height, width = after.shape
+    inside = ((there >= 0) & (there <= (width - 1, height - 1))).all(axis=1)
+    near = np.abs(back - points).max(axis=1) <= _MAX_RETURN_PX
+    good = (np.ravel(found) == 1) & (np.ravel(found_again) == 1) & near & inside
+    return there.reshape(start.shape), good.reshape(start.shape[:2])
+
+
+def _fit(corners: FloatArray, start: FloatArray, there: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the boxes (N, 4) moved and scaled by the least-squares fit of their weighted points."""
+    total = np.maximum(weights.sum(axis=1), 1)
+    start_mean, there_mean = (weights * start).sum(axis=1) / total, (weights * there).sum(axis=1) / total
+    start_arm, there_arm = start - start_mean[:, np.newaxis], there - there_mean[:, np.newaxis]
+    reach = (weights * start_arm * start_arm).sum(axis=(1, 2))
+    growth = np.divide(
+        (weights * start_arm * there_arm).sum(axis=(1, 2)), reach, out=np.ones_like(reach), where=reach > 1
+    )
+    growth = growth.clip(1 / _MAX_GROWTH, _MAX_GROWTH)[:, np.newaxis]
+    centre, half = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
+    # The points may all lie on one side: the box grows about their middle.
+    new_centre = there_mean + (centre - start_mean) * growth
+    return np.concatenate((new_centre - half * growth, new_centre + half * growth), axis=1).astype(np.float32)
+
+
+_STEPS = np.linspace(*_INNER, _GRID, dtype=np.float32)
+_POINTS = np.stack(np.meshgrid(_STEPS, _STEPS), axis=-1).reshape(1, -1, 2)  # (1, points, 2), shares of the box

@@ -1,0 +1,87 @@
+"""`edgekit doctor --host`: boards examined side by side, and shown one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.cli.boards.hosts import BoardListener, HostChoice, raise_failures
+from edgekit.cli.output import Output
+
+if TYPE_CHECKING:
+    from edgekit.remote.doctor import Examined
+    from edgekit.remote.hosts import Host
+    from edgekit.remote.parallel import HostResult
+
+_SCHEMA = "edgekit.doctor-hosts/1.0"
+_ENDING = ".tar.gz"
+# Parts of addresses that name neither a user nor a board.
+_NOBODY = {"root", "local", "localhost", "raspberrypi"}
+
+
+def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> None:
+    """Examine boards, show what was found, and write a bundle for each board if one is wanted.
+
+    Raises:
+        HostError: A board could not be examined; what the others gave has been shown by then.
+        EdgekitError: A board has faults.
+    """
+    from edgekit.cli.commands.doctor import count_of, show_findings
+    from edgekit.doctor.examination import faults
+    from edgekit.errors import EdgekitError
+    from edgekit.remote.doctor import examine_host
+    from edgekit.remote.parallel import on_boards
+
+    with BoardListener(out) as listener:
+        work = partial(examine_host, listener=listener, capture=bundle is not None, install=chosen.install)
+        examined = on_boards(chosen.hosts, work, chosen.parallel)
+    bundles = {} if bundle is None else dict(zip(chosen.hosts, bundle_paths(bundle, chosen.hosts), strict=True))
+    for done in examined:
+        if done.result is None:
+            out.say(f"{done.host.label}: {done.error}")
+            continue
+        python = f", with {done.result.python}" if done.result.python else ""
+        out.say(f"{done.host.label}{python}")
+        show_findings(out, done.result.findings)
+        if done.host in bundles:
+            _write_bundle(bundles[done.host], done.host, done.result)
+            out.say(f"bundle: {bundles[done.host]}")
+    out.result({"schema": _SCHEMA, "hosts": [_as_document(done) for done in examined]})
+    raise_failures([(done.host.label, done.error) for done in examined if done.error is not None], len(examined))
+    wrong = {done.host.label: faults(done.result.findings) for done in examined if done.result is not None}
+    told = [f"{label}: {', '.join(finding.check for finding in found)}" for label, found in wrong.items() if found]
+    if told:
+        raise EdgekitError(f"{count_of([each for found in wrong.values() for each in found])}: {'; '.join(told)}")
+
+
+def bundle_paths(bundle: Path, hosts: Sequence[Host]) -> list[Path]:
+    """Return where each board's bundle goes: `bundle` itself for one board, else `NAME-LABEL.tar.gz` beside it."""
+    if len(hosts) == 1:
+        return [bundle]
+    stem = bundle.name.removesuffix(_ENDING)
+    paths: list[Path] = []
+    for host in hosts:
+        label = re.sub(r"[^A-Za-z0-9._-]+", "_", host.label)
+        path = bundle.with_name(f"{stem}-{label}{_ENDING}")
+        paths.append(bundle.with_name(f"{stem}-{label}-{len(paths) + 1}{_ENDING}") if path in paths else path)
+    return paths
+
+
+def _write_bundle(target: Path, host: Host, examined: Examined) -> None:
+    from edgekit.doctor.bundle import own_names, write_bundle
+    from edgekit.doctor.examination import as_document
+
+    # Short ones, such as "pi", are parts of too many words.
+    address = [name for name in re.split(r"[@.]", host.address) if len(name) > 2 and name not in _NOBODY]
+    names = [*examined.names, *own_names(), *address]
+    write_bundle(target, as_document(examined.findings), examined.seen, names)
+
+
+def _as_document(done: HostResult[Examined]) -> dict[str, Any]:
+    from edgekit.doctor.examination import as_document
+
+    findings = {} if done.result is None else {**as_document(done.result.findings), "python": done.result.python}
+    return {"label": done.host.label, "error": done.error, **findings}

@@ -1,0 +1,173 @@
+"""Options of the commands that work on boards over SSH, and what those commands share."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.output import Output, one_line
+from edgekit.errors import HostError
+from edgekit.text import printable
+
+if TYPE_CHECKING:
+    from edgekit.remote.hosts import Host
+    from edgekit.remote.transfer import Upload
+
+_MAX_PARALLEL = 64
+# More than any board has to say; one that never stops would fill a log.
+_MAX_LINES = 300
+# How often a board's progress is a line, where nothing draws a bar.
+_LINE_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class HostChoice:
+    """The boards the user named, none of them where the command is for this machine, and how to go about them."""
+
+    hosts: tuple[Host, ...]
+    parallel: int
+    install: bool = True
+
+
+def host_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add --host, --inventory, --port, --identity, --ssh-option and --parallel, and pass a `HostChoice` as `chosen`."""
+
+    @click.option("--host", "host", multiple=True, metavar="[USER@]HOST", help="A board, by SSH; may be repeated.")
+    @click.option(
+        "--inventory", type=click.Path(path_type=Path), metavar="FILE.toml", help="Boards, as [[host]] tables."
+    )
+    @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: as ssh knows it.")
+    @click.option("--identity", type=click.Path(path_type=Path), metavar="FILE", help="Private key for SSH.")
+    @click.option(
+        "--ssh-option",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="As in ssh_config, or one of ssh's own arguments; repeatable.",
+    )
+    @click.option(
+        "--parallel",
+        type=click.IntRange(1, _MAX_PARALLEL),
+        default=4,
+        show_default=True,
+        metavar="N",
+        help="Boards at a time.",
+    )
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        host: tuple[str, ...],
+        inventory: Path | None,
+        port: int | None,
+        identity: Path | None,
+        ssh_option: tuple[str, ...],
+        parallel: int,
+        **kwargs: Any,
+    ) -> None:
+        hosts: list[Host] = []
+        if host or inventory is not None:
+            from edgekit.remote.hosts import check_different, parse_host, read_inventory, ssh_arguments
+
+            options = ssh_arguments(ssh_option)
+            hosts = [parse_host(text, port=port, identity=identity, ssh_options=options) for text in host]
+            if inventory is not None:
+                hosts += read_inventory(inventory, port=port, identity=identity, ssh_options=options)
+            check_different(hosts)
+        elif port is not None or identity is not None or ssh_option:
+            raise click.UsageError("--port, --identity and --ssh-option belong to --host or --inventory")
+        install = kwargs.pop("install", True)
+        if not hosts and not install:
+            raise click.UsageError("--no-install belongs to --host or --inventory")
+        function(*args, chosen=HostChoice(tuple(hosts), parallel, install), **kwargs)
+
+    return wrapper
+
+
+def no_install_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add --no-install; stands below `host_options`."""
+    return click.option(
+        "--no-install", "install", flag_value=False, default=True, help="Use the edgekit that the board has."
+    )(function)
+
+
+def require_hosts(chosen: HostChoice) -> tuple[Host, ...]:
+    """Return the boards of a command that has nothing to do without one."""
+    if not chosen.hosts:
+        raise click.UsageError("no board is named: write --host USER@HOST or --inventory FILE.toml")
+    return chosen.hosts
+
+
+def raise_failures(failures: Sequence[tuple[str, str]], total: int) -> None:
+    """Raise one error for all boards that failed, given as (label, reason); none: nothing happens.
+
+    Raises:
+        HostError: Some failed.
+    """
+    if not failures:
+        return
+    reasons = "; ".join(f"{label}: {reason}" for label, reason in failures)
+    raise HostError(reasons if total == 1 else f"{len(failures)} of {total} boards failed: {reasons}")
+
+
+def yunet_upload(out: Output) -> Upload | None:
+    """Return YuNet's file, to be sent to boards without internet; None, with a warning, if it cannot be had here."""
+    from edgekit.downloads import YUNET, UnavailableError, cached_download
+    from edgekit.remote.transfer import pack
+
+    try:
+        return pack(cached_download(YUNET, notify=out.say), "detector model")
+    except UnavailableError as error:
+        out.warn(f"{error}: the boards see for themselves")
+        return None
+
+
+class BoardListener:
+    """Shows what happens on the boards: lines, and a bar a board on a terminal, elsewhere a line a minute."""
+
+    def __init__(self, out: Output) -> None:
+        from edgekit.cli.progress import progress_bar
+
+        self._out = out
+        self._bar = progress_bar(out)
+        self._tasks: dict[str, Any] = {}
+        self._said: Counter[str] = Counter()
+        self._line_s: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> BoardListener:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._bar.__exit__(*exception)
+
+    def say(self, host: Host, text: str) -> None:
+        """Show a line about a board; of a board that says too much, no more than the beginning."""
+        with self._lock:
+            self._said[host.label] += 1
+            if self._said[host.label] <= _MAX_LINES:
+                self._out.say(f"{host.label}: {one_line(text)}")
+            elif self._said[host.label] == _MAX_LINES + 1:
+                self._out.say(f"{host.label}: says more than {_MAX_LINES} lines, the rest is not shown")
+
+    def progress(self, host: Host, what: str, done: float, total: float) -> None:
+        """Show how far a board is."""
+        from rich.markup import escape
+
+        with self._lock:
+            if host.label not in self._tasks:
+                self._tasks[host.label] = self._bar.add_task("", total=None)
+            text = f"{host.label}: {one_line(what)}"
+            self._bar.update(self._tasks[host.label], description=escape(text), completed=done, total=total or None)
+            now_s = time.monotonic()
+            is_due = now_s - self._line_s.setdefault(host.label, now_s) >= _LINE_EVERY_S
+            if self._bar.disable and is_due and not self._out.quiet:
+                self._line_s[host.label] = now_s
+                click.echo(printable(f"{text}, {done:g}{f' of {total:g}' if total else ''}"), err=True)

@@ -1,0 +1,50 @@
+"""`edgekit cameras`: which cameras are here, with modes, and what blocks them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.output import Output, common_options
+
+if TYPE_CHECKING:
+    from edgekit.device.sources.camera_discovery import Camera
+
+
+@click.command("cameras", short_help="List the cameras here, with modes and what blocks them.")
+@common_options
+def command(out: Output) -> None:
+    """List the cameras of this machine: what to write behind `run --camera`, sizes, frame rates, and what blocks them.
+
+    A camera that another program uses is left alone; its holder is named.
+
+    \b
+    Examples:
+      edgekit cameras
+      edgekit cameras --json | jq '.cameras[].name'
+    """
+    from edgekit.device.sources.camera_discovery import list_cameras
+
+    found = list_cameras()
+    for camera in found.cameras:
+        out.say(f"{camera.name}  {camera.model}" + (f"  BLOCKED: {camera.blocked}" if camera.blocked else ""))
+        for line in _mode_lines(camera):
+            out.say(f"  {line}")
+    for obstacle in found.obstacles:
+        out.say(f"in the way: {obstacle}")
+    if not found.cameras:
+        out.say("no camera: plug one in, or try without: edgekit run --source demo")
+    out.result({"cameras": [camera.as_document() for camera in found.cameras], "obstacles": list(found.obstacles)})
+
+
+def _mode_lines(camera: Camera) -> list[str]:
+    return [_mode_line(mode) for mode in camera.modes]
+
+
+def _mode_line(mode: dict[str, Any]) -> str:
+    width, height = mode["size_wh"]
+    rates = mode["fps"] if isinstance(mode["fps"], list) else [mode["fps"]] if mode["fps"] else []
+    fps = f"  {', '.join(f'{rate:g}' for rate in rates)} fps" if rates else ""
+    number = f"mode {mode['sensor_mode']}: " if "sensor_mode" in mode else ""
+    return f"{number}{mode['format']} {width}x{height}{fps}"

@@ -1,0 +1,159 @@
+"""`edgekit data`: what is in a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.options import PATH, contempt_option
+from edgekit.cli.output import Output, common_options, one_line
+from edgekit.errors import EdgekitError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgekit.models.data.check import Findings, Scan
+
+_LABEL_WIDTH = 11
+_EXAMPLES = 5
+
+
+@click.group("data", short_help="Look into a data set.")
+def command() -> None:
+    """Look into a data set before training on it.
+
+    \b
+    Examples:
+      edgekit data check fer2013.tar.gz
+      edgekit data check RAF-DB/basic --sheet sheets
+    """
+
+
+@command.command("check", short_help="Count, and find damaged, blank, repeated and contradictory images.")
+@click.argument("path", type=PATH)
+@click.option("--sheet", type=PATH, metavar="DIR", help="Draw a contact sheet per class here.")
+@contempt_option
+@common_options
+def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
+    """Report what is in the data set at PATH: any form that `train` reads.
+
+    Counts per class and split, sizes and colours; images that cannot be read or are blank, identical images within and
+    across splits, and those with different labels. The exit code is 1 if there are such faults; identical images
+    within one split under one label are no fault.
+
+    \b
+    Examples:
+      edgekit data check fer2013.tar.gz
+      edgekit data check CK+48 --contempt keep --sheet sheets
+      edgekit data check folders --json
+    """
+    from edgekit.cli.progress import counted, progress_bar
+    from edgekit.models.data.check import find, scan_dataset
+
+    if sheet and sheet.exists() and not sheet.is_dir():
+        raise InputError(f"'{sheet}' is a file: name a folder for the sheets")
+    notes: list[str] = []
+    with progress_bar(out) as progress:
+        scan = scan_dataset(path, contempt, counted(progress, "reading images"), notes.append)
+    findings = find(scan)
+    for note in notes:
+        _line(out, "note", note)
+    _print_report(out, scan, findings)
+    sheets = []
+    if sheet:
+        from edgekit.models.data.sheets import save_sheets
+
+        sheets = save_sheets(scan, findings, sheet)
+        _line(out, "sheets", f"{len(sheets)} in {sheet}")
+    out.result({**_document(scan, findings), "notes": notes, "sheets": [str(file) for file in sheets]})
+    if findings.faults:
+        raise EdgekitError(f"data '{path}': {'; '.join(findings.faults)}")
+
+
+def _print_report(out: Output, scan: Scan, found: Findings) -> None:
+    _line(out, "data", scan.name)
+    _line(out, "images", f"{len(scan.records):,}, {found.distinct:,} distinct")
+    _line(out, "size", _shares({f"{width}x{height}": count for (width, height), count in found.sizes.items()}))
+    _line(out, "colour", _shares(found.modes))
+    _print_counts(out, scan, found)
+    where = f" in {found.training}" if found.training else ""
+    _line(out, "imbalance", f"{found.imbalance:.1f} times as many of the largest class as of the smallest{where}")
+    _line(out, "unreadable", _counted([record.problem or "" for record in found.unreadable]))
+    _line(out, "blank", _counted([record.name for record in found.blank]))
+    _line(out, "repeated", f"{len(found.repeated):,} groups within a split, {found.surplus:,} images more than needed")
+    _line(out, "crossing", f"{len(found.crossing):,} groups of identical images in several splits")
+    for (first, second), shared in found.pairs.items():
+        _line(out, "", f"{shared:,} in {first} and {second}")
+    if found.leaking and len(scan.splits) > 2:
+        _line(out, "", f"{found.leaking:,} in {found.training} and any of the others")
+    _line(out, "conflicting", f"{len(found.conflicting):,} groups of identical images with different labels")
+    for group in found.conflicting[:_EXAMPLES]:
+        _line(out, "", _few([record.name for record in group]))
+
+
+def _print_counts(out: Output, scan: Scan, found: Findings) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    sums = ("all",) if len(scan.splits) > 1 else ()
+    for name in (*scan.splits, *sums):
+        table.add_column(Text(one_line(name), overflow="fold"), justify="right")
+    rows = {name: [found.counts[split][name] for split in scan.splits] for name in scan.classes}
+    rows |= {"all": [sum(column) for column in zip(*rows.values(), strict=True)]}
+    for name, counts in rows.items():
+        cells = [f"{count:,}" for count in (*counts, *(sum(counts) for _ in sums))]
+        table.add_row(Text(one_line(name), overflow="fold"), *cells, style="bold" if name == "all" else "")
+    out.console.print(table)
+
+
+def _document(scan: Scan, found: Findings) -> dict[str, Any]:
+    return {
+        "name": scan.name,
+        "classes": list(scan.classes),
+        "images": len(scan.records),
+        "distinct": found.distinct,
+        "counts": found.counts,
+        "sizes": {f"{width}x{height}": count for (width, height), count in found.sizes.items()},
+        "modes": found.modes,
+        "imbalance": found.imbalance,
+        "unreadable": [{"name": record.name, "problem": record.problem} for record in found.unreadable],
+        "blank": [record.name for record in found.blank],
+        "repeated": {"groups": len(found.repeated), "surplus": found.surplus},
+        "crossing": {
+            "groups": len(found.crossing),
+            "pairs": [{"splits": list(pair), "groups": count} for pair, count in found.pairs.items()],
+            "training": found.training,
+            "groups_with_training": found.leaking,
+            "names": [[record.name for record in group] for group in found.crossing],
+        },
+        "conflicting": {
+            "groups": len(found.conflicting),
+            "names": [[record.name for record in group] for group in found.conflicting],
+        },
+        "faults": list(found.faults),
+    }
+
+
+def _line(out: Output, label: str, text: str) -> None:
+    # On one line whatever a file is called, so that none can pose as a line of ours.
+    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}")
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    if not counts:
+        return "unknown: nothing can be read"
+    most = list(counts.items())[:_EXAMPLES]
+    more = len(counts) - len(most)
+    return ", ".join(f"{name} ({count:,})" for name, count in most) + (f" and {more:,} others" if more else "")
+
+
+def _counted(texts: Sequence[str]) -> str:
+    return f"{len(texts):,}: {_few(texts)}" if texts else "none"
+
+
+def _few(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:_EXAMPLES]) + (", …" if len(texts) > _EXAMPLES else "")

@@ -1,0 +1,44 @@
+"""`edgekit import`: others' checkpoints into edgekit's form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.options import PATH
+from edgekit.cli.output import Output, common_options
+
+
+@click.command("import", short_help="Convert the EdgeCNN authors' checkpoint.")
+@click.argument("file", type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
+@click.option("--labels", help="Class names in output order, with commas; default: FER-2013's seven expressions.")
+@click.option("--dataset", "dataset_name", default="fer2013", show_default=True, help="What it was trained on.")
+@click.option("--color", is_flag=True, help="It was trained on colour pictures, as for RAF-DB.")
+@common_options
+def command(out: Output, file: Path, output: Path, labels: str | None, dataset_name: str, color: bool) -> None:
+    """Convert a checkpoint of the EdgeCNN authors' released code to safetensors.
+
+    Nothing in the file is run: a pickle that asks for more than tensors is refused.
+
+    \b
+    Examples:
+      edgekit import PrivateTest_model.t7 -o authors.safetensors
+      edgekit import raf_model.t7 -o raf.safetensors --dataset raf-db --color
+    """
+    from edgekit.errors import InputError
+    from edgekit.model_store import CHECKPOINT_SUFFIX
+    from edgekit.models.checkpoints.checkpoint import save_checkpoint
+    from edgekit.models.checkpoints.convert import import_authors_checkpoint
+    from edgekit.models.data import EXPRESSIONS
+
+    if output.suffix != CHECKPOINT_SUFFIX:
+        raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
+    if output.exists() and file.exists() and output.samefile(file):
+        raise InputError(f"output '{output}' is the file to read: write to another one")
+    names = tuple(name.strip() for name in labels.split(",")) if labels else EXPRESSIONS
+    checkpoint = import_authors_checkpoint(file, names, dataset_name, gray=not color)
+    save_checkpoint(output, checkpoint)
+    out.say(f"{output}: {checkpoint.contract.architecture}, {len(names)} classes")
+    out.result({"checkpoint": str(output), "architecture": checkpoint.contract.architecture, "labels": list(names)})

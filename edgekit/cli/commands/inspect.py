@@ -1,0 +1,308 @@
+"""`edgekit inspect`: what a model file says of itself, and what is in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.output import Output, common_options, one_line
+from edgekit.cli.render.provenance import tame, training_lines
+from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.contract import Contract
+    from edgekit.device.engines.ncnn_graph import Layer
+    from edgekit.export.profiling.cost import GraphCost
+    from edgekit.export.tensors import Shape
+
+_LABEL_WIDTH = 13
+
+
+@click.command("inspect", short_help="Show what is in a model file.")
+@click.argument("model")
+@click.option("--layers", "show_layers", is_flag=True, help="Show each layer's cost too.")
+@common_options
+def command(out: Output, model: str, show_layers: bool) -> None:
+    """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
+
+    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`. Any ONNX file will do: one
+    without contract is shown as far as it goes. Counting layers needs the extra 'export', but not for ncnn.
+
+    A checkpoint also says how it was trained and who taught it, a file of trained prompts which CLIP it is for.
+
+    \b
+    Examples:
+      edgekit inspect default
+      edgekit inspect mine.onnx --layers
+      edgekit inspect runs/mine/best.safetensors --json
+    """
+    from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
+
+    path = resolve_model(model)
+    if path.suffix == CHECKPOINT_SUFFIX:
+        from edgekit.models.clip.checkpoint import is_prompts_file
+
+        if is_prompts_file(path):
+            _inspect_prompts(out, path)
+            return
+    if path.suffix == NCNN_SUFFIX:
+        contents = _read_ncnn(path)
+    else:
+        contents = _read_checkpoint(out, path) if path.suffix == CHECKPOINT_SUFFIX else _read_onnx(path)
+    file = _show_file(out, path)
+    _show_contract(out, contents)
+    for label, text in training_lines(contents.training):
+        _line(out, label, text)
+    if contents.ncnn_layers is None:
+        _show_cost(out, contents)
+    else:
+        _show_ncnn(out, contents.ncnn_layers)
+    if show_layers:
+        _show_layers(out, contents)
+    out.result({**file, **_document(contents)})
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What was found; `cost` is None where the libraries to count are not installed, and of a file for ncnn.
+
+    `training` is what a checkpoint says of how it was made.
+    """
+
+    contract: Contract | None
+    cost: GraphCost | None
+    opset: int | None = None
+    ir_version: int | None = None
+    net_parameters: int | None = None
+    ncnn_layers: tuple[Layer, ...] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _show_file(out: Output, path: Path) -> dict[str, Any]:
+    from edgekit.files import sha256_of
+
+    size_bytes, sha256 = path.stat().st_size, sha256_of(path)
+    _line(out, "file", f"{path}, {size_bytes:,} bytes")
+    _line(out, "sha256", sha256)
+    return {"path": str(path), "size_bytes": size_bytes, "sha256": sha256}
+
+
+def _inspect_prompts(out: Output, path: Path) -> None:
+    from edgekit.models.clip.checkpoint import load_prompts
+
+    prompts = load_prompts(path)
+    training = tame(prompts.training, out.warn)
+    file, config, clip = _show_file(out, path), prompts.config, prompts.clip
+    values = sum(tensor.numel() for tensor in prompts.state.values())
+    described = sum(map(len, prompts.descriptions.values()))
+    lines = [
+        ("prompts", f"{config.flow}, {config.n_ctx} tokens in each of {config.depth} layers, {values:,} values"),
+        ("CLIP", f"'{clip.source}' (sha256 {clip.sha256}), not in the file"),
+        ("labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences about them"),
+    ]
+    for label, text in (*lines, *training_lines(training)):
+        _line(out, label, text)
+    document = {"config": asdict(config), "clip": asdict(clip), "descriptions": prompts.descriptions}
+    out.result({**file, "prompts": document, "training": training or None})
+
+
+def _read_ncnn(path: Path) -> _Contents:
+    from edgekit.device.engines.ncnn_file import read_ncnn
+
+    file = read_ncnn(path)
+    return _Contents(file.contract, None, ncnn_layers=file.layers)
+
+
+def _read_onnx(path: Path) -> _Contents:
+    from edgekit.device.engines.session import has_contract, open_session, read_contract
+
+    session = open_session(path, intra_op_threads=1, level="none")
+    contract = read_contract(session, path) if has_contract(session, path) else None
+    try:
+        from edgekit.export.profiling.cost import graph_cost, load_graph
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        return _Contents(contract, None)
+    model = load_graph(path)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    return _Contents(contract, graph_cost(model), opset, model.ir_version)
+
+
+def _read_checkpoint(out: Output, path: Path) -> _Contents:
+    with out.progress_console.status("tracing the net"):
+        from edgekit.export.onnx.to_onnx import to_onnx
+        from edgekit.export.profiling.cost import graph_cost
+        from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+        from edgekit.models.nets.registry import parameter_count
+
+        checkpoint = load_checkpoint(path)
+        try:
+            net = build_net(checkpoint)
+        except InputError as error:
+            raise InputError(f"checkpoint '{path}': {error}") from error
+        cost = graph_cost(to_onnx(net, checkpoint.contract))
+    training = tame(checkpoint.training, out.warn)
+    return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net), training=training)
+
+
+def _show_contract(out: Output, contents: _Contents) -> None:
+    from edgekit.contract import channel_count, required_fields
+
+    contract = contents.contract
+    if contract is None:
+        _line(out, "contract", f"none: missing {', '.join(required_fields())}")
+        return
+    spec, crop, provenance = contract.input, contract.crop, contract.provenance
+    shape = _shape_text((None, channel_count(spec.channels), *spec.size_hw))
+    _line(out, "contract", f"version {contract.schema}")
+    _line(out, "architecture", contract.architecture)
+    _line(out, "labels", f"{len(contract.labels)}: {', '.join(contract.labels)}")
+    inside = ", done in the file" if spec.element_type == "uint8" else ""
+    scaling = _scaling_text(contract) + inside
+    _line(out, "input", f"'{spec.name}' {spec.element_type} {shape} {spec.channels}: {scaling}")
+    _line(
+        out,
+        "crop",
+        f"face box + {crop.margin:.0%} on every side, {'gray, ' if crop.grayscale else ''}"
+        f"resized to {_size_text(crop.resize_hw)}, centre {_size_text(crop.center_crop_hw)}",
+    )
+    _line(out, "output", f"'{contract.output.name}' (N, {len(contract.labels)}) {contract.output.meaning}")
+    _line(
+        out, "precision", contract.precision + (f", calibrated on {contract.calibration}" * bool(contract.calibration))
+    )
+    if contract.verified_level:
+        _line(out, "verified at", f"graph optimisation level '{contract.verified_level}'")
+    _line(out, "trained on", provenance.dataset)
+    for result in provenance.accuracy:
+        share = f"{result.correct / result.total:.2%} " if result.total else ""
+        _line(
+            out,
+            "accuracy",
+            f"{share}({result.correct} of {result.total}) on {result.dataset} {result.split}, {result.protocol}",
+        )
+    for label, value in (
+        ("checkpoint", provenance.checkpoint_sha256),
+        ("revision", provenance.git_revision),
+        ("made by", provenance.edgekit_version and f"edgekit {provenance.edgekit_version}"),
+    ):
+        if value:
+            _line(out, label, value)
+
+
+def _show_ncnn(out: Output, layers: tuple[Layer, ...]) -> None:
+    kinds = Counter(layer.kind for layer in layers).most_common()
+    _line(out, "engine", "ncnn")
+    _line(out, "layers", f"{len(layers)}: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
+    _line(out, "parameters", f"{sum(layer.parameters for layer in layers):,}")
+    _line(out, "MACs", f"{sum(layer.macs for layer in layers):,}")
+
+
+def _show_cost(out: Output, contents: _Contents) -> None:
+    cost = contents.cost
+    if cost is None:
+        _line(out, "layers", "not counted: pip install 'edgekit[export]'")
+        return
+    if contents.opset is not None:
+        _line(out, "opset", f"{contents.opset}, IR {contents.ir_version}")
+    kinds = Counter(layer.op_type for layer in cost.layers).most_common()
+    _line(out, "layers", f"{len(cost.layers)}: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
+    if contents.net_parameters is None:
+        _line(out, "parameters", f"{cost.parameters:,}")
+    else:
+        _line(out, "parameters", f"{contents.net_parameters:,}, exported with BatchNorm folded {cost.parameters:,}")
+    macs = "unknown, since the shapes are free" if cost.macs is None else f"{cost.macs:,} for a batch of one"
+    left_out = f", not counting {', '.join(cost.uncounted)}" if cost.uncounted else ""
+    _line(out, "MACs", macs + left_out)
+    _line(out, "bytes moved", _traffic_text(cost))
+    if cost.flops_per_byte is not None:
+        _line(out, "intensity", f"{cost.flops_per_byte:.1f} FLOPs (two a MAC) a byte, without reuse in a cache")
+
+
+def _traffic_text(cost: GraphCost) -> str:
+    if cost.moved_bytes is None or cost.peak_activation_bytes is None:
+        return "unknown, since the shapes are free"
+    idle = f"; {', '.join(cost.moveless)} move none" if cost.moveless else ""
+    return (
+        f"{cost.moved_bytes:,}: {cost.weight_bytes:,} of weights, {cost.read_bytes:,} of activations read, "
+        f"{cost.written_bytes:,} written{idle}; at most {cost.peak_activation_bytes:,} of activations at a time"
+    )
+
+
+def _show_layers(out: Output, contents: _Contents) -> None:
+    for_ncnn, cost = contents.ncnn_layers, contents.cost
+    if for_ncnn is None and cost is None:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("layer", "kind", "output", box=None, pad_edge=False)
+    table.add_column("parameters", justify="right")
+    table.add_column("MACs", justify="right")
+    table.add_column("bytes", justify="right")
+    rows: list[tuple[str, str, Shape | None, int, int | None, int | None]] = [
+        (layer.name, layer.kind, layer.shape, layer.parameters, layer.macs, None) for layer in for_ncnn or ()
+    ]
+    rows += [
+        (layer.name, layer.op_type, layer.output_shape, layer.parameters, layer.macs, layer.moved_bytes)
+        for layer in (cost.layers if cost else ())
+    ]
+    for name, kind, output_shape, parameters, *counts in rows:
+        macs, moved = ("?" if count is None else f"{count:,}" for count in counts)
+        shape = _shape_text(output_shape) if output_shape is not None else "?"
+        # Text, since a plain string would be read as markup.
+        cells = (name, kind, shape, f"{parameters:,}", macs, moved)
+        table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
+    out.console.print(table)
+
+
+def _document(contents: _Contents) -> dict[str, Any]:
+    cost, for_ncnn = contents.cost, contents.ncnn_layers
+    counted: dict[str, Any] = {
+        "parameters": cost.parameters if cost else None,
+        "macs": cost.macs if cost else None,
+        "layers": [asdict(layer) for layer in cost.layers] if cost else None,
+    }
+    if for_ncnn is not None:
+        counted = {name: sum(getattr(layer, name) for layer in for_ncnn) for name in ("parameters", "macs")}
+        counted["layers"] = [asdict(layer) | {"parameters": layer.parameters} for layer in for_ncnn]
+    return {
+        "contract": asdict(contents.contract) if contents.contract else None,
+        "training": contents.training or None,
+        "opset": contents.opset,
+        "ir_version": contents.ir_version,
+        "net_parameters": contents.net_parameters,
+        "weight_bytes": cost.weight_bytes if cost else None,
+        "read_bytes": cost.read_bytes if cost else None,
+        "written_bytes": cost.written_bytes if cost else None,
+        "moved_bytes": cost.moved_bytes if cost else None,
+        "peak_activation_bytes": cost.peak_activation_bytes if cost else None,
+        "flops_per_byte": cost.flops_per_byte if cost else None,
+        "uncounted": list(cost.uncounted) if cost else None,
+        "moveless": list(cost.moveless) if cost else None,
+        **counted,
+    }
+
+
+def _line(out: Output, label: str, text: str) -> None:
+    # On one line whatever a file's names hold, so that none of them can pose as a line of ours.
+    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}")
+
+
+def _scaling_text(contract: Contract) -> str:
+    spec = contract.input
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
+    return f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]"
+
+
+def _shape_text(shape: Shape) -> str:
+    return f"({', '.join('N' if dimension is None else str(dimension) for dimension in shape)})"
+
+
+def _size_text(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"

@@ -1,0 +1,143 @@
+"""From a checkpoint to one file for ncnn: exported to ONNX, converted by pnnx, packed, and verified against torch.
+
+pnnx comes as a program inside a Python package that would load torch's own tools; only the program is used, offline.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import tempfile
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from edgekit.contract import Contract, channel_count
+from edgekit.device.engines.ncnn_file import pack_ncnn
+from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
+from edgekit.errors import InputError
+from edgekit.export.onnx.targets import GENERIC, TARGETS
+from edgekit.export.onnx.to_onnx import Exported, Relabel, check_target, contract_of, convert, open_checkpoint
+from edgekit.export.profiling.cost import graph_cost
+from edgekit.export.verification.export_check import portrait_crops, verify
+from edgekit.files import atomic_path, sha256_of
+from edgekit.model_store import NCNN_SUFFIX
+from edgekit.models.nets.registry import parameter_count
+from edgekit.text import one_line
+
+# ncnn sums convolutions of 3x3 up in another way (Winograd), which costs digits.
+TOLERANCE = 1e-3
+
+_TIMEOUT_S = 600
+_FULL_PRECISION = "fp16=0"
+
+
+def export_to_ncnn(
+    checkpoint_path: Path,
+    target: Path,
+    relabel: Relabel | None = None,
+    passes: Collection[str] = TARGETS[GENERIC].passes,
+) -> Exported:
+    """Export a checkpoint to `target` for ncnn; the same checkpoint gives the same bytes.
+
+    Args:
+        checkpoint_path: A .safetensors file.
+        target: The .ncnn file.
+        relabel: Gives the net other labels; see `edgekit.models.nets.merged` and `edgekit.models.distill.relabel`.
+        passes: Names of the rewrites, see `edgekit.export.onnx.targets`.
+
+    Raises:
+        InputError: The checkpoint cannot be used, `target` does not end in .ncnn, pnnx is not installed or does not
+            convert the net.
+        GateError: The file answers otherwise than the checkpoint; `target` is left as it was.
+        StorageError: The file cannot be written.
+    """
+    check_target(target, NCNN_SUFFIX)
+    program = _program()
+    net, contract = open_checkpoint(checkpoint_path, relabel)
+    model, changed = convert(net, contract, passes)
+    content = to_ncnn(model, program)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+        crops = portrait_crops(contract)
+        verification = verify(temporary, net, contract, crops, TOLERANCE, same_answers=True)
+        sha256 = sha256_of(temporary)
+    return Exported(
+        path=target,
+        sha256=sha256,
+        size_bytes=len(content),
+        opset=None,
+        ir_version=None,
+        contract=ncnn_contract(contract_of(model)),
+        verification=verification,
+        net_parameters=parameter_count(net),
+        cost=graph_cost(model),
+        changed=changed,
+    )
+
+
+def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
+    """Return the .ncnn file of an exported model.
+
+    Args:
+        model: From `edgekit.export.onnx.to_onnx`.
+        program: pnnx; default: the installed one.
+
+    Raises:
+        InputError: pnnx is not installed, or ncnn has no such net.
+    """
+    contract = contract_of(model)
+    if contract.input.element_type != "float32" or contract.precision != "float32":
+        raise InputError(
+            f"a file for ncnn is float32, this one has {contract.input.element_type} pixels and {contract.precision} "
+            "weights: leave uint8-input and --quantize out"
+        )
+    shape = (1, channel_count(contract.input.channels), *contract.input.size_hw)
+    with tempfile.TemporaryDirectory(prefix="edgekit-pnnx-") as name:
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        size = f"inputshape=[{','.join(map(str, shape))}]f32"
+        try:
+            done = subprocess.run(
+                [program or _program(), "model.onnx", size, _FULL_PRECISION],
+                cwd=folder,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InputError(f"pnnx did not convert {contract.architecture} within {_TIMEOUT_S} s") from error
+        made = [folder / "model.ncnn.param", folder / "model.ncnn.bin"]
+        if done.returncode or not all(path.exists() for path in made):
+            said = one_line((done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1])[:200]
+            raise InputError(f"pnnx does not convert {contract.architecture} to ncnn: {said}")
+        graph, weights = made[0].read_text(), made[1].read_bytes()
+    try:
+        return pack_ncnn(ncnn_contract(contract), graph, weights)
+    except InputError as error:
+        raise InputError(f"{contract.architecture} cannot be had for ncnn: of what pnnx made of it {error}") from error
+
+
+def ncnn_contract(contract: Contract) -> Contract:
+    """Return the contract of a file for ncnn: tensors have the names pnnx gives them."""
+    return replace(
+        contract,
+        input=replace(contract.input, name=INPUT),
+        output=replace(contract.output, name=OUTPUT),
+        verified_level=None,
+    )
+
+
+def _program() -> Path:
+    spec = importlib.util.find_spec("pnnx")
+    folders = spec.submodule_search_locations if spec else None
+    program = Path(next(iter(folders))) / "pnnx" if folders else None
+    if program is None or not program.exists():
+        raise InputError(
+            "files for ncnn are made with pnnx, which is not installed: pip install 'edgekit[export,ncnn]'"
+        )
+    return program

@@ -1,0 +1,116 @@
+"""Dense blocks without concatenations: each part of a block is read once, for all later layers together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.export.onnx.passes.dense_blocks import dense_chains
+from edgekit.export.onnx.passes.editing import (
+    Convolution,
+    add_constant,
+    channels_of,
+    convolution,
+    insert,
+    replace,
+    reweighted,
+)
+
+# What the wide convolution gives stays in a small core's first cache. Larger blocks need fewer instructions too, but
+# counted on an A53 they bring in more from memory: with 64 KiB, which takes EdgeCNN's second block too, 0.0572 M L2
+# misses instead of 0.0483 M, with no limit 0.0878 M (`--target a53 --no-pass uint8-input`, benchmarks/a53/count.py).
+LARGEST_BYTES = 32 << 10
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A convolution that reads the first `parts` parts of a block, and what it has of its sum."""
+
+    conv: Convolution
+    parts: int
+    terms: list[ir.Value]
+
+
+def concat_free(model: ir.Model) -> int:
+    """Take the convolutions of dense blocks apart by what they read, and return how many blocks were.
+
+    conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...; the terms that read one part are one wide convolution,
+    split behind it. The multiplications are the same, but a part is laid out for them once instead of once a layer.
+    What else reads a concatenation keeps one, of all its parts at once. Blocks whose wide results exceed
+    `LARGEST_BYTES` stay.
+    """
+    return sum(_take_apart(model.graph, chain) for chain in list(dense_chains(model.graph)))
+
+
+def _take_apart(graph: ir.Graph, chain: list[ir.Node]) -> bool:
+    # What comes before the first reader is one part.
+    while chain and not _readers(graph, chain[0].inputs[0], 1):
+        chain = chain[1:]
+    if not chain:
+        return False
+    parts = [part for part in (chain[0].inputs[0], *(concat.inputs[1] for concat in chain)) if part is not None]
+    widths = [width for width in map(channels_of, parts) if width is not None]
+    joined = [parts[0], *(concat.outputs[0] for concat in chain)]
+    readers = [reader for count, value in enumerate(joined, 1) for reader in _readers(graph, value, count)]
+    if len(widths) != len(parts) or len(readers) < 2 or not _alike(readers) or _widest_bytes(readers) > LARGEST_BYTES:
+        return False
+    start = 0
+    for index, (part, width) in enumerate(zip(parts, widths, strict=True)):
+        before = readers[0].conv.node if index == 0 else chain[index - 1]
+        _read_once(part, slice(start, start + width), [reader for reader in readers if reader.parts > index], before)
+        start += width
+    for reader in readers:
+        total = reader.terms[0]
+        for term in reader.terms[1:]:
+            total = insert(reader.conv.node, "Add", [term, total])
+        replace(reader.conv.node, total)
+    for count, concat in enumerate(chain, 2):
+        if count > 2 and concat.outputs[0].uses():
+            replace(concat, insert(concat, "Concat", parts[:count], {"axis": 1}))
+    return True
+
+
+def _widest_bytes(readers: list[_Reader]) -> float:
+    """Return the size of what all readers give together, for one picture; infinite where it is not known."""
+    shape = readers[0].conv.node.outputs[0].shape
+    sizes = [size for size in (shape or [None])[2:] if isinstance(size, int)]
+    if shape is None or len(sizes) != len(shape) - 2:
+        return math.inf
+    return 4 * math.prod(sizes) * sum(len(reader.conv.bias) for reader in readers)
+
+
+def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reader]:
+    nodes = {use.node for use in value.uses() if use.idx == 0} if value is not None else set()
+    found = [convolution(node) for node in graph if node in nodes]
+    return [_Reader(conv, parts, []) for conv in found if conv is not None and conv.groups == 1]
+
+
+def _alike(readers: list[_Reader]) -> bool:
+    """Return whether all step over the picture in one way."""
+    return len({(conv.weight.shape[2:], conv.pads, conv.steps) for conv in (reader.conv for reader in readers)}) == 1
+
+
+def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
+    """Compute what `part`, which is these channels of the block, gives to each reader's sum."""
+    if not readers:
+        return
+    weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])
+    bias = np.concatenate([reader.conv.bias for reader in readers]) if channels.start == 0 else None
+    wide = reweighted(readers[-1].conv, weight, bias, part, before)
+    if len(readers) == 1:
+        readers[0].terms.append(wide)
+        return
+    graph = before.graph
+    assert isinstance(graph, ir.Graph)
+    sizes = add_constant(
+        graph, f"{part.name}.sizes", np.array([len(reader.conv.weight) for reader in readers], np.int64)
+    )
+    split = ir.node("Split", [wide, sizes], attributes={"axis": 1}, num_outputs=len(readers))
+    split.metadata_props.update(before.metadata_props)
+    graph.insert_before(before, split)
+    for reader, output in zip(readers, split.outputs, strict=True):
+        output.type = wide.type
+        reader.terms.append(output)

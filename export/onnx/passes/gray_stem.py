@@ -1,0 +1,44 @@
+"""One-channel stem: a net for gray pictures reads one channel instead of the same one three times."""
+
+from __future__ import annotations
+
+from dataclasses import replace as with_fields
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.contract import Contract, channel_count
+from edgekit.export.onnx.passes.editing import convolution, replace, reweighted
+
+
+def gray_stem(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
+    """Sum the first convolution's weights over its input channels where the contract's crops are gray.
+
+    With x the picture as the first channel's mean and deviation make it, channel c is a_c x + b_c, so that
+    weight' = sum a_c weight_c. The offsets b_c are zero where all channels have one mean; otherwise they go into the
+    bias, which is exact only without zero padding.
+
+    Returns:
+        The number of convolutions changed and the contract, which then says "gray"; 0 and the same contract where the
+        crops have colour, something else reads the input, or the means differ and the convolution pads.
+    """
+    image, spec = model.graph.inputs[0], contract.input
+    if not contract.crop.grayscale or spec.channels == "gray":
+        return 0, contract
+    mean, std = np.asarray(spec.mean), np.asarray(spec.std)
+    gains, offsets = std[0] / std, (mean[0] - mean) / std
+    convolutions = []
+    for use in image.uses():
+        conv = convolution(use.node)
+        if conv is None or conv.groups != 1 or conv.weight.shape[1] != channel_count(spec.channels):
+            return 0, contract
+        if offsets.any() and any(conv.pads):
+            return 0, contract
+        convolutions.append(conv)
+    for conv in convolutions:
+        summed = np.einsum("oc...,c->o...", conv.weight, gains)[:, np.newaxis]
+        bias = conv.bias + np.einsum("oc...,c->o...", conv.weight, offsets).reshape(len(summed), -1).sum(axis=1)
+        replace(conv.node, reweighted(conv, summed, bias))
+    image.shape = ir.Shape([image.shape[0] if image.shape else "batch", 1, *spec.size_hw])
+    gray = with_fields(spec, channels="gray", mean=spec.mean[:1], std=spec.std[:1])
+    return len(convolutions), with_fields(contract, input=gray)

@@ -1,0 +1,98 @@
+"""Convolution and average pool in one: a convolution with a larger kernel that takes the pool's steps."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.export.onnx.passes.editing import (
+    Convolution,
+    Weights,
+    convolution,
+    has_plain_padding,
+    insert,
+    integer,
+    ints,
+    is_read_once,
+    replace,
+    reweighted,
+)
+
+
+def merge_pool(model: ir.Model) -> int:
+    """Put average pools into the convolutions they read and return how many convolutions took one in.
+
+    The mean of p x p neighbours of a k x k convolution is one (k + p - 1) x (k + p - 1) convolution with the pool's
+    stride s: 3 x 3 before a pool of 2 becomes 4 x 4 with stride 2. It pays where (k + p - 1)^2 / s^2 < k^2. A pool of
+    several tensors side by side, or of a sum, is taken apart first if one of them is such a convolution; the others
+    keep a pool of their own.
+    """
+    return sum(_merge(node) for node in list(model.graph) if node.op_type == "AveragePool")
+
+
+def _merge(pool: ir.Node) -> int:
+    value = pool.inputs[0]
+    kernel = ints(pool, "kernel_shape", ())
+    strides = ints(pool, "strides", [1] * len(kernel))
+    plain = (
+        not any(ints(pool, "pads", ()))
+        and not integer(pool, "ceil_mode", 0)
+        and set(ints(pool, "dilations", [1])) == {1}
+        and has_plain_padding(pool)
+    )
+    if value is None or not plain or len(set(kernel)) != 1 or len(set(strides)) != 1:
+        return 0
+    count = _mergeable(value, kernel[0], strides[0])
+    if count:
+        replace(pool, _pooled(value, pool, kernel[0], strides[0]))
+    return count
+
+
+def _mergeable(value: ir.Value, size: int, stride: int) -> int:
+    if not is_read_once(value):
+        return 0
+    if parts := _parts(value):
+        return sum(_mergeable(part, size, stride) for part in parts)
+    return int(_paying(value, size, stride) is not None)
+
+
+def _parts(value: ir.Value) -> list[ir.Value]:
+    """Return what a pool of the value can be put into: a concatenation's channels, a sum's terms."""
+    node = value.producer()
+    if node is None or not is_read_once(value):
+        return []
+    if node.op_type == "Concat" and integer(node, "axis", 0) == 1:
+        return [part for part in node.inputs if part is not None]
+    if node.op_type == "Add" and len({tuple(part.shape or ()) for part in node.inputs if part is not None}) == 1:
+        return [part for part in node.inputs if part is not None and part.shape is not None]
+    return []
+
+
+def _paying(value: ir.Value, size: int, stride: int) -> Convolution | None:
+    conv = convolution(value.producer())
+    if conv is None or not is_read_once(value) or conv.weight.ndim != 4 or conv.steps != ((1, 1), (1, 1)):
+        return None
+    height, width = conv.weight.shape[2:]
+    pays = (height + size - 1) * (width + size - 1) < height * width * stride * stride
+    return conv if pays else None
+
+
+def _pooled(value: ir.Value, pool: ir.Node, size: int, stride: int) -> ir.Value:
+    node = value.producer()
+    if node is not None and _mergeable(value, size, stride):
+        if parts := _parts(value):
+            pooled = [_pooled(part, pool, size, stride) for part in parts]
+            return insert(pool, node.op_type, pooled, dict(node.attributes), like=node)
+        conv = _paying(value, size, stride)
+        assert conv is not None
+        return reweighted(conv, _averaged(conv.weight, size), conv.bias, strides=[stride, stride])
+    return insert(pool, "AveragePool", [value], dict(pool.attributes))
+
+
+def _averaged(weight: Weights, size: int) -> Weights:
+    height, width = weight.shape[2:]
+    result = np.zeros((*weight.shape[:2], height + size - 1, width + size - 1))
+    for row in range(size):
+        for column in range(size):
+            result[:, :, row : row + height, column : column + width] += weight / size**2
+    return result

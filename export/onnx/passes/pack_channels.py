@@ -1,0 +1,75 @@
+"""Channel packing: layers of a dense block that add few channels share one tensor of a vector's width."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnxscript import ir
+
+from edgekit.export.onnx.passes.dense_blocks import added_by, dense_chains
+from edgekit.export.onnx.passes.editing import (
+    Weights,
+    channels_of,
+    insert,
+    replace,
+    reweighted,
+)
+from edgekit.export.onnx.passes.zero_channels import append_zeros, takes_zeros, with_channels
+
+# Lanes of AVX-512, in which ONNX Runtime's blocked convolutions (NCHWc) store channels there.
+LANES = 16
+
+
+def pack_channels(model: ir.Model) -> int:
+    """Pack the growth of dense blocks into tensors of `LANES` channels and return how many layers were packed.
+
+    Layers that each add g channels, LANES / g of them, write into one tensor: each convolution gives all LANES
+    channels, zero but for its own g, and adds what the layers before it gave, which ONNX Runtime does inside the
+    convolution. What reads a tensor that is not full yet gets zero weights for the rest. Concatenations then join whole
+    vectors and need no other layout. Answers are the same; on processors without such blocks it only costs.
+    """
+    return sum(_pack(chain) for chain in list(dense_chains(model.graph)))
+
+
+def _pack(chain: list[ir.Node]) -> int:
+    first = chain[0].inputs[0]
+    before = channels_of(first) if first is not None else None
+    added = {len(conv.bias) for conv in map(added_by, chain) if conv is not None}
+    growth = added.pop()
+    if before is None or before % LANES or added or LANES % growth or growth == LANES:
+        return 0
+    together = LANES // growth
+    packed = 0
+    for start in range(0, len(chain), together):
+        group = chain[start : start + together]
+        partly = group if len(group) < together else group[:-1]
+        if not all(takes_zeros(concat.outputs[0], chain) for concat in partly):
+            break
+        _pack_group(group, growth, chain)
+        packed += len(group)
+    return packed
+
+
+def _pack_group(group: list[ir.Node], growth: int, chain: list[ir.Node]) -> None:
+    base = group[0].inputs[0]
+    shared: ir.Value | None = None
+    for index, concat in enumerate(group):
+        conv = added_by(concat)
+        assert conv is not None
+        own = slice(index * growth, (index + 1) * growth)
+        shape = with_channels(conv.node.outputs[0].shape, LANES)
+        given = reweighted(conv, _placed(conv.weight, own), _placed(conv.bias, own))
+        given.shape = shape
+        shared = insert(concat, "Add", [given, shared], like=conv.node) if shared is not None else given
+        shared.shape = shape
+        joined = insert(concat, "Concat", [base, shared], {"axis": 1})
+        if missing := LANES - own.stop:
+            append_zeros(concat.outputs[0], missing, chain)
+        wider = concat.outputs[0].shape
+        replace(concat, joined)
+        joined.shape = wider
+
+
+def _placed(weights: Weights, rows: slice) -> Weights:
+    result = np.zeros((LANES, *weights.shape[1:]))
+    result[rows] = weights
+    return result

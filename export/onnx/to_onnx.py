@@ -1,0 +1,257 @@
+"""From a checkpoint to one self-describing ONNX file: exported, folded, checked, and verified against torch."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
+from onnxscript import ir
+from torch import nn
+
+from edgekit import __version__
+from edgekit.contract import METADATA_KEY, SCHEMA_VERSION, Contract, GraphLevel, channel_count
+from edgekit.errors import EdgekitError, InputError
+from edgekit.export.onnx.passes.table import rewritten
+from edgekit.export.onnx.targets import GENERIC, TARGETS
+from edgekit.export.profiling.cost import GraphCost, graph_cost
+from edgekit.export.verification.export_check import TOLERANCE, Verification, portrait_crops, verify
+from edgekit.files import atomic_path, check_writable, sha256_of
+from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
+from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, check_weights, load_checkpoint
+from edgekit.models.nets.registry import parameter_count
+
+# What the exporter writes without converting, and old enough for every onnxruntime since 1.14.
+OPSET = 18
+IR_VERSION = 8
+
+# How far ONNX Runtime rewrites the graph when it is verified: as in the runtime.
+VERIFIED_LEVEL: GraphLevel = "all"
+_NO_LIMIT = 1 << 62
+# What a checkpoint becomes with other labels: a net and its contract.
+Relabel = Callable[[Checkpoint], tuple[nn.Module, Contract]]
+# A batch of one would be taken for a constant.
+_EXAMPLE_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file; `net_parameters` are those of the net in training, `cost` is the file's own.
+
+    `changed` says for each rewrite that was on how many places it changed. `opset` and `ir_version` are an ONNX file's.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    opset: int | None
+    ir_version: int | None
+    contract: Contract
+    verification: Verification
+    net_parameters: int
+    cost: GraphCost
+    changed: Mapping[str, int]
+
+
+def export_checkpoint(
+    checkpoint_path: Path,
+    target: Path,
+    relabel: Relabel | None = None,
+    passes: Collection[str] = TARGETS[GENERIC].passes,
+) -> Exported:
+    """Export a checkpoint to `target`; the same checkpoint gives the same bytes.
+
+    Args:
+        checkpoint_path: A .safetensors file.
+        target: The .onnx file.
+        relabel: Gives the net other labels; see `edgekit.models.nets.merged` and `edgekit.models.distill.relabel`.
+        passes: Names of the rewrites, see `edgekit.export.onnx.targets`.
+
+    Raises:
+        InputError: The checkpoint cannot be used, or `target` does not end in .onnx.
+        GateError: The exported file answers otherwise than the checkpoint; `target` is left as it was.
+        StorageError: The file cannot be written.
+    """
+    check_target(target)
+    return export_net(*open_checkpoint(checkpoint_path, relabel), target, passes)
+
+
+def open_checkpoint(checkpoint_path: Path, relabel: Relabel | None = None) -> tuple[nn.Module, Contract]:
+    """Return a checkpoint's net and the contract that its exported file gets, which says where it came from.
+
+    Raises:
+        InputError: The checkpoint cannot be used.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    try:
+        check_weights(checkpoint)
+    except InputError as error:
+        raise InputError(f"checkpoint '{checkpoint_path}': {error}") from error
+    net, contract = relabel(checkpoint) if relabel else (build_net(checkpoint), checkpoint.contract)
+    provenance = replace(contract.provenance, checkpoint_sha256=sha256_of(checkpoint_path), edgekit_version=__version__)
+    return net, replace(contract, provenance=provenance)
+
+
+def export_net(
+    net: nn.Module,
+    contract: Contract,
+    target: Path,
+    passes: Collection[str] = TARGETS[GENERIC].passes,
+    tolerance: float = TOLERANCE,
+    shares_weights: bool = False,
+) -> Exported:
+    """Export a net to `target` with its contract; equal nets and contracts give equal bytes.
+
+    Args:
+        net: Takes what the contract says and gives a logit a label.
+        contract: Of the file.
+        target: The .onnx file.
+        passes: Names of the rewrites, see `edgekit.export.onnx.targets`.
+        tolerance: How far a logit of the file may be from the net's.
+        shares_weights: Whether the net passes twice through the same layers: their weights are then kept once.
+
+    Raises:
+        InputError: The net does not fit its contract, or `target` does not end in .onnx.
+        GateError: The exported file answers otherwise than the net; `target` is left as it was.
+        StorageError: The file cannot be written.
+    """
+    check_target(target)
+    with atomic_path(target) as temporary:
+        model, changed = convert(net, contract, passes, shares_weights)
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        verification = verify(temporary, net, contract, portrait_crops(contract), tolerance)
+        size_bytes, sha256 = temporary.stat().st_size, sha256_of(temporary)
+    return Exported(
+        path=target,
+        sha256=sha256,
+        size_bytes=size_bytes,
+        opset=OPSET,
+        ir_version=IR_VERSION,
+        contract=contract_of(model),
+        verification=verification,
+        net_parameters=parameter_count(net),
+        cost=graph_cost(model),
+        changed=changed,
+    )
+
+
+def check_target(target: Path, suffix: str = ONNX_SUFFIX) -> None:
+    """Check that a file may be written there.
+
+    Raises:
+        InputError: The name has another ending, or it is a folder.
+        StorageError: Its folder cannot be written.
+    """
+    if target.suffix != suffix:
+        engines = {ONNX_SUFFIX: "onnx", NCNN_SUFFIX: "ncnn"}
+        other = f", and '{target.suffix}' wants --engine {engines[target.suffix]}" if target.suffix in engines else ""
+        raise InputError(f"output '{target}' must end in '{suffix}': every command knows a model by it{other}")
+    check_writable(target)
+
+
+def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGETS[GENERIC].passes) -> onnx.ModelProto:
+    """Return `net` as an ONNX model that carries `contract`: any batch size, rewritten, fully checked.
+
+    Raises:
+        InputError: The net does not take the contract's input or does not give one logit a label.
+    """
+    return convert(net, contract, passes)[0]
+
+
+def convert(
+    net: nn.Module, contract: Contract, passes: Collection[str], shares_weights: bool = False
+) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """Return what `to_onnx` does, and how many places each rewrite changed."""
+    model = _exported_graph(net.eval(), contract)
+    contract, changed = rewritten(model, contract, passes)
+    if shares_weights:
+        # Constants are folded by now: a weight that two passes share was transposed, and kept, once for each.
+        DeduplicateInitializersPass(size_limit=_NO_LIMIT)(model)
+    contract = replace(contract, schema=SCHEMA_VERSION, verified_level=VERIFIED_LEVEL)
+    return finished(ir.to_proto(model), contract), changed
+
+
+def contract_of(model: onnx.ModelProto) -> Contract:
+    """Return the contract a model carries.
+
+    Raises:
+        InputError: It has none, or one that is not valid here.
+    """
+    documents = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if not documents:
+        raise InputError("the model has no edgekit contract: make it with 'edgekit export'")
+    return Contract.from_json(documents[0])
+
+
+def _exported_graph(net: nn.Module, contract: Contract) -> ir.Model:
+    spec = contract.input
+    example = torch.zeros(_EXAMPLE_BATCH, channel_count(spec.channels), *spec.size_hw)
+    _check_fit(net, example, contract)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            net,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            optimize=False,
+            opset_version=OPSET,
+            input_names=[spec.name],
+            output_names=[contract.output.name],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    assert program is not None
+    return program.model
+
+
+def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> None:
+    shape = list(example.shape[1:])
+    try:
+        with torch.no_grad():
+            logits = net(example)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{contract.architecture} does not take the contract's input {shape} (channels, height, width): {reason}"
+        ) from error
+    expected = [_EXAMPLE_BATCH, len(contract.labels)]
+    if list(logits.shape) != expected:
+        raise InputError(
+            f"{contract.architecture} gives {list(logits.shape)} for a batch of {_EXAMPLE_BATCH}, "
+            f"the contract's labels ask for {expected}"
+        )
+
+
+def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+    """Return the model with the contract and edgekit's marks in it, checked."""
+    model.ir_version = IR_VERSION
+    model.producer_name = "edgekit"
+    model.producer_version = __version__
+    model.graph.name = contract.architecture
+    # Every reader infers these again.
+    del model.graph.value_info[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise EdgekitError(f"the exported graph is invalid: {error}") from error
+    return model
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    # torch copies a class of its own in a way it deprecates, and its logger speaks of what it decided by itself.
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            yield
+    finally:
+        logger.setLevel(level)

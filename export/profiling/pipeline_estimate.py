@@ -1,0 +1,219 @@
+"""How long the whole loop should take on a board: capture, detector every Nth frame, flow between, classifier.
+
+Nets are estimated by the board's roofline. The rest, which nobody published, is measured here on one thread and scaled
+by what the board's estimate for one thread of the classifier is of its time here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgekit.device.detection.yunet import YuNet, input_sizes
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.session import open_session
+from edgekit.device.engines.versions import set_opencv_threads
+from edgekit.device.frame import Frame
+from edgekit.device.imaging import read_image, resize
+from edgekit.device.stage_timer import StageTimer
+from edgekit.device.tracking.detection_schedule import Every
+from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.export.profiling.profile import Profile, profile_file
+from edgekit.export.profiling.roofline import SPREAD, Estimate
+from edgekit.latencies import KnownBoard
+from edgekit.model_store import asset
+from edgekit.preprocess import ImageU8, crop_face, softmax, to_input
+
+FRAME_WH = (640, 480)
+_FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
+_LEAST_RUNS, _LEAST_S = 25, 0.3
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the loop: the middle of its estimate for a frame, in milliseconds, and where that is from.
+
+    `stage` is the one of the runtime's stages, each a thread, that it belongs to.
+    """
+
+    name: str
+    stage: str
+    middle_ms: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class PipelineEstimate:
+    """The loop on a board, its parts one after the other."""
+
+    board: str
+    threads: int
+    detect_every: int
+    detector_wh: tuple[int, int]
+    faces: int
+    precision: str
+    parts: tuple[Part, ...]
+
+    @property
+    def middle_ms(self) -> float:
+        """Milliseconds a frame, parts one after the other."""
+        return sum(part.middle_ms for part in self.parts)
+
+    @property
+    def fps(self) -> tuple[float, float]:
+        """Least and most frames a second."""
+        return 1e3 / (self.middle_ms * SPREAD), 1e3 * SPREAD / self.middle_ms
+
+    @property
+    def bound_by(self) -> Part:
+        """The part that takes longest."""
+        return max(self.parts, key=lambda part: part.middle_ms)
+
+    @property
+    def longest_stage(self) -> tuple[str, float]:
+        """The stage that takes longest, and the middle of its milliseconds a frame."""
+        stages: dict[str, float] = {}
+        for part in self.parts:
+            stages[part.stage] = stages.get(part.stage, 0.0) + part.middle_ms
+        return max(stages.items(), key=lambda pair: pair[1])
+
+    @property
+    def staged_fps(self) -> tuple[float, float] | None:
+        """Least and most frames a second with each stage on a processor of its own, if memory serves them all.
+
+        None where a net takes more than one thread.
+        """
+        if self.threads > 1:
+            return None
+        _, longest_ms = self.longest_stage
+        return 1e3 / (longest_ms * SPREAD), 1e3 * SPREAD / longest_ms
+
+
+def estimate_pipeline(
+    classifier_profile: Profile,
+    model: Path,
+    detector_model: Path,
+    board: KnownBoard,
+    *,
+    threads: int,
+    detect_every: int,
+    detector_size_px: int,
+    faces: int,
+) -> PipelineEstimate | str:
+    """Return how the loop should run at 640x480 on a board, or why that cannot be said.
+
+    Args:
+        classifier_profile: Of `model`, measured here with one thread.
+        model: The classifier's file.
+        detector_model: YuNet's file.
+        board: The board.
+        threads: Threads of both nets there.
+        detect_every: The detector looks at every Nth frame; flow follows faces in the others.
+        detector_size_px: Longer side of the picture that the detector sees.
+        faces: Faces in a frame.
+
+    Raises:
+        InputError: A file cannot be used.
+    """
+    _, detector_wh = input_sizes(FRAME_WH, detector_size_px)
+    detector_profile = profile_file(detector_model, cache_kib=board.shared_cache_kib, size_wh=detector_wh)
+    classify, detect = classifier_profile.on(board, threads), detector_profile.on(board, threads)
+    alone = classifier_profile.on(board, 1)
+    for found in (classify, detect, alone):
+        if isinstance(found, str):
+            return found
+    assert isinstance(classify, Estimate)
+    assert isinstance(detect, Estimate)
+    assert isinstance(alone, Estimate)
+    assert classifier_profile.measured is not None
+    scale = alone.middle_ms / classifier_profile.measured.median_ms
+    here = _measure_here(model, detector_model, detector_size_px, faces)
+    scaled = f"measured here, times {scale:.0f}"
+    share = 1 / detect_every
+    return PipelineEstimate(
+        board=board.name,
+        threads=threads,
+        detect_every=detect_every,
+        detector_wh=detector_wh,
+        faces=faces,
+        precision=classifier_profile.precision,
+        parts=(
+            Part("capture: colour and copy", "capture", here["capture"] * scale, scaled),
+            Part(f"detector net, every {detect_every}th frame", "find", detect.middle_ms * share, "roofline"),
+            Part("detector: scale and decode", "find", here["around detector"] * scale * share, scaled),
+            Part("track: flow between detections", "find", here["track"] * scale * (1 - share), scaled),
+            Part("faces: cut and prepare", "classify", here["prepare"] * scale, scaled),
+            Part("classifier net", "classify", classify.middle_ms * faces, "roofline"),
+        ),
+    )
+
+
+def _measure_here(model: Path, detector_model: Path, size_px: int, faces: int) -> dict[str, float]:
+    """Return milliseconds a call of what is no net, on one thread."""
+    frames = _portraits(faces)
+    yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
+    before_threads = cv2.getNumThreads()
+    set_opencv_threads(1)
+    try:
+        classifier = Classifier(model, 1)
+        detector = YuNet(detector_model, size_px, 0.7, intra_op_threads=1)
+        contract = classifier.contract
+
+        def prepare() -> Any:
+            size_hw = contract.input.size_hw
+            crops = [crop_face(frames[0], _FACE_XYXY, contract.crop, size_hw, resize) for _ in range(faces)]
+            softmax(np.zeros((faces, len(contract.labels)), np.float32))
+            return to_input(np.stack(crops), contract.input)
+
+        _, detector_wh = input_sizes(FRAME_WH, size_px, detector.fixed_size_hw)
+        tensor = np.zeros((1, 3, *reversed(detector_wh)), np.float32)
+        net = open_session(detector_model, 1)
+        name = net.get_inputs()[0].name
+        whole_ms, net_ms = _ms(lambda: detector.detect(frames[0])), _ms(lambda: net.run(None, {name: tensor}))
+        face_tracker = FaceTracker(detector, Every(1_000_000))
+        numbers = itertools.count()
+
+        def follow() -> Any:
+            number = next(numbers)
+            return face_tracker.find(Frame(number, number / 30, number / 30, frames[number % 2]), StageTimer())
+
+        return {
+            "capture": _ms(lambda: cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420)),
+            "around detector": max(whole_ms - net_ms, 0.0),
+            "track": _ms(follow),
+            "prepare": _ms(prepare),
+        }
+    finally:
+        set_opencv_threads(before_threads)
+
+
+def _portraits(faces: int) -> list[ImageU8]:
+    """Return two frames with the shipped portrait, as often as there are faces, moved a little between them."""
+    columns = math.ceil(math.sqrt(faces))
+    side = min(FRAME_WH) // columns
+    portrait = resize(read_image(asset("astronaut.png")), (side, side))
+    frame = np.full((*reversed(FRAME_WH), 3), 128, np.uint8)
+    for number in range(faces):
+        top, left = (position * side for position in divmod(number, columns))
+        frame[top : top + side, left : left + side] = portrait
+    return [frame, np.ascontiguousarray(np.roll(frame, 2, axis=1))]
+
+
+def _ms(work: Callable[[], object]) -> float:
+    """Return the least milliseconds of many calls: what it takes when no other program interferes."""
+    least_s = math.inf
+    runs, until_s = 0, time.perf_counter() + _LEAST_S
+    while runs < _LEAST_RUNS or time.perf_counter() < until_s:
+        started_s = time.perf_counter()
+        work()
+        least_s = min(least_s, time.perf_counter() - started_s)
+        runs += 1
+    return least_s * 1e3

@@ -1,0 +1,265 @@
+"""What a net costs, layer by layer: counted, measured here, and estimated for a board."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from edgekit.errors import InputError
+from edgekit.export.profiling.cost import GraphCost, graph_cost, load_graph
+from edgekit.export.profiling.layer_times import MeasuredGraph, measure_layers, seen_tensors
+from edgekit.export.profiling.roofline import Estimate, LayerWork, Precision, estimate, roofline_of
+from edgekit.export.profiling.traffic import memory_bytes, weight_bytes
+from edgekit.export.tensors import WEIGHT_TYPES, Shape, constant_tensors
+from edgekit.latencies import KnownBoard
+
+# What ONNX Runtime appends to a node's name when it rewrites it.
+_REWRITTEN = re.compile(r"(_nchwc|_nhwc|_token_\d+|_quant)+$")
+_EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+_PRODUCTS = re.compile(r"Conv|Gemm|MatMul")
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """One node of the file.
+
+    `moved_bytes` is its traffic without reuse in a cache (quantisation being part of the nodes around it),
+    `memory_bytes` what passes between memory and a cache of the board's size. `share` is the part of the time measured
+    here that goes to it, None where it was not measured or where a runtime made it part of another. `groups` are a
+    convolution's.
+    """
+
+    name: str
+    op_type: str
+    output_shape: Shape | None
+    parameters: int
+    groups: int
+    macs: int
+    weight_bytes: int
+    activation_bytes: int
+    moved_bytes: int
+    memory_bytes: int
+    share: float | None
+
+    @property
+    def flops_per_byte(self) -> float | None:
+        """Arithmetic intensity: operations, two a multiply-accumulate, for each byte moved without reuse."""
+        return 2 * self.macs / self.moved_bytes if self.moved_bytes else None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A file's layers, its precision, and what was measured; `runtime_share` went to nodes that are not the file's."""
+
+    layers: tuple[LayerProfile, ...]
+    cost: GraphCost
+    precision: Precision
+    cache_kib: int
+    measured: MeasuredGraph | None
+    runtime_share: float | None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of an inference."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes moved without reuse in a cache."""
+        return sum(layer.moved_bytes for layer in self.layers)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that pass between memory and the cache."""
+        return sum(layer.memory_bytes for layer in self.layers)
+
+    def on(self, board: KnownBoard, threads: int) -> Estimate | str:
+        """Return how long an inference should take on a board, or why that cannot be said."""
+        roofline = roofline_of(board.name, self.precision, threads)
+        work = [LayerWork(layer.name, layer.macs, layer.moved_bytes) for layer in self.layers]
+        found = estimate(work, roofline)
+        return found if found is not None else str(roofline.reason)
+
+
+def profile_file(
+    path: Path,
+    *,
+    cache_kib: int,
+    size_wh: tuple[int, int] | None = None,
+    intra_op_threads: int = 1,
+    seconds: float = 0.0,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Profile:
+    """Count and, for some seconds, measure a file; see `Profile`.
+
+    Args:
+        path: Any .onnx file.
+        cache_kib: The cache whose reuse is counted.
+        size_wh: Width and height of inputs whose own are free.
+        intra_op_threads: Threads while measuring.
+        seconds: How long to measure; 0: not at all.
+        progress: Called with the share measured.
+
+    Raises:
+        InputError: The file is no ONNX model, a shape stays unknown, or it cannot be run.
+    """
+    model = load_graph(path)
+    named = _with_names(model)
+    fix_input_size(model, size_wh, path)
+    shapes = _fixed_shapes(model)
+    cost, seen = graph_cost(model), None
+    if cost.macs is None or cost.moved_bytes is None:
+        seen = seen_tensors(model, path, shapes)
+        cost = graph_cost(model, seen)
+    moved = memory_bytes(model, 0, fuse_activations=False, seen=seen)
+    with_reuse = memory_bytes(model, cache_kib << 10, seen=seen)
+    constants = weight_bytes(model, seen)
+    measured, other = None, None
+    shares: dict[int, float] = {}
+    if seconds:
+        measured = measure_layers(path, intra_op_threads, seconds, shapes, progress, named)
+        shares, other = _shares(model, measured)
+    layers = []
+    for index, layer in enumerate(cost.layers):
+        bytes_moved, reused, weights = moved[index], with_reuse[index], constants[index]
+        if layer.macs is None or bytes_moved is None or reused is None or weights is None:
+            raise InputError(f"model '{path}': the shapes at '{layer.name}' ({layer.op_type}) are not known")
+        weights = min(weights, bytes_moved)
+        layers.append(
+            LayerProfile(
+                name=layer.name,
+                op_type=layer.op_type,
+                output_shape=layer.output_shape,
+                parameters=layer.parameters,
+                groups=_groups(model.graph.node[index]),
+                macs=layer.macs,
+                weight_bytes=weights,
+                activation_bytes=bytes_moved - weights,
+                moved_bytes=bytes_moved,
+                memory_bytes=reused,
+                share=shares.get(index) if measured else None,
+            )
+        )
+    return Profile(tuple(layers), cost, _precision(model, cost), cache_kib, measured, other)
+
+
+def has_free_size(path: Path) -> bool:
+    """Return whether an input's height or width is free.
+
+    Raises:
+        InputError: The file is no ONNX model.
+    """
+    model = load_graph(path)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    sizes = [value.type.tensor_type.shape.dim[2:] for value in model.graph.input if value.name not in constants]
+    return any(not dim.dim_value > 0 for size in sizes if len(size) == 2 for dim in size)
+
+
+def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path: Path) -> None:
+    """Give inputs of free height and width a size; the batch becomes one.
+
+    Raises:
+        InputError: A dimension is free and there is no size for it.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name in constants or not dims:
+            continue
+        if len(dims) > 1:
+            dims[0].dim_value = 1
+        if size_wh and len(dims) == 4:
+            for dim, size in zip(dims[2:], reversed(size_wh), strict=True):
+                if not dim.dim_value > 0:
+                    dim.dim_value = size
+        free = [index for index, dim in enumerate(dims) if not dim.dim_value > 0]
+        if free and size_wh is None and len(dims) == 4 and 1 not in free:
+            raise InputError(f"model '{path}': input '{value.name}' has free dimensions: give a size with --size WxH")
+        if free:
+            sizes = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else "?" for dim in dims)
+            raise InputError(
+                f"model '{path}': input '{value.name}' is ({sizes}), and --size WxH gives height and width of a "
+                "picture only: export it again with that input's size fixed"
+            )
+
+
+def _with_names(model: onnx.ModelProto) -> bytes | None:
+    """Name nodes that have no name, and return the file with them; None where all had one.
+
+    ONNX Runtime's profiler tells nodes apart by name only. None too where tensors lie in other files, which are found
+    from the model's own place alone.
+    """
+    nameless = [index for index, node in enumerate(model.graph.node) if not node.name]
+    outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    if not nameless or outside:
+        return None
+    for index in nameless:
+        node = model.graph.node[index]
+        node.name = f"{node.op_type}_{index}"
+    return bytes(model.SerializeToString())
+
+
+def _fixed_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    return {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input}
+
+
+def _shares(model: onnx.ModelProto, measured: MeasuredGraph) -> tuple[dict[int, float], float]:
+    """Return the file's nodes' shares of the measured time, by number, and the share of nodes the runtime added.
+
+    A runtime calls what it made of a convolution and its activation after the activation, or after the tensor that
+    gives; it is the convolution's.
+    """
+    numbers = {node.name: index for index, node in enumerate(model.graph.node) if node.name}
+    makers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
+    shares: dict[int, float] = {}
+    other = 0.0
+    for found in measured.nodes:
+        plain = _REWRITTEN.sub("", found.name)
+        index = next(
+            (table[name] for table in (numbers, makers) for name in (found.name, plain) if name in table), None
+        )
+        if index is None:
+            other += found.share
+            continue
+        if _PRODUCTS.search(found.op_type):
+            index = _back_to_product(model.graph, index, makers)
+        shares[index] = shares.get(index, 0.0) + found.share
+    return shares, other
+
+
+def _back_to_product(graph: onnx.GraphProto, index: int, makers: Mapping[str, int]) -> int:
+    at = index
+    for _ in range(len(graph.node)):
+        node = graph.node[at]
+        if _PRODUCTS.search(node.op_type):
+            return at
+        before = next((makers[name] for name in node.input if name in makers), None)
+        if before is None:
+            break
+        at = before
+    return index
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
+
+
+def _precision(model: onnx.ModelProto, cost: GraphCost) -> Precision:
+    """Return what most multiply-accumulates are done in."""
+    constants = constant_tensors(model.graph)
+    behind = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    eight_bits = 0
+    for node, layer in zip(model.graph.node, cost.layers, strict=True):
+        weights = [constants[name] for name in (behind.get(name, name) for name in node.input) if name in constants]
+        largest = max(
+            (tensor for tensor in weights if tensor.data_type in WEIGHT_TYPES),
+            key=lambda tensor: len(tensor.dims),
+            default=None,
+        )
+        if largest is not None and largest.data_type in _EIGHT_BITS:
+            eight_bits += layer.macs or 0
+    return "int8" if 2 * eight_bits > (cost.macs or 0) else "fp32"

@@ -1,0 +1,242 @@
+"""Quantisation by ONNX Runtime's quantiser: weights and activations of eight bits, calibrated on real crops."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnxruntime import quantization as ortq
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxscript import ir
+
+from edgekit.contract import SCHEMA_VERSION, Contract
+from edgekit.errors import InputError
+from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes
+from edgekit.export.onnx.to_onnx import contract_of, finished
+from edgekit.preprocess import FloatArray, ImageU8, to_input
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy"]
+
+# A layer stays in float32 if that takes at least this share of the quantised net's error away. It must be worth much,
+# for it costs conversions around the layer: EdgeCNN's stem takes 7 to 14 % of the error away.
+SENSITIVE_SHARE = 0.25
+
+# A batch of all the crops would take memory for each of them.
+# The quantiser keeps all activations of a stride before it puts them into its histograms: 6 MB a crop of EdgeCNN.
+_STRIDE_CROPS = 16
+_BATCH_CROPS = 32
+_METHODS = {
+    "minmax": ortq.CalibrationMethod.MinMax,
+    "percentile": ortq.CalibrationMethod.Percentile,
+    "entropy": ortq.CalibrationMethod.Entropy,
+}
+_FORMS = {"qdq": ortq.QuantFormat.QDQ, "qoperator": ortq.QuantFormat.QOperator}
+_ACTIVATIONS = {"u8s8": ortq.QuantType.QUInt8, "s8s8": ortq.QuantType.QInt8}
+_LAYERS = ("Conv", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class StaticSettings:
+    """How a net is quantised: types of activations and weights, form of the file, how ranges are found."""
+
+    types: QuantizedTypes = "u8s8"
+    form: QuantizedForm = "qdq"
+    method: CalibrationMethod = "minmax"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantised model; `error` is the root mean square of the change of the logits, over that of the logits.
+
+    `kept` are the layers left in float32 and `error_without` what the error was with each of the first and the last
+    layer in float32, by name.
+    """
+
+    model: onnx.ModelProto
+    error: float
+    kept: tuple[str, ...]
+    error_without: dict[str, float]
+
+
+def quantize_static(
+    model: onnx.ModelProto, crops: ImageU8, settings: StaticSettings, calibration: str, progress: Progress | None = None
+) -> Quantized:
+    """Return `model` with eight-bit weights (per channel) and activations.
+
+    The first and the last layer are tried in float32, each by itself, on the calibration crops: where the logits' error
+    falls by `SENSITIVE_SHARE`, the layer stays so.
+
+    Args:
+        model: A float32 model that carries its contract.
+        crops: uint8 (N, H, W, 1 or 3) of real data, at least one.
+        settings: See there.
+        calibration: What the contract will say of the crops.
+        progress: Called with (inferences done, in all).
+
+    Raises:
+        InputError: No crop was given.
+    """
+    if not len(crops):
+        raise InputError("calibration has no image: name a split that has some")
+    contract = contract_of(model)
+    expected = _logits(model, crops, contract)
+    candidates = _first_and_last(model)
+    rounds = 1 + len(candidates) + 1
+    report = _Report(progress, rounds * len(crops))
+
+    def made(kept: tuple[str, ...]) -> tuple[onnx.ModelProto, float]:
+        result = _quantized(model, crops, contract, settings, kept, report)
+        return result, _relative_error(_logits(result, crops, contract), expected)
+
+    plain, error = made(())
+    errors = {name: made((name,))[1] for name in candidates}
+    kept = tuple(name for name in candidates if errors[name] < (1 - SENSITIVE_SHARE) * error)
+    if kept:
+        plain, error = made(kept)
+    report.finish()
+    text = (
+        f"{calibration}, {settings.method}, {settings.form} {settings.types} per channel"
+        f"{', float32: ' + ' '.join(kept) if kept else ''}"
+    )
+    return Quantized(_with_contract(plain, contract, "int8", text), error, kept, errors)
+
+
+def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with eight-bit weights whose activations are measured and rounded at each inference."""
+    contract = contract_of(model)
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
+        source.write_bytes(model.SerializeToString())
+        ortq.quantize_dynamic(source, target, per_channel=False, weight_type=ortq.QuantType.QUInt8)
+        result = onnx.load(target)
+    return _with_contract(result, contract, "int8", "none: activations are measured at each inference")
+
+
+def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` with weights and arithmetic of two bytes, input and output as they were."""
+    contract = contract_of(model)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with _quiet():
+        converted = ir.from_proto(convert_float_to_float16(copy, keep_io_types=True))
+    converted.graph.sort()  # the converter puts its casts last
+    result = ir.to_proto(converted)
+    return _with_contract(result, contract, "float16", None)
+
+
+def _quantized(
+    model: onnx.ModelProto,
+    crops: ImageU8,
+    contract: Contract,
+    settings: StaticSettings,
+    kept: tuple[str, ...],
+    report: _Report,
+) -> onnx.ModelProto:
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        # By way of a file: the quantiser moves the tensors of a model it is handed out of it.
+        source, target = Path(folder) / "float.onnx", Path(folder) / "static.onnx"
+        source.write_bytes(model.SerializeToString())
+        ortq.quantize_static(
+            source,
+            target,
+            _Crops(crops, contract, report),
+            quant_format=_FORMS[settings.form],
+            per_channel=True,
+            activation_type=_ACTIVATIONS[settings.types],
+            weight_type=ortq.QuantType.QInt8,
+            nodes_to_exclude=list(kept),
+            calibrate_method=_METHODS[settings.method],
+            extra_options={"CalibStridedMinMax": _STRIDE_CROPS},  # of histograms too, whatever it is called
+        )
+        return onnx.load(target)
+
+
+class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
+    """Feeds one crop at a time, prepared as the runtime prepares it; its length is in whole strides."""
+
+    def __init__(self, crops: ImageU8, contract: Contract, report: _Report) -> None:
+        self._crops, self._spec, self._report = crops, contract.input, report
+        self._next, self._end = 0, len(crops)
+
+    def __len__(self) -> int:
+        return -(-len(self._crops) // _STRIDE_CROPS) * _STRIDE_CROPS
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self._next, self._end = start_index, min(end_index, len(self._crops))
+
+    def get_next(self) -> dict[str, Any] | None:
+        if self._next == self._end:
+            return None
+        crop = self._crops[self._next : self._next + 1]
+        self._next += 1
+        self._report.step()
+        return {self._spec.name: to_input(crop, self._spec)}
+
+
+class _Report:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
+
+    def step(self) -> None:
+        self._done += 1
+        if self._progress:
+            self._progress(self._done, self._total)
+
+    def finish(self) -> None:
+        if self._progress:
+            self._progress(self._total, self._total)
+
+
+def _first_and_last(model: onnx.ModelProto) -> tuple[str, ...]:
+    names = [node.name for node in model.graph.node if node.op_type in _LAYERS]
+    return tuple(dict.fromkeys((*names[:1], *names[-1:])))
+
+
+def _logits(model: onnx.ModelProto, crops: ImageU8, contract: Contract) -> FloatArray:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    logits = [
+        session.run([contract.output.name], {contract.input.name: to_input(part, contract.input)})[0]
+        for part in (crops[start : start + _BATCH_CROPS] for start in range(0, len(crops), _BATCH_CROPS))
+    ]
+    return np.concatenate(logits).astype(np.float32)
+
+
+def _relative_error(found: FloatArray, expected: FloatArray) -> float:
+    scale = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
+    return float(np.sqrt(np.mean((found.astype(np.float64) - expected) ** 2))) / max(scale, 1e-12)
+
+
+def _with_contract(
+    model: onnx.ModelProto, contract: Contract, precision: Literal["float16", "int8"], calibration: str | None
+) -> onnx.ModelProto:
+    """Return the model with its new contract; an accuracy measured in float32 is not its own."""
+    provenance = replace(contract.provenance, accuracy=())
+    new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)
+    del model.metadata_props[:]
+    return finished(model, new)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The quantiser gives advice on the root logger, which nobody here can follow, and prints its histograms to stdout,
+    # which is for results.
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

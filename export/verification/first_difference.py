@@ -1,0 +1,157 @@
+"""Where two sides begin to differ: their intermediate results, layer by layer, by the names both sides know.
+
+The exporter calls a node after the module it comes from (`edgekit.export.onnx.passes.tidy`), so an exported file can be held
+against its net, and files of one net against each other. Layers that a rewrite changed the shape of are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from edgekit.device.engines.session import read_contract, session_options
+from edgekit.errors import InputError
+from edgekit.export.profiling.cost import load_graph
+from edgekit.preprocess import FloatArray, ImageU8, to_input
+
+# Root mean square of the difference over that of the reference, below which a layer is the same: rounding of float32.
+SAME_FLOAT32 = 1e-4
+# Eight bits: a layer that loses more stands out. The shipped net's layers lose 0.016 to 0.12 (QDQ).
+SAME_INT8 = 0.2
+
+_FLOAT = onnx.TensorProto.FLOAT
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """A layer both sides have, in the file's order; `relative` is rms(difference) / rms(reference)."""
+
+    name: str
+    op_type: str
+    relative: float
+    max_abs: float
+
+
+def layer_differences(reference: Mapping[str, FloatArray], path: Path, crops: ImageU8) -> list[LayerDifference]:
+    """Compare every layer of a file with the results a reference gave under the same names.
+
+    Args:
+        reference: From `net_results` or `file_results`, for the same crops.
+        path: The .onnx file.
+        crops: uint8 (N, H, W, 1 or 3).
+    """
+    found = file_results(path, crops)
+    kinds = {_layer_name(node): node.op_type for node in load_graph(path).graph.node}
+    differences = []
+    for name, values in found.items():
+        expected = reference.get(name)
+        if expected is None or expected.shape != values.shape or expected.size == 0:
+            continue
+        with np.errstate(invalid="ignore", over="ignore"):
+            gap = values.astype(np.float64) - expected
+            scale = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
+            rms = float(np.sqrt(np.mean(gap**2)))
+        relative = rms / scale if scale else (0.0 if rms == 0 else np.inf)
+        differences.append(
+            LayerDifference(name, kinds[name], relative if np.isfinite(relative) else np.inf, float(np.abs(gap).max()))
+        )
+    return differences
+
+
+def first_difference(differences: Sequence[LayerDifference], same: float) -> LayerDifference | None:
+    """Return the first layer that differs by more than `same`, or None if none does."""
+    return next((layer for layer in differences if not layer.relative <= same), None)
+
+
+def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
+    """Return what each node of a file gives for crops, by the node's name, in the file's order; float32 results only.
+
+    The graph runs as it is stored: results that are looked at are not fused away.
+
+    Raises:
+        InputError: The file cannot be run.
+    """
+    model = load_graph(path)
+    inferred = onnx.shape_inference.infer_shapes(model)
+    floats = {value.name for value in inferred.graph.value_info if value.type.tensor_type.elem_type == _FLOAT}
+    there = {value.name: value for value in model.graph.output}
+    names: dict[str, str] = {}
+    for node in model.graph.node:
+        output = node.output[0] if node.output else ""
+        if output in there or output in floats:
+            names[_layer_name(node)] = output
+            if output not in there:
+                model.graph.output.append(onnx.helper.make_tensor_value_info(output, _FLOAT, None))
+    outputs = list(dict.fromkeys(names.values()))
+    try:
+        options = session_options(1, level="none")
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        spec = read_contract(session, path).input
+        given = session.run(outputs, {spec.name: to_input(crops, spec)})
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"model '{path}' fails while its layers are looked at: {reason}") from error
+    by_output = dict(zip(outputs, given, strict=True))
+    return {layer: np.asarray(by_output[output], np.float32) for layer, output in names.items()}
+
+
+@torch.no_grad()
+def net_results(net: nn.Module, tensor: FloatArray) -> dict[str, FloatArray]:
+    """Return what each module of a net gives for its input tensor, by the module's name.
+
+    A convolution whose only follower is a BatchNorm gives what that gives: the exporter makes one layer of both.
+    """
+    results: dict[str, Tensor] = {}
+    made_by: dict[int, str] = {}
+    hooks = []
+
+    def keep(name: str, module: nn.Module) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if not isinstance(output, Tensor):
+                return
+            results[name] = output.clone()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and inputs and id(inputs[0]) in made_by:
+                results[made_by[id(inputs[0])]] = results[name]
+            made_by[id(output)] = name
+            alive.append(output)  # so that no other tensor gets its id
+
+        return hook
+
+    alive: list[Tensor] = []
+    for name, module in net.named_modules():
+        if name and not isinstance(module, torch.jit.ScriptModule):
+            hooks.append(module.register_forward_hook(keep(name, module)))
+    try:
+        logits = net.eval()(torch.from_numpy(tensor))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    results[""] = logits
+    return {name: result.float().numpy() for name, result in results.items()}
+
+
+def by_layer(results: Mapping[str, FloatArray], path: Path) -> dict[str, FloatArray]:
+    """Return a net's results by the names of a file's layers.
+
+    A layer called after a module gives what the module gives; the last layer of a module that has code of its own gives
+    what that module gives.
+    """
+    order = [_layer_name(node) for node in load_graph(path).graph.node]
+    named = {name: results[name] for name in order if name in results}
+    for module, values in results.items():
+        inside = [name for name in order if name.startswith(f"{module}.")] if module else order[-1:]
+        if module not in named and inside and inside[-1] not in named:
+            named[inside[-1]] = values
+    return named
+
+
+def _layer_name(node: onnx.NodeProto) -> str:
+    return node.name or (node.output[0] if node.output else node.op_type)

@@ -1,0 +1,201 @@
+"""Accuracy of a checkpoint or an exported file, through the same preprocessing the runtime uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgekit.contract import Contract
+from edgekit.errors import InputError
+from edgekit.model_store import DEVICE_SUFFIXES
+from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.evaluation.calibration import Calibration, calibration
+from edgekit.preprocess import FloatArray, ImageU8, center_crop, softmax, ten_crops, to_gray, to_tensor
+
+Protocols = Literal["center-crop", "ten-crop"]
+
+# Larger batches spend more time on fresh memory than they save.
+_BATCH_CROPS = 160
+
+
+class CropClassifier(Protocol):
+    """Anything that turns crops into logits: a net here, `edgekit.device.engines.classifier.Classifier` for a file."""
+
+    contract: Contract
+
+    def logits(self, crops: ImageU8) -> FloatArray:
+        """Return (N, labels) of uint8 (N, H, W, 1 or 3)."""
+
+
+class TorchClassifier:
+    """A net with the contract its exported file will carry."""
+
+    def __init__(self, net: nn.Module, contract: Contract, device: torch.device | None = None) -> None:
+        """Use `net` in eval mode on `device` (default: CPU)."""
+        self.contract = contract
+        self._device = device or torch.device("cpu")
+        self._net = net.eval().to(self._device)
+
+    @torch.no_grad()
+    def logits(self, crops: ImageU8) -> FloatArray:
+        """Return (N, labels) of uint8 (N, H, W, 1 or 3)."""
+        tensor = torch.from_numpy(to_tensor(crops, self.contract.input)).to(self._device)
+        return np.asarray(self._net(tensor).float().cpu().numpy(), np.float32)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of an evaluation: `truths` int64 (N,), N ≥ 1, and the `logits` float32 (N, classes) given for them."""
+
+    labels: tuple[str, ...]
+    truths: NDArray[np.int64]
+    logits: FloatArray
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
+        """Return the result on the images a mask picks."""
+        return Evaluation(self.labels, self.truths[chosen], self.logits[chosen])
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Images counted by true class (row) and answer (column): (classes, classes)."""
+        counts = np.zeros((len(self.labels), len(self.labels)), np.int64)
+        np.add.at(counts, (self.truths, self.logits.argmax(axis=1)), 1)
+        return counts
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How sure the answers were, and how often right."""
+        return calibration(softmax(self.logits), self.truths)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy against the labels, in nats."""
+        of_truth = self.logits[np.arange(len(self.truths)), self.truths]
+        return float((np.logaddexp.reduce(self.logits, axis=1) - of_truth).mean())
+
+    @property
+    def correct(self) -> int:
+        """Number of images classified right."""
+        return int(np.trace(self.confusion))
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return len(self.truths)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images classified right, 0..1."""
+        return self.correct / self.total
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """Recall per class, 0..1; None for a class without images."""
+        counts = self.confusion.sum(axis=1)
+        return {
+            label: float(self.confusion[index, index] / counts[index]) if counts[index] else None
+            for index, label in enumerate(self.labels)
+        }
+
+
+def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClassifier:
+    """Return a model file, exported or checkpoint, ready to classify.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    if path.suffix in DEVICE_SUFFIXES:
+        from edgekit.device.engines.classifier import Classifier
+
+        return Classifier(path, intra_op_threads)
+    checkpoint = load_checkpoint(path)
+    return TorchClassifier(build_net(checkpoint), checkpoint.contract)
+
+
+def evaluate(
+    classifier: CropClassifier,
+    images: ImageSet,
+    protocol: Protocols,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Classify a split.
+
+    Args:
+        classifier: What classifies; its contract says how crops are made.
+        images: The split; labels count as in the contract (`aligned` makes them so).
+        protocol: "center-crop": what a Pi sees; "ten-crop": mean of the logits over four corners, the centre, and
+            their mirror images.
+        progress: Called with (images done, images in all).
+
+    Raises:
+        InputError: The split is empty, or the model gives no numbers.
+    """
+    total = len(images)
+    spec = classifier.contract
+    if protocol == "ten-crop" and spec.crop.resize_hw == spec.input.size_hw:
+        raise InputError("the model sees whole pictures, which have no other crops: take --protocol center-crop")
+    if total == 0:
+        raise InputError("the split holds no image: name another with --split")
+    parts: list[FloatArray] = []
+    for start, logits in _logits_in_batches(classifier, images.images, protocol):
+        if not np.isfinite(logits).all():
+            raise InputError("the model gives values that are no numbers: train or export it again")
+        parts.append(logits)
+        if progress:
+            progress(start + len(logits), total)
+    return Evaluation(classifier.contract.labels, images.labels, np.concatenate(parts))
+
+
+def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
+    """Return `images` with the labels numbered as in the contract and gray if it says so.
+
+    Raises:
+        InputError: The data set has a class the model does not know, or its pictures have another size.
+    """
+    unknown = [name for name in dataset.classes if name not in contract.labels]
+    if unknown:
+        raise InputError(
+            f"data set '{dataset.name}' has the class '{unknown[0]}', "
+            f"which the model does not know: its labels are {', '.join(contract.labels)}"
+        )
+    numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
+    return replace(as_shown(images, contract), labels=numbers[images.labels], targets=None)
+
+
+def as_shown(images: ImageSet, contract: Contract) -> ImageSet:
+    """Return `images` gray if the contract says so, with their labels as they are.
+
+    Raises:
+        InputError: The pictures have another size.
+    """
+    pixels = images.images
+    if pixels.shape[1:3] != contract.crop.resize_hw:
+        raise InputError(f"images are {pixels.shape[1:3]}, the model's crops {contract.crop.resize_hw}")
+    if contract.crop.grayscale and pixels.shape[-1] == 3:
+        pixels = np.stack([to_gray(np.ascontiguousarray(image[..., ::-1])) for image in pixels])[..., np.newaxis]
+    return replace(images, images=pixels)
+
+
+def _logits_in_batches(
+    classifier: CropClassifier, images: ImageU8, protocol: Protocols
+) -> Iterator[tuple[int, FloatArray]]:
+    size_hw = classifier.contract.input.size_hw
+    views = 10 if protocol == "ten-crop" else 1
+    step = _BATCH_CROPS // views
+    for start in range(0, len(images), step):
+        batch = images[start : start + step]
+        if views == 1:
+            yield start, classifier.logits(center_crop(batch, size_hw))
+        else:
+            crops = ten_crops(batch, size_hw)  # (N, 10, h, w, C)
+            logits = classifier.logits(crops.reshape(-1, *crops.shape[2:]))
+            yield start, logits.reshape(len(batch), views, -1).mean(axis=1)

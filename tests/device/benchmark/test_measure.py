@@ -1,0 +1,271 @@
+"""What is measured in a process, in which order, and what is seen of the machine meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.boards import Conditions, Throttling
+from edgekit.device.benchmark.cells import KINDS, Cell, plan_cells, plan_rounds
+from edgekit.device.benchmark.document import describe_model
+from edgekit.device.benchmark.frame_cache import FrameCache, load_frame_cache, map_clip, save_frame_cache
+from edgekit.device.benchmark.machine_watch import OthersLoad, Watch
+from edgekit.device.benchmark.measure import MIN_ITERATIONS, measure
+from edgekit.device.benchmark.measure import measure as benchmark
+from edgekit.device.detection import WholeFrame
+from edgekit.device.frame import Frame, RecordedSource
+from edgekit.device.sources.live import LiveSource
+from edgekit.errors import InputError, SourceError
+from edgekit.files import sha256_of
+from edgekit.preprocess import ImageU8
+
+FRAMES = tuple(np.full((6, 8, 3), value, np.uint8) for value in range(3))
+CLIP = FrameCache("three", FRAMES, True, 0.0, "0" * 64)
+NOTHING = Conditions(*[None] * 9)
+
+
+class Frames(RecordedSource):
+    """Frames of 1 MiB, numbered in every pixel."""
+
+    name = "frames"
+    fps = None
+
+    def __init__(self, count: int) -> None:
+        self.frame_count = count
+        self.closed = False
+
+    def __exit__(self, *exception: object) -> None:
+        self.closed = True
+
+    def __iter__(self) -> Iterator[Frame]:
+        for sequence in range(self.frame_count):
+            yield Frame(sequence, 0.0, 0.0, np.full((512, 2048, 1), sequence, np.uint8))
+
+
+class Spy(WholeFrame):
+    """Remembers the frames it saw and the threads OpenCV had."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.opencv_threads = 0
+
+    def detect(self, image_bgr: ImageU8):  # type: ignore[no-untyped-def]
+        self.seen.append(int(image_bgr[0, 0, 0]))
+        self.opencv_threads = cv2.getNumThreads()
+        return super().detect(image_bgr)
+
+
+MODELS = [("a", Path("a")), ("b", Path("b"))]
+
+
+def test_every_combination_is_planned_once() -> None:
+    cells = plan_cells(MODELS, (1, 2), KINDS)
+    combinations = set(itertools.product("ab", (1, 2), KINDS))
+    assert {(cell.model, cell.intra_op_threads, cell.kind) for cell in cells} == combinations
+    assert len(cells) == len(combinations)
+
+
+def test_every_round_has_every_cell_in_an_order_of_its_own_that_the_seed_decides() -> None:
+    cells = plan_cells(MODELS, (1, 2), KINDS)
+    order = plan_rounds(cells, 3, seed=3)
+    rounds = [order[first : first + len(cells)] for first in range(0, len(order), len(cells))]
+    assert len(rounds) == 3
+    assert all(set(one) == set(cells) and len(one) == len(cells) for one in rounds)
+    assert rounds[0] != rounds[1] != rounds[2]
+    assert order == plan_rounds(cells, 3, seed=3)
+    assert order != plan_rounds(cells, 3, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("models", "threads", "message"),
+    [
+        ([("a", Path("a"))] * 2, (1,), "model given twice: a"),
+        ([("a", Path("a"))], (2, 2), "thread count given twice: 2"),
+        ([("a", Path("a"))], (0,), "thread count 0 is below 1"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(
+    models: list[tuple[str, Path]], threads: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_cells(models, threads, KINDS)
+
+
+def test_a_clip_holds_what_fits_and_says_when_there_is_more() -> None:
+    source = Frames(5)
+    clip = load_frame_cache(source, limit_mib=3)
+    assert [int(frame[0, 0, 0]) for frame in clip.frames] == [0, 1, 2]
+    assert (clip.complete, clip.mib) == (False, 3.0)
+    assert source.closed
+    assert load_frame_cache(Frames(3), limit_mib=3).complete
+
+
+def test_clips_of_other_pixels_have_other_sums() -> None:
+    assert load_frame_cache(Frames(2), 3).sha256 == load_frame_cache(Frames(2), 3).sha256
+    assert load_frame_cache(Frames(2), 3).sha256 != load_frame_cache(Frames(3), 3).sha256
+
+
+def test_a_source_without_frames_is_an_error() -> None:
+    with pytest.raises(SourceError, match="'frames' gave no frame"):
+        load_frame_cache(Frames(0), 3)
+
+
+def test_a_saved_clip_is_the_same_for_every_process_whatever_the_frames_sizes(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frames = tuple(random.integers(0, 256, (height, 5, 3), np.uint8) for height in (4, 7, 2))
+    path = tmp_path / "clip"
+    with path.open("wb") as stream:
+        save_frame_cache(replace(CLIP, frames=frames), stream)
+    before = path.read_bytes()
+    mapped = map_clip(path)
+    assert replace(mapped, frames=()) == replace(CLIP, frames=())
+    assert all(np.array_equal(one, other) for one, other in zip(frames, mapped.frames, strict=True))
+    mapped.frames[0][:] = 0
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["inference", "classifier"])
+def test_the_classifier_is_measured_for_at_least_the_least_iterations(tiny_model: Path, kind: benchmark.Kind) -> None:
+    done = measure(Cell("tiny", tiny_model, 1, kind), seconds=0.001, batch=4)
+    assert len(done.samples_ms) >= MIN_ITERATIONS
+    assert done.warm_up.iterations >= 5
+    assert done.batch == 4
+    assert done.images_per_s == pytest.approx(4 * len(done.samples_ms) / done.busy_s)
+    assert (done.detector, done.faces_per_frame, done.stages_ms) == (None, None, {})
+    assert done.load_ms > 0
+    assert done.resident_mib > 1
+    assert done.elapsed_s >= done.busy_s
+    assert len(done.during) == 1
+    assert json.loads(json.dumps(done.as_message(), allow_nan=False))["process"]["latency"]["count"] >= MIN_ITERATIONS
+
+
+def test_a_cell_is_measured_for_at_least_its_seconds(tiny_model: Path) -> None:
+    done = measure(Cell("tiny", tiny_model, 1, "inference"), seconds=0.2, min_iterations=1, batch=1)
+    assert done.busy_s >= 0.2
+
+
+def test_a_pipeline_plays_the_clip_over_and_over_and_counts_after_the_warm_up(tiny_model: Path) -> None:
+    spy = Spy()
+    threads = []
+    done = measure(
+        Cell("tiny", tiny_model, 3, "pipeline"),
+        seconds=0.001,
+        batch=4,
+        clip=CLIP,
+        make_detector=lambda count: (threads.append(count), spy)[1],
+    )
+    total = done.warm_up.iterations + len(done.samples_ms)
+    assert spy.seen == [index % 3 for index in range(total)]
+    assert (threads, spy.opencv_threads) == ([3], 3)
+    assert (done.batch, done.detector, done.faces_per_frame) == (1, "none", 1.0)
+    assert set(done.stages_ms) == {"detect", "crop", "classify"}
+    assert {len(timer) for timer in done.stages_ms.values()} == {len(done.samples_ms)}
+    assert sum(sum(timer) for timer in done.stages_ms.values()) <= sum(done.samples_ms)
+
+
+class FakeCamera:
+    """Gives a picture every 5 ms."""
+
+    fps = 200.0
+
+    def read(self) -> ImageU8:
+        time.sleep(0.005)
+        return FRAMES[0]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def test_a_camera_is_measured_with_the_wait_for_its_frames(tiny_model: Path, told: list[str]) -> None:
+    with LiveSource("camera", FakeCamera, told.append) as camera:
+        done = measure(
+            Cell("tiny", tiny_model, 1, "camera"),
+            seconds=0.01,
+            min_iterations=20,
+            batch=4,
+            camera=camera,
+            make_detector=lambda _: WholeFrame(),
+        )
+    assert (done.batch, done.faces_per_frame) == (1, 1.0)
+    assert set(done.stages_ms) == {"capture", "detect", "crop", "classify"}
+    assert len(done.ages_ms) == len(done.samples_ms) == 20
+    assert done.images_per_s <= 220  # no faster than the camera gives them, give or take a frame that was waiting
+    assert done.as_message()["ages_ms"]
+
+
+def test_a_warm_up_goes_on_until_the_times_are_stable_and_says_when_they_never_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count()
+    now = [0.0]
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now[0])
+
+    def settling() -> None:
+        now[0] += 0.3 if next(clock) < 50 else 0.1
+
+    done = benchmark._warm_up(settling, 60)
+    assert (done.stable, done.iterations) == (True, 15)  # three windows of five, equally slow
+    clock = itertools.count()
+
+    def falling() -> None:
+        now[0] += 1 / (1 + next(clock))
+
+    done = benchmark._warm_up(falling, 2)
+    assert not done.stable
+    assert 2 < done.seconds < 10
+
+
+def test_progress_ends_at_one_and_never_falls(tiny_model: Path) -> None:
+    shares: list[float] = []
+    measure(Cell("tiny", tiny_model, 1, "inference"), seconds=1.2, batch=1, progress=shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) >= 3
+    assert shares[-1] == 1.0
+
+
+def test_a_model_is_described_by_its_file(tiny_model: Path) -> None:
+    model = describe_model("tiny", tiny_model)
+    assert (model.architecture, model.precision, model.input_hw, model.labels) == ("mean", "float32", (8, 8), 3)
+    assert model.sha256 == sha256_of(tiny_model)
+
+
+def test_a_model_that_is_none_is_refused_before_it_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text("no model")
+    with pytest.raises(InputError, match=r"text\.onnx"):
+        describe_model("text", path)
+
+
+def test_a_watch_looks_now_and_then_and_tells_the_rate_in_between() -> None:
+    now = [0.0]
+    hot = replace(NOTHING, temperature_c=61.0, clock_mhz=1200.0, throttling=Throttling(0x8))
+    watch = Watch(1.0, batch=2, look=lambda: hot, clock=lambda: now[0])
+    for iterations in range(1, 26):
+        now[0] += 0.1
+        watch.tick(iterations, busy_s=iterations * 0.05)
+    watch.tick(25, 25 * 0.05, last=True)
+    assert [round(one.at_s, 1) for one in watch.readings] in ([1.0, 2.0, 2.5], [1.1, 2.1, 2.5])
+    assert {one.images_per_s for one in watch.readings} == {40.0}
+    assert {(one.temperature_c, one.clock_mhz, one.throttle_flags) for one in watch.readings} == {(61.0, 1200.0, "0x8")}
+
+
+def test_others_load_is_all_that_is_busy_less_ourselves(tmp_path: Path) -> None:
+    stat = tmp_path / "proc/stat"
+    stat.parent.mkdir()
+    # user nice system idle iowait irq softirq steal guest guest_nice, in hundredths of a second
+    stat.write_text("cpu  1000 0 500 90000 700 0 10 20 0 0\ncpu0 1 2 3\n")
+    now, own = [0.0], [3.0]
+    others = OthersLoad(tmp_path, lambda: now[0], lambda: own[0])
+    now[0], own[0] = 100.0, 13.0
+    stat.write_text("cpu  4000 0 1500 99999 999 0 10 520 0 0\ncpu0 1 2 3\n")
+    assert others.processors() == pytest.approx(0.35)
+    stat.write_text("nothing")
+    assert others.processors() is None

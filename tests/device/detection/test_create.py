@@ -1,0 +1,113 @@
+"""Detectors by name, and what happens when YuNet's file cannot be had."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.device import detection as detect
+from edgekit.device.detection import create_detector
+from edgekit.downloads import PinnedFile
+from edgekit.errors import InputError, StorageError
+
+NOWHERE = PinnedFile("model.onnx", "http://127.0.0.1:9/model.onnx", "0" * 64, 1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
+    return tmp_path / "cache/edgekit"
+
+
+def fail(text: str) -> None:
+    raise AssertionError(text)
+
+
+def test_none_takes_the_whole_frame_as_one_face() -> None:
+    found = create_detector("none", notify=fail).detect(np.zeros((48, 64, 3), np.uint8))
+    np.testing.assert_array_equal(found.xyxy, [[0, 0, 64, 48]])
+    np.testing.assert_array_equal(found.scores, [1])
+    assert len(found) == 1
+
+
+def test_haar_by_name() -> None:
+    assert create_detector("haar", notify=fail).name == "haar"
+
+
+def test_yunet_with_a_file(shared: Path) -> None:
+    path = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    detector = create_detector("yunet", model_path=path, notify=fail)
+    assert detector.name == "yunet"
+
+
+def test_yunet_from_the_cache(shared: Path, own_cache: Path) -> None:
+    own_cache.mkdir(parents=True)
+    (own_cache / detect.YUNET.name).write_bytes((shared / "data/yunet" / detect.YUNET.name).read_bytes())
+    assert create_detector("yunet", notify=fail).name == "yunet"
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_without_network_haar_takes_over_and_says_so_once(monkeypatch: pytest.MonkeyPatch, offline: str) -> None:
+    monkeypatch.setattr(detect, "YUNET", NOWHERE)
+    monkeypatch.setenv("EDGEKIT_OFFLINE", offline)
+    said: list[str] = []
+    detector = create_detector("yunet", notify=said.append)
+    assert detector.name == "haar"
+    (line,) = [text for text in said if "Haar" in text]
+    assert "--detector-model FILE" in line
+    assert "\n" not in line
+    detector.detect(np.zeros((48, 64, 3), np.uint8))
+    assert len([text for text in said if "Haar" in text]) == 1
+
+
+def test_an_explicit_file_never_falls_back(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        create_detector("yunet", model_path=tmp_path / "gone.onnx", notify=fail)
+
+
+def test_another_file_than_the_pinned_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong_file(pinned: PinnedFile, *, notify: object) -> Path:
+        del pinned, notify
+        raise StorageError("wrong SHA-256")
+
+    monkeypatch.setattr(detect, "cached_download", wrong_file)
+    with pytest.raises(StorageError, match="wrong SHA-256"):
+        create_detector("yunet", notify=fail)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("hog", {}, "'hog' does not exist: choose one of yunet, haar, none"),
+        ("haar", {"model_path": Path("x.onnx")}, "'haar' takes no model file"),
+        ("none", {"model_path": Path("x.onnx")}, "'none' takes no model file"),
+        ("haar", {"input_size_px": 31}, "31 px is too small"),
+        ("haar", {"score_threshold": 0.0}, "threshold 0.0"),
+        ("haar", {"score_threshold": float("nan")}, "threshold nan"),
+    ],
+)
+def test_bad_settings_are_refused(name: str, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create_detector(name, notify=fail, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [
+        ("haar", ["onnxruntime", "edgekit.device.detection.yunet"]),
+        ("none", ["onnxruntime", "cv2", "edgekit.device.detection.yunet", "edgekit.device.detection.haar"]),
+    ],
+)
+def test_one_detector_does_not_load_another(name: str, absent: list[str]) -> None:
+    code = (
+        "import sys; from edgekit.device.detection import create_detector; "
+        f"create_detector({name!r}, notify=print); print([name for name in {absent!r} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,102 @@
+"""The Haar cascade, tuned to be usable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.device.detection import haar
+from edgekit.device.detection.haar import Haar
+from edgekit.device.imaging import read_image
+from edgekit.errors import InputError
+from edgekit.model_store import asset
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    # OpenCV's threads wait for each other, and on a busy machine for the other programs as well.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
+
+
+def portrait() -> np.ndarray:
+    return read_image(asset("astronaut.png"))
+
+
+def test_finds_the_one_face_of_the_portrait() -> None:
+    image = portrait()
+    found = Haar(320, 0.7).detect(image)
+    assert len(found) == 1
+    x0, y0, x1, y1 = found.xyxy[0] / image.shape[0]
+    assert 0.35 < (x0 + x1) / 2 < 0.5
+    assert 0.15 < (y0 + y1) / 2 < 0.3
+    assert found.xyxy.dtype == found.scores.dtype == np.float32
+    assert found.landmarks_xy is None
+
+
+@pytest.mark.parametrize("name", ["chelsea.png", "coffee.png"])
+def test_finds_no_face_where_there_is_none(shared: Path, name: str) -> None:
+    assert len(Haar(320, 0.7).detect(cv2.imread(str(shared / "data/media" / name)))) == 0
+
+
+def test_finds_the_one_face_of_a_clip_in_nearly_every_frame(shared: Path) -> None:
+    capture = cv2.VideoCapture(str(shared / "data/media/fer_test.mp4"))
+    frames = []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(frame)
+    detector = Haar(320, 0.7)
+    assert np.mean([len(detector.detect(frame)) == 1 for frame in frames[::3]]) >= 0.92
+
+
+def test_works_on_a_picture_of_bounded_size() -> None:
+    small = Haar(320, 0.7).detect(portrait()).xyxy
+    large = Haar(320, 0.7).detect(cv2.resize(portrait(), None, fx=3, fy=3)).xyxy
+    np.testing.assert_allclose(large / 3, small, atol=12)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (10, 4000, 3), (20, 20, 3)])
+def test_a_frame_too_small_for_a_face_has_none(shape: tuple[int, ...]) -> None:
+    found = Haar(320, 0.7).detect(np.full(shape, 128, np.uint8))
+    assert found.xyxy.shape == (0, 4)
+    assert found.scores.shape == (0,)
+
+
+def test_scores_grow_with_the_windows_that_agree_and_the_threshold_cuts_them() -> None:
+    (score,) = Haar(320, 0.7).detect(portrait()).scores
+    assert 0.8 <= score < 1
+    assert len(Haar(320, float(score) + 0.001).detect(portrait())) == 0
+    assert len(Haar(320, float(score) - 0.001).detect(portrait())) == 1
+
+
+def test_two_faces_come_the_surest_first() -> None:
+    image = portrait()
+    blurred = cv2.GaussianBlur(image, (0, 0), 4)
+    found = Haar(640, 0.5).detect(np.hstack([blurred, image]))
+    assert len(found) == 2
+    assert found.scores[0] >= found.scores[1]
+
+
+def test_opencv_5_has_no_cascades_and_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haar, "cv2", SimpleNamespace(__version__="5.0.0"))
+    with pytest.raises(InputError, match=r"OpenCV 4.*5\.0\.0.*yunet"):
+        Haar(320, 0.7)
+
+
+def test_an_opencv_without_its_files_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haar, "_SYSTEM_FOLDERS", ())
+    monkeypatch.delattr(cv2, "data")
+    with pytest.raises(InputError, match="opencv-data"):
+        Haar(320, 0.7)
+
+
+def test_the_files_of_a_linux_distribution_serve_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haar, "_SYSTEM_FOLDERS", (cv2.data.haarcascades,))
+    monkeypatch.delattr(cv2, "data")
+    assert len(Haar(320, 0.7).detect(portrait())) == 1

@@ -1,0 +1,260 @@
+"""YuNet: the same faces as OpenCV's FaceDetectorYN, from any file and for any frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekit.device.detection.yunet import YuNet, decode, input_sizes, suppress
+from edgekit.errors import InputError
+
+EDITIONS = ("2026may", "2023mar")
+PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "three_faces.jpg")
+CLIPS = ("fer_test.mp4", "carphone_pristine.mp4")
+HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+STRIDES = (8, 16, 32)
+
+
+def model_path(shared: Path, edition: str) -> Path:
+    return shared / f"data/yunet/face_detection_yunet_{edition}.onnx"
+
+
+def frames_of(shared: Path, name: str, step: int) -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(shared / "data/media" / name))
+    frames = []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(frame)
+    assert frames
+    return frames[::step]
+
+
+def images_of(shared: Path) -> list[np.ndarray]:
+    pictures = [cv2.imread(str(shared / "data/media" / name)) for name in PICTURES]
+    return pictures + [frame for name in CLIPS for frame in frames_of(shared, name, 40)]
+
+
+def opencvs_faces(path: Path, image: np.ndarray, content_wh: tuple[int, int], canvas_wh: tuple[int, int]):
+    """FaceDetectorYN on the very picture our net sees: xyxy, landmarks and scores in pixels of `image`."""
+    seen = cv2.resize(image, content_wh, interpolation=cv2.INTER_LINEAR)
+    right, bottom = canvas_wh[0] - content_wh[0], canvas_wh[1] - content_wh[1]
+    seen = cv2.copyMakeBorder(seen, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
+    faces = cv2.FaceDetectorYN.create(str(path), "", canvas_wh, 0.6, 0.3, 5000).detect(seen)[1]
+    faces = np.zeros((0, 15), np.float32) if faces is None else faces[np.argsort(-faces[:, 14], kind="stable")]
+    to_frame = np.array([image.shape[1] / content_wh[0], image.shape[0] / content_wh[1]])
+    xyxy = np.concatenate((faces[:, :2], faces[:, :2] + faces[:, 2:4]), axis=1) * np.tile(to_frame, 2)
+    return xyxy, faces[:, 4:14].reshape(-1, 5, 2) * to_frame, faces[:, 14]
+
+
+def tiny_model(path: Path, *, outputs: dict[str, np.ndarray], height: int | str, width: int | str) -> Path:
+    """A graph that gives the same outputs whatever it sees."""
+    nodes = [helper.make_node("Constant", [], [name], value=numpy_helper.from_array(v)) for name, v in outputs.items()]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, height, width])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, v.shape) for name, v in outputs.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def empty_outputs(height: int, width: int) -> dict[str, np.ndarray]:
+    return {
+        f"{head}_{stride}": np.zeros((1, (height // stride) * (width // stride), size), np.float32)
+        for head, size in HEADS.items()
+        for stride in STRIDES
+    }
+
+
+@pytest.mark.parametrize(
+    ("edition", "input_size_px"), [("2026may", 160), ("2026may", 320), ("2026may", 640), ("2023mar", 640)]
+)
+def test_finds_the_faces_opencv_finds(shared: Path, edition: str, input_size_px: int) -> None:
+    path = model_path(shared, edition)
+    detector = YuNet(path, input_size_px, 0.6)
+    faces = 0
+    for image in images_of(shared):
+        sizes = input_sizes((image.shape[1], image.shape[0]), input_size_px, detector.fixed_size_hw)
+        xyxy, landmarks_xy, scores = opencvs_faces(path, image, *sizes)
+        found = detector.detect(image)
+        assert len(found) == len(scores)
+        np.testing.assert_allclose(found.xyxy, xyxy, atol=2)
+        np.testing.assert_allclose(found.landmarks_xy, landmarks_xy, atol=2)
+        np.testing.assert_allclose(found.scores, scores, atol=0.01)
+        faces += len(found)
+    assert faces >= 10
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+@pytest.mark.parametrize(("name", "count"), list(zip(PICTURES, (1, 0, 0, 3), strict=True)))
+def test_counts_the_faces_of_the_pictures(shared: Path, edition: str, name: str, count: int) -> None:
+    detector = YuNet(model_path(shared, edition), 320, 0.7)
+    assert len(detector.detect(cv2.imread(str(shared / "data/media" / name)))) == count
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_finds_the_one_face_of_the_clips(shared: Path, name: str) -> None:
+    detector = YuNet(model_path(shared, "2026may"), 320, 0.7)
+    counts = [len(detector.detect(frame)) for frame in frames_of(shared, name, 4)]
+    assert np.mean([count == 1 for count in counts]) >= 0.95
+
+
+def test_reads_from_the_model_which_sizes_it_takes(shared: Path) -> None:
+    assert YuNet(model_path(shared, "2026may"), 320, 0.7).fixed_size_hw is None
+    fixed = YuNet(model_path(shared, "2023mar"), 320, 0.7)
+    assert fixed.fixed_size_hw == (640, 640)
+    assert fixed.input_size_px == 640
+
+
+def test_follows_frames_that_change_their_size(shared: Path) -> None:
+    path = model_path(shared, "2026may")
+    image = cv2.imread(str(shared / "data/media/astronaut.png"))
+    detector = YuNet(path, 320, 0.6)
+    for frame in (image, image[:300], image[:, :340], image):
+        np.testing.assert_array_equal(detector.detect(frame).xyxy, YuNet(path, 320, 0.6).detect(frame).xyxy)
+
+
+def test_boxes_lie_where_the_face_is(shared: Path) -> None:
+    image = cv2.imread(str(shared / "data/media/astronaut.png"))
+    wide = cv2.copyMakeBorder(image, 100, 0, 700, 0, cv2.BORDER_CONSTANT)
+    detector = YuNet(model_path(shared, "2026may"), 640, 0.7)
+    (moved,), (plain,) = detector.detect(wide).xyxy, detector.detect(image).xyxy
+    np.testing.assert_allclose(moved - [700, 100, 700, 100], plain, atol=8)
+
+
+def test_a_blank_frame_has_no_faces(shared: Path) -> None:
+    found = YuNet(model_path(shared, "2026may"), 320, 0.7).detect(np.zeros((240, 320, 3), np.uint8))
+    assert found.xyxy.shape == (0, 4)
+    assert found.scores.shape == (0,)
+    assert found.landmarks_xy.shape == (0, 5, 2)
+
+
+class TestInputSizes:
+    @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(32, 1280))
+    def test_the_frame_keeps_its_shape_in_sides_of_multiples_of_32(self, width, height, input_size_px):
+        content_wh, canvas_wh = input_sizes((width, height), input_size_px)
+        assert max(content_wh) == input_size_px
+        assert all(side % 32 == 0 and 0 <= side - inner < 32 for side, inner in zip(canvas_wh, content_wh, strict=True))
+        scale = input_size_px / max(width, height)
+        assert abs(content_wh[0] - width * scale) <= 0.5 or content_wh[0] == 1
+        assert abs(content_wh[1] - height * scale) <= 0.5 or content_wh[1] == 1
+
+    @pytest.mark.parametrize(("frame_wh", "content_wh"), [((1280, 720), (640, 360)), ((30, 60), (320, 640))])
+    def test_a_model_of_fixed_size_sees_the_whole_frame(self, frame_wh, content_wh):
+        assert input_sizes(frame_wh, 320, (640, 640)) == (content_wh, (640, 640))
+
+
+class TestDecode:
+    def outputs(self, height: int = 64, width: int = 96) -> dict[str, np.ndarray]:
+        return empty_outputs(height, width)
+
+    def test_reads_box_and_landmarks_from_the_cell(self):
+        outputs = self.outputs()
+        cell = 2 * (96 // 16) + 3  # row 2, column 3 of the grid of 16 pixels
+        outputs["cls_16"][0, cell] = 0.64
+        outputs["obj_16"][0, cell] = 1.0
+        outputs["bbox_16"][0, cell] = [0.5, 0.25, np.log(2), np.log(3)]
+        outputs["kps_16"][0, cell] = np.arange(10) / 10
+        xyxy, scores, landmarks_xy = decode(outputs, 96, 0.6)
+        np.testing.assert_allclose(scores, [0.8], rtol=1e-6)
+        np.testing.assert_allclose(xyxy, [[3.5 * 16 - 16, 2.25 * 16 - 24, 3.5 * 16 + 16, 2.25 * 16 + 24]], rtol=1e-5)
+        expected = (np.array([3, 2]) + np.arange(10).reshape(5, 2) / 10) * 16
+        np.testing.assert_allclose(landmarks_xy, [expected], rtol=1e-5)
+
+    def test_probabilities_beyond_one_count_as_one(self):
+        outputs = self.outputs()
+        outputs["cls_8"][0, 5] = 4.0
+        outputs["obj_8"][0, 5] = 0.49
+        np.testing.assert_allclose(decode(outputs, 96, 0.6)[1], [0.7], rtol=1e-6)
+
+    def test_negative_probabilities_count_as_nought(self):
+        outputs = self.outputs()
+        outputs["cls_8"][:] = -1.0
+        outputs["obj_8"][:] = -1.0
+        assert decode(outputs, 96, 0.6)[1].size == 0
+
+    @pytest.mark.parametrize("stride", STRIDES)
+    def test_every_grid_is_read(self, stride):
+        outputs = self.outputs()
+        outputs[f"cls_{stride}"][0, -1] = outputs[f"obj_{stride}"][0, -1] = 1.0
+        xyxy, _, _ = decode(outputs, 96, 0.6)
+        np.testing.assert_allclose(xyxy.reshape(2, 2).mean(axis=0), [96 - stride, 64 - stride])
+
+
+class TestSuppress:
+    @given(st.lists(st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(1, 30)] * 2, st.integers(0, 20)), max_size=30))
+    def test_is_greedy_by_score(self, boxes):
+        xyxy = np.array([(x, y, x + w, y + h) for x, y, w, h, _ in boxes], np.float32).reshape(-1, 4)
+        scores = np.array([score / 20 for *_, score in boxes], np.float32)
+        expected: list[int] = []
+        for index in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
+            if all(iou(xyxy[index], xyxy[other]) <= 0.3 for other in expected):
+                expected.append(index)
+        assert suppress(xyxy, scores, 0.3, 5000) == expected
+
+    def test_only_the_best_candidates_take_part(self):
+        xyxy = np.array([[i * 10, 0, i * 10 + 5, 5] for i in range(4)], np.float32)
+        assert suppress(xyxy, np.array([0.1, 0.9, 0.5, 0.7], np.float32), 0.3, 2) == [1, 3]
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
+    height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+class TestOtherFiles:
+    def test_a_model_with_other_outputs_is_no_yunet(self, tmp_path):
+        path = tiny_model(tmp_path / "m.onnx", outputs={"logits": np.zeros((1, 7), np.float32)}, height=64, width=64)
+        with pytest.raises(InputError, match=r"m\.onnx' is no YuNet.*cls_8.*face_detection_yunet"):
+            YuNet(path, 320, 0.7)
+
+    def test_outputs_of_another_shape_are_no_yunet(self, tmp_path):
+        outputs = empty_outputs(64, 64) | {"bbox_8": np.zeros((1, 64, 5), np.float32)}
+        with pytest.raises(InputError, match=r"no YuNet.*shapes"):
+            YuNet(tiny_model(tmp_path / "m.onnx", outputs=outputs, height=64, width=64), 320, 0.7)
+
+    def test_a_graph_that_ignores_its_size_is_no_yunet(self, tmp_path):
+        path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(640, 640), height="h", width="w")
+        with pytest.raises(InputError, match=r"no YuNet.*shapes"):
+            YuNet(path, 320, 0.7)
+
+    def test_an_input_that_is_no_picture_is_no_yunet(self, tmp_path):
+        path = tmp_path / "m.onnx"
+        tiny_model(path, outputs=empty_outputs(64, 96), height=64, width=96)
+        model = onnx.load(path)
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+        onnx.save(model, path)
+        with pytest.raises(InputError, match=r"no YuNet.*input"):
+            YuNet(path, 320, 0.7)
+
+    def test_a_fixed_size_that_is_no_multiple_of_32_is_no_yunet(self, tmp_path):
+        path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(72, 72), height=72, width=72)
+        with pytest.raises(InputError, match="no YuNet"):
+            YuNet(path, 320, 0.7)
+
+    @pytest.mark.parametrize("content", [b"", b"just text\n"])
+    def test_a_file_that_is_no_model_is_refused(self, tmp_path, content):
+        path = tmp_path / "m.onnx"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"m\.onnx"):
+            YuNet(path, 320, 0.7)
+
+    def test_a_missing_file_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match="does not exist"):
+            YuNet(tmp_path / "m.onnx", 320, 0.7)
+
+    def test_a_small_model_of_the_right_form_is_taken(self, tmp_path):
+        outputs = empty_outputs(64, 96)
+        outputs["cls_32"][0, 4] = outputs["obj_32"][0, 4] = 1.0
+        path = tiny_model(tmp_path / "m.onnx", outputs=outputs, height=64, width=96)
+        found = YuNet(path, 320, 0.7).detect(np.zeros((128, 192, 3), np.uint8))
+        np.testing.assert_allclose(found.xyxy, [[32, 32, 96, 96]])

@@ -1,0 +1,162 @@
+"""The classifier: answers by its contract, and a file whose contract and graph disagree never gets to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.device.engines.classifier import Classifier
+from edgekit.errors import InputError
+
+
+def contract_of(model: Path) -> Contract:
+    (entry,) = onnx.load(model).metadata_props
+    return Contract.from_json(entry.value)
+
+
+def altered(
+    model: Path,
+    target: Path,
+    graph: Callable[[onnx.GraphProto], None] | None = None,
+    contract: Callable[[Contract], Contract] | None = None,
+) -> Path:
+    """Write `model` with another graph or contract."""
+    proto = onnx.load(model)
+    if graph:
+        graph(proto.graph)
+    if contract:
+        helper.set_model_props(proto, {METADATA_KEY: contract(contract_of(model)).to_json()})
+    target.write_bytes(proto.SerializeToString())
+    return target
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_logits_are_one_row_a_crop(tiny_model: Path, count: int) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    logits = Classifier(tiny_model, 1).logits(crops)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, crops.mean(axis=(1, 2)) / 255, atol=1e-6)
+
+
+def test_no_crops_give_no_rows(tiny_model: Path) -> None:
+    logits = Classifier(tiny_model, 1).logits(np.zeros((0, 8, 8, 3), np.uint8))
+    assert logits.shape == (0, 3)
+    assert logits.dtype == np.float32
+
+
+def test_gray_crops_fill_every_colour(tiny_model: Path) -> None:
+    crops = np.full((1, 8, 8, 1), 51, np.uint8)
+    np.testing.assert_allclose(Classifier(tiny_model, 1).logits(crops), [[0.2, 0.2, 0.2]], atol=1e-6)
+
+
+def test_scale_mean_std_and_colour_order_are_the_contracts(tiny_model: Path, tmp_path: Path) -> None:
+    spec = InputSpec("input", (8, 8), "bgr", 1.0, (10.0, 20.0, 30.0), (1.0, 2.0, 4.0))
+    path = altered(tiny_model, tmp_path / "model.onnx", contract=lambda contract: replace(contract, input=spec))
+    crops = np.zeros((1, 8, 8, 3), np.uint8)
+    crops[:] = (200, 100, 50)  # R, G, B
+    np.testing.assert_allclose(Classifier(path, 1).logits(crops), [[40.0, 40.0, 42.5]], atol=1e-4)
+
+
+def rename_input(graph: onnx.GraphProto) -> None:
+    graph.input[0].name = "picture"
+    graph.node[0].input[0] = "picture"
+
+
+def second_input(graph: onnx.GraphProto) -> None:
+    graph.input.append(helper.make_tensor_value_info("extra", TensorProto.FLOAT, [1]))
+
+
+def fix_batch(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def other_size(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.shape.dim[2].dim_value = 16
+
+
+def flat_input(graph: onnx.GraphProto) -> None:
+    graph.input[0].CopyFrom(helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3]))
+    graph.node[0].op_type = "Identity"
+
+
+def whole_numbers(graph: onnx.GraphProto) -> None:
+    graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    graph.node[0].input[0] = "cast"
+    graph.node.insert(0, helper.make_node("Cast", ["input"], ["cast"], to=TensorProto.FLOAT))
+
+
+def free_classes(graph: onnx.GraphProto) -> None:
+    for value in (graph.input[0], graph.output[0]):
+        value.type.tensor_type.shape.dim[1].dim_param = "channels"
+
+
+def unflattened(graph: onnx.GraphProto) -> None:
+    graph.node[1].op_type = "Identity"
+    graph.output[0].CopyFrom(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (rename_input, r"the contract names input 'input' .* the graph has \['picture'\]"),
+        (second_input, r"the graph has \['input', 'extra'\]"),
+        (fix_batch, "batch size is fixed at 1: export it with a dynamic batch"),
+        (other_size, r"input shape \[None, 3, 8, 8\] is not the graph's \['batch', 3, 16, 8\]"),
+        (flat_input, "is not the graph's"),
+        (whole_numbers, r"the graph's input is tensor\(uint8\)"),
+        (free_classes, "the contract has 3 labels, the graph's output is"),
+        (unflattened, "the contract has 3 labels, the graph's output is"),
+    ],
+)
+def test_a_graph_that_its_contract_does_not_describe_is_refused(
+    tiny_model: Path, tmp_path: Path, change: Callable[[onnx.GraphProto], None], message: str
+) -> None:
+    path = altered(tiny_model, tmp_path / "model.onnx", graph=change)
+    with pytest.raises(InputError, match=message) as caught:
+        Classifier(path, 1)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda contract: replace(contract, labels=("a", "b")), "the contract has 2 labels, the graph's output is"),
+        (lambda contract: replace(contract, output=OutputSpec("answers")), "output 'answers'"),
+        (
+            lambda contract: replace(
+                contract,
+                input=InputSpec("input", (8, 8), "gray", 1.0, (0.0,), (1.0,)),
+                crop=CropSpec(0.0, True, (8, 8), (8, 8)),
+            ),
+            r"input shape \[None, 1, 8, 8\] is not the graph's",
+        ),
+    ],
+)
+def test_a_contract_that_does_not_describe_its_graph_is_refused(
+    tiny_model: Path, tmp_path: Path, change: Callable[[Contract], Contract], message: str
+) -> None:
+    path = altered(tiny_model, tmp_path / "model.onnx", contract=change)
+    with pytest.raises(InputError, match=message):
+        Classifier(path, 1)
+
+
+def test_a_text_file_and_a_model_without_contract_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.onnx"
+    text.write_text("this is text\n")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        Classifier(text)
+    proto = onnx.load(tiny_model)
+    del proto.metadata_props[:]
+    plain = tmp_path / "plain.onnx"
+    onnx.save(proto, plain)
+    with pytest.raises(InputError, match="has no edgekit contract"):
+        Classifier(plain)

@@ -1,0 +1,144 @@
+"""Opening model files: settings reach the engine, and a file that will not do says why in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgekit.contract import METADATA_KEY, Contract
+from edgekit.device.engines.session import available_processors, default_intra_op_threads, open_session, read_contract
+from edgekit.errors import InputError
+
+
+def test_settings_reach_the_engine(tiny_model: Path) -> None:
+    options = open_session(tiny_model, intra_op_threads=3).get_session_options()
+    assert options.intra_op_num_threads == 3
+    assert options.inter_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    spinning = open_session(tiny_model, 1, spinning=True).get_session_options()
+    assert spinning.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+
+
+@pytest.mark.parametrize(("machine", "threads"), [("x86_64", 1), ("aarch64", 3)])
+def test_the_default_is_one_thread_on_a_pc_and_every_allowed_processor_on_a_board(
+    monkeypatch: pytest.MonkeyPatch, machine: str, threads: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 2, 5})
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert default_intra_op_threads() == threads
+    assert available_processors() == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text, not a model\nat all\n", b"\xff" * 100, b"\x08\x08"])
+def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model '.*model\.onnx' cannot be loaded by onnxruntime") as caught:
+        open_session(path, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    path.write_bytes(tiny_model.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be loaded"):
+        open_session(path, 1)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        open_session(tmp_path / "none.onnx", 1)
+    with pytest.raises(InputError, match="is a folder"):
+        open_session(tmp_path, 1)
+
+
+def test_an_operator_this_engine_lacks_is_bad_input(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Levitate", ["x"], ["y"], domain="nowhere")],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("nowhere", 1)]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    with pytest.raises(InputError, match="Levitate"):
+        open_session(path, 1)
+
+
+def test_weights_outside_the_models_folder_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\0" * 4)
+    tensor = TensorProto(name="w", dims=[1], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../secret")
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    graph.initializer.append(tensor)
+    path = tmp_path / "folder" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+    with pytest.raises(InputError, match="cannot be loaded"):
+        open_session(path, 1)
+
+
+def with_document(model: Path, target: Path, document: str | None) -> Path:
+    proto = onnx.load(model)
+    del proto.metadata_props[:]
+    if document is not None:
+        helper.set_model_props(proto, {METADATA_KEY: document})
+    onnx.save(proto, target)
+    return target
+
+
+def test_the_contract_is_read_from_the_file(tiny_model: Path, tmp_path: Path) -> None:
+    contract = read_contract(open_session(tiny_model, 1), tiny_model)
+    assert contract.labels == ("red", "green", "blue")
+    changed = replace(contract, labels=("a", "b", "c"))
+    path = with_document(tiny_model, tmp_path / "other.onnx", changed.to_json())
+    assert read_contract(open_session(path, 1), path) == changed
+
+
+def test_a_model_without_contract_names_what_is_missing(tiny_model: Path, tmp_path: Path) -> None:
+    path = with_document(tiny_model, tmp_path / "plain.onnx", None)
+    with pytest.raises(InputError, match=r"plain\.onnx' has no edgekit contract: missing labels, input .*, output:"):
+        read_contract(open_session(path, 1), path)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"), [("", "not JSON"), ("{}", "'schema' is missing"), ('{"schema": "9.0"}', "update edgekit")]
+)
+def test_an_invalid_contract_names_the_file_and_the_fault(
+    tiny_model: Path, tmp_path: Path, document: str, message: str
+) -> None:
+    path = with_document(tiny_model, tmp_path / "odd.onnx", document)
+    with pytest.raises(InputError, match=rf"model '.*odd\.onnx': .*{message}"):
+        read_contract(open_session(path, 1), path)
+
+
+def test_a_later_minor_contract_is_read(tiny_model: Path, tmp_path: Path) -> None:
+    contract = read_contract(open_session(tiny_model, 1), tiny_model)
+    later = json.dumps(json.loads(contract.to_json()) | {"schema": "1.9", "novelty": 1})
+    path = with_document(tiny_model, tmp_path / "later.onnx", later)
+    assert Contract.from_json(later) == read_contract(open_session(path, 1), path)
+
+
+def test_the_engine_keeps_no_record_of_its_user(tiny_model: Path, tmp_path: Path) -> None:
+    # onnxruntime's telemetry, where its build has one, gives the user a number in a file and notes down each session.
+    imports = "from pathlib import Path; from edgekit.device.engines.session import open_session"
+    code = f"{imports}; open_session(Path({str(tiny_model)!r}), 1)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment | {"HOME": str(tmp_path)})
+    assert list(tmp_path.rglob("*")) == []

@@ -1,0 +1,86 @@
+"""Health samples: what they hold, how often the firmware is asked, and what a run's samples amount to."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edgekit.device.health.sampler import FIRMWARE_EVERY, Health, HealthSampler, HealthSummary, read_health
+from tests.waiting import wait_until
+
+PATIENCE_S = 20
+
+
+def test_a_sample_says_how_board_process_and_disk_are(scripted_board, tmp_path):
+    scripted_board.set(temperature_c=61.5, flags=0x80008, clock_mhz=1200)
+    sample = read_health(tmp_path, scripted_board.root)
+    assert sample.describe().startswith("61.5 °C, 1200 MHz, soft temperature limit, ")
+    document = json.loads(json.dumps(sample.as_document()))
+    assert (document["temperature_c"], document["clock_mhz"], document["clock_source"]) == (61.5, 1200, "firmware")
+    assert document["throttling"]["now"] == ["soft temperature limit"]
+    assert document["open_files"] >= 3
+    assert document["threads"] == len(list(Path("/proc/self/task").iterdir()))
+    resident_mib = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    assert document["memory_own_mib"] == pytest.approx(resident_mib, abs=5)
+    assert document["disk_free_mib"] > 0
+
+
+def test_a_folder_that_went_away_has_no_disk(scripted_board, tmp_path):
+    assert read_health(tmp_path / "gone", scripted_board.root).disk_free_mib is None
+
+
+def test_the_sampler_follows_the_board_and_asks_the_firmware_seldom(scripted_board, tmp_path):
+    seen: list[Health] = []
+    with HealthSampler(tmp_path, pytest.fail, [seen.append], root=scripted_board.root, period_s=0.01) as sampler:
+        wait_until(lambda: len(seen) >= 3 * FIRMWARE_EVERY)
+        scripted_board.set(temperature_c=83.0, flags=0x20002, clock_mhz=1200)
+        wait_until(lambda: sampler.latest().conditions.clock_mhz == 1200 and sampler.latest().conditions.throttling.now)
+        assert sampler.latest().conditions.temperature_c == 83.0
+    count = len(seen)
+    # Two questions, every fifth time; one round more may have begun.
+    assert scripted_board.times_asked <= 2 * (count / FIRMWARE_EVERY + 2)
+    document = sampler.summary().as_document()
+    assert (document["samples"], document["max_temperature_c"], document["min_clock_mhz"]) == (count, 83.0, 1200)
+    assert document["throttled"] == ["clock capped"]
+    assert document["cost_ms"] > 0
+    assert json.dumps(document)
+    assert "at most 83.0 °C" in sampler.summary().describe()
+    time.sleep(0.05)
+    assert len(seen) == count, "it ended with its block"
+
+
+def test_what_goes_wrong_in_a_watcher_is_said_once_and_stops_no_run(scripted_board, tmp_path, told):
+    def watch(_: Health) -> None:
+        raise ZeroDivisionError("bug")
+
+    with HealthSampler(tmp_path, told.append, [watch], root=scripted_board.root, period_s=0.01):
+        wait_until(lambda: told)
+        time.sleep(0.05)
+    assert told == ["health is no longer sampled: ZeroDivisionError: bug"]
+
+
+def test_a_firmware_that_hangs_does_not_hold_up_the_end(tmp_path, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr("edgekit.device.health.sampler._JOIN_S", 0.1)
+
+    def hang(_):
+        released.wait(PATIENCE_S)
+
+    with HealthSampler(tmp_path, pytest.fail, root=tmp_path, run=hang) as sampler:
+        assert sampler.latest() is None
+    assert sampler.summary().describe() == ""
+    released.set()
+
+
+def test_what_is_not_known_is_left_out(tmp_path):
+    summary = HealthSummary()
+    summary.add(read_health(tmp_path, tmp_path, lambda _: None), 0.1)
+    document = summary.as_document()
+    assert "max_temperature_c" not in document
+    assert "max_memory_own_mib" in document
+    assert document["throttled"] == []

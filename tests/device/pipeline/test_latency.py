@@ -1,0 +1,84 @@
+"""Latency summaries and the frame-rate meter."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.device.pipeline.latency import LatencyMeter, summarize
+from edgekit.device.pipeline import latency as meter
+from edgekit.device.stage_timer import StageTimer
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_percentiles_are_interpolated_and_the_order_of_samples_does_not_matter():
+    summary = summarize([100.0, *range(1, 100)])
+    assert summary.count == 100
+    assert summary.mean_ms == pytest.approx(50.5)
+    assert (summary.p50_ms, summary.p90_ms, summary.p99_ms) == pytest.approx((50.5, 90.1, 99.01))
+    assert summary.max_ms == 100
+
+
+def test_one_sample_is_its_own_summary():
+    summary = summarize(iter([7.0]))
+    assert (summary.count, summary.mean_ms, summary.p50_ms, summary.p99_ms, summary.max_ms) == (1, 7, 7, 7, 7)
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(ValueError, match="no samples"):
+        summarize([])
+
+
+def test_laps_split_the_time_between_stages():
+    clock = Clock()
+    timer = StageTimer(clock)
+    clock.now_s = 0.010
+    timer.mark("capture")
+    clock.now_s = 0.035
+    timer.mark("detect")
+    assert timer.ms == pytest.approx({"capture": 10, "detect": 25})
+
+
+def test_the_rate_counts_from_start_to_the_last_frame():
+    clock = Clock()
+    counter = LatencyMeter(clock=clock)
+    clock.now_s = 100.0
+    counter.start()
+    for _ in range(10):
+        clock.now_s += 0.05
+        counter.add({"detect": 40.0})
+    clock.now_s += 1000
+    assert (counter.frames, counter.elapsed_s, counter.fps) == (10, pytest.approx(0.5), pytest.approx(20))
+
+
+def test_warm_up_frames_count_nowhere():
+    clock = Clock()
+    counter = LatencyMeter(warm_up_frames=2, clock=clock)
+    counter.start()
+    for duration_s in (5.0, 3.0, 0.1, 0.1):
+        clock.now_s += duration_s
+        counter.add({"detect": duration_s * 1e3})
+    assert counter.frames == 2
+    assert counter.fps == pytest.approx(10)
+    assert counter.stages()["detect"].max_ms == pytest.approx(100)
+
+
+def test_a_meter_without_frames_has_no_stages_and_no_rate():
+    counter = LatencyMeter(warm_up_frames=3)
+    counter.add({"detect": 1.0})
+    assert (counter.frames, counter.fps, counter.stages()) == (0, 0.0, {})
+
+
+def test_memory_is_bounded_by_keeping_the_latest_samples(monkeypatch):
+    monkeypatch.setattr(meter, "_KEPT_SAMPLES", 3)
+    counter = LatencyMeter()
+    for value in (900.0, 1.0, 2.0, 3.0):
+        counter.add({"detect": value})
+    assert counter.frames == 4
+    assert counter.stages()["detect"].max_ms == 3.0

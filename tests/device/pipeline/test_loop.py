@@ -1,0 +1,339 @@
+"""The main loop, with a real model, real pictures and detectors that say what the test wants."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.device.detection import Detections, WholeFrame, create_detector
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.pipeline.latency import LatencyMeter
+from edgekit.device.pipeline import loop as pipeline
+from edgekit.device.pipeline.loop import run
+from edgekit.device.pipeline.smoothing import Smoother
+from edgekit.device.sinks.table import Tally
+from edgekit.device.sources import open_source, presentation_time_s
+from edgekit.device.stage_timer import StageTimer
+from edgekit.device.tracking.detection_schedule import Adaptive
+from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.errors import InputError, SourceError, StorageError
+
+BLOCKS_XYXY = ((0, 0, 40, 40), (60, 0, 100, 40), (60, 60, 100, 100))
+COLOURS_BGR = ((0, 0, 255), (255, 0, 0), (0, 255, 0))
+
+
+class Blocks:
+    """Finds the coloured blocks of `blocks_picture`."""
+
+    name = "blocks"
+
+    def __init__(self, count: int = 3) -> None:
+        self.count = count
+        self.calls = 0
+
+    def detect(self, image_bgr: np.ndarray) -> Detections:
+        del image_bgr
+        self.calls += 1
+        xyxy = np.array(BLOCKS_XYXY[: self.count], np.float32).reshape(-1, 4)
+        return Detections(xyxy, np.linspace(0.9, 0.8, self.count, dtype=np.float32))
+
+
+def go(source, detector, classifier, sinks, meter, max_frames=None, **options) -> None:
+    """Run, every frame searched."""
+    run(source, FaceTracker(detector, None), classifier, sinks, meter, max_frames, **options)
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.seen = []
+
+    def write(self, frame, result) -> None:
+        self.seen.append((frame, result))
+
+
+@pytest.fixture
+def classifier(tiny_model: Path) -> Classifier:
+    return Classifier(tiny_model, 1)
+
+
+@pytest.fixture
+def blocks_picture(tmp_path: Path) -> Path:
+    image = np.zeros((100, 120, 3), np.uint8)
+    for (x0, y0, x1, y1), colour in zip(BLOCKS_XYXY, COLOURS_BGR, strict=True):
+        image[y0:y1, x0:x1] = colour
+    path = tmp_path / "blocks.png"
+    cv2.imwrite(str(path), image)
+    return path
+
+
+def test_each_face_of_a_frame_gets_its_box_score_and_class(classifier, blocks_picture, told):
+    collector, meter = Collector(), LatencyMeter()
+    with open_source(str(blocks_picture), told.append) as source:
+        go(source, Blocks(), classifier, [collector], meter)
+    ((frame, result),) = collector.seen
+    assert [face.label for face in result.faces] == ["red", "blue", "green"]
+    assert [face.xyxy for face in result.faces] == [tuple(map(float, box)) for box in BLOCKS_XYXY]
+    assert [face.score for face in result.faces] == pytest.approx([0.9, 0.85, 0.8])
+    for face in result.faces:
+        assert list(face.probabilities) == ["red", "green", "blue"]
+        assert face.probability == max(face.probabilities.values()) == pytest.approx(math.e / (math.e + 2), abs=1e-5)
+    assert (result.frame_wh, result.sequence) == ((120, 100), frame.sequence)
+    assert (result.monotonic_s, result.wall_s) == (frame.monotonic_s, frame.wall_s)
+    assert result.age_ms > 0
+
+
+def test_all_faces_of_a_frame_are_classified_in_one_batch(classifier, blocks_picture, told, monkeypatch):
+    batches = []
+    real = classifier.logits
+    monkeypatch.setattr(classifier, "logits", lambda crops: batches.append(len(crops)) or real(crops))
+    with open_source(str(blocks_picture), told.append) as source:
+        go(source, Blocks(), classifier, [], LatencyMeter())
+    assert batches == [1, 3]  # the warm-up's one, then the frame's
+
+
+def test_a_frame_without_faces_is_a_result_without_faces(classifier, blocks_picture, told):
+    collector = Collector()
+    with open_source(str(blocks_picture), told.append) as source:
+        go(source, Blocks(0), classifier, [collector], LatencyMeter())
+    assert collector.seen[0][1].faces == ()
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_every_stage_is_metered_and_the_warm_up_is_not(threaded, classifier, write_clip, told):
+    detector, meter = Blocks(2), LatencyMeter()
+    with open_source(str(write_clip(levels=range(10), size_wh=(128, 128))), told.append) as source:
+        go(source, detector, classifier, [], meter, threaded=threaded)
+    stages = meter.stages()
+    waiting = ["wait"] if threaded else []
+    assert list(stages) == ["capture", *waiting, "detect", "crop", "classify", "sinks", "age"]
+    assert detector.calls == 11
+    assert (meter.frames, {stages[name].count for name in stages if name != "age"}) == (10, {10})
+    assert stages["age"].count == 9
+
+
+def test_the_time_of_the_warm_up_is_in_no_figure(classifier, write_clip, told, monkeypatch):
+    class Clock:
+        now_s = 0.0
+
+        def __call__(self) -> float:
+            return self.now_s
+
+    class SlowAtFirst(Blocks):
+        def detect(self, image_bgr: np.ndarray) -> Detections:
+            clock.now_s += 100.0 if self.calls == 0 else 0.5
+            return super().detect(image_bgr)
+
+    clock = Clock()
+    monkeypatch.setattr(pipeline, "StageTimer", lambda: StageTimer(clock))
+    meter = LatencyMeter(clock=clock)
+    with open_source(str(write_clip(levels=range(4), size_wh=(128, 128))), told.append) as source:
+        go(source, SlowAtFirst(), classifier, [], meter, threaded=False)
+    assert (meter.elapsed_s, meter.fps) == (2.0, 2.0)
+    assert {stage: summary.max_ms for stage, summary in meter.stages().items() if stage != "age"} == {
+        "capture": 0.0,
+        "detect": 500.0,
+        "crop": 0.0,
+        "classify": 0.0,
+        "sinks": 0.0,
+    }
+
+
+def test_the_result_names_the_stages_before_the_sinks(classifier, blocks_picture, told):
+    collector = Collector()
+    with open_source(str(blocks_picture), told.append) as source:
+        go(source, Blocks(), classifier, [collector], LatencyMeter())
+    assert list(collector.seen[0][1].stage_ms) == ["capture", "wait", "detect", "crop", "classify"]
+
+
+def test_max_frames_ends_the_run_quietly(classifier, write_clip, told):
+    meter = LatencyMeter()
+    with open_source(str(write_clip()), told.append) as source:
+        go(source, WholeFrame(), classifier, [], meter, max_frames=4)
+    assert (meter.frames, told) == (4, [])
+
+
+class Dropping:
+    """A live source that loses two frames for each it gives, and is then lost itself."""
+
+    name, fps, frame_count, live, skipped = "camera 'test'", 30.0, None, True, 0
+
+    def __init__(self, frames: list) -> None:
+        self._frames = frames
+        self.dropped = 100
+        self.given = threading.Event()
+
+    def stop(self) -> None:
+        self.given.set()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def write(self, *_: object) -> None:
+        """As a sink: ask for the next frame only when one has arrived, so that none gives way."""
+        self.given.set()
+
+    def __iter__(self) -> Iterator:
+        for index, frame in enumerate(self._frames):
+            self.dropped += 2 if index else 0
+            yield frame
+            self.given.wait(10)
+            self.given.clear()
+        raise SourceError("camera 'test' was lost")
+
+
+def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_not_count(classifier, write_clip, told):
+    with open_source(str(write_clip(levels=range(5))), told.append) as source:
+        frames = list(source)
+    meter, tally = LatencyMeter(), Tally()
+    source = Dropping(frames)
+    with pytest.raises(SourceError, match="was lost"):
+        go(source, WholeFrame(), classifier, [tally, source], meter)
+    assert (meter.frames, tally.faces) == (5, 5)
+    assert meter.dropped_by_stage["capture"] == 8
+
+
+def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_picture, told):
+    model = onnx.load(str(tiny_model))
+    weights = onnx.helper.make_tensor("nan", onnx.TensorProto.FLOAT, [1], [math.nan])
+    model.graph.initializer.append(weights)
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(onnx.helper.make_node("Mul", ["before", "nan"], ["logits"]))
+    path = tmp_path / "nan.onnx"
+    onnx.save(model, str(path))
+    with open_source(str(blocks_picture), told.append) as source, pytest.raises(InputError, match="no numbers"):
+        go(source, Blocks(), Classifier(path, 1), [], LatencyMeter())
+
+
+def results(path: Path, detector, classifier, told, **options) -> list:
+    collector = Collector()
+    with open_source(str(path), told.append) as source:
+        clock = presentation_time_s(source)
+        face_tracker = FaceTracker(detector, Adaptive(), presentation_time_s=clock)
+        run(
+            source,
+            face_tracker,
+            classifier,
+            [collector],
+            LatencyMeter(),
+            smoother=Smoother(),
+            presentation_time_s=clock,
+            **options,
+        )
+    return [(result.sequence, result.faces) for _, result in collector.seen]
+
+
+def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, told):
+    """Boxes, ids, smoothed probabilities: nothing depends on the time things took."""
+    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+    path = shared / "data/media/fer_test.mp4"
+    alone = results(path, detector, classifier, told, threaded=False)
+    assert results(path, detector, classifier, told, threaded=True) == alone
+    assert len(alone) == 115
+    faces = [face for _, found in alone for face in found]
+    assert {face.track_id for face in faces} == {1}
+    assert 0 < sum(face.detected for face in faces) < 60, "most boxes are followed, not detected"
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+@pytest.mark.parametrize("stage", ["detect", "logits", "write"])
+def test_a_stage_that_dies_ends_the_run_with_its_reason(write_clip, classifier, told, monkeypatch, threaded, stage):
+    detector, sink = Blocks(), Collector()
+    owner = {"detect": detector, "logits": classifier, "write": sink}[stage]
+    real, calls = getattr(owner, stage), []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 5:
+            raise StorageError("the disk broke")
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, stage, dies)
+    before = threading.active_count()
+    with open_source(str(write_clip(size_wh=(128, 128))), told.append) as source:
+        with pytest.raises(StorageError, match="the disk broke"):
+            go(source, detector, classifier, [sink], LatencyMeter(), threaded=threaded)
+        assert 2 <= len(sink.seen) <= 4
+    assert threading.active_count() == before
+
+
+def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, told):
+    sink = Collector()
+    with open_source(str(write_clip(size_wh=(128, 128))), told.append) as source:
+
+        class Stopping(Collector):
+            def write(self, frame, result) -> None:
+                super().write(frame, result)
+                source.stop()
+
+        sink = Stopping()
+        go(source, Blocks(), classifier, [sink], LatencyMeter())
+    sequences = [frame.sequence for frame, _ in sink.seen]
+    assert sequences == list(range(len(sequences)))
+    # One in each stage and one before each.
+    assert 1 <= len(sequences) <= 7
+
+
+def test_the_tally_counts_faces_and_labels(classifier, blocks_picture, told):
+    tally = Tally()
+    with open_source(str(blocks_picture), told.append) as source:
+        go(source, Blocks(2), classifier, [tally], LatencyMeter())
+    assert (tally.faces, tally.frames_with_faces, dict(tally.labels)) == (2, 1, {"red": 1, "blue": 1})
+
+
+@pytest.mark.parametrize("detector_name", ["yunet", "haar"])
+def test_the_demo_has_one_face_in_every_frame(request, classifier, told, detector_name):
+    model = request.getfixturevalue("yunet_model") if detector_name == "yunet" else None
+    detector = create_detector(detector_name, model_path=model, notify=told.append)
+    collector = Collector()
+    with open_source("demo", told.append) as source:
+        go(_every(source, 5), detector, classifier, [collector], LatencyMeter())
+    assert [len(result.faces) for _, result in collector.seen] == [1] * 30
+
+
+class _every:  # noqa: N801
+    """Every nth frame of a source: the clip is smooth."""
+
+    def __init__(self, source, step: int) -> None:
+        self._source, self._step, self.dropped, self.live, self.fps = source, step, 0, False, source.fps
+
+    def stop(self) -> None:
+        self._source.stop()
+
+    def __iter__(self) -> Iterator:
+        return (frame for frame in self._source if frame.sequence % self._step == 0)
+
+
+@pytest.fixture
+def yunet_model(shared: Path) -> Path:
+    return shared / "data/yunet/face_detection_yunet_2026may.onnx"
+
+
+@pytest.mark.parametrize(("name", "frames"), [("fer_test.mp4", 115), ("carphone_pristine.mp4", 120)])
+def test_real_videos_have_one_face_in_nearly_every_frame(shared, yunet_model, classifier, told, name, frames):
+    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+    collector = Collector()
+    with open_source(str(shared / "data/media" / name), told.append) as source:
+        go(source, detector, classifier, [collector], LatencyMeter())
+    counts = [len(result.faces) for _, result in collector.seen]
+    assert len(counts) == frames
+    assert counts.count(1) >= 0.95 * frames
+    assert told == []
+
+
+@pytest.mark.parametrize(("name", "faces"), [("chelsea.png", 0), ("coffee.png", 0), ("three_faces.jpg", 3)])
+def test_real_pictures_have_the_faces_a_person_sees(shared, yunet_model, classifier, told, name, faces):
+    detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
+    collector = Collector()
+    with open_source(str(shared / "data/media" / name), told.append) as source:
+        go(source, detector, classifier, [collector], LatencyMeter())
+    assert [len(result.faces) for _, result in collector.seen] == [faces], json.dumps(told)

@@ -1,0 +1,118 @@
+"""Stages in threads: order, loss only where it is allowed, failures that reach the consumer, threads that end."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from edgekit.device.pipeline.stages import Stages
+from tests.waiting import wait_until
+
+PATIENCE_S = 10
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_every_item_arrives_in_order(threaded: bool) -> None:
+    with Stages(threaded, every_item=True) as stages:
+        doubled = stages.ahead("double", (2 * item for item in stages.ahead("count", range(500))))
+        assert list(doubled) == list(range(0, 1000, 2))
+        assert stages.dropped == {}
+
+
+def test_stages_really_work_side_by_side() -> None:
+    meeting = threading.Barrier(2, timeout=PATIENCE_S)
+
+    def meet(items: Iterator[int]) -> Iterator[int]:
+        for item in items:
+            if item:  # the first has nobody to meet yet
+                meeting.wait()
+            yield item
+
+    with Stages(threaded=True, every_item=True) as stages:
+        for item in stages.ahead("meet", meet(iter(range(4)))):
+            if item < 3:
+                meeting.wait()
+
+
+def test_at_most_one_item_waits_and_the_next_is_not_begun() -> None:
+    begun = []
+
+    def items() -> Iterator[int]:
+        for item in range(10):
+            begun.append(item)
+            yield item
+
+    with Stages(threaded=True, every_item=True) as stages:
+        made = stages.ahead("make", items())
+        assert next(made) == 0
+        wait_until(lambda: len(begun) == 2)
+        time.sleep(0.05)
+        assert begun == [0, 1]
+
+
+def test_newer_items_take_the_place_of_older_ones_and_are_counted() -> None:
+    taken, more = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        assert taken.wait(PATIENCE_S)
+        yield from (1, 2, 3, 4)
+        more.set()
+        assert taken.wait(PATIENCE_S)
+
+    with Stages(threaded=True, every_item=False) as stages:
+        made = stages.ahead("make", items())
+        assert next(made) == 0
+        taken.set()
+        assert more.wait(PATIENCE_S)
+        assert list(made) == [4]
+        assert stages.dropped == {"make": 3}
+
+
+def test_a_stage_that_dies_ends_the_run_with_its_own_exception() -> None:
+    def broken(items: Iterator[int]) -> Iterator[int]:
+        for item in items:
+            if item == 3:
+                raise ZeroDivisionError("bug")
+            yield item
+
+    seen = []
+    with Stages(threaded=True, every_item=True) as stages:
+        last = stages.ahead("last", stages.ahead("middle", broken(stages.ahead("first", itertools.count()))))
+        with pytest.raises(ZeroDivisionError, match="bug"):
+            seen.extend(last)
+    assert seen == [0, 1, 2]
+
+
+def test_a_consumer_that_leaves_ends_all_threads() -> None:
+    with Stages(threaded=True, every_item=True) as stages:
+        first = stages.ahead("second", stages.ahead("first", itertools.count()))
+        assert next(first) == 0
+    # `no_thread_is_left` sees to the rest.
+
+
+def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.device.pipeline.stages._JOIN_S", 0.05)
+    let_go, hanging = threading.Event(), threading.Event()
+
+    def hangs() -> Iterator[int]:
+        yield 1
+        hanging.set()
+        let_go.wait(PATIENCE_S)
+
+    with Stages(threaded=True, every_item=True) as stages:
+        assert next(stages.ahead("hangs", hangs())) == 1
+        assert hanging.wait(PATIENCE_S)
+    assert any(thread.name == "hangs" for thread in threading.enumerate())
+    let_go.set()

@@ -1,0 +1,100 @@
+"""What a service tells its manager, over real datagram sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
+from edgekit.device.service.notify import HeartbeatSink, Notifier, find_notifier
+
+FRAME = Frame(0, 0.0, 0.0, np.zeros((2, 2, 3), np.uint8))
+RESULT = FrameResult(0, 0.0, 0.0, (2, 2), (), {}, 0.0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    """A manager's end and its address, as NOTIFY_SOCKET names it."""
+    address = f"@edgekit-test-{os.getpid()}" if request.param == "abstract" else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(f"\0{address[1:]}" if address.startswith("@") else address)
+        end.setblocking(False)
+        yield end, address
+
+
+def received(end: socket.socket) -> list[dict[str, str]]:
+    messages = []
+    while True:
+        try:
+            text = end.recv(4096).decode()
+        except BlockingIOError:
+            return messages
+        messages.append(dict(line.split("=", 1) for line in text.splitlines()))
+
+
+def test_ready_comes_with_the_first_result_and_heartbeats_with_later_ones(manager):
+    end, address = manager
+    clock = Clock()
+    notifier = find_notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "8000000", "WATCHDOG_PID": str(os.getpid())})
+    with HeartbeatSink(notifier, lambda: "61.5 °C", clock) as sink:
+        assert received(end) == []
+        sink.write(FRAME, RESULT)
+        assert received(end) == [{"READY": "1", "WATCHDOG": "1", "STATUS": "first frame done"}]
+        clock.now_s += 1.9
+        sink.write(FRAME, RESULT)
+        assert received(end) == []
+        clock.now_s += 0.1
+        sink.write(FRAME, RESULT)
+        told = received(end)
+        assert [message["WATCHDOG"] for message in told] == ["1"]
+        assert told[0]["STATUS"] == "3 frames, 1.0 a second, 0 faces in the latest; 61.5 °C"
+        clock.now_s += 1000
+        assert received(end) == [], "no frame, no heartbeat"
+    assert received(end) == [{"STOPPING": "1"}]
+
+
+def test_a_status_is_one_line_whatever_it_holds(manager):
+    end, address = manager
+    notifier = Notifier(address, None)
+    notifier.send(STATUS="a\nREADY=1\tb")
+    assert received(end) == [{"STATUS": "a READY=1 b"}]
+    notifier.close()
+
+
+def test_a_watchdog_of_another_process_is_not_ours(manager):
+    _, address = manager
+    notifier = find_notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"})
+    assert notifier is not None
+    assert notifier.watchdog_s is None
+    notifier.close()
+
+
+@pytest.mark.parametrize("address", ["", "relative", "vsock:2:1234"])
+def test_without_a_socket_there_is_no_manager(address):
+    assert find_notifier({"NOTIFY_SOCKET": address}) is None
+
+
+def test_a_manager_that_left_or_does_not_read_stops_nothing(tmp_path):
+    gone = Notifier(str(tmp_path / "nobody"), 1.0)
+    gone.send(WATCHDOG="1")
+    gone.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "busy"))
+        notifier = Notifier(str(tmp_path / "busy"), 1.0)
+        for _ in range(10_000):
+            notifier.send(WATCHDOG="1")
+        notifier.close()

@@ -1,0 +1,145 @@
+"""JSON lines and CSV: what stands in them, and whole lines whatever happens."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.sinks.csv import CsvSink
+from edgekit.device.sinks.jsonl import JsonLinesSink
+from edgekit.device.sinks.lines import LineFile
+from edgekit.device.sources import Frame
+from edgekit.errors import InputError, StorageError
+
+LABELS = ("calm", 'odd, "quoted"')
+PROBABILITIES = dict(zip(LABELS, (0.25, 0.75), strict=True))
+FACE = FaceResult((1.234, 2, 30.5, 40), 0.98761, LABELS[1], 0.75, PROBABILITIES, track_id=3, detected=False)
+
+
+def frame(sequence: int = 7) -> Frame:
+    return Frame(sequence, 12.3456789, 1.7e9, np.zeros((48, 64, 3), np.uint8))
+
+
+def result(*faces: FaceResult, sequence: int = 7) -> FrameResult:
+    return FrameResult(sequence, 12.3456789, 1.7e9, (64, 48), faces, {"capture": 1.23456, "detect": 2.0}, 3.5)
+
+
+def test_a_line_of_json_holds_everything_about_a_frame(tmp_path):
+    path = tmp_path / "new folder" / "results.jsonl"
+    with JsonLinesSink(LineFile(str(path))) as sink:
+        sink.write(frame(), result(FACE))
+        sink.write(frame(8), replace(result(sequence=8), file="a.png"))
+        assert len(path.read_text().splitlines()) == 2, "a reader follows the file while it grows"
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert first == {
+        "sequence": 7,
+        "monotonic_s": 12.345679,
+        "wall_s": 1.7e9,
+        "frame_wh": [64, 48],
+        "age_ms": 3.5,
+        "stage_ms": {"capture": 1.235, "detect": 2.0},
+        "faces": [
+            {
+                "track_id": 3,
+                "detected": False,
+                "xyxy": [1.23, 2, 30.5, 40],
+                "score": 0.9876,
+                "label": LABELS[1],
+                "probability": 0.75,
+                "probabilities": {LABELS[0]: 0.25, LABELS[1]: 0.75},
+            }
+        ],
+    }
+    assert (second["sequence"], second["file"], second["faces"]) == (8, "a.png", [])
+
+
+def test_json_lines_go_to_stdout(capsys):
+    with JsonLinesSink(LineFile("-")) as sink:
+        sink.write(frame(), result())
+    assert json.loads(capsys.readouterr().out)["sequence"] == 7
+
+
+def test_a_csv_row_a_face_with_a_header_once(tmp_path):
+    path = tmp_path / "faces.csv"
+    with CsvSink(LineFile(str(path)), LABELS) as sink:
+        sink.write(frame(6), result(sequence=6))
+        sink.write(frame(), result(FACE, FACE))
+        sink.write(frame(8), replace(result(FACE, sequence=8), file='a "b"\n,c.png'))
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["file"] for row in rows] == ["", "", 'a "b"\n,c.png']
+    assert [(row["sequence"], row["face"]) for row in rows] == [("7", "0"), ("7", "1"), ("8", "0")]
+    assert (rows[0]["track_id"], rows[0]["label"], rows[0]["x0"], rows[0][f"p_{LABELS[1]}"]) == (
+        "3",
+        LABELS[1],
+        "1.23",
+        "0.750000",
+    )
+
+
+def test_an_old_file_stays_until_the_first_line_and_is_then_replaced(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text("old\n" * 1000)
+    with JsonLinesSink(LineFile(str(path))) as sink:
+        assert path.read_text().startswith("old")
+        sink.write(frame(), result())
+    assert "old" not in path.read_text()
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        JsonLinesSink(LineFile(str(tmp_path)))
+
+
+def test_a_full_device_is_a_storage_error():
+    with JsonLinesSink(LineFile("/dev/full")) as sink, pytest.raises(StorageError, match="'/dev/full': No space left"):
+        sink.write(frame(), result())
+
+
+def test_a_place_that_cannot_be_created_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        JsonLinesSink(LineFile(str(tmp_path / "file" / "x.jsonl"))) as sink,
+        pytest.raises(StorageError, match=r"x\.jsonl"),
+    ):
+        sink.write(frame(), result())
+
+
+def test_a_line_that_does_not_fit_is_taken_back(small_disk: Path):
+    path = small_disk / "results.jsonl"
+    lines = LineFile(str(path))
+    line = "x" * 65_000 + "\n"
+
+    def fill() -> None:
+        for _ in range(100):
+            lines.write(line)
+
+    with pytest.raises(StorageError, match="No space left"):
+        fill()
+    lines.close()
+    assert set(path.read_text().splitlines(keepends=True)) == {line}
+    assert path.stat().st_size > 10 * len(line)
+
+
+def test_closing_twice_is_harmless(tmp_path):
+    lines = LineFile(str(tmp_path / "x"))
+    lines.write("a\n")
+    lines.close()
+    lines.close()
+
+
+def test_a_pipe_can_be_written(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        with JsonLinesSink(LineFile(str(pipe))) as sink:
+            sink.write(frame(), result())
+        assert json.loads(reader.communicate(timeout=10)[0])["sequence"] == 7

@@ -1,0 +1,502 @@
+"""The web page's server: who gets in, what is answered, and that no viewer costs the pipeline anything."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgekit.boards import Conditions, Throttling
+from edgekit.device.blur import FaceBlur
+from edgekit.device.health.sampler import Health
+from edgekit.device.procfs import ProcessUse
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.web import WebSink
+from edgekit.device.sinks.web.access import Access, bind
+from edgekit.device.sinks.web.metrics import metrics_text
+from edgekit.device.sinks.web.preview import Preview
+from edgekit.errors import InputError
+from tests.waiting import wait_until
+
+TOKEN = "a-token-that-nobody-guesses"
+PATIENCE_S = 30
+HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
+
+
+class Web:
+    def __init__(self, sink: WebSink, monitor: Monitor, feed) -> None:
+        self.sink, self.monitor, self._feed = sink, monitor, feed
+        self.address = urlsplit(sink.url)
+
+    def write(self, *labels: str) -> None:
+        frame, result = self._feed.next(*labels)
+        self.monitor.add(result)
+        self.sink.write(frame, result)
+
+    def get(self, path: str, method: str = "GET", body: str | None = None, **headers: str):
+        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE_S)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    @contextmanager
+    def stream(self, path: str = "/stream.mjpg", **headers: str) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE_S)
+        connection.request("GET", path, None, headers)
+        try:
+            yield connection.getresponse()
+        finally:
+            connection.sock and connection.sock.close()
+            connection.close()
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """Frames come until the block ends."""
+        ended = threading.Event()
+
+        def play() -> None:
+            while not ended.wait(0.02):
+                self.write("happy", "sad")
+
+        thread = threading.Thread(target=play)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+@pytest.fixture
+def web(feed, told) -> Iterator[Callable[..., Web]]:
+    """Serve on a free port; gives `Web`."""
+    with ExitStack() as stack:
+
+        def serve(address: str = "127.0.0.1:0", token: str | None = None, **options) -> Web:
+            monitor = Monitor("demo", lambda: HOT)
+            sink = WebSink(address, token, monitor, notify=told.append, **options)
+            return Web(stack.enter_context(sink), monitor, feed)
+
+        yield serve
+    assert told == []
+
+
+def read_picture(stream: http.client.HTTPResponse) -> np.ndarray:
+    length = 0
+    while (line := stream.readline().strip()) or not length:
+        name, _, value = line.partition(b": ")
+        length = int(value) if name == b"Content-Length" else length
+    image = cv2.imdecode(np.frombuffer(stream.read(length), np.uint8), cv2.IMREAD_COLOR)
+    assert stream.readline() == b"\r\n"
+    return image
+
+
+def test_page_and_its_parts_are_served_with_a_strict_policy(web):
+    site = web()
+    for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+        status, headers, body = site.get(path)
+        assert (status, headers["content-type"].partition(";")[0]) == (200, kind)
+        assert b"http://" not in body.replace(b"http://www.w3.org/", b"")
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+    assert site.get("/etc/passwd")[0] == 404
+    assert site.get("/server.py")[0] == 404
+
+
+def test_state_tells_rate_faces_stages_and_the_boards_health(web):
+    site = web()
+    for _ in range(5):
+        site.write("happy")
+    document = json.loads(site.get("/api/state")[2])
+    assert (document["frames"], document["labels"], document["source"]) == (5, {"happy": 5}, "demo")
+    assert document["fps"] > 0
+    assert document["latest"]["faces"][0]["label"] == "happy"
+    assert document["stage_ms"]["detect"] == 20.0
+    assert document["health"]["temperature_c"] == 71.5
+    assert document["health"]["throttling"]["now"] == ["soft temperature limit"]
+
+
+def test_events_stream_sends_one_state_after_the_other(web):
+    site = web()
+    with site.playing(), site.stream("/api/events") as stream:
+        states = []
+        while len(states) < 3:
+            line = stream.readline()
+            if line.startswith(b"data: "):
+                states.append(json.loads(line[6:]))
+    assert states[0]["frames"] < states[-1]["frames"]
+
+
+def test_metrics_are_what_prometheus_reads(web):
+    site = web()
+    odd = 'a "quoted"\nlabel\\'
+    site.write(odd)
+    site.write("happy")
+    status, headers, body = site.get("/metrics")
+    assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    families = {family.name: family for family in text_string_to_metric_families(body.decode())}
+    samples = {sample.name: sample.value for family in families.values() for sample in family.samples}
+    assert samples["edgekit_frames_total"] == 2
+    assert {sample.labels["label"]: sample.value for sample in families["edgekit_faces"].samples} == {
+        odd: 1,
+        "happy": 1,
+    }
+    stages = {(s.name, s.labels["stage"]): s.value for s in families["edgekit_stage_seconds"].samples}
+    assert stages["edgekit_stage_seconds_count", "detect"] == 2
+    assert stages["edgekit_stage_seconds_sum", "detect"] == pytest.approx(0.04)
+    assert (samples["edgekit_temperature_celsius"], samples["edgekit_throttled"]) == (71.5, 1)
+    assert samples["edgekit_throttle_flags"] == 0x80008
+
+
+def test_metrics_name_each_family_once():
+    sample = Health(1.0, 1.7e9, HOT, ProcessUse(150.0, 150.0, 9, 20), 2048)
+    monitor = Monitor("demo", lambda: sample)
+    preview = Preview(10.0, blur=None)
+    lines = metrics_text(monitor, preview).splitlines()
+    announced = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert sorted(announced) == sorted(set(announced))
+    assert {"edgekit_memory_resident_bytes", "edgekit_disk_free_bytes", "edgekit_open_files"} <= set(announced)
+
+
+def test_healthz_tells_a_run_that_stands_still(web, monkeypatch):
+    site = web()
+    site.write()
+    assert site.get("/healthz")[::2] == (200, b"ok\n")
+    monkeypatch.setattr("edgekit.device.sinks.web.app._STALLED_AFTER_S", 0.0)
+    assert site.get("/healthz")[::2] == (503, b"stalled\n")
+
+
+def test_pictures_show_the_frames_with_boxes_and_move(web):
+    site = web(max_fps=50)
+    with site.playing(), site.stream() as stream:
+        pictures = [read_picture(stream) for _ in range(5)]
+    assert {picture.shape for picture in pictures} == {(240, 320, 3)}
+    corners = [int(picture[230, 310].mean()) for picture in pictures]
+    assert len(set(corners)) > 1, "each frame has a gray of its own"
+    # The left side of the first box is drawn in green.
+    blue, green, red = (int(value) for value in pictures[0][100, 20])
+    assert green > max(blue, red) + 30
+
+
+def test_nothing_is_encoded_for_nobody_and_once_for_ten(web):
+    site = web(max_fps=20)
+    for _ in range(20):
+        site.write("happy")
+    assert site.sink.preview.encoded == 0
+    with site.playing(), ExitStack() as stack:
+        streams = [stack.enter_context(site.stream()) for _ in range(10)]
+        pictures = 0
+        for stream in streams * 5:
+            read_picture(stream)
+            pictures += 1
+        encoded = site.sink.preview.encoded
+        assert site.sink.preview.viewers == 10
+    assert pictures == 50
+    # Ten viewers, five pictures each: an encoder a viewer would have made 50.
+    assert 5 <= encoded < 30
+    with site.playing():
+        wait_until(lambda: site.sink.preview.viewers == 0)
+
+
+def test_a_viewer_who_takes_nothing_holds_up_nobody(web):
+    site = web(max_fps=100)
+    with ExitStack() as stack:
+        asleep = []
+        for _ in range(5):
+            connection = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            asleep.append(connection)
+        wait_until(lambda: site.sink.preview.viewers == 5)
+        with site.playing(), site.stream() as stream:
+            for _ in range(100):
+                read_picture(stream)
+            assert site.get("/healthz")[0] == 200
+    with site.playing():
+        wait_until(lambda: site.sink.preview.viewers == 0)
+
+
+def test_a_viewer_who_takes_nothing_does_not_hold_up_the_end(feed, told):
+    monitor = Monitor("demo", lambda: None)
+    with WebSink("0", None, monitor, notify=told.append, max_fps=100) as sink, ExitStack() as stack:
+        site = Web(sink, monitor, feed)
+        asleep = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
+        asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with site.playing():
+            # Until what is under way to it fills every buffer, and its stream waits.
+            wait_until(lambda: sink.preview.encoded > 200)
+        sink.__exit__(None, None, None)
+        assert not sink._thread.is_alive()
+    assert told == []
+
+
+def test_a_picture_made_while_the_last_viewer_leaves_is_kept_for_nobody(feed, monkeypatch):
+    preview = Preview(100.0, blur=None)
+    monkeypatch.setattr(preview, "_encode", lambda *_: preview.leave() or b"jpeg")
+
+    async def watch() -> None:
+        preview.join()
+
+    preview.offer(*feed.next("happy"))
+    preview.start()
+    asyncio.run(watch())
+    wait_until(lambda: preview.encoded == 1)
+    preview.stop()
+    assert preview._picture is None
+
+
+def test_an_encoder_that_dies_ends_the_run(feed, monkeypatch):
+    preview = Preview(100.0, blur=None)
+    monkeypatch.setattr(preview, "_encode", lambda *_: 1 / 0)
+    monkeypatch.setattr(preview, "_viewers", 1)
+    preview.start()
+
+    def run() -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            preview.offer(*feed.next())
+            time.sleep(0.01)
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is waited for as long as for users: the same order of events, sooner."""
+    monkeypatch.setattr("edgekit.device.sinks.web.access._DEAD_AFTER_MS", 4000)
+    monkeypatch.setattr("edgekit.device.sinks.web.server._REQUEST_S", 1.0)
+
+
+def is_cut(connection: socket.socket) -> bool:
+    """Wait until the other side has left, reading nothing that it may have sent before."""
+    gone = select.poll()
+    gone.register(connection, select.POLLHUP | select.POLLRDHUP | select.POLLERR)
+    return bool(gone.poll(PATIENCE_S * 1000))
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_viewer_who_takes_nothing_for_long_is_disconnected(web):
+    site = web(max_fps=100)
+    with site.playing(), site.stream() as awake, socket.socket() as asleep:
+        asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        asleep.connect((site.address.hostname, site.address.port))
+        asleep.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: site.sink.preview.viewers == 2)
+        end_s = time.monotonic() + PATIENCE_S
+        while site.sink.preview.viewers == 2:
+            assert time.monotonic() < end_s
+            read_picture(awake)
+        read_picture(awake)
+        assert site.sink.preview.viewers == 1
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHost: loc",
+        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\ntoken=",
+        b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal",
+    ],
+    ids=["nothing", "half a head", "half a body", "no body", "half of a second head"],
+)
+def test_a_client_whose_request_does_not_arrive_is_disconnected(web, sent):
+    site = web()
+    site.write()
+    with socket.create_connection((site.address.hostname, site.address.port)) as client:
+        client.sendall(sent)
+        assert is_cut(client)
+    wait_until(lambda: not site.sink._server.server_state.connections)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_client_that_drips_its_request_wins_no_time(web):
+    site = web()
+    with socket.create_connection((site.address.hostname, site.address.port)) as client:
+        client.sendall(b"GET /healthz HTTP/1.1\r\n")
+
+        def drip() -> None:
+            for _ in range(PATIENCE_S * 10):
+                client.sendall(b"X: y\r\n")
+                time.sleep(0.1)
+
+        with pytest.raises(ConnectionError):
+            drip()
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_viewer_may_watch_for_longer_than_a_request_may_take(web):
+    site = web()
+    with site.playing(), site.stream() as stream:
+        end_s = time.monotonic() + 2.5
+        while time.monotonic() < end_s:
+            read_picture(stream)
+
+
+@pytest.mark.usefixtures("soon")
+def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_long(web, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.web.server._MOST_CONNECTIONS", 20)
+    site = web()
+    with ExitStack() as stack:
+        silent = []
+        for _ in range(50):
+            silent.append(stack.enter_context(socket.create_connection((site.address.hostname, site.address.port))))
+        connections = site.sink._server.server_state.connections
+        wait_until(lambda: 0 < len(connections) <= 20)
+        assert all(is_cut(client) for client in silent)
+        wait_until(lambda: not connections)
+        site.write()
+        assert site.get("/healthz")[0] == 200
+
+
+def test_of_many_viewers_who_come_at_once_only_so_many_watch(web, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.web.app._MOST_VIEWERS", 3)
+    site = web()
+    with ExitStack() as stack, site.playing():
+        place = (site.address.hostname, site.address.port)
+        clients = [stack.enter_context(socket.create_connection(place, PATIENCE_S)) for _ in range(20)]
+        for client in clients:
+            client.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        wait_until(lambda: site.sink.preview.viewers)
+        assert sum(client.recv(1) == b"H" for client in clients) == 20, "all are answered"
+        assert site.sink.preview.viewers == 3
+
+
+def test_who_comes_later_does_not_see_what_was_watched_before(web):
+    site = web()
+    site.write("happy")
+    with site.stream() as stream:
+        read_picture(stream)
+    wait_until(lambda: site.sink.preview.viewers == 0)
+    for _ in range(3):
+        site.write()
+    with site.stream() as stream:
+        picture = read_picture(stream)
+    _, green, red = (int(value) for value in picture[100, 20])
+    assert abs(green - red) < 10, "no box: it is the frame without a face"
+
+
+def test_blurred_faces_are_not_in_the_pictures(web, feed):
+    stripes = np.zeros((240, 320, 3), np.uint8)
+    stripes[:, ::2] = 255
+    shown = {}
+    for blur in (False, True):
+        site = web(blur=FaceBlur() if blur else None)
+        frame, result = feed.next("happy")
+        frame.image_bgr[:] = stripes
+        site.monitor.add(result)
+        site.sink.write(frame, result)
+        with site.stream() as stream:
+            picture = read_picture(stream)
+        face, beside = picture[80:140, 30:80], picture[80:140, 200:300]
+        shown[blur] = (np.diff(face.astype(int), axis=1).std(), np.diff(beside.astype(int), axis=1).std())
+    assert shown[False][0] > 100
+    assert shown[True][0] < 20
+    assert shown[True][1] > 100
+
+
+@pytest.mark.parametrize("path", ["/page.js", "/stream.mjpg", "/api/state", "/api/events", "/metrics", "/nothing"])
+def test_with_a_token_only_those_who_know_it_get_in(web, path):
+    site = web(token=TOKEN)
+    wrong = [{}, {"Cookie": "edgekit=x"}]
+    wrong += [{"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": f"Basic {TOKEN}"}]
+    for headers in wrong:
+        status, answer, body = site.get(path, **headers)
+        assert (status, answer["www-authenticate"]) == (401, "Bearer")
+        assert TOKEN.encode() not in body
+    assert site.get(f"{path}?token={TOKEN}")[0] == 401, "addresses end up in logs and histories"
+    if path not in ("/stream.mjpg", "/api/events"):
+        assert site.get(path, Authorization=f"Bearer {TOKEN}")[0] == (404 if path == "/nothing" else 200)
+
+
+def test_login_gives_a_cookie_that_opens_the_page(web):
+    site = web(token=TOKEN)
+    assert site.get("/")[1]["location"] == "/login"
+    assert site.get("/login")[0] == 200
+    assert site.get("/healthz")[0] in (200, 503)
+    status, headers, _ = site.get("/login", "POST", "token=wrong")
+    assert (status, headers["location"]) == (303, "/login?wrong")
+    assert "set-cookie" not in headers
+    status, headers, _ = site.get("/login", "POST", f"token={TOKEN}")
+    assert (status, headers["location"]) == (303, "/")
+    cookie, *attributes = headers["set-cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=strict"} <= set(attributes)
+    assert TOKEN not in cookie
+    assert site.get("/", Cookie=cookie)[0] == 200
+    assert site.get("/login", "POST", "token=" + "x" * 10_000)[0] == 413
+
+
+def test_without_a_token_only_requests_that_name_this_machine_get_in(web):
+    site = web()
+    assert site.get("/", Host="localhost:8080")[0] == 200
+    assert site.get("/", Host="[::1]:8080")[0] == 200
+    for host in ("evil.example", "evil.example:80", "192.168.1.7", "127.0.0.1.evil.example"):
+        assert site.get("/api/state", Host=host)[0] == 421
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "0:0", "[::]:0"])
+def test_an_address_open_to_others_needs_a_token(address):
+    with pytest.raises(InputError, match="give them a token"):
+        bind(address, None)
+    bind("0.0.0.0:0", TOKEN).close()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://localhost", "must look like"),
+        ("localhost:http", "must look like"),
+        ("localhost:70000", "ports end at 65535"),
+        ("no-such-host.invalid:80", "there is no host"),
+        ("127.0.0.1:80:80", "must look like"),
+        ("", "must look like"),
+    ],
+)
+def test_a_wrong_address_is_refused(address, message):
+    with pytest.raises(InputError, match=message):
+        bind(address, TOKEN)
+
+
+def test_a_port_that_is_taken_is_said():
+    with bind("0", None) as taken, pytest.raises(InputError, match="cannot be used: Address already in use"):
+        bind(str(taken.getsockname()[1]), None)
+
+
+def test_a_token_that_can_be_guessed_is_refused():
+    with pytest.raises(InputError, match="too short"):
+        Access("hunter2")
+
+
+def test_the_end_of_the_run_ends_all_streams(told, feed):
+    monitor = Monitor("demo", lambda: None)
+    sink = WebSink("0", None, monitor, notify=told.append)
+    with sink:
+        site = Web(sink, monitor, feed)
+        site.write()
+        with ExitStack() as stack:
+            streams = [stack.enter_context(site.stream(path)) for path in ("/stream.mjpg", "/api/events")]
+            read_picture(streams[0])
+            sink.__exit__(None, None, None)
+            assert not sink._thread.is_alive()
+            assert streams[0].read() == b""
+    with pytest.raises(ConnectionRefusedError):
+        site.get("/")

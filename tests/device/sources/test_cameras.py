@@ -1,0 +1,404 @@
+"""Cameras: which one is chosen, and what is said when it is not there. No camera is needed."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import subprocess
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.cli import _run
+from edgekit.device import sources
+from edgekit.device.region import Region
+from edgekit.device.sinks.h264_recorder import Recording
+from edgekit.device.sinks.rotation import Rotation
+from edgekit.device.sources import CameraSettings, open_camera, opencv
+from edgekit.device.sources import timeout_guard as watched
+from edgekit.device.sources.picamera import list_picameras
+from edgekit.device.sources.settings import parse_controls
+from edgekit.errors import EXIT_OK, EXIT_SOURCE, InputError, SourceError
+from tests.waiting import wait_until
+
+RECORDING = Recording(Path("door.mp4"), Rotation())
+
+
+class FakePicamera2:
+    """Replays what picamera2 0.3.38 does, as its source and manual ("Configuring the camera", "Requests") say.
+
+    A request's buffer of format YUV420 is luma, then u, then v, in rows of `stride` bytes, chroma rows half as long;
+    `SensorTimestamp` is nanoseconds since boot. Without a camera the class raises IndexError, with one that is in use
+    RuntimeError; after `close` it can be opened again.
+    """
+
+    cameras: list[dict[str, object]] = [{"Model": "imx219", "Num": 0}]  # noqa: RUF012
+    fault: Exception | None = None
+    silent = False
+    encoders: tuple = ()
+    opened = 0
+    released = 0
+    configuration: dict
+    format = "YUV420"
+    padding = 32
+    # A blue wall: B, G, R = 200, 30, 20 in full-range BT.601 (ITU-T T.871).
+    yuv = (46, 215, 109)
+    camera_controls = {"ExposureTime": (0, 1, 0), "FrameDurationLimits": (1, 2, 1)}  # noqa: RUF012
+    sensor_modes = [  # noqa: RUF012
+        {"format": "SRGGB10_CSI2P", "bit_depth": 10, "size": (640, 480), "fps": 103.33},
+        {"format": "SRGGB10_CSI2P", "bit_depth": 10, "size": (1640, 1232), "fps": 41.85},
+    ]
+
+    @classmethod
+    def global_camera_info(cls) -> list[dict[str, object]]:
+        return cls.cameras
+
+    def __init__(self, number: int = 0) -> None:
+        if self.fault is not None:
+            raise RuntimeError("Camera __init__ sequence did not complete.") from self.fault
+        if self.opened:
+            raise RuntimeError("Failed to acquire camera: Device or resource busy")
+        type(self).opened += 1
+        type(self).number = number
+
+    def create_video_configuration(self, **configuration: object) -> dict:
+        return configuration
+
+    def configure(self, configuration: dict) -> None:
+        for name in ("main", "lores"):
+            stream = configuration[name]
+            if stream is not None:
+                stream["format"] = self.format
+                stream["stride"] = stream["size"][0] + self.padding
+        type(self).configuration = configuration
+
+    def camera_configuration(self) -> dict:
+        return self.configuration
+
+    def start(self) -> None: ...
+
+    def capture_request(self, wait: float | None = None) -> FakePicamera2:
+        if self.silent:
+            # As `Future.result`, by which picamera2 waits: for ever, or until the time is over.
+            threading.Event().wait(wait)
+            raise TimeoutError
+        return self
+
+    def make_buffer(self, name: str) -> np.ndarray:
+        stream = self.configuration[name]
+        (width, height), stride = stream["size"], stream["stride"]
+        rows = np.full((height * 3 // 2, stride), 7, np.uint8)  # 7: padding that nobody may look at
+        rows[:height, :width] = self.yuv[0]
+        for place, value in enumerate(self.yuv[1:]):
+            if self.format == "NV12":
+                rows[height:, place:width:2] = value
+            else:
+                rows[height:].reshape(2, height // 2, stride // 2)[place, :, : width // 2] = value
+        return rows.reshape(-1)
+
+    def get_metadata(self) -> dict:
+        return {"SensorTimestamp": time.clock_gettime_ns(time.CLOCK_BOOTTIME) - 50_000_000}
+
+    def release(self) -> None:
+        type(self).released += 1
+
+    def close(self) -> None:
+        type(self).opened -= 1
+
+
+@pytest.fixture
+def camera_class(monkeypatch: pytest.MonkeyPatch) -> type[FakePicamera2]:
+    fresh = type("Picamera2", (FakePicamera2,), {})
+    module = types.ModuleType("picamera2")
+    module.Picamera2 = fresh
+    monkeypatch.setitem(sys.modules, "picamera2", module)
+    libcamera = types.ModuleType("libcamera")
+    libcamera.Transform = lambda **flips: flips
+    libcamera.ColorSpace = types.SimpleNamespace(Sycc=lambda: types.SimpleNamespace(range="Range.Full"))
+    monkeypatch.setitem(sys.modules, "libcamera", libcamera)
+    return fresh
+
+
+@pytest.fixture
+def on_a_pi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: True)
+
+
+@pytest.mark.parametrize("pixel_format", ["YUV420", "NV12"])
+def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class, told, pixel_format):
+    camera_class.format = pixel_format
+    with open_camera("picamera2", told.append) as source:
+        frame = next(iter(source))
+        assert camera_class.opened == 1
+        assert camera_class.configuration["buffer_count"] <= 3
+    assert (frame.size_wh, frame.luma.shape, frame.small_luma.shape) == ((640, 480), (480, 640), (240, 320))
+    assert np.unique(frame.luma).tolist() == np.unique(frame.small_luma).tolist() == [46]
+    for picture_bgr in (frame.image_bgr, frame.small_bgr):
+        np.testing.assert_allclose(np.unique(picture_bgr.reshape(-1, 3), axis=0), [[200, 30, 20]], atol=3)
+    assert camera_class.opened == 0
+    assert camera_class.released >= 1, "a request that is kept is a buffer less for the camera"
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "wants", "small_wh"),
+    [
+        ((640, 480), {}, (320, 240)),
+        ((640, 480), {"detector_px": 640}, None),
+        ((1280, 720), {"detector_px": 640}, (640, 360)),
+        ((1280, 720), {"detector_px": 64}, (320, 180)),
+        ((1280, 720), {"min_face_px": 60}, (640, 360)),
+        ((1280, 720), {"detector_px": 320, "min_face_px": 60}, (320, 180)),
+        # A region that the detector sees alone has its pixels in the small stream, or in the main one.
+        ((1280, 720), {"region": Region(0, 0, 0.5, 0.5)}, (640, 360)),
+        ((1280, 720), {"region": Region(320, 180, 320, 180)}, None),
+        ((1280, 720), {"region": Region(0, 0, 0.5, 0.5), "min_face_px": 96}, (320, 180)),
+        ((1280, 720), {"region": Region(0, 0, 0.5, 0.5), "min_face_px": 48}, (640, 360)),
+        ((1280, 720), {"region": Region(0, 640, 640, 640), "rotation": 90}, (640, 360)),
+    ],
+)
+def test_the_detectors_stream_is_as_large_as_the_detectors_picture(camera_class, told, size_wh, wants, small_wh):
+    with open_camera("picamera2", told.append, CameraSettings(size_wh=size_wh, **wants)) as source:
+        frame = next(iter(source))
+        lores = camera_class.configuration["lores"]
+    assert (lores and lores["size"]) == small_wh
+    turned = slice(None, None, -1) if wants.get("rotation") else slice(None)
+    assert frame.small_luma.shape[::-1][turned] == (small_wh or size_wh)
+
+
+def test_a_region_outside_the_cameras_frame_is_refused_and_the_camera_is_given_back(camera_class, told):
+    with pytest.raises(InputError, match="region 600,0,100,100 does not lie inside the frame of 640x480"):
+        open_camera("picamera2", told.append, CameraSettings(region=Region(600, 0, 100, 100)))
+    assert camera_class.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "small_wh"),
+    [
+        ([], (320, 240)),
+        (["--detector-size", "640"], None),
+        (["--min-face", "25", "--detector-size", "320"], (320, 240)),
+        (["--min-face", "25"], None),
+        (["--roi", "0,0,320,240"], None),
+    ],
+)
+def test_run_tells_the_camera_how_large_the_detectors_picture_is(camera_class, tiny_model, options, small_wh):
+    detector = ["--detector", "haar"]
+    command = ["run", "--camera", "picamera2", "--model", str(tiny_model), "--max-frames", "1", *detector, *options]
+    assert _run(command) == EXIT_OK
+    lores = camera_class.configuration["lores"]
+    assert (lores and lores["size"]) == small_wh
+
+
+@pytest.mark.usefixtures("camera_class")
+def test_a_pi_cameras_frame_is_as_old_as_the_sensor_says(told):
+    with open_camera("picamera2", told.append) as source:
+        frame = next(iter(source))
+    assert time.monotonic() - frame.monotonic_s >= 0.05
+    assert abs((time.time() - time.monotonic()) - (frame.wall_s - frame.monotonic_s)) < 1
+
+
+def test_a_pi_camera_is_asked_for_what_the_user_wants(camera_class, told):
+    camera_class.cameras = [{"Num": 0}, {"Num": 1}]
+    settings = CameraSettings(
+        size_wh=(1280, 720), fps=15, controls={"ExposureTime": 9000}, rotation=90, flip_vertical=True, sensor_mode=1,
+        buffers=2,
+    )  # fmt: skip
+    with open_camera("picamera2:1", told.append, settings) as source:
+        frame = next(iter(source))
+        assert (source.name, source.fps) == ("camera 'picamera2:1'", 15)
+    wanted = camera_class.configuration
+    assert camera_class.number == 1
+    assert (wanted["main"]["size"], wanted["lores"]["size"]) == ((1280, 720), (320, 180))
+    assert wanted["controls"] == {"FrameRate": 15, "ExposureTime": 9000}
+    assert wanted["transform"] == {"hflip": False, "vflip": True}
+    assert wanted["sensor"] == {"output_size": (1640, 1232), "bit_depth": 10}
+    assert wanted["buffer_count"] == 2
+    assert (frame.size_wh, frame.image_bgr.shape, frame.small_luma.shape) == ((720, 1280), (1280, 720, 3), (320, 180))
+
+
+def test_controls_keep_the_kind_of_number_that_libcamera_wants():
+    texts = ["FrameDurationLimits=33333,66666", "ColourGains=1.5,2", "AwbEnable=false", "ExposureTime=9000", "Mode=x,y"]
+    controls = parse_controls(texts)
+    assert controls == {
+        "FrameDurationLimits": (33333, 66666), "ColourGains": (1.5, 2.0), "AwbEnable": False, "ExposureTime": 9000,
+        "Mode": "x,y",
+    }  # fmt: skip
+    assert [type(value) for value in controls["FrameDurationLimits"]] == [int, int]
+
+
+def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, told):
+    settings = CameraSettings(controls={"FrameDurationLimits": (100_000, 100_000)})
+    with open_camera("picamera2", told.append, settings) as source:
+        assert source.fps == 10
+    assert camera_class.configuration["controls"] == {"FrameDurationLimits": (100_000, 100_000)}
+
+
+@pytest.mark.parametrize(
+    ("which", "settings", "error", "message"),
+    [
+        (
+            "picamera2",
+            CameraSettings(fps=15, controls={"FrameDurationLimits": (100_000, 100_000)}),
+            InputError,
+            "FrameDurationLimits and --camera-fps",
+        ),
+        ("picamera2", CameraSettings(controls={"Exposure": 1}), InputError, "no control 'Exposure'.*ExposureTime"),
+        ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: choose 0 to 1"),
+        ("picamera2:3", CameraSettings(), SourceError, "does not exist: cameras here are 0 to 0"),
+        ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),
+        ("/dev/null", CameraSettings(sensor_mode=0), InputError, "--camera-size"),
+        ("/dev/null", CameraSettings(recording=RECORDING), InputError, "takes no --record.*use --save"),
+    ],
+)
+def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, told, which, settings, error, message):
+    with pytest.raises(error, match=message):
+        open_camera(which, told.append, settings)
+    assert camera_class.opened == 0
+
+
+def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, told):
+    camera_class.format = "XRGB8888"
+    with pytest.raises(SourceError, match="XRGB8888 instead of YUV420"):
+        open_camera("picamera2", told.append)
+    assert camera_class.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("cameras", "fault", "reason"),
+    [
+        ([], None, "no camera found: check the ribbon cable"),
+        (
+            [{}],
+            RuntimeError("Failed to acquire camera: Device or resource busy"),
+            r"cannot be opened \(Failed to acquire camera: Device or resource busy\): stop the program that uses it",
+        ),
+        ([{}], RuntimeError("failed to allocate capture buffers for stream main"), "smaller --camera-size"),
+        ([{}], IndexError("list index out of range"), "cannot be opened"),
+    ],
+)
+def test_a_pi_camera_that_cannot_be_used_says_why(camera_class, told, cameras, fault, reason):
+    camera_class.cameras, camera_class.fault = cameras, fault
+    with pytest.raises(SourceError, match=reason):
+        open_camera("picamera2", told.append)
+
+
+def test_a_pi_camera_in_use_is_one_line_whatever_picamera2_logs(tmp_path, tiny_model):
+    (tmp_path / "libcamera.py").touch()
+    (tmp_path / "picamera2.py").write_text("""
+import logging
+
+class Picamera2:
+    @staticmethod
+    def global_camera_info():
+        return [{"Num": 0}]
+
+    def __init__(self, number):
+        logging.getLogger("picamera2.picamera2").error("Camera __init__ sequence did not complete.")
+        raise RuntimeError("Failed to acquire camera: Device or resource busy")
+""")
+    command = [sys.executable, "-m", "edgekit.cli", "run", "--camera", "picamera2", "--model", tiny_model]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stderr.count("\n")) == (EXIT_SOURCE, 1), done.stderr
+    assert "Device or resource busy): stop the program that uses it" in done.stderr
+
+
+def test_a_libcamera_that_does_not_start_says_why(camera_class, told, monkeypatch):
+    def refuse() -> None:
+        raise RuntimeError("Failed to start camera manager")
+
+    monkeypatch.setattr(camera_class, "global_camera_info", refuse)
+    for look in (list_picameras, lambda: open_camera("picamera2", told.append)):
+        with pytest.raises(SourceError, match="Failed to start camera manager"):
+            look()
+
+
+def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, told, monkeypatch):
+    monkeypatch.setattr(watched, "REPORT_S", 0.1)
+    monkeypatch.setattr(watched, "LOST_S", 0.3)
+    with open_camera("picamera2", told.append) as source:
+        frames = iter(source)
+        before = next(frames)
+        camera_class.silent = True
+        wait_until(lambda: any("gives no more pictures" in line for line in told))
+        camera_class.silent = False
+        while next(frames).sequence <= before.sequence:
+            pass
+        wait_until(lambda: any("is back" in line for line in told))
+    assert camera_class.opened == 0
+
+
+def test_without_picamera2_the_cure_is_named(monkeypatch, told):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    with pytest.raises(SourceError, match=r"apt install python3-picamera2.*--system-site-packages"):
+        open_camera("picamera2", told.append)
+
+
+def test_a_picamera2_built_for_another_numpy_says_so(monkeypatch, told):
+    def broken_import(name: str, *args: object) -> object:
+        if name == "picamera2":
+            raise ValueError("numpy.dtype size changed, may indicate binary incompatibility")
+        return real_import(name, *args)
+
+    real_import = builtins.__import__
+    monkeypatch.delitem(sys.modules, "picamera2", raising=False)
+    monkeypatch.setattr(builtins, "__import__", broken_import)
+    with pytest.raises(SourceError, match=r"does not load \(numpy.dtype size changed.*system's numpy"):
+        open_camera("picamera2", told.append)
+
+
+@pytest.mark.usefixtures("on_a_pi")
+def test_auto_takes_the_ribbon_camera_first_on_a_pi(camera_class, told):
+    with open_camera("auto", told.append) as source:
+        assert "picamera2" in source.name
+    assert camera_class.opened == 0
+
+
+@pytest.mark.usefixtures("on_a_pi")
+def test_auto_without_any_camera_on_a_pi_names_both_roads(camera_class, told, monkeypatch):
+    camera_class.cameras = []
+    monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [])
+    with pytest.raises(SourceError, match=r"picamera2.*no camera found.*no USB camera is plugged in"):
+        open_camera("auto", told.append)
+
+
+def test_auto_elsewhere_tries_v4l2_and_says_what_it_tried(told, monkeypatch):
+    monkeypatch.setattr(sources, "_is_raspberry_pi", lambda: False)
+    monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [Path("/dev/video970"), Path("/dev/video971")])
+    with pytest.raises(SourceError, match=r"/dev/video970.*does not exist.*/dev/video971.*does not exist"):
+        open_camera("auto", told.append)
+
+
+@pytest.mark.parametrize("which", ["987", "/dev/video987"])
+def test_a_camera_that_is_not_there_is_an_absent_source(told, which):
+    with pytest.raises(SourceError, match="camera '/dev/video987' does not exist"):
+        open_camera(which, told.append)
+
+
+def test_a_node_that_is_no_camera_is_an_absent_source(told):
+    with pytest.raises(SourceError, match="camera '/dev/null' cannot be opened"):
+        open_camera("/dev/null", told.append)
+
+
+@pytest.mark.parametrize("which", ["front", "", "-1", "video0"])
+def test_a_camera_of_no_known_kind_is_refused(told, which):
+    with pytest.raises(InputError, match="is not one of: auto, picamera2, picamera2:N, usb"):
+        open_camera(which, told.append)
+
+
+def test_usb_cameras_come_first_and_codecs_and_metadata_nodes_are_left_out(tmp_path):
+    for bus in ("usb", "platform"):
+        (tmp_path / "sys/bus" / bus).mkdir(parents=True)
+    for number, bus, index in ((0, "platform", "0"), (10, "usb", "0"), (2, "usb", "0"), (3, "usb", "1")):
+        node = tmp_path / f"sys/class/video4linux/video{number}"
+        (node / "device").mkdir(parents=True)
+        (node / "index").write_text(f"{index}\n")
+        (node / "device/subsystem").symlink_to(tmp_path / "sys/bus" / bus)
+    everything = [str(path) for path in opencv.v4l2_cameras(usb_only=False, root=tmp_path)]
+    assert everything == ["/dev/video2", "/dev/video10", "/dev/video0"]
+    assert [path.name for path in opencv.v4l2_cameras(usb_only=True, root=tmp_path)] == ["video2", "video10"]

@@ -1,0 +1,263 @@
+"""Real HTTP streams that do what cameras and networks do: fall silent, end, change size, send rubbish."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgekit.device.service.spec import START_TIMEOUT_S, WATCHDOG_S
+from edgekit.device.sources import live, open_source, opencv
+from edgekit.device.sources import timeout_guard as watched
+from edgekit.errors import InputError, SourceError
+from tests.waiting import wait_until
+
+PATIENCE_S = 20
+# As users see them: the fixture below shortens the times.
+REPORTED_AFTER_S, LOST_AFTER_S = watched.REPORT_S, watched.LOST_S
+SMALL, LARGE = (64, 48), (160, 120)
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same order of events, sooner; OpenCV's own time-out is far away, as with a driver that has none."""
+    monkeypatch.setattr(live, "_REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(watched, "REPORT_S", 0.4)
+    monkeypatch.setattr(watched, "LOST_S", 1.0)
+    monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 60_000)
+
+
+ENDLESS = ("pictures", 10_000, SMALL)
+
+
+def take(source, count: int, until: Callable[[list], bool] = lambda _: False) -> list:
+    """Return frames until there are `count` or `until` holds."""
+    frames: list = []
+    end_s = time.monotonic() + PATIENCE_S
+    for frame in source:
+        frames.append(frame)
+        assert time.monotonic() < end_s, "took too long"
+        if len(frames) >= count or until(frames):
+            break
+    return frames
+
+
+def test_the_times_users_see_are_within_two_seconds():
+    assert REPORTED_AFTER_S <= 2 < LOST_AFTER_S
+
+
+def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
+    # The worst: silence after slow pictures, and a last attempt that opens late and then says nothing.
+    until_lost_s, last_attempt_s = watched.FIRST_S, live.REOPEN_S + watched.FIRST_S
+    assert until_lost_s + live.LAST_ATTEMPT_S + last_attempt_s < WATCHDOG_S
+    assert opencv.OPEN_TIMEOUT_MS / 1e3 < live.REOPEN_S, "the stream's own reason says more"
+    assert live._FIRST_OPEN_S + watched.FIRST_S < START_TIMEOUT_S
+
+
+def test_a_host_that_is_slow_to_refuse_is_not_asked_for_ever(told, monkeypatch):
+    monkeypatch.setattr(live, "LAST_ATTEMPT_S", 0.2)
+    attempts = []
+
+    def connect():
+        attempts.append(1)
+        if len(attempts) > 1:
+            time.sleep(0.3)
+            raise SourceError("no answer")
+        return _OnePicture()
+
+    with (
+        live.LiveSource("stream 'slow'", connect, told.append) as source,
+        pytest.raises(SourceError, match="did not come back in 1 attempts: no answer"),
+    ):
+        list(source)
+    assert len(attempts) == 2
+
+
+def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too_late_is_given_back(told, monkeypatch):
+    monkeypatch.setattr(live, "REOPEN_S", 0.3)
+    lets_go = threading.Event()
+    devices = []
+
+    def connect():
+        device = _OnePicture()
+        if len(devices) == 1:  # the second time it hangs, as a driver may after its cable was pulled
+            devices.append(device)
+            lets_go.wait(PATIENCE_S)
+        else:
+            devices.append(device)
+        return device
+
+    with live.LiveSource("camera 'stuck'", connect, told.append) as source:
+        sequences = [frame.sequence for frame in take(source, 2)]
+    assert sequences == [0, 1]
+    assert ["opening it again" in told[0], "is back" in told[1]] == [True, True]
+    assert not devices[1].closed
+    lets_go.set()
+    wait_until(lambda: all(device.closed for device in devices))
+
+
+def test_a_driver_that_never_opens_ends_the_run_with_that_reason(told, monkeypatch):
+    monkeypatch.setattr(live, "_FIRST_OPEN_S", 0.2)
+    lets_go = threading.Event()
+
+    def connect():
+        lets_go.wait(PATIENCE_S)
+        raise SourceError("too late")
+
+    with pytest.raises(SourceError, match=r"camera 'stuck' does not answer: it has not opened within 0\.2 s"):
+        live.LiveSource("camera 'stuck'", connect, told.append)
+    lets_go.set()
+    wait_until(lambda: not watched.any_reading())
+
+
+class _OnePicture:
+    """A device that gives one picture and is lost."""
+
+    fps = None
+
+    def __init__(self) -> None:
+        self._pictures = [np.zeros((2, 2, 3), np.uint8)]
+        self.closed = False
+
+    def read(self):
+        return self._pictures.pop() if self._pictures else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_short_silence_is_told_and_nothing_is_opened_again(play, told):
+    server = play([("pictures", 20, SMALL), ("silence", 0.7), ENDLESS])
+    with open_source(server.url, told.append) as source:
+        take(source, 60)
+    assert len(told) == 2
+    assert "has given no picture for 0.4 s" in told[0]
+    assert "goes on after" in told[1]
+    assert server.served == 1
+
+
+def test_a_sender_that_says_nothing_any_more_is_told_left_and_opened_again(play, told):
+    server = play([("pictures", 20, SMALL), ("silence", 1000)], [ENDLESS])
+    with open_source(server.url, told.append) as source:
+        frames = take(source, 60)
+    assert ["no picture for 0.4 s" in told[0], "opening it again" in told[1], "is back" in told[2]] == [True] * 3
+    assert server.served == 2
+    sequences = [frame.sequence for frame in frames]
+    assert sequences == sorted(set(sequences))
+
+
+def test_a_sender_that_stays_silent_ends_the_run(play, told, monkeypatch):
+    monkeypatch.setattr(watched, "FIRST_S", 0.5)
+    server = play([("pictures", 20, SMALL), ("silence", 1000)], [("silence", 1000)])
+    monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
+    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="did not come back in 3"):
+        take(source, 1000)
+    assert server.served == 4
+
+
+def test_leaving_does_not_wait_for_a_sender_that_says_nothing(play, told, monkeypatch):
+    monkeypatch.setattr(watched, "LOST_S", 1000)
+    monkeypatch.setattr(live, "_JOIN_S", 0.2)
+    server = play([("pictures", 3, SMALL), ("silence", 1000)])
+    source = open_source(server.url, told.append)
+    threading.Timer(0.6, source.stop).start()
+    with source:
+        take(source, 1000)
+    assert server.served == 1
+
+
+class Refusal(http.server.BaseHTTPRequestHandler):
+    """A camera that wants `pi:p@ss`, and has nothing but /there."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"pi:p@ss").decode()
+        self.send_error(401 if not known else 404, "Not \x1b[31m Here")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:{port}/a?b=c d", r"\(it answers 401 Not .* Here\)"),
+        ("http://pi:p%40ss@127.0.0.1:{port}/a", r"\(it answers 404 Not .* Here\)"),
+        ("rtsp://127.0.0.1:{shut}/a", r"\(Connection refused\)"),
+        (f"http://{'a' * 70}.example/", r"\(that is no name of a host\)"),
+    ],
+)
+def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address, reason):
+    with socket.create_server(("127.0.0.1", 0)) as shut, http.server.HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        shut_port = shut.getsockname()[1]
+        shut.close()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        message = rf"cannot be opened {reason}: check the address, and the sender"
+        with pytest.raises(SourceError, match=message) as raised:
+            open_source(address.format(port=server.server_port, shut=shut_port), told.append)
+        server.shutdown()
+    assert "p%40ss" not in str(raised.value)
+
+
+def test_a_port_that_cannot_be_is_refused(told):
+    with pytest.raises(InputError, match="is no network address: Port out of range"):
+        open_source("http://127.0.0.1:99999/", told.append)
+
+
+def test_rubbish_among_the_pictures_costs_those_pictures_only(play, told):
+    server = play([("pictures", 20, SMALL), ("broken", 10), ("pictures", 20, SMALL), ("broken", 1), ENDLESS])
+    with open_source(server.url, told.append) as source:
+        frames = take(source, 100)
+    good = [frame for frame in frames if np.abs(frame.image_bgr.astype(int) - 100).max() <= 3]
+    assert len(good) >= 60
+    assert {frame.image_bgr.shape for frame in frames} == {(48, 64, 3)}
+
+
+def test_nothing_but_rubbish_is_a_lost_source(play, told, monkeypatch):
+    monkeypatch.setattr(watched, "FIRST_S", 0.5)
+    server = play([("pictures", 20, SMALL), ("broken", 10_000)], [("broken", 10_000)])
+    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="did not come back"):
+        take(source, 100_000)
+
+
+def test_a_stream_that_changes_its_size_goes_on(play, told):
+    server = play([("pictures", 20, SMALL), ("pictures", 10_000, LARGE)])
+    with open_source(server.url, told.append) as source:
+        frames = take(source, 100)
+    assert frames[0].image_bgr.shape == (48, 64, 3)
+    assert frames[-1].image_bgr.shape in ((48, 64, 3), (120, 160, 3))
+    assert np.abs(frames[-1].image_bgr.astype(int) - 100).max() <= 3
+
+
+def test_a_sender_that_comes_back_with_another_size_goes_on(play, told):
+    server = play([("pictures", 20, SMALL), ("end",)], [("pictures", 10_000, LARGE)])
+    with open_source(server.url, told.append) as source:
+        frames = take(source, 1000, lambda frames: frames[-1].image_bgr.shape == (120, 160, 3))
+    assert frames[0].image_bgr.shape == (48, 64, 3)
+    assert frames[-1].image_bgr.shape == (120, 160, 3)
+
+
+def test_a_connection_cut_in_the_middle_of_a_picture_is_opened_again(play, told):
+    server = play([ENDLESS])
+
+    class Cut(server.RequestHandlerClass):
+        def do_GET(self) -> None:  # noqa: N802
+            first = self.server.served == 0
+            if not first:
+                super().do_GET()
+                return
+            self.server.scripts = [[("pictures", 20, SMALL)], [ENDLESS]]
+            super().do_GET()
+            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 5000\r\n\r\n\xff\xd8\xff")
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    server.RequestHandlerClass = Cut
+    with open_source(server.url, told.append) as source:
+        take(source, 60)
+    assert server.served == 2
+    assert any("is back" in message for message in told)

@@ -1,0 +1,209 @@
+"""Finding faces: detections here and there, following between; region, least size, largest."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.device.detection import Detections
+from edgekit.device.region import Region, detector_input_px, parse_region, scaled_input_px
+from edgekit.device.sources import Frame
+from edgekit.device.sources.yuv import PlanarFrame, split_planes
+from edgekit.device.stage_timer import StageTimer
+from edgekit.device.tracking.detection_schedule import Every
+from edgekit.device.tracking.face_tracker import FaceTracker, flow_luma
+from edgekit.errors import InputError
+
+SIZE_WH = (320, 240)
+FACE_PX = 48
+
+
+class Squares:
+    """Finds the bright squares of `picture`, and remembers what it was shown."""
+
+    name = "squares"
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[int, int]] = []
+        self.input_size_px = 320
+
+    def detect(self, image_bgr: np.ndarray) -> Detections:
+        self.shown.append((image_bgr.shape[1], image_bgr.shape[0]))
+        red = (image_bgr[:, :, 2] > 150).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(red)
+        boxes = [(x, y, x + w, y + h) for x, y, w, h, area in stats[1:].tolist() if area > 20]
+        return Detections(np.array(sorted(boxes), np.float32).reshape(-1, 4), np.full(len(boxes), 0.9, np.float32))
+
+
+def picture(
+    *corners_xy: tuple[int, int], sizes: tuple[int, ...] = (), size_wh: tuple[int, int] = SIZE_WH
+) -> np.ndarray:
+    """A dim noise with squares of bright noise; each square's noise is its own and moves with it."""
+    image = np.random.default_rng(0).integers(20, 60, (*size_wh[::-1], 3), np.uint8)
+    for index, (x, y) in enumerate(corners_xy):
+        side = sizes[index] if sizes else FACE_PX
+        noise = np.random.default_rng(index + 1).integers(0, 255, (12, 12), np.uint8)
+        patch = np.zeros((side, side, 3), np.uint8)
+        patch[:, :, 1] = cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+        patch[:, :, 2] = 200
+        image[y : y + side, x : x + side] = patch
+    return image
+
+
+def frames(*images: np.ndarray) -> list[Frame]:
+    return [Frame(index, index * 0.04, index * 0.04, image) for index, image in enumerate(images)]
+
+
+def box(x: float, y: float, side: float = FACE_PX) -> list[float]:
+    return [x, y, x + side, y + side]
+
+
+def test_between_searches_faces_are_followed_under_their_ids() -> None:
+    squares = Squares()
+    face_tracker = FaceTracker(squares, Every(4))
+    for index, frame in enumerate(frames(*(picture((40 + 5 * step, 60), (220, 150 - 4 * step)) for step in range(9)))):
+        timer = StageTimer()
+        faces = face_tracker.find(frame, timer)
+        searched = index % 4 == 0
+        assert faces.track_ids == (1, 2)
+        assert faces.detected == (searched, searched)
+        assert ("detect" in timer.ms, "track" in timer.ms) == (searched, True)
+        np.testing.assert_allclose(faces.xyxy, [box(40 + 5 * index, 60), box(220, 150 - 4 * index)], atol=2)
+    assert len(squares.shown) == 3
+
+
+def test_without_a_schedule_every_frame_stands_alone() -> None:
+    face_tracker = FaceTracker(Squares(), None)
+    for frame in frames(picture((40, 60)), picture((200, 60))):
+        faces = face_tracker.find(frame, timer := StageTimer())
+        assert (faces.track_ids, faces.detected, list(timer.ms)) == ((None,), (True,), ["detect"])
+
+
+def test_every_frame_searched_needs_no_following_but_gives_ids() -> None:
+    def never(*_: object) -> list:
+        raise AssertionError("nothing to follow")
+
+    face_tracker = FaceTracker(Squares(), Every(1), follow=never)
+    for frame in frames(*(picture((40 + 8 * step, 60)) for step in range(4))):
+        faces = face_tracker.find(frame, StageTimer())
+        assert (faces.track_ids, faces.detected) == ((1,), (True,))
+
+
+def test_a_frame_of_another_size_is_searched() -> None:
+    squares = Squares()
+    face_tracker = FaceTracker(squares, Every(10))
+    for frame in frames(
+        picture((40, 60)), picture((40, 60), size_wh=(400, 300)), picture((42, 60), size_wh=(400, 300))
+    ):
+        face_tracker.find(frame, StageTimer())
+    assert squares.shown == [SIZE_WH, (400, 300)]
+
+
+@pytest.mark.parametrize("region", [Region(160, 40, 120, 160), Region(0.5, 1 / 6, 0.375, 2 / 3)])
+def test_only_the_region_is_searched_and_boxes_are_the_frames(region: Region) -> None:
+    squares = Squares()
+    face_tracker = FaceTracker(squares, Every(1), region=region)
+    (frame,) = frames(picture((40, 60), (180, 60)))
+    assert face_tracker.find(frame, StageTimer()).xyxy.tolist() == [box(180, 60)]
+    assert squares.shown == [(120, 160)]
+
+
+def test_a_face_followed_out_of_the_region_is_let_go() -> None:
+    face_tracker = FaceTracker(Squares(), Every(100), region=Region(0, 0, 160, 240))
+    counts = [
+        len(face_tracker.find(frame, StageTimer()))
+        for frame in frames(*(picture((90 + 8 * step, 100)) for step in range(10)))
+    ]
+    assert (counts[0], counts[-1]) == (1, 0)
+
+
+def test_small_faces_are_left_out() -> None:
+    (frame,) = frames(picture((40, 60), (200, 60), sizes=(30, 60)))
+    assert FaceTracker(Squares(), None, min_face_px=40).find(frame, StageTimer()).xyxy.tolist() == [box(200, 60, 60)]
+
+
+def test_the_largest_face_stays_until_another_is_clearly_larger() -> None:
+    face_tracker = FaceTracker(Squares(), Every(1), largest_only=True)
+    lefts = []
+    for sizes in ((50, 40), (50, 53), (50, 60), (54, 60)):
+        (frame,) = frames(picture((20, 60), (200, 60), sizes=sizes))
+        faces = face_tracker.find(frame, StageTimer())
+        assert len(faces) == 1
+        lefts.append(faces.xyxy[0, 0])
+    assert lefts == [20, 20, 200, 200]
+
+
+def test_the_detectors_input_is_chosen_for_the_least_face_and_eased_under_load() -> None:
+    squares = Squares()
+    face_tracker = FaceTracker(squares, Every(2), min_face_px=24, choose_input_size=True)
+    first, *others = frames(*(picture((40, 60)) for _ in range(7)))
+    face_tracker.warm_up(first)
+    assert (squares.input_size_px, face_tracker.input_size_px) == (320, 320)
+    squares.shown.clear()
+    face_tracker.set_load_level(detect_every_at_least=3, detector_scale=0.5)
+    for frame in (first, *others):
+        face_tracker.find(frame, StageTimer())
+    assert (len(squares.shown), squares.input_size_px, face_tracker.input_size_px) == (3, 160, 320)
+    face_tracker.set_load_level()
+    face_tracker.warm_up(first)
+    assert squares.input_size_px == 320
+
+
+@pytest.mark.parametrize(
+    ("picture_wh", "min_face_px", "expected"),
+    [
+        ((640, 480), 0, 320),
+        ((640, 480), 60, 256),
+        ((640, 480), 24, 640),
+        ((640, 480), 5, 640),
+        ((1920, 1080), 200, 256),
+    ],
+)
+def test_input_sizes_are_multiples_of_32(picture_wh, min_face_px, expected) -> None:
+    assert detector_input_px(picture_wh, min_face_px) == expected
+
+
+def test_shares_of_an_input_size() -> None:
+    assert [scaled_input_px(320, share) for share in (1, 0.75, 0.5, 0.01)] == [320, 256, 160, 32]
+    assert scaled_input_px(100, 1) == 100, "what the user asked for stays at full load"
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "-1,0,5,5", "0,0,0,5", "0,0,nan,5", "0,0,inf,1"])
+def test_regions_that_are_none_are_refused(text) -> None:
+    with pytest.raises(InputError, match="region"):
+        parse_region(text)
+
+
+def test_a_region_outside_the_frame_is_refused() -> None:
+    with pytest.raises(InputError, match="region 300,0,40,40 does not lie inside the frame of 320x240"):
+        parse_region("300,0,40,40").xyxy(SIZE_WH)
+
+
+def test_the_small_stream_is_searched_and_boxes_are_in_pixels_of_the_frame() -> None:
+    image = picture((40, 60), (180, 100))
+
+    def planes(picture_bgr: np.ndarray):
+        height, width = picture_bgr.shape[:2]
+        i420 = cv2.cvtColor(picture_bgr, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+        return split_planes(i420, (width, height), width, "i420", full_range=False)
+
+    small = cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA)
+    frame = PlanarFrame(0, 0.0, 0.0, planes(image), planes(small))
+    squares = Squares()
+    faces = FaceTracker(squares, Every(1)).find(frame, StageTimer())
+    assert squares.shown == [(160, 120)]
+    np.testing.assert_allclose(faces.xyxy, [box(40, 60), box(180, 100)], atol=4)
+    assert flow_luma(frame).shape == (120, 160)
+
+
+def test_limited_range_becomes_the_gray_that_nets_know() -> None:
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8), (0, 0), 4)
+    image = np.asarray(cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX), np.uint8)
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(int)
+    i420 = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420).reshape(-1)
+    planes = split_planes(i420, (160, 120), 160, "i420", full_range=False)
+    assert np.abs(planes.luma.astype(int) - gray).max() <= 2
+    assert np.abs(planes.bgr.astype(int) - image).mean() < 6
+    full = split_planes(planes.luma.repeat(2)[: i420.size], (160, 120), 160, "i420", full_range=True)
+    assert np.shares_memory(full.luma, full.raw_luma), "no conversion, no copy"

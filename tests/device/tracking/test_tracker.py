@@ -1,0 +1,101 @@
+"""Ids: the same face keeps its own, whatever boxes do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.device.detection import Detections
+from edgekit.device.tracking.tracker import Tracker, iou, match
+
+
+def boxes(*corners: tuple[float, float, float, float]) -> np.ndarray:
+    return np.array(corners, np.float32).reshape(-1, 4)
+
+
+def found(*corners: tuple[float, float, float, float]) -> Detections:
+    return Detections(boxes(*corners), np.linspace(0.9, 0.8, len(corners), dtype=np.float32))
+
+
+def ids(tracker: Tracker) -> list[int]:
+    return [track.id for track in tracker.visible]
+
+
+def at(x: float, y: float = 100, side: float = 40) -> tuple[float, float, float, float]:
+    return (x, y, x + side, y + side)
+
+
+def test_overlap_of_boxes() -> None:
+    overlaps = iou(boxes((0, 0, 10, 10), (0, 0, 0, 0)), boxes((0, 0, 10, 10), (5, 0, 15, 10), (20, 20, 30, 30)))
+    np.testing.assert_allclose(overlaps, [[1, 1 / 3, 0], [0, 0, 0]], rtol=1e-6)
+
+
+def test_pairs_take_the_largest_overlap_first_and_each_box_once() -> None:
+    assert match([boxes(at(0))[0], boxes(at(10))[0]], [boxes(at(8))[0]]) == [(1, 0)]
+    assert match([], [boxes(at(0))[0]]) == []
+
+
+def test_a_face_that_jumped_is_known_again_by_place_and_size_but_no_other_is() -> None:
+    track = [boxes(at(0))[0]]
+    assert match(track, [boxes(at(20, 112))[0]]) == [(0, 0)], "little overlap, near, and as large"
+    assert match(track, [boxes(at(60))[0]]) == []
+    assert match(track, [boxes(at(5, 105, 12))[0]]) == [], "another size"
+
+
+def test_a_face_keeps_its_id_over_detections_and_new_ones_get_new_ids() -> None:
+    tracker = Tracker()
+    tracker.correct(found(at(0), at(200)), 0.0)
+    tracker.correct(found(at(205), at(6), at(400)), 0.1)
+    assert sorted(ids(tracker)) == [1, 2, 3]
+    assert {track.id: float(track.xyxy[0]) for track in tracker.visible} == {1: 6.0, 2: 205.0, 3: 400.0}
+    assert all(track.detected for track in tracker.visible)
+
+
+def test_moved_faces_are_marked_and_lost_ones_are_hidden() -> None:
+    tracker = Tracker()
+    tracker.correct(found(at(0), at(200)), 0.0)
+    assert tracker.move([boxes(at(3))[0], boxes(at(203))[0]], 0.1)
+    assert [track.detected for track in tracker.visible] == [False, False]
+    assert not tracker.move([None, boxes(at(206))[0]], 0.2)
+    assert ids(tracker) == [2]
+
+
+def test_a_face_that_passes_behind_another_comes_back_under_its_own_id() -> None:
+    tracker = Tracker()
+    step_s = 0.1
+    for step in range(21):
+        left, right = at(20 * step), at(400 - 20 * step, 104)
+        # While they overlap the detector sees the front one only.
+        hidden = abs(left[0] - right[0]) < 30
+        tracker.correct(found(right) if hidden else found(left, right), step * step_s)
+        if not hidden:
+            by_place = {track.id: float(track.xyxy[0]) for track in tracker.visible}
+            assert by_place == {1: left[0], 2: right[0]}, step
+        else:
+            assert ids(tracker) == [2]
+
+
+def test_a_face_hidden_for_long_is_forgotten_and_its_id_is_not_given_again() -> None:
+    tracker = Tracker()
+    tracker.correct(found(at(0)), 0.0)
+    for time_s in (0.5, 1.0, 1.5):
+        tracker.correct(found(), time_s)
+    tracker.correct(found(at(0)), 2.0)
+    assert ids(tracker) == [2]
+
+
+def test_faces_that_left_the_region_are_forgotten() -> None:
+    tracker = Tracker()
+    tracker.correct(found(at(0), at(200)), 0.0)
+    tracker.keep_inside((100, 0, 640, 480))
+    assert ids(tracker) == [2]
+
+
+@pytest.mark.parametrize("times_s", [(0.0, 0.0), (1.0, 0.5)])
+def test_time_that_stands_still_or_runs_back_does_no_harm(times_s: tuple[float, float]) -> None:
+    tracker = Tracker()
+    for time_s in times_s:
+        tracker.correct(found(at(0)), time_s)
+        tracker.move([boxes(at(1))[0]], time_s)
+    assert ids(tracker) == [1]
+    assert np.isfinite(tracker.visible[0].xyxy).all()

@@ -1,0 +1,242 @@
+"""`edgekit bench` as a user calls it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgekit.cli.commands.bench import command
+from edgekit.report.schema import read_document
+
+EDGEKIT = (sys.executable, "-m", "edgekit.cli")
+QUICK = ("--seconds", "0.01", "--threads", "1", "--processes", "1", "--cool-down", "0")
+
+
+def bench(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_a_table_for_people_and_a_report_in_a_file(tiny_model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    result = bench(tiny_model, *QUICK, "--detector", "none", "-o", report)
+    assert result.exit_code == 0, result.output
+    assert "150 frames decoded into memory and played over and over" in result.stdout
+    assert "pipeline" in result.stdout
+    document = json.loads(report.read_text())
+    (entry,) = document["boards"]
+    assert entry["clip"]["source"] == "demo"
+    assert entry["clip"]["complete"] is True
+    assert {cell["kind"] for cell in entry["cells"]} == {"inference", "classifier", "pipeline"}
+    assert read_document(report) == document
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_json_has_stdout_for_itself(tiny_model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    result = bench(tiny_model, *QUICK, "--no-pipeline", "--batch", "3", "--note", "fan=none", "--json", "-o", report)
+    document = json.loads(result.stdout)
+    assert document == json.loads(report.read_text())
+    (entry,) = document["boards"]
+    assert entry["clip"] is None
+    assert entry["notes"] == {"fan": "none"}
+    assert {cell["kind"] for cell in entry["cells"]} == {"inference", "classifier"}
+    assert {cell["batch"] for cell in entry["cells"]} == {3}
+    assert "inference" in result.stderr
+
+
+def test_models_and_thread_counts_make_a_matrix_of_several_processes(tiny_model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    shutil.copy(tiny_model, other)
+    arguments = ("--threads", "1", "--seconds", "0.03", "--cool-down", "0", "--no-pipeline", "--json")
+    (entry,) = json.loads(bench(tiny_model, other, *arguments).stdout)["boards"]
+    cells = entry["cells"]
+    assert len({(cell["model"], cell["intra_op_threads"], cell["kind"]) for cell in cells}) == len(cells) == 4
+    for cell in cells:
+        assert len(cell["processes"]) == 3
+        assert cell["latency"]["count"] >= 100
+        assert cell["median_interval_ms"] is not None
+        assert {"governor", "temperature_c", "clock_mhz", "throttling"} <= set(cell["processes"][0]["before"])
+    starts = sorted((process["started_s"], index) for index, cell in enumerate(cells) for process in cell["processes"])
+    rounds = [[index for _, index in starts[first : first + 4]] for first in (0, 4, 8)]
+    assert [sorted(one) for one in rounds] == [list(range(4))] * 3
+    assert rounds[0] != rounds[1] != rounds[2]
+
+
+def test_every_form_is_written_and_power_is_read(tiny_model: Path, tmp_path: Path) -> None:
+    power = tmp_path / "power.txt"
+    power.write_text("".join(f"{index / 1000} 2.5\n" for index in range(60_000)))
+    files = [tmp_path / f"r{suffix}" for suffix in (".json", ".html", ".md", ".csv")]
+    options = zip(("-o", "--html", "--markdown", "--csv"), files, strict=True)
+    written = [value for option in options for value in option]
+    result = bench(tiny_model, *QUICK, "--no-pipeline", "--power-file", power, *written)
+    assert result.exit_code == 0, result.output
+    (entry,) = read_document(files[0])["boards"]
+    assert {cell["energy"]["mean_w"] for cell in entry["cells"]} == {2.5}
+    assert [file.read_text()[:9] for file in files[1:]] == ["<!doctype", "# Benchma", "board,lab"]
+
+
+def test_a_power_meter_is_followed_on_stdin(tiny_model: Path) -> None:
+    readings = "".join(f"{index / 1000} 2.5\n" for index in range(60_000)) + "garbage\n"
+    arguments = [str(tiny_model), *QUICK, "--no-pipeline", "--power-file", "-", "--json"]
+    result = CliRunner().invoke(command, arguments, input=readings)
+    assert result.exit_code == 0, result.output
+    assert {cell["energy"]["mean_w"] for cell in json.loads(result.stdout)["boards"][0]["cells"]} == {2.5}
+    assert "1 lines are not" in result.stderr
+
+
+def test_haar_takes_yunets_place_once_and_is_named(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from edgekit.device import detection as detect
+    from edgekit.downloads import UnavailableError
+
+    def offline(*_: object, **__: object) -> Path:
+        raise UnavailableError("no network")
+
+    monkeypatch.setattr(detect, "cached_download", offline)
+    picture = tmp_path / "frame.png"
+    import cv2
+    import numpy as np
+
+    cv2.imwrite(str(picture), np.zeros((64, 64, 3), np.uint8))
+    result = bench(tiny_model, *QUICK, "--threads", "1,2", "--source", picture, "--json")
+    cells = json.loads(result.stdout)["boards"][0]["cells"]
+    assert {cell["detector"] for cell in cells if cell["kind"] == "pipeline"} == {"haar"}
+    assert result.stderr.count("no network") == 1
+
+
+def test_a_camera_that_is_not_there_is_said_with_its_own_exit_code(tiny_model: Path) -> None:
+    done = cli(str(tiny_model), *QUICK, "--no-pipeline", "--detector", "none", "--camera", "/dev/video99")
+    assert (done.returncode, done.stderr.count("error:")) == (75, 1)
+    assert "/dev/video99" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "1,,2"], "is no list of numbers"),
+        (["--threads", "0"], "is no list of numbers"),
+        (["--threads", "9" * 5], "from 1 to 1024"),
+        (["--threads", "1,1"], "thread count given twice: 1"),
+        (["--seconds", "0"], "--seconds"),
+        (["--batch", "0"], "--batch"),
+        (["--processes", "0"], "--processes"),
+        (["--note", "fan"], "is not KEY=VALUE"),
+        (["--note", "fan=\x1b[2J"], "is not KEY=VALUE"),
+        (["--power-file", "nowhere.txt", "--no-pipeline"], "power file 'nowhere.txt' does not exist"),
+        (["--html", "page.txt"], "must end in .html"),
+        (["--source", "nowhere.mp4"], "nowhere.mp4"),
+        (["--detector", "haar", "--detector-model", "x.onnx"], "takes no model file"),
+    ],
+)
+def test_bad_options_are_refused_with_one_line(tiny_model: Path, arguments: list[str], message: str) -> None:
+    done = cli(str(tiny_model), *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "does not exist"), (b"text", "cannot be loaded"), (b"", "cannot be loaded")]
+)
+def test_bad_models_are_refused_with_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "bad.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    done = cli(str(path), "-o", str(tmp_path / "report.json"))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_measured(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = cli(str(tiny_model), "--seconds", "3600", "-o", str(tmp_path / "file" / "report.json"))
+    assert done.returncode == 74
+    assert "report.json" in done.stderr
+
+
+def interrupted(tiny_model: Path, report: Path, seconds: float, until: str | None) -> tuple[int, str]:
+    arguments = [str(tiny_model), "--no-pipeline", "--threads", "1", "--cool-down", "0", "--seconds", str(seconds)]
+    command_line = [*EDGEKIT, "bench", *arguments, "-o", str(report)]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        deadline_s = time.monotonic() + 60
+        while time.monotonic() < deadline_s and process.poll() is None:
+            if until is None and len(os.listdir(report.parent)) > 1:  # noqa: PTH208
+                break
+            if until is not None and process.stdout.readline().startswith(until):
+                break
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    return process.returncode, stderr
+
+
+def test_ctrl_c_before_anything_is_measured_leaves_the_old_report_and_nothing_else(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    report.write_text("old")
+    code, stderr = interrupted(tiny_model, report, 600, None)
+    assert (code, stderr.strip()) == (130, "edgekit: interrupted")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("report.json", "old")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_the_end_of_a_connection_ends_the_worker_too_and_leaves_no_frames(
+    tiny_model: Path, number: signal.Signals
+) -> None:
+    command_line = [*EDGEKIT, "bench", str(tiny_model), "--detector", "none", "--seconds", "600", "--threads", "1"]
+    environment = {**os.environ, "EDGEKIT_PROGRESS_LINES": "1"}
+    before = set(Path("/dev/shm").iterdir())
+    # Tests that run under nohup would hand on that a hangup is ignored.
+    default = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    with subprocess.Popen(
+        command_line, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=default
+    ) as process:
+        assert process.stderr is not None
+        assert any("edgekit-progress" in line for line in process.stderr)
+        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert set(Path("/dev/shm").iterdir()) == before
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGHUP else -signal.SIGKILL)
+    deadline_s = time.monotonic() + 60
+    while _runs(worker) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert not _runs(worker)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return "benchmark_worker" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+def test_ctrl_c_keeps_what_is_finished(tiny_model: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    code, stderr = interrupted(tiny_model, report, 3, "2/6 ")
+    assert (code, stderr.strip()) == (130, "edgekit: interrupted")
+    (entry,) = read_document(report)["boards"]
+    assert entry["complete"] is False
+    assert 2 <= sum(len(cell["processes"]) for cell in entry["cells"]) < 6
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command_line = [*EDGEKIT, "bench", *arguments]
+    return subprocess.run(command_line, capture_output=True, text=True, timeout=60)

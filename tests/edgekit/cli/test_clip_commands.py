@@ -1,0 +1,279 @@
+"""Prompts and small CLIPs from the command line: train, evaluate, and what is said of wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.load import save_clip, seeded_model
+from edgekit.models.data import EXPRESSIONS
+
+from ..conftest import Run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Faces in train, val and test, a small CLIP, and prompts trained for it."""
+    folder = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2), ("test", 3)):
+        for label, name in enumerate(EXPRESSIONS):
+            for index in range(count):
+                image = generator.integers(0, 60, (48, 48), dtype=np.uint8)
+                image[6 + 5 * label : 10 + 5 * label] += 150
+                file = folder / "faces" / split / name / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                assert cv2.imwrite(str(file), image)
+    for label, name in enumerate(("cat", "ape", "owl")):
+        file = folder / "pets" / "test" / name / "0.png"
+        file.parent.mkdir(parents=True)
+        assert cv2.imwrite(str(file), np.full((30, 60, 3), (label * 90, 10, 200), np.uint8))
+    for name in ("happy", "contempt"):
+        file = folder / "moods" / "test" / name / "0.png"
+        file.parent.mkdir(parents=True)
+        assert cv2.imwrite(str(file), np.full((48, 48), len(name), np.uint8))
+    shutil.copytree(folder / "faces/train/angry", folder / "one/train/angry")
+    config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32, context_length=40)
+    save_clip(folder / "clip.safetensors", seeded_model(config, 1), config)
+    other = ClipConfig(32, 16, Tower(128, 2, 2), Tower(64, 2, 1), 32, context_length=40)
+    save_clip(folder / "wide.safetensors", seeded_model(other, 1), other)
+    (folder / "torn.safetensors").write_bytes((folder / "clip.safetensors").read_bytes()[:10_000])
+    (folder / "short.json").write_text(json.dumps({"happy": ["a smile"]}))
+    (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20]}))
+    (folder / "wrong.json").write_text("[]")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenAI's form of archive is an old one
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(folder / "other.pt"))
+    archive = (folder / "other.pt").read_bytes()
+    (folder / "torn.pt").write_bytes(archive[:-200])
+    inside = archive.index(b"data.pkl") + 60
+    (folder / "bitten.pt").write_bytes(archive[:inside] + bytes(40) + archive[inside + 40 :])
+    for split in ("train", "val"):
+        for label, name in enumerate(("word " * 49 + "word", "other")):
+            file = folder / "words" / split / name / "0.png"
+            file.parent.mkdir(parents=True)
+            assert cv2.imwrite(str(file), np.full((48, 48), label, np.uint8))
+    command = [sys.executable, "-m", "edgekit.cli", "train", "--model", "hicropl", "--clip", "clip.safetensors"]
+    arguments = ["--data", "faces", "--shots", "2", "--epochs", "2", "--n-ctx", "2", "-o", "prompts", "--threads", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *arguments, "--json"], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_training_says_what_it_prompts_and_leaves_prompts_and_results(place: Path) -> None:
+    said, document = (place / "stderr").read_text(), json.loads((place / "stdout").read_text())
+    assert "activation gelu" in said
+    assert "the CLIP has fewer layers than the preset's depth 12: depth 2, cross layer 1" in said
+    assert "14 images to train on, 14 to validate with" in said
+    assert document["task"] == "few-shot"
+    assert document["scores"][0]["images"] == 21
+    assert document["best"]["epoch"] == 2
+    assert json.loads((place / "prompts/results.json").read_text()) == document
+    names = {path.name for path in (place / "prompts").iterdir() if not path.name.startswith("events")}
+    assert names == {"best.safetensors", "curves.png", "last.pt", "metrics.jsonl", "results.json"}
+    assert (place / "prompts/best.safetensors").stat().st_size < (place / "clip.safetensors").stat().st_size / 2
+
+
+@pytest.mark.parametrize("model", ["hicropl", "clip-mini"])
+def test_splits_by_other_names_are_trained_on(edgekit: Run, tmp_path: Path, model: str) -> None:
+    shutil.copytree("faces/train", tmp_path / "odd/lesson")
+    shutil.copytree("faces/val", tmp_path / "odd/quiz")
+    more = ("--clip", "clip.safetensors", "--shots", 1, "--n-ctx", 2) if model == "hicropl" else ()
+    names = ("--train-split", "lesson", "--val-split", "quiz")
+    where = ("--data", tmp_path / "odd", "-o", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
+    code, _, stderr = edgekit("train", "--model", model, *where, *more, *names)
+    assert code == 0, stderr
+
+
+def test_eval_gives_what_training_reported(edgekit: Run) -> None:
+    reported = json.loads(Path("prompts/results.json").read_text())["scores"][0]
+    arguments = ("--clip", "clip.safetensors", "--data", "faces", "--split", "test", "--json")
+    for model, key in (("prompts/best.safetensors", "accuracy"), ("zero-shot", "zero_shot_accuracy")):
+        code, stdout, stderr = edgekit("eval", model, *arguments)
+        assert code == 0, stderr
+        assert json.loads(stdout)["accuracy"] == pytest.approx(reported[key])
+
+
+def test_eval_takes_other_classes_with_descriptions_of_them(edgekit: Run) -> None:
+    arguments = ("prompts/best.safetensors", "--clip", "clip.safetensors", "--data", "pets", "--split", "test")
+    code, _, stderr = edgekit("eval", *arguments)
+    assert code == 2
+    assert "has the class 'ape', which the model does not know" in stderr
+    code, stdout, stderr = edgekit("eval", *arguments, "--descriptions", "short.json", "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["labels"] == ["ape", "cat", "owl"]
+    assert "no description of ape, cat, owl: the template 'a photo of a {}.' takes its place" in stderr
+
+
+def test_the_other_tasks_report_what_they_are_about(edgekit: Run, tmp_path: Path) -> None:
+    common = ("train", "--model", "hicropl", "--clip", "clip.safetensors", "--data", "faces", "--epochs", 1)
+    few = ("--shots", 1, "--n-ctx", 2, "--json")
+    code, stdout, _ = edgekit(*common, *few, "--task", "base-to-novel", "-o", tmp_path / "novel")
+    assert code == 0
+    assert json.loads(stdout)["summary"].keys() >= {"base", "novel", "harmonic_mean"}
+    others = ("--task", "cross-dataset", *(x for name in ("pets", "faces", "moods") for x in ("--eval-data", name)))
+    code, stdout, stderr = edgekit(*common, *few, *others, "--contempt", "keep", "-o", tmp_path / "cross")
+    assert code == 0
+    assert [score["images"] for score in json.loads(stdout)["scores"]] == [21, 3, 21, 2]
+    assert "the template" in stderr
+    code, stdout, _ = edgekit(*common, "--n-ctx", 2, "--task", "all", "--upstream-compat", "-o", tmp_path / "all")
+    assert code == 0
+
+
+def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> None:
+    train = ("train", "--model", "clip-mini", "--data", "faces", "--epochs", 1, "--batch-size", 14, "--threads", 1)
+    code, stdout, stderr = edgekit(*train, "--leave-out", "fear", "--leave-out", "sad", "-o", tmp_path / "m", "--json")
+    assert code == 0, stderr
+    assert "left out with all their images and captions: fear, sad" in stderr
+    assert "30 images to train on, 10 to choose by" in stderr
+    clip = json.loads(stdout)["checkpoint"]
+    code, stdout, _ = edgekit("eval", "zero-shot", "--clip", clip, "--data", "faces", "--split", "test", "--json")
+    assert code == 0
+    assert json.loads(stdout)["total"] == 21
+
+
+def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before(edgekit: Run, tmp_path: Path) -> None:
+    prompts, model = "prompts/best.safetensors", tmp_path / "clip.onnx"
+    code, out, err = edgekit("export", prompts, "--clip", "clip.safetensors", "-o", model)
+    assert (code, err) == (0, "")
+    assert "verified on 54 face crops" in out
+    assert f"labels: {', '.join(EXPRESSIONS)}" in out
+    test = ("--data", "faces", "--split", "test", "--json")
+    found = [
+        json.loads(edgekit("eval", *which, *test)[1]) for which in ((model,), (prompts, "--clip", "clip.safetensors"))
+    ]
+    assert found[0]["confusion"] == found[1]["confusion"]
+    code, out, err = edgekit(
+        "run", "--model", model, "--source", "faces/test/happy/0.png", "--detector", "none", "--json"
+    )
+    assert code == 0, err
+    assert sum(json.loads(out)["labels"].values()) == 1
+
+
+def test_an_export_without_the_ensemble_says_what_that_costs(edgekit: Run, tmp_path: Path) -> None:
+    export = ("export", "prompts/best.safetensors", "--clip", "clip.safetensors", "-o", tmp_path / "small.onnx")
+    code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--eval-split", "test", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    whole, reduced = document["with_ensemble"], document["without_ensemble"]
+    assert reduced["macs"] == document["macs"] < 0.7 * whole["macs"]
+    assert reduced["size_bytes"] == (tmp_path / "small.onnx").stat().st_size
+    reported = json.loads(Path("prompts/results.json").read_text())["scores"][0]
+    assert whole["accuracy"] == pytest.approx(reported["accuracy"])
+    assert f"without: {reduced['size_bytes']:,} bytes, {reduced['macs']:,} multiply-accumulates, accuracy" in err
+
+
+HICROPL = ("train", "--model", "hicropl", "--data", "faces", "-o", "out")
+CLIP = ("--clip", "clip.safetensors")
+EXPORT = ("export", "-o", "out/x.onnx")
+DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (HICROPL, "hicropl needs a CLIP: give --clip"),
+        ((*HICROPL, "--clip", "absent.pt", "-o", "prompts"), "'prompts' already holds a training"),
+        ((*HICROPL, "--clip", "absent.pt"), "CLIP file 'absent.pt' does not exist"),
+        ((*HICROPL, "--clip", "torn.safetensors"), "no whole safetensors file"),
+        ((*HICROPL, "--clip", "ViT-Z/none"), "neither a file nor a name of open_clip's"),
+        ((*HICROPL, *CLIP, "--depth", 3), "depth is 3, but the CLIP's image tower has 2 layers"),
+        ((*HICROPL, *CLIP, "--cross-layer", 3), "cross_layer is 3: expected 1 to depth, 2"),
+        ((*HICROPL, *CLIP, "--cross-layer", 0), "cross_layer is 0"),
+        ((*HICROPL, *CLIP, "--n-ctx", 38), "n_ctx is 38, but the CLIP's context has room for 37"),
+        ((*HICROPL, *CLIP, "--n-ctx", 0), "n_ctx is 0"),
+        ((*HICROPL, *CLIP, "--consistency-weight", -1), "consistency_weight is -1.0"),
+        ((*HICROPL, *CLIP, "--flow", "one-way", "--upstream-compat"), "upstream_compat with flow 'one-way'"),
+        ((*HICROPL, *CLIP, "--flow", "one-way", "--cross-layer", 1), "--cross-layer means nothing with --flow one-way"),
+        (
+            (*HICROPL, *CLIP, "--flow", "independent", "--proxy", "mean"),
+            "--proxy means nothing with --flow independent",
+        ),
+        ((*HICROPL, *CLIP, "--shots", 7), "class 'angry' has 6 images in split 'train', 7 shots are asked for"),
+        ((*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"), "no split 'x'"),
+        ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "long.json"), "description of class 'happy': text 'a very"),
+        ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "wrong.json"), "descriptions file 'wrong.json'"),
+        ((*HICROPL, *CLIP, "--shots", 1, "--recipe", "paper"), "prompts need 'hicropl'"),
+        ((*HICROPL, *CLIP, "--task", "domain"), "task 'domain' needs --eval-data"),
+        ((*HICROPL, *CLIP, "--eval-data", "pets"), "--eval-data goes with the tasks"),
+        ((*HICROPL, *CLIP, "--task", "all", "--shots", 4), "leave --shots out"),
+        ((*HICROPL, *CLIP, "--init", "x"), "--init means nothing for --model hicropl"),
+        ((*HICROPL, *CLIP, "--balance", "loss"), "--balance means nothing for --model hicropl"),
+        ((*HICROPL, *CLIP, "--leave-out", "sad"), "--leave-out means nothing for --model hicropl"),
+        (("train", "--data", "faces", "-o", "out", *CLIP), "--clip means nothing for --model edgecnn"),
+        (("train", "--data", "faces", "-o", "out", "--recipe", "hicropl"), "goes with --model hicropl"),
+        (
+            ("train", "--model", "hicropl", *CLIP, "--data", "pets", "-o", "out", "--task", "base-to-novel"),
+            "at least 2 base and 2 novel classes: the data has 3",
+        ),
+        (
+            ("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--leave-out", "joy"),
+            "class 'joy' cannot be left out",
+        ),
+        (("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--recipe", "fer2013"), "to 44 px"),
+        (("train", "--model", "clip-mini", "--data", "words", "-o", "out"), "the CLIP's context 48: shorten it"),
+        ((*HICROPL, "--clip", "torn.pt"), "'torn.pt' cannot be read as a torch checkpoint"),
+        ((*HICROPL, "--clip", "bitten.pt"), "'bitten.pt' is a damaged TorchScript archive"),
+        ((*HICROPL, "--clip", "other.pt"), "the weights are no CLIP's with a ViT"),
+        ((*HICROPL, *CLIP, "--activation", "quick-gelu"), "its activation is gelu, not quick-gelu"),
+        (
+            ("train", "--model", "hicropl", "--data", "one", "-o", "out", *CLIP, "--shots", 1),
+            "data 'one' has one class to train on, 'angry'",
+        ),
+        ((*HICROPL, *CLIP, "--merge", "a=sad"), "--merge means nothing for --model hicropl"),
+        (("eval", "default", "--activation", "gelu", "--data", "faces"), "need --clip"),
+        ((*EXPORT, "prompts/best.safetensors"), "give its weights with --clip"),
+        ((*EXPORT, "prompts/best.safetensors", "--clip", "wide.safetensors"), "a CLIP whose vision"),
+        ((*EXPORT, "prompts/best.safetensors", "--clip", "bitten.pt"), "is a damaged TorchScript archive"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--classes", "long.json"), "description of class 'happy': text"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--merge", "a=sad"), "--merge means nothing for trained prompts"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--eval", "faces"), "says what --no-pass ensemble costs"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--target", "a53"), "--target means nothing for trained"),
+        ((*EXPORT, "default", "--no-pass", "ensemble"), "is for trained prompts"),
+        ((*EXPORT, "default", *CLIP), "are for new classes"),
+        ((*DISTILL, "prompts"), "give its weights with --clip"),
+        ((*DISTILL, "prompts", "--clip", "wide.safetensors"), "a CLIP whose vision"),
+        ((*DISTILL, "torn.safetensors"), "no whole .safetensors file"),
+        ((*DISTILL, "./bitten.pt"), "is a damaged TorchScript archive"),
+        ((*DISTILL, "clip.safetensors", "--descriptions", "long.json"), "description of class 'happy': text"),
+        ((*DISTILL, "default", "--activation", "gelu"), "--activation: no teacher is a CLIP without prompts"),
+        (("eval", "prompts/best.safetensors", "--data", "faces"), "holds trained prompts: name the CLIP"),
+        (("eval", "prompts/best.safetensors", "--clip", "wide.safetensors", "--data", "faces"), "a CLIP whose vision"),
+        (("eval", "clip.safetensors", *CLIP, "--data", "faces"), "holds no trained prompts"),
+        (("eval", "zero-shot", "--data", "faces"), "need --clip"),
+        (("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "x"), "has no split 'x'"),
+        (
+            ("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "test", "--protocol", "ten-crop"),
+            "sees whole pictures",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    edgekit: Run, place: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    code, stdout, stderr = edgekit(*arguments, "-q")
+    assert code == 2, stderr
+    assert message in stderr
+    assert stdout == ""
+    assert len(stderr.splitlines()) == 1
+    assert not (place / "out").exists()

@@ -1,0 +1,116 @@
+"""`edgekit compare` and `edgekit report` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+
+
+@pytest.fixture
+def reference() -> dict[str, Any]:
+    """A measured document."""
+    return json.loads((RESULTS / "vm-epyc-2.json").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def written(tmp_path: Path, reference: dict[str, Any]) -> Callable[[str, float], Path]:
+    """Writes the reference, all of its times multiplied, marks taken away."""
+
+    def write(name: str, factor: float) -> Path:
+        for cell in reference["boards"][0]["cells"]:
+            middle = cell["latency"]["p50_ms"] = round(cell["latency"]["p50_ms"] * factor, 5)
+            cell["median_interval_ms"] = [middle * 0.99, middle * 1.01]
+            cell["marks"] = []
+            for process in cell["processes"]:
+                process["marks"] = []
+        path = tmp_path / name
+        path.write_text(json.dumps(reference))
+        return path
+
+    return write
+
+
+def test_the_same_report_has_no_difference(edgekit: Run, written: Callable[[str, float], Path]) -> None:
+    path = written("a.json", 1)
+    code, out, _ = edgekit("compare", path, path, "--gate", 0)
+    assert code == 0
+    assert "no difference" in out
+    assert "slower" not in out
+
+
+def test_a_gate_refuses_with_exit_code_3_and_json_says_why(edgekit: Run, written: Callable[[str, float], Path]) -> None:
+    before, after = written("a.json", 1), written("b.json", 1.2)
+    code, out, err = edgekit("compare", before, after, "--gate", 10, "--json")
+    assert code == 3
+    document = json.loads(out)
+    cells = [cell for board in document["boards"] for cell in board["cells"]]
+    assert len(document["regressions"]) == len(cells) > 0
+    assert {round(cell["ratio"], 3) for cell in cells} == {1.2}
+    assert "slower by more than 10 %" in err
+    assert edgekit("compare", before, after, "--gate", 30)[0] == 0
+    assert edgekit("compare", before, after)[0] == 0
+    assert edgekit("compare", after, before, "--gate", 0)[0] == 0
+
+
+def test_another_board_is_refused_with_exit_code_2(
+    edgekit: Run, written: Callable[[str, float], Path], reference: dict[str, Any]
+) -> None:
+    before = written("a.json", 1)
+    reference["boards"][0]["board"]["model"] = "Raspberry Pi 5"
+    after = written("b.json", 1)
+    code, _, err = edgekit("compare", before, after)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "--allow-different" in err
+    assert edgekit("compare", before, after, "--allow-different")[0] == 0
+
+
+def test_what_a_gate_cannot_judge_is_refused(edgekit: Run, written: Callable[[str, float], Path]) -> None:
+    before = written("a.json", 1)
+    after = written("b.json", 1)
+    spoilt = json.loads(after.read_text())
+    spoilt["boards"][0]["cells"][0]["marks"] = ["throttled"]
+    after.write_text(json.dumps(spoilt))
+    code, _, err = edgekit("compare", before, after, "--gate", 5)
+    assert code == 2
+    assert "throttled" in err
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": "edgekit.bench/1.0"}'])
+def test_what_is_no_report_is_refused_in_one_line(edgekit: Run, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    for command in (("compare", path, path), ("report", path)):
+        code, out, err = edgekit(*command)
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_reports_are_merged_and_written_in_every_form(
+    edgekit: Run, written: Callable[[str, float], Path], tmp_path: Path
+) -> None:
+    one, two = written("a.json", 1), written("b.json", 2)
+    files = [tmp_path / f"m{suffix}" for suffix in (".json", ".html", ".md", ".csv")]
+    options = zip(("-o", "--html", "--markdown", "--csv"), files, strict=True)
+    code, out, _ = edgekit("report", one, two, "--json", *(value for option in options for value in option))
+    assert code == 0
+    merged = json.loads(files[0].read_text())
+    assert merged == json.loads(out)
+    assert len(merged["boards"]) == 2
+    assert files[1].read_text().count("<main>") == 2
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_result_of_the_repository_follows_the_schema(path: Path) -> None:
+    from edgekit.report.schema import read_document
+    from edgekit.report.view import origin
+
+    for entry in read_document(path)["boards"]:
+        assert entry["complete"]
+        if "vm" in path.stem:
+            assert "VIRTUAL MACHINE" in (origin(entry) or "")

@@ -1,0 +1,254 @@
+"""`edgekit distill`, and `edgekit export` with other labels, as a user types them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from edgekit.device.engines.classifier import Classifier
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.data.ferplus import COLUMNS
+from edgekit.models.data.layout import canonical_class
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.distill.cache import agreement, teach
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.nets.registry import create_model
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def faces(draw_faces: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder data set: 14 pictures to train on and 7 to choose by."""
+    return draw_faces(tmp_path_factory.mktemp("faces"), {"train": 14, "val": 7})
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher")
+    net = create_model("mini-xception", 7)
+    contract = contract_for("mini-xception", EXPRESSIONS, "any", gray=True)
+    save_checkpoint(folder / "best.safetensors", Checkpoint(contract, net.state_dict()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    config = ClipConfig(image_size_px=32, patch_size_px=16, vision=Tower(128, 2, 2), text=Tower(64, 2, 1), embed_dim=24)
+    save_clip(path, random_clip(config).model, config)
+    return path
+
+
+SHORT = ("--student", "mini-xception", "--epochs", 1, "--batch-size", 7, "--accelerator", "cpu")
+
+
+def test_a_classifier_teaches_and_its_answers_are_kept(
+    edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    arguments = ["distill", "--teacher", teacher, "--data", faces, "-o", output, *SHORT, "--json"]
+    code, out, err = edgekit(*arguments)
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["checkpoint"] == str(output / "best.safetensors")
+    assert document["teacher"]["kind"] == "classifier"
+    assert document["loss_weights"] == {"kl": 1.0, "ce": 0.1, "cosine": 0.0}
+    assert 0 <= document["agreement"] <= 1
+    assert f"the teacher itself: {document['teacher_accuracy']:.2%} on val\n" in err
+    assert "learns from teacher0/best.safetensors; loss: 1 kl + 0.1 ce" in err
+    kept = sorted((output / "teacher").rglob("*.safetensors"))
+    assert sorted(load_file(path)["logits"].shape for path in kept) == [(7, 1, 7), (14, 2, 7)]
+    assert load_checkpoint(output / "best.safetensors").training["teacher"] == document["teacher"]
+    before = (output / "best.safetensors").read_bytes()
+    code, _, err = edgekit(*arguments, "--resume")
+    assert code == 0, err
+    assert (output / "best.safetensors").read_bytes() == before
+    elsewhere = tmp_path / "elsewhere"
+    code, _, err = edgekit(*arguments, "--cache", elsewhere)
+    assert code == 2
+    assert "already holds a training" in err
+    assert not elsewhere.exists()  # said before the teacher is asked
+    elsewhere.write_text("a file")
+    code, _, err = edgekit("distill", "--teacher", teacher, "--data", faces, "-o", tmp_path / "x", "--cache", elsewhere)
+    assert code == 74
+    assert f"cannot write '{elsewhere}/answers'" in err
+
+
+def test_agreement_is_told_of_each_teacher_and_of_all_together(
+    edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
+) -> None:
+    teachers = ("--teacher", teacher, "--teacher", "default")
+    code, out, err = edgekit("distill", *teachers, "--data", faces, "-o", tmp_path / "run", *SHORT, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert [each["teacher"] for each in document["member_agreement"]] == [str(teacher), "default"]
+    dataset = load_dataset(faces)
+    images = dataset.split("val").images
+    both = open_teacher([str(teacher), "default"], dataset.classes, TeacherOptions())
+    student = open_teacher([document["checkpoint"]], dataset.classes, TeacherOptions())
+    answers = [teach(each, images, "center", tmp_path).logits for each in (student, *both.members, both)]
+    expected = [agreement(answers[0], its) for its in answers[1:]]
+    found = [*(each["agreement"] for each in document["member_agreement"]), document["agreement"]]
+    assert found == pytest.approx(expected)
+    assert f"agrees with default on {expected[1]:.2%} of val" in err
+    assert f"agrees with its teacher on {expected[2]:.2%} of val" in err
+
+
+def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:
+    output, cache = tmp_path / "run", tmp_path / "answers"
+    more = ["--cache", cache, "--unlabelled", faces / "val", "--quiet"]
+    code, out, err = edgekit("distill", "--teacher", clip, "--data", faces, "-o", output, *SHORT, *more)
+    assert (code, out, err) == (0, "", "")
+    assert not (output / "teacher").exists()
+    shapes = [load_file(path)["embeddings"].shape for path in cache.rglob("*.safetensors")]
+    assert sorted(shapes) == [(7, 1, 24), (21, 2, 24)]
+    student = output / "best.safetensors"
+    assert edgekit("inspect", student)[0] == 0
+    assert edgekit("eval", student, "--data", faces, "--split", "val")[0] == 0
+    model = tmp_path / "new.onnx"
+    code, out, err = edgekit(
+        "export", student, "--class", "smiling face", "--class", "sad", "--clip", clip, "-o", model
+    )
+    assert code == 0, err
+    assert "labels: smiling face, sad" in out
+    assert Classifier(model).contract.labels == ("smiling face", "sad")
+    code, out, err = edgekit(
+        "export", student, "--merge", "good=happy,surprise", "--merge", "bad=sad,fear", "-o", model
+    )
+    assert code == 0, err
+    assert Classifier(model).contract.labels == ("good", "bad")
+    file = tmp_path / "classes.json"
+    file.write_text(json.dumps({"b": ["one", "two"], "a": ["three"]}))
+    assert edgekit("export", student, "--classes", file, "--clip", clip, "-o", model)[0] == 0
+    assert Classifier(model).contract.labels == ("b", "a")
+
+
+def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
+    edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    assert edgekit("export", teacher / "best.safetensors", "-o", tmp_path / "plain.onnx")[0] == 0
+    model = onnx.load(tmp_path / "plain.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "plain.onnx")
+    said = ["--teacher-labels", ",".join(EXPRESSIONS), "--teacher-channels", "rgb", "--teacher-scale", 1 / 255]
+    said += ["--teacher-mean", "0,0,0", "--teacher-std", "1,1,1", "--teacher-output", "logits"]
+    sources = ["--teacher", tmp_path / "plain.onnx", "--teacher", teacher]
+    code, out, err = edgekit(
+        "distill", *sources, *said, "--data", faces, "-o", tmp_path / "run", *SHORT, "--on-the-fly", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["teacher"]["kind"] == "ensemble"
+
+
+def test_votes_are_put_into_the_teachers_answers(edgekit: Run, faces: Path, teacher: Path, tmp_path: Path) -> None:
+    votes = tmp_path / "votes.csv"
+    with votes.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["usage", *COLUMNS, "kaggle_path"])
+        for file in sorted(faces.rglob("*.png")):
+            column = [canonical_class(name) for name in COLUMNS].index(file.parent.name)
+            counts = [8 if index == column else 0 for index in range(len(COLUMNS))]
+            writer.writerow(["", *counts, file.relative_to(faces)])
+    common = ["distill", "--teacher", teacher, "--data", faces, *SHORT, "--cache", tmp_path / "answers", "--json"]
+    with_votes = ["--ferplus", votes, "--ferplus-labels", "posterior"]
+    losses = {}
+    for name, more in {"plain": [], "votes": with_votes, "off": [*with_votes, "--votes-power", 0]}.items():
+        code, out, err = edgekit(*common, *more, "--temperature", 1, "-o", tmp_path / name)
+        assert code == 0, err
+        losses[name] = json.loads(out)["best"]["loss"]
+    training = load_checkpoint(tmp_path / "votes/best.safetensors").training
+    assert training["distillation"]["votes"] == {"teacher": 0.7, "votes": 0.5}
+    assert training["ferplus"] == "posterior"
+    # What is learned towards differs, and the labels stay those of the data.
+    assert len(set(losses.values())) == 3
+    code, _, err = edgekit(
+        *common, *with_votes, "--votes-power", 0.4, "--temperature", 1, "--resume", "-o", tmp_path / "votes"
+    )
+    assert code == 2
+    assert "its distillation.votes.votes was 0.5, now it is 0.4" in err
+    assert "cache" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--teacher", "absent"], "model 'absent' does not exist"),
+        (["--teacher", "{faces}"], "is a folder without best.safetensors"),
+        (["--teacher", "{teacher}", "--student", "resnet"], "model 'resnet' is not known"),
+        (["--teacher", "{clip}", "--student", "edgecnn@8"], "name the net alone"),
+        (["--teacher", "{teacher}", "--student", "edgecnn@8"], "name the net alone"),
+        (["--teacher", "{teacher}", "--temperature", "0"], "--temperature is 0.0"),
+        (["--teacher", "{teacher}", "--kl-weight", "-1"], "--kl-weight is -1.0"),
+        (["--teacher", "{teacher}", "--cosine-weight", "1"], "has no embeddings"),
+        (["--teacher", "{teacher}", "--on-the-fly", "--views", "center"], "--views is for cached answers"),
+        (["--teacher", "{teacher}", "--votes-power", "1"], "--votes-power goes with --ferplus"),
+        (["--teacher", "{teacher}", "--clip", "{clip}"], "--clip: no teacher holds prompts"),
+        (["--teacher", "{teacher}", "--teacher-size", "8"], "no teacher lacks a contract"),
+        (["--teacher", "{teacher}", "--teacher-mean", "a,b"], "expected numbers with commas"),
+        (["--teacher", "{teacher}", "--unlabelled", "absent"], "data 'absent' does not exist"),
+        (["--teacher", "{teacher}", "--init", "nope"], "model 'nope' does not exist"),
+        (["--teacher", "tiny.onnx"], "does not know the data's class 'angry': its labels are red, green, blue"),
+        (["--teacher", "{clip}", "--descriptions", "{faces}/x"], "descriptions file"),
+        (["--teacher", "{teacher}", "-o", "tiny.onnx"], "output 'tiny.onnx' is a file"),
+        ([], "Missing option '--teacher'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    edgekit: Run,
+    faces: Path,
+    teacher: Path,
+    clip: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.onnx").write_bytes(tiny_model.read_bytes())
+    filled = [argument.format(faces=faces, teacher=teacher, clip=clip) for argument in arguments]
+    code, out, err = edgekit(
+        "distill", *filled, "--data", faces, "--epochs", 1, "-q", *(["-o", "out"] if "-o" not in filled else [])
+    )
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out" / "best.safetensors").exists()
+    assert not (tmp_path / "out" / "teacher").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--merge", "good=joy"], "error: merge 'good=joy': there is no class 'joy'"),
+        (["--merge", "good=happy,sad"], "--merge 'good=happy,sad' alone leaves one label"),
+        (["--class", "a", "--clip", "{clip}"], "mini-xception is a plain classifier, whose labels are fixed"),
+        (["--class", "a", "--merge", "good=happy"], "--class and --merge both say the labels"),
+        (["--clip", "{clip}"], "are for new classes"),
+        (["--classes", "absent.json"], "descriptions file 'absent.json' does not exist"),
+    ],
+)
+def test_labels_that_cannot_change(
+    edgekit: Run, teacher: Path, clip: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    filled = [argument.format(clip=clip) for argument in arguments]
+    code, out, err = edgekit("export", teacher / "best.safetensors", "-o", tmp_path / "x.onnx", *filled, "-q")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,286 @@
+"""`edgekit export` from the outside: what it says, writes and answers with."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.contract import Contract, InputSpec
+from edgekit.device.engines.classifier import Classifier
+from edgekit.files import sha256_of
+from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+
+EDGEKIT = Path(sys.executable).with_name("edgekit")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_export_writes_the_file_and_says_what_it_is(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "model.onnx"
+    code, out, err = edgekit("export", checkpoint, "-o", target)
+    assert (code, err) == (0, "")
+    assert names(target.parent) == ["model.onnx"]
+    first, checksum, verified, size = out.splitlines()
+    assert first == f"{target}: {target.stat().st_size:,} bytes, opset 18, IR 8"
+    assert checksum == f"sha256 {sha256_of(target)}"
+    assert verified.startswith("verified on 54 face crops: max abs difference of logits to torch ")
+    assert size == (
+        "418,487 parameters in the net, 417,287 in the file with BatchNorm folded, 48,827,432 multiply-accumulates"
+    )
+    assert Classifier(target).contract.labels == load_checkpoint(checkpoint).contract.labels
+
+
+def test_json_is_one_document_on_stdout_and_text_is_on_stderr(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    code, out, err = edgekit("export", checkpoint, "-o", target, "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["sha256"] == sha256_of(target)
+    assert document["size_bytes"] == target.stat().st_size
+    assert document["verification"]["max_abs_difference"] < document["verification"]["tolerance"] == 1e-4
+    assert (document["net_parameters"], document["parameters"], document["macs"]) == (418_487, 417_287, 48_827_432)
+    assert document["contract"]["provenance"]["checkpoint_sha256"] == sha256_of(checkpoint)
+    assert "verified on 54 face crops" in err
+
+
+def test_a_checkpoint_that_answers_no_numbers_is_refused_and_the_old_file_stays(
+    edgekit: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    good = load_checkpoint(checkpoint)
+    state = dict(good.state)
+    state["classifier.bias"] = torch.full((7,), torch.nan)
+    source, target = tmp_path / "nan.safetensors", tmp_path / "model.onnx"
+    save_checkpoint(source, replace(good, state=state))
+    target.write_text("old")
+    code, out, err = edgekit("export", source, "-o", target)
+    assert (code, out) == (3, "")
+    assert err.splitlines() == [err.strip()]
+    assert "the checkpoint itself answers no numbers: 378 of 378 logits" in err
+    assert names(tmp_path) == ["model.onnx", "nan.safetensors"]
+    assert target.read_text() == "old"
+
+
+def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield a name, a file that is no usable checkpoint, and what must be said of it."""
+
+    def file(name: str, content: bytes) -> Path:
+        path = folder / f"{name}.safetensors"
+        path.write_bytes(content)
+        return path
+
+    def altered(name: str, contract: Contract) -> Path:
+        path = folder / f"{name}.safetensors"
+        save_checkpoint(path, replace(load_checkpoint(good_path), contract=contract))
+        return path
+
+    content, contract = good_path.read_bytes(), load_checkpoint(good_path).contract
+    yield "missing", folder / "missing.safetensors", "does not exist"
+    yield "text", file("text", b"this is text\n"), "is no safetensors file"
+    yield "empty", file("empty", b""), "is no safetensors file"
+    yield "truncated", file("truncated", content[: len(content) // 2]), "is no safetensors file"
+    yield "pickle", file("pickle", pickle.dumps(RunsCode(folder / "ran"))), "is no safetensors file"
+    yield "architecture", altered("architecture", replace(contract, architecture="edgecnn-wide")), "are not edgecnn-w"
+    yield "unknown", altered("unknown", replace(contract, architecture="nonesuch")), "'nonesuch' is not known"
+    yield "labels", altered("labels", replace(contract, labels=contract.labels[:-1])), "has shape [7"
+    gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))
+    yield "input", altered("input", replace(contract, input=gray)), "does not take the contract's input [1, 44, 44]"
+    yield "suffix", file("text", b"").rename(folder / "model.t7"), "expected .safetensors"
+
+
+class RunsCode:
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.witness),)
+
+
+def test_bad_checkpoints_get_one_line_and_leave_nothing(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "model.onnx"
+    target.parent.mkdir()
+    for name, path, message in bad_checkpoints(tmp_path, checkpoint):
+        code, out, err = edgekit("export", path, "-o", target)
+        assert (code, out) == (2, ""), name
+        assert message in err, name
+        assert len(err.splitlines()) == 1, name
+        assert names(target.parent) == [], name
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        ("model.bin", 2, "must end in '.onnx'"),
+        ("folder.onnx", 2, "is a folder"),
+        ("file/model.onnx", 74, "cannot write"),
+    ],
+)
+def test_outputs_that_cannot_be(
+    edgekit: Run, checkpoint: Path, tmp_path: Path, output: str, code: int, message: str
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "file").write_text("")
+    answered, _, err = edgekit("export", checkpoint, "-o", tmp_path / output)
+    assert answered == code
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert names(tmp_path) == ["file", "folder.onnx"]
+
+
+def test_the_output_must_be_named(edgekit: Run, checkpoint: Path) -> None:
+    code, _, err = edgekit("export", checkpoint)
+    assert code == 2
+    assert "--output" in err
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
+    code, out, err = edgekit("export", checkpoint, "-o", small_disk / "model.onnx")
+    assert (code, out) == (74, "")
+    assert "No space left on device" in err
+    assert len(err.splitlines()) == 1
+    assert names(small_disk) == []
+
+
+def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = [EDGEKIT, "export", checkpoint, "-o", tmp_path / "model.onnx"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        # The temporary file is there while the net is traced, which takes seconds.
+        while not names(tmp_path) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err.strip()) == (130, "", "edgekit: interrupted")
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    with subprocess.Popen([EDGEKIT, "export", checkpoint, "-o", target]) as process:
+        while not names(tmp_path) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert len(names(tmp_path)) == 1
+    code, _, err = edgekit("export", checkpoint, "-o", target)
+    assert code == 0, err
+    assert names(tmp_path) == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        ("file/model.onnx", 74, "cannot write"),
+        ("file/new/model.onnx", 74, "cannot write"),
+        ("new/model.onnx", 2, "has no split 'Test'"),
+    ],
+)
+def test_what_a_quantised_file_lacks_is_said_before_the_net_is_exported(
+    edgekit: Run,
+    checkpoint: Path,
+    draw_faces: Callable[[Path, dict[str, int]], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+    code: int,
+    message: str,
+) -> None:
+    def exported(*_: object, **__: object) -> None:
+        pytest.fail("it was exported first")
+
+    monkeypatch.setattr("edgekit.export.onnx.to_onnx.export_checkpoint", exported)
+    (tmp_path / "file").write_text("")
+    data = draw_faces(tmp_path / "data", {"Training": 7})
+    arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
+    answered, out, err = edgekit("export", checkpoint, "-o", tmp_path / output, *arguments)
+    assert (answered, out, len(err.splitlines())) == (code, "", 1)
+    assert message in err
+    assert names(tmp_path) == ["data", "file"]
+
+
+def test_labels_put_together_are_measured_as_such(
+    edgekit: Run, checkpoint: Path, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
+) -> None:
+    data = draw_faces(tmp_path / "data", {"Training": 7, "PrivateTest": 14})
+    merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad,angry,fear")
+    quantized = ("--quantize", "int8", "--calibrate", data, "--eval", data, "--max-drop", 100, "--json")
+    code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *merges, *quantized)
+    assert code == 0, err
+    assert json.loads(out)["quantization"]["accuracy"] is not None
+    assert "of 10): " in err
+    assert Classifier(tmp_path / "model.onnx").contract.labels == ("good", "bad")
+
+
+def test_without_folding_batchnorm_stays_in_the_graph(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", "--no-pass", "fold-batchnorm")
+    assert (code, err) == (0, "")
+    assert "in the file, " in out
+    assert " multiply-accumulates" in out
+
+
+def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.onnx"
+    arguments = ("--target", "a53", "--no-pass", "uint8-input", "--pass", "pack-channels", "--json")
+    code, out, err = edgekit("export", checkpoint, "-o", target, *arguments)
+    document = json.loads(out)
+    assert (code, document["target"]) == (0, "a53")
+    assert document["rewrites"].keys() == {
+        "fold-class-vectors",
+        "fold-batchnorm",
+        "gray-stem",
+        "pack-channels",
+        "merge-pool",
+        "concat-free",
+    }
+    assert "rewrites: fold-class-vectors (0), fold-batchnorm (30), gray-stem (1)" in err
+    spec = Classifier(target).contract.input
+    assert (spec.channels, spec.element_type) == ("gray", "float32")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--quantize", "int8"), "name a data set with --calibrate"),
+        (("--eval", "x"), "choose one with --quantize"),
+        (("--quantize", "fp16", "--calibrate", "x"), "needs no images"),
+        (("--quantize", "fp16", "--types", "s8s8"), "--types and --form are for --quantize int8"),
+        (("--form", "qdq"), "--types and --form are for --quantize int8"),
+        (("--pass", "merge-pool", "--no-pass", "merge-pool"), "switched on and off"),
+        (("--quantize", "int8", "--calibrate", "/nowhere"), "/nowhere"),
+        (("--pass", "nonesuch"), "nonesuch"),
+        (("--calibrate-split", "train"), "--calibrate-split goes with --calibrate: leave it out"),
+        (("--seed", "0"), "--seed goes with --calibrate"),
+        (("--max-drop", "1"), "--max-drop goes with --eval"),
+        (("--class", "a", "--class", "b", "--class", "a"), "--class 'a' is there twice"),
+    ],
+)
+def test_options_that_do_not_fit_get_one_line(
+    edgekit: Run, checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    code, out, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert names(tmp_path) == []
+
+
+def test_a_wrong_split_is_refused_before_more_is_read(
+    edgekit: Run, checkpoint: Path, draw_faces: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = draw_faces(tmp_path / "data", {"train": 7})
+    wrong = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "x", "--eval", "/nowhere")
+    code, _, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", *wrong)
+    assert code == 2
+    assert "has no split 'x': it has train" in err

@@ -1,0 +1,85 @@
+"""`edgekit run --source gst:…` with the system's OpenCV, which has GStreamer; pip's has not."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import EXIT_OK, EXIT_SOURCE
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+ROOT = Path(__file__).parents[3]
+# Each takes a second on a machine with nothing else to do, and a package index may be slow.
+TIMEOUT_S = 600
+HAS_GSTREAMER = "import cv2, sys; sys.exit(not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def system_edgekit(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The command line in the system's Python, on the system's OpenCV."""
+    if (
+        not Path(SYSTEM_PYTHON).exists()
+        or subprocess.run([SYSTEM_PYTHON, "-c", HAS_GSTREAMER], capture_output=True).returncode
+    ):
+        pytest.skip("the system's OpenCV is not here: apt install python3-opencv gstreamer1.0-plugins-base")
+    asked = [SYSTEM_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    packages = tmp_path_factory.mktemp("packages")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    texts = (setup["options"]["install_requires"], setup["options.extras_require"]["device"])
+    lines = [line for text in texts for line in text.split("\n") if line and line[0] != "#"]
+    wanted = [line for line in lines if not line.startswith("opencv")]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--root-user-action=ignore", "--target", str(packages)]
+    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", version, *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    if done.returncode:
+        pytest.skip(f"no packages for Python {version}: {done.stderr.strip()[-200:]}")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{packages}"}
+
+    def run(*options: object) -> subprocess.CompletedProcess[str]:
+        words = [SYSTEM_PYTHON, "-m", "edgekit.cli", "run", *map(str, options)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "videotestsrc pattern=red is-live=true ! video/x-raw,width=320,height=240",
+        "videotestsrc pattern=red is-live=true ! video/x-raw,width=320,height=240 ! videoconvert "
+        "! video/x-raw,format=BGR ! appsink drop=true max-buffers=1",
+    ],
+)
+def test_a_pipeline_gives_its_frames_in_the_right_colours(system_edgekit, tiny_model, tmp_path, pipeline):
+    """The model's logits are the means of red, green and blue: what it sees is what was made."""
+    lines = tmp_path / "r.jsonl"
+    options = ("--model", tiny_model, "--detector", "none", "--max-frames", 5, "--jsonl", lines, "--json")
+    done = system_edgekit("--source", f"gst:{pipeline}", *options)
+    assert done.returncode == EXIT_OK, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["frames"], document["labels"]) == (5, {"red": 5})
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [record["frame_wh"] for record in records] == [[320, 240]] * 5
+    sequences = [record["sequence"] for record in records]
+    assert sequences == sorted(set(sequences))
+
+
+def test_a_pipeline_that_cannot_run_is_one_line(system_edgekit, tiny_model):
+    done = system_edgekit("--source", "gst:nosuchelement", "--model", tiny_model, "--detector", "none")
+    assert done.returncode == EXIT_SOURCE
+    last = done.stderr.splitlines()[-1]  # GStreamer itself has said something before
+    assert last.startswith("edgekit: error: pipeline 'nosuchelement")
+    assert last.endswith("try it with gst-launch-1.0")
+    assert "Traceback" not in done.stderr

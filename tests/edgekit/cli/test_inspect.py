@@ -1,0 +1,290 @@
+"""`edgekit inspect` from the outside, on good files, strange ones and hostile ones."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from edgekit.contract import METADATA_KEY, Accuracy, Contract, Provenance
+from edgekit.files import sha256_of
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
+from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.nets.registry import create_model
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def fields(text: str) -> dict[str, str]:
+    """Return the lines `label  value` of the people's view."""
+    return {line[:13].strip(): line[14:] for line in text.splitlines()}
+
+
+def with_document(model: Path, target: Path, document: str | None) -> Path:
+    """Write `model` with another contract document, or none."""
+    proto = onnx.load(model)
+    del proto.metadata_props[:]
+    if document is not None:
+        helper.set_model_props(proto, {METADATA_KEY: document})
+    onnx.save(proto, target)
+    return target
+
+
+def contract_of(model: Path) -> Contract:
+    (entry,) = onnx.load(model).metadata_props
+    return Contract.from_json(entry.value)
+
+
+def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    provenance = Provenance("faces", "ab" * 32, "1234567", "0.1.0", (Accuracy("faces", "test", "center-crop", 3, 4),))
+    contract = replace(contract_of(tiny_model), provenance=provenance)
+    path = with_document(tiny_model, tmp_path / "model.onnx", contract.to_json())
+    code, out, err = edgekit("inspect", path)
+    assert (code, err) == (0, "")
+    assert fields(out) == {
+        "file": f"{path}, {path.stat().st_size:,} bytes",
+        "sha256": sha256_of(path),
+        "contract": "version 1.1",
+        "architecture": "mean",
+        "labels": "3: red, green, blue",
+        "input": "'input' float32 (N, 3, 8, 8) rgb: (pixel * 0.00392157 - [0, 0, 0]) / [1, 1, 1]",
+        "crop": "face box + 0% on every side, resized to 8x8, centre 8x8",
+        "output": "'logits' (N, 3) logits",
+        "precision": "float32",
+        "trained on": "faces",
+        "accuracy": "75.00% (3 of 4) on faces test, center-crop",
+        "checkpoint": "ab" * 32,
+        "revision": "1234567",
+        "made by": "edgekit 0.1.0",
+        "opset": "17, IR 8",
+        "layers": "2: 1 GlobalAveragePool, 1 Flatten",
+        "parameters": "0",
+        "MACs": "0 for a batch of one",
+        "bytes moved": "780: 0 of weights, 768 of activations read, 12 written; Flatten move none; "
+        "at most 780 of activations at a time",
+        "intensity": "0.0 FLOPs (two a MAC) a byte, without reuse in a cache",
+    }
+
+
+def test_json_gives_everything_in_one_document(edgekit: Run, tiny_model: Path) -> None:
+    code, out, err = edgekit("inspect", tiny_model, "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["sha256"] == sha256_of(tiny_model)
+    assert Contract.from_json(json.dumps(document["contract"])) == contract_of(tiny_model)
+    assert [layer["op_type"] for layer in document["layers"]] == ["GlobalAveragePool", "Flatten"]
+    assert document["layers"][1]["output_shape"] == [1, 3]
+    assert (document["opset"], document["ir_version"], document["parameters"], document["macs"]) == (17, 8, 0, 0)
+    assert (document["weight_bytes"], document["read_bytes"], document["written_bytes"]) == (0, 768, 12)
+    assert (document["moved_bytes"], document["peak_activation_bytes"], document["flops_per_byte"]) == (780, 780, 0.0)
+    assert document["moveless"] == ["Flatten"]
+    assert "architecture" in err
+
+
+def test_layers_are_listed_on_request(edgekit: Run, tiny_model: Path) -> None:
+    _, without, _ = edgekit("inspect", tiny_model)
+    _, out, _ = edgekit("inspect", tiny_model, "--layers")
+    assert out.startswith(without)
+    rows = [line.split() for line in out[len(without) :].splitlines()]
+    assert rows[0] == ["layer", "kind", "output", "parameters", "MACs", "bytes"]
+    assert rows[1] == ["GlobalAveragePool_0", "GlobalAveragePool", "(1,", "3,", "1,", "1)", "0", "0", "780"]
+
+
+def test_a_model_without_contract_is_shown_as_far_as_it_goes(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    path = with_document(tiny_model, tmp_path / "plain.onnx", None)
+    code, out, err = edgekit("inspect", path)
+    assert (code, err) == (0, "")
+    assert fields(out)["contract"].startswith("none: missing labels, input (size, colour order, scale, mean, std)")
+    assert fields(out)["layers"] == "2: 1 GlobalAveragePool, 1 Flatten"
+    assert json.loads(edgekit("inspect", path, "--json")[1])["contract"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": "2.0"}, "has schema 2.0, this edgekit reads 1.x: update edgekit"),
+        ({"labels": []}, "contract field 'labels' has 0 labels"),
+        ({"crop": None}, "contract field 'crop' is null"),
+    ],
+)
+def test_a_contract_that_is_not_valid_here_is_refused_in_one_line(
+    edgekit: Run, tiny_model: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    document = json.dumps(json.loads(contract_of(tiny_model).to_json()) | change)
+    code, out, err = edgekit("inspect", with_document(tiny_model, tmp_path / "model.onnx", document))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text\n", b"\xff" * 50])
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_what_is_no_model_is_refused_in_one_line(edgekit: Run, tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    code, out, err = edgekit("inspect", path)
+    assert (code, out) == (2, "")
+    assert str(path) in err
+    assert len(err.splitlines()) == 1
+
+
+def test_hostile_names_are_shown_harmlessly(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07[bold red]x[/]\nMACs          0\u202e"
+    contract = replace(contract_of(tiny_model), labels=(hostile, "[/]", "c"), architecture=hostile)
+    proto = onnx.load(tiny_model)
+    proto.graph.node[0].name = hostile
+    proto.graph.node[1].name = "[/bold]"
+    helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    code, out, err = edgekit("inspect", path, "--layers")
+    assert (code, err) == (0, "")
+    assert all(char.isprintable() or char == "\n" for char in out)
+    assert r"\x1b[2J\x1b]0;owned\x07[bold red]x[/] MACs" in fields(out)["labels"]
+    assert [line for line in out.splitlines() if line.startswith("MACs")] == ["MACs          0 for a batch of one"]
+    assert "[/bold]" in out
+    code, out, err = edgekit("inspect", path, "--json")
+    assert code == 0
+    assert all(char.isprintable() or char == "\n" for char in out + err)
+    assert json.loads(out)["contract"]["labels"][0] == hostile
+
+
+def test_without_the_extra_the_contract_is_still_shown(
+    edgekit: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "edgekit.export.profiling.cost", raising=False)
+    code, out, err = edgekit("inspect", tiny_model)
+    assert (code, err) == (0, "")
+    assert fields(out)["labels"] == "3: red, green, blue"
+    assert fields(out)["layers"] == "not counted: pip install 'edgekit[export]'"
+    document = json.loads(edgekit("inspect", tiny_model, "--json")[1])
+    assert document["contract"]["architecture"] == "mean"
+    assert document["layers"] is document["macs"] is document["opset"] is None
+
+
+def test_a_checkpoint_is_shown_with_the_nets_own_parameters(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    labels = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    base = contract_of(tiny_model)
+    contract = replace(
+        base,
+        architecture="edgecnn",
+        labels=labels,
+        input=replace(base.input, size_hw=(44, 44)),
+        crop=replace(base.crop, resize_hw=(48, 48), center_crop_hw=(44, 44)),
+    )
+    torch.manual_seed(0)
+    save_checkpoint(path, Checkpoint(contract, create_model("edgecnn", 7).state_dict()))
+    code, out, err = edgekit("inspect", path)
+    assert (code, err) == (0, "")
+    assert fields(out)["parameters"] == "418,487, exported with BatchNorm folded 417,287"
+    assert fields(out)["MACs"] == "48,827,432 for a batch of one"
+
+
+def test_a_checkpoint_says_who_taught_it(edgekit: Run, tmp_path: Path) -> None:
+    clip = {"source": "ViT-B-16.pt", "sha256": "cd" * 32}
+    training = {
+        "recipe_name": "fer2013",
+        "recipe": {"epochs": 9},
+        "best": {"epoch": 8},
+        "seed": 3,
+        "initial_sha256": "ab" * 32,
+        "teacher": {
+            "members": [{"kind": "prompted-clip", "name": "p\n1", "sha256": "ef" * 32, "clip": clip}, {"name": "b"}]
+        },
+        "distillation": {"weights": {"ce": 1.0, "kl": 0.5, "cosine": 0}},
+    }
+    net = create_model("mini-xception", 3)
+    contract = contract_for("mini-xception", ("a", "b", "c"), "x", gray=True)
+    path = tmp_path / "taught.safetensors"
+    save_checkpoint(path, Checkpoint(contract, net.state_dict(), training))
+    code, out, err = edgekit("inspect", path)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert "recipe        fer2013, epoch 8 of 9, seed 3" in lines
+    assert f"started from  the checkpoint with sha256 {'ab' * 32}" in lines
+    assert (
+        f"teacher       prompted-clip 'p 1' (sha256 {'ef' * 32}), of the CLIP 'ViT-B-16.pt' (sha256 {'cd' * 32})"
+        in lines
+    )
+    assert "teacher       ? 'b' (sha256 ?)" in lines
+    assert "learned       1.0 x the labels, 0.5 x the teacher's answers" in lines
+    for strange in ({"teacher": 1, "recipe": [], "distillation": {"weights": 3}}, {"teacher": {"members": [1, {}]}}):
+        save_checkpoint(path, Checkpoint(contract, net.state_dict(), strange))
+        assert edgekit("inspect", path)[0] == 0
+    save_checkpoint(path, Checkpoint(contract, net.state_dict(), []))  # type: ignore[arg-type]
+    code, out, err = edgekit("inspect", path)
+    assert (code, out) == (2, "")
+    assert "'training' is no table" in err
+
+
+@pytest.mark.parametrize(
+    ("training", "reason"),
+    [
+        ({"seed": float("nan")}, "it is no JSON"),
+        ({"recipe_name": "x" * 300_000}, "characters"),
+        ({"seed": functools.reduce(lambda inner, _: [inner], range(40), [])}, "nested more than 20 deep"),
+    ],
+)
+def test_what_a_file_says_of_its_training_is_bounded(
+    edgekit: Run, tmp_path: Path, training: dict[str, object], reason: str
+) -> None:
+    path = tmp_path / "strange.safetensors"
+    contract = contract_for("mini-xception", ("a", "b", "c"), "x", gray=True)
+    save_checkpoint(path, Checkpoint(contract, create_model("mini-xception", 3).state_dict(), training))
+    code, out, err = edgekit("inspect", path, "--json")
+    assert code == 0
+    assert json.loads(out)["training"] is None
+    assert "what the file says of its training is not shown" in err
+    assert reason in err
+
+
+def test_weights_of_another_net_name_their_file(edgekit: Run, tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    state = {"a\x1b[2J\nb": torch.zeros(1)}
+    save_checkpoint(path, Checkpoint(contract_for("mini-xception", ("a", "b"), "x", gray=True), state))
+    code, out, err = edgekit("inspect", path)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"checkpoint '{path}': the weights are not mini-xception's" in err
+    code, out, err = edgekit("inspect", path, "--debug")
+    assert (code, out) == (2, "")
+    assert "\x1b" not in err
+    assert all(line.startswith("  ") for line in err.splitlines()[:-1])
+
+
+def test_prompts_and_clips_say_what_they_are(edgekit: Run, tmp_path: Path) -> None:
+    config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 24, context_length=40)
+    clip = random_clip(config, seed=1)
+    save_clip(tmp_path / "clip.safetensors", clip.model, config)
+    net = PromptedClip(clip, PromptConfig(n_ctx=2, depth=2, cross_layer=1), {"sad": ("a", "b"), "glad": ("c",)})
+    save_prompts(tmp_path / "prompts.safetensors", prompt_checkpoint(net, {"recipe_name": "hicropl"}))
+    code, out, err = edgekit("inspect", tmp_path / "prompts.safetensors")
+    assert (code, err) == (0, "")
+    assert fields(out)["prompts"].startswith("hicropl, 2 tokens in each of 2 layers")
+    assert fields(out)["CLIP"] == f"'{clip.source}' (sha256 {clip.sha256}), not in the file"
+    assert fields(out)["labels"] == "2: sad, glad; 3 sentences about them"
+    document = json.loads(edgekit("inspect", tmp_path / "prompts.safetensors", "--json")[1])
+    assert document["prompts"]["config"]["n_ctx"] == 2
+    code, out, err = edgekit("inspect", tmp_path / "clip.safetensors")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "is no classifier, but a file of the kind 'edgekit-clip': name it with --clip" in err
+
+
+def test_a_missing_model_is_refused(edgekit: Run) -> None:
+    code, _, err = edgekit("inspect", "nowhere.onnx")
+    assert code == 2
+    assert "does not exist" in err

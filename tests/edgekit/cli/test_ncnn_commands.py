@@ -1,0 +1,168 @@
+"""Files for ncnn from the outside: exported, inspected, verified, measured beside ONNX files, and run."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgekit.cli.commands.export import command as export
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.report.schema import read_document
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Path:
+    """The file with all rewrites that ncnn may have."""
+    target = checkpoint.with_name("model.ncnn")
+    done = CliRunner().invoke(
+        export, [str(checkpoint), "-o", str(target), "--engine", "ncnn", "--target", "a53", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert (document["engine"], document["opset"]) == ("ncnn", None)
+    assert document["size_bytes"] == target.stat().st_size
+    assert set(document["rewrites"]) == {
+        "fold-class-vectors", "fold-batchnorm", "gray-stem", "merge-pool", "concat-free",
+    }  # fmt: skip
+    assert document["contract"]["input"]["channels"] == "gray"
+    assert document["verification"]["max_abs_difference"] < document["verification"]["tolerance"] == 1e-3
+    return target
+
+
+def with_other_weights(model: Path, target: Path, factor: float) -> Path:
+    with zipfile.ZipFile(model) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "weights.bin":
+                values = np.frombuffer(content, np.float32).copy()
+                values[1:200] *= factor
+                content = values.tobytes()
+            new.writestr(name, content)
+    return target
+
+
+def test_verify_passes_a_good_file_and_refuses_another(
+    edgekit: Run, model: Path, checkpoint: Path, draw_faces: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = draw_faces(tmp_path / "data", {"test": 14})
+    against = ("--against", checkpoint, "--data", data, "--split", "test")
+    code, out, err = edgekit("verify", model, *against, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert (document["engine"], document["logits"]["tolerance"]) == ("ncnn", 1e-3)
+    assert document["top1"]["same"] == document["images"] == 14
+    assert document["crops"]["different"] == 0
+
+    code, _, err = edgekit("verify", with_other_weights(model, tmp_path / "x.ncnn", 1.5), *against)
+    assert code == 3
+    assert "logits differ by up to" in err
+    assert len(err.splitlines()) == 1
+    code, _, err = edgekit("verify", model, *against, "--layers")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "does not name its layers after its source's" in err
+
+    code, out, err = edgekit("eval", model, "--data", data, "--split", "test", "--json")
+    assert code == 0, err
+    assert json.loads(out)["total"] == 14
+
+
+def test_inspect_shows_contract_and_layers(edgekit: Run, checkpoint: Path, model: Path) -> None:
+    code, out, err = edgekit("inspect", model, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["contract"]["labels"] == list(load_checkpoint(checkpoint).contract.labels)
+    assert document["macs"] == sum(layer["macs"] for layer in document["layers"]) > 40e6
+    assert document["parameters"] == sum(layer["parameters"] for layer in document["layers"])
+    code, out, err = edgekit("inspect", model, "--layers")
+    assert (code, err) == (0, "")
+    assert "engine        ncnn" in out
+    assert "InnerProduct" in out
+
+
+def test_bench_measures_both_engines_side_by_side(
+    edgekit: Run, tiny_model: Path, tiny_ncnn: Path, tmp_path: Path
+) -> None:
+    import ncnn
+    import onnxruntime
+
+    report = tmp_path / "report.json"
+    options = ("--threads", "1", "--seconds", "0.01", "--processes", "1", "--cool-down", "0", "--no-pipeline")
+    code, out, err = edgekit("bench", tiny_model, tiny_ncnn, *options, "-o", report)
+    assert code == 0, err
+    document = read_document(report)
+    (entry,) = document["boards"]
+    engines = {(Path(cell["model"]).suffix, cell["kind"]): cell["engine"] for cell in entry["cells"]}
+    assert len(engines) == 4
+    assert all(engine == ("ncnn" if suffix == ".ncnn" else "onnxruntime") for (suffix, _), engine in engines.items())
+    assert entry["versions"]["ncnn"] == ncnn.__version__
+    assert entry["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert f"{tiny_model.name}, onnxruntime" in out
+    assert f"{tiny_ncnn.name}, ncnn" in out
+
+
+def test_run_classifies_with_it(edgekit: Run, model: Path) -> None:
+    code, out, err = edgekit(
+        "run", "--model", model, "--source", "demo", "--detector", "none", "--max-frames", 3, "--json"
+    )
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["faces"] == 3
+    assert "ncnn" in document["versions"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "x.ncnn"), "must end in '.onnx'"),
+        (("-o", "x.ncnn"), "'.ncnn' wants --engine ncnn"),
+        (("-o", "x.onnx", "--engine", "ncnn"), "must end in '.ncnn'"),
+        (("-o", "x.ncnn", "--engine", "ncnn", "--quantize", "fp16"), "makes float32 files: leave --quantize out"),
+        (("-o", "x.ncnn", "--engine", "ncnn", "--pass", "uint8-input"), "'uint8-input' cannot be done for ncnn"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(
+    edgekit: Run,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = edgekit("export", checkpoint, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["inspect", "run", "bench", "verify", "eval", "profile"])
+def test_a_damaged_file_is_one_line(edgekit: Run, tiny_ncnn: Path, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "x.ncnn"
+    path.write_bytes(tiny_ncnn.read_bytes()[:-40])
+    more = {
+        "run": ("--model", path, "--source", "demo"),
+        "verify": (path, "--against", "default", "--data", tmp_path),
+        "eval": (path, "--data", tmp_path),
+    }.get(command, (path,))
+    code, out, err = edgekit(command, *more)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert ("profile the .onnx file" if command == "profile" else "damaged, or no ncnn file") in err
+
+
+def test_a_teacher_is_no_file_for_ncnn(
+    edgekit: Run, tiny_ncnn: Path, draw_faces: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = draw_faces(tmp_path / "data", {"Training": 7, "PublicTest": 7})
+    code, _, err = edgekit("distill", "--teacher", tiny_ncnn, "--data", data, "-o", tmp_path / "out")
+    assert code == 2
+    assert "is a file for ncnn, which cannot teach: name its checkpoint or .onnx file" in err

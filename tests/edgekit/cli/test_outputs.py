@@ -1,0 +1,196 @@
+"""`edgekit run` and the outputs that talk to others, as a user meets them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.waiting import wait_until
+
+PATIENCE_S = 60
+_NOBODY = "http://127.0.0.1:9/"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--web", "0.0.0.0:0"], "give them a token to know, with --web-token-file FILE or EDGEKIT_WEB_TOKEN"),
+        (["--web", "nonsense:x"], "web address 'nonsense:x' must look like"),
+        (["--web", "0", "--web-token-file", "missing"], "file of the web token 'missing' does not exist"),
+        (["--mqtt", "http://broker"], "must look like mqtt://host:1883"),
+        (["--mqtt", "mqtt://me:secret-word@broker"], "use --mqtt-credentials FILE"),
+        (["--mqtt", "mqtts://broker", "--mqtt-cert", "a.pem"], "--mqtt-cert and --mqtt-key belong together"),
+        (["--webhook", "ftp://host/"], "the webhook's address must look like https://host/path"),
+        (
+            ["--webhook", _NOBODY, "--event-label", "grumpy"],
+            "'grumpy' is no label of the model",
+        ),
+        (["--webhook", _NOBODY, "--event-hold", "soon"], "'soon' is no time such as 90s, 15min, 12h or 7d"),
+        (["--csv", "r.csv", "--rotate-size", "1"], "'1' is too small: at least 10000 bytes"),
+    ],
+)
+def test_what_cannot_be_sent_is_said_before_the_run(edgekit, tiny_model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    code, out, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert "secret-word" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "option", "extra"),
+    [("paho", ["--mqtt", "mqtt://broker"], "mqtt"), ("uvicorn", ["--web"], "preview")],
+)
+def test_a_missing_part_names_its_extra(edgekit, tiny_model, monkeypatch, module, option, extra):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [
+        name for name in sys.modules if name.startswith(("edgekit.device.sinks.mqtt", "edgekit.device.sinks.web"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+
+    class Nothing:
+        def find_spec(self, name, *_):
+            if name.partition(".")[0] == module:
+                raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Nothing(), *sys.meta_path])
+    code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", *option)
+    assert code == 1
+    assert f"pip install 'edgekit[{extra}]'" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--rotate-size", "1MB"), "--rotate-size does nothing without --save, --record, --jsonl, --csv"),
+        (("--record", "r.mp4"), "--record is for a Raspberry Pi's camera: use --save, or --camera"),
+        (("--mqtt-topic", "x"), "--mqtt-topic does nothing without --mqtt"),
+        (("--web-fps", "5", "--webhook", "http://127.0.0.1:1/"), "--web-fps does nothing without --web"),
+        (("--event-hold", "1s", "--csv", "r.csv"), "--event-hold does nothing without --mqtt, --webhook, --web"),
+        (("--blur-faces", "--jsonl", "-"), "--blur-faces does nothing without --save, --web"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(edgekit, options, fault: str):
+    code, out, err = edgekit("run", "--source", "demo", *options)
+    assert (code, out) == (2, "")
+    assert fault in err
+    assert len(err.splitlines()) == 1
+
+
+def test_settings_in_a_file_may_wait_for_their_output(edgekit, tiny_model, tmp_path: Path):
+    config = tmp_path / "edgekit.toml"
+    config.write_text('rotate-size = "1MB"\nevent-hold = 1\nmqtt-topic = "x"\n')
+    looked_at = ("--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 1)
+    assert edgekit("run", "--config", config, *looked_at)[0] == 0
+
+
+class _Hook(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_run_shows_its_page_posts_its_events_and_ends_when_told(tiny_model, tmp_path: Path):
+    token = tmp_path / "token"
+    token.write_text("a-token-that-nobody-guesses\n")
+    token.chmod(0o600)
+    config = tmp_path / "edgekit.toml"
+    with HTTPServer(("127.0.0.1", 0), _Hook) as hook:
+        hook.received = []
+        threading.Thread(target=hook.serve_forever, args=(0.02,), daemon=True).start()
+        config.write_text(
+            f'model = "{tiny_model}"\nsource = "demo"\ndetector = "haar"\ndetector-size = 1280\nweb = "127.0.0.1:0"\n'
+            f'web-token-file = "{token}"\nwebhook = "http://127.0.0.1:{hook.server_port}/"\nevent-hold = 0\n'
+        )
+        command = [sys.executable, "-m", "edgekit.cli", "run", "--config", str(config)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            try:
+                address = re.fullmatch(r"web page: http://(127\.0\.0\.1:\d+)/\n", running.stdout.readline()).group(1)
+                connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+                headers = {"Authorization": "Bearer a-token-that-nobody-guesses"}
+                state = {"frames": 0}
+                while state["frames"] < 2:
+                    connection.request("GET", "/api/state", headers=headers)
+                    state = json.load(connection.getresponse())
+                connection.close()
+                running.send_signal(signal.SIGTERM)
+                output, errors = running.communicate(timeout=PATIENCE_S)
+            finally:
+                running.kill()
+        hook.shutdown()
+    assert (running.returncode, errors) == (0, "")
+    assert "a-token-that-nobody-guesses" not in output
+    assert state["events"] != []
+    assert hook.received[0] == state["events"][-1]
+    assert hook.received[0]["label"] in ("red", "green", "blue")
+
+
+@pytest.fixture
+def stream() -> Iterator[str]:
+    """The address of a stream of pictures that goes on: edgekit's own page serves it."""
+    from edgekit.device.detections import FrameResult
+    from edgekit.device.sinks.monitor import Monitor
+    from edgekit.device.sinks.web import WebSink
+    from edgekit.device.sources import Frame
+
+    ended = threading.Event()
+    with WebSink("0", None, Monitor("test", lambda: None), max_fps=60, notify=print) as sink:
+
+        def play() -> None:
+            sequence = 0
+            while not ended.wait(0.02):
+                now_s, sequence = time.monotonic(), sequence + 1
+                image = np.full((120, 160, 3), sequence % 250, np.uint8)
+                sink.write(
+                    Frame(sequence, now_s, 0.0, image), FrameResult(sequence, now_s, 0.0, (160, 120), (), {}, 0.0)
+                )
+
+        player = threading.Thread(target=play)
+        player.start()
+        yield f"{sink.url}stream.mjpg"
+        ended.set()
+        player.join()
+
+
+def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_disk, stream):
+    jsonl, ballast = small_disk / "r.jsonl", small_disk / "ballast"
+    command = [sys.executable, "-m", "edgekit.cli", "run", "--model", str(tiny_model), "--source", stream]
+    command += ["--detector", "none", "--jsonl", str(jsonl), "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            wait_until(jsonl.exists, alive=lambda: running.poll() is None)
+            with ballast.open("wb", buffering=0) as stream_of_zeros, suppress(OSError):
+                while stream_of_zeros.write(b"\0" * 4096):
+                    pass
+            assert "No space left on device: recording to" in (stopped := running.stderr.readline())
+            assert stopped.endswith("stops, the run goes on\n")
+            ballast.unlink()
+            assert running.stderr.readline() == f"edgekit: warning: recording to '{jsonl}' goes on\n"
+            running.send_signal(signal.SIGTERM)
+            assert running.communicate(timeout=PATIENCE_S)[1] == ""
+        finally:
+            running.kill()
+    assert running.returncode == 0
+    sequences = [json.loads(line)["sequence"] for line in jsonl.read_text().splitlines()]
+    assert len(sequences) > 20
+    assert sequences == sorted(set(sequences))

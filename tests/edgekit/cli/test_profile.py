@@ -1,0 +1,286 @@
+"""`edgekit profile` from the outside, on nets of ours and of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def document_of(edgekit: Run, *arguments: object) -> dict[str, object]:
+    code, out, err = edgekit("profile", *arguments, "--json")
+    assert code == 0, err
+    document: dict[str, object] = json.loads(out)
+    return document
+
+
+def test_the_default_model_layer_by_layer(edgekit: Run) -> None:
+    document = document_of(edgekit, "default", "--board", "pi3b+", "--seconds", "0.05")
+    assert document["macs"] == 48_827_432
+    assert document["moved_bytes"] == 5_801_112
+    assert (document["precision"], document["cache_kib"]) == ("fp32", 512)
+    layers = document["layers"]
+    assert isinstance(layers, list)
+    stem = next(layer for layer in layers if layer["name"] == "stem")
+    assert stem["macs"] == 32 * 44 * 44 * 27
+    assert stem["weight_bytes"] == 4 * (32 * 27 + 32)
+    assert stem["flops_per_byte"] == pytest.approx(2 * stem["macs"] / stem["moved_bytes"])
+    measured = document["measured"]
+    assert isinstance(measured, dict)
+    shares = sum(layer["share"] or 0 for layer in layers)
+    assert shares + measured["runtime_share"] == pytest.approx(1)
+    # Most of the time goes to convolutions, and they are found under the file's own names.
+    assert sum(layer["share"] or 0 for layer in layers if layer["op_type"] == "Conv") > 0.4
+    estimates = document["estimates"]
+    assert isinstance(estimates, list)
+    assert [(entry["board"], entry["threads"]) for entry in estimates] == [("pi3b+", 1), ("pi3b+", 4)]
+    assert all(entry["high_ms"] == pytest.approx(3 * entry["low_ms"]) for entry in estimates)
+
+
+def test_the_text_says_that_it_is_an_estimate_and_of_which_boards(edgekit: Run) -> None:
+    code, out, _ = edgekit("profile", "default", "--seconds", "0")
+    assert code == 0
+    assert "Estimates, not measurements" in out
+    for name in ("Raspberry Pi 3B+", "Raspberry Pi Zero 2 W", "Raspberry Pi 4B", "Raspberry Pi 5"):
+        assert f"{name}, 4 threads" in out
+
+
+def test_a_free_size_must_be_given(edgekit: Run, shared: Path) -> None:
+    model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    code, _, err = edgekit("profile", model, "--seconds", "0")
+    assert code == 2
+    assert "give a size with --size WxH" in err
+    small = document_of(edgekit, model, "--size", "160x128", "--seconds", "0")
+    large = document_of(edgekit, model, "--size", "320x256", "--seconds", "0")
+    assert small["macs"] == 17_211_200
+    assert large["macs"] == 4 * 17_211_200
+
+
+def eight_bit_graph(folder: Path) -> Path:
+    """A convolution, quantised, behind a size computed from the input's shape."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "s": np.float32(0.1),
+        "z": np.uint8(0),
+        "w": rng.integers(0, 255, (8, 4, 3, 3), np.uint8),
+        "one": np.ones(4, np.float32),
+        "half": np.array([1, 1, 0.5, 0.5], np.float32),
+    }
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Cast", ["shape"], ["sizes"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["sizes", "half"], ["halved"]),
+        helper.make_node("Cast", ["halved"], ["target"], to=TensorProto.INT64),
+        helper.make_node("Resize", ["x", "", "", "target"], ["resized"], mode="nearest"),
+        helper.make_node("QuantizeLinear", ["resized", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["f"]),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wf"]),
+        helper.make_node("Conv", ["f", "wf"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "s", "z"], ["cq"]),
+        helper.make_node("DequantizeLinear", ["cq", "s", "z"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 20, 20])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()],
+    )
+    path = folder / "eight.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def test_computed_shapes_are_found_by_running_and_eight_bits_by_the_weights(edgekit: Run, tmp_path: Path) -> None:
+    document = document_of(edgekit, eight_bit_graph(tmp_path), "--board", "pi3b+", "--seconds", "0")
+    assert document["macs"] == 8 * 8 * 8 * 4 * 9
+    assert document["precision"] == "int8"
+    estimates = document["estimates"]
+    assert isinstance(estimates, list)
+    assert all(entry["rows"] == 5 for entry in estimates)
+
+
+def test_weights_in_eight_bits_are_weights(edgekit: Run, tmp_path: Path) -> None:
+    document = document_of(edgekit, eight_bit_graph(tmp_path), "--board", "pi3b+", "--seconds", "0")
+    layers = document["layers"]
+    assert isinstance(layers, list)
+    convolution = next(layer for layer in layers if layer["op_type"] == "Conv")
+    assert convolution["weight_bytes"] == 8 * 4 * 3 * 3
+    assert convolution["activation_bytes"] == convolution["moved_bytes"] - 8 * 4 * 3 * 3
+
+
+def test_all_columns_are_there_on_eighty_columns(edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "blocks.0.2.a_layer_with_a_name_of_more_than_half_the_width"
+    path = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=name))
+    code, out, err = edgekit("profile", path, "--seconds", "0.05", "--board", "pi4")
+    assert code == 0, err
+    heading = out.splitlines()[1].split()
+    assert heading == ["layer", "kind", "MMACs", "kB", "kB", "kB", "/B", "here"]
+    assert "100.0%" in out
+    assert "Raspberry Pi 4B, 1 thread        below 0.1 ms" in out
+
+
+def test_nodes_without_names_are_timed_each(edgekit: Run, tmp_path: Path) -> None:
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    nodes = [helper.make_node("Softmax", ["x"], ["t"]), helper.make_node("CumSum", ["t", "axis"], ["y"])]
+    axis = numpy_helper.from_array(np.int64(1), "axis")
+    graph = helper.make_graph(nodes, "net", shapes[:1], shapes[1:], [axis])
+    path = tmp_path / "nameless.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    document = document_of(edgekit, path, "--board", "pi4", "--seconds", "0.05")
+    layers, measured = document["layers"], document["measured"]
+    assert isinstance(layers, list)
+    assert isinstance(measured, dict)
+    assert [layer["name"] for layer in layers] == ["Softmax_0", "CumSum_1"]
+    assert all(layer["share"] > 0 for layer in layers)
+    assert measured["runtime_share"] == 0
+
+
+def test_free_dimensions_that_no_size_fixes_are_said(edgekit: Run, tmp_path: Path) -> None:
+    for shape, size in ((["n", "c", "h", "w"], ("--size", "8x8")), (["n", "tokens"], ())):
+        shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "net", shapes[:1], shapes[1:])
+        path = tmp_path / "free.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+        code, out, err = edgekit("profile", path, *size)
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert "input 'x' is (1, ?" in err
+        assert "export it again" in err
+
+
+def test_a_file_for_ncnn_is_sent_to_its_onnx_file(edgekit: Run, tmp_path: Path) -> None:
+    code, out, err = edgekit("profile", tmp_path / "mine.ncnn")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "profile the .onnx file" in err
+
+
+def test_a_board_of_which_too_little_is_known_gets_no_estimate(edgekit: Run, tmp_path: Path) -> None:
+    code, out, _ = edgekit("profile", eight_bit_graph(tmp_path), "--board", "pi4", "--seconds", "0")
+    assert code == 0
+    assert "Raspberry Pi 4B, 4 threads       no estimate: of 6 published nets only 50% lie" in out
+
+
+def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "roof.svg"
+    code, out, err = edgekit("profile", "default", "--board", "pi3b+", "--seconds", "0", "--plot", picture)
+    assert code == 0, err
+    assert f"roofline: {picture}" in out
+    drawn = picture.read_text()
+    assert "<svg" in drawn
+    code, _, err = edgekit("profile", "default", "--plot", tmp_path / "roof.txt")
+    assert code == 2
+    assert "must end in" in err
+    code, out, err = edgekit("profile", "default", "--plot", picture / "roof.svg")
+    assert (code, out) == (74, "")
+    assert "cannot write" in err
+
+
+def small_net(folder: Path, node: onnx.NodeProto) -> Path:
+    weights = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    graph = helper.make_graph([node], "net", shapes[:1], shapes[1:], [weights])
+    path = folder / "small.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def test_names_are_no_formulas_and_a_net_without_arithmetic_has_no_roofline(edgekit: Run, tmp_path: Path) -> None:
+    arguments = ("--board", "pi3b+", "--seconds", "0", "--plot", tmp_path / "roof.svg")
+    odd = small_net(tmp_path, helper.make_node("MatMul", ["x", "w"], ["y"], name=r"$\nonesuch{$"))
+    code, _, err = edgekit("profile", odd, *arguments)
+    assert code == 0, err
+    silent = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"], name="relu"))
+    code, _, err = edgekit("profile", silent, *arguments)
+    assert code == 2
+    assert "no layer of the file multiplies" in err
+
+
+def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
+    detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    arguments = ("default", "--board", "pi3b+", "--pipeline", "--detector-model", detector, "--seconds", "0.05")
+    five = document_of(edgekit, *arguments, "--detect-every", 5, "--detector-size", 256)["pipeline"]
+    every = document_of(edgekit, *arguments, "--detect-every", 1, "--detector-size", 256)["pipeline"]
+    assert isinstance(five, list)
+    assert isinstance(every, list)
+    assert [loop["threads"] for loop in five] == [1, 4]
+    for rare, often in zip(five, every, strict=True):
+        parts = {part["name"].partition(",")[0]: part["middle_ms"] for part in rare["parts"]}
+        all_parts = {part["name"].partition(",")[0]: part["middle_ms"] for part in often["parts"]}
+        assert all_parts["detector net"] == pytest.approx(5 * parts["detector net"])
+        assert rare["high_fps"] == pytest.approx(3 * rare["low_fps"])
+        assert rare["middle_ms"] == pytest.approx(sum(part["middle_ms"] for part in rare["parts"]))
+        assert rare["detector_wh"] == [256, 192]
+    # Four threads share the processors; stages side by side are for one each.
+    assert five[0]["staged_low_fps"] > five[0]["low_fps"]
+    assert five[1]["staged_low_fps"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "320"], "is no size such as 320x240"),
+        (["--size", "320x240"], "has a fixed input size: leave --size out"),
+        (["--pipeline", "--detector", "haar"], "--pipeline knows what YuNet costs"),
+        (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
+        (["--pipeline", "--threads", "4"], "leave --threads out"),
+        (["--board", "pi2"], "pi2"),
+        (["--faces", "2"], "--faces goes with --pipeline: leave it out"),
+        (["--detector-size", "256"], "--detector-size goes with --pipeline"),
+        (["--seconds", "nan"], "nan is no number"),
+    ],
+)
+def test_bad_arguments_are_said(edgekit: Run, arguments: list[str], message: str) -> None:
+    code, _, err = edgekit("profile", "default", *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
+    edgekit: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        pytest.fail("it was measured first")
+
+    monkeypatch.setattr("edgekit.export.profiling.profile.profile_file", measured)
+    monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plain = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
+    for arguments, message in (
+        (("default",), "name YuNet's file with --detector-model"),
+        (("default", "--detector-model", tmp_path / "none.onnx"), "none.onnx' does not exist"),
+        (("default", "--detector-model", tiny_model), "give a face_detection_yunet .onnx file"),
+        ((plain,), "has no edgekit contract"),
+    ):
+        code, out, err = edgekit("profile", *arguments, "--pipeline")
+        assert (code, out) == (2, "")
+        assert message in err
+        assert len(err.splitlines()) == 1
+
+
+def test_what_is_no_model_is_said_in_one_line(edgekit: Run, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08\x08 nothing")
+    code, _, err = edgekit("profile", path)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+
+
+def test_a_graph_that_cannot_run_is_called_by_its_own_name(edgekit: Run, tmp_path: Path) -> None:
+    path = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
+    document = onnx.load(path)
+    for value in (*document.graph.input, *document.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.STRING
+    document.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(document, path)
+    code, _, err = edgekit("profile", path)
+    assert code == 2
+    assert str(path) in err
+    assert "/model.onnx" not in err.replace(str(path), "")

@@ -1,0 +1,308 @@
+"""`edgekit run` as a user meets it: outcomes, messages, exit codes, and being told to stop."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.cli import _run
+from edgekit.cli.run.signals import StopSignals
+from edgekit.errors import EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EXIT_SOURCE, EXIT_USAGE
+from tests.waiting import wait_until
+
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    """A folder of three pictures that the tiny model calls red, green and blue."""
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    for index, colour_bgr in enumerate([(0, 0, 250), (0, 250, 0), (250, 0, 0)]):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((20, 20, 3), colour_bgr, np.uint8))
+    return folder
+
+
+@pytest.fixture
+def edgekit_run(tiny_model: Path):
+    """Run the command in this process with the tiny model, every frame a face; returns the exit code."""
+
+    def run(*arguments: object, detector: str = "none") -> int:
+        return _run(["run", "--model", str(tiny_model), "--detector", detector, *map(str, arguments)])
+
+    return run
+
+
+@pytest.fixture
+def child(tiny_model: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the command in a process of its own; `before` is code that runs there first."""
+    with ExitStack() as stack:
+
+        def start(*arguments: object, before: str = "") -> subprocess.Popen[str]:
+            code = f"{before}from edgekit.cli import main; main()"
+            command = ["run", "--model", tiny_model, "--detector", "none", *arguments]
+            running = subprocess.Popen(
+                [sys.executable, "-c", code, *map(str, command)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(running)
+            stack.callback(running.kill)
+            return running
+
+        yield start
+
+
+def play(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+def test_a_folder_becomes_a_table_a_video_lines_and_rows(edgekit_run, crops, tmp_path, capsys):
+    jsonl, rows, video = tmp_path / "out/r.jsonl", tmp_path / "out/r.csv", tmp_path / "out/r.mp4"
+    assert edgekit_run("--source", crops, "--jsonl", jsonl, "--csv", rows, "--save", video) == EXIT_OK
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for text in ("3 frames", "capture", "detect", "crop", "classify", "sinks", "p50", "p99", "faces: 3 in 3 of 3"):
+        assert text in captured.out
+    results = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    assert [[face["label"] for face in line["faces"]] for line in results] == [["red"], ["green"], ["blue"]]
+    assert len(rows.read_text().splitlines()) == 4
+    assert play(video) == 3
+
+
+def test_json_is_one_document_on_stdout_and_the_table_goes_to_stderr(edgekit_run, crops, capsys):
+    assert edgekit_run("--source", crops, "--json", "--threads", 1, "--max-frames", 2) == EXIT_OK
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert (document["frames"], document["faces"], document["dropped"]) == (2, 2, 0)
+    assert document["labels"] == {"red": 1, "green": 1}
+    assert document["fps"] > 0
+    assert document["stages"]["detect"]["count"] == 2
+    assert (document["source"], document["detector"], document["ended"]) == (str(crops), "none", "finished")
+    settings = document["settings"]
+    assert (settings["max_frames"], settings["detect_every"], settings["single_thread"]) == (2, "auto", False)
+    threads = settings["threads"]
+    assert (threads["detector"], threads["classifier"], threads["opencv"], threads["spinning"]) == (1, 1, 1, False)
+    assert document["model"]["architecture"] == "mean"
+    assert "2 frames" in captured.err
+
+
+def test_a_file_gives_the_same_lines_with_threads_and_without(edgekit_run, tmp_path, capsys):
+    lines = []
+    for how in ("--threaded", "--single-thread"):
+        path = tmp_path / f"{how}.jsonl"
+        arguments = ("--source", "demo", "--max-frames", 30, "--jsonl", path, "--detect-every", 10, how)
+        assert edgekit_run(*arguments, detector="haar") == EXIT_OK
+        lines.append([json.loads(line)["faces"] for line in path.read_text().splitlines()])
+    assert lines[0] == lines[1]
+    assert [[face["track_id"] for face in faces] for faces in lines[0]] == [[1]] * 30
+    assert sum(face["detected"] for faces in lines[0] for face in faces) == 3
+    told = capsys.readouterr().out
+    assert "a thread a stage" in told
+    assert "one thread for all stages" in told
+
+
+def test_pictures_that_are_no_sequence_are_not_followed(edgekit_run, crops, tmp_path):
+    path = tmp_path / "r.jsonl"
+    assert edgekit_run("--source", crops, "--jsonl", path, "-q") == EXIT_OK
+    faces = [face for line in path.read_text().splitlines() for face in json.loads(line)["faces"]]
+    assert [(face["track_id"], face["probability"] > 0.4) for face in faces] == [(None, True)] * 3
+
+
+def test_lines_on_stdout_have_it_for_themselves(edgekit_run, crops, capsys):
+    assert edgekit_run("--source", crops, "--jsonl", "-") == EXIT_OK
+    captured = capsys.readouterr()
+    assert [json.loads(line)["sequence"] for line in captured.out.splitlines()] == [0, 1, 2]
+    assert "3 frames" in captured.err
+
+
+def test_a_narrow_terminal_shows_the_figures_and_whole_lines(edgekit_run, crops, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert edgekit_run("--source", crops, "--detector", "none") == EXIT_OK
+    out = capsys.readouterr().out
+    assert re.search(r"^. capture +. +\d+\.\d\d .( +\d+\.\d\d .){3}$", out, re.MULTILINE)
+    assert re.search(r"^\d+ frames, \d+\.\d frames a second$", out, re.MULTILINE)
+    assert re.search(r"^faces: \d+ in \d+ of \d+ frames$", out, re.MULTILINE)
+
+
+def test_quiet_says_nothing(edgekit_run, crops, capsys):
+    assert edgekit_run("--source", crops, "-q") == EXIT_OK
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, crops, capsys):
+    (crops / "1.png").write_text("no picture")
+    assert edgekit_run("--source", crops, "--json") == EXIT_OK
+    captured = capsys.readouterr()
+    assert (json.loads(captured.out)["frames"], json.loads(captured.out)["skipped"]) == (2, 1)
+    assert "edgekit: warning: image" in captured.err
+    assert "1.png" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to look at: write --source FILE, --source demo, or --camera"),
+        (["--source", "demo", "--camera"], "both --source and --camera are given"),
+        (["--source", "demo", "--json", "--jsonl", "-"], "both want stdout"),
+        (["--source", "demo", "--csv", "-"], "write --jsonl -"),
+        (["--source", "demo", "--save", "a.mp4", "--csv", "./a.mp4"], "the same file twice"),
+        (["--source", "a.mp4", "--save", "./a.mp4"], "would be overwritten"),
+        (["--source", "demo", "--detector", "dlib"], "'dlib' is not one of"),
+        (["--source", "demo", "--max-frames", "0"], "--max-frames"),
+        (["--source", "missing.mp4"], "source 'missing.mp4' does not exist"),
+        (["--source", "demo", "--model", "missing.onnx"], "model 'missing.onnx' does not exist"),
+        (["--source", "demo", "--save", "out.txt"], "name a file that ends in .mp4"),
+        (["--source", "demo", "--detector-model", "x.onnx"], "takes no model file"),
+        (["--camera", "front"], "camera 'front' is not one of"),
+        (["--source", "demo", "--detect-every", "0"], "--detect-every"),
+        (["--source", "demo", "--detect-every", "5"], "--detect-every needs a detector"),
+        (["--source", "demo", "--min-face", "5"], "--min-face needs a detector"),
+        (["--source", "demo", "--roi", "1,2,3"], "region '1,2,3' is not of the form x,y,w,h"),
+        (["--source", "demo", "--roi", "600,0,100,100"], "does not lie inside the frame of 640x480"),
+        (["--source", "demo", "--camera-size", "640x480"], "--camera-size is for cameras"),
+        (["--source", "demo", "--rotate", "90"], "--rotate is for cameras"),
+        (["--camera", "987", "--realtime"], "--realtime is for recordings"),
+        (["--camera", "987", "--camera-size", "640"], "camera size '640' is not of the form WxH"),
+        (["--camera", "987", "--control", "Gain"], "control 'Gain' is not of the form Name=value"),
+        (["--source", "nobody://x"], "'nobody' is not among"),
+        (["--source", "demo", "--sink", "nobody"], "sink 'nobody' does not exist"),
+        (["--source", "gst:"], "names no pipeline"),
+    ],
+)
+def test_bad_usage_is_one_clear_message_and_leaves_nothing(
+    edgekit_run, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert edgekit_run(*arguments) == EXIT_USAGE
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_file_as_model_is_refused(edgekit_run, tmp_path, capsys):
+    path = tmp_path / "text.onnx"
+    path.write_text("hello")
+    assert edgekit_run("--source", "demo", "--model", path) == EXIT_USAGE
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_camera_that_is_not_there_is_an_absent_source(edgekit_run, capsys):
+    assert edgekit_run("--camera", "987") == EXIT_SOURCE
+    assert "camera '/dev/video987' does not exist" in capsys.readouterr().err
+
+
+def test_camera_without_a_value_means_auto(edgekit_run, monkeypatch, capsys):
+    monkeypatch.setattr("edgekit.device.sources._open_any", lambda *_: pytest.fail("auto was asked for"))
+    with pytest.raises(pytest.fail.Exception, match="auto was asked for"):
+        edgekit_run("--camera", "--max-frames", 1)
+    capsys.readouterr()
+
+
+def test_no_display_is_said_before_anything_is_written(edgekit_run, crops, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert edgekit_run("--source", crops, "--show", "--jsonl", tmp_path / "r.jsonl") == EXIT_USAGE
+    assert "--show needs a display" in capsys.readouterr().err
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_a_full_disk_ends_the_run_with_its_own_code_and_the_summary(edgekit_run, crops, capsys):
+    assert edgekit_run("--source", crops, "--jsonl", "/dev/full") == EXIT_IO
+    assert "cannot write '/dev/full': No space left on device" in capsys.readouterr().err
+
+
+def test_results_before_a_late_failure_are_reported_and_kept(child, tmp_path):
+    # A file may not grow beyond 3000 bytes: some lines fit.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
+    jsonl = tmp_path / "r.jsonl"
+    running = child("--source", "demo", "--json", "--jsonl", jsonl, before=limit)
+    output, errors = running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == EXIT_IO
+    lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    document = json.loads(output)
+    assert (document["ended"], document["frames"], document["faces"]) == ("failed", len(lines), len(lines))
+    assert len(lines) > 2
+    assert f"cannot write '{jsonl}'" in errors
+    assert f"{len(lines)} frames" in errors
+
+
+def test_a_reader_that_leaves_is_no_error(child):
+    running = child("--source", "demo", "--jsonl", "-")
+    running.stdout.readline()
+    running.stdout.close()
+    errors = running.stderr.read()
+    assert running.wait(PATIENCE_S) == EXIT_OK, errors
+    assert "error" not in errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, EXIT_OK), (signal.SIGINT, EXIT_INTERRUPTED)])
+def test_a_signal_finishes_the_frame_and_keeps_everything(child, tmp_path, number, code):
+    jsonl, video = tmp_path / "r.jsonl", tmp_path / "r.mp4"
+    slow = ("--source", "demo", "--detector", "haar", "--detector-size", 1280)
+    running = child(*slow, "--json", "--jsonl", jsonl, "--save", video)
+    wait_until(
+        lambda: jsonl.exists() and jsonl.read_text().count("\n") >= 3,
+        alive=lambda: running.poll() is None,
+        told=lambda: running.communicate()[1],
+    )
+    running.send_signal(number)
+    output, errors = running.communicate(timeout=PATIENCE_S)
+    assert running.returncode == code
+    document = json.loads(output)
+    lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
+    assert document["ended"] == ("stopped" if number == signal.SIGTERM else "interrupted")
+    assert 3 <= len(lines) < 150, "it was stopped on the way"
+    assert document["frames"] == len(lines) == play(video)
+    assert f"{len(lines)} frames" in errors
+    assert "Traceback" not in errors
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["r.jsonl", "r.mp4"]
+
+
+def test_stopped_between_opening_and_the_first_frame_there_is_a_document_too(edgekit_run, capsys, monkeypatch):
+    def stopped(_):
+        signal.raise_signal(signal.SIGTERM)
+        return iter(())
+
+    monkeypatch.setattr("edgekit.device.sources.demo.DemoSource.__iter__", stopped)
+    assert edgekit_run("--source", "demo", "--json") == EXIT_OK
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ended"], document["frames"], document["faces"], document["stages"]) == ("stopped", 0, 0, {})
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    asked = []
+    with StopSignals() as signals:
+        signals.on_stop(lambda: asked.append(1))
+        signal.raise_signal(signal.SIGINT)
+        assert (asked, signals.interrupted, signals.terminated) == ([1], True, False)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert asked == [1]
+
+
+def test_a_signal_before_there_is_work_ends_at_once_and_handlers_are_given_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals(), pytest.raises(SystemExit) as ended:
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == EXIT_OK
+    with StopSignals(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before

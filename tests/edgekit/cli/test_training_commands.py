@@ -1,0 +1,285 @@
+"""`edgekit train`, `eval` and `import`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.files import sha256_of
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.data import EXPRESSIONS
+
+
+@pytest.fixture(scope="module")
+def faces(draw_faces: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder data set: 28 pictures to train on, 14 to choose by and 14 to test on."""
+    return draw_faces(tmp_path_factory.mktemp("faces"), {"train": 28, "val": 14, "test": 14})
+
+
+def _edgekit(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgekit.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "mine"
+    done = _edgekit("train", "--data", faces, "-o", output, "--epochs", 1, "--batch-size", 14, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["checkpoint"] == str(output / "best.safetensors")
+    assert document["validation"] == "val"
+    return output
+
+
+def test_the_table_is_whole_in_a_narrow_terminal_and_the_test_split_is_found(
+    trained: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    done = _edgekit("eval", trained / "best.safetensors", "--data", faces)
+    assert done.returncode == 0, done.stderr
+    title, header, *rows = done.stdout.splitlines()
+    assert " test, center-crop" in title
+    assert header.split() == ["true", "class", "recall", *EXPRESSIONS]
+    assert [row.split()[0] for row in rows[:7]] == list(EXPRESSIONS)
+    assert all(len(row.split()) == 9 and row.split()[1].endswith("%") for row in rows[:7])
+
+
+def test_merged_classes_are_trained_and_measured_as_such(faces: Path, tmp_path: Path) -> None:
+    merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad,angry,fear")
+    short = ("--model", "mini-xception", "--epochs", 1, "--batch-size", 10)
+    done = _edgekit("train", "--data", faces, "-o", tmp_path / "run", *short, *merges, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "left out, since no --merge names them: disgust, neutral\n" in done.stdout
+    assert "/run' holds no training yet, this one begins\n" in done.stdout
+    assert "20 images to train on, 10 to choose by" in done.stdout
+    model = tmp_path / "run/best.safetensors"
+    checkpoint = load_checkpoint(model)
+    assert checkpoint.contract.labels == ("good", "bad")
+    assert checkpoint.training["merged"] == list(merges[1::2])
+    done = _edgekit("eval", model, "--data", faces, "--split", "test", *merges, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["total"], document["labels"]) == (10, ["good", "bad"])
+    for more, message in (
+        (("--merge", "good=joy"), "there is no class 'joy'"),
+        (("--model", "clip-mini", *merges), "--merge means nothing for --model clip-mini"),
+    ):
+        done = _edgekit("train", "--data", faces, "-o", tmp_path / "other", *more)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert message in done.stderr
+
+
+def test_eval_gives_figures_and_a_picture(faces: Path, trained: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "confusion.png"
+    arguments = ["eval", trained / "best.safetensors", "--data", faces, "--split", "test", "--plot", plot, "--json"]
+    done = _edgekit(*arguments)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["total"] == 14
+    assert document["accuracy"] == document["correct"] / 14
+    assert 0 <= document["calibration_error"] <= 1
+    assert np.sum(document["confusion"]) == 14
+    picture = cv2.imread(str(plot))
+    assert picture is not None
+    assert min(picture.shape[:2]) > 400
+
+
+def test_a_training_starts_from_given_weights(faces: Path, trained: Path, tmp_path: Path) -> None:
+    start = trained / "best.safetensors"
+    tiny_step = ["--epochs", 1, "--batch-size", 14, "--max-lr", 1e-9, "--init", start]
+    done = _edgekit("train", "--data", faces, "-o", tmp_path / "again", *tiny_step)
+    assert done.returncode == 0, done.stderr
+    before, after = (load_checkpoint(path) for path in (start, tmp_path / "again/best.safetensors"))
+    assert after.training["initial_sha256"] == sha256_of(start)
+    assert after.training["recipe"]["max_lr"] == 1e-9
+    weight = "blocks.0.0.expand.weight"
+    assert after.state[weight].allclose(before.state[weight], atol=1e-6)
+    for arguments, message in (
+        (["--model", "mini-xception"], "is edgecnn's, the net to train is mini-xception"),
+        (["--init", "absent.safetensors"], "'absent.safetensors' does not exist"),
+        (["--init", ""], "is a folder, not a file"),
+    ):
+        done = _edgekit("train", "--data", faces, "-o", tmp_path / "no", *tiny_step, *arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert not (tmp_path / "no").exists()
+
+
+def test_a_training_with_other_labels_starts_from_the_body(trained: Path, tmp_path: Path) -> None:
+    start, two = trained / "best.safetensors", _two_classes(tmp_path)
+    tiny_step = ["--epochs", 1, "--batch-size", 2, "--max-lr", 1e-9, "--init", start]
+    done = _edgekit("train", "--data", two, "-o", tmp_path / "two-classes", *tiny_step)
+    assert done.returncode == 0, done.stderr
+    assert "all of edgecnn but its last layer" in done.stderr + done.stdout
+    before, after = (load_checkpoint(path) for path in (start, tmp_path / "two-classes/best.safetensors"))
+    assert after.training["initial_sha256"] == sha256_of(start)
+    assert after.contract.labels == ("a", "b")
+    weight = "blocks.0.0.expand.weight"
+    assert after.state[weight].allclose(before.state[weight], atol=1e-6)
+
+
+def _two_classes(folder: Path) -> Path:
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            file = folder / "two" / split / name / "1.png"
+            file.parent.mkdir(parents=True)
+            assert cv2.imwrite(str(file), np.zeros((48, 48), np.uint8))
+    return folder / "two"
+
+
+def test_checkpoint_and_exported_file_have_the_same_confusion(faces: Path, trained: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mine.onnx"
+    assert _edgekit("export", trained / "best.safetensors", "-o", model).returncode == 0
+    results = [
+        json.loads(
+            _edgekit("eval", path, "--data", faces, "--split", "test", "--protocol", "ten-crop", "--json").stdout
+        )
+        for path in (trained / "best.safetensors", model)
+    ]
+    assert results[0]["confusion"] == results[1]["confusion"]
+
+
+def test_a_picture_of_enormous_size_is_refused_by_its_header(tmp_path: Path) -> None:
+    encoded = bytearray(cv2.imencode(".jpg", np.zeros((48, 48), np.uint8))[1].tobytes())
+    frame = encoded.index(b"\xff\xc0")  # the frame's header: length, precision, height, width
+    encoded[frame + 5 : frame + 9] = 2 * (30_000).to_bytes(2, "big")
+    folder = _two_classes(tmp_path)
+    (folder / "train/a/2.jpg").write_bytes(encoded)
+    done = _edgekit("train", "--data", folder, "-o", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.endswith("it is damaged, no picture, or far too large\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_resume_with_other_splits_is_refused(faces: Path, trained: Path) -> None:
+    same = ["train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume"]
+    for flag, name in (("--val-split", "validation"), ("--train-split", "training_split")):
+        done = _edgekit(*same, flag, "test")
+        assert done.returncode == 2
+        assert f"its {name} was" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_resume_of_a_finished_training_changes_nothing(faces: Path, trained: Path) -> None:
+    before = (trained / "best.safetensors").read_bytes()
+    done = _edgekit("train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (trained / "best.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path: Path, sent: int) -> None:
+    output = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "edgekit.cli",
+        "train",
+        "--data",
+        str(faces),
+        "-o",
+        str(output),
+        "--epochs",
+        "9999",
+    ]
+    process = subprocess.Popen(
+        [*command, "--batch-size", "14"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A test run that was itself started by nohup or in the background would hand on that it ignores them.
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
+    )
+    while not (output / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert {path.name for path in output.iterdir() if not path.name.startswith("events")} == {
+        "best.safetensors",
+        "curves.png",
+        "last.pt",
+        "metrics.jsonl",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "absent", "-o", "out"], "data 'absent' does not exist"),
+        (["train", "--data", "{faces}", "-o", "out", "--model", "resnet"], "model 'resnet' is not known"),
+        (["train", "--data", "{faces}", "-o", "out", "--model", "edgecnn@8"], "name the net alone"),
+        (["train", "--data", "{faces}", "-o", "out", "--recipe", "best"], "recipe 'best' is not known"),
+        (["train", "--data", "{faces}", "-o", "out", "--train-split", "x"], "has no split 'x'"),
+        (["train", "--data", "{faces}", "-o", "out", "--accelerator", "cpu", "--precision", "fp16"], "needs a GPU"),
+        (["train", "--data", "{faces}", "-o", "{faces}/val/happy/3.png"], "is a file"),
+        (["train", "--data", "{faces}", "-o", "out", "--max-lr", "nan"], "nan is no number"),
+        (["train", "--data", "", "-o", "out"], "the path is empty"),
+        (
+            ["train", "--data", "{faces}", "-o", "out", "--ferplus-labels", "soft"],
+            "--ferplus-labels goes with --ferplus",
+        ),
+        (["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"], "has one class, 'a'"),
+        (["distill", "--teacher", "x", "--data", "x", "-o", "o", "--on-the-fly", "--cache", "c"], "leave one of them"),
+        (["eval", "absent.onnx", "--data", "{faces}"], "model 'absent.onnx' does not exist"),
+        (["eval", "{text}.onnx", "--data", "{faces}"], "cannot be loaded by onnxruntime"),
+        (["eval", "{text}.safetensors", "--data", "{faces}"], "no safetensors file"),
+        (["eval", "{trained}/best.safetensors", "--data", "{faces}", "--split", "x"], "has no split 'x'"),
+        (["eval", "{trained}/best.safetensors", "--data", "{faces}", "--plot", "a.txt"], "must end in .png"),
+        (["import", "absent.t7", "-o", "a.safetensors"], "does not exist"),
+        (["import", "{text}.onnx", "-o", "a.safetensors"], "plain file of tensors"),
+        (["import", "{short}", "-o", "a.safetensors"], "cannot be read as a torch checkpoint"),
+        (["import", "{pipe}", "-o", "a.safetensors"], "is a pipe or a device"),
+        (["eval", "{pipe}", "--data", "{faces}"], "is a pipe or a device"),
+        (["import", "{text}.onnx", "-o", "a.onnx"], "must end in .safetensors"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    faces: Path, trained: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    for suffix in (".onnx", ".safetensors"):
+        (tmp_path / f"text{suffix}").write_text("this is text, not a model\n")
+    (tmp_path / "short.t7").write_bytes(b"junk")
+    os.mkfifo(tmp_path / "pipe.onnx")
+    places = {"faces": faces, "trained": trained, "text": tmp_path / "text"}
+    places |= {"short": tmp_path / "short.t7", "pipe": tmp_path / "pipe.onnx"}
+    before = set(tmp_path.iterdir())
+    done = _edgekit(*(argument.format(**places) for argument in arguments), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk_ends_a_training_with_its_own_code_and_nothing_half_written(faces: Path, small_disk: Path) -> None:
+    done = _edgekit("train", "--data", faces, "-o", small_disk / "run", "--epochs", 1, "--batch-size", 14, "-q")
+    assert done.returncode == 74, done.stderr
+    assert "No space left" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert all(path.name.startswith("events") for path in (small_disk / "run").iterdir())
+
+
+def test_import_writes_a_checkpoint_that_evaluates(shared: Path, faces: Path, tmp_path: Path) -> None:
+    target = tmp_path / "authors.safetensors"
+    source = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
+    done = _edgekit("import", source, "-o", target, "--json")
+    assert json.loads(done.stdout)["architecture"] == "edgecnn"
+    assert _edgekit("eval", target, "--data", faces, "--split", "test").returncode == 0

@@ -1,0 +1,271 @@
+"""`edgekit verify` from the outside: what passes, what is refused, and what it says of the place."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.export.onnx.to_onnx import export_checkpoint
+from edgekit.preprocess import to_tensor
+
+Run = Callable[..., tuple[int, str, str]]
+
+CONTRACT = Contract(
+    architecture="edgecnn",
+    labels=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    input=InputSpec("input", (44, 44), "rgb", 1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)),
+    crop=CropSpec(margin=0.04, grayscale=True, resize_hw=(48, 48), center_crop_hw=(44, 44)),
+    output=OutputSpec("logits"),
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(untrained: Callable[[Contract], Path]) -> Path:
+    return untrained(CONTRACT)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Path:
+    return export_checkpoint(checkpoint, checkpoint.with_name("model.onnx")).path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of all kinds that are read: gray and in colour, of the size and of others."""
+    folder = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+    for index, label in enumerate(CONTRACT.labels):
+        (folder / "test" / label).mkdir(parents=True)
+        for number, (side, channels) in enumerate([(48, 1), (48, 3), (64, 3), (30, 1)]):
+            small = generator.integers(0, 256, (6, 6, channels), np.uint8)
+            picture = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
+            suffix = "jpg" if index % 2 else "png"
+            assert cv2.imwrite(str(folder / "test" / label / f"{number}.{suffix}"), picture)
+    return folder
+
+
+def with_contract(model: Path, target: Path, contract: Contract) -> Path:
+    proto = onnx.load(model)
+    helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    onnx.save(proto, target)
+    return target
+
+
+def test_an_export_passes(edgekit: Run, model: Path, checkpoint: Path, data: Path) -> None:
+    code, out, err = edgekit("verify", model, "--against", checkpoint, "--data", data, "--split", "test", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["passed"] is True
+    assert document["images"] == 28
+    assert document["crops"] == {"different": 0, "max_abs_difference": 0, "first": None}
+    assert document["logits"]["max_abs_difference"] < 1e-5
+    assert document["top1"]["same"] == 28
+    sides = document["accuracy"]
+    assert sides["training"] == sides["device"]
+    assert set(sides["device"]["per_class"]) == set(CONTRACT.labels)
+    assert "verified" in err
+
+
+def test_two_files_are_compared_and_limit_takes_images_of_all_classes(edgekit: Run, model: Path, data: Path) -> None:
+    code, out, _ = edgekit(
+        "verify", model, "--against", model, "--data", data, "--split", "test", "--limit", 7, "--json", "--layers"
+    )
+    assert code == 0
+    document = json.loads(out)
+    assert document["images"] == 7
+    assert document["logits"]["max_abs_difference"] == 0
+    assert len(document["layers"]) > 40
+    assert document["first_difference"] is None
+    assert sum(share is not None for share in document["accuracy"]["device"]["per_class"].values()) >= 5
+
+
+def test_other_crops_are_refused_and_the_first_is_named(
+    edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    crop = replace(CONTRACT.crop, resize_hw=(46, 46))
+    path = with_contract(model, tmp_path / "other.onnx", replace(CONTRACT, crop=crop))
+    code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "--json")
+    assert code == 3
+    document = json.loads(out)
+    assert document["crops"]["different"] == 28
+    assert document["crops"]["first"] == "test/angry/0.png"
+    assert "preprocessing differs on 28 of 28 images" in err
+    # The net is the same: on the same pixels no layer differs.
+    assert document["first_difference"] is None
+
+
+def test_a_picture_training_stretches_and_a_device_cuts_is_found(
+    edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "test/happy").mkdir(parents=True)
+    picture = cv2.imread(str(data / "test/happy/2.jpg"))
+    assert cv2.imwrite(str(tmp_path / "test/happy/square.png"), picture)
+    assert cv2.imwrite(str(tmp_path / "test/happy/wide.png"), cv2.resize(picture, (96, 64)))
+    code, _, err = edgekit("verify", model, "--against", checkpoint, "--data", tmp_path, "--split", "test")
+    assert code == 3
+    assert "preprocessing differs on 1 of 2 images" in err
+    assert "first on 'test/happy/wide.png'" in err
+
+
+def test_another_scaling_is_found_at_the_first_layer(
+    edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    spec = replace(CONTRACT.input, mean=(0.55, 0.4, 0.3))
+    path = with_contract(model, tmp_path / "other.onnx", replace(CONTRACT, input=spec))
+    code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "--json")
+    assert code == 3
+    document = json.loads(out)
+    assert document["crops"]["different"] == 0
+    assert document["first_difference"]["name"] == "stem"
+    assert "the first layer that differs is 'stem' (Conv)" in err
+
+
+def test_a_wrong_weight_is_found_at_its_layer(
+    edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    proto = onnx.load(model)
+    tensor = next(each for each in proto.graph.initializer if each.name == "blocks.1.2.expand.weight")
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.1), tensor.name))
+    path = tmp_path / "wrong.onnx"
+    onnx.save(proto, path)
+    code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test")
+    assert code == 3
+    assert "first to differ blocks.1.2.expand (Conv)" in out
+    assert "logits differ by up to" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def int8(model: Path) -> Path:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    noise = np.random.default_rng(1).integers(0, 256, (8, 44, 44, 1), np.uint8)
+
+    class Noise(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rows: Iterator[np.ndarray] = iter([to_tensor(noise, CONTRACT.input)])  # type: ignore[type-arg]
+
+        def get_next(self) -> dict[str, object] | None:
+            row = next(self.rows, None)
+            return None if row is None else {CONTRACT.input.name: row}
+
+    path = model.with_name("int8.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantize_static(model, path, Noise(), quant_format=QuantFormat.QDQ, per_channel=True)
+    return with_contract(path, path, replace(CONTRACT, precision="int8", calibration="noise"))
+
+
+def test_a_quantised_file_is_held_against_answers_and_not_logits(
+    edgekit: Run, int8: Path, checkpoint: Path, data: Path
+) -> None:
+    arguments = ("--against", checkpoint, "--data", data, "--split", "test", "--json", "--layers")
+    code, out, err = edgekit("verify", int8, *arguments)
+    document = json.loads(out)
+    assert (document["precision"], document["logits"]["tolerance"]) == ("int8", None)
+    assert 1e-4 < document["logits"]["max_abs_difference"] < 1
+    assert document["first_difference"] is None, err
+    assert len(document["layers"]) > 30
+    assert (code == 0) is (document["top1"]["agreement"] >= 0.95)
+
+
+def test_a_ruined_quantised_file_is_refused_at_the_ruined_layer(
+    edgekit: Run, int8: Path, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    proto = onnx.load(int8)
+    scale = next(each for each in proto.graph.initializer if each.name.startswith("blocks.1.0.expand.weight_scale"))
+    scale.CopyFrom(numpy_helper.from_array(-8 * numpy_helper.to_array(scale), scale.name))
+    path = tmp_path / "ruined.onnx"
+    onnx.save(proto, path)
+    code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "--json")
+    assert code == 3
+    assert json.loads(out)["first_difference"]["name"] == "blocks.1.0.expand"
+    assert "of their root mean square: allowed is 0.15" in err
+
+
+def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int, str]]:
+    def changed(name: str, change: Callable[[onnx.ModelProto], object]) -> Path:
+        proto = onnx.load(model)
+        change(proto)
+        path = folder / f"{name}.onnx"
+        path.write_bytes(proto.SerializeToString())
+        return path
+
+    def props(contract: Contract) -> Callable[[onnx.ModelProto], None]:
+        return lambda proto: helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+
+    def new_opset(proto: onnx.ModelProto) -> None:
+        proto.opset_import[0].version = 22
+
+    def fixed_batch(proto: onnx.ModelProto) -> None:
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+    def no_contract(proto: onnx.ModelProto) -> None:
+        del proto.metadata_props[:]
+
+    yield "opset", changed("opset", new_opset), 3, "operator set ai.onnx 22 is newer than onnxruntime 1.20.1 knows"
+    yield "batch", changed("batch", fixed_batch), 3, "batch size is fixed at 2"
+    few = replace(CONTRACT, labels=("a", "b"))
+    yield "labels", changed("labels", props(few)), 3, "the contract has 2 labels"
+    small = replace(
+        CONTRACT,
+        input=replace(CONTRACT.input, size_hw=(40, 40)),
+        crop=replace(CONTRACT.crop, center_crop_hw=(40, 40)),
+    )
+    yield "size", changed("size", props(small)), 3, "input shape"
+    other = replace(CONTRACT, labels=tuple("abcdefg"))
+    yield "names", changed("names", props(other)), 2, "the sides have other labels"
+    yield "none", changed("none", no_contract), 2, "has no edgekit contract"
+    garbage = folder / "garbage.onnx"
+    garbage.write_bytes(b"\x08\x08")
+    yield "garbage", garbage, 2, "is no ONNX file"
+    cut = folder / "cut.onnx"
+    cut.write_bytes(model.read_bytes()[:100_000])
+    yield "cut", cut, 2, "is no ONNX file"
+
+
+def test_what_a_device_cannot_run_is_refused_with_one_line(
+    edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    for name, path, expected, message in broken(model, tmp_path):
+        code, _, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "-q")
+        assert (code, len(err.splitlines())) == (expected, 1), (name, err)
+        assert message in err, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "nowhere"], "has no split 'nowhere': it has test"),
+        (["--limit", "0"], "--limit"),
+    ],
+)
+def test_bad_arguments_are_said(
+    edgekit: Run, model: Path, checkpoint: Path, data: Path, arguments: list[str], message: str
+) -> None:
+    code, _, err = edgekit("verify", model, "--against", checkpoint, "--data", data, *arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_the_forms_of_fer2013_go_through_both_sides(
+    edgekit: Run, model: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = ["emotion,pixels,Usage"]
+    generator = np.random.default_rng(0)
+    for label in range(7):
+        rows.append(f"{label},{' '.join(map(str, generator.integers(0, 256, 48 * 48)))},PrivateTest")
+    (tmp_path / "fer2013.csv").write_text("\n".join(rows) + "\n")
+    code, out, err = edgekit("verify", model, "--against", checkpoint, "--data", tmp_path / "fer2013.csv", "--json")
+    assert code == 0, err
+    assert json.loads(out)["images"] == 7

@@ -1,0 +1,144 @@
+"""Files for ncnn: pnnx converts what was exported, and what it converts wrongly is not let through."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from edgekit.contract import Contract, OutputSpec
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.ncnn_file import read_ncnn
+from edgekit.errors import GateError, InputError
+from edgekit.export.ncnn import to_ncnn
+from edgekit.export.ncnn.to_ncnn import export_to_ncnn
+from edgekit.export.onnx.targets import chosen_passes
+from edgekit.export.onnx.to_onnx import Exported
+from edgekit.export.verification.export_check import portrait_crops, verify
+
+from ..nets import Builder, after, answers, contract_of, random_nets
+
+
+def with_contract(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+    onnx.helper.set_model_props(model, {"edgekit": replace(contract, output=OutputSpec("logits")).to_json()})
+    return model
+
+
+def test_an_export_answers_as_the_onnx_file_and_leaves_nothing_behind(
+    checkpoint: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "out" / "model.ncnn"
+    made = export_to_ncnn(checkpoint, target)
+    assert [path.name for path in target.parent.iterdir()] == ["model.ncnn"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "scratch"]
+    assert list(scratch.iterdir()) == []
+    assert made.verification.max_abs_difference < 1e-4
+    assert (made.size_bytes, made.opset) == (target.stat().st_size, None)
+    assert made.cost.macs == exported.cost.macs == sum(layer.macs for layer in read_ncnn(target).layers)
+    crops = portrait_crops(exported.contract)
+    ours, theirs = Classifier(target, 1), Classifier(exported.path, 1)
+    np.testing.assert_allclose(ours.logits(crops), theirs.logits(crops), atol=1e-4)
+    names = {"input": ours.contract.input, "output": ours.contract.output, "verified_level": None}
+    assert replace(theirs.contract, **names) == ours.contract
+    assert (ours.contract.input.name, ours.contract.output.name) == ("in0", "out0")
+
+    # The same file again gives the same bytes; another net's weights do not pass for it.
+    again = to_ncnn.to_ncnn(onnx.load(exported.path))
+    assert again == target.read_bytes()
+
+
+def test_another_nets_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "small.ncnn"
+    builder = Builder(0)
+    builder.conv(8)
+    builder.head()
+    small = replace(contract_of(size_px=44), labels=("a", "b", "c"))
+    path.write_bytes(to_ncnn.to_ncnn(with_contract(builder.model(small), small)))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, 3))
+    with pytest.raises(GateError, match="max abs difference of logits"):
+        verify(path, net, small, portrait_crops(small), to_ncnn.TOLERANCE, same_answers=True)
+    almost = nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, 3))
+    with torch.no_grad():
+        almost[1].weight.zero_()
+        almost[1].bias.copy_(-torch.from_numpy(Classifier(path, 1).logits(portrait_crops(small))[0]))
+    with pytest.raises(GateError, match="top-1 is another on"):
+        verify(path, almost, small, portrait_crops(small), tolerance=1e6, same_answers=True)
+
+
+@settings(max_examples=12, deadline=None)
+@given(random_nets(), st.sets(st.sampled_from(sorted(chosen_passes("a53", ncnn=True)))))
+def test_random_nets_answer_the_same_on_ncnn(
+    tmp_path_factory: pytest.TempPathFactory, made: tuple[Builder, Contract], names: set[str]
+) -> None:
+    net, contract = made
+    rewritten, contract, _ = after(net.model(contract), contract, {*names, "fold-batchnorm"})
+    path = tmp_path_factory.mktemp("random") / "net.ncnn"
+    path.write_bytes(to_ncnn.to_ncnn(with_contract(rewritten, contract)))
+    shape = (3, *contract.input.size_hw, 1 if contract.crop.grayscale else 3)
+    crops = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+    np.testing.assert_allclose(Classifier(path, 1).logits(crops), answers(rewritten, contract), atol=1e-3)
+
+
+def test_a_layer_that_is_not_known_is_named() -> None:
+    # pnnx takes the choice of channels for a cut at one of them, without a word.
+    builder = Builder(0)
+    builder.conv(4)
+    builder.tensors.append(onnx.numpy_helper.from_array(np.array([2, 0, 3, 1]), "order"))
+    builder.node("Gather", [builder.value, "order"], axis=1)
+    builder.conv(4)
+    builder.head()
+    contract = contract_of()
+    with pytest.raises(
+        InputError, match=r"random cannot be had for ncnn: .*\(Crop\): edgekit knows no such layer"
+    ) as caught:
+        to_ncnn.to_ncnn(with_contract(builder.model(contract), contract))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_float32_is_refused() -> None:
+    builder = Builder(0)
+    builder.head()
+    contract = contract_of()
+    for changed in (
+        replace(contract, precision="int8"),
+        replace(contract, input=replace(contract.input, element_type="uint8")),
+    ):
+        with pytest.raises(InputError, match="a file for ncnn is float32"):
+            to_ncnn.to_ncnn(with_contract(builder.model(contract), changed))
+
+
+def test_a_pnnx_that_fails_and_one_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = Builder(0)
+    builder.head()
+    contract = contract_of()
+    model = with_contract(builder.model(contract), contract)
+    program = tmp_path / "pnnx"
+    program.write_text("#!/bin/sh\necho 'one'; printf 'no \\033[2J such thing\\n' >&2; exit 3\n")
+    program.chmod(0o755)
+    with pytest.raises(InputError, match=r"pnnx does not convert random to ncnn: no \\x1b\[2J such thing"):
+        to_ncnn.to_ncnn(model, program)
+    program.write_text("#!/bin/sh\nexit 0\n")
+    with pytest.raises(InputError, match="pnnx does not convert random to ncnn: it ended with 0"):
+        to_ncnn.to_ncnn(model, program)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"pnnx, which is not installed: pip install 'edgekit\[export,ncnn\]'"):
+        to_ncnn.to_ncnn(model)
+
+
+def test_presets_leave_out_what_ncnn_cannot_do() -> None:
+    assert chosen_passes("x86", ncnn=True) == chosen_passes("x86") - {"uint8-input", "pack-channels"}
+    with pytest.raises(InputError, match="rewrite 'uint8-input' cannot be done for ncnn"):
+        chosen_passes("generic", on=["uint8-input"], ncnn=True)

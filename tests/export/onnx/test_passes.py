@@ -1,0 +1,292 @@
+"""Each rewrite on the graph it is for, on graphs it must leave alone, and all of them on random nets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from edgekit.contract import Contract
+from edgekit.device.engines.classifier import Classifier
+from edgekit.errors import InputError
+from edgekit.export.onnx.passes.table import REWRITES
+from edgekit.export.onnx.targets import PASSES, TARGETS, chosen_passes
+from edgekit.export.onnx.to_onnx import export_checkpoint
+from edgekit.export.profiling.cost import graph_cost
+from edgekit.export.verification.export_check import portrait_crops, verify
+from edgekit.files import sha256_of
+from tests.export.nets import Builder, after, contract_of, random_nets
+
+
+def kinds(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def dense_net(layers: int = 4, growth: int = 8, stem: int = 16, groups: int = 1) -> Builder:
+    net = Builder(1)
+    net.conv(stem)
+    for _ in range(layers):
+        net.dense(growth, groups=groups)
+    return net
+
+
+def test_the_table_has_what_the_command_line_offers() -> None:
+    assert list(REWRITES) == list(PASSES)
+    assert all(target.passes <= PASSES.keys() for target in TARGETS.values())
+
+
+def test_switches_change_a_preset_and_unknown_or_contradicting_ones_are_refused() -> None:
+    x86 = TARGETS["x86"].passes
+    assert chosen_passes("x86") == x86
+    assert chosen_passes("x86", ["concat-free"], ["merge-pool"]) == (x86 | {"concat-free"}) - {"merge-pool"}
+    assert "pack-channels" not in chosen_passes("x86", quantized=True)
+    assert "pack-channels" in chosen_passes("x86", ["pack-channels"], quantized=True)
+    with pytest.raises(InputError, match="rewrite 'nonesuch' is not known"):
+        chosen_passes("x86", ["nonesuch"])
+    with pytest.raises(InputError, match="'merge-pool' is switched on and off"):
+        chosen_passes("x86", ["merge-pool"], ["merge-pool"])
+
+
+@pytest.mark.parametrize("std", [(1.0,) * 3, (0.2, 0.3, 0.4)])
+def test_gray_stem_reads_one_channel(std: tuple[float, ...]) -> None:
+    net = Builder(0)
+    net.conv(4)
+    net.head()
+    contract = contract_of((0.4,) * 3, std)
+    model, gray, changed = after(net.model(contract), contract, ["gray-stem"])
+    assert changed == {"gray-stem": 1}
+    assert (gray.input.channels, gray.input.mean, gray.input.std) == ("gray", (0.4,), std[:1])
+    assert model.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 1
+
+
+@pytest.mark.parametrize(("pad", "places"), [(0, 1), (1, 0)])
+def test_gray_stem_puts_different_means_into_the_bias_only_without_padding(pad: int, places: int) -> None:
+    net = Builder(0)
+    net.conv(4, pad=pad)
+    net.head()
+    contract = contract_of((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert after(net.model(contract), contract, ["gray-stem"])[2] == {"gray-stem": places}
+
+
+def test_gray_stem_leaves_colour_alone() -> None:
+    net = Builder(0)
+    net.conv(4)
+    net.head()
+    contract = contract_of(gray=False)
+    _, same, changed = after(net.model(contract), contract, ["gray-stem"])
+    assert (same, changed) == (contract, {"gray-stem": 0})
+
+
+@pytest.mark.parametrize(
+    ("mean", "pad", "places", "pads"),
+    [
+        ((0.0,) * 3, 1, 1, 0),
+        ((0.4,) * 3, 1, 1, 1),
+        ((0.5, 0.4, 0.3), 0, 1, 0),
+        ((0.5, 0.4, 0.3), 1, 0, 0),
+    ],
+)
+@pytest.mark.parametrize("gray", [True, False])
+def test_uint8_input_scales_in_the_stem_and_pads_by_the_mean(
+    mean: tuple[float, ...], pad: int, places: int, pads: int, gray: bool
+) -> None:
+    net = Builder(0)
+    net.conv(4, pad=pad)
+    net.head()
+    contract = contract_of(mean, (0.2, 0.3, 0.4), gray)
+    model, fed, changed = after(net.model(contract), contract, ["uint8-input"])
+    assert changed == {"uint8-input": places}
+    assert fed.input.element_type == ("uint8" if places else "float32")
+    assert (kinds(model)["Cast"], kinds(model)["Pad"]) == (places, pads)
+
+
+def test_uint8_input_and_gray_stem_go_together() -> None:
+    net = Builder(0)
+    net.conv(4)
+    net.head()
+    contract = contract_of((0.4,) * 3, (0.2,) * 3)
+    _, fed, changed = after(net.model(contract), contract, ["gray-stem", "uint8-input"])
+    assert changed == {"gray-stem": 1, "uint8-input": 1}
+    assert (fed.input.channels, fed.input.element_type) == ("gray", "uint8")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("size_px", [14, 15])
+def test_merge_pool_makes_a_convolution_of_four_with_steps_of_two(groups: int, size_px: int) -> None:
+    net = dense_net(2, groups=groups)
+    net.pool("AveragePool")
+    net.head()
+    contract = contract_of(size_px=size_px)
+    model, _, changed = after(net.model(contract), contract, ["merge-pool"])
+    assert changed == {"merge-pool": 1}
+    shapes = {tuple(tensor.dims)[2:] for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert (4, 4) in shapes
+    assert graph_cost(model).macs < (graph_cost(net.model(contract)).macs or 0)  # type: ignore[operator]
+
+
+def _pool_of_relu(net: Builder) -> None:
+    net.conv(4)
+    net.relu()
+    net.pool("AveragePool")
+
+
+def _pool_with_padding(net: Builder) -> None:
+    net.conv(4)
+    net.pool("AveragePool", pad=1)
+
+
+def _pool_where_it_does_not_pay(net: Builder) -> None:
+    net.conv(4, size=1, pad=0)
+    net.pool("AveragePool")
+
+
+def _convolution_read_twice(net: Builder) -> None:
+    conv = net.conv(4)
+    pooled = net.pool("AveragePool")
+    net.node("GlobalAveragePool", [conv])
+    net.node("Add", [pooled, net.value])
+
+
+@pytest.mark.parametrize(
+    "layers", [_pool_of_relu, _pool_with_padding, _pool_where_it_does_not_pay, _convolution_read_twice]
+)
+def test_merge_pool_leaves_alone_what_it_may_not_touch(layers: Callable[[Builder], None]) -> None:
+    net = Builder(0)
+    layers(net)
+    net.head()
+    contract = contract_of()
+    assert after(net.model(contract), contract, ["merge-pool"])[2] == {"merge-pool": 0}
+
+
+@pytest.mark.parametrize(("layers", "growth"), [(4, 8), (3, 8), (1, 8), (5, 4), (6, 2)])
+def test_pack_channels_makes_every_concatenation_whole_vectors(layers: int, growth: int) -> None:
+    net = dense_net(layers, growth)
+    net.head()
+    contract = contract_of()
+    model, _, changed = after(net.model(contract), contract, ["pack-channels"])
+    assert changed == {"pack-channels": layers}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {value.name: value.type.tensor_type.shape for value in inferred.value_info}
+    concats = [node.output[0] for node in model.graph.node if node.op_type == "Concat"]
+    assert all(shapes[name].dim[1].dim_value % 16 == 0 for name in concats)
+
+
+@pytest.mark.parametrize(("stem", "growth", "groups"), [(12, 8, 1), (16, 16, 1), (16, 6, 1), (16, 8, 2)])
+def test_pack_channels_leaves_alone_what_does_not_fit(stem: int, growth: int, groups: int) -> None:
+    net = dense_net(2, growth, stem, groups)
+    net.head()
+    contract = contract_of()
+    assert after(net.model(contract), contract, ["pack-channels"])[2] == {"pack-channels": 0}
+
+
+def test_packed_blocks_take_their_pools_in() -> None:
+    net = dense_net(4)
+    net.pool("AveragePool")
+    net.dense(8)
+    net.head()
+    contract = contract_of()
+    _, _, changed = after(net.model(contract), contract, ["pack-channels", "merge-pool"])
+    assert changed == {"pack-channels": 5, "merge-pool": 1}
+
+
+def test_concat_free_reads_each_part_once() -> None:
+    net = dense_net(4)
+    net.head()
+    contract = contract_of()
+    before = net.model(contract)
+    model, _, changed = after(before, contract, ["concat-free"])
+    assert changed == {"concat-free": 1}
+    assert kinds(model)["Concat"] == 1
+    assert graph_cost(model).macs == graph_cost(before).macs
+
+
+def test_concat_free_leaves_blocks_of_large_results() -> None:
+    net = dense_net(4)
+    net.head()
+    contract = contract_of(size_px=40)
+    assert after(net.model(contract), contract, ["concat-free"])[2] == {"concat-free": 0}
+
+
+def test_batchnorm_stays_where_it_is_told_to() -> None:
+    net = Builder(0)
+    net.conv(4)
+    net.norm()
+    net.head()
+    contract = contract_of()
+    assert kinds(after(net.model(contract), contract, [])[0])["BatchNormalization"] == 1
+    folded, _, changed = after(net.model(contract), contract, ["fold-batchnorm"])
+    assert changed == {"fold-batchnorm": 1}
+    assert kinds(folded)["BatchNormalization"] == 0
+
+
+def test_class_vectors_and_scale_are_one_matrix_or_stay_apart() -> None:
+    def student() -> Builder:
+        net = Builder(0)
+        net.conv(4)
+        net.head()
+        net.nodes[-1].output[0] = "embedding"
+        net.tensors.append(onnx.numpy_helper.from_array(np.array(100, np.float32), "scale"))
+        net.node("Mul", ["scale", net.weight(3, 3)])
+        net.node("Transpose", [net.value], perm=[1, 0])
+        net.node("MatMul", ["embedding", net.value])
+        net.nodes[-1].output[0] = "logits"
+        return net
+
+    contract = contract_of()
+    apart, _, _ = after(student().model(contract), contract, [])
+    assert kinds(apart)["Transpose"] == 1
+    folded, _, changed = after(student().model(contract), contract, ["fold-class-vectors"])
+    assert changed == {"fold-class-vectors": 1}
+    assert not {"Transpose", "Mul"} & set(kinds(folded))
+
+
+@settings(max_examples=40, deadline=None)
+@given(random_nets(), st.sets(st.sampled_from(sorted(PASSES))))
+def test_random_nets_answer_the_same_after_any_rewrites(made: tuple[Builder, Contract], names: set[str]) -> None:
+    net, contract = made
+    after(net.model(contract), contract, names)
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_every_target_answers_as_torch_on_real_face_crops(
+    target: str, checkpoint: Path, edgecnn: nn.Module, contract: Contract, tmp_path: Path
+) -> None:
+    exported = export_checkpoint(checkpoint, tmp_path / "model.onnx", passes=chosen_passes(target))
+    assert verify(exported.path, edgecnn, contract, portrait_crops(contract)).max_abs_difference < 1e-4
+
+
+@pytest.mark.parametrize("target", ["x86", "a53"])
+def test_a_target_changes_the_shipped_net_everywhere_it_can(target: str, tmp_path: Path) -> None:
+    from edgekit.model_store import resolve_model
+
+    default = resolve_model("default", (".safetensors",))
+    exported = export_checkpoint(default, tmp_path / "model.onnx", passes=chosen_passes(target))
+    expected = {"x86": {"pack-channels": 15}, "a53": {"concat-free": 1}}[target]
+    always = {"fold-class-vectors": 0, "fold-batchnorm": 30, "gray-stem": 1, "uint8-input": 1, "merge-pool": 2}
+    assert exported.changed == always | expected
+    spec = Classifier(exported.path).contract.input
+    assert (spec.channels, spec.element_type) == ("gray", "uint8")
+
+
+def test_the_same_checkpoint_and_target_give_the_same_bytes_in_another_process(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    exported = export_checkpoint(checkpoint, tmp_path / "one.onnx", passes=chosen_passes("a53"))
+    code = (
+        "import sys, pathlib; from edgekit.export.onnx.to_onnx import export_checkpoint;"
+        "from edgekit.export.onnx.targets import chosen_passes;"
+        "export_checkpoint(pathlib.Path(sys.argv[1]), pathlib.Path('two.onnx'), passes=chosen_passes('a53'))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "4711"}
+    subprocess.run([sys.executable, "-c", code, checkpoint], cwd=tmp_path, env=environment, check=True)
+    assert sha256_of(tmp_path / "two.onnx") == exported.sha256

@@ -1,0 +1,156 @@
+"""A prompted CLIP as one ONNX file: it answers as the CLIP does, with the ensemble and without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.device.engines.classifier import Classifier
+from edgekit.errors import InputError
+from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_contract
+from edgekit.files import sha256_of
+from edgekit.models.clip.architecture import Activation, ClipConfig, Tower
+from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
+from edgekit.models.clip.classifier import prompted_classifier
+from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.load import load_clip, save_clip, seeded_model
+from edgekit.models.clip.opening import open_clip_classifier
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
+
+CLASSES = {"happy": ("a smile", "a grin"), "sad": ("a frown",)}
+CONFIG = ClipConfig(32, 8, Tower(128, 3, 2), Tower(64, 3, 1), 32, context_length=20)
+PROMPTS = PromptConfig(n_ctx=3, depth=2, cross_layer=1)
+
+
+def make(
+    folder: Path, config: PromptConfig = PROMPTS, activation: Activation = "gelu", gray: bool = False
+) -> tuple[Path, str]:
+    """Write a CLIP and prompts for it."""
+    clip_config = replace(CONFIG, activation=activation)
+    clip_path = folder / "clip.safetensors"
+    save_clip(clip_path, seeded_model(clip_config, 1), clip_config)
+    torch.manual_seed(0)
+    net = PromptedClip(load_clip(clip_path), config, CLASSES)
+    with torch.no_grad():
+        net.learner.vision_prompts.mul_(20)  # so that they tell
+    path = folder / "prompts.safetensors"
+    save_prompts(path, prompt_checkpoint(net, {"data_name": "faces", "gray": gray}))
+    return path, str(clip_path)
+
+
+@pytest.fixture
+def crops() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("config", "activation", "gray"),
+    [
+        (PROMPTS, "gelu", False),
+        (replace(PROMPTS, depth=3, flow="independent"), "quick-gelu", True),
+        (replace(PROMPTS, ensemble=False, consistency_on="prompted"), "gelu", False),
+    ],
+)
+def test_the_file_answers_as_the_prompted_clip(
+    tmp_path: Path, crops: np.ndarray, config: PromptConfig, activation: Activation, gray: bool
+) -> None:
+    path, clip = make(tmp_path, config, activation, gray)
+    net = open_prompts(path, clip, None)
+    result = export_prompts(net, prompts_contract(path, net), tmp_path / "clip.onnx")
+    assert result.whole is None
+    assert result.exported.verification.crops == 54
+    file = Classifier(tmp_path / "clip.onnx")
+    contract = file.contract
+    assert contract.labels == ("happy", "sad")
+    assert contract.input.channels == "rgb"
+    assert contract.input.mean == CONFIG.image_mean
+    assert contract.input.std == CONFIG.image_std
+    assert contract.crop.resize_hw == contract.crop.center_crop_hw == contract.input.size_hw == (32, 32)
+    assert contract.crop.grayscale is gray
+    assert contract.provenance.dataset == "faces"
+    assert contract.provenance.checkpoint_sha256 == sha256_of(path)
+    expected = prompted_classifier(net, "faces", gray).logits(crops)
+    np.testing.assert_allclose(file.logits(crops), expected, atol=1e-3)
+    assert np.ptp(expected[:, 0]) > 0.01  # images differ
+
+
+def test_each_weight_is_in_the_file_once_and_the_text_tower_is_not(tmp_path: Path) -> None:
+    path, clip = make(tmp_path)
+    net = open_prompts(path, clip, None)
+    exported = export_prompts(net, prompts_contract(path, net), tmp_path / "clip.onnx").exported
+    own = sum(parameter.numel() for parameter in net.clip.model.visual.parameters())
+    assert exported.net_parameters == own
+    # Folding merges a few values, prompts and classes add some.
+    assert 0.95 * own < exported.cost.parameters < 1.05 * own
+    assert exported.size_bytes < 4 * 1.05 * own + 100_000
+
+
+def test_without_the_ensemble_half_the_work_is_left_and_its_cost_is_said(tmp_path: Path, crops: np.ndarray) -> None:
+    path, clip = make(tmp_path)
+    net = open_prompts(path, clip, None)
+    data = DataSet("faces", ("happy", "sad"), {"test": ImageSet(crops, np.arange(5) % 2)})
+    result = export_prompts(net, prompts_contract(path, net), tmp_path / "small.onnx", False, data)
+    assert result.whole is not None
+    assert result.reduced is not None
+    assert result.reduced.macs == result.exported.cost.macs
+    assert result.whole.macs is not None
+    assert result.reduced.macs is not None
+    assert 0.4 < result.reduced.macs / result.whole.macs < 0.65
+    small = Classifier(tmp_path / "small.onnx").logits(crops)
+    prompted = replace(PROMPTS, ensemble=False, consistency_on="prompted")
+    alone = PromptedClip(net.clip, prompted, CLASSES, net.learner)
+    with torch.no_grad():
+        features = alone.image_features(
+            torch.from_numpy((crops / 255 - CONFIG.image_mean) / CONFIG.image_std).float().permute(0, 3, 1, 2)
+        )
+        expected = (net.clip.logit_scale * features @ net.text_features().T).numpy()
+    np.testing.assert_allclose(small, expected, atol=1e-3)
+    assert result.reduced.accuracy == (small.argmax(axis=1) == np.arange(5) % 2).mean()
+    whole = prompted_classifier(net, "faces").logits(crops)
+    assert result.whole.accuracy == (whole.argmax(axis=1) == np.arange(5) % 2).mean()
+    assert np.abs(small - whole).max() > 0.01
+
+
+def test_other_classes_go_in_by_their_descriptions(tmp_path: Path, crops: np.ndarray) -> None:
+    path, clip = make(tmp_path)
+    net = open_prompts(path, clip, {"cat": ("a cat",), "ape": ("an ape",), "owl": ("an owl",)})
+    export_prompts(net, prompts_contract(path, net), tmp_path / "pets.onnx")
+    file = Classifier(tmp_path / "pets.onnx")
+    assert file.contract.labels == ("cat", "ape", "owl")
+    assert file.logits(crops).shape == (5, 3)
+
+
+def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    path, clip = make(tmp_path, replace(PROMPTS, upstream_compat=True))
+    with pytest.raises(InputError, match="--upstream-compat, which change at every pass"):
+        open_prompts(path, clip, None)
+    path, clip = make(tmp_path, replace(PROMPTS, ensemble=False, consistency_on="prompted"))
+    with pytest.raises(InputError, match="give its weights with --clip"):
+        open_prompts(path, None, None)
+    net = open_prompts(path, clip, None)
+    with pytest.raises(InputError, match="there is none to leave out"):
+        export_prompts(net, prompts_contract(path, net), tmp_path / "x.onnx", ensemble=False)
+    with pytest.raises(InputError, match=r"must end in '\.onnx'"):
+        export_prompts(net, prompts_contract(path, net), tmp_path / "x.bin")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_bare_weights_get_the_activation_that_prompts_were_trained_with(tmp_path: Path) -> None:
+    config = replace(CONFIG, activation="quick-gelu")
+    bare = tmp_path / "bare.pt"
+    torch.save(seeded_model(config, 1).state_dict(), bare)
+    net = PromptedClip(load_clip(bare, "quick-gelu"), PROMPTS, CLASSES)
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(path, prompt_checkpoint(net, {}))
+    assert open_prompts(path, str(bare), None).clip.config.activation == "quick-gelu"
+    data = DataSet("faces", ("happy", "sad"), {})
+    classifier, _ = open_clip_classifier(bare, path, None, lambda _: data, print)
+    assert classifier.contract.labels == ("happy", "sad")
+    teacher = open_teacher([str(path)], ("happy", "sad"), TeacherOptions(clip=str(bare)))
+    assert teacher.facts["clip"]["config"]["activation"] == "quick-gelu"

@@ -1,0 +1,191 @@
+"""A student's labels change at export: the file answers as torch does with the new class vectors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch.nn import functional as F
+
+from edgekit.contract import Accuracy
+from edgekit.device.engines.classifier import Classifier
+from edgekit.errors import InputError
+from edgekit.export.onnx.to_onnx import Relabel, export_checkpoint
+from edgekit.export.profiling.cost import graph_cost
+from edgekit.export.verification.export_check import portrait_crops
+from edgekit.files import sha256_of
+from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.checkpoint import build_prompted, load_prompts, prompt_checkpoint, save_prompts
+from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
+from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
+from edgekit.models.distill.relabel import described
+from edgekit.models.distill.teachers import Teacher
+from edgekit.models.evaluation.evaluate import TorchClassifier
+from edgekit.models.nets.embedding_net import EmbeddingNet
+from edgekit.models.nets.registry import create_model
+
+LABELS = ("happy", "sad", "fear")
+NEW = {"smiling face": ("a smiling face", "a grin"), "frowning face": ("a frown",)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("relabel")
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> FrozenClip:
+    config = ClipConfig(image_size_px=32, patch_size_px=16, vision=Tower(128, 2, 2), text=Tower(64, 2, 1), embed_dim=24)
+    clip = random_clip(config, seed=1)
+    save_clip(folder / "clip.safetensors", clip.model, config)
+    return clip
+
+
+@pytest.fixture(scope="module")
+def prompts(folder: Path, clip: FrozenClip) -> Path:
+    torch.manual_seed(0)
+    net = PromptedClip(clip, PromptConfig(n_ctx=2, depth=2, cross_layer=1), dict.fromkeys(LABELS, ()))
+    save_prompts(folder / "prompts.safetensors", prompt_checkpoint(net, {}))
+    return folder / "prompts.safetensors"
+
+
+def _student(path: Path, teacher: Teacher) -> Path:
+    assert teacher.space is not None
+    torch.manual_seed(0)
+    contract = contract_for("mini-xception@24", LABELS, "any", gray=True)
+    accuracy = (Accuracy("any", "test", "center-crop", 1, 2),)
+    contract = replace(contract, provenance=replace(contract.provenance, accuracy=accuracy))
+    net = create_model("mini-xception@24", 3)
+    assert isinstance(net, EmbeddingNet)
+    net.set_classes(torch.from_numpy(teacher.space.class_vectors), 100.0)
+    save_checkpoint(path, Checkpoint(contract, net.state_dict(), {"teacher": teacher.record()}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def student(folder: Path, clip: FrozenClip) -> Path:
+    teacher = zero_shot_teacher(clip, {label: (label,) for label in LABELS}, torch.device("cpu"))
+    return _student(folder / "student.safetensors", teacher)
+
+
+@pytest.fixture(scope="module")
+def prompted_student(folder: Path, clip: FrozenClip, prompts: Path) -> Path:
+    return _student(folder / "prompted.safetensors", prompted_teacher(prompts, clip, torch.device("cpu")))
+
+
+def _assert_answers(path: Path, student: Path, vectors: torch.Tensor) -> None:
+    """The file at `path` gives 100 times the cosines of the student's embeddings with `vectors`."""
+    checkpoint, classifier = load_checkpoint(student), Classifier(path)
+    crops = portrait_crops(checkpoint.contract)[:8]
+    net = build_net(checkpoint)
+    assert isinstance(net, EmbeddingNet)
+    net.class_vectors = vectors
+    expected = TorchClassifier(net, checkpoint.contract).logits(crops)
+    assert expected.shape == (8, len(vectors))
+    np.testing.assert_allclose(classifier.logits(crops), expected, atol=1e-4)
+
+
+def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenClip, student: Path) -> None:
+    target = folder / "new.onnx"
+    text = str(folder / "clip.safetensors")
+    exported = export_checkpoint(student, target, lambda checkpoint: described(checkpoint, NEW, text, None))
+    assert exported.contract.labels == ("smiling face", "frowning face")
+    assert exported.contract.provenance.accuracy == ()
+    assert exported.contract.provenance.checkpoint_sha256 == sha256_of(student)
+    _assert_answers(target, student, frozen_classifier(clip, NEW))
+
+
+def test_prompted_teachers_encode_with_their_prompts(
+    folder: Path, clip: FrozenClip, prompts: Path, prompted_student: Path
+) -> None:
+    target = folder / "prompted.onnx"
+    text = str(folder / "clip.safetensors")
+    export_checkpoint(prompted_student, target, lambda checkpoint: described(checkpoint, NEW, text, prompts))
+    with torch.no_grad():
+        vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
+    assert (vectors - frozen_classifier(clip, NEW)).abs().max() > 1e-3
+    _assert_answers(target, prompted_student, vectors)
+
+
+def test_projector_vectors_and_scale_are_the_last_products_of_the_graph(folder: Path, student: Path) -> None:
+    export_checkpoint(student, folder / "plain.onnx")
+    model = onnx.load(folder / "plain.onnx")
+    tail = [node.op_type for node in model.graph.node][-5:]
+    assert tail[-1] in ("MatMul", "Gemm")
+    assert not {"Mul", "Transpose", "Expand"} & set(tail)
+    assert graph_cost(model).macs is not None
+    assert {tuple(tensor.dims) for tensor in model.graph.initializer} >= {(24, 3)}
+
+
+def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
+    torch.manual_seed(0)
+    net = create_model("edgecnn@512", 7)
+    assert isinstance(net, EmbeddingNet)
+    # As a CLIP's: classes close to each other.
+    net.set_classes(F.normalize(torch.randn(1, 512) + 0.5 * torch.randn(7, 512), dim=1), 100.0)
+    labels = tuple("abcdefg")
+    save_checkpoint(
+        folder / "wide.safetensors", Checkpoint(contract_for("edgecnn@512", labels, "x", True), net.state_dict())
+    )
+    exported = export_checkpoint(folder / "wide.safetensors", folder / "wide.onnx")
+    assert exported.verification.max_abs_difference < 1e-4
+
+
+def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
+    text = str(folder / "clip.safetensors")
+    long = {"x": ("word " * 200,)}
+    return [
+        (
+            "student",
+            lambda c: described(c, NEW, None, None),
+            "need the text tower of the student's teacher, CLIP 'random:1'",
+        ),
+        ("student", lambda c: described(c, NEW, text, prompts), "had no prompts: leave --prompts out"),
+        ("student", lambda c: described(c, NEW, str(folder / "other.safetensors"), None), "its weights differ"),
+        (
+            "student",
+            lambda c: described(c, NEW, str(folder / "quick.safetensors"), None),
+            "activation is quick-gelu",
+        ),
+        ("student", lambda c: described(c, NEW, "absent.pt", None), "does not exist"),
+        ("student", lambda c: described(c, long, text, None), "description of class 'x': .*: shorten it"),
+        ("prompted", lambda c: described(c, NEW, text, None), r"name their file with --prompts"),
+        ("prompted", lambda c: described(c, NEW, text, folder / "clip.safetensors"), "are not the teacher's"),
+        ("prompted", lambda c: described(c, NEW, text, folder), "is a folder, not a file"),
+        (
+            "plain",
+            lambda c: described(c, NEW, text, None),
+            "mini-xception is a plain classifier, whose labels are fixed",
+        ),
+        ("unknown", lambda c: described(c, NEW, text, None), "does not say which CLIP its teacher was"),
+    ]
+
+
+@pytest.mark.usefixtures("prompted_student")
+def test_labels_that_cannot_change_are_refused_in_one_line(
+    folder: Path, clip: FrozenClip, student: Path, prompts: Path
+) -> None:
+    other = random_clip(clip.config, seed=2)
+    save_clip(folder / "other.safetensors", other.model, other.config)
+    save_clip(folder / "quick.safetensors", clip.model, replace(clip.config, activation="quick-gelu"))
+    good = load_checkpoint(student)
+    save_checkpoint(folder / "unknown.safetensors", replace(good, training={"teacher": {"kind": "clip"}}))
+    plain = Checkpoint(
+        contract_for("mini-xception", LABELS, "any", True), create_model("mini-xception", 3).state_dict()
+    )
+    save_checkpoint(folder / "plain.safetensors", plain)
+    for name, change, message in _bad_changes(folder, prompts):
+        target = folder / "refused.onnx"
+        with pytest.raises(InputError, match=message) as caught:
+            export_checkpoint(folder / f"{name}.safetensors", target, change)
+        assert "\n" not in str(caught.value)
+        assert not target.exists()

@@ -1,0 +1,331 @@
+"""The counter, held against the published net's table and against counts done by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from edgekit.errors import InputError
+from edgekit.export.onnx.to_onnx import Exported
+from edgekit.export.profiling.cost import GraphCost, graph_cost, load_graph
+from edgekit.models.nets.registry import parameter_count
+
+Dims = Sequence[int | str | None]
+
+
+def graph_of(
+    nodes: Sequence[onnx.NodeProto], inputs: dict[str, Dims], weights: dict[str, Any], outputs: Sequence[str] = ("y",)
+) -> onnx.ModelProto:
+    tensors = [
+        numpy_helper.from_array(value if isinstance(value, np.ndarray) else np.zeros(value, np.float32), name)
+        for name, value in weights.items()
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def cost_of(op_type: str, inputs: dict[str, Dims], weights: dict[str, Any], **attributes: Any) -> GraphCost:
+    node = helper.make_node(op_type, [*inputs, *weights], ["y"], **attributes)
+    return graph_cost(graph_of([node], inputs, weights))
+
+
+def test_the_published_net_costs_what_the_paper_says(exported: Exported, edgecnn: nn.Module) -> None:
+    assert exported.cost.macs == 48_827_432
+    assert parameter_count(edgecnn) == exported.net_parameters == 418_487
+    # 15 layers of 32 + 8 channels lose a scale each, and their shift replaces the convolution's bias.
+    assert exported.cost.parameters == 418_487 - 2 * 15 * (32 + 8)
+
+
+def test_every_layer_costs_what_the_reference_table_says(exported: Exported, shared: Path) -> None:
+    facts = json.loads((shared / "reference/edgecnn/facts.json").read_text())["architecture"]
+    expected = [layer for layer in facts["layers"] if layer["type"] in ("Conv2d", "Linear")]
+    counted = [layer for layer in exported.cost.layers if layer.macs]
+    assert [(layer.parameters, layer.macs) for layer in counted] == [
+        (layer["params"], layer["macs"]) for layer in expected
+    ]
+    shapes = [list(layer.output_shape or ())[1:] for layer in counted]
+    assert shapes == [layer["out_shape"] for layer in expected]
+    assert exported.cost.macs == facts["macs_1x3x44x44"]
+
+
+@pytest.mark.parametrize(
+    ("image", "weight", "attributes", "macs"),
+    [
+        ([1, 3, 8, 8], [16, 3, 3, 3], {"pads": [1] * 4}, 16 * 64 * 27),
+        ([1, 3, 8, 8], [16, 3, 3, 3], {}, 16 * 36 * 27),
+        ([1, 3, 8, 8], [16, 3, 3, 3], {"pads": [1] * 4, "strides": [2, 2]}, 16 * 16 * 27),
+        ([1, 8, 8, 8], [16, 2, 3, 3], {"pads": [1] * 4, "group": 4}, 16 * 64 * 18),
+        ([1, 8, 8, 8], [8, 1, 3, 3], {"pads": [1] * 4, "group": 8}, 8 * 64 * 9),
+        ([1, 3, 9, 9], [4, 3, 3, 3], {"dilations": [2, 2]}, 4 * 25 * 27),
+        ([1, 3, 9, 9], [4, 3, 1, 5], {"pads": [0, 2, 0, 2]}, 4 * 81 * 15),
+        ([1, 3, 20], [4, 3, 5], {}, 4 * 16 * 15),
+    ],
+)
+def test_convolutions_by_hand(image: Dims, weight: list[int], attributes: dict[str, Any], macs: int) -> None:
+    cost = cost_of("Conv", {"x": image}, {"w": weight, "b": weight[:1]}, **attributes)
+    assert cost.macs == macs
+    assert cost.parameters == np.prod(weight) + weight[0]
+
+
+@pytest.mark.parametrize("free", ["batch", None, 16])
+def test_a_batch_of_one_is_counted_whatever_the_file_says(free: str | int | None) -> None:
+    assert cost_of("Conv", {"x": [free, 3, 8, 8]}, {"w": [16, 3, 3, 3]}).macs == 16 * 36 * 27
+
+
+def test_shapes_stored_for_another_batch_do_not_count() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    model = graph_of(nodes, {"x": [16, 10]}, {"w": [10, 5]})
+    model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [16, 10]))
+    assert graph_cost(model).macs == 50
+
+
+@pytest.mark.parametrize(
+    ("image", "weight", "attributes", "macs"),
+    [
+        ([1, 152], [152, 7], {}, 1064),
+        ([1, 152], [7, 152], {"transB": 1}, 1064),
+    ],
+)
+def test_fully_connected_layers_by_hand(image: Dims, weight: list[int], attributes: dict[str, Any], macs: int) -> None:
+    cost = cost_of("Gemm", {"x": image}, {"w": weight, "b": [7]}, **attributes)
+    assert (cost.macs, cost.parameters) == (macs, 1071)
+
+
+def test_a_transposed_first_matrix_is_seen() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("Gemm", ["t", "w"], ["y"], transA=1),
+    ]
+    assert graph_cost(graph_of(nodes, {"x": [1, 20]}, {"w": [20, 5]})).macs == 100
+
+
+@pytest.mark.parametrize(
+    ("image", "weight", "macs"),
+    [([1, 10, 20], [20, 5], 1000), ([1, 4, 10, 20], [4, 20, 5], 4000), ([1, 20], [20], 20)],
+)
+def test_matrix_products_by_hand(image: Dims, weight: list[int], macs: int) -> None:
+    assert cost_of("MatMul", {"x": image}, {"w": weight}).macs == macs
+
+
+def test_a_shared_weight_counts_once_and_its_work_twice() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("MatMul", ["h", "w"], ["y"], name="second"),
+    ]
+    cost = graph_cost(graph_of(nodes, {"x": [1, 10]}, {"w": [10, 10]}))
+    assert (cost.parameters, cost.macs) == (100, 200)
+    assert [(layer.name, layer.parameters) for layer in cost.layers] == [("first", 100), ("second", 0)]
+
+
+def test_running_statistics_and_shapes_are_no_parameters() -> None:
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", "scale", "shift", "mean", "variance"], ["h"]),
+        helper.make_node("Reshape", ["h", "shape"], ["y"]),
+    ]
+    weights = {name: [8] for name in ("scale", "shift", "mean", "variance")}
+    cost = graph_cost(graph_of(nodes, {"x": [1, 8, 2, 2]}, {**weights, "shape": np.array([-1, 32])}))
+    assert cost.parameters == 16
+
+
+def test_weights_in_constant_nodes_count() -> None:
+    tensor = numpy_helper.from_array(np.zeros((10, 5), np.float32))
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=tensor),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    cost = graph_cost(graph_of(nodes, {"x": [1, 10]}, {}))
+    assert (cost.parameters, cost.macs) == (50, 50)
+
+
+def test_free_shapes_give_no_figure_instead_of_a_wrong_one() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], name="free"),
+        helper.make_node("Relu", ["h"], ["y"], name="relu"),
+    ]
+    cost = graph_cost(graph_of(nodes, {"x": ["n", 3, "height", "width"]}, {"w": [16, 3, 3, 3]}))
+    assert cost.macs is None
+    assert [layer.macs for layer in cost.layers] == [None, 0]
+    assert cost.layers[0].output_shape == (1, 16, None, None)
+    assert cost.parameters == 432
+
+
+def test_work_that_is_not_counted_is_named() -> None:
+    cost = cost_of("ConvTranspose", {"x": [1, 3, 8, 8]}, {"w": [3, 4, 2, 2]})
+    assert (cost.macs, cost.uncounted) == (0, ("ConvTranspose",))
+
+
+def test_a_node_without_name_is_called_by_kind_and_position() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
+    cost = graph_cost(graph_of(nodes, {"x": [1, 2]}, {}))
+    assert [layer.name for layer in cost.layers] == ["Relu_0", "Relu_1"]
+
+
+def test_counting_changes_nothing_in_the_model(exported: Exported) -> None:
+    model = onnx.load(exported.path)
+    before = model.SerializeToString()
+    assert graph_cost(model) == exported.cost
+    assert model.SerializeToString() == before
+
+
+def test_shapes_that_contradict_each_other_give_no_figure() -> None:
+    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 10]}, {"w": [11, 5]})
+    assert graph_cost(model).macs is None
+
+
+def test_a_graph_that_names_no_operator_set_is_bad_input() -> None:
+    model = graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, 10]}, {})
+    del model.opset_import[:]
+    with pytest.raises(InputError, match="its shapes cannot be worked out"):
+        graph_cost(model)
+
+
+def test_huge_and_negative_dimensions_are_only_numbers() -> None:
+    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 2**40]}, {})
+    model.graph.initializer.append(TensorProto(name="w", dims=[2**40, 2**40], data_type=TensorProto.FLOAT))
+    assert graph_cost(model).macs == 2**80
+    model = graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, -5]}, {})
+    assert graph_cost(model).layers[0].output_shape == (1, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is text\n", b"\x08\x08", b"\x00" * 100, b"\xff" * 100])
+def test_what_is_no_onnx_file_is_bad_input(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model '.*model.onnx' is no ONNX file"):
+        load_graph(path)
+
+
+def test_tensors_outside_the_file_are_not_read(tmp_path: Path) -> None:
+    model = graph_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 10]}, {"w": [10, 5]})
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../../etc/passwd")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert graph_cost(load_graph(path)).parameters == 50
+
+
+def small_graph() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["h"], name="conv", pads=[1] * 4),
+        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        helper.make_node("Add", ["h", "r"], ["a"], name="add"),
+        helper.make_node("Flatten", ["a"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "v"], ["y"], name="gemm"),
+    ]
+    return graph_of(nodes, {"x": ["n", 2, 4, 4]}, {"w": [3, 2, 3, 3], "b": [3], "v": [48, 5]})
+
+
+def test_bytes_moved_by_hand() -> None:
+    cost = graph_cost(small_graph())
+    moved = {layer.name: (layer.weight_bytes, layer.read_bytes, layer.written_bytes) for layer in cost.layers}
+    assert moved == {
+        "conv": (4 * (54 + 3), 4 * 32, 4 * 48),
+        "relu": (0, 4 * 48, 4 * 48),
+        "add": (0, 4 * 96, 4 * 48),
+        "flatten": (0, 0, 0),
+        "gemm": (4 * 240, 4 * 48, 4 * 5),
+    }
+    assert (cost.weight_bytes, cost.read_bytes, cost.written_bytes, cost.moved_bytes) == (1188, 896, 596, 2680)
+    assert cost.moveless == ("Flatten",)
+    # The convolution and the fully connected layer, two operations a multiply-accumulate.
+    assert cost.flops_per_byte == 2 * (48 * 18 + 48 * 5) / 2680
+
+
+def test_the_most_that_lives_at_a_time_by_hand() -> None:
+    # The addition's two inputs and its output; what Flatten gives is the same memory.
+    assert graph_cost(small_graph()).peak_activation_bytes == 4 * 3 * 48
+
+
+def test_a_result_that_is_read_late_lives_until_then() -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["view"]),
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Add", ["view", "b"], ["y"]),
+    ]
+    model = graph_of(nodes, {"x": [1, 100]}, {"shape": np.array([1, 100])})
+    assert graph_cost(model).peak_activation_bytes == 4 * 300
+
+
+def test_a_tensors_shape_does_not_keep_it_alive() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Shape", ["a"], ["shape"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Reshape", ["d", "shape"], ["y"]),
+    ]
+    # Two results of 100 values, and the two numbers of the shape.
+    assert graph_cost(graph_of(nodes, {"x": [1, 100]}, {})).peak_activation_bytes == 4 * 200 + 2 * 8
+
+
+def test_a_weight_used_twice_is_read_twice() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    assert graph_cost(graph_of(nodes, {"x": [1, 10]}, {"w": [10, 10]})).weight_bytes == 2 * 400
+
+
+def test_element_types_have_their_sizes() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("Gather", ["q", "index"], ["g"], axis=1),
+        helper.make_node("Cast", ["g"], ["y"], to=TensorProto.FLOAT16),
+    ]
+    weights = {"scale": np.ones((), np.float32), "zero": np.zeros((), np.uint8), "index": np.array([2, 1, 0])}
+    model = graph_of(nodes, {"x": [1, 3]}, weights)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    cost = graph_cost(model)
+    assert [(layer.weight_bytes, layer.read_bytes, layer.written_bytes) for layer in cost.layers] == [
+        (4 + 1, 12, 3),
+        (24, 3, 3),
+        (0, 3, 6),
+    ]
+
+
+def test_four_bit_weights_are_packed_two_in_a_byte() -> None:
+    model = graph_of([helper.make_node("DequantizeLinear", ["w", "scale"], ["y"])], {}, {"scale": []})
+    model.graph.initializer.append(TensorProto(name="w", dims=[5], data_type=TensorProto.INT4, int32_data=[0, 0, 0]))
+    assert graph_cost(model).weight_bytes == 3 + 4
+
+
+def test_free_shapes_give_no_bytes_instead_of_wrong_ones() -> None:
+    cost = cost_of("Conv", {"x": ["n", 3, "height", "width"]}, {"w": [16, 3, 3, 3]})
+    assert (cost.weight_bytes, cost.read_bytes, cost.moved_bytes) == (4 * 432, None, None)
+    assert (cost.peak_activation_bytes, cost.flops_per_byte) == (None, None)
+
+
+def test_bytes_the_published_net_moves(exported: Exported) -> None:
+    cost = exported.cost
+    assert cost.weight_bytes == 4 * 417_287
+    # Values: stem and its pool, three blocks and what stands between them (484, 121, 25 places), the head.
+    written = 32 * (1936 + 484) + 496 * 484 + 64 * 121 + 624 * 121 + 96 * 25 + 1400 * 25 + 152 * 26 + 7
+    read = 3 * 1936 + 32 * 1936 + (640 + 64) * 484 + (896 + 96) * 121 + 2184 * 25 + 152 * 51
+    assert (cost.read_bytes, cost.written_bytes) == (4 * read, 4 * written) == (2_363_520, 1_768_444)
+    assert cost.moved_bytes == 5_801_112
+    # The stem's output and what is pooled from it.
+    assert cost.peak_activation_bytes == 4 * 32 * (1936 + 484)
+
+
+def test_any_onnx_file_will_do(shared: Path) -> None:
+    cost = graph_cost(load_graph(shared / "data/yunet/face_detection_yunet_2023mar.onnx"))
+    assert cost.macs == 344_224_000
+    first = cost.layers[0]
+    # 3x3 over 3 channels at half of 640 x 640, to 16 channels.
+    assert (first.op_type, first.macs) == ("Conv", 16 * 320 * 320 * 27)
+    assert graph_cost(load_graph(shared / "data/yunet/face_detection_yunet_2026may.onnx")).macs is None

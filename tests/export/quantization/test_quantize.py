@@ -1,0 +1,174 @@
+"""Quantised files: small, close to their originals, the same every time, and refused when they answer worse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.device.engines.classifier import Classifier
+from edgekit.errors import GateError, InputError
+from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes, chosen_passes
+from edgekit.export.onnx.to_onnx import contract_of, to_onnx
+from edgekit.export.quantization.gate import Calibration, calibration_crops, quantize_file
+from edgekit.export.quantization.quantize import (
+    CalibrationMethod,
+    StaticSettings,
+    quantize_dynamic,
+    quantize_static,
+    to_float16,
+)
+from edgekit.export.verification.export_check import portrait_crops
+from edgekit.model_store import resolve_model
+from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+from edgekit.models.data import DataSet, ImageSet
+from edgekit.preprocess import ImageU8
+
+
+@pytest.fixture(scope="module")
+def default() -> onnx.ModelProto:
+    checkpoint = load_checkpoint(resolve_model("default", (".safetensors",)))
+    return to_onnx(build_net(checkpoint), checkpoint.contract, chosen_passes("x86", quantized=True))
+
+
+@pytest.fixture(scope="module")
+def crops(default: onnx.ModelProto) -> ImageU8:
+    return portrait_crops(contract_of(default))
+
+
+def opened(model: onnx.ModelProto, folder: Path) -> Classifier:
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return Classifier(path, 1)
+
+
+@pytest.mark.parametrize(("types", "form"), [("u8s8", "qdq"), ("s8s8", "qdq"), ("u8s8", "qoperator")])
+def test_static_files_are_small_and_close(
+    default: onnx.ModelProto, crops: ImageU8, tmp_path: Path, types: QuantizedTypes, form: QuantizedForm
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+    settings = StaticSettings(types, form)
+    made = quantize_static(default, crops[:20], settings, "portrait", lambda *counts: seen.append(counts))
+    assert made.model.ByteSize() < 0.3 * default.ByteSize()
+    assert 0 < made.error < 0.15
+    assert made.error_without.keys() == {"stem", "classifier"}
+    assert seen[-1][0] == seen[-1][1]
+    contract = contract_of(made.model)
+    assert contract.precision == "int8"
+    assert contract.calibration == f"portrait, minmax, {form} {types} per channel"
+    assert contract.provenance.accuracy == ()
+    classifier = opened(made.model, tmp_path)
+    assert (classifier.logits(crops).argmax(1) == opened(default, tmp_path).logits(crops).argmax(1)).mean() > 0.9
+
+
+def test_the_same_crops_give_the_same_bytes(default: onnx.ModelProto, crops: ImageU8) -> None:
+    one, two = (quantize_static(default, crops[:4], StaticSettings(), "x").model for _ in range(2))
+    assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_stdout_is_left_to_results(
+    default: onnx.ModelProto, crops: ImageU8, method: CalibrationMethod, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = quantize_static(default, crops[:2], StaticSettings("u8s8", "qdq", method), "x")
+    assert contract_of(made.model).calibration == f"x, {method}, qdq u8s8 per channel"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_crop_is_bad_input(default: onnx.ModelProto, crops: ImageU8) -> None:
+    with pytest.raises(InputError, match="calibration has no image"):
+        quantize_static(default, crops[:0], StaticSettings(), "x")
+
+
+def test_dynamic_and_half_floats_say_what_they_are(default: onnx.ModelProto, crops: ImageU8, tmp_path: Path) -> None:
+    expected = opened(default, tmp_path).logits(crops)
+    for model, precision, size in ((quantize_dynamic(default), "int8", 0.3), (to_float16(default), "float16", 0.55)):
+        assert contract_of(model).precision == precision
+        assert model.ByteSize() < size * default.ByteSize()
+        found = opened(model, tmp_path).logits(crops)
+        assert (found.argmax(1) == expected.argmax(1)).mean() > 0.9
+        assert not np.array_equal(found, expected)
+
+
+def faces(default: onnx.ModelProto, crops: ImageU8) -> DataSet:
+    """The portrait's crops as a data set, labelled as the float32 net answers; every answer of it is right."""
+    import tempfile
+
+    contract = contract_of(default)
+    with tempfile.TemporaryDirectory() as folder:
+        answers = opened(default, Path(folder)).logits(crops).argmax(1)
+    pictures = np.zeros((len(crops), *contract.crop.resize_hw, 1), np.uint8)
+    pictures[:, 2:-2, 2:-2] = crops
+    return DataSet("portrait", contract.labels, {"test": ImageSet(pictures, answers.astype(np.int64))})
+
+
+def test_calibration_is_drawn_by_the_seed(default: onnx.ModelProto, crops: ImageU8) -> None:
+    dataset, contract = faces(default, crops), contract_of(default)
+    one = calibration_crops(dataset, "test", contract, 5, 0)
+    assert one.text == "portrait test, 5 images, seed 0"
+    assert one.crops.shape == (5, 44, 44, 1)
+    np.testing.assert_array_equal(one.crops, calibration_crops(dataset, "test", contract, 5, 0).crops)
+    assert not np.array_equal(one.crops, calibration_crops(dataset, "test", contract, 5, 1).crops)
+    assert len(calibration_crops(dataset, "test", contract, 500, 0).crops) == len(crops)
+
+
+def test_the_gate_lets_through_what_answers_as_well_and_says_what_it_measured(
+    default: onnx.ModelProto, crops: ImageU8, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    onnx.save(default, source)
+    data = (faces(default, crops), "test")
+    calibration = Calibration(crops[:20], "portrait")
+    quantized = quantize_file(
+        source, target, "int8", StaticSettings(), calibration, data, 10, lambda _: lambda *_: None
+    )
+    assert quantized.reference is not None
+    assert quantized.own is not None
+    assert quantized.reference.accuracy == 1
+    assert quantized.drop_points == 100 * (1 - quantized.own.accuracy)
+    (accuracy,) = Classifier(target).contract.provenance.accuracy
+    assert (accuracy.split, accuracy.correct) == ("test", quantized.own.correct)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["float.onnx", "int8.onnx"]
+
+
+def test_the_gate_refuses_what_answers_worse_and_keeps_it_under_another_name(
+    default: onnx.ModelProto, crops: ImageU8, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    onnx.save(default, source)
+    target.write_text("old")
+    # Ranges found on black pictures fit no face.
+    calibration = Calibration(np.zeros_like(crops[:2]), "black")
+    data = (faces(default, crops), "test")
+    with pytest.raises(GateError, match=r"int8 answers worse: accuracy falls by .* points.*int8.refused.onnx"):
+        quantize_file(source, target, "int8", StaticSettings(), calibration, data, 0.5, lambda _: lambda *_: None)
+    assert target.read_text() == "old"
+    assert Classifier(tmp_path / "int8.refused.onnx").contract.precision == "int8"
+
+
+def test_top_1_is_the_same_for_every_number_of_threads_and_nearly_so_for_every_level(
+    default: onnx.ModelProto, crops: ImageU8, tmp_path: Path
+) -> None:
+    path = tmp_path / "int8.onnx"
+    onnx.save(quantize_static(default, crops[:20], StaticSettings(), "x").model, path)
+    noise = np.random.default_rng(0).integers(-8, 9, (10, *crops.shape))
+    many = np.clip(crops + noise, 0, 255).astype(np.uint8).reshape(-1, *crops.shape[1:])[:500]
+    reference = Classifier(path, 1).logits(many).argmax(1)
+    for threads in (2, 4):
+        np.testing.assert_array_equal(Classifier(path, threads).logits(many).argmax(1), reference)
+    for level in ("none", "basic", "extended"):
+        found = Classifier(path, 1, level=level).logits(many).argmax(1)  # type: ignore[arg-type]
+        assert (found == reference).mean() >= 0.96
+
+
+def test_an_uint8_input_is_kept_when_asked_for(crops: ImageU8, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(resolve_model("default", (".safetensors",)))
+    model = to_onnx(build_net(checkpoint), checkpoint.contract, chosen_passes("x86", ["uint8-input"], quantized=True))
+    made = quantize_static(model, crops[:4], StaticSettings(), "x")
+    contract = contract_of(made.model)
+    assert contract.input.element_type == "uint8"
+    assert replace(contract.input, element_type="float32").channels == "gray"
+    assert opened(made.model, tmp_path).logits(crops).shape == (len(crops), 7)

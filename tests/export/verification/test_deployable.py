@@ -1,0 +1,107 @@
+"""What the oldest supported onnxruntime can run, by the list and by that runtime itself where it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekit.export.onnx.to_onnx import Exported
+from edgekit.export.verification.deployable import (
+    OLDEST_RUNTIME_VARIABLE,
+    device_faults,
+    load_in_oldest_runtime,
+    oldest_runtime,
+)
+
+
+def graph(op_type: str, opset: int, domain: str = "", ir_version: int = 10, **attributes: object) -> onnx.ModelProto:
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(op_type, ["x"], ["y"], domain=domain, **attributes)],
+            "net",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        ),
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=ir_version,
+    )
+    if domain:
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+    return model
+
+
+# Each with whether onnxruntime 1.20 can run it.
+CASES = {
+    "relu 18": (graph("Relu", 18), True),
+    "relu 21": (graph("Relu", 21), True),
+    "relu 22": (graph("Relu", 22), False),
+    "newer file form": (graph("Relu", 18, ir_version=11), False),
+    "newer operator": (graph("Swish", 24), False),
+    "made of others": (graph("HardSwish", 18), True),
+    "made of others, no kernel of its own": (graph("Mish", 18), True),
+    "operator of microsoft's": (graph("Gelu", 18, domain="com.microsoft"), True),
+    "operator nobody knows": (graph("Frobnicate", 18, domain="com.microsoft"), False),
+    "set nobody knows": (graph("Relu", 18, domain="com.example"), False),
+    "no operator": (graph("Rellu", 18), False),
+    "no version": (graph("Relu", 1 << 40), False),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_list_says_what_that_runtime_can_run(name: str) -> None:
+    model, runs = CASES[name]
+    assert (device_faults(model) == []) is runs, device_faults(model)
+
+
+@pytest.mark.skipif(OLDEST_RUNTIME_VARIABLE not in os.environ, reason="names a folder made by 'pip install --target'")
+@pytest.mark.parametrize("name", CASES)
+def test_that_runtime_says_the_same(name: str, tmp_path: Path) -> None:
+    model, runs = CASES[name]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    version, refusal = load_in_oldest_runtime(path)
+    assert (refusal is None) is runs, refusal
+    assert version == (oldest_runtime().version if runs else None)
+    assert refusal is None or len(refusal.splitlines()) == 1
+
+
+@pytest.mark.skipif(OLDEST_RUNTIME_VARIABLE not in os.environ, reason="names a folder made by 'pip install --target'")
+def test_an_export_is_taken_by_both(exported: Exported) -> None:
+    assert device_faults(onnx.load(exported.path)) == []
+    assert load_in_oldest_runtime(exported.path) == (oldest_runtime().version, None)
+
+
+def test_a_folder_without_runtime_is_said(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('broken')\n")
+    version, refusal = load_in_oldest_runtime(exported.path, str(tmp_path))
+    assert version is None
+    assert refusal is not None
+    assert "broken" in refusal
+
+
+def test_operators_inside_branches_count() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Frobnicate", ["x"], ["z"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+    )
+    model = graph("Relu", 18)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["w"], then_branch=branch, else_branch=branch))
+    assert device_faults(model) == ["operator Frobnicate of set 18 is unknown to onnxruntime 1.20.1"]
+
+
+def test_tensors_outside_the_file_are_refused() -> None:
+    model = graph("Relu", 18)
+    tensor = model.graph.initializer.add(name="w", dims=[1], data_type=TensorProto.FLOAT)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    (fault,) = device_faults(model)
+    assert "'w'" in fault
+    assert "outside the file" in fault

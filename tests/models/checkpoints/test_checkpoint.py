@@ -1,0 +1,147 @@
+"""Checkpoints keep everything, and what is no checkpoint is refused in one line."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgekit.errors import InputError
+from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.convert import import_authors_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.nets.registry import create_model
+
+
+def make_checkpoint(architecture: str = "edgecnn", labels: tuple[str, ...] = EXPRESSIONS) -> Checkpoint:
+    torch.manual_seed(0)
+    net = create_model(architecture, len(labels))
+    return Checkpoint(contract_for(architecture, labels, "made up", gray=True), net.state_dict(), {"seed": 3})
+
+
+def test_a_net_far_larger_than_its_file_is_refused_before_it_is_made() -> None:
+    labels = tuple(map(str, range(20_000)))
+    checkpoint = Checkpoint(contract_for("edgecnn@65536", labels, "any", True), {"a": torch.zeros(1)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="tensor 'a'"):
+        build_net(checkpoint)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB; the net has 5 GB
+
+
+def test_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    original = make_checkpoint()
+    save_checkpoint(tmp_path / "a.safetensors", original)
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    assert loaded.contract == original.contract
+    assert loaded.training == original.training
+    for name, tensor in build_net(loaded).state_dict().items():
+        assert torch.equal(tensor, original.state[name])
+
+
+def test_equal_checkpoints_are_equal_bytes(tmp_path: Path) -> None:
+    contents = set()
+    for index in range(8):
+        path = tmp_path / f"{index}.safetensors"
+        save_checkpoint(path, make_checkpoint())
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is text\n", b"\x80\x04\x95", b"\xff" * 200])
+def test_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no safetensors file"):
+        load_checkpoint(path)
+
+
+def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, make_checkpoint())
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="no safetensors file"):
+        load_checkpoint(path)
+
+
+def test_safetensors_without_contract_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="no edgekit contract"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_weights_of_another_architecture_are_refused_by_name() -> None:
+    wide = make_checkpoint("edgecnn-wide")
+    mixed = Checkpoint(make_checkpoint().contract, wide.state)
+    with pytest.raises(InputError, match=r"not edgecnn's: tensor '\S+' has shape"):
+        build_net(mixed)
+
+
+def test_a_missing_tensor_is_named() -> None:
+    whole = make_checkpoint()
+    state = {name: tensor for name, tensor in whole.state.items() if name != "stem.bias"}
+    with pytest.raises(InputError, match=r"'stem\.bias' is missing"):
+        build_net(Checkpoint(whole.contract, state))
+
+
+def test_wrong_number_of_labels_is_refused() -> None:
+    whole = make_checkpoint()
+    with pytest.raises(InputError, match=r"'classifier\.bias' has shape \[7\], expected \[2\]"):
+        build_net(Checkpoint(contract_for("edgecnn", ("a", "b"), "x", gray=True), whole.state))
+
+
+class _RunsCode:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {os.environ['EDGEKIT_TEST_MARK']}",)
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "ran"
+    monkeypatch.setenv("EDGEKIT_TEST_MARK", str(mark))
+    torch.save({"net": _RunsCode()}, tmp_path / "zip.t7")
+    (tmp_path / "old.t7").write_bytes(pickle.dumps({"net": _RunsCode()}))
+    for name in ("zip.t7", "old.t7"):
+        with pytest.raises(InputError, match=r"refuses|cannot be read"):
+            import_authors_checkpoint(tmp_path / name, EXPRESSIONS, "x", gray=True)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"net": {"fc.weight": torch.zeros(7, 3)}}, "not EdgeCNN's"),
+        ({"weights": {}}, "no tensors under 'net'"),
+        ([1, 2], "holds a list"),
+    ],
+)
+def test_other_torch_files_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "other.t7")
+    with pytest.raises(InputError, match=message):
+        import_authors_checkpoint(tmp_path / "other.t7", EXPRESSIONS, "x", gray=True)
+
+
+def test_importing_with_a_wrong_number_of_labels_is_refused(shared: Path) -> None:
+    path = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
+    with pytest.raises(InputError, match="7 classes, but 2 labels"):
+        import_authors_checkpoint(path, ("a", "b"), "x", gray=True)
+
+
+def test_a_packed_archive_is_refused_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.t7", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    with pytest.raises(InputError, match="is compressed"):
+        import_authors_checkpoint(tmp_path / "bomb.t7", EXPRESSIONS, "x", gray=True)
+
+
+def test_a_bottomless_header_is_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"edgekit": '{"a":' + "[" * 50_000})
+    with pytest.raises(InputError, match="no valid contract"):
+        load_checkpoint(tmp_path / "a.safetensors")

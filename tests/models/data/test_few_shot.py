@@ -1,0 +1,105 @@
+"""Few shots are drawn exactly, seeded and nested; halves of the classes; classes left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgekit.errors import InputError
+from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data.few_shot import Splits, base_count, few_shot, of_classes, without_classes
+
+Labels = dict[str, NDArray[np.int64]]
+
+CLASSES = ("a", "b", "c")
+LABELS: Labels = {
+    "train": np.arange(30) % 3,
+    "val": np.arange(9) % 3,
+    "test": np.arange(12) % 3,
+}
+
+
+def taken(labels: Labels, shots: int, seed: int = 0, splits: Splits | None = None) -> dict[str, tuple[str, list[int]]]:
+    selection = few_shot(labels, CLASSES, shots, seed, splits or Splits())
+    return {name: (split, chosen.tolist()) for name, (split, chosen) in selection.items()}
+
+
+@pytest.mark.parametrize("shots", [1, 2, 4, 8])
+def test_each_class_gives_that_many_images_and_the_test_split_is_whole(shots: int) -> None:
+    chosen = taken(LABELS, shots)
+    assert chosen["train"][0] == "train"
+    assert np.bincount(LABELS["train"][chosen["train"][1]]).tolist() == [shots] * 3
+    assert np.bincount(LABELS["val"][chosen["val"][1]]).tolist() == [min(shots, 3)] * 3
+    assert chosen["test"] == ("test", list(range(12)))
+
+
+def test_one_seed_one_draw_and_fewer_shots_are_part_of_more() -> None:
+    assert taken(LABELS, 4) == taken(LABELS, 4)
+    assert taken(LABELS, 4)["train"] != taken(LABELS, 4, seed=1)["train"]
+    assert set(taken(LABELS, 2)["train"][1]) < set(taken(LABELS, 4)["train"][1])
+
+
+def test_without_a_validation_split_other_training_images_are_held_back() -> None:
+    chosen = taken({"train": LABELS["train"]}, 4)
+    assert chosen["val"][0] == "train"
+    assert np.bincount(LABELS["train"][chosen["val"][1]]).tolist() == [4] * 3
+    assert not set(chosen["val"][1]) & set(chosen["train"][1])
+    assert chosen["test"] == chosen["val"]
+
+
+def test_only_the_named_classes_are_drawn() -> None:
+    selection = few_shot(LABELS, CLASSES[:2], 4, 0, Splits())
+    assert set(LABELS["train"][selection["train"][1]]) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("labels", "shots", "splits", "message"),
+    [
+        (LABELS, 16, Splits(), "class 'a' has 10 images in split 'train', 16 shots are asked for: give --shots 10"),
+        ({**LABELS, "train": np.zeros(5, np.int64)}, 1, Splits(), "class 'b' has no image in split 'train'"),
+        ({"train": LABELS["train"]}, 10, Splits(), "no image left to validate with"),
+        ({"x": LABELS["train"], "y": LABELS["val"]}, 1, Splits(), "none named 'train': it has x, y"),
+        (LABELS, 1, Splits(validation="x"), "no split 'x'.*--val-split"),
+        (LABELS, 1, Splits(test="x"), "no split 'x'.*--test-split"),
+        (LABELS, 1, Splits(train="val"), "cannot be trained on and chosen by"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(labels: Labels, shots: int, splits: Splits, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        taken(labels, shots, splits=splits)
+
+
+def test_base_classes_are_the_first_half_rounded_up() -> None:
+    assert [base_count(count) for count in (4, 5, 7, 10)] == [2, 3, 4, 5]
+    with pytest.raises(InputError, match="at least 2 base and 2 novel classes: the data has 3"):
+        base_count(3)
+
+
+def test_classes_left_out_leave_no_trace(bars: DataSet) -> None:
+    training = bars.splits["Training"]
+    votes = np.full((len(training), 7), 1 / 7, np.float32)
+    votes[training.labels == 0] = np.eye(7, dtype=np.float32)[2]  # whoever is angry was called afraid by all
+    data = replace(bars, splits={**bars.splits, "Training": replace(training, targets=votes)})
+    rest = without_classes(data, ["fear", "sad"])
+    assert rest.classes == tuple(name for name in EXPRESSIONS if name not in ("fear", "sad"))
+    left = rest.splits["Training"]
+    assert np.bincount(left.labels).tolist() == [8] * 5
+    assert left.targets is not None
+    assert left.targets.shape == (40, 5)
+    np.testing.assert_allclose(left.targets.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(left.targets[left.labels == 0], np.eye(5)[[0] * 8])
+    np.testing.assert_array_equal(left.images, training.images[~np.isin(training.labels, (2, 4))])
+    with pytest.raises(InputError, match="class 'joy' cannot be left out: the data has angry"):
+        without_classes(bars, ["joy"])
+    with pytest.raises(InputError, match="1 class remains of 7"):
+        without_classes(bars, EXPRESSIONS[1:])
+
+
+def test_labels_are_counted_in_the_order_asked_for(bars: DataSet) -> None:
+    part = of_classes(bars.splits["PublicTest"], (5, 3))
+    assert np.bincount(part.labels).tolist() == [3, 3]
+    expected = bars.splits["PublicTest"]
+    np.testing.assert_array_equal(part.images[part.labels == 0], expected.images[expected.labels == 5])

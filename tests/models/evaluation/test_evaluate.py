@@ -1,0 +1,108 @@
+"""Accuracy is measured the same way for a checkpoint and for a file, and as the authors measured theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.contract import Contract
+from edgekit.errors import InputError
+from edgekit.models.checkpoints.checkpoint import save_checkpoint
+from edgekit.models.checkpoints.convert import import_authors_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, aligned, evaluate, open_classifier
+from edgekit.preprocess import FloatArray, ImageU8
+
+
+class _Brightest:
+    """Answers with the class whose bar is brightest: right on the bars, if the crop is where it should be."""
+
+    contract: Contract = contract_for("edgecnn", EXPRESSIONS, "x", gray=True)
+
+    def logits(self, crops: ImageU8) -> FloatArray:
+        bars = [crops[:, 4 + 5 * index : 8 + 5 * index].mean(axis=(1, 2, 3)) for index in range(7)]
+        return np.stack(bars, axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("protocol", ["center-crop", "ten-crop"])
+def test_a_right_classifier_is_right(bars: DataSet, protocol: str) -> None:
+    result = evaluate(_Brightest(), bars.splits["PrivateTest"], protocol)  # type: ignore[arg-type]
+    assert (result.correct, result.total) == (21, 21)
+
+
+def test_per_class_and_confusion() -> None:
+    answers = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    result = Evaluation(("a", "b", "c"), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.eye(3, dtype=np.float32)[answers])
+    assert result.confusion.tolist() == [[3, 1, 0], [0, 2, 2], [0, 0, 0]]
+    assert result.accuracy == 5 / 8
+    assert result.per_class == {"a": 0.75, "b": 0.5, "c": None}
+    assert result.subset(result.truths == 1).correct == 2
+
+
+def test_loss_is_torchs_cross_entropy() -> None:
+    generator = np.random.default_rng(0)
+    logits, truths = generator.normal(0, 30, (50, 7)).astype(np.float32), generator.integers(0, 7, 50)
+    expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(truths))
+    assert Evaluation(EXPRESSIONS, truths, logits).loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_classes_are_matched_by_name(bars: DataSet) -> None:
+    order = tuple(sorted(EXPRESSIONS))
+    numbers = np.array([order.index(EXPRESSIONS[label]) for label in bars.splits["PrivateTest"].labels])
+    other = DataSet("x", order, {"test": ImageSet(bars.splits["PrivateTest"].images, numbers)})
+    images = aligned(other, other.splits["test"], _Brightest.contract)
+    assert images.labels.tolist() == bars.splits["PrivateTest"].labels.tolist()
+
+
+def test_a_class_the_model_lacks_is_named(bars: DataSet) -> None:
+    other = DataSet("x", ("angry", "contempt"), {})
+    with pytest.raises(InputError, match="'contempt'"):
+        aligned(other, bars.splits["PrivateTest"], _Brightest.contract)
+
+
+def test_an_empty_split_is_refused(bars: DataSet) -> None:
+    with pytest.raises(InputError, match="no image"):
+        evaluate(_Brightest(), bars.splits["PrivateTest"].subset(np.arange(0)), "center-crop")
+
+
+@pytest.mark.parametrize(("protocol", "correct"), [("center-crop", 2472), ("ten-crop", 2570)])
+def test_authors_checkpoint_has_the_reference_accuracy(
+    shared: Path, tmp_path: Path, protocol: str, correct: int
+) -> None:
+    checkpoint = import_authors_checkpoint(
+        shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7", EXPRESSIONS, "fer2013", gray=True
+    )
+    save_checkpoint(tmp_path / "authors.safetensors", checkpoint)
+    data = load_dataset(shared / "data/fer2013.tar.gz")
+    classifier = open_classifier(tmp_path / "authors.safetensors")
+    result = evaluate(classifier, data.splits["PrivateTest"], protocol)  # type: ignore[arg-type]
+    assert result.total == 3589
+    assert abs(result.correct - correct) <= 2
+
+
+def test_torch_classifier_sees_the_contracts_scaling() -> None:
+    seen: list[torch.Tensor] = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images)
+            return torch.zeros(len(images), 7)
+
+    crops = np.full((2, 44, 44, 1), 255, np.uint8)
+    TorchClassifier(Spy(), _Brightest.contract).logits(crops)
+    assert seen[0].shape == (2, 3, 44, 44)
+    assert bool((seen[0] == 1.0).all())
+
+
+def test_a_model_that_gives_no_numbers_has_no_accuracy(bars: DataSet) -> None:
+    class Lost(_Brightest):
+        def logits(self, crops: ImageU8) -> FloatArray:
+            return np.full((len(crops), 7), np.nan, np.float32)
+
+    with pytest.raises(InputError, match="no numbers"):
+        evaluate(Lost(), bars.splits["PrivateTest"], "center-crop")

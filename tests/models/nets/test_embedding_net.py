@@ -1,0 +1,67 @@
+"""Nets in an embedding space: any net by name, rebuilt from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.nets.embedding_net import EmbeddingNet
+from edgekit.models.nets.registry import create_model, embedding_name, model_names
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_net_can_live_in_an_embedding_space(name: str) -> None:
+    net = create_model(f"{name}@16", 3).eval()
+    assert isinstance(net, EmbeddingNet)
+    vectors = torch.nn.functional.normalize(torch.randn(3, 16), dim=1)
+    net.set_classes(vectors, 50.0)
+    with torch.no_grad():
+        images = torch.rand(2, 3, 44, 44)
+        embeddings, logits = net(images, embeddings_only=True), net(images)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(logits, 50 * embeddings @ vectors.T, atol=1e-4, rtol=1e-4)
+
+
+def test_only_the_net_is_trained() -> None:
+    net = create_model("mini-xception@16", 3)
+    assert all(name.startswith("net.") for name, _ in net.named_parameters())
+    assert {"class_vectors", "logit_scale"} <= net.state_dict().keys()
+
+
+def test_a_checkpoint_rebuilds_it(tmp_path: Path) -> None:
+    net = create_model("mini-xception@16", 3).eval()
+    assert isinstance(net, EmbeddingNet)
+    net.set_classes(torch.eye(3, 16), 20.0)
+    path = tmp_path / "student.safetensors"
+    save_checkpoint(path, Checkpoint(contract_for("mini-xception@16", ("a", "b", "c"), "any", True), net.state_dict()))
+    images = torch.rand(2, 3, 44, 44)
+    with torch.no_grad():
+        assert torch.equal(build_net(load_checkpoint(path))(images), net(images))
+
+
+@pytest.mark.parametrize(
+    "name", ["edgecnn@", "edgecnn@0", "edgecnn@x", "edgecnn@1@2", "edgecnn@-1", "x@8", "edgecnn@²"]
+)
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(InputError, match="is not known"):
+        create_model(name, 3)
+
+
+def test_a_name_takes_one_space_only() -> None:
+    assert embedding_name("edgecnn", 512) == "edgecnn@512"
+    with pytest.raises(InputError, match="name the net alone"):
+        embedding_name("edgecnn@8", 512)
+
+
+def test_nets_of_timm_by_name() -> None:
+    assert create_model("timm/test_resnet", 5).train()(torch.rand(2, 3, 44, 44)).shape == (2, 5)
+    assert create_model("timm/test_resnet@16", 5).eval()(torch.rand(2, 3, 44, 44)).shape == (2, 5)
+    with pytest.raises(InputError, match="timm has no net 'nonesuch'"):
+        create_model("timm/nonesuch", 5)
+    with pytest.raises(InputError, match="does not take pictures of 44 pixels"):
+        create_model("timm/test_vit", 5)

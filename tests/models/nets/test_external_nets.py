@@ -1,0 +1,91 @@
+"""Nets of others behave as edgekit's own: they train by its loop, are saved, loaded and exported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.export.onnx.to_onnx import export_checkpoint
+from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.data import DataSet
+from edgekit.models.data.augment import Augmentation
+from edgekit.models.nets.mini_xception import MiniXception
+from edgekit.models.nets.registry import create_model, parameter_count
+from edgekit.models.training.classification import ClassificationTask
+from edgekit.models.training.loop import BEST_NAME, train
+from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.task import TrainingJob
+
+PARAMETERS = {
+    "mini-xception": 57_095,
+    "mobilenetv2": 2_232_839,
+    "mobilenetv3-small": 1_525_031,
+    "shufflenetv2-x0.5": 348_967,
+}
+MACS = {
+    "mini-xception": 4_708_128,
+    "mobilenetv2": 15_939_824,
+    "mobilenetv3-small": 4_075_224,
+    "shufflenetv2-x0.5": 2_226_544,
+}
+# The last step's learning rate is 0.
+TWO_STEPS = Recipe(epochs=1, augmentation=Augmentation(crop_px=44), batch_size=4, max_lr=0.01)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_net_trains_and_exports_to_a_file_that_answers_alike(name: str, bars: DataSet, tmp_path: Path) -> None:
+    few = {split: bars.splits[split].subset(torch.arange(8).numpy()) for split in ("Training", "PublicTest")}
+    contract = contract_for(name, bars.classes, bars.name, gray=True)
+    job = TrainingJob(
+        ClassificationTask(contract, TWO_STEPS, few["Training"], few["PublicTest"]), TWO_STEPS, {}, accelerator="cpu"
+    )
+    torch.manual_seed(0)
+    fresh = create_model(name, 7)
+    train(job, tmp_path)
+
+    trained = build_net(load_checkpoint(tmp_path / BEST_NAME))
+    before, after = fresh.state_dict(), trained.state_dict()
+    assert parameter_count(trained) == PARAMETERS[name]
+    changed = [key for key in before if before[key].is_floating_point() and not torch.equal(before[key], after[key])]
+    assert len(changed) > len(before) / 2
+
+    # Verified against torch on the way.
+    exported = export_checkpoint(tmp_path / BEST_NAME, tmp_path / "net.onnx")
+    assert exported.cost.macs == MACS[name]
+    assert exported.cost.moved_bytes is not None
+    assert "BatchNormalization" not in {layer.op_type for layer in exported.cost.layers}
+
+
+def test_mini_xception_has_the_published_number_of_parameters_for_gray_pictures() -> None:
+    assert parameter_count(MiniXception(7, in_channels=1)) == 56_951
+
+
+def test_a_missing_library_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.delitem(sys.modules, "torchvision.models", raising=False)
+    with pytest.raises(InputError, match=r"torchvision's, which is missing: pip install 'edgekit\[train\]'"):
+        create_model("mobilenetv2", 7)
+
+
+def test_edgekits_own_nets_do_not_wait_for_torchvision() -> None:
+    code = (
+        "import sys; from edgekit.models.nets.registry import create_model; create_model('mini-xception', 7); "
+        "print('torchvision' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_mini_xceptions_skip_is_the_same_in_training() -> None:
+    torch.manual_seed(0)
+    net = create_model("mini-xception", 7)
+    module = next(part for part in net.modules() if hasattr(part, "shortcut")).train()
+    module.shortcut[1].eval()
+    x = torch.randn(3, module.shortcut[0].in_channels, 20, 20)
+    torch.testing.assert_close(module._skip(x), module.shortcut(x))

@@ -1,0 +1,82 @@
+"""Where a training starts: all of a checkpoint, or all but its last layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.nets.registry import create_model, model_names
+from edgekit.models.training.init_weights import read_initial
+
+LABELS = ("a", "b", "c")
+
+
+def _checkpoint(path: Path, name: str) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    state = create_model(name, len(LABELS)).state_dict()
+    save_checkpoint(path, Checkpoint(contract_for(name, LABELS, "any", True), state))
+    return state
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_other_labels_take_all_but_the_last_layer(name: str, tmp_path: Path) -> None:
+    path, lines = tmp_path / "start.safetensors", list[str]()
+    state = _checkpoint(path, name)
+    found = read_initial(path, contract_for(name, ("x", "y", "z"), "any", True), lines.append).state
+    left_out = state.keys() - found.keys()
+    assert 1 <= len(left_out) <= 2
+    assert all(len(LABELS) in state[each].shape for each in left_out)
+    assert all(torch.equal(found[each], state[each]) for each in found)
+    assert "but its last layer" in lines[0]
+
+
+def test_the_same_labels_take_all(tmp_path: Path) -> None:
+    path, lines = tmp_path / "start.safetensors", list[str]()
+    state = _checkpoint(path, "mini-xception@16")
+    found = read_initial(path, contract_for("mini-xception@16", LABELS, "any", True), lines.append).state
+    assert found.keys() == state.keys()
+    assert not lines
+
+
+def test_other_input_is_said(tmp_path: Path) -> None:
+    path, lines = tmp_path / "start.safetensors", list[str]()
+    contract = contract_for("mini-xception", LABELS, "any", True)
+    other = replace(contract, input=replace(contract.input, channels="bgr"))
+    save_checkpoint(path, Checkpoint(other, create_model("mini-xception", len(LABELS)).state_dict()))
+    read_initial(path, contract, lines.append)
+    assert len(lines) == 1
+    assert "in another form" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("own", "new"), [("edgecnn", "edgecnn@16"), ("edgecnn@16", "edgecnn"), ("edgecnn@16", "edgecnn@8")]
+)
+def test_into_a_space_and_out_of_it(own: str, new: str, tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    state = _checkpoint(path, own)
+    found = read_initial(path, contract_for(new, LABELS, "any", True), print).state
+    missing, unexpected = create_model(new, len(LABELS)).load_state_dict(found, strict=False)
+    assert not unexpected
+    assert {name.removeprefix("net.") for name in missing} - {"class_vectors", "logit_scale"} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    loaded, old = ({name.removeprefix("net."): tensor for name, tensor in each.items()} for each in (found, state))
+    assert all(torch.equal(tensor, old[name]) for name, tensor in loaded.items())
+
+
+def test_what_is_not_that_net(tmp_path: Path) -> None:
+    path = tmp_path / "start.safetensors"
+    state = _checkpoint(path, "edgecnn")
+    with pytest.raises(InputError, match="is edgecnn's, the net to train is mini-xception"):
+        read_initial(path, contract_for("mini-xception", LABELS, "any", True), print)
+    state.popitem()
+    save_checkpoint(path, Checkpoint(contract_for("edgecnn", LABELS, "any", True), state))
+    with pytest.raises(InputError, match="is missing"):
+        read_initial(path, contract_for("edgecnn@16", LABELS, "any", True), print)

@@ -1,0 +1,316 @@
+"""The training loop learns, resumes bit for bit, and gives the same result on two processes as on one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.files import folder_to_oneself
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.data import DataSet
+from edgekit.models.data.augment import Augmentation
+from edgekit.models.evaluation.evaluate import evaluate, open_classifier
+from edgekit.models.training.classification import Balance, ClassificationTask
+from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train
+from edgekit.models.training.recipes import RECIPES, Recipe
+from edgekit.models.training.task import TrainingJob
+
+SHORT = Recipe(
+    epochs=3,
+    augmentation=Augmentation(crop_px=44, rotation_deg=5, cutout_px=8, cutout_probability=0.5),
+    batch_size=14,
+    max_lr=0.05,
+    label_smoothing=0.1,
+    ema_decay=0.9,
+)
+
+
+def _job(
+    data: DataSet, recipe: Recipe = SHORT, architecture: str = "edgecnn", seed: int = 0, balance: Balance = "none"
+) -> TrainingJob:
+    contract = contract_for(architecture, data.classes, data.name, data.is_gray)
+    return TrainingJob(
+        ClassificationTask(contract, recipe, data.splits["Training"], data.splits["PublicTest"], balance),
+        recipe,
+        {"data_sha256": data.checksum()},
+        seed,
+        accelerator="cpu",
+    )
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / STATE_NAME, weights_only=True)["net"]
+    return state
+
+
+def _assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_training_learns_the_bars(bars: DataSet, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SHORT, epochs=12, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
+    history = train(_job(bars, recipe), tmp_path)
+    assert history[-1].loss < history[0].loss
+    assert max(report.validation_accuracy for report in history) > 0.8
+
+
+def test_best_checkpoint_is_of_the_best_epoch_and_says_how_it_was_made(bars: DataSet, tmp_path: Path) -> None:
+    history = train(_job(bars, seed=5), tmp_path)
+    checkpoint = load_checkpoint(tmp_path / BEST_NAME)
+    best = max(history, key=lambda report: report.validation_accuracy)
+    assert checkpoint.training["best"]["epoch"] == best.epoch
+    assert checkpoint.training["seed"] == 5
+    assert checkpoint.training["data_sha256"] == bars.checksum()
+    assert checkpoint.training["recipe"]["batch_size"] == 14
+    assert checkpoint.contract.labels == bars.classes
+
+
+def test_metrics_hold_one_record_an_epoch(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars), tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_same_seed_same_weights_other_seed_other_weights(bars: DataSet, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(_job(bars, dataclasses.replace(SHORT, epochs=1), seed=seed), tmp_path / name)
+    _assert_equal(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
+    assert not torch.equal(_weights(tmp_path / "a")["stem.weight"], _weights(tmp_path / "c")["stem.weight"])
+
+
+def test_targets_that_are_certain_train_as_labels_without_smoothing(bars: DataSet, tmp_path: Path) -> None:
+    hard = dataclasses.replace(SHORT, epochs=1, label_smoothing=0.0)
+    train(_job(bars, hard), tmp_path / "labels")
+    training = bars.splits["Training"]
+    certain = dataclasses.replace(training, targets=np.eye(7, dtype=np.float32)[training.labels])
+    data = dataclasses.replace(bars, splits={**bars.splits, "Training": certain})
+    train(_job(data, dataclasses.replace(SHORT, epochs=1)), tmp_path / "targets")
+    expected = _weights(tmp_path / "labels")
+    for name, tensor in _weights(tmp_path / "targets").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("balance", ["loss", "sampler"])
+def test_balance_makes_a_rare_class_count(bars: DataSet, tmp_path: Path, balance: Balance) -> None:
+    training = bars.splits["Training"]
+    common = training.labels != 1
+    common[np.flatnonzero(~common)[:1]] = True  # one image of class 1 is left among 49
+    data = dataclasses.replace(bars, splits={**bars.splits, "Training": training.subset(common)})
+    recipe = dataclasses.replace(SHORT, epochs=6, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
+    means = []
+    for name, job in (("none", _job(data, recipe)), (balance, _job(data, recipe, balance=balance))):
+        train(job, tmp_path / name)
+        classifier = open_classifier(tmp_path / name / BEST_NAME)
+        means.append(evaluate(classifier, data.splits["PrivateTest"], "center-crop").logits[:, 1].mean())
+    assert means[1] > means[0] + 0.1
+
+
+@pytest.mark.parametrize("architecture", ["edgecnn", "mobilenetv3-small"])  # the second one has dropout
+def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path, architecture: str) -> None:
+    train(_job(bars, architecture=architecture), tmp_path / "whole")
+
+    def interrupt(report: object) -> None:
+        seen.append(report)
+        if len(seen) == 6:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    seen: list[object] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(_job(bars, architecture=architecture), tmp_path / "parts", on_step=interrupt)
+    assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 1
+    history = train(_job(bars, architecture=architecture), tmp_path / "parts", resume=True)
+    assert [report.epoch for report in history] == [1, 2, 3]
+    _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
+    records = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(record)["epoch"] for record in records] == [1, 2, 3]
+
+
+def test_training_over_another_one_is_refused(bars: DataSet, tmp_path: Path) -> None:
+    short = dataclasses.replace(SHORT, epochs=1)
+    train(_job(bars, short), tmp_path)
+    with pytest.raises(InputError, match="--resume"):
+        train(_job(bars, short), tmp_path)
+    with pytest.raises(InputError, match="its seed was 0, now it is 1"):
+        train(_job(bars, short, seed=1), tmp_path, resume=True)
+
+
+def test_damaged_state_is_refused(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path)
+    state = tmp_path / STATE_NAME
+    state.write_bytes(state.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"last\.pt"):
+        train(_job(bars), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("net", {}),
+        ("net", {"a": torch.zeros(1)}),
+        ("average", None),
+        ("optimizer", {}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("steps_taken", "x"),
+        ("steps_taken", -5),
+        ("history", []),
+        ("history", [{}]),
+        ("history", [None]),
+        ("fingerprint", None),
+        ("fingerprint", {}),
+    ],
+)
+def test_a_state_with_one_wrong_field_is_refused(bars: DataSet, tmp_path: Path, name: str, value: object) -> None:
+    job = _job(bars, dataclasses.replace(SHORT, epochs=1))
+    train(job, tmp_path)
+    path = tmp_path / STATE_NAME
+    torch.save({**torch.load(path, weights_only=True), name: value}, path)
+    with pytest.raises(InputError, match=r"damaged|cannot resume"):
+        train(job, tmp_path, resume=True)
+
+
+def test_a_state_with_one_flipped_bit_is_refused(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path)
+    path = tmp_path / STATE_NAME
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged: start anew"):
+        train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path, resume=True)
+
+
+def test_a_folder_that_another_training_writes_to_is_refused(bars: DataSet, tmp_path: Path) -> None:
+    with folder_to_oneself(tmp_path), pytest.raises(InputError, match="another process is writing to"):
+        train(_job(bars), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_begin_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
+    given, made, used = tmp_path / "given", tmp_path / "made", tmp_path / "used"
+    given.mkdir()
+
+    def fail(folder: Path) -> None:
+        with folder_to_oneself(folder):
+            if folder == used:
+                (folder / "file").touch()
+            raise InputError("cannot begin")
+
+    for folder in (given, made, used):
+        with pytest.raises(InputError, match="cannot begin"):
+            fail(folder)
+    assert sorted(tmp_path.iterdir()) == [given, used]
+
+
+def test_best_weights_without_a_state_are_not_trained_over(bars: DataSet, tmp_path: Path) -> None:
+    job = _job(bars, dataclasses.replace(SHORT, epochs=1))
+    train(job, tmp_path)
+    (tmp_path / STATE_NAME).unlink()
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"without last\.pt"):
+            train(job, tmp_path, resume=resume)
+
+
+def test_best_weights_lost_in_an_interruption_come_back_when_resuming(bars: DataSet, tmp_path: Path) -> None:
+    job = _job(bars, dataclasses.replace(SHORT, epochs=1))
+    train(job, tmp_path)
+    best = (tmp_path / BEST_NAME).read_bytes()
+    (tmp_path / BEST_NAME).unlink()
+    train(job, tmp_path, resume=True)
+    assert (tmp_path / BEST_NAME).read_bytes() == best
+
+
+def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) -> None:
+    train(_job(bars, architecture="edgecnn-g-learned"), tmp_path)
+    masks = [tensor for name, tensor in _weights(tmp_path).items() if name.endswith("expand.mask")]
+    assert masks
+    assert all(float(mask.mean()) == 0.25 for mask in masks)
+
+
+def test_diverging_training_says_so(bars: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lower the learning rate"):
+        train(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
+
+
+def test_schedules() -> None:
+    one_cycle, paper = dataclasses.replace(RECIPES["fer2013"], finish=None), RECIPES["paper"]
+    rates = [one_cycle.learning_rate(epoch, 0, 10) for epoch in range(one_cycle.epochs)]
+    assert max(rates) == pytest.approx(one_cycle.max_lr, rel=0.01)
+    assert rates.index(max(rates)) == pytest.approx(one_cycle.warmup * one_cycle.epochs, abs=1)
+    assert one_cycle.learning_rate(one_cycle.epochs - 1, 9, 10) == pytest.approx(0, abs=1e-9)
+    assert [paper.learning_rate(epoch, 0, 10) for epoch in (0, 84, 85, 90)] == pytest.approx(
+        [0.01, 0.01, 0.009, 0.0081]
+    )
+
+
+def _command(folder: Path, output: Path, *extra: str) -> list[str]:
+    arguments = ["train", "--data", str(folder), "-o", str(output), "--epochs", "2", "--batch-size", "28", "-q"]
+    return ["-m", "edgekit.cli", *arguments, "--accelerator", "cpu", "--threads", "1", *extra]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_give_the_result_of_one(bars_folder: Path, tmp_path: Path) -> None:
+    # Two steps: rounding, which training amplifies, stays far below what a BatchNorm of one's own share would change.
+    one_epoch = ("--epochs", "1")
+    command = [sys.executable, *_command(bars_folder, tmp_path / "one", *one_epoch)]
+    subprocess.run(command, check=True, env=_environment())
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *torchrun, *_command(bars_folder, tmp_path / "two", *one_epoch)]
+    done = subprocess.run(command, check=False, env=_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_training_killed_at_a_random_moment_resumes_to_the_same_weights(bars_folder: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    subprocess.run([sys.executable, *_command(bars_folder, tmp_path / "whole")], check=True, env=_environment())
+    moment_s = random.uniform(0.3, 1) * (time.monotonic() - started)  # noqa: S311 - no secret
+    print(f"killed after {moment_s:.2f} s")  # shown when the test fails
+    parts = tmp_path / "parts"
+    process = subprocess.Popen([sys.executable, *_command(bars_folder, parts)], env=_environment())
+    time.sleep(moment_s)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([sys.executable, *_command(bars_folder, parts, "--resume")], check=True, env=_environment())
+    _assert_equal(_weights(tmp_path / "whole"), _weights(parts))
+
+
+def test_a_finish_is_a_cycle_of_its_own() -> None:
+    recipe = RECIPES["fer2013"]
+    assert recipe.finish is not None
+    first, _ = recipe.stage(0)
+    last, number = recipe.stage(recipe.epochs - 1)
+    assert (first.epochs + last.epochs, number) == (recipe.epochs, last.epochs - 1)
+    assert last.max_lr == pytest.approx(recipe.max_lr * recipe.finish.lr_share)
+    assert (last.augmentation, last.label_smoothing) == (Augmentation(crop_px=44), 0)
+    rates = [[recipe.learning_rate(epoch, step, 10) for step in range(10)] for epoch in range(recipe.epochs)]
+    peaks = max(map(max, rates[: first.epochs])), max(map(max, rates[first.epochs :]))
+    assert peaks == (pytest.approx(recipe.max_lr, rel=0.01), pytest.approx(last.max_lr, rel=0.01))
+    assert [rates[first.epochs - 1][-1], rates[-1][-1]] == pytest.approx([0, 0], abs=1e-9)
+    assert rates[first.epochs][0] < rates[first.epochs + 1][0], "the second cycle warms up, too"
+
+
+def test_a_training_cut_short_has_both_stages() -> None:
+    recipe = dataclasses.replace(RECIPES["fer2013"], epochs=2)
+    assert [recipe.stage(epoch)[0].augmentation == Augmentation(crop_px=44) for epoch in range(2)] == [False, True]
+    assert dataclasses.replace(recipe, epochs=1).stage(0)[0].epochs == 1

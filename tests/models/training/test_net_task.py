@@ -1,0 +1,45 @@
+"""What classification and distillation have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.data import DataSet
+from edgekit.models.data.augment import Augmentation
+from edgekit.models.training.classification import ClassificationTask
+from edgekit.models.training.recipes import RECIPES, Finish, Recipe
+
+
+@pytest.mark.parametrize("with_targets", [False, True])
+def test_images_without_label_cost_nothing(bars: DataSet, with_targets: bool) -> None:
+    training = bars.splits["Training"].subset(np.arange(2))
+    targets = np.array([[0.5, 0.5, 0, 0, 0, 0, 0], [0] * 7], np.float32) if with_targets else None
+    training = dataclasses.replace(training, labels=np.array([0, -1]), targets=targets)
+    contract = contract_for("edgecnn", bars.classes, bars.name, gray=True)
+    task = ClassificationTask(contract, RECIPES["fer2013"], training, bars.splits["PublicTest"])
+    task.build(torch.device("cpu"))
+    losses = task.label_loss(torch.zeros(2, 7), torch.tensor([0, 1]))
+    assert losses.tolist() == pytest.approx([math.log(7), 0])
+
+
+def test_the_finish_shows_pixels_unmoved_and_labels_as_they_are(bars: DataSet) -> None:
+    moved = Augmentation(crop_px=48, flip=False, rotation_deg=20, brightness=0.5)
+    still = Augmentation(crop_px=48, flip=False)
+    recipe = Recipe(epochs=4, augmentation=moved, label_smoothing=0.7, finish=Finish(0.5, 0.1, still))
+    contract = contract_for("edgecnn", bars.classes, bars.name, gray=True)
+    task = ClassificationTask(contract, recipe, bars.splits["Training"], bars.splits["PublicTest"])
+    net = task.build(torch.device("cpu"))
+    indices, generator = torch.arange(4), torch.Generator().manual_seed(0)
+    pixels = torch.from_numpy(bars.splits["Training"].images[:4]).permute(0, 3, 1, 2) / 255
+    sure = torch.nn.functional.one_hot(task.examples.labels[indices], 7) * 100.0
+    for epoch, is_still in ((0, False), (1, False), (2, True), (3, True)):
+        task.start_epoch(net, epoch)
+        shown = task.augmented(indices, task.draw(4, generator))
+        assert torch.allclose(shown[:, :1], pixels, atol=1e-6) == is_still
+        assert bool(task.label_loss(sure, indices).max() < 1e-3) == is_still
