@@ -1,0 +1,51 @@
+"""Install commands for messages: extras of edgekit from where the user has it (a clone, a wheel file or the index).
+
+The name `edgekit` on PyPI belongs to another project, so no message may name it as a requirement; the distribution of
+this project is `edgekit-pi`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shlex
+from urllib.parse import unquote, urlsplit
+
+DISTRIBUTION = "edgekit-pi"
+
+
+def install_command(*extras: str) -> str:
+    """Return the pip command that adds extras of edgekit to this environment.
+
+    >>> install_command("mqtt")  # installed from the index
+    "pip install 'edgekit-pi[mqtt]'"
+    """
+    wanted = f"[{','.join(extras)}]" if extras else ""
+    source = _source()
+    if source is None:
+        requirement = f"{DISTRIBUTION}{wanted}"
+    elif source["editable"]:
+        return f"pip install -e {shlex.quote(source['path'] + wanted)}"
+    elif source["is_folder"]:
+        requirement = f"{source['path']}{wanted}"
+    else:
+        requirement = f"{DISTRIBUTION}{wanted} @ file://{source['path']}"
+    return f"pip install {shlex.quote(requirement)}"
+
+
+def _source() -> dict[str, str] | None:
+    """Return the folder or archive edgekit was installed from (PEP 610); None if it came from an index."""
+    try:
+        text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+        document = json.loads(text) if text else {}
+        url = urlsplit(document.get("url", ""))
+    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
+        return None
+    if url.scheme != "file":
+        return None
+    folder = document.get("dir_info")
+    return {
+        "path": unquote(url.path),
+        "is_folder": "yes" if folder is not None else "",
+        "editable": "yes" if folder and folder.get("editable") else "",
+    }

@@ -1,0 +1,66 @@
+"""Messages name an install command that works from where edgekit came from, and never a stranger's package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekit import install_hint
+from edgekit.install_hint import install_command
+
+
+class Distribution:
+    def __init__(self, direct_url: object) -> None:
+        self._direct_url = direct_url
+
+    def read_text(self, name: str) -> str | None:
+        assert name == "direct_url.json"
+        return None if self._direct_url is None else json.dumps(self._direct_url)
+
+
+@pytest.mark.parametrize(
+    ("direct_url", "expected"),
+    [
+        (None, "pip install 'edgekit-pi[mqtt]'"),
+        ({"url": "file:///home/pi/edgekit", "dir_info": {"editable": True}}, "pip install -e '/home/pi/edgekit[mqtt]'"),
+        ({"url": "file:///home/pi/edgekit", "dir_info": {}}, "pip install '/home/pi/edgekit[mqtt]'"),
+        (
+            {"url": "file:///tmp/edgekit_pi-0.2.0-py3-none-any.whl", "archive_info": {}},
+            "pip install 'edgekit-pi[mqtt] @ file:///tmp/edgekit_pi-0.2.0-py3-none-any.whl'",
+        ),
+        ({"url": "https://example.org/edgekit_pi.whl", "archive_info": {}}, "pip install 'edgekit-pi[mqtt]'"),
+    ],
+)
+def test_the_command_names_where_edgekit_came_from(
+    direct_url: object, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install_hint.importlib.metadata, "distribution", lambda _: Distribution(direct_url))
+    assert install_command("mqtt") == expected
+
+
+def test_several_extras_are_one_requirement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install_hint.importlib.metadata, "distribution", lambda _: Distribution(None))
+    assert install_command("device", "ncnn") == "pip install 'edgekit-pi[device,ncnn]'"
+
+
+def test_a_copy_that_was_never_installed_gets_the_index_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise install_hint.importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(install_hint.importlib.metadata, "distribution", missing)
+    assert install_command("device") == "pip install 'edgekit-pi[device]'"
+
+
+def test_no_source_names_the_other_project_as_a_requirement() -> None:
+    root = Path(__file__).parents[2]
+    stranger = "edgekit" + "["
+    found = [
+        f"{path.relative_to(root)}: {line.strip()}"
+        for pattern in ("edgekit/**/*.py", "models/**/*.py", "export/**/*.py", "device/**/*.py", "*.md", "docs/*.md")
+        for path in sorted(root.glob(pattern))
+        for line in path.read_text().splitlines()
+        if "pip install" in line and (f"'{stranger}" in line or f" {stranger}" in line or f'"{stranger}' in line)
+    ]
+    assert found == []
