@@ -1,18 +1,25 @@
-# make demo   the shipped model on the bundled sample, in an environment without torch
-# make test   everything installed, the whole test suite
-# make test-pi   only the emulated Raspberry Pi, with Debian Trixie and then Bookworm (root, mmdebstrap, qemu-user)
-# make test-vivid   only a V4L2 camera, the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)
-# make test-power   only deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs)
-# make lint   style, types, import rules, the generated page of commands
+# make demo         the shipped model on the bundled sample, in an environment without torch
+# make test         installs everything and runs the tests that need neither root nor a booted machine
+# make test-slow    evaluations of the shipped models on the whole of FER-2013's PrivateTest
+# make test-boards  an emulated Raspberry Pi and systemd (root, mmdebstrap, qemu-user)
+# make test-pi      only the emulated Raspberry Pi, with Debian Trixie and then Bookworm
+# make test-vivid   a V4L2 camera: the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)
+# make test-power   deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs)
+# make test-random  the tests of `make test` in random order
+# make lint         style, types, import rules, generated pages
+# make dist         wheel and source archive in dist/, checked with twine
 # Another Python: make PYTHON=python3.12 demo (after `make clean` if an environment exists already)
+# More or fewer test processes: make WORKERS=8 test
 
 PYTHON ?= python3
+# The tests wait more than they compute: two processes per processor.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 DEMO := .venv-demo
 TEST := .venv-test
 OUT := out
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-pi test-vivid test-power lint clean help
+.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random lint dist clean help
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -26,8 +33,21 @@ demo: $(DEMO)/installed
 	@echo "results:          $(OUT)/demo.jsonl"
 	@echo "frame-rate table: $(OUT)/demo.txt"
 
+PYTEST = $(TEST)/bin/python -m pytest --numprocesses $(WORKERS)
+BOARDS = tests/virtual_pi tests/systemd
+WITHOUT_BOARDS = $(BOARDS:%=--ignore=%) -m "not slow"
+
 test: $(TEST)/installed
-	$(TEST)/bin/python -m pytest
+	$(PYTEST) $(WITHOUT_BOARDS) --durations 20
+
+test-random: $(TEST)/installed
+	$(PYTEST) $(WITHOUT_BOARDS) -p randomly
+
+test-slow: $(TEST)/installed
+	$(TEST)/bin/python -m pytest --numprocesses 2 -m slow --durations 20
+
+test-boards: $(TEST)/installed
+	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile $(BOARDS) --durations 20
 
 test-pi: $(TEST)/installed
 	EDGEKIT_PI_SUITE=trixie $(TEST)/bin/python -m pytest tests/virtual_pi
@@ -45,9 +65,15 @@ lint: $(TEST)/installed
 	$(TEST)/bin/mypy
 	$(TEST)/bin/lint-imports
 	$(TEST)/bin/python -m edgekit.cli.reference --check
+	$(TEST)/bin/codespell
+
+dist: $(TEST)/installed
+	rm -rf dist
+	$(TEST)/bin/python tools/check_packages.py dist
+	$(TEST)/bin/twine check --strict dist/*
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OUT) build dist edgekit.egg-info
+	rm -rf $(DEMO) $(TEST) $(OUT) build dist edgekit_pi.egg-info
 
 $(DEMO)/installed: EXTRA := device
 $(TEST)/installed: EXTRA := dev
