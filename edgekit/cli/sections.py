@@ -21,6 +21,8 @@ _Decorator = Callable[..., Any]
 
 _ATTRIBUTE = "help_section"
 _OTHERS = "Other options"
+# click's own limit for the column of flags.
+_MAX_COLUMN = 30
 
 
 def section(title: str, *options: _Decorator) -> Callable[[_Function], _Function]:
@@ -43,7 +45,7 @@ def section(title: str, *options: _Decorator) -> Callable[[_Function], _Function
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists its options under the titles of their sections."""
+    """A command whose help lists its options under the titles of their sections, all in the same columns."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one definition list per section."""
@@ -53,9 +55,10 @@ class SectionedCommand(click.Command):
                 sections.setdefault(getattr(parameter, _ATTRIBUTE, _OTHERS), []).append(record)
         if _OTHERS in sections:
             sections[_OTHERS] = sections.pop(_OTHERS)
+        width = min(_MAX_COLUMN, max(len(flags) for records in sections.values() for flags, _ in records))
         for title, records in sections.items():
             with formatter.section(title):
-                formatter.write_dl(records)
+                formatter.write_dl([(flags.ljust(width), text) for flags, text in records])
 
 
 def _parameters(function: Callable[..., Any]) -> list[click.Parameter]:

@@ -45,7 +45,9 @@ def test_the_chosen_label_may_differ_from_the_most_probable(classified: Detectio
     ("index", "expected"),
     [(slice(1, None), [1, 2]), ([2, 0], [2, 0]), (np.array([False, True, False]), [1]), (slice(0, 0), [])],
 )
-def test_a_part_keeps_all_columns(found: Detections, classified: Detections, index: object, expected: list[int]) -> None:
+def test_a_part_keeps_all_columns(
+    found: Detections, classified: Detections, index: object, expected: list[int]
+) -> None:
     part = classified[index]  # type: ignore[call-overload]
     assert len(part) == len(expected)
     assert list(part) == [classified[one] for one in expected]

@@ -59,7 +59,9 @@ class Outputs:
 _RESULTS = section(
     "Results",
     path_option("--save", "MP4", "Record a video with boxes and labels drawn in."),
-    path_option("--record", "MP4", "Record a Pi's camera without drawings, by the board's H.264 encoder if there is one."),
+    path_option(
+        "--record", "MP4", "Record a Pi's camera without drawings, by the board's H.264 encoder if there is one."
+    ),
     click.option("--jsonl", metavar="FILE|-", help="Write one JSON object per frame; - is stdout."),
     click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row per face."),
     click.option("--show/--no-show", default=False, help="Show the frames in a window."),
@@ -90,9 +92,7 @@ _RESULTS = section(
         metavar="N",
         help="Number of older files to keep.",
     ),
-    click.option(
-        "--blur-faces/--no-blur-faces", default=False, help="Make faces unrecognisable in --save and --web."
-    ),
+    click.option("--blur-faces/--no-blur-faces", default=False, help="Make faces unrecognisable in --save and --web."),
 )
 
 _WEB_PAGE = section(
@@ -114,6 +114,7 @@ _WEB_PAGE = section(
         type=NumberRange(0.1, 60),
         default=10,
         show_default=True,
+        metavar="FPS",
         help="Highest frame rate of the page.",
     ),
 )
@@ -172,6 +173,7 @@ _EVENTS = section(
         type=NumberRange(0, 1),
         default=0,
         show_default=True,
+        metavar="P",
         help="Smallest probability of a label for events.",
     ),
     click.option("--event-label", multiple=True, metavar="LABEL", help="Send events of this label only. Repeatable."),

@@ -26,7 +26,12 @@ def print_summary(text: Output, stream: Stream, tally: Tally, monitor: RuntimeMo
 
 
 def summary(
-    stream: Stream, tally: Tally, monitor: RuntimeMonitor, signals: StopSignals, finished: bool, settings: dict[str, Any]
+    stream: Stream,
+    tally: Tally,
+    monitor: RuntimeMonitor,
+    signals: StopSignals,
+    finished: bool,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the document of --json; `settings` are the options in force."""
     from edgekit.device.engines.versions import versions

@@ -16,8 +16,8 @@ import pytest
 from edgekit.device.detection import WholeFrame, create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline import loop as pipeline
+from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.summary import Tally
@@ -211,7 +211,10 @@ def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_p
     model.graph.node.append(onnx.helper.make_node("Mul", ["before", "nan"], ["logits"]))
     path = tmp_path / "nan.onnx"
     onnx.save(model, str(path))
-    with open_source(str(blocks_picture), told.append) as source, pytest.raises(InputError, match="contains NaN or infinity"):
+    with (
+        open_source(str(blocks_picture), told.append) as source,
+        pytest.raises(InputError, match="contains NaN or infinity"),
+    ):
         go(source, Blocks(), Classifier(path, 1), [], LatencyMeter())
 
 

@@ -37,7 +37,9 @@ def test_results_are_those_of_the_command(tiny_model: Path, tmp_path: Path) -> N
     with edgekit.stream(source="demo", detector="haar", model=tiny_model, max_frames=25, notify=fail) as results:
         streamed = [result.faces for result in results]
     assert [[face["label"] for face in faces] for faces in written] == [list(faces.labels) for faces in streamed]
-    assert [[face["track_id"] for face in faces] for faces in written] == [faces.track_ids.tolist() for faces in streamed]
+    assert [[face["track_id"] for face in faces] for faces in written] == [
+        faces.track_ids.tolist() for faces in streamed
+    ]
     for lines_faces, faces in zip(written, streamed, strict=True):
         np.testing.assert_allclose([face["xyxy"] for face in lines_faces], faces.xyxy, atol=0.006)
 

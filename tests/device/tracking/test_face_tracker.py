@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from edgekit.device.detections import Detections
-from edgekit.device.region import Region, detector_input_px, parse_region, scaled_input_px
 from edgekit.device.frame import Frame
+from edgekit.device.region import Region, detector_input_px, parse_region, scaled_input_px
 from edgekit.device.sources.yuv import split_planes
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Every

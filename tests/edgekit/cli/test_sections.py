@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.testing import CliRunner
 
+from edgekit.cli.commands.run import command as run_command
 from edgekit.cli.sections import SectionedCommand, section
 
 
@@ -50,3 +51,11 @@ def test_values_arrive_as_without_sections() -> None:
 
     assert CliRunner().invoke(command, ["--number", "4"]).output == "5\n"
     assert CliRunner().invoke(command).output == "4\n"
+
+
+def test_help_of_run_has_its_sections_in_the_same_columns() -> None:
+    text = CliRunner().invoke(run_command, ["--help"]).output
+    expected = ["Source", "Camera", "Faces", "Results", "Web page", "MQTT", "Events", "Speed and load", "Settings"]
+    assert titles(text) == [*expected, "Other options"]
+    columns = {len(match[0]) for line in text.splitlines() if (match := re.match(r"  -\S.*?  +(?=\S)", line))}
+    assert columns == {34}
