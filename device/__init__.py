@@ -1,10 +1,10 @@
-"""The Pi-side runtime: frame sources, face detectors, classifier, pipeline, sinks and meters."""
+"""The runtime on the board: frame sources, face detection and tracking, classifier, pipeline, sinks and health."""
 
 import os
 
-# OpenCV and its FFmpeg print their own complaints on stderr unless told otherwise before they are loaded; edgekit's
-# errors say what matters. A user who wants theirs sets these variables.
+# OpenCV and its FFmpeg print their own messages on stderr unless these are set before they are imported; edgekit's
+# errors contain what is relevant. A value that the user has set stays.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-# A picture of a few hundred kilobytes can claim gigapixels; 2^27 of them are 400 MB once decoded.
+# An image file of a few hundred kilobytes can claim gigapixels; 2^27 pixels are 400 MB after decoding.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))

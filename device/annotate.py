@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import cv2
 
-from edgekit.device.detections import FaceResult
+from edgekit.device.detections import Face
 from edgekit.preprocess import ImageU8
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -19,7 +19,7 @@ _PX_PER_FONT_SCALE = 600
 _MIN_FONT_SCALE = 0.35
 
 
-def draw_faces(image_bgr: ImageU8, faces: Sequence[FaceResult]) -> ImageU8:
+def draw_faces(image_bgr: ImageU8, faces: Iterable[Face]) -> ImageU8:
     """Return a copy of a frame, uint8 (H, W, 3), with each face's box, label and probability drawn in."""
     canvas = image_bgr.copy()
     for face in faces:
@@ -27,7 +27,7 @@ def draw_faces(image_bgr: ImageU8, faces: Sequence[FaceResult]) -> ImageU8:
     return canvas
 
 
-def _draw(canvas: ImageU8, face: FaceResult) -> None:
+def _draw(canvas: ImageU8, face: Face) -> None:
     height, width = canvas.shape[:2]
     line_px = max(1, round(min(height, width) / _PX_PER_LINE_PX))
     scale = max(_MIN_FONT_SCALE, min(height, width) / _PX_PER_FONT_SCALE)

@@ -1,47 +1,136 @@
-"""What the pipeline found in a frame."""
+"""Detected faces and the result of one frame: what detectors, trackers, the classifier and sinks pass on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.preprocess import FloatArray
+
+IntArray: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class FaceResult:
-    """One face: its box (left, top, right, bottom in frame pixels), the detector's score and the classifier's answer.
+class Face:
+    """One face of a `Detections`, in plain Python values.
 
-    `probabilities` maps every label of the model, in its order, to a probability. `label` is the most probable one and
-    `probability` its value; where a face is followed over frames, all three are smoothed in time and `label` changes
-    only when another one clearly leads. `track_id` is the same for one face in all frames it is followed through,
-    counts from 1 and is never given twice in a run; None where nothing is followed (pictures that are no sequence).
-    `detected` tells a box that the detector found in this very frame from one that was tracked into it.
+    Attributes:
+        xyxy: Left, top, right, bottom in pixels of the frame; may lie partly outside it.
+        score: The detector's score, 0 to 1.
+        label: The chosen class; empty before classification.
+        probability: The probability of `label`.
+        probabilities: Label → probability for all classes, in the model's order; empty before classification.
+        track_id: The id of the face in all frames it is tracked through; None without tracking.
+        detected: Whether the detector found the box in this frame; False for a box that the tracker moved here.
     """
 
     xyxy: tuple[float, float, float, float]
     score: float
-    label: str
-    probability: float
-    probabilities: Mapping[str, float]
+    label: str = ""
+    probability: float = 0.0
+    probabilities: Mapping[str, float] = field(default_factory=dict)
     track_id: int | None = None
     detected: bool = True
 
 
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The N faces of one frame as arrays, the highest score first as a detector returns them.
+
+    Iteration and an integer index give a `Face`; a slice, an index array or a mask gives the `Detections` of that part.
+
+        large = detections[(detections.xyxy[:, 2] - detections.xyxy[:, 0]) > 100]
+        for face in large:
+            print(face.xyxy, face.label)
+
+    Attributes:
+        xyxy: float32 (N, 4): left, top, right, bottom in pixels of the frame; may lie partly outside it.
+        scores: float32 (N,), 0 to 1, from the detector that last found the face. Scores of two detectors are not
+            comparable.
+        landmarks_xy: float32 (N, 5, 2) in pixels of the frame, as seen in the image: left eye, right eye, tip of the
+            nose, left and right corner of the mouth; None if the detector has no landmarks.
+        track_ids: int64 (N,), counted from 1 and used once per run; None without tracking.
+        detected: bool (N,), see `Face.detected`; None if the detector found all of them in this frame.
+        probabilities: float32 (N, classes), smoothed over time for tracked faces; None before classification.
+        classes: The names of the columns of `probabilities`.
+        label_indices: int64 (N,), the column of each face's label. For a tracked face it changes only when another
+            class leads clearly, so that it may differ from the largest probability.
+    """
+
+    xyxy: FloatArray
+    scores: FloatArray
+    landmarks_xy: FloatArray | None = None
+    track_ids: IntArray | None = None
+    detected: BoolArray | None = None
+    probabilities: FloatArray | None = None
+    classes: tuple[str, ...] = ()
+    label_indices: IntArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Face]:
+        return (self._face(index) for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Face: ...
+
+    @overload
+    def __getitem__(self, index: slice | BoolArray | IntArray | list[int]) -> Detections: ...
+
+    def __getitem__(self, index: int | slice | BoolArray | IntArray | list[int]) -> Face | Detections:
+        """Return one face for an integer, else the selected faces."""
+        if isinstance(index, int):
+            return self._face(index)
+        arrays = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "classes"}
+        return replace(self, **{name: array[index] for name, array in arrays.items() if array is not None})
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label of each face; empty before classification."""
+        return () if self.label_indices is None else tuple(self.classes[index] for index in self.label_indices)
+
+    def _face(self, index: int) -> Face:
+        x0, y0, x1, y1 = self.xyxy[index].tolist()
+        face = Face(
+            (x0, y0, x1, y1),
+            float(self.scores[index]),
+            track_id=None if self.track_ids is None else int(self.track_ids[index]),
+            detected=self.detected is None or bool(self.detected[index]),
+        )
+        if self.probabilities is None or self.label_indices is None:
+            return face
+        row, best = self.probabilities[index].tolist(), int(self.label_indices[index])
+        probabilities = dict(zip(self.classes, row, strict=True))
+        return replace(face, label=self.classes[best], probability=row[best], probabilities=probabilities)
+
+
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame: its capture times, its faces and what they cost.
+    """The result of one frame: its capture times, its faces and the time of each stage.
 
-    `monotonic_s` never jumps, `wall_s` (Unix time) does when a board without a clock battery learns the time.
-    `stage_ms` maps the stages that ran so far to their time; `age_ms` is the time from capture to this result. `health`
-    is the state of board and process (`health.Health.as_document`) in the first result after each sample of it. `file`
-    is the picture's, where every frame has its own.
+    Attributes:
+        sequence: The frame's number, see `Frame.sequence`.
+        monotonic_s: Capture time on the clock of `time.monotonic`, which never jumps.
+        wall_s: Capture time as Unix time, which jumps when a board without a clock battery receives the time.
+        frame_wh: Width and height of the frame.
+        faces: The classified faces.
+        stage_ms: Stage → milliseconds, for the stages before the sinks.
+        age_ms: Time from capture to this result.
+        health: State of board and process (`Health.as_document`), in the first result after each sample of it.
+        file: The image's own file, if every frame of the source has one.
     """
 
     sequence: int
     monotonic_s: float
     wall_s: float
     frame_wh: tuple[int, int]
-    faces: tuple[FaceResult, ...]
+    faces: Detections
     stage_ms: Mapping[str, float]
     age_ms: float
     health: Mapping[str, Any] | None = None

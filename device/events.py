@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.detections import Face, FrameResult
 
 # A face may be missed in a few frames without starting over; after this long it is another visit.
 _GAP_S = 1.0
@@ -109,7 +109,7 @@ class EventDetector:
         self._forget(now_s)
         return events
 
-    def _follow(self, key: tuple[str, int], face: FaceResult, now_s: float) -> _Track | None:
+    def _follow(self, key: tuple[str, int], face: Face, now_s: float) -> _Track | None:
         track = self._tracks.get(key)
         if face.probability < self._rules.min_probability:
             return None
@@ -131,7 +131,7 @@ class EventDetector:
             return False
         return now_s - track.told_s >= rules.cooldown_s
 
-    def _event(self, track: _Track, face: FaceResult, result: FrameResult, now_s: float) -> Event:
+    def _event(self, track: _Track, face: Face, result: FrameResult, now_s: float) -> Event:
         return Event(
             event_id=f"{self._run_id}-{next(self._numbers)}",
             track_id=face.track_id,

@@ -1,4 +1,4 @@
-"""What a source gives and what it promises."""
+"""Frames and the interface of frame sources."""
 
 from __future__ import annotations
 
@@ -6,83 +6,116 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import numpy as np
+
 from edgekit.preprocess import ImageU8
 
-# Of pictures that somebody says are a sequence.
+# For a sequence of images without a frame rate.
 _ASSUMED_FPS = 25.0
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A picture with its number and capture times; `image_bgr` is uint8 (H, W, 3); `file` names a picture's own file.
+class PlanarImage(Protocol):
+    """An image as planes of luma and chroma (`sources.yuv.Planes`): luma costs little, `bgr` costs a conversion."""
 
-    `sequence` counts the frames the source captured, so a gap shows frames that were dropped. Everything else is made
-    of `image_bgr`, unless a source knows better: a camera that delivers luma and chroma (`yuv.PlanarFrame`) has the
-    luma for nothing and makes `image_bgr` only if somebody asks, and it may have a smaller picture for the detector.
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        ...
+
+    @property
+    def luma(self) -> ImageU8:
+        """Full-range luma, uint8 (H, W)."""
+        ...
+
+    @property
+    def bgr(self) -> ImageU8:
+        """The colour image, uint8 (H, W, 3) B, G, R; converted at the first access."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image with its number and capture times.
+
+    Attributes:
+        sequence: Counts the frames that the source captured; a gap means dropped frames.
+        monotonic_s: Capture time on the clock of `time.monotonic`.
+        wall_s: Capture time as Unix time.
+        image: uint8 (H, W, 3) B, G, R, or planes of luma and chroma as a camera delivers them.
+        file: The image's own file, if every frame of the source has one.
+        small: The same view in fewer pixels, for the detector; None: the detector gets `image`.
     """
 
     sequence: int
     monotonic_s: float
     wall_s: float
-    image_bgr: ImageU8
+    image: ImageU8 | PlanarImage
     file: str | None = None
+    small: PlanarImage | None = None
+
+    @property
+    def image_bgr(self) -> ImageU8:
+        """The frame in colour, uint8 (H, W, 3) B, G, R."""
+        return _bgr(self.image)
 
     @property
     def size_wh(self) -> tuple[int, int]:
-        """Width and height of the frame, the pixels that boxes are counted in."""
-        return self.image_bgr.shape[1], self.image_bgr.shape[0]
+        """Width and height of the frame; boxes are in its pixels."""
+        if isinstance(self.image, np.ndarray):
+            return self.image.shape[1], self.image.shape[0]
+        return self.image.size_wh
 
     @property
     def luma(self) -> ImageU8 | None:
-        """The full-range luma plane, uint8 (H, W), where the source has one; None where it would cost a conversion."""
-        return None
+        """Full-range luma, uint8 (H, W); None for a B, G, R image, which would have to be converted."""
+        return _luma(self.image)
 
     @property
     def small_bgr(self) -> ImageU8:
-        """The same view for the detector, uint8 (h, w, 3) B, G, R, at most as large as the frame."""
-        return self.image_bgr
+        """The detector's view, uint8 (h, w, 3) B, G, R, at most as large as the frame."""
+        return _bgr(self.small or self.image)
 
     @property
     def small_luma(self) -> ImageU8 | None:
         """The luma of `small_bgr`, as `luma`."""
-        return None
+        return _luma(self.small or self.image)
 
 
 class Source(Protocol):
-    """Frames from somewhere: an iterable to be used in a `with` block.
+    """An iterable of frames, used in a `with` block.
 
-    A live source gives its newest frame and drops older ones, others give every frame. What is unknown or has no
-    meaning for a source is None.
+    A live source yields its newest frame and drops older ones; other sources yield every frame. A value that is unknown
+    is None.
     """
 
     @property
     def name(self) -> str:
-        """How messages and reports call it."""
+        """The name in messages and reports."""
         ...
 
     @property
     def fps(self) -> float | None:
-        """Nominal frames a second."""
+        """Nominal frame rate."""
         ...
 
     @property
     def frame_count(self) -> int | None:
-        """How many frames there are."""
+        """Number of frames."""
         ...
 
     @property
     def live(self) -> bool:
-        """Whether frames come whether or not anyone asks."""
+        """Whether frames arrive at the source's own pace."""
         ...
 
     @property
     def dropped(self) -> int:
-        """Frames given up for newer ones."""
+        """Frames replaced by newer ones before they were read."""
         ...
 
     @property
     def skipped(self) -> int:
-        """Pictures that could not be read."""
+        """Image files that could not be read."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -97,9 +130,9 @@ class Source(Protocol):
 
 
 def presentation_time_s(source: Source) -> Callable[[Frame], float]:
-    """Return what tells when a frame of `source` was taken, in seconds.
+    """Return the function that gives the time of a frame of `source` in seconds.
 
-    For a recording that is its place in it, so that what depends on time does not depend on how fast it is read.
+    For a recording this is the frame's position in it, so that results do not depend on how fast it is read.
     """
     if source.live:
         return lambda frame: frame.monotonic_s
@@ -108,7 +141,7 @@ def presentation_time_s(source: Source) -> Callable[[Frame], float]:
 
 
 class RecordedSource:
-    """The part that sources without hurry share: they give every frame and stop when told."""
+    """Base class of sources that yield every frame: `stop` and the `with` block."""
 
     live = False
     dropped = 0
@@ -124,3 +157,11 @@ class RecordedSource:
     def stop(self) -> None:
         """End the iteration before its next frame."""
         self._stopped = True
+
+
+def _bgr(image: ImageU8 | PlanarImage) -> ImageU8:
+    return image if isinstance(image, np.ndarray) else image.bgr
+
+
+def _luma(image: ImageU8 | PlanarImage) -> ImageU8 | None:
+    return None if isinstance(image, np.ndarray) else image.luma

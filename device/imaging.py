@@ -1,4 +1,4 @@
-"""Reading and resizing pictures with OpenCV."""
+"""Reading, checking and resizing images with OpenCV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def resize(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
-    """Return `image` resized to (width, height): by area averaging when it shrinks, bilinear when it grows."""
+    """Return `image` resized to (width, height), by area averaging to fewer pixels, else bilinearly."""
     height, width = image.shape[:2]
     shrinks = size_wh[0] * size_wh[1] < width * height
     resized = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -26,39 +26,53 @@ def resize(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
 
 
 def read_image(path: Path) -> ImageU8:
-    """Return a picture file as uint8 (H, W) if it is stored gray, else (H, W, 3) B, G, R.
+    """Return an image file as uint8 (H, W) if it is stored in gray, else (H, W, 3) B, G, R.
 
     Raises:
-        InputError: No such file, or it cannot be decoded.
+        InputError: The file does not exist or cannot be decoded.
     """
     require_file(path, "image")
     return decode_image(path.read_bytes(), str(path))
 
 
 def decode_image(data: bytes, name: str) -> ImageU8:
-    """Return an encoded picture as `read_image` does; `name` stands for it in messages.
+    """Return an encoded image as `read_image` does; `name` is its name in messages.
 
     Raises:
-        InputError: The bytes are no picture, or a broken one.
+        InputError: The bytes are not an image, or the image is damaged or too large.
     """
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if _is_whole(data) else None
     except cv2.error:
         image = None
     if image is None:
-        raise InputError(f"image '{name}' cannot be decoded: it is damaged, no picture, or far too large")
+        raise InputError(
+            f"image '{name}' cannot be decoded: the file is damaged, not an image, or larger than 2^27 pixels"
+        )
     return np.asarray(image, np.uint8)
 
 
+def check_image(image: ImageU8) -> None:
+    """Check the array of an image that a caller from outside passes.
+
+    Raises:
+        InputError: It is not uint8 (H, W) or (H, W, 3), or has no pixels.
+    """
+    is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
+    if not is_image or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"an image is {shape}: pass a uint8 array (height, width, 3), or (height, width) for gray")
+
+
 def as_frame(image: ImageU8) -> ImageU8:
-    """Return a picture as every frame is: uint8 (H, W, 3) B, G, R, a gray one with three equal channels."""
+    """Return an image as uint8 (H, W, 3) B, G, R; a gray one gets three equal channels."""
     if image.ndim == 2:
         return np.repeat(image[:, :, np.newaxis], 3, axis=2)
     return image
 
 
 def _is_whole(data: bytes) -> bool:
-    """Return false for a PNG that is cut off or whose checksums fail: libpng would print complaints of its own."""
+    """Return False for an empty file and for a truncated or damaged PNG, for which libpng prints its own messages."""
     if not data.startswith(_PNG_SIGNATURE):
         return bool(data)
     position = len(_PNG_SIGNATURE)

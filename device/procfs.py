@@ -1,4 +1,4 @@
-"""What a process uses and when it began, from /proc."""
+"""Memory, threads, open files and start time of a process, from /proc."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# Fields of /proc/PID/stat after the name, which is in brackets and may hold spaces: state is the first (proc(5)).
+# Index in /proc/PID/stat after the process name, which is in brackets and may contain spaces; 0 is the state (proc(5)).
 _STAT_START_TICKS = 19
 _ZOMBIE = "Z"
 
 
 @dataclass(frozen=True)
 class ProcessUse:
-    """Memory (MiB: now, and the most it ever was), threads and open files of a process."""
+    """Resources of a process: current and peak memory, threads and open files."""
 
     resident_mib: float
     peak_mib: float
@@ -23,7 +23,7 @@ class ProcessUse:
 
 
 def read_process(pid: int | None = None) -> ProcessUse | None:
-    """Return what process `pid` (default: this one) uses, None where it is gone or not to be looked into."""
+    """Return the resources of process `pid` (default: this one); None if it has ended or may not be read."""
     folder = Path("/proc", "self" if pid is None else str(pid))
     try:
         status = (folder / "status").read_text()
@@ -38,9 +38,9 @@ def read_process(pid: int | None = None) -> ProcessUse | None:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when a process that still runs began (clock ticks since boot), else None.
+    """Return the start time of a running process in clock ticks since boot, None if it has ended.
 
-    Numbers are given out again: a process is the one that was meant only if number and beginning agree.
+    Process ids are reused: only the id together with the start time identifies a process.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

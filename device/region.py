@@ -1,23 +1,24 @@
-"""The part of a frame that counts, and how large a detector has to see it."""
+"""The region of interest of a frame, and the size of the detector's input for it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX
 from edgekit.errors import InputError
 
-# A face of so many pixels in the detector's picture is found: YuNet at score 0.7 found 24 of 24 faces of four pictures
-# and clips scaled to 24 pixels, 22 scaled to 20, 11 to 16, 5 to 14. Haar's windows are 24 pixels wide.
+# Longer side of the detector's input if no smallest face is given.
+DEFAULT_INPUT_SIZE_PX = 320
+# Size that a face needs in the detector's input: of 24 faces in four images and clips, YuNet at score 0.7 found 24 when
+# scaled to 24 px, 22 at 20 px, 11 at 16 px, 5 at 14 px. Haar's windows are 24 px wide.
 _FACE_IN_INPUT_PX = 24
-# The nets halve their picture five times.
+# YuNet halves its input five times.
 _STEP_PX = 32
 
 
 @dataclass(frozen=True)
 class Region:
-    """Left, top, width and height: pixels of the frame, or shares of it where none exceeds 1."""
+    """Left, top, width and height in pixels of the frame, or as fractions of it if the sums do not exceed 1."""
 
     x: float
     y: float
@@ -28,11 +29,11 @@ class Region:
         """Return the region as left, top, right, bottom in whole pixels of a frame.
 
         Raises:
-            InputError: It does not lie inside the frame.
+            InputError: The region does not lie inside the frame.
         """
         frame_w, frame_h = frame_wh
-        shares = max(self.x + self.width, self.y + self.height) <= 1
-        to_x, to_y = (frame_w, frame_h) if shares else (1, 1)
+        fractions = max(self.x + self.width, self.y + self.height) <= 1
+        to_x, to_y = (frame_w, frame_h) if fractions else (1, 1)
         x0, y0 = math.floor(self.x * to_x), math.floor(self.y * to_y)
         x1, y1 = math.ceil((self.x + self.width) * to_x), math.ceil((self.y + self.height) * to_y)
         if x1 > frame_w or y1 > frame_h:
@@ -46,10 +47,10 @@ class Region:
 
 
 def parse_region(text: str) -> Region:
-    """Return the region that `x,y,w,h` names.
+    """Return the region for the text `x,y,w,h`.
 
     Raises:
-        InputError: It is not four numbers that make a region.
+        InputError: The text is not four numbers, or the region is empty or starts outside the frame.
     """
     try:
         x, y, width, height = (float(part) for part in text.split(","))
@@ -60,17 +61,17 @@ def parse_region(text: str) -> Region:
     return Region(x, y, width, height)
 
 
-def detector_input_px(picture_wh: tuple[int, int], min_face_px: float) -> int:
-    """Return the longer side of a detector's picture in which faces of `min_face_px` can still be found.
+def detector_input_px(image_wh: tuple[int, int], min_face_px: float) -> int:
+    """Return the longer side of the detector's input in which faces of `min_face_px` can still be found.
 
-    A multiple of 32, no larger than the picture needs; 320 where no least size is asked for (0).
+    The result is a multiple of 32, at most the image's longer side rounded up; 320 if `min_face_px` is 0.
     """
     if min_face_px <= 0:
         return DEFAULT_INPUT_SIZE_PX
-    longer_px = max(picture_wh)
+    longer_px = max(image_wh)
     return math.ceil(longer_px * min(_FACE_IN_INPUT_PX / min_face_px, 1) / _STEP_PX) * _STEP_PX
 
 
-def scaled_input_px(input_size_px: int, share: float) -> int:
-    """Return a share of a detector's input size, in whole steps of 32; the size itself for 1."""
-    return input_size_px if share == 1 else max(round(input_size_px * share / _STEP_PX), 1) * _STEP_PX
+def scaled_input_px(input_size_px: int, scale: float) -> int:
+    """Return a detector's input size times `scale`, rounded to a multiple of 32; the size itself for 1."""
+    return input_size_px if scale == 1 else max(round(input_size_px * scale / _STEP_PX), 1) * _STEP_PX

@@ -1,4 +1,4 @@
-"""Times of the stages one frame passes through."""
+"""Stage times of one frame."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from collections.abc import Callable
 
 
 class StageTimer:
-    """Splits the time of one frame into named stages: each `mark` ends the stage that ran since the one before.
+    """Measures the stages of one frame: each `mark` ends the stage that began at the previous mark.
 
-    A stage that comes more than once has the sum of its times.
+    A stage that is marked more than once has the sum of its times.
+
+        timer = StageTimer()
+        faces = detector.detect(image_bgr)
+        timer.mark("detect")
+        print(timer.ms)  # {'detect': 11.4}
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -18,11 +23,11 @@ class StageTimer:
         self.ms: dict[str, float] = {}
 
     def mark(self, stage: str) -> None:
-        """End `stage` now; `ms[stage]` is its duration."""
+        """End `stage` now and add its duration in milliseconds to `ms[stage]`."""
         now_s = self._clock()
         self.ms[stage] = self.ms.get(stage, 0.0) + (now_s - self._last_s) * 1e3
         self._last_s = now_s
 
     def skip(self) -> None:
-        """Count the time since the last mark to no stage."""
+        """Exclude the time since the last mark from all stages."""
         self._last_s = self._clock()

@@ -1,11 +1,11 @@
-"""From a face box to the net's input tensor: the one home of preprocessing.
+"""Preprocessing: from a face box to the net's input tensor.
 
-Training-time evaluation, calibration, verification and the runtime all come through here, so a model cannot see
-different pixels on the Pi than it saw when its accuracy was measured. Arrays are numpy; the resizing function is handed
-in (`edgekit.device.imaging.resize` everywhere), which keeps OpenCV out of the core.
+Evaluation in training, calibration, verification and the runtime all use these functions, so that a model gets the same
+pixels on the Pi as when its accuracy was measured. Arrays are numpy; the resizing function is an argument
+(`edgekit.device.imaging.resize`), which keeps OpenCV out of the core.
 
 Shapes: an image is uint8 (height, width) gray or (height, width, 3) B, G, R; a crop is uint8 (height, width, 1 or 3),
-the latter R, G, B.
+with three channels R, G, B.
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ _LUMA_SHIFT = 14
 def square_crop_box(
     xyxy: Sequence[float] | FloatArray, frame_wh: tuple[int, int], margin: float
 ) -> tuple[int, int, int, int]:
-    """Return the square region to cut for a face box, as integer (x0, y0, x1, y1) inside the frame.
+    """Return the square region to crop for a face box, as integers (x0, y0, x1, y1) inside the frame.
 
-    The square is centred on the box, its side is the mean of the box's width and height times `1 + 2 * margin`, at
-    least one pixel and at most the frame's shorter side. Where it would stick out it is moved, not cut, so the crop
-    keeps its shape.
+    The square is centred on the box. Its side is the mean of the box's width and height times `1 + 2 * margin`, at
+    least one pixel and at most the frame's shorter side. A square that would extend beyond the frame is moved inside.
 
-    The mean side, because it makes one margin right for YuNet's tall boxes and for Haar's square ones: both then frame
-    a face as FER-2013 does (measured by benchmarks/models/crop_margin.py).
+    With the mean side one margin fits YuNet's tall boxes and Haar's square ones: both crops then match the framing of
+    FER-2013 (measured by benchmarks/models/crop_margin.py).
 
     Args:
         xyxy: Left, top, right, bottom in pixels; may lie partly outside the frame.
@@ -66,7 +65,7 @@ def crop_face(
 
 
 def fit_image(image_bgr: ImageU8, crop: CropSpec, size_hw: tuple[int, int], resize: Resize) -> ImageU8:
-    """Return a picture that already is a face crop in the net's size: resized, made gray, cut to its centre.
+    """Return an image of a face in the net's size: resized, converted to gray if required, and centre-cropped.
 
     Args:
         image_bgr: uint8 (H, W) gray or (H, W, 3) B, G, R.
@@ -93,7 +92,7 @@ def resize_image(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
 
 
 def to_gray(image_bgr: ImageU8) -> ImageU8:
-    """Return the luma (ITU-R BT.601, rounded) of an uint8 image as (H, W); a gray one is returned as it is."""
+    """Return the luma (ITU-R BT.601, rounded) of a uint8 image as (H, W); a gray image is returned unchanged."""
     if image_bgr.ndim == 2:
         return image_bgr
     weighted = image_bgr[..., :3].astype(np.uint32) @ _LUMA_BGR
@@ -102,13 +101,13 @@ def to_gray(image_bgr: ImageU8) -> ImageU8:
 
 
 def center_crop(image: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
-    """Return the centre of one image (H, W, C) or a batch of them (N, H, W, C), as torchvision's CenterCrop."""
+    """Return the centre crop of an image (H, W, C) or a batch (N, H, W, C), as torchvision's CenterCrop does."""
     top, left = (round((have - want) / 2) for have, want in zip(image.shape[-3:-1], size_hw, strict=True))
     return image[..., top : top + size_hw[0], left : left + size_hw[1], :]
 
 
 def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
-    """Return the four corners and the centre of each image, and their mirror images.
+    """Return the four corner crops and the centre crop of each image and of its mirror image.
 
     Args:
         images: uint8 (N, H, W, C).
@@ -132,10 +131,10 @@ def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
 
 
 def to_input(crops: ImageU8, spec: InputSpec) -> FloatArray | ImageU8:
-    """Return what a model file is fed with: (N, channels, H, W), contiguous, in the contract's element type.
+    """Return the input of a model file: (N, channels, H, W), contiguous, in the contract's element type.
 
-    "uint8" are the pixels themselves, "float32" is `to_tensor`; arguments and errors are its own. A batch of gray crops
-    for a gray net of uint8 is not copied, if it is contiguous.
+    For "uint8" it consists of the pixels, for "float32" it is `to_tensor`, which describes arguments and errors. A
+    contiguous batch of gray crops for a gray uint8 net is not copied.
     """
     if spec.element_type == "float32":
         return to_tensor(crops, spec)
@@ -146,14 +145,14 @@ def to_input(crops: ImageU8, spec: InputSpec) -> FloatArray | ImageU8:
 
 
 def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
-    """Return the net's input as numbers: float32 (N, channels, H, W), contiguous.
+    """Return the normalised input of a net: float32 (N, channels, H, W), contiguous.
 
     Args:
-        crops: uint8 (N, H, W, 1 or 3), colour crops in R, G, B. One gray channel is repeated where the net wants three.
-        spec: The contract's input: `(pixel * scale - mean) / std` in its colour order, whatever its element type.
+        crops: uint8 (N, H, W, 1 or 3), colour crops in R, G, B. A gray channel is repeated for a net with three.
+        spec: The contract's input; the result is `(pixel * scale - mean) / std` in its channel order.
 
     Raises:
-        ValueError: The crops have colour and the net wants gray.
+        ValueError: The crops have colour but the net takes gray.
     """
     channels = len(spec.mean)
     planes = _planes(crops, spec).astype(np.float32)
@@ -168,7 +167,7 @@ def to_tensor(crops: ImageU8, spec: InputSpec) -> FloatArray:
 
 
 def _planes(crops: ImageU8, spec: InputSpec) -> ImageU8:
-    """Return (N, 1 or 3, H, W): the crops' channels in the net's order, as a view."""
+    """Return a view of the crops as (N, 1 or 3, H, W), with the channels in the net's order."""
     if crops.shape[-1] == 3 and len(spec.mean) == 1:
         raise ValueError("colour crops for a gray net")
     if spec.channels == "bgr" and crops.shape[-1] == 3:

@@ -37,7 +37,7 @@ from edgekit.device.imaging import resize
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import recognise, run
 from edgekit.device.pipeline.smoothing import Smoother
-from edgekit.device.sinks.table import Tally
+from edgekit.device.pipeline.summary import Tally
 from edgekit.device.sources import Frame, open_source, presentation_time_s
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive
@@ -135,7 +135,7 @@ def plain_loop(classifier: Classifier, detector: YuNet) -> Work:
     """Return detecting, cropping and classifying in every frame, in turns."""
 
     def work(image_bgr: ImageU8) -> int:
-        frame = Frame(sequence=0, monotonic_s=time.monotonic(), wall_s=time.time(), image_bgr=image_bgr)
+        frame = Frame(sequence=0, monotonic_s=time.monotonic(), wall_s=time.time(), image=image_bgr)
         return len(recognise(frame, detector, classifier, StageTimer()).faces)
 
     return each(work)

@@ -30,13 +30,14 @@ from rich.table import Table
 from edgekit.boards import read_board
 from edgekit.device.detection import DEFAULT_SCORE_THRESHOLD
 from edgekit.device.detection.yunet import YuNet
+from edgekit.device.detections import Detections
 from edgekit.device.engines.versions import set_opencv_threads, versions
 from edgekit.device.imaging import read_image
 from edgekit.device.sources import Frame, open_source
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive, Every, Schedule
-from edgekit.device.tracking.face_tracker import Faces, FaceTracker
-from edgekit.device.tracking.tracker import iou
+from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.device.tracking.tracks import iou
 from edgekit.errors import EdgekitError
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8
@@ -118,11 +119,11 @@ def made_clip(detector: YuNet, media: Path | None) -> FrameCache:
     return FrameCache(MADE, FPS, images, known)
 
 
-def follow(face_tracker: FaceTracker, clip: FrameCache) -> list[Faces]:
+def follow(face_tracker: FaceTracker, clip: FrameCache) -> list[Detections]:
     return [face_tracker.find(frame, StageTimer()) for frame in clip.frames()]
 
 
-def hold(found: Sequence[Faces], reference: Sequence[Faces], searched: Sequence[bool]) -> list[Faces]:
+def hold(found: Sequence[Detections], reference: Sequence[Detections], searched: Sequence[bool]) -> list[Detections]:
     """Return what the detector found in the searched frames, held until the next of them."""
     held, last = [], found[0]
     for faces, is_searched in zip(reference, searched, strict=True):
@@ -150,7 +151,7 @@ def agreement(wanted: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> tupl
     return met / total if total else 1.0, 1 - met / offered if offered else 0.0
 
 
-def switches(clip: FrameCache, found: Sequence[Faces]) -> tuple[int, int]:
+def switches(clip: FrameCache, found: Sequence[Detections]) -> tuple[int, int]:
     """Return the number of faces and how often one of them went on under another id."""
     if clip.known is None:
         # One face throughout: every further id is a switch.

@@ -1,10 +1,19 @@
-"""Face detectors: a frame in, boxes with scores and landmarks out.
+"""Face detectors: an image in, boxes with scores and landmarks out.
 
-Importing this package loads none of them; `create_detector` imports the one it is asked for.
+Importing this package imports no detector; `create_detector` and `detect_faces` import the one they need.
+
+    import cv2
+    import edgekit
+
+    image_bgr = cv2.imread("group.jpg")
+    for face in edgekit.detect_faces(image_bgr):
+        print(face.xyxy, face.score)
 """
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,55 +22,50 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from edgekit.device import registry
+from edgekit.device.detections import Detections
+from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download
 from edgekit.errors import InputError
-from edgekit.preprocess import FloatArray, ImageU8
+from edgekit.preprocess import ImageU8
+
+__all__ = [
+    "DEFAULT_INPUT_SIZE_PX",
+    "DEFAULT_SCORE_THRESHOLD",
+    "DETECTOR_NAMES",
+    "Detections",
+    "Detector",
+    "DetectorOptions",
+    "Sizable",
+    "WholeFrame",
+    "create_detector",
+    "detect_faces",
+]
 
 DETECTOR_NAMES = registry.own_names("detector")
-DEFAULT_INPUT_SIZE_PX = 320
 DEFAULT_SCORE_THRESHOLD = 0.7
 _WITHOUT_FILE = ("haar", "none")
 
 
-@dataclass(frozen=True)
-class Detections:
-    """The faces of one frame, the surest first.
-
-    Attributes:
-        xyxy: float32 (N, 4): left, top, right, bottom in pixels of the frame; may lie partly outside it.
-        scores: float32 (N,), 0 to 1; what they mean is the detector's affair.
-        landmarks_xy: float32 (N, 5, 2) in pixels of the frame, as seen in the picture: left eye, right eye, tip of the
-            nose, left and right corner of the mouth; None where the detector knows none.
-    """
-
-    xyxy: FloatArray
-    scores: FloatArray
-    landmarks_xy: FloatArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
 class Detector(Protocol):
-    """Finds faces; `name` is what reports call it."""
+    """Finds faces; `name` is the name in reports."""
 
     name: str
 
     def detect(self, image_bgr: ImageU8) -> Detections:
-        """Return the faces of an uint8 (H, W, 3) frame."""
+        """Return the faces of a uint8 (H, W, 3) image, the highest score first."""
         ...
 
 
 @runtime_checkable
 class Sizable(Protocol):
-    """A detector that scales what it sees: the longer side becomes `input_size_px`, which may be set at any time."""
+    """A detector that scales its input to a longer side of `input_size_px`, which may be set at any time."""
 
     input_size_px: int
 
 
 @dataclass(frozen=True)
 class DetectorOptions:
-    """What a detector is made from; see `create_detector`. One that has no use for a value ignores it."""
+    """Arguments of the function that creates a registered detector; see `create_detector`."""
 
     model_path: Path | None
     input_size_px: int
@@ -71,14 +75,60 @@ class DetectorOptions:
 
 
 class WholeFrame:
-    """The whole frame is one face: for pictures that are face crops already."""
+    """Returns the whole image as one face, for images that are already cropped to a face."""
 
     name = "none"
 
     def detect(self, image_bgr: ImageU8) -> Detections:
-        """Return one box, as large as the frame, with score 1."""
+        """Return one box of the size of the image, with score 1."""
         height, width = image_bgr.shape[:2]
         return Detections(np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32))
+
+
+def detect_faces(
+    image_bgr: ImageU8,
+    *,
+    detector: str = "yunet",
+    detector_model: str | Path | None = None,
+    input_size_px: int = DEFAULT_INPUT_SIZE_PX,
+    score_threshold: float = DEFAULT_SCORE_THRESHOLD,
+    notify: Callable[[str], None] = warnings.warn,
+) -> Detections:
+    """Return the faces of one image, the highest score first.
+
+    The detector is created on the first call and kept for further calls with the same options in the same thread.
+
+    Args:
+        image_bgr: uint8 (H, W, 3) B, G, R, or gray (H, W).
+        detector: "yunet", "haar", "none" (the whole image is one face) or a registered name.
+        detector_model: YuNet's .onnx file; default: downloaded once into the user's cache.
+        input_size_px: Longer side of the detector's input; smaller is faster and finds fewer small faces.
+        score_threshold: Faces with a lower score are discarded.
+        notify: Called with one line about a download or a replaced detector.
+
+    Raises:
+        InputError: As `create_detector`, or the image has another shape or type.
+        StorageError: As `create_detector`.
+    """
+    from edgekit.device.imaging import as_frame, check_image
+
+    path = None if detector_model is None else Path(detector_model)
+    kept: dict[str, Detector] = _kept.__dict__
+    key = repr((detector, path, input_size_px, score_threshold))
+    check_image(image_bgr)
+    if key not in kept:
+        kept[key] = create_detector(
+            detector,
+            model_path=path,
+            input_size_px=input_size_px,
+            score_threshold=score_threshold,
+            notify=notify,
+        )
+    return kept[key].detect(as_frame(image_bgr))
+
+
+# Detectors keep buffers and may not be shared between threads.
+_kept = threading.local()
 
 
 def create_detector(
@@ -93,18 +143,18 @@ def create_detector(
     """Return a detector by name.
 
     Args:
-        name: One of `DETECTOR_NAMES`, or one that another package has registered.
-        model_path: YuNet's model file; without one it is downloaded once into the user's cache, and where that cannot
-            be done, Haar takes its place and `notify` is told why.
-        input_size_px: The longer side of the picture the detector works on.
-        score_threshold: Faces with a lower score are left out.
-        intra_op_threads: YuNet's threads; default: `session.default_intra_op_threads`.
-        notify: Called with one line where the user should know something.
+        name: One of `DETECTOR_NAMES`, or a name that another package has registered.
+        model_path: YuNet's model file. Without one it is downloaded once into the user's cache; if that fails, Haar
+            replaces YuNet and `notify` receives the reason.
+        input_size_px: Longer side of the detector's input.
+        score_threshold: Faces with a lower score are discarded.
+        intra_op_threads: Threads within one inference of YuNet; default: `session.default_intra_op_threads`.
+        notify: Called with one line about a download or a replaced detector.
 
     Raises:
-        InputError: No such detector, a value out of range, a model file that is missing or no YuNet, or Haar under an
-            OpenCV without it.
-        StorageError: The download gave another file than expected.
+        InputError: The name is unknown, a value is out of range, the model file is missing or not a YuNet, or the
+            installed OpenCV has no Haar cascades.
+        StorageError: The download is not the expected file.
     """
     if model_path is not None and name in _WITHOUT_FILE:
         raise InputError(f"detector '{name}' takes no model file: leave it out or choose the detector 'yunet'")
@@ -118,7 +168,7 @@ def create_detector(
 
 
 def create_yunet(options: DetectorOptions) -> Detector:
-    """Return YuNet, or Haar where its file cannot be had."""
+    """Return YuNet, or Haar if YuNet's file cannot be downloaded."""
     path = options.model_path or _downloaded_yunet(options.notify)
     if path is None:
         return create_haar(options)
@@ -128,14 +178,14 @@ def create_yunet(options: DetectorOptions) -> Detector:
 
 
 def create_haar(options: DetectorOptions) -> Detector:
-    """Return OpenCV's cascade."""
+    """Return OpenCV's Haar cascade."""
     from edgekit.device.detection.haar import Haar
 
     return Haar(options.input_size_px, options.score_threshold)
 
 
 def create_whole_frame(options: DetectorOptions) -> Detector:
-    """Return the detector that finds the frame."""
+    """Return the detector whose only face is the whole frame."""
     del options
     return WholeFrame()
 
@@ -145,7 +195,7 @@ def _downloaded_yunet(notify: Callable[[str], None]) -> Path | None:
         return cached_download(YUNET, notify=notify)
     except UnavailableError as error:
         notify(
-            f"{error}: detecting faces with Haar instead, which is slower and misses more; "
-            f"to use YuNet, download {YUNET.url} elsewhere and give it with --detector-model FILE"
+            f"{error}: detecting faces with Haar instead, which is slower and misses more faces; "
+            f"to use YuNet, download {YUNET.url} on another machine and give it with --detector-model FILE"
         )
         return None

@@ -1,4 +1,4 @@
-"""OpenCV's Haar cascade for frontal faces: needs no download, but OpenCV 4.
+"""OpenCV's Haar cascade for frontal faces: needs no download, but needs OpenCV 4.
 
 Viola and Jones: Rapid object detection using a boosted cascade of simple features (CVPR 2001), with OpenCV's cascade
 `haarcascade_frontalface_default`.
@@ -11,24 +11,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgekit.device.detection import Detections
+from edgekit.device.detections import Detections
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 
-# Chosen on two clips and three pictures: steps of 1.2 on an equalised picture find a face in as many frames as steps of
-# 1.1 on the plain one at a fraction of the cost.
+# Chosen on two clips and three images: steps of 1.2 on an equalised image find a face in as many frames as steps of 1.1
+# without equalisation, at a fraction of the cost.
 SCALE_STEP = 1.2
 MIN_NEIGHBORS = 4
 MIN_FACE_FRACTION = 0.1
 
 _CASCADE = "haarcascade_frontalface_default.xml"
 _TRAINED_FACE_PX = 24
-# Where Linux distributions put the file; their OpenCV has no cv2.data.
+# Folders of Linux distributions, whose OpenCV has no cv2.data.
 _SYSTEM_FOLDERS = ("/usr/share/opencv4/haarcascades", "/usr/local/share/opencv4/haarcascades")
 
 
 class Haar:
-    """The cascade ready to detect frontal faces. Not to be shared between threads."""
+    """Detects frontal faces with the cascade. Use one object per thread."""
 
     name = "haar"
 
@@ -36,27 +36,27 @@ class Haar:
         """Load the cascade.
 
         Args:
-            input_size_px: Longer side of the picture the cascade searches.
-            score_threshold: Faces with a lower score (see `detect`) are left out.
+            input_size_px: Longer side of the image that the cascade searches.
+            score_threshold: Faces with a lower score (see `detect`) are discarded.
 
         Raises:
-            InputError: This OpenCV has no cascades.
+            InputError: The installed OpenCV has no cascades.
         """
         self._cascade = _load_cascade()
         self.input_size_px = input_size_px
         self._score_threshold = score_threshold
 
     def detect(self, image_bgr: ImageU8) -> Detections:
-        """Return the faces of an uint8 (H, W, 3) frame whose side is at least a tenth of its shorter side.
+        """Return the faces of a uint8 (H, W, 3) image whose side is at least a tenth of the image's shorter side.
 
-        A cascade gives no probability: the score is n / (n + 1) for a face found in n neighbouring windows, of which
-        there are at least 4, so that no face scores below 0.8.
+        A cascade has no probability: the score is n / (n + 1) for a face found in n neighbouring windows. n is at least
+        4, so that no score is below 0.8.
         """
         height, width = image_bgr.shape[:2]
         scale = self.input_size_px / max(width, height)
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         size_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
-        # Features of a few pixels suffer from aliasing, and one channel is averaged quickly.
+        # Area averaging: the features are a few pixels wide and suffer from aliasing; it is fast on one channel.
         gray = cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         min_face_px = max(_TRAINED_FACE_PX, round(min(size_wh) * MIN_FACE_FRACTION))
         boxes, neighbors = self._cascade.detectMultiScale2(
@@ -75,7 +75,7 @@ class Haar:
 def _load_cascade() -> cv2.CascadeClassifier:
     if not hasattr(cv2, "CascadeClassifier"):
         raise InputError(
-            f"detector 'haar' needs OpenCV 4, which has the cascades; installed is {cv2.__version__}: "
+            f"detector 'haar' needs OpenCV 4 for its cascades; OpenCV {cv2.__version__} is installed: "
             "install 'opencv-python-headless<5' or choose the detector 'yunet'"
         )
     data = getattr(cv2, "data", None)
@@ -87,6 +87,6 @@ def _load_cascade() -> cv2.CascadeClassifier:
             if not cascade.empty():
                 return cascade
     raise InputError(
-        f"detector 'haar' finds no {_CASCADE}: install 'opencv-python-headless>=4.10,<5' (on Debian's own OpenCV: "
-        "the package opencv-data) or choose the detector 'yunet'"
+        f"detector 'haar' needs the file {_CASCADE}, which is missing: install "
+        "'opencv-python-headless>=4.10,<5' (for Debian's own OpenCV: the package opencv-data) or choose the detector 'yunet'"
     )

@@ -1,8 +1,8 @@
-"""YuNet through ONNX Runtime, with its output decoded here.
+"""The YuNet face detector on ONNX Runtime.
 
-Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector (Machine Intelligence Research, 2023). The net looks at
-three grids of cells, 8, 16 and 32 pixels wide; every cell gives two probabilities whose geometric mean is the score, a
-box (centre in cells from the cell's corner, logarithm of the size in cells) and five landmarks (in cells).
+Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector (Machine Intelligence Research, 2023). The net has three
+grids of cells, 8, 16 and 32 pixels wide. Each cell outputs two probabilities whose geometric mean is the score, a box
+(centre in cells from the cell's corner, logarithm of the size in cells) and five landmarks (in cells).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 
-from edgekit.device.detection import Detections
+from edgekit.device.detections import Detections
 from edgekit.device.engines.session import default_intra_op_threads, open_session
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
@@ -29,7 +29,7 @@ _OUTPUTS = tuple(f"{head}_{stride}" for head in _HEAD_SIZES for stride in _STRID
 
 
 class YuNet:
-    """A YuNet file ready to detect. Not to be shared between threads: it keeps its input buffer."""
+    """Detects faces with a YuNet file. Use one object per thread: it keeps its input buffer."""
 
     name = "yunet"
 
@@ -45,16 +45,16 @@ class YuNet:
         """Load the model.
 
         Args:
-            model_path: A face_detection_yunet .onnx file. The edition of May 2026 takes any size; that of March 2023 is
-                fixed at 640 x 640.
-            input_size_px: Longer side of the picture the net sees; a file of fixed size has its own.
-            score_threshold: Faces with a lower score are left out.
-            nms_threshold: Of two boxes with a larger intersection over union the one with the lower score goes.
-            top_k: At most so many candidates enter the suppression.
+            model_path: A face_detection_yunet .onnx file. The edition of May 2026 takes any input size; that of March
+                2023 is fixed at 640 x 640.
+            input_size_px: Longer side of the net's input; ignored for a file of fixed size.
+            score_threshold: Faces with a lower score are discarded.
+            nms_threshold: Of two boxes with a larger intersection over union, the lower score is discarded.
+            top_k: Largest number of candidates for non-maximum suppression.
             intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
         Raises:
-            InputError: The file cannot be loaded or is no YuNet.
+            InputError: The file cannot be loaded or is not a YuNet.
         """
         self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
         self._score_threshold = score_threshold
@@ -69,7 +69,7 @@ class YuNet:
         self._tensor: FloatArray = np.zeros((1, 3, 0, 0), np.float32)
 
     def detect(self, image_bgr: ImageU8) -> Detections:
-        """Return the faces of an uint8 (H, W, 3) frame, with landmarks."""
+        """Return the faces of a uint8 (H, W, 3) image, with landmarks."""
         tensor = self._letterbox(image_bgr)
         outputs = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {self._input_name: tensor}), strict=True))
         xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
@@ -84,7 +84,7 @@ class YuNet:
             self._content_wh, canvas_wh = input_sizes((width, height), self.input_size_px, self.fixed_size_hw)
             self._tensor = np.zeros((1, 3, canvas_wh[1], canvas_wh[0]), np.float32)
         if self._content_wh != self._frame_wh:
-            # Area averaging takes 8 to 40 times as long, often longer than the net, and finds no more faces.
+            # Bilinear: area averaging takes 8 to 40 times as long, often longer than the net, and finds no more faces.
             image_bgr = np.asarray(cv2.resize(image_bgr, self._content_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
         content_w, content_h = self._content_wh
         self._tensor[0, :, :content_h, :content_w] = image_bgr.transpose(2, 0, 1)
@@ -96,8 +96,8 @@ def input_sizes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the frame's size in the net's input and the size of that input, both as (width, height).
 
-    The frame keeps its shape and sits in the upper left corner; the rest is black. Its longer side becomes
-    `input_size_px`, the input's sides are the next multiples of 32; with `fixed_size_hw` it is made to fit into that.
+    The frame keeps its aspect ratio and fills the upper left corner; the rest is black. Its longer side becomes
+    `input_size_px` and the input's sides are the next multiples of 32; with `fixed_size_hw` the frame is scaled to fit.
     """
     width, height = frame_wh
     if fixed_size_hw:
@@ -115,12 +115,12 @@ def input_sizes(
 def decode(
     outputs: Mapping[str, FloatArray], input_width_px: int, score_threshold: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the candidates whose score reaches the threshold.
+    """Return the candidates with a score of at least the threshold.
 
     Args:
         outputs: The net's outputs by name, each float32 (1, cells, values), cells row by row.
         input_width_px: Width of the net's input.
-        score_threshold: Only cells that reach it are decoded.
+        score_threshold: Smallest score of a decoded cell.
 
     Returns:
         xyxy float32 (N, 4), scores float32 (N,) and landmarks float32 (N, 5, 2) in pixels of the net's input.
@@ -145,10 +145,10 @@ def decode(
 
 
 def suppress(xyxy: FloatArray, scores: FloatArray, iou_threshold: float, top_k: int) -> list[int]:
-    """Return the indices greedy non-maximum suppression keeps, highest score first.
+    """Return the indices that greedy non-maximum suppression keeps, the highest score first.
 
-    A box stays unless its intersection over union with one kept before exceeds `iou_threshold`; only the `top_k`
-    highest scores take part.
+    A box is kept unless its intersection over union with an earlier kept box exceeds `iou_threshold`. Only the `top_k`
+    highest scores are considered.
     """
     areas = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
     remaining = np.argsort(-scores, kind="stable")[:top_k]
@@ -164,12 +164,12 @@ def suppress(xyxy: FloatArray, scores: FloatArray, iou_threshold: float, top_k: 
 
 
 def _check_model(session: ort.InferenceSession, path: Path) -> tuple[int, int] | None:
-    """Return the height and width a file is fixed at, or None if it takes any."""
+    """Return the fixed input height and width of a file, None if it takes any size."""
     inputs, names = session.get_inputs(), [node.name for node in session.get_outputs()]
     missing = [name for name in _OUTPUTS if name not in names]
     if len(inputs) != 1 or missing:
         raise InputError(
-            f"detector model '{path}' is no YuNet: it has {len(inputs)} inputs and lacks the outputs "
+            f"detector model '{path}' is not a YuNet: it has {len(inputs)} inputs and lacks the outputs "
             f"{', '.join(missing) or 'expected'}: give a face_detection_yunet .onnx file"
         )
     shape = inputs[0].shape
@@ -182,11 +182,11 @@ def _check_model(session: ort.InferenceSession, path: Path) -> tuple[int, int] |
         outputs = session.run(_OUTPUTS, {inputs[0].name: np.zeros((1, 3, height, width), np.float32)})
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise InputError(
-            f"detector model '{path}' is no YuNet: its input is {inputs[0].type} {shape}, expected "
+            f"detector model '{path}' is not a YuNet: its input is {inputs[0].type} {shape}, expected "
             f"tensor(float) [1, 3, height, width]"
         ) from error
     found = [tuple(output.shape) for output in outputs]
     expected = [(1, (height // s) * (width // s), size) for size in _HEAD_SIZES.values() for s in _STRIDES_PX]
     if found != expected or height % stride or width % stride:
-        raise InputError(f"detector model '{path}' is no YuNet: at {width}x{height} its outputs have shapes {found}")
+        raise InputError(f"detector model '{path}' is not a YuNet: at {width}x{height} its outputs have shapes {found}")
     return fixed

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Inference engines behind one interface: ONNX Runtime for .onnx files, ncnn for .ncnn files."""

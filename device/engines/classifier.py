@@ -1,19 +1,53 @@
-"""The classifier: face crops in, logits out."""
+"""The classifier: face crops or images in, class probabilities out.
+
+import cv2
+import edgekit
+
+model = edgekit.load_model("default")
+predictions = model.predict(cv2.imread("face.jpg"))
+print(predictions.labels, predictions.probabilities)
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from edgekit.contract import GraphLevel
 from edgekit.device.engines.engine import open_engine
 from edgekit.device.engines.session import default_intra_op_threads
-from edgekit.preprocess import FloatArray, ImageU8, to_input
+from edgekit.errors import InputError
+from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+from edgekit.preprocess import FloatArray, ImageU8, crop_face, softmax, to_input
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The classes of N images.
+
+    Attributes:
+        classes: The model's labels, the names of the columns of `probabilities`.
+        probabilities: float32 (N, classes).
+    """
+
+    classes: tuple[str, ...]
+    probabilities: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The most probable class of each image."""
+        return tuple(self.classes[index] for index in self.probabilities.argmax(axis=1))
 
 
 class Classifier:
-    """A model file ready to classify; everything it must know stands in the file's contract."""
+    """A model file, loaded by its engine. Input size, preprocessing and labels come from the file's contract."""
 
     def __init__(
         self,
@@ -22,29 +56,85 @@ class Classifier:
         spinning: bool = False,
         level: GraphLevel = "all",
     ) -> None:
-        """Load the model at `path`; threads default to `default_intra_op_threads`, the rest is `open_engine`'s.
+        """Load the model file at `path`; see `open_engine`, `intra_op_threads` defaults to `default_intra_op_threads`.
 
         Raises:
             InputError: As `open_engine`.
         """
         self.path = path
         self.intra_op_threads = intra_op_threads or default_intra_op_threads()
-        self._net = open_engine(path, self.intra_op_threads, spinning, level)
-        self.contract = self._net.contract
+        self._engine = open_engine(path, self.intra_op_threads, spinning, level)
+        self.contract = self._engine.contract
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes in the order of the model's outputs."""
+        return self.contract.labels
+
+    def predict(self, images: ImageU8 | Sequence[ImageU8], channels: Literal["bgr", "rgb"] = "bgr") -> Predictions:
+        """Return the class probabilities of face crops of any size, as `edgekit run --detector none` computes them.
+
+        Args:
+            images: One image, uint8 (H, W, 3) or gray (H, W), or several of them: a list, whose sizes may differ, or an
+                array (N, H, W, 3) or (N, H, W).
+            channels: Channel order of colour images.
+
+        Raises:
+            InputError: An image has another shape or type, or the model returns NaN or infinity.
+        """
+        from edgekit.device.imaging import check_image, resize
+
+        size_hw, crops = self.contract.input.size_hw, []
+        for image in _as_list(images):
+            check_image(image)
+            image_bgr = image[:, :, ::-1] if channels == "rgb" and image.ndim == 3 else image
+            whole_image = (0, 0, image.shape[1], image.shape[0])
+            crops.append(crop_face(image_bgr, whole_image, self.contract.crop, size_hw, resize))
+        if not crops:
+            return Predictions(self.labels, np.zeros((0, len(self.labels)), np.float32))
+        return Predictions(self.labels, self.probabilities(np.stack(crops)))
+
+    def probabilities(self, crops: ImageU8) -> FloatArray:
+        """Return the class probabilities (N, classes) of crops, see `logits`.
+
+        Raises:
+            InputError: The model fails or returns NaN or infinity.
+        """
+        logits = self.logits(crops)
+        if not np.isfinite(logits).all():
+            raise InputError(f"the output of model '{self.path}' contains NaN or infinity: export the model again")
+        return softmax(logits)
 
     def logits(self, crops: ImageU8) -> FloatArray:
-        """Return the logits (N, labels) of crops: uint8 (N, H, W, 1 or 3), N may be 0.
-
-        See `edgekit.preprocess.crop_face`, which makes them.
-        """
+        """Return the logits (N, classes) of crops: uint8 (N, H, W, 1 or 3) from `preprocess.crop_face`, N may be 0."""
         if len(crops) == 0:
-            return np.zeros((0, len(self.contract.labels)), np.float32)
+            return np.zeros((0, len(self.labels)), np.float32)
         return self.infer(to_input(crops, self.contract.input))
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
-        """Return the logits (N, labels) of the net's own input (N, channels, H, W), see `preprocess.to_input`.
+        """Return the logits (N, classes) of the net's input (N, channels, H, W), see `preprocess.to_input`.
 
         Raises:
-            InputError: The graph fails on it.
+            InputError: The graph fails.
         """
-        return self._net.infer(tensor)
+        return self._engine.infer(tensor)
+
+
+def load_model(model: str | Path = "default", *, threads: int | None = None) -> Classifier:
+    """Return a model, ready to classify images.
+
+    Args:
+        model: A shipped model's name ("default", "distilled"), or the path of an .onnx or .ncnn file with a contract.
+        threads: Threads within one inference; default: one on a PC, all processors on other machines.
+
+    Raises:
+        InputError: The file does not exist, cannot be loaded or has no valid contract, or its engine is not installed.
+    """
+    return Classifier(resolve_model(str(model), DEVICE_SUFFIXES), threads)
+
+
+def _as_list(images: ImageU8 | Sequence[ImageU8]) -> Sequence[ImageU8]:
+    """Return one image as a list of one; of three dimensions, an image has three channels as its last."""
+    if isinstance(images, np.ndarray) and (images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)):
+        return [images]
+    return list(images)

@@ -1,4 +1,4 @@
-"""The engines that run a classifier's file, behind one interface: which it is, the file's ending says."""
+"""The interface of inference engines; a file's suffix selects the engine."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _ENGINES: dict[str, Engine] = {ONNX_SUFFIX: "onnxruntime", NCNN_SUFFIX: "ncnn"}
 
 
 class InferenceEngine(Protocol):
-    """A classifier's file, loaded by an engine; calls from several threads at a time do not disturb each other."""
+    """A classifier's file, loaded by an engine. Several threads may call it at the same time."""
 
     @property
     def contract(self) -> Contract:
-        """The file's contract, which fits its graph."""
+        """The file's contract, checked against its graph."""
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
         """Return the logits (N, labels) of input tensors (N, channels, H, W) of the contract's element type.
 
         Raises:
-            InputError: The graph fails on it.
+            InputError: The graph fails.
         """
 
 
 def engine_of(path: Path) -> Engine:
-    """Return the engine that runs a file.
+    """Return the engine for a file.
 
     Raises:
-        InputError: Its ending is that of no model file.
+        InputError: The suffix is not that of a model file.
     """
     if path.suffix not in _ENGINES:
         raise InputError(f"model '{path}' ends in '{path.suffix}': expected {' or '.join(_ENGINES)}")
@@ -44,19 +44,19 @@ def engine_of(path: Path) -> Engine:
 def open_engine(
     path: Path, intra_op_threads: int, spinning: bool = False, level: GraphLevel = "all"
 ) -> InferenceEngine:
-    """Return a model file, ready to run.
+    """Load a model file with its engine.
 
     Args:
         path: The file.
         intra_op_threads: Threads within one inference, at least 1.
         spinning: Whether idle threads spin between inferences.
-        level: How far ONNX Runtime rewrites the graph; ncnn has no such levels.
+        level: ONNX Runtime's level of graph optimisation; ncnn has none.
 
     Raises:
-        InputError: It cannot be loaded, has no valid contract, its graph does not fit it, or its engine is not
-            installed.
+        InputError: The file cannot be loaded, has no valid contract, its graph does not fit the contract, or its engine
+            is not installed.
     """
-    # Each engine is loaded for its own files only: imports take seconds on a Pi.
+    # An engine is imported for its own files only: imports take seconds on a Pi.
     if engine_of(path) == "ncnn":
         from edgekit.device.engines.ncnn_engine import NcnnEngine
 
@@ -67,10 +67,10 @@ def open_engine(
 
 
 def contract_in(path: Path) -> Contract:
-    """Return the contract inside a model file, whatever its engine.
+    """Return the contract inside a model file of any engine.
 
     Raises:
-        InputError: It cannot be read, or has no valid contract.
+        InputError: The file cannot be read or has no valid contract.
     """
     if engine_of(path) == "ncnn":
         from edgekit.device.engines.ncnn_file import read_ncnn

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions with edgekit's settings, and errors that say what is wrong with a file."""
+"""ONNX Runtime sessions with edgekit's settings."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _LEVELS: dict[GraphLevel, ort.GraphOptimizationLevel] = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-# Fatal only: the logger prints names from the model file raw; errors reach us as exceptions.
+# Fatal only: the logger prints names from the model file unescaped; errors are raised as exceptions too.
 _LOG_FATAL = 4
 ort.set_default_logger_severity(_LOG_FATAL)
-# Of the machine's memory: what all models of a process may take together. A file of a few bytes can ask for terabytes.
+# Share of the machine's memory for all models of a process: a file of a few bytes can request terabytes.
 _MEMORY_SHARE = 0.5
 _PC_MACHINES = ("x86_64", "amd64")
 
 
 def _bound_memory() -> None:
-    """Give the sessions of this process one arena that ends before the machine's memory does."""
+    """Make all sessions of this process share one arena of limited size."""
     most = int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MEMORY_SHARE)
     default = dict.fromkeys(("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1)
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
@@ -38,10 +38,10 @@ _bound_memory()
 
 
 def default_intra_op_threads() -> int:
-    """Return how many threads an inference gets unless the user says otherwise.
+    """Return the default number of threads of an inference: one on a PC, all processors on other machines.
 
-    One on a PC: nets this small finish there sooner than a second thread wakes up (1.19 ms with one thread, 1.43 with
-    two, EdgeCNN). All processors elsewhere: on a Pi's slower cores published latencies fall 1.4 to 1.9 times with four.
+    On a PC small nets are slower with more threads (EdgeCNN: 1.19 ms with one, 1.43 ms with two). On a Pi's slower
+    cores four threads are 1.4 to 1.9 times as fast in published latencies.
     """
     return 1 if platform.machine().lower() in _PC_MACHINES else available_processors()
 
@@ -62,12 +62,12 @@ def open_session(
     Args:
         path: The model file.
         intra_op_threads: Threads within one inference, at least 1.
-        spinning: Let idle threads spin between inferences: a lone model answers sooner, but they starve capture and
-            each other: with two spinning threads the pipeline takes nearly twice as long as with one.
-        level: How far ONNX Runtime rewrites the graph.
+        spinning: Whether idle threads wait actively between inferences. A single model is faster so, but the pipeline
+            takes nearly twice as long with two spinning threads as with one, because they take processors from capture.
+        level: ONNX Runtime's level of graph optimisation.
 
     Raises:
-        InputError: The file is missing, is no ONNX model, or is one that this onnxruntime cannot run.
+        InputError: The file is missing, is not an ONNX model, or cannot be run by the installed onnxruntime.
     """
     require_file(path, "model")
     options = session_options(intra_op_threads, spinning, level)
@@ -81,7 +81,7 @@ def open_session(
 
 
 def session_options(intra_op_threads: int, spinning: bool = False, level: GraphLevel = "all") -> ort.SessionOptions:
-    """Return the settings of `open_session`."""
+    """Return the session options of `open_session`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
@@ -93,10 +93,10 @@ def session_options(intra_op_threads: int, spinning: bool = False, level: GraphL
 
 
 def has_contract(session: ort.InferenceSession, path: Path) -> bool:
-    """Return whether a model says that it has a contract, valid or not.
+    """Return whether a model contains a contract, valid or not.
 
     Raises:
-        InputError: What it says of itself is no text.
+        InputError: The model's metadata is not valid UTF-8.
     """
     return METADATA_KEY in _metadata(session, path)
 
@@ -105,7 +105,7 @@ def read_contract(session: ort.InferenceSession, path: Path) -> Contract:
     """Return the contract inside a model.
 
     Raises:
-        InputError: The model has none, or one that is not valid here; the message names what is missing.
+        InputError: The model has no contract or an invalid one; the message names the missing fields.
     """
     document = _metadata(session, path).get(METADATA_KEY)
     if document is None:
@@ -123,4 +123,4 @@ def _metadata(session: ort.InferenceSession, path: Path) -> dict[str, str]:
     try:
         return dict(session.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:
-        raise InputError(f"model '{path}' says of itself what is no text ({error}): export it again") from error
+        raise InputError(f"model '{path}' has metadata that is not UTF-8 ({error}): export it again") from error

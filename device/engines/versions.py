@@ -1,4 +1,4 @@
-"""The engines under the runtime: their versions and threads, for reports."""
+"""Versions of the libraries under the runtime, and OpenCV's number of threads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgekit.device.engines import ncnn_engine
 
 
 def set_opencv_threads(threads: int) -> None:
-    """Let OpenCV use that many threads, at least 1, in this process."""
+    """Set the number of threads of OpenCV in this process, at least 1."""
     cv2.setNumThreads(threads)
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide what a result means, by name; ncnn's where a model of this process is its."""
+    """Return name → version of edgekit, Python and the libraries; ncnn's if this process runs a model on it."""
     ncnn = ncnn_engine.version()
     return {
         "edgekit": __version__,

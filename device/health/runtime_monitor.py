@@ -17,7 +17,7 @@ from edgekit.device.health.load_shedding import (
 )
 from edgekit.device.health.sampler import Health, HealthSampler
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 from edgekit.device.tracking.face_tracker import FaceTracker
 
 

@@ -1,4 +1,4 @@
-"""How fast: per-stage latencies, percentiles and the frame rate of a run."""
+"""Latencies per stage with percentiles, and the frame rate of a run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# A camera runs for weeks: percentiles are those of the latest samples (half an hour at 28 fps), memory stays bounded.
+# Percentiles cover the latest samples (half an hour at 28 fps), so that a run of weeks uses bounded memory.
 _KEPT_SAMPLES = 50_000
 
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """What a set of latencies looks like; percentiles interpolate linearly between samples."""
+    """Statistics of a set of latencies; percentiles interpolate linearly between samples."""
 
     count: int
     mean_ms: float
@@ -26,7 +26,7 @@ class LatencySummary:
 
 
 def summarize(samples_ms: Iterable[float]) -> LatencySummary:
-    """Return the summary of latencies in milliseconds.
+    """Return the statistics of latencies in milliseconds.
 
     Raises:
         ValueError: There are no samples.
@@ -46,11 +46,11 @@ def summarize(samples_ms: Iterable[float]) -> LatencySummary:
 
 
 class LatencyMeter:
-    """Collects the stage times of every frame and the frame rate, warm-up excluded.
+    """Collects the stage times of every frame and the frame rate, without the warm-up.
 
-    Call `start` when the run begins and `add` after each frame. The first `warm_up_frames` count nowhere: the clock
-    starts again when the last of them ends. Dropped frames are those given up because newer ones came, by the stage
-    that had them to give.
+    Call `start` when the run begins and `add` after each frame. The first `warm_up_frames` are excluded: the clock
+    restarts when the last of them ends. `dropped_by_stage` counts the frames that were replaced by newer ones, per
+    stage that produced them.
     """
 
     def __init__(self, warm_up_frames: int = 0, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -63,7 +63,7 @@ class LatencyMeter:
 
     @property
     def dropped(self) -> int:
-        """Frames given up for newer ones, in all stages."""
+        """Frames replaced by newer ones, in all stages."""
         return sum(self.dropped_by_stage.values())
 
     def start(self) -> None:
@@ -71,7 +71,7 @@ class LatencyMeter:
         self._started_s = self._ended_s = self._clock()
 
     def add(self, stage_ms: Mapping[str, float]) -> None:
-        """Count a frame that ends now and took `stage_ms` (stage → milliseconds)."""
+        """Add a frame that ends now; `stage_ms` maps its stages to milliseconds."""
         if self._warm_up_left > 0:
             self._warm_up_left -= 1
             self.start()
@@ -90,16 +90,16 @@ class LatencyMeter:
 
     @property
     def fps(self) -> float:
-        """Frames a second over `elapsed_s`; 0 before the first counted frame."""
+        """Frames per second over `elapsed_s`; 0 before the first counted frame."""
         return self.frames / self.elapsed_s if self.frames and self.elapsed_s > 0 else 0.0
 
     def stages(self) -> dict[str, LatencySummary]:
-        """Return stage → summary in the order the stages first came; empty before the first counted frame."""
+        """Return stage → statistics in the order of first appearance; empty before the first counted frame."""
         return {stage: summarize(samples.values()) for stage, samples in self._samples_ms.items()}
 
 
 class _Latest:
-    """The latest numbers, in memory that is taken at once: a run shall not grow for half an hour."""
+    """Ring buffer of the latest samples, allocated at once so that memory does not grow during a run."""
 
     def __init__(self, kept: int) -> None:
         self._ring = np.full(kept, np.nan)

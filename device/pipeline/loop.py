@@ -1,10 +1,11 @@
-"""The runtime's main loop: source, faces, classes, sinks."""
+"""The main loop: source → detection and tracking → classification → results."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,31 +13,30 @@ import numpy as np
 
 from edgekit.contract import Contract
 from edgekit.device.detection import Detector
-from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stages import Stages
-from edgekit.device.sinks import Sink
-from edgekit.device.sources import Frame, Source
+from edgekit.device.sink import Sink
 from edgekit.device.stage_timer import StageTimer
-from edgekit.device.tracking.face_tracker import Faces, FaceTracker, as_faces
-from edgekit.errors import InputError
-from edgekit.preprocess import FloatArray, ImageU8, crop_face, softmax
+from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.preprocess import FloatArray, ImageU8, crop_face
 
 AGE = "age"
-# Time a frame spends between two stages, waiting for the next one.
+# Stage name of the time a frame waits between two stages.
 WAIT = "wait"
 
 
 @dataclass
-class _Work:
-    """A frame on its way."""
+class _InFlight:
+    """A frame on its way through the stages."""
 
     frame: Frame
     timer: StageTimer
-    faces: Faces | None = None
+    faces: Detections | None = None
     result: FrameResult | None = None
 
 
@@ -53,19 +53,66 @@ def run(
     threaded: bool = True,
     health: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> None:
-    """Take frames until the source ends, is stopped, or `max_frames` have a result; give each result to every sink.
+    """Pass every result of `frame_results` to every sink; the arguments are the same.
 
-    With `threaded`, capture, finding and classifying each work in a thread of their own, and the sinks in this one; the
-    results are the same without. Between them a live source's frames give way to newer ones, others wait.
+    Raises:
+        StorageError: A sink cannot write.
+        SourceError, InputError: As `frame_results`.
+    """
+    results = frame_results(
+        source,
+        face_tracker,
+        classifier,
+        meter,
+        max_frames,
+        smoother=smoother,
+        presentation_time_s=presentation_time_s,
+        threaded=threaded,
+        health=health,
+    )
+    with closing(results):
+        for frame, result in results:
+            for sink in sinks:
+                sink.write(frame, result)
 
-    `meter` gets each frame's stages (capture, detect or track, crop, classify, sinks, and wait: between them;
-    milliseconds) and its age when the result was there. The warm-up, one pass over the first frame, is not among them.
-    `capture` is waiting and decoding. `health` is asked with every result for what is new of board and process.
+
+def frame_results(
+    source: Source,
+    face_tracker: FaceTracker,
+    classifier: Classifier,
+    meter: LatencyMeter,
+    max_frames: int | None = None,
+    *,
+    smoother: Smoother | None = None,
+    presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
+    threaded: bool = True,
+    health: Callable[[], Mapping[str, Any] | None] = lambda: None,
+) -> Generator[tuple[Frame, FrameResult], None, None]:
+    """Yield each frame with its result until the source ends or is stopped, or `max_frames` results are done.
+
+    With `threaded`, capture, tracking and classification each run in a thread of their own and the consumer in this
+    one; the results of a recording are the same without. Between the stages a frame of a live source is replaced by a
+    newer one, a frame of another source waits.
+
+    `meter` receives the stages of every frame in milliseconds (capture, detect, track, crop, classify, sinks, and wait
+    for the time between stages) and its age when the result was done. `capture` is the wait for a frame and its
+    decoding, `sinks` the time until the consumer takes the next result. Before the first frame all stages run once on
+    it, untimed, to warm up.
+
+    Args:
+        source: The frames, in a `with` block of the caller.
+        face_tracker: Detects and tracks the faces.
+        classifier: Classifies the faces.
+        meter: Receives the times.
+        max_frames: Largest number of results.
+        smoother: Smooths each face's probabilities over time.
+        presentation_time_s: Returns the time of a frame in seconds, for the smoother.
+        threaded: Whether the stages run in threads.
+        health: Called for each result; a document it returns becomes `FrameResult.health`.
 
     Raises:
         SourceError: A live source was lost.
-        InputError: The source gives nothing readable, or the model gives no numbers.
-        StorageError: A sink cannot write.
+        InputError: The source has no readable frame, or the model returns NaN or infinity.
     """
     with Stages(threaded, every_item=not source.live) as stages:
         captured = _warmed_up(_captured(source, max_frames), face_tracker, classifier)
@@ -74,71 +121,74 @@ def run(
             return
         meter.start()
         dropped_in_warm_up = source.dropped
-        frames: Iterator[_Work] = itertools.chain([first], captured)
-        if not source.live:  # a live one captures in a thread of its own
-            frames = _ahead(stages, "capture", frames)
-        found = _ahead(stages, "find", _found(frames, face_tracker))
-        classified = _ahead(stages, "classify", _classified(found, classifier, smoother, presentation_time_s))
+        items: Iterator[_InFlight] = itertools.chain([first], captured)
+        if not source.live:  # a live source captures in its own thread
+            items = _prefetch(stages, "capture", items)
+        items = _prefetch(stages, "find", _tracked(items, face_tracker))
+        items = _prefetch(stages, "classify", _classified(items, classifier, smoother, presentation_time_s))
         try:
-            for work in itertools.islice(classified, max_frames):
-                _write(work, sinks, meter, health())
+            for item in itertools.islice(items, max_frames):
+                assert item.result is not None
+                news = health()
+                yield item.frame, item.result if news is None else replace(item.result, health=news)
+                item.timer.mark("sinks")
+                # The age of the first frame includes the warm-up.
+                meter.add(item.timer.ms | ({AGE: item.result.age_ms} if meter.frames else {}))
                 meter.dropped_by_stage = {"capture": source.dropped - dropped_in_warm_up, **stages.dropped}
         finally:
-            # Whatever ended the loop: no stage may wait for a frame any longer.
+            # However the loop ended, no stage may wait for another frame.
             source.stop()
 
 
 def recognise(frame: Frame, detector: Detector, classifier: Classifier, timer: StageTimer) -> FrameResult:
-    """Return the faces of one frame, on its own, and their classes; `timer` gets the stages detect, crop and classify.
+    """Return the classified faces of a single frame; `timer` gets the stages detect, crop and classify.
 
     Raises:
-        InputError: The model gives values that are no numbers.
+        InputError: The model returns NaN or infinity.
     """
-    faces = as_faces(detector.detect(frame.small_bgr))
+    faces = detector.detect(frame.small_bgr)
     timer.mark("detect")
     return classify(frame, faces, classifier, timer)
 
 
 def classify(
     frame: Frame,
-    faces: Faces,
+    faces: Detections,
     classifier: Classifier,
     timer: StageTimer,
     smoother: Smoother | None = None,
     time_s: float = 0.0,
 ) -> FrameResult:
-    """Return the result of a frame whose faces are known; `timer` gets the stages crop and classify.
+    """Return the result of a frame with detected faces; `timer` gets the stages crop and classify.
 
     Args:
         frame: The frame.
-        faces: Its faces.
-        classifier: What names them, all in one batch.
-        timer: Gets the times.
+        faces: Its faces, without classes.
+        classifier: Classifies all faces in one batch.
+        timer: Receives the times.
         smoother: Smooths each face's probabilities over time.
-        time_s: The frame's time for it, seconds.
+        time_s: Time of the frame in seconds, for the smoother.
 
     Raises:
-        InputError: The model gives values that are no numbers.
+        InputError: The model returns NaN or infinity.
     """
-    contract = classifier.contract
-    crops = crop_faces(frame, faces.xyxy, contract)
+    crops = crop_faces(frame, faces.xyxy, classifier.contract)
     timer.mark("crop")
-    logits = classifier.logits(crops)
-    if not np.isfinite(logits).all():
-        raise InputError(f"model '{classifier.path}' gives values that are no numbers: export it again")
-    probabilities = softmax(logits)
+    probabilities = classifier.probabilities(crops)
     if smoother is None:
-        best = tuple(int(index) for index in probabilities.argmax(axis=1))
+        label_indices = probabilities.argmax(axis=1)
     else:
-        probabilities, best = smoother.smooth(probabilities, faces.track_ids, time_s)
-    results = _results(faces, probabilities, best, contract.labels)
+        probabilities, label_indices = smoother.smooth(probabilities, faces.track_ids, time_s)
+    classified = replace(
+        faces, probabilities=probabilities, classes=classifier.contract.labels, label_indices=label_indices
+    )
     timer.mark("classify")
     return FrameResult(
         sequence=frame.sequence,
         monotonic_s=frame.monotonic_s,
         wall_s=frame.wall_s,
         frame_wh=frame.size_wh,
-        faces=results,
+        faces=classified,
         stage_ms=dict(timer.ms),
         age_ms=(time.monotonic() - frame.monotonic_s) * 1e3,
         file=frame.file,
@@ -150,90 +200,54 @@ def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
     size_hw = contract.input.size_hw
     if len(xyxy) == 0:
         return np.zeros((0, *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
-    # A gray net needs no colours: where the camera delivers luma, none are made.
+    # A gray net needs no colours: a camera's luma is used as it is.
     luma = frame.luma if contract.crop.grayscale else None
     image = frame.image_bgr if luma is None else luma
     return np.stack([crop_face(image, box, contract.crop, size_hw, resize) for box in xyxy])
 
 
-def _captured(source: Source, max_frames: int | None) -> Iterator[_Work]:
+def _captured(source: Source, max_frames: int | None) -> Iterator[_InFlight]:
     timer = StageTimer()
-    # Of a live source more may have to be taken: some give way to newer ones before they have a result.
+    # A live source may have to capture more: some frames are replaced by newer ones before they have a result.
     for frame in source if source.live else itertools.islice(source, max_frames):
         timer.mark("capture")
-        yield _Work(frame, timer)
+        yield _InFlight(frame, timer)
         timer = StageTimer()
 
 
-def _warmed_up(works: Iterator[_Work], face_tracker: FaceTracker, classifier: Classifier) -> Iterator[_Work]:
-    """Yield everything, the first one after a pass over it that no stage counts."""
-    for index, work in enumerate(works):
+def _warmed_up(items: Iterator[_InFlight], face_tracker: FaceTracker, classifier: Classifier) -> Iterator[_InFlight]:
+    """Run one untimed warm-up pass on the first frame, then yield all frames."""
+    for index, item in enumerate(items):
         if index == 0:
-            face_tracker.warm_up(work.frame)
-            whole_frame = np.array([[0, 0, *work.frame.size_wh]], np.float32)
-            classifier.logits(crop_faces(work.frame, whole_frame, classifier.contract))
-            work.timer.skip()
-        yield work
+            face_tracker.warm_up(item.frame)
+            whole_frame = np.array([[0, 0, *item.frame.size_wh]], np.float32)
+            classifier.logits(crop_faces(item.frame, whole_frame, classifier.contract))
+            item.timer.skip()
+        yield item
 
 
-def _ahead(stages: Stages, name: str, works: Iterator[_Work]) -> Iterator[_Work]:
-    """Return the works, made in a thread of their own if there are any; the time they wait for their taker counts."""
-    for work in stages.ahead(name, works):
+def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator[_InFlight]:
+    """Yield the items, computed in a thread of their own if there are threads; the wait for the consumer is timed."""
+    for item in stages.prefetch(name, items):
         if stages.threaded:
-            work.timer.mark(WAIT)
-        yield work
+            item.timer.mark(WAIT)
+        yield item
 
 
-def _found(works: Iterable[_Work], face_tracker: FaceTracker) -> Iterator[_Work]:
-    for work in works:
-        work.faces = face_tracker.find(work.frame, work.timer)
-        yield work
+def _tracked(items: Iterable[_InFlight], face_tracker: FaceTracker) -> Iterator[_InFlight]:
+    for item in items:
+        item.faces = face_tracker.find(item.frame, item.timer)
+        yield item
 
 
 def _classified(
-    works: Iterable[_Work],
+    items: Iterable[_InFlight],
     classifier: Classifier,
     smoother: Smoother | None,
     presentation_time_s: Callable[[Frame], float],
-) -> Iterator[_Work]:
-    for work in works:
-        assert work.faces is not None
-        work.result = classify(
-            work.frame, work.faces, classifier, work.timer, smoother, presentation_time_s(work.frame)
-        )
-        yield work
-
-
-def _write(work: _Work, sinks: Sequence[Sink], meter: LatencyMeter, health: Mapping[str, Any] | None) -> None:
-    assert work.result is not None
-    result = work.result if health is None else replace(work.result, health=health)
-    for sink in sinks:
-        sink.write(work.frame, result)
-    work.timer.mark("sinks")
-    # The first frame grew old during the warm-up.
-    meter.add(work.timer.ms | ({AGE: work.result.age_ms} if meter.frames else {}))
-
-
-def _results(
-    faces: Faces, probabilities: FloatArray, best: Sequence[int], labels: Sequence[str]
-) -> tuple[FaceResult, ...]:
-    return tuple(
-        FaceResult(
-            xyxy=(box[0], box[1], box[2], box[3]),
-            score=score,
-            label=labels[index],
-            probability=float(row[index]),
-            probabilities=dict(zip(labels, row.tolist(), strict=True)),
-            track_id=track_id,
-            detected=detected,
-        )
-        for box, score, row, index, track_id, detected in zip(
-            faces.xyxy.tolist(),
-            faces.scores.tolist(),
-            probabilities,
-            best,
-            faces.track_ids,
-            faces.detected,
-            strict=True,
-        )
-    )
+) -> Iterator[_InFlight]:
+    for item in items:
+        assert item.faces is not None
+        time_s = presentation_time_s(item.frame)
+        item.result = classify(item.frame, item.faces, classifier, item.timer, smoother, time_s)
+        yield item

@@ -1,19 +1,19 @@
-"""Probabilities of a face over time: smoothed, and a label that does not flicker."""
+"""Temporal smoothing of each face's probabilities, with hysteresis for its label."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.device.detections import IntArray
 from edgekit.preprocess import FloatArray
 
 DEFAULT_SMOOTHING_S = 0.4
-# Another label takes over when it leads by this much.
+# Another class becomes the label when its smoothed probability is larger by this much.
 _LEAD = 0.1
-# A face that was away for longer starts anew.
+# A face that was absent for longer starts without history.
 _FORGET_S = 2.0
 
 
@@ -25,37 +25,35 @@ class _State:
 
 
 class Smoother:
-    """Smooths the probabilities of each track: an exponential mean over time, whatever the frame rate.
+    """Exponential moving average of each track's probabilities over time, independent of the frame rate.
 
-    The label changes only when another one leads by 0.1.
+    The label changes only when another class leads by 0.1.
     """
 
     def __init__(self, seconds: float = DEFAULT_SMOOTHING_S) -> None:
-        """Smooth with a time constant of `seconds`; 0 leaves everything as it is."""
+        """Smooth with a time constant of `seconds`; 0 switches smoothing off."""
         self._seconds = seconds
         self._states: dict[int, _State] = {}
 
     def smooth(
-        self, probabilities: FloatArray, track_ids: Sequence[int | None], time_s: float
-    ) -> tuple[FloatArray, tuple[int, ...]]:
-        """Return the smoothed probabilities and the index of each face's label.
+        self, probabilities: FloatArray, track_ids: IntArray | None, time_s: float
+    ) -> tuple[FloatArray, IntArray]:
+        """Return the smoothed probabilities (N, classes) and the index of each face's label (N,).
 
         Args:
-            probabilities: float32 (N, classes), of one frame's faces.
-            track_ids: Their N ids; a face without one is left as it is.
-            time_s: When the frame was taken, seconds.
+            probabilities: float32 (N, classes), of the faces of one frame.
+            track_ids: Their ids (N,); without ids nothing is smoothed.
+            time_s: Time of the frame in seconds.
         """
-        rows, labels = [], []
-        for row, track_id in zip(probabilities, track_ids, strict=True):
-            if track_id is None or self._seconds <= 0:
-                rows.append(row)
-                labels.append(int(row.argmax()))
-                continue
-            state = self._states[track_id] = self._next(self._states.get(track_id), row, time_s)
-            rows.append(state.probabilities)
-            labels.append(state.label)
-        self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= _FORGET_S}
-        return np.stack(rows) if rows else probabilities, tuple(labels)
+        if track_ids is None or self._seconds <= 0 or len(probabilities) == 0:
+            self._forget(time_s)
+            return probabilities, probabilities.argmax(axis=1)
+        states = []
+        for row, track_id in zip(probabilities, track_ids.tolist(), strict=True):
+            self._states[track_id] = self._next(self._states.get(track_id), row, time_s)
+            states.append(self._states[track_id])
+        self._forget(time_s)
+        return np.stack([state.probabilities for state in states]), np.array([state.label for state in states])
 
     def _next(self, state: _State | None, row: FloatArray, time_s: float) -> _State:
         if state is None or time_s - state.time_s > _FORGET_S:
@@ -65,3 +63,6 @@ class Smoother:
         best = int(mean.argmax())
         label = best if mean[best] >= mean[state.label] + _LEAD else state.label
         return _State(mean, label, time_s)
+
+    def _forget(self, time_s: float) -> None:
+        self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= _FORGET_S}

@@ -1,6 +1,6 @@
-"""Stages of a pipeline that work at the same time: iterators, each in a thread of its own, that meet at slots of one.
+"""Concurrent pipeline stages: iterators that each run in a thread, connected by slots for one item.
 
-OpenCV and ONNX Runtime release Python's lock while they work, so stages of them really run side by side.
+OpenCV and ONNX Runtime release Python's lock while they compute, so that stages made of them run in parallel.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
-# A stage can hang in a driver for as long as that likes; leaving must not.
+# A stage can hang in a driver without limit; closing must not.
 _JOIN_S = 2.0
 
 
 class Stages:
-    """The threads of one run, in a `with` block that ends them.
+    """The threads of one run, which end with the `with` block.
 
-    Stages that keep `every_item` wait until theirs has been taken before they begin with the next one, so that at most
-    one item waits between two stages. Otherwise they go on and put a newer item in its place: `dropped` counts, by
-    stage, what nobody had taken.
+    With `every_item` a stage waits until its item has been taken before it starts the next one, so that at most one
+    item waits between two stages. Without, a stage continues and replaces the waiting item by a newer one; `dropped`
+    counts the replaced items per stage.
 
-    A stage that fails ends the run: its exception is raised where its items are consumed.
+    The exception of a stage is raised where its items are consumed.
     """
 
     def __init__(self, threaded: bool, every_item: bool) -> None:
-        """Without `threaded`, `ahead` returns the iterators as they are, and everything happens in one thread."""
+        """Without `threaded`, `prefetch` returns its iterator unchanged and everything runs in one thread."""
         self.threaded = threaded
         self._every_item = every_item
         self._running: list[_Stage[Any]] = []
@@ -44,11 +44,11 @@ class Stages:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Items that were replaced by newer ones before the stage after took them, by the stage that made them."""
+        """Stage → number of its items that were replaced by newer ones before the next stage took them."""
         return {stage.name: stage.dropped for stage in self._running if not self._every_item}
 
-    def ahead(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """Return `items`, made by a thread called `name` while the consumer works on those before."""
+    def prefetch(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """Return `items`, computed in a thread called `name` while the consumer processes the previous one."""
         if not self.threaded:
             return iter(items)
         stage: _Stage[T] = _Stage(name, iter(items), self._every_item)
@@ -67,7 +67,7 @@ class _Stage(Generic[T]):
         self._failure: BaseException | None = None
         self._ended = False
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._produce, name=name, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -93,22 +93,22 @@ class _Stage(Generic[T]):
         if self._failure is not None:
             raise self._failure
 
-    def _work(self) -> None:
+    def _produce(self) -> None:
         try:
-            while self._may_go_on():
+            while self._may_continue():
                 item = next(self._items, _END)
                 if item is _END:
                     break
                 self._put(item)  # type: ignore[arg-type]
         except BaseException as error:
-            # Raised again where the items are consumed: a stage that dies must not look like one that has nothing.
+            # Raised again where the items are consumed.
             self._failure = error
         finally:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _may_go_on(self) -> bool:
+    def _may_continue(self) -> bool:
         with self._changed:
             while self._every_item and self._slot and not self._closed:
                 self._changed.wait()

@@ -1,4 +1,4 @@
-"""Which threads a run gets on this machine."""
+"""Number of threads of each part of a run on this machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from edgekit.device.engines.session import available_processors, default_intra_o
 
 @dataclass(frozen=True)
 class ThreadPlan:
-    """Who works side by side.
+    """Number of threads of each part.
 
     Attributes:
-        staged: Capture, finding, classifying and the sinks each have a thread; otherwise they take turns in one.
+        staged: Capture, tracking, classification and the sinks each have a thread; otherwise all run in one.
         detector: Threads within one detection.
         classifier: Threads within one classification.
-        opencv: Threads within one call of OpenCV.
-        spinning: Idle threads of ONNX Runtime keep a processor busy to answer sooner.
+        opencv: Threads within one OpenCV call.
+        spinning: Idle threads of ONNX Runtime wait actively, which keeps a processor busy.
     """
 
     staged: bool
@@ -31,8 +31,8 @@ class ThreadPlan:
         return asdict(self)
 
     def describe(self) -> str:
-        """Return one line for people."""
-        stages = "a thread a stage" if self.staged else "one thread for all stages"
+        """Return one line of text."""
+        stages = "one thread per stage" if self.staged else "one thread for all stages"
         spinning = "spinning" if self.spinning else "not spinning"
         return (
             f"threads: {stages}; detector {self.detector}, classifier {self.classifier}, OpenCV {self.opencv}, "
@@ -43,14 +43,15 @@ class ThreadPlan:
 def plan_threads(staged: bool | None, threads: int | None, processors: int | None = None) -> ThreadPlan:
     """Return the threads for this machine.
 
-    Stages that run side by side use the processors better than threads within one of them do: on a Pi's Cortex-A53
-    four threads make a net 1.4 to 1.9 times as fast, not four. So the detector, the longest stage, gets what the other
-    stages leave over, and everything else one thread. Nothing spins: idle threads that do starve the other stages.
+    Parallel stages use the processors better than threads within one stage: on a Pi's Cortex-A53 four threads make a
+    net 1.4 to 1.9 times as fast, not four times. So the detector, the longest stage, gets the processors that the other
+    stages do not need, and everything else gets one thread. Threads do not spin, because spinning takes processors from
+    the other stages.
 
     Args:
-        staged: Whether stages get threads of their own; None: if there is more than one processor.
-        threads: Threads within each net and OpenCV, where the user asked for a number.
-        processors: Default: those this process may use.
+        staged: Whether each stage gets a thread; None: if there is more than one processor.
+        threads: Threads within each net and OpenCV; None: chosen here.
+        processors: Number of processors; default: those that this process may use.
     """
     processors = processors or available_processors()
     staged = processors > 1 if staged is None else staged

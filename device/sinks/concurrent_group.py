@@ -9,7 +9,7 @@ from typing import Self
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 
 
 class Together:

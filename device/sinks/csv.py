@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 from edgekit.device.sinks.lines import Lines
 
 _COLUMNS = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import EventDetector, EventRules, Outlet
 from edgekit.device.frame import Frame
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 
 
 class EventSink(Sink):

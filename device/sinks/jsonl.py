@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 from edgekit.device.sinks.lines import Lines
 
 
@@ -46,7 +46,7 @@ def as_document(result: FrameResult) -> dict[str, Any]:
     }
 
 
-def _face(face: FaceResult) -> dict[str, Any]:
+def _face(face: Face) -> dict[str, Any]:
     return {
         "track_id": face.track_id,
         "detected": face.detected,

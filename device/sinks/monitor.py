@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 from edgekit.device.sinks.jsonl import as_document
 
 # The rate is steady over five seconds; stage times over one are a chart that shows what happens.

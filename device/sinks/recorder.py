@@ -14,7 +14,7 @@ from typing import Self
 from edgekit.device.blur import FaceBlur, Xyxy
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 from edgekit.device.sinks.rotation import Outage, Rotation, shift
 from edgekit.device.sinks.video import VideoSink
 from edgekit.device.sinks.worker import Worker

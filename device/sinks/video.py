@@ -14,7 +14,7 @@ from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 from edgekit.errors import InputError, StorageError
 from edgekit.files import atomic_path, remove_leftovers
 from edgekit.preprocess import ImageU8

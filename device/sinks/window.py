@@ -12,7 +12,7 @@ import cv2
 from edgekit.device.annotate import draw_faces
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 from edgekit.errors import InputError
 
 _TITLE = "edgekit (q to quit)"

@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeAlias
 
 from edgekit.device.frame import Frame
 from edgekit.device.sources.timeout_guard import WatchedDevice
-from edgekit.device.sources.yuv import PlanarFrame, Planes
+from edgekit.device.sources.yuv import Planes
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
 
@@ -202,6 +202,4 @@ def _frame(sequence: int, picture: Picture) -> Frame:
         return Frame(sequence, now_s, wall_s, picture)
     taken_s = now_s if picture.taken_s is None else min(picture.taken_s, now_s)
     wall_s -= now_s - taken_s
-    if isinstance(picture.picture, Planes):
-        return PlanarFrame(sequence, taken_s, wall_s, picture.picture, picture.small)
-    return Frame(sequence, taken_s, wall_s, picture.picture)
+    return Frame(sequence, taken_s, wall_s, picture.picture, small=picture.small)

@@ -13,7 +13,6 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
-from edgekit.device.frame import Frame
 from edgekit.errors import SourceError
 from edgekit.preprocess import ImageU8
 
@@ -61,45 +60,6 @@ class Planes:
         planes = (cv2.rotate(plane, ROTATION_CODES[degrees]) for plane in (self.raw_luma, self.u, self.v))
         luma, u, v = (np.asarray(plane, np.uint8) for plane in planes)
         return Planes(luma, u, v, self.full_range)
-
-
-class PlanarFrame(Frame):
-    """A frame made of planes; `small` is the same view in fewer pixels, for the detector."""
-
-    def __init__(
-        self, sequence: int, monotonic_s: float, wall_s: float, main: Planes, small: Planes | None = None
-    ) -> None:
-        values = {"sequence": sequence, "monotonic_s": monotonic_s, "wall_s": wall_s}
-        for name, value in (values | {"_main": main, "_small": small or main}).items():
-            object.__setattr__(self, name, value)
-
-    _main: Planes
-    _small: Planes
-
-    @property
-    def image_bgr(self) -> ImageU8:
-        """The frame in colours, uint8 (H, W, 3) B, G, R; made at the first call."""
-        return self._main.bgr
-
-    @property
-    def size_wh(self) -> tuple[int, int]:
-        """Width and height of the frame."""
-        return self._main.size_wh
-
-    @property
-    def luma(self) -> ImageU8:
-        """The full-range luma, uint8 (H, W)."""
-        return self._main.luma
-
-    @property
-    def small_bgr(self) -> ImageU8:
-        """The view for the detector, uint8 (h, w, 3) B, G, R."""
-        return self._small.bgr
-
-    @property
-    def small_luma(self) -> ImageU8:
-        """The full-range luma of that view, uint8 (h, w)."""
-        return self._small.luma
 
 
 def split_planes(buffer: ImageU8, size_wh: tuple[int, int], stride: int, layout: Layout, full_range: bool) -> Planes:

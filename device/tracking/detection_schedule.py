@@ -1,4 +1,4 @@
-"""When to look for faces again: every Nth frame, or by what happens in the picture."""
+"""Detection schedules: on which frames the detector runs, every Nth or by the content of the image."""
 
 from __future__ import annotations
 
@@ -9,31 +9,36 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from edgekit.device.tracking.tracker import iou
+from edgekit.device.tracking.tracks import iou
 from edgekit.preprocess import FloatArray, ImageU8
 
-# Frames from one detection to the next: at most, when a face may have come or gone, when faces may be mixed up.
+# Frames between two detections: at most, after a face appeared or disappeared, and if tracks may be mixed up.
 _LONGEST, _SHORTEST, _DOUBTFUL = 10, 4, 2
-# A camera that gives few frames shall not wait for ten of them.
+# Upper limit in seconds, for cameras with a low frame rate.
 _LONGEST_S = 0.5
-# Change is measured on a picture of this size, in gray levels; the exposure, which shifts all of them, taken off.
+# Change is measured on an image of this size in gray levels, after subtracting the change of exposure.
 _COARSE_WH = (32, 24)
 _CHANGED_LEVELS = 18.0
 _CUT_LEVELS = 25.0
-# So many cells outside the known people make it worth a look.
+# Changed cells outside the known people that trigger a detection.
 _CHANGED_CELLS = 6
-# A body moves with its face: so much around it, in widths and heights of the face, is no news.
+# The body moves with the face: changes within this distance, in widths and heights of the face, are ignored.
 _BODY_SIDE, _BODY_ABOVE, _BODY_BELOW = 1.0, 0.6, 2.5
 _MIN_FOLLOWED = 0.6
 _MAX_OVERLAP = 0.05
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What is known when it is to be decided whether to detect.
+class TrackingState:
+    """The state of tracking in one frame, from which a schedule decides.
 
-    `frames` and `elapsed_s` count from the last detection. `boxes` are the followed faces in pixels of `luma`, `lost`
-    says that one could not be followed, `followed` is the least share of points followed in any of them.
+    Attributes:
+        frames: Frames since the last detection.
+        elapsed_s: Seconds since the last detection.
+        luma: The frame, uint8 (h, w).
+        boxes: The tracked faces, each xyxy float32 (4,) in pixels of `luma`.
+        lost: Whether a face could not be tracked into this frame.
+        followed: The smallest share of tracked points of any face.
     """
 
     frames: int
@@ -45,79 +50,79 @@ class Moment:
 
 
 class Schedule(Protocol):
-    """Decides for every frame after the first; the first is always searched.
+    """Decides for every frame after the first whether the detector runs; on the first frame it always does.
 
-    `follows` is False where every frame is searched anyway, so that nothing has to be followed in between.
+    `follows` is False if the detector runs on every frame, so that nothing has to be tracked in between.
     """
 
     follows: bool
 
-    def due(self, moment: Moment) -> bool:
-        """Return whether to search this frame."""
+    def due(self, state: TrackingState) -> bool:
+        """Return whether to run the detector on this frame."""
         ...
 
-    def detected(self, luma: ImageU8, news: bool) -> None:
-        """Take note of the picture that was searched, and whether faces came or went."""
+    def detected(self, luma: ImageU8, changed: bool) -> None:
+        """Record the frame of a detection, and whether faces appeared or disappeared in it."""
         ...
 
 
 class Every:
-    """Every Nth frame."""
+    """Runs the detector on every Nth frame."""
 
     def __init__(self, frames: int) -> None:
         self._frames = frames
         self.follows = frames > 1
 
-    def due(self, moment: Moment) -> bool:
+    def due(self, state: TrackingState) -> bool:
         """Return whether N frames have passed."""
-        return moment.frames >= self._frames
+        return state.frames >= self._frames
 
-    def detected(self, luma: ImageU8, news: bool) -> None:
-        """Forget it."""
+    def detected(self, luma: ImageU8, changed: bool) -> None:
+        """Do nothing: the schedule depends on the count alone."""
 
 
 class Adaptive:
-    """Rarely while nothing happens; at once when a face is lost or the scene changes.
+    """Runs the detector rarely while the image is still, and at once when a face is lost or the scene changes.
 
-    A face that can hardly be followed, faces that touch each other, and changes outside the known faces (somebody may
-    have come in) shorten the wait.
+    Poorly tracked faces, overlapping faces and changes outside the known faces (a person may have entered) shorten the
+    interval.
     """
 
     follows = True
 
     def __init__(self) -> None:
         self._coarse: FloatArray | None = None
-        self._patience = _SHORTEST
-        self._unsure = False
+        self._interval = _SHORTEST
+        self._confirm_next = False
 
-    def due(self, moment: Moment) -> bool:
-        """Return whether something happened, or enough time has passed."""
-        if moment.lost or self._unsure or moment.frames >= _LONGEST or moment.elapsed_s >= _LONGEST_S:
+    def due(self, state: TrackingState) -> bool:
+        """Return whether a change requires a detection, or the interval has passed."""
+        if state.lost or self._confirm_next or state.frames >= _LONGEST or state.elapsed_s >= _LONGEST_S:
             return True
-        if moment.frames >= _DOUBTFUL and (moment.followed < _MIN_FOLLOWED or _touch(moment.boxes)):
+        if state.frames >= _DOUBTFUL and (state.followed < _MIN_FOLLOWED or _touch(state.boxes)):
             return True
-        if moment.boxes and moment.frames < self._patience:
-            # A cut would have lost the faces.
+        if state.boxes and state.frames < self._interval:
+            # No need to look for a cut: it would have lost the faces.
             return False
-        outside, everywhere = self._change(moment)
+        outside, everywhere = self._change(state)
         return everywhere >= _CUT_LEVELS or outside >= _CHANGED_CELLS
 
-    def detected(self, luma: ImageU8, news: bool) -> None:
-        """Keep the picture: changes are counted from here. Where they meant nothing, they are believed later."""
+    def detected(self, luma: ImageU8, changed: bool) -> None:
+        """Measure changes from this frame on; a detection without a change lengthens the interval."""
         self._coarse = _coarse(luma)
-        # A face that came or went may have been a slip of the detector's: the next frame tells.
-        self._unsure = news
-        self._patience = _SHORTEST if news else min(self._patience + 1, _LONGEST)
+        # One detection can be wrong: the next frame confirms a face that appeared or disappeared.
+        self._confirm_next = changed
+        self._interval = _SHORTEST if changed else min(self._interval + 1, _LONGEST)
 
-    def _change(self, moment: Moment) -> tuple[int, float]:
-        """Return the number of cells that changed outside faces, and the mean change of the whole picture."""
+    def _change(self, state: TrackingState) -> tuple[int, float]:
+        """Return the number of cells that changed outside faces, and the mean change of the whole image."""
         if self._coarse is None:
             return 0, 0.0
-        change = _coarse(moment.luma) - self._coarse
+        change = _coarse(state.luma) - self._coarse
         change = np.abs(change - np.median(change))
         everywhere = float(change.mean())
-        to_cells = np.tile(np.divide(_COARSE_WH, moment.luma.shape[::-1]), 2)
-        for box in moment.boxes:
+        to_cells = np.tile(np.divide(_COARSE_WH, state.luma.shape[::-1]), 2)
+        for box in state.boxes:
             width, height = box[2:] - box[:2]
             around = (_BODY_SIDE * width, _BODY_ABOVE * height, _BODY_SIDE * width, _BODY_BELOW * height)
             x0, y0, x1, y1 = (np.add(box, np.multiply(around, (-1, -1, 1, 1))) * to_cells).clip(0).round().astype(int)

@@ -1,8 +1,8 @@
-"""Where boxes went since the frame before, by optical flow.
+"""Tracking of boxes from one frame to the next by optical flow.
 
-Points on a grid inside each box are followed there and back (pyramidal Lucas and Kanade); those that do not return are
-left out, as in Kalal, Mikolajczyk, Matas: Forward-Backward Error (ICPR 2010). The box moves and grows as the others do
-that agree with each other.
+Points on a grid inside each box are tracked forwards and back (pyramidal Lucas-Kanade). Points that do not return to
+their start are discarded, as in Kalal, Mikolajczyk, Matas: Forward-Backward Error (ICPR 2010), and so are points that
+move unlike the median. The box moves and scales as the remaining points do.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.device.tracking.tracker import MoveBoxes, Moved
+from edgekit.device.tracking.tracker import Moved, Tracker
 from edgekit.preprocess import FloatArray, ImageU8
 
 _GRID = 5
-# The grid lies in the middle of the box: its corners show what is behind the face.
+# The grid covers the middle of the box: the corners show the background.
 _INNER = (0.2, 0.8)
-# Small, because cost grows with its area, and a detector that takes a millisecond is hard to undercut.
+# Small, because the cost grows with the area and has to stay below a detector's millisecond.
 _WINDOW_WH = (9, 9)
 _LEVELS = 3
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.05)
-# A point has been followed if it comes back to within this distance.
+# A point counts as tracked if it returns to within this distance of its start.
 _MAX_RETURN_PX = 1.0
-# A point that moved otherwise than most by more than this much and this share of the box follows something else.
+# A point that differs from the median motion by more than this plus this share of the box is an outlier.
 _MAX_STRAY_PX, _MAX_STRAY = 1.5, 0.04
 _MIN_FOLLOWED = 0.3
-# More growth than this from one frame to the next is a mistake.
+# Limit of the change in size from one frame to the next.
 _MAX_GROWTH = 1.15
 
 
-def create() -> MoveBoxes:
+def create() -> Tracker:
     """Return `move_boxes`."""
     return move_boxes
 
 
 def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> list[Moved | None]:
-    """Return where each box of the picture `before` is in `after`; None where too few of its points were found again.
+    """Return the place in `after` of each box of `before`; None if too few of its points could be tracked.
 
     Args:
-        before: uint8 (H, W) luma.
-        after: The next one, of the same size.
-        boxes: xyxy in pixels of these pictures.
+        before: Luma of the earlier frame, uint8 (H, W).
+        after: Luma of the later frame, of the same size.
+        boxes: xyxy in pixels of these images.
     """
     if not boxes:
         return []
@@ -52,7 +52,7 @@ def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> 
     start = (corners[:, np.newaxis, :2] + _POINTS * size_wh).astype(np.float32)  # (boxes, points, 2)
     there, returned = _there_and_back(before, after, start)
     step = there - start
-    # The median stands until half of the points are wrong; the fit, of those near it, is the finer one.
+    # The median tolerates up to half of the points being wrong; the least-squares fit of the rest is more precise.
     stray = np.linalg.norm(step - np.median(step, axis=1, keepdims=True), axis=2)
     agrees = stray <= _MAX_STRAY_PX + _MAX_STRAY * size_wh.mean(axis=2)
     weights = (returned & agrees).astype(np.float32)
@@ -65,9 +65,9 @@ def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> 
 
 
 def _there_and_back(before: ImageU8, after: ImageU8, start: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return where the points (boxes, points, 2) are in `after`, and which of them came back, (boxes, points)."""
+    """Return the points (boxes, points, 2) in `after`, and which of them returned to their start, (boxes, points)."""
     points = start.reshape(-1, 2)
-    # Where OpenCV shall put its answers; its type stubs do not let it make the arrays itself.
+    # Output arrays: OpenCV's type stubs require them.
     there, back = np.empty_like(points), np.empty_like(points)
     _, found, _ = cv2.calcOpticalFlowPyrLK(
         before, after, points, there, winSize=_WINDOW_WH, maxLevel=_LEVELS, criteria=_STOP
@@ -83,7 +83,7 @@ def _there_and_back(before: ImageU8, after: ImageU8, start: FloatArray) -> tuple
 
 
 def _fit(corners: FloatArray, start: FloatArray, there: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the boxes (N, 4) moved and scaled by the least-squares fit of their weighted points."""
+    """Return the boxes (N, 4), moved and scaled by the least-squares fit of their weighted points."""
     total = np.maximum(weights.sum(axis=1), 1)
     start_mean, there_mean = (weights * start).sum(axis=1) / total, (weights * there).sum(axis=1) / total
     start_arm, there_arm = start - start_mean[:, np.newaxis], there - there_mean[:, np.newaxis]
@@ -93,7 +93,7 @@ def _fit(corners: FloatArray, start: FloatArray, there: FloatArray, weights: Flo
     )
     growth = growth.clip(1 / _MAX_GROWTH, _MAX_GROWTH)[:, np.newaxis]
     centre, half = (corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) / 2
-    # The points may all lie on one side: the box grows about their middle.
+    # The points may all lie on one side of the box: it scales about their mean.
     new_centre = there_mean + (centre - start_mean) * growth
     return np.concatenate((new_centre - half * growth, new_centre + half * growth), axis=1).astype(np.float32)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.preprocess import ImageU8
 
@@ -62,10 +62,10 @@ class Feed:
         return frame, FrameResult(frame.sequence, now_s, frame.wall_s, (320, 240), faces, stages, 25.0)
 
 
-def _face(label: str, track_id: int) -> FaceResult:
+def _face(label: str, track_id: int) -> Face:
     probabilities = dict.fromkeys(("calm", "happy", "sad"), 0.1) | {label: 0.8}
     left = 20.0 + 90 * (track_id - 1)
-    return FaceResult((left, 60.0, left + 70, 150.0), 0.9, label, 0.8, probabilities, track_id)
+    return Face((left, 60.0, left + 70, 150.0), 0.9, label, 0.8, probabilities, track_id)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from edgekit.device.annotate import draw_faces
-from edgekit.device.detections import FaceResult
+from edgekit.device.detections import Face
 
 
-def face(*xyxy: float, label: str = "surprise") -> FaceResult:
-    return FaceResult(xyxy, 0.9, label, 0.875, {label: 0.875})
+def face(*xyxy: float, label: str = "surprise") -> Face:
+    return Face(xyxy, 0.9, label, 0.875, {label: 0.875})
 
 
 def test_the_frame_itself_is_left_alone_and_without_faces_the_copy_is_equal():

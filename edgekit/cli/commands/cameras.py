@@ -1,23 +1,20 @@
-"""`edgekit cameras`: which cameras are here, with modes, and what blocks them."""
+"""`edgekit cameras`: the cameras of this machine, their modes, and what blocks them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgekit.cli.output import Output, common_options
 
-if TYPE_CHECKING:
-    from edgekit.device.sources.camera_discovery import Camera
 
-
-@click.command("cameras", short_help="List the cameras here, with modes and what blocks them.")
+@click.command("cameras", short_help="List the cameras, their modes and what blocks them.")
 @common_options
 def command(out: Output) -> None:
-    """List the cameras of this machine: what to write behind `run --camera`, sizes, frame rates, and what blocks them.
+    """List the cameras of this machine: the value for `run --camera`, sizes, frame rates, and what blocks them.
 
-    A camera that another program uses is left alone; its holder is named.
+    A camera that another program uses is not opened; the listing names that program.
 
     \b
     Examples:
@@ -29,17 +26,13 @@ def command(out: Output) -> None:
     found = list_cameras()
     for camera in found.cameras:
         out.say(f"{camera.name}  {camera.model}" + (f"  BLOCKED: {camera.blocked}" if camera.blocked else ""))
-        for line in _mode_lines(camera):
-            out.say(f"  {line}")
+        for mode in camera.modes:
+            out.say(f"  {_mode_line(mode)}")
     for obstacle in found.obstacles:
-        out.say(f"in the way: {obstacle}")
+        out.say(f"obstacle: {obstacle}")
     if not found.cameras:
-        out.say("no camera: plug one in, or try without: edgekit run --source demo")
+        out.say("no camera found: connect one, or run without a camera: edgekit run --source demo")
     out.result({"cameras": [camera.as_document() for camera in found.cameras], "obstacles": list(found.obstacles)})
-
-
-def _mode_lines(camera: Camera) -> list[str]:
-    return [_mode_line(mode) for mode in camera.modes]
 
 
 def _mode_line(mode: dict[str, Any]) -> str:

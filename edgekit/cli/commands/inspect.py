@@ -200,7 +200,6 @@ def _show_ncnn(out: Output, layers: tuple[Layer, ...]) -> None:
     _line(out, "engine", "ncnn")
     _line(out, "layers", f"{len(layers)}: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
     _line(out, "parameters", f"{sum(layer.parameters for layer in layers):,}")
-    _line(out, "MACs", f"{sum(layer.macs for layer in layers):,}")
 
 
 def _show_cost(out: Output, contents: _Contents) -> None:
@@ -246,7 +245,7 @@ def _show_layers(out: Output, contents: _Contents) -> None:
     table.add_column("MACs", justify="right")
     table.add_column("bytes", justify="right")
     rows: list[tuple[str, str, Shape | None, int, int | None, int | None]] = [
-        (layer.name, layer.kind, layer.shape, layer.parameters, layer.macs, None) for layer in for_ncnn or ()
+        (layer.name, layer.kind, None, layer.parameters, None, None) for layer in for_ncnn or ()
     ]
     rows += [
         (layer.name, layer.op_type, layer.output_shape, layer.parameters, layer.macs, layer.moved_bytes)
@@ -269,8 +268,8 @@ def _document(contents: _Contents) -> dict[str, Any]:
         "layers": [asdict(layer) for layer in cost.layers] if cost else None,
     }
     if for_ncnn is not None:
-        counted = {name: sum(getattr(layer, name) for layer in for_ncnn) for name in ("parameters", "macs")}
-        counted["layers"] = [asdict(layer) | {"parameters": layer.parameters} for layer in for_ncnn]
+        counted["parameters"] = sum(layer.parameters for layer in for_ncnn)
+        counted["layers"] = [asdict(layer) for layer in for_ncnn]
     return {
         "contract": asdict(contents.contract) if contents.contract else None,
         "training": contents.training or None,

@@ -1,23 +1,39 @@
-"""The options of `edgekit run` that keep it up."""
+"""Options of `edgekit run` for threads and load shedding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
 
 import click
 
-from edgekit.cli.options import NumberRange
-
-_Function = TypeVar("_Function", bound=Callable[..., None])
+from edgekit.cli.options import NumberRange, grouped_options, threads_option
 
 
-def load_options(function: _Function) -> _Function:
-    """Add --max-temperature."""
-    return click.option(
+@dataclass(frozen=True)
+class LoadOptions:
+    """The values of these options, under their parameters' names."""
+
+    threads: int | None
+    single_thread: bool
+    max_temperature_c: float | None
+
+
+_OPTIONS = (
+    threads_option,
+    click.option(
+        "--single-thread/--threaded",
+        default=False,
+        help="Run all stages in one thread, for debugging; the results of files are the same.",
+    ),
+    click.option(
         "--max-temperature",
         "max_temperature_c",
         type=NumberRange(20, 150),
         metavar="C",
-        help="Do less work from so many °C on; default: 75 on a Raspberry Pi.",
-    )(function)
+        help="Reduce the load from this temperature in °C on; default: 75 on a Raspberry Pi.",
+    ),
+)
+
+
+# Adds these options to a command, which gets their values as the parameter `load`.
+add_load_options = grouped_options("load", LoadOptions, _OPTIONS)

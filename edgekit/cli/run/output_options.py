@@ -1,4 +1,4 @@
-"""Where `edgekit run` sends its results: the options, and what they may not be; `edgekit.cli.run.sinks` acts on them."""
+"""Options of `edgekit run` for its outputs; `edgekit.cli.run.sinks` creates the sinks from them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import click
 
 from edgekit.cli.options import NumberRange, grouped_options, path_option
 from edgekit.cli.param_types import Duration, Size
+from edgekit.cli.sections import section
 
 if TYPE_CHECKING:
+    from edgekit.device.sinks.h264_recorder import Recording
     from edgekit.device.sinks.rotation import Rotation
 
 STDOUT = "-"
-# Less than a few thousand lines a file makes more files than anyone reads.
+# Smaller files would be too many to read.
 _LEAST_ROTATION_BYTES = 10_000
 _LEAST_ROTATION_S = 1.0
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The values of all output options, under their parameters' names."""
+    """The values of these options, under their parameters' names."""
 
     save: Path | None
     record: Path | None
@@ -54,27 +56,33 @@ class Outputs:
     event_label: tuple[str, ...]
 
 
-_OPTIONS = (
-    path_option("--save", "MP4", "Record a video with the faces drawn in."),
-    path_option("--record", "MP4", "Record a Pi's camera as it is, by the board's H.264 encoder where it has one."),
-    click.option("--jsonl", metavar="FILE|-", help="Write one JSON object a frame; - is stdout."),
-    click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row a face."),
+_RESULTS = section(
+    "Results",
+    path_option("--save", "MP4", "Record a video with boxes and labels drawn in."),
+    path_option(
+        "--record", "MP4", "Record a Pi's camera without drawings, by the board's H.264 encoder if there is one."
+    ),
+    click.option("--jsonl", metavar="FILE|-", help="Write one JSON object per frame; - is stdout."),
+    click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row per face."),
     click.option("--show/--no-show", default=False, help="Show the frames in a window."),
     click.option(
         "--sink",
         "extra_sinks",
         multiple=True,
         metavar="NAME[:VALUE]",
-        help="Give results to a sink that another package brings (docs/extending.md).",
+        help="Pass results to a sink of another package (docs/extending.md). Repeatable.",
     ),
     click.option(
         "--rotate-size",
         type=Size(_LEAST_ROTATION_BYTES),
         metavar="SIZE",
-        help="Begin a new file of --jsonl, --csv, --save, --record after 10MB, say.",
+        help="Start a new file of --jsonl, --csv, --save and --record at this size, such as 10MB.",
     ),
     click.option(
-        "--rotate-age", type=Duration(_LEAST_ROTATION_S), metavar="TIME", help="The same after 1h or 7d, say."
+        "--rotate-age",
+        type=Duration(_LEAST_ROTATION_S),
+        metavar="TIME",
+        help="Start a new file of these after this time, such as 1h or 7d.",
     ),
     click.option(
         "--rotate-keep",
@@ -82,58 +90,75 @@ _OPTIONS = (
         default=5,
         show_default=True,
         metavar="N",
-        help="How many older files to keep.",
+        help="Number of older files to keep.",
     ),
     click.option("--blur-faces/--no-blur-faces", default=False, help="Make faces unrecognisable in --save and --web."),
+)
+
+_WEB_PAGE = section(
+    "Web page",
     click.option(
         "--web",
         is_flag=False,
         flag_value="127.0.0.1:8080",
         metavar="[ADDR]",
-        help="Show the run on a web page at HOST:PORT; without a value 127.0.0.1:8080.",
+        help="Serve a web page with the frames at HOST:PORT; without a value 127.0.0.1:8080.",
     ),
     path_option(
         "--web-token-file",
         "FILE",
-        "Holds what viewers must know, also EDGEKIT_WEB_TOKEN; needed beyond this machine.",
+        "File with the page's access token, or set EDGEKIT_WEB_TOKEN; required for viewers on other machines.",
     ),
     click.option(
         "--web-fps",
         type=NumberRange(0.1, 60),
         default=10,
         show_default=True,
-        help="Most pictures a second that the page gets.",
+        metavar="FPS",
+        help="Highest frame rate of the page.",
     ),
-    click.option("--mqtt", metavar="URL", help="Send to a broker: mqtt://HOST[:PORT], or mqtts:// for TLS."),
-    path_option("--mqtt-credentials", "FILE", "Holds user:password, also EDGEKIT_MQTT_CREDENTIALS."),
-    click.option("--mqtt-topic", metavar="TOPIC", help="Topics begin with it; default: edgekit/ and the host's name."),
-    path_option("--mqtt-ca", "PEM", "Trust these authorities instead of the system's."),
-    path_option("--mqtt-cert", "PEM", "Show the broker this certificate."),
-    path_option("--mqtt-key", "PEM", "The certificate's key."),
+)
+
+_MQTT = section(
+    "MQTT",
+    click.option("--mqtt", metavar="URL", help="Publish to a broker: mqtt://HOST[:PORT], or mqtts:// for TLS."),
+    path_option("--mqtt-credentials", "FILE", "File with user:password, or set EDGEKIT_MQTT_CREDENTIALS."),
+    click.option("--mqtt-topic", metavar="TOPIC", help="Prefix of the topics; default: edgekit/HOSTNAME."),
+    path_option("--mqtt-ca", "PEM", "Certificate authorities to trust instead of the system's."),
+    path_option("--mqtt-cert", "PEM", "Client certificate."),
+    path_option("--mqtt-key", "PEM", "Private key of the client certificate."),
     click.option(
         "--mqtt-discovery/--no-mqtt-discovery",
         default=True,
         show_default=True,
         help="Announce the camera to Home Assistant.",
     ),
-    path_option("--mqtt-buffer", "FILE", "Events wait here for the broker; default: in the user's state folder."),
+    path_option(
+        "--mqtt-buffer",
+        "FILE",
+        "File for events until the broker has confirmed them; default: in the user's state folder.",
+    ),
     click.option(
         "--mqtt-buffer-events",
         type=click.IntRange(1, 10_000_000),
         default=10_000,
         show_default=True,
         metavar="N",
-        help="Most events that wait; the oldest make room.",
+        help="Largest number of buffered events; the oldest are discarded.",
     ),
+)
+
+_EVENTS = section(
+    "Events",
     click.option("--webhook", metavar="URL", help="Post events to this address as JSON."),
-    path_option("--webhook-token-file", "FILE", "Holds the bearer token to send with, also EDGEKIT_WEBHOOK_TOKEN."),
+    path_option("--webhook-token-file", "FILE", "File with the bearer token, or set EDGEKIT_WEBHOOK_TOKEN."),
     click.option(
         "--event-hold",
         type=Duration(),
         default="1s",
         show_default=True,
         metavar="TIME",
-        help="A label is an event once it held this long.",
+        help="Time that a label must persist to become an event.",
     ),
     click.option(
         "--event-cooldown",
@@ -141,40 +166,46 @@ _OPTIONS = (
         default="0s",
         show_default=True,
         metavar="TIME",
-        help="Least time between two events of a face.",
+        help="Shortest time between two events of one face.",
     ),
     click.option(
         "--event-probability",
         type=NumberRange(0, 1),
         default=0,
         show_default=True,
-        help="Least probability of a label that counts.",
+        metavar="P",
+        help="Smallest probability of a label for events.",
     ),
-    click.option(
-        "--event-label", multiple=True, metavar="LABEL", help="Only this label makes events; may be repeated."
-    ),
+    click.option("--event-label", multiple=True, metavar="LABEL", help="Send events of this label only. Repeatable."),
 )
+
+# Adds these options to a command, which gets their values as the parameter `outputs`.
+add_output_options = grouped_options("outputs", Outputs, (_RESULTS, _WEB_PAGE, _MQTT, _EVENTS))
 
 
 def rotation_of(outputs: Outputs) -> Rotation:
-    """Return when a new file begins, and how many stay."""
+    """Return when a new file starts, and how many are kept."""
     from edgekit.device.sinks.rotation import Rotation
 
     return Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
 
 
-# Add all output options to a command, which gets their values as one `outputs`.
-output_options = grouped_options("outputs", Outputs, _OPTIONS)
+def recording_of(outputs: Outputs) -> Recording | None:
+    """Return the recording of the camera by the H.264 encoder, None without --record."""
+    from edgekit.device.sinks.h264_recorder import Recording
+
+    return None if outputs.record is None else Recording(outputs.record, rotation_of(outputs))
 
 
 def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
-    """Look at the options before anything heavy is loaded.
+    """Check the options before anything slow is imported.
 
     Raises:
-        click.UsageError: Two of them want the same place or exclude each other, or one has no use without another.
+        click.UsageError: Two outputs have the same file or exclude each other, or an option has no effect without
+            another one.
     """
     if as_json and outputs.jsonl == STDOUT:
-        raise click.UsageError("--json and --jsonl - both want stdout: give --jsonl a file, or leave --json out")
+        raise click.UsageError("--json and --jsonl - both write to stdout: give --jsonl a file, or leave --json out")
     if outputs.csv_file == STDOUT:
         raise click.UsageError("--csv takes a file: for results on stdout write --jsonl -")
     named = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file)
@@ -186,14 +217,14 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     if outputs.record is not None and source is not None:
         raise click.UsageError("--record is for a Raspberry Pi's camera: use --save, or --camera")
     if outputs.record is not None and outputs.blur_faces:
-        raise click.UsageError("--record shows faces as they are: leave out --record or --blur-faces")
+        raise click.UsageError("--record does not blur faces: leave out --record or --blur-faces")
     if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
         raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
-    _refuse_idle(outputs)
+    _refuse_without_effect(outputs)
 
 
-# Options that begin so mean something only beside one of the outputs named after them.
-_BESIDE = {
+# Prefix of parameters → the outputs that they need, at least one.
+_NEEDED_OUTPUTS = {
     "rotate_": ("save", "record", "jsonl", "csv_file"),
     "blur_": ("save", "web"),
     "web_": ("web",),
@@ -203,8 +234,8 @@ _BESIDE = {
 }
 
 
-def _refuse_idle(outputs: Outputs) -> None:
-    """Refuse what was typed and would do nothing; a file of settings may hold more than one run uses.
+def _refuse_without_effect(outputs: Outputs) -> None:
+    """Refuse options on the command line that have no effect; a file of settings may hold more than one run uses.
 
     Raises:
         click.UsageError: There is such an option.
@@ -216,7 +247,7 @@ def _refuse_idle(outputs: Outputs) -> None:
     for name, flag in flags.items():
         if name is None or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
             continue
-        for start, wanted in _BESIDE.items():
-            if name.startswith(start) and not any(getattr(outputs, other) for other in wanted):
-                places = ", ".join(flags[other] for other in wanted)
-                raise click.UsageError(f"{flag} does nothing without {places}: give one, or leave it out")
+        for prefix, needed in _NEEDED_OUTPUTS.items():
+            if name.startswith(prefix) and not any(getattr(outputs, other) for other in needed):
+                places = ", ".join(flags[other] for other in needed)
+                raise click.UsageError(f"{flag} has no effect without {places}: give one, or leave it out")

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP for commands that work until they are told to stop."""
+"""Ctrl-C, SIGTERM and SIGHUP for commands that run until they are stopped."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from edgekit.errors import EXIT_OK
 
 
 class StopSignals:
-    """Within the `with` block, the first Ctrl-C or SIGTERM asks the work to end by itself, at a clean place.
+    """Within the `with` block, the first Ctrl-C or SIGTERM stops the work between two frames.
 
-    `ask` is called for that. Until `on_stop` has set one there is nothing to finish: Ctrl-C raises KeyboardInterrupt
-    and SIGTERM ends the process with exit code 0, as does any further signal of either kind. SIGHUP, a terminal or an
-    SSH session that went away, counts as SIGTERM.
+    The signal calls the function set by `on_stop`. Before one is set, and at every further signal, Ctrl-C raises
+    KeyboardInterrupt and SIGTERM ends the process with exit code 0. SIGHUP (a closed terminal or SSH session) acts as
+    SIGTERM.
     """
 
     def __init__(self, stopped_early: Callable[[], None] = lambda: None) -> None:
-        """`stopped_early` is called at the end of the block if SIGTERM came before there was anything to finish."""
+        """`stopped_early` is called at the end of the block if SIGTERM arrived before `on_stop` was called."""
         self._stopped_early = stopped_early
         self.interrupted = False
         self.terminated = False
-        self._ask: Callable[[], None] | None = None
+        self._stop: Callable[[], None] | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -36,20 +36,25 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if kind is SystemExit and self._ask is None:
+        if kind is SystemExit and self._stop is None:
             self._stopped_early()
 
-    def on_stop(self, ask: Callable[[], None]) -> None:
-        """Set what a signal calls from now on; it runs inside the signal handler."""
-        self._ask = ask
+    @property
+    def received(self) -> bool:
+        """Whether any of the signals has arrived."""
+        return self.interrupted or self.terminated
+
+    def on_stop(self, stop: Callable[[], None]) -> None:
+        """Set the function that a signal calls from now on, inside the signal handler."""
+        self._stop = stop
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
-        first = not (self.interrupted or self.terminated)
+        first = not self.received
         self.interrupted = self.interrupted or number == signal.SIGINT
         self.terminated = self.terminated or number in (signal.SIGTERM, signal.SIGHUP)
-        if self._ask is not None and first:
-            self._ask()
+        if self._stop is not None and first:
+            self._stop()
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:

@@ -1,18 +1,21 @@
-"""The sinks of `edgekit run`, made from its output options."""
+"""The sinks of `edgekit run`, created from its output options."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from edgekit.cli.run.output_options import Outputs, rotation_of
+from edgekit.cli.output import Output
+from edgekit.cli.progress import counted, progress_bar
+from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
 
 if TYPE_CHECKING:
     from edgekit.device.blur import FaceBlur
+    from edgekit.device.detections import FrameResult
     from edgekit.device.events import Outlet
-    from edgekit.device.sinks import Sink
+    from edgekit.device.frame import Frame, Source
+    from edgekit.device.sink import Sink
     from edgekit.device.sinks.monitor import ReadHealth
-    from edgekit.device.sources import Source
 
 
 def open_sinks(
@@ -23,10 +26,10 @@ def open_sinks(
     notify: Callable[[str], None],
     health: ReadHealth,
 ) -> list[Sink]:
-    """Return the sinks that were asked for, not yet entered; `health` returns the machine's newest state.
+    """Return the requested sinks, not yet entered; `health` returns the newest sample of the machine's state.
 
     Raises:
-        InputError: One of them cannot be had like this.
+        InputError: A sink cannot be created with these options.
     """
     sinks = _files(outputs, source, labels, notify)
     if outputs.show:
@@ -38,14 +41,41 @@ def open_sinks(
     outlets = _network(outputs, source, labels, say, notify, health, sinks)
     if outlets:
         from edgekit.device.events import EventRules
+        from edgekit.device.frame import presentation_time_s
         from edgekit.device.sinks.events import EventSink
-        from edgekit.device.sources import presentation_time_s
 
         rules = EventRules(
             outputs.event_hold, outputs.event_cooldown, outputs.event_probability, frozenset(outputs.event_label)
         )
         sinks.append(EventSink(rules, outlets, presentation_time_s(source)))
     return sinks
+
+
+def progress_sinks(out: Output, outputs: Outputs, frame_count: int | None, max_frames: int | None) -> list[Sink]:
+    """Return a sink that shows a progress bar, if the number of frames is known and stdout has no JSON lines."""
+    if frame_count is None or outputs.jsonl == STDOUT:
+        return []
+    return [_Progress(out, min(frame_count, max_frames or frame_count))]
+
+
+class _Progress:
+    def __init__(self, out: Output, total: int) -> None:
+        self._bar = progress_bar(out)
+        self._update = counted(self._bar, "frames")
+        self._total = total
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        del frame, result
+        self._done += 1
+        self._update(self._done, self._total)
 
 
 def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
@@ -68,16 +98,16 @@ def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Call
 
 
 def _blur(outputs: Outputs, source: Source) -> FaceBlur | None:
-    """Return what hides faces for one sink: it remembers what that sink has seen."""
+    """Return the face blur of one sink; each sink needs its own, because it keeps recent boxes."""
     from edgekit.device.blur import FaceBlur
-    from edgekit.device.sources import presentation_time_s
+    from edgekit.device.frame import presentation_time_s
 
     return FaceBlur(presentation_time_s(source)) if outputs.blur_faces else None
 
 
 def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
     from edgekit.device.registry import find
-    from edgekit.device.sinks import SinkOptions
+    from edgekit.device.sink import SinkOptions
 
     named = (text.partition(":") for text in outputs.extra_sinks)
     return [find("sink", name)(SinkOptions(value, source.name, source.fps, labels, notify)) for name, _, value in named]
@@ -92,7 +122,7 @@ def _network(
     health: ReadHealth,
     sinks: list[Sink],
 ) -> list[Outlet]:
-    """Append the sinks that talk to others and return those that take events."""
+    """Append the network sinks to `sinks` and return those that receive events."""
     from edgekit.device.sinks.credentials import read_secret
 
     outlets: list[Outlet] = []
@@ -147,4 +177,4 @@ def _check_labels(outputs: Outputs, labels: Sequence[str]) -> None:
 
     for label in outputs.event_label:
         if label not in labels:
-            raise InputError(f"--event-label '{label}' is no label of the model: it has {', '.join(labels)}")
+            raise InputError(f"--event-label '{label}' is not a label of the model: choose from {', '.join(labels)}")

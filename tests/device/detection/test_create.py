@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from edgekit.device import detection as detect
-from edgekit.device.detection import create_detector
+from edgekit.device.detection import create_detector, detect_faces
 from edgekit.downloads import PinnedFile
 from edgekit.errors import InputError, StorageError
 
@@ -111,3 +112,21 @@ def test_one_detector_does_not_load_another(name: str, absent: list[str]) -> Non
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_faces_of_one_image(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    image_bgr = np.asarray(cv2.imread(str(shared / "data/media/three_faces.jpg")), np.uint8)
+    found = detect_faces(image_bgr, detector_model=path, notify=fail)
+    assert len(found) == 3
+    assert found.landmarks_xy.shape == (3, 5, 2)
+    assert found.track_ids is None
+    monkeypatch.setattr(detect, "create_detector", lambda *_, **__: pytest.fail("it was created again"))
+    np.testing.assert_array_equal(detect_faces(image_bgr, detector_model=path, notify=fail).xyxy, found.xyxy)
+    gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
+    assert len(detect_faces(gray, detector_model=path, notify=fail)) == 3
+
+
+def test_what_is_no_image_has_no_faces() -> None:
+    with pytest.raises(InputError, match=r"float64 \(8, 8\): pass a uint8 array"):
+        detect_faces(np.zeros((8, 8)), detector="none")

@@ -214,17 +214,17 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 class TestOtherFiles:
     def test_a_model_with_other_outputs_is_no_yunet(self, tmp_path):
         path = tiny_model(tmp_path / "m.onnx", outputs={"logits": np.zeros((1, 7), np.float32)}, height=64, width=64)
-        with pytest.raises(InputError, match=r"m\.onnx' is no YuNet.*cls_8.*face_detection_yunet"):
+        with pytest.raises(InputError, match=r"m\.onnx' is not a YuNet.*cls_8.*face_detection_yunet"):
             YuNet(path, 320, 0.7)
 
     def test_outputs_of_another_shape_are_no_yunet(self, tmp_path):
         outputs = empty_outputs(64, 64) | {"bbox_8": np.zeros((1, 64, 5), np.float32)}
-        with pytest.raises(InputError, match=r"no YuNet.*shapes"):
+        with pytest.raises(InputError, match=r"not a YuNet.*shapes"):
             YuNet(tiny_model(tmp_path / "m.onnx", outputs=outputs, height=64, width=64), 320, 0.7)
 
     def test_a_graph_that_ignores_its_size_is_no_yunet(self, tmp_path):
         path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(640, 640), height="h", width="w")
-        with pytest.raises(InputError, match=r"no YuNet.*shapes"):
+        with pytest.raises(InputError, match=r"not a YuNet.*shapes"):
             YuNet(path, 320, 0.7)
 
     def test_an_input_that_is_no_picture_is_no_yunet(self, tmp_path):
@@ -233,12 +233,12 @@ class TestOtherFiles:
         model = onnx.load(path)
         model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
         onnx.save(model, path)
-        with pytest.raises(InputError, match=r"no YuNet.*input"):
+        with pytest.raises(InputError, match=r"not a YuNet.*input"):
             YuNet(path, 320, 0.7)
 
     def test_a_fixed_size_that_is_no_multiple_of_32_is_no_yunet(self, tmp_path):
         path = tiny_model(tmp_path / "m.onnx", outputs=empty_outputs(72, 72), height=72, width=72)
-        with pytest.raises(InputError, match="no YuNet"):
+        with pytest.raises(InputError, match="not a YuNet"):
             YuNet(path, 320, 0.7)
 
     @pytest.mark.parametrize("content", [b"", b"just text\n"])

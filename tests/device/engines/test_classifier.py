@@ -12,8 +12,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.device.engines.classifier import Classifier
+from edgekit.device.detection import WholeFrame
+from edgekit.device.engines.classifier import Classifier, Predictions, load_model
+from edgekit.device.frame import Frame
+from edgekit.device.imaging import as_frame
+from edgekit.device.pipeline.loop import recognise
+from edgekit.device.stage_timer import StageTimer
 from edgekit.errors import InputError
+from edgekit.preprocess import ImageU8
 
 
 def contract_of(model: Path) -> Contract:
@@ -160,3 +166,64 @@ def test_a_text_file_and_a_model_without_contract_are_refused(tiny_model: Path, 
     onnx.save(proto, plain)
     with pytest.raises(InputError, match="has no edgekit contract"):
         Classifier(plain)
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    return load_model("default", threads=1)
+
+
+def images(*shapes: tuple[int, ...]) -> list[ImageU8]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, shape, np.uint8) for shape in shapes]
+
+
+def of_the_runtime(model: Classifier, image: ImageU8) -> list[float]:
+    """Return what `run --detector none` computes."""
+    result = recognise(Frame(0, 0.0, 0.0, as_frame(image)), WholeFrame(), model, StageTimer())
+    assert result.faces.probabilities is not None
+    return list(result.faces.probabilities[0].tolist())
+
+
+def test_images_of_any_size_are_classified_as_in_the_runtime(model: Classifier) -> None:
+    batch = images((48, 48), (60, 50, 3), (200, 320, 3), (9, 7), (1, 1, 3))
+    found = model.predict(batch)
+    assert found.probabilities.dtype == np.float32
+    assert found.probabilities.shape == (5, len(model.labels)) == (len(found), len(found.classes))
+    for row, image in zip(found.probabilities, batch, strict=True):
+        np.testing.assert_allclose(row, of_the_runtime(model, image), atol=1e-6)
+    assert found.labels == tuple(model.labels[row.argmax()] for row in found.probabilities)
+
+
+@pytest.mark.parametrize("shape", [(4, 30, 20, 3), (4, 30, 20)])
+def test_an_array_of_images_is_a_batch(model: Classifier, shape: tuple[int, ...]) -> None:
+    (batch,) = images(shape)
+    one_by_one = [model.predict(image).probabilities[0] for image in batch]
+    np.testing.assert_allclose(model.predict(batch).probabilities, one_by_one, atol=1e-6)
+
+
+def test_channel_order_is_the_callers(tiny_model: Path) -> None:
+    red_bgr = np.full((20, 20, 3), (0, 0, 250), np.uint8)
+    model = load_model(tiny_model)
+    assert model.predict(red_bgr).labels == ("red",)
+    assert model.predict(red_bgr, channels="rgb").labels == ("blue",)
+
+
+def test_no_images_give_no_predictions(model: Classifier) -> None:
+    found = model.predict([])
+    assert (len(found), found.labels, found.classes) == (0, (), model.labels)
+    assert isinstance(found, Predictions)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.float32), np.zeros((8, 8, 4), np.uint8), np.zeros((0, 8), np.uint8), "a.png"]
+)
+def test_what_is_no_image_is_refused(model: Classifier, image: object) -> None:
+    with pytest.raises(InputError, match="pass a uint8 array"):
+        model.predict([image])
+
+
+def test_a_model_is_found_by_name_or_path(tiny_model: Path) -> None:
+    assert load_model(str(tiny_model)).contract.architecture == "mean"
+    with pytest.raises(InputError, match=r"model 'missing\.onnx' does not exist"):
+        load_model("missing.onnx")

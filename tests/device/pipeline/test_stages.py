@@ -25,7 +25,7 @@ def no_thread_is_left() -> Iterator[None]:
 @pytest.mark.parametrize("threaded", [False, True])
 def test_every_item_arrives_in_order(threaded: bool) -> None:
     with Stages(threaded, every_item=True) as stages:
-        doubled = stages.ahead("double", (2 * item for item in stages.ahead("count", range(500))))
+        doubled = stages.prefetch("double", (2 * item for item in stages.prefetch("count", range(500))))
         assert list(doubled) == list(range(0, 1000, 2))
         assert stages.dropped == {}
 
@@ -40,7 +40,7 @@ def test_stages_really_work_side_by_side() -> None:
             yield item
 
     with Stages(threaded=True, every_item=True) as stages:
-        for item in stages.ahead("meet", meet(iter(range(4)))):
+        for item in stages.prefetch("meet", meet(iter(range(4)))):
             if item < 3:
                 meeting.wait()
 
@@ -54,7 +54,7 @@ def test_at_most_one_item_waits_and_the_next_is_not_begun() -> None:
             yield item
 
     with Stages(threaded=True, every_item=True) as stages:
-        made = stages.ahead("make", items())
+        made = stages.prefetch("make", items())
         assert next(made) == 0
         wait_until(lambda: len(begun) == 2)
         time.sleep(0.05)
@@ -72,7 +72,7 @@ def test_newer_items_take_the_place_of_older_ones_and_are_counted() -> None:
         assert taken.wait(PATIENCE_S)
 
     with Stages(threaded=True, every_item=False) as stages:
-        made = stages.ahead("make", items())
+        made = stages.prefetch("make", items())
         assert next(made) == 0
         taken.set()
         assert more.wait(PATIENCE_S)
@@ -89,7 +89,7 @@ def test_a_stage_that_dies_ends_the_run_with_its_own_exception() -> None:
 
     seen = []
     with Stages(threaded=True, every_item=True) as stages:
-        last = stages.ahead("last", stages.ahead("middle", broken(stages.ahead("first", itertools.count()))))
+        last = stages.prefetch("last", stages.prefetch("middle", broken(stages.prefetch("first", itertools.count()))))
         with pytest.raises(ZeroDivisionError, match="bug"):
             seen.extend(last)
     assert seen == [0, 1, 2]
@@ -97,7 +97,7 @@ def test_a_stage_that_dies_ends_the_run_with_its_own_exception() -> None:
 
 def test_a_consumer_that_leaves_ends_all_threads() -> None:
     with Stages(threaded=True, every_item=True) as stages:
-        first = stages.ahead("second", stages.ahead("first", itertools.count()))
+        first = stages.prefetch("second", stages.prefetch("first", itertools.count()))
         assert next(first) == 0
     # `no_thread_is_left` sees to the rest.
 
@@ -112,7 +112,7 @@ def test_leaving_does_not_wait_for_a_stage_that_hangs(monkeypatch: pytest.Monkey
         let_go.wait(PATIENCE_S)
 
     with Stages(threaded=True, every_item=True) as stages:
-        assert next(stages.ahead("hangs", hangs())) == 1
+        assert next(stages.prefetch("hangs", hangs())) == 1
         assert hanging.wait(PATIENCE_S)
     assert any(thread.name == "hangs" for thread in threading.enumerate())
     let_go.set()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.detections import Face, FrameResult
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.jsonl import JsonLinesSink
 from edgekit.device.sinks.lines import LineFile
@@ -21,14 +21,14 @@ from edgekit.errors import InputError, StorageError
 
 LABELS = ("calm", 'odd, "quoted"')
 PROBABILITIES = dict(zip(LABELS, (0.25, 0.75), strict=True))
-FACE = FaceResult((1.234, 2, 30.5, 40), 0.98761, LABELS[1], 0.75, PROBABILITIES, track_id=3, detected=False)
+FACE = Face((1.234, 2, 30.5, 40), 0.98761, LABELS[1], 0.75, PROBABILITIES, track_id=3, detected=False)
 
 
 def frame(sequence: int = 7) -> Frame:
     return Frame(sequence, 12.3456789, 1.7e9, np.zeros((48, 64, 3), np.uint8))
 
 
-def result(*faces: FaceResult, sequence: int = 7) -> FrameResult:
+def result(*faces: Face, sequence: int = 7) -> FrameResult:
     return FrameResult(sequence, 12.3456789, 1.7e9, (64, 48), faces, {"capture": 1.23456, "detect": 2.0}, 3.5)
 
 

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.detections import FaceResult, FrameResult
+from edgekit.device.detections import Face, FrameResult
 from edgekit.device.sinks.video import VideoSink
 from edgekit.device.sources import Frame
 from edgekit.errors import InputError, SourceError, StorageError
 
-FACE = FaceResult((20, 30, 60, 70), 0.9, "happy", 0.8, {"happy": 0.8, "sad": 0.2})
+FACE = Face((20, 30, 60, 70), 0.9, "happy", 0.8, {"happy": 0.8, "sad": 0.2})
 
 
 def frame(sequence: int = 0, size_wh: tuple[int, int] = (128, 96), level: int = 100, seconds: float = 0.0) -> Frame:
@@ -27,7 +27,7 @@ def noise(sequence: int, rng: np.random.Generator) -> Frame:
     return Frame(sequence, 0.0, 0.0, rng.integers(0, 256, (240, 320, 3), np.uint8))
 
 
-def result(*faces: FaceResult) -> FrameResult:
+def result(*faces: Face) -> FrameResult:
     return FrameResult(0, 0.0, 0.0, (128, 96), faces, {}, 0.0)
 
 

@@ -152,7 +152,7 @@ def test_the_command_lists_them(monkeypatch, capsys):
         "  mode 0: SRGGB10 640x480  103.33 fps",
         "/dev/video2  HD Webcam  BLOCKED: held by pid 812 (motion): stop it",
         "  MJPG 1280x720  30, 15 fps",
-        "in the way: something",
+        "obstacle: something",
     ):
         assert line in text.splitlines()
     assert _run(["cameras", "--json"]) == EXIT_OK

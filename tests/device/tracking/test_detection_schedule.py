@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.device.tracking.detection_schedule import Adaptive, Every, Moment
+from edgekit.device.tracking.detection_schedule import Adaptive, Every, TrackingState
 from edgekit.preprocess import ImageU8
 
 FACE = np.array([120, 60, 180, 130], np.float32)
@@ -16,25 +16,25 @@ def luma() -> ImageU8:
     return np.random.default_rng(0).integers(60, 180, (240, 320), np.uint8)
 
 
-def moment(luma: ImageU8, frames: int, *boxes: np.ndarray, **changes: object) -> Moment:
+def state(luma: ImageU8, frames: int, *boxes: np.ndarray, **changes: object) -> TrackingState:
     values = {"elapsed_s": frames * 0.04, "boxes": boxes or (FACE,), "lost": False, "followed": 1.0} | changes
-    return Moment(frames=frames, luma=luma, **values)  # type: ignore[arg-type]
+    return TrackingState(frames=frames, luma=luma, **values)  # type: ignore[arg-type]
 
 
 def first_due(schedule: Adaptive, luma: ImageU8, *boxes: np.ndarray, **changes: object) -> int:
-    return next(frames for frames in range(1, 50) if schedule.due(moment(luma, frames, *boxes, **changes)))
+    return next(frames for frames in range(1, 50) if schedule.due(state(luma, frames, *boxes, **changes)))
 
 
 @pytest.fixture
 def adaptive(luma: ImageU8) -> Adaptive:
     schedule = Adaptive()
-    schedule.detected(luma, news=True)
-    schedule.detected(luma, news=False)
+    schedule.detected(luma, changed=True)
+    schedule.detected(luma, changed=False)
     return schedule
 
 
 def test_every_nth_frame(luma) -> None:
-    assert [Every(3).due(moment(luma, frames)) for frames in (1, 2, 3, 4)] == [False, False, True, True]
+    assert [Every(3).due(state(luma, frames)) for frames in (1, 2, 3, 4)] == [False, False, True, True]
     assert (Every(1).follows, Every(2).follows) == (False, True)
 
 
@@ -43,7 +43,7 @@ def test_a_still_scene_is_searched_rarely(adaptive, luma) -> None:
 
 
 def test_a_slow_camera_is_searched_by_time(adaptive, luma) -> None:
-    assert adaptive.due(moment(luma, 2, elapsed_s=0.6))
+    assert adaptive.due(state(luma, 2, elapsed_s=0.6))
 
 
 def test_a_lost_face_is_looked_for_at_once(adaptive, luma) -> None:
@@ -65,8 +65,8 @@ def test_somebody_who_comes_in_is_noticed(adaptive, luma) -> None:
 def test_without_any_face_a_change_is_looked_at_at_once(adaptive, luma) -> None:
     entered = luma.copy()
     entered[80:200, 0:60] = 255
-    assert adaptive.due(moment(entered, 1, boxes=()))
-    assert not adaptive.due(moment(luma, 1, boxes=()))
+    assert adaptive.due(state(entered, 1, boxes=()))
+    assert not adaptive.due(state(luma, 1, boxes=()))
 
 
 def test_a_body_that_moves_with_its_face_and_light_that_changes_are_no_news(adaptive, luma) -> None:
@@ -82,15 +82,15 @@ def test_changes_that_meant_nothing_are_believed_less(adaptive, luma) -> None:
     waits = []
     for _ in range(8):
         waits.append(first_due(adaptive, flicker))
-        adaptive.detected(luma, news=False)
+        adaptive.detected(luma, changed=False)
     assert waits == [5, 6, 7, 8, 9, 10, 10, 10]
-    adaptive.detected(luma, news=True)
-    adaptive.detected(luma, news=False)
+    adaptive.detected(luma, changed=True)
+    adaptive.detected(luma, changed=False)
     assert first_due(adaptive, flicker) == 5
 
 
 def test_a_face_that_came_or_went_is_looked_at_again_in_the_next_frame(adaptive, luma) -> None:
-    adaptive.detected(luma, news=True)
+    adaptive.detected(luma, changed=True)
     assert first_due(adaptive, luma) == 1
-    adaptive.detected(luma, news=False)
+    adaptive.detected(luma, changed=False)
     assert first_due(adaptive, luma) == 10

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.detection import Detections
+from edgekit.device.detections import Detections
+from edgekit.device.frame import Frame
 from edgekit.device.region import Region, detector_input_px, parse_region, scaled_input_px
-from edgekit.device.sources import Frame
-from edgekit.device.sources.yuv import PlanarFrame, split_planes
+from edgekit.device.sources.yuv import split_planes
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker, flow_luma
@@ -66,8 +66,8 @@ def test_between_searches_faces_are_followed_under_their_ids() -> None:
         timer = StageTimer()
         faces = face_tracker.find(frame, timer)
         searched = index % 4 == 0
-        assert faces.track_ids == (1, 2)
-        assert faces.detected == (searched, searched)
+        assert faces.track_ids.tolist() == [1, 2]
+        assert faces.detected.tolist() == [searched, searched]
         assert ("detect" in timer.ms, "track" in timer.ms) == (searched, True)
         np.testing.assert_allclose(faces.xyxy, [box(40 + 5 * index, 60), box(220, 150 - 4 * index)], atol=2)
     assert len(squares.shown) == 3
@@ -77,17 +77,18 @@ def test_without_a_schedule_every_frame_stands_alone() -> None:
     face_tracker = FaceTracker(Squares(), None)
     for frame in frames(picture((40, 60)), picture((200, 60))):
         faces = face_tracker.find(frame, timer := StageTimer())
-        assert (faces.track_ids, faces.detected, list(timer.ms)) == ((None,), (True,), ["detect"])
+        assert (faces.track_ids, faces.detected, list(timer.ms)) == (None, None, ["detect"])
+        assert [(face.track_id, face.detected) for face in faces] == [(None, True)]
 
 
 def test_every_frame_searched_needs_no_following_but_gives_ids() -> None:
     def never(*_: object) -> list:
         raise AssertionError("nothing to follow")
 
-    face_tracker = FaceTracker(Squares(), Every(1), follow=never)
+    face_tracker = FaceTracker(Squares(), Every(1), tracker=never)
     for frame in frames(*(picture((40 + 8 * step, 60)) for step in range(4))):
         faces = face_tracker.find(frame, StageTimer())
-        assert (faces.track_ids, faces.detected) == ((1,), (True,))
+        assert (faces.track_ids.tolist(), faces.detected.tolist()) == ([1], [True])
 
 
 def test_a_frame_of_another_size_is_searched() -> None:
@@ -189,7 +190,7 @@ def test_the_small_stream_is_searched_and_boxes_are_in_pixels_of_the_frame() -> 
         return split_planes(i420, (width, height), width, "i420", full_range=False)
 
     small = cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA)
-    frame = PlanarFrame(0, 0.0, 0.0, planes(image), planes(small))
+    frame = Frame(0, 0.0, 0.0, planes(image), small=planes(small))
     squares = Squares()
     faces = FaceTracker(squares, Every(1)).find(frame, StageTimer())
     assert squares.shown == [(160, 120)]

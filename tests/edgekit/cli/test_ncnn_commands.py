@@ -79,8 +79,7 @@ def test_inspect_shows_contract_and_layers(edgekit: Run, checkpoint: Path, model
     assert code == 0, err
     document = json.loads(out)
     assert document["contract"]["labels"] == list(load_checkpoint(checkpoint).contract.labels)
-    assert document["macs"] == sum(layer["macs"] for layer in document["layers"]) > 40e6
-    assert document["parameters"] == sum(layer["parameters"] for layer in document["layers"])
+    assert document["parameters"] == sum(layer["parameters"] for layer in document["layers"]) > 400_000
     code, out, err = edgekit("inspect", model, "--layers")
     assert (code, err) == (0, "")
     assert "engine        ncnn" in out

@@ -36,7 +36,7 @@ _NOBODY = "http://127.0.0.1:9/"
         (["--webhook", "ftp://host/"], "the webhook's address must look like https://host/path"),
         (
             ["--webhook", _NOBODY, "--event-label", "grumpy"],
-            "'grumpy' is no label of the model",
+            "'grumpy' is not a label of the model",
         ),
         (["--webhook", _NOBODY, "--event-hold", "soon"], "'soon' is no time such as 90s, 15min, 12h or 7d"),
         (["--csv", "r.csv", "--rotate-size", "1"], "'1' is too small: at least 10000 bytes"),
@@ -78,12 +78,12 @@ def test_a_missing_part_names_its_extra(edgekit, tiny_model, monkeypatch, module
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (("--rotate-size", "1MB"), "--rotate-size does nothing without --save, --record, --jsonl, --csv"),
+        (("--rotate-size", "1MB"), "--rotate-size has no effect without --save, --record, --jsonl, --csv"),
         (("--record", "r.mp4"), "--record is for a Raspberry Pi's camera: use --save, or --camera"),
-        (("--mqtt-topic", "x"), "--mqtt-topic does nothing without --mqtt"),
-        (("--web-fps", "5", "--webhook", "http://127.0.0.1:1/"), "--web-fps does nothing without --web"),
-        (("--event-hold", "1s", "--csv", "r.csv"), "--event-hold does nothing without --mqtt, --webhook, --web"),
-        (("--blur-faces", "--jsonl", "-"), "--blur-faces does nothing without --save, --web"),
+        (("--mqtt-topic", "x"), "--mqtt-topic has no effect without --mqtt"),
+        (("--web-fps", "5", "--webhook", "http://127.0.0.1:1/"), "--web-fps has no effect without --web"),
+        (("--event-hold", "1s", "--csv", "r.csv"), "--event-hold has no effect without --mqtt, --webhook, --web"),
+        (("--blur-faces", "--jsonl", "-"), "--blur-faces has no effect without --save, --web"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(edgekit, options, fault: str):

@@ -113,7 +113,7 @@ def test_a_file_gives_the_same_lines_with_threads_and_without(edgekit_run, tmp_p
     assert [[face["track_id"] for face in faces] for faces in lines[0]] == [[1]] * 30
     assert sum(face["detected"] for faces in lines[0] for face in faces) == 3
     told = capsys.readouterr().out
-    assert "a thread a stage" in told
+    assert "one thread per stage" in told
     assert "one thread for all stages" in told
 
 
@@ -136,7 +136,7 @@ def test_a_narrow_terminal_shows_the_figures_and_whole_lines(edgekit_run, crops,
     assert edgekit_run("--source", crops, "--detector", "none") == EXIT_OK
     out = capsys.readouterr().out
     assert re.search(r"^. capture +. +\d+\.\d\d .( +\d+\.\d\d .){3}$", out, re.MULTILINE)
-    assert re.search(r"^\d+ frames, \d+\.\d frames a second$", out, re.MULTILINE)
+    assert re.search(r"^\d+ frames, \d+\.\d frames/s$", out, re.MULTILINE)
     assert re.search(r"^faces: \d+ in \d+ of \d+ frames$", out, re.MULTILINE)
 
 
@@ -157,9 +157,9 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to look at: write --source FILE, --source demo, or --camera"),
+        ([], "no source is given: write --source FILE, --source demo, or --camera"),
         (["--source", "demo", "--camera"], "both --source and --camera are given"),
-        (["--source", "demo", "--json", "--jsonl", "-"], "both want stdout"),
+        (["--source", "demo", "--json", "--jsonl", "-"], "both write to stdout"),
         (["--source", "demo", "--csv", "-"], "write --jsonl -"),
         (["--source", "demo", "--save", "a.mp4", "--csv", "./a.mp4"], "the same file twice"),
         (["--source", "a.mp4", "--save", "./a.mp4"], "would be overwritten"),

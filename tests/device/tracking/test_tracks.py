@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.device.detection import Detections
-from edgekit.device.tracking.tracker import Tracker, iou, match
+from edgekit.device.detections import Detections
+from edgekit.device.tracking.tracks import TrackManager, iou, match
 
 
 def boxes(*corners: tuple[float, float, float, float]) -> np.ndarray:
@@ -17,7 +17,7 @@ def found(*corners: tuple[float, float, float, float]) -> Detections:
     return Detections(boxes(*corners), np.linspace(0.9, 0.8, len(corners), dtype=np.float32))
 
 
-def ids(tracker: Tracker) -> list[int]:
+def ids(tracker: TrackManager) -> list[int]:
     return [track.id for track in tracker.visible]
 
 
@@ -43,7 +43,7 @@ def test_a_face_that_jumped_is_known_again_by_place_and_size_but_no_other_is() -
 
 
 def test_a_face_keeps_its_id_over_detections_and_new_ones_get_new_ids() -> None:
-    tracker = Tracker()
+    tracker = TrackManager()
     tracker.correct(found(at(0), at(200)), 0.0)
     tracker.correct(found(at(205), at(6), at(400)), 0.1)
     assert sorted(ids(tracker)) == [1, 2, 3]
@@ -52,7 +52,7 @@ def test_a_face_keeps_its_id_over_detections_and_new_ones_get_new_ids() -> None:
 
 
 def test_moved_faces_are_marked_and_lost_ones_are_hidden() -> None:
-    tracker = Tracker()
+    tracker = TrackManager()
     tracker.correct(found(at(0), at(200)), 0.0)
     assert tracker.move([boxes(at(3))[0], boxes(at(203))[0]], 0.1)
     assert [track.detected for track in tracker.visible] == [False, False]
@@ -61,7 +61,7 @@ def test_moved_faces_are_marked_and_lost_ones_are_hidden() -> None:
 
 
 def test_a_face_that_passes_behind_another_comes_back_under_its_own_id() -> None:
-    tracker = Tracker()
+    tracker = TrackManager()
     step_s = 0.1
     for step in range(21):
         left, right = at(20 * step), at(400 - 20 * step, 104)
@@ -76,7 +76,7 @@ def test_a_face_that_passes_behind_another_comes_back_under_its_own_id() -> None
 
 
 def test_a_face_hidden_for_long_is_forgotten_and_its_id_is_not_given_again() -> None:
-    tracker = Tracker()
+    tracker = TrackManager()
     tracker.correct(found(at(0)), 0.0)
     for time_s in (0.5, 1.0, 1.5):
         tracker.correct(found(), time_s)
@@ -85,7 +85,7 @@ def test_a_face_hidden_for_long_is_forgotten_and_its_id_is_not_given_again() -> 
 
 
 def test_faces_that_left_the_region_are_forgotten() -> None:
-    tracker = Tracker()
+    tracker = TrackManager()
     tracker.correct(found(at(0), at(200)), 0.0)
     tracker.keep_inside((100, 0, 640, 480))
     assert ids(tracker) == [2]
@@ -93,7 +93,7 @@ def test_faces_that_left_the_region_are_forgotten() -> None:
 
 @pytest.mark.parametrize("times_s", [(0.0, 0.0), (1.0, 0.5)])
 def test_time_that_stands_still_or_runs_back_does_no_harm(times_s: tuple[float, float]) -> None:
-    tracker = Tracker()
+    tracker = TrackManager()
     for time_s in times_s:
         tracker.correct(found(at(0)), time_s)
         tracker.move([boxes(at(1))[0]], time_s)

@@ -1,4 +1,4 @@
-"""What a run amounts to: the table at its end, and the same as a document."""
+"""The summary of a run, as text and as a JSON document."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.table import Table
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.pipeline.latency import LatencyMeter, LatencySummary
-from edgekit.device.sinks import Sink
+from edgekit.device.sink import Sink
 
 
 class Tally(Sink):
-    """Counts faces and labels."""
+    """A sink that counts faces and labels."""
 
     def __init__(self) -> None:
         self.faces = 0
@@ -23,7 +23,7 @@ class Tally(Sink):
         self.labels: Counter[str] = Counter()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Count the frame's faces."""
+        """Add the frame's faces."""
         del frame
         self.faces += len(result.faces)
         self.frames_with_faces += bool(result.faces)
@@ -31,7 +31,7 @@ class Tally(Sink):
 
 
 def summary_document(meter: LatencyMeter, tally: Tally) -> dict[str, Any]:
-    """Return the run as JSON: counts, frames a second, labels with their number of faces, latency by stage."""
+    """Return the summary ready for JSON: counts, frame rate, faces per label and latency per stage."""
     return {
         "frames": meter.frames,
         "faces": tally.faces,
@@ -46,9 +46,9 @@ def summary_document(meter: LatencyMeter, tally: Tally) -> dict[str, Any]:
 
 
 def summary_table(meter: LatencyMeter) -> Table:
-    """Return the times as a table: a row a stage."""
+    """Return the latencies as a table with one row per stage."""
     table = Table()
-    table.add_column("ms a frame")
+    table.add_column("ms per frame")
     for column in ("p50", "p90", "p99", "max"):
         table.add_column(column, justify="right")
     for stage, summary in meter.stages().items():
@@ -58,18 +58,18 @@ def summary_table(meter: LatencyMeter) -> Table:
 
 
 def rate_line(meter: LatencyMeter) -> str:
-    """Return how many frames there were, and how fast."""
+    """Return the number of frames, the dropped frames per stage and the frame rate."""
     where = ", ".join(f"{count} after {stage}" for stage, count in meter.dropped_by_stage.items() if count)
     dropped = f", {meter.dropped} dropped ({where})" if meter.dropped else ""
-    return f"{meter.frames} frames{dropped}, {meter.fps:.1f} frames a second"
+    return f"{meter.frames} frames{dropped}, {meter.fps:.1f} frames/s"
 
 
 def count_lines(meter: LatencyMeter, tally: Tally) -> str:
-    """Return how many faces there were, and on a second line how many of which label."""
+    """Return the number of faces and, on a second line, the faces per label."""
     labels = ", ".join(f"{label} {count}" for label, count in tally.labels.most_common())
     faces = f"faces: {tally.faces} in {tally.frames_with_faces} of {meter.frames} frames"
     text = f"{faces}\nlabels: {labels}" if labels else faces
-    # Labels come from a model file: they may hold anything, terminal escapes too.
+    # Labels come from a model file and may contain terminal escapes.
     return "".join(char if char == "\n" or char.isprintable() else "?" for char in text)
 
 

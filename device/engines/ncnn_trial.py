@@ -1,0 +1,48 @@
+"""Program that loads a .ncnn file and runs it once on zeros, with bounded memory; see `ncnn_check`.
+
+    python -m edgekit.device.engines.ncnn_trial FILE MEMORY_BYTES
+
+The exit code is 0 if the file can be run; else stdout has the reason.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.contract import channel_count
+from edgekit.device.engines.ncnn_engine import NcnnEngine, load_library
+from edgekit.errors import EXIT_FAULT, EXIT_OK, InputError
+
+
+def main(path: Path, memory_bytes: int) -> int:
+    """Run the file and return the exit code."""
+    load_library(path, spinning=False)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit_bytes = used_bytes + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    try:
+        engine = NcnnEngine(path, 1, checked=True)
+        spec = engine.contract.input
+        logits = engine.infer(np.zeros((1, channel_count(spec.channels), *spec.size_hw), np.float32))
+    except MemoryError:
+        print(f"it needs more than {memory_bytes >> 20} MiB of memory")
+        return EXIT_FAULT
+    except InputError as error:
+        # The message of the engine is complete: `ncnn_check` adds its beginning and its cure again.
+        print(str(error).removeprefix(f"model '{path}' cannot be run by ncnn: ").removesuffix(": export it again"))
+        return EXIT_FAULT
+    if logits.shape != (1, len(engine.contract.labels)):
+        print(
+            f"its output has the shape {list(logits.shape[1:])}, but its contract has {len(engine.contract.labels)} labels"
+        )
+        return EXIT_FAULT
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

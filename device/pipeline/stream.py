@@ -1,0 +1,286 @@
+"""Results of a camera, video or folder of images, frame by frame: `edgekit.stream`.
+
+import edgekit
+
+with edgekit.stream(source="demo") as results:
+    for result in results:
+        print(result.sequence, result.faces.labels)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, create_detector
+from edgekit.device.detections import FrameResult
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.versions import set_opencv_threads
+from edgekit.device.frame import Frame, Source, presentation_time_s
+from edgekit.device.pipeline.latency import LatencyMeter
+from edgekit.device.pipeline.loop import frame_results
+from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
+from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.region import Region
+from edgekit.device.registry import find
+from edgekit.device.sink import Sink
+from edgekit.device.sources import CameraSettings, open_camera, open_source
+from edgekit.device.tracking.detection_schedule import Adaptive, Every
+from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.errors import InputError
+from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+
+_Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """The options of a `Stream`.
+
+    Attributes:
+        source: An image, folder, glob pattern, video file, stream address or "demo", see `sources.open_source`.
+        camera: A camera, see `sources.open_camera`. Exactly one of `source` and `camera` is given.
+        camera_settings: Size, frame rate and controls of the camera. The stream fills in what depends on the detector
+            (`detector_px`, `min_face_px` and `region`).
+        realtime: Play a video file at its own frame rate.
+        model: A shipped model's name, or the path of an .onnx or .ncnn file.
+        detector: "yunet", "haar", "none" (every frame is one face) or a registered name.
+        detector_model: YuNet's .onnx file; None: downloaded once into the user's cache.
+        detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
+        detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
+        tracker: The tracker for the frames between, by name.
+        smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
+        region: The part of the frame to search; None: all of it.
+        min_face_px: Smallest face, in pixels of the frame; 0: no limit.
+        largest_only: Keep only the largest face of each frame.
+        threads: Threads within each net and OpenCV; None: chosen for the machine.
+        threaded: Whether each stage has a thread; None: if there is more than one processor.
+        max_frames: Largest number of results; None: no limit.
+    """
+
+    source: str | None = None
+    camera: str | None = None
+    camera_settings: CameraSettings = CameraSettings()  # noqa: RUF009 - frozen
+    realtime: bool = False
+    model: str | Path = "default"
+    detector: str = "yunet"
+    detector_model: Path | None = None
+    detector_size_px: int | None = None
+    detect_every: int | Literal["auto"] = "auto"
+    tracker: str = "flow"
+    smooth_s: float = DEFAULT_SMOOTHING_S
+    region: Region | None = None
+    min_face_px: int = 0
+    largest_only: bool = False
+    threads: int | None = None
+    threaded: bool | None = None
+    max_frames: int | None = None
+
+
+class Stream:
+    """An iterator of `FrameResult`s, with the source and the nets it uses.
+
+    The source closes at the end of the iteration, at the end of a `with` block and by `close`. OpenCV's number of
+    threads is set for the whole process.
+
+    Attributes:
+        source: The opened source.
+        classifier: The model.
+        face_tracker: The detector with its schedule and tracker.
+        meter: Latencies per stage and the frame rate.
+        threads: The number of threads of each part.
+    """
+
+    def __init__(self, options: StreamOptions, notify: Callable[[str], None]) -> None:
+        """Open the source and load the nets; `notify` is called with warnings, possibly from another thread.
+
+        Raises:
+            InputError: An option is out of range, or a file does not exist or cannot be used.
+            SourceError: The camera or stream is absent or does not respond.
+            StorageError: The download of the detector is not the expected file.
+        """
+        self.meter = LatencyMeter()
+        self.threads = plan_threads(options.threaded, options.threads)
+        self._options = options
+        self._results = self._iterate()
+        set_opencv_threads(self.threads.opencv)
+        model_path = resolve_model(str(options.model), DEVICE_SUFFIXES)
+        with ExitStack() as opened:
+            self.source = opened.enter_context(_open(options, notify))
+            self.classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
+            self.face_tracker = _create_face_tracker(options, self.source, self.threads.detector, notify)
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[FrameResult]:
+        return self
+
+    def __next__(self) -> FrameResult:
+        """Return the next frame's result.
+
+        Raises:
+            SourceError: The camera or stream was lost.
+            InputError: The source has no readable frame, or the model returns NaN or infinity.
+        """
+        return next(self._results)[1]
+
+    def with_frames(self) -> Iterator[tuple[Frame, FrameResult]]:
+        """Return the iterator of frames with their results, for drawing: `frame.image_bgr` has the pixels."""
+        return self._results
+
+    def run(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        pace: Callable[[Source], Source] = lambda source: source,
+        health: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    ) -> None:
+        """Open the sinks and pass all results to them.
+
+        Args:
+            sinks: Consumers of the results.
+            pace: Wraps the source, to lower its frame rate under load.
+            health: Called for each result; a document it returns becomes `FrameResult.health`.
+
+        Raises:
+            StorageError: A sink cannot write.
+            SourceError, InputError: As iteration.
+        """
+        with self._opened, ExitStack() as opened:
+            for sink in sinks:
+                opened.enter_context(sink)
+            results = opened.enter_context(closing(self._frame_results(pace(self.source), health)))
+            for frame, result in results:
+                for sink in sinks:
+                    sink.write(frame, result)
+
+    def stop(self) -> None:
+        """End the iteration before its next frame; may be called from a signal handler or another thread."""
+        self.source.stop()
+
+    def close(self) -> None:
+        """End the threads and close the source; a second call does nothing."""
+        self._results.close()
+        self._opened.close()
+
+    def _iterate(self) -> _Results:
+        with self._opened:
+            yield from self._frame_results(self.source)
+
+    def _frame_results(self, source: Source, health: Callable[[], Mapping[str, Any] | None] = lambda: None) -> _Results:
+        return frame_results(
+            source,
+            self.face_tracker,
+            self.classifier,
+            self.meter,
+            self._options.max_frames,
+            smoother=Smoother(self._options.smooth_s),
+            presentation_time_s=presentation_time_s(source),
+            threaded=self.threads.staged,
+            health=health,
+        )
+
+
+def stream(
+    *,
+    source: str | None = None,
+    camera: str | None = None,
+    camera_settings: CameraSettings = CameraSettings(),  # noqa: B008 - frozen
+    realtime: bool = False,
+    model: str | Path = "default",
+    detector: str = "yunet",
+    detector_model: str | Path | None = None,
+    detector_size_px: int | None = None,
+    detect_every: int | Literal["auto"] = "auto",
+    tracker: str = "flow",
+    smooth_s: float = DEFAULT_SMOOTHING_S,
+    region: Region | None = None,
+    min_face_px: int = 0,
+    largest_only: bool = False,
+    threads: int | None = None,
+    threaded: bool | None = None,
+    max_frames: int | None = None,
+    notify: Callable[[str], None] = warnings.warn,
+) -> Stream:
+    """Return an iterator of the results of a source or camera, computed as `edgekit run` does.
+
+    `StreamOptions` describes the arguments, `Stream` the errors. `notify` is called with warnings, possibly from
+    another thread.
+
+        for frame, result in edgekit.stream(camera="auto").with_frames():
+            drawn_bgr = draw_faces(frame.image_bgr, result.faces)
+    """
+    options = StreamOptions(
+        source=source,
+        camera=camera,
+        camera_settings=camera_settings,
+        realtime=realtime,
+        model=model,
+        detector=detector,
+        detector_model=None if detector_model is None else Path(detector_model),
+        detector_size_px=detector_size_px,
+        detect_every=detect_every,
+        tracker=tracker,
+        smooth_s=smooth_s,
+        region=region,
+        min_face_px=min_face_px,
+        largest_only=largest_only,
+        threads=threads,
+        threaded=threaded,
+        max_frames=max_frames,
+    )
+    return Stream(options, notify)
+
+
+def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
+    if (options.source is None) == (options.camera is None):
+        raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
+    if options.source is not None:
+        return open_source(options.source, notify, realtime=options.realtime)
+    settings = replace(
+        options.camera_settings,
+        detector_px=None if _chooses_input_size(options) else options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
+        min_face_px=options.min_face_px,
+        region=options.region,
+    )
+    return open_camera(options.camera or "", notify, settings)
+
+
+def _create_face_tracker(
+    options: StreamOptions, source: Source, detector_threads: int, notify: Callable[[str], None]
+) -> FaceTracker:
+    detector = create_detector(
+        options.detector,
+        model_path=options.detector_model,
+        input_size_px=options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
+        intra_op_threads=detector_threads,
+        notify=notify,
+    )
+    schedule = Adaptive() if options.detect_every == "auto" else Every(options.detect_every)
+    # Images without an order in time are detected one by one.
+    is_sequence = source.live or source.fps is not None or options.detect_every != "auto"
+    tracks = detector.name != "none" and is_sequence
+    return FaceTracker(
+        detector,
+        schedule if tracks else None,
+        **({"tracker": find("tracker", options.tracker)()} if tracks else {}),
+        region=options.region,
+        min_face_px=options.min_face_px,
+        choose_input_size=_chooses_input_size(options),
+        largest_only=options.largest_only,
+        presentation_time_s=presentation_time_s(source),
+    )
+
+
+def _chooses_input_size(options: StreamOptions) -> bool:
+    """Return whether the detector's input size follows from `min_face_px`."""
+    return options.min_face_px > 0 and options.detector_size_px is None

@@ -1,0 +1,50 @@
+"""The interface of sinks: consumers of frames and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from edgekit.device.detections import FrameResult
+from edgekit.device.frame import Frame
+
+
+@dataclass(frozen=True)
+class SinkOptions:
+    """Arguments of the function that creates a registered sink.
+
+    Attributes:
+        value: The text after the sink's name in `--sink NAME:VALUE`.
+        source_name: The name of the source in messages.
+        fps: The source's nominal frame rate, None if unknown.
+        labels: The model's labels.
+        notify: Called with one line that the user should read.
+    """
+
+    value: str
+    source_name: str
+    fps: float | None
+    labels: Sequence[str]
+    notify: Callable[[str], None]
+
+
+class Sink(Protocol):
+    """Receives every frame with its result, in a `with` block. Files are created by the first `write`, not before.
+
+    A sink without anything to open or close inherits `__enter__` and `__exit__` from here.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Process one frame and its result.
+
+        Raises:
+            StorageError: The result cannot be stored.
+        """
+        ...

@@ -1,0 +1,184 @@
+"""Track ids: which box of this frame is which face of the last one, by overlap.
+
+A face keeps its id while its boxes overlap from detection to detection. A face that the detector loses becomes hidden:
+its box moves on at its last speed, so that a face that passes behind another gets its own id back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgekit.device.detections import Detections
+from edgekit.preprocess import FloatArray
+
+# A box continues a track at this intersection over union. A face that moved fast may instead lie within this share of
+# its own size from the predicted place, if its size has not changed by more than the ratio.
+_MIN_IOU = 0.25
+_MAX_SHIFT = 0.6
+_MAX_SIZE_RATIO = 1.5
+# A face that is hidden for longer than this gets a new id.
+_HIDDEN_S = 1.0
+# Weight of a new speed measurement; between two detections most of it is noise of the box.
+_SPEED_GAIN = 0.4
+
+
+@dataclass
+class Track:
+    """One tracked face.
+
+    Attributes:
+        id: Counts from 1 and is used once.
+        xyxy: float32 (4,): left, top, right, bottom in pixels of the frame.
+        score: The score of the last detection.
+        seen_s: Time of the last detection.
+        speed_xy: Speed of the centre in pixels per second, float32 (2,).
+        hidden: The last detection did not find the face.
+        detected: The detector found the box in this frame.
+    """
+
+    id: int
+    xyxy: FloatArray
+    score: float
+    seen_s: float
+    speed_xy: FloatArray
+    hidden: bool = False
+    detected: bool = True
+
+
+class TrackManager:
+    """Assigns track ids to detections. Times are presentation times in seconds and never run backwards."""
+
+    def __init__(self) -> None:
+        self._tracks: list[Track] = []
+        self._last_id = 0
+        self._time_s = 0.0
+
+    @property
+    def visible(self) -> list[Track]:
+        """The faces in the current frame, the earliest track first."""
+        return [track for track in self._tracks if not track.hidden]
+
+    def move(self, xyxy: Sequence[FloatArray | None], time_s: float) -> bool:
+        """Move the visible faces to `xyxy`, in their order; return whether none of them was lost (None).
+
+        A lost face becomes hidden. Hidden faces move on at their last speed.
+        """
+        elapsed_s = self._elapsed(time_s)
+        for track in self._tracks:
+            track.detected = False
+            if track.hidden:
+                _drift(track, elapsed_s)
+        for track, box in zip(self.visible, xyxy, strict=True):
+            if box is None:
+                track.hidden = True
+                _drift(track, elapsed_s)
+            else:
+                _place(track, box, elapsed_s)
+        return all(box is not None for box in xyxy)
+
+    def correct(self, detections: Detections, time_s: float) -> None:
+        """Update the tracks with the detections of `time_s`; call `move` first if the visible faces could be tracked.
+
+        A detection continues the track it overlaps most, else starts a new one. Tracks without a detection become
+        hidden; those hidden for too long are removed.
+        """
+        elapsed_s = self._elapsed(time_s)
+        for track in self._tracks:
+            track.detected = False
+            if elapsed_s:
+                _drift(track, elapsed_s)
+        pairs = match([track.xyxy for track in self._tracks], list(detections.xyxy))
+        found = {detection: self._tracks[track] for track, detection in pairs}
+        for track in self._tracks:
+            track.hidden = True
+        for index, (box, score) in enumerate(zip(detections.xyxy, detections.scores.tolist(), strict=True)):
+            track = found.get(index) or self._start(box, time_s)
+            if elapsed_s and index in found:
+                # The box has already moved at its speed: the rest of the way corrects the speed.
+                miss = (_centre(box) - _centre(track.xyxy)) / np.float32(elapsed_s)
+                track.speed_xy = np.asarray(track.speed_xy + _SPEED_GAIN * miss, np.float32)
+            track.xyxy = np.asarray(box, np.float32)
+            track.score, track.seen_s, track.hidden, track.detected = score, time_s, False, True
+        self._tracks = [track for track in self._tracks if not track.hidden or time_s - track.seen_s <= _HIDDEN_S]
+
+    def keep_inside(self, xyxy: tuple[float, float, float, float]) -> None:
+        """Remove the tracks whose centre lies outside a region."""
+        x0, y0, x1, y1 = xyxy
+        self._tracks = [
+            track for track in self._tracks if x0 <= (centre := _centre(track.xyxy))[0] <= x1 and y0 <= centre[1] <= y1
+        ]
+
+    def detections(self) -> Detections:
+        """Return the visible faces with their ids."""
+        tracks = self.visible
+        return Detections(
+            np.array([track.xyxy for track in tracks], np.float32).reshape(-1, 4),
+            np.array([track.score for track in tracks], np.float32),
+            track_ids=np.array([track.id for track in tracks], np.int64),
+            detected=np.array([track.detected for track in tracks], np.bool_),
+        )
+
+    def _elapsed(self, time_s: float) -> float:
+        elapsed_s, self._time_s = max(time_s - self._time_s, 0.0), time_s
+        return elapsed_s
+
+    def _start(self, box: FloatArray, time_s: float) -> Track:
+        self._last_id += 1
+        track = Track(self._last_id, np.asarray(box, np.float32), 0.0, time_s, np.zeros(2, np.float32))
+        self._tracks.append(track)
+        return track
+
+
+def iou(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return the intersections over union, float32 (N, M), of boxes xyxy (N, 4) and (M, 4)."""
+    low = np.maximum(first[:, np.newaxis, :2], second[np.newaxis, :, :2])
+    high = np.minimum(first[:, np.newaxis, 2:], second[np.newaxis, :, 2:])
+    overlap = np.asarray((high - low).clip(0).prod(axis=2), np.float32)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, np.newaxis] + areas[1][np.newaxis] - overlap
+    return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0), np.float32)
+
+
+def match(tracks: Sequence[FloatArray], boxes: Sequence[FloatArray]) -> list[tuple[int, int]]:
+    """Return the pairs (track, box) that belong together, one to one: largest overlap first, then nearest."""
+    if not tracks or not boxes:
+        return []
+    overlaps = iou(np.stack(tracks), np.stack(boxes))
+    near = [[_nearness(track, box) for box in boxes] for track in tracks]
+    candidates = [
+        (1 + float(overlap) if overlap >= _MIN_IOU else near[row][column], row, column)
+        for (row, column), overlap in np.ndenumerate(overlaps)
+    ]
+    pairs: list[tuple[int, int]] = []
+    for worth, row, column in sorted(candidates, key=lambda item: -item[0]):
+        if worth > 0 and all(row != taken[0] and column != taken[1] for taken in pairs):
+            pairs.append((row, column))
+    return pairs
+
+
+def _nearness(track: FloatArray, box: FloatArray) -> float:
+    """Return 0 for a box too far from the track or too different in size, up to 1 for one in the same place."""
+    sizes = [math.sqrt(max(float((b[2] - b[0]) * (b[3] - b[1])), 1e-6)) for b in (track, box)]
+    if max(sizes) > _MAX_SIZE_RATIO * min(sizes):
+        return 0.0
+    shift = float(np.linalg.norm(_centre(track) - _centre(box)))
+    return max(0.0, 1 - shift / (_MAX_SHIFT * max(sizes)))
+
+
+def _centre(xyxy: FloatArray) -> FloatArray:
+    return np.asarray((xyxy[:2] + xyxy[2:]) / 2, np.float32)
+
+
+def _place(track: Track, box: FloatArray, elapsed_s: float) -> None:
+    if elapsed_s > 0:
+        speed = (_centre(box) - _centre(track.xyxy)) / np.float32(elapsed_s)
+        track.speed_xy = np.asarray((1 - _SPEED_GAIN) * track.speed_xy + _SPEED_GAIN * speed, np.float32)
+    track.xyxy = np.asarray(box, np.float32)
+
+
+def _drift(track: Track, elapsed_s: float) -> None:
+    track.xyxy = np.asarray(track.xyxy + np.tile(track.speed_xy * np.float32(elapsed_s), 2), np.float32)

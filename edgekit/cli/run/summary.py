@@ -1,0 +1,67 @@
+"""The summary at the end of `edgekit run`: text and the document of --json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgekit.cli.output import Output
+from edgekit.cli.run.signals import StopSignals
+
+if TYPE_CHECKING:
+    from edgekit.device.health.runtime_monitor import RuntimeMonitor
+    from edgekit.device.pipeline.stream import Stream
+    from edgekit.device.pipeline.summary import Tally
+
+
+def print_summary(text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, model: str) -> None:
+    """Print frame rate, latencies, faces, threads and health."""
+    from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
+
+    text.say(f"{stream.source.name}: faces by {stream.face_tracker.detector.name}, classes by {model}")
+    text.say(rate_line(stream.meter))
+    text.console.print(summary_table(stream.meter))
+    text.say(count_lines(stream.meter, tally))
+    text.say(stream.threads.describe())
+    text.say(monitor.describe() or "health: unknown")
+
+
+def summary(
+    stream: Stream,
+    tally: Tally,
+    monitor: RuntimeMonitor,
+    signals: StopSignals,
+    finished: bool,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the document of --json; `settings` are the options in force."""
+    from edgekit.device.engines.versions import versions
+    from edgekit.device.pipeline.summary import summary_document
+
+    classifier = stream.classifier
+    return {
+        "ended": _ended(signals, finished),
+        "source": stream.source.name,
+        "skipped": stream.source.skipped,
+        "model": {
+            "path": str(classifier.path),
+            "architecture": classifier.contract.architecture,
+            "precision": classifier.contract.precision,
+        },
+        "detector": stream.face_tracker.detector.name,
+        "settings": {
+            "detector_size_px": stream.face_tracker.input_size_px,
+            "threads": stream.threads.as_document(),
+            **settings,
+        },
+        "versions": versions(),
+        **summary_document(stream.meter, tally),
+        "health": monitor.as_document(),
+    }
+
+
+def _ended(signals: StopSignals, finished: bool) -> str:
+    if signals.interrupted:
+        return "interrupted"
+    if signals.terminated:
+        return "stopped"
+    return "finished" if finished else "failed"

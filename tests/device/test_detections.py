@@ -1,0 +1,66 @@
+"""One type for faces: arrays that can be sliced, and single faces in plain Python values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.device.detections import Detections, Face
+
+
+@pytest.fixture
+def found() -> Detections:
+    xyxy = np.array([[0, 0, 10, 20], [5, 5, 50, 60], [1, 2, 3, 4]], np.float32)
+    return Detections(xyxy, np.array([0.9, 0.8, 0.7], np.float32), np.arange(30, dtype=np.float32).reshape(3, 5, 2))
+
+
+@pytest.fixture
+def classified(found: Detections) -> Detections:
+    return Detections(
+        found.xyxy,
+        found.scores,
+        track_ids=np.array([4, 7, 2]),
+        detected=np.array([True, False, True]),
+        probabilities=np.array([[0.25, 0.75], [0.5, 0.5], [0.625, 0.375]], np.float32),
+        classes=("calm", "happy"),
+        label_indices=np.array([1, 1, 1]),
+    )
+
+
+def test_a_face_has_plain_values(found: Detections, classified: Detections) -> None:
+    first, second, _ = classified
+    assert first == Face((0, 0, 10, 20), pytest.approx(0.9), "happy", 0.75, {"calm": 0.25, "happy": 0.75}, 4, True)
+    assert (second.track_id, second.detected) == (7, False)
+    assert all(type(value) is float for value in (*first.xyxy, first.score, first.probability))
+    assert found[0] == Face((0, 0, 10, 20), pytest.approx(0.9))
+
+
+def test_the_chosen_label_may_differ_from_the_most_probable(classified: Detections) -> None:
+    assert classified[2].label == "happy"
+    assert classified[2].probability == 0.375
+    assert classified.labels == ("happy", "happy", "happy")
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [(slice(1, None), [1, 2]), ([2, 0], [2, 0]), (np.array([False, True, False]), [1]), (slice(0, 0), [])],
+)
+def test_a_part_keeps_all_columns(
+    found: Detections, classified: Detections, index: object, expected: list[int]
+) -> None:
+    part = classified[index]  # type: ignore[call-overload]
+    assert len(part) == len(expected)
+    assert list(part) == [classified[one] for one in expected]
+    assert part.classes == classified.classes
+    np.testing.assert_array_equal(found[index].landmarks_xy, found.landmarks_xy[expected])  # type: ignore[call-overload]
+
+
+def test_negative_indices_and_the_end(classified: Detections) -> None:
+    assert classified[-1] == classified[2]
+    with pytest.raises(IndexError):
+        classified[3]
+
+
+def test_without_classes_there_are_no_labels(found: Detections) -> None:
+    assert found.labels == ()
+    assert (found[0].label, dict(found[0].probabilities)) == ("", {})
