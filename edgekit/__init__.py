@@ -13,8 +13,10 @@ training functions [train], the export functions [export].
 
 from __future__ import annotations
 
-import importlib
+import importlib as _importlib
 import os as _os
+
+from edgekit import errors as errors
 
 # onnxruntime's own builds send usage data to their maker from 1.32 on; it looks at this when it is loaded, in this
 # process or in one that this process starts.
@@ -46,17 +48,18 @@ _PUBLIC = {
     "compare": "edgekit.report.compare",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", "errors", *_PUBLIC]
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562)."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'edgekit' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    value = getattr(_importlib.import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
+    """Return the public names beside the module's own."""
     return sorted({*globals(), *__all__})

@@ -1,0 +1,87 @@
+"""The public API: what `import edgekit` offers, and that it costs nothing before it is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import edgekit
+
+PUBLIC = {
+    "Classifier",
+    "Detections",
+    "Detector",
+    "Frame",
+    "FrameResult",
+    "Sink",
+    "Source",
+    "Tracker",
+    "__version__",
+    "benchmark",
+    "compare",
+    "detect_faces",
+    "distill",
+    "errors",
+    "evaluate",
+    "export",
+    "load_model",
+    "profile",
+    "quantize",
+    "stream",
+    "train",
+    "verify",
+}
+
+
+def test_all_lists_exactly_the_public_names() -> None:
+    assert set(edgekit.__all__) == PUBLIC
+    assert len(edgekit.__all__) == len(PUBLIC)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_each_public_name_is_found_and_documented(name: str) -> None:
+    value = getattr(edgekit, name)
+    if name != "__version__":
+        assert value.__doc__
+    assert name in dir(edgekit)
+
+
+def test_the_version_is_of_the_form_major_minor_patch() -> None:
+    assert [part.isdigit() for part in edgekit.__version__.split(".")] == [True] * 3
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'edgekit' has no attribute 'unknown'"):
+        edgekit.unknown  # noqa: B018
+
+
+def test_importing_edgekit_loads_only_the_standard_library() -> None:
+    code = "import sys; before = set(sys.modules); import edgekit; print(*(set(sys.modules) - before))"
+    loaded = {name.partition(".")[0] for name in run(code).split()}
+    assert loaded <= sys.stdlib_module_names | {"edgekit"}
+
+
+@pytest.mark.parametrize("first", ["edgekit.export.onnx.targets", "edgekit.export.run", "edgekit.models.nets.registry"])
+def test_export_is_callable_whatever_was_imported_before(first: str) -> None:
+    code = (
+        f"import edgekit, importlib; importlib.import_module('{first}')\n"
+        "from edgekit.export.onnx import targets\n"
+        "print(callable(edgekit.export), targets.__name__)"
+    )
+    assert run(code).split() == ["True", "edgekit.export.onnx.targets"]
+
+
+def test_the_device_side_of_the_api_loads_no_framework() -> None:
+    code = (
+        "import edgekit, json, sys\n"
+        "edgekit.load_model, edgekit.stream, edgekit.detect_faces, edgekit.benchmark, edgekit.compare\n"
+        "print(json.dumps([name for name in ('torch', 'onnx', 'matplotlib') if name in sys.modules]))"
+    )
+    assert json.loads(run(code)) == []
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
