@@ -22,10 +22,10 @@ from edgekit.export.onnx.to_onnx import Exported, export_checkpoint
 from edgekit.files import sha256_of, write_atomic
 from edgekit.model_store import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX, SHIPPED, shipped_models
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import DataSet, duplicated
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, Protocols, aligned, evaluate, open_classifier
+from edgekit.models.model_loading import contract_for
 
 _SPLIT = "PrivateTest"
 _PROTOCOLS: tuple[Protocols, ...] = ("center-crop", "ten-crop")

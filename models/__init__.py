@@ -1,1 +1,1 @@
-"""Training code: nets, data sets, recipes and the training loop."""
+"""Training code: nets, data sets, recipes, the training loop, evaluation, CLIP and distillation."""

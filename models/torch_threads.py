@@ -1,4 +1,4 @@
-"""The engine under training: how many threads torch uses."""
+"""Number of CPU threads that torch uses in this process."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def set_torch_threads(threads: int) -> None:
-    """Let torch use that many CPU threads, at least 1, in this process."""
+    """Set the number of CPU threads that torch uses; `threads` is at least 1."""
     torch.set_num_threads(threads)

@@ -36,10 +36,11 @@ from edgekit.export.tensors import structure_sha256
 from edgekit.files import write_atomic
 from edgekit.latencies import KNOWN_BOARDS
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned, evaluate, open_classifier
+from edgekit.models.model_loading import build_net
 from edgekit.preprocess import FloatArray, ImageU8, to_input
 
 COUNTS = Path(__file__).resolve().parent / "a53" / "results"

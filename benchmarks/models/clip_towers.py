@@ -33,8 +33,7 @@ from edgekit.models.clip.mini import CLIP_MINI
 from edgekit.models.clip.prompt_insertion import encode_image
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import EXPRESSIONS
-from edgekit.models.training.optimizers import make_optimizer
-from edgekit.models.training.recipes import RECIPES
+from edgekit.models.training.recipes import RECIPES, make_optimizer
 
 ALLOWED_RATIO = 1.15
 

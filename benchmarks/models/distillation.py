@@ -36,8 +36,7 @@ from pairs import time_pairs
 from edgekit.boards import read_board
 from edgekit.contract import Contract
 from edgekit.errors import EdgekitError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.merging import merge_classes, parse_merges
@@ -49,10 +48,9 @@ from edgekit.models.distill.relabel import described
 from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
 from edgekit.models.distill.teachers import EmbeddingSpace, Teacher, TeacherOutputs
 from edgekit.models.evaluation.evaluate import TorchClassifier, aligned, evaluate
-from edgekit.models.nets.merged import merged
+from edgekit.models.model_loading import build_merged_net, build_net, contract_for
 from edgekit.models.training.classification import ClassificationTask
-from edgekit.models.training.optimizers import make_optimizer
-from edgekit.models.training.recipes import RECIPES, Recipe
+from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
 from edgekit.models.training.task import Task
 from edgekit.preprocess import FloatArray
 
@@ -248,7 +246,7 @@ def merged_accuracies(
     groups = parse_merges(merges, checkpoint.contract.labels)
     together = merge_classes(dataset, groups)
     truth = together.split(splits[0]).labels
-    nets = {"sum of old probabilities": merged(checkpoint, groups)}
+    nets = {"sum of old probabilities": build_merged_net(checkpoint, groups)}
     if clip:
         texts = descriptions_for(tuple(groups), descriptions, click.echo)
         nets["vectors of new texts"] = described(checkpoint, texts, clip, prompts)

@@ -32,10 +32,10 @@ from edgekit.boards import read_board
 from edgekit.errors import EdgekitError
 from edgekit.export.verification.export_check import portrait_crops
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from edgekit.models.model_loading import build_net
 from edgekit.models.nets.edgecnn import DenseLayer, EdgeCNN
-from edgekit.models.training.optimizers import make_optimizer
-from edgekit.models.training.recipes import RECIPES
+from edgekit.models.training.recipes import RECIPES, make_optimizer
 
 REQUIRED_RATIO = 1.35
 LARGEST_DIFFERENCE = 1e-4

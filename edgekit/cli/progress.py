@@ -65,3 +65,15 @@ def counted(progress: Progress, description: str) -> Callable[[int, int | None],
         progress.update(task, completed=done, total=total)
 
     return update
+
+
+def by_stage(progress: Progress) -> Callable[[str, int, int | None], None]:
+    """Return a function that shows (stage, done, total or None), with one bar per stage."""
+    bars: dict[str, Callable[[int, int | None], None]] = {}
+
+    def update(stage: str, done: int, total: int | None) -> None:
+        if stage not in bars:
+            bars[stage] = counted(progress, stage)
+        bars[stage](done, total)
+
+    return update

@@ -24,7 +24,8 @@ from edgekit.export.profiling.cost import GraphCost, graph_cost
 from edgekit.export.verification.export_check import TOLERANCE, Verification, portrait_crops, verify
 from edgekit.files import atomic_path, check_writable, sha256_of
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, check_weights, load_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from edgekit.models.model_loading import build_net, check_weights
 from edgekit.models.nets.registry import parameter_count
 
 # What the exporter writes without converting, and old enough for every onnxruntime since 1.14.

@@ -8,7 +8,7 @@ from edgekit.errors import InputError
 from edgekit.export.profiling.profile import LayerProfile, Profile
 from edgekit.export.profiling.roofline import Estimate
 from edgekit.files import atomic_path
-from edgekit.models.evaluation.plots import check_picture
+from edgekit.models.evaluation.plots import check_plot_path
 
 _COLOURS = {"Conv": "tab:blue", "grouped Conv": "tab:orange", "product": "tab:green", "other": "tab:gray"}
 _LABELLED = 5
@@ -25,7 +25,7 @@ def save_roofline(path: Path, profile: Profile, estimate: Estimate, title: str) 
         InputError: The file's ending is none matplotlib draws here, or no layer has arithmetic.
         StorageError: The file cannot be written.
     """
-    check_picture(path)
+    check_plot_path(path)
     import numpy as np
     from matplotlib.figure import Figure
 

@@ -20,8 +20,8 @@ from edgekit.device.engines.engine import Engine
 from edgekit.device.imaging import as_frame, resize
 from edgekit.errors import InputError
 from edgekit.export.verification.export_check import largest_difference
+from edgekit.models.callbacks import Notify
 from edgekit.models.data import DataSet, ImageSet
-from edgekit.models.data.files import Say
 from edgekit.models.data.originals import load_some, originals
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation
 from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_face, to_gray
@@ -131,7 +131,7 @@ def compare(
     limit: int | None,
     *,
     contempt: str,
-    say: Say,
+    say: Notify,
     bars: Bars,
 ) -> Agreement:
     """Send the same images through both sides.
@@ -161,7 +161,7 @@ def compare(
         limit,
         theirs.crop.resize_hw[0],
         contempt=contempt,
-        say=say,
+        notify=say,
         progress=bars("training side: reading"),
     )
     expected = center_crop(_as_trained(part.images, theirs), theirs.input.size_hw)
@@ -276,7 +276,7 @@ def _logits(classifier: CropClassifier, crops: ImageU8, progress: Progress) -> F
     return np.concatenate(parts)
 
 
-def _truths(dataset: DataSet, part: ImageSet, contract: Contract, say: Say) -> NDArray[np.int64] | None:
+def _truths(dataset: DataSet, part: ImageSet, contract: Contract, say: Notify) -> NDArray[np.int64] | None:
     unknown = [name for name in dataset.classes if name not in contract.labels]
     if unknown:
         say(f"accuracy is not measured: the model knows no class '{unknown[0]}'")

@@ -1,4 +1,4 @@
-"""Where weights come from: the contract of a net to be trained and the record of how it was."""
+"""Provenance of weights: data set, recipe, versions and source revision, as recorded in a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,36 +10,11 @@ from typing import Any
 import torch
 
 from edgekit import __version__
-from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Provenance
 from edgekit.models.data import DataSet
-from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
-from edgekit.models.nets.registry import create_model
-
-IMAGE_SIZE_PX = 48
-# Fraction of a detected box's side that is added all round; chosen by benchmarks/models/crop_margin.py.
-CROP_MARGIN = 0.04
-
-
-def contract_for(architecture: str, labels: tuple[str, ...], dataset_name: str, gray: bool) -> Contract:
-    """Return the contract of a net trained on 48x48 pictures: centre crop of 44, R, G, B, scaled to 0..1.
-
-    Raises:
-        InputError: The architecture is not known.
-    """
-    create_model(architecture, len(labels))
-    size_hw = (INPUT_SIZE_PX, INPUT_SIZE_PX)
-    return Contract(
-        architecture=architecture,
-        labels=labels,
-        input=InputSpec("input", size_hw, "rgb", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        crop=CropSpec(CROP_MARGIN, gray, (IMAGE_SIZE_PX, IMAGE_SIZE_PX), size_hw),
-        output=OutputSpec("logits"),
-        provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),
-    )
 
 
 def training_provenance(dataset: DataSet, recipe_name: str, validation_name: str) -> dict[str, Any]:
-    """Return what a checkpoint records beside recipe and seed: checksum of the data, versions, threads."""
+    """Return a checkpoint's record of its training: recipe, checksum of the data, versions, number of threads."""
     return {
         "recipe_name": recipe_name,
         "data_name": dataset.name,
@@ -54,7 +29,7 @@ def training_provenance(dataset: DataSet, recipe_name: str, validation_name: str
 
 @cache
 def git_revision() -> str | None:
-    """Return the revision of the source tree this runs from, "-dirty" if changed, or None when installed."""
+    """Return the git revision of the source tree, with "-dirty" if it has changes; None for an installed package."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Safetensors files: tensors by name, and one JSON document in the header that says what they are."""
+"""Safetensors files: named tensors, and one JSON document in the header that describes them."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from edgekit.files import write_atomic
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor], key: str, document: Mapping[str, Any]) -> None:
-    """Write a state dict atomically, `document` in the header under `key`; equal content gives equal bytes.
+    """Write a state dict atomically, with `document` in the header under `key`; equal content gives equal bytes.
 
     Raises:
         StorageError: The file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
-    # One entry only: safetensors writes several in random order.
+    # One header entry only, because safetensors writes several in random order.
     write_atomic(path, save(tensors, metadata={key: json.dumps(document, sort_keys=True)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the header's texts.
+    """Return the tensors and the header's text entries.
 
     Raises:
-        InputError: It is no whole safetensors file; the message is the reason alone.
+        InputError: The file is not a complete safetensors file; the message is the reason without the path.
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Return the header's texts alone.
+    """Return the header's text entries only.
 
     Raises:
-        InputError: As `read_tensors`.
+        InputError: As for `read_tensors`.
     """
     with _opened(path) as file:
         return file.metadata() or {}

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
-from edgekit.models.checkpoints.checkpoint import load_weights
 from edgekit.models.checkpoints.tensorfile import read_header, read_tensors, write_tensors
 from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.config import PromptConfig
@@ -22,6 +21,7 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.prompts import PromptLearner
 from edgekit.models.clip.weights import check_schema
+from edgekit.models.model_loading import load_weights
 
 METADATA_KEY = "edgekit-prompts"
 SCHEMA_MAJOR = 1

@@ -10,15 +10,16 @@ from torch import Tensor
 
 from edgekit import __version__
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Provenance
-from edgekit.models.checkpoints.provenance import CROP_MARGIN, git_revision
+from edgekit.models.checkpoints.provenance import git_revision
 from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
+from edgekit.models.data.readers import CLIP_ARCHITECTURES
+from edgekit.models.model_loading import CROP_MARGIN
 from edgekit.preprocess import FloatArray, ImageU8, to_tensor
 
 # What contracts call CLIPs.
-PROMPTED, PLAIN = "clip-prompted", "clip"
-CLIPS = (PROMPTED, PLAIN)
+PROMPTED, PLAIN = CLIP_ARCHITECTURES
 
 
 class ClipClassifier:

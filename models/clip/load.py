@@ -14,7 +14,6 @@ from torch import nn
 from edgekit.downloads import UnavailableError, is_offline
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.checkpoints.checkpoint import load_weights
 from edgekit.models.checkpoints.tensorfile import write_tensors
 from edgekit.models.clip.architecture import (
     Activation,
@@ -26,6 +25,7 @@ from edgekit.models.clip.architecture import (
 )
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.weights import METADATA_KEY, SCHEMA_VERSION, read_clip_file
+from edgekit.models.model_loading import load_weights
 
 _FILE_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
 

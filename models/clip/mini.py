@@ -25,9 +25,8 @@ from edgekit.models.clip.prompting import normalized
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluation.evaluate import evaluate
-from edgekit.models.training.examples import on_device
 from edgekit.models.training.recipes import Recipe
-from edgekit.models.training.task import StepLoss, Task, Validation
+from edgekit.models.training.task import StepLoss, Task, Validation, on_device
 
 # 2.8 M parameters in the image tower, 1.2 M in the text tower and 6.3 M in the embedding of CLIP's vocabulary.
 CLIP_MINI = ClipConfig(

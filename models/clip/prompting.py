@@ -21,9 +21,8 @@ from edgekit.models.clip.prompted import PromptedClip, prompts_kept
 from edgekit.models.data import ImageSet
 from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
 from edgekit.models.evaluation.evaluate import evaluate
-from edgekit.models.training.examples import on_device
 from edgekit.models.training.recipes import Recipe
-from edgekit.models.training.task import StepLoss, Task, Validation
+from edgekit.models.training.task import StepLoss, Task, Validation, on_device
 
 
 class PromptTask(Task):

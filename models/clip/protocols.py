@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Progress
 from edgekit.models.clip.classifier import (
     PROMPTED,
     ClipClassifier,
@@ -32,7 +33,7 @@ from edgekit.models.data.few_shot import (
     of_classes,
     with_test_split,
 )
-from edgekit.models.data.readers import Progress, Selection, load_dataset
+from edgekit.models.data.readers import Selection, load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, evaluate
 from edgekit.preprocess import FloatArray
 
@@ -119,7 +120,7 @@ def load_task_data(
         InputError: The data cannot be read, lacks a split, or has too few images or classes for the task.
     """
     if task == "all":
-        whole = load_dataset(path, size_px, progress, contempt=contempt, say=say, fit="center")
+        whole = load_dataset(path, size_px, progress, contempt=contempt, notify=say, fit="center")
         training, validation, name = train_and_validation(whole, splits.train, splits.validation, seed)
         return TaskData(with_test_split(whole, training, validation, splits), whole.classes, name)
 
@@ -132,7 +133,7 @@ def load_task_data(
         taken.update(few_shot(labels, trained(classes), shots, seed, splits))
         return taken
 
-    dataset = load_dataset(path, size_px, progress, contempt=contempt, say=say, fit="center", select=select)
+    dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=say, fit="center", select=select)
     source = taken[VALIDATION][0]
     name = f"images held back from {source}" if source == taken[TRAIN][0] else f"a few images of {source}"
     return TaskData(dataset, trained(dataset.classes), name)
@@ -158,7 +159,7 @@ def load_target(
             raise InputError(f"data '{path}' has no split named 'test': it has {', '.join(labels)}")
         return {name: (name, np.arange(len(labels[name])))}
 
-    return load_dataset(path, size_px, progress, contempt=contempt, say=say, fit="center", select=only_tests)
+    return load_dataset(path, size_px, progress, contempt=contempt, notify=say, fit="center", select=only_tests)
 
 
 def measure(

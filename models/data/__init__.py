@@ -1,6 +1,6 @@
-"""Data sets in memory: uint8 images, labels and the splits they came in.
+"""Data sets in memory: uint8 images, labels and splits.
 
-`load_dataset` reads every form people have; see `edgekit.models.data.readers` for the forms.
+`edgekit.models.data.readers.load_dataset` reads a data set from folders, archives and files.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 
-# The order of the FER-2013 challenge, of the authors' checkpoints and of every edgekit expression model.
+# In the label order of FER-2013, of the EdgeCNN authors' checkpoints and of every edgekit expression model.
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
-# The one split of a data set that comes without any.
+# Name of the only split of a data set without splits.
 ALL_IMAGES = "all"
 _TRAIN_SPLITS = ("Training", "train", "training", ALL_IMAGES)
 _VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
 _TEST_SPLITS = ("PrivateTest", "test", "testing")
-# Folders called like this are splits, also when there is only one of them.
+# A folder with one of these names is a split, even if it is the only one.
 KNOWN_SPLITS = (*_TRAIN_SPLITS, *_VALIDATION_SPLITS, *_TEST_SPLITS)
-# CK+: subject, sequence, frame.
+# File names of CK+: subject, sequence, frame.
 _SUBJECT = re.compile(r"(S\d{3})_\d{3}_\d{8}\.")
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split: `images` uint8 (N, H, W, 1 gray or 3 R, G, B) and `labels` int64 (N,).
+    """One split: `images` uint8 (N, H, W, 1 gray or 3 RGB) and `labels` int64 (N,).
 
-    `targets`, where there are any, are what to train towards instead of the labels: float32 (N, classes), rows that sum
-    to 1. `names` are the files' paths within the data set, where it has files.
+    `targets`, if present, replace the labels in training: distributions over the classes, float32 (N, classes), rows
+    that sum to 1. `names` are the paths of the image files within the data set, if it consists of files.
     """
 
     images: ImageU8
@@ -47,7 +47,7 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSet:
-        """Return the images a mask or an index array picks."""
+        """Return the images selected by a mask or an index array."""
         return ImageSet(
             self.images[chosen],
             self.labels[chosen],
@@ -58,7 +58,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: its name, its classes in label order and its splits by name."""
+    """A data set: name, classes in label order, and splits by name."""
 
     name: str
     classes: tuple[str, ...]
@@ -73,14 +73,14 @@ class DataSet:
         """Return a split.
 
         Raises:
-            InputError: The data set has none of that name; the message lists those it has.
+            InputError: The data set has no split of that name; the message lists its splits.
         """
         if name not in self.splits:
             raise InputError(f"data set '{self.name}' has no split '{name}': it has {', '.join(self.splits)}")
         return self.splits[name]
 
     def checksum(self) -> str:
-        """Return a SHA-256 over classes, labels and pixels: equal for equal content, whatever file it came from."""
+        """Return a SHA-256 over classes, labels, targets and pixels; it does not depend on the file format."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for name in sorted(self.splits):
             part = self.splits[name]
@@ -93,19 +93,19 @@ class DataSet:
 
 
 def training_split(dataset: DataSet, name: str | None = None) -> str:
-    """Return the name of the split to train on: `name`, or the usual one.
+    """Return the name of the training split: `name`, or by default `Training`, `train`, `training` or `all`.
 
     Raises:
-        InputError: There is none of that name, or none of the usual ones.
+        InputError: The data set has no such split.
     """
     return _existing(dataset, name or usual_training_split(dataset.splits), "train", "--train-split")
 
 
 def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
-    """Return the name of the split to measure on: `name`, or the usual one.
+    """Return the name of the test split: `name`, or by default `PrivateTest`, `test` or `testing`.
 
     Raises:
-        InputError: There is none of that name, or none of the usual ones.
+        InputError: The data set has no such split.
     """
     return _existing(dataset, name or usual_test_split(dataset.splits), "test", "--split")
 
@@ -114,42 +114,42 @@ def _existing(dataset: DataSet, name: str | None, usual: str, flag: str) -> str:
     if name is None:
         raise InputError(
             f"data set '{dataset.name}' has no split named '{usual}': it has {', '.join(dataset.splits)}; "
-            f"name one with {flag}"
+            f"choose one with {flag}"
         )
     dataset.split(name)
     return name
 
 
 def usual_training_split(splits: Iterable[str]) -> str | None:
-    """Return the first of the usual names for a training split among these, or None."""
+    """Return the name of the training split among `splits`, or None if none has a usual name."""
     return _first_known(splits, _TRAIN_SPLITS)
 
 
 def usual_validation_split(splits: Iterable[str]) -> str | None:
-    """Return the first of the usual names for a validation split among these, or None."""
+    """Return the name of the validation split among `splits`, or None if none has a usual name."""
     return _first_known(splits, _VALIDATION_SPLITS)
 
 
 def usual_test_split(splits: Iterable[str]) -> str | None:
-    """Return the first of the usual names for a test split among these, or None."""
+    """Return the name of the test split among `splits`, or None if none has a usual name."""
     return _first_known(splits, _TEST_SPLITS)
 
 
 def train_and_validation(
     dataset: DataSet, train: str | None, validation: str | None, seed: int
 ) -> tuple[ImageSet, ImageSet, str]:
-    """Return the training split, the validation split, and a text that says what the latter is.
+    """Return the training split, the validation split, and a description of the validation split.
 
     Args:
         dataset: The data.
-        train: Name of the training split; None picks the usual names.
-        validation: Name of the validation split; None picks the usual names and, where there is none, holds back every
-            tenth image of each class (drawn with `seed`) from training; where file names tell the subject, as those of
-            CK+ do, a tenth by whole subjects. A test split is never picked.
-        seed: For the images held back.
+        train: Name of the training split; None: one of the usual names.
+        validation: Name of the validation split; None: one of the usual names. If there is none, 10 % of the training
+            images of each class are held back, drawn with `seed`; where the file names contain the subject (CK+), 10 %
+            of the images by whole subjects. A test split is never chosen.
+        seed: Seed for the held-back images.
 
     Raises:
-        InputError: A named split is not there, no training split is recognised, or it is empty.
+        InputError: A split does not exist, the training split is empty, or is too small to hold back images.
     """
     train = training_split(dataset, train)
     training = dataset.split(train)
@@ -157,31 +157,31 @@ def train_and_validation(
         raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")
     validation = validation or usual_validation_split(dataset.splits)
     if validation == train:
-        raise InputError(f"split '{train}' cannot be trained on and chosen by: name another with --val-split")
+        raise InputError(f"split '{train}' cannot be training and validation split: choose another with --val-split")
     if validation is not None:
         return training, dataset.split(validation), validation
     subjects = _subjects(training)
     held_back = _every_tenth(training.labels, seed) if subjects is None else _tenth_by_subject(subjects, seed)
     if not held_back.any() or held_back.all():
-        raise InputError(f"split '{train}' is too small to hold back a validation split: add a folder 'val'")
+        raise InputError(f"split '{train}' is too small to hold back a validation split: add a split 'val'")
     by_subject = "" if subjects is None else " by subject"
     return training.subset(~held_back), training.subset(held_back), f"10 % held back from {train}{by_subject}"
 
 
-def without_duplicates(dataset: DataSet, name: str) -> ImageSet:
-    """Return a split without the images that are pixel-identical to one of another split."""
+def distinct_images(dataset: DataSet, name: str) -> ImageSet:
+    """Return a split without the images that are pixel-identical to an image of another split."""
     return dataset.split(name).subset(~duplicated(dataset, name))
 
 
 def duplicated(dataset: DataSet, name: str) -> NDArray[np.bool_]:
-    """Return which images of a split are pixel-identical to one of another split: bool (N,)."""
+    """Return a mask of the images that are pixel-identical to an image of another split: bool (N,)."""
     others = {image.tobytes() for other, images in dataset.splits.items() if other != name for image in images.images}
     return np.array([image.tobytes() in others for image in dataset.split(name).images], bool)
 
 
 def _first_known(splits: Iterable[str], names: tuple[str, ...]) -> str | None:
-    there = set(splits)
-    return next((name for name in names if name in there), None)
+    existing = set(splits)
+    return next((name for name in names if name in existing), None)
 
 
 def _every_tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
@@ -194,7 +194,7 @@ def _every_tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 
 
 def _subjects(part: ImageSet) -> NDArray[np.str_] | None:
-    """Return who is on each image, or None where not all file names tell."""
+    """Return the subject of each image, or None if a file name does not contain one."""
     found = [] if part.names is None else [_SUBJECT.match(name.rpartition("/")[2]) for name in part.names]
     subjects = [match[1] for match in found if match]
     return np.array(subjects, np.str_) if subjects and len(subjects) == len(part) else None

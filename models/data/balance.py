@@ -1,4 +1,4 @@
-"""Two answers to classes of very different size: weigh the loss, or draw each class equally often."""
+"""Training on classes of very different size: class weights for the loss, or balanced sampling."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """Return a weight for each class, inverse to its number of images: float32 (classes,), with mean 1 over the images.
+    """Return a weight per class, inverse to its number of images: float32 (classes,), with mean 1 over the images.
 
-    A class of n_c of n images has n / (k n_c), with k classes that occur; one that does not occur has 0.
+    A class with n_c of n images has the weight n / (k n_c), where k is the number of classes with images. A class
+    without images has the weight 0.
     """
     counts = torch.bincount(labels, minlength=classes)
     present = counts > 0
@@ -17,9 +18,10 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
 
 
 def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the images of one epoch, as many as there are labels, so that each class comes equally often: int64 (N,).
+    """Return the image indices of one epoch, with equally many of each class: int64 (N,), N = number of labels.
 
-    Within a class no image comes again before all others have come; what does not divide evenly goes to classes drawn.
+    Within a class no image is repeated before all its images were used. If N is not divisible by the number of classes,
+    random classes get one image more.
     """
     count = len(labels)
     present = torch.unique(labels)

@@ -1,6 +1,6 @@
-"""What is in a data set before anything is trained on it: counts, damage, copies and contradictions.
+"""Quality check of a data set: counts, unreadable and blank images, duplicates, conflicting labels.
 
-Two images are the same when all pixels of the pictures as stored are; a gray picture stored as colour is that gray one.
+Two images are identical if all their pixels are, as stored; a gray image stored as RGB equals the gray image.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ import numpy as np
 
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, usual_training_split
 from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, read_csv, read_hdf5
-from edgekit.models.data.files import Files, Say
+from edgekit.models.data.files import Files
 from edgekit.models.data.layout import require_contempt, split_order
 from edgekit.models.data.pixels import single_channel_if_gray, to_size
-from edgekit.models.data.readers import Progress, dataset_name, is_of_files, open_layout
+from edgekit.models.data.readers import dataset_name, is_of_files, open_layout
 from edgekit.preprocess import ImageU8
 
-# How many images of a class a contact sheet shows, and how many blank ones are kept beside those drawn.
+# Images of each class on a contact sheet, and how many of them may be blank.
 SAMPLE = 100
-MOST_BLANKS = 10
+MAX_BLANKS = 10
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image as found. `problem` says why it cannot be read; then the fields after it tell nothing.
+    """One image of a data set. `problem` is the reason why it is unreadable; the fields after it are then unset.
 
-    `digest` is equal for equal pixels, `mode` is "gray", "colour" or "gray stored as colour".
+    `digest` is equal for equal pixels; `mode` is "gray", "colour" or "gray stored as colour".
     """
 
     name: str
@@ -49,9 +50,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Scan:
-    """A data set read through: all records in the order of its files, and the thumbnails of some, by record.
+    """All images of a data set in file order, and thumbnails of some of them by index in `records`.
 
-    Thumbnails are uint8 (48, 48, 1 or 3 R, G, B): for each class `SAMPLE` images drawn at random and some blank ones.
+    Thumbnails are uint8 (48, 48, 1 or 3 RGB): `SAMPLE` random images of each class, and up to `MAX_BLANKS` blank ones.
     """
 
     name: str
@@ -63,12 +64,14 @@ class Scan:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a scan shows; groups are tuples of records that are the same image.
+    """Result of the check. A group is a tuple of records of identical images.
 
-    `repeated` groups have several images in one split, `crossing` ones are in several splits, `conflicting` ones have
-    several labels. `pairs` counts the crossing groups by each two splits, `training` names the split to train on, and
-    `leaking` counts the crossing groups with images in it, None where there is no such split. `imbalance` is the size
-    of the largest class over that of the smallest in it, or in all splits together.
+    - `repeated`: groups with several images in one split; `surplus` is the number of images beyond one per split.
+    - `crossing`: groups in several splits; `pairs` counts them for each two splits, `leaking` counts those with images
+      in the training split, None without one. `training` is the name of the training split.
+    - `conflicting`: groups with several labels.
+    - `imbalance`: size of the largest class divided by that of the smallest one, in the training split, or in all
+      splits together if there is no training split.
     """
 
     counts: Mapping[str, Mapping[str, int]]
@@ -88,7 +91,7 @@ class Findings:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """What is wrong, each as a few words with its number; images repeated within a split are no fault."""
+        """Short descriptions of the faults with their counts; images repeated within a split are not a fault."""
         found = (
             (len(self.unreadable), "unreadable image", ""),
             (len(self.blank), "blank image", ""),
@@ -99,15 +102,18 @@ class Findings:
 
 
 def scan_dataset(
-    path: Path, contempt: str = "drop", progress: Progress = lambda _done, _total: None, say: Say = lambda _: None
+    path: Path,
+    contempt: str = "drop",
+    progress: Progress = lambda _done, _total: None,
+    notify: Notify = ignore_message,
 ) -> Scan:
-    """Read a data set of any form through, past images that cannot be read.
+    """Read all images of a data set of any format; unreadable images become records with a `problem`.
 
     Raises:
-        InputError: The path does not exist, its form is not recognised, or an archive or a file of numbers is damaged.
+        InputError: The path does not exist, its format is not recognised, or an archive, CSV or HDF5 file is damaged.
     """
     if is_split_file(path) or is_of_files(path):
-        with open_layout(path, contempt, say) as (files, layout):
+        with open_layout(path, contempt, notify) as (files, layout):
             places = [(placed.name, placed.split, placed.class_name) for placed in layout.entries]
             images = (_read(files, placed.path) for placed in layout.entries)
             records, thumbnails = _collect(places, images, progress)
@@ -123,15 +129,15 @@ def scan_dataset(
             for split, part in ordered
             for number, label in enumerate(part.labels, start=1)
         ]
-        # R, G, B as stored becomes B, G, R as decoded.
+        # Stored as RGB; decoded image files are BGR.
         images = (image[..., ::-1] for _, part in ordered for image in part.images)
         records, thumbnails = _collect(places, images, progress)
     splits = tuple(split_order({record.split for record in records}))
     return Scan(name or dataset_name(path, classes, splits), classes, splits, records, thumbnails)
 
 
-def find(scan: Scan) -> Findings:
-    """Return what a scan shows."""
+def analyse(scan: Scan) -> Findings:
+    """Return counts, duplicates and faults of a scanned data set."""
     readable = [record for record in scan.records if record.problem is None]
     by_digest: dict[bytes, list[Record]] = defaultdict(list)
     for record in readable:
@@ -190,7 +196,7 @@ def _collect(
             record = _record(place, image)
             records.append(record)
             blanks[record.class_name] += record.is_blank
-            if position in drawn or (record.is_blank and blanks[record.class_name] <= MOST_BLANKS):
+            if position in drawn or (record.is_blank and blanks[record.class_name] <= MAX_BLANKS):
                 thumbnails[position] = to_size(image, SIDE_PX)
         if len(records) % 256 == 0 or len(records) == len(places):
             progress(len(records), len(places))
@@ -198,7 +204,7 @@ def _collect(
 
 
 def _draw(labels: list[str]) -> set[int]:
-    """Return the images to show, drawn by class with a fixed seed."""
+    """Return the indices of `SAMPLE` images of each class, drawn with a fixed seed."""
     by_label: dict[str, list[int]] = defaultdict(list)
     for position, label in enumerate(labels):
         by_label[label].append(position)

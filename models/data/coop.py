@@ -1,7 +1,7 @@
-"""CoOp's split files (arXiv 2109.01134), by which prompt learning is compared: `split_zhou_<name>.json`.
+"""CoOp's split files `split_zhou_<name>.json` (arXiv 2109.01134), the benchmark splits of prompt learning.
 
-`{"train": [["path/to/image.jpg", 0, "class name"], ...], "val": [...], "test": [...]}`; the paths start in the file's
-folder or in a folder beside the file, such as `images`.
+The content is `{"train": [["path/to/image.jpg", 0, "class name"], ...], "val": [...], "test": [...]}`. Paths are
+relative to the file's folder or to a folder in it, such as `images`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _MAX_BYTES = 200 << 20
 
 
 def is_split_file(path: Path) -> bool:
-    """Return whether the name is one of a split file."""
+    """Return whether the file name is that of a split file."""
     return path.suffix.lower() == ".json"
 
 
 @contextmanager
 def open_split_file(path: Path) -> Iterator[tuple[Files, Layout]]:
-    """Open the images that a split file names, its classes in the order of their numbers.
+    """Open the images of a split file, with classes in the order of their numbers.
 
     Raises:
-        InputError: The file is no such list, contradicts itself, or an image it names is not there.
+        InputError: The file has another form or is inconsistent, or one of its images does not exist.
     """
     entries, classes = _entries(path)
     with open_files(path.parent) as files:
-        there = set(files.images)
-        root = _root(there, entries[0].path, path)
+        existing = set(files.images)
+        root = _root(existing, entries[0].path, path)
         placed = []
         for entry in entries:
             file = root / entry.path
-            if file not in there:
-                raise InputError(f"data '{path}' names '{entry.path}', which is not in '{path.parent / root}'")
+            if file not in existing:
+                raise InputError(f"data '{path}' lists '{entry.path}', which is not in '{path.parent / root}'")
             placed.append(Placed(file, entry.name, entry.split, entry.class_name))
         yield files, Layout(path.stem.removeprefix("split_zhou_") or path.stem, classes, tuple(placed))
 
@@ -57,7 +57,7 @@ def _entries(path: Path) -> tuple[list[Placed], tuple[str, ...]]:
             for row in _rows(document.get(split, []), split):
                 file, label, class_name = row
                 if names.setdefault(label, class_name) != class_name:
-                    raise InputError(f"class {label} is called '{names[label]}' and '{class_name}'")
+                    raise InputError(f"class {label} has two names, '{names[label]}' and '{class_name}'")
                 entries.append(Placed(PurePosixPath(file), file, split, class_name))
         if sorted(names) != list(range(len(names))):
             raise InputError(f"its class numbers are not 0 to {len(names) - 1}")
@@ -65,12 +65,12 @@ def _entries(path: Path) -> tuple[list[Placed], tuple[str, ...]]:
             raise InputError("two class numbers have the same name")
         return entries, tuple(names[label] for label in range(len(names)))
     except (OSError, ValueError, RecursionError, InputError) as error:
-        raise InputError(f"data '{path}' is no split file of CoOp's form: {error}") from error
+        raise InputError(f"data '{path}' is not a split file in CoOp's format: {error}") from error
 
 
 def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
     if not isinstance(rows, list):
-        raise InputError(f"'{split}' is no list")
+        raise InputError(f"'{split}' is not a list")
     for number, row in enumerate(rows):
         if not (isinstance(row, list) and len(row) == 3):
             raise InputError(f"'{split}' entry {number} is not [path, number, class]")
@@ -80,9 +80,9 @@ def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
         yield file, label, class_name
 
 
-def _root(there: set[PurePosixPath], first: PurePosixPath, path: Path) -> PurePosixPath:
-    """Return the folder, relative to the file's, that the paths start in."""
-    for root in sorted({PurePosixPath(), *(PurePosixPath(name.parts[0]) for name in there if len(name.parts) > 1)}):
-        if root / first in there:
+def _root(existing: set[PurePosixPath], first: PurePosixPath, path: Path) -> PurePosixPath:
+    """Return the folder that the paths are relative to, itself relative to the file's folder."""
+    for root in sorted({PurePosixPath(), *(PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1)}):
+        if root / first in existing:
             return root
-    raise InputError(f"data '{path}' names '{first}', which is neither in its folder nor in one beside it")
+    raise InputError(f"data '{path}' lists '{first}', which is neither in its folder nor in a folder beside it")

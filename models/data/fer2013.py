@@ -1,4 +1,4 @@
-"""FER-2013 as one file: Kaggle's `fer2013.csv` and the EdgeCNN authors' HDF5."""
+"""FER-2013 as one file: Kaggle's `fer2013.csv`, and the EdgeCNN authors' HDF5 file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USAGES = ("Training", "PublicTest", "PrivateTest")
 SIDE_PX = 48
 _MAX_DATA_BYTES = 2 << 30
 
-# Brings a picture, (H, W, 1) or (H, W, 3) B, G, R, to its size, then with R, G, B.
+# Resizes an image (H, W, 1) or (H, W, 3) BGR to a square, and converts BGR to RGB.
 Square = Callable[[ImageU8], ImageU8]
 
 
@@ -28,7 +28,7 @@ def read_csv(path: Path, square: Square, report: Callable[[int, int | None], Non
     """Return the splits of a CSV with the columns emotion, pixels, Usage.
 
     Raises:
-        InputError: A column is missing or a row is damaged.
+        InputError: A column is missing or a row is invalid.
     """
     groups: dict[str, list[tuple[ImageU8, int]]] = defaultdict(list)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
@@ -57,10 +57,10 @@ def read_csv(path: Path, square: Square, report: Callable[[int, int | None], Non
 
 
 def read_hdf5(path: Path, square: Square | None) -> dict[str, ImageSet]:
-    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`; `square` None leaves sizes as found.
+    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`; `square` None: sizes as stored.
 
     Raises:
-        InputError: It is no such file, or holds other values than pixels and labels.
+        InputError: The file has another form, or contains other values than pixels and labels.
     """
     import h5py
 
@@ -75,9 +75,9 @@ def read_hdf5(path: Path, square: Square | None) -> dict[str, ImageSet]:
                 labels = _hdf5_numbers(file[f"{usage}_label"], f"{where}_label", len(EXPRESSIONS) - 1)
                 splits[usage] = _hdf5_split(images.astype(np.uint8), labels.astype(np.int64).reshape(-1), square, where)
     except (OSError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(f"data '{path}' is no HDF5 file of the EdgeCNN authors' form: {error}") from error
+        raise InputError(f"data '{path}' is not an HDF5 file in the EdgeCNN authors' format: {error}") from error
     if not splits:
-        raise InputError(f"data '{path}' holds none of {', '.join(f'{usage}_pixel' for usage in USAGES)}")
+        raise InputError(f"data '{path}' contains none of {', '.join(f'{usage}_pixel' for usage in USAGES)}")
     return splits
 
 
@@ -86,29 +86,29 @@ def _csv_row(emotion: str | None, pixels: str | None, where: str) -> tuple[Image
         label = int(emotion or "")
         values = np.array((pixels or "").split(), np.int64)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{where}: not a FER-2013 row: {error}") from error
+        raise InputError(f"{where}: not a row of FER-2013: {error}") from error
     if not 0 <= label < len(EXPRESSIONS):
         raise InputError(f"{where}: emotion {label} is not 0 to {len(EXPRESSIONS) - 1}")
     if len(values) != SIDE_PX**2:
         raise InputError(f"{where}: expected {SIDE_PX**2} pixels, found {len(values)}")
     if values.min() < 0 or values.max() > 255:
-        raise InputError(f"{where}: pixels reach from {values.min()} to {values.max()}: expected 0 to 255")
+        raise InputError(f"{where}: pixels are {values.min()} to {values.max()}: expected 0 to 255")
     return values.astype(np.uint8).reshape(SIDE_PX, SIDE_PX, 1), label
 
 
 def _hdf5_numbers(dataset: Any, where: str, largest: int) -> NDArray[Any]:
-    """Return the values of an HDF5 data set that holds whole numbers from 0 to `largest`, whatever their type."""
-    # External and virtual storage would read any other file its maker names.
+    """Return the values of an HDF5 data set of integers from 0 to `largest`, stored as any numeric type."""
+    # External and virtual storage can refer to any other file on this machine.
     if dataset.external or dataset.is_virtual:
-        raise InputError(f"{where} keeps its values in another file, which edgekit does not follow")
+        raise InputError(f"{where} stores its values in another file, which edgekit does not read")
     if dataset.dtype.kind not in "iuf":
-        raise InputError(f"{where} holds {dataset.dtype}: expected numbers from 0 to {largest}")
-    # A file of some bytes can declare any size.
+        raise InputError(f"{where} has the type {dataset.dtype}: expected numbers from 0 to {largest}")
+    # A small file can declare any size.
     if dataset.size * dataset.dtype.itemsize > _MAX_DATA_BYTES:
-        raise InputError(f"{where} declares {dataset.shape}: more than {_MAX_DATA_BYTES >> 20} MiB")
+        raise InputError(f"{where} declares the shape {dataset.shape}: more than {_MAX_DATA_BYTES >> 20} MiB")
     values = np.asarray(dataset)
     if values.size and not bool(((values >= 0) & (values <= largest) & (values == np.floor(values))).all()):
-        raise InputError(f"{where} holds other values than whole numbers from 0 to {largest}")
+        raise InputError(f"{where} contains other values than integers from 0 to {largest}")
     return values
 
 
@@ -120,6 +120,6 @@ def _hdf5_split(images: ImageU8, labels: NDArray[np.int64], square: Square | Non
     if len(images) != len(labels):
         raise InputError(f"{where} has {len(images)} images and {len(labels)} labels")
     if square and len(images):
-        # R, G, B as stored becomes B, G, R as decoded.
+        # Stored as RGB; `square` takes BGR.
         images = np.stack([square(image[..., ::-1]) for image in images])
     return ImageSet(images, labels)

@@ -1,7 +1,13 @@
-"""FER+ votes over FER-2013: how ten people each named the expressions of its images (Barsoum et al., arXiv 1608.01041).
+"""FER+ votes for FER-2013: ten people per image chose its expression (Barsoum et al., arXiv 1608.01041).
 
-Two forms of the votes are read: Microsoft's `fer2013new.csv`, whose row i is row i of Kaggle's `fer2013.csv`, and a CSV
-with the column `kaggle_path`, the file's path below the folder that holds `train/` and `test/`.
+Two formats are supported: Microsoft's `fer2013new.csv`, whose row i belongs to row i of Kaggle's `fer2013.csv`, and a
+CSV with the column `kaggle_path`, the image file's path below the folder that contains `train/` and `test/`.
+
+How the votes change a data set depends on the mode:
+
+- "posterior": FER-2013's labels stay; the training targets are P(label | votes), fitted on the training split.
+- "soft": the label is the majority of the votes, the target their distribution over the seven expressions.
+- "majority": the label is the majority of the votes; there are no targets.
 """
 
 from __future__ import annotations
@@ -19,28 +25,28 @@ from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
+from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, training_split
-from edgekit.models.data.files import Say
 from edgekit.models.data.layout import canonical_class
 
 Mode = Literal["posterior", "soft", "majority"]
 
-# The columns of votes, in the order of `Votes.counts`; the first seven are the expressions of FER-2013.
+# The columns of votes, in the order of `Votes.counts`.
 COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 _TO_EXPRESSIONS = [[canonical_class(column) for column in COLUMNS].index(name) for name in EXPRESSIONS]
 
-_MOST_VOTES = 1000
-# A CSV that belongs to other images matches few names, or its votes agree with the labels by chance only, which is
-# about one time in five; the right one matches 99 % and agrees with two labels of three.
-_LEAST_MATCH = 0.9
-_LEAST_AGREEMENT = 0.4
+_MAX_VOTES = 1000
+# The correct CSV has votes for 99 % of the training images and agrees with 67 % of their labels. Votes of other images
+# agree with about 20 % by chance.
+_MIN_MATCH = 0.9
+_MIN_AGREEMENT = 0.4
 _WEIGHT_DECAY = 1e-4
 _FIT_STEPS = 100
 
 
 @dataclass(frozen=True)
 class Votes:
-    """A CSV's votes: `counts` float32 (rows, 10), `usages`, and `paths`, None where rows are in fer2013.csv's order."""
+    """Votes of a CSV: `counts` float32 (rows, 10), `usages`, and `paths`; None: rows in the order of fer2013.csv."""
 
     counts: NDArray[np.float32]
     usages: tuple[str, ...]
@@ -48,10 +54,10 @@ class Votes:
 
 
 def read_votes(path: Path) -> Votes:
-    """Read either form of the votes.
+    """Read votes in either format.
 
     Raises:
-        InputError: The file is missing, lacks a column or holds something else than counts of votes.
+        InputError: The file is missing, lacks a column, or contains something else than numbers of votes.
     """
     require_file(path, "FER+ file")
     counts: list[list[int]] = []
@@ -63,7 +69,9 @@ def read_votes(path: Path) -> Votes:
             columns = {column.strip().lower(): column for column in reader.fieldnames or []}
             missing = [name for name in ("usage", *COLUMNS) if name.lower() not in columns]
             if missing:
-                raise InputError(f"FER+ file '{path}' lacks the column '{missing[0]}': is it fer2013new.csv?")
+                raise InputError(
+                    f"FER+ file '{path}' lacks the column '{missing[0]}': expected the form of fer2013new.csv"
+                )
             by_path = "kaggle_path" in columns
             for number, row in enumerate(reader, start=2):
                 where = f"FER+ file '{path}', line {number}"
@@ -76,12 +84,12 @@ def read_votes(path: Path) -> Votes:
     if not counts:
         raise InputError(f"FER+ file '{path}' has no rows")
     if len(set(paths)) != len(paths):
-        raise InputError(f"FER+ file '{path}' has several rows for one file: each kaggle_path may be there once")
+        raise InputError(f"FER+ file '{path}' has several rows with the same kaggle_path: each may occur once")
     return Votes(np.array(counts, np.float32), tuple(usages), tuple(paths) if by_path else None)
 
 
 def with_ferplus(
-    dataset: DataSet, path: Path, mode: Mode = "soft", train: str | None = None, say: Say = lambda _: None
+    dataset: DataSet, path: Path, mode: Mode = "soft", train: str | None = None, notify: Notify = ignore_message
 ) -> DataSet:
     """Return FER-2013 with what the votes tell.
 
@@ -96,41 +104,41 @@ def with_ferplus(
     Args:
         dataset: FER-2013, with names for votes by path.
         path: The CSV of votes.
-        mode: See above.
-        train: The training split; None picks the usual names.
-        say: Called with a line that tells how many images have votes, and how many were left out.
+        mode: See the module's docstring.
+        train: Name of the training split; None: one of the usual names.
+        notify: Called with the number of images that have votes, and of those removed.
 
     Raises:
-        InputError: The data set is not of the seven expressions, or the votes do not belong to it.
+        InputError: The classes are not the seven expressions, or the votes belong to other images.
     """
     train = training_split(dataset, train)
     counts = _counts(dataset, path, train)
     voted, total = sum(int(part.any(axis=1).sum()) for part in counts.values()), sum(map(len, counts.values()))
     if mode == "posterior":
-        say(f"FER+ votes for {voted} of {total} images; trained towards P(label | votes)")
+        notify(f"FER+ votes for {voted} of {total} images; training target: P(label | votes)")
         targets = _posteriors(counts, dataset.splits[train].labels, train)[train]
         part = replace(dataset.splits[train], targets=targets)
         return replace(dataset, splits={**dataset.splits, train: part})
     splits = {name: _relabelled(part, counts[name], mode) for name, part in dataset.splits.items()}
-    left_out = total - sum(map(len, splits.values()))
-    say(f"FER+ votes for {voted} of {total} images; {left_out} without a majority for one of the seven are left out")
+    removed = total - sum(map(len, splits.values()))
+    notify(f"FER+ votes for {voted} of {total} images; {removed} without a majority for an expression are removed")
     return DataSet(f"{dataset.name} with FER+ {mode} labels", dataset.classes, splits)
 
 
 def label_posteriors(dataset: DataSet, path: Path, train: str | None = None) -> dict[str, NDArray[np.float32]]:
-    """Return P(label | votes) for the images of every split, (N, 7), fitted on the training split.
+    """Return P(label | votes) of the images of every split, (N, 7), fitted on the training split.
 
     Raises:
-        InputError: As `with_ferplus`.
+        InputError: As for `with_ferplus`.
     """
     train = training_split(dataset, train)
     return _posteriors(_counts(dataset, path, train), dataset.splits[train].labels, train)
 
 
 def _counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
-    """Return the votes for the images of every split, (N, 10)."""
+    """Return the votes of the images of every split, (N, 10)."""
     if dataset.classes != EXPRESSIONS:
-        raise InputError(f"FER+ votes are for FER-2013: data set '{dataset.name}' has other classes")
+        raise InputError(f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes")
     votes = read_votes(path)
     counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
     _check(dataset.split(train), counts[train], path)
@@ -142,7 +150,7 @@ def _count(text: str | None, where: str, column: str) -> int:
         value = int(text or "")
     except ValueError:
         value = -1
-    if not 0 <= value <= _MOST_VOTES:
+    if not 0 <= value <= _MAX_VOTES:
         raise InputError(f"{where}: {column} is {(text or '')[:20]!r}: expected a number of votes")
     return value
 
@@ -155,7 +163,7 @@ def _by_path(dataset: DataSet, votes: Votes, paths: tuple[str, ...], path: Path)
     for name, part in dataset.splits.items():
         if part.names is None:
             raise InputError(
-                f"FER+ file '{path}' goes by file names, which data set '{dataset.name}' has none of: "
+                f"FER+ file '{path}' refers to file names, but data set '{dataset.name}' has none: "
                 "use fer2013new.csv, or the images as files"
             )
         result[name] = table[[rows.get(str(file), -1) for file in part.names]]
@@ -165,7 +173,7 @@ def _by_path(dataset: DataSet, votes: Votes, paths: tuple[str, ...], path: Path)
 def _by_order(dataset: DataSet, votes: Votes, path: Path) -> dict[str, NDArray[np.float32]]:
     if any(part.names is not None for part in dataset.splits.values()):
         raise InputError(
-            f"FER+ file '{path}' goes by the order of fer2013.csv, and the images are files: "
+            f"FER+ file '{path}' refers to the rows of fer2013.csv, but the images are files: "
             "use fer2013.csv, or a CSV of votes with the column kaggle_path"
         )
     usages = np.array(votes.usages)
@@ -173,23 +181,24 @@ def _by_order(dataset: DataSet, votes: Votes, path: Path) -> dict[str, NDArray[n
     for name, part in dataset.splits.items():
         if len(result[name]) != len(part):
             raise InputError(
-                f"FER+ file '{path}' has {len(result[name])} rows of {name}, the data {len(part)}: they do not belong "
-                "together"
+                f"FER+ file '{path}' has {len(result[name])} rows of {name}, but the data {len(part)} images: "
+                "use the votes of this data set"
             )
     return result
 
 
 def _check(training: ImageSet, counts: NDArray[np.float32], path: Path) -> None:
     voted = counts.any(axis=1)
-    if voted.sum() < _LEAST_MATCH * len(training):
+    if voted.sum() < _MIN_MATCH * len(training):
         raise InputError(
-            f"FER+ file '{path}' has votes for {voted.sum()} of {len(training)} training images: is it the right file?"
+            f"FER+ file '{path}' has votes for {voted.sum()} of {len(training)} training images: "
+            "use the votes of this data set"
         )
     best = counts[:, _TO_EXPRESSIONS].argmax(axis=1)
     agreement = float((best == training.labels)[voted].mean()) if voted.any() else 0.0
-    if agreement < _LEAST_AGREEMENT:
+    if agreement < _MIN_AGREEMENT:
         raise InputError(
-            f"FER+ file '{path}' agrees with {agreement:.0%} of the training labels: its rows belong to other images"
+            f"FER+ file '{path}' agrees with {agreement:.0%} of the training labels: use the votes of this data set"
         )
 
 
@@ -203,7 +212,7 @@ def _relabelled(part: ImageSet, counts: NDArray[np.float32], mode: Mode) -> Imag
 
 
 def _features(counts: Tensor) -> Tensor:
-    """Return what is fitted on, (N, 141), from votes (N, 10): shares, their roots and logs, products of pairs."""
+    """Return features (N, 141) of votes (N, 10): shares, their square roots, logarithms, and products of pairs."""
     total = counts.sum(1, keepdim=True)
     shares = counts / total.clamp(min=1)
     roots = torch.sqrt(shares)
@@ -215,9 +224,9 @@ def _features(counts: Tensor) -> Tensor:
 def _posteriors(
     counts: dict[str, NDArray[np.float32]], labels: NDArray[np.int64], train: str
 ) -> dict[str, NDArray[np.float32]]:
-    """Return P(label | votes), (N, 7) a split, of a multinomial logistic regression fitted on the training split."""
+    """Return P(label | votes) of each split, (N, 7), by multinomial logistic regression on the training split."""
     threads = torch.get_num_threads()
-    # Sums over threads are rounded differently: with one, the data's checksum does not depend on --threads.
+    # On one thread, because rounding depends on the number of threads, and the checksum of the data must not.
     torch.set_num_threads(1)
     try:
         features = {name: _features(torch.from_numpy(part)) for name, part in counts.items()}

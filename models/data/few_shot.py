@@ -1,4 +1,4 @@
-"""A few images a class, and half of the classes: how prompt learning is measured (arXiv 2109.01134, 2203.05557)."""
+"""Few-shot sampling and base/novel classes, the protocols of prompt learning (arXiv 2109.01134, 2203.05557)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgekit.models.data.readers import Selection
 
 # The splits of a sampled data set.
 TRAIN, VALIDATION, TEST = "train", "val", "test"
-# Validation images a class: as many as shots, but no more than CoOp takes.
+# Validation images per class: as many as shots, but at most four as in CoOp.
 MAX_VALIDATION_SHOTS = 4
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Names of splits; None picks the usual names."""
+    """Names of splits; None: one of the usual names."""
 
     train: str | None = None
     validation: str | None = None
@@ -29,41 +29,41 @@ class Splits:
 
 
 def base_count(classes: int) -> int:
-    """Return how many classes, the first ones, are the base classes: half of them, rounded up.
+    """Return the number of base classes, which are the first ones: half of all classes, rounded up.
 
     Raises:
-        InputError: Base or novel classes would be fewer than two.
+        InputError: There would be fewer than two base or novel classes.
     """
     if classes < 4:
-        raise InputError(f"base-to-novel needs at least 2 base and 2 novel classes: the data has {classes} in all")
+        raise InputError(f"base-to-novel needs at least 2 base and 2 novel classes: the data has {classes} in total")
     return (classes + 1) // 2
 
 
 def few_shot(
     labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], shots: int, seed: int, splits: Splits
 ) -> Selection:
-    """Return which images to train on, to validate with and to test on.
+    """Return a selection of training, validation and test images.
 
-    With one seed, fewer shots are a part of more shots. Without a validation split the images to validate with are
-    taken from the training split, without a test split the test is on the validation split.
+    With the same seed, the images of fewer shots are a subset of those of more shots. Without a validation split, the
+    validation images come from the training split; without a test split, the test images are the validation images.
 
     Args:
-        labels: Of each split.
-        classes: Those to take images of; the first of `labels`' numbers.
-        shots: Training images a class.
-        seed: Draws the images.
-        splits: Where to take them from.
+        labels: The labels of each split.
+        classes: The classes to sample; their labels are 0 to len(classes) - 1.
+        shots: Training images per class.
+        seed: Seed of the sampling.
+        splits: The splits to sample from.
 
     Returns:
-        The splits "train", "val" and "test"; the last one of all classes and all its images.
+        The splits "train", "val" and "test"; "test" has all images of all classes.
 
     Raises:
-        InputError: A split is not there, or a class has fewer images than shots.
+        InputError: A split does not exist, or a class has fewer images than shots.
     """
     train = _named(labels, splits.train or usual_training_split(labels), "train")
     validation = splits.validation or usual_validation_split(labels)
     if validation == train:
-        raise InputError(f"split '{train}' cannot be trained on and chosen by: name another with --val-split")
+        raise InputError(f"split '{train}' cannot be training and validation split: choose another with --val-split")
     generator = np.random.default_rng(seed)
     few = min(shots, MAX_VALIDATION_SHOTS)
     chosen, held_back = [], []
@@ -71,8 +71,8 @@ def few_shot(
         members = generator.permutation(np.flatnonzero(labels[train] == label))
         if len(members) < shots:
             raise InputError(
-                f"class '{name}' has {len(members)} images in split '{train}', {shots} shots are asked for: "
-                f"give --shots {len(members)} or fewer"
+                f"class '{name}' has {len(members)} images in split '{train}', fewer than {shots} shots: "
+                f"use --shots {len(members)} or fewer"
                 if len(members)
                 else f"class '{name}' has no image in split '{train}'"
             )
@@ -80,41 +80,41 @@ def few_shot(
         if validation is None:
             held_back.append(members[shots : shots + few])
         else:
-            there = np.flatnonzero(_named_labels(labels, validation, "val") == label)
-            held_back.append(generator.permutation(there)[:few])
+            members = np.flatnonzero(_named_labels(labels, validation, "val") == label)
+            held_back.append(generator.permutation(members)[:few])
     selection = {
         TRAIN: (train, np.sort(np.concatenate(chosen))),
         VALIDATION: (validation or train, np.sort(np.concatenate(held_back))),
     }
     if not len(selection[VALIDATION][1]):
-        raise InputError(f"split '{train}' has no image left to validate with: take fewer shots or add a split 'val'")
+        raise InputError(f"split '{train}' has no image left for validation: use fewer shots or add a split 'val'")
     return {**selection, TEST: _test(labels, splits, selection[VALIDATION])}
 
 
 def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet:
-    """Return the images of these classes, their labels numbered anew in that order; see `renumbered`."""
+    """Return the images with these labels, renumbered from 0 in the given order; see `renumbered`."""
     numbers = np.full(max(*labels, part.labels.max(initial=0)) + 1, -1, np.int64)
     numbers[list(labels)] = np.arange(len(labels))
     return renumbered(part, numbers)
 
 
 def without_classes(dataset: DataSet, left_out: Sequence[str]) -> DataSet:
-    """Return the data set as if some classes had never been there.
+    """Return the data set without some classes and their images.
 
     Raises:
-        InputError: It has no class of that name, or fewer than two remain.
+        InputError: A class does not exist, or fewer than two classes remain.
     """
     for name in left_out:
         if name not in dataset.classes:
-            raise InputError(f"class '{name}' cannot be left out: the data has {', '.join(dataset.classes)}")
+            raise InputError(f"class '{name}' cannot be left out: the classes are {', '.join(dataset.classes)}")
     kept = [name for name in dataset.classes if name not in left_out]
     if len(kept) < 2:
-        raise InputError(f"{len(kept)} class remains of {len(dataset.classes)}: leave out fewer")
+        raise InputError(f"{len(kept)} of {len(dataset.classes)} classes remain: leave out fewer")
     return merge_classes(dataset, {name: (name,) for name in kept})
 
 
 def with_test_split(dataset: DataSet, training: ImageSet, validation: ImageSet, splits: Splits) -> DataSet:
-    """Return the data set with the three splits: these two, and the test split it has or else the second."""
+    """Return the data set with the splits "train", "val" and "test"; without a test split, "test" is `validation`."""
     test = splits.test or usual_test_split(dataset.splits)
     tested = validation if test is None else dataset.split(test)
     return DataSet(dataset.name, dataset.classes, {TRAIN: training, VALIDATION: validation, TEST: tested})
@@ -132,8 +132,8 @@ def _test(
 
 def _named(labels: Mapping[str, NDArray[np.int64]], name: str | None, kind: str) -> str:
     if name is None or name not in labels:
-        wanted = f"none named '{kind}'" if name is None else f"no split '{name}'"
-        raise InputError(f"the data has {wanted}: it has {', '.join(labels)}; name one with --{kind}-split")
+        missing = f"no split named '{kind}'" if name is None else f"no split '{name}'"
+        raise InputError(f"the data has {missing}: its splits are {', '.join(labels)}; choose one with --{kind}-split")
     return name
 
 

@@ -1,4 +1,4 @@
-"""The files of a data set, in a folder or a .tar: their paths first, then one at a time and within bounds."""
+"""Image files and label lists of a data set in a folder or a .tar archive, read one at a time with a size limit."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from pathlib import Path, PurePosixPath
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.errors import InputError
 
-# Called with a line on what was decided about the data.
-Say = Callable[[str], None]
-
-# Text files that say what the images are, by RAF-DB's owners (who spell it so) and on Kaggle.
+# Label files of RAF-DB: the official one (with its misspelling), and those on Kaggle.
 LABEL_LISTS = ("list_patition_label.txt", "list_partition_label.txt")
 LABEL_TABLES = ("train_labels.csv", "test_labels.csv")
 
 _MAX_FILE_BYTES = 64 << 20
-# Names are kept in an array of fixed width, and a .tar can hold names of any length.
+# Names are stored in an array of fixed width, but a .tar can contain names of any length.
 _MAX_NAME_CHARACTERS = 500
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Files:
-    """Images and label lists: `names` in the order they are read best, and `read`, which raises InputError.
+    """Images and label lists: `names` in the fastest order to read, and `read`, which raises InputError.
 
-    `empty_folders` hold neither, at any depth.
+    `empty_folders` contain neither, at any depth.
     """
 
     names: tuple[PurePosixPath, ...]
@@ -40,13 +37,13 @@ class Files:
 
     @property
     def images(self) -> tuple[PurePosixPath, ...]:
-        """The names of images."""
+        """The names of the image files."""
         return tuple(name for name in self.names if name.suffix.lower() in IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """One image: its path in `Files`, its path within the data set, its split and its class."""
+    """One image: path in `Files`, path within the data set, split, and class."""
 
     path: PurePosixPath
     name: str
@@ -56,20 +53,20 @@ class Placed:
 
 @contextmanager
 def open_files(path: Path) -> Iterator[Files]:
-    """Open a folder or a .tar, .tar.gz or .tgz.
+    """Open a folder or an archive (.tar, .tar.gz, .tgz).
 
     Raises:
-        InputError: The archive is damaged, or a path in it is endless.
+        InputError: The archive is damaged, or a path in it is too long.
     """
     if path.is_dir():
-        # A link that leads nowhere is an image that is lost: reading it says so.
+        # Broken links are included, so that reading them raises an error.
         found = sorted(path.rglob("*"))
         files = [file for file in found if file.is_file() or (file.is_symlink() and not file.exists())]
         names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path)
         folders = [PurePosixPath(file.relative_to(path).as_posix()) for file in found if file.is_dir()]
         yield Files(names, lambda name: _read_file(path, name), _empty(folders, names))
         return
-    # Members are read in memory and never written to disk, so their names cannot escape anywhere.
+    # Members are read into memory and never extracted, so their names cannot point outside a folder.
     with _damage_named(path):
         archive = tarfile.open(path)  # noqa: SIM115 - closed below
     with archive:
@@ -92,7 +89,7 @@ def _wanted(names: tuple[PurePosixPath, ...], path: Path) -> tuple[PurePosixPath
         name
         for name in names
         if (name.suffix.lower() in IMAGE_SUFFIXES or name.name.lower() in lists)
-        # What macOS puts beside every file is called like it and is none.
+        # macOS adds metadata files with the same suffix.
         and not name.name.startswith(".")
         and "__MACOSX" not in name.parts
     )
@@ -103,12 +100,12 @@ def _wanted(names: tuple[PurePosixPath, ...], path: Path) -> tuple[PurePosixPath
 
 
 def _members(archive: tarfile.TarFile) -> dict[PurePosixPath, tarfile.TarInfo]:
-    """Return the files, those that are links to another among them, once the archive proved whole."""
+    """Return the files of a complete archive, including links to files in it."""
     listed = archive.getmembers()
     _check_end(archive)
     members = {PurePosixPath(member.name): member for member in listed if member.isfile()}
     for member in listed:
-        # tar stores the second name of a file as a link to the first.
+        # tar stores a second name of a file as a link to the first one.
         if member.islnk() or member.issym():
             start = "" if member.islnk() else posixpath.dirname(member.name)
             target = PurePosixPath(posixpath.normpath(posixpath.join(start, member.linkname)))
@@ -117,13 +114,13 @@ def _members(archive: tarfile.TarFile) -> dict[PurePosixPath, tarfile.TarInfo]:
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Raise TarError unless the archive goes on to its end: tarfile takes the first broken header for the end."""
+    """Raise TarError if the archive is truncated: tarfile treats the first broken header as the end."""
     stream = archive.fileobj
     assert stream is not None
     stream.seek(archive.offset)
     if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise tarfile.ReadError(f"it is cut off or broken at byte {archive.offset} (unpacked)")
-    while stream.read(_CHUNK_BYTES):  # gzip compares its checksum at the end
+    while stream.read(_CHUNK_BYTES):  # gzip verifies its checksum at the end
         pass
 
 
@@ -142,7 +139,9 @@ def _read_member(
         raise InputError(f"data '{path}': '{name}' cannot be read: no such file")
     _check_size(members[name].size, path, name)
     if not members[name].isfile():
-        raise InputError(f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is no file in it")
+        raise InputError(
+            f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is not in the archive"
+        )
     with _damage_named(path):
         stream = archive.extractfile(members[name])
         assert stream is not None
@@ -151,7 +150,7 @@ def _read_member(
 
 def _check_size(size_bytes: int, path: Path, name: PurePosixPath) -> None:
     if size_bytes > _MAX_FILE_BYTES:
-        raise InputError(f"data '{path}': '{name}' has {size_bytes} bytes: too large for an image")
+        raise InputError(f"data '{path}': '{name}' has {size_bytes} bytes: the limit is {_MAX_FILE_BYTES >> 20} MiB")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which split and which class each file of a data set belongs to, from the paths and the label lists alone."""
+"""Split and class of each file of a data set, determined from paths and label lists only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES, EXPRESSIONS, KNOWN_SPLITS, rafdb
 from edgekit.models.data.fer2013 import USAGES
-from edgekit.models.data.files import LABEL_LISTS, Files, Placed, Say
+from edgekit.models.data.files import LABEL_LISTS, Files, Placed
 
 CONTEMPT = "contempt"
 
@@ -21,63 +22,63 @@ _ALIASES |= {"disgusted": "disgust"}
 
 @dataclass(frozen=True)
 class Layout:
-    """The data set's own name, where its form tells one, its classes in label order, and its images as read best."""
+    """Name of the data set (if its format contains one), classes in label order, images in file order."""
 
     name: str | None
     classes: tuple[str, ...]
     entries: tuple[Placed, ...]
 
 
-def lay_out(files: Files, where: str, contempt: str, say: Say) -> Layout:
-    """Return what the files are.
+def lay_out(files: Files, where: str, contempt: str, notify: Notify) -> Layout:
+    """Return split and class of each file.
 
     Args:
         files: From `open_files`.
-        where: Names the data in messages.
-        contempt: What becomes of contempt beside the seven expressions: "drop", "keep", or a class that takes it in.
-        say: Called with what a user should know.
+        where: Name of the data in messages.
+        contempt: See `edgekit.models.data.readers.load_dataset`.
+        notify: Called with messages for the user.
 
     Raises:
-        InputError: The files are in no known arrangement.
+        InputError: The arrangement of the files is not recognised.
     """
     images = files.images
     if not images:
-        raise InputError(f"data '{where}' holds no image below <split>/<class>/")
+        raise InputError(f"data '{where}' has no image in <split>/<class>/")
     _require_utf8({name.parent for name in images}, where)
     beside_classes = {name.parts[:-2] for name in images}
     empty = [str(folder) for folder in files.empty_folders if folder.parts[:-1] in beside_classes]
     if empty:
-        say(f"folders without images, which make no class: {', '.join(empty)}")
+        notify(f"folders without images are ignored: {', '.join(empty)}")
     name = None
     label_lists = [file for file in files.names if file.name.lower() in LABEL_LISTS]
     if len(label_lists) > 1:
-        raise InputError(f"data '{where}' has {len(label_lists)} label lists: name the folder of one, such as 'basic'")
+        raise InputError(f"data '{where}' has {len(label_lists)} label lists: give the folder of one, such as 'basic'")
     if label_lists:
-        name, placed = rafdb.NAME, rafdb.placed_by_list(files, label_lists[0], where, say)
+        name, placed = rafdb.NAME, rafdb.placed_by_list(files, label_lists[0], where, notify)
     else:
         placed = _by_folders(images, where)
         renamed = rafdb.renamed_numbers(files, placed, where)
         if renamed is not None:
             name, placed = rafdb.NAME, renamed
         elif {entry.class_name for entry in placed} == set(rafdb.CLASSES):
-            say("class folders 1 to 7 keep their names: nothing says that they are RAF-DB's (train_labels.csv would)")
+            notify("class folders 1 to 7 keep their names: without a train_labels.csv they are not taken for RAF-DB")
     require_contempt(contempt, {entry.class_name for entry in placed} - {CONTEMPT})
-    placed = _settle_contempt(placed, contempt, say)
+    placed = _apply_contempt(placed, contempt, notify)
     return Layout(name, _ordered({entry.class_name for entry in placed}), tuple(placed))
 
 
 def canonical_class(name: str) -> str:
-    """Return the usual name of an expression for its variants ('Anger' → 'angry'); other names unchanged."""
+    """Return the standard name of an expression ('Anger' → 'angry'); other names are unchanged."""
     lower = name.strip().lower()
     lower = _ALIASES.get(lower, lower)
     return lower if lower in (*EXPRESSIONS, CONTEMPT) else name
 
 
 def require_contempt(contempt: str, others: Iterable[str]) -> None:
-    """Check what is to become of contempt, also where there is none.
+    """Check the value of --contempt, even if the data has no such class.
 
     Raises:
-        InputError: It is neither drop nor keep nor one of the `others` classes.
+        InputError: The value is neither "drop" nor "keep" nor one of the `others` classes.
     """
     classes = set(others)
     if contempt not in ("drop", "keep") and canonical_class(contempt) not in classes:
@@ -87,7 +88,7 @@ def require_contempt(contempt: str, others: Iterable[str]) -> None:
 
 
 def split_order(splits: Iterable[str]) -> list[str]:
-    """Return the names of splits, FER-2013's in their usual order, others in that of the alphabet."""
+    """Return split names in order: those of FER-2013 in its order, then others alphabetically."""
     return sorted(splits, key=lambda name: (USAGES.index(name) if name in USAGES else len(USAGES), name))
 
 
@@ -96,7 +97,7 @@ def _by_folders(images: tuple[PurePosixPath, ...], where: str) -> list[Placed]:
     for name in images:
         if len(name.parts) < 2 or (len(name.parts) < 3 and len(above) > 1):
             raise InputError(
-                f"data '{where}': '{name}' is not below <split>/<class>/: arrange it as train/<class>/…, val/<class>/…"
+                f"data '{where}': '{name}' is not in <split>/<class>/: arrange it as train/<class>/…, val/<class>/…"
             )
     by_usage = all(_USAGE_PREFIX.match(name.name) for name in images)
     only = next(iter(above)) if len(above) == 1 else None
@@ -115,20 +116,20 @@ def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:
         try:
             str(folder).encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"data '{where}': the folder '{folder}' has a name that is no UTF-8: rename it") from error
+            raise InputError(f"data '{where}': the folder name '{folder}' is not valid UTF-8: rename it") from error
 
 
-def _settle_contempt(placed: list[Placed], contempt: str, say: Say) -> list[Placed]:
+def _apply_contempt(placed: list[Placed], contempt: str, notify: Notify) -> list[Placed]:
     others = {entry.class_name for entry in placed} - {CONTEMPT}
     rest = [entry for entry in placed if entry.class_name != CONTEMPT]
     if len(rest) == len(placed) or not others or not others <= set(EXPRESSIONS) or contempt == "keep":
         return placed
     count = len(placed) - len(rest)
     if contempt == "drop":
-        say(f"contempt is left out, images: {count} (--contempt keep, or --contempt CLASS, takes them in)")
+        notify(f"{count} images of contempt are removed (--contempt keep or --contempt CLASS includes them)")
         return rest
     target = canonical_class(contempt)
-    say(f"contempt is counted as {target}, images: {count}")
+    notify(f"{count} images of contempt are counted as {target}")
     return [replace(entry, class_name=target) if entry.class_name == CONTEMPT else entry for entry in placed]
 
 
@@ -140,7 +141,7 @@ def _ordered(classes: set[str]) -> tuple[str, ...]:
 
 
 def _common_start(folders: list[tuple[str, ...]]) -> int:
-    """Return how many leading parts all folders share."""
+    """Return the number of leading path parts that all folders share."""
     first, last = min(folders), max(folders)
     shortest = min(len(first), len(last))
     return next((index for index in range(shortest) if first[index] != last[index]), shortest)

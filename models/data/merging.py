@@ -1,14 +1,15 @@
-"""Other classes for a data set: several as one (`positive=happy`, `negative=angry,sad`), or some left out."""
+"""Merged classes of a data set (`positive=happy`, `negative=angry,sad`); other classes are removed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.text import one_line
 
@@ -16,10 +17,10 @@ Merges = dict[str, tuple[str, ...]]
 
 
 def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
-    """Return new label → old labels of texts `NEW=OLD,OLD`; labels that no text names are left out.
+    """Return new label → old labels from texts of the form `NEW=OLD,OLD`.
 
     Raises:
-        InputError: A text has another form, names a class there is not, or one that another text has named.
+        InputError: A text has another form, an old label does not exist, or a label occurs twice.
     """
     merges: Merges = {}
     taken: set[str] = set()
@@ -27,12 +28,12 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
         new, mark, rest = text.partition("=")
         names = tuple(name.strip() for name in rest.split(","))
         if not mark or not new.strip() or not all(names):
-            raise InputError(f"merge '{text}' has another form than NEW=OLD,OLD")
+            raise InputError(f"merge '{text}': expected the form NEW=OLD,OLD")
         if new.strip() in merges:
-            raise InputError(f"merge '{text}': '{new.strip()}' is there twice")
+            raise InputError(f"merge '{text}': the new class '{new.strip()}' is defined twice")
         for name in names:
             if name not in labels:
-                raise InputError(f"merge '{text}': there is no class '{name}': the labels are {', '.join(labels)}")
+                raise InputError(f"merge '{text}': there is no class '{name}': the classes are {', '.join(labels)}")
             if name in taken:
                 raise InputError(f"merge '{text}': class '{name}' is merged twice")
             taken.add(name)
@@ -40,16 +41,16 @@ def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
     return merges
 
 
-def say_left_out(merges: Merges, labels: Sequence[str], say: Callable[[str], None]) -> None:
-    """Say which labels are merged into none."""
-    named = {name for names in merges.values() for name in names}
-    left = [label for label in labels if label not in named]
-    if left:
-        say(one_line(f"left out, since no --merge names them: {', '.join(left)}"))
+def report_removed(merges: Merges, labels: Sequence[str], notify: Notify) -> None:
+    """Call `notify` with the labels that are in no merge and therefore removed, if there are any."""
+    merged = {name for names in merges.values() for name in names}
+    removed = [label for label in labels if label not in merged]
+    if removed:
+        notify(one_line(f"classes in no --merge are removed: {', '.join(removed)}"))
 
 
 def merge_classes(dataset: DataSet, merges: Mapping[str, Sequence[str]]) -> DataSet:
-    """Return the data set with the new classes, without the images of classes that are merged into none."""
+    """Return the data set with the new classes, without the images of classes in no merge."""
     numbers = np.full(len(dataset.classes), -1, np.int64)
     for number, names in enumerate(merges.values()):
         numbers[[dataset.classes.index(name) for name in names]] = number
@@ -58,9 +59,10 @@ def merge_classes(dataset: DataSet, merges: Mapping[str, Sequence[str]]) -> Data
 
 
 def renumbered(part: ImageSet, numbers: NDArray[np.int64]) -> ImageSet:
-    """Return a split under other labels: `numbers` has the new one of each old label, -1 where its images go.
+    """Return a split with other labels: `numbers[old]` is the new label, or -1 to remove the images of that label.
 
-    Targets become shares among the new classes; an image whose target has none of them is trained towards its label.
+    Targets are summed per new class and normalised. Where a target has no share in the new classes, the label replaces
+    it.
     """
     kept = part.subset(numbers[part.labels] >= 0)
     labels, targets = numbers[kept.labels], kept.targets

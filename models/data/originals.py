@@ -1,8 +1,8 @@
-"""The pictures of a split as they are stored, for a second way from file to pixels to be held against the first."""
+"""Images of a split as stored, to compare the device's preprocessing with that of training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +10,21 @@ from numpy.typing import NDArray
 
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import read_csv, read_hdf5
-from edgekit.models.data.files import Say
 from edgekit.models.data.readers import Selection, is_of_files, load_dataset, open_layout
 from edgekit.preprocess import ImageU8
 
-Progress = Callable[[int, int | None], None]
-
 
 def load_some(
-    path: Path, split: str, limit: int | None, size_px: int, *, contempt: str, say: Say, progress: Progress
+    path: Path, split: str, limit: int | None, size_px: int, *, contempt: str, notify: Notify, progress: Progress
 ) -> tuple[DataSet, ImageSet]:
-    """Read one split as training does, at most `limit` of its images, taken evenly over its natural order.
+    """Read at most `limit` images of one split as training does, evenly spaced over the split's natural order.
 
     Raises:
-        InputError: As `load_dataset`, or the data set has no such split, or an empty one.
+        InputError: As for `load_dataset`; or the split does not exist or is empty.
     """
 
     def choose(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
@@ -36,15 +34,15 @@ def load_some(
         total = len(labels[split])
         return {split: (split, spread(total, limit))}
 
-    dataset = load_dataset(path, size_px, progress, contempt=contempt, say=say, select=choose)
+    dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, select=choose)
     part = dataset.split(split)
     if len(part) == 0:
-        raise InputError(f"split '{split}' of data '{path}' holds no image: name another with --split")
+        raise InputError(f"split '{split}' of data '{path}' has no images: choose another with --split")
     return dataset, part
 
 
 def spread(total: int, limit: int | None) -> NDArray[np.int64]:
-    """Return at most `limit` indices below `total`, evenly spread."""
+    """Return at most `limit` indices below `total`, evenly spaced."""
     if limit is None or limit >= total:
         return np.arange(total)
     return np.linspace(0, total - 1, limit).round().astype(np.int64)
@@ -53,19 +51,19 @@ def spread(total: int, limit: int | None) -> NDArray[np.int64]:
 def originals(
     path: Path, split: str, part: ImageSet, limit: int | None, *, contempt: str, progress: Progress
 ) -> Iterator[tuple[int, str, ImageU8]]:
-    """Yield each image of `part`, which `load_some` gave, as it is stored: its index in `part`, its name, its pixels.
+    """Yield each image of `part`, a result of `load_some`, as stored: index in `part`, name, pixels.
 
-    Pixels are uint8 (H, W) or (H, W, 3) B, G, R. Images come in the order they are read best.
+    Pixels are uint8 (H, W) or (H, W, 3) BGR. The order is the fastest one to read.
 
     Raises:
-        InputError: The data changed meanwhile or are damaged.
+        InputError: The data has changed or is damaged.
     """
     if not (is_split_file(path) or is_of_files(path)):
-        yield from _of_numbers(path, split, len(part), limit, progress)
+        yield from _from_arrays(path, split, len(part), limit, progress)
         return
     assert part.names is not None
     positions = {name: index for index, name in enumerate(part.names.tolist())}
-    with open_layout(path, contempt, lambda _: None) as (files, layout):
+    with open_layout(path, contempt, ignore_message) as (files, layout):
         done = 0
         for entry in layout.entries:
             position = positions.get(entry.name) if entry.split == split else None
@@ -75,10 +73,10 @@ def originals(
             done += 1
             progress(done, len(part))
     if done != len(part):
-        raise InputError(f"data '{path}' changed while it was read: {done} of {len(part)} images are still there")
+        raise InputError(f"data '{path}' changed while it was read: {done} of {len(part)} images still exist")
 
 
-def _of_numbers(
+def _from_arrays(
     path: Path, split: str, count: int, limit: int | None, progress: Progress
 ) -> Iterator[tuple[int, str, ImageU8]]:
     if path.name.lower().endswith(".csv"):

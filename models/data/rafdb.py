@@ -1,7 +1,8 @@
-"""RAF-DB (Li, Deng, Du, CVPR 2017): as its owners hand it out, and as the folders found on Kaggle.
+"""RAF-DB (Li, Deng, Du, CVPR 2017), in the official format and in that of Kaggle.
 
-The owners' form is `EmoLabel/list_patition_label.txt`, lines like `train_00001.jpg 5`, and
-`Image/aligned/train_00001_aligned.jpg`; the other one is `{train,test}/{1..7}/*.jpg` beside `train_labels.csv`.
+- Official: `EmoLabel/list_patition_label.txt` with lines like `train_00001.jpg 5`, and
+  `Image/aligned/train_00001_aligned.jpg`.
+- Kaggle: `{train,test}/{1..7}/*.jpg` beside `train_labels.csv`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from edgekit.errors import InputError
-from edgekit.models.data.files import LABEL_TABLES, Files, Placed, Say
+from edgekit.models.callbacks import Notify
+from edgekit.models.data.files import LABEL_TABLES, Files, Placed
 
 NAME = "raf-db"
 CLASSES = {
@@ -29,11 +31,11 @@ CLASSES = {
 _ALIGNED = re.compile(r"(train|test)_\d+_aligned\.")
 
 
-def placed_by_list(files: Files, label_list: PurePosixPath, where: str, say: Say) -> list[Placed]:
-    """Return the images of the owners' list; one that is not there is found out when it is read.
+def placed_by_list(files: Files, label_list: PurePosixPath, where: str, notify: Notify) -> list[Placed]:
+    """Return the images of the official label list; a missing image raises an error when it is read.
 
     Raises:
-        InputError: A line is damaged, names a file twice, or there are no aligned images at all.
+        InputError: A line is invalid, an image is listed twice, or there are no aligned images.
     """
     root = label_list.parent.parent
     aligned = root / "Image" / "aligned"
@@ -51,13 +53,13 @@ def placed_by_list(files: Files, label_list: PurePosixPath, where: str, say: Say
                 f"data '{where}', '{label_list}', line {number}: expected 'train_00001.jpg 5', labels 1 to 7"
             )
         if stem in labels:
-            raise InputError(f"data '{where}', '{label_list}', line {number}: '{stem}' is there twice")
+            raise InputError(f"data '{where}', '{label_list}', line {number}: '{stem}' is listed twice")
         labels[stem] = label
     if not labels:
         raise InputError(f"data '{where}': RAF-DB's '{label_list}' is empty")
     unlisted = len(found.keys() - labels.keys())
     if unlisted:
-        say(f"not in '{label_list}' and left out, images: {unlisted}")
+        notify(f"{unlisted} images that are not in '{label_list}' are removed")
     placed = []
     for stem, label in labels.items():
         path = found.get(stem, aligned / f"{stem}_aligned.jpg")
@@ -68,13 +70,13 @@ def placed_by_list(files: Files, label_list: PurePosixPath, where: str, say: Say
 
 
 def renamed_numbers(files: Files, placed: list[Placed], where: str) -> list[Placed] | None:
-    """Return images in folders 1 to 7 with the expressions' names, or None where nothing says that it is RAF-DB.
+    """Return images in folders 1 to 7 with the names of expressions as classes, or None if the data is not RAF-DB.
 
-    What says so is a table `train_labels.csv` that gives its files the numbers their folders have, or that all files
-    are called as RAF-DB's aligned ones.
+    The data is RAF-DB if a table `train_labels.csv` lists the files with the numbers of their folders, or if all files
+    have names of RAF-DB's aligned images.
 
     Raises:
-        InputError: A table gives a file another number.
+        InputError: A table lists a file with another number than that of its folder.
     """
     if not {entry.class_name for entry in placed} <= set(CLASSES):
         return None
@@ -83,7 +85,7 @@ def renamed_numbers(files: Files, placed: list[Placed], where: str) -> list[Plac
     for entry in known:
         if labels[entry.path.name] != entry.class_name:
             raise InputError(
-                f"data '{where}': '{entry.path}' is in folder {entry.class_name}, its table says "
+                f"data '{where}': '{entry.path}' is in folder {entry.class_name}, but its label in the table is "
                 f"{labels[entry.path.name][:20]}"
             )
     if not known and not all(_ALIGNED.match(entry.path.name) for entry in placed):

@@ -1,13 +1,16 @@
-"""The forms a data set comes in:
+"""`load_dataset` reads a data set in any of these formats:
 
-- folders `<split>/<class>/*.png|jpg|…`, also some levels down, also inside a .tar or .tar.gz;
-- folders `<class>/*.png` without splits, as CK+ is found: one split, `all`;
-- FER-2013 as folders `{train,test}/<class>/<Usage>_<n>.jpg`, where the file name restores the official split;
-- RAF-DB, see `edgekit.models.data.rafdb`;
-- FER-2013 as one file, `fer2013.csv` or HDF5, see `edgekit.models.data.fer2013`;
-- CoOp's `split_zhou_*.json` beside a folder of images, see `edgekit.models.data.coop`.
+- folders `<split>/<class>/*.png|jpg|…`, also in subfolders, also in a .tar or .tar.gz;
+- folders `<class>/*.png` without splits, such as CK+: one split, `all`;
+- FER-2013 as folders `{train,test}/<class>/<Usage>_<n>.jpg`, whose file names contain the official split;
+- FER-2013 as one file, `fer2013.csv` or HDF5: see `edgekit.models.data.fer2013`;
+- RAF-DB: see `edgekit.models.data.rafdb`;
+- CoOp's `split_zhou_*.json` beside a folder of images: see `edgekit.models.data.coop`.
 
-Class folders with the seven expressions' names are put in their usual order, others in alphabetical order.
+Classes named after the seven expressions get the label order of FER-2013, others alphabetical order.
+
+    dataset = load_dataset(Path("fer2013.tar.gz"))
+    dataset.split("Training").images  # uint8 (28709, 48, 48, 1)
 """
 
 from __future__ import annotations
@@ -26,20 +29,21 @@ from numpy.typing import NDArray
 
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
-from edgekit.models.data.files import Files, Say, open_files
+from edgekit.models.data.files import Files, open_files
 from edgekit.models.data.layout import Layout, lay_out, require_contempt, split_order
 from edgekit.models.data.pixels import single_channel_if_gray, stack, to_central_square, to_size
 from edgekit.preprocess import ImageU8
 
-# Called with (done, total or None) while images are read.
-Progress = Callable[[int, int | None], None]
-# How pictures become squares: stretched, or cut to their middle as CLIP's authors do.
+# How an image becomes a square: stretched, or cropped to its central square as for CLIP.
 Fit = Literal["stretch", "center"]
-# Which images to keep, and in which splits: from the labels of each split and the classes, for each new split the old
-# one it takes from and the indices of its images. Images of no new split are not decoded.
+# Contract architectures of CLIPs (prompted, plain), which take the central square.
+CLIP_ARCHITECTURES = ("clip-prompted", "clip")
+# New split → (old split, indices of its images). Other images are not decoded. `Select` computes a selection from the
+# labels of each split and the classes.
 Selection = Mapping[str, tuple[str, NDArray[np.int64]]]
 Select = Callable[[Mapping[str, NDArray[np.int64]], tuple[str, ...]], Selection]
 
@@ -50,28 +54,29 @@ def load_dataset(
     progress: Progress | None = None,
     *,
     contempt: str = "drop",
-    say: Say = lambda _: None,
+    notify: Notify = ignore_message,
     fit: Fit = "stretch",
     select: Select | None = None,
 ) -> DataSet:
     """Read a data set.
 
     Args:
-        path: A folder, a .tar/.tar.gz/.tgz of one, a .csv, an .h5/.hdf5 or a split_zhou_*.json file.
-        size_px: Height and width images are resized to.
-        progress: Called while reading.
-        contempt: What becomes of contempt beside the seven expressions: "drop", "keep", or a class that takes it in.
-        say: Called with a line for each thing a user should know.
-        fit: What becomes of pictures that are no squares.
-        select: Picks images before they are decoded; default: all.
+        path: A folder, a .tar/.tar.gz/.tgz archive, a .csv, an .h5/.hdf5 or a split_zhou_*.json file.
+        size_px: Height and width of the resized images.
+        progress: Called with (images read, images in total or None).
+        contempt: Treatment of the class contempt beside the seven expressions: "drop", "keep", or the name of a class
+            that its images are counted as.
+        notify: Called with messages about removed images and similar decisions.
+        fit: How images that are not square become square.
+        select: Selects images before they are decoded; default: all.
 
     Raises:
-        InputError: The path does not exist, its form is not recognised, or a part of it is damaged.
+        InputError: The path does not exist, its format is not recognised, or the data is damaged.
     """
     report = progress or (lambda _done, _total: None)
     square = functools.partial(to_central_square if fit == "center" else to_size, size_px=size_px)
     if is_split_file(path) or is_of_files(path):
-        with open_layout(path, contempt, say) as (files, layout):
+        with open_layout(path, contempt, notify) as (files, layout):
             return _read_images(files, layout, path, square, report, select)
     require_contempt(contempt, EXPRESSIONS)
     splits = read_csv(path, square, report) if path.name.lower().endswith(".csv") else read_hdf5(path, square)
@@ -84,34 +89,34 @@ def load_dataset(
 
 
 def is_of_files(path: Path) -> bool:
-    """Return whether a data set is a folder or an archive of image files, or else one file of numbers.
+    """Return whether a data set consists of image files (a folder or an archive); else it is a .csv or HDF5 file.
 
     Raises:
-        InputError: It does not exist or is of another kind.
+        InputError: The path does not exist or has an unknown suffix.
     """
     if not path.exists():
-        raise InputError(f"data '{path}' does not exist: give a folder, a .tar.gz, a fer2013.csv or an .h5 file")
+        raise InputError(f"data '{path}' does not exist: expected a folder, a .tar.gz, a fer2013.csv or an .h5 file")
     name = path.name.lower()
     if path.is_dir() or name.endswith((".tar", ".tar.gz", ".tgz")):
         return True
     if name.endswith((".csv", ".h5", ".hdf5")):
         return False
-    raise InputError(f"data '{path}' is none of: a folder, .tar, .tar.gz, .csv, .h5, .json")
+    raise InputError(f"data '{path}' has an unknown format: expected a folder, .tar, .tar.gz, .csv, .h5 or .json")
 
 
 def dataset_name(path: Path, classes: tuple[str, ...], splits: Iterable[str]) -> str:
-    """Return what a data set is called that does not tell itself."""
+    """Return the name of a data set whose format contains none: \"fer2013\", or from the file name."""
     if classes == EXPRESSIONS and set(splits) <= set(USAGES):
         return "fer2013"
     return path.resolve().name.partition(".")[0] or path.resolve().name
 
 
 @contextmanager
-def open_layout(path: Path, contempt: str, say: Say) -> Iterator[tuple[Files, Layout]]:
-    """Open a data set of image files, with what each of them is.
+def open_layout(path: Path, contempt: str, notify: Notify) -> Iterator[tuple[Files, Layout]]:
+    """Open a data set of image files with the split and class of each file.
 
     Raises:
-        InputError: The files are in no known arrangement, or the archive is damaged.
+        InputError: The arrangement of the files is not recognised, or the archive is damaged.
     """
     if is_split_file(path):
         with open_split_file(path) as opened:
@@ -119,7 +124,7 @@ def open_layout(path: Path, contempt: str, say: Say) -> Iterator[tuple[Files, La
             yield opened
         return
     with open_files(path) as files:
-        yield files, lay_out(files, str(path), contempt, say)
+        yield files, lay_out(files, str(path), contempt, notify)
 
 
 def _read_images(
@@ -131,7 +136,7 @@ def _read_images(
     select: Select | None,
 ) -> DataSet:
     chosen = _chosen(layout, select)
-    wanted = sorted({index for indices in chosen.values() for index in indices})  # in the order read best
+    wanted = sorted({index for indices in chosen.values() for index in indices})  # the fastest order to read
     images: dict[int, ImageU8] = {}
     for index in wanted:
         placed = layout.entries[index]
@@ -150,7 +155,7 @@ def _read_images(
 
 
 def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:
-    """Return the entries of each split, by number, in their natural order."""
+    """Return the indices of the entries of each split, in natural order of their paths."""
     groups: dict[str, list[int]] = defaultdict(list)
     for index in sorted(range(len(layout.entries)), key=lambda index: _natural(layout.entries[index].path)):
         groups[layout.entries[index].split].append(index)

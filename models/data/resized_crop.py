@@ -1,4 +1,4 @@
-"""Random parts of images, enlarged to the net's size, for whole batches: what CLIPs are prompted with."""
+"""Random resized crops for batches of images, the augmentation of prompt learning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A part of at least `min_area` of the image, its sides' ratio at most `max_ratio`, half of them mirrored."""
+    """Crops of at least `min_area` of the image, with an aspect ratio of at most `max_ratio`; half are mirrored."""
 
     min_area: float = 0.08
     max_ratio: float = 4 / 3
@@ -24,16 +24,16 @@ def draw_crops(count: int, generator: torch.Generator) -> Tensor:
 
 
 def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: int) -> Tensor:
-    """Return random parts of images, bicubic.
+    """Return random crops of images, resized with bicubic interpolation.
 
-    Area is uniform, the ratio of sides uniform in its logarithm, the place uniform; a part that would not fit in the
-    image is cut to it.
+    The area, the logarithm of the aspect ratio and the position are uniformly distributed. A crop that does not fit in
+    the image is clipped to it.
 
     Args:
         images: uint8 (N, C, H, W).
-        numbers: (N, 5) from `draw_crops`.
-        crop: How small and how narrow parts may be.
-        size_px: Side of the result.
+        numbers: Random numbers (N, 5) from `draw_crops`.
+        crop: Limits of area and aspect ratio.
+        size_px: Height and width of the result.
 
     Returns:
         float32 (N, C, size_px, size_px) in 0..1.
@@ -42,12 +42,12 @@ def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: i
     area, ratio, across, down, mirror = numbers.unbind(dim=1)
     part = (crop.min_area + (1 - crop.min_area) * area) * height * width
     aspect = torch.exp(math.log(crop.max_ratio) * (2 * ratio - 1))
-    # As shares of the image's sides.
+    # As fractions of the image's width and height.
     part_w = (torch.sqrt(part * aspect) / width).clamp(max=1)
     part_h = (torch.sqrt(part / aspect) / height).clamp(max=1)
     sign = torch.where(mirror < 0.5, -1.0, 1.0)
     none = torch.zeros_like(part)
-    # From output coordinates (-1..1) to input coordinates, see affine_grid.
+    # Maps output coordinates (-1..1) to input coordinates: see affine_grid.
     theta = torch.stack(
         [
             torch.stack([sign * part_w, none, (2 * across - 1) * (1 - part_w)], dim=1),
@@ -58,4 +58,4 @@ def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: i
     grid = F.affine_grid(theta, [len(images), 1, size_px, size_px], align_corners=False)
     pixels = images.to(torch.float32).mul_(1 / 255)
     cut = F.grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return cut.clamp_(0, 1)  # bicubic overshoots at edges
+    return cut.clamp_(0, 1)  # bicubic interpolation overshoots at edges

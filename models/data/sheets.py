@@ -1,4 +1,4 @@
-"""Contact sheets: a picture per class with a sample of its images, to be looked at before training."""
+"""Contact sheets: one PNG per class with a sample of its images, for inspection before training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.files import atomic_path
-from edgekit.models.data.check import MOST_BLANKS, SAMPLE, Findings, Record, Scan
+from edgekit.models.data.check import MAX_BLANKS, SAMPLE, Findings, Record, Scan
 from edgekit.preprocess import ImageU8
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ _LONGEST_CAPTION = 40
 
 
 def save_sheets(scan: Scan, findings: Findings, folder: Path) -> list[Path]:
-    """Draw a PNG per class into `folder`, which is created, and return their paths in label order.
+    """Draw one PNG per class in `folder`, which is created, and return the paths in label order.
 
-    Each shows up to 100 images drawn at random, blank ones last, framed where something is wrong.
+    Each shows up to 100 random images, blank ones last. Images with a fault have a coloured frame.
 
     Raises:
         StorageError: A file cannot be written.
@@ -49,7 +49,7 @@ def save_sheets(scan: Scan, findings: Findings, folder: Path) -> list[Path]:
     for number, class_name in enumerate(scan.classes):
         shown = [index for index in scan.thumbnails if scan.records[index].class_name == class_name]
         sound = [index for index in shown if not scan.records[index].is_blank]
-        blank = [index for index in shown if scan.records[index].is_blank][:MOST_BLANKS]
+        blank = [index for index in shown if scan.records[index].is_blank][:MAX_BLANKS]
         order = [*sound[: SAMPLE - len(blank)], *blank]
         tiles = [(scan.thumbnails[index], _mark(scan.records[index], conflicting, crossing)) for index in order]
         counts = {split: findings.counts[split][class_name] for split in scan.splits}
@@ -99,7 +99,7 @@ def _save(path: Path, class_name: str, counts: dict[str, int], tiles: list[tuple
 
 
 def _caption(text: str) -> str:
-    """Return a name from the data as it can be written: one line, printable, not endless."""
+    """Return a name from the data as one printable line of limited length."""
     safe = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return safe if len(safe) <= _LONGEST_CAPTION else f"{safe[: _LONGEST_CAPTION - 1]}…"
 

@@ -1,43 +1,41 @@
-"""Pictures whose classes nobody knows, beside those of a data set."""
+"""Unlabelled images, used beside the labelled ones in distillation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Progress
 from edgekit.models.data import ImageSet
 from edgekit.models.data.files import open_files
 from edgekit.models.data.pixels import to_size
 from edgekit.models.data.readers import is_of_files
 from edgekit.preprocess import ImageU8, to_gray
 
-# The label of an image without one.
+# Label of an unlabelled image.
 UNKNOWN = -1
 
 
-def load_unlabelled(
-    path: Path, size_px: int, gray: bool, progress: Callable[[int, int | None], None] | None = None
-) -> ImageU8:
-    """Return all pictures below a folder or in a .tar, whatever their folders are called.
+def load_unlabelled(path: Path, size_px: int, gray: bool, progress: Progress | None = None) -> ImageU8:
+    """Return all images in a folder and its subfolders, or in a .tar archive; folder names are ignored.
 
     Args:
         path: The folder or archive.
-        size_px: Height and width they are resized to.
-        gray: Whether they are wanted with one channel, else three (R, G, B).
-        progress: Called with (pictures read, pictures in all).
+        size_px: Height and width of the resized images.
+        gray: Whether to return one channel, else three (RGB).
+        progress: Called with (images read, images in total).
 
     Returns:
-        uint8 (N, size_px, size_px, 1 or 3), N at least 1.
+        uint8 (N, size_px, size_px, 1 or 3), N ≥ 1.
 
     Raises:
-        InputError: There is no picture, or one is damaged.
+        InputError: There is no image, or one is damaged.
     """
     if not is_of_files(path):
-        raise InputError(f"unlabelled data '{path}' is no folder and no .tar of pictures")
+        raise InputError(f"unlabelled data '{path}' is neither a folder nor a .tar archive of images")
     images = []
     with open_files(path) as files:
         for number, name in enumerate(files.images, start=1):
@@ -46,12 +44,12 @@ def load_unlabelled(
             if progress:
                 progress(number, len(files.images))
     if not images:
-        raise InputError(f"unlabelled data '{path}' holds no picture")
+        raise InputError(f"unlabelled data '{path}' contains no image")
     return np.stack(images)
 
 
 def with_unlabelled(part: ImageSet, images: ImageU8) -> ImageSet:
-    """Return a split with images behind it that have no label (`UNKNOWN`) and no target (a row of zeros)."""
+    """Return a split with unlabelled images appended: label `UNKNOWN`, and a row of zeros as target."""
     targets = part.targets
     if targets is not None:
         targets = np.concatenate([targets, np.zeros((len(images), targets.shape[1]), np.float32)])

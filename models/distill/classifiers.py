@@ -17,9 +17,10 @@ from edgekit.device.engines.session import default_intra_op_threads, has_contrac
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import ONNX_SUFFIX
-from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, fitted, name_of
 from edgekit.models.evaluation.evaluate import CropClassifier, TorchClassifier, open_classifier
+from edgekit.models.model_loading import build_net
 from edgekit.preprocess import FloatArray, ImageU8, to_tensor
 
 OutputKind = Literal["logits", "probabilities"]

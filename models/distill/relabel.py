@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import require_file, sha256_of
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net
+from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
 from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
+from edgekit.models.model_loading import build_net
 
 _VECTORS = "class_vectors"
 

@@ -19,8 +19,8 @@ from edgekit.models.distill.views import Views
 from edgekit.models.distill.votes import VotePowers
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import embedding_name
+from edgekit.models.training.classification import NetTask
 from edgekit.models.training.init_weights import InitialWeights
-from edgekit.models.training.net_task import NetTask
 from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.task import StepLoss
 

@@ -1,4 +1,4 @@
-"""Whether a classifier is as often right as it is sure: the numbers of a reliability diagram."""
+"""Calibration of a classifier: confidence compared with accuracy, as in a reliability diagram."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class Calibration:
-    """Answers sorted into bins of equal width by their confidence (the probability of the answer).
+    """Predictions sorted into bins of equal width by confidence, the probability of the predicted class.
 
-    `counts` int64 (bins,); `confidence` and `accuracy` float64 (bins,), 0..1, are a bin's means, NaN in an empty one.
+    `counts` int64 (bins,); `confidence` and `accuracy` float64 (bins,) are the means of each bin, 0..1, NaN for an
+    empty bin.
     """
 
     counts: NDArray[np.int64]
@@ -25,7 +26,7 @@ class Calibration:
 
     @property
     def expected_error(self) -> float:
-        """Expected calibration error, 0..1: the bins' |accuracy - confidence|, weighted by their counts.
+        """Expected calibration error, 0..1: mean of |accuracy - confidence| over the bins, weighted by their counts.
 
         Source: Guo et al., ICML 2017 (arXiv 1706.04599), equation 5.
         """
@@ -34,20 +35,20 @@ class Calibration:
 
 
 def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int = _BINS) -> Calibration:
-    """Sort answers into bins.
+    """Return the calibration of predictions.
 
     Args:
-        probabilities: (N, classes), N ≥ 1, rows that sum to 1.
-        truths: The true class of each, (N,).
-        bins: How many of equal width lie between 0 and 1; a confidence on an edge belongs to the lower one.
+        probabilities: (N, classes), N ≥ 1; each row sums to 1.
+        truths: The true classes, (N,).
+        bins: Number of bins between 0 and 1; a confidence on an edge counts in the lower bin.
     """
     confidence = probabilities.max(axis=1)
-    is_right = probabilities.argmax(axis=1) == truths
-    places = np.clip(np.ceil(confidence * np.float32(bins)).astype(np.int64) - 1, 0, bins - 1)
-    counts = np.bincount(places, minlength=bins)
+    is_correct = probabilities.argmax(axis=1) == truths
+    bin_of = np.clip(np.ceil(confidence * np.float32(bins)).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):
         return Calibration(
             counts,
-            np.bincount(places, confidence, bins) / counts,
-            np.bincount(places, is_right, bins) / counts,
+            np.bincount(bin_of, confidence, bins) / counts,
+            np.bincount(bin_of, is_correct, bins) / counts,
         )

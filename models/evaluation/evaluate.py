@@ -1,4 +1,9 @@
-"""Accuracy of a checkpoint or an exported file, through the same preprocessing the runtime uses."""
+"""Evaluation of a classifier on a split, through the preprocessing of the runtime.
+
+classifier = open_classifier(Path("mine.onnx"))  # or a .safetensors checkpoint
+result = evaluate(classifier, aligned(dataset, dataset.split("test"), classifier.contract), "center-crop")
+result.accuracy, result.confusion
+"""
 
 from __future__ import annotations
 
@@ -16,28 +21,29 @@ from torch import nn
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES
-from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.evaluation.calibration import Calibration, calibration
+from edgekit.models.model_loading import build_net
 from edgekit.preprocess import FloatArray, ImageU8, center_crop, softmax, ten_crops, to_gray, to_tensor
 
 Protocols = Literal["center-crop", "ten-crop"]
 
-# Larger batches spend more time on fresh memory than they save.
+# Larger batches are slower: their activations no longer fit the cache.
 _BATCH_CROPS = 160
 
 
 class CropClassifier(Protocol):
-    """Anything that turns crops into logits: a net here, `edgekit.device.engines.classifier.Classifier` for a file."""
+    """Anything that maps crops to logits: `TorchClassifier`, or `edgekit.device.engines.classifier.Classifier`."""
 
     contract: Contract
 
     def logits(self, crops: ImageU8) -> FloatArray:
-        """Return (N, labels) of uint8 (N, H, W, 1 or 3)."""
+        """Return logits (N, labels) of crops uint8 (N, H, W, 1 or 3)."""
 
 
 class TorchClassifier:
-    """A net with the contract its exported file will carry."""
+    """A torch net with the contract that its exported file will have."""
 
     def __init__(self, net: nn.Module, contract: Contract, device: torch.device | None = None) -> None:
         """Use `net` in eval mode on `device` (default: CPU)."""
@@ -47,44 +53,49 @@ class TorchClassifier:
 
     @torch.no_grad()
     def logits(self, crops: ImageU8) -> FloatArray:
-        """Return (N, labels) of uint8 (N, H, W, 1 or 3)."""
-        tensor = torch.from_numpy(to_tensor(crops, self.contract.input)).to(self._device)
+        """Return logits (N, labels) of crops uint8 (N, H, W, 1 or 3)."""
+        tensor = torch.from_numpy(to_tensor(crops, self.contract.input)).to(self._device)  # (N, C, H, W)
         return np.asarray(self._net(tensor).float().cpu().numpy(), np.float32)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of an evaluation: `truths` int64 (N,), N ≥ 1, and the `logits` float32 (N, classes) given for them."""
+    """Predictions for a split: true classes `truths` int64 (N,), N ≥ 1, and `logits` float32 (N, classes).
+
+    `dataset` and `split` name the images where they are known.
+    """
 
     labels: tuple[str, ...]
     truths: NDArray[np.int64]
     logits: FloatArray
+    dataset: str = ""
+    split: str = ""
 
     def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
-        """Return the result on the images a mask picks."""
-        return Evaluation(self.labels, self.truths[chosen], self.logits[chosen])
+        """Return the result for the images that a mask selects."""
+        return replace(self, truths=self.truths[chosen], logits=self.logits[chosen])
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Images counted by true class (row) and answer (column): (classes, classes)."""
+        """Number of images by true class (row) and predicted class (column): (classes, classes)."""
         counts = np.zeros((len(self.labels), len(self.labels)), np.int64)
         np.add.at(counts, (self.truths, self.logits.argmax(axis=1)), 1)
         return counts
 
     @cached_property
     def calibration(self) -> Calibration:
-        """How sure the answers were, and how often right."""
+        """Confidence compared with accuracy, in bins."""
         return calibration(softmax(self.logits), self.truths)
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy against the labels, in nats."""
+        """Mean cross-entropy with the labels, in nats."""
         of_truth = self.logits[np.arange(len(self.truths)), self.truths]
         return float((np.logaddexp.reduce(self.logits, axis=1) - of_truth).mean())
 
     @property
     def correct(self) -> int:
-        """Number of images classified right."""
+        """Number of correctly classified images."""
         return int(np.trace(self.confusion))
 
     @property
@@ -94,7 +105,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of images classified right, 0..1."""
+        """Fraction of correctly classified images, 0..1."""
         return self.correct / self.total
 
     @property
@@ -108,10 +119,10 @@ class Evaluation:
 
 
 def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClassifier:
-    """Return a model file, exported or checkpoint, ready to classify.
+    """Return the classifier in an exported file or a checkpoint.
 
     Raises:
-        InputError: The file cannot be used.
+        InputError: The file is missing, damaged or of another kind.
     """
     if path.suffix in DEVICE_SUFFIXES:
         from edgekit.device.engines.classifier import Classifier
@@ -130,25 +141,25 @@ def evaluate(
     """Classify a split.
 
     Args:
-        classifier: What classifies; its contract says how crops are made.
-        images: The split; labels count as in the contract (`aligned` makes them so).
-        protocol: "center-crop": what a Pi sees; "ten-crop": mean of the logits over four corners, the centre, and
-            their mirror images.
-        progress: Called with (images done, images in all).
+        classifier: The classifier; its contract defines the crops.
+        images: The split, with labels numbered as in the contract (see `aligned`).
+        protocol: "center-crop", as on the device, or "ten-crop": mean of the logits over the four corners, the centre,
+            and their mirror images.
+        progress: Called with (images done, images in total).
 
     Raises:
-        InputError: The split is empty, or the model gives no numbers.
+        InputError: The split is empty, or the logits contain NaN or infinity.
     """
     total = len(images)
     spec = classifier.contract
     if protocol == "ten-crop" and spec.crop.resize_hw == spec.input.size_hw:
-        raise InputError("the model sees whole pictures, which have no other crops: take --protocol center-crop")
+        raise InputError("the model takes whole images, which have one crop only: use --protocol center-crop")
     if total == 0:
-        raise InputError("the split holds no image: name another with --split")
+        raise InputError("the split has no images: choose another with --split")
     parts: list[FloatArray] = []
     for start, logits in _logits_in_batches(classifier, images.images, protocol):
         if not np.isfinite(logits).all():
-            raise InputError("the model gives values that are no numbers: train or export it again")
+            raise InputError("the model's output contains NaN or infinity: train or export it again")
         parts.append(logits)
         if progress:
             progress(start + len(logits), total)
@@ -156,30 +167,30 @@ def evaluate(
 
 
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
-    """Return `images` with the labels numbered as in the contract and gray if it says so.
+    """Return `images` with labels numbered as in the contract, converted to gray if the contract requires it.
 
     Raises:
-        InputError: The data set has a class the model does not know, or its pictures have another size.
+        InputError: The data set has a class that the model does not have, or the images have another size.
     """
     unknown = [name for name in dataset.classes if name not in contract.labels]
     if unknown:
         raise InputError(
             f"data set '{dataset.name}' has the class '{unknown[0]}', "
-            f"which the model does not know: its labels are {', '.join(contract.labels)}"
+            f"which the model does not have: its labels are {', '.join(contract.labels)}"
         )
     numbers = np.array([contract.labels.index(name) for name in dataset.classes], np.int64)
     return replace(as_shown(images, contract), labels=numbers[images.labels], targets=None)
 
 
 def as_shown(images: ImageSet, contract: Contract) -> ImageSet:
-    """Return `images` gray if the contract says so, with their labels as they are.
+    """Return `images` converted to gray if the contract requires it; the labels are unchanged.
 
     Raises:
-        InputError: The pictures have another size.
+        InputError: The images have another size than the contract requires.
     """
     pixels = images.images
     if pixels.shape[1:3] != contract.crop.resize_hw:
-        raise InputError(f"images are {pixels.shape[1:3]}, the model's crops {contract.crop.resize_hw}")
+        raise InputError(f"images are {pixels.shape[1:3]} pixels, but the model needs {contract.crop.resize_hw}")
     if contract.crop.grayscale and pixels.shape[-1] == 3:
         pixels = np.stack([to_gray(np.ascontiguousarray(image[..., ::-1])) for image in pixels])[..., np.newaxis]
     return replace(images, images=pixels)
@@ -188,6 +199,7 @@ def as_shown(images: ImageSet, contract: Contract) -> ImageSet:
 def _logits_in_batches(
     classifier: CropClassifier, images: ImageU8, protocol: Protocols
 ) -> Iterator[tuple[int, FloatArray]]:
+    """Yield the index of each batch's first image and the logits of its images."""
     size_hw = classifier.contract.input.size_hw
     views = 10 if protocol == "ten-crop" else 1
     step = _BATCH_CROPS // views
@@ -197,5 +209,5 @@ def _logits_in_batches(
             yield start, classifier.logits(center_crop(batch, size_hw))
         else:
             crops = ten_crops(batch, size_hw)  # (N, 10, h, w, C)
-            logits = classifier.logits(crops.reshape(-1, *crops.shape[2:]))
+            logits = classifier.logits(crops.reshape(-1, *crops.shape[2:]))  # (10 N, classes)
             yield start, logits.reshape(len(batch), views, -1).mean(axis=1)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Nets: EdgeCNN and its variants, Mini-Xception, external nets, and the registry that creates them by name."""

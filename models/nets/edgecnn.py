@@ -1,12 +1,12 @@
-"""EdgeCNN and its relatives: a densely connected net for small inputs (arXiv 1909.13522).
+"""EdgeCNN: a densely connected net for small inputs (arXiv 1909.13522), from which its variants are configured.
 
-The whole family is one graph. A 3x3 stem is followed by three blocks of dense layers; each dense layer appends `growth`
-channels to what it was given. Between blocks there is only pooling:
+A 3x3 stem is followed by three blocks of dense layers. Each dense layer appends `growth` channels to its input. The
+transitions between blocks are pooling only:
 
     stem 3x3 → max pool 3/2/1 → 4 dense layers → average pool 2 → 4 dense layers → average pool 2
              → 7 dense layers → ReLU → average pool 5 → linear
 
-A dense layer normalises after its convolutions, not before: [x, BN(conv(ReLU(BN(conv(x)))))].
+A dense layer normalises after its convolutions, not before them: [x, BN(conv(ReLU(BN(conv(x)))))].
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 INPUT_SIZE_PX = 44
 
-# Builds one convolution of a dense layer: (in_channels, out_channels, groups) → module. EdgeCNN ignores the groups.
+# Creates a convolution of a dense layer: (in_channels, out_channels, groups) → module. EdgeCNN ignores the groups.
 ConvFactory = Callable[[int, int, int], nn.Module]
 
 _EXPAND_GROUPS = 4
@@ -28,9 +28,9 @@ _REDUCE_GROUPS = 8
 
 @dataclass(frozen=True)
 class EdgeCNNConfig:
-    """Hyper-parameters; the defaults are the published net's: 418,487 parameters with 7 classes.
+    """Hyper-parameters; the defaults are those of the published net (418,487 parameters with 7 classes).
 
-    `growth` is k of the paper, the bottleneck is `bottleneck_factor * growth` channels wide.
+    `growth` is k in the paper; the bottleneck has `bottleneck_factor * growth` channels.
     """
 
     num_classes: int
@@ -45,12 +45,12 @@ class EdgeCNN(nn.Module):
     """EdgeCNN: logits (N, num_classes) of float images (N, in_channels, 44, 44)."""
 
     def __init__(self, config: EdgeCNNConfig, make_conv: ConvFactory | None = None, shuffle_groups: int = 1) -> None:
-        """Build the net.
+        """Create the net with random weights.
 
         Args:
             config: Hyper-parameters.
-            make_conv: Builds the convolutions of the dense layers; default: plain 3x3.
-            shuffle_groups: Groups of the channel shuffle between a dense layer's two convolutions; 1 is none.
+            make_conv: Creates the convolutions of the dense layers; default: 3x3 without groups.
+            shuffle_groups: Groups of the channel shuffle between the two convolutions of a dense layer; 1: no shuffle.
         """
         super().__init__()
         self.config = config
@@ -82,19 +82,19 @@ class EdgeCNN(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the classifier sees: (N, 152) for the published net."""
-        x = self.stem_pool(self.stem(images))  # (N, 32, 22, 22)
+        """Return the input of the last layer: (N, 152) for the published net."""
+        x = self.stem_pool(self.stem(images))  # (N, 3, 44, 44) → (N, 32, 22, 22)
         for index, block in enumerate(self.blocks):
             if index:
                 x = self.transition(x)  # (N, 64, 11, 11), then (N, 96, 5, 5)
-            x = block(x)
-        x = self.head_pool(torch.relu(x))  # (N, 152, 1, 1)
-        flat: Tensor = x.flatten(1)
+            x = block(x)  # adds growth * layers channels
+        x = self.head_pool(torch.relu(x))  # (N, 152, 5, 5) → (N, 152, 1, 1)
+        flat: Tensor = x.flatten(1)  # (N, 152)
         return flat
 
 
 class DenseLayer(nn.Module):
-    """x (N, C, H, W) → [x, new] (N, C + growth, H, W): the paper's composite layer."""
+    """(N, C, H, W) → (N, C + growth, H, W): the input with new channels appended (the paper's composite layer)."""
 
     def __init__(
         self, in_channels: int, bottleneck: int, growth: int, make_conv: ConvFactory, shuffle_groups: int
@@ -107,7 +107,7 @@ class DenseLayer(nn.Module):
         self.reduce_norm = nn.BatchNorm2d(growth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the input with `growth` new channels behind it."""
+        """Return the input with `growth` new channels appended."""
         new = torch.relu(self.expand_norm(self.expand(x)))
         new = self.reduce_norm(self.reduce(self.shuffle(new)))
         return torch.cat([x, new], dim=1)

@@ -1,6 +1,6 @@
-"""Small nets of others, unchanged and without pretrained weights: what a user would otherwise take off the shelf.
+"""Small nets from torchvision and timm, unchanged and without pretrained weights.
 
-They are made for pictures of 224 pixels and halve them five times; of 44 pixels 2 x 2 are left at the end.
+They are designed for images of 224 px and halve the resolution five times; 44 px become 2 x 2 before the last pooling.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import InputError
+from edgekit.install_hint import install_command
 from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
 
 TIMM_PREFIX = "timm/"
@@ -23,33 +24,33 @@ def mobilenetv2(num_classes: int) -> nn.Module:
 
 
 def mobilenetv3_small(num_classes: int) -> nn.Module:
-    """Return torchvision's small MobileNetV3 (arXiv 1905.02244): 1,525,031 parameters with 7 classes."""
+    """Return torchvision's MobileNetV3-Small (arXiv 1905.02244): 1,525,031 parameters with 7 classes."""
     return _from_torchvision("mobilenet_v3_small", num_classes)
 
 
 def shufflenetv2_x05(num_classes: int) -> nn.Module:
-    """Return torchvision's ShuffleNetV2 of half width (arXiv 1807.11164): 348,967 parameters with 7 classes."""
+    """Return torchvision's ShuffleNetV2 0.5x (arXiv 1807.11164): 348,967 parameters with 7 classes."""
     return _from_torchvision("shufflenet_v2_x0_5", num_classes)
 
 
 def from_timm(name: str, num_classes: int) -> nn.Module:
-    """Return a net of timm's by its name there.
+    """Return a net of timm by its name in timm.
 
     Raises:
-        InputError: timm has none of that name or is not installed, or the net does not take pictures of 44 pixels.
+        InputError: timm is not installed or has no such net, or the net does not accept images of 44 px.
     """
     timm = _library("timm", name)
     if not timm.is_model(name):
-        raise InputError(f"timm has no net '{name}': timm.list_models() in Python lists them")
+        raise InputError(f"timm has no net '{name}': timm.list_models() in Python lists the names")
     net: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
     try:
         with torch.no_grad():
             shape = net.eval()(torch.zeros(1, 3, INPUT_SIZE_PX, INPUT_SIZE_PX)).shape
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"timm's {name} does not take pictures of {INPUT_SIZE_PX} pixels: {reason}") from error
+        raise InputError(f"timm's {name} does not accept images of {INPUT_SIZE_PX} px: {reason}") from error
     if shape != (1, num_classes):
-        raise InputError(f"timm's {name} is no classifier: it gives {list(shape)}")
+        raise InputError(f"timm's {name} is not a classifier: its output has the shape {list(shape)}")
     return net.train()
 
 
@@ -59,11 +60,13 @@ def _from_torchvision(name: str, num_classes: int) -> nn.Module:
 
 
 def _library(module: str, net_name: str) -> Any:
-    """Import what a net comes from only when it is asked for: edgekit's own nets should not wait for it."""
+    """Import a net's library on first use, because edgekit's own nets do not need it."""
     library = module.partition(".")[0]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != library:
             raise
-        raise InputError(f"net {net_name} is {library}'s, which is missing: pip install 'edgekit[train]'") from error
+        raise InputError(
+            f"net {net_name} comes from {library}, which is not installed: {install_command('train')}"
+        ) from error

@@ -1,10 +1,11 @@
-"""EdgeCNN-G: the grouped variant, which saves multiplications and, the paper argues, loses on slow memory.
+"""EdgeCNN-G: the variant with grouped convolutions, which needs fewer multiplications than EdgeCNN.
 
-Both convolutions of a dense layer are grouped (4 and 8 groups) with a channel shuffle between, and each carries a
-BatchNorm of its own, as in CondenseNet (arXiv 1711.09224), beside the dense layer's. Which input channels a group reads
-is either fixed (consecutive ones) or learned: training starts from all connections and drops, group by group, the
-inputs with the smallest weights until each group keeps its share; `condense` then turns the net into grouped
-convolutions behind a channel gather.
+According to the paper (arXiv 1909.13522) it is slower than EdgeCNN on boards with slow memory. Both convolutions of a
+dense layer are grouped (4 and 8 groups) with a channel shuffle between them. Each has a BatchNorm, as in CondenseNet
+(arXiv 1711.09224), in addition to that of the dense layer. The input channels of a group are either fixed (consecutive
+channels) or learned: training starts with all connections and removes, in steps, the inputs with the smallest weights
+of each group until each group reads its share. `condense` then converts the net into a channel gather followed by
+grouped convolutions.
 
 With 7 classes the net has 419,687 parameters before and 104,327 after condensing.
 """
@@ -18,12 +19,12 @@ from torch.nn import functional as F
 from edgekit.models.nets.edgecnn import EdgeCNN, EdgeCNNConfig
 
 _SHUFFLE_GROUPS = 4
-# CondenseNet drops connections over the first half of training.
+# CondenseNet drops connections during the first half of training.
 _DROP_UNTIL = 0.5
 
 
 class FixedGroupConv2d(nn.Module):
-    """A grouped 3x3 convolution whose groups read consecutive input channels, and its BatchNorm."""
+    """A grouped 3x3 convolution with a BatchNorm; each group reads consecutive input channels."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
@@ -36,7 +37,7 @@ class FixedGroupConv2d(nn.Module):
 
 
 class GatherGroupConv2d(FixedGroupConv2d):
-    """The condensed form of a learned one: `index` (in_channels,) says which channel each position reads."""
+    """The condensed form of a learned group convolution: input channel i of it is channel `index[i]` of the input."""
 
     index: Tensor
 
@@ -50,7 +51,7 @@ class GatherGroupConv2d(FixedGroupConv2d):
 
 
 class LearnedGroupConv2d(nn.Module):
-    """A 3x3 convolution that learns which inputs each group of outputs keeps (CondenseNet, section 4.1)."""
+    """A 3x3 convolution that learns the input channels of each group of outputs (CondenseNet, section 4.1)."""
 
     mask: Tensor
 
@@ -59,12 +60,12 @@ class LearnedGroupConv2d(nn.Module):
         self.groups = groups
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm = nn.BatchNorm2d(out_channels)
-        # 1 where a group of outputs still reads an input channel.
+        # 1 where a group of outputs reads an input channel.
         self.register_buffer("mask", torch.ones(groups, in_channels))
 
     @property
     def inputs_per_group(self) -> int:
-        """How many input channels a group reads once condensed."""
+        """Number of input channels that a group reads after condensing."""
         return self.conv.in_channels // self.groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,12 +74,12 @@ class LearnedGroupConv2d(nn.Module):
         return self.norm(F.conv2d(x, weight, self.conv.bias, padding=1))  # type: ignore[no-any-return]
 
     def _weight_mask(self) -> Tensor:
-        rows = self.mask.repeat_interleave(self.conv.out_channels // self.groups, dim=0)
-        return rows[:, :, None, None]
+        rows = self.mask.repeat_interleave(self.conv.out_channels // self.groups, dim=0)  # (out, in)
+        return rows[:, :, None, None]  # (out, in, 1, 1)
 
     @torch.no_grad()
     def drop_connections(self, kept_inputs: int) -> None:
-        """Keep for each group the `kept_inputs` inputs of largest summed absolute weight; dropped ones stay dropped."""
+        """Keep the `kept_inputs` inputs of each group with the largest sum of absolute weights; restore none."""
         weight = (self.conv.weight * self._weight_mask()).abs().sum(dim=(2, 3))  # (out, in)
         saliency = weight.view(self.groups, -1, self.conv.in_channels).sum(dim=1)  # (groups, in)
         kept = saliency.masked_fill(self.mask == 0, -1.0).topk(kept_inputs, dim=1).indices
@@ -86,15 +87,15 @@ class LearnedGroupConv2d(nn.Module):
 
     @torch.no_grad()
     def condensed(self) -> GatherGroupConv2d:
-        """Return the same function as a channel gather and a grouped convolution.
+        """Return the equivalent channel gather and grouped convolution.
 
         Raises:
-            ValueError: A group still reads more inputs than its share.
+            ValueError: A group reads more inputs than its share.
         """
         if int(self.mask.sum(dim=1).max()) != self.inputs_per_group:
-            raise ValueError("connections are not dropped yet: train to at least half of the schedule first")
+            raise ValueError("connections are not dropped yet: train for at least half of the epochs first")
         result = GatherGroupConv2d(self.conv.in_channels, self.conv.out_channels, self.groups)
-        kept = self.mask.nonzero()[:, 1].view(self.groups, self.inputs_per_group)  # ascending within a group
+        kept = self.mask.nonzero()[:, 1].view(self.groups, self.inputs_per_group)  # (groups, inputs), ascending
         result.index.copy_(kept.flatten())
         outputs_per_group = self.conv.out_channels // self.groups
         for group in range(self.groups):
@@ -118,14 +119,14 @@ def edgecnn_g_learned(num_classes: int) -> EdgeCNN:
 
 
 def edgecnn_g_condensed(num_classes: int) -> EdgeCNN:
-    """Return the form that `condense` gives, with its weights not set: for loading a condensed checkpoint."""
+    """Return the form that `condense` returns, with random weights: to load a condensed checkpoint."""
     return EdgeCNN(EdgeCNNConfig(num_classes), GatherGroupConv2d, _SHUFFLE_GROUPS)
 
 
 def set_training_progress(net: nn.Module, progress: float) -> None:
-    """Drop connections of every learned grouped convolution in `net` as far as `progress` (0..1 of training) asks.
+    """Drop connections of every learned group convolution in `net` according to `progress`, 0..1 of the training.
 
-    Over the first half of training the inputs a group reads fall in `groups - 1` equal steps from all to its share.
+    During the first half of training the inputs of a group decrease in `groups - 1` equal steps from all to its share.
     """
     for module in net.modules():
         if isinstance(module, LearnedGroupConv2d):
@@ -134,10 +135,10 @@ def set_training_progress(net: nn.Module, progress: float) -> None:
 
 
 def condense(net: EdgeCNN) -> EdgeCNN:
-    """Return the condensed copy of a trained `edgecnn_g_learned`; in eval mode it computes the same logits.
+    """Return the condensed copy of a trained `edgecnn_g_learned`; in eval mode it returns the same logits.
 
     Raises:
-        ValueError: Training stopped before the connections were dropped.
+        ValueError: Training ended before the connections were dropped.
     """
     result = edgecnn_g_condensed(net.config.num_classes)
     learned = dict(net.named_modules())

@@ -2,8 +2,8 @@
 
     conv 3x3 → conv 3x3 → 4 residual modules of 16, 32, 64 and 128 channels → conv 3x3 to the classes → global average
 
-Each module halves the picture: two separable convolutions and a max pool beside a 1x1 convolution of stride 2, added.
-Nothing is fully connected; the last convolution gives a map a class, whose mean is the logit.
+Each module halves the resolution: it adds two separable convolutions with a max pool to a 1x1 convolution of stride 2.
+There is no fully connected layer: the last convolution returns one map per class, whose mean is the logit.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class MiniXception(nn.Module):
     def __init__(self, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            *_normalised(nn.Conv2d(in_channels, _STEM_CHANNELS, 3, bias=False)),
+            *_with_norm(nn.Conv2d(in_channels, _STEM_CHANNELS, 3, bias=False)),
             nn.ReLU(),
-            *_normalised(nn.Conv2d(_STEM_CHANNELS, _STEM_CHANNELS, 3, bias=False)),
+            *_with_norm(nn.Conv2d(_STEM_CHANNELS, _STEM_CHANNELS, 3, bias=False)),
             nn.ReLU(),
         )
         self.stages = nn.Sequential()
@@ -35,8 +35,10 @@ class MiniXception(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, num_classes)."""
-        maps: Tensor = self.classifier(self.stages(self.stem(images)))  # (N, num_classes, 3, 3) of 44 x 44 pixels
-        return maps.mean(dim=(2, 3))
+        x = self.stem(images)  # (N, 3, 44, 44) → (N, 8, 40, 40)
+        x = self.stages(x)  # (N, 128, 3, 3)
+        maps: Tensor = self.classifier(x)  # (N, num_classes, 3, 3)
+        return maps.mean(dim=(2, 3))  # (N, num_classes)
 
 
 class _ResidualModule(nn.Module):
@@ -44,25 +46,25 @@ class _ResidualModule(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.shortcut = nn.Sequential(*_normalised(nn.Conv2d(in_channels, out_channels, 1, stride=2, bias=False)))
+        self.shortcut = nn.Sequential(*_with_norm(nn.Conv2d(in_channels, out_channels, 1, stride=2, bias=False)))
         self.body = nn.Sequential(
-            *_normalised(*_separable(in_channels, out_channels)),
+            *_with_norm(*_separable(in_channels, out_channels)),
             nn.ReLU(),
-            *_normalised(*_separable(out_channels, out_channels)),
+            *_with_norm(*_separable(out_channels, out_channels)),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of both ways."""
-        total: Tensor = self._skip(x) + self.body(x)
+        """Return the sum of shortcut and body."""
+        total: Tensor = self._shortcut(x) + self.body(x)
         return total
 
-    def _skip(self, x: Tensor) -> Tensor:
+    def _shortcut(self, x: Tensor) -> Tensor:
         if not self.training:
-            skipped: Tensor = self.shortcut(x)
-            return skipped
-        # The same without a stride: with it, torch 2.13's backward pass writes past its memory for channels_last
-        # tensors of 8 channels and an odd batch on two CPU threads, and the process dies.
+            shortcut: Tensor = self.shortcut(x)
+            return shortcut
+        # The same convolution without a stride. With the stride, the backward pass of torch 2.13 writes out of bounds
+        # and crashes, for channels_last tensors of 8 channels and an odd batch size on two CPU threads.
         convolution, norm = self.shortcut
         assert isinstance(convolution, nn.Conv2d)
         normed: Tensor = norm(F.conv2d(x[..., ::2, ::2], convolution.weight))
@@ -81,7 +83,7 @@ def _separable(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Modul
     )
 
 
-def _normalised(*convolutions: nn.Module) -> tuple[nn.Module, ...]:
+def _with_norm(*convolutions: nn.Module) -> tuple[nn.Module, ...]:
     channels = convolutions[-1].out_channels
     assert isinstance(channels, int)
     return (*convolutions, nn.BatchNorm2d(channels))

@@ -1,4 +1,4 @@
-"""Nets by name: those of edgekit, `timm/NAME` for any of timm's, and `NAME@WIDTH` for one in an embedding space."""
+"""Nets by name: edgekit's own, torchvision's, `timm/NAME` for those of timm, `NAME@WIDTH` in an embedding space."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ _NETS: dict[str, Callable[[int], nn.Module]] = {
     "mobilenetv3-small": mobilenetv3_small,
     "shufflenetv2-x0.5": shufflenetv2_x05,
 }
-_EMBEDDING_MARK = "@"
+_SPACE_MARK = "@"
 _MAX_EMBED_DIM = 65_536
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names `create_model` knows."""
+    """Return the names that `create_model` accepts, without those of timm."""
     return tuple(_NETS)
 
 
 def create_model(name: str, num_classes: int) -> nn.Module:
-    """Return a freshly initialised net: float images (N, 3, 44, 44) → logits (N, num_classes).
+    """Return a net with random weights: float images (N, 3, 44, 44) → logits (N, num_classes).
 
-    `NAME@WIDTH` is the `EmbeddingNet` of net NAME in a space of WIDTH dimensions.
+    `NAME@WIDTH` is an `EmbeddingNet` around net NAME, in a space of WIDTH dimensions.
 
     Raises:
-        InputError: No such name, fewer than one class, or the library the net comes from is not installed.
+        InputError: The name is not known, `num_classes` is below 1, or the net's library is not installed.
     """
     if num_classes < 1:
         raise InputError(f"a net needs at least one class, not {num_classes}")
-    plain, mark, width = name.partition(_EMBEDDING_MARK)
+    plain, mark, width = name.partition(_SPACE_MARK)
     if mark:
         embed_dim = _embed_dim(name, width)
         return EmbeddingNet(create_model(plain, embed_dim), num_classes, embed_dim)
@@ -56,35 +56,35 @@ def create_model(name: str, num_classes: int) -> nn.Module:
 
 
 def require_no_space(name: str) -> None:
-    """Check that a name is that of a net alone: only a teacher can give a space its classes.
+    """Check that a name has no embedding space, whose class vectors only a teacher can provide.
 
     Raises:
-        InputError: The name says a space.
+        InputError: The name has the form `NAME@WIDTH`.
     """
-    if _EMBEDDING_MARK in name:
-        raise InputError(f"model '{name}' names an embedding space: name the net alone")
+    if _SPACE_MARK in name:
+        raise InputError(f"model '{name}' includes an embedding space: give the net's name alone")
 
 
 def plain_name(name: str) -> str:
-    """Return the name of the net alone, in whatever space it is."""
-    return name.partition(_EMBEDDING_MARK)[0]
+    """Return the net's name without the embedding space."""
+    return name.partition(_SPACE_MARK)[0]
 
 
 def embedding_name(name: str, embed_dim: int) -> str:
-    """Return what the net `name` is called in a space of that many dimensions.
+    """Return the name of net `name` in an embedding space of `embed_dim` dimensions.
 
     Raises:
-        InputError: The name says a space already.
+        InputError: The name already includes an embedding space.
     """
     require_no_space(name)
-    return f"{name}{_EMBEDDING_MARK}{embed_dim}"
+    return f"{name}{_SPACE_MARK}{embed_dim}"
 
 
 def class_dimensions(name: str) -> dict[str, int]:
-    """Return the tensors of a net's state whose shape depends on the number of classes: name → dimension.
+    """Return the tensors of a net whose shape depends on the number of classes: name → that dimension.
 
     Raises:
-        InputError: No such net.
+        InputError: The name is not known.
     """
     with torch.device("meta"):
         few, more = (create_model(name, classes).state_dict() for classes in (2, 3))
@@ -93,11 +93,13 @@ def class_dimensions(name: str) -> dict[str, int]:
 
 
 def parameter_count(net: nn.Module) -> int:
-    """Return the number of trainable values of a net."""
+    """Return the number of parameters of a net."""
     return sum(parameter.numel() for parameter in net.parameters())
 
 
 def _embed_dim(name: str, width: str) -> int:
     if not (width.isascii() and width.isdigit() and len(width) < 10 and 1 <= int(width) <= _MAX_EMBED_DIM):
-        raise InputError(f"model '{name}' is not known: after {_EMBEDDING_MARK} stands a width, 1 to {_MAX_EMBED_DIM}")
+        raise InputError(
+            f"model '{name}' is not known: expected a width, 1 to {_MAX_EMBED_DIM} after {_SPACE_MARK}"
+        )
     return int(width)

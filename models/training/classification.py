@@ -1,25 +1,123 @@
-"""Training a classifier on images with labels, or with distributions in their place."""
+"""Training of a registry net on augmented images: `NetTask`, and `ClassificationTask` with cross-entropy."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgekit.contract import Contract
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import ImageSet
+from edgekit.models.data.augment import augment, draw
 from edgekit.models.data.balance import balanced_order, class_weights
+from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
+from edgekit.models.model_loading import load_weights
+from edgekit.models.nets.grouped import set_training_progress
+from edgekit.models.nets.registry import create_model
 from edgekit.models.training.init_weights import InitialWeights
-from edgekit.models.training.net_task import NetTask
 from edgekit.models.training.recipes import Recipe
-from edgekit.models.training.task import StepLoss
+from edgekit.models.training.task import Examples, StepLoss, Task, Validation, on_device
 
 Balance = Literal["none", "loss", "sampler"]
 
 
+class NetTask(Task):
+    """Training of a registry net, without the loss; validation uses the labels and the centre crop."""
+
+    examples: Examples
+
+    def __init__(
+        self,
+        contract: Contract,
+        recipe: Recipe,
+        training: ImageSet,
+        validation: ImageSet,
+        initial: InitialWeights | None = None,
+    ) -> None:
+        """Set net and data.
+
+        Args:
+            contract: Architecture, labels, preprocessing and data set of the net.
+            recipe: Its augmentation and label smoothing are used, stage by stage.
+            training: The training images.
+            validation: The images that the best epoch is chosen with.
+            initial: Weights to start from; None: random ones.
+        """
+        self.contract = contract
+        self.device = torch.device("cpu")
+        self._recipe = recipe
+        self._augmentation = recipe.plain_augmentation
+        self._label_smoothing = recipe.label_smoothing
+        self._training = training
+        self._validation = validation
+        self._initial = initial
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return architecture, labels and checksum of the initial weights."""
+        initial = {} if self._initial is None else {"initial_sha256": self._initial.sha256}
+        return {"architecture": self.contract.architecture, "labels": list(self.contract.labels), **initial}
+
+    def build(self, device: torch.device) -> nn.Module:
+        """Return a new net and copy the training images to `device`."""
+        self.device = device
+        self.examples = on_device(self._training, device)
+        net = create_model(self.contract.architecture, len(self.contract.labels))
+        if self._initial is not None:
+            load_weights(net, {**net.state_dict(), **self._initial.state}, self.contract.architecture)
+        return net
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Return a random permutation of all images."""
+        return torch.randperm(len(self._training), generator=generator)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return the augmentation's random numbers."""
+        return draw(count, generator)
+
+    def start_epoch(self, net: nn.Module, epoch: int) -> None:
+        """Apply the recipe's stage, and drop connections of learned group convolutions."""
+        stage, _ = self._recipe.stage(epoch)
+        self._augmentation, self._label_smoothing = stage.plain_augmentation, stage.label_smoothing
+        set_training_progress(net, epoch / self._recipe.epochs)
+
+    def validate(self, net: nn.Module) -> Validation:
+        """Return loss and accuracy on the centre crop."""
+        result = evaluate(TorchClassifier(net, self.contract, self.device), self._validation, "center-crop")
+        return Validation(result.loss, result.accuracy)
+
+    def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
+        """Write a checkpoint with the net's contract."""
+        save_checkpoint(path, Checkpoint(self.contract, net.state_dict(), training))
+
+    def augmented(self, indices: Tensor, numbers: Tensor) -> Tensor:
+        """Return augmented images in 0..1: float32 (n, 3, h, w), channels_last."""
+        images = augment(self.examples.images[indices], numbers, self._augmentation)  # (n, 1 or 3, h, w)
+        return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def label_loss(self, logits: Tensor, indices: Tensor, class_weights: Tensor | None = None) -> Tensor:
+        """Return the cross-entropy (n,) with the targets, or with the smoothed labels where there are no targets.
+
+        Images without a label (-1, or a target row of zeros) have loss 0.
+        """
+        if self.examples.targets is not None:
+            return F.cross_entropy(logits, self.examples.targets[indices], class_weights, reduction="none")
+        return F.cross_entropy(
+            logits,
+            self.examples.labels[indices],
+            class_weights,
+            reduction="none",
+            ignore_index=-1,
+            label_smoothing=self._label_smoothing,
+        )
+
+
 class ClassificationTask(NetTask):
-    """Cross-entropy with the labels."""
+    """Training with cross-entropy to the labels, or to distributions over the classes (targets)."""
 
     def __init__(
         self,
@@ -30,34 +128,34 @@ class ClassificationTask(NetTask):
         balance: Balance = "none",
         initial: InitialWeights | None = None,
     ) -> None:
-        """Name the net and its data; see `NetTask`.
+        """Set net and data; see `NetTask`.
 
-        `balance` makes rare classes count as much as common ones: "loss" by weight, "sampler" by drawing every class
-        equally often.
+        `balance` gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse
+        of its size, "sampler" draws each class equally often.
         """
         super().__init__(contract, recipe, training, validation, initial)
         self._balance: Balance = balance
         self._class_weights: Tensor | None = None
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels and balance."""
+        """Return architecture, labels, checksum of the initial weights, and balance."""
         return {**super().fingerprint(), "balance": self._balance}
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return a new net."""
+        """Return a new net and copy the training images to `device`."""
         net = super().build(device)
         if self._balance == "loss":
             self._class_weights = class_weights(self.examples.labels, len(self.contract.labels))
         return net
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Return all images once, or as the balance asks."""
+        """Return a random permutation of all images, or one with balanced classes."""
         if self._balance == "sampler":
             return balanced_order(self.examples.labels.cpu(), generator)
         return super().order(generator)
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the cross-entropy of augmented images."""
-        logits = net(self.augmented(indices, numbers)).float()
-        right = logits.argmax(dim=1) == self.examples.labels[indices]
-        return StepLoss(self.label_loss(logits, indices, self._class_weights).mean(), right.sum())
+        logits = net(self.augmented(indices, numbers)).float()  # (n, classes)
+        correct = logits.argmax(dim=1) == self.examples.labels[indices]
+        return StepLoss(self.label_loss(logits, indices, self._class_weights).mean(), correct.sum())

@@ -1,4 +1,8 @@
-"""One process or many: Lightning Fabric set up from torchrun's environment."""
+"""Training on one process or several: Lightning Fabric configured from torchrun's environment, and BatchNorm over all.
+
+torch's SyncBatchNorm supports GPUs only. `GatheredBatchNorm2d` gathers mean and mean square through Fabric, whose
+gather propagates gradients, so that several CPU processes compute what one process computes on the same global batch.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,10 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekit.errors import InputError
-
-Precision = Literal["fp32", "bf16", "fp16"]
-Accelerator = Literal["auto", "cpu", "gpu"]
+from edgekit.models.training.options import Accelerator, Precision
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
@@ -23,17 +25,16 @@ _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 def launch(accelerator: Accelerator, precision: Precision) -> Fabric:
-    """Return a launched Fabric; torchrun's environment says how many processes there are.
+    """Return a launched Fabric; the number of processes comes from torchrun's environment.
 
     Raises:
-        InputError: The settings do not fit the machine.
+        InputError: There is no GPU, fp16 was requested without one, or torchrun's environment is invalid.
     """
     world, local = _count_in_environment("WORLD_SIZE"), _count_in_environment("LOCAL_WORLD_SIZE")
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise InputError("no GPU is visible here: pass --accelerator cpu")
+        raise InputError("torch finds no GPU: pass --accelerator cpu")
     if precision == "fp16" and (accelerator == "cpu" or not torch.cuda.is_available()):
         raise InputError("fp16 training needs a GPU: pass --precision bf16 or fp32")
-    # Its announcements tell the user nothing they did not ask for.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=accelerator,
@@ -47,22 +48,65 @@ def launch(accelerator: Accelerator, precision: Precision) -> Fabric:
 
 
 def is_first_process() -> bool:
-    """Return whether this is the only process, or the first of several that `launch` has brought together."""
+    """Return whether this process has rank 0; after `launch`."""
     return not (torch.distributed.is_available() and torch.distributed.is_initialized()) or (
         torch.distributed.get_rank() == 0
     )
 
 
 def summed(fabric: Fabric, totals: Tensor) -> list[float]:
-    """Return the sums over all processes."""
+    """Return the sums of `totals` over all processes."""
     result = fabric.all_reduce(totals, reduce_op="sum")
     assert isinstance(result, Tensor)
     values: list[float] = result.tolist()
     return values
 
 
+class GatheredBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d with training statistics over all processes, which must hold equally many images."""
+
+    def __init__(self, norm: nn.BatchNorm2d, fabric: Fabric) -> None:
+        """Copy parameters and running statistics of `norm`."""
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.load_state_dict(norm.state_dict())
+        self._fabric = [fabric]  # in a list, so that nn.Module does not register it
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised (N, C, H, W)."""
+        if not self.training:
+            return super().forward(input)
+        x = input.float()
+        count = x.numel() // x.shape[1] * self._fabric[0].world_size
+        moments = torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))])  # (2, C)
+        gathered = self._fabric[0].all_gather(moments, sync_grads=True)  # (processes, 2, C)
+        assert isinstance(gathered, Tensor)
+        mean, mean_square = gathered.mean(dim=0)
+        variance = mean_square - mean.square()
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        normalised: Tensor = x * scale[:, None, None] + shift[:, None, None]
+        return normalised.to(input.dtype)
+
+
+def gather_batchnorms(net: nn.Module, fabric: Fabric) -> None:
+    """Replace every BatchNorm2d in `net` by a `GatheredBatchNorm2d`."""
+    for name, module in net.named_children():
+        if isinstance(module, nn.BatchNorm2d):
+            setattr(net, name, GatheredBatchNorm2d(module, fabric))
+        else:
+            gather_batchnorms(module, fabric)
+
+
 def _count_in_environment(name: str) -> int:
     text = os.environ.get(name, "1")
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise InputError(f"environment variable {name} is {text!r}: torchrun sets it to a number of processes")
+        raise InputError(f"environment variable {name} is {text!r}: expected the number of processes, set by torchrun")
     return int(text)

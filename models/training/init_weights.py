@@ -1,4 +1,4 @@
-"""Weights to start a training from, in the place of random ones."""
+"""Weights of a checkpoint that a training starts from instead of random ones (`--init`)."""
 
 from __future__ import annotations
 
@@ -11,46 +11,47 @@ from torch import Tensor
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.models.checkpoints.checkpoint import check_weights, load_checkpoint
-from edgekit.models.nets.embedding_net import BODY_PREFIX
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.model_loading import check_weights
+from edgekit.models.nets.embedding_net import NET_PREFIX
 from edgekit.models.nets.registry import class_dimensions, plain_name
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Parts of a state dict, and the checksum of the file they came from; what is missing starts at random."""
+    """Part of a state dict, and the SHA-256 of its file; tensors that are not in `state` start at random."""
 
     state: Mapping[str, Tensor]
     sha256: str
 
 
-def read_initial(path: Path, contract: Contract, say: Callable[[str], None]) -> InitialWeights:
-    """Return what a checkpoint has for a net that `contract` describes.
+def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str], None]) -> InitialWeights:
+    """Return the tensors of a checkpoint that fit the net described by `contract`.
 
-    All of it where the labels are the same. With other labels, or when a plain classifier becomes a student in an
-    embedding space or the other way round, all but the last layer, which cannot fit; `say` gets a line about it.
+    These are all tensors if the labels are equal. With other labels, or from a plain classifier to one in an embedding
+    space or back, the last layer does not fit and is not in the result; `notify` is called with a message about it.
 
     Raises:
-        InputError: It is no checkpoint, or one of another net.
+        InputError: The file is not a checkpoint, or is one of another net.
     """
     checkpoint = load_checkpoint(path)
-    own, new = checkpoint.contract.architecture, contract.architecture
-    if plain_name(own) != plain_name(new):
-        raise InputError(f"--init '{path}' is {own}'s, the net to train is {new}")
+    old, new = checkpoint.contract.architecture, contract.architecture
+    if plain_name(old) != plain_name(new):
+        raise InputError(f"--init '{path}' is a checkpoint of {old}, but the net to train is {new}")
     try:
         check_weights(checkpoint)
     except InputError as error:
         raise InputError(f"--init '{path}': {error}") from error
     if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):
-        say(f"--init '{path}' was made for pictures in another form (size, colour order or scale) than it is shown now")
-    if own == new and checkpoint.contract.labels == contract.labels:
+        notify(f"--init '{path}' was trained on another input (size, colour order or scale) than this training uses")
+    if old == new and checkpoint.contract.labels == contract.labels:
         return InitialWeights(checkpoint.state, sha256_of(path))
-    theirs, ours = ("" if plain_name(name) == name else BODY_PREFIX for name in (own, new))
-    last = {theirs + name for name in class_dimensions(plain_name(own))}
+    old_prefix, new_prefix = ("" if plain_name(name) == name else NET_PREFIX for name in (old, new))
+    last_layer = {old_prefix + name for name in class_dimensions(plain_name(old))}
     state = {
-        ours + name.removeprefix(theirs): tensor
+        new_prefix + name.removeprefix(old_prefix): tensor
         for name, tensor in checkpoint.state.items()
-        if name.startswith(theirs) and name not in last
+        if name.startswith(old_prefix) and name not in last_layer
     }
-    say(f"--init '{path}': all of {plain_name(new)} but its last layer, which starts at random")
+    notify(f"--init '{path}': {plain_name(new)} starts from it except for the last layer, which starts at random")
     return InitialWeights(state, sha256_of(path))

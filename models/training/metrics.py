@@ -1,4 +1,4 @@
-"""Metrics of a training: JSON lines for programs and TensorBoard events for people."""
+"""Metrics of a training, one record per epoch: `metrics.jsonl` and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ METRICS_NAME = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Writes one record an epoch to `metrics.jsonl` and to TensorBoard events in the same folder."""
+    """Context manager that writes one record per epoch to `metrics.jsonl` and TensorBoard events in a folder."""
 
     def __init__(self, folder: Path, history: Sequence[DataclassInstance], enabled: bool = True) -> None:
-        """Start with the records of the epochs already done; `enabled` is false in all processes but the first."""
+        """Start with the records of the finished epochs; `enabled` is true in the first process only."""
         self._path = folder / METRICS_NAME
         self._records = [asdict(record) for record in history]
         self._folder = folder
@@ -34,7 +34,7 @@ class MetricsLog:
             from torch.utils.tensorboard.writer import SummaryWriter
 
             self._folder.mkdir(parents=True, exist_ok=True)
-            # Events of epochs that are run again after a resume are hidden.
+            # TensorBoard hides earlier events of the epochs that a resumed training repeats.
             self._writer = SummaryWriter(str(self._folder), purge_step=len(self._records) + 1)
         return self
 
@@ -46,7 +46,7 @@ class MetricsLog:
             self._writer.close()
 
     def write(self, record: DataclassInstance) -> None:
-        """Add the record of one epoch; the JSON lines are rewritten whole, so none is ever there twice or half."""
+        """Add the record of one epoch; the JSON lines are rewritten atomically, so none is duplicated or truncated."""
         values = asdict(record)
         self._records.append(values)
         write_atomic(self._path, "".join(f"{json.dumps(item)}\n" for item in self._records))

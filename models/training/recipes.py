@@ -1,10 +1,16 @@
-"""Training recipes: data, not code. A recipe and a seed say everything about a training but the images."""
+"""Training recipes as data, and the optimiser that a recipe describes.
+
+A recipe, a seed and the images determine a training completely.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
+
+import torch
+from torch import nn
 
 from edgekit.errors import InputError
 from edgekit.models.data.augment import Augmentation
@@ -17,12 +23,13 @@ Keep = Literal["best", "last"]
 
 @dataclass(frozen=True)
 class Finish:
-    """The last part of a training: one more cycle with a learning rate of its own, on pictures nearer to real ones.
+    """Second stage of a training: another learning-rate cycle, with weaker augmentation.
 
-    A net that was held back by strong moves, smoothed labels and a high rate has good features and fits its data
-    loosely. Shown unmoved pixels and plain labels at a low rate it fits what it will be asked about.
+    A net trained with strong augmentation, label smoothing and a high learning rate has good features but underfits.
+    Fine-tuning without affine augmentation or label smoothing, at a low learning rate, matches the evaluation
+    distribution.
 
-    `share` is that of all epochs; `lr_share` what is left of `max_lr`.
+    `share` is the fraction of all epochs; `lr_share` is the fraction of `max_lr`.
     """
 
     share: float
@@ -33,15 +40,16 @@ class Finish:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """Hyper-parameters of a training.
 
-    `optimizer` "sgd" has `momentum` and `nesterov`, "adam" and "adamw" have `betas` and `eps`. `schedule` "one-cycle"
-    warms up linearly over `warmup` of all steps and falls to zero on a cosine; "paper" keeps `max_lr` and, after epoch
-    `decay_start`, multiplies it by `decay_rate` every `decay_every` epochs; "warm-epoch-cosine" spends the first epoch
-    at `warmup_lr` and falls from `max_lr` on a cosine, epoch by epoch. `grad_clamp` clamps each gradient element.
-    `ema_decay` keeps an exponential moving average of the weights, which is what is evaluated and saved; 0 is none.
-    `label_smoothing` is left out where the data set brings distributions as targets. `keep` says which epoch's weights
-    are the result: the one best on the validation split, or the last.
+    - `optimizer`: "sgd" uses `momentum` and `nesterov`; "adam" and "adamw" use `betas` and `eps`.
+    - `schedule`: "one-cycle" rises linearly over the fraction `warmup` of all steps and falls to zero on a cosine.
+      "paper" holds `max_lr` and, after epoch `decay_start`, multiplies it by `decay_rate` every `decay_every` epochs.
+      "warm-epoch-cosine" spends the first epoch at `warmup_lr` and falls from `max_lr` on a cosine, once per epoch.
+    - `label_smoothing` is not applied where the data set has target distributions.
+    - `grad_clamp` clamps each gradient element to ±`grad_clamp`; 0: off.
+    - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
+    - `keep`: which weights are saved: of the epoch with the highest validation accuracy, or of the last epoch.
     """
 
     epochs: int
@@ -67,7 +75,7 @@ class Recipe:
     finish: Finish | None = None
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
-        """Return what holds in an epoch, counted from 0, as a recipe without `finish`, and the epoch's number in it."""
+        """Return the stage of an epoch as a recipe without `finish`, and the epoch's number in it; both from 0."""
         if self.finish is None:
             return self, epoch
         start = self.epochs - round(self.epochs * self.finish.share)
@@ -85,13 +93,13 @@ class Recipe:
 
     @property
     def plain_augmentation(self) -> Augmentation:
-        """The augmentation of pictures that keep their size.
+        """The augmentation of a recipe for nets.
 
         Raises:
-            InputError: The recipe is for prompts, with random parts of a picture enlarged.
+            InputError: The recipe trains prompts, with random resized crops.
         """
         if not isinstance(self.augmentation, Augmentation):
-            raise InputError("the recipe is one for prompts: it goes with --model hicropl")
+            raise InputError("the recipe trains prompts: it goes with --model hicropl")
         return self.augmentation
 
     def learning_rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:
@@ -112,8 +120,37 @@ class Recipe:
         return self.max_lr * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
 
-# As published (arXiv 2507.14976), in a schedule of 50 epochs for few images a class, of 5 for what shall carry over to
-# other data sets. The authors' images are cut anew from the whole picture, here from its central square.
+def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for all parameters of `net`.
+
+    SGD and Adam add weight decay to the gradient. AdamW shrinks the weights directly, except for gains, biases and
+    scalars, as in CLIP (arXiv 2103.00020).
+    """
+    parameters = list(net.parameters())
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(
+            parameters, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
+        )
+    if recipe.optimizer == "adamw":
+        groups: list[dict[str, Any]] = [
+            {"params": [parameter for parameter in parameters if parameter.ndim >= 2]},
+            {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+        ]
+        # Fused: one pass over the parameters, of which a small CLIP's vocabulary is the largest part.
+        return torch.optim.AdamW(
+            groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=recipe.max_lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+    )
+
+
+# As published (arXiv 2507.14976): 50 epochs for few-shot training, 5 epochs for transfer to other data sets. The
+# authors crop from the whole image, this code from its central square.
 _PROMPTS = Recipe(
     epochs=50,
     augmentation=ResizedCrop(),
@@ -126,10 +163,10 @@ _PROMPTS = Recipe(
     keep="last",
 )
 
-_UNMOVED = Augmentation(crop_px=44)
+_CROP_AND_FLIP = Augmentation(crop_px=44)
 
-# Small affine moves and cutout suit a net that under-fits; mixup and stronger moves cost accuracy at this length.
-# Moved pixels are blurred pixels: the second half shows them as they are, and labels as they are.
+# Weak affine augmentation and cutout, because the net underfits; mixup and stronger augmentation cost accuracy at this
+# number of epochs. The finish has no affine augmentation, which blurs images of 48 px.
 _FER2013 = Recipe(
     epochs=72,
     augmentation=Augmentation(
@@ -143,20 +180,20 @@ _FER2013 = Recipe(
     ),
     label_smoothing=0.1,
     ema_decay=0.999,
-    finish=Finish(share=0.5, lr_share=0.12, augmentation=_UNMOVED),
+    finish=Finish(share=0.5, lr_share=0.12, augmentation=_CROP_AND_FLIP),
 )
 
 RECIPES = {
     "fer2013": _FER2013,
-    # Its halves alone: trainings between which teachers change. The second starts from another's weights.
+    # The two stages as recipes of their own, for distillation with another teacher in each. The second needs --init.
     "fer2013-start": replace(_FER2013, epochs=60, finish=None),
     "fer2013-finish": replace(
-        _FER2013, epochs=36, max_lr=0.015, augmentation=_UNMOVED, label_smoothing=0.0, finish=None
+        _FER2013, epochs=36, max_lr=0.015, augmentation=_CROP_AND_FLIP, label_smoothing=0.0, finish=None
     ),
-    # The authors' own schedule (arXiv 1909.13522, released code): random crops and flips only.
+    # The EdgeCNN authors' schedule (arXiv 1909.13522, released code): random crops and flips only.
     "paper": Recipe(
         epochs=500,
-        augmentation=_UNMOVED,
+        augmentation=_CROP_AND_FLIP,
         max_lr=0.01,
         nesterov=False,
         schedule="paper",
@@ -164,8 +201,8 @@ RECIPES = {
     ),
     "hicropl": _PROMPTS,
     "hicropl-short": replace(_PROMPTS, epochs=5),
-    # A CLIP from nothing: many epochs, since each shows an image with another caption, and moves as large as a
-    # transformer needs that has never seen a picture.
+    # A CLIP from random weights: each epoch pairs an image with another caption, and a transformer needs translation
+    # beyond the crop.
     "clip-mini": Recipe(
         epochs=24,
         augmentation=Augmentation(
@@ -192,7 +229,7 @@ def get_recipe(name: str) -> Recipe:
     """Return a recipe by name.
 
     Raises:
-        InputError: No such recipe.
+        InputError: The name is not known.
     """
     if name not in RECIPES:
         raise InputError(f"recipe '{name}' is not known: choose one of {', '.join(RECIPES)}")

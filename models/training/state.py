@@ -1,11 +1,8 @@
-"""What an interrupted training needs to go on, in one file that is loaded without running code from it."""
+"""State of a training at the end of an epoch (`last.pt`), from which `--resume` continues bit for bit."""
 
 from __future__ import annotations
 
 import io
-import pickle
-import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,11 +15,12 @@ from torch import Tensor
 
 from edgekit.errors import InputError
 from edgekit.files import require_file, write_atomic
+from edgekit.models.checkpoints.torch_file import load_tensors
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training at the end of an epoch; `fingerprint` says which training it is."""
+    """Weights, averaged weights, optimiser state and epoch reports; `fingerprint` identifies the training."""
 
     fingerprint: Mapping[str, Any]
     net: Mapping[str, Tensor]
@@ -32,51 +30,45 @@ class TrainingState:
     history: list[dict[str, Any]]
 
 
+_TYPES = {"fingerprint": dict, "net": dict, "average": dict, "optimizer": dict, "steps_taken": int, "history": list}
+
+
 def save_state(path: Path, state: TrainingState) -> None:
     """Write the state atomically.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
-    # In memory first: torch reports a full disk as an error of its own kind.
+    # To memory first, because torch reports a full disk as an unspecific RuntimeError.
     buffer = io.BytesIO()
     torch.save({field.name: getattr(state, field.name) for field in fields(state)}, buffer)
     write_atomic(path, buffer.getvalue())
 
 
 def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
-    """Read a state and check that it is of the training `fingerprint` describes.
+    """Read a state and check that its fingerprint equals `fingerprint`.
 
     Raises:
-        InputError: The file is damaged, or the training is another; the first difference is named.
+        InputError: The file is damaged, or the settings differ; the message names the first difference.
     """
     require_file(path, "training state")
-    _refuse_changed(path)
-    document = load_tensors(path)
+    _check_archive(path)
     try:
-        state = TrainingState(**document)
+        state = TrainingState(**load_tensors(path))
         _check_types(state)
     except TypeError as error:
-        raise InputError(f"training state '{path}' is damaged or of another edgekit: start anew with another -o") from (
-            error
-        )
+        raise InputError(
+            f"training state '{path}' is damaged or of another version of edgekit: start again with another -o"
+        ) from error
     if difference := _first_difference("", state.fingerprint, fingerprint):
-        raise InputError(f"cannot resume '{path}': its {difference}: give the same settings or another -o")
+        raise InputError(f"cannot resume '{path}': {difference}: use the same settings or another -o")
     return state
 
 
 def _check_types(state: TrainingState) -> None:
-    expected = {
-        "fingerprint": dict,
-        "net": dict,
-        "average": dict,
-        "optimizer": dict,
-        "steps_taken": int,
-        "history": list,
-    }
-    for name, kind in expected.items():
+    for name, kind in _TYPES.items():
         if not isinstance(getattr(state, name), kind):
-            raise TypeError(f"{name} is no {kind.__name__}")
+            raise TypeError(f"{name} is not a {kind.__name__}")
     if not state.history or state.steps_taken < len(state.history):
         raise TypeError("no finished epoch")
 
@@ -89,55 +81,15 @@ def _first_difference(name: str, before: object, now: object) -> str | None:
             if difference := _first_difference(inner, before.get(key), now.get(key)):
                 return difference
         return None
-    return None if before == now else f"{name} was {before!r}, now it is {now!r}"
+    return None if before == now else f"its {name} was {before!r}, now it is {now!r}"
 
 
-def _refuse_changed(path: Path) -> None:
-    """Refuse an archive whose members are not what was written: torch leaves their checksums unread."""
+def _check_archive(path: Path) -> None:
+    """Compare the checksums of the archive's members, which torch does not."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error):
-        # What is no archive at all, or has a part compressed in a way that zipfile has no code for (it raises
-        # NotImplementedError then), `load_tensors` refuses.
-        return
+        return  # `load_tensors` refuses files that are not archives, or are compressed
     if damaged:
-        raise InputError(f"training state '{path}' is damaged: start anew with another -o")
-
-
-def _refuse_compressed(path: Path) -> None:
-    """Refuse an archive whose members are packed: torch writes none, and unpacked they may fill the memory."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError(f"'{path}' is a damaged torch checkpoint: {error}") from error
-    if packed:
-        raise InputError(f"'{path}' is no torch checkpoint: its member '{packed[0]}' is compressed")
-
-
-def load_tensors(path: Path) -> dict[str, Any]:
-    """Return a file of torch.save's, refusing everything but tensors and plain values.
-
-    Raises:
-        InputError: The file is damaged, no such file, or asks for code to be run.
-    """
-    require_file(path, "checkpoint")
-    _refuse_compressed(path)
-    try:
-        with warnings.catch_warnings():
-            # Hints to developers about pickle protocols; the user gets one line below.
-            warnings.simplefilter("ignore", UserWarning)
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, LookupError, TypeError) as error:
-        raise InputError(
-            f"'{path}' is not a plain file of tensors (it is damaged or asks to run code, which edgekit refuses)"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, struct.error) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"'{path}' cannot be read as a torch checkpoint: {reason}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"'{path}' holds a {type(document).__name__}, not a dictionary of tensors")
-    return document
+        raise InputError(f"training state '{path}' is damaged: start again with another -o")

@@ -1,4 +1,4 @@
-"""What a training is: a task, which is a net with examples and a loss, and everything else that decides its result."""
+"""Interface between the training loop and what it trains: `Task` (net, examples, loss) and `TrainingJob`."""
 
 from __future__ import annotations
 
@@ -10,61 +10,71 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from edgekit.models.training.distributed import Accelerator, Precision
+from edgekit.models.data import ImageSet
+from edgekit.models.training.options import Accelerator, Precision
 from edgekit.models.training.recipes import Recipe
 
 
 class StepLoss(NamedTuple):
-    """Of one process's share of a batch: the mean loss, and how many answers were right, both scalars."""
+    """Result of one process's share of a batch, both scalars: mean loss, and number of correct predictions."""
 
     loss: Tensor
     correct: Tensor
 
 
 class Validation(NamedTuple):
-    """Of a whole validation split: mean loss, and accuracy 0..1."""
+    """Result on the validation split: mean loss, and accuracy 0..1."""
 
     loss: float
     accuracy: float
 
 
+@dataclass(frozen=True)
+class Examples:
+    """`images` uint8 (N, C, H, W), `labels` int64 (N,), `targets` float32 (N, classes) where the split has them."""
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor | None
+
+
 class Task(Protocol):
-    """What is trained: a net, examples and a loss. The loop knows none of them; it owns steps, averages and files."""
+    """A net, its examples and its loss. The loop owns everything else: steps, weight averaging, files."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what of the task must be equal for a resumed training to be the same training."""
+        """Return the settings that a resumed training must share with the interrupted one."""
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return the net, its initial values drawn from torch's global generator, and move the examples to `device`."""
+        """Return the net, initialised from torch's global generator, and copy the examples to `device`."""
 
     def learned(self, net: nn.Module) -> nn.Module:
-        """Return the part of the net that is trained, averaged and kept for resuming; the rest never changes."""
+        """Return the trained part of the net, which is averaged and saved for resuming; the rest is frozen."""
         return net
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Return the examples of one epoch in the order they are shown, as indices int64 (n,) on the CPU."""
+        """Return the example indices of one epoch in training order: int64 (n,), on the CPU."""
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return the random numbers of a batch on the CPU, one row an example."""
+        """Return the random numbers of a batch of `count` examples, one row per example, on the CPU."""
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
-        """Called before an epoch, counted from 0."""
+        """Prepare for an epoch, counted from 0."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the loss of the examples at `indices` with the random numbers `numbers`, both on the net's device."""
+        """Return the loss of the examples at `indices` with their random `numbers`, both on the net's device."""
 
     def validate(self, net: nn.Module) -> Validation:
-        """Return how good the net is on what was held back."""
+        """Return loss and accuracy on the validation split."""
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write what users of the trained net need; `training` says how it was made."""
+        """Write the trained net; `training` is the record of the training."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Everything a training needs; equal jobs on equal machines give equal weights.
+    """A task with recipe, seed and machine settings; equal jobs on equal machines give equal weights.
 
-    `provenance` lands in the checkpoint (checksum of the data, versions).
+    `provenance` is recorded in the checkpoint (checksum of the data, versions).
     """
 
     task: Task
@@ -75,7 +85,7 @@ class TrainingJob:
     accelerator: Accelerator = "auto"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what must be equal for a resumed training to be the same training."""
+        """Return the settings that a resumed training must share with the interrupted one."""
         return {
             **self.task.fingerprint(),
             "recipe": asdict(self.recipe),
@@ -83,3 +93,12 @@ class TrainingJob:
             "precision": self.precision,
             **{name: self.provenance.get(name) for name in ("data_sha256", "training_split", "validation")},
         }
+
+
+def on_device(part: ImageSet, device: torch.device) -> Examples:
+    """Return a copy of a split on `device`."""
+    return Examples(
+        torch.tensor(part.images, device=device).permute(0, 3, 1, 2).contiguous(),  # (N, H, W, C) → (N, C, H, W)
+        torch.tensor(part.labels, device=device),
+        None if part.targets is None else torch.tensor(part.targets, device=device),
+    )

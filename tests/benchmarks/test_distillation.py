@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner
 
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 

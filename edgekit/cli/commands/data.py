@@ -1,4 +1,4 @@
-"""`edgekit data`: what is in a data set."""
+"""`edgekit data`: quality check of a data set."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LABEL_WIDTH = 11
 _EXAMPLES = 5
 
 
-@click.group("data", short_help="Look into a data set.")
+@click.group("data", short_help="Check a data set.")
 def command() -> None:
-    """Look into a data set before training on it.
+    """Check a data set before training on it.
 
     \b
     Examples:
@@ -31,17 +31,17 @@ def command() -> None:
     """
 
 
-@command.command("check", short_help="Count, and find damaged, blank, repeated and contradictory images.")
+@command.command("check", short_help="Count images; find damaged, blank, duplicate and conflicting ones.")
 @click.argument("path", type=PATH)
-@click.option("--sheet", type=PATH, metavar="DIR", help="Draw a contact sheet per class here.")
+@click.option("--sheet", type=PATH, metavar="DIR", help="Folder for one contact sheet (PNG) per class.")
 @contempt_option
 @common_options
 def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
-    """Report what is in the data set at PATH: any form that `train` reads.
+    """Check the data set at PATH, in any format that `train` reads.
 
-    Counts per class and split, sizes and colours; images that cannot be read or are blank, identical images within and
-    across splits, and those with different labels. The exit code is 1 if there are such faults; identical images
-    within one split under one label are no fault.
+    Prints the number of images per class and split, sizes and colours; unreadable and blank images; identical images
+    within a split, in several splits, and with different labels. The exit code is 1 if there are faults; identical
+    images within one split with one label are not a fault.
 
     \b
     Examples:
@@ -50,14 +50,14 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
       edgekit data check folders --json
     """
     from edgekit.cli.progress import counted, progress_bar
-    from edgekit.models.data.check import find, scan_dataset
+    from edgekit.models.data.check import analyse, scan_dataset
 
     if sheet and sheet.exists() and not sheet.is_dir():
-        raise InputError(f"'{sheet}' is a file: name a folder for the sheets")
+        raise InputError(f"'{sheet}' is a file: give a folder for the contact sheets")
     notes: list[str] = []
     with progress_bar(out) as progress:
         scan = scan_dataset(path, contempt, counted(progress, "reading images"), notes.append)
-    findings = find(scan)
+    findings = analyse(scan)
     for note in notes:
         _line(out, "note", note)
     _print_report(out, scan, findings)
@@ -79,10 +79,14 @@ def _print_report(out: Output, scan: Scan, found: Findings) -> None:
     _line(out, "colour", _shares(found.modes))
     _print_counts(out, scan, found)
     where = f" in {found.training}" if found.training else ""
-    _line(out, "imbalance", f"{found.imbalance:.1f} times as many of the largest class as of the smallest{where}")
+    _line(out, "imbalance", f"largest class {found.imbalance:.1f} times the smallest one{where}")
     _line(out, "unreadable", _counted([record.problem or "" for record in found.unreadable]))
     _line(out, "blank", _counted([record.name for record in found.blank]))
-    _line(out, "repeated", f"{len(found.repeated):,} groups within a split, {found.surplus:,} images more than needed")
+    _line(
+        out,
+        "repeated",
+        f"{len(found.repeated):,} groups within a split, {found.surplus:,} surplus images",
+    )
     _line(out, "crossing", f"{len(found.crossing):,} groups of identical images in several splits")
     for (first, second), shared in found.pairs.items():
         _line(out, "", f"{shared:,} in {first} and {second}")
@@ -139,13 +143,13 @@ def _document(scan: Scan, found: Findings) -> dict[str, Any]:
 
 
 def _line(out: Output, label: str, text: str) -> None:
-    # On one line whatever a file is called, so that none can pose as a line of ours.
+    # On one line, so that a file name with line breaks cannot imitate a line of this report.
     out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}")
 
 
 def _shares(counts: Mapping[str, int]) -> str:
     if not counts:
-        return "unknown: nothing can be read"
+        return "unknown: no image is readable"
     most = list(counts.items())[:_EXAMPLES]
     more = len(counts) - len(most)
     return ", ".join(f"{name} ({count:,})" for name, count in most) + (f" and {more:,} others" if more else "")

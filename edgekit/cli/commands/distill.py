@@ -10,14 +10,16 @@ import click
 
 from edgekit.cli.options import PATH, activation_option
 from edgekit.cli.output import Output, common_options
-from edgekit.cli.train.training_options import TrainingOptions, provenance, read_data, run_training, training_options
+from edgekit.cli.sections import SectionedCommand
+from edgekit.cli.train.training_options import training_document, training_options, training_view
+from edgekit.models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from edgekit.models.distill.classifiers import PlainOnnx
     from edgekit.models.distill.votes import VotePowers
 
 
-@click.command("distill", short_help="Train a small net on what a teacher says.")
+@click.command("distill", cls=SectionedCommand, short_help="Train a small net on what a teacher says.")
 @click.option(
     "--teacher",
     "teachers",
@@ -107,7 +109,7 @@ def command(
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.errors import InputError
     from edgekit.files import check_writable
-    from edgekit.models.checkpoints.provenance import IMAGE_SIZE_PX, contract_for
+    from edgekit.models.data.fer2013 import SIDE_PX
     from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
     from edgekit.models.distill.cache import FOLDER_NAME, agreement, pixels_sha256, teach
     from edgekit.models.distill.losses import loss_weights
@@ -115,34 +117,45 @@ def command(
     from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
     from edgekit.models.distill.votes import class_shares, with_votes
     from edgekit.models.evaluation.evaluate import evaluate, open_classifier
+    from edgekit.models.model_loading import contract_for
     from edgekit.models.nets.registry import require_no_space
+    from edgekit.models.torch_threads import set_torch_threads
     from edgekit.models.training.distributed import is_first_process
     from edgekit.models.training.loop import check_output
-    from edgekit.models.training.task import TrainingJob
+    from edgekit.models.training.run import (
+        initial_weights,
+        make_job,
+        read_training_data,
+        recipe_of,
+        run_training,
+    )
 
     powers = _vote_powers(options, on_the_fly, teacher_power, votes_power)
     if on_the_fly and views:
         raise InputError("--views is for cached answers: leave it or --on-the-fly out")
     if on_the_fly and cache:
         raise InputError("--cache keeps answers, and --on-the-fly has none to keep: leave one of them out")
-    recipe = options.recipe()
+    recipe = recipe_of(options)
+    if options.threads:
+        set_torch_threads(options.threads)
     require_no_space(student)
     contract_for(student, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
     teacher_options = TeacherOptions(
         clip, descriptions, activation, _plain(**said), options.threads, options.accelerator != "cpu"
     )
     check_output(options.output, options.resume)
-    data = read_data(out, options)
+    with training_view(out, options.output) as view:
+        data = read_training_data(options, (), out.say, view.progress)
     dataset, training = data.dataset, data.training
     teacher = open_teacher(teachers, dataset.classes, teacher_options, out.say)
     weights = loss_weights(teacher, kl_weight, ce_weight, cosine_weight)
     contract = contract_for(student_architecture(student, teacher), dataset.classes, dataset.name, dataset.is_gray)
-    initial = options.initial(contract, out)  # a wrong one is said before hours of a large teacher's work
+    initial = initial_weights(options, contract, out.say)  # a wrong one is said before hours of a large teacher's work
     checksum = None
     folder = cache or options.output / FOLDER_NAME
     with progress_bar(out) as progress:
         if unlabelled:
-            more = load_unlabelled(unlabelled, IMAGE_SIZE_PX, dataset.is_gray, counted(progress, "reading more images"))
+            more = load_unlabelled(unlabelled, SIDE_PX, dataset.is_gray, counted(progress, "reading more images"))
             training, checksum = with_unlabelled(training, more), pixels_sha256(more)
             out.say(f"{len(more)} images without labels to learn from, too")
         config = DistillationConfig(
@@ -157,19 +170,14 @@ def command(
             prior = class_shares(training.labels, len(dataset.classes))
             answers = with_votes(answers, training.targets, prior, powers)
             training = replace(training, targets=None)
-    job = TrainingJob(
-        task=DistillationTask(contract, recipe, training, data.validation, teacher, config, answers, initial),
-        recipe=recipe,
-        provenance={**provenance(options, data), "teacher": teacher.record()},
-        seed=options.seed,
-        precision=options.precision,
-        accelerator=options.accelerator,
-    )
+    task = DistillationTask(contract, recipe, training, data.validation, teacher, config, answers, initial)
+    job = make_job(options, data, task, recipe, {"teacher": teacher.record()})
     out.say(f"{contract.architecture} learns from {teacher.name}; loss: {_sum_of(asdict(weights))}")
-    document = run_training(out, options, data, job)
+    with training_view(out, options.output) as view:
+        result = run_training(job, options, data, out.say, view.on_step, view.on_epoch)
     if not is_first_process():
         return  # one compares for all
-    student_logits = evaluate(open_classifier(Path(document["checkpoint"])), data.validation, "center-crop").logits
+    student_logits = evaluate(open_classifier(result.checkpoint), data.validation, "center-crop").logits
     shares: list[tuple[str, float]] = []
     with progress_bar(out) as progress:
         for name, each in (*zip(teachers, teacher.members, strict=False), ("its teacher", teacher)):
@@ -183,7 +191,7 @@ def command(
     out.say(f"the teacher itself: {right:.2%} on {data.validation_name}")
     out.result(
         {
-            **document,
+            **training_document(result),
             "teacher": teacher.record(),
             "loss_weights": asdict(weights),
             "agreement": whole,

@@ -302,18 +302,18 @@ def _document(quantized: QuantizedExport, exported: Exported) -> dict[str, Any]:
 
 
 def _merging(texts: tuple[str, ...], out: Output) -> Relabel:
-    from edgekit.models.data.merging import parse_merges, say_left_out
-    from edgekit.models.nets.merged import merged
+    from edgekit.models.data.merging import parse_merges, report_removed
+    from edgekit.models.model_loading import build_merged_net
 
     def merges_of(checkpoint: Checkpoint) -> Merges:
         labels = checkpoint.contract.labels
         merges = parse_merges(texts, labels)
         if len(merges) < 2:
             raise InputError(f"--merge '{texts[0]}' alone leaves one label: telling apart takes two")
-        say_left_out(merges, labels, out.say)
+        report_removed(merges, labels, out.say)
         return merges
 
-    return lambda checkpoint: merged(checkpoint, merges_of(checkpoint))
+    return lambda checkpoint: build_merged_net(checkpoint, merges_of(checkpoint))
 
 
 def _describing(descriptions: Descriptions, clip: str | None, prompts: Path | None) -> Relabel:

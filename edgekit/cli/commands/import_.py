@@ -1,4 +1,4 @@
-"""`edgekit import`: others' checkpoints into edgekit's form."""
+"""`edgekit import`: convert checkpoints of other projects."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from edgekit.cli.options import PATH
 from edgekit.cli.output import Output, common_options
 
 
-@click.command("import", short_help="Convert the EdgeCNN authors' checkpoint.")
+@click.command("import", short_help="Convert a checkpoint of the EdgeCNN authors.")
 @click.argument("file", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
-@click.option("--labels", help="Class names in output order, with commas; default: FER-2013's seven expressions.")
-@click.option("--dataset", "dataset_name", default="fer2013", show_default=True, help="What it was trained on.")
-@click.option("--color", is_flag=True, help="It was trained on colour pictures, as for RAF-DB.")
+@click.option("--labels", help="Class names in output order, separated by commas; default: the seven of FER-2013.")
+@click.option(
+    "--dataset", "dataset_name", default="fer2013", show_default=True, help="Data set that the net was trained on."
+)
+@click.option("--color", is_flag=True, help="The net was trained on colour images, as for RAF-DB.")
 @common_options
 def command(out: Output, file: Path, output: Path, labels: str | None, dataset_name: str, color: bool) -> None:
     """Convert a checkpoint of the EdgeCNN authors' released code to safetensors.
 
-    Nothing in the file is run: a pickle that asks for more than tensors is refused.
+    No code in the file is executed: a pickle that contains more than tensors is refused.
 
     \b
     Examples:
@@ -30,13 +32,13 @@ def command(out: Output, file: Path, output: Path, labels: str | None, dataset_n
     from edgekit.errors import InputError
     from edgekit.model_store import CHECKPOINT_SUFFIX
     from edgekit.models.checkpoints.checkpoint import save_checkpoint
-    from edgekit.models.checkpoints.convert import import_authors_checkpoint
     from edgekit.models.data import EXPRESSIONS
+    from edgekit.models.model_loading import import_authors_checkpoint
 
     if output.suffix != CHECKPOINT_SUFFIX:
         raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
     if output.exists() and file.exists() and output.samefile(file):
-        raise InputError(f"output '{output}' is the file to read: write to another one")
+        raise InputError(f"output '{output}' is the input file: choose another file")
     names = tuple(name.strip() for name in labels.split(",")) if labels else EXPRESSIONS
     checkpoint = import_authors_checkpoint(file, names, dataset_name, gray=not color)
     save_checkpoint(output, checkpoint)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.output import Output, common_options, one_line
-from edgekit.cli.render.provenance import tame, training_lines
+from edgekit.cli.render.provenance import limited, training_lines
 from edgekit.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _inspect_prompts(out: Output, path: Path) -> None:
     from edgekit.models.clip.checkpoint import load_prompts
 
     prompts = load_prompts(path)
-    training = tame(prompts.training, out.warn)
+    training = limited(prompts.training, out.warn)
     file, config, clip = _show_file(out, path), prompts.config, prompts.clip
     values = sum(tensor.numel() for tensor in prompts.state.values())
     described = sum(map(len, prompts.descriptions.values()))
@@ -138,7 +138,8 @@ def _read_checkpoint(out: Output, path: Path) -> _Contents:
     with out.progress_console.status("tracing the net"):
         from edgekit.export.onnx.to_onnx import to_onnx
         from edgekit.export.profiling.cost import graph_cost
-        from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+        from edgekit.models.checkpoints.checkpoint import load_checkpoint
+        from edgekit.models.model_loading import build_net
         from edgekit.models.nets.registry import parameter_count
 
         checkpoint = load_checkpoint(path)
@@ -147,7 +148,7 @@ def _read_checkpoint(out: Output, path: Path) -> _Contents:
         except InputError as error:
             raise InputError(f"checkpoint '{path}': {error}") from error
         cost = graph_cost(to_onnx(net, checkpoint.contract))
-    training = tame(checkpoint.training, out.warn)
+    training = limited(checkpoint.training, out.warn)
     return _Contents(checkpoint.contract, cost, net_parameters=parameter_count(net), training=training)
 
 

@@ -87,9 +87,9 @@ def command(
 
     if plot:
         from edgekit.files import check_writable
-        from edgekit.models.evaluation.plots import check_picture
+        from edgekit.models.evaluation.plots import check_plot_path
 
-        check_picture(plot)
+        check_plot_path(plot)
         check_writable(plot)
     if not pipeline:
         loop = ("detect_every", "faces", "detector_name", "detector_model", "detector_size")

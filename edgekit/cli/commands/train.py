@@ -1,4 +1,4 @@
-"""`edgekit train`: a data set in, a checkpoint out."""
+"""`edgekit train`: train a net, prompts for a CLIP, or a small CLIP on a data set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from edgekit.cli.options import merge_option
 from edgekit.cli.output import Output, common_options
+from edgekit.cli.sections import SectionedCommand, section
 from edgekit.cli.train.clip import (
     MINI,
     PROMPTS,
@@ -17,41 +18,42 @@ from edgekit.cli.train.clip import (
     train_mini,
     train_prompts,
 )
-from edgekit.cli.train.training_options import TrainingOptions, provenance, read_data, run_training, training_options
+from edgekit.cli.train.training_options import training_document, training_options, training_view
+from edgekit.models.training.options import TrainingOptions
 
 
-@click.command("train", short_help="Train a classifier on a data set.")
-@click.option(
-    "--model",
-    "architecture",
-    default="edgecnn",
-    show_default=True,
-    help="edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, mobilenetv3-small, "
-    "shufflenetv2-x0.5 or timm/NAME; hicropl or clip-mini.",
+@click.command("train", cls=SectionedCommand, short_help="Train a classifier on a data set.")
+@section(
+    "Model",
+    click.option(
+        "--model",
+        default="edgecnn",
+        show_default=True,
+        help="edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, mobilenetv3-small, "
+        "shufflenetv2-x0.5 or timm/NAME; hicropl or clip-mini.",
+    ),
 )
 @training_options
-@click.option(
-    "--balance",
-    type=click.Choice(["none", "loss", "sampler"]),
-    default="none",
-    show_default=True,
-    help="Make rare classes count as much as common ones: by weight in the loss, or by drawing them more often.",
+@section(
+    "Classes",
+    click.option(
+        "--balance",
+        type=click.Choice(["none", "loss", "sampler"]),
+        default="none",
+        show_default=True,
+        help="Give rare and common classes equal influence: weights in the loss, or balanced sampling.",
+    ),
+    merge_option,
 )
-@merge_option
-@clip_options
+@section("CLIP and prompts", clip_options)
 @common_options
 def command(
-    out: Output,
-    options: TrainingOptions,
-    chosen: ClipOptions,
-    architecture: str,
-    balance: Any,
-    merges: tuple[str, ...],
+    out: Output, options: TrainingOptions, chosen: ClipOptions, model: str, balance: Any, merges: tuple[str, ...]
 ) -> None:
-    """Train a classifier and keep the epoch that is best on the validation split.
+    """Train a classifier and save the weights of the best epoch on the validation split.
 
     The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl, TensorBoard events and
-    curves.png (loss and accuracy over the epochs). Several processes or machines: start this command with torchrun.
+    curves.png (loss and accuracy per epoch). For several processes or machines, start this command with torchrun.
 
     \b
     Examples:
@@ -62,47 +64,29 @@ def command(
       edgekit train --data fer2013.csv --merge good=happy,surprise --merge bad=sad,angry -o runs/moods
       tensorboard --logdir runs
 
-    `--model hicropl` learns prompts for a CLIP (--clip) instead, keeps those of the last epoch, measures them as --task
-    says and writes results.json; `--model clip-mini` pretrains a small CLIP for it. Both have their own recipes. The
-    options that start with a model's name are for that model.
+    `--model hicropl` trains prompts for a CLIP (--clip), keeps those of the last epoch, evaluates them according to
+    --task and writes results.json. `--model clip-mini` pretrains a small CLIP. Each has its own default recipe. Help
+    texts that start with a model's name belong to that model.
 
     \b
       edgekit train --model clip-mini --data fer2013.tar.gz -o runs/mini
       edgekit train --model hicropl --clip runs/mini/best.safetensors --data fer2013.tar.gz -o runs/prompts
       edgekit train --model hicropl --clip ViT-B-16.pt --task base-to-novel --data split_zhou_DTD.json -o runs/dtd
     """
-    refuse_others_options(architecture)
-    if architecture == PROMPTS:
+    refuse_others_options(model)
+    if model == PROMPTS:
         train_prompts(out, options, chosen)
-    elif architecture == MINI:
+    elif model == MINI:
         train_mini(out, options, chosen)
     else:
-        _train_classifier(out, options, architecture, balance, merges)
+        from edgekit.models.train import TrainOptions, train
 
-
-def _train_classifier(
-    out: Output, options: TrainingOptions, architecture: str, balance: Any, merges: tuple[str, ...]
-) -> None:
-    from edgekit.models.checkpoints.provenance import contract_for
-    from edgekit.models.nets.registry import require_no_space
-    from edgekit.models.training.classification import ClassificationTask
-    from edgekit.models.training.loop import check_output
-    from edgekit.models.training.task import TrainingJob
-
-    recipe = options.recipe()
-    check_output(options.output, options.resume)
-    require_no_space(architecture)
-    contract_for(architecture, ("any",), "any", gray=True)  # an unknown net is reported before the data is read
-    data = read_data(out, options, merges)
-    contract = contract_for(architecture, data.dataset.classes, data.dataset.name, data.dataset.is_gray)
-    job = TrainingJob(
-        task=ClassificationTask(
-            contract, recipe, data.training, data.validation, balance, options.initial(contract, out)
-        ),
-        recipe=recipe,
-        provenance={**provenance(options, data), **({"merged": list(merges)} if merges else {})},
-        seed=options.seed,
-        precision=options.precision,
-        accelerator=options.accelerator,
-    )
-    out.result(run_training(out, options, data, job))
+        with training_view(out, options.output) as view:
+            result = train(
+                TrainOptions(**vars(options), model=model, balance=balance, merges=merges),
+                notify=out.say,
+                progress=view.progress,
+                on_step=view.on_step,
+                on_epoch=view.on_epoch,
+            )
+        out.result(training_document(result))

@@ -153,7 +153,8 @@ def _layers(
 ) -> tuple[list[LayerDifference], LayerDifference | None]:
     from edgekit.export.verification import first_difference as tracing
     from edgekit.model_store import ONNX_SUFFIX
-    from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+    from edgekit.models.checkpoints.checkpoint import load_checkpoint
+    from edgekit.models.model_loading import build_net
     from edgekit.preprocess import to_tensor
 
     crops = found.crops[found.worst[:_TRACED_IMAGES]]

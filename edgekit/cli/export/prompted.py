@@ -74,7 +74,7 @@ def export_prompted(
     data = None
     if measured_on:
         path, split = measured_on
-        whole = load_dataset(path, net.clip.image_size, say=out.say, fit="center")
+        whole = load_dataset(path, net.clip.image_size, notify=out.say, fit="center")
         data = DataSet(whole.name, whole.classes, {split: whole.split(split)})
     with out.progress_console.status("exporting"):
         result = export_prompts(net, prompts_contract(prompts, net), target, ensemble, data)

@@ -1,4 +1,4 @@
-"""How a checkpoint came about, in lines for people: recipe, where it started, who taught it."""
+"""Lines about the training recorded in a checkpoint: recipe, initial weights, teachers, loss."""
 
 from __future__ import annotations
 
@@ -6,50 +6,45 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-_LESSONS = {"ce": "the labels", "kl": "the teacher's answers", "cosine": "its embeddings"}
+_TARGETS = {"ce": "labels", "kl": "teacher's probabilities", "cosine": "teacher's embeddings"}
 
-
-# What trainings write down has some thousand characters; indented, deep nesting grows by as much as it is deep.
+# Limits for a record from an unknown file: edgekit's own have some thousand characters, and indentation multiplies the
+# length of deep nesting.
 _MAX_CHARS = 200_000
 _MAX_DEPTH = 20
 
 
-def tame(training: Mapping[str, Any], warn: Callable[[str], None]) -> Mapping[str, Any]:
-    """Return what a checkpoint says of its training if it can be shown, else nothing, with a warning."""
+def limited(training: Mapping[str, Any], warn: Callable[[str], None]) -> Mapping[str, Any]:
+    """Return a checkpoint's record of its training; if it is too large or not JSON, warn and return nothing."""
     try:
         chars = len(json.dumps(training, allow_nan=False))
     except (ValueError, RecursionError):
-        warn("what the file says of its training is not shown: it is no JSON")
+        warn("the file's record of its training is not shown: it is not JSON")
         return {}
     if chars > _MAX_CHARS or _is_deep(training, _MAX_DEPTH):
         warn(
-            f"what the file says of its training is not shown: it has {chars:,} characters (at most {_MAX_CHARS:,}) or "
-            f"is nested more than {_MAX_DEPTH} deep"
+            f"the file's record of its training is not shown: it has {chars:,} characters (limit {_MAX_CHARS:,}) or "
+            f"more than {_MAX_DEPTH} levels"
         )
         return {}
     return training
 
 
-def _is_deep(value: object, left: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return left < 0 or any(_is_deep(each, left - 1) for each in inner)
-
-
 def training_lines(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a checkpoint says of its training, as label and text; any part may be missing or of another form."""
-    recipe, lesson, best = (_inner(training, name) for name in ("recipe", "distillation", "best"))
+    """Yield (label, text) lines of a checkpoint's training record, any part of which may be missing or malformed."""
+    recipe, distillation, best = (_inner(training, name) for name in ("recipe", "distillation", "best"))
     if "recipe_name" in training:
         epoch = f"epoch {best.get('epoch', '?')} of {recipe.get('epochs', '?')}"
         yield "recipe", f"{training['recipe_name']}, {epoch}, seed {training.get('seed', '?')}"
     if "initial_sha256" in training:
-        yield "started from", f"the checkpoint with sha256 {training['initial_sha256']}"
+        yield "started from", f"checkpoint with sha256 {training['initial_sha256']}"
     for teacher in _teachers(_inner(training, "teacher")):
         clip = _inner(teacher, "clip")
-        of = f", of the CLIP '{clip.get('source', '?')}' (sha256 {clip.get('sha256', '?')})" if clip else ""
+        of = f", for the CLIP '{clip.get('source', '?')}' (sha256 {clip.get('sha256', '?')})" if clip else ""
         yield "teacher", f"{teacher.get('kind', '?')} '{teacher['name']}' (sha256 {teacher.get('sha256', '?')}){of}"
-    weights = _inner(lesson, "weights")
-    if learned := [f"{weights[name]} x {words}" for name, words in _LESSONS.items() if weights.get(name)]:
-        yield "learned", ", ".join(learned)
+    weights = _inner(distillation, "weights")
+    if terms := [f"{weights[name]} x {target}" for name, target in _TARGETS.items() if weights.get(name)]:
+        yield "loss", ", ".join(terms)
 
 
 def _inner(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -61,3 +56,8 @@ def _teachers(teacher: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     members = teacher.get("members")
     listed = members if isinstance(members, list) else [teacher]
     return [each for each in listed if isinstance(each, dict) and "name" in each]
+
+
+def _is_deep(value: object, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_is_deep(each, levels - 1) for each in inner)

@@ -14,7 +14,8 @@ import click
 
 from edgekit.cli.options import NumberRange, activation_option
 from edgekit.cli.output import Output
-from edgekit.cli.train.training_options import TrainingData, TrainingOptions, provenance, read_data, run_training
+from edgekit.cli.train.training_options import training_document, training_view
+from edgekit.models.training.options import TrainingOptions
 from edgekit.text import one_line
 
 if TYPE_CHECKING:
@@ -102,9 +103,9 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
     Raises:
         InputError: The CLIP, the prompts' values, the data or the descriptions do not fit.
     """
-    from edgekit.cli.progress import counted, progress_bar
     from edgekit.errors import InputError
     from edgekit.files import write_atomic
+    from edgekit.models.callbacks import of_stage
     from edgekit.models.clip.checkpoint import build_prompted, load_prompts
     from edgekit.models.clip.config import require_fit
     from edgekit.models.clip.descriptions import descriptions_for
@@ -114,8 +115,8 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
     from edgekit.models.data.few_shot import Splits
     from edgekit.models.torch_threads import set_torch_threads
     from edgekit.models.training.distributed import is_first_process
-    from edgekit.models.training.loop import BEST_NAME, check_output
-    from edgekit.models.training.task import TrainingJob
+    from edgekit.models.training.loop import check_output
+    from edgekit.models.training.run import TrainingData, make_job, run_training
 
     task = chosen.task
     if chosen.clip is None:
@@ -128,8 +129,8 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
         )
     if task == "all" and is_given("shots"):
         raise InputError("task 'all' takes every image: leave --shots out, or take another task")
-    if not is_given("recipe_name"):
-        options = dataclasses.replace(options, recipe_name=recipe_name_of(task))
+    if not is_given("recipe"):
+        options = dataclasses.replace(options, recipe=recipe_name_of(task))
     recipe = _with_area(options, chosen)
     if options.threads:
         set_torch_threads(options.threads)
@@ -138,9 +139,9 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
     _describe_clip(out, clip)
     config = _prompt_config(out, chosen, clip)
     require_fit(config, clip.config)
-    with progress_bar(out) as progress:
+    with training_view(out, options.output) as view:
         splits = Splits(options.train_split, options.val_split, chosen.test_split)
-        reading = counted(progress, "reading images")
+        reading = of_stage(view.progress, "reading images")
         data = load_task_data(
             options.data,
             task,
@@ -152,10 +153,7 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
             options.contempt,
             out.say,
         )
-        targets = [
-            load_target(path, clip.image_size, counted(progress, "reading images"), options.contempt, out.say)
-            for path in chosen.eval_data
-        ]
+        targets = [load_target(path, clip.image_size, reading, options.contempt, out.say) for path in chosen.eval_data]
     if len(data.trained) < 2:
         raise InputError(
             f"data '{options.data}' has one class to train on, '{data.trained[0]}': telling apart takes two"
@@ -165,29 +163,19 @@ def train_prompts(out: Output, options: TrainingOptions, chosen: ClipOptions) ->
         out.say(one_line(f"base classes: {', '.join(data.trained)}; novel classes: {', '.join(novel)}"))
     describe = functools.partial(descriptions_for, path=chosen.descriptions, notify=out.say)
     seen = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
-    job = TrainingJob(
-        task=PromptTask(
-            clip,
-            config,
-            describe(data.trained),
-            recipe,
-            seen.training,
-            seen.validation,
-            data.dataset.name,
-        ),
-        recipe=recipe,
-        provenance={**provenance(options, seen), "task": task, "shots": None if task == "all" else chosen.shots},
-        seed=options.seed,
-        precision=options.precision,
-        accelerator=options.accelerator,
+    prompt_task = PromptTask(
+        clip, config, describe(data.trained), recipe, seen.training, seen.validation, data.dataset.name
     )
-    trained = run_training(out, options, seen, job)
+    shots = None if task == "all" else chosen.shots
+    job = make_job(options, seen, prompt_task, recipe, {"task": task, "shots": shots})
+    with training_view(out, options.output) as view:
+        result = run_training(job, options, seen, out.say, view.on_step, view.on_epoch)
     if not is_first_process():
         return  # one measures for all
-    net = build_prompted(load_prompts(options.output / BEST_NAME), clip).to(clip.logit_scale.device)
+    net = build_prompted(load_prompts(result.checkpoint), clip).to(clip.logit_scale.device)
     measured = measure(task, net, data, describe, targets, out.say)
     _print_result(out, measured)
-    document = {**trained, **measured.document(), "results": str(options.output / RESULTS_NAME)}
+    document = {**training_document(result), **measured.document(), "results": str(options.output / RESULTS_NAME)}
     write_atomic(options.output / RESULTS_NAME, json.dumps(document, indent=2) + "\n")
     out.result(document)
 
@@ -201,14 +189,18 @@ def train_mini(out: Output, options: TrainingOptions, chosen: ClipOptions) -> No
     from edgekit.models.clip.descriptions import descriptions_for
     from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask
     from edgekit.models.data.few_shot import of_classes, without_classes
+    from edgekit.models.torch_threads import set_torch_threads
     from edgekit.models.training.loop import check_output
-    from edgekit.models.training.task import TrainingJob
+    from edgekit.models.training.run import make_job, read_training_data, recipe_of, run_training
 
-    if not is_given("recipe_name"):
-        options = dataclasses.replace(options, recipe_name=MINI)
-    recipe = options.recipe()
+    if not is_given("recipe"):
+        options = dataclasses.replace(options, recipe=MINI)
+    recipe = recipe_of(options)
+    if options.threads:
+        set_torch_threads(options.threads)
     check_output(options.output, options.resume)
-    data = read_data(out, options)
+    with training_view(out, options.output) as view:
+        data = read_training_data(options, (), out.say, view.progress)
     rest = without_classes(data.dataset, chosen.leave_out)
     if chosen.leave_out:
         out.say(f"left out with all their images and captions: {', '.join(chosen.leave_out)}")
@@ -216,30 +208,26 @@ def train_mini(out: Output, options: TrainingOptions, chosen: ClipOptions) -> No
     data = dataclasses.replace(
         data, dataset=rest, training=of_classes(data.training, kept), validation=of_classes(data.validation, kept)
     )
-    job = TrainingJob(
-        task=MiniClipTask(
-            CLIP_MINI,
-            rest.classes,
-            descriptions_for(rest.classes, chosen.descriptions, out.say),
-            recipe,
-            data.training,
-            data.validation,
-            rest.name,
-        ),
-        recipe=recipe,
-        provenance={**provenance(options, data), "left_out": list(chosen.leave_out)},
-        seed=options.seed,
-        precision=options.precision,
-        accelerator=options.accelerator,
+    task = MiniClipTask(
+        CLIP_MINI,
+        rest.classes,
+        descriptions_for(rest.classes, chosen.descriptions, out.say),
+        recipe,
+        data.training,
+        data.validation,
+        rest.name,
     )
-    out.result(run_training(out, options, data, job))
+    job = make_job(options, data, task, recipe, {"left_out": list(chosen.leave_out)})
+    with training_view(out, options.output) as view:
+        out.result(training_document(run_training(job, options, data, out.say, view.on_step, view.on_epoch)))
 
 
 def _with_area(options: TrainingOptions, chosen: ClipOptions) -> Recipe:
     """Return the recipe with random crops as asked for; PromptTask refuses those of other nets."""
     from edgekit.models.data.resized_crop import ResizedCrop
+    from edgekit.models.training.run import recipe_of
 
-    recipe = options.recipe()
+    recipe = recipe_of(options)
     if chosen.min_area is None or not isinstance(recipe.augmentation, ResizedCrop):
         return recipe
     return dataclasses.replace(recipe, augmentation=dataclasses.replace(recipe.augmentation, min_area=chosen.min_area))

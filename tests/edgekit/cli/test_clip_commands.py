@@ -84,7 +84,7 @@ def test_training_says_what_it_prompts_and_leaves_prompts_and_results(place: Pat
     said, document = (place / "stderr").read_text(), json.loads((place / "stdout").read_text())
     assert "activation gelu" in said
     assert "the CLIP has fewer layers than the preset's depth 12: depth 2, cross layer 1" in said
-    assert "14 images to train on, 14 to validate with" in said
+    assert "14 training images, 14 images to validate" in said
     assert document["task"] == "few-shot"
     assert document["scores"][0]["images"] == 21
     assert document["best"]["epoch"] == 2
@@ -118,7 +118,7 @@ def test_eval_takes_other_classes_with_descriptions_of_them(edgekit: Run) -> Non
     arguments = ("prompts/best.safetensors", "--clip", "clip.safetensors", "--data", "pets", "--split", "test")
     code, _, stderr = edgekit("eval", *arguments)
     assert code == 2
-    assert "has the class 'ape', which the model does not know" in stderr
+    assert "has the class 'ape', which the model does not have" in stderr
     code, stdout, stderr = edgekit("eval", *arguments, "--descriptions", "short.json", "--json")
     assert code == 0, stderr
     assert json.loads(stdout)["labels"] == ["ape", "cat", "owl"]
@@ -145,7 +145,7 @@ def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> No
     code, stdout, stderr = edgekit(*train, "--leave-out", "fear", "--leave-out", "sad", "-o", tmp_path / "m", "--json")
     assert code == 0, stderr
     assert "left out with all their images and captions: fear, sad" in stderr
-    assert "30 images to train on, 10 to choose by" in stderr
+    assert "30 training images, 10 images to choose the best epoch" in stderr
     clip = json.loads(stdout)["checkpoint"]
     code, stdout, _ = edgekit("eval", "zero-shot", "--clip", clip, "--data", "faces", "--split", "test", "--json")
     assert code == 0
@@ -193,7 +193,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
     ("arguments", "message"),
     [
         (HICROPL, "hicropl needs a CLIP: give --clip"),
-        ((*HICROPL, "--clip", "absent.pt", "-o", "prompts"), "'prompts' already holds a training"),
+        ((*HICROPL, "--clip", "absent.pt", "-o", "prompts"), "'prompts' already contains a training"),
         ((*HICROPL, "--clip", "absent.pt"), "CLIP file 'absent.pt' does not exist"),
         ((*HICROPL, "--clip", "torn.safetensors"), "no whole safetensors file"),
         ((*HICROPL, "--clip", "ViT-Z/none"), "neither a file nor a name of open_clip's"),
@@ -209,7 +209,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
             (*HICROPL, *CLIP, "--flow", "independent", "--proxy", "mean"),
             "--proxy means nothing with --flow independent",
         ),
-        ((*HICROPL, *CLIP, "--shots", 7), "class 'angry' has 6 images in split 'train', 7 shots are asked for"),
+        ((*HICROPL, *CLIP, "--shots", 7), "class 'angry' has 6 images in split 'train', fewer than 7 shots"),
         ((*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"), "no split 'x'"),
         ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "long.json"), "description of class 'happy': text 'a very"),
         ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "wrong.json"), "descriptions file 'wrong.json'"),
@@ -257,7 +257,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*DISTILL, "./bitten.pt"), "is a damaged TorchScript archive"),
         ((*DISTILL, "clip.safetensors", "--descriptions", "long.json"), "description of class 'happy': text"),
         ((*DISTILL, "default", "--activation", "gelu"), "--activation: no teacher is a CLIP without prompts"),
-        (("eval", "prompts/best.safetensors", "--data", "faces"), "holds trained prompts: name the CLIP"),
+        (("eval", "prompts/best.safetensors", "--data", "faces"), "contains trained prompts: pass the CLIP"),
         (("eval", "prompts/best.safetensors", "--clip", "wide.safetensors", "--data", "faces"), "a CLIP whose vision"),
         (("eval", "clip.safetensors", *CLIP, "--data", "faces"), "holds no trained prompts"),
         (("eval", "zero-shot", "--data", "faces"), "need --clip"),

@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from edgekit.device.engines.classifier import Classifier
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.data import EXPRESSIONS
@@ -22,6 +21,7 @@ from edgekit.models.data.layout import canonical_class
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.distill.cache import agreement, teach
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -79,7 +79,7 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     elsewhere = tmp_path / "elsewhere"
     code, _, err = edgekit(*arguments, "--cache", elsewhere)
     assert code == 2
-    assert "already holds a training" in err
+    assert "already contains a training" in err
     assert not elsewhere.exists()  # said before the teacher is asked
     elsewhere.write_text("a file")
     code, _, err = edgekit("distill", "--teacher", teacher, "--data", faces, "-o", tmp_path / "x", "--cache", elsewhere)
@@ -190,8 +190,8 @@ def test_votes_are_put_into_the_teachers_answers(edgekit: Run, faces: Path, teac
         (["--teacher", "absent"], "model 'absent' does not exist"),
         (["--teacher", "{faces}"], "is a folder without best.safetensors"),
         (["--teacher", "{teacher}", "--student", "resnet"], "model 'resnet' is not known"),
-        (["--teacher", "{clip}", "--student", "edgecnn@8"], "name the net alone"),
-        (["--teacher", "{teacher}", "--student", "edgecnn@8"], "name the net alone"),
+        (["--teacher", "{clip}", "--student", "edgecnn@8"], "give the net's name alone"),
+        (["--teacher", "{teacher}", "--student", "edgecnn@8"], "give the net's name alone"),
         (["--teacher", "{teacher}", "--temperature", "0"], "--temperature is 0.0"),
         (["--teacher", "{teacher}", "--kl-weight", "-1"], "--kl-weight is -1.0"),
         (["--teacher", "{teacher}", "--cosine-weight", "1"], "has no embeddings"),

@@ -90,10 +90,10 @@ def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, 
 
     content, contract = good_path.read_bytes(), load_checkpoint(good_path).contract
     yield "missing", folder / "missing.safetensors", "does not exist"
-    yield "text", file("text", b"this is text\n"), "is no safetensors file"
-    yield "empty", file("empty", b""), "is no safetensors file"
-    yield "truncated", file("truncated", content[: len(content) // 2]), "is no safetensors file"
-    yield "pickle", file("pickle", pickle.dumps(RunsCode(folder / "ran"))), "is no safetensors file"
+    yield "text", file("text", b"this is text\n"), "is not a safetensors file"
+    yield "empty", file("empty", b""), "is not a safetensors file"
+    yield "truncated", file("truncated", content[: len(content) // 2]), "is not a safetensors file"
+    yield "pickle", file("pickle", pickle.dumps(RunsCode(folder / "ran"))), "is not a safetensors file"
     yield "architecture", altered("architecture", replace(contract, architecture="edgecnn-wide")), "are not edgecnn-w"
     yield "unknown", altered("unknown", replace(contract, architecture="nonesuch")), "'nonesuch' is not known"
     yield "labels", altered("labels", replace(contract, labels=contract.labels[:-1])), "has shape [7"

@@ -17,12 +17,12 @@ from onnx import helper
 from edgekit.contract import METADATA_KEY, Accuracy, Contract, Provenance
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -216,13 +216,13 @@ def test_a_checkpoint_says_who_taught_it(edgekit: Run, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert "recipe        fer2013, epoch 8 of 9, seed 3" in lines
-    assert f"started from  the checkpoint with sha256 {'ab' * 32}" in lines
+    assert f"started from  checkpoint with sha256 {'ab' * 32}" in lines
     assert (
-        f"teacher       prompted-clip 'p 1' (sha256 {'ef' * 32}), of the CLIP 'ViT-B-16.pt' (sha256 {'cd' * 32})"
+        f"teacher       prompted-clip 'p 1' (sha256 {'ef' * 32}), for the CLIP 'ViT-B-16.pt' (sha256 {'cd' * 32})"
         in lines
     )
     assert "teacher       ? 'b' (sha256 ?)" in lines
-    assert "learned       1.0 x the labels, 0.5 x the teacher's answers" in lines
+    assert "loss          1.0 x labels, 0.5 x teacher's probabilities" in lines
     for strange in ({"teacher": 1, "recipe": [], "distillation": {"weights": 3}}, {"teacher": {"members": [1, {}]}}):
         save_checkpoint(path, Checkpoint(contract, net.state_dict(), strange))
         assert edgekit("inspect", path)[0] == 0
@@ -249,7 +249,7 @@ def test_what_a_file_says_of_its_training_is_bounded(
     code, out, err = edgekit("inspect", path, "--json")
     assert code == 0
     assert json.loads(out)["training"] is None
-    assert "what the file says of its training is not shown" in err
+    assert "the file's record of its training is not shown" in err
     assert reason in err
 
 
@@ -259,7 +259,7 @@ def test_weights_of_another_net_name_their_file(edgekit: Run, tmp_path: Path) ->
     save_checkpoint(path, Checkpoint(contract_for("mini-xception", ("a", "b"), "x", gray=True), state))
     code, out, err = edgekit("inspect", path)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert f"checkpoint '{path}': the weights are not mini-xception's" in err
+    assert f"checkpoint '{path}': the weights do not fit mini-xception" in err
     code, out, err = edgekit("inspect", path, "--debug")
     assert (code, out) == (2, "")
     assert "\x1b" not in err
@@ -281,7 +281,7 @@ def test_prompts_and_clips_say_what_they_are(edgekit: Run, tmp_path: Path) -> No
     assert document["prompts"]["config"]["n_ctx"] == 2
     code, out, err = edgekit("inspect", tmp_path / "clip.safetensors")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
-    assert "is no classifier, but a file of the kind 'edgekit-clip': name it with --clip" in err
+    assert "is a CLIP: pass it with --clip" in err
 
 
 def test_a_missing_model_is_refused(edgekit: Run) -> None:

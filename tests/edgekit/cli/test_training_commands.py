@@ -66,9 +66,9 @@ def test_merged_classes_are_trained_and_measured_as_such(faces: Path, tmp_path: 
     short = ("--model", "mini-xception", "--epochs", 1, "--batch-size", 10)
     done = _edgekit("train", "--data", faces, "-o", tmp_path / "run", *short, *merges, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "left out, since no --merge names them: disgust, neutral\n" in done.stdout
-    assert "/run' holds no training yet, this one begins\n" in done.stdout
-    assert "20 images to train on, 10 to choose by" in done.stdout
+    assert "classes in no --merge are removed: disgust, neutral\n" in done.stdout
+    assert "/run' contains no training, so a new one starts\n" in done.stdout
+    assert "20 training images, 10 images to choose the best epoch (val)" in done.stdout
     model = tmp_path / "run/best.safetensors"
     checkpoint = load_checkpoint(model)
     assert checkpoint.contract.labels == ("good", "bad")
@@ -112,7 +112,7 @@ def test_a_training_starts_from_given_weights(faces: Path, trained: Path, tmp_pa
     weight = "blocks.0.0.expand.weight"
     assert after.state[weight].allclose(before.state[weight], atol=1e-6)
     for arguments, message in (
-        (["--model", "mini-xception"], "is edgecnn's, the net to train is mini-xception"),
+        (["--model", "mini-xception"], "is a checkpoint of edgecnn, but the net to train is mini-xception"),
         (["--init", "absent.safetensors"], "'absent.safetensors' does not exist"),
         (["--init", ""], "is a folder, not a file"),
     ):
@@ -127,7 +127,7 @@ def test_a_training_with_other_labels_starts_from_the_body(trained: Path, tmp_pa
     tiny_step = ["--epochs", 1, "--batch-size", 2, "--max-lr", 1e-9, "--init", start]
     done = _edgekit("train", "--data", two, "-o", tmp_path / "two-classes", *tiny_step)
     assert done.returncode == 0, done.stderr
-    assert "all of edgecnn but its last layer" in done.stderr + done.stdout
+    assert "edgecnn starts from it except for the last layer" in done.stderr + done.stdout
     before, after = (load_checkpoint(path) for path in (start, tmp_path / "two-classes/best.safetensors"))
     assert after.training["initial_sha256"] == sha256_of(start)
     assert after.contract.labels == ("a", "b")
@@ -226,7 +226,7 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
     [
         (["train", "--data", "absent", "-o", "out"], "data 'absent' does not exist"),
         (["train", "--data", "{faces}", "-o", "out", "--model", "resnet"], "model 'resnet' is not known"),
-        (["train", "--data", "{faces}", "-o", "out", "--model", "edgecnn@8"], "name the net alone"),
+        (["train", "--data", "{faces}", "-o", "out", "--model", "edgecnn@8"], "give the net's name alone"),
         (["train", "--data", "{faces}", "-o", "out", "--recipe", "best"], "recipe 'best' is not known"),
         (["train", "--data", "{faces}", "-o", "out", "--train-split", "x"], "has no split 'x'"),
         (["train", "--data", "{faces}", "-o", "out", "--accelerator", "cpu", "--precision", "fp16"], "needs a GPU"),
@@ -237,11 +237,11 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
             ["train", "--data", "{faces}", "-o", "out", "--ferplus-labels", "soft"],
             "--ferplus-labels goes with --ferplus",
         ),
-        (["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"], "has one class, 'a'"),
+        (["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"], "has one class only, 'a'"),
         (["distill", "--teacher", "x", "--data", "x", "-o", "o", "--on-the-fly", "--cache", "c"], "leave one of them"),
         (["eval", "absent.onnx", "--data", "{faces}"], "model 'absent.onnx' does not exist"),
         (["eval", "{text}.onnx", "--data", "{faces}"], "cannot be loaded by onnxruntime"),
-        (["eval", "{text}.safetensors", "--data", "{faces}"], "no safetensors file"),
+        (["eval", "{text}.safetensors", "--data", "{faces}"], "is not a safetensors file"),
         (["eval", "{trained}/best.safetensors", "--data", "{faces}", "--split", "x"], "has no split 'x'"),
         (["eval", "{trained}/best.safetensors", "--data", "{faces}", "--plot", "a.txt"], "must end in .png"),
         (["import", "absent.t7", "-o", "a.safetensors"], "does not exist"),

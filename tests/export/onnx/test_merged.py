@@ -15,11 +15,11 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.verification.export_check import portrait_crops
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.evaluation.evaluate import TorchClassifier
+from edgekit.models.model_loading import build_merged_net, build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
-from edgekit.models.nets.merged import MergedClasses, merged
+from edgekit.models.nets.merged import MergedClasses
 from edgekit.models.nets.registry import create_model, model_names
 from edgekit.preprocess import FloatArray
 
@@ -56,7 +56,7 @@ def _sums(path: Path, crops: np.ndarray) -> FloatArray:  # type: ignore[type-arg
 @pytest.mark.parametrize("name", [*model_names(), "mini-xception@24"])
 def test_probabilities_are_added(name: str, tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "start.safetensors", name)
-    net, contract = merged(load_checkpoint(path), MERGES)
+    net, contract = build_merged_net(load_checkpoint(path), MERGES)
     assert contract.labels == ("calm", "bad", "good")
     assert contract.provenance.accuracy == ()
     crops = portrait_crops(contract)[:8]
@@ -67,8 +67,8 @@ def test_probabilities_are_added(name: str, tmp_path: Path) -> None:
 def test_the_files_for_both_engines_give_the_sums(tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "start.safetensors", "edgecnn@24")
     files = tmp_path / "merged.onnx", tmp_path / "merged.ncnn"
-    export_checkpoint(path, files[0], lambda checkpoint: merged(checkpoint, MERGES))
-    export_to_ncnn(path, files[1], lambda checkpoint: merged(checkpoint, MERGES))
+    export_checkpoint(path, files[0], lambda checkpoint: build_merged_net(checkpoint, MERGES))
+    export_to_ncnn(path, files[1], lambda checkpoint: build_merged_net(checkpoint, MERGES))
     kinds = [node.op_type for node in onnx.load(files[0]).graph.node]
     after = kinds[max(index for index, kind in enumerate(kinds) if kind == "MatMul") + 1 :]
     assert after == ["Split", "Max", "Split", "Max", "Sub", "Clip", "Split", "ReduceLogSumExp", "Concat"]
@@ -81,7 +81,7 @@ def test_the_files_for_both_engines_give_the_sums(tmp_path: Path) -> None:
 
 def test_labels_that_are_only_renamed_or_left_out_cost_nothing(tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "start.safetensors", "mini-xception")
-    net, contract = merged(load_checkpoint(path), {"glad": ("happy",), "angry": ("angry",)})
+    net, contract = build_merged_net(load_checkpoint(path), {"glad": ("happy",), "angry": ("angry",)})
     assert not isinstance(net, MergedClasses)
     assert contract.labels == ("glad", "angry")
     crops = portrait_crops(contract)[:8]

@@ -18,8 +18,7 @@ from edgekit.export.onnx.to_onnx import Relabel, export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.verification.export_check import portrait_crops
 from edgekit.files import sha256_of
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts, prompt_checkpoint, save_prompts
 from edgekit.models.clip.config import PromptConfig
@@ -30,6 +29,7 @@ from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.relabel import described
 from edgekit.models.distill.teachers import Teacher
 from edgekit.models.evaluation.evaluate import TorchClassifier
+from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 

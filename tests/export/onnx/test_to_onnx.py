@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name(
 ) -> None:
     path = tmp_path / "wrong.safetensors"
     save_checkpoint(path, Checkpoint(replace(contract, architecture="edgecnn-wide"), edgecnn.state_dict()))
-    with pytest.raises(InputError, match=r"checkpoint '.*wrong.safetensors': the weights are not edgecnn-wide's"):
+    with pytest.raises(InputError, match=r"checkpoint '.*wrong.safetensors': the weights do not fit edgecnn-wide"):
         export_checkpoint(path, tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["wrong.safetensors"]
 

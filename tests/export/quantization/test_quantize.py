@@ -23,8 +23,9 @@ from edgekit.export.quantization.quantize import (
 )
 from edgekit.export.verification.export_check import portrait_crops
 from edgekit.model_store import resolve_model
-from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.model_loading import build_net
 from edgekit.preprocess import ImageU8
 
 

@@ -23,7 +23,8 @@ from edgekit.export.verification.first_difference import (
     layer_differences,
     net_results,
 )
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, to_tensor

@@ -19,7 +19,7 @@ from edgekit.errors import GateError
 from edgekit.export.onnx.to_onnx import Exported, export_checkpoint
 from edgekit.export.verification.export_check import TOLERANCE, portrait_crops, verify
 from edgekit.model_store import asset
-from edgekit.models.checkpoints.convert import import_authors_checkpoint
+from edgekit.models.model_loading import import_authors_checkpoint
 from edgekit.preprocess import ImageU8
 
 
@@ -129,7 +129,8 @@ def test_the_authors_checkpoint_is_exported_exactly_on_real_faces(
     import tarfile
 
     from edgekit.device.imaging import decode_image, resize
-    from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint, save_checkpoint
+    from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+    from edgekit.models.model_loading import build_net
     from edgekit.preprocess import fit_image
 
     path = tmp_path / "authors.safetensors"

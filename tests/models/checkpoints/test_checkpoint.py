@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
-from edgekit.models.checkpoints.convert import import_authors_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.model_loading import build_net, contract_for, import_authors_checkpoint
 from edgekit.models.nets.registry import create_model
 
 
@@ -58,7 +57,7 @@ def test_equal_checkpoints_are_equal_bytes(tmp_path: Path) -> None:
 def test_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="is not a safetensors file"):
         load_checkpoint(path)
 
 
@@ -66,7 +65,7 @@ def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, make_checkpoint())
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="is not a safetensors file"):
         load_checkpoint(path)
 
 
@@ -79,7 +78,7 @@ def test_safetensors_without_contract_is_refused(tmp_path: Path) -> None:
 def test_weights_of_another_architecture_are_refused_by_name() -> None:
     wide = make_checkpoint("edgecnn-wide")
     mixed = Checkpoint(make_checkpoint().contract, wide.state)
-    with pytest.raises(InputError, match=r"not edgecnn's: tensor '\S+' has shape"):
+    with pytest.raises(InputError, match=r"do not fit edgecnn: tensor '\S+' has shape"):
         build_net(mixed)
 
 
@@ -109,7 +108,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not(
     torch.save({"net": _RunsCode()}, tmp_path / "zip.t7")
     (tmp_path / "old.t7").write_bytes(pickle.dumps({"net": _RunsCode()}))
     for name in ("zip.t7", "old.t7"):
-        with pytest.raises(InputError, match=r"refuses|cannot be read"):
+        with pytest.raises(InputError, match=r"does not execute|cannot be read"):
             import_authors_checkpoint(tmp_path / name, EXPRESSIONS, "x", gray=True)
     assert not mark.exists()
 
@@ -117,9 +116,9 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"net": {"fc.weight": torch.zeros(7, 3)}}, "not EdgeCNN's"),
+        ({"net": {"fc.weight": torch.zeros(7, 3)}}, "not a checkpoint of EdgeCNN"),
         ({"weights": {}}, "no tensors under 'net'"),
-        ([1, 2], "holds a list"),
+        ([1, 2], "contains a list"),
     ],
 )
 def test_other_torch_files_are_refused(tmp_path: Path, content: object, message: str) -> None:

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekit.models.checkpoints.checkpoint import load_weights
 from edgekit.models.clip.architecture import ClipConfig, Tower, config_from_weights
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip, seeded_model
 from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.model_loading import load_weights
 
 _RENAMED = {
     "text2visual_net.": "text_to_vision.",

@@ -22,7 +22,7 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, contrastive_loss
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.augment import Augmentation, augment
-from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train
+from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.recipes import RECIPES
 from edgekit.models.training.task import TrainingJob
 
@@ -136,7 +136,7 @@ def test_pretraining_learns_resumes_bit_for_bit_and_gives_a_clip(bars: DataSet, 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        history = train(job(bars, 6), tmp_path / "whole")
+        history = train_job(job(bars, 6), tmp_path / "whole")
         assert history[-1].loss < history[0].loss
         steps = iter(range(100))
 
@@ -145,8 +145,8 @@ def test_pretraining_learns_resumes_bit_for_bit_and_gives_a_clip(bars: DataSet, 
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            train(job(bars, 6), tmp_path / "parts", on_step=interrupt)
-        train(job(bars, 6), tmp_path / "parts", resume=True)
+            train_job(job(bars, 6), tmp_path / "parts", on_step=interrupt)
+        train_job(job(bars, 6), tmp_path / "parts", resume=True)
     finally:
         torch.set_num_threads(threads)
     whole, parts = (torch.load(tmp_path / name / STATE_NAME, weights_only=True)["net"] for name in ("whole", "parts"))

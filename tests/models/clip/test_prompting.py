@@ -23,9 +23,8 @@ from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.prompting import PromptTask
 from edgekit.models.data import DataSet
 from edgekit.models.data.resized_crop import ResizedCrop
-from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train
-from edgekit.models.training.optimizers import make_optimizer
-from edgekit.models.training.recipes import RECIPES, Recipe
+from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
+from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
 from edgekit.models.training.task import TrainingJob
 
 from .conftest import Golden
@@ -92,7 +91,7 @@ def test_adamw_spares_gains_biases_and_scalars() -> None:
 
 def test_training_lowers_the_loss_and_keeps_the_last_epoch(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
     before = copy.deepcopy(clip.state_dict())
-    history = train(job(clip, bars, replace(RECIPE, epochs=8)), tmp_path)
+    history = train_job(job(clip, bars, replace(RECIPE, epochs=8)), tmp_path)
     assert history[-1].loss < 0.8 * history[0].loss
     assert history[-1].accuracy > history[0].accuracy
     assert all(torch.equal(tensor, before[name]) for name, tensor in clip.state_dict().items())
@@ -109,7 +108,7 @@ def test_training_lowers_the_loss_and_keeps_the_last_epoch(clip: FrozenClip, bar
 
 def test_an_interrupted_training_resumes_bit_for_bit(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
     averaged = replace(RECIPE, ema_decay=0.9)
-    train(job(clip, bars, averaged), tmp_path / "whole")
+    train_job(job(clip, bars, averaged), tmp_path / "whole")
     steps = iter(range(100))
 
     def interrupt(_: object) -> None:
@@ -117,8 +116,8 @@ def test_an_interrupted_training_resumes_bit_for_bit(clip: FrozenClip, bars: Dat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(job(clip, bars, averaged), tmp_path / "parts", on_step=interrupt)
-    train(job(clip, bars, averaged), tmp_path / "parts", resume=True)
+        train_job(job(clip, bars, averaged), tmp_path / "parts", on_step=interrupt)
+    train_job(job(clip, bars, averaged), tmp_path / "parts", resume=True)
     for part in ("net", "average"):
         whole, parts = state(tmp_path / "whole", part), state(tmp_path / "parts", part)
         assert whole.keys() == parts.keys()
@@ -129,12 +128,12 @@ def test_an_interrupted_training_resumes_bit_for_bit(clip: FrozenClip, bars: Dat
 
 
 def test_another_clip_or_other_values_cannot_be_resumed(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
-    train(job(clip, bars, replace(RECIPE, epochs=1)), tmp_path)
+    train_job(job(clip, bars, replace(RECIPE, epochs=1)), tmp_path)
     with pytest.raises(InputError, match=r"its prompts\.cross_layer was 2, now it is 1"):
-        train(job(clip, bars, replace(RECIPE, epochs=1), replace(CONFIG, cross_layer=1)), tmp_path, resume=True)
+        train_job(job(clip, bars, replace(RECIPE, epochs=1), replace(CONFIG, cross_layer=1)), tmp_path, resume=True)
     other = random_clip(clip.config, seed=2)
     with pytest.raises(InputError, match="its clip_sha256 was"):
-        train(job(other, bars, replace(RECIPE, epochs=1)), tmp_path, resume=True)
+        train_job(job(other, bars, replace(RECIPE, epochs=1)), tmp_path, resume=True)
 
 
 def test_validation_does_not_change_the_prompts_of_the_released_codes_way(clip: FrozenClip, bars: DataSet) -> None:

@@ -14,12 +14,12 @@ import pytest
 
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet
-from edgekit.models.data.check import Findings, find, scan_dataset
+from edgekit.models.data.check import Findings, analyse, scan_dataset
 from edgekit.models.data.sheets import save_sheets
 
 
 def check(path: Path) -> Findings:
-    return find(scan_dataset(path))
+    return analyse(scan_dataset(path))
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -34,7 +34,7 @@ def blank(path: Path) -> Path:
 
 def test_a_sound_data_set_has_no_faults(bars_folder: Path) -> None:
     scan = scan_dataset(bars_folder)
-    found = find(scan)
+    found = analyse(scan)
     assert found.faults == ()
     assert (len(scan.records), found.distinct) == (98, 98)
     assert found.counts["Training"] == dict.fromkeys(EXPRESSIONS, 8)
@@ -49,7 +49,7 @@ def test_unreadable_images_are_listed_and_counted(bars_folder: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:40])
     empty.write_bytes(b"")
     scan = scan_dataset(bars_folder)
-    found = find(scan)
+    found = analyse(scan)
     assert {record.name for record in found.unreadable} == {f"Training/sad/{file.name}" for file in (cut, empty)}
     assert all("cannot be decoded" in (record.problem or "") for record in found.unreadable)
     assert found.faults == ("2 unreadable images",)
@@ -159,7 +159,7 @@ def test_an_oversized_member_is_unreadable_and_a_damaged_archive_refused(tmp_pat
             tar.addfile(huge, stream)
     found = check(archive)
     assert [record.problem for record in found.unreadable] == [
-        f"data '{archive}': 'train/cat/huge.png' has {65 << 20} bytes: too large for an image"
+        f"data '{archive}': 'train/cat/huge.png' has {65 << 20} bytes: the limit is 64 MiB"
     ]
     archive.write_bytes(archive.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged archive"):
@@ -170,7 +170,7 @@ def test_a_sheet_shows_a_class_and_marks_what_is_wrong(bars_folder: Path, tmp_pa
     blank(bars_folder / "Training/happy/blank.png")
     copy(next((bars_folder / "Training/happy").glob("0*.png")), bars_folder / "PublicTest/happy/leak.png")
     scan = scan_dataset(bars_folder)
-    paths = save_sheets(scan, find(scan), tmp_path / "new" / "sheets")
+    paths = save_sheets(scan, analyse(scan), tmp_path / "new" / "sheets")
     assert [path.name for path in paths] == [f"{index}-{name}.png" for index, name in enumerate(EXPRESSIONS)]
     assert {path.name for path in (tmp_path / "new/sheets").iterdir()} == {path.name for path in paths}
 
@@ -194,7 +194,7 @@ def test_a_sheet_of_a_class_with_a_hostile_name_stays_in_its_folder(tmp_path: Pa
     cv2.imwrite(str(tmp_path / "0.png"), np.eye(48, dtype=np.uint8))
     copy(tmp_path / "0.png", folder / "0.png")
     scan = scan_dataset(tmp_path / "data")
-    (path,) = save_sheets(scan, find(scan), tmp_path / "sheets")
+    (path,) = save_sheets(scan, analyse(scan), tmp_path / "sheets")
     assert path.parent == tmp_path / "sheets"
     assert path.name.isprintable()
     assert path.is_file()
@@ -202,7 +202,7 @@ def test_a_sheet_of_a_class_with_a_hostile_name_stays_in_its_folder(tmp_path: Pa
 
 def test_the_shared_fer2013_has_the_known_faults(shared: Path) -> None:
     scan = scan_dataset(shared / "data/fer2013.tar.gz")
-    found = find(scan)
+    found = analyse(scan)
     assert (len(scan.records), found.distinct) == (35_887, 34_034)
     # Training is the folder train, the other two are the folder test.
     assert (len(found.crossing), found.leaking) == (557, 531)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edgekit.errors import InputError
-from edgekit.models.data.check import find, scan_dataset
+from edgekit.models.data.check import analyse, scan_dataset
 from edgekit.models.data.pixels import to_central_square
 from edgekit.models.data.readers import load_dataset
 
@@ -61,8 +61,8 @@ def test_split_files_are_read_with_classes_in_the_order_of_their_numbers(split_f
         ({**ROWS, "val": [["3.png", 1, "bengal"]]}, "class 1 is called 'birman' and 'bengal'"),
         ({**ROWS, "val": [["3.png", 3, "bengal"]]}, "class numbers are not 0 to 2"),
         ({**ROWS, "val": [["3.png", 2, "birman"]]}, "two class numbers have the same name"),
-        ({**ROWS, "val": [["4.png", 1, "birman"]]}, r"names '4\.png', which is not in"),
-        ({**ROWS, "train": [["../x.png", 0, "maine coon"]]}, r"names '\.\./x\.png', which is neither"),
+        ({**ROWS, "val": [["4.png", 1, "birman"]]}, r"lists '4\.png', which is not in"),
+        ({**ROWS, "train": [["../x.png", 0, "maine coon"]]}, r"lists '\.\./x\.png', which is neither"),
     ],
 )
 def test_wrong_split_files_are_refused_in_one_line(split_file: Path, document: object, message: str) -> None:
@@ -76,7 +76,7 @@ def test_split_files_are_checked_too(split_file: Path) -> None:
     (split_file.parent / "images/10.png").write_bytes((split_file.parent / "images/2.png").read_bytes())
     (split_file.parent / "images/9.png").write_bytes(b"damaged")
     scan = scan_dataset(split_file)
-    found = find(scan)
+    found = analyse(scan)
     assert (scan.name, scan.classes, scan.splits) == ("Pets", ("maine coon", "birman"), ("test", "train", "val"))
     assert found.counts["train"] == {"maine coon": 2, "birman": 1}
     assert [record.name for record in found.unreadable] == ["9.png"]

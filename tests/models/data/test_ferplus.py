@@ -106,13 +106,13 @@ def test_images_that_leave_take_everything_along(tmp_path: Path) -> None:
     rows = {**AGREEING, "Training": [(0, clear(0)), (1, votes_for(NF=10)), (2, clear(2)), (3, clear(3))]}
     said: list[str] = []
     path = write_votes(tmp_path / "votes.csv", rows)
-    part = with_ferplus(faces(rows), path, "soft", say=said.append).splits["Training"]
+    part = with_ferplus(faces(rows), path, "soft", notify=said.append).splits["Training"]
     assert part.images.flatten().tolist() == [0, 2, 3]
     assert part.names is not None
     assert part.targets is not None
     assert [name[-5] for name in part.names] == ["0", "2", "3"]
     assert part.targets.argmax(axis=1).tolist() == [0, 2, 3]
-    assert said == ["FER+ votes for 11 of 11 images; 1 without a majority for one of the seven are left out"]
+    assert said == ["FER+ votes for 11 of 11 images; 1 without a majority for an expression are removed"]
 
 
 def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) 
     data = faces(rows)
     path = write_votes(tmp_path / "votes.csv", rows)
     said: list[str] = []
-    result = with_ferplus(data, path, "posterior", say=said.append)
+    result = with_ferplus(data, path, "posterior", notify=said.append)
     part = result.splits["Training"]
     assert part.targets is not None
     assert part.targets.sum(axis=1) == pytest.approx(1, abs=1e-5)
@@ -132,7 +132,7 @@ def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) 
     assert result.splits["PublicTest"] is data.splits["PublicTest"]
     assert result.name == "fer2013"
     assert result.checksum() != data.checksum()
-    assert said == ["FER+ votes for 83 of 83 images; trained towards P(label | votes)"]
+    assert said == ["FER+ votes for 83 of 83 images; training target: P(label | votes)"]
 
 
 def test_the_posterior_is_fitted_on_one_thread_whatever_the_number(
@@ -163,7 +163,7 @@ def test_images_without_votes_get_what_no_votes_tell(tmp_path: Path) -> None:
     missing = {f"train/x/Training_{index}.jpg" for index in (3, 10)}
     path = write_votes(tmp_path / "votes.csv", rows, left_out=missing)
     said: list[str] = []
-    targets = with_ferplus(faces(rows), path, "posterior", say=said.append).splits["Training"].targets
+    targets = with_ferplus(faces(rows), path, "posterior", notify=said.append).splits["Training"].targets
     assert targets is not None
     assert (targets[3] == targets[10]).all()
     assert targets[3].argmax() == 3
@@ -182,9 +182,9 @@ def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
     short = write_votes(tmp_path / "short.csv", {"Training": rows["Training"][:-1]}, by_path=False)
     with pytest.raises(InputError, match="has 69 rows of Training, the data 70"):
         with_ferplus(faces(rows, named=False), short)
-    with pytest.raises(InputError, match="goes by file names"):
+    with pytest.raises(InputError, match="refers to file names"):
         with_ferplus(faces(rows, named=False), few)
-    with pytest.raises(InputError, match="goes by the order"):
+    with pytest.raises(InputError, match="refers to the rows"):
         with_ferplus(data, write_votes(tmp_path / "order.csv", rows, by_path=False))
     with pytest.raises(InputError, match="has other classes"):
         with_ferplus(replace(data, classes=("a", "b")), few)

@@ -58,13 +58,13 @@ def test_only_the_named_classes_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("labels", "shots", "splits", "message"),
     [
-        (LABELS, 16, Splits(), "class 'a' has 10 images in split 'train', 16 shots are asked for: give --shots 10"),
+        (LABELS, 16, Splits(), "class 'a' has 10 images in split 'train', fewer than 16 shots: use --shots 10"),
         ({**LABELS, "train": np.zeros(5, np.int64)}, 1, Splits(), "class 'b' has no image in split 'train'"),
-        ({"train": LABELS["train"]}, 10, Splits(), "no image left to validate with"),
+        ({"train": LABELS["train"]}, 10, Splits(), "no image left for validation"),
         ({"x": LABELS["train"], "y": LABELS["val"]}, 1, Splits(), "none named 'train': it has x, y"),
         (LABELS, 1, Splits(validation="x"), "no split 'x'.*--val-split"),
         (LABELS, 1, Splits(test="x"), "no split 'x'.*--test-split"),
-        (LABELS, 1, Splits(train="val"), "cannot be trained on and chosen by"),
+        (LABELS, 1, Splits(train="val"), "cannot be training and validation split"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(labels: Labels, shots: int, splits: Splits, message: str) -> None:
@@ -92,9 +92,9 @@ def test_classes_left_out_leave_no_trace(bars: DataSet) -> None:
     np.testing.assert_allclose(left.targets.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(left.targets[left.labels == 0], np.eye(5)[[0] * 8])
     np.testing.assert_array_equal(left.images, training.images[~np.isin(training.labels, (2, 4))])
-    with pytest.raises(InputError, match="class 'joy' cannot be left out: the data has angry"):
+    with pytest.raises(InputError, match="class 'joy' cannot be left out: the classes are angry"):
         without_classes(bars, ["joy"])
-    with pytest.raises(InputError, match="1 class remains of 7"):
+    with pytest.raises(InputError, match="1 of 7 classes remain"):
         without_classes(bars, EXPRESSIONS[1:])
 
 

@@ -70,7 +70,7 @@ def test_raf_db_as_its_owners_hand_it_out(raf: Path, form: str) -> None:
         ("train_00001.jpg\n", "line 1: expected"),
         ("train_00001.jpg 1\ntrain_00002.jpg 8\n", "line 2: expected"),
         ("picture.jpg 1\n", "line 1: expected"),
-        ("train_00001.jpg 1\ntrain_00001.jpg 2\n", "line 2: 'train_00001' is there twice"),
+        ("train_00001.jpg 1\ntrain_00001.jpg 2\n", "line 2: 'train_00001' is listed twice"),
         ("train_00099.jpg 1\n", "train_00099_aligned.jpg' cannot be read: No such file"),
         ("\n", "is empty"),
     ],
@@ -84,8 +84,8 @@ def test_a_damaged_list_is_refused(raf: Path, text: str, message: str) -> None:
 def test_images_that_the_list_does_not_name_are_left_out_aloud(raf: Path) -> None:
     (raf / "EmoLabel/list_patition_label.txt").write_text("train_00001.jpg 2\n")
     said: list[str] = []
-    assert len(load_dataset(raf, say=said.append).splits["train"]) == 1
-    assert said == ["not in 'EmoLabel/list_patition_label.txt' and left out, images: 9"]
+    assert len(load_dataset(raf, notify=said.append).splits["train"]) == 1
+    assert said == ["9 images that are not in 'EmoLabel/list_patition_label.txt' are removed"]
 
 
 def test_a_list_without_aligned_images_is_refused(raf: Path) -> None:
@@ -117,7 +117,7 @@ def test_folders_1_to_7_are_raf_db_where_the_data_say_so(tmp_path: Path, evidenc
 
 def test_folders_1_to_7_stay_numbers_where_nothing_says_so(tmp_path: Path) -> None:
     said: list[str] = []
-    data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), say=said.append)
+    data = load_dataset(numbered(tmp_path / "digits", "{split}{index}.png"), notify=said.append)
     assert data.classes == ("1", "2", "3", "4", "5", "6", "7")
     assert data.name == "digits"
     assert said[0].startswith("class folders 1 to 7 keep their names")
@@ -126,7 +126,7 @@ def test_folders_1_to_7_stay_numbers_where_nothing_says_so(tmp_path: Path) -> No
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path: Path) -> None:
     numbered(tmp_path, "{split}{index}.png")
     (tmp_path / "train_labels.csv").write_text("image,label\ntrain0.png,2\n")
-    with pytest.raises(InputError, match=r"'train/1/train0.png' is in folder 1, its table says 2"):
+    with pytest.raises(InputError, match=r"'train/1/train0.png' is in folder 1, but its label in the table is 2"):
         load_dataset(tmp_path)
 
 
@@ -169,16 +169,16 @@ def test_splits_of_ck_plus_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contempt", "count", "classes", "says"),
     [
-        ("drop", 54, EXPRESSIONS[:6], ["contempt is left out, images: 9"]),
+        ("drop", 54, EXPRESSIONS[:6], ["9 images of contempt are removed"]),
         ("keep", 63, (*EXPRESSIONS[:6], "contempt"), []),
-        ("Disgust", 63, EXPRESSIONS[:6], ["contempt is counted as disgust, images: 9"]),
+        ("Disgust", 63, EXPRESSIONS[:6], ["9 images of contempt are counted as disgust"]),
     ],
 )
 def test_contempt_goes_where_the_flag_says(
     tmp_path: Path, contempt: str, count: int, classes: tuple[str, ...], says: list[str]
 ) -> None:
     said: list[str] = []
-    data = load_dataset(ck_plus(tmp_path), contempt=contempt, say=said.append)
+    data = load_dataset(ck_plus(tmp_path), contempt=contempt, notify=said.append)
     assert data.classes == classes
     part = data.splits["all"]
     assert len(part) == count
@@ -231,7 +231,7 @@ def test_what_macos_leaves_in_archives_is_no_image(tmp_path: Path) -> None:
 def test_an_image_beside_the_classes_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "cat" / "0.png", 1)
     picture(tmp_path / "train" / "overview.png", 1)
-    with pytest.raises(InputError, match=r"'train/overview.png' is not below <split>/<class>/"):
+    with pytest.raises(InputError, match=r"'train/overview.png' is not in <split>/<class>/"):
         load_dataset(tmp_path)
 
 
@@ -252,10 +252,10 @@ def test_a_class_folder_without_images_is_said(tmp_path: Path, form: str) -> Non
     (folder / "train/bird").mkdir()
     (folder / "notes").mkdir()
     lines: list[str] = []
-    data = load_dataset(folder if form == "folder" else packed(folder), say=lines.append)
+    data = load_dataset(folder if form == "folder" else packed(folder), notify=lines.append)
     assert data.classes == ("cat", "dog")
     assert len(lines) == 1
-    assert lines[0].startswith("folders without images, which make no class: ")
+    assert lines[0].startswith("folders without images are ignored: ")
     assert lines[0].endswith("train/bird")
 
 
@@ -264,7 +264,7 @@ def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
         picture(tmp_path / "cup/0.png", 10).rename(tmp_path / "0.png")
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/pets/" + name)).mkdir(parents=True)
         (tmp_path / "0.png").rename(Path(os.fsdecode(os.fsencode(tmp_path) + b"/pets/" + name + b"/0.png")))
-    with pytest.raises(InputError, match="has a name that is no UTF-8: rename it"):
+    with pytest.raises(InputError, match="is not valid UTF-8: rename it"):
         load_dataset(tmp_path / "pets")
 
 

@@ -50,7 +50,7 @@ def test_a_target_of_none_of_the_classes_that_stay_gives_way_to_the_label(bars: 
         (["a=happy,"], "has another form"),
         (["a=joy"], "there is no class 'joy'"),
         (["a=happy", "b=happy"], "class 'happy' is merged twice"),
-        (["a=happy", "a=sad"], "'a' is there twice"),
+        (["a=happy", "a=sad"], "'a' is defined twice"),
     ],
 )
 def test_merges_that_cannot_be(texts: list[str], message: str) -> None:
@@ -72,7 +72,9 @@ def test_pictures_are_read_whatever_their_folders_are_called(bars: DataSet, tmp_
     assert both.labels[-2:].tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize(("name", "message"), [("", "holds no picture"), ("x.csv", "is no folder"), ("y", "not exist")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("", "contains no image"), ("x.csv", "is neither a folder"), ("y", "not exist")]
+)
 def test_no_pictures(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "x.csv").write_text("")
     with pytest.raises(InputError, match=message):

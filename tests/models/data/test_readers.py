@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.models.data import EXPRESSIONS, DataSet, train_and_validation, without_duplicates
+from edgekit.models.data import EXPRESSIONS, DataSet, distinct_images, train_and_validation
 from edgekit.models.data.layout import canonical_class
 from edgekit.models.data.readers import load_dataset
 
@@ -209,7 +209,7 @@ def test_shared_fer2013_has_the_official_splits(shared: Path) -> None:
     }
     counts = np.bincount(data.splits["Training"].labels)
     assert counts.tolist() == [3995, 436, 4097, 7215, 4830, 3171, 4965]
-    assert len(without_duplicates(data, "PrivateTest")) == 3_589 - 314
+    assert len(distinct_images(data, "PrivateTest")) == 3_589 - 314
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_damaged_or_foreign_files_are_refused(bars: DataSet, tmp_path: Path) -> 
         ("a.tar.gz", "damaged archive"),
         ("b.h5", "no HDF5 file"),
         ("c.txt", "is none of"),
-        ("empty", "holds no image"),
+        ("empty", "has no image"),
         ("absent", "does not exist"),
     ):
         with pytest.raises(InputError, match=message):
@@ -305,10 +305,10 @@ def test_hdf5_that_declares_a_huge_size_is_refused_unread(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("pixels", "labels", "message"),
     [
-        (np.full((7, 48, 48), -5), np.arange(7), "PrivateTest_pixel holds other values"),
-        (np.full((7, 48, 48), np.nan), np.arange(7), "PrivateTest_pixel holds other values"),
+        (np.full((7, 48, 48), -5), np.arange(7), "PrivateTest_pixel contains other values"),
+        (np.full((7, 48, 48), np.nan), np.arange(7), "PrivateTest_pixel contains other values"),
         (np.zeros((7, 48, 48), complex), np.arange(7), "PrivateTest_pixel holds complex128"),
-        (np.zeros((7, 48, 48), np.uint8), np.full(7, 0.5), "PrivateTest_label holds other values"),
+        (np.zeros((7, 48, 48), np.uint8), np.full(7, 0.5), "PrivateTest_label contains other values"),
         (np.zeros((7, 48, 48), np.uint8), np.arange(7) + 1, "whole numbers from 0 to 6"),
         (np.zeros((7, 48, 48), np.uint8), np.array([b"a"] * 7), "PrivateTest_label holds |S1"),
         (np.zeros((7, 2304), np.uint8), np.arange(7), "expected .images, height, width"),
@@ -329,5 +329,5 @@ def test_csv_with_an_enormous_header_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_split_cannot_be_trained_on_and_chosen_by(bars: DataSet) -> None:
-    with pytest.raises(InputError, match="trained on and chosen by"):
+    with pytest.raises(InputError, match="training and validation split"):
         train_and_validation(bars, "PublicTest", None, seed=0)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.data.unlabelled import with_unlabelled
@@ -20,7 +19,8 @@ from edgekit.models.distill.cache import agreement, teach
 from edgekit.models.distill.losses import LossWeights
 from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
-from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train
+from edgekit.models.model_loading import contract_for
+from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.task import TrainingJob
 
@@ -70,7 +70,7 @@ def test_the_student_agrees_with_its_teacher_and_not_with_the_labels(
     wrong = {name: dataclasses.replace(part, labels=teacher.named(part.images)) for name, part in bars.splits.items()}
     data = dataclasses.replace(bars, splits={**wrong, "Training": bars.splits["Training"]})
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    train(
+    train_job(
         _job(data, teacher.teacher(), recipe, DistillationConfig(weights, 2.0, views), tmp_path / "c"), tmp_path / "run"
     )
     logits = _last_logits(tmp_path / "run", data)
@@ -90,7 +90,7 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
 
     recipe = dataclasses.replace(short, epochs=2)
     teacher = dataclasses.replace(bars_teacher.teacher(), answer=answer)
-    train(_job(bars, teacher, recipe, DistillationConfig(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
+    train_job(_job(bars, teacher, recipe, DistillationConfig(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
     assert {crops.shape for crops in seen} == {(14, 44, 44, 1)}
     assert len(seen) == 2 * 4
     # 25 places and two directions: few crops come twice.
@@ -101,7 +101,7 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
 def test_labels_count_if_they_have_weight(bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
     config = DistillationConfig(LossWeights(0, 1, 0))
-    history = train(_job(bars, bar_teacher().teacher(), recipe, config, tmp_path / "c"), tmp_path / "run")
+    history = train_job(_job(bars, bar_teacher().teacher(), recipe, config, tmp_path / "c"), tmp_path / "run")
     assert max(report.validation_accuracy for report in history) > 0.6
 
 
@@ -119,10 +119,10 @@ def test_interrupted_training_resumes_bit_for_bit(
             raise KeyboardInterrupt
 
     seen: list[object] = []
-    train(job(), tmp_path / "whole")
+    train_job(job(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(job(), tmp_path / "parts", on_step=interrupt)
-    train(job(), tmp_path / "parts", resume=True)
+        train_job(job(), tmp_path / "parts", on_step=interrupt)
+    train_job(job(), tmp_path / "parts", resume=True)
     whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
@@ -132,13 +132,13 @@ def test_another_teacher_or_lesson_is_another_training(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
 ) -> None:
     recipe, config = dataclasses.replace(short, epochs=1), DistillationConfig(ONLY_KL)
-    train(_job(bars, bar_teacher().teacher(), recipe, config, tmp_path / "c"), tmp_path / "run")
+    train_job(_job(bars, bar_teacher().teacher(), recipe, config, tmp_path / "c"), tmp_path / "run")
     other = _job(bars, bar_teacher(sha256="b" * 64).teacher(), recipe, config, tmp_path / "c")
     with pytest.raises(InputError, match="teacher_sha256 was 'aaa"):
-        train(other, tmp_path / "run", resume=True)
+        train_job(other, tmp_path / "run", resume=True)
     warmer = _job(bars, bar_teacher().teacher(), recipe, DistillationConfig(ONLY_KL, 4.0), tmp_path / "c")
     with pytest.raises(InputError, match=r"temperature was 2.0, now it is 4.0"):
-        train(warmer, tmp_path / "run", resume=True)
+        train_job(warmer, tmp_path / "run", resume=True)
 
 
 def test_the_checkpoint_says_who_taught_and_keeps_the_class_vectors(
@@ -148,7 +148,7 @@ def test_the_checkpoint_says_who_taught_and_keeps_the_class_vectors(
 
     teacher = bar_teacher(embeds=True).teacher()
     recipe = dataclasses.replace(short, epochs=1)
-    train(_job(bars, teacher, recipe, DistillationConfig(LossWeights(1, 0, 1)), tmp_path / "c"), tmp_path / "run")
+    train_job(_job(bars, teacher, recipe, DistillationConfig(LossWeights(1, 0, 1)), tmp_path / "c"), tmp_path / "run")
     checkpoint = load_checkpoint(tmp_path / "run" / BEST_NAME)
     assert checkpoint.contract.architecture == "mini-xception@12"
     assert checkpoint.training["teacher"] == teacher.record()
@@ -168,5 +168,5 @@ def test_images_without_labels_are_learned_from(
     )
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
     config = DistillationConfig(LossWeights(1, 0.1, 0), unlabelled="e" * 64)
-    history = train(_job(data, teacher.teacher(), recipe, config, tmp_path / "c", training), tmp_path / "run")
+    history = train_job(_job(data, teacher.teacher(), recipe, config, tmp_path / "c", training), tmp_path / "run")
     assert max(report.validation_accuracy for report in history) > 0.6

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.frozen import FrozenClip
@@ -26,6 +25,7 @@ from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, fitted, for_labels
 from edgekit.models.evaluation.evaluate import TorchClassifier
+from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.preprocess import ImageU8, softmax
 
@@ -81,7 +81,8 @@ def plain_onnx(path: Path, shape: tuple[Any, ...], probabilities: bool = False) 
 
 
 def test_a_checkpoint_answers_as_its_net_about_the_centre_of_a_face(checkpoint: Path, crops: ImageU8) -> None:
-    from edgekit.models.checkpoints.checkpoint import build_net, load_checkpoint
+    from edgekit.models.checkpoints.checkpoint import load_checkpoint
+    from edgekit.models.model_loading import build_net
 
     teacher = classifier_teacher(checkpoint, CPU)
     loaded = load_checkpoint(checkpoint)

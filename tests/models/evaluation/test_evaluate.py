@@ -11,11 +11,10 @@ import torch
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import save_checkpoint
-from edgekit.models.checkpoints.convert import import_authors_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, aligned, evaluate, open_classifier
+from edgekit.models.model_loading import contract_for, import_authors_checkpoint
 from edgekit.preprocess import FloatArray, ImageU8
 
 

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgekit.models.checkpoints.checkpoint import build_net
-from edgekit.models.checkpoints.convert import import_authors_checkpoint
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.model_loading import build_net, import_authors_checkpoint
 from edgekit.models.nets.edgecnn import EdgeCNN
 from edgekit.models.nets.registry import create_model, parameter_count
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.models.checkpoints.checkpoint import Checkpoint, build_net, load_checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model, embedding_name, model_names
 
@@ -54,7 +54,7 @@ def test_names_that_are_none(name: str) -> None:
 
 def test_a_name_takes_one_space_only() -> None:
     assert embedding_name("edgecnn", 512) == "edgecnn@512"
-    with pytest.raises(InputError, match="name the net alone"):
+    with pytest.raises(InputError, match="give the net's name alone"):
         embedding_name("edgecnn@8", 512)
 
 
@@ -63,5 +63,5 @@ def test_nets_of_timm_by_name() -> None:
     assert create_model("timm/test_resnet@16", 5).eval()(torch.rand(2, 3, 44, 44)).shape == (2, 5)
     with pytest.raises(InputError, match="timm has no net 'nonesuch'"):
         create_model("timm/nonesuch", 5)
-    with pytest.raises(InputError, match="does not take pictures of 44 pixels"):
+    with pytest.raises(InputError, match="does not accept images of 44 px"):
         create_model("timm/test_vit", 5)

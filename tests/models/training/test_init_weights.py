@@ -10,9 +10,9 @@ import torch
 
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model, model_names
-from edgekit.models.training.init_weights import read_initial
+from edgekit.models.training.init_weights import read_initial_weights
 
 LABELS = ("a", "b", "c")
 
@@ -28,18 +28,18 @@ def _checkpoint(path: Path, name: str) -> dict[str, torch.Tensor]:
 def test_other_labels_take_all_but_the_last_layer(name: str, tmp_path: Path) -> None:
     path, lines = tmp_path / "start.safetensors", list[str]()
     state = _checkpoint(path, name)
-    found = read_initial(path, contract_for(name, ("x", "y", "z"), "any", True), lines.append).state
+    found = read_initial_weights(path, contract_for(name, ("x", "y", "z"), "any", True), lines.append).state
     left_out = state.keys() - found.keys()
     assert 1 <= len(left_out) <= 2
     assert all(len(LABELS) in state[each].shape for each in left_out)
     assert all(torch.equal(found[each], state[each]) for each in found)
-    assert "but its last layer" in lines[0]
+    assert "except for the last layer" in lines[0]
 
 
 def test_the_same_labels_take_all(tmp_path: Path) -> None:
     path, lines = tmp_path / "start.safetensors", list[str]()
     state = _checkpoint(path, "mini-xception@16")
-    found = read_initial(path, contract_for("mini-xception@16", LABELS, "any", True), lines.append).state
+    found = read_initial_weights(path, contract_for("mini-xception@16", LABELS, "any", True), lines.append).state
     assert found.keys() == state.keys()
     assert not lines
 
@@ -49,9 +49,9 @@ def test_other_input_is_said(tmp_path: Path) -> None:
     contract = contract_for("mini-xception", LABELS, "any", True)
     other = replace(contract, input=replace(contract.input, channels="bgr"))
     save_checkpoint(path, Checkpoint(other, create_model("mini-xception", len(LABELS)).state_dict()))
-    read_initial(path, contract, lines.append)
+    read_initial_weights(path, contract, lines.append)
     assert len(lines) == 1
-    assert "in another form" in lines[0]
+    assert "on another input" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_other_input_is_said(tmp_path: Path) -> None:
 def test_into_a_space_and_out_of_it(own: str, new: str, tmp_path: Path) -> None:
     path = tmp_path / "start.safetensors"
     state = _checkpoint(path, own)
-    found = read_initial(path, contract_for(new, LABELS, "any", True), print).state
+    found = read_initial_weights(path, contract_for(new, LABELS, "any", True), print).state
     missing, unexpected = create_model(new, len(LABELS)).load_state_dict(found, strict=False)
     assert not unexpected
     assert {name.removeprefix("net.") for name in missing} - {"class_vectors", "logit_scale"} == {
@@ -74,9 +74,9 @@ def test_into_a_space_and_out_of_it(own: str, new: str, tmp_path: Path) -> None:
 def test_what_is_not_that_net(tmp_path: Path) -> None:
     path = tmp_path / "start.safetensors"
     state = _checkpoint(path, "edgecnn")
-    with pytest.raises(InputError, match="is edgecnn's, the net to train is mini-xception"):
-        read_initial(path, contract_for("mini-xception", LABELS, "any", True), print)
+    with pytest.raises(InputError, match="is a checkpoint of edgecnn, but the net to train is mini-xception"):
+        read_initial_weights(path, contract_for("mini-xception", LABELS, "any", True), print)
     state.popitem()
     save_checkpoint(path, Checkpoint(contract_for("edgecnn", LABELS, "any", True), state))
     with pytest.raises(InputError, match="is missing"):
-        read_initial(path, contract_for("edgecnn@16", LABELS, "any", True), print)
+        read_initial_weights(path, contract_for("edgecnn@16", LABELS, "any", True), print)

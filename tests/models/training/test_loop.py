@@ -19,12 +19,12 @@ import torch
 from edgekit.errors import InputError
 from edgekit.files import folder_to_oneself
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
+from edgekit.models.model_loading import contract_for
 from edgekit.models.training.classification import Balance, ClassificationTask
-from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train
+from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.task import TrainingJob
 
@@ -64,13 +64,13 @@ def _assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor
 
 def test_training_learns_the_bars(bars: DataSet, tmp_path: Path) -> None:
     recipe = dataclasses.replace(SHORT, epochs=12, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
-    history = train(_job(bars, recipe), tmp_path)
+    history = train_job(_job(bars, recipe), tmp_path)
     assert history[-1].loss < history[0].loss
     assert max(report.validation_accuracy for report in history) > 0.8
 
 
 def test_best_checkpoint_is_of_the_best_epoch_and_says_how_it_was_made(bars: DataSet, tmp_path: Path) -> None:
-    history = train(_job(bars, seed=5), tmp_path)
+    history = train_job(_job(bars, seed=5), tmp_path)
     checkpoint = load_checkpoint(tmp_path / BEST_NAME)
     best = max(history, key=lambda report: report.validation_accuracy)
     assert checkpoint.training["best"]["epoch"] == best.epoch
@@ -81,7 +81,7 @@ def test_best_checkpoint_is_of_the_best_epoch_and_says_how_it_was_made(bars: Dat
 
 
 def test_metrics_hold_one_record_an_epoch(bars: DataSet, tmp_path: Path) -> None:
-    train(_job(bars), tmp_path)
+    train_job(_job(bars), tmp_path)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2, 3]
     assert list(tmp_path.glob("events.out.tfevents.*"))
@@ -89,18 +89,18 @@ def test_metrics_hold_one_record_an_epoch(bars: DataSet, tmp_path: Path) -> None
 
 def test_same_seed_same_weights_other_seed_other_weights(bars: DataSet, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(_job(bars, dataclasses.replace(SHORT, epochs=1), seed=seed), tmp_path / name)
+        train_job(_job(bars, dataclasses.replace(SHORT, epochs=1), seed=seed), tmp_path / name)
     _assert_equal(_weights(tmp_path / "a"), _weights(tmp_path / "b"))
     assert not torch.equal(_weights(tmp_path / "a")["stem.weight"], _weights(tmp_path / "c")["stem.weight"])
 
 
 def test_targets_that_are_certain_train_as_labels_without_smoothing(bars: DataSet, tmp_path: Path) -> None:
     hard = dataclasses.replace(SHORT, epochs=1, label_smoothing=0.0)
-    train(_job(bars, hard), tmp_path / "labels")
+    train_job(_job(bars, hard), tmp_path / "labels")
     training = bars.splits["Training"]
     certain = dataclasses.replace(training, targets=np.eye(7, dtype=np.float32)[training.labels])
     data = dataclasses.replace(bars, splits={**bars.splits, "Training": certain})
-    train(_job(data, dataclasses.replace(SHORT, epochs=1)), tmp_path / "targets")
+    train_job(_job(data, dataclasses.replace(SHORT, epochs=1)), tmp_path / "targets")
     expected = _weights(tmp_path / "labels")
     for name, tensor in _weights(tmp_path / "targets").items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5, msg=name)
@@ -115,7 +115,7 @@ def test_balance_makes_a_rare_class_count(bars: DataSet, tmp_path: Path, balance
     recipe = dataclasses.replace(SHORT, epochs=6, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
     means = []
     for name, job in (("none", _job(data, recipe)), (balance, _job(data, recipe, balance=balance))):
-        train(job, tmp_path / name)
+        train_job(job, tmp_path / name)
         classifier = open_classifier(tmp_path / name / BEST_NAME)
         means.append(evaluate(classifier, data.splits["PrivateTest"], "center-crop").logits[:, 1].mean())
     assert means[1] > means[0] + 0.1
@@ -123,7 +123,7 @@ def test_balance_makes_a_rare_class_count(bars: DataSet, tmp_path: Path, balance
 
 @pytest.mark.parametrize("architecture", ["edgecnn", "mobilenetv3-small"])  # the second one has dropout
 def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path, architecture: str) -> None:
-    train(_job(bars, architecture=architecture), tmp_path / "whole")
+    train_job(_job(bars, architecture=architecture), tmp_path / "whole")
 
     def interrupt(report: object) -> None:
         seen.append(report)
@@ -132,9 +132,9 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path,
 
     seen: list[object] = []
     with pytest.raises(KeyboardInterrupt):
-        train(_job(bars, architecture=architecture), tmp_path / "parts", on_step=interrupt)
+        train_job(_job(bars, architecture=architecture), tmp_path / "parts", on_step=interrupt)
     assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 1
-    history = train(_job(bars, architecture=architecture), tmp_path / "parts", resume=True)
+    history = train_job(_job(bars, architecture=architecture), tmp_path / "parts", resume=True)
     assert [report.epoch for report in history] == [1, 2, 3]
     _assert_equal(_weights(tmp_path / "whole"), _weights(tmp_path / "parts"))
     records = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
@@ -143,19 +143,19 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path,
 
 def test_training_over_another_one_is_refused(bars: DataSet, tmp_path: Path) -> None:
     short = dataclasses.replace(SHORT, epochs=1)
-    train(_job(bars, short), tmp_path)
+    train_job(_job(bars, short), tmp_path)
     with pytest.raises(InputError, match="--resume"):
-        train(_job(bars, short), tmp_path)
+        train_job(_job(bars, short), tmp_path)
     with pytest.raises(InputError, match="its seed was 0, now it is 1"):
-        train(_job(bars, short, seed=1), tmp_path, resume=True)
+        train_job(_job(bars, short, seed=1), tmp_path, resume=True)
 
 
 def test_damaged_state_is_refused(bars: DataSet, tmp_path: Path) -> None:
-    train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path)
+    train_job(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path)
     state = tmp_path / STATE_NAME
     state.write_bytes(state.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"last\.pt"):
-        train(_job(bars), tmp_path, resume=True)
+        train_job(_job(bars), tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -177,26 +177,26 @@ def test_damaged_state_is_refused(bars: DataSet, tmp_path: Path) -> None:
 )
 def test_a_state_with_one_wrong_field_is_refused(bars: DataSet, tmp_path: Path, name: str, value: object) -> None:
     job = _job(bars, dataclasses.replace(SHORT, epochs=1))
-    train(job, tmp_path)
+    train_job(job, tmp_path)
     path = tmp_path / STATE_NAME
     torch.save({**torch.load(path, weights_only=True), name: value}, path)
     with pytest.raises(InputError, match=r"damaged|cannot resume"):
-        train(job, tmp_path, resume=True)
+        train_job(job, tmp_path, resume=True)
 
 
 def test_a_state_with_one_flipped_bit_is_refused(bars: DataSet, tmp_path: Path) -> None:
-    train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path)
+    train_job(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path)
     path = tmp_path / STATE_NAME
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="is damaged: start anew"):
-        train(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path, resume=True)
+    with pytest.raises(InputError, match="is damaged: start again"):
+        train_job(_job(bars, dataclasses.replace(SHORT, epochs=1)), tmp_path, resume=True)
 
 
 def test_a_folder_that_another_training_writes_to_is_refused(bars: DataSet, tmp_path: Path) -> None:
     with folder_to_oneself(tmp_path), pytest.raises(InputError, match="another process is writing to"):
-        train(_job(bars), tmp_path)
+        train_job(_job(bars), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -218,24 +218,24 @@ def test_what_cannot_begin_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_best_weights_without_a_state_are_not_trained_over(bars: DataSet, tmp_path: Path) -> None:
     job = _job(bars, dataclasses.replace(SHORT, epochs=1))
-    train(job, tmp_path)
+    train_job(job, tmp_path)
     (tmp_path / STATE_NAME).unlink()
     for resume in (False, True):
         with pytest.raises(InputError, match=r"without last\.pt"):
-            train(job, tmp_path, resume=resume)
+            train_job(job, tmp_path, resume=resume)
 
 
 def test_best_weights_lost_in_an_interruption_come_back_when_resuming(bars: DataSet, tmp_path: Path) -> None:
     job = _job(bars, dataclasses.replace(SHORT, epochs=1))
-    train(job, tmp_path)
+    train_job(job, tmp_path)
     best = (tmp_path / BEST_NAME).read_bytes()
     (tmp_path / BEST_NAME).unlink()
-    train(job, tmp_path, resume=True)
+    train_job(job, tmp_path, resume=True)
     assert (tmp_path / BEST_NAME).read_bytes() == best
 
 
 def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) -> None:
-    train(_job(bars, architecture="edgecnn-g-learned"), tmp_path)
+    train_job(_job(bars, architecture="edgecnn-g-learned"), tmp_path)
     masks = [tensor for name, tensor in _weights(tmp_path).items() if name.endswith("expand.mask")]
     assert masks
     assert all(float(mask.mean()) == 0.25 for mask in masks)
@@ -243,7 +243,7 @@ def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) 
 
 def test_diverging_training_says_so(bars: DataSet, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lower the learning rate"):
-        train(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
+        train_job(_job(bars, dataclasses.replace(SHORT, max_lr=1e30)), tmp_path)
 
 
 def test_schedules() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.models.checkpoints.provenance import contract_for
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
+from edgekit.models.model_loading import contract_for
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.recipes import RECIPES, Finish, Recipe
 

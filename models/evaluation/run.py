@@ -1,0 +1,93 @@
+"""`edgekit.evaluate`: accuracy, confusion matrix and calibration of a model on a data set.
+
+result = edgekit.evaluate("runs/mine/best.safetensors", "fer2013.tar.gz", protocol="ten-crop")
+print(f"{result.accuracy:.2%} of {result.total} images", result.per_class)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.model_store import resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
+from edgekit.models.data import DataSet, distinct_images, split_to_measure
+from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
+from edgekit.models.data.readers import CLIP_ARCHITECTURES, Fit, load_dataset
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_classifier
+from edgekit.models.evaluation.evaluate import evaluate as evaluate_images
+from edgekit.models.torch_threads import set_torch_threads
+
+
+def evaluate(
+    model: str | Path | CropClassifier,
+    data: str | Path | DataSet,
+    *,
+    split: str | None = None,
+    protocol: Protocols = "center-crop",
+    without_duplicates: bool = False,
+    merges: Sequence[str] = (),
+    contempt: str = "drop",
+    threads: int | None = None,
+    notify: Notify = ignore_message,
+    progress: StageProgress | None = None,
+) -> Evaluation:
+    """Classify one split of a data set with a model.
+
+    Args:
+        model: Name of a shipped model, path of an exported file or a checkpoint, or a classifier.
+        data: Path of a data set, or a data set already read in the model's image size.
+        split: Name of the split; default: `PrivateTest` or `test`.
+        protocol: "center-crop", as on the device, or "ten-crop".
+        without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
+        merges: Texts NEW=OLD,OLD that merge classes of the data; classes in none of them are removed.
+        contempt: Treatment of the class contempt: "drop", "keep", or the class its images are counted as.
+        threads: Number of CPU threads; None: chosen for the machine.
+        notify: Called with messages for the user.
+        progress: Called with (stage, images done, images in total or None).
+
+    Returns:
+        The predictions, with accuracy, recall per class, confusion matrix and calibration as properties.
+
+    Raises:
+        InputError: The model, the data or the split cannot be used.
+    """
+    if threads:
+        set_torch_threads(threads)
+    classifier = open_classifier(resolve_model(str(model)), threads) if isinstance(model, str | Path) else model
+    contract = classifier.contract
+    if not isinstance(data, DataSet):
+        fit: Fit = "center" if contract.architecture in CLIP_ARCHITECTURES else "stretch"
+        data = read_evaluation_data(
+            data, contract.crop.resize_hw[0], fit, merges, contempt, notify=notify, progress=progress
+        )
+    split = split_to_measure(data, split)
+    part = distinct_images(data, split) if without_duplicates else data.split(split)
+    images = aligned(data, part, contract)
+    result = evaluate_images(classifier, images, protocol, of_stage(progress, "classifying"))
+    return replace(result, dataset=data.name, split=split)
+
+
+def read_evaluation_data(
+    path: str | Path,
+    size_px: int,
+    fit: Fit,
+    merges: Sequence[str] = (),
+    contempt: str = "drop",
+    *,
+    notify: Notify = ignore_message,
+    progress: StageProgress | None = None,
+) -> DataSet:
+    """Return a data set with images of `size_px` and merged classes.
+
+    Raises:
+        InputError: The data or a merge is invalid.
+    """
+    reading = of_stage(progress, "reading images")
+    dataset = load_dataset(Path(path), size_px, reading, contempt=contempt, notify=notify, fit=fit)
+    if not merges:
+        return dataset
+    parsed = parse_merges(merges, dataset.classes)
+    report_removed(parsed, dataset.classes, notify)
+    return merge_classes(dataset, parsed)

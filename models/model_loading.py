@@ -1,0 +1,148 @@
+"""Nets with their weights: a checkpoint read into a net, the contract of a new net, merged classes, imported weights.
+
+net = build_net(load_checkpoint(Path("runs/mine/best.safetensors")))  # (N, 3, 44, 44) → logits (N, classes)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgekit import __version__
+from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Provenance
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.models.checkpoints.checkpoint import Checkpoint
+from edgekit.models.checkpoints.convert import read_authors_checkpoint
+from edgekit.models.checkpoints.provenance import git_revision
+from edgekit.models.data.fer2013 import SIDE_PX
+from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
+from edgekit.models.nets.merged import MergedClasses
+from edgekit.models.nets.registry import class_dimensions, create_model
+
+# Margin around a detected face box, as a fraction of its side; chosen by benchmarks/models/crop_margin.py.
+CROP_MARGIN = 0.04
+
+
+def build_net(checkpoint: Checkpoint) -> nn.Module:
+    """Return the checkpoint's net with its weights, in eval mode.
+
+    Raises:
+        InputError: The architecture is unknown, or a tensor is missing, unexpected or of another shape.
+    """
+    check_weights(checkpoint)
+    net = create_model(checkpoint.contract.architecture, len(checkpoint.contract.labels))
+    net.load_state_dict(checkpoint.state)
+    return net.eval()
+
+
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint's tensors have the names and shapes of its architecture, without allocating the net.
+
+    Raises:
+        InputError: The architecture is unknown, or a tensor is missing, unexpected or of another shape.
+    """
+    architecture = checkpoint.contract.architecture
+    with torch.device("meta"):
+        net = create_model(architecture, len(checkpoint.contract.labels))
+    _check_shapes(net.state_dict(), checkpoint.state, architecture)
+
+
+def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str) -> None:
+    """Load a state dict into `net`; `architecture` names the net in errors.
+
+    Raises:
+        InputError: A tensor is missing, unexpected or of another shape.
+    """
+    _check_shapes(net.state_dict(), state, architecture)
+    net.load_state_dict(state)
+
+
+def contract_for(architecture: str, labels: tuple[str, ...], dataset_name: str, gray: bool) -> Contract:
+    """Return the contract of a net trained on 48x48 images: 44x44 centre crop, RGB, scaled to 0..1.
+
+    Raises:
+        InputError: The architecture is unknown.
+    """
+    with torch.device("meta"):
+        create_model(architecture, len(labels))
+    size_hw = (INPUT_SIZE_PX, INPUT_SIZE_PX)
+    return Contract(
+        architecture=architecture,
+        labels=labels,
+        input=InputSpec("input", size_hw, "rgb", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        crop=CropSpec(CROP_MARGIN, gray, (SIDE_PX, SIDE_PX), size_hw),
+        output=OutputSpec("logits"),
+        provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),
+    )
+
+
+def build_merged_net(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]) -> tuple[nn.Module, Contract]:
+    """Return a net that classifies into merged classes, and its contract without the measured accuracies.
+
+    Args:
+        checkpoint: A checkpoint of any registry net.
+        merges: New label → old labels, from `edgekit.models.data.merging.parse_merges`. Labels in no merge are removed.
+
+    Raises:
+        InputError: The architecture is unknown, or the weights do not fit it.
+    """
+    net = build_net(_with_labels(checkpoint, [old for group in merges.values() for old in group]))
+    sizes = [len(group) for group in merges.values()]
+    contract = replace(
+        checkpoint.contract,
+        labels=tuple(merges),
+        provenance=replace(checkpoint.contract.provenance, accuracy=()),
+    )
+    return (MergedClasses(net, sizes).eval() if max(sizes) > 1 else net), contract
+
+
+def import_authors_checkpoint(path: Path, labels: tuple[str, ...], dataset_name: str, gray: bool) -> Checkpoint:
+    """Return a checkpoint of the EdgeCNN authors' released code (usually `*.t7`) as one of edgekit.
+
+    Args:
+        path: The file.
+        labels: Class names in the order of the net's outputs.
+        dataset_name: Name of the data set that the net was trained on.
+        gray: Whether the training images were gray (FER-2013) or colour (RAF-DB).
+
+    Raises:
+        InputError: The file is damaged, contains code, belongs to another net, or has another number of classes.
+    """
+    architecture, state = read_authors_checkpoint(path)
+    classes = len(state["classifier.weight"])
+    if classes != len(labels):
+        raise InputError(f"'{path}' has {classes} classes, but {len(labels)} labels were given: pass --labels")
+    checkpoint = Checkpoint(
+        contract_for(architecture, labels, dataset_name, gray), state, {"imported_from_sha256": sha256_of(path)}
+    )
+    check_weights(checkpoint)
+    return checkpoint
+
+
+def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
+    """Return the checkpoint with these of its labels only, in this order; the last layer is cut accordingly."""
+    check_weights(checkpoint)
+    contract = checkpoint.contract
+    kept = torch.tensor([contract.labels.index(name) for name in labels])
+    state = dict(checkpoint.state)
+    for name, dimension in class_dimensions(contract.architecture).items():
+        state[name] = state[name].index_select(dimension, kept)
+    return replace(checkpoint, contract=replace(contract, labels=tuple(labels)), state=state)
+
+
+def _check_shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], architecture: str) -> None:
+    for name in sorted(own.keys() | state.keys()):
+        if name not in state:
+            raise InputError(f"the weights do not fit {architecture}: tensor '{name}' is missing")
+        if name not in own:
+            raise InputError(f"the weights do not fit {architecture}: tensor '{name}' is unexpected")
+        if own[name].shape != state[name].shape:
+            raise InputError(
+                f"the weights do not fit {architecture}: tensor '{name}' has shape {list(state[name].shape)}, "
+                f"expected {list(own[name].shape)}"
+            )

@@ -1,0 +1,45 @@
+"""Plot of loss and accuracy over the epochs of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.models.evaluation.plots import check_plot_path, save_figure
+
+if TYPE_CHECKING:
+    from edgekit.models.training.loop import EpochReport
+
+
+def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
+    """Plot loss and accuracy per epoch, with the best epoch marked.
+
+    Raises:
+        InputError: The file name ends in none of .png, .svg, .pdf.
+        StorageError: The file cannot be written.
+    """
+    check_plot_path(path)
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    best = max(history, key=lambda report: report.validation_accuracy)
+    epochs = [report.epoch for report in history]
+    marker = "o" if len(history) < 20 else ""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot(epochs, [report.loss for report in history], marker=marker, label="training (augmented)")
+    loss.plot(epochs, [report.validation_loss for report in history], marker=marker, label="validation")
+    loss.set_ylabel("cross-entropy (nats)")
+    accuracy.plot(epochs, [report.accuracy for report in history], marker=marker, label="training (augmented)")
+    accuracy.plot(epochs, [report.validation_accuracy for report in history], marker=marker, label="validation")
+    accuracy.plot(best.epoch, best.validation_accuracy, "k*", markersize=11, label=f"best: epoch {best.epoch}")
+    accuracy.set_title(f"best {best.validation_accuracy:.2%}")
+    accuracy.set_ylabel("accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes in (loss, accuracy):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    save_figure(figure, path)

@@ -1,0 +1,71 @@
+"""Options that all trainings share: data, recipe, machine and output folder. Imports the standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from edgekit.errors import InputError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Accelerator = Literal["auto", "cpu", "gpu"]
+VoteLabels = Literal["posterior", "soft", "majority"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What to train on, with which recipe, and where the results go.
+
+    - `data`: folder, archive, .csv or .h5 (see `edgekit.models.data.readers`); `output`: folder for the results.
+    - `epochs`, `batch_size` and `max_lr` replace the recipe's values.
+    - `init`: checkpoint, or name of a shipped model, to start from instead of random weights.
+    - `threads`: number of CPU threads; None: torch's default.
+    - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else 10 % of the
+      training images.
+    - `contempt`: "drop", "keep", or the class that images of contempt are counted as.
+    - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `edgekit.models.data.ferplus`).
+    - `resume`: continue the training in `output`.
+
+    Raises:
+        InputError: A value is not allowed.
+    """
+
+    data: Path
+    output: Path
+    recipe: str = "fer2013"
+    epochs: int | None = None
+    batch_size: int | None = None
+    max_lr: float | None = None
+    init: str | None = None
+    seed: int = 0
+    precision: Precision = "fp32"
+    accelerator: Accelerator = "auto"
+    threads: int | None = None
+    train_split: str | None = None
+    val_split: str | None = None
+    contempt: str = "drop"
+    ferplus: Path | None = None
+    ferplus_labels: VoteLabels = "soft"
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("data", "output", "ferplus"):
+            if isinstance(value := getattr(self, name), str):  # from Python, where text is convenient
+                object.__setattr__(self, name, Path(value))
+        require_choice("precision", self.precision, Precision)
+        require_choice("accelerator", self.accelerator, Accelerator)
+        require_choice("ferplus_labels", self.ferplus_labels, VoteLabels)
+        for name, least in (("epochs", 1), ("batch_size", 2), ("threads", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise InputError(f"{name} is {value}: expected {least} or more")
+
+
+def require_choice(name: str, value: str, choices: Any) -> None:
+    """Check that `value` is one of the strings of the Literal type `choices`.
+
+    Raises:
+        InputError: It is not.
+    """
+    if value not in get_args(choices):
+        raise InputError(f"{name} is {value!r}: expected one of {', '.join(get_args(choices))}")

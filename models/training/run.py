@@ -1,0 +1,176 @@
+"""Steps that all trainings share: recipe, data, initial weights, provenance, and the run itself.
+
+`edgekit.models.train`, the training of prompts and distillation are built from these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.contract import Contract
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
+from edgekit.models.checkpoints.provenance import training_provenance
+from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
+from edgekit.models.data.ferplus import with_ferplus
+from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
+from edgekit.models.training.loop import (
+    BEST_NAME,
+    CURVES_NAME,
+    STATE_NAME,
+    EpochCallback,
+    EpochReport,
+    StepCallback,
+    train_job,
+)
+from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.recipes import Recipe, get_recipe
+from edgekit.models.training.task import Task, TrainingJob
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A data set with its training and validation images; the names describe where these come from.
+
+    `training_name` is None where `dataset` contains sampled images only.
+    """
+
+    dataset: DataSet
+    training: ImageSet
+    validation: ImageSet
+    validation_name: str
+    training_name: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training: paths of the checkpoint and the learning curves, and the reports of all epochs.
+
+    `best` is the report of the epoch whose weights are in the checkpoint: the one with the highest validation accuracy,
+    or the last one if the recipe keeps the last. `validation_name` describes the validation images.
+    """
+
+    checkpoint: Path
+    curves: Path
+    best: EpochReport
+    history: tuple[EpochReport, ...]
+    validation_name: str
+
+    @property
+    def best_epoch(self) -> int:
+        """Number of the epoch whose weights are in the checkpoint, counted from 1."""
+        return self.best.epoch
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Validation accuracy of the weights in the checkpoint, 0..1."""
+        return self.best.validation_accuracy
+
+
+def recipe_of(options: TrainingOptions) -> Recipe:
+    """Return the named recipe with the options' number of epochs, batch size and learning rate.
+
+    Raises:
+        InputError: The recipe is not known.
+    """
+    recipe = get_recipe(options.recipe)
+    return replace(
+        recipe,
+        epochs=options.epochs or recipe.epochs,
+        batch_size=options.batch_size or recipe.batch_size,
+        max_lr=options.max_lr or recipe.max_lr,
+    )
+
+
+def read_training_data(
+    options: TrainingOptions,
+    merges: Sequence[str] = (),
+    notify: Notify = ignore_message,
+    progress: StageProgress | None = None,
+) -> TrainingData:
+    """Read the data set, apply FER+ votes and merged classes, and split it into training and validation images.
+
+    Raises:
+        InputError: The data, the votes, a merge or a split is invalid, or the data has one class only.
+    """
+    reading = of_stage(progress, "reading images")
+    dataset = load_dataset(options.data, progress=reading, contempt=options.contempt, notify=notify)
+    if options.ferplus:
+        dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, notify)
+    if merges:
+        parsed = parse_merges(merges, dataset.classes)
+        report_removed(parsed, dataset.classes, notify)
+        dataset = merge_classes(dataset, parsed)
+    if len(dataset.classes) < 2:
+        raise InputError(f"data '{options.data}' has one class only, '{dataset.classes[0]}': training needs two")
+    parts = train_and_validation(dataset, options.train_split, options.val_split, options.seed)
+    return TrainingData(dataset, *parts, training_split(dataset, options.train_split))
+
+
+def initial_weights(options: TrainingOptions, contract: Contract, notify: Notify) -> InitialWeights | None:
+    """Return the weights to start from; None: random ones.
+
+    Raises:
+        InputError: The checkpoint does not exist or belongs to another net.
+    """
+    if options.init is None:
+        return None
+    return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, notify)
+
+
+def make_job(
+    options: TrainingOptions,
+    data: TrainingData,
+    task: Task,
+    recipe: Recipe,
+    provenance: Mapping[str, Any] | None = None,
+) -> TrainingJob:
+    """Return the training job of a task; `provenance` is added to the record of data, recipe and versions."""
+    votes = {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus)} if options.ferplus else {}
+    return TrainingJob(
+        task=task,
+        recipe=recipe,
+        provenance={
+            **training_provenance(data.dataset, options.recipe, data.validation_name),
+            "training_split": data.training_name,
+            **votes,
+            **(provenance or {}),
+        },
+        seed=options.seed,
+        precision=options.precision,
+        accelerator=options.accelerator,
+    )
+
+
+def run_training(
+    job: TrainingJob,
+    options: TrainingOptions,
+    data: TrainingData,
+    notify: Notify = ignore_message,
+    on_step: StepCallback | None = None,
+    on_epoch: EpochCallback | None = None,
+) -> TrainingResult:
+    """Train a job and return its result; see `edgekit.models.training.loop.train_job` for the files it writes.
+
+    Raises:
+        InputError: As for `train_job`.
+        StorageError: The disk is full or read-only.
+    """
+    recipe = job.recipe
+    purpose = "choose the best epoch" if recipe.keep == "best" else "validate"
+    notify(f"{len(data.training)} training images, {len(data.validation)} images to {purpose} ({data.validation_name})")
+    notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, batch size {recipe.batch_size}")
+    if options.resume and not (options.output / STATE_NAME).exists():
+        notify(f"--resume: '{options.output}' contains no training, so a new one starts")
+    history = train_job(job, options.output, options.resume, on_step, on_epoch)
+    best = max(history, key=lambda report: report.validation_accuracy) if recipe.keep == "best" else history[-1]
+    checkpoint, curves = options.output / BEST_NAME, options.output / CURVES_NAME
+    notify(f"{recipe.keep} epoch {best.epoch}: {best.validation_accuracy:.2%} on {data.validation_name}: {checkpoint}")
+    return TrainingResult(checkpoint, curves, best, tuple(history), data.validation_name)
