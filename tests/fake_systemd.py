@@ -39,10 +39,9 @@ class FakeSystemd:
         self.folder = folder
         self._home = home
         folder.mkdir(parents=True)
-        for name in ("systemctl", "journalctl", "loginctl"):
-            (folder / name).write_text(f"#!/bin/sh\nexec '{sys.executable}' -I '{folder}/fake.py' {name} \"$@\"\n")
+        for name, text in programs(str(folder), sys.executable).items():
+            (folder / name).write_text(text)
             (folder / name).chmod(0o755)
-        (folder / "fake.py").write_text(Path(__file__).read_text())
         if not running:
             (folder / "offline").touch()
 
@@ -64,6 +63,13 @@ class FakeSystemd:
         """Return the process that keeps a service."""
         pid: int = json.loads((self.folder / f"{name}.state").read_text())["keeper"]
         return pid
+
+
+def programs(folder: str, python: str) -> dict[str, str]:
+    """Return name → text of the files that must be in `folder`, which must be writable."""
+    names = ("systemctl", "journalctl", "loginctl")
+    texts = {name: f"#!/bin/sh\nexec '{python}' -I '{folder}/fake.py' {name} \"$@\"\n" for name in names}
+    return {**texts, "fake.py": Path(__file__).read_text()}
 
 
 def _main(program: str, words: Sequence[str]) -> int:
