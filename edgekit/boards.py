@@ -1,8 +1,11 @@
-"""What this machine is, and the state it is in: a frame rate without them means nothing.
+"""Description of this machine and of its present conditions, which belong beside every frame rate.
 
-`read_board` gives what stays (model, processor, system), `read_conditions` what changes (clock, temperature,
-throttling). Everything comes from files below `root` and from one firmware tool, so that text captured on a board can
-be replayed. What a machine does not tell is None, never an exception and never a guess.
+`read_board` returns what is constant (model, processor, system), `read_conditions` what varies (clock, temperature,
+throttling). All values come from files below `root` and from one firmware tool, so that text captured on a board can
+be replayed. A value that the machine does not provide is None.
+
+>>> read_board().model
+'Raspberry Pi 3 Model B Plus Rev 1.3'
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ RunTool: TypeAlias = Callable[[Sequence[str]], str | None]
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python that runs edgekit: what a file below `root` cannot tell."""
+    """The Python that runs edgekit; no file below `root` describes it."""
 
     architecture: str = field(default_factory=platform.machine)
     userland_bits: int = 8 * struct.calcsize("P")
@@ -32,12 +35,20 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Board:
-    """What this machine is.
+    """Constant properties of a machine; None where unknown.
 
-    `model` is the board's name from its device tree, on a PC the processor's name. `cpu` is the core's name,
-    `cpu_part` its number (0xd03) on ARM. `architecture` is what `uname -m` says, `userland_bits` the width of the
-    running Python: 32 on a 64-bit kernel means that onnxruntime has no wheel. `virtualization` is "emulator" where
-    another machine's instructions are imitated, so that no time measured is a board's time.
+    Attributes:
+        model: Name of the board from its device tree; on a PC the name of the processor.
+        cpu: Name of the core.
+        cpu_part: Part number of an ARM core, such as 0xd03.
+        processors: Number of logical processors.
+        architecture: Output of `uname -m`.
+        userland_bits: Pointer size of the running Python; 32 on a 64-bit kernel means that onnxruntime has no wheel.
+        memory_total_mib: Memory in MiB.
+        os_release: Name and version of the system.
+        kernel: Release of the kernel.
+        python: Version of the running Python.
+        virtualization: "emulator" where instructions are emulated; times measured there are not a board's times.
     """
 
     model: str | None
@@ -54,7 +65,7 @@ class Board:
 
     @property
     def is_raspberry_pi(self) -> bool:
-        """Whether it is a Raspberry Pi, of whatever model."""
+        """Whether the machine is a Raspberry Pi of any model."""
         return (self.model or "").startswith("Raspberry Pi")
 
     def as_document(self) -> dict[str, Any]:
@@ -64,22 +75,22 @@ class Board:
 
 @dataclass(frozen=True)
 class Throttling:
-    """The firmware's throttle flags of a Raspberry Pi, as the number that `vcgencmd get_throttled` prints."""
+    """Throttle flags of a Raspberry Pi's firmware; `bits` is the number that `vcgencmd get_throttled` prints."""
 
     bits: int
 
     @property
     def now(self) -> tuple[str, ...]:
-        """What slows the board at this moment, in words."""
+        """Names of the flags that are set now."""
         return tuple(text for bit, text in _THROTTLE_BITS.items() if self.bits >> bit & 1)
 
     @property
     def since_boot(self) -> tuple[str, ...]:
-        """What has slowed the board since it was switched on, in words."""
+        """Names of the flags that were set at any time since boot."""
         return tuple(text for bit, text in _THROTTLE_BITS.items() if self.bits >> (bit + _SINCE_BOOT_SHIFT) & 1)
 
     def explain(self) -> str:
-        """Return one line for people."""
+        """Return both lists of flags as one line of text."""
         if not self.now and not self.since_boot:
             return "not throttled"
         parts = [f"now: {', '.join(self.now)}"] if self.now else []
@@ -89,10 +100,10 @@ class Throttling:
 
 @dataclass(frozen=True)
 class Conditions:
-    """The state of the machine at one moment.
+    """State of the machine at one moment; None where unknown.
 
-    `clock_mhz` is measured by the firmware where `clock_source` is "firmware"; from "cpufreq" it is only what the
-    kernel asked for, which a throttled Raspberry Pi does not give (raspberrypi/linux#2986). Clock limits and governor
+    `clock_mhz` is measured by the firmware if `clock_source` is "firmware". From "cpufreq" it is the clock that the
+    kernel requested; a throttled Raspberry Pi runs slower than that (raspberrypi/linux#2986). Clock limits and governor
     are those of the first processor.
     """
 
@@ -107,7 +118,7 @@ class Conditions:
     load_1min: float | None
 
     def as_document(self) -> dict[str, Any]:
-        """Return the fields by name, ready for JSON; the throttle flags as number and in words."""
+        """Return the fields by name, ready for JSON; the throttle flags as a number and by name."""
         document = asdict(self)
         if self.throttling is not None:
             document["throttling"] = {
@@ -119,7 +130,7 @@ class Conditions:
 
 
 def read_board(root: Path = Path("/"), interpreter: Interpreter | None = None) -> Board:
-    """Return what the machine whose files lie below `root` is."""
+    """Return the description of the machine whose system files are below `root`."""
     interpreter = interpreter or Interpreter()
     cpuinfo = _read(root / "proc/cpuinfo") or ""
     cpu, part = _cpu(cpuinfo)
@@ -139,7 +150,7 @@ def read_board(root: Path = Path("/"), interpreter: Interpreter | None = None) -
 
 
 def run_tool(arguments: Sequence[str]) -> str | None:
-    """Return what a small system tool prints, or None where it is missing, fails or hangs."""
+    """Return the output of a system tool; None if it is missing, fails or times out."""
     tool = shutil.which(arguments[0])
     if tool is None:
         return None
@@ -159,10 +170,10 @@ def run_tool(arguments: Sequence[str]) -> str | None:
 
 
 def read_conditions(root: Path = Path("/"), run: RunTool = run_tool) -> Conditions:
-    """Return the state the machine is in now; `run` executes the firmware's tool `vcgencmd`.
+    """Return the present state of the machine; `run` executes the firmware tool `vcgencmd`.
 
-    With a `run` that only answers None nothing but files is read: the clock is then what the kernel asked for, and the
-    throttle flags come from sysfs, where Raspberry Pi's kernel shows them, or are the power supply's alone.
+    If `run` returns None, only files are read: the clock is then the one that the kernel requested, and the throttle
+    flags come from sysfs of Raspberry Pi's kernel, or are limited to the under-voltage alarm of Debian's kernel.
     """
     cpufreq = root / "sys/devices/system/cpu/cpu0/cpufreq"
     clock_mhz, clock_source = _clock(root, cpufreq, run)
@@ -181,14 +192,31 @@ def read_conditions(root: Path = Path("/"), run: RunTool = run_tool) -> Conditio
 
 
 def parse_throttled(text: str | None) -> Throttling | None:
-    """Return the flags in `throttled=0x50005` (vcgencmd) or `50005` (sysfs, hexadecimal too), None for other text."""
+    """Return the flags in `throttled=0x50005` (vcgencmd) or `50005` (sysfs, also hexadecimal); None for other text."""
     match = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", (text or "").strip())
     return Throttling(int(match.group(1), 16)) if match else None
 
 
+def systemd_is_running() -> bool:
+    """Return whether systemd is this machine's service manager.
+
+    `systemctl is-system-running` prints "offline" where another program is process 1, such as in a container.
+    """
+    tool = shutil.which("systemctl")
+    if tool is None:
+        return False
+    command = [tool, "is-system-running"]
+    try:
+        # The exit code is 1 for "degraded" and "starting" too, so that `run_tool` cannot be used.
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_TOOL_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError):
+        return Path("/run/systemd/system").is_dir()
+    return done.stdout.strip() != "offline"
+
+
 _TOOL_TIMEOUT_S = 5
 
-# Bits of get_throttled (Raspberry Pi documentation, "vcgencmd"); the same 16 bits higher mean: has happened since boot.
+# Bits of get_throttled (Raspberry Pi documentation, "vcgencmd"). The same flags, shifted by 16 bits, are since boot.
 _SINCE_BOOT_SHIFT = 16
 _THROTTLE_BITS = {
     0: "under-voltage (weak power supply or cable)",
@@ -215,7 +243,7 @@ _ARM_PARTS = {
 }
 _ARM = 0x41
 
-# Sensors that sit in the processor; others (acpitz, drives, radios) measure something else.
+# Sensors inside the processor; others (acpitz, drives, radios) measure something else.
 _CPU_ZONES = ("cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal", "x86_pkg_temp")
 _CPU_SENSORS = ("coretemp", "k10temp", "cpu_thermal")
 
@@ -240,7 +268,7 @@ def _scaled(text: str | None, factor: float) -> float | None:
 
 
 def _device_tree(root: Path, name: str) -> str | None:
-    # Not /proc/device-tree: that is a link to this folder, and one that a test cannot replace.
+    # Not /proc/device-tree, which is an absolute link to this folder and leads out of a replayed root.
     return _line(root / "sys/firmware/devicetree/base" / name)
 
 
@@ -276,11 +304,11 @@ def _clock(
     measured = re.search(r"^frequency\(\d+\)=(\d+)$", run(["vcgencmd", "measure_clock", "arm"]) or "", re.MULTILINE)
     if measured and int(measured.group(1)) > 0:
         return _scaled(measured.group(1), 1e-6), "firmware"
-    asked_mhz = _scaled(_line(cpufreq / "scaling_cur_freq"), 1e-3)
-    if asked_mhz is not None:
-        return asked_mhz, "cpufreq"
-    told_mhz = _scaled(_cpuinfo_value(_read(root / "proc/cpuinfo") or "", "cpu MHz"), 1)
-    return told_mhz, None if told_mhz is None else "cpuinfo"
+    requested_mhz = _scaled(_line(cpufreq / "scaling_cur_freq"), 1e-3)
+    if requested_mhz is not None:
+        return requested_mhz, "cpufreq"
+    cpuinfo_mhz = _scaled(_cpuinfo_value(_read(root / "proc/cpuinfo") or "", "cpu MHz"), 1)
+    return cpuinfo_mhz, None if cpuinfo_mhz is None else "cpuinfo"
 
 
 def _temperature_c(root: Path) -> float | None:
@@ -294,14 +322,15 @@ def _temperature_c(root: Path) -> float | None:
 
 
 def _throttling(root: Path, run: RunTool) -> Throttling | None:
-    told = parse_throttled(run(["vcgencmd", "get_throttled"]))
     return (
-        told or parse_throttled(_line(root / "sys/devices/platform/soc/soc:firmware/get_throttled")) or _voltage(root)
+        parse_throttled(run(["vcgencmd", "get_throttled"]))
+        or parse_throttled(_line(root / "sys/devices/platform/soc/soc:firmware/get_throttled"))
+        or _voltage(root)
     )
 
 
 def _voltage(root: Path) -> Throttling | None:
-    # Debian's own kernel shows of all flags only this one (drivers/hwmon/raspberrypi-hwmon.c).
+    # Debian's own kernel provides only this flag (drivers/hwmon/raspberrypi-hwmon.c).
     for sensor in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         if _line(sensor / "name") == "rpi_volt":
             alarm = _line(sensor / "in0_lcrit_alarm")
@@ -321,13 +350,13 @@ def _virtualization(root: Path, architecture: str, cpuinfo: str) -> Virtualizati
         return "virtual machine" if re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE) else "none"
     if _device_tree(root, "model") == "linux,dummy-virt" or (root / "sys/firmware/qemu_fw_cfg").exists():
         return "virtual machine"
-    # A Raspberry Pi's own firmware writes this into the kernel's command line; a device tree alone can be anyone's.
+    # Only a Raspberry Pi's firmware adds this to the kernel's command line; emulators load the same device tree.
     booted_by_firmware = "vc_mem.mem_base=" in (_read(root / "proc/cmdline") or "")
     return "none" if booted_by_firmware and own_family == "arm" else None
 
 
 def _user_emulator(root: Path) -> bool:
-    # An emulator answers for /proc/self in its guest's name; the same file by this name is still the kernel's answer.
+    # qemu-user fakes /proc/self/exe, but not this second name of the same file.
     try:
         return (root / "proc/thread-self/exe").readlink().name.startswith("qemu-")
     except OSError:

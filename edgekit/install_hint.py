@@ -1,15 +1,12 @@
 """Install commands for messages: extras of edgekit from where the user has it (a clone, a wheel file or the index).
 
-The name `edgekit` on PyPI belongs to another project, so no message may name it as a requirement; the distribution of
-this project is `edgekit-pi`.
+The name `edgekit` on PyPI belongs to another project, so that no message may name it as a requirement; the distribution
+of this project is `edgekit-pi`.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import shlex
-from urllib.parse import unquote, urlsplit
 
 DISTRIBUTION = "edgekit-pi"
 
@@ -20,21 +17,26 @@ def install_command(*extras: str) -> str:
     >>> install_command("mqtt")  # installed from the index
     "pip install 'edgekit-pi[mqtt]'"
     """
-    wanted = f"[{','.join(extras)}]" if extras else ""
+    suffix = f"[{','.join(extras)}]" if extras else ""
     source = _source()
     if source is None:
-        requirement = f"{DISTRIBUTION}{wanted}"
+        requirement = f"{DISTRIBUTION}{suffix}"
     elif source["editable"]:
-        return f"pip install -e {shlex.quote(source['path'] + wanted)}"
+        return f"pip install -e {shlex.quote(source['path'] + suffix)}"
     elif source["is_folder"]:
-        requirement = f"{source['path']}{wanted}"
+        requirement = f"{source['path']}{suffix}"
     else:
-        requirement = f"{DISTRIBUTION}{wanted} @ file://{source['path']}"
+        requirement = f"{DISTRIBUTION}{suffix} @ file://{source['path']}"
     return f"pip install {shlex.quote(requirement)}"
 
 
 def _source() -> dict[str, str] | None:
-    """Return the folder or archive edgekit was installed from (PEP 610); None if it came from an index."""
+    """Return the folder or archive that edgekit was installed from (PEP 610); None if it came from an index."""
+    # Imported here, because every command imports this module and only an error needs it.
+    import importlib.metadata
+    import json
+    from urllib.parse import unquote, urlsplit
+
     try:
         text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
         document = json.loads(text) if text else {}

@@ -1,29 +1,30 @@
-"""`edgekit run` as a service: started at boot, watched, and started again when it fails.
-
-Where systemd runs it does the work, elsewhere a small supervisor of edgekit's own; `find_manager` returns the one that
-this machine has, and both are used in the same way.
-"""
+"""`edgekit run` as a systemd service: started at boot, monitored by a watchdog, restarted after a failure."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgekit.device.service.spec import Manager, Scope, ServiceSpec, ServiceStatus, State, check_name
+from edgekit.device.service.spec import Scope, ServiceSpec, ServiceStatus, State, check_name
 
-__all__ = ["Manager", "Scope", "ServiceSpec", "ServiceStatus", "State", "check_name", "find_manager"]
+if TYPE_CHECKING:
+    from edgekit.device.service.systemd import SystemdManager
+
+__all__ = ["Scope", "ServiceSpec", "ServiceStatus", "State", "check_name", "find_manager"]
 
 
-def find_manager(scope: Scope) -> Manager:
-    """Return what keeps services running on this machine.
+def find_manager(scope: Scope) -> SystemdManager:
+    """Return the service manager of this machine.
 
     Raises:
-        InputError: `scope` is "system" and the caller is not root.
+        InputError: This machine does not run systemd.
     """
-    # What sd_booted(3) looks at.
-    if Path("/run/systemd/system").is_dir():
-        from edgekit.device.service.systemd import SystemdManager
+    from edgekit.boards import systemd_is_running
+    from edgekit.device.service.systemd import SystemdManager
+    from edgekit.errors import InputError
 
-        return SystemdManager(scope)
-    from edgekit.device.service.supervised import SupervisedManager
-
-    return SupervisedManager(scope)
+    if not systemd_is_running():
+        raise InputError(
+            "this machine does not run systemd, so edgekit cannot manage a service here: `edgekit run` works in the "
+            "foreground under any service manager; to start it at boot, add '@reboot edgekit run ...' to 'crontab -e'"
+        )
+    return SystemdManager(scope)

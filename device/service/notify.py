@@ -1,4 +1,4 @@
-"""How a service tells its manager that it works: the protocol of sd_notify(3), which both managers here speak."""
+"""Heartbeats to the service manager: the protocol of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Self
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 
-# systemd advises to call in at half the time; a quarter leaves room for a slow frame.
-_CALLS_PER_WATCHDOG = 4
-_LONGEST_SILENCE_S = 5.0
+# sd_watchdog_enabled(3) recommends half the watchdog's time; a quarter leaves room for a slow frame.
+_HEARTBEATS_PER_WATCHDOG = 4
+_LONGEST_PAUSE_S = 5.0
 
 
 class Notifier:
-    """Sends states to the socket that the manager named; one that is full or gone is no reason to stop."""
+    """Sends states to the service manager's socket; a full or closed socket is ignored."""
 
     def __init__(self, address: str, watchdog_s: float | None) -> None:
-        """Connect nothing yet: each message is one datagram.
+        """Create the socket.
 
         Args:
-            address: Path of the manager's socket; `@` first for an abstract one.
-            watchdog_s: How long the manager waits for a sign of life, None if it does not watch.
+            address: Path of the service manager's socket, or an abstract address that begins with `@`.
+            watchdog_s: Time without a heartbeat after which the manager restarts the service; None: no watchdog.
         """
         self.watchdog_s = watchdog_s
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
@@ -39,24 +39,24 @@ class Notifier:
             self._socket.sendto(text.encode(errors="replace"), self._address)
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
 
 def find_notifier(environ: Mapping[str, str] = os.environ) -> Notifier | None:
-    """Return the way to the manager that started this process, None if none did or it does not listen."""
+    """Return a notifier for the service manager that started this process; None without one (NOTIFY_SOCKET)."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return None
-    watched = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    microseconds = environ.get("WATCHDOG_USEC", "")
-    return Notifier(address, int(microseconds) / 1e6 if watched and microseconds.isdecimal() else None)
+    is_monitored = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    watchdog_us = environ.get("WATCHDOG_USEC", "")
+    return Notifier(address, int(watchdog_us) / 1e6 if is_monitored and watchdog_us.isdecimal() else None)
 
 
 class HeartbeatSink:
-    """Tells the manager of every few seconds' frames: the first one's result is READY, no result is no heartbeat.
+    """Sink that sends READY after the first frame and a heartbeat every few seconds while frames are finished.
 
-    It is the last of the sinks, so that a frame counts only when it has been through everything.
+    It must be the last sink, so that a frame counts only after all other sinks have taken it.
     """
 
     def __init__(
@@ -65,19 +65,20 @@ class HeartbeatSink:
         describe: Callable[[], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Remember where to report.
+        """Compute the pause between heartbeats.
 
         Args:
-            notifier: The way to the manager; closed with the sink.
-            describe: Returns a line about the run's state, added to the status text.
-            clock: Seconds.
+            notifier: Receives the messages; closed with the sink.
+            describe: Returns one line about the run's state, which is appended to the status text.
+            clock: Returns seconds.
         """
         self._notifier = notifier
         self._describe = describe
         self._clock = clock
-        self._pause_s = min((notifier.watchdog_s or _LONGEST_SILENCE_S) / _CALLS_PER_WATCHDOG, _LONGEST_SILENCE_S)
-        self._told_s: float | None = None
-        self._frames = self._frames_told = 0
+        watchdog_s = notifier.watchdog_s or _LONGEST_PAUSE_S
+        self._pause_s = min(watchdog_s / _HEARTBEATS_PER_WATCHDOG, _LONGEST_PAUSE_S)
+        self._sent_s: float | None = None
+        self._frames = self._sent_frames = 0
 
     def __enter__(self) -> Self:
         return self
@@ -87,17 +88,17 @@ class HeartbeatSink:
         self._notifier.close()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Count the frame and, when it is time, report."""
+        """Count the frame and send a heartbeat when one is due."""
         del frame
         self._frames += 1
         now_s = self._clock()
-        if self._told_s is None:
+        if self._sent_s is None:
             self._notifier.send(READY="1", WATCHDOG="1", STATUS="first frame done")
-        elif now_s - self._told_s < self._pause_s:
+        elif now_s - self._sent_s < self._pause_s:
             return
         else:
-            fps = (self._frames - self._frames_told) / (now_s - self._told_s)
-            text = f"{self._frames} frames, {fps:.1f} a second, {len(result.faces)} faces in the latest"
+            fps = (self._frames - self._sent_frames) / (now_s - self._sent_s)
+            text = f"{self._frames} frames, {fps:.1f} frames/s, {len(result.faces)} faces in the last frame"
             more = self._describe() if self._describe else ""
             self._notifier.send(WATCHDOG="1", STATUS=f"{text}; {more}" if more else text)
-        self._told_s, self._frames_told = now_s, self._frames
+        self._sent_s, self._sent_frames = now_s, self._frames

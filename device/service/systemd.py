@@ -1,4 +1,4 @@
-"""Services that systemd keeps."""
+"""Services managed by systemd."""
 
 from __future__ import annotations
 
@@ -28,37 +28,32 @@ _STATES: dict[str, State] = {
     "inactive": "stopped",
     "failed": "failed",
 }
-# ExecMainCode is the kernel's si_code: how a process ended.
+# ExecMainCode is the kernel's si_code, which tells how a process ended.
 _EXITED = "1"
 _BY_SIGNAL = ("2", "3")
 
 
 class SystemdManager:
-    """The system's own systemd, or the one every logged-in user has."""
+    """The system's systemd, or the user's own instance of it."""
 
     name = "systemd"
 
     def __init__(self, scope: Scope) -> None:
-        """Choose whose manager.
-
-        Raises:
-            InputError: The system's, and the caller is not root.
-        """
         self._scope = scope
         self._flags = [] if scope == "system" else ["--user"]
 
     def install(self, spec: ServiceSpec) -> list[str]:
-        """Write the unit, enable it and start it.
+        """Write the unit, enable it and start it; return warnings for the user.
 
         Raises:
-            InputError: A unit of that name exists that edgekit did not write, or systemd does not take this one.
-            StorageError: It cannot be written.
-            EdgekitError: It does not start, and why.
+            InputError: A unit of that name was not written by edgekit, or the caller is not root.
+            StorageError: The unit cannot be written.
+            EdgekitError: systemd rejects the unit.
         """
         require_root(self._scope)
         path = self._path(spec.name)
         self._require_own(path)
-        advice = self._advice(spec)
+        warnings = self._warnings(spec)
         text = unit_text(
             spec,
             self._scope,
@@ -71,50 +66,45 @@ class SystemdManager:
         path.chmod(0o644)
         self._systemctl("daemon-reload")
         self._systemctl("enable", "--quiet", path.name)
-        # A service that used up its starts would not be started again.
-        self._systemctl("reset-failed", path.name, check=False)
-        self._systemctl("restart", "--no-block", path.name)
-        return advice
+        self._restart(path.name)
+        return warnings
 
     def status(self, name: str) -> ServiceStatus:
-        """Return what systemd says of the service."""
-        told = dict(
-            line.split("=", 1)
-            for line in self._systemctl("show", f"{name}.service", f"--property={_PROPERTIES}").splitlines()
-            if "=" in line
-        )
-        if told.get("LoadState") == "not-found":
+        """Return the state of a service; "not installed" is a state, not an error."""
+        output = self._systemctl("show", f"{name}.service", f"--property={_PROPERTIES}")
+        properties = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+        if properties.get("LoadState") == "not-found":
             return ServiceStatus(name, self.name, "not installed")
-        state = _STATES.get(told.get("ActiveState", ""), "stopped")
-        if told.get("SubState", "").startswith("auto-restart"):
+        state = _STATES.get(properties.get("ActiveState", ""), "stopped")
+        if properties.get("SubState", "").startswith("auto-restart"):
             state = "waiting to restart"
-        pid = int(told.get("MainPID") or 0)
+        pid = int(properties.get("MainPID") or 0)
         return ServiceStatus(
             name=name,
             manager=self.name,
             state=state,
             pid=pid or None,
-            restarts=int(told.get("NRestarts") or 0),
-            text=told.get("StatusText") or None,
-            last_exit=_last_exit(told) if not pid else None,
-            starts_at_boot=told.get("UnitFileState") == "enabled",
+            restarts=int(properties.get("NRestarts") or 0),
+            text=properties.get("StatusText") or None,
+            last_exit=_last_exit(properties) if not pid else None,
+            starts_at_boot=properties.get("UnitFileState") == "enabled",
         )
 
     def restart(self, name: str) -> None:
-        """Have systemd stop the service and start it, which goes on when the caller is gone.
+        """Restart a service in any state; systemd completes the restart even if the caller is killed.
 
         Raises:
-            InputError: There is none, or edgekit did not write it.
+            InputError: The service is not installed, or edgekit did not write it.
             EdgekitError: systemd refuses.
         """
-        require_root(self._scope)
-        path = self._require_installed(name)
-        self._require_own(path)
-        self._systemctl("reset-failed", path.name, check=False)
-        self._systemctl("restart", "--no-block", path.name)
+        self._restart(self._require_changeable(name).name)
 
     def logs_command(self, name: str, lines: int, follow: bool) -> Sequence[str]:
-        """Return journalctl's command line."""
+        """Return the journalctl command that prints the last `lines` of a service, and new ones with `follow`.
+
+        Raises:
+            InputError: The service is not installed.
+        """
         self._require_installed(name)
         unit = f"--unit={name}.service" if self._scope == "system" else f"--user-unit={name}.service"
         return ["journalctl", unit, f"--lines={lines}", "--no-pager", *(["--follow"] if follow else [])]
@@ -123,15 +113,18 @@ class SystemdManager:
         """Stop, disable and delete the unit.
 
         Raises:
-            InputError: There is none, or edgekit did not write it.
+            InputError: The service is not installed, or edgekit did not write it.
         """
-        require_root(self._scope)
-        path = self._require_installed(name)
-        self._require_own(path)
+        path = self._require_changeable(name)
         self._systemctl("disable", "--quiet", "--now", path.name, check=False)
         path.unlink(missing_ok=True)
         self._systemctl("daemon-reload")
         self._systemctl("reset-failed", path.name, check=False)
+
+    def _restart(self, unit: str) -> None:
+        # A service that has used up its starts is not started again without this.
+        self._systemctl("reset-failed", unit, check=False)
+        self._systemctl("restart", "--no-block", unit)
 
     def _path(self, name: str) -> Path:
         if self._scope == "system":
@@ -144,7 +137,7 @@ class SystemdManager:
         path = self._path(name)
         if not path.exists():
             raise InputError(
-                f"there is no {self._scope} service '{name}': install it, or look with the other of --user and --system"
+                f"there is no {self._scope} service '{name}': install it, or give the other of --user and --system"
             )
         return path
 
@@ -152,30 +145,36 @@ class SystemdManager:
         if path.exists() and MARK not in path.read_text(errors="replace"):
             raise InputError(f"'{path}' was not written by edgekit: choose another --name")
 
+    def _require_changeable(self, name: str) -> Path:
+        require_root(self._scope)
+        path = self._require_installed(name)
+        self._require_own(path)
+        return path
+
     def _version(self) -> int:
         found = re.match(r"systemd (\d+)", self._systemctl("--version"))
         return int(found.group(1)) if found else 0
 
-    def _advice(self, spec: ServiceSpec) -> list[str]:
+    def _warnings(self, spec: ServiceSpec) -> list[str]:
         if self._scope == "system":
             return []
-        advice = []
+        warnings = []
         user = pwd.getpwuid(os.getuid())
-        mine = set(os.getgrouplist(user.pw_name, user.pw_gid))
-        missing = [group for group in _existing_groups() if grp.getgrnam(group).gr_gid not in mine]
+        member = set(os.getgrouplist(user.pw_name, user.pw_gid))
+        missing = [group for group in _existing_groups() if grp.getgrnam(group).gr_gid not in member]
         if missing and os.getuid() != 0:
-            advice.append(
+            warnings.append(
                 f"user '{user.pw_name}' is not in {' and '.join(missing)}: "
-                f"sudo usermod -aG {','.join(missing)} {user.pw_name}, and log in again"
+                f"sudo usermod -aG {','.join(missing)} {user.pw_name}, then log in again"
             )
         if not Path("/var/lib/systemd/linger", user.pw_name).exists():
             lingering = _run(["loginctl", "enable-linger"])
             if lingering.returncode:
-                advice.append(
+                warnings.append(
                     f"service '{spec.name}' runs only while you are logged in: "
                     f"sudo loginctl enable-linger {user.pw_name}"
                 )
-        return advice
+        return warnings
 
     def _systemctl(self, *arguments: str, check: bool = True) -> str:
         done = _run(["systemctl", *self._flags, *arguments])
@@ -187,7 +186,7 @@ class SystemdManager:
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LC_ALL": "C"}
-    # Missing in `su` and cron; systemctl --user cannot be reached without.
+    # `su` and cron do not set it, and `systemctl --user` needs it to reach the user's systemd.
     environment.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     try:
         return subprocess.run(
@@ -200,26 +199,26 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
             timeout=_TOOL_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
-        raise EdgekitError(f"{command[0]} does not answer after {_TOOL_TIMEOUT_S} s") from error
+        raise EdgekitError(f"{command[0]} timed out after {_TOOL_TIMEOUT_S} s: try again") from error
 
 
 def _existing_groups() -> list[str]:
-    # A unit that names a group the system lacks does not start.
+    # systemd does not start a unit that names a group which the system lacks.
     known = {group.gr_name for group in grp.getgrall()}
     return [group for group in DEVICE_GROUPS if group in known]
 
 
 def _cache_of(user: str | None) -> Path | None:
-    """Return the downloads a user already has: a board without a network has no others."""
+    """Return the user's folder of downloads, because a board without internet cannot download them again."""
     if user is None:
         return None
     folder = Path(pwd.getpwnam(user).pw_dir) / ".cache/edgekit"
     return folder if folder.is_dir() else None
 
 
-def _last_exit(told: dict[str, str]) -> str | None:
-    code, status = told.get("ExecMainCode"), told.get("ExecMainStatus")
-    result = told.get("Result", "")
+def _last_exit(properties: dict[str, str]) -> str | None:
+    code, status = properties.get("ExecMainCode"), properties.get("ExecMainStatus")
+    result = properties.get("Result", "")
     if result in ("watchdog", "timeout", "oom-kill", "start-limit-hit"):
         return result
     if code == _EXITED:

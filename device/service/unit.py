@@ -1,4 +1,4 @@
-"""The text of a systemd unit. Pure: what is there on the machine comes in as arguments."""
+"""Text of a systemd unit. A pure function: facts about the machine are arguments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.device.service.spec import (
-    EXITS_FOR_GOOD,
+    NO_RESTART_EXIT_CODES,
     START_TIMEOUT_S,
     STOP_TIMEOUT_S,
     WATCHDOG_S,
@@ -16,12 +16,12 @@ from edgekit.device.service.spec import (
 
 MARK = "# Written by 'edgekit service install', which also replaces it."
 
-# RestartSteps= and RestartMaxDelaySec= came with this version of systemd; Debian Bookworm has 252.
+# First version of systemd with RestartSteps= and RestartMaxDelaySec=; Debian Bookworm has 252.
 _GROWING_PAUSES_SINCE = 254
-# Half of a 1 GB board: several times what a headless run takes (docs/staying-up.md), and the system survives a leak.
+# Several times the memory of a headless run on a 1 GB board (docs/staying-up.md); a leak does not stop the system.
 _MEMORY_MAX = "50%"
 
-# What any user's service manager may set.
+# Restrictions that a user's systemd can apply.
 _SANDBOX = (
     "NoNewPrivileges=yes",
     "LockPersonality=yes",
@@ -32,7 +32,7 @@ _SANDBOX = (
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
     "RestrictNamespaces=yes",
 )
-# What takes root to set up. No PrivateTmp: settings may name files in /tmp.
+# Restrictions that need root. No PrivateTmp: settings may name files in /tmp.
 _SYSTEM_SANDBOX = (
     "CapabilityBoundingSet=",
     "ProtectSystem=strict",
@@ -45,7 +45,7 @@ _SYSTEM_SANDBOX = (
     "ProtectHostname=yes",
     "DevicePolicy=closed",
 )
-# Cameras, their image processors, the buffers they share, the encoder; vcio is how vcgencmd asks the firmware.
+# Cameras, image processors, shared buffers, the encoder; vcgencmd reaches the firmware through /dev/vcio.
 _DEVICES = ("char-video4linux", "char-media", "char-drm", "char-dma_heap", "/dev/vcio")
 
 
@@ -58,15 +58,15 @@ def unit_text(
     udevadm: str | None = None,
     cache: Path | None = None,
 ) -> str:
-    """Return the unit that runs `spec`.
+    """Return the unit file that runs `spec`.
 
     Args:
         spec: The service.
-        scope: Whose manager reads it; a user's one cannot set up all of the sandbox.
-        groups: The groups of this machine that the service needs beside its user's own.
-        systemd_version: Of the manager that reads it.
-        udevadm: Path of the program that waits until the devices are there.
-        cache: An existing folder of downloads that a system service should use instead of one of its own.
+        scope: "system", or "user", whose systemd cannot apply all restrictions.
+        groups: Supplementary groups of a system service; they must exist on this machine.
+        systemd_version: Major version of the systemd that reads the unit.
+        udevadm: Path of udevadm, which waits until the devices exist; None: no wait.
+        cache: Existing folder of downloads for a system service; None: systemd creates one.
     """
     system = scope == "system"
     sections = {
@@ -85,7 +85,7 @@ def unit_text(
             f"WorkingDirectory={_specifiers(str(spec.folder))}",
             *(f"Environment={quote(f'{name}={value}')}" for name, value in spec.environment.items()),
             f"ExecStartPre=-{quote(udevadm)} settle --timeout=30" if udevadm else "",
-            # The colon: a dollar sign in an argument is a dollar sign.
+            # The colon switches off the expansion of variables.
             f"ExecStart=:{' '.join(quote(argument) for argument in spec.command)}",
             f"TimeoutStartSec={START_TIMEOUT_S}",
             f"TimeoutStopSec={STOP_TIMEOUT_S}",
@@ -103,7 +103,7 @@ def unit_text(
 
 
 def quote(text: str) -> str:
-    """Return `text` as one word of a unit's command or list: quoted, with systemd's % specifiers switched off."""
+    """Return `text` as one quoted word of a unit, with systemd's % specifiers escaped."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")
     return f'"{_specifiers(escaped)}"'
 
@@ -114,7 +114,7 @@ def _specifiers(text: str) -> str:
 
 def _restart(spec: ServiceSpec, systemd_version: int) -> list[str]:
     policy = spec.restart
-    ends = ["Restart=on-failure", f"RestartPreventExitStatus={' '.join(map(str, EXITS_FOR_GOOD))}"]
+    ends = ["Restart=on-failure", f"RestartPreventExitStatus={' '.join(map(str, NO_RESTART_EXIT_CODES))}"]
     if systemd_version >= _GROWING_PAUSES_SINCE:
         pauses = [
             f"RestartSec={policy.first_pause_s:g}",
@@ -122,20 +122,20 @@ def _restart(spec: ServiceSpec, systemd_version: int) -> list[str]:
             f"RestartMaxDelaySec={policy.longest_pause_s:g}",
         ]
     else:
-        # One pause for all, and one that never comes near the limit of starts.
+        # One constant pause, long enough that the limit of starts is never reached.
         pauses = [f"RestartSec={policy.window_s / policy.burst:g}"]
     return ends + pauses
 
 
 def _system_sandbox(spec: ServiceSpec, cache: Path | None) -> list[str]:
     writable = [spec.folder, *spec.writable, *([cache] if cache else [])]
-    # The system's %C is /var/cache; edgekit looks for `edgekit` in it.
+    # %C of the system is /var/cache; edgekit uses its subfolder `edgekit`.
     own_cache = [] if cache else ["CacheDirectory=edgekit", "Environment=XDG_CACHE_HOME=%C"]
     return [
         *_SYSTEM_SANDBOX,
         *(f"DeviceAllow={device} rw" for device in _DEVICES),
         f"ReadWritePaths={' '.join(quote(str(path)) for path in writable)}",
-        # What outlives a run (the MQTT buffer) goes here: homes are read-only.
+        # For data that outlives a run (the MQTT buffer): home folders are read-only.
         f"StateDirectory=edgekit/{spec.name}",
         *own_cache,
     ]

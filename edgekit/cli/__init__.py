@@ -1,7 +1,7 @@
-"""The `edgekit` command: finds the subcommand's file, runs it, and turns errors into one line and an exit code.
+"""The `edgekit` command line: loads the subcommand's module, runs it, and turns errors into one line and an exit code.
 
-Each command is one small file here that parses, builds and hands over. Importing this package loads the standard
-library and click only; a command's heavy imports happen when it runs.
+Each command is one module of `edgekit.cli.commands`, which parses, calls one public function and prints the result.
+Importing this package loads only the standard library and click; heavy imports are in the bodies of the commands.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import suppress
 from types import FrameType
 
 import click
+from click.shell_completion import CompletionItem
 
 from edgekit import __version__
 from edgekit.cli.output import describe_os_error, one_line
@@ -24,54 +25,73 @@ from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, Edgek
 from edgekit.install_hint import install_command
 from edgekit.text import printable
 
-# Command name → module that holds it as `command`; the order of `edgekit --help`.
-_COMMANDS = {
-    "train": "edgekit.cli.commands.train",
-    "distill": "edgekit.cli.commands.distill",
-    "eval": "edgekit.cli.commands.eval",
-    "data": "edgekit.cli.commands.data",
-    "import": "edgekit.cli.commands.import_",
-    "export": "edgekit.cli.commands.export",
-    "inspect": "edgekit.cli.commands.inspect",
-    "verify": "edgekit.cli.commands.verify",
-    "profile": "edgekit.cli.commands.profile",
-    "run": "edgekit.cli.commands.run",
-    "cameras": "edgekit.cli.commands.cameras",
-    "bench": "edgekit.cli.commands.bench",
-    "report": "edgekit.cli.commands.report",
-    "compare": "edgekit.cli.commands.compare",
-    "doctor": "edgekit.cli.commands.doctor",
-    "deploy": "edgekit.cli.commands.deploy",
-    "rollback": "edgekit.cli.commands.rollback",
-    "releases": "edgekit.cli.commands.releases",
-    "host": "edgekit.cli.commands.host",
-    "service": "edgekit.cli.commands.service",
+# Commands in the order of `edgekit --help`, by the titles of its sections.
+SECTIONS = {
+    "Train": ("train", "distill", "eval", "data", "import"),
+    "Export": ("export", "inspect", "verify", "profile"),
+    "Run": ("run", "cameras", "service"),
+    "Measure": ("bench", "report", "compare"),
+    "Boards": ("deploy", "rollback", "releases", "host", "doctor"),
+}
+# Modules whose names are not their commands' names: `import` is a keyword of Python.
+_MODULES = {"import": "import_"}
+
+# Top-level module → extra of the distribution that installs it.
+_EXTRAS = {
+    "cv2": "device",
+    "onnxruntime": "device",
+    "paho": "mqtt",
+    "starlette": "preview",
+    "uvicorn": "preview",
+    "onnx": "export",
+    "onnxscript": "export",
+    "torch": "train",
+    "lightning_fabric": "train",
+    "safetensors": "train",
+    "h5py": "train",
+    "tensorboard": "train",
+    "matplotlib": "train",
+    "open_clip": "train",
 }
 
 
-class _ReaderLeftError(Exception):
-    """Whoever read our stdout closed it, as `| head` does."""
+class _StdoutClosedError(Exception):
+    """The reader of stdout has closed it, as `| head` does."""
 
 
 class _LazyGroup(click.Group):
+    """Group that imports a command's module when the command is used, and lists the commands in sections."""
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            # click would end the process here, with exit code 1.
-            raise _ReaderLeftError from error
+            # click would end the process with exit code 1.
+            raise _StdoutClosedError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(_COMMANDS)
+        return [name for names in SECTIONS.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in self.list_commands(ctx):
             return None
-        command = importlib.import_module(_COMMANDS[cmd_name]).command
-        assert isinstance(command, click.Command)
-        return command
+        module = importlib.import_module(f"edgekit.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
+        assert isinstance(module.command, click.Command)
+        return module.command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.list_commands(ctx)))
+        limit = formatter.width - width - 6
+        for title, names in SECTIONS.items():
+            commands = [(name.ljust(width), self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name, each.get_short_help_str(limit)) for name, each in commands if each])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # Without the commands' help, because it would import all of them: a second on a Pi.
+        names = [CompletionItem(name) for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -87,10 +107,11 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line and exit: the console script's entry point."""
+    """Run the command line and exit: the entry point of the console script."""
     exit_code = _run(sys.argv[1:])
-    watched = sys.modules.get("edgekit.device.sources.timeout_guard")
-    if watched is not None and watched.any_reading():
+    timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
+    if timeout_guard is not None and timeout_guard.any_reading():
+        # The interpreter's own exit would wait for a thread that is blocked in a camera driver.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
@@ -99,15 +120,11 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    """Run the command line and return the exit code; errors are printed."""
     debug = "--debug" in arguments
     interruptions = _Interruptions()
-    # A closed stream is None: what would go there goes nowhere.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is shown as an escape
-    # It warns of a home that cannot be written to, and draws all the same.
+    _prepare_streams()
+    # It warns about a read-only home folder, but draws all the same.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
@@ -115,37 +132,41 @@ def _run(arguments: list[str]) -> int:
         return _report(error, str(error), error.exit_code, debug)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        where = context.command_path if context else cli.name or "edgekit"
-        return _report(error, f"{error.format_message()} (see '{where} --help')", error.exit_code, debug)
+        path = context.command_path if context else cli.name or "edgekit"
+        return _report(error, f"{error.format_message()} (see '{path} --help')", error.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
         return _report_interruption()
     except click.exceptions.Exit as done:
         return done.exit_code
-    except _ReaderLeftError:
-        # Nothing to say, and nobody to say it to.
+    except _StdoutClosedError:
+        # Python flushes stdout at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except ModuleNotFoundError as error:
-        if interruptions.seen:
-            return _report_interruption()
-        return _report(error, _missing_module(error), EXIT_FAULT, debug)
     except OSError as error:
         return _report(error, describe_os_error(error), EXIT_IO, debug)
     except MemoryError as error:
         return _report(error, "out of memory: use a smaller batch or close other programs", EXIT_FAULT, debug)
     except Exception as error:
-        if interruptions.seen:
-            # A library that was importing turned the interruption into an error of its own.
+        if interruptions.received:
+            # A library replaced the KeyboardInterrupt by its own exception while it was imported.
             return _report_interruption()
-        text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
-        return _report(error, text, EXIT_FAULT, debug)
+        return _report(error, _describe_unexpected(error), EXIT_FAULT, debug)
     finally:
-        interruptions.give_back()
+        interruptions.restore()
     return EXIT_OK
 
 
+def _prepare_streams() -> None:
+    # Python sets a stream to None if its descriptor is closed.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int:
-    with suppress(OSError):  # a full or closed stderr; the exit code still tells
+    with suppress(OSError):  # stderr may be full or closed; the exit code remains
         if debug:
             shown = printable("".join(traceback.format_exception(error)))
             click.echo("\n".join(f"  {line}" for line in shown.splitlines()), err=True)
@@ -154,52 +175,34 @@ def _report(error: BaseException, text: str, exit_code: int, debug: bool) -> int
 
 
 def _report_interruption() -> int:
-    with suppress(OSError):  # as in _report; the terminal may be gone
+    with suppress(OSError):
         click.echo("edgekit: interrupted", err=True)
     return EXIT_INTERRUPTED
 
 
+def _describe_unexpected(error: Exception) -> str:
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if module in _EXTRAS:
+        return f"this command needs '{module}': {install_command(_EXTRAS[module])}"
+    return f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
+
+
 class _Interruptions:
-    """Turns Ctrl-C, SIGTERM and the end of the terminal into KeyboardInterrupt, so that all clean up on the same road,
-    and remembers them.
-    """
+    """Turns SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, so that all of them run the same clean-up."""
 
     def __init__(self) -> None:
-        self.seen = False
+        self.received = False
         self._previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._receive)}
-        # The shell has `command &` ignore Ctrl-C, nohup the end of the terminal.
+        # The shell makes `command &` ignore SIGINT, and nohup makes it ignore SIGHUP.
         for number in (signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
 
-    def give_back(self) -> None:
+    def restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self.seen = True
+        self.received = True
         raise KeyboardInterrupt
-
-
-def _missing_module(error: ModuleNotFoundError) -> str:
-    extras = {
-        "cv2": "device",
-        "onnxruntime": "device",
-        "paho": "mqtt",
-        "starlette": "preview",
-        "uvicorn": "preview",
-        "onnx": "export",
-        "onnxscript": "export",
-        "torch": "train",
-        "lightning_fabric": "train",
-        "safetensors": "train",
-        "h5py": "train",
-        "tensorboard": "train",
-        "matplotlib": "train",
-        "open_clip": "train",
-    }
-    module = (error.name or "").partition(".")[0]
-    if module in extras:
-        return f"this command needs '{module}': {install_command(extras[module])}"
-    return f"internal error: {error} (--debug shows where)"

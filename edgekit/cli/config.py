@@ -1,4 +1,4 @@
-"""Settings of a command from a TOML file: every option is a key under its flag's name, and flags override."""
+"""Settings of a command from a TOML file: each option is a key named as its flag; flags on the command line override."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from edgekit.files import require_file
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
-# Options that say how this one call speaks or where its settings are: they are no settings themselves.
+# Options of a single call, which are not settings.
 _NOT_SETTINGS = frozenset({"config", "print_config", "as_json", "debug", "quiet"})
 
 
 def config_options(*alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Function], _Function]:
     """Add --config and --print-config to a command whose other options are its settings.
 
-    A new option is a new key, with no further registration. `alternatives` names parameters of which one at most can
-    be in force, each with those that make no sense without it: one on the command line then puts aside the others of
-    the file, and what belongs to them.
+    Each option of the command is a key of the file; nothing has to be registered.
+
+    Args:
+        alternatives: Mutually exclusive parameters, each with the parameters that depend on it. If one of them is on
+            the command line, the others of the file and their dependent parameters are reset to their defaults.
     """
 
     def decorate(function: _Function) -> _Function:
@@ -39,13 +41,13 @@ def config_options(*alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Fun
             is_eager=True,
             expose_value=False,
             callback=_load,
-            help="Take settings from this file; options given here override it.",
+            help="Read settings from this file; options on the command line override it.",
         )
-        @click.option("--print-config", is_flag=True, help="Print the settings in force as such a file, and stop.")
+        @click.option("--print-config", is_flag=True, help="Print the settings in effect as TOML, and exit.")
         @functools.wraps(function)
         def wrapper(*args: Any, print_config: bool, **kwargs: Any) -> None:
             context = click.get_current_context()
-            for name, default in _put_aside(context, alternatives):
+            for name, default in _superseded(context, alternatives):
                 kwargs[name] = context.params[name] = default
             if print_config:
                 as_json = context.params.get("as_json", False)
@@ -58,13 +60,22 @@ def config_options(*alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Fun
     return decorate
 
 
+def command_named(name: str) -> click.Command:
+    """Return another command of the program that runs now, such as "run"; commands do not import each other."""
+    context = click.get_current_context().find_root()
+    assert isinstance(context.command, click.Group)
+    command = context.command.get_command(context, name)
+    assert command is not None
+    return command
+
+
 def settings(context: click.Context) -> dict[str, Any]:
-    """Return key → value of a command that has been parsed, None where nothing is set."""
+    """Return key → value of a parsed command; None for options that are not set."""
     return {key: _plain(context.params[option.name or ""]) for key, option in _keys(context.command).items()}
 
 
 def render(context: click.Context) -> str:
-    """Return the settings in force as TOML that `--config` takes; what is not set stands there as a comment."""
+    """Return the settings in effect as TOML for `--config`; options that are not set are comments."""
     lines = [f"# Settings of `{context.command_path}`.\n"]
     options = _keys(context.command)
     for key, value in settings(context).items():
@@ -75,10 +86,10 @@ def render(context: click.Context) -> str:
 
 
 def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
-    """Return parameter name → value of a TOML file of settings for `command`.
+    """Return parameter name → value from a TOML file of settings for `command`.
 
     Raises:
-        InputError: The file cannot be read, is no TOML, has a key that is no option, or a value no option takes.
+        InputError: The file cannot be read or is not TOML, or a key or value does not fit an option of the command.
     """
     require_file(path, "settings")
     try:
@@ -86,13 +97,13 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"settings '{path}' cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"settings '{path}' are no TOML: {error}") from error
+        raise InputError(f"settings '{path}' are not valid TOML: {error}") from error
     except RecursionError as error:
-        raise InputError(f"settings '{path}' are no TOML that can be read: too many brackets in one another") from error
+        raise InputError(f"settings '{path}' are not valid TOML: brackets are nested too deeply") from error
     options = _keys(command)
     tables = [key for key, value in document.items() if isinstance(value, dict)]
     if tables:
-        raise InputError(f"settings '{path}': '{tables[0]}' is a table, but settings have no tables: write key = value")
+        raise InputError(f"settings '{path}': '{tables[0]}' is a table, but tables are not supported: write key = value")
     unknown = [_unknown(key, options) for key in document if key not in options]
     if unknown:
         raise InputError(f"settings '{path}': {'; '.join(unknown)}")
@@ -104,8 +115,8 @@ def _load(context: click.Context, option: click.Parameter, path: Path | None) ->
     del option
     if path is not None:
         values, defaults = read_settings(path, context.command), _defaults(context.command)
-        # A value that is the default anyway counts as not given, so that a file made by --print-config means the same
-        # as the command line it was made from: some options ask whether another one was given.
+        # A value equal to the default counts as not given, because some options depend on whether another one is
+        # given: a file made by --print-config then has the same effect as the command line it was made from.
         context.default_map = {
             name: values[name]
             for name, option in ((option.name or "", option) for option in context.command.params)
@@ -114,12 +125,12 @@ def _load(context: click.Context, option: click.Parameter, path: Path | None) ->
 
 
 def _defaults(command: click.Command) -> dict[str, Any]:
-    """Return parameter name → value of a call without arguments."""
+    """Return parameter name → value for a call without arguments."""
     return command.make_context(command.name, []).params
 
 
 def _keys(command: click.Command) -> dict[str, click.Option]:
-    """Return key → option in the order of the help."""
+    """Return key → option, in the order of the help."""
     return {
         max(option.opts, key=len).lstrip("-"): option
         for option in command.params
@@ -130,7 +141,7 @@ def _keys(command: click.Command) -> dict[str, click.Option]:
 def _unknown(key: str, known: Mapping[str, object]) -> str:
     near = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1, cutoff=0.5)
     cure = f"did you mean '{near[0]}'?" if near else "`edgekit run --print-config` lists all keys"
-    return f"there is no key '{key}': {cure}"
+    return f"unknown key '{key}': {cure}"
 
 
 def _value(path: Path, key: str, option: click.Option, value: object, context: click.Context) -> Any:
@@ -140,27 +151,27 @@ def _value(path: Path, key: str, option: click.Option, value: object, context: c
             raise InputError(f"{where}: write true or false")
         return value
     if isinstance(value, bool):
-        # An option whose value may be left out: true is the bare option, false is its absence.
+        # An option with an optional value: true is the option without a value, false its absence.
         if option._flag_needs_value:
             return option.flag_value if value else None
-        raise InputError(f"{where}: a value is needed, not true or false")
+        raise InputError(f"{where}: write a value instead of true or false")
     several = option.multiple or option.nargs != 1
     if several != isinstance(value, list):
-        raise InputError(f"{where}: {'write a list, [...]' if several else 'one value is needed, not a list'}")
+        raise InputError(f"{where}: {'write a list, [...]' if several else 'write one value instead of a list'}")
     items = value if isinstance(value, list) else [value]
     if any(isinstance(item, bool) or not isinstance(item, (str, int, float)) for item in items):
-        raise InputError(f"{where}: text or a number is needed")
+        raise InputError(f"{where}: write text or a number")
     is_text = not isinstance(option.type, (click.types.IntParamType, click.types.FloatParamType))
-    # A type of our own made of a number's may take words too, such as auto.
+    # A subclass of edgekit's may accept words too, such as auto.
     only_numbers = type(option.type).__module__ == click.types.__name__ and not is_text
     if any(isinstance(item, str) for item in items) and only_numbers:
-        raise InputError(f"{where}: a number is needed, without quotes")
+        raise InputError(f"{where}: write a number without quotes")
     if any(isinstance(item, float) and not math.isfinite(item) for item in items):
-        raise InputError(f"{where}: a finite number is needed")
+        raise InputError(f"{where}: write a finite number")
     if any(isinstance(item, float) and not item.is_integer() for item in items) and isinstance(
         option.type, click.types.IntParamType
     ):
-        raise InputError(f"{where}: a whole number is needed")
+        raise InputError(f"{where}: write a whole number")
     as_given = [str(item) if is_text else item for item in items]
     try:
         option.type_cast_value(context, as_given if several else as_given[0])
@@ -169,8 +180,8 @@ def _value(path: Path, key: str, option: click.Option, value: object, context: c
     return as_given if several else as_given[0]
 
 
-def _put_aside(context: click.Context, alternatives: Sequence[Mapping[str, Sequence[str]]]) -> list[tuple[str, Any]]:
-    """Return the parameters that do not apply, each with its default."""
+def _superseded(context: click.Context, alternatives: Sequence[Mapping[str, Sequence[str]]]) -> list[tuple[str, Any]]:
+    """Return the file's parameters that the command line replaces by an alternative, each with its default."""
     names: list[str] = []
     for group in alternatives:
         sources = {name: context.get_parameter_source(name) for name in group}
@@ -197,7 +208,7 @@ def _toml(key: str, value: Any) -> str:
         return f"[{', '.join(_toml(key, item) for item in value)}]"
     if isinstance(value, str):
         if any("\ud800" <= char <= "\udfff" for char in value):
-            raise InputError(f"--{key}: its value is not UTF-8 and cannot stand in a TOML file")
-        # A JSON string is a TOML string but for one character.
+            raise InputError(f"--{key}: its value is not UTF-8, as TOML requires: rename the file or folder")
+        # A JSON string is also a TOML string, except for one character.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

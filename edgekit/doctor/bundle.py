@@ -1,4 +1,4 @@
-"""What to attach to a bug report: the findings and all that they were found in, without who and where."""
+"""Archive for a bug report: findings and the files and outputs they are based on, without personal data."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 
 from edgekit.files import atomic_path
 
-_LEAST_NAME = 3
-# OpenCV's versions have four numbers; they are kept.
+_MIN_NAME_LENGTH = 3
+# Four numbers after an OpenCV package are its version, not an address.
 _IPV4 = re.compile(r"(opencv[\w-]{0,40} (?:\d{1,3}\.){3}\d{1,3})|(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\d|\.\d)")
 _IPV6_PARTS = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{0,4}|(?:\d{1,3}\.){3}\d{1,3})(?:%\w+)?(?![\w:.])"
@@ -34,7 +34,7 @@ _PATTERNS = (
 
 
 def redact(text: str, names: Sequence[str]) -> str:
-    """Return `text` without addresses, serial numbers, Wi-Fi names, and the given names of users and hosts."""
+    """Return `text` with addresses, serial numbers, Wi-Fi names and the given `names` replaced by placeholders."""
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     text = _IPV4.sub(lambda match: match[1] or "<ip>", text)
@@ -45,17 +45,17 @@ def redact(text: str, names: Sequence[str]) -> str:
 
 
 def own_names() -> list[str]:
-    """Return the names of this user and this host, as far as they are long enough to stand out."""
+    """Return the names of this user and this host that are long enough to be searched for."""
     names = [socket.gethostname(), socket.getfqdn(), os.environ.get("SUDO_USER", ""), Path.home().name]
-    with suppress(OSError, KeyError):  # a user without an entry in the system's list
+    with suppress(OSError, KeyError):  # a user without an entry in /etc/passwd
         names.append(getpass.getuser())
     names += [name.partition(".")[0] for name in names]
-    # "root" is nobody's name and a word of every mount table; "localhost" nobody's host.
-    return sorted({name for name in names if len(name) >= _LEAST_NAME} - {"root", "localhost"})
+    # "root" and "localhost" identify nobody, and "root" occurs in every mount table.
+    return sorted({name for name in names if len(name) >= _MIN_NAME_LENGTH} - {"root", "localhost"})
 
 
 def capture_text(seen: Mapping[str, str]) -> str:
-    """Return all files and outputs seen as one text, in the form that the tests replay (tests/fixtures/boards)."""
+    """Return all files and outputs that were read as one text, in the format of tests/fixtures/boards."""
     parts = ["# captured: by 'edgekit doctor --bundle', redacted\n"]
     for title, body in seen.items():
         text = body.replace("\0", "\\0")
@@ -64,10 +64,10 @@ def capture_text(seen: Mapping[str, str]) -> str:
 
 
 def write_bundle(target: Path, document: Mapping[str, Any], seen: Mapping[str, str], names: Sequence[str]) -> None:
-    """Write a .tar.gz with the findings and what they were found in, redacted.
+    """Write a .tar.gz with the redacted findings and the files and outputs they are based on.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: `target` cannot be written.
     """
     contents = {
         "findings.json": json.dumps(document, indent=2) + "\n",
@@ -76,7 +76,7 @@ def write_bundle(target: Path, document: Mapping[str, Any], seen: Mapping[str, s
     with atomic_path(target) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for name, text in contents.items():
             data = redact(text, names).encode()
-            # Neither owner nor time: the archive says nothing of whoever made it.
+            # A TarInfo has neither owner nor time by default.
             entry = tarfile.TarInfo(f"edgekit-doctor/{name}")
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))

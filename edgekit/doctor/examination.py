@@ -1,4 +1,4 @@
-"""All checks in the order of the screen, and what becomes of one that fails itself."""
+"""Runs all checks, and reads and writes their findings as JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from edgekit.text import one_line
 
 SCHEMA = "edgekit.doctor/1.0"
 _SCHEMA_PREFIX = "edgekit.doctor/1."
-_MOST_BYTES = 1 << 20
-_MOST_FINDINGS = 100
-_MOST_TEXT = 500
+_MAX_BYTES = 1 << 20
+_MAX_FINDINGS = 100
+_MAX_TEXT = 500
 
 CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
     machine.board,
@@ -41,12 +41,12 @@ CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
 
 
 def examine(probe: Probe, progress: Callable[[int, int | None], None] = lambda _, __: None) -> list[Finding]:
-    """Return what every check that applies here says; `progress` is told how many of them are done."""
+    """Return the findings of all checks that apply to the machine; `progress` receives (done, total)."""
     findings = []
     for index, check in enumerate(CHECKS):
         try:
             found = check(probe)
-        except Exception as error:  # a check that stumbles over a strange machine must not hide the others
+        except Exception as error:  # one check that fails must not hide the findings of the others
             found = Finding(check.__name__, "unknown", f"the check failed: {type(error).__name__}: {error}"[:200])
         if found is not None:
             findings.append(found)
@@ -55,21 +55,23 @@ def examine(probe: Probe, progress: Callable[[int, int | None], None] = lambda _
 
 
 def faults(findings: Sequence[Finding]) -> list[Finding]:
-    """Return what keeps edgekit from working."""
+    """Return the findings that prevent edgekit from working."""
     return [finding for finding in findings if finding.status == "fault"]
 
 
 def parse_findings(content: bytes, name: str) -> list[Finding]:
-    """Return the findings in what `edgekit doctor --json` printed elsewhere, made harmless; `name` says whose it is.
+    """Return the findings in the output of another machine's `edgekit doctor --json`, with control characters escaped.
+
+    `name` is the subject of the error message.
 
     Raises:
-        InputError: It is no such document.
+        InputError: The output is not such a document.
     """
     try:
-        document = json.loads(content[: _MOST_BYTES + 1])
-        if len(content) > _MOST_BYTES or not str(document["schema"]).startswith(_SCHEMA_PREFIX):
-            raise ValueError("another document")
-        entries = list(document["findings"])[:_MOST_FINDINGS]
+        document = json.loads(content[: _MAX_BYTES + 1])
+        if len(content) > _MAX_BYTES or not str(document["schema"]).startswith(_SCHEMA_PREFIX):
+            raise ValueError("unknown schema")
+        entries = list(document["findings"])[:_MAX_FINDINGS]
         return [_finding(entry) for entry in entries]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{name} printed no findings of edgekit doctor: {one_line(str(error))[:100]}") from error
@@ -78,13 +80,13 @@ def parse_findings(content: bytes, name: str) -> list[Finding]:
 def _finding(entry: Mapping[str, Any]) -> Finding:
     check, status, text, cure = (entry[key] for key in ("check", "status", "text", "cure"))
     if status not in get_args(Status):
-        raise ValueError("a status that there is none of")
-    said = [one_line(str(value))[:_MOST_TEXT] for value in (check, text)]
-    return Finding(said[0], status, said[1], None if cure is None else one_line(str(cure))[:_MOST_TEXT])
+        raise ValueError(f"unknown status {status!r}")
+    texts = [one_line(str(value))[:_MAX_TEXT] for value in (check, text)]
+    return Finding(texts[0], status, texts[1], None if cure is None else one_line(str(cure))[:_MAX_TEXT])
 
 
 def as_document(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return the findings as one JSON document, as `edgekit doctor --json` prints it."""
+    """Return the document that `edgekit doctor --json` prints."""
     return {
         "schema": SCHEMA,
         "edgekit": __version__,

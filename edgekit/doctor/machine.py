@@ -1,4 +1,4 @@
-"""Checks of the machine itself: board, system, Python, memory, disk, clock, heat, power, time."""
+"""Checks of the machine itself: board, system, Python, memory, disk, clock, temperature, power, time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ _LOW_MEMORY_MIB = 150
 _LOW_CMA_MIB = 64
 _LOW_FREE_CMA_MIB = 24
 _LOW_DISK_MIB = 300
-_NO_DISK_MIB = 30
+_FULL_DISK_MIB = 30
 _WARM_C = 75.0
 _HOT_C = 80.0
-# The Pi 3B+ alone lowers its clock this early (Raspberry Pi documentation, "temp_soft_limit").
+# Only the Pi 3B+ lowers its clock at this temperature (Raspberry Pi documentation, "temp_soft_limit").
 _SOFT_LIMIT_C = 60.0
 _SOFT_LIMIT_BOARD = "Raspberry Pi 3 Model B Plus"
+_COOL = "cool it: heat sink, fan, or free air"
 
 
 def board(probe: Probe) -> Finding:
-    """Say what the machine is, and that an emulator's times are none."""
+    """Describe the machine; warn about an emulator, whose times are not a board's."""
     found = probe.board()
     parts = [found.model or "unknown board", f"{found.processors or '?'} processors", found.architecture]
     parts += [f"{found.memory_total_mib} MiB"] if found.memory_total_mib else []
@@ -31,7 +32,7 @@ def board(probe: Probe) -> Finding:
 
 
 def system(probe: Probe) -> Finding:
-    """Say whether the system is one that onnxruntime has packages for."""
+    """Check that onnxruntime has packages for the operating system."""
     found = probe.board()
     text = f"{found.os_release or 'unknown system'}, {found.userland_bits} bit, kernel {found.kernel or 'unknown'}"
     if found.userland_bits != 64:
@@ -41,133 +42,116 @@ def system(probe: Probe) -> Finding:
 
 
 def python(probe: Probe) -> Finding:
-    """Say whether Python is new enough, and on a Pi whether it sees the system's packages."""
+    """Check that Python is new enough, and on a Raspberry Pi that it can import the system's packages."""
     environment = probe.environment
     version = environment.interpreter.python
-    text = f"{version}, {'virtual environment' if environment.in_venv else 'the system itself'}"
+    text = f"{version}, {'virtual environment' if environment.in_venv else 'of the system'}"
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < _LEAST_PYTHON:
-        return Finding("python", "fault", f"{text}: older than 3.11", "take Raspberry Pi OS Bookworm or later")
+        return Finding("python", "fault", f"{text}: older than 3.11", "install Raspberry Pi OS Bookworm or later")
     if is_raspberry_pi(probe.board()) and environment.in_venv and not environment.system_site_packages:
-        return Finding(
-            "python",
-            "warning",
-            f"{text} that does not see the system's picamera2",
-            "make it anew: python3 -m venv --clear --system-site-packages ~/edgekit-env",
-        )
+        cure = "create it again: python3 -m venv --clear --system-site-packages ~/edgekit-env"
+        return Finding("python", "warning", f"{text} that hides the system's picamera2", cure)
     return Finding("python", "ok", text)
 
 
 def memory(probe: Probe) -> Finding:
-    """Say whether there is room for a model, and on a Pi contiguous room (CMA) for the camera's buffers."""
+    """Check that memory for a model is free, and contiguous memory (CMA) for camera buffers."""
     text = probe.read("proc/meminfo") or ""
     total, available, cma, cma_free = (_mib(text, key) for key in ("MemTotal", "MemAvailable", "CmaTotal", "CmaFree"))
     if total is None or available is None:
-        return Finding("memory", "unknown", "the kernel does not tell")
-    said = f"{available} of {total} MiB available"
+        return Finding("memory", "unknown", "/proc/meminfo cannot be read")
+    text = f"{available} of {total} MiB available"
     if available < _LOW_MEMORY_MIB:
-        return Finding("memory", "warning", f"{said}: little", "close other programs; the desktop takes most")
+        return Finding("memory", "warning", f"{text}: low", "close other programs; the desktop uses most")
     if cma:
-        said += f", CMA {cma_free} of {cma} MiB free"
+        text += f", CMA {cma_free} of {cma} MiB free"
         if is_raspberry_pi(probe.board()) and cma < _LOW_CMA_MIB:
             cure = "add dtoverlay=cma,cma-64 to /boot/firmware/config.txt and restart"
-            return Finding("memory", "warning", f"{said}: little for a camera's buffers", cure)
+            return Finding("memory", "warning", f"{text}: low for camera buffers", cure)
         if cma_free is not None and cma_free < _LOW_FREE_CMA_MIB:
-            cure = "stop other programs that use the camera or the display, or take smaller pictures"
-            return Finding("memory", "warning", f"{said}: little for a camera's buffers", cure)
-    return Finding("memory", "ok", said)
+            cure = "stop other programs that use the camera or the display, or use a smaller --camera-size"
+            return Finding("memory", "warning", f"{text}: low for camera buffers", cure)
+    return Finding("memory", "ok", text)
 
 
 def disk(probe: Probe) -> Finding:
-    """Say how much room the root file system has, and whether it can be written."""
+    """Check the free space of the root file system, and report if it is read-only."""
     done = probe.run("df", "-Pk", "/")
     match = re.search(r"^\S+\s+(\d+)\s+\d+\s+(\d+)\s+\d+%", done.out if done else "", re.MULTILINE)
     if match is None:
-        return Finding("disk", "unknown", "df does not tell")
+        return Finding("disk", "unknown", "the command 'df' failed")
     total, free = (int(number) // 1024 for number in match.groups())
-    said = f"{free:,} of {total:,} MiB free"
+    text = f"{free:,} of {total:,} MiB free"
     root = re.search(r"^\S+ / \S+ (\S+)", probe.read("proc/mounts") or "", re.MULTILINE)
     if root and "ro" in root.group(1).split(","):
-        said += ", read-only"
-    if free < _NO_DISK_MIB:
-        return Finding(
-            "disk", "fault", f"{said}: full", "free some space: sudo apt clean, or sudo journalctl --vacuum-size=50M"
-        )
+        text += ", read-only"
+    if free < _FULL_DISK_MIB:
+        cure = "free some space: sudo apt clean, or sudo journalctl --vacuum-size=50M"
+        return Finding("disk", "fault", f"{text}: full", cure)
     if free < _LOW_DISK_MIB:
-        return Finding("disk", "warning", f"{said}: little", "free some space: sudo apt clean")
-    return Finding("disk", "ok", said)
+        return Finding("disk", "warning", f"{text}: low", "free some space: sudo apt clean")
+    return Finding("disk", "ok", text)
 
 
 def governor(probe: Probe) -> Finding:
-    """Say how the clock is governed."""
+    """Check the CPU frequency governor."""
     now = probe.conditions()
     if now.governor is None:
-        return Finding("clock", "unknown", "this machine does not tell its governor")
+        return Finding("clock", "unknown", "this machine reports no governor")
     clock = f"{now.clock_mhz:.0f} MHz" if now.clock_mhz else "unknown"
     highest = f", up to {now.clock_max_mhz:.0f}" if now.clock_max_mhz else ""
-    said = f"governor {now.governor}, now {clock}{highest}"
-    # Of processors whose driver has only these two, "powersave" is the one that scales.
-    scales_itself = (probe.line("sys/devices/system/cpu/cpu0/cpufreq/scaling_driver") or "").startswith(
-        ("intel_", "amd_")
-    )
-    if now.governor == "powersave" and not scales_itself:
+    text = f"governor {now.governor}, now {clock}{highest}"
+    # The drivers of PCs have no other governor that scales the clock.
+    driver = probe.line("sys/devices/system/cpu/cpu0/cpufreq/scaling_driver") or ""
+    if now.governor == "powersave" and not driver.startswith(("intel_", "amd_")):
         cure = "echo ondemand | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-        return Finding("clock", "warning", f"{said}: held at its lowest", cure)
-    return Finding("clock", "ok", said)
+        return Finding("clock", "warning", f"{text}: fixed at the lowest clock", cure)
+    return Finding("clock", "ok", text)
 
 
 def temperature(probe: Probe) -> Finding:
-    """Say how hot the processor is, against the limit at which it slows down."""
-    now = probe.conditions().temperature_c
-    if now is None:
-        return Finding("temperature", "unknown", "this machine does not tell it")
-    said = f"{now:.1f} °C"
-    if now >= _HOT_C:
-        return Finding(
-            "temperature", "fault", f"{said}: the board slows down to protect itself", "cool it: heat sink, fan, air"
-        )
-    early = (probe.board().model or "").startswith(_SOFT_LIMIT_BOARD)
-    if early and now >= _SOFT_LIMIT_C:
-        cure = "cool it, or move the limit: temp_soft_limit=70 in /boot/firmware/config.txt"
-        return Finding("temperature", "warning", f"{said}: this board runs at 1.2 instead of 1.4 GHz from 60 °C", cure)
-    if now >= _WARM_C:
-        return Finding(
-            "temperature", "warning", f"{said}: near 80 °C, where it slows down", "cool it: heat sink, fan, air"
-        )
-    return Finding("temperature", "ok", said)
+    """Compare the processor's temperature with the limits at which it slows down."""
+    now_c = probe.conditions().temperature_c
+    if now_c is None:
+        return Finding("temperature", "unknown", "this machine reports no temperature")
+    text = f"{now_c:.1f} °C"
+    if now_c >= _HOT_C:
+        return Finding("temperature", "fault", f"{text}: the board slows down to protect itself", _COOL)
+    has_soft_limit = (probe.board().model or "").startswith(_SOFT_LIMIT_BOARD)
+    if has_soft_limit and now_c >= _SOFT_LIMIT_C:
+        cure = "cool it, or raise the limit: temp_soft_limit=70 in /boot/firmware/config.txt"
+        return Finding("temperature", "warning", f"{text}: this board runs at 1.2 instead of 1.4 GHz from 60 °C", cure)
+    if now_c >= _WARM_C:
+        return Finding("temperature", "warning", f"{text}: near 80 °C, where the board slows down", _COOL)
+    return Finding("temperature", "ok", text)
 
 
 def power(probe: Probe) -> Finding:
-    """Say whether the board slowed down or lacked voltage, now or since it was switched on."""
+    """Check whether the board was throttled or had under-voltage, now or since boot."""
     flags = probe.conditions().throttling
     if flags is None:
         if is_raspberry_pi(probe.board()):
-            return Finding(
-                "power", "unknown", "the firmware was not asked", "sudo apt install raspi-utils (for vcgencmd)"
-            )
-        return Finding("power", "unknown", "only a Raspberry Pi tells")
+            text, cure = "vcgencmd is not installed", "sudo apt install raspi-utils"
+            return Finding("power", "unknown", text, cure)
+        return Finding("power", "unknown", "only a Raspberry Pi reports it")
     if not flags.bits:
-        return Finding("power", "ok", "never throttled, never under-voltage since it was switched on")
-    said = flags.explain()
-    weak = any("under-voltage" in text for text in (*flags.now, *flags.since_boot))
-    cure = "a better power supply and a short, thick cable" if weak else "cool it: heat sink, fan, air"
-    return Finding("power", "fault" if flags.now else "warning", said, cure)
+        return Finding("power", "ok", "never throttled, never under-voltage since boot")
+    under_voltage = any("under-voltage" in text for text in (*flags.now, *flags.since_boot))
+    cure = "use a better power supply and a short, thick cable" if under_voltage else _COOL
+    return Finding("power", "fault" if flags.now else "warning", flags.explain(), cure)
 
 
 def network_time(probe: Probe) -> Finding:
-    """Say whether the clock was set from the network: a Pi has no battery for it."""
+    """Check that the time was set from the network, because a Raspberry Pi has no clock battery."""
     done = probe.run("timedatectl", "show", "--property=NTPSynchronized", "--value")
     answer = done.out.strip() if done and done.code == 0 else None
     if answer == "yes":
         return Finding("time", "ok", "set from the network")
     if answer == "no":
-        return Finding(
-            "time",
-            "warning",
-            "not set from the network: times in results may be wrong",
-            "sudo timedatectl set-ntp true",
-        )
-    return Finding("time", "unknown", "timedatectl does not tell")
+        text = "not set from the network: times in results may be wrong"
+        return Finding("time", "warning", text, "sudo timedatectl set-ntp true")
+    return Finding("time", "unknown", "the command 'timedatectl' failed")
 
 
 def _mib(meminfo: str, key: str) -> int | None:

@@ -1,4 +1,4 @@
-"""What checks look at a machine through: files below a root, small tools, and Python modules imported in a child."""
+"""Access of the checks to a machine: files below a root folder, system tools, and imports in a child process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Status: TypeAlias = Literal["ok", "warning", "fault", "unknown"]
 
 _TIMEOUT_S = 20
 _IMPORT_TIMEOUT_S = 120
-_MOST_CHARACTERS = 100_000
+_MAX_CHARACTERS = 100_000
 _BOARD_FILES = (
     "proc/cpuinfo", "proc/meminfo", "etc/os-release", "proc/cmdline", "proc/sys/kernel/osrelease",
     "proc/sys/kernel/arch", "sys/firmware/devicetree/base/model",
@@ -28,7 +28,7 @@ _CONDITION_FILES = (
     "sys/devices/platform/soc/soc:firmware/get_throttled",
 )  # fmt: skip
 
-# Versions first, flushed: a module that kills the interpreter still leaves them. Then the import.
+# The versions are flushed before the import, because the module may crash the interpreter.
 _IMPORT_CODE = """
 import importlib.metadata, sys
 for name in sys.argv[2:]:
@@ -43,7 +43,7 @@ print("imported")
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check says: a line for people, and where something is wrong the command or step that mends it."""
+    """Result of one check: one line of text, and for a fault the command or step that repairs it."""
 
     check: str
     status: Status
@@ -53,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """How a tool ended; a negative code is the signal that killed it."""
+    """Exit code and output of a tool; a negative code is the signal that killed it."""
 
     code: int
     out: str
@@ -62,11 +62,11 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class Environment:
-    """The Python that runs edgekit, and the virtual environment it is in, if any."""
+    """The Python that runs edgekit, and whether it belongs to a virtual environment."""
 
     interpreter: Interpreter = field(default_factory=Interpreter)
     in_venv: bool = field(default_factory=lambda: sys.prefix != sys.base_prefix)
-    system_site_packages: bool = field(default_factory=lambda: _sees_system_packages())
+    system_site_packages: bool = field(default_factory=lambda: _has_system_packages())
 
 
 Tool: TypeAlias = Callable[[Sequence[str]], ToolResult | None]
@@ -74,20 +74,20 @@ Import: TypeAlias = Callable[[str, Sequence[str]], ToolResult]
 
 
 def run_tool(arguments: Sequence[str]) -> ToolResult | None:
-    """Return how a tool ended, or None where it is missing or hangs."""
+    """Return the result of a tool; None if it is missing or times out."""
     tool = shutil.which(arguments[0])
     return None if tool is None else _run([tool, *arguments[1:]], _TIMEOUT_S)
 
 
 def import_in_child(module: str, distributions: Sequence[str]) -> ToolResult:
-    """Import a module in a new Python process; `out` has a line `name version` for each distribution that is there."""
+    """Import a module in a new Python process; `out` has one line `name version` per installed distribution."""
     done = _run([sys.executable, "-c", _IMPORT_CODE, module, *distributions], _IMPORT_TIMEOUT_S)
     return done or ToolResult(1, "", f"importing {module} took longer than {_IMPORT_TIMEOUT_S} s")
 
 
 @dataclass
 class Probe:
-    """One look at a machine; files and outputs seen are kept in `seen`, to be replayed or sent along with a report."""
+    """Access to one machine; files and outputs that were read are kept in `seen`, for reports and replays."""
 
     root: Path = Path("/")
     tool: Tool = run_tool
@@ -98,34 +98,34 @@ class Probe:
     _conditions: Conditions | None = None
 
     def read(self, name: str) -> str | None:
-        """Return the text of a file below the root, None where there is none."""
+        """Return the text of a file below the root; None if it cannot be read."""
         try:
             with (self.root / name).open(errors="replace") as stream:
-                text = stream.read(_MOST_CHARACTERS)
+                text = stream.read(_MAX_CHARACTERS)
         except OSError:
             return None
         self.seen[name] = text
         return text
 
     def line(self, name: str) -> str | None:
-        """Return a file's one line, None where there is none or it is empty."""
+        """Return the text of a one-line file; None if it cannot be read or is empty."""
         return (self.read(name) or "").strip("\0\n ") or None
 
     def run(self, *arguments: str) -> ToolResult | None:
-        """Return how a tool ended, None where it is missing."""
+        """Return the result of a tool; None if it is missing or times out."""
         done = self.tool(arguments)
         if done is not None:
             self._keep("$ " + " ".join(arguments), done)
         return done
 
     def imported(self, module: str, *distributions: str) -> ToolResult:
-        """Return how importing a module ended, in a process of its own."""
+        """Return the result of importing a module in a child process."""
         done = self.import_module(module, distributions)
         self._keep(f"$ import {module}", done)
         return done
 
     def board(self) -> Board:
-        """Return what the machine is; looked at once."""
+        """Return the description of the machine; read once."""
         if self._board is None:
             for name in _BOARD_FILES:
                 self.read(name)
@@ -133,7 +133,7 @@ class Probe:
         return self._board
 
     def conditions(self) -> Conditions:
-        """Return the state it is in; looked at once."""
+        """Return the present state of the machine; read once."""
         if self._conditions is None:
             for pattern in _CONDITION_FILES:
                 for path in sorted(self.root.glob(pattern)):
@@ -146,8 +146,8 @@ class Probe:
         return done.out if done is not None and done.code == 0 else None
 
     def _keep(self, title: str, done: ToolResult) -> None:
-        ended = f" (exit {done.code})" if done.code else ""
-        self.seen[title + ended] = done.out + done.err
+        exit_code = f" (exit {done.code})" if done.code else ""
+        self.seen[title + exit_code] = done.out + done.err
 
 
 def is_raspberry_pi(board: Board) -> bool:
@@ -162,10 +162,10 @@ def _run(arguments: Sequence[str], timeout_s: float) -> ToolResult | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return ToolResult(done.returncode, done.stdout[:_MOST_CHARACTERS], done.stderr[:_MOST_CHARACTERS])
+    return ToolResult(done.returncode, done.stdout[:_MAX_CHARACTERS], done.stderr[:_MAX_CHARACTERS])
 
 
-def _sees_system_packages() -> bool:
+def _has_system_packages() -> bool:
     if sys.prefix == sys.base_prefix:
         return True
     try:

@@ -61,7 +61,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one board: `error` is None if the release runs; `tried` is False where it was not reached for."""
+    """What became of one board: `error` is None if the release runs; `tried` is False where it was not reached for.
+
+    `service_installed` is False on a board without systemd, where the release is in place but not started.
+    """
 
     host: Host
     release: str | None = None
@@ -69,6 +72,7 @@ class Outcome:
     current: str | None = None
     error: str | None = None
     tried: bool = True
+    service_installed: bool = True
 
     def as_document(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""
@@ -243,7 +247,7 @@ def _outcome(host: Host, told: Mapping[str, Any]) -> Outcome:
         return Outcome(host, release, before, current, error)
     if release is None or current != release:
         raise HostError(f"{host.label}: its answer makes no sense")
-    return Outcome(host, release, before, current)
+    return Outcome(host, release, before, current, service_installed=told.get("service_installed") is not False)
 
 
 def _wants_picamera2(camera: str | None, board: Probe) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 
 import pytest
 
-from edgekit import install_hint
 from edgekit.install_hint import install_command
 
 
@@ -36,20 +36,20 @@ class Distribution:
 def test_the_command_names_where_edgekit_came_from(
     direct_url: object, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(install_hint.importlib.metadata, "distribution", lambda _: Distribution(direct_url))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Distribution(direct_url))
     assert install_command("mqtt") == expected
 
 
 def test_several_extras_are_one_requirement(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install_hint.importlib.metadata, "distribution", lambda _: Distribution(None))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: Distribution(None))
     assert install_command("device", "ncnn") == "pip install 'edgekit-pi[device,ncnn]'"
 
 
 def test_a_copy_that_was_never_installed_gets_the_index_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: str) -> None:
-        raise install_hint.importlib.metadata.PackageNotFoundError
+        raise importlib.metadata.PackageNotFoundError
 
-    monkeypatch.setattr(install_hint.importlib.metadata, "distribution", missing)
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
     assert install_command("device") == "pip install 'edgekit-pi[device]'"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from edgekit.remote.deploy import list_host
 from edgekit.remote.ssh import Connection
 from tests.edgekit.remote.conftest import Sshd, know, make_key
 from tests.edgekit.remote.release_board import OWN, SERVICE, SOURCE, Quiet
+from tests.fake_systemd import programs
 from tests.guest import SHARE, machine_words
 
 from .disk import Disk
@@ -27,18 +29,20 @@ HOST_ADDRESS = "10.0.2.2"
 BOARD = "/run/board"
 _HOME = f"{BOARD}/home"
 _ROOT = f"{_HOME}/.local/share/edgekit/deploy/{SERVICE.name}"
-_SERVICE = f"{_HOME}/.local/state/edgekit/services/{SERVICE.name}"
+_UNIT = f"{SERVICE.name}.service"
+_SYSTEMD = "/run/systemd-stand-in"
 _PATIENCE_S = 600
 _MODULES = ("virtio_blk", "ext4", "virtio_net")
 
-# Boots as a board without systemd does: disk, network, crontab's line for the service, sshd.
+# Boots: disk, network, the user's service by the stand-in for systemd, sshd.
 _SCRIPT = f"""
 busybox ip link set lo up; busybox ip address add 10.0.2.15/24 dev eth0; busybox ip link set eth0 up
 mkdir /dev/shm {BOARD} /run/sshd; mount -t tmpfs shm /dev/shm
 mount -t ext4 /dev/vda {BOARD} || exit
+mkdir {_SYSTEMD}; cp {SHARE}/systemd/* {_SYSTEMD}
 export HOME={_HOME}
-if [ -e {_SERVICE}/service.json ]; then
-    PYTHONPATH={{source}} setsid --fork {{python}} -P -m edgekit.device.service {_SERVICE} < /dev/null
+if [ -e {_HOME}/.config/systemd/user/{_UNIT} ]; then
+    PYTHONPATH={{source}} {_SYSTEMD}/systemctl --user start {_UNIT} < /dev/null
 fi
 exec /usr/sbin/sshd -D -e -f {SHARE}/sshd_config
 """
@@ -84,14 +88,19 @@ class Machine:
         own.parent.mkdir(parents=True)
         own.write_text(OWN)
         own.chmod(0o755)
-        script = _SCRIPT.format(source=shlex.quote(str(SOURCE)), python=shlex.quote(sys.executable))
+        (share / "systemd").mkdir()
+        for name, text in programs(_SYSTEMD, sys.executable).items():
+            (share / "systemd" / name).write_text(text)
+            (share / "systemd" / name).chmod(0o755)
+        script = _SCRIPT.format(source=shlex.quote(str(SOURCE)))
         self._words = machine_words(script, share, dict.fromkeys(_MODULES, ""))
         self.disk = Disk(folder, content)
         for name in ("id", "host_key"):
             make_key(share / name)
         (share / "sshd_config").write_text(
             f"HostKey {SHARE}/host_key\nAuthorizedKeysFile {SHARE}/id.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
-            f"PermitRootLogin yes\nSetEnv HOME={_HOME} XDG_CACHE_HOME={_HOME}/.cache TMPDIR=/run/tmp\n"
+            f"PermitRootLogin yes\nSetEnv HOME={_HOME} XDG_CACHE_HOME={_HOME}/.cache TMPDIR=/run/tmp "
+            f"PATH={_SYSTEMD}:{os.environ['PATH']}\n"
         )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -67,7 +67,7 @@ def main(folder: Path, model: str) -> None:
     # No broker is there: the events wait where the service may write.
     nobody = "mqtt://127.0.0.1:9"
     install("camera", folder, *common, "--source", stream, "--jsonl", odd_name, "--mqtt", nobody)
-    running = until("camera", lambda found: found["state"] == "running" and "a second" in (found["text"] or ""))
+    running = until("camera", lambda found: found["state"] == "running" and "frames/s" in (found["text"] or ""))
     end_s = time.monotonic() + PATIENCE_S
     while not (folder / odd_name).exists() and time.monotonic() < end_s:
         time.sleep(0.1)

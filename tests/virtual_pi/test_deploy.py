@@ -1,4 +1,4 @@
-"""A release on the emulated board: really prepared, kept by the supervisor, gone back from when it is bad."""
+"""A release on the emulated board: prepared there, run by a stand-in for systemd, replaced by the one before if bad."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.fake_systemd import programs
 
 from .board import VirtualPi
 from .conftest import EdgekitRun
@@ -23,6 +25,11 @@ def test_a_release_runs_on_the_board_and_a_bad_one_gives_way_to_it(
     fresh_pi: VirtualPi, edgekit: EdgekitRun, tiny_model: Path, play: Callable[..., Any], tmp_path: Path
 ) -> None:
     stream, dead = play([ENDLESS]), play([ENDLESS], clients=0)
+    folder = "/var/tmp/systemd"  # noqa: S108 - on the emulated board
+    for name, text in programs(folder, "/usr/bin/python3").items():
+        fresh_pi.plant(f"{folder}/{name}", text)
+        fresh_pi.plant(f"usr/local/bin/{name}", text)
+    fresh_pi.path(folder).chmod(0o777)
     with fresh_pi:
         good = settings(tmp_path / "good.toml", stream.url)
         done = edgekit("deploy", tiny_model, "--config", good, "--settle", 1, *fresh_pi.arguments)

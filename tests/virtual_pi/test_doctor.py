@@ -45,14 +45,14 @@ class Planted:
 
 
 FAULTS = (
-    Planted("onnxruntime", "fault", "1.99.0 dies with an illegal instruction", "pip install .*!=1.99.0"),
-    Planted("numpy", "fault", "does not load: .", "pip install --force-reinstall numpy"),
+    Planted("onnxruntime", "fault", "1.99.0 crashes with an illegal instruction", "pip install .*!=1.99.0"),
+    Planted("numpy", "fault", "cannot be imported: .", "pip install --force-reinstall numpy"),
     Planted("opencv", "fault", "overwrite each other", "pip uninstall -y opencv-python.*headless"),
-    Planted("camera", "warning", "looking for them is switched off", r"set camera_auto_detect=1 in \S*config.txt"),
-    Planted("camera in use", "warning", r"held by \S+ \(pid [0-9]+\) /dev/video0", "kill [0-9]+"),
+    Planted("camera", "warning", "detection of cameras is disabled", r"set camera_auto_detect=1 in \S*config.txt"),
+    Planted("camera in use", "warning", r"used by \S+ \(pid [0-9]+\) /dev/video0", "kill [0-9]+"),
     Planted("groups", "warning", "not in the group 'video'", r"sudo usermod -aG video \$USER"),
     Planted("disk", "fault", ": full", "sudo apt clean"),
-    Planted("clock", "warning", "powersave.*held at its lowest", "echo ondemand | sudo tee"),
+    Planted("clock", "warning", "powersave.*fixed at the lowest clock", "echo ondemand | sudo tee"),
     Planted("temperature", "fault", "82.3 °C: the board slows down", "cool it"),
     Planted("power", "fault", "^(?!never).*under-voltage", "better power supply"),
     Planted("time", "warning", "not set from the network", "sudo timedatectl set-ntp true"),

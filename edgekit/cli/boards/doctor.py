@@ -1,4 +1,4 @@
-"""`edgekit doctor --host`: boards examined side by side, and shown one after the other."""
+"""`edgekit doctor --host`: checks several boards in parallel and prints one after the other."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 _SCHEMA = "edgekit.doctor-hosts/1.0"
 _ENDING = ".tar.gz"
-# Parts of addresses that name neither a user nor a board.
-_NOBODY = {"root", "local", "localhost", "raspberrypi"}
+# Parts of addresses that identify neither a user nor a board.
+_GENERIC_NAMES = {"root", "local", "localhost", "raspberrypi"}
 
 
 def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> None:
-    """Examine boards, show what was found, and write a bundle for each board if one is wanted.
+    """Check boards, print their findings, and write a bundle for each board if `bundle` is given.
 
     Raises:
-        HostError: A board could not be examined; what the others gave has been shown by then.
+        HostError: A board could not be checked; the findings of the others are printed before.
         EdgekitError: A board has faults.
     """
-    from edgekit.cli.commands.doctor import count_of, show_findings
+    from edgekit.cli.render.doctor import fault_count, show_findings
     from edgekit.doctor.examination import faults
     from edgekit.errors import EdgekitError
     from edgekit.remote.doctor import examine_host
@@ -51,14 +51,14 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
             out.say(f"bundle: {bundles[done.host]}")
     out.result({"schema": _SCHEMA, "hosts": [_as_document(done) for done in examined]})
     raise_failures([(done.host.label, done.error) for done in examined if done.error is not None], len(examined))
-    wrong = {done.host.label: faults(done.result.findings) for done in examined if done.result is not None}
-    told = [f"{label}: {', '.join(finding.check for finding in found)}" for label, found in wrong.items() if found]
-    if told:
-        raise EdgekitError(f"{count_of([each for found in wrong.values() for each in found])}: {'; '.join(told)}")
+    by_host = {done.host.label: faults(done.result.findings) for done in examined if done.result is not None}
+    texts = [f"{label}: {', '.join(finding.check for finding in found)}" for label, found in by_host.items() if found]
+    if texts:
+        raise EdgekitError(f"{fault_count([each for found in by_host.values() for each in found])}: {'; '.join(texts)}")
 
 
 def bundle_paths(bundle: Path, hosts: Sequence[Host]) -> list[Path]:
-    """Return where each board's bundle goes: `bundle` itself for one board, else `NAME-LABEL.tar.gz` beside it."""
+    """Return the bundle's path for each board: `bundle` for one board, else `NAME-LABEL.tar.gz` beside it."""
     if len(hosts) == 1:
         return [bundle]
     stem = bundle.name.removesuffix(_ENDING)
@@ -74,8 +74,8 @@ def _write_bundle(target: Path, host: Host, examined: Examined) -> None:
     from edgekit.doctor.bundle import own_names, write_bundle
     from edgekit.doctor.examination import as_document
 
-    # Short ones, such as "pi", are parts of too many words.
-    address = [name for name in re.split(r"[@.]", host.address) if len(name) > 2 and name not in _NOBODY]
+    # Short names, such as "pi", occur in too many words.
+    address = [name for name in re.split(r"[@.]", host.address) if len(name) > 2 and name not in _GENERIC_NAMES]
     names = [*examined.names, *own_names(), *address]
     write_bundle(target, as_document(examined.findings), examined.seen, names)
 

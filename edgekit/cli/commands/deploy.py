@@ -115,7 +115,8 @@ def finish(out: Output, outcomes: Iterator[Outcome]) -> None:
     for outcome in outcomes:
         done.append(outcome)
         before = f", before {outcome.before}" if outcome.before else ""
-        out.say(f"{outcome.host.label}: {outcome.error or f'{outcome.release} runs{before}'}")
+        state = "runs" if outcome.service_installed else "is in place, no service was installed"
+        out.say(f"{outcome.host.label}: {outcome.error or f'{outcome.release} {state}{before}'}")
     out.result({"boards": [outcome.as_document() for outcome in done]})
     raise_failures([(each.host.label, each.error) for each in done if each.error and each.tried], len(done))
 

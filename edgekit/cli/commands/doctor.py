@@ -1,38 +1,30 @@
-"""`edgekit doctor`: what works on this machine or on boards, what does not, and the command that mends it."""
+"""`edgekit doctor`: checks this machine or boards, and names the command that repairs each fault."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
-from edgekit.cli.output import Output, common_options, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgekit.doctor.probe import Finding
-
-_SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "fault": ("✗", "bold red"), "unknown": ("?", "dim")}
+from edgekit.cli.output import Output, common_options
 
 
-@click.command("doctor", short_help="Tell what works on a machine, and what mends the rest.")
+@click.command("doctor", short_help="Check a machine and show how to repair it.")
 @click.option("--bundle", type=click.Path(path_type=Path), metavar="FILE", help="Write a .tar.gz for a bug report.")
 @host_options
 @no_install_option
 @common_options
 def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
-    """Look at the board, its system and libraries, cameras, memory, heat and power, and say what to do.
+    """Check board, system, libraries, cameras, memory, temperature and power, and print how to repair each fault.
 
-    Every library is imported in a process of its own, so that one that crashes is named. The exit code is 1 if there
-    are faults; warnings are none. The bundle holds the findings and all that they were found in, without names of
-    users, hosts and networks, serial numbers and addresses: look at it before you send it.
+    Each library is imported in a process of its own, so that a crash is reported with the library's name. The exit code
+    is 1 if there are faults; warnings do not count. The bundle contains the findings and the files and outputs they are
+    based on. Names of users, hosts and networks, serial numbers and addresses are removed: check it before you send it.
 
-    With --host it looks at boards, which need nothing but python3: the doctor is sent along and writes nothing there.
-    --no-install asks the edgekit that the board has instead. Of several boards each gets a bundle, FILE-LABEL.tar.gz.
-    The exit code is 4 if a board could not be looked at.
+    With --host it checks boards, which need only python3: the checks are sent over SSH and write nothing there.
+    --no-install uses the board's own edgekit instead. With several boards each gets a bundle, FILE-LABEL.tar.gz. The
+    exit code is 4 if a board could not be checked.
 
     \b
     Examples:
@@ -43,6 +35,7 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
       edgekit doctor --inventory boards.toml --bundle report.tar.gz
     """
     from edgekit.cli.progress import counted, progress_bar
+    from edgekit.cli.render.doctor import fault_count, show_findings
     from edgekit.doctor.bundle import own_names, write_bundle
     from edgekit.doctor.examination import as_document, examine, faults
     from edgekit.doctor.probe import Probe
@@ -54,41 +47,18 @@ def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
         from edgekit.cli.boards.doctor import doctor_on_hosts
 
         if bundle is not None and not chosen.install:
-            raise click.UsageError("--bundle needs the doctor that is sent: leave out --no-install")
+            raise click.UsageError("--bundle needs the checks that are sent to the board: leave out --no-install")
         doctor_on_hosts(out, chosen, bundle)
         return
     probe = Probe()
     with progress_bar(out) as progress:
-        findings = examine(probe, counted(progress, "looking"))
+        findings = examine(probe, counted(progress, "checking"))
     document = as_document(findings)
     show_findings(out, findings)
     if bundle is not None:
         write_bundle(bundle, document, probe.seen, own_names())
         out.say(f"bundle: {bundle}")
     out.result(document)
-    wrong = faults(findings)
-    if wrong:
-        raise EdgekitError(f"{count_of(wrong)}: {', '.join(finding.check for finding in wrong)}")
-
-
-def count_of(faults: Sequence[Finding]) -> str:
-    """Return how many faults these are, in words."""
-    return f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-
-
-def show_findings(out: Output, findings: Sequence[Finding]) -> None:
-    """Print findings on one screen: a sign, what was looked at, what is said, and the cure below."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("check", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for finding in findings:
-        sign, style = _SIGNS[finding.status]
-        said = Text(one_line(finding.text))
-        if finding.cure:
-            said.append(f"\n→ {one_line(finding.cure)}", style="bold")
-        table.add_row(Text(sign, style=style), Text(one_line(finding.check)), said)
-    out.console.print(table)
+    found = faults(findings)
+    if found:
+        raise EdgekitError(f"{fault_count(found)}: {', '.join(finding.check for finding in found)}")

@@ -1,4 +1,4 @@
-"""`edgekit service`: `edgekit run` at boot, watched, and started again when it fails."""
+"""`edgekit service`: `edgekit run` as a systemd service."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from edgekit.cli.config import command_named
 from edgekit.cli.output import Output, common_options, printable
 from edgekit.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
-    from edgekit.device.service import Manager, Scope
+    from edgekit.device.service import Scope
+    from edgekit.device.service.systemd import SystemdManager
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
 
-def _which_options(function: _Function) -> _Function:
-    """Add --name, --user and --system; the last two arrive as `scope`."""
+def _service_options(function: _Function) -> _Function:
+    """Add --name, --user and --system; the last two are passed as `scope`."""
     decorators = (
-        click.option(
-            "--name", default="edgekit", show_default=True, metavar="NAME", help="What the service is called."
-        ),
-        click.option("--user", "scope", flag_value="user", help="One of your own; the default unless you are root."),
-        click.option("--system", "scope", flag_value="system", help="One of the machine; needs root."),
+        click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="Name of the service."),
+        click.option("--user", "scope", flag_value="user", help="A service of your own; the default unless root."),
+        click.option("--system", "scope", flag_value="system", help="A service of the machine; needs root."),
     )
     for decorator in reversed(decorators):
         function = decorator(function)
     return function
 
 
-@click.group("service", short_help="Keep `edgekit run` running, from boot on.")
+@click.group("service", short_help="Run `edgekit run` as a systemd service.")
 def command() -> None:
-    """Keep `edgekit run` running: started at boot, watched, and started again when it fails.
+    """Run `edgekit run` as a systemd service: started at boot and restarted after a failure.
 
-    systemd does it where it runs; elsewhere a small supervisor of edgekit's own takes the same commands.
+    On machines without systemd, `edgekit run` works in the foreground under any service manager.
 
     \b
     Examples:
@@ -50,20 +50,24 @@ def command() -> None:
     """
 
 
-@command.command("install", short_help="Install the service, or replace it, and start it.")
-@_which_options
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="TOML", help="The settings, as for `edgekit run --config`."
-)
+@command.command("install", short_help="Install or replace the service, and start it.")
+@_service_options
+@click.option("--config", type=click.Path(path_type=Path), metavar="TOML", help="Settings of `edgekit run`.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where it runs and may write; default: the current folder.",
+    help="Working directory, which the service may write to; default: the current folder.",
 )
-@click.option("--writable", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="May write there too.")
-@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="An environment variable for it.")
-@click.option("--run-as", metavar="USER", help="The user of a system service; default: who called sudo.")
+@click.option(
+    "--writable",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Further folder that the service may write to; repeatable.",
+)
+@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="Environment variable; repeatable.")
+@click.option("--run-as", metavar="USER", help="User of a system service; default: the user who called sudo.")
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
 @common_options
 def install(
@@ -79,8 +83,8 @@ def install(
 ) -> None:
     """Install a service that runs `edgekit run` with the settings of --config and the options after `--`.
 
-    It runs with this Python, from this folder. An installed service of the same name is replaced. It may read the whole
-    system but write only to its folder, --writable and its cache.
+    The service uses this Python and this folder. It replaces a service of the same name. It can read the whole system
+    but write only to its folder, the --writable folders and its cache.
 
     \b
     Examples:
@@ -92,46 +96,46 @@ def install(
 
     if config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
-    manager, chosen = _manager(scope, name)
+    chosen = _scope(scope)
     if run_as is not None and chosen == "user":
-        raise click.UsageError("--run-as is for a --system service: your own runs as you")
+        raise click.UsageError("--run-as is for a --system service: a user service runs as you")
     settings = ["--config", str(config.resolve())] if config is not None else []
-    where = (folder or Path()).resolve()
-    _check_run_options(where, [*settings, *run_options])
+    run_folder = (folder or Path()).resolve()
+    _check_run_options(run_folder, [*settings, *run_options])
     spec = ServiceSpec(
         name=name,
         command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *settings, *run_options),
-        folder=where,
+        folder=run_folder,
         writable=tuple(path.resolve() for path in writable),
         environment=dict(map(_variable, variables)),
-        run_as=_known_user(run_as or os.environ.get("SUDO_USER")) if chosen == "system" else None,
+        run_as=_existing_user(run_as or os.environ.get("SUDO_USER")) if chosen == "system" else None,
     )
-    for line in manager.install(spec):
-        out.warn(line)
+    manager = _manager(chosen, name)
+    for warning in manager.install(spec):
+        out.warn(warning)
     out.say(f"service '{name}' is installed and starts; see 'edgekit service status{_flags(name, chosen)}'")
     out.result(_document(name, manager, chosen, command=list(spec.command)))
 
 
-@command.command("status", short_help="Say how the service is.")
-@_which_options
+@command.command("status", short_help="Show the state of the service.")
+@_service_options
 @common_options
 def status(out: Output, name: str, scope: str | None) -> None:
-    """Say whether the service runs, since how many restarts, and what it reports; the exit code is 1 if it does not.
+    """Show the service's state, number of restarts and last status text; the exit code is 1 unless it runs or starts.
 
     \b
     Examples:
       edgekit service status
       edgekit service status --name door --json
     """
-    manager, _ = _manager(scope, name)
-    found = manager.status(name)
+    found = _manager(_scope(scope), name).status(name)
     rows = {
         "state": found.state,
-        "kept by": found.manager,
+        "manager": found.manager,
         "pid": found.pid,
         "restarts": found.restarts or None,
         "reports": found.text,
-        "last end": found.last_exit,
+        "last exit": found.last_exit,
         "at boot": "starts" if found.starts_at_boot else None,
     }
     for title, value in rows.items():
@@ -142,30 +146,33 @@ def status(out: Output, name: str, scope: str | None) -> None:
         raise EdgekitError(f"service '{name}' is not running: {found.state}")
 
 
-@command.command("restart", short_help="Start the service anew.")
-@_which_options
+@command.command("restart", short_help="Restart the service.")
+@_service_options
 @common_options
 def restart(out: Output, name: str, scope: str | None) -> None:
-    """Stop what the service runs and start it anew, also after a failure that stayed.
+    """Restart the service, also after a permanent failure.
 
     \b
     Examples:
       sudo edgekit service restart
       edgekit service restart --user --name door
     """
-    manager, chosen = _manager(scope, name)
+    chosen = _scope(scope)
+    manager = _manager(chosen, name)
     manager.restart(name)
-    out.say(f"service '{name}' starts anew; see 'edgekit service status{_flags(name, chosen)}'")
+    out.say(f"service '{name}' restarts; see 'edgekit service status{_flags(name, chosen)}'")
     out.result(_document(name, manager, chosen, restarted=True))
 
 
-@command.command("logs", short_help="Show what the service wrote.")
-@_which_options
-@click.option("--lines", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N", help="How many.")
-@click.option("--follow", is_flag=True, help="Go on showing what comes, until Ctrl-C.")
+@command.command("logs", short_help="Show the log of the service.")
+@_service_options
+@click.option(
+    "--lines", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N", help="Number of lines."
+)
+@click.option("--follow", is_flag=True, help="Show new lines too, until Ctrl-C.")
 @common_options
 def logs(out: Output, name: str, scope: str | None, lines: int, follow: bool) -> None:
-    """Show the latest lines of the service.
+    """Show the last lines of the service's log.
 
     \b
     Examples:
@@ -173,68 +180,69 @@ def logs(out: Output, name: str, scope: str | None, lines: int, follow: bool) ->
       edgekit service logs --lines 500 --follow
     """
     if out.as_json and follow:
-        raise click.UsageError("--json is one document and --follow never ends: leave one out")
-    manager, _ = _manager(scope, name)
-    shown = manager.logs_command(name, lines, follow)
+        raise click.UsageError("--json is one document and --follow never ends: give one of them")
+    journal = _manager(_scope(scope), name).logs_command(name, lines, follow)
     try:
-        done = subprocess.run(shown, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if out.as_json else None)
+        done = subprocess.run(journal, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if out.as_json else None)
     except FileNotFoundError as error:
-        raise EdgekitError(f"'{shown[0]}' is not installed: the logs cannot be shown") from error
+        raise EdgekitError(f"'{journal[0]}' is not installed: the log cannot be shown") from error
     if done.returncode:
-        raise EdgekitError(f"'{shown[0]}' failed with exit code {done.returncode}")
+        raise EdgekitError(f"'{journal[0]}' failed with exit code {done.returncode}")
     if out.as_json:
         out.result({"name": name, "lines": done.stdout.decode(errors="replace").splitlines()})
 
 
-@command.command("remove", short_help="Stop the service and take it away.")
-@_which_options
+@command.command("remove", short_help="Stop and remove the service.")
+@_service_options
 @common_options
 def remove(out: Output, name: str, scope: str | None) -> None:
-    """Stop the service and take it away. What it recorded and the settings stay.
+    """Stop and remove the service. Its results and the settings file are kept.
 
     \b
     Examples:
       sudo edgekit service remove
       edgekit service remove --user --name door
     """
-    manager, chosen = _manager(scope, name)
+    chosen = _scope(scope)
+    manager = _manager(chosen, name)
     manager.remove(name)
     out.say(f"service '{name}' is removed")
     out.result(_document(name, manager, chosen, removed=True))
 
 
-def _manager(scope: str | None, name: str) -> tuple[Manager, Scope]:
+def _scope(scope: str | None) -> Scope:
+    if scope is None:
+        return "system" if os.geteuid() == 0 else "user"
+    return "system" if scope == "system" else "user"
+
+
+def _manager(scope: Scope, name: str) -> SystemdManager:
     from edgekit.device.service import check_name, find_manager
 
     check_name(name)
-    if scope is None:
-        scope = "system" if os.geteuid() == 0 else "user"
-    chosen: Scope = "system" if scope == "system" else "user"
-    return find_manager(chosen), chosen
+    return find_manager(scope)
 
 
-def _document(name: str, manager: Manager, scope: Scope, **done: object) -> dict[str, object]:
+def _document(name: str, manager: SystemdManager, scope: Scope, **done: object) -> dict[str, object]:
     return {"name": name, "manager": manager.name, "scope": scope, **done}
 
 
 def _variable(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator:
-        raise click.UsageError(f"--env takes NAME=VALUE, not '{printable(text)}'")
+        raise click.UsageError(f"--env '{printable(text)}' has no '=': write NAME=VALUE")
     return name, value
 
 
 def _check_run_options(folder: Path, options: list[str]) -> None:
-    """Refuse here, where somebody reads it, what `edgekit run` would refuse in a log."""
-    from edgekit.cli.commands.run import command as run_command
-
+    """Check the options of `edgekit run` now, because the service could report an error only in its log."""
     with chdir(folder) if folder.is_dir() else nullcontext():
-        parameters = run_command.make_context("edgekit run", options).params
+        parameters = command_named("run").make_context("edgekit run", options).params
     if parameters["source_uri"] is None and parameters["camera"] is None:
-        raise click.UsageError("the service has nothing to look at: give it a source or a camera")
+        raise click.UsageError("the service has no input: give --source or --camera")
 
 
-def _known_user(name: str | None) -> str | None:
+def _existing_user(name: str | None) -> str | None:
     import pwd
 
     if name is None:
@@ -242,7 +250,7 @@ def _known_user(name: str | None) -> str | None:
     try:
         return pwd.getpwnam(name).pw_name
     except KeyError:
-        raise InputError(f"user '{name}' does not exist: give --run-as another") from None
+        raise InputError(f"user '{name}' does not exist: give another --run-as") from None
 
 
 def _flags(name: str, scope: Scope) -> str:

@@ -10,10 +10,11 @@ What a cut (SIGKILL, power) leaves behind after each step, and who mends it:
 3. `pending` names it and its predecessor: as before.
 4. `current` renamed onto it: the predecessor's process runs on; any start, by hand, at boot or after a failure, runs
    the new release, which has shown that it loads and classifies. The next call restarts the service and judges it.
-5. service told to restart, one message to its keeper (systemd or the supervisor), so there is no half of it: the new
-   release runs. The next call judges it, and goes back to the predecessor if it is ill.
+5. service told to restart, one message to systemd, so there is no half of it: the new release runs. The next call judges it, and goes back to the predecessor if it is ill.
 6. ill, `current` renamed back: the predecessor runs after any start; the next call restarts it.
 7. `pending` removed: done. Old releases are renamed before they are deleted, so that no half of one is taken for whole.
+
+On a board without systemd steps 5 and 6 do nothing: whoever starts `edgekit run` there restarts it.
 
 At no step is a release changed that `current` names, and the predecessor is never deleted before the next release.
 """
@@ -24,6 +25,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import signal
 from typing import Any
 
@@ -66,7 +68,13 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
         ill = _activate(releases, service, target)
         if plan["action"] == "deploy":
             releases.forget(plan["keep"])
-    return {"release": target, "before": before, "current": releases.current(), "error": ill}
+    return {
+        "release": target,
+        "before": before,
+        "current": releases.current(),
+        "error": ill,
+        "service_installed": service.is_managed,
+    }
 
 
 def _activate(releases: Releases, service: Service, release: str) -> str | None:
@@ -78,7 +86,11 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
     service.refuse_strangers(release)
     releases.begin(release, previous)
     releases.place(release)
-    say(f"switched to {release}, waiting for its first frame")
+    if service.is_managed:
+        say(f"switched to {release}, waiting for its first frame")
+    else:
+        say(f"switched to {release}; no service was installed, because this board does not run systemd")
+        say(f"start it with this board's service manager: edgekit run {shlex.join(service.run_options(release))}")
     ill = service.start_and_judge(release)
     if ill is not None:
         _go_back(releases, service, release, previous, ill)

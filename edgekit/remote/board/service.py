@@ -1,4 +1,4 @@
-"""The service that runs the current release, as its keeper (systemd or the supervisor) has it: started and judged."""
+"""The service that runs the current release, as systemd has it: started and judged."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from edgekit.boards import systemd_is_running
 from edgekit.errors import EdgekitError, HostError
 from edgekit.files import write_atomic
 from edgekit.remote.board.releases import Releases
@@ -24,6 +25,7 @@ class Service:
     """The service of a folder of releases, a user's or the system's (`scope`).
 
     `health_s` is how long its first frame may take, `settle_s` how long it must then run to count as well.
+    `is_managed` is False on a board without systemd: then no service is installed and no release is judged.
     """
 
     def __init__(self, releases: Releases, name: str, scope: str, health_s: float, settle_s: float) -> None:
@@ -33,6 +35,7 @@ class Service:
         self._health_s = health_s
         self._settle_s = settle_s
         self._note = releases.root / "service.json"
+        self.is_managed = systemd_is_running()
 
     def refuse_strangers(self, release: str) -> None:
         """Refuse a service of this name that deploy did not make.
@@ -40,7 +43,7 @@ class Service:
         Raises:
             HostError: There is one.
         """
-        if self._noted() is None and self.status(release)["state"] != "not installed":
+        if self.is_managed and self._noted() is None and self.status(release)["state"] != "not installed":
             raise HostError(f"its service '{self._name}' was not made by deploy: choose another --name")
 
     def status(self, release: str) -> dict[str, Any]:
@@ -49,6 +52,8 @@ class Service:
         Raises:
             HostError: It says nothing of use.
         """
+        if not self.is_managed:
+            return {"state": "not installed", "text": "this board does not run systemd"}
         done = self._edgekit(release, "service", "status", *self._which, "--json")
         try:
             document = json.loads(done.stdout)
@@ -60,6 +65,8 @@ class Service:
 
     def start_and_judge(self, release: str) -> str | None:
         """Have the service run the current release anew; return what is wrong with it, None if nothing is."""
+        if not self.is_managed:
+            return None
         try:
             return self._start(release)
         except (EdgekitError, OSError, ValueError, KeyError) as error:
@@ -68,7 +75,8 @@ class Service:
 
     def remove(self, release: str) -> None:
         """Take the service away."""
-        self._edgekit(release, "service", "remove", *self._which)
+        if self.is_managed:
+            self._edgekit(release, "service", "remove", *self._which)
         self._note.unlink(missing_ok=True)
 
     def _start(self, release: str) -> str | None:
@@ -125,16 +133,19 @@ class Service:
         write_atomic(self._note, json.dumps(document))
 
     def _install_words(self, release: str) -> list[str]:
+        words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
+        if (self._releases.folder / release / "code").is_dir():
+            words += ["--env", f"PYTHONPATH={self._releases.link / 'code'}"]
+        return [*words, "--", *self.run_options(release)]
+
+    def run_options(self, release: str) -> list[str]:
+        """Return the options of `edgekit run` for a release, with paths through the link `current`."""
         # Through the link, so that the service need not change with the release.
         there, here = self._releases.folder / release, self._releases.link
-        model = model_name(there)
-        words = ["service", "install", *self._which, "--folder", str(self._releases.data)]
-        if (there / "code").is_dir():
-            words += ["--env", f"PYTHONPATH={here / 'code'}"]
-        words += ["--", "--config", str(here / "edgekit.toml"), "--model", str(here / model)]
+        options = ["--config", str(here / "edgekit.toml"), "--model", str(here / model_name(there))]
         if (there / "detector.onnx").exists():
-            words += ["--detector-model", str(here / "detector.onnx")]
-        return words
+            options += ["--detector-model", str(here / "detector.onnx")]
+        return options
 
     def _edgekit(self, release: str, *words: str) -> subprocess.CompletedProcess[str]:
         return self._releases.runtime(release).call(words, _TOOL_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What a service tells its manager, over real datagram sockets."""
+"""Heartbeats to a service manager, over real datagram sockets."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_ready_comes_with_the_first_result_and_heartbeats_with_later_ones(manage
         sink.write(FRAME, RESULT)
         told = received(end)
         assert [message["WATCHDOG"] for message in told] == ["1"]
-        assert told[0]["STATUS"] == "3 frames, 1.0 a second, 0 faces in the latest; 61.5 °C"
+        assert told[0]["STATUS"] == "3 frames, 1.0 frames/s, 0 faces in the last frame; 61.5 °C"
         clock.now_s += 1000
         assert received(end) == [], "no frame, no heartbeat"
     assert received(end) == [{"STOPPING": "1"}]

@@ -1,10 +1,11 @@
-"""The systemd unit: what it says, and that systemd reads it."""
+"""The systemd unit: its text, and that systemd accepts it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,11 @@ def test_an_older_systemd_gets_one_pause_that_stays_below_the_limit_of_starts(tm
 
 def test_the_growing_pauses_stay_below_the_limit_of_starts():
     policy = RestartPolicy()
-    assert [round(policy.pause_s(number)) for number in range(7)] == [5, 8, 14, 22, 37, 60, 60]
-    starts_s = [0.0]
-    for number in range(100):
-        starts_s.append(starts_s[-1] + policy.pause_s(number))
+    # systemd's formula for RestartSteps=: geometric steps.
+    growth = (policy.longest_pause_s / policy.first_pause_s) ** (1 / policy.steps)
+    pauses_s = [policy.first_pause_s * growth ** min(number, policy.steps) for number in range(100)]
+    assert [round(pause_s) for pause_s in pauses_s[:7]] == [5, 8, 14, 22, 37, 60, 60]
+    starts_s = [0.0, *accumulate(pauses_s)]
     assert max(sum(0 <= later - first < policy.window_s for later in starts_s) for first in starts_s) < policy.burst
 
 
@@ -119,5 +121,5 @@ def test_a_line_break_and_a_missing_folder_are_refused(tmp_path):
         make_spec(tmp_path, environment={"A": "b\nc"})
     with pytest.raises(InputError, match="does not exist"):
         make_spec(tmp_path / "missing")
-    with pytest.raises(InputError, match="no name for an environment variable"):
+    with pytest.raises(InputError, match="not a valid name of an environment variable"):
         make_spec(tmp_path, environment={"A B": "c"})

@@ -86,31 +86,31 @@ def test_every_option_is_a_key_and_is_printed(edgekit):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("detectorsize = 3\n", "there is no key 'detectorsize': did you mean 'detector-size'?"),
-        ("max_frames = 3\n", "there is no key 'max_frames': did you mean 'max-frames'?"),
-        ("qqqqqq = 3\n", "there is no key 'qqqqqq': `edgekit run --print-config` lists all keys"),
-        ("debug = true\n", "there is no key 'debug'"),
-        ("config = 'x'\n", "there is no key 'config'"),
+        ("detectorsize = 3\n", "unknown key 'detectorsize': did you mean 'detector-size'?"),
+        ("max_frames = 3\n", "unknown key 'max_frames': did you mean 'max-frames'?"),
+        ("qqqqqq = 3\n", "unknown key 'qqqqqq': `edgekit run --print-config` lists all keys"),
+        ("debug = true\n", "unknown key 'debug'"),
+        ("config = 'x'\n", "unknown key 'config'"),
         ("colour = 1\nsauce = 'demo'\n", "'sauce': did you mean 'source'?"),
         ("[mqtt]\nurl = 'x'\n", "'mqtt' is a table"),
-        ("threads = 'two'\n", "threads = 'two': a number is needed, without quotes"),
-        ("threads = 2.5\n", "threads = 2.5: a whole number is needed"),
-        ("threads = inf\n", "threads = inf: a finite number is needed"),
-        ("event-probability = nan\n", "event-probability = nan: a finite number is needed"),
-        ("event-label = [true]\n", "text or a number is needed"),
+        ("threads = 'two'\n", "threads = 'two': write a number without quotes"),
+        ("threads = 2.5\n", "threads = 2.5: write a whole number"),
+        ("threads = inf\n", "threads = inf: write a finite number"),
+        ("event-probability = nan\n", "event-probability = nan: write a finite number"),
+        ("event-label = [true]\n", "write text or a number"),
         ("threads = 0\n", "threads = 0: 0 is not in the range"),
-        ("threads = true\n", "threads = True: a value is needed"),
+        ("threads = true\n", "threads = True: write a value instead"),
         ("show = 1\n", "show = 1: write true or false"),
         ("detector = 'dlib'\n", "detector = 'dlib': 'dlib' is not one of"),
         ("event-label = 'sad'\n", "event-label = 'sad': write a list"),
-        ("source = ['a']\n", "source = ['a']: one value is needed"),
-        ("source = 1979-05-27\n", "text or a number is needed"),
+        ("source = ['a']\n", "source = ['a']: write one value instead of a list"),
+        ("source = 1979-05-27\n", "write text or a number"),
         ("rotate-size = '10 potatoes'\n", "'10 potatoes' is no size such as"),
         ("rotate-size = 5\n", "'5' is too small"),
         ("event-hold = '1 year'\n", "'1 year' is no time such as"),
-        ("threads 2\n", "are no TOML"),
-        ("a = 1\na = 2\n", "are no TOML"),
-        ("a = " + "[" * 20_000, "too many brackets"),
+        ("threads 2\n", "are not valid TOML"),
+        ("a = 1\na = 2\n", "are not valid TOML"),
+        ("a = " + "[" * 20_000, "nested too deeply"),
         ("[run]\nsource = 'demo'\n", "'run' is a table"),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(edgekit, tmp_path):
     assert code == 2
     assert f"settings '{path}' does not exist" in err
     path.write_bytes(b"\xff\xff")
-    assert "are no TOML" in edgekit("run", "--config", path)[2]
+    assert "are not valid TOML" in edgekit("run", "--config", path)[2]
     assert "is a folder, not a file" in edgekit("run", "--config", tmp_path)[2]
     assert "'/dev/zero' is a pipe or a device" in edgekit("run", "--config", "/dev/zero")[2]
 

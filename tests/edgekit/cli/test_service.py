@@ -1,4 +1,7 @@
-"""`edgekit service` as a user meets it, with the real `edgekit run` on a real stream, on a machine without systemd."""
+"""`edgekit service` as a user calls it, with the real `edgekit run` on a real stream and a stand-in for systemd.
+
+tests/systemd runs it with a real systemd.
+"""
 
 from __future__ import annotations
 
@@ -13,82 +16,107 @@ from typing import Any
 import pytest
 
 from edgekit.cli import _run
-from edgekit.device.procfs import start_ticks
 from edgekit.errors import EXIT_FAULT, EXIT_OK, EXIT_USAGE
+from tests.fake_systemd import FakeSystemd
 from tests.waiting import wait_until
 
 PATIENCE_S = 60
 ROOT = Path(__file__).parents[3]
-
-if Path("/run/systemd/system").exists():
-    pytest.skip("systemd runs here: tests/systemd/test_service_systemd.py boots its own", allow_module_level=True)
+Service = Callable[..., tuple[int, Any]]
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Iterator[Callable[..., tuple[int, Any]]]:
-    """Run `edgekit service` with arguments; returns the exit code and the JSON document, if there is one."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder and an empty working directory of the test's own."""
+    home, folder = tmp_path / "home", tmp_path / "work"
+    for path in (home, folder):
+        path.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
+    return home
+
+
+@pytest.fixture
+def systemd(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
+    with FakeSystemd(tmp_path / "systemd", home) as fake:
+        monkeypatch.setenv("PATH", str(fake.folder), prepend=os.pathsep)
+        yield fake
+
+
+@pytest.fixture
+def service(systemd: FakeSystemd, capfd: pytest.CaptureFixture[str]) -> Service:
+    """Run `edgekit service` with arguments; returns the exit code and the JSON document, or the text if there is none."""
 
     def call(name: str, *arguments: object) -> tuple[int, Any]:
         code = _run(["service", name, "--user", *map(str, arguments)])
         captured = capfd.readouterr()
         return code, json.loads(captured.out) if captured.out.startswith("{") else captured.out + captured.err
 
-    yield call
-    call("remove")
+    return call
 
 
-def until(service: Callable[..., tuple[int, Any]], condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+def until(service: Service, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     end_s = time.monotonic() + PATIENCE_S
     while not condition(found := service("status", "--json")[1]):
         assert time.monotonic() < end_s, (found, service("logs")[1])
-        time.sleep(0.1)
+        time.sleep(0.05)
     return found
 
 
-def test_a_run_is_kept_up_from_install_to_remove(service, play, tiny_model, tmp_path):
+def test_a_run_is_a_service_from_install_to_remove(service, play, tiny_model):
     server = play([("pictures", 100_000, (64, 48))])
     settings = {"model": str(tiny_model), "detector": "none", "source": server.url}
-    config = tmp_path / "my settings.toml"
+    config = Path("my settings.toml")
     config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     code, document = service("install", "--json", "--config", config, "--", "--jsonl", "50% of $X.jsonl")
     assert code == EXIT_OK
-    assert document["manager"] == "supervisor"
+    assert document["manager"] == "systemd"
     first = until(service, lambda found: found["state"] == "running")
+    assert first["starts_at_boot"]
     assert service("status")[0] == EXIT_OK
-    # It runs in the current folder.
-    wait_until((tmp_path / "50% of $X.jsonl").exists)
+    # It runs in the current folder, and systemd's quoting returns the arguments unchanged.
+    wait_until(Path("50% of $X.jsonl").exists)
 
-    os.kill(first["pid"], signal.SIGKILL)
-    second = until(service, lambda found: found["state"] == "running" and found["restarts"] == 1)
-    assert second["last_exit"] == "signal 9"
-    code, document = service("logs", "--json", "--lines", 100)
-    assert any("ended with signal 9" in line for line in document["lines"])
+    assert service("restart")[0] == EXIT_OK
+    second = until(service, lambda found: found["state"] == "running" and found["pid"] != first["pid"])
+    os.kill(second["pid"], signal.SIGKILL)
+    assert until(service, lambda found: found["state"] == "failed")["last_exit"] == "signal 9"
 
     code, text = service("remove")
-    assert (code, start_ticks(second["pid"])) == (EXIT_OK, None)
+    assert code == EXIT_OK
     assert "removed" in text
     code, text = service("status")
     assert code == EXIT_FAULT
     assert "not installed" in text
 
 
-def test_a_settings_file_with_a_slip_is_refused_at_once(service, tmp_path):
-    (tmp_path / "edgekit.toml").write_text('sorce = "demo"\n')
+def test_a_settings_file_with_a_typing_error_is_refused_at_once(service, home):
+    Path("edgekit.toml").write_text('sorce = "demo"\n')
     code, text = service("install", "--config", "edgekit.toml")
     assert code == EXIT_USAGE
     assert "sorce" in text
-    assert not (tmp_path / "state").exists()
+    assert not (home / ".config").exists()
 
 
-def test_settings_that_cannot_work_are_a_failure_that_status_tells(service):
+def test_settings_that_cannot_work_are_a_failure_in_status_and_log(service):
     assert service("install", "--", "--source", "missing.mp4")[0] == EXIT_OK
     found = until(service, lambda found: found["state"] == "failed")
     assert (found["last_exit"], found["restarts"], found["pid"]) == ("exit code 2", 0, None)
     assert "source 'missing.mp4' does not exist" in service("logs")[1]
+    assert any("missing.mp4" in line for line in service("logs", "--json")[1]["lines"])
     assert service("status")[0] == EXIT_FAULT
+
+
+def test_a_unit_that_edgekit_did_not_write_is_refused(service, home):
+    unit = home / ".config/systemd/user/edgekit.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\nExecStart=/bin/true\n")
+    for call in (["install", "--", "--source", "demo"], ["restart"], ["remove"]):
+        code, text = service(*call)
+        assert (code, "was not written by edgekit" in text) == (EXIT_USAGE, True)
+    assert unit.exists()
 
 
 @pytest.mark.parametrize(
@@ -99,25 +127,38 @@ def test_settings_that_cannot_work_are_a_failure_that_status_tells(service):
         (["install", "--folder", "missing", "--", "--source", "demo"], "missing' does not exist"),
         (["install", "--", "--sorce", "demo"], "No such option '--sorce'"),
         (["install", "--", "--source", "demo", "--threads", "0"], "0 is not in the range"),
-        (["install", "--", "--jsonl", "a.jsonl"], "the service has nothing to look at"),
-        (["install", "--env", "X", "--", "--source", "demo"], "--env takes NAME=VALUE"),
+        (["install", "--", "--jsonl", "a.jsonl"], "the service has no input"),
+        (["install", "--env", "X", "--", "--source", "demo"], "--env 'X' has no '='"),
         (["install", "--run-as", "root", "--", "--source", "demo"], "--run-as is for a --system service"),
         (["install", "--name", "../x", "--", "--source", "demo"], "service name '../x'"),
         (["status", "--name", "../../etc"], "service name '../../etc'"),
         (["logs"], "there is no user service 'edgekit'"),
-        (["logs", "--follow", "--json"], "leave one out"),
+        (["logs", "--follow", "--json"], "give one of them"),
         (["remove"], "there is no user service 'edgekit'"),
     ],
 )
-def test_bad_usage_is_one_clear_message(service, tmp_path, arguments, message):
+def test_bad_usage_is_one_clear_message(service, home, arguments, message):
     code, text = service(*arguments)
     assert code == EXIT_USAGE
     assert message in text
     assert text.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(home.iterdir()) == list(Path().iterdir()) == []
 
 
-def test_a_system_service_takes_root(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "arguments", [["install", "--", "--source", "demo"], ["status"], ["restart"], ["logs"], ["remove"]]
+)
+def test_without_systemd_one_line_names_the_alternative(systemd, service, home, arguments):
+    (systemd.folder / "offline").touch()
+    code, text = service(*arguments)
+    assert (code, text.count("\n")) == (EXIT_USAGE, 1)
+    assert "does not run systemd" in text
+    assert "`edgekit run` works in the foreground under any service manager" in text
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.usefixtures("systemd")
+def test_a_system_service_needs_root(monkeypatch, capsys):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert _run(["service", "install", "--system", "--", "--source", "demo"]) == EXIT_USAGE
     assert "a system service needs root: write 'sudo' before the command" in capsys.readouterr().err

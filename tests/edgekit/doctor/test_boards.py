@@ -9,6 +9,7 @@ import pytest
 
 from edgekit.doctor.examination import CHECKS, examine, faults
 from edgekit.doctor.probe import Finding, Probe
+from edgekit.install_hint import install_command
 
 Replay = Callable[..., Probe]
 
@@ -28,11 +29,11 @@ def test_a_good_board_has_nothing_amiss(replay: Replay, name: str) -> None:
 def test_what_a_good_board_says(replay: Replay) -> None:
     found = findings(replay("doctor-pi3bplus-trixie-good"))
     assert found["board"].text == "Raspberry Pi 3 Model B Plus Rev 1.3, 4 processors, aarch64, 906 MiB"
-    assert found["camera"].text == "libcamera sees imx219 (3280x2464)"
+    assert found["camera"].text == "libcamera finds imx219 (3280x2464)"
     assert found["memory"].text == "646 of 906 MiB available, CMA 196 of 256 MiB free"
     assert found["clock"].text == "governor ondemand, now 1400 MHz, up to 1400"
     assert found["service"].text == "active (running), 0 restarts"
-    assert found["power"].text == "never throttled, never under-voltage since it was switched on"
+    assert found["power"].text == "never throttled, never under-voltage since boot"
 
 
 def test_a_bad_board_is_told_what_to_do(replay: Replay) -> None:
@@ -49,7 +50,7 @@ def test_a_bad_board_is_told_what_to_do(replay: Replay) -> None:
     ]
     assert all(finding.cure for finding in found.values() if finding.status != "ok")
     assert found["v4l2"].text == "HD Pro Webcam C920 (/dev/video1)"
-    assert found["camera in use"].text == "held by motion (pid 812) /dev/video1"
+    assert found["camera in use"].text == "used by motion (pid 812) /dev/video1"
     assert found["disk"].text == "20 of 29,186 MiB free, read-only: full"
     assert "1.2 instead of 1.4 GHz" in found["temperature"].text
     assert found["power"].text == "now: soft temperature limit; since boot: soft temperature limit"
@@ -60,7 +61,7 @@ def test_a_bad_board_is_told_what_to_do(replay: Replay) -> None:
 def test_an_illegal_instruction_is_named_with_the_version_to_take(replay: Replay) -> None:
     found = findings(replay("doctor-pi4b-bookworm-illegal-instruction"))["onnxruntime"]
     assert found.status == "fault"
-    assert found.text == "1.21.0 dies with an illegal instruction: it was built for another processor"
+    assert found.text == "1.21.0 crashes with an illegal instruction: it was built for another processor"
     assert found.cure == "pip install 'onnxruntime>=1.20,!=1.21.0'"
 
 
@@ -75,15 +76,15 @@ def test_numpy_2_beside_the_systems_picamera2_and_two_opencvs(replay: Replay) ->
     found = findings(replay("doctor-pi4b-bookworm-numpy2"))
     assert found["picamera2"].text == "simplejpeg was built for another numpy than 2.0.1"
     assert found["picamera2"].cure == "pip install 'numpy<2'"
-    assert (found["onnxruntime"].text, found["onnxruntime"].cure) == ("not installed", "pip install 'edgekit[device]'")
-    assert found["opencv"].text == "opencv-python-headless and opencv-python overwrite each other"
+    assert (found["onnxruntime"].text, found["onnxruntime"].cure) == ("not installed", install_command("device"))
+    assert found["opencv"].text == "opencv-python-headless and opencv-python overwrite each other's files"
     assert (found["opencv"].cure or "").startswith("pip uninstall -y opencv-python-headless opencv-python && ")
-    assert "old camera system" in found["camera"].text
+    assert "legacy camera system" in found["camera"].text
 
 
 def test_a_pi_5_without_a_camera(replay: Replay) -> None:
     found = findings(replay("doctor-pi5-bookworm-no-camera"))
-    assert (found["camera"].status, found["camera"].text) == ("warning", "libcamera sees none")
+    assert (found["camera"].status, found["camera"].text) == ("warning", "libcamera finds no camera")
     assert "ribbon cable" in (found["camera"].cure or "")
     assert found["power"].status == "warning"
     assert "under-voltage" in found["power"].text
@@ -93,8 +94,8 @@ def test_a_pi_5_without_a_camera(replay: Replay) -> None:
 
 def test_a_zero_2_w_short_of_contiguous_memory(replay: Replay) -> None:
     found = findings(replay("doctor-zero2w-trixie-cma"))
-    assert found["memory"].text == "228 of 416 MiB available, CMA 12 of 256 MiB free: little for a camera's buffers"
-    assert "Qt fights" in found["opencv"].text
+    assert found["memory"].text == "228 of 416 MiB available, CMA 12 of 256 MiB free: low for camera buffers"
+    assert "Qt conflicts" in found["opencv"].text
     assert found["python"].status == "warning"
     assert "--system-site-packages" in (found["picamera2"].cure or "")
     assert found["temperature"].status == "ok"  # the limit at 60 °C is the 3B+'s alone
@@ -102,7 +103,7 @@ def test_a_zero_2_w_short_of_contiguous_memory(replay: Replay) -> None:
 
 def test_a_zero_2_w_without_dma_heap(replay: Replay) -> None:
     found = findings(replay("doctor-zero2w-bookworm-dmaheap"))["camera"]
-    assert (found.status, found.text) == ("warning", "libcamera finds no memory for buffers (dma-heap)")
+    assert (found.status, found.text) == ("warning", "libcamera cannot allocate buffers (dma-heap)")
 
 
 def test_a_32_bit_system_is_a_fault(replay: Replay) -> None:

@@ -61,7 +61,7 @@ def test_an_import_that_dies_of_an_illegal_instruction_is_seen_in_a_child(broken
     broken("onnxruntime", "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
     found = libraries.onnxruntime(Probe())
     assert found.status == "fault"
-    assert "dies with an illegal instruction" in found.text
+    assert "crashes with an illegal instruction" in found.text
     assert (found.cure or "").startswith("pip install 'onnxruntime>=1.20,!=1.21.0")
 
 
@@ -69,7 +69,7 @@ def test_an_import_that_fails_is_told_by_its_last_line(broken: Callable[[str, st
     broken("cv2", "raise ImportError('libGL.so.1: cannot open shared object file')\n")
     assert "without libGL" in libraries.opencv(Probe()).text
     broken("numpy", "raise RuntimeError('half a numpy')\n")
-    assert libraries.numpy(Probe()).text == "numpy does not load: RuntimeError: half a numpy"
+    assert libraries.numpy(Probe()).text == "numpy cannot be imported: RuntimeError: half a numpy"
 
 
 def test_faults_end_with_exit_code_1_and_one_line(broken: Callable[[str, str], None]) -> None:

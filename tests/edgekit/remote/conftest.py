@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from edgekit.device.service.supervised import SupervisedManager
 from edgekit.remote.deploy import Package
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh import Connection
+from tests.fake_systemd import FakeSystemd
 
 from .release_board import OWN, Board, MakePackage, make_package
 
@@ -83,7 +83,7 @@ UsePAM no
 PermitRootLogin yes
 PidFile none
 MaxStartups 100
-SetEnv HOME={home} XDG_CACHE_HOME={home / ".cache"}
+SetEnv HOME={home} XDG_CACHE_HOME={home / ".cache"} PATH={home / "systemd"}:{os.environ["PATH"]}
 Subsystem sftp internal-sftp
 """
     )
@@ -106,17 +106,14 @@ def connection(sshd: Sshd) -> Iterator[Connection]:
 
 @pytest.fixture
 def board(sshd: Sshd) -> Iterator[Board]:
-    if Path("/run/systemd/system").exists():
-        pytest.skip("systemd runs here and would keep the services")
     own = sshd.home / ".local/bin/edgekit"
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text(OWN)
     own.chmod(0o755)
-    here = Board(sshd.home, SupervisedManager("user", sshd.home / ".local/state/edgekit/services"))
-    yield here
-    if (here.services / "service.json").exists():
-        here.manager.remove("edgekit")
-    for folder in (here.root.parent, own.parent, sshd.home / ".cache"):
+    with FakeSystemd(sshd.home / "systemd", sshd.home) as systemd:
+        here = Board(sshd.home, systemd)
+        yield here
+    for folder in (here.root.parent, own.parent, sshd.home / ".cache", here.unit.parent, systemd.folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 

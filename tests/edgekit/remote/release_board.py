@@ -1,4 +1,4 @@
-"""A board for releases: a folder of this machine behind the real sshd, its service the supervisor's."""
+"""A board for releases: a folder of this machine behind the real sshd, with a stand-in for systemd."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import edgekit
-from edgekit.device.service.spec import ServiceStatus
-from edgekit.device.service.supervised import SupervisedManager
 from edgekit.remote.deploy import Outcome, Package, Service, deploy_host
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
+from tests.fake_systemd import FakeSystemd
 
 SOURCE = Path(edgekit.__file__).parents[1]
 OWN = f'#!/bin/sh\nexec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"\n'
@@ -45,33 +44,36 @@ class Board:
     """The board's side: its home, and what runs on it."""
 
     home: Path
-    manager: SupervisedManager
+    systemd: FakeSystemd
 
     @property
     def root(self) -> Path:
         return self.home / ".local/share/edgekit/deploy/edgekit"
 
     @property
-    def services(self) -> Path:
-        return self.home / ".local/state/edgekit/services/edgekit"
+    def unit(self) -> Path:
+        return self.home / ".config/systemd/user/edgekit.service"
 
     @property
     def current(self) -> str:
         return (self.root / "current").readlink().name
 
-    def status(self) -> ServiceStatus:
-        return self.manager.status("edgekit")
+    def status(self) -> dict[str, str]:
+        """Return what systemd shows of the service."""
+        words = ("show", "edgekit.service", "--property=LoadState,ActiveState,MainPID")
+        return dict(line.split("=", 1) for line in self.systemd.systemctl(*words).splitlines())
 
-    def wait_until_it_runs(self) -> ServiceStatus:
+    def wait_until_it_runs(self) -> int:
+        """Return the process of the service once it has finished a frame."""
         end_s = time.monotonic() + PATIENCE_S
-        while (found := self.status()).state != "running" or found.pid is None:
-            assert time.monotonic() < end_s, (found, (self.services / "log").read_text())
+        while (found := self.status())["ActiveState"] != "active":
+            assert time.monotonic() < end_s, (found, (self.systemd.folder / "edgekit.log").read_text())
             time.sleep(0.05)
-        return found
+        return int(found["MainPID"])
 
     def model_that_runs(self) -> bytes:
         """Return the model that the running process was started with, by its own words and the link."""
-        pid = self.wait_until_it_runs().pid
+        pid = self.wait_until_it_runs()
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return Path(os.fsdecode(words[words.index(b"--model") + 1])).read_bytes()
 

@@ -1,4 +1,4 @@
-"""Releases on a board through the real sshd: the board is a folder of this machine, its service the supervisor's."""
+"""Releases on a board through the real sshd: the board is a folder of this machine with a stand-in for systemd."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from typing import Any
 
 import pytest
 
-from edgekit.device.service.folder import read_progress, read_spec
 from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
-from edgekit.remote.deploy import Outcome, list_host, on_hosts, rollback_host
+from edgekit.remote.deploy import Outcome, deploy_host, list_host, on_hosts, rollback_host
 from edgekit.remote.doctor import examine_host
 from edgekit.remote.prepare import Ready
 from edgekit.remote.ssh import Connection
@@ -37,17 +36,14 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     first = deploy(connection, one)
     assert (first.error, first.before) == (None, None)
     assert board.model_that_runs() == content(one)
-    pid = board.status().pid
-    supervisor = read_progress(board.services)
+    pid, unit = board.wait_until_it_runs(), board.unit.read_text()
+    keeper = board.systemd.keeper("edgekit")
     second = deploy(connection, two)
     assert (second.error, second.before) == (None, first.release)
     assert board.model_that_runs() == content(two)
-    assert board.status().pid != pid
-    # The service's keeper never ended: nothing but one signal lies between the two.
-    after = read_progress(board.services)
-    assert supervisor is not None
-    assert after is not None
-    assert after.supervisor == supervisor.supervisor
+    assert board.wait_until_it_runs() != pid
+    # The service is the same: nothing but one message to systemd lies between the two.
+    assert (board.systemd.keeper("edgekit"), board.unit.read_text()) == (keeper, unit)
     assert (board.root / "data/results.jsonl").stat().st_size > 0
 
     back = rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2)
@@ -71,12 +67,31 @@ def test_the_doctor_sees_the_service_of_a_release(board: Board, connection: Conn
         return next(found for found in examine_host(connection, Quiet()).findings if found.check == "service")
 
     deploy(connection, make(1))
-    assert service() == Finding("service", "ok", "running, 0 restarts, kept by edgekit's supervisor")
-    supervisor = read_progress(board.services)
-    assert supervisor is not None
-    os.kill(supervisor.supervisor[0], signal.SIGKILL)
-    wait_until(lambda: service().text.endswith("which is gone"))
-    assert (service().status, service().cure) == ("fault", "edgekit service restart --user")
+    assert service() == Finding("service", "ok", "active (running), 0 restarts")
+    os.kill(board.wait_until_it_runs(), signal.SIGKILL)
+    wait_until(lambda: board.status()["ActiveState"] == "failed")
+    assert (service().status, service().cure) == ("fault", "journalctl --user -u edgekit -n 50")
+
+
+def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_installed(
+    board: Board, connection: Connection, make: MakePackage
+) -> None:
+    (board.systemd.folder / "offline").touch()
+    said: list[str] = []
+    one, two = make(1), make(2)
+    first = deploy_host(connection, one, SERVICE, Quiet(said.append))
+    second = deploy_host(connection, two, SERVICE, Quiet(said.append))
+    assert (second.error, second.before, second.service_installed) == (None, first.release, False)
+    assert (board.root / "current/model.onnx").read_bytes() == content(two)
+    assert f"switched to {second.release}; no service was installed, because this board does not run systemd" in said
+    command = f"edgekit run --config {board.root}/current/edgekit.toml --model {board.root}/current/model.onnx"
+    assert said[-1].endswith(command)
+    assert not board.unit.exists()
+    with pytest.raises(HostError, match=r"model: .*Nothing was changed"):
+        deploy(connection, make(3, content=b"no model"))
+    listed = list_host(connection, SERVICE, Quiet())
+    assert (listed.current, listed.cut, listed.service["state"]) == (second.release, False, "not installed")
+    assert rollback_host(connection, SERVICE, None, Quiet()).current == first.release
 
 
 def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
@@ -122,7 +137,7 @@ def test_a_model_that_does_not_load_changes_nothing(
     before = board.wait_until_it_runs()
     with pytest.raises(HostError, match=r"model: .*Nothing was changed"):
         deploy(connection, make(2, content=content))
-    assert (board.current, board.status().pid) == (first.release, before.pid)
+    assert (board.current, board.wait_until_it_runs()) == (first.release, before)
     assert [path.name for path in (board.root / "releases").iterdir()] == [first.release]
 
 
@@ -147,7 +162,7 @@ def test_a_first_release_that_does_not_come_up_leaves_no_service(
     first = deploy(connection, make(1, source="missing.mp4"))
     assert first.error is not None
     assert "nothing runs, as before" in first.error
-    assert board.status().state == "not installed"
+    assert board.status()["LoadState"] == "not-found"
     assert not (board.root / "current").is_symlink()
     assert deploy(connection, make(2)).error is None
 
@@ -160,12 +175,13 @@ def test_old_releases_go_but_not_the_one_before(board: Board, connection: Connec
 
 def test_a_service_made_by_hand_is_left_alone(board: Board, connection: Connection, make: MakePackage) -> None:
     made = [sys.executable, "-m", "edgekit.cli", "service", "install", "--user", "--", "--source", "demo"]
-    environment = {**os.environ, "HOME": str(board.home), "PYTHONPATH": str(SOURCE)}
+    path = f"{board.systemd.folder}:{os.environ['PATH']}"
+    environment = {**os.environ, "HOME": str(board.home), "PYTHONPATH": str(SOURCE), "PATH": path}
     subprocess.run(made, check=True, env=environment, cwd=board.home, capture_output=True)
-    spec = read_spec(board.services)
+    unit = board.unit.read_text()
     with pytest.raises(HostError, match="was not made by deploy"):
         deploy(connection, make(1))
-    assert read_spec(board.services) == spec
+    assert board.unit.read_text() == unit
 
 
 def test_a_board_without_room_is_refused_before_anything_is_sent(
@@ -201,8 +217,8 @@ def test_an_environment_becomes_part_of_the_release(
     environment, code = tmp_path / "envs/e", tmp_path / "code/c"
     venv.EnvBuilder(symlinks=True).create(environment)
     site = environment / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "packages.pth").write_text(f"{packages}\n")
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "packages.pth").write_text("\n".join(packages))
     shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
     (environment / ".ready").write_text("")
     ready = Ready(
@@ -217,8 +233,8 @@ def test_an_environment_becomes_part_of_the_release(
     second = deploy(connection, make(2))
     assert second.error is None
     assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).error is None
-    assert read_spec(board.services).command[0] == str(board.root / "current/env/bin/python")
-    pid = board.wait_until_it_runs().pid
+    assert f'ExecStart=:"{board.root}/current/env/bin/python"' in board.unit.read_text()
+    pid = board.wait_until_it_runs()
     assert f"PYTHONPATH={board.root / 'current/code'}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.device.service.folder import read_progress, runs
 from edgekit.errors import HostError
 from edgekit.remote.deploy import deploy_host, list_host
 from edgekit.remote.program import program
@@ -26,11 +25,24 @@ from edgekit.remote.ssh import Connection
 from tests.waiting import wait_until
 
 from .conftest import Sshd
-from .release_board import PATIENCE_S, SERVICE, SOURCE, Board, MakePackage, Quiet, board_plan, content, deploy
+from .release_board import PATIENCE_S, SERVICE, Board, MakePackage, Quiet, board_plan, content, deploy
 
 
-def gone(process: tuple[int, int]) -> bool:
-    return not runs(process)
+def board_environment(board: Board) -> dict[str, str]:
+    """Return the environment of a deploy on the board."""
+    changed = {"HOME": str(board.home), "PATH": f"{board.systemd.folder}:{os.environ['PATH']}"}
+    environment = {**os.environ, **changed}
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        environment.pop(name, None)
+    return environment
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process that was killed has ended: it is gone, or waits to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
@@ -61,9 +73,7 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
     """Five moments each, spread over what a whole deploy takes; ten in all."""
     deploy(connection, make(1))
     drawn = random.Random(7)  # noqa: S311 - moments, no secrets
-    environment = {**os.environ, "HOME": str(board.home)}
-    environment.pop("XDG_DATA_HOME", None)
-    environment.pop("XDG_STATE_HOME", None)
+    environment = board_environment(board)
     whole_s = 0.0
     good = {content(make(1))}
     for turn in range(6):
@@ -88,17 +98,16 @@ def test_sigkill_at_any_moment_leaves_a_release_that_runs(
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if everything:
-            progress = read_progress(board.services)
-            assert progress is not None
-            for one in (progress.supervisor, progress.child):
-                if one is not None:
+            # First the keeper, so that it sees nothing of its child's end.
+            keeper = board.systemd.keeper("edgekit")
+            os.kill(keeper, signal.SIGSTOP)
+            for pid in (keeper, int(board.status()["MainPID"])):
+                if pid:
                     with suppress(ProcessLookupError):
-                        os.kill(one[0], signal.SIGKILL)
-                    wait_until(partial(gone, one))
-            # As the line for crontab does at the next boot.
-            keeper = [sys.executable, "-P", "-m", "edgekit.device.service", str(board.services)]
-            again = {**environment, "PYTHONPATH": str(SOURCE)}
-            subprocess.run(["setsid", "--fork", *keeper], env=again, check=True, stderr=subprocess.DEVNULL)
+                        os.kill(pid, signal.SIGKILL)
+                    wait_until(partial(has_ended, pid))
+            # As at the next boot.
+            board.systemd.systemctl("start", "edgekit.service")
         assert board.model_that_runs() in good
         assert (board.root / "current/model.onnx").read_bytes() in good
     after = deploy(connection, make(50))
@@ -118,9 +127,7 @@ def test_for_a_power_cut_all_is_on_the_disk_before_what_counts_on_it(
     package, trace = make(2), tmp_path / "trace"
     words = program("deploy", board_plan(board, package, {name: each.path for name, each in package.files.items()}))
     calls = "trace=/^(fsync|fdatasync|sync|syncfs|rename.*|symlink.*|unlink.*|vfork|clone.*|fork)$"
-    environment = {**os.environ, "HOME": str(board.home)}
-    environment.pop("XDG_DATA_HOME", None)
-    environment.pop("XDG_STATE_HOME", None)
+    environment = board_environment(board)
     # Without -f: the steps are the process's own, its children try and judge. -y: descriptors by their paths.
     command = [strace, "-y", "-z", "-s", "1000", "-e", calls, "-o", str(trace), sys.executable, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10 * PATIENCE_S)
