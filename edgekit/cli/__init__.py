@@ -89,8 +89,8 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit: the console script's entry point."""
     exit_code = _run(sys.argv[1:])
-    watched = sys.modules.get("edgekit.device.sources.timeout_guard")
-    if watched is not None and watched.any_reading():
+    timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
+    if timeout_guard is not None and timeout_guard.any_reading():
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()

@@ -114,7 +114,7 @@ def command(
         from edgekit.device.pipeline.loop import run
         from edgekit.device.pipeline.smoothing import Smoother
         from edgekit.device.pipeline.threads import plan_threads
-        from edgekit.device.sinks.h264_recorder import Recording
+        from edgekit.device.sinks.h264_recorder import H264Recorder
         from edgekit.device.sinks.table import Tally, count_lines, rate_line, summary_document, summary_table
         from edgekit.device.sources import presentation_time_s
         from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
@@ -136,7 +136,7 @@ def command(
                 detector_px=detector_px,
                 min_face_px=detection.min_face,
                 region=region,
-                recording=None if outputs.record is None else Recording(outputs.record, rotation_of(outputs)),
+                recording=H264Recorder(outputs.record, rotation_of(outputs), out.warn) if outputs.record else None,
             )
         )
         classifier = Classifier(model_path, plan.classifier, plan.spinning)

@@ -12,8 +12,8 @@ from edgekit.cli.options import NumberRange, grouped_options
 
 if TYPE_CHECKING:
     from edgekit.device.region import Region
-    from edgekit.device.sinks.h264_recorder import Recording
     from edgekit.device.sources import Source
+    from edgekit.device.sources.settings import EncodedVideo
 
 _MAX_FPS = 1000.0
 _MAX_BUFFERS = 32
@@ -108,7 +108,7 @@ def open_input(
     detector_px: int | None = None,
     min_face_px: int = 0,
     region: Region | None = None,
-    recording: Recording | None = None,
+    recording: EncodedVideo | None = None,
 ) -> Source:
     """Return the source that is meant; a camera learns what the detector needs (see `CameraSettings`).
 
