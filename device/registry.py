@@ -77,7 +77,8 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
         ) from error
     if not callable(factory):
         raise InputError(
-            f"{kind} '{name}' of package '{package}': entry point {point.value} is not a function: report it to its author"
+            f"{kind} '{name}' of package '{package}': the entry point {point.value} is not a function: report it to "
+            "the author of the package"
         )
     return factory  # type: ignore[no-any-return]
 

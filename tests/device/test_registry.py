@@ -62,10 +62,10 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
 @pytest.mark.parametrize(
     ("kind", "cure"),
     [
-        ("source", r"choose one of demo, "),
-        ("detector", r"choose one of yunet, haar, none$"),
-        ("tracker", r"choose one of flow$"),
-        ("sink", r"no package here brings a sink \(docs/extending.md\)"),
+        ("source", r"use one of demo, "),
+        ("detector", r"use one of yunet, haar, none$"),
+        ("tracker", r"use one of flow$"),
+        ("sink", r"install a package that provides a sink \(docs/extending.md\)"),
     ],
 )
 def test_an_unknown_name_is_refused_with_those_that_there_are(kind, cure):
@@ -82,13 +82,13 @@ def test_edgekits_own_can_all_be_loaded():
 def test_a_package_that_cannot_be_imported_is_named(site):
     install(site, "broken", {"edgekit.detectors": "broken = broken:create"}, "import nothing_of_that_name\n")
     assert "broken" in registry.names("detector")
-    with pytest.raises(InputError, match=r"detector 'broken' of package 'broken' cannot be loaded \(ModuleNotFound"):
+    with pytest.raises(InputError, match=r"detector 'broken' of package 'broken' cannot be imported \(ModuleNotFound"):
         registry.find("detector", "broken")
 
 
 def test_what_is_no_function_is_refused(site):
     install(site, "constant", {"edgekit.sinks": "constant = constant:VALUE"}, "VALUE = 3\n")
-    with pytest.raises(InputError, match="is no function: its entry point names constant:VALUE"):
+    with pytest.raises(InputError, match="the entry point constant:VALUE is not a function"):
         registry.find("sink", "constant")
 
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("edgekit", "models", "export", "device")
 
 # What each room may import besides the standard library and edgekit itself; see ARCHITECTURE.md.
-CORE = {"click", "numpy", "rich"}
+CORE = {"click", "msgspec", "numpy", "platformdirs", "rich"}
 DEVICE = CORE | {"cv2", "onnxruntime"}
 EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch"}
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}

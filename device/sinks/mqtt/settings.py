@@ -98,7 +98,7 @@ class MqttSettings:
 
     @property
     def node(self) -> str:
-        """The topic with all but letters, digits, - and _ replaced: the camera's id in Home Assistant and file names."""
+        """The camera's id in Home Assistant and in file names: the topic, reduced to letters, digits, - and _."""
         return re.sub(r"[^A-Za-z0-9_-]", "_", self.topic)
 
     @property

@@ -138,7 +138,7 @@ class Spool:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, check_same_thread=False)
     try:
-        # Locked during the whole run, so that two runs cannot send each other's events; also keeps WAL's index in memory.
+        # Locked during the whole run, so that no other run sends these events; also keeps the index of WAL in memory.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         # Fewer flushes to the SD card. A power cut can lose the latest events but not the file, a kill loses nothing.

@@ -114,6 +114,7 @@ class RequestTimeoutProtocol(H11Protocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer, or close a connection above the limit."""
         super().connection_made(transport)
         if len(self.connections) > _MAX_CONNECTIONS:
             transport.abort()
@@ -121,10 +122,12 @@ class RequestTimeoutProtocol(H11Protocol):
             self._update_timer()
 
     def data_received(self, data: bytes) -> None:
+        """Stop the timer once the request is complete."""
         super().data_received(data)
         self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timer."""
         self._cancel_timer()
         super().connection_lost(exc)
 

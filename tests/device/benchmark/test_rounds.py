@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from edgekit.boards import Conditions, Throttling, read_board
+from edgekit.device.benchmark import rounds as benchmark_runs
 from edgekit.device.benchmark.cells import Cell
 from edgekit.device.benchmark.document import describe_model, report_document
-from edgekit.device.benchmark import rounds as benchmark_runs
 from edgekit.device.benchmark.rounds import MAX_REPEATS, Plan, cool_down, measure_all, run_worker
 from edgekit.device.benchmark.worker import DetectorChoice, Job
 from edgekit.errors import EdgekitError, InputError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.device.pipeline.latency import LatencyMeter, summarize
 from edgekit.device.pipeline import latency as meter
+from edgekit.device.pipeline.latency import LatencyMeter, summarize
 from edgekit.device.stage_timer import StageTimer
 
 

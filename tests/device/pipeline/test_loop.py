@@ -15,8 +15,8 @@ import pytest
 
 from edgekit.device.detection import Detections, WholeFrame, create_detector
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline import loop as pipeline
+from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.sinks.table import Tally

@@ -258,7 +258,7 @@ def test_a_picture_made_while_the_last_viewer_leaves_is_kept_for_nobody(feed, mo
     asyncio.run(watch())
     wait_until(lambda: preview.encoded == 1)
     preview.stop()
-    assert preview._picture is None
+    assert preview._image is None
 
 
 def test_an_encoder_that_dies_ends_the_run(feed, monkeypatch):
@@ -281,7 +281,7 @@ def test_an_encoder_that_dies_ends_the_run(feed, monkeypatch):
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is waited for as long as for users: the same order of events, sooner."""
     monkeypatch.setattr("edgekit.device.sinks.web.access._DEAD_AFTER_MS", 4000)
-    monkeypatch.setattr("edgekit.device.sinks.web.server._REQUEST_S", 1.0)
+    monkeypatch.setattr("edgekit.device.sinks.web.server._REQUEST_TIMEOUT_S", 1.0)
 
 
 def is_cut(connection: socket.socket) -> bool:
@@ -354,7 +354,7 @@ def test_a_viewer_may_watch_for_longer_than_a_request_may_take(web):
 
 @pytest.mark.usefixtures("soon")
 def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_long(web, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.web.server._MOST_CONNECTIONS", 20)
+    monkeypatch.setattr("edgekit.device.sinks.web.server._MAX_CONNECTIONS", 20)
     site = web()
     with ExitStack() as stack:
         silent = []
@@ -369,7 +369,7 @@ def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_lon
 
 
 def test_of_many_viewers_who_come_at_once_only_so_many_watch(web, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.web.app._MOST_VIEWERS", 3)
+    monkeypatch.setattr("edgekit.device.sinks.web.app._MAX_VIEWERS", 3)
     site = web()
     with ExitStack() as stack, site.playing():
         place = (site.address.hostname, site.address.port)
@@ -455,7 +455,7 @@ def test_without_a_token_only_requests_that_name_this_machine_get_in(web):
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "0:0", "[::]:0"])
 def test_an_address_open_to_others_needs_a_token(address):
-    with pytest.raises(InputError, match="give them a token"):
+    with pytest.raises(InputError, match="set a token"):
         bind(address, None)
     bind("0.0.0.0:0", TOKEN).close()
 
@@ -465,8 +465,8 @@ def test_an_address_open_to_others_needs_a_token(address):
     [
         ("http://localhost", "must look like"),
         ("localhost:http", "must look like"),
-        ("localhost:70000", "ports end at 65535"),
-        ("no-such-host.invalid:80", "there is no host"),
+        ("localhost:70000", "the highest port is 65535"),
+        ("no-such-host.invalid:80", "unknown host"),
         ("127.0.0.1:80:80", "must look like"),
         ("", "must look like"),
     ],

@@ -115,12 +115,12 @@ def test_the_page_lives_frames_move_and_the_chart_grows(browser, site, tmp_path:
         "Frame rate",
         "71.5",
         "1200",
-        "Now: soft temperature limit",
+        "Throttling now: soft temperature limit",
         "detect 20.0",
         "face 2",
         "calm",
         "80 %",
-        "412 MiB left",
+        "412 MiB memory available",
     ):
         assert part in text
     wait(browser, "document.getElementById('events').textContent.includes('happy → sad')")
@@ -138,7 +138,7 @@ def test_the_token_is_refused_and_accepted(browser, site):
         browser.find_element("tag name", "button").click()
         wait(browser, f"location.pathname === '{arrives_at}' && location.href !== '{url}login'")
         if arrives_at == "/login":
-            assert "That is not the token." in browser.find_element("tag name", "body").text
+            assert "Wrong token" in browser.find_element("tag name", "body").text
     wait(browser, "document.getElementById('status').textContent === 'live'")
     assert TOKEN not in browser.current_url
     assert browser.execute_script("return document.cookie") == "", "scripts cannot read the cookie"
