@@ -167,8 +167,9 @@ def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
 def test_discovery_can_be_left_out(broker, open_sink):
     broker.start()
     with ExitStack() as stack:
-        open_sink(discovery=False)
+        # Before the first state, because the next one follows after ten seconds.
         listener = broker.listen(stack)
+        open_sink(discovery=False)
         wait_until(lambda: listener.on("edgekit/test/state"))
         assert not any(name.startswith("homeassistant/") for name, _, _ in listener.messages)
 
@@ -228,7 +229,8 @@ def test_a_full_buffer_drops_the_oldest_and_says_so_once(tmp_path, told):
     spool.close()
 
 
-def test_a_buffer_is_one_runs_alone(tmp_path, told):
+def test_a_buffer_is_one_runs_alone(tmp_path, told, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.mqtt.spool._LOCK_TIMEOUT_S", 0.1)
     spool = Spool(tmp_path / "b.sqlite", 10, told.append)
     with pytest.raises(InputError, match="in use by another run"):
         Spool(tmp_path / "b.sqlite", 10, told.append)

@@ -42,6 +42,12 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
+@pytest.fixture
+def frequent_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same order of events, sooner."""
+    monkeypatch.setattr("edgekit.device.sinks.batches._FLUSH_S", 0.05)
+
+
 @pytest.mark.parametrize(("keep", "left"), [(3, "abc"), (None, "abcd")])
 def test_older_files_move_up_by_one_and_the_oldest_goes(tmp_path, keep, left):
     for name, content in (("r.jsonl", "a"), ("r.1.jsonl", "b"), ("r.2.jsonl", "c"), ("r.3.jsonl", "d")):
@@ -136,16 +142,19 @@ def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_pa
     assert told == []
 
 
-def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, told, fill):
+@pytest.mark.usefixtures("frequent_writes")
+def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, told, fill, monkeypatch):
     path = small_disk / "r.txt"
-    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.05)
+    file = LineFile(str(path))
+    lines = BatchedLines(file, "recording", told.append, retry_s=0.05)
     lines.write("0\n")
     wait_until(path.exists)
     ballast = fill(small_disk)
+    attempts = []
+    monkeypatch.setattr(file, "write", lambda text: (attempts.append(text), LineFile.write(file, text)))
     for number in range(1, 2001):
         lines.write(f"{number}\n")
-    wait_until(lambda: told != [])
-    time.sleep(0.3)
+    wait_until(lambda: told != [] and len(attempts) >= 3)
     assert told == [f"cannot write '{path}': No space left on device: recording has stopped, the run continues"]
     ballast.unlink()
     wait_until(lambda: len(told) == 2)
@@ -155,6 +164,7 @@ def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_d
     assert [int(line) for line in path.read_text().splitlines()] == list(range(2002))
 
 
+@pytest.mark.usefixtures("frequent_writes")
 def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told, monkeypatch):
     monkeypatch.setattr("edgekit.device.sinks.batches._MAX_BUFFERED_CHARS", 1000)
     (tmp_path / "file").write_text("")
@@ -170,6 +180,7 @@ def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told
     assert [int(line) for line in path.read_text().splitlines()] == list(range(900, 1000))
 
 
+@pytest.mark.usefixtures("frequent_writes")
 def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, told):
     def remount(mode: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{mode},size=1m", str(small_disk)], check=True)
@@ -393,6 +404,7 @@ def test_a_recordings_faces_are_hidden_for_half_a_second_of_its_own_time(tmp_pat
 
 
 def test_an_encoder_that_hangs_does_not_hold_up_the_end(tmp_path, told, feed, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.recorder._CLOSE_TIMEOUT_S", 0.2)
     released = threading.Event()
     monkeypatch.setattr(VideoSink, "write", lambda *_: released.wait(PATIENCE_S))
     sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append)

@@ -175,8 +175,10 @@ def stream() -> Iterator[str]:
 
 def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_disk, stream):
     jsonl, ballast = small_disk / "r.jsonl", small_disk / "ballast"
-    command = [sys.executable, "-m", "edgekit.cli", "run", "--model", str(tiny_model), "--source", stream]
-    command += ["--detector", "none", "--jsonl", str(jsonl), "-q"]
+    # The same order of events, sooner.
+    soon = "from edgekit.device.sinks import batches; batches.BatchedLines.__init__.__defaults__ = (0.2,)"
+    command = [sys.executable, "-c", f"{soon}\nfrom edgekit.cli import main; main()", "run", "--model", str(tiny_model)]
+    command += ["--source", stream, "--detector", "none", "--jsonl", str(jsonl), "-q"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
             wait_until(jsonl.exists, alive=lambda: running.poll() is None)
