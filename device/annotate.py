@@ -1,4 +1,4 @@
-"""Faces drawn into a frame."""
+"""Draws boxes and labels into a frame."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BOX_BGR = (80, 220, 60)
 _TEXT_BGR = (0, 0, 0)
 
-# Line and letters for the shorter side of the frame; the limits keep them visible on stamps and bearable on posters.
+# Line width and font scale grow with the shorter side of the frame.
 _PX_PER_LINE_PX = 240
 _PX_PER_FONT_SCALE = 600
 _MIN_FONT_SCALE = 0.35
 
 
 def draw_faces(image_bgr: ImageU8, faces: Iterable[Face]) -> ImageU8:
-    """Return a copy of a frame, uint8 (H, W, 3), with each face's box, label and probability drawn in."""
+    """Return a copy of a frame, uint8 (H, W, 3) B, G, R, with the box, label and probability of each face drawn in."""
     canvas = image_bgr.copy()
     for face in faces:
         _draw(canvas, face)
@@ -31,16 +31,16 @@ def _draw(canvas: ImageU8, face: Face) -> None:
     height, width = canvas.shape[:2]
     line_px = max(1, round(min(height, width) / _PX_PER_LINE_PX))
     scale = max(_MIN_FONT_SCALE, min(height, width) / _PX_PER_FONT_SCALE)
-    # OpenCV draws ASCII only.
+    # OpenCV's fonts contain ASCII only.
     text = f"{face.label} {face.probability:.0%}".encode("ascii", "replace").decode()
     x0, y0, x1, y1 = (round(value) for value in face.xyxy)
     cv2.rectangle(canvas, (x0, y0), (x1, y1), _BOX_BGR, line_px)
 
-    (text_w, text_h), base = cv2.getTextSize(text, _FONT, scale, line_px)
+    (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, line_px)
     pad = 2 * line_px
     left = max(0, min(x0, width - text_w - 2 * pad))
-    plate_h = text_h + base + 2 * pad
-    # Above the box; where the frame ends there, inside it.
+    plate_h = text_h + baseline + 2 * pad
+    # Above the box, or inside it at the upper edge of the frame.
     top = max(0, y0 - plate_h if y0 >= plate_h else y0)
     cv2.rectangle(canvas, (left, top), (left + text_w + 2 * pad, top + plate_h), _BOX_BGR, cv2.FILLED)
     cv2.putText(canvas, text, (left + pad, top + pad + text_h), _FONT, scale, _TEXT_BGR, line_px, cv2.LINE_AA)

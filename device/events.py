@@ -1,4 +1,4 @@
-"""From labels that flicker to events worth sending: what has to hold, and for how long, before something happened."""
+"""Events: label changes of tracked faces, filtered by hold time, cooldown and probability."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any, Protocol
 
 from edgekit.device.detections import Face, FrameResult
 
-# A face may be missed in a few frames without starting over; after this long it is another visit.
-_GAP_S = 1.0
+# A face that is missed for longer than this starts over.
+_MAX_GAP_S = 1.0
 
 
 @dataclass(frozen=True)
 class EventRules:
-    """When a label becomes an event.
+    """When a label of a track becomes an event: it differs from the label of the track's latest event, and more.
 
-    It has held on one track for `hold_s`, differs from the label of the track's last event, and that event is at least
-    `cooldown_s` ago. `labels` limits events to these (empty: all); the others still count as changes, so that a label
-    can come back. `min_probability` is the least probability with which a label counts as seen.
+    Attributes:
+        hold_s: How long the label must be held, in seconds.
+        cooldown_s: Least time since the latest event of the same track, in seconds.
+        min_probability: Frames with a lower probability are ignored.
+        labels: Only these labels become events (empty: all). A change to another label still counts as a change, so
+            that the same label can become an event again afterwards.
     """
 
     hold_s: float = 1.0
@@ -31,10 +34,18 @@ class EventRules:
 
 @dataclass(frozen=True)
 class Event:
-    """A track's label changed. `event_id` is unique: a receiver can tell what it got twice.
+    """A change of the label of one track.
 
-    `track_id` is None where nothing is tracked. `previous` is the label of the track's last event. The times are
-    those of the frame that decided; the label had held for `held_s` then.
+    Attributes:
+        event_id: Unique across runs; identifies an event that is received twice.
+        track_id: Number of the track; None if faces are not tracked.
+        label: The new label.
+        previous: Label of the track's latest event, None for the first.
+        probability: Probability of `label` in the frame that triggered the event.
+        held_s: How long the label had been held, in seconds.
+        sequence: Sequence number of the triggering frame.
+        monotonic_s: Capture time of the triggering frame, monotonic.
+        wall_s: Capture time of the triggering frame, Unix time.
     """
 
     event_id: str
@@ -48,7 +59,7 @@ class Event:
     wall_s: float
 
     def as_document(self) -> dict[str, Any]:
-        """Return the event as it is sent; `event_type` is what Home Assistant looks for."""
+        """Return the JSON document of the event; `event_type` is the field that Home Assistant expects."""
         return {
             "event_id": self.event_id,
             "event_type": self.label,
@@ -64,10 +75,10 @@ class Event:
 
 
 class Outlet(Protocol):
-    """Where events go."""
+    """A receiver of events, such as a webhook."""
 
     def post(self, event: Event) -> None:
-        """Take an event; returns at once, whatever becomes of it."""
+        """Take an event without waiting for its delivery."""
         ...
 
 
@@ -76,12 +87,13 @@ class _Track:
     label: str
     since_s: float
     seen_s: float
-    told: str | None = None
-    told_s: float = float("-inf")
+    # Label and time of the latest event.
+    event_label: str | None = None
+    event_s: float = float("-inf")
 
 
 class EventDetector:
-    """Applies the rules to one frame after the other."""
+    """Applies the rules to successive frames."""
 
     def __init__(self, rules: EventRules) -> None:
         self._rules = rules
@@ -90,53 +102,52 @@ class EventDetector:
         self._numbers = itertools.count()
 
     def update(self, result: FrameResult, at_s: float | None = None) -> list[Event]:
-        """Return what happened with this frame, in the order of its faces.
+        """Return the events of this frame, in the order of its faces.
 
         Args:
-            result: The frame's.
-            at_s: When it was taken, in seconds that count on from frame to frame; default: its monotonic time. For a
-                recording that is its place in it, however fast it is read.
+            result: The result of the frame.
+            at_s: Presentation time of the frame in seconds; default: its monotonic capture time.
         """
         now_s = result.monotonic_s if at_s is None else at_s
         events = []
         for index, face in enumerate(result.faces):
-            # Without tracks, a face's place in the list has to stand for it.
-            key = ("place", index) if face.track_id is None else ("track", face.track_id)
-            track = self._follow(key, face, now_s)
+            # Untracked faces are identified by their index.
+            key = ("index", index) if face.track_id is None else ("track", face.track_id)
+            track = self._update_track(key, face, now_s)
             if track is not None and self._is_due(track, now_s):
                 events.append(self._event(track, face, result, now_s))
-                track.told, track.told_s = track.label, now_s
-        self._forget(now_s)
+                track.event_label, track.event_s = track.label, now_s
+        self._remove_ended(now_s)
         return events
 
-    def _follow(self, key: tuple[str, int], face: Face, now_s: float) -> _Track | None:
+    def _update_track(self, key: tuple[str, int], face: Face, now_s: float) -> _Track | None:
         track = self._tracks.get(key)
         if face.probability < self._rules.min_probability:
             return None
         if track is None:
             self._tracks[key] = _Track(face.label, now_s, now_s)
             return self._tracks[key]
-        if face.label != track.label or now_s - track.seen_s > _GAP_S:
+        if face.label != track.label or now_s - track.seen_s > _MAX_GAP_S:
             track.label, track.since_s = face.label, now_s
         track.seen_s = now_s
         return track
 
     def _is_due(self, track: _Track, now_s: float) -> bool:
         rules = self._rules
-        if now_s - track.since_s < rules.hold_s or track.label == track.told:
+        if now_s - track.since_s < rules.hold_s or track.label == track.event_label:
             return False
         if rules.labels and track.label not in rules.labels:
-            # Not to be told, but the next label is a change again.
-            track.told = None
+            # No event, but the next label is a change again.
+            track.event_label = None
             return False
-        return now_s - track.told_s >= rules.cooldown_s
+        return now_s - track.event_s >= rules.cooldown_s
 
     def _event(self, track: _Track, face: Face, result: FrameResult, now_s: float) -> Event:
         return Event(
             event_id=f"{self._run_id}-{next(self._numbers)}",
             track_id=face.track_id,
             label=track.label,
-            previous=track.told,
+            previous=track.event_label,
             probability=face.probability,
             held_s=now_s - track.since_s,
             sequence=result.sequence,
@@ -144,9 +155,9 @@ class EventDetector:
             wall_s=result.wall_s,
         )
 
-    def _forget(self, now_s: float) -> None:
-        # A track that is gone for good must not stay; within the cooldown one that comes back must not be new.
-        kept_s = max(_GAP_S, self._rules.cooldown_s)
-        gone = [key for key, track in self._tracks.items() if now_s - track.seen_s > kept_s]
-        for key in gone:
+    def _remove_ended(self, now_s: float) -> None:
+        # Kept during the cooldown, which also applies to a track that reappears.
+        kept_s = max(_MAX_GAP_S, self._rules.cooldown_s)
+        ended = [key for key, track in self._tracks.items() if now_s - track.seen_s > kept_s]
+        for key in ended:
             del self._tracks[key]

@@ -1,8 +1,8 @@
-"""What can be chosen by name: sources, detectors, trackers and sinks, edgekit's own and those of other packages.
+"""Registry of sources, detectors, trackers and sinks by name.
 
-One line here registers one of edgekit's own. Another package registers its with an entry point in the group
-`edgekit.sources`, `edgekit.detectors`, `edgekit.trackers` or `edgekit.sinks` (docs/extending.md has an example).
-Nothing is loaded before it is asked for by name.
+Built-in components are registered in this module. Other packages register theirs with entry points in the groups
+`edgekit.sources`, `edgekit.detectors`, `edgekit.trackers` and `edgekit.sinks`; docs/extending.md has an example.
+A component is imported when it is requested by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["source", "detector", "tracker", "sink"]
 
 _STREAMS = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
 
-# Name → module and function that makes it; what it is called with, and what it returns, stands in docs/extending.md.
+# Name → module and factory function; docs/extending.md describes arguments and return values.
 _OWN: dict[Kind, dict[str, str]] = {
     "source": {
         "demo": "edgekit.device.sources.demo:open_demo",
@@ -33,27 +33,27 @@ _OWN: dict[Kind, dict[str, str]] = {
     "tracker": {
         "flow": "edgekit.device.tracking.optical_flow:create",
     },
-    # Edgekit's own have options of their own (edgekit/cli/run/output_options.py).
+    # Built-in sinks have command-line options instead (edgekit/cli/run/output_options.py).
     "sink": {},
 }
 
 
 def own_names(kind: Kind) -> tuple[str, ...]:
-    """Return the names of edgekit's own, without looking for others."""
+    """Return the names of the built-in components, without searching other packages."""
     return tuple(_OWN[kind])
 
 
 def names(kind: Kind) -> tuple[str, ...]:
-    """Return all names that `find` knows, edgekit's own first."""
+    """Return all registered names, built-in ones first."""
     others = sorted(point.name for point in _others(kind) if point.name not in _OWN[kind])
     return (*_OWN[kind], *dict.fromkeys(others))
 
 
 def find(kind: Kind, name: str) -> Callable[..., Any]:
-    """Return what makes the source, detector, tracker or sink of that name.
+    """Return the factory function of a source, detector, tracker or sink.
 
     Raises:
-        InputError: Nobody has registered it, two packages have, or the one that has cannot be loaded.
+        InputError: The name is not registered, is registered by two packages, or its package cannot be imported.
     """
     own = _OWN[kind].get(name)
     if own is not None:
@@ -62,19 +62,24 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
     found = {(point.value, _package(point)): point for point in _others(kind) if point.name == name}
     if not found:
         known = ", ".join(names(kind))
-        cure = f"choose one of {known}" if known else f"no package here brings a {kind} (docs/extending.md)"
+        cure = f"use one of {known}" if known else f"install a package that provides a {kind} (docs/extending.md)"
         raise InputError(f"{kind} '{name}' does not exist: {cure}")
     if len(found) > 1:
         packages = " and ".join(sorted(package for _, package in found))
-        raise InputError(f"{kind} '{name}' is registered by {packages}: remove one of them")
+        raise InputError(f"{kind} '{name}' is registered by {packages}: uninstall one of them")
     ((_, package), point) = found.popitem()
     try:
         factory = point.load()
-    except Exception as error:  # whatever a stranger's module raises while it is imported
+    except Exception as error:  # the import runs code of another package
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{kind} '{name}' of package '{package}' cannot be loaded ({reason}): repair it") from error
+        raise InputError(
+            f"{kind} '{name}' of package '{package}' cannot be imported ({reason}): reinstall it"
+        ) from error
     if not callable(factory):
-        raise InputError(f"{kind} '{name}' of package '{package}' is no function: its entry point names {point.value}")
+        raise InputError(
+            f"{kind} '{name}' of package '{package}': the entry point {point.value} is not a function: report it to "
+            "the author of the package"
+        )
     return factory  # type: ignore[no-any-return]
 
 

@@ -1,6 +1,6 @@
-"""Files edgekit fetches on first use: pinned by address, size and SHA-256, kept in the user's cache.
+"""Files that are downloaded on first use, pinned by URL, size and SHA-256, and kept in the user's cache folder.
 
-EDGEKIT_OFFLINE=1 forbids the attempt; a file already in the cache is used all the same.
+EDGEKIT_OFFLINE=1 disables downloads; cached files are still used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHUNK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class PinnedFile:
-    """One file that never changes: what it is called in the cache, where it comes from and what it must be."""
+    """One immutable file: its name in the cache, URL, SHA-256 and size."""
 
     name: str
     url: str
@@ -33,7 +33,7 @@ class PinnedFile:
     size_bytes: int
 
 
-# The address of the file behind OpenCV Zoo's Git LFS pointer, at the commit that added this edition (MIT licence).
+# The URL behind OpenCV Zoo's Git LFS pointer, at the commit that added this version (MIT licence).
 YUNET = PinnedFile(
     name="face_detection_yunet_2026may.onnx",
     url="https://media.githubusercontent.com/media/opencv/opencv_zoo/47534e27c9851bb1128ccc0102f1145e27f23f98"
@@ -44,7 +44,7 @@ YUNET = PinnedFile(
 
 
 class UnavailableError(EdgekitError):
-    """A file is not in the cache and cannot be had now: no network, no such address, or no place to keep it."""
+    """A file is not cached and cannot be downloaded or stored now."""
 
     exit_code = EXIT_IO
 
@@ -57,56 +57,55 @@ def cached_download(
     deadline_s: float = 60.0,
     notify: Callable[[str], None] | None = None,
 ) -> Path:
-    """Return the path of a pinned file in the cache, downloading it if it is not there.
+    """Return the path of a pinned file in the cache; download it if it is missing.
 
-    The content is checked each time; a cached file that was damaged is removed and downloaded again.
+    The content is verified at each call; a damaged file is removed and downloaded again.
 
     Args:
         pinned: The file.
-        cache_dir: Where it is kept; default: `default_cache_dir()`.
-        timeout_s: How long the server may say nothing.
-        deadline_s: How long the whole body may take.
+        cache_dir: Folder of the file; default: `default_cache_dir()`.
+        timeout_s: Longest wait for the server's next bytes.
+        deadline_s: Time limit of the whole download.
         notify: Called with one line before a download starts.
 
     Raises:
-        UnavailableError: It cannot be had: no connection, an error or silence from the server, a connection that broke,
-            EDGEKIT_OFFLINE, or a cache that cannot be written.
-        StorageError: The server gave another file than the pinned one. Nothing of it is kept.
+        UnavailableError: The connection or the server failed or timed out, EDGEKIT_OFFLINE is set, or the cache folder
+            cannot be written.
+        StorageError: The server sent a different file, which is discarded.
     """
     folder = cache_dir or default_cache_dir()
     path = folder / pinned.name
     if _is_whole(path, pinned):
         return path
     if is_offline():
-        raise UnavailableError(f"'{pinned.name}' is not in '{folder}' and EDGEKIT_OFFLINE forbids downloading it")
+        raise UnavailableError(f"'{pinned.name}' is not in '{folder}' and EDGEKIT_OFFLINE disables downloads: unset it")
     if notify is not None:
         notify(f"downloading {pinned.name} ({pinned.size_bytes / 1e6:.1f} MB) into '{folder}'")
     content = _fetch(pinned, timeout_s, deadline_s)
     try:
         write_atomic(path, content)
     except StorageError as error:
-        raise UnavailableError(f"'{pinned.name}' cannot be kept in '{folder}': {error.__cause__}") from error
+        raise UnavailableError(f"'{pinned.name}' cannot be stored in '{folder}': {error.__cause__}") from error
     return path
 
 
 def is_offline() -> bool:
-    """Return whether EDGEKIT_OFFLINE forbids downloads."""
+    """Return whether EDGEKIT_OFFLINE disables downloads."""
     return os.environ.get("EDGEKIT_OFFLINE", "0") not in ("", "0")
 
 
 def default_cache_dir() -> Path:
-    """Return the user's cache for edgekit: $XDG_CACHE_HOME/edgekit, else ~/.cache/edgekit.
+    """Return the user's cache folder of edgekit; on Linux $XDG_CACHE_HOME/edgekit or ~/.cache/edgekit.
 
     Raises:
-        UnavailableError: There is no home folder to put it in.
+        UnavailableError: There is no home folder.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(base).is_absolute():  # the XDG specification: a relative one is to be ignored
-        return Path(base) / "edgekit"
-    try:
-        return Path.home() / ".cache" / "edgekit"
-    except RuntimeError as error:
-        raise UnavailableError("there is no home folder to keep downloads in: set XDG_CACHE_HOME") from error
+    import platformdirs
+
+    folder = platformdirs.user_cache_path("edgekit")
+    if not folder.is_absolute():
+        raise UnavailableError("there is no home folder for downloads: set XDG_CACHE_HOME to an absolute path")
+    return folder
 
 
 def _is_whole(path: Path, pinned: PinnedFile) -> bool:
@@ -127,14 +126,14 @@ def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:
             content = _read_bounded(response, pinned, ends_s)
     except urllib.error.HTTPError as error:
         error.close()
-        raise UnavailableError(f"'{pinned.name}' cannot be downloaded: the server answers {error.code}") from error
+        raise UnavailableError(f"'{pinned.name}' cannot be downloaded: HTTP status {error.code}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise UnavailableError(f"'{pinned.name}' cannot be downloaded: {reason or type(error).__name__}") from error
     if sha256(content).hexdigest() != pinned.sha256:
         raise StorageError(
             f"the download of '{pinned.name}' from {pinned.url} is not the expected file (wrong SHA-256): "
-            "does a proxy or log-in page answer in its place?"
+            "check whether a proxy or log-in page intercepts it"
         )
     return content
 
@@ -146,17 +145,17 @@ def _read_bounded(response: http.client.HTTPResponse, pinned: PinnedFile, ends_s
         if len(content) > pinned.size_bytes:
             raise StorageError(
                 f"the download of '{pinned.name}' from {pinned.url} is longer than the expected "
-                f"{pinned.size_bytes} bytes: does a proxy or log-in page answer in its place?"
+                f"{pinned.size_bytes} bytes: check whether a proxy or log-in page intercepts it"
             )
         if time.monotonic() > ends_s:
-            raise TimeoutError("it takes too long")
-    if response.length:  # what the server announced and did not send
-        raise ConnectionError(f"the connection broke after {len(content)} of {pinned.size_bytes} bytes")
+            raise TimeoutError("the time limit is over")
+    if response.length:  # announced bytes that did not arrive
+        raise ConnectionError(f"the connection was closed after {len(content)} of {pinned.size_bytes} bytes")
     return bytes(content)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    # urllib's own choice of handlers would also open file: and ftp: addresses a server redirects to.
+    # Without urllib's default handlers, which follow redirects to file: and ftp: URLs.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

@@ -1,4 +1,4 @@
-"""Lines written in batches by a thread: the pipeline waits for no disk, and a disk that fails ends no run."""
+"""Lines written in batches by a thread, so that a slow or failing disk neither delays nor ends a run."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from edgekit.device.sinks.lines import LineFile
+from edgekit.device.sinks.line_file import LineFile
 from edgekit.device.sinks.rotation import Outage
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import StorageError
 
-# A card wears by writes: one a second, or sooner when much has come.
+# One write per second, or earlier for a full batch: SD cards wear out by writes.
 _FLUSH_S = 1.0
 _FLUSH_CHARS = 64 << 10
-# What waits while the disk takes nothing; then the oldest go.
-_WAITING_CHARS = 1 << 20
+# Bound of the buffer while the disk fails; then the oldest lines are dropped.
+_MAX_BUFFERED_CHARS = 1 << 20
 _RETRY_S = 5.0
-_LEAVE_S = 1.5
+_CLOSE_TIMEOUT_S = 1.5
 
 
 class BatchedLines:
-    """Takes lines at once and writes them soon; what a disk does not take waits in memory up to a bound."""
+    """Buffers lines and writes them about once a second; while the disk fails, up to 1 MiB stays in memory."""
 
     def __init__(self, lines: LineFile, what: str, notify: Callable[[str], None], retry_s: float = _RETRY_S) -> None:
-        """Write to `lines`; `what` names the recording in messages to `notify`."""
+        """Write to `lines`; `what` is the name of the recording in messages to `notify`."""
         self._lines = lines
         self._outage = Outage(what, notify)
         self._retry_s = retry_s
-        self._news = threading.Condition()
-        self._waiting: deque[str] = deque()
-        self._waiting_chars = 0
+        self._changed = threading.Condition()
+        self._buffer: deque[str] = deque()
+        self._buffered_chars = 0
         self._closing = False
         self._thread: Worker | None = None
         self.lost_lines = 0
 
     @property
     def header(self) -> str:
-        """What every file begins with."""
+        """The first line of every file."""
         return self._lines.header
 
     @header.setter
@@ -47,36 +47,36 @@ class BatchedLines:
 
     def write(self, text: str) -> None:
         """Take whole lines."""
-        with self._news:
+        with self._changed:
             if self._thread is None:
                 self._thread = Worker(self._work, "lines")
                 self._thread.start()
             self._thread.check()
-            self._waiting.append(text)
-            self._waiting_chars += len(text)
-            while self._waiting_chars > _WAITING_CHARS and len(self._waiting) > 1:
-                oldest = self._waiting.popleft()
-                self._waiting_chars -= len(oldest)
+            self._buffer.append(text)
+            self._buffered_chars += len(text)
+            while self._buffered_chars > _MAX_BUFFERED_CHARS and len(self._buffer) > 1:
+                oldest = self._buffer.popleft()
+                self._buffered_chars -= len(oldest)
                 self.lost_lines += oldest.count("\n")
-            if self._waiting_chars >= _FLUSH_CHARS:
-                self._news.notify()
+            if self._buffered_chars >= _FLUSH_CHARS:
+                self._changed.notify()
 
     def close(self) -> None:
-        """Write what waits, for a moment at most, and close the file."""
-        with self._news:
+        """Write the buffered lines and close the file; a disk that stalls is not waited for."""
+        with self._changed:
             self._closing = True
-            self._news.notify()
+            self._changed.notify()
         if self._thread is not None:
-            self._thread.join(_LEAVE_S)
+            self._thread.join(_CLOSE_TIMEOUT_S)
             self._thread.check()
 
     def _work(self) -> None:
         pause_s = _FLUSH_S
         while True:
-            with self._news:
+            with self._changed:
                 self._sleep(pause_s)
-                batch, self._waiting = self._waiting, deque()
-                self._waiting_chars = 0
+                batch, self._buffer = self._buffer, deque()
+                self._buffered_chars = 0
                 closing = self._closing
             pause_s = self._flush(batch)
             if closing:
@@ -84,25 +84,25 @@ class BatchedLines:
                 return
 
     def _sleep(self, pause_s: float) -> None:
-        """Wait for `pause_s`, or in good times for a full batch, or for the end; the condition is held."""
+        """Wait for `pause_s`, a full batch outside an outage, or the end; the caller holds the condition."""
         end_s = time.monotonic() + pause_s
         while not self._closing and (left_s := end_s - time.monotonic()) > 0:
-            if self._waiting_chars >= _FLUSH_CHARS and not self._outage.active:
+            if self._buffered_chars >= _FLUSH_CHARS and not self._outage.active:
                 return
-            self._news.wait(left_s)
+            self._changed.wait(left_s)
 
     def _flush(self, batch: deque[str]) -> float:
-        """Write a batch, or put it back; return how long to wait for the next."""
+        """Write a batch, or put it back into the buffer; return the pause in seconds until the next."""
         if not batch:
             return _FLUSH_S
         try:
             self._lines.write("".join(batch))
         except (StorageError, OSError) as error:
             self._outage.begin(str(error))
-            with self._news:
-                batch.extend(self._waiting)
-                self._waiting = batch
-                self._waiting_chars = sum(map(len, batch))
+            with self._changed:
+                batch.extend(self._buffer)
+                self._buffer = batch
+                self._buffered_chars = sum(map(len, batch))
             return self._retry_s
-        self._outage.end(f", {self.lost_lines} lines were lost so far" if self.lost_lines else "")
+        self._outage.end(f", {self.lost_lines} lines were lost" if self.lost_lines else "")
         return _FLUSH_S

@@ -1,4 +1,4 @@
-"""Sinks that take leave at the same time: the end of a run waits for the slowest of them, not for all in turn."""
+"""Sinks that are closed concurrently: the end of a run takes as long as the slowest, not the sum."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 
 
-class Together:
-    """Several sinks as one; for those whose leaving takes a bounded time and cannot fail, as over a network."""
+class ConcurrentGroup:
+    """Several sinks as one, for sinks whose `__exit__` takes a bounded time and raises nothing (network sinks)."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
@@ -26,13 +26,13 @@ class Together:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        leaving = [threading.Thread(target=sink.__exit__, args=(None, None, None)) for sink in self._sinks]
-        for thread in leaving:
+        threads = [threading.Thread(target=sink.__exit__, args=(None, None, None)) for sink in self._sinks]
+        for thread in threads:
             thread.start()
-        for thread in leaving:
+        for thread in threads:
             thread.join()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Hand the frame to each."""
+        """Write the frame to each sink."""
         for sink in self._sinks:
             sink.write(frame, result)

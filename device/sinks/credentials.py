@@ -1,4 +1,4 @@
-"""Passwords and tokens: from a file or the environment, never from the command line, and never into a message."""
+"""Passwords and tokens, read from a file or the environment; they never appear on the command line or in messages."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from pathlib import Path
 from edgekit.errors import InputError
 from edgekit.files import require_file
 
-_OTHERS = 0o077
-_LONGEST_BYTES = 4096
+_GROUP_AND_OTHERS = 0o077
+_MAX_BYTES = 4096
 
 
 def read_secret(path: Path | None, variable: str, what: str, notify: Callable[[str], None]) -> str | None:
-    """Return the first line of `path`, else the environment's `variable`, else None.
+    """Return the first line of the file `path`, else the environment variable `variable`, else None.
+
+    `what` names the secret in messages. `notify` receives a warning if other users can read the file.
 
     Raises:
-        InputError: The file cannot be read or holds no line of text; `what` names its content in the message.
+        InputError: The file cannot be read, or its first line is not text.
     """
     if path is None:
         return os.environ.get(variable) or None
-    require_file(path, f"file of the {what}")
+    require_file(path, f"{what} file")
     with path.open("rb") as stream:
-        data = stream.read(_LONGEST_BYTES)
+        data = stream.read(_MAX_BYTES)
     try:
         secret = data.decode().partition("\n")[0].strip()
     except UnicodeDecodeError:
         secret = ""
     if not secret.isprintable() or not secret:
-        raise InputError(f"file of the {what} '{path}' must have it as its first line, in plain text")
-    if path.stat().st_mode & _OTHERS:
-        notify(f"others on this machine may read the {what} in '{path}': chmod 600 it")
+        raise InputError(f"{what} file '{path}': the first line must be the {what} in plain text")
+    if path.stat().st_mode & _GROUP_AND_OTHERS:
+        notify(f"other users can read the {what} in '{path}': run chmod 600 on it")
     return secret

@@ -1,4 +1,4 @@
-"""Results as a table for spreadsheets: one row a face."""
+"""Results as CSV: one row per face."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = (
 
 
 class CsvSink(Sink):
-    """Writes a header and a row a face to lines, which it closes; the last columns: labels' probabilities, file."""
+    """Writes a header and one row per face; the last columns are the probability of each label and the image file."""
 
     def __init__(self, lines: Lines, labels: Sequence[str]) -> None:
         lines.header = _rows([[*_COLUMNS, *(f"p_{label}" for label in labels), "file"]])
@@ -28,7 +28,7 @@ class CsvSink(Sink):
         self._lines.close()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append a row for each face of the frame."""
+        """Append one row for each face of the frame."""
         del frame
         self._lines.write(
             _rows(

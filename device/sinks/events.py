@@ -1,4 +1,4 @@
-"""Events out of results, handed to whoever sends them."""
+"""Derives events from results and posts them to outlets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.device.sink import Sink
 
 
 class EventSink(Sink):
-    """Applies the rules to every frame and posts what happened to all outlets, in order."""
+    """Applies event rules to every frame and posts the events to all outlets, in order."""
 
     def __init__(
         self,
@@ -20,13 +20,13 @@ class EventSink(Sink):
         presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     ) -> None:
         self._detector = EventDetector(rules)
-        self._picture_time = presentation_time_s
+        self._presentation_time_s = presentation_time_s
         self._outlets = outlets
         self.events = 0
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Post the frame's events."""
-        for event in self._detector.update(result, self._picture_time(frame)):
+        for event in self._detector.update(result, self._presentation_time_s(frame)):
             self.events += 1
             for outlet in self._outlets:
                 outlet.post(event)

@@ -1,7 +1,7 @@
-"""A camera's own video, encoded where the camera is: packets of H.264 become pieces of fragmented MP4.
+"""Recorder of the H.264 video that a camera's encoder produces, as fragmented MP4 files.
 
-Nothing is drawn in and nothing is encoded here. A piece can be played while it grows and after a power cut, up to its
-last fragment.
+The packets are muxed as they are: nothing is encoded or drawn here. A file is playable up to its last fragment while
+it grows and after a power cut.
 """
 
 from __future__ import annotations
@@ -12,124 +12,115 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from edgekit.device.sinks.rotation import Outage, Rotation, shift
+from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError
 
 _SUFFIX = ".mp4"
-# A fragment begins with a key frame; its description waits for the first one, which says what the pictures are like.
-_MUXER = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
-# Some seconds of packets wait for a disk that stalls.
-_WAITING_PACKETS = 128
+# Each fragment begins with a key frame. The header is written with the first one, which describes the video.
+_MUXER_OPTIONS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
+# A few seconds of video, for a disk that stalls.
+_MAX_QUEUED_PACKETS = 128
 _RETRY_S = 10.0
 _RESUME_BYTES = 32 << 20
-_LEAVE_S = 1.5
+_CLOSE_TIMEOUT_S = 1.5
 
 
-@dataclass(frozen=True)
-class Recording:
-    """Where a camera's own video goes: `target` is the latest piece, older ones are numbered."""
+class H264Recorder:
+    """Writes packets by a thread, so that a slow or failing disk neither delays the camera nor ends the run.
 
-    target: Path
-    rotation: Rotation
+    `target` is the latest file, older ones are numbered. Implements `sources.settings.EncodedVideo`.
+    """
 
-
-@dataclass(frozen=True)
-class Packet:
-    """A coded picture (H.264, Annex B) and its time in microseconds since the encoder's start."""
-
-    data: bytes
-    is_key: bool
-    time_us: int
-
-
-class PieceWriter:
-    """Takes packets at once and writes them by a thread; a disk that fails ends no run and holds up no camera."""
-
-    def __init__(self, recording: Recording, notify: Callable[[str], None], retry_s: float = _RETRY_S) -> None:
-        """Prepare to write; `notify` is told when the disk takes nothing, and when it does again.
+    def __init__(
+        self, target: Path, rotation: Rotation, notify: Callable[[str], None], retry_s: float = _RETRY_S
+    ) -> None:
+        """Prepare to write `target`; `notify` receives one line for each outage of the disk and its end.
 
         Raises:
-            InputError: The name is none of a video, or PyAV is not there.
+            InputError: `target` is not the name of an .mp4 file.
         """
-        if recording.target.suffix.lower() != _SUFFIX or recording.target.is_dir():
-            raise InputError(f"recording '{recording.target}': name a file that ends in {_SUFFIX}")
-        try:
-            import av
-        except ImportError as error:
-            raise InputError(f"--record needs PyAV ({error}): sudo apt install python3-av") from error
-        self._open_container: Any = av.open
-        self._new_packet: Any = av.Packet
-        self._target = recording.target
-        self._rotation = recording.rotation
-        self._what = f"recording to '{recording.target}'"
-        self.notify = notify
+        if target.suffix.lower() != _SUFFIX or target.is_dir():
+            raise InputError(f"recording '{target}': name a file that ends in {_SUFFIX}")
+        self._target = target
+        self._rotation = rotation
+        self._what = f"recording to '{target}'"
+        self._notify = notify
         self._outage = Outage(self._what, notify)
         self._retry_s = retry_s
         self._retry_at_s = float("-inf")
-        self._waiting: queue.Queue[Packet | None] = queue.Queue(_WAITING_PACKETS)
+        self._queue: queue.Queue[EncodedPacket | None] = queue.Queue(_MAX_QUEUED_PACKETS)
         self._thread: threading.Thread | None = None
         self._size_wh = (0, 0)
+        self._av: Any = None
         self._container: Any = None
         self._stream: Any = None
         self._started_s = 0.0
-        self._began_us = 0
-        self._pieces = 0
-        self._lost = False
+        self._first_us = 0
+        self._files = 0
+        self._skips_to_key = False
         self.dropped = 0
 
     def start(self, size_wh: tuple[int, int]) -> None:
-        """Expect the packets of an encoder of pictures of this size; its first key frame begins a piece."""
-        self._size_wh, self._lost = size_wh, False
+        """Begin a video of images of this size; the first key frame begins a file.
+
+        Raises:
+            InputError: PyAV is missing.
+        """
+        try:
+            import av
+        except ImportError as error:
+            raise InputError(f"--record needs PyAV ({error}): run sudo apt install python3-av") from error
+        self._av, self._size_wh, self._skips_to_key = av, size_wh, False
         self._thread = threading.Thread(target=self._work, name="recording", daemon=True)
         self._thread.start()
 
-    def put(self, packet: Packet) -> None:
-        """Take a packet, or leave it out with all that need it when the disk is far behind."""
-        self._lost = self._lost and not packet.is_key
-        if not self._lost:
+    def put(self, packet: EncodedPacket) -> None:
+        """Queue a packet. If the queue is full, drop it and those that depend on it, up to the next key frame."""
+        self._skips_to_key = self._skips_to_key and not packet.is_key
+        if not self._skips_to_key:
             try:
-                self._waiting.put_nowait(packet)
+                self._queue.put_nowait(packet)
             except queue.Full:
-                self._lost = True
-        self.dropped += self._lost
+                self._skips_to_key = True
+        self.dropped += self._skips_to_key
 
     def stop(self) -> None:
-        """Finish the piece at hand; another `start` may follow."""
+        """Finish the current file; another `start` may follow."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
         with suppress(queue.Full):
-            self._waiting.put(None, timeout=_LEAVE_S)
-        thread.join(_LEAVE_S)
+            self._queue.put(None, timeout=_CLOSE_TIMEOUT_S)
+        thread.join(_CLOSE_TIMEOUT_S)
         if self.dropped:
-            self.notify(f"{self._what}: {self.dropped} pictures were left out, the disk was behind")
+            self._notify(f"{self._what}: dropped {self.dropped} frames because the disk was too slow")
 
     def _work(self) -> None:
-        while (packet := self._waiting.get()) is not None:
+        while (packet := self._queue.get()) is not None:
             try:
                 self._write(packet)
-            except Exception as error:  # PyAV has errors of its own, beside the system's
+            except Exception as error:  # PyAV raises classes of its own besides OSError
                 self._fail(error)
         try:
             self._finish()
         except Exception as error:  # as above
             self._fail(error)
 
-    def _write(self, packet: Packet) -> None:
+    def _write(self, packet: EncodedPacket) -> None:
         if packet.is_key and self._container is not None and self._is_due():
             self._finish()
         if self._container is None:
             if not packet.is_key or not self._may_begin():
                 return
             self._begin()
-            self._began_us = packet.time_us
-        coded = self._new_packet(packet.data)
-        coded.pts = coded.dts = packet.time_us - self._began_us
+            self._first_us = packet.time_us
+        coded = self._av.Packet(packet.data)
+        coded.pts = coded.dts = packet.time_us - self._first_us
         coded.time_base = Fraction(1, 1_000_000)
         coded.is_keyframe = packet.is_key
         coded.stream = self._stream
@@ -145,16 +136,16 @@ class PieceWriter:
         self._target.parent.mkdir(parents=True, exist_ok=True)
         if self._rotation.active:
             shift(self._target, self._rotation.keep)
-        elif self._pieces:
-            # Nobody asked for pieces: the camera or the disk was away in between, and nothing recorded may get lost.
+        elif self._files:
+            # The camera or the disk failed in between: keep what was recorded before.
             shift(self._target, None)
-        self._container = self._open_container(str(self._target), "w", format="mp4", options=_MUXER)
+        self._container = self._av.open(str(self._target), "w", format="mp4", options=_MUXER_OPTIONS)
         self._stream = self._container.add_stream("h264", rate=30)
         self._stream.width, self._stream.height = self._size_wh
         self._stream.pix_fmt = "yuv420p"
-        # The encoder behind the stream is opened to describe it, and encodes nothing.
+        # PyAV opens an encoder to describe the stream, but it encodes nothing.
         self._stream.codec_context.thread_count = 1
-        self._pieces += 1
+        self._files += 1
         self._started_s = time.monotonic()
 
     def _is_due(self) -> bool:
@@ -169,5 +160,5 @@ class PieceWriter:
         reason = getattr(error, "strerror", None) or error
         self._outage.begin(f"cannot write '{self._target}': {reason}")
         self._retry_at_s = time.monotonic() + self._retry_s
-        with suppress(Exception):  # what there is can be played without an end
+        with suppress(Exception):  # the file is playable without its end
             self._finish()

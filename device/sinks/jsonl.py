@@ -1,4 +1,4 @@
-"""Results as JSON lines: one object a frame."""
+"""Results as JSON lines: one object per frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.device.sinks.lines import Lines
 
 
 class JsonLinesSink(Sink):
-    """Writes `as_document` of every frame to lines, which it closes in the end."""
+    """Writes `as_document` of every frame as one line."""
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
@@ -27,9 +27,9 @@ class JsonLinesSink(Sink):
 
 
 def as_document(result: FrameResult) -> dict[str, Any]:
-    """Return a frame's result as it stands in a line.
+    """Return the JSON document of one frame.
 
-    Times are seconds (six digits) or milliseconds (three), boxes pixels (two), probabilities have six digits.
+    Rounded: seconds to six digits, milliseconds to three, boxes (pixels) to two, scores to four, probabilities to six.
     """
     file = {} if result.file is None else {"file": result.file}
     health = {} if result.health is None else {"health": dict(result.health)}

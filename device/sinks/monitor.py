@@ -1,4 +1,4 @@
-"""What a run looks like at this moment: for the page, the metrics and MQTT."""
+"""Current state of a run, for the web page, the metrics and MQTT."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.jsonl import as_document
 
-# The rate is steady over five seconds; stage times over one are a chart that shows what happens.
-_WINDOW_S = 5.0
-_STAGES_S = 1.0
-_KEPT_EVENTS = 20
+# The frame rate is averaged over five seconds, stage times over one, so that the chart shows short changes.
+_RATE_WINDOW_S = 5.0
+_STAGE_WINDOW_S = 1.0
+_MAX_EVENTS = 20
 
 
 class HealthReport(Protocol):
-    """The state of board and process at one moment, such as `edgekit.device.health.sampler.Health`."""
+    """One sample of the state of board and process, such as `edgekit.device.health.sampler.Health`."""
 
     def as_document(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return the sample ready for JSON."""
         ...
 
 
@@ -35,24 +35,24 @@ ReadHealth = Callable[[], HealthReport | None]
 
 @dataclass(frozen=True)
 class StageTotal:
-    """How often a stage ran in this run, and for how long in all."""
+    """Number of executions of a stage in this run, and their total time."""
 
     count: int = 0
     total_ms: float = 0.0
 
 
 class Monitor:
-    """Keeps the latest result and a few seconds of history; one thread adds, any number read."""
+    """Keeps the latest result and five seconds of history; one thread adds results, any thread may read."""
 
     def __init__(self, source_name: str, health: ReadHealth) -> None:
-        """Watch a run on `source_name`; `health` returns the newest sample of the machine, None before the first."""
-        # A stream's address may hold a password, which is nobody's business here.
+        """Monitor a run on `source_name`; `health` returns the newest health sample, None before the first."""
+        # The address of a stream may contain a password.
         self.source_name = re.sub(r"://[^/\s]*@", "://", source_name)
         self._read_health = health
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, Mapping[str, float], float]] = deque()
         self._latest: FrameResult | None = None
-        self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
+        self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self._started_s = time.monotonic()
         self._added_s: float | None = None
         self.frames = 0
@@ -61,7 +61,7 @@ class Monitor:
         self.stages: dict[str, StageTotal] = {}
 
     def add(self, result: FrameResult) -> None:
-        """Take a frame's result."""
+        """Add the result of a frame."""
         now_s = time.monotonic()
         with self._lock:
             if self._latest is not None:
@@ -76,17 +76,17 @@ class Monitor:
             self._prune(now_s)
 
     def post(self, event: Event) -> None:
-        """Take an event."""
+        """Add an event."""
         with self._lock:
             self._events.append(event)
 
     def since_last_frame_s(self) -> float:
-        """Return how long ago the last result came, or how long none has come since the start."""
+        """Return the seconds since the latest result, or since the start if there was none."""
         with self._lock:
             return time.monotonic() - (self._started_s if self._added_s is None else self._added_s)
 
     def document(self) -> dict[str, Any]:
-        """Return the present state, ready for JSON; the rate is of the last five seconds, stage times of the last."""
+        """Return the current state ready for JSON; the rate covers the last five seconds, stage times the last one."""
         report = self._read_health()
         now_s = time.monotonic()
         with self._lock:
@@ -108,18 +108,18 @@ class Monitor:
         return document
 
     def _prune(self, now_s: float) -> None:
-        while self._recent and now_s - self._recent[0][0] > _WINDOW_S:
+        while self._recent and now_s - self._recent[0][0] > _RATE_WINDOW_S:
             self._recent.popleft()
 
 
 class MonitorSink(Sink):
-    """Hands every result to a monitor; stands before the sinks that read it."""
+    """Adds every result to a monitor; comes before the sinks that read the monitor."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Note the frame's result."""
+        """Add the frame's result."""
         del frame
         self._monitor.add(result)
 
@@ -127,12 +127,12 @@ class MonitorSink(Sink):
 def _rate(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> float:
     if len(recent) < 2:
         return 0.0
-    # Up to now, not to the last frame: a camera that stands still must not keep its rate.
+    # Up to now, not up to the latest frame, so that the rate of a stalled camera falls.
     return (len(recent) - 1) / max(now_s - recent[0][0], 1e-6)
 
 
 def _mean_stages(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> dict[str, float]:
-    latest = [stage_ms for at_s, stage_ms, _ in recent if now_s - at_s <= _STAGES_S] or [
+    latest = [stage_ms for at_s, stage_ms, _ in recent if now_s - at_s <= _STAGE_WINDOW_S] or [
         stage_ms for _, stage_ms, _ in recent[-1:]
     ]
     sums: dict[str, float] = {}

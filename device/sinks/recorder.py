@@ -1,4 +1,4 @@
-"""Videos that are recorded for months: in pieces, beside the pipeline, and over a disk that fails at times."""
+"""Video recording for long runs: file rotation, encoding in a thread, and recovery from disk outages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from edgekit.device.sinks.video import VideoSink
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import EdgekitError, StorageError
 
-# Pictures are large: few wait, and a live video repeats the one before for those that are left out.
-_WAITING_FRAMES = 3
+# Few frames are queued because they are large; a live video repeats the previous frame in place of a dropped one.
+_MAX_QUEUED_FRAMES = 3
 _RETRY_S = 10.0
-# Recording goes on when there is room for more than a moment: otherwise a disk that stays full gets a file a try.
+# Free space needed to resume: with less, each retry on a full disk would leave one more short file.
 _RESUME_BYTES = 32 << 20
-_LEAVE_S = 1.5
+_CLOSE_TIMEOUT_S = 1.5
 
 
 def open_video(
@@ -36,117 +36,125 @@ def open_video(
     blur: FaceBlur | None,
     notify: Callable[[str], None],
 ) -> Sink:
-    """Return a sink that records to `target`; `blur`, of this sink alone, makes the faces unrecognisable.
+    """Return a sink that records a video to `target`.
 
-    A live source's video is encoded by a thread and survives a disk that takes no more; of other sources every frame
-    is written, and such a disk ends the run.
+    The video of a live source is encoded by a thread, which drops frames when it is behind and survives disk outages.
+    Of a recording every frame is written, and a disk error ends the run.
+
+    Args:
+        target: The .mp4 file.
+        fps: Nominal frame rate of the source, if known.
+        live: Whether the source is live.
+        rotation: When to begin a new file.
+        blur: Makes faces unrecognisable; must not be shared with another sink.
+        notify: Called with one line for each warning, possibly from another thread.
 
     Raises:
-        InputError: `target` is no name for a video.
+        InputError: `target` is not the name of an .mp4 file.
     """
-    pieces = VideoPieces(target, fps, live, rotation, blur)
-    return RecorderThread(pieces, f"recording to '{target}'", notify) if live else pieces
+    rotating = RotatingVideo(target, fps, live, rotation, blur)
+    return RecorderThread(rotating, f"recording to '{target}'", notify) if live else rotating
 
 
-class VideoPieces(Sink):
-    """A video in one or more files: `target` is the latest, the others are numbered, the higher the older."""
+class RotatingVideo(Sink):
+    """A video in one or more files: `target` is the latest, older ones are numbered, higher is older."""
 
     def __init__(self, target: Path, fps: float | None, live: bool, rotation: Rotation, blur: FaceBlur | None) -> None:
-        """Prepare to write `target`; `blur` as for `open_video`.
+        """Prepare to write `target`; arguments as in `open_video`.
 
         Raises:
-            InputError: As `VideoSink`.
+            InputError: `target` is not the name of an .mp4 file.
         """
         self._target = target
         self._rotation = rotation
-        self._make = partial(VideoSink, target, fps, live, self._make_room)
-        self._piece = self._make()
-        # Of all pieces: a face just before the end of one is still there at the beginning of the next.
+        self._make = partial(VideoSink, target, fps, live, self._rename_older)
+        self._file = self._make()
+        # One for all files, because a face may be visible across the change of files.
         self._blur = blur
         self._started_s: float | None = None
         self._finished = 0
 
     def __exit__(self, *exception: object) -> None:
-        """Finish the piece at hand.
+        """Finish the current file.
 
         Raises:
             StorageError: It cannot be finished.
         """
-        self.finish_piece()
+        self.finish_file()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """As `see` and `record`."""
-        self.record(frame, result, self.see(frame, result))
+        """Append the frame with the faces drawn in, or blurred; raises as `record`."""
+        self.record(frame, result, self.hidden_boxes(frame, result))
 
-    def see(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
-        """Return what has to be hidden in this result's frame; to be called with every one, recorded or not."""
+    def hidden_boxes(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
+        """Return the boxes to blur in this frame; must be called for every frame, recorded or not."""
         if self._blur is None:
             return []
-        self._blur.see(frame, result)
+        self._blur.update(frame, result)
         return self._blur.boxes()
 
     def record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> None:
-        """Append the frame, after a new piece was begun where it is time for one.
+        """Append the frame, to a new file if the rotation requires it.
 
         Raises:
-            StorageError: There is no room or no permission.
-            InputError: No video can have this frame's size.
+            StorageError: The disk is full or not writable.
+            InputError: The encoder does not support the size of the frame.
         """
         now_s = time.monotonic()
         if self._started_s is None:
             self._started_s = now_s
-        elif self._rotation.is_due(self._piece.written_bytes(), now_s - self._started_s):
-            self.finish_piece()
+        elif self._rotation.is_due(self._file.written_bytes(), now_s - self._started_s):
+            self.finish_file()
             self._started_s = now_s
-        self._piece.write(frame, result, hidden_xyxy)
+        self._file.write(frame, result, hidden_xyxy)
 
-    def finish_piece(self) -> None:
-        """Give the piece at hand its name; the next frame begins another.
+    def finish_file(self) -> None:
+        """Complete and name the current file; the next frame begins another.
 
         Raises:
             StorageError: It cannot be finished.
         """
-        piece, self._piece, self._started_s = self._piece, self._make(), None
-        piece.__exit__(None, None, None)
+        file, self._file, self._started_s = self._file, self._make(), None
+        file.__exit__(None, None, None)
 
     def free_bytes(self) -> int:
-        """Return the room on the disk of `target`, 0 where that cannot be told."""
+        """Return the free space on the disk of `target`, 0 if unknown."""
         try:
             return shutil.disk_usage(self._target.parent).free
         except OSError:
             return 0
 
-    def _make_room(self) -> None:
-        """Number the older pieces just before the new one takes the name."""
+    def _rename_older(self) -> None:
+        """Number the older files, just before the new one gets its name."""
         if self._rotation.active:
             shift(self._target, self._rotation.keep)
         elif self._finished:
-            # Nobody asked for pieces: the disk was full in between, and nothing recorded may get lost over it.
+            # There was a disk outage in between: keep what was recorded before.
             shift(self._target, None)
         self._finished += 1
 
 
 class RecorderThread:
-    """Encodes in a thread; when the disk takes no more it says so once, drops frames, and tries again now and then."""
+    """Encodes a video in a thread; a disk outage is reported once, drops frames, and is retried regularly."""
 
     def __init__(
         self,
-        pieces: VideoPieces,
+        video: RotatingVideo,
         what: str,
         notify: Callable[[str], None],
         retry_s: float = _RETRY_S,
         resume_bytes: int = _RESUME_BYTES,
     ) -> None:
-        self._pieces = pieces
+        self._video = video
         self._resume_bytes = resume_bytes
         self._outage = Outage(what, notify)
         self._what = what
         self._notify = notify
         self._retry_s = retry_s
-        self._waiting: queue.Queue[tuple[Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_WAITING_FRAMES)
+        self._queue: queue.Queue[tuple[Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_MAX_QUEUED_FRAMES)
         self._thread = Worker(self._work, "video")
         self.dropped = 0
-        self._seen = 0
+        self._frames = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -156,54 +164,54 @@ class RecorderThread:
         """Finish the video.
 
         Raises:
-            EdgekitError: No video can be made of these frames.
+            EdgekitError: These frames cannot be encoded.
         """
-        end_s = time.monotonic() + _LEAVE_S
-        # A disk that stalls must not hold up the end of the run: its encoder takes nothing more.
+        end_s = time.monotonic() + _CLOSE_TIMEOUT_S
+        # On a disk that stalls the queue stays full: the end of the run must not wait for it.
         while self._thread.is_alive() and time.monotonic() < end_s:
             with suppress(queue.Full):
-                self._waiting.put(None, timeout=0.1)
+                self._queue.put(None, timeout=0.1)
                 break
         self._thread.join(max(0.0, end_s - time.monotonic()))
         if self.dropped:
-            counts = f"{self.dropped} of {self._seen} frames"
-            self._notify(f"{self._what}: {counts} were left out, encoder or disk was behind")
+            counts = f"{self.dropped} of {self._frames} frames"
+            self._notify(f"{self._what}: dropped {counts} because the encoder or the disk was too slow")
         self._thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Take a frame, or leave it out when the encoder is behind.
+        """Queue a frame, or drop it if the encoder is behind.
 
         Raises:
-            EdgekitError: No video can be made of these frames.
+            EdgekitError: These frames cannot be encoded.
         """
         self._thread.check()
-        self._seen += 1
-        # Here, not in the thread: frames that are left out show where faces are, too.
-        hidden_xyxy = self._pieces.see(frame, result)
+        self._frames += 1
+        # Not in the thread, because dropped frames locate faces too.
+        hidden_xyxy = self._video.hidden_boxes(frame, result)
         try:
-            self._waiting.put_nowait((frame, result, hidden_xyxy))
+            self._queue.put_nowait((frame, result, hidden_xyxy))
         except queue.Full:
             self.dropped += 1
 
     def _work(self) -> None:
         retry_at_s = float("-inf")
-        while (item := self._waiting.get()) is not None:
+        while (item := self._queue.get()) is not None:
             if time.monotonic() >= retry_at_s and not self._record(*item):
                 retry_at_s = time.monotonic() + self._retry_s
         try:
-            self._pieces.finish_piece()
+            self._video.finish_file()
         except StorageError as error:
             self._outage.begin(str(error))
 
     def _record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> bool:
-        if self._outage.active and self._pieces.free_bytes() < self._resume_bytes:
+        if self._outage.active and self._video.free_bytes() < self._resume_bytes:
             return False
         try:
-            self._pieces.record(frame, result, hidden_xyxy)
+            self._video.record(frame, result, hidden_xyxy)
         except StorageError as error:
             self._outage.begin(str(error))
             with suppress(EdgekitError):
-                self._pieces.finish_piece()
+                self._video.finish_file()
             return False
         self._outage.end("")
         return True

@@ -1,4 +1,4 @@
-"""Older files of a recording: results.jsonl, results.1.jsonl, results.2.jsonl and so on, the higher the older."""
+"""File rotation: results.jsonl is the latest file, results.1.jsonl the one before, results.2.jsonl older still."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Rotation:
-    """When a new file begins (None: never for that reason) and how many older ones stay."""
+    """Size and age limits of a file (None: no limit), and the number of older files to keep."""
 
     size_bytes: int | None = None
     age_s: float | None = None
@@ -17,26 +17,26 @@ class Rotation:
 
     @property
     def active(self) -> bool:
-        """Whether files are ever exchanged."""
+        """Whether there is a limit."""
         return self.size_bytes is not None or self.age_s is not None
 
     def is_due(self, size_bytes: int, age_s: float) -> bool:
-        """Return whether a file of this size and age has had its time."""
+        """Return whether a file of this size and age has reached a limit."""
         too_large = self.size_bytes is not None and size_bytes >= self.size_bytes
         return too_large or (self.age_s is not None and age_s >= self.age_s)
 
 
 def shift(path: Path, keep: int | None) -> None:
-    """Rename `path` to number 1, 1 to 2 and so on; what comes after `keep` (None: nothing) is deleted.
+    """Rename `path` to number 1, number 1 to 2, and so on; delete files beyond number `keep` (None: keep all).
 
-    Only numbers without a gap are a rotation's own: `door.2024.mp4` beside `door.mp4` is somebody's, and stays.
+    Only consecutive numbers from 1 belong to the rotation: `door.2024.mp4` beside `door.mp4` is left alone.
 
     Raises:
-        OSError: The folder cannot be changed.
+        OSError: The folder cannot be written.
     """
     if not path.exists():
         return
-    for number in reversed(_own_numbers(path)):
+    for number in reversed(_numbers(path)):
         older = _numbered(path, number)
         if keep is not None and number >= keep:
             older.unlink()
@@ -45,7 +45,7 @@ def shift(path: Path, keep: int | None) -> None:
     path.replace(_numbered(path, 1))
 
 
-def _own_numbers(path: Path) -> range:
+def _numbers(path: Path) -> range:
     last = 0
     while _numbered(path, last + 1).exists():
         last += 1
@@ -57,7 +57,7 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 class Outage:
-    """Tells a trouble when it begins and when it is over, and nothing in between."""
+    """Reports the begin and the end of an outage once each."""
 
     def __init__(self, what: str, notify: Callable[[str], None]) -> None:
         self._what = what
@@ -65,13 +65,13 @@ class Outage:
         self.active = False
 
     def begin(self, reason: str) -> None:
-        """Say why recording stops, unless it has stopped already."""
+        """Report that recording has stopped and why, unless it was reported before."""
         if not self.active:
             self.active = True
-            self._notify(f"{reason}: {self._what} stops, the run goes on")
+            self._notify(f"{reason}: {self._what} has stopped, the run continues")
 
     def end(self, loss: str) -> None:
-        """Say that recording goes on, if it had stopped; `loss` tells what was missed."""
+        """Report that recording has resumed, if it had stopped; `loss` is appended to the message."""
         if self.active:
             self.active = False
-            self._notify(f"{self._what} goes on{loss}")
+            self._notify(f"{self._what} has resumed{loss}")

@@ -1,4 +1,4 @@
-"""Results as a video: the frames with faces drawn in."""
+"""Results as a video: the frames with boxes and labels drawn in."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from edgekit.files import atomic_path, remove_leftovers
 from edgekit.preprocess import ImageU8
 
 _SUFFIX = ".mp4"
-# MPEG-4 part 2 is the one encoder that every OpenCV wheel has.
+# MPEG-4 part 2, the only video encoder in every OpenCV wheel.
 _CODEC = "mp4v"
 _STILLS_FPS = 5.0
 _CAMERA_FPS = 15.0
 
-# Closing an .mp4 writes its index, some 20 bytes a frame; recording ends while the disk still has room for it.
+# Closing an .mp4 writes its index, about 20 bytes per frame; recording ends while there is space for it.
 _RESERVE_BYTES = 256 << 10
 _INDEX_BYTES_PER_FRAME = 32
 
 
 class VideoSink(Sink):
-    """Writes an .mp4 that appears under its name once it is whole and playable.
+    """Writes an .mp4 file that gets its name once it is complete.
 
-    It has the size of the first frame; frames of other sizes are fitted into it. A live source's frames are repeated
-    or left out so that the video plays in real time, a pause of more than a second being cut to one. However the run
-    ends, what was recorded so far is kept.
+    The video has the size of the first frame; frames of other sizes are fitted into it. Frames of a live source are
+    repeated or dropped so that the video plays in real time, with pauses cut to one second. The video is kept if the
+    run ends early.
     """
 
     def __init__(
@@ -45,12 +45,16 @@ class VideoSink(Sink):
         live: bool,
         before_naming: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare to write `target`; `fps` is the source's nominal rate.
+        """Prepare to write `target`.
 
-        `before_naming` is called when the video is whole and about to get its name.
+        Args:
+            target: The .mp4 file.
+            fps: Nominal frame rate of the source, if known.
+            live: Whether the source is live.
+            before_naming: Called when the video is complete, just before it gets its name.
 
         Raises:
-            InputError: The name does not end in .mp4 or is a folder's.
+            InputError: `target` does not end in .mp4 or is a folder.
         """
         if target.suffix.lower() != _SUFFIX or target.is_dir():
             raise InputError(f"video '{target}': name a file that ends in {_SUFFIX}")
@@ -67,28 +71,28 @@ class VideoSink(Sink):
         self._before_naming = before_naming
 
     def __exit__(self, *exception: object) -> None:
-        """Finish the video and give it its name.
+        """Complete and name the video.
 
         Raises:
-            StorageError: What is on the disk is not the whole video.
+            StorageError: The file on the disk is incomplete.
         """
         if self._writer is None:
             return
         with self._stack:
             self._writer.release()
             if _playable_frames(self._temporary) != self._written:
-                raise StorageError(f"video '{self._target}' could not be finished: the disk is full or broken")
+                raise StorageError(f"video '{self._target}' is incomplete: the disk is full or faulty: free some space")
             try:
                 self._before_naming()
             except OSError as error:
-                raise StorageError(f"video '{self._target}' cannot get its name: {error.strerror or error}") from error
+                raise StorageError(f"video '{self._target}' cannot be named: {error.strerror or error}") from error
 
     def write(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy] = ()) -> None:
-        """Append the frame with its faces drawn in, and what is in the boxes `hidden_xyxy` made unrecognisable.
+        """Append the frame with its faces drawn in and the boxes `hidden_xyxy` blurred.
 
         Raises:
-            StorageError: There is no room or no permission.
-            InputError: No video can have this frame's size.
+            StorageError: The disk is full or not writable.
+            InputError: The encoder does not support the size of the frame.
         """
         image = hide_boxes(frame.image_bgr, hidden_xyxy) if hidden_xyxy else frame.image_bgr
         image = draw_faces(image, result.faces)
@@ -101,7 +105,7 @@ class VideoSink(Sink):
             self._written += 1
 
     def written_bytes(self) -> int:
-        """Return the size of what the encoder has put on the disk so far."""
+        """Return the current size of the file."""
         try:
             return self._temporary.stat().st_size if self._writer is not None else 0
         except OSError:
@@ -109,9 +113,9 @@ class VideoSink(Sink):
 
     def _open(self, image: ImageU8) -> cv2.VideoWriter:
         height, width = image.shape[:2]
-        # The encoder wants even sides.
+        # The encoder needs an even width and height.
         self._size_wh = (width + width % 2, height + height % 2)
-        # Of a run that was killed or lost power: each would take a piece's room for ever.
+        # Temporary files of runs that were killed or lost power.
         remove_leftovers(self._target)
         self._temporary = self._stack.enter_context(atomic_path(self._target))
         fourcc = cv2.VideoWriter.fourcc(*_CODEC)
@@ -129,10 +133,11 @@ class VideoSink(Sink):
         reserve = _RESERVE_BYTES + _INDEX_BYTES_PER_FRAME * self._written
         if shutil.disk_usage(self._temporary.parent).free < reserve:
             raise StorageError(
-                f"video '{self._target}' ends after {self._written} frames because the disk is full: free some space"
+                f"video '{self._target}' ended after {self._written} frames because the disk is full: free some space"
             )
 
     def _repeats(self, monotonic_s: float) -> int:
+        """Return how often the frame is written; 0 drops it."""
         if not self._live:
             return 1
         if self._written == 0:
@@ -146,12 +151,12 @@ class VideoSink(Sink):
 
 
 def _encodable_fps(fps: float) -> float:
-    # MPEG-4 counts time in at most 65535 ticks a second: fine fractions of high rates do not fit.
+    # MPEG-4 time stamps have at most 65535 ticks per second, too few for fractions of high rates.
     return max(0.1, round(fps, 2) if fps < 600 else round(fps))
 
 
 def _fit(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
-    """Return `image` centred in black, made smaller or larger when it differs from the video by more than the rim."""
+    """Return `image` centred on black, resized only if it differs from the video size by more than 1 px."""
     width, height = size_wh
     have_h, have_w = image.shape[:2]
     if (have_w, have_h) == size_wh:

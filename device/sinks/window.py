@@ -1,4 +1,4 @@
-"""Results in a window on the board's own screen."""
+"""Results in a window."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.errors import InputError
+from edgekit.install_hint import install_command
 
 _TITLE = "edgekit (q to quit)"
 _KEYS_TO_QUIT = (ord("q"), 27)
 
-# Qt ends the whole process when it cannot reach the display: another one tries it first.
+# Qt aborts the process if it cannot reach the display, so a child process tries it first.
 _TRIAL = "import cv2; cv2.namedWindow('edgekit'); cv2.waitKey(1)"
 _TRIAL_TIMEOUT_S = 60
 _NOT_BUILT_IN = "The function is not implemented"
 
 
 class WindowSink(Sink):
-    """Shows every frame with its faces drawn in; q, Escape or closing the window calls `on_quit`."""
+    """Shows every frame with boxes and labels; q, Escape or closing the window calls `on_quit`."""
 
     def __init__(self, on_quit: Callable[[], None]) -> None:
         """Open the window.
 
         Raises:
-            InputError: There is no display, it cannot be reached, or this OpenCV has no windows.
+            InputError: There is no display, it cannot be reached, or this OpenCV is headless.
         """
         _require_windows()
         self._on_quit = on_quit
@@ -50,7 +51,7 @@ class WindowSink(Sink):
 def _require_windows() -> None:
     displays = [os.environ[name] for name in ("DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)]
     if not displays:
-        raise InputError("--show needs a display and there is none here: use --web or --save instead")
+        raise InputError("--show needs a display, and none is set: use --web or --save instead")
     try:
         trial = subprocess.run(
             [sys.executable, "-c", _TRIAL], capture_output=True, text=True, errors="replace", timeout=_TRIAL_TIMEOUT_S
@@ -61,10 +62,10 @@ def _require_windows() -> None:
         return
     if trial is not None and _NOT_BUILT_IN in trial.stderr:
         raise InputError(
-            "--show needs an OpenCV with windows: pip uninstall opencv-python-headless, "
-            "then pip install 'edgekit[window]'; or use --web or --save"
+            "--show needs an OpenCV with windows: run pip uninstall opencv-python-headless, "
+            f"then {install_command('window')}; or use --web or --save"
         )
     raise InputError(
-        f"--show cannot open a window on display '{displays[0]}': check that it is yours (over SSH: ssh -X), "
+        f"--show cannot open a window on display '{displays[0]}': check your access to it (over SSH: ssh -X), "
         "or use --web or --save"
     )

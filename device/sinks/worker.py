@@ -1,4 +1,4 @@
-"""A sink's thread: when it dies, the run ends with its reason, instead of going on without the sink."""
+"""The thread of a sink; its failure ends the run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Worker(threading.Thread):
-    """A thread that does `work` once started, and whose failure `check` raises in the pipeline's thread."""
+    """A thread that calls `work`; `check` raises its exception in the pipeline's thread."""
 
     def __init__(self, work: Callable[[], object], name: str) -> None:
         super().__init__(name=name, daemon=True)
@@ -15,13 +15,13 @@ class Worker(threading.Thread):
         self._failure: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work."""
+        """Call `work` and keep its exception."""
         try:
             self._work()
         except BaseException as error:
             self._failure = error
 
     def check(self) -> None:
-        """Raise what ended the work, if something did."""
+        """Raise the exception of `work`, if there was one."""
         if self._failure is not None:
             raise self._failure

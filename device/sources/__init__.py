@@ -1,6 +1,6 @@
-"""Where frames come from: cameras, files, streams and the bundled demo clip.
+"""Frame sources: cameras, image and video files, network streams and the bundled demo clip.
 
-Importing this package loads none of them; the two functions import the one they are asked for.
+Importing this package imports no source; `open_source` and `open_camera` import the one they open.
 """
 
 from __future__ import annotations
@@ -21,17 +21,23 @@ CAMERA_HELP = "auto, picamera2, picamera2:N, usb, /dev/videoN or N"
 
 
 def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False) -> Source:
-    """Return the frames of `demo`, a picture, a folder of pictures, a glob pattern, a video file or an address.
+    """Return a source of frames for a file, a folder, a network address or the demo clip.
+
+        with open_source("clip.mp4", print) as source:
+            for frame in source:
+                print(frame.sequence, frame.image_bgr.shape)
 
     Args:
-        uri: What to open; `./demo` is a file or folder of that name. `SCHEME:...` is what somebody has registered for
-            that scheme (`edgekit.device.registry`): streams, GStreamer pipelines (`gst:`), other packages' sources.
-        notify: Called with one line where the user should know something, possibly from another thread.
-        realtime: Play a recording at its own pace, as a camera would have given it. Live sources have their own.
+        uri: `demo`, an image, a folder of images, a glob pattern, a video file, or `SCHEME:...` for a scheme of
+            `edgekit.device.registry`: network streams, GStreamer pipelines (`gst:`), sources of other packages.
+            `./demo` is a file or folder of that name.
+        notify: Called with one line for each warning, possibly from another thread.
+        realtime: Play a recording at its own frame rate and drop late frames, as a camera does. No effect on live
+            sources.
 
     Raises:
-        InputError: Nothing there, nothing that can be read, or a recording without a pace that is to keep one.
-        SourceError: A stream does not answer.
+        InputError: Nothing readable at `uri`, or `realtime` for a recording without a frame rate.
+        SourceError: The stream does not respond.
     """
     source = _open(uri, notify)
     if realtime and not source.live:
@@ -39,7 +45,7 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
 
         return RealtimeSource(source)
     if realtime:
-        notify(f"{source.name} has a pace of its own: --realtime changes nothing")
+        notify(f"{source.name} is a live source: --realtime has no effect")
     return source
 
 
@@ -54,7 +60,9 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
             source: Source = registry.find("source", name)(uri, notify)
             return source
         if rest.startswith("//"):
-            raise InputError(f"source '{uri}': '{scheme}' is not among {', '.join(registry.names('source'))}")
+            raise InputError(
+                f"source '{uri}': unknown scheme '{scheme}': use one of {', '.join(registry.names('source'))}"
+            )
     from edgekit.device.sources.files import open_files
 
     return open_files(uri, notify)
@@ -63,29 +71,29 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
 def _exists(name: str) -> bool:
     try:
         return Path(name).exists()
-    except OSError:  # too long for a file's name, as a pipeline can be
+    except OSError:  # longer than a file name can be, as a pipeline may be
         return False
 
 
 def open_camera(which: str, notify: Callable[[str], None], settings: CameraSettings | None = None) -> Source:
-    """Return the newest frames of a camera.
+    """Return a source of the newest frames of a camera.
 
     Args:
         which: `picamera2` (`picamera2:1` is the second), `usb` (the first USB camera), `/dev/videoN` or N, or `auto`:
-            on a Raspberry Pi picamera2 and then a USB camera, elsewhere the first V4L2 camera.
-        notify: As for `open_source`.
-        settings: What the camera is asked for.
+            picamera2 and then a USB camera on a Raspberry Pi, elsewhere the first V4L2 camera.
+        notify: As in `open_source`.
+        settings: Requested frame size, rate, controls and orientation.
 
     Raises:
-        InputError: `which` is none of these, or the camera has no such control, mode or format.
-        SourceError: No such camera, or it cannot be used.
+        InputError: `which` is none of these, or the camera lacks a requested control, mode or format.
+        SourceError: The camera does not exist or cannot be opened.
     """
     settings = settings or CameraSettings()
-    ribbon = re.fullmatch(r"picamera2(?::([0-9]{1,2}))?", which)
-    if ribbon:
+    csi = re.fullmatch(r"picamera2(?::([0-9]{1,2}))?", which)
+    if csi:
         from edgekit.device.sources.picamera import open_picamera
 
-        return open_picamera(int(ribbon.group(1) or 0), settings, notify)
+        return open_picamera(int(csi.group(1) or 0), settings, notify)
     from edgekit.device.sources.opencv import open_v4l2
 
     if which == "usb":
@@ -105,27 +113,26 @@ def _open_any(settings: CameraSettings, notify: Callable[[str], None]) -> Source
 
     try:
         return open_picamera(0, settings, notify)
-    except SourceError as no_ribbon_camera:
+    except SourceError as no_csi_camera:
         try:
             return _first_v4l2(settings, notify, usb_only=True)
         except SourceError as no_usb_camera:
-            raise SourceError(f"no camera: {no_ribbon_camera}; {no_usb_camera}") from no_usb_camera
+            raise SourceError(f"no camera: {no_csi_camera}; {no_usb_camera}") from no_usb_camera
 
 
 def _first_v4l2(settings: CameraSettings, notify: Callable[[str], None], usb_only: bool) -> Source:
     from edgekit.device.sources.opencv import open_v4l2, v4l2_cameras
 
-    nodes = v4l2_cameras(usb_only)
     reasons = []
-    for node in nodes:
+    for node in v4l2_cameras(usb_only):
         try:
             return open_v4l2(node, settings, notify)
         except SourceError as error:
             reasons.append(str(error))
     if reasons:
         raise SourceError("; ".join(reasons))
-    kind, road = ("USB camera", "") if usb_only else ("V4L2 camera", "; a Raspberry Pi's own needs --camera picamera2")
-    raise SourceError(f"no {kind} is plugged in (no node in /sys/class/video4linux){road}")
+    kind, cure = ("USB", "") if usb_only else ("V4L2", "; for a Raspberry Pi's CSI camera use --camera picamera2")
+    raise SourceError(f"no {kind} camera is connected (no device in /sys/class/video4linux){cure}")
 
 
 def _is_raspberry_pi() -> bool:

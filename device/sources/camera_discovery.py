@@ -1,4 +1,4 @@
-"""Which cameras are here, what they can do, and what stands in the way of using them."""
+"""Camera discovery: the cameras of this machine, their modes, and what prevents their use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit.boards import Board, read_board
 from edgekit.device.sources.opencv import node_holders, v4l2_cameras
-from edgekit.device.sources.v4l2 import Node, ask_node
+from edgekit.device.sources.v4l2 import Node, query_node
 from edgekit.errors import SourceError
 
 
@@ -19,11 +19,11 @@ class Camera:
     """One camera.
 
     Attributes:
-        name: What to write behind `--camera`.
+        name: The value for `--camera`.
         kind: "picamera2" or "v4l2".
-        model: What it calls itself.
-        modes: Sizes and rates in the words of its kind, ready for JSON.
-        blocked: Why it cannot be used now, None if it can.
+        model: The name that the driver reports.
+        modes: Sizes and frame rates, ready for JSON; the fields depend on `kind`.
+        blocked: Why the camera cannot be opened now, and the cure; None if it can.
     """
 
     name: str
@@ -38,8 +38,8 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Inventory:
-    """The cameras, and what keeps whole kinds of them away, one line each."""
+class DiscoveredCameras:
+    """The cameras found, and one line for each obstacle that affects all cameras of a kind."""
 
     cameras: tuple[Camera, ...]
     obstacles: tuple[str, ...]
@@ -47,34 +47,31 @@ class Inventory:
 
 def list_cameras(
     root: Path = Path("/"),
-    ask: Callable[[Path], Node] = ask_node,
-    list_ribbon: Callable[[], list[dict[str, Any]]] | None = None,
+    query: Callable[[Path], Node] = query_node,
+    list_csi: Callable[[], list[dict[str, Any]]] | None = None,
     board: Board | None = None,
-) -> Inventory:
-    """Return what is here; cameras that others use are left alone.
+) -> DiscoveredCameras:
+    """Return the cameras of this machine, without disturbing programs that use them.
 
     Args:
-        root: Where the machine's files lie.
-        ask: Asks a V4L2 node.
-        list_ribbon: Asks picamera2; default: `picamera.list_picameras`.
+        root: Root of the file system that is searched.
+        query: Reads the properties of a V4L2 device.
+        list_csi: Lists the cameras of picamera2; default: `picamera.list_picameras`.
         board: The machine; default: this one.
     """
     board = board or read_board(root)
-    on_a_pi = board.is_raspberry_pi
     obstacles = []
     if board.userland_bits == 32:
-        obstacles.append(
-            "this system is 32-bit, for which onnxruntime has no packages: install a 64-bit Raspberry Pi OS"
-        )
+        obstacles.append("onnxruntime has no packages for this 32-bit system: install a 64-bit Raspberry Pi OS")
     cameras: list[Camera] = []
     try:
-        cameras += [_ribbon(entry) for entry in (list_ribbon or _list_picameras)()]
+        cameras += [_csi_camera(entry) for entry in (list_csi or _list_picameras)()]
     except SourceError as error:
-        if on_a_pi:
+        if board.is_raspberry_pi:
             obstacles.append(str(error))
-    nodes = v4l2_cameras(usb_only=on_a_pi, root=root)
-    cameras += [camera for node in nodes if (camera := _v4l2(node, root, ask)) is not None]
-    return Inventory(tuple(cameras), tuple(obstacles))
+    nodes = v4l2_cameras(usb_only=board.is_raspberry_pi, root=root)
+    cameras += [camera for node in nodes if (camera := _v4l2_camera(node, root, query)) is not None]
+    return DiscoveredCameras(tuple(cameras), tuple(obstacles))
 
 
 def _list_picameras() -> list[dict[str, Any]]:
@@ -83,7 +80,7 @@ def _list_picameras() -> list[dict[str, Any]]:
     return list_picameras()
 
 
-def _ribbon(entry: dict[str, Any]) -> Camera:
+def _csi_camera(entry: dict[str, Any]) -> Camera:
     number = int(entry.get("Num", 0))
     error = entry.get("error")
     modes = tuple({"sensor_mode": index, **mode} for index, mode in enumerate(entry.get("modes", ())))
@@ -92,23 +89,24 @@ def _ribbon(entry: dict[str, Any]) -> Camera:
         kind="picamera2",
         model=str(entry.get("Model") or entry.get("Id") or "unknown"),
         modes=modes,
-        # Without modes the camera can still be used; without having been opened it cannot.
+        # `modes` is present, possibly empty, for every camera that could be opened.
         blocked=f"{error}: stop the program that uses it" if error and "modes" not in entry else None,
     )
 
 
-def _v4l2(path: Path, root: Path, ask: Callable[[Path], Node]) -> Camera | None:
+def _v4l2_camera(path: Path, root: Path, query: Callable[[Path], Node]) -> Camera | None:
+    """Return the camera of a V4L2 device, None if the device does not capture images."""
     name = str(path)
     try:
-        node = ask(path)
+        node = query(path)
     except PermissionError:
-        return Camera(name, "v4l2", "unknown", (), "your user may not use it: add it to the group 'video'")
+        return Camera(name, "v4l2", "unknown", (), "permission denied: add your user to the group 'video'")
     except OSError as error:
-        return Camera(name, "v4l2", "unknown", (), f"it cannot be asked: {error.strerror or error}")
+        return Camera(name, "v4l2", "unknown", (), f"the driver cannot be queried: {error.strerror or error}")
     if not node.captures:
         return None
     holders = [holder for holder in node_holders(path, root / "proc") if f"pid {os.getpid()} " not in holder]
     modes = tuple(
         {"format": mode.pixel_format, "size_wh": list(mode.size_wh), "fps": list(mode.fps)} for mode in node.modes
     )
-    return Camera(name, "v4l2", node.card, modes, f"held by {', '.join(holders)}: stop it" if holders else None)
+    return Camera(name, "v4l2", node.card, modes, f"in use by {', '.join(holders)}: stop it" if holders else None)

@@ -1,4 +1,4 @@
-"""The bundled sample: a short moving clip made from one portrait while it plays."""
+"""The bundled demo clip: moving views of one portrait, computed frame by frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FPS = 25.0
 _FRAMES = 150
 _SIZE_WH = (640, 480)
 
-# The path over the portrait (512 x 512): a slow ellipse about the chin, zooming and rolling a little.
+# Camera path over the portrait (512 x 512 px): a slow ellipse around the face, with a little zoom and roll.
 _CENTRE_XY = (222.0, 130.0)
 _PAN_XY = (20.0, 8.0)
 _ZOOM, _ZOOM_SWING = 2.05, 0.12
@@ -26,7 +26,7 @@ _ROLL_DEGREES = 4.0
 
 
 class DemoSource(RecordedSource):
-    """Six seconds of a smiling face at 25 frames a second, 640 x 480, the same on every machine and run."""
+    """Six seconds of a smiling face, 640 x 480 at 25 fps, with identical frames in every run."""
 
     name = "demo"
     fps = _FPS
@@ -36,7 +36,7 @@ class DemoSource(RecordedSource):
         self._portrait_bgr = read_image(asset("astronaut.png"))
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; their capture time is when they were made."""
+        """Yield the frames; the capture time is the time of computation."""
         for sequence in range(_FRAMES):
             if self._stopped:
                 return
@@ -45,7 +45,7 @@ class DemoSource(RecordedSource):
 
 
 def open_demo(uri: str, notify: Callable[[str], None]) -> DemoSource:
-    """Return the sample, whatever the rest of its address says."""
+    """Return the demo clip; the arguments are ignored."""
     del uri, notify
     return DemoSource()
 

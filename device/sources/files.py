@@ -1,4 +1,4 @@
-"""Frames from pictures and recorded videos."""
+"""Frames from image files and recorded videos."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
 
-# A container's frame count is partly an estimate: fewer frames than this share of it mean damage.
-_WHOLE_VIDEO = 0.95
-_COUNT_SLACK_FRAMES = 2
+# The frame count of a container is partly an estimate: a video with fewer frames than this share is damaged.
+_MIN_DECODED_SHARE = 0.95
+_COUNT_TOLERANCE_FRAMES = 2
 
 
-class PictureSource(RecordedSource):
-    """Pictures in a row. One that cannot be read is skipped with a warning, unless it is the only one."""
+class ImageSource(RecordedSource):
+    """One frame per image file. An unreadable image is skipped with a warning, unless it is the only one."""
 
     fps = None
 
@@ -38,10 +38,10 @@ class PictureSource(RecordedSource):
         self._notify = notify
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield a frame a readable picture.
+        """Yield one frame for each readable image.
 
         Raises:
-            InputError: No picture can be read.
+            InputError: No image can be read.
         """
         for sequence, path in enumerate(self._paths):
             if self._stopped:
@@ -54,39 +54,38 @@ class PictureSource(RecordedSource):
                 self.skipped += 1
                 self._notify(f"{error}: skipped")
                 continue
-            # A name need not be text; what it has else stands there as an escape.
+            # File names are bytes: those that are not UTF-8 are shown as escapes.
             name = os.fsencode(path).decode(errors="backslashreplace")
             yield Frame(sequence, time.monotonic(), time.time(), as_frame(image), name)
         if self.skipped == len(self._paths):
-            raise InputError(f"none of the {self.skipped} pictures of '{self.name}' can be read")
+            raise InputError(f"source '{self.name}': none of the {self.skipped} images can be read")
 
 
 class VideoSource(RecordedSource):
-    """A recorded video, every frame of it. One that breaks off early ends there with a warning."""
+    """Every frame of a recorded video. A damaged video ends at the damage, with a warning."""
 
     def __init__(self, capture: cv2.VideoCapture, name: str, notify: Callable[[str], None]) -> None:
-        """Take over an opened `capture`.
+        """Take ownership of an opened `capture`.
 
         Raises:
-            InputError: Not one frame can be read.
+            InputError: No frame can be read.
         """
         self.name = name
         self.fps = capture_fps(capture)
         self.frame_count = capture_frame_count(capture)
         self._capture = capture
         self._notify = notify
-        # Read now: a video without a frame is refused before anything is written for it.
+        # The first frame is read here, so that an unreadable video fails before any output file is created.
         self._first = self._read()
         if self._first is None:
             capture.release()
-            raise InputError(f"video '{name}' cannot be read: it is damaged or no video")
+            raise InputError(f"video '{name}' cannot be read: it is damaged or not a video")
 
     def __exit__(self, *exception: object) -> None:
-        """Close the file."""
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in order; their capture time is when they were decoded."""
+        """Yield the frames in order; the capture time is the time of decoding."""
         image, self._first = self._first, None
         sequence = 0
         while image is not None:
@@ -96,9 +95,9 @@ class VideoSource(RecordedSource):
             sequence += 1
             image = self._read()
         expected = self.frame_count or 0
-        if sequence < min(expected * _WHOLE_VIDEO, expected - _COUNT_SLACK_FRAMES):
+        if sequence < min(expected * _MIN_DECODED_SHARE, expected - _COUNT_TOLERANCE_FRAMES):
             self._notify(
-                f"video '{self.name}' breaks off after {sequence} of {expected} frames: the rest is damaged or missing"
+                f"video '{self.name}' ends after {sequence} of {expected} frames: the rest is damaged or missing"
             )
 
     def _read(self) -> ImageU8 | None:
@@ -110,10 +109,10 @@ class VideoSource(RecordedSource):
 
 
 class _PipedSource(VideoSource):
-    """A video that is written to a pipe while it is read."""
+    """A video read from a named pipe while another process writes it."""
 
     def __init__(self, handle: int, name: str, notify: Callable[[str], None]) -> None:
-        # Opened anew, it would wait for a writer, who may have come and gone.
+        # FFmpeg reads the open descriptor: opening the pipe again would wait for another writer.
         self._handle = handle
         try:
             super().__init__(cv2.VideoCapture(f"pipe:{handle}", cv2.CAP_FFMPEG), name, notify)
@@ -126,30 +125,33 @@ class _PipedSource(VideoSource):
         os.close(self._handle)
 
 
-def open_files(uri: str, notify: Callable[[str], None]) -> PictureSource | VideoSource:
-    """Return the source for a picture, a folder of pictures, a glob pattern or a video file.
+def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSource:
+    """Return the source for an image, a folder of images, a glob pattern or a video file.
 
     Raises:
-        InputError: Nothing there, nothing readable there, or a folder or pattern without pictures.
+        InputError: `uri` does not exist, cannot be read, or is a folder or pattern without images.
     """
     path = Path(uri)
     if path.is_dir():
-        return _pictures(sorted(path.iterdir(), key=_natural), uri, f"folder '{uri}' holds", notify)
+        return _images(sorted(path.iterdir(), key=_natural), uri, f"folder '{uri}' contains", notify)
     if not path.exists() and glob.has_magic(uri):
         found = [Path(name) for name in glob.glob(uri, recursive=True)]  # noqa: PTH207 - takes absolute patterns too
-        return _pictures(sorted(found, key=_natural), uri, f"pattern '{uri}' finds", notify)
+        return _images(sorted(found, key=_natural), uri, f"pattern '{uri}' matches", notify)
     if path.is_fifo():
-        notify(f"source '{uri}' is a pipe: waiting for the video that is written to it")
-        return _PipedSource(_written_pipe(path), uri, notify)
+        notify(f"source '{uri}' is a named pipe: waiting for a writer")
+        return _PipedSource(_open_written_pipe(path), uri, notify)
     require_file(path, "source")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return PictureSource([path], uri, notify)
-    # An absolute path cannot be taken for a protocol of FFmpeg's.
+        return ImageSource([path], uri, notify)
+    # FFmpeg cannot mistake an absolute path for a protocol.
     return VideoSource(cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG), uri, notify)
 
 
-def _written_pipe(path: Path) -> int:
-    """Return a named pipe opened to read, as soon as something is in it; FFmpeg's own wait for that hears no signal."""
+def _open_written_pipe(path: Path) -> int:
+    """Return the descriptor of a named pipe once it has data.
+
+    Signals interrupt this wait. They would not interrupt FFmpeg's own.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         select.select([handle], [], [])
@@ -161,22 +163,22 @@ def _written_pipe(path: Path) -> int:
 
 
 def capture_fps(capture: cv2.VideoCapture) -> float | None:
-    """Return the nominal frame rate, None where it is unknown or absurd."""
+    """Return the nominal frame rate in frames per second; None if it is unknown or implausible."""
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     return fps if math.isfinite(fps) and 0 < fps <= 1000 else None
 
 
 def capture_frame_count(capture: cv2.VideoCapture) -> int | None:
-    """Return how many frames the container announces, None for an endless or unknown one."""
+    """Return the frame count that the container declares; None for a live stream or an unknown count."""
     count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     return int(count) if math.isfinite(count) and count > 0 else None
 
 
-def _pictures(found: list[Path], name: str, holder: str, notify: Callable[[str], None]) -> PictureSource:
+def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], None]) -> ImageSource:
     paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
-        raise InputError(f"{holder} no pictures: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    return PictureSource(paths, name, notify)
+        raise InputError(f"{subject} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+    return ImageSource(paths, name, notify)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Frames from a device that will not wait: a thread keeps reading, a slot of one keeps the newest frame."""
+"""Live sources: a thread reads the device continuously, and a slot of one holds the newest frame."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeAlias
 
 from edgekit.device.frame import Frame
-from edgekit.device.sources.timeout_guard import WatchedDevice
+from edgekit.device.sources.timeout_guard import TimeoutGuard
 from edgekit.device.sources.yuv import Planes
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
 
-# Pauses before each attempt to get a lost device back; after the last attempt the source gives up.
+# Pause before each attempt to reopen a lost device. The source fails after the last attempt.
 _REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-# A host that does not answer takes long to say so at each attempt. Later than this after the loss none begins, so that
-# the run ends, with all it recorded, before a service's watchdog ends it (service/spec.py).
+# No attempt begins later than this after the loss: each can take until its own time-out, and the run must end with its
+# recordings complete before the service watchdog ends it (service/spec.py).
 LAST_ATTEMPT_S = 25.0
-# A driver that hangs while it opens is left behind after so long: at first less than a service has for its start, later
-# a little more than a stream's own time-out (opencv.OPEN_TIMEOUT_MS), which has the better reason.
+# Time-outs for opening a device. The first is shorter than a service's start time-out; the later one is a little longer
+# than a stream's own (opencv.OPEN_TIMEOUT_MS), whose error names the reason.
 _FIRST_OPEN_S = 90.0
 REOPEN_S = 12.0
-# How late a request to stop is noticed by a thread that waits.
+# Longest delay until a waiting thread notices `stop`.
 _POLL_S = 0.1
-# A read can hang for as long as the driver likes; leaving must not.
+# A driver may block a read for ever; closing the source must not wait for it.
 _JOIN_S = 2.0
 
 
 @dataclass(frozen=True)
 class CapturedImage:
-    """A picture that knows more than its colours.
+    """An image with its capture time.
 
     Attributes:
-        picture: uint8 (H, W, 3) B, G, R, or the planes the camera gave.
-        taken_s: When it was taken, by the clock of `time.monotonic`; None: when it was read.
-        small: The same view in fewer pixels, of planes only.
+        picture: uint8 (H, W, 3) B, G, R, or the planes that the camera delivered.
+        taken_s: Capture time on the clock of `time.monotonic`; None: the time of reading.
+        small: The same view with fewer pixels, only beside planes.
     """
 
     picture: ImageU8 | Planes
@@ -44,29 +44,29 @@ class CapturedImage:
     small: Planes | None = None
 
 
-# A picture, uint8 (H, W, 3) B, G, R, and what goes with it if there is more to say.
+# What a device returns: an image, uint8 (H, W, 3) B, G, R, or one with more information.
 Picture: TypeAlias = ImageU8 | CapturedImage
 
 
 class Device(Protocol):
-    """An opened camera or stream; used by one thread at a time."""
+    """An open camera or stream, used by one thread at a time."""
 
     fps: float | None
 
     def read(self) -> Picture | None:
-        """Return the next picture, or None when the device is lost."""
+        """Return the next image, or None if the device is lost."""
         ...
 
     def close(self) -> None:
-        """Give the device back."""
+        """Release the device."""
         ...
 
 
 class LiveSource:
-    """The newest frame of a camera or stream, at whatever pace it is asked for.
+    """The newest frames of a camera or stream; older ones are dropped and counted.
 
-    A device that is lost, or silent for long, is opened again a few times with growing pauses. Every loss is told
-    through `notify`, and silence within two seconds.
+    A device that is lost, or delivers nothing for several seconds, is reopened up to five times with growing pauses.
+    `notify` reports a delay within two seconds, and each loss.
     """
 
     frame_count = None
@@ -78,12 +78,12 @@ class LiveSource:
         name: str,
         connect: Callable[[], Device],
         notify: Callable[[str], None],
-        cure: str = "check that nothing else uses it and that it is sending",
+        cure: str = "check that it is sending and that no other program uses it",
     ) -> None:
-        """Open the device with `connect` and take its first picture; `cure` helps where it gives none.
+        """Open the device with `connect` and read its first image; `cure` is the advice if there is none.
 
         Raises:
-            SourceError: The device cannot be opened, or opens and gives no picture.
+            SourceError: The device cannot be opened, or delivers no image.
         """
         self.name = name
         self.dropped = 0
@@ -110,14 +110,14 @@ class LiveSource:
 
     def stop(self) -> None:
         """End the iteration before its next frame."""
-        # A plain flag, polled: a signal handler may run while this very thread holds the condition's lock.
+        # A polled flag: a signal handler may run while its own thread holds the lock of the condition.
         self._stopping = True
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the newest frame each time, never one twice.
+        """Yield the newest frame, each at most once.
 
         Raises:
-            SourceError: The device was lost and did not come back.
+            SourceError: The device was lost and could not be reopened.
         """
         while (frame := self._take()) is not None:
             yield frame
@@ -150,7 +150,7 @@ class LiveSource:
                 if image is not None:
                     self._put(image)
         except BaseException as error:
-            # Handed to the thread that iterates: a failure in here must not look like a quiet camera.
+            # Raised again in the thread that iterates.
             with self._news:
                 self._failure = error
                 self._news.notify()
@@ -158,9 +158,9 @@ class LiveSource:
             self._device.close()
 
     def _reopen(self) -> Picture | None:
-        """Return the first picture after the device came back, or None when asked to stop."""
+        """Return the first image of the reopened device, or None if `stop` was called."""
         self._device.close()
-        self._notify(f"{self.name} gives no more pictures after {self._captured}: opening it again")
+        self._notify(f"{self.name} was lost after {self._captured} frames: reopening it")
         reason, attempts, lost_s = "", 0, time.monotonic()
         for pause_s in _REOPEN_PAUSES_S:
             if not self._sleep(pause_s):
@@ -173,12 +173,12 @@ class LiveSource:
             except EdgekitError as error:
                 reason = str(error)
             else:
-                self._notify(f"{self.name} is back")
+                self._notify(f"{self.name} was reopened")
                 return image
-        raise SourceError(f"{self.name} was lost and did not come back in {attempts} attempts: {reason}")
+        raise SourceError(f"{self.name} was lost and could not be reopened in {attempts} attempts: {reason}")
 
     def _open(self, within_s: float) -> tuple[Device, Picture]:
-        device = WatchedDevice[Picture](self._connect, self.name, self._notify, within_s)
+        device = TimeoutGuard[Picture](self._connect, self.name, self._notify, within_s)
         try:
             image = device.read()
         except BaseException:
@@ -186,7 +186,7 @@ class LiveSource:
             raise
         if image is None:
             device.close()
-            raise SourceError(f"{self.name} opens but gives no picture: {self._cure}")
+            raise SourceError(f"{self.name} was opened but delivers no image: {self._cure}")
         return device, image
 
     def _sleep(self, pause_s: float) -> bool:

@@ -26,47 +26,46 @@ from edgekit.text import printable
 
 OPEN_TIMEOUT_MS = 10_000
 _READ_TIMEOUT_MS = 5_000
-# Where a sender of an address without a port listens.
-_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}
-_ASK_S = 3.0
-# Ages beyond this are no ages: another clock's time.
+_DEFAULT_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}
+_PROBE_TIMEOUT_S = 3.0
+# A larger age means that the time stamp is from another clock.
 _MAX_AGE_S = 10.0
 
 
 class CaptureDevice:
-    """An opened `cv2.VideoCapture`."""
+    """An open `cv2.VideoCapture` as a `Device`."""
 
     def __init__(self, capture: cv2.VideoCapture, settings: CameraSettings | None = None) -> None:
-        """Take over a capture; of `settings` the flips and the rotation are done here."""
+        """Take ownership of `capture`; images are flipped and rotated according to `settings`."""
         self._capture = capture
         self._settings = settings or CameraSettings()
-        # Only V4L2 says when a picture was taken; elsewhere the position counts from the stream's start.
+        # Only V4L2 reports capture times; for streams the same property is the position in the stream.
         self._has_times = capture.isOpened() and capture.getBackendName() == "V4L2"
         self.fps = capture_fps(capture)
 
     def read(self) -> Picture | None:
-        """Return the next picture, or None when the device is lost."""
+        """Return the next image, or None if the device is lost."""
         try:
             ok, image = self._capture.read()
         except cv2.error:
             return None
         if not ok or image is None or image.ndim != 3:
             return None
-        picture = turned(np.asarray(image, np.uint8), self._settings)
-        return CapturedImage(picture, self._taken_s()) if self._has_times else picture
+        image_bgr = oriented(np.asarray(image, np.uint8), self._settings)
+        return CapturedImage(image_bgr, self._taken_s()) if self._has_times else image_bgr
 
     def close(self) -> None:
-        """Give the device back."""
+        """Release the device."""
         self._capture.release()
 
     def _taken_s(self) -> float | None:
-        """Return the driver's time of the picture; None where that is not the clock of `time.monotonic`."""
+        """Return the driver's capture time; None if it is not on the clock of `time.monotonic`."""
         taken_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
         return taken_s if 0 <= time.monotonic() - taken_s <= _MAX_AGE_S else None
 
 
-def turned(image_bgr: ImageU8, settings: CameraSettings) -> ImageU8:
-    """Return a picture flipped and rotated as the settings say; the same one if they say nothing."""
+def oriented(image_bgr: ImageU8, settings: CameraSettings) -> ImageU8:
+    """Return an image, uint8 (H, W, 3), flipped and rotated according to `settings`."""
     if settings.flip_horizontal or settings.flip_vertical:
         code = -1 if settings.flip_horizontal and settings.flip_vertical else int(settings.flip_horizontal)
         image_bgr = np.asarray(cv2.flip(image_bgr, code), np.uint8)
@@ -76,18 +75,18 @@ def turned(image_bgr: ImageU8, settings: CameraSettings) -> ImageU8:
 
 
 def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSource:
-    """Return the source of a network address: the newest frame of a live stream, every frame of a recording.
+    """Return the source of a network address: the newest frames of a live stream, or every frame of a recording.
 
     Raises:
         InputError: The address is malformed.
-        SourceError: Nothing answers there, or what answers is no video.
+        SourceError: No server responds, or it sends no video.
     """
     try:
         _ = urlsplit(url).port
     except ValueError as error:
-        raise InputError(f"source '{url}' is no network address: {error}") from error
+        raise InputError(f"source '{url}' is not a network address: {error}") from error
     name = f"stream '{without_password(url)}'"
-    capture = _open_url(url, name, ask=True)
+    capture = _open_url(url, name, explain=True)
     if capture_frame_count(capture) is not None:
         return VideoSource(capture, without_password(url), notify)
     opened: list[cv2.VideoCapture] = [capture]
@@ -95,28 +94,28 @@ def open_stream(url: str, notify: Callable[[str], None]) -> LiveSource | VideoSo
 
 
 def open_gstreamer(uri: str, notify: Callable[[str], None]) -> LiveSource:
-    """Return the newest frames of a GStreamer pipeline: `gst:` and its elements, with an `appsink` or without.
+    """Return the newest frames of a GStreamer pipeline: `gst:` and its elements; an `appsink` is added if missing.
 
     Raises:
-        InputError: This OpenCV has no GStreamer, or the pipeline is empty.
+        InputError: This OpenCV has no GStreamer support, or the pipeline is empty.
         SourceError: The pipeline does not run.
     """
     pipeline = uri.partition(":")[2].strip()
     if not pipeline:
-        raise InputError(f"source '{uri}' names no pipeline: write gst: and its elements")
-    # getBackends lists it also where only a plugin could bring it, which pip's have not.
+        raise InputError(f"source '{uri}' has no pipeline: write gst: and its elements")
+    # getBackends() also lists backends that need a plugin, which the wheels from PyPI lack.
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise InputError(
             f"source 'gst:{without_password(pipeline)}': this OpenCV "
-            f"({cv2.__version__}, {Path(cv2.__file__).parent}) has no GStreamer, "
-            "as all of pip's are: use the system's, sudo apt install python3-opencv, in an environment made with "
-            "--system-site-packages and without opencv-python-headless"
+            f"({cv2.__version__}, {Path(cv2.__file__).parent}) has no GStreamer, like every OpenCV from PyPI: "
+            "run sudo apt install python3-opencv and use an environment made with --system-site-packages, "
+            "without opencv-python-headless"
         )
     if not re.search(r"\bappsink\b", pipeline):
-        # Newest frame only: the sink keeps one and lets older ones go.
+        # Keep only the newest frame.
         pipeline += " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
     name = f"pipeline '{without_password(pipeline)}'"
-    cure = "try it with gst-launch-1.0"
+    cure = "test it with gst-launch-1.0"
 
     def connect() -> CaptureDevice:
         capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
@@ -124,7 +123,7 @@ def open_gstreamer(uri: str, notify: Callable[[str], None]) -> LiveSource:
             raise SourceError(f"{name} does not run: {cure}")
         return CaptureDevice(capture)
 
-    # OpenCV opens whatever is left of a pipeline with an element that is not there.
+    # OpenCV also opens a pipeline with an unknown element, but reads no image from it: `cure` serves both cases.
     return LiveSource(name, connect, notify, cure)
 
 
@@ -132,37 +131,39 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
     """Return the newest frames of a V4L2 camera.
 
     Raises:
-        InputError: It is asked for what only picamera2 knows.
-        SourceError: It is not there, may not be used, or gives no picture.
+        InputError: A setting is only supported by picamera2.
+        SourceError: The camera does not exist, cannot be opened, or delivers no image.
     """
     name = f"camera '{path}'"
     if settings.controls:
-        raise InputError(
-            f"{name} takes no --control, only picamera2 does: set it with v4l2-ctl -d {path} -c NAME=VALUE"
-        )
+        raise InputError(f"{name}: --control needs picamera2: set the control with v4l2-ctl -d {path} -c NAME=VALUE")
     if settings.sensor_mode is not None:
-        raise InputError(f"{name} has no --sensor-mode, only picamera2 has: choose by --camera-size")
+        raise InputError(f"{name}: --sensor-mode needs picamera2: use --camera-size")
     if settings.recording is not None:
-        raise InputError(f"{name} takes no --record, only picamera2 does: use --save")
-    asked_wh = settings.size_wh
+        raise InputError(f"{name}: --record needs picamera2: use --save")
+    wanted_wh = settings.size_wh
 
     def connect() -> CaptureDevice:
         capture = _open_node(path, name, settings)
-        given_wh = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        if asked_wh is not None and given_wh != asked_wh:
-            notify(f"{name} gives {given_wh[0]}x{given_wh[1]} instead of {asked_wh[0]}x{asked_wh[1]} (edgekit cameras)")
-        given = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
-        if settings.pixel_format is not None and given != settings.pixel_format:
-            notify(f"{name} gives {printable(given)} instead of {settings.pixel_format} (edgekit cameras)")
+        width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if wanted_wh is not None and (width, height) != wanted_wh:
+            wanted = f"{wanted_wh[0]}x{wanted_wh[1]}"
+            notify(f"{name} delivers {width}x{height} instead of {wanted}: see its modes with edgekit cameras")
+        pixel_format = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
+        if settings.pixel_format is not None and pixel_format != settings.pixel_format:
+            notify(
+                f"{name} delivers {printable(pixel_format)} instead of {settings.pixel_format}: see its modes with "
+                "edgekit cameras"
+            )
         return CaptureDevice(capture, settings)
 
     return LiveSource(name, connect, notify)
 
 
 def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
-    """Return the V4L2 nodes that can be cameras, USB ones first: a camera's further nodes (metadata) are left out.
+    """Return the V4L2 nodes that can be cameras, USB cameras first; further nodes of a camera (metadata) are omitted.
 
-    On a Raspberry Pi the codecs and the camera's raw receiver are V4L2 nodes too; none of them is on the USB bus.
+    On a Raspberry Pi the codecs and the raw receiver of the CSI camera are V4L2 nodes too, but not on the USB bus.
     """
     found = []
     for node in (root / "sys/class/video4linux").glob("video*"):
@@ -174,56 +175,59 @@ def v4l2_cameras(usb_only: bool, root: Path = Path("/")) -> list[Path]:
 
 
 def without_password(text: str) -> str:
-    """Return an address, or a pipeline with addresses in it, fit for messages and reports."""
+    """Return an address, or a pipeline that contains addresses, with each password replaced by `***`."""
     text = re.sub(r"(://[^\s/?#:@]*):[^\s/?#]*@", r"\1:***@", text)
-    # How GStreamer's sources take one.
+    # The property of GStreamer's sources.
     return re.sub(r"\buser-pw=\S+", "user-pw=***", text)
 
 
-def _open_url(url: str, name: str, ask: bool = False) -> cv2.VideoCapture:
+def _open_url(url: str, name: str, explain: bool = False) -> cv2.VideoCapture:
     settings = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT_MS,
     ]  # fmt: skip
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, settings)
     if not capture.isOpened():
-        raise SourceError(f"{name} cannot be opened{_why(url) if ask else ''}: check the address, and the sender")
+        reason = _failure_reason(url) if explain else ""
+        raise SourceError(f"{name} cannot be opened{reason}: check the address and the sender")
     return capture
 
 
-def _why(url: str) -> str:
-    """Return what the sender says, or that it does not: OpenCV tells nothing. Empty where that is unknown."""
+def _failure_reason(url: str) -> str:
+    """Return why a stream cannot be opened, in brackets; "" if unknown. OpenCV reports no reason."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
-    port = parts.port or _PORTS.get(scheme)
+    port = parts.port or _DEFAULT_PORTS.get(scheme)
     if parts.hostname is None or port is None:
         return ""
     try:
         if scheme != "http":
-            socket.create_connection((parts.hostname, port), _ASK_S).close()
+            socket.create_connection((parts.hostname, port), _PROBE_TIMEOUT_S).close()
             return ""
-        with closing(HTTPConnection(parts.hostname, port, timeout=_ASK_S)) as connection:
+        with closing(HTTPConnection(parts.hostname, port, timeout=_PROBE_TIMEOUT_S)) as connection:
             user = unquote(f"{parts.username or ''}:{parts.password or ''}")
-            secret = f"Basic {base64.b64encode(user.encode()).decode()}"
-            where = quote(parts.path or "/", safe="/%") + (f"?{quote(parts.query, safe='=&%+')}" if parts.query else "")
-            connection.request("GET", where, headers={"Authorization": secret} if parts.username else {})
-            answer = connection.getresponse()
-            return f" (it answers {answer.status} {answer.reason})" if answer.status >= 400 else ""
+            authorization = f"Basic {base64.b64encode(user.encode()).decode()}"
+            target = quote(parts.path or "/", safe="/%") + (
+                f"?{quote(parts.query, safe='=&%+')}" if parts.query else ""
+            )
+            connection.request("GET", target, headers={"Authorization": authorization} if parts.username else {})
+            response = connection.getresponse()
+            return f" (HTTP {response.status} {response.reason})" if response.status >= 400 else ""
     except OSError as error:
         return f" ({error.strerror or error})"
     except HTTPException:
-        return " (it does not answer as a web server does)"
+        return " (the response is not HTTP)"
     except ValueError:
-        return " (that is no name of a host)"
+        return " (invalid host name)"
 
 
 def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapture:
     if not path.exists():
-        here = ", ".join(str(node) for node in v4l2_cameras(usb_only=False)) or "none"
-        raise SourceError(f"{name} does not exist: plug it in, or choose one of those here: {here}")
+        found = ", ".join(str(node) for node in v4l2_cameras(usb_only=False)) or "none"
+        raise SourceError(f"{name} does not exist: connect it, or use another camera (found: {found})")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise SourceError(f"{name} may not be used: add your user to the group 'video' and log in again")
-    # The format first: it decides which sizes there are, and the size which rates.
+        raise SourceError(f"{name}: permission denied: add your user to the group 'video' and log in again")
+    # Pixel format first: the available sizes depend on it, and the frame rates on the size.
     wanted: list[int] = []
     if settings.pixel_format is not None:
         wanted += [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.pixel_format)]
@@ -236,18 +240,18 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
     capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     if not capture.isOpened():
         holders = node_holders(path)
-        reason = f"held by {', '.join(holders)}: stop it" if holders else f"it is busy or no camera (fuser {path})"
-        raise SourceError(f"{name} cannot be opened: {reason}, or choose another (edgekit cameras)")
+        reason = f"in use by {', '.join(holders)}" if holders else f"in use, or not a camera (see fuser {path})"
+        raise SourceError(f"{name} cannot be opened: {reason}: stop that program or use another camera")
     for key, value in zip(wanted[::2], wanted[1::2], strict=True):
         capture.set(key, value)
     return capture
 
 
 def node_holders(path: Path, proc: Path = Path("/proc")) -> list[str]:
-    """Return who holds a device open, as `pid 812 (motion)`; other users' processes only root can see."""
+    """Return the processes that have a device open, as `pid 812 (motion)`; only root sees those of other users."""
     holders = []
     for process in sorted(proc.glob("[0-9]*"), key=lambda entry: int(entry.name)):
-        if str(path) in _opened(process):
+        if str(path) in _open_files(process):
             try:
                 command = (process / "comm").read_text(errors="replace").strip()
             except OSError:
@@ -256,10 +260,10 @@ def node_holders(path: Path, proc: Path = Path("/proc")) -> list[str]:
     return holders
 
 
-def _opened(process: Path) -> set[str]:
-    opened = set()
-    with suppress(OSError):  # gone, or another user's
+def _open_files(process: Path) -> set[str]:
+    files = set()
+    with suppress(OSError):  # the process ended or belongs to another user
         for link in (process / "fd").iterdir():
-            with suppress(OSError):  # closed in between
-                opened.add(str(link.readlink()))
-    return opened
+            with suppress(OSError):  # closed meanwhile
+                files.add(str(link.readlink()))
+    return files

@@ -1,4 +1,4 @@
-"""A recording at its own pace: what a camera would have given."""
+"""A recording played in real time, as a camera would deliver it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Self
 from edgekit.device.frame import Frame, Source
 from edgekit.errors import InputError
 
-# How late a request to stop is noticed.
+# Longest delay until `stop` takes effect.
 _POLL_S = 0.1
 
 
 class RealtimeSource:
-    """Gives each frame when its time has come; those that nobody took in time are dropped, as a camera's are."""
+    """A live source that yields each frame of a recording at its presentation time and drops late frames."""
 
     live = True
 
     def __init__(self, recording: Source) -> None:
-        """Play `recording`, which is entered and left with this one.
+        """Play `recording`, which is entered and exited with this source.
 
         Raises:
-            InputError: It has no pace.
+            InputError: `recording` has no frame rate.
         """
         if recording.fps is None:
-            raise InputError(f"source '{recording.name}' has no frame rate to keep: leave --realtime out")
+            raise InputError(f"source '{recording.name}' has no frame rate: omit --realtime")
         self.name = recording.name
         self.fps: float | None = recording.fps
         self.frame_count = recording.frame_count
@@ -36,7 +36,7 @@ class RealtimeSource:
 
     @property
     def skipped(self) -> int:
-        """Pictures that could not be read."""
+        """Number of images that could not be read."""
         return self._recording.skipped
 
     def __enter__(self) -> Self:
@@ -53,13 +53,13 @@ class RealtimeSource:
         self._recording.stop()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames; each was taken when its time came."""
+        """Yield the frames; the capture time of each is its presentation time."""
         started_s = started_wall_s = None
         held: Frame | None = None
         for frame in self._recording:
             if started_s is None or started_wall_s is None:
                 started_s, started_wall_s = time.monotonic(), time.time()
-            # The frame before is given up only for one whose time has come too.
+            # A held frame is dropped only if the next one is due already.
             due_s = started_s + frame.sequence * self._period_s
             if held is not None:
                 if due_s <= time.monotonic():

@@ -1,4 +1,4 @@
-"""V4L2 devices asked what they can do, without OpenCV: the kernel's own questions (linux/videodev2.h)."""
+"""Properties of V4L2 devices, read by the ioctls of linux/videodev2.h, without OpenCV."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _CAPABILITY = struct.Struct("<16s32s32sIII3I")
 _FMTDESC = struct.Struct("<III32sI4I")
 # struct v4l2_frmsizeenum: index, pixel_format, type, then width and height or six values (stepwise), reserved[2].
 _FRMSIZE = struct.Struct("<III6I2I")
-# struct v4l2_frmivalenum: index, pixel_format, width, height, type, then fractions: one, or least, most, step.
+# struct v4l2_frmivalenum: index, pixel_format, width, height, type, then fractions: one, or minimum, maximum, step.
 _FRMIVAL = struct.Struct("<IIIII6I2I")
 
 _CAPTURE_BUFFER = 1
 _CAN_CAPTURE = 0x1 | 0x1000  # single-planar, multi-planar
 _HAS_DEVICE_CAPS = 0x8000_0000
 _DISCRETE = 1
-# A driver that answers for ever would keep us for ever.
-_MAX_ANSWERS = 256
+# Bound of each enumeration, for drivers whose lists never end.
+_MAX_ITEMS = 256
 
 Ioctl = Callable[[int, int, bytearray], int]
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A pixel format (four characters) in one size, and the frame rates it comes in; none where they are not told."""
+    """A pixel format (four characters), an image size, and the frame rates; no rates if the driver reports none."""
 
     pixel_format: str
     size_wh: tuple[int, int]
@@ -39,7 +39,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Node:
-    """A device node: what it calls itself, its driver, whether it gives pictures, and how."""
+    """A device node: card name, driver name, whether it captures images, and its modes."""
 
     card: str
     driver: str
@@ -47,11 +47,11 @@ class Node:
     modes: tuple[Mode, ...]
 
 
-def ask_node(path: Path) -> Node:
-    """Return what a V4L2 node says of itself. Asking does not disturb who uses it.
+def query_node(path: Path) -> Node:
+    """Return the properties of a V4L2 device, without disturbing programs that use it.
 
     Raises:
-        OSError: It cannot be opened, or is no V4L2 device.
+        OSError: The device cannot be opened, or is not a V4L2 device.
     """
     handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     try:
@@ -61,7 +61,7 @@ def ask_node(path: Path) -> Node:
 
 
 def read_node(handle: int, ioctl: Ioctl) -> Node:
-    """Return what the opened node answers through `ioctl`."""
+    """Return the properties of an open V4L2 device."""
     answer = bytearray(_CAPABILITY.size)
     ioctl(handle, _request(0, _CAPABILITY.size, write=False), answer)
     driver, card, _, _, capabilities, device_caps, *_ = _CAPABILITY.unpack(answer)
@@ -72,9 +72,8 @@ def read_node(handle: int, ioctl: Ioctl) -> Node:
 
 
 def _modes(handle: int, ioctl: Ioctl) -> Iterator[Mode]:
-    for index in range(_MAX_ANSWERS):
-        asked = _FMTDESC.pack(index, _CAPTURE_BUFFER, 0, b"", 0, 0, 0, 0, 0)
-        answer = _ask(handle, ioctl, 2, asked)
+    for index in range(_MAX_ITEMS):
+        answer = _query(handle, ioctl, 2, _FMTDESC.pack(index, _CAPTURE_BUFFER, 0, b"", 0, 0, 0, 0, 0))
         if answer is None:
             return
         code = _FMTDESC.unpack(answer)[4]
@@ -83,23 +82,23 @@ def _modes(handle: int, ioctl: Ioctl) -> Iterator[Mode]:
 
 
 def _sizes(handle: int, ioctl: Ioctl, code: int) -> Iterator[tuple[int, int]]:
-    for index in range(_MAX_ANSWERS):
-        answer = _ask(handle, ioctl, 74, _FRMSIZE.pack(index, code, 0, *[0] * 8))
+    for index in range(_MAX_ITEMS):
+        answer = _query(handle, ioctl, 74, _FRMSIZE.pack(index, code, 0, *[0] * 8))
         if answer is None:
             return
         _, _, kind, *values = _FRMSIZE.unpack(answer)
         if kind == _DISCRETE:
             yield values[0], values[1]
         else:
-            # Any size in steps: the smallest and the largest tell enough.
+            # Stepwise sizes: the smallest and the largest stand for all.
             min_w, max_w, _, min_h, max_h, _ = values[:6]
             yield from ((min_w, min_h), (max_w, max_h))
             return
 
 
 def _rates(handle: int, ioctl: Ioctl, code: int, size_wh: tuple[int, int]) -> Iterator[float]:
-    for index in range(_MAX_ANSWERS):
-        answer = _ask(handle, ioctl, 75, _FRMIVAL.pack(index, code, *size_wh, 0, *[0] * 8))
+    for index in range(_MAX_ITEMS):
+        answer = _query(handle, ioctl, 75, _FRMIVAL.pack(index, code, *size_wh, 0, *[0] * 8))
         if answer is None:
             return
         *_, kind, numerator, denominator, _, _, _, _, _, _ = _FRMIVAL.unpack(answer)
@@ -109,9 +108,9 @@ def _rates(handle: int, ioctl: Ioctl, code: int, size_wh: tuple[int, int]) -> It
             return
 
 
-def _ask(handle: int, ioctl: Ioctl, number: int, asked: bytes) -> bytearray | None:
-    """Return the answer to one question of an enumeration, None after its last."""
-    answer = bytearray(asked)
+def _query(handle: int, ioctl: Ioctl, number: int, request: bytes) -> bytearray | None:
+    """Return one item of an enumeration, or None after the last."""
+    answer = bytearray(request)
     try:
         ioctl(handle, _request(number, len(answer), write=True), answer)
     except OSError:
@@ -120,12 +119,12 @@ def _ask(handle: int, ioctl: Ioctl, number: int, asked: bytes) -> bytearray | No
 
 
 def _request(number: int, size: int, write: bool) -> int:
-    # _IOR and _IOWR of the kernel: direction, size, type 'V', number.
+    # The kernel's _IOR and _IOWR: direction, size, type 'V', number.
     return (3 if write else 2) << 30 | size << 16 | ord("V") << 8 | number
 
 
 def _fourcc(code: int) -> str:
-    """Return a pixel format's four characters; the highest bit says that its samples are big-endian."""
+    """Return the four characters of a pixel format; the highest bit marks big-endian samples."""
     name = _text(struct.pack("<I", code & 0x7FFF_FFFF))
     return f"{name}-BE" if code >> 31 else name
 

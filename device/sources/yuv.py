@@ -1,7 +1,7 @@
-"""Pictures as cameras deliver them: a plane of luma and two of chroma of half the size (YUV 4:2:0).
+"""YUV 4:2:0 images as cameras deliver them: a luma plane and two chroma planes of half its width and height.
 
-A gray net needs the luma only; colours are made when somebody asks for them. The numbers are those of ITU-R BT.601, in
-full range (as JPEG: luma 0 to 255 is edgekit's gray) or limited (as video: 16 to 235).
+A gray net needs the luma only, so B, G, R values are computed on demand. The conversion is ITU-R BT.601 in full range
+(as JPEG: luma 0 to 255, edgekit's gray) or limited range (as video: luma 16 to 235).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROTATION_CODES = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROT
 
 @dataclass(frozen=True)
 class Planes:
-    """One picture: uint8 luma (H, W), and u and v, each (H/2, W/2); views into what the camera gave."""
+    """The planes of one image: uint8 luma (H, W), u and v (H/2, W/2); views into the camera's buffer."""
 
     raw_luma: ImageU8
     u: ImageU8
@@ -37,15 +37,15 @@ class Planes:
 
     @functools.cached_property
     def luma(self) -> ImageU8:
-        """Full-range luma, uint8 (H, W): the camera's own plane where that has the full range."""
+        """Full-range luma, uint8 (H, W); the camera's own plane if that is full-range."""
         return self.raw_luma if self.full_range else np.asarray(cv2.LUT(self.raw_luma, _LIMITED_TO_FULL), np.uint8)
 
     @functools.cached_property
     def bgr(self) -> ImageU8:
-        """The picture in colours, uint8 (H, W, 3) B, G, R."""
+        """The image as uint8 (H, W, 3) B, G, R."""
         width, height = self.size_wh
         i420 = np.empty((height * 3 // 2, width), np.uint8)
-        # OpenCV converts limited range only.
+        # OpenCV converts from limited range only.
         i420[:height] = cv2.LUT(self.raw_luma, _FULL_TO_LIMITED) if self.full_range else self.raw_luma
         for place, plane in enumerate((self.u, self.v)):
             chroma = cv2.LUT(plane, _FULL_TO_LIMITED_CHROMA) if self.full_range else plane
@@ -54,7 +54,7 @@ class Planes:
         return np.asarray(cv2.cvtColor(i420, cv2.COLOR_YUV2BGR_I420), np.uint8)
 
     def rotated(self, degrees: int) -> Planes:
-        """Return the picture turned clockwise by 0, 90, 180 or 270 degrees."""
+        """Return the planes rotated clockwise by 0, 90, 180 or 270 degrees."""
         if degrees == 0:
             return self
         planes = (cv2.rotate(plane, ROTATION_CODES[degrees]) for plane in (self.raw_luma, self.u, self.v))
@@ -63,24 +63,24 @@ class Planes:
 
 
 def split_planes(buffer: ImageU8, size_wh: tuple[int, int], stride: int, layout: Layout, full_range: bool) -> Planes:
-    """Return the planes in a camera's buffer, without copying.
+    """Return the planes of a camera's buffer as views.
 
     Args:
-        buffer: uint8, one-dimensional: the luma's rows, then the chroma's.
-        size_wh: Width and height, both even.
-        stride: Bytes from one row of luma to the next; those of u and v, where they are apart, have half.
-        layout: "i420": all of u, then all of v; "nv12": u and v in turns.
-        full_range: Whether black is 0 and white 255.
+        buffer: uint8 (bytes,): the rows of luma, then the rows of chroma.
+        size_wh: Width and height in pixels, both even.
+        stride: Bytes from one luma row to the next; separate u and v rows have half of it.
+        layout: "i420": the u plane, then the v plane; "nv12": u and v interleaved.
+        full_range: Whether luma is 0 for black and 255 for white.
 
     Raises:
-        SourceError: The buffer is too small for that.
+        SourceError: The buffer is too small.
     """
     width, height = size_wh
     rows = height * 3 // 2
     if buffer.size < rows * stride or stride < width:
         raise SourceError(
-            f"the camera gives {buffer.size} bytes a picture, too few for {width}x{height} of {layout} with rows of "
-            f"{stride}: choose another --camera-size"
+            f"the camera delivers {buffer.size} bytes per image, too few for {width}x{height} in {layout} with rows "
+            f"of {stride} bytes: choose another --camera-size"
         )
     whole = buffer[: rows * stride].reshape(rows, stride)
     luma, chroma = whole[:height, :width], whole[height:]

@@ -168,11 +168,11 @@ def test_reading_an_endless_body_stops(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("missing", "answers 404"),
-        ("truncated", "broke after 1000 of 256000 bytes"),
+        ("missing", "HTTP status 404"),
+        ("truncated", "closed after 1000 of 256000 bytes"),
         ("hanging", "timed out"),
-        ("trickling", "takes too long"),
-        ("local", "answers 302"),
+        ("trickling", "time limit is over"),
+        ("local", "HTTP status 302"),
     ],
 )
 def test_no_answer_worth_having_is_unavailable(server: Server, tmp_path: Path, answer: str, reason: str) -> None:
@@ -194,14 +194,14 @@ def test_no_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_cache_that_cannot_be_made_is_unavailable(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UnavailableError, match="cannot be kept"):
+    with pytest.raises(UnavailableError, match="cannot be stored"):
         fetch(server, "right", tmp_path / "file" / "cache")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_cache_is_unavailable(server: Server, tmp_path: Path) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(UnavailableError, match="cannot be kept"):
+    with pytest.raises(UnavailableError, match="cannot be stored"):
         fetch(server, "right", tmp_path)
 
 

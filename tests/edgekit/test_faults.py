@@ -157,23 +157,32 @@ def moved_px(lines: list[dict]) -> float:
     return max(lefts) - min(lefts)
 
 
+# The same order of events as with the times users have, sooner.
+SOON = """
+from edgekit.device.sources import live, timeout_guard
+timeout_guard.REPORT_S, timeout_guard.LOST_S, live._REOPEN_PAUSES_S = 1.0, 2.0, (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+from edgekit.device.sinks import batches
+batches.BatchedLines.__init__.__defaults__ = (0.5,)
+"""
+
+
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 def test_an_rtsp_server_that_fails_is_told_and_found_again_when_it_is_back(start, rtsp, tmp_path, fault):
     path = tmp_path / "r.jsonl"
-    run = start("--source", rtsp.url, "--detector", "haar", "--jsonl", path)
+    run = start("--source", rtsp.url, "--detector", "haar", "--jsonl", path, before=SOON)
     run.until(lambda: with_faces(records(path)) > 10)
     if fault == "killed":
         rtsp.kill()
-        run.until_said("gives no more pictures")
-        # More than one attempt finds nobody.
-        time.sleep(2)
+        run.until_said("was lost after")
+        # The first attempts fail.
+        time.sleep(1)
         rtsp.start()
     else:
         rtsp.freeze()
-        run.until_said("has given no picture for 1.5 s")
-        run.until_said("gives no more pictures")
+        run.until_said("delivered no image for 1.0 s")
+        run.until_said("was lost after")
         rtsp.thaw()
-    run.until_said("is back")
+    run.until_said("was reopened")
     before = len(records(path))
     run.until(lambda: with_faces(records(path)[before:]) > 10 and moved_px(records(path)[before:]) > 3)
     run.process.send_signal(signal.SIGTERM)
@@ -181,7 +190,7 @@ def test_an_rtsp_server_that_fails_is_told_and_found_again_when_it_is_back(start
     lines = records(path)
     assert len(lines) == json.loads(run.document)["frames"]
     assert_in_order(lines)
-    assert run.said.count("is back") == 1
+    assert run.said.count("was reopened") == 1
 
 
 def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
@@ -190,7 +199,7 @@ def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
     run.until(lambda: records(tmp_path / "r.jsonl"))
     rtsp.kill()
     assert run.end() == EXIT_SOURCE
-    assert "did not come back in 2 attempts" in run.said
+    assert "could not be reopened in 2 attempts" in run.said
     assert json.loads(run.document)["frames"] == len(records(tmp_path / "r.jsonl"))
 
 
@@ -207,7 +216,7 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         listener = broker.listen(stack, client_id="remembered")
         arguments = ["--source", server.url, "--jsonl", path, "--event-hold", "0.2", "--webhook", receiver.url]
         arguments += ["--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--mqtt-topic", "edgekit/test"]
-        run = start(*arguments, "--mqtt-buffer", small_disk / "buffer.sqlite")
+        run = start(*arguments, "--mqtt-buffer", small_disk / "buffer.sqlite", before=SOON)
         run.until(lambda: len(listener.events()) >= 3 and records(path))
 
         safe = {event["event_id"] for event in listener.events()}
@@ -216,12 +225,12 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         # What the broker had confirmed and not yet passed on when it died is its to lose.
         brokers = {event["event_id"] for event in receiver.events} - safe
         ballast = fill(small_disk)
-        run.until_said("events wait for it")
-        run.until_said("events wait in memory")
+        run.until_said("events are buffered")
+        run.until_said("events are buffered in memory")
         run.until_said("No space left on device: recording to")
         server.held.set()
-        run.until_said("has given no picture")
-        run.until_said("gives no more pictures")
+        run.until_said("delivered no image")
+        run.until_said("was lost after")
         in_outage = {event["event_id"] for event in receiver.events} - safe - brokers
         assert in_outage
         written = len(records(path))
@@ -229,9 +238,9 @@ def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, 
         server.held.clear()
         ballast.unlink()
         broker.start()
-        run.until_said("MQTT broker is back")
-        run.until_said(f"stream '{server.url}' is back")
-        run.until_said(f"recording to '{path}' goes on")
+        run.until_said("MQTT broker reconnected")
+        run.until_said(f"stream '{server.url}' was reopened")
+        run.until_said(f"recording to '{path}' has resumed")
         run.until(lambda: len(receiver.events) >= len(safe | brokers | in_outage) + 3)
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == EXIT_OK

@@ -289,7 +289,7 @@ from edgekit.device.sources.picamera import _PiCamera
 from edgekit.device.sources.settings import CameraSettings
 
 def opened():
-    return _PiCamera(Picamera2, "camera", 0, CameraSettings(size_wh=(640, 480)))
+    return _PiCamera(Picamera2, "camera", 0, CameraSettings(size_wh=(640, 480)), print)
 
 device = opened()
 assert device.read() is not None

@@ -66,11 +66,11 @@ def unplugged(run: tuple[str, ...], jsonl: Path) -> None:
         ask("busy", "cameras", "--json")
         before = time.monotonic()
         (DRIVER / "unbind").write_text(DEVICE)
-        until(lambda: any("opening it again" in line for line in said))
+        until(lambda: any("reopening it" in line for line in said))
         told_after_s = time.monotonic() - before
         gone = not NODE.exists()
         (DRIVER / "bind").write_text(DEVICE)
-        until(lambda: any("is back" in line for line in said))
+        until(lambda: any("was reopened" in line for line in said))
         there = lines()
         until(lambda: lines() >= there + 5)
         process.send_signal(signal.SIGTERM)

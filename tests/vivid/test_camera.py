@@ -64,12 +64,12 @@ def test_a_format_that_the_camera_lacks_is_said(steps):
 
 def test_a_camera_of_another_bus_is_no_usb_camera(steps):
     assert steps["no usb"]["code"] == EXIT_SOURCE
-    assert "no USB camera is plugged in" in steps["no usb"]["said"]
+    assert "no USB camera is connected" in steps["no usb"]["said"]
 
 
 def test_who_holds_the_camera_is_told(steps):
     (camera,) = steps["busy"]["document"]["cameras"]
-    assert camera["blocked"].startswith("held by pid ")
+    assert camera["blocked"].startswith("in use by pid ")
 
 
 def test_pulled_out_and_plugged_in_again_the_run_goes_on(steps):

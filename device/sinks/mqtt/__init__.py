@@ -1,4 +1,4 @@
-"""Results to an MQTT broker."""
+"""Events, state and health sent to an MQTT broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Home Assistant is told about this camera: one retained message an entity (its "MQTT discovery")."""
+"""MQTT discovery of Home Assistant: one retained message describes each entity of this camera."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from edgekit import __version__
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 
 _PREFIX = "homeassistant"
-# State comes every ten seconds at least: three of them missing, and nobody knows.
+# Three missed states, which are sent every ten seconds at least.
 _EXPIRES_S = 35
 
-# Component, object id, name, topic below the camera's, and what else Home Assistant needs to know.
+# Component, object id, name, topic below the camera's topic, and further fields of the discovery document.
 _ENTITIES: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
     ("sensor", "faces", "Faces", "state", {"value_template": "{{ value_json.faces }}", "state_class": "measurement"}),
     ("sensor", "label", "Expression", "state", {"value_template": "{{ value_json.label }}", "device_class": "enum"}),
@@ -65,7 +65,7 @@ _ENTITIES: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
 
 
 def discovery_messages(settings: MqttSettings, labels: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield (topic, payload) of every entity; to be published retained."""
+    """Yield the topic and payload of every entity, to be published as retained messages."""
     device = {
         "identifiers": [settings.node],
         "name": settings.topic,

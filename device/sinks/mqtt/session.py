@@ -1,4 +1,4 @@
-"""One connection to a broker, from connecting to its loss: the only module that knows paho."""
+"""One connection to a broker, until it is lost. No other module imports paho."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.errors import InputError
 
-_CONNECT_S = 5.0
-# A broker that vanished without a word is noticed after about this long.
+_CONNECT_TIMEOUT_S = 5.0
+# A broker that disappears without closing the connection is detected after about this time.
 _KEEPALIVE_S = 20
 
 
 class RefusedError(OSError):
-    """The broker answers and does not let us in."""
+    """The broker rejects the connection, or does not respond to the request for it."""
 
 
 class Session:
-    """A connection that is used until it is lost and never reused.
+    """A connection to the broker, used until it is lost and never reused.
 
-    paho would send again by itself what was not confirmed, but in what order with new messages is its own affair: so
-    each connection starts with an empty queue, and the spool says what is sent.
+    paho resends unconfirmed messages after a reconnection, but in no defined order relative to new ones. So each
+    connection starts with an empty queue, and the spool decides what is sent.
     """
 
     def __init__(self, settings: MqttSettings, wake: threading.Event) -> None:
-        """Prepare to connect; `wake` is set whenever there is news: a confirmation, or the loss."""
+        """Prepare to connect; `wake` is set at each confirmation and at the loss of the connection."""
         self._settings = settings
         self._wake = wake
-        self._answer = threading.Event()
+        self._answered = threading.Event()
         self._refusal = ""
         self.lost = False
         self.confirmed: deque[int] = deque()
@@ -44,7 +44,7 @@ class Session:
             protocol=paho.MQTTv311,
             reconnect_on_failure=False,
         )
-        client.connect_timeout = _CONNECT_S
+        client.connect_timeout = _CONNECT_TIMEOUT_S
         client.will_set(f"{settings.topic}/availability", "offline", qos=1, retain=True)
         if settings.user is not None:
             client.username_pw_set(settings.user, settings.password)
@@ -59,23 +59,23 @@ class Session:
         """Connect.
 
         Raises:
-            OSError: No connection: nobody there, no trust, or no entry.
+            OSError: The broker cannot be reached, its certificate is not trusted, or it rejects the connection.
         """
         self._client.connect(self._settings.host, self._settings.port, _KEEPALIVE_S)
         self._client.loop_start()
-        if not self._answer.wait(_CONNECT_S) or self._refusal:
+        if not self._answered.wait(_CONNECT_TIMEOUT_S) or self._refusal:
             self._client.disconnect()
             self._client.loop_stop()
-            raise RefusedError(self._refusal or "it does not answer")
+            raise RefusedError(self._refusal or f"no response within {_CONNECT_TIMEOUT_S:g} s")
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Say goodbye, so that the broker does not announce a death, and end the network's thread."""
+        """Disconnect properly, so that the broker does not send the last will, and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()
 
     def publish(self, topic: str, payload: bytes | str, qos: int = 1, retain: bool = False) -> int | None:
-        """Send a message and return the number that `confirmed` will hold once it arrived, or None if it is lost."""
+        """Send a message; return its id, which `confirmed` receives on delivery, or None if the connection is lost."""
         info = self._client.publish(topic, payload, qos=qos, retain=retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self.lost = True
@@ -85,35 +85,35 @@ class Session:
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         del client, data, flags, properties
         if reason.is_failure:
-            self._refusal = f"it refuses: {reason}"
-        self._answer.set()
+            self._refusal = f"connection rejected: {reason}"
+        self._answered.set()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         del client, data, flags, reason, properties
-        if not self._answer.is_set():
-            self._refusal = "it ends the connection"
-            self._answer.set()
+        if not self._answered.is_set():
+            self._refusal = "the broker closed the connection"
+            self._answered.set()
         self.lost = True
         self._wake.set()
 
     def _on_publish(self, client: Any, data: Any, mid: int, reason: Any, properties: Any) -> None:
-        # paho holds a lock in here that `publish` wants too: nothing more may happen than noting it.
+        # paho holds a lock here that `publish` needs, so this callback only records the id.
         del client, data, reason, properties
         self.confirmed.append(mid)
         self._wake.set()
 
 
 def check_certificates(settings: MqttSettings) -> None:
-    """Look at the certificates once, so that a wrong file is no outage that never ends.
+    """Load the certificates once, so that a wrong file is an error and not an endless outage.
 
     Raises:
-        InputError: They cannot be used.
+        InputError: A certificate or key cannot be loaded.
     """
     try:
         _tls_context(settings)
     except OSError as error:
-        named = ", ".join(f"'{path}'" for path in (settings.ca, settings.certificate, settings.key) if path is not None)
-        raise InputError(f"MQTT certificates {named} cannot be used: {error}") from error
+        paths = ", ".join(f"'{path}'" for path in (settings.ca, settings.certificate, settings.key) if path is not None)
+        raise InputError(f"MQTT certificates {paths} cannot be loaded: {error}") from error
 
 
 def _tls_context(settings: MqttSettings) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""Which broker, as whom, and under which topics."""
+"""Settings of the connection to an MQTT broker."""
 
 from __future__ import annotations
 
@@ -15,15 +15,26 @@ from edgekit.errors import InputError
 from edgekit.files import require_file
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
-_LONGEST_TOPIC = 200
+_MAX_TOPIC_CHARS = 200
 
 
 @dataclass(frozen=True)
 class MqttSettings:
-    """Everything a connection needs; `topic` is what all topics but Home Assistant's begin with.
+    """Address, credentials and topics.
 
-    With `tls`, the broker is checked against the system's authorities or those in `ca`. `discovery` announces the
-    camera to Home Assistant. Events wait in the file `buffer`, at most `buffer_events` of them.
+    Attributes:
+        host: Host name of the broker.
+        port: TCP port of the broker.
+        tls: Whether the connection is encrypted and the broker's certificate verified.
+        topic: Prefix of all topics except Home Assistant's.
+        user: User name, None for an anonymous connection.
+        password: Password of `user`.
+        ca: Certificate authorities to trust instead of the system's.
+        certificate: Client certificate, with `key`.
+        key: Private key of `certificate`.
+        discovery: Whether the camera is announced to Home Assistant.
+        buffer: File of the events that are not yet delivered; None: one in the user's state folder.
+        buffer_events: Most events in the buffer.
     """
 
     host: str
@@ -40,7 +51,7 @@ class MqttSettings:
     buffer_events: int = 10_000
 
     def __repr__(self) -> str:
-        """Return the address only: a password must not get into a log."""
+        """Return the address without the password."""
         return f"MqttSettings({self.host}:{self.port}, {self.topic})"
 
     @classmethod
@@ -60,15 +71,15 @@ class MqttSettings:
         """Return the settings for a broker at `url` with `credentials` of the form user:password.
 
         Raises:
-            InputError: The address, the topic or a file of a certificate cannot be used.
+            InputError: The address, the topic or a certificate file is invalid.
         """
         host, port, tls = _address(url)
-        files = ((ca, "certificates of authorities"), (certificate, "certificate"), (key, "key"))
+        files = ((ca, "file of certificate authorities"), (certificate, "certificate"), (key, "key"))
         for path, what in files:
             if path is not None:
                 require_file(path, what)
                 if not tls:
-                    raise InputError(f"MQTT broker '{url}' has no TLS: write mqtts:// to use certificates")
+                    raise InputError(f"MQTT broker '{url}' is without TLS: use mqtts:// with certificates")
         user, separator, password = (credentials or "").partition(":")
         return cls(
             host=host,
@@ -87,19 +98,19 @@ class MqttSettings:
 
     @property
     def node(self) -> str:
-        """The topic as a name of letters, digits, - and _: Home Assistant's and the buffer's name for this camera."""
+        """The camera's id in Home Assistant and in file names: the topic, reduced to letters, digits, - and _."""
         return re.sub(r"[^A-Za-z0-9_-]", "_", self.topic)
 
     @property
     def client_id(self) -> str:
-        """The name the broker knows this client by; the same in every run, so that a stale connection is replaced."""
+        """The MQTT client id, the same in every run, so that a new connection replaces a stale one."""
         digest = hashlib.sha256(f"{socket.gethostname()} {self.topic}".encode()).hexdigest()
-        # Brokers need to take no more than 23 letters and digits (MQTT 3.1.1, section 3.1.3.1).
+        # Brokers must accept only up to 23 letters and digits (MQTT 3.1.1, section 3.1.3.1).
         return f"edgekit{digest[:16]}"
 
     @property
     def buffer_path(self) -> Path:
-        """Where events wait."""
+        """The file of the event buffer."""
         return self.buffer or _state_folder() / f"mqtt-{self.node}.sqlite"
 
 
@@ -111,7 +122,7 @@ def _address(url: str) -> tuple[str, int, bool]:
     except ValueError:
         raise InputError("the MQTT broker's address must look like mqtt://host:1883") from None
     if parts.username is not None or parts.password is not None:
-        raise InputError("the MQTT broker's address has a password in it: use --mqtt-credentials FILE")
+        raise InputError("the MQTT broker's address contains a password: use --mqtt-credentials FILE")
     if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
         raise InputError(f"MQTT broker '{url}' must look like mqtt://host:1883, or mqtts://host:8883 for TLS")
     return parts.hostname, port or _PORTS[parts.scheme], parts.scheme == "mqtts"
@@ -120,15 +131,17 @@ def _address(url: str) -> tuple[str, int, bool]:
 def _topic(topic: str | None) -> str:
     if topic is None:
         return f"edgekit/{re.sub(r'[^A-Za-z0-9_.-]', '_', socket.gethostname()) or 'camera'}"
-    if not topic or len(topic) > _LONGEST_TOPIC or topic[0] in "$/" or topic[-1] == "/" or not topic.isprintable():
-        raise InputError(f"MQTT topic '{topic}' must be a name such as edgekit/door")
+    if not topic or len(topic) > _MAX_TOPIC_CHARS or topic[0] in "$/" or topic[-1] == "/" or not topic.isprintable():
+        raise InputError(f"MQTT topic '{topic}' is invalid: use a name such as edgekit/door")
     if "+" in topic or "#" in topic:
-        raise InputError(f"MQTT topic '{topic}' has a + or #: those are for those who listen")
+        raise InputError(f"MQTT topic '{topic}' contains a wildcard, + or #: remove it")
     return topic
 
 
 def _state_folder() -> Path:
-    # systemd gives a service its folder by this name, several of them separated by colons.
-    if given := os.environ.get("STATE_DIRECTORY"):
-        return Path(given.split(":")[0])
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edgekit"
+    # Set by systemd for services; several folders are separated by colons.
+    if folders := os.environ.get("STATE_DIRECTORY"):
+        return Path(folders.split(":")[0])
+    import platformdirs
+
+    return platformdirs.user_state_path("edgekit")

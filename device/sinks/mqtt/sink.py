@@ -1,4 +1,4 @@
-"""Events and state to an MQTT broker: at least once, in order, and without the pipeline ever waiting."""
+"""Sends events to an MQTT broker, at least once and in order, and the current state; the pipeline never waits."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.worker import Worker
 
-# Confirmations outstanding at a time: enough for a slow network, few enough to be sent again.
-_WINDOW = 20
-_STATE_S = 1.0
-_STATE_AT_LEAST_S = 10.0
-_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-_INBOX_EVENTS = 10_000
-_FLUSH_S = 0.8
-_LEAVE_S = 1.2
+# Most unconfirmed events at a time: enough for a slow network, few to resend after a loss.
+_MAX_UNCONFIRMED = 20
+_MIN_STATE_PERIOD_S = 1.0
+_MAX_STATE_PERIOD_S = 10.0
+_RECONNECT_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+_MAX_INBOX_EVENTS = 10_000
+_FLUSH_TIMEOUT_S = 0.8
+_CLOSE_TIMEOUT_S = 1.2
 
 
 class MqttSink:
-    """Sends every event once it happens, and state and health now and then.
+    """Sends every event when it occurs, and state and health regularly.
 
-    Two threads work for it: one puts events on the disk, one talks to the broker and takes what has arrived off the
-    disk. State is not kept: when the broker is away, old state is worth nothing.
+    One thread stores the events in the buffer file. A second one sends them and removes those that the broker has
+    confirmed. State and health are not buffered, because old values are useless after an outage.
     """
 
     def __init__(
@@ -42,19 +42,19 @@ class MqttSink:
         labels: Sequence[str],
         monitor: Monitor,
         notify: Callable[[str], None],
-        pauses_s: Sequence[float] = _PAUSES_S,
+        pauses_s: Sequence[float] = _RECONNECT_PAUSES_S,
     ) -> None:
-        """Open the buffer; nothing is connected before the `with` block.
+        """Open the buffer; entering the `with` block connects.
 
         Args:
-            settings: The broker.
-            labels: The model's, for Home Assistant.
-            monitor: Where state and health come from.
-            notify: Called with one line where the user should know something.
-            pauses_s: Waits between attempts to connect; the last one repeats.
+            settings: Address, credentials and topics.
+            labels: Labels of the model, for Home Assistant.
+            monitor: Provides state and health.
+            notify: Called with one line for each warning, from another thread.
+            pauses_s: Pauses between attempts to connect; the last one repeats.
 
         Raises:
-            InputError: Another run uses the buffer, or a certificate cannot be used.
+            InputError: Another run uses the buffer, or a certificate cannot be loaded.
         """
         check_certificates(settings)
         self._settings = settings
@@ -63,11 +63,11 @@ class MqttSink:
         self._notify = notify
         self._pauses_s = pauses_s
         self._wake = threading.Event()
-        self._leaving = threading.Event()
-        self._inbox: queue.Queue[tuple[str, bytes] | None] = queue.Queue(_INBOX_EVENTS)
+        self._closing = threading.Event()
+        self._inbox: queue.Queue[tuple[str, bytes] | None] = queue.Queue(_MAX_INBOX_EVENTS)
         self._spool = Spool(settings.buffer_path, settings.buffer_events, notify)
-        self._in_trouble = False
-        self._threads = (Worker(self._keep, "mqtt buffer"), Worker(self._talk, "mqtt"))
+        self._in_outage = False
+        self._threads = (Worker(self._store, "mqtt buffer"), Worker(self._connect, "mqtt"))
         self.lost = 0
 
     def __enter__(self) -> Self:
@@ -76,63 +76,63 @@ class MqttSink:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Give what waits a moment to arrive, and leave; the rest is sent by the next run."""
-        keeper, talker = self._threads
-        end_s = time.monotonic() + _LEAVE_S
+        """Wait up to about one second for the delivery of buffered events; the next run sends the rest."""
+        storing, connecting = self._threads
+        end_s = time.monotonic() + _CLOSE_TIMEOUT_S
         try:
-            self._inbox.put(None, timeout=_FLUSH_S)
+            self._inbox.put(None, timeout=_FLUSH_TIMEOUT_S)
         except queue.Full:
             return
-        keeper.join(max(0.0, end_s - time.monotonic()))
-        self._leaving.set()
+        storing.join(max(0.0, end_s - time.monotonic()))
+        self._closing.set()
         self._wake.set()
-        talker.join(max(0.0, end_s - time.monotonic()))
-        if not keeper.is_alive() and not talker.is_alive():
+        connecting.join(max(0.0, end_s - time.monotonic()))
+        if not storing.is_alive() and not connecting.is_alive():
             self._spool.close()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Do nothing but tell of a defect: results come by way of the monitor, images are never sent."""
+        """Raise what ended a thread, if something did; results are read from the monitor, images are never sent."""
         del frame, result
         for thread in self._threads:
             thread.check()
 
     def post(self, event: Event) -> None:
-        """Take an event."""
+        """Queue an event."""
         payload = json.dumps(event.as_document(), allow_nan=False).encode()
         try:
             self._inbox.put_nowait((f"{self._settings.topic}/event", payload))
         except queue.Full:
             self.lost += 1
 
-    def _keep(self) -> None:
-        """Put events on the disk, as many at a time as there are."""
-        leaving = False
-        while not leaving:
+    def _store(self) -> None:
+        """Store queued events in the buffer, several with one write."""
+        closing = False
+        while not closing:
             batch = [self._inbox.get()]
             while not self._inbox.empty():
                 batch.append(self._inbox.get())
-            leaving = None in batch
+            closing = None in batch
             self._spool.append([message for message in batch if message is not None])
             self._wake.set()
 
-    def _talk(self) -> None:
-        """Connect, serve until the connection is lost, and again."""
+    def _connect(self) -> None:
+        """Connect, send until the connection is lost, and repeat."""
         attempt = 0
-        while not self._leaving.is_set():
+        while not self._closing.is_set():
             try:
                 with Session(self._settings, self._wake) as session:
                     attempt = 0
-                    self._tell_connected()
-                    self._serve(session)
+                    self._report_connected()
+                    self._send(session)
             except OSError as error:
-                self._tell_trouble(str(error) or type(error).__name__)
+                self._report_outage(str(error) or type(error).__name__)
             else:
-                if not self._leaving.is_set():
-                    self._tell_trouble("the connection is lost")
-            self._leaving.wait(self._pauses_s[min(attempt, len(self._pauses_s) - 1)])
+                if not self._closing.is_set():
+                    self._report_outage("the connection was lost")
+            self._closing.wait(self._pauses_s[min(attempt, len(self._pauses_s) - 1)])
             attempt += 1
 
-    def _serve(self, session: Session) -> None:
+    def _send(self, session: Session) -> None:
         topic = self._settings.topic
         if self._settings.discovery:
             for discovery_topic, payload in discovery_messages(self._settings, self._labels):
@@ -140,75 +140,75 @@ class MqttSink:
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}
         sent_id = 0
-        state = _State(self._monitor)
-        leave_at_s = float("inf")
+        schedule = _StateSchedule(self._monitor)
+        give_up_s = float("inf")
         while not session.lost:
             self._wake.clear()
             self._confirm(session, unconfirmed)
-            for waiting in self._spool.after(sent_id, _WINDOW - len(unconfirmed)):
-                number = session.publish(waiting.topic, waiting.payload)
-                if number is None:
+            for waiting in self._spool.after(sent_id, _MAX_UNCONFIRMED - len(unconfirmed)):
+                message_id = session.publish(waiting.topic, waiting.payload)
+                if message_id is None:
                     return
-                unconfirmed[number] = waiting.row_id
+                unconfirmed[message_id] = waiting.row_id
                 sent_id = waiting.row_id
-            if self._leaving.is_set():
-                leave_at_s = min(leave_at_s, time.monotonic() + _FLUSH_S)
-                if not unconfirmed or time.monotonic() >= leave_at_s:
+            if self._closing.is_set():
+                give_up_s = min(give_up_s, time.monotonic() + _FLUSH_TIMEOUT_S)
+                if not unconfirmed or time.monotonic() >= give_up_s:
                     session.publish(f"{topic}/availability", "offline", retain=True)
                     return
                 self._wake.wait(0.1)
                 continue
-            for name, document in state.due():
+            for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
-            self._wake.wait(_STATE_S)
+            self._wake.wait(_MIN_STATE_PERIOD_S)
 
     def _confirm(self, session: Session, unconfirmed: dict[int, int]) -> None:
-        arrived = []
+        delivered = []
         while session.confirmed:
             row_id = unconfirmed.pop(session.confirmed.popleft(), None)
             if row_id is not None:
-                arrived.append(row_id)
-        if arrived:
-            self._spool.remove(arrived)
+                delivered.append(row_id)
+        if delivered:
+            self._spool.remove(delivered)
 
-    def _tell_connected(self) -> None:
-        if self._in_trouble:
-            self._in_trouble = False
-            waiting = f", {len(self._spool)} events waited" if len(self._spool) else ""
+    def _report_connected(self) -> None:
+        if self._in_outage:
+            self._in_outage = False
+            buffered = f", {len(self._spool)} buffered events" if len(self._spool) else ""
             dropped = self._spool.dropped + self.lost
-            self._notify(f"MQTT broker is back{waiting}{f', {dropped} were dropped' if dropped else ''}")
+            self._notify(f"MQTT broker reconnected{buffered}{f', {dropped} events were dropped' if dropped else ''}")
 
-    def _tell_trouble(self, reason: str) -> None:
-        if not self._in_trouble:
-            self._in_trouble = True
-            self._notify(f"MQTT broker {self._settings.host}:{self._settings.port}: {reason}; events wait for it")
+    def _report_outage(self, reason: str) -> None:
+        if not self._in_outage:
+            self._in_outage = True
+            self._notify(f"MQTT broker {self._settings.host}:{self._settings.port}: {reason}; events are buffered")
 
 
-class _State:
-    """Decides what is news: a change of faces at once, everything else now and then."""
+class _StateSchedule:
+    """Selects what to send: state when faces or labels change, state and health after ten seconds at the latest."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
-        self._looked_s = float("-inf")
-        self._told_s = float("-inf")
-        self._told: tuple[object, ...] = ()
+        self._checked_s = float("-inf")
+        self._all_sent_s = float("-inf")
+        self._sent_key: tuple[object, ...] = ()
 
     def due(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return (topic's last part, document) of what is to be sent now."""
+        """Return the last part of the topic and the document of each message to send now."""
         now_s = time.monotonic()
-        if now_s - self._looked_s < _STATE_S:
+        if now_s - self._checked_s < _MIN_STATE_PERIOD_S:
             return []
-        self._looked_s = now_s
+        self._checked_s = now_s
         document = self._monitor.document()
         state = _state_document(document)
         key = (state["faces"], state["label"])
-        old = now_s - self._told_s >= _STATE_AT_LEAST_S
-        if document["latest"] is None or (key == self._told and not old):
+        is_old = now_s - self._all_sent_s >= _MAX_STATE_PERIOD_S
+        if document["latest"] is None or (key == self._sent_key and not is_old):
             return []
-        self._told = key
-        if not old:
+        self._sent_key = key
+        if not is_old:
             return [("state", state)]
-        self._told_s = now_s
+        self._all_sent_s = now_s
         return [("state", state), ("health", document["health"] or {})]
 
 

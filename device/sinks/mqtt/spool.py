@@ -1,4 +1,4 @@
-"""Messages that wait for the broker, in a file, so that neither an outage nor a restart loses them."""
+"""Buffer of undelivered messages in an SQLite file, which survives outages of the broker and restarts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREM
 
 @dataclass(frozen=True)
 class Waiting:
-    """A message in the spool; ids grow in the order of arrival, over restarts too."""
+    """A message in the spool; ids grow in the order of arrival, across restarts too."""
 
     row_id: int
     topic: str
@@ -25,25 +25,25 @@ class Waiting:
 
 
 class Spool:
-    """A queue of messages in an SQLite file; any thread may use it.
+    """A thread-safe queue of messages in an SQLite file.
 
-    It holds at most `limit` messages: the oldest make room, counted in `dropped`. A disk that fails, is full or
-    read-only is told once; from then on the queue lives in memory.
+    It holds at most `limit` messages; beyond that the oldest are dropped and counted in `dropped`. If the disk fails,
+    is full or read-only, this is reported once and the queue continues in memory.
     """
 
     def __init__(self, path: Path, limit: int, notify: Callable[[str], None]) -> None:
-        """Open or create the file, with what an earlier run left in it.
+        """Open the file with the messages of earlier runs, or create it.
 
         Raises:
-            InputError: Another run uses it.
+            InputError: Another run uses the file.
         """
         self._path = path
         self._limit = limit
         self._notify = notify
         self._lock = threading.Lock()
         self.dropped = 0
-        self._told_full = False
-        self._given_id = 0
+        self._reported_full = False
+        self._latest_read_id = 0
         self.in_memory = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class Spool:
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
                 raise InputError(
-                    f"MQTT buffer '{path}' is in use by another run: give each its own --mqtt-topic"
+                    f"MQTT buffer '{path}' is in use by another run: give each run its own --mqtt-topic"
                 ) from error
             self._database = self._to_memory(error)
         self._count: int = self._database.execute("SELECT COUNT(*) FROM waiting").fetchone()[0]
@@ -60,7 +60,7 @@ class Spool:
         return self._count
 
     def append(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Add (topic, payload) pairs in their order, with one write to the disk."""
+        """Append (topic, payload) pairs with one write to the disk."""
         with self._lock:
             try:
                 self._insert(messages)
@@ -69,7 +69,7 @@ class Spool:
                 self._insert(messages)
 
     def after(self, row_id: int, count: int) -> list[Waiting]:
-        """Return the `count` oldest messages with ids beyond `row_id`."""
+        """Return the `count` oldest messages with ids greater than `row_id`."""
         query = "SELECT id, topic, payload FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
         with self._lock:
             try:
@@ -78,11 +78,11 @@ class Spool:
                 self._database = self._to_memory(error)
                 rows = self._database.execute(query, (row_id, count)).fetchall()
             if rows:
-                self._given_id = max(self._given_id, rows[-1][0])
+                self._latest_read_id = max(self._latest_read_id, rows[-1][0])
         return [Waiting(*row) for row in rows]
 
     def remove(self, row_ids: Sequence[int]) -> None:
-        """Forget messages that have arrived."""
+        """Remove delivered messages."""
         with self._lock:
             try:
                 self._delete(row_ids)
@@ -104,26 +104,26 @@ class Spool:
                 self._database.execute(oldest, (surplus,))
         self._count += len(messages) - surplus
         self.dropped += surplus
-        if surplus and not self._told_full:
-            self._told_full = True
-            self._notify(f"the MQTT buffer is full with {self._limit} events: the oldest are dropped")
+        if surplus and not self._reported_full:
+            self._reported_full = True
+            self._notify(f"the MQTT buffer is full ({self._limit} events): the oldest are dropped")
 
     def _delete(self, row_ids: Sequence[int]) -> None:
         with self._database:
-            done = self._database.executemany("DELETE FROM waiting WHERE id = ?", [(row_id,) for row_id in row_ids])
-        self._count -= max(0, done.rowcount)
+            deleted = self._database.executemany("DELETE FROM waiting WHERE id = ?", [(row_id,) for row_id in row_ids])
+        self._count -= max(0, deleted.rowcount)
         if self._count == 0:
-            self._told_full = False
+            self._reported_full = False
 
     def _to_memory(self, error: Exception) -> sqlite3.Connection:
-        """Return a queue in memory with what can still be read of the file; ids go on."""
+        """Return a queue in memory with the messages that can still be read from the file, under the same ids."""
         reason = getattr(error, "strerror", None) or error
-        self._notify(f"MQTT buffer '{self._path}' cannot be used ({reason}): events wait in memory")
+        self._notify(f"MQTT buffer '{self._path}' cannot be used ({reason}): events are buffered in memory")
         self.in_memory = True
         memory = sqlite3.connect(":memory:", check_same_thread=False)
         memory.execute(_SCHEMA)
-        # New messages come after all that were ever given out, even where none of those is left.
-        memory.execute("INSERT INTO sqlite_sequence VALUES ('waiting', ?)", (self._given_id,))
+        # Ids of new messages must exceed every id that was read, even if the queue is empty.
+        memory.execute("INSERT INTO sqlite_sequence VALUES ('waiting', ?)", (self._latest_read_id,))
         if hasattr(self, "_database"):
             with suppress(sqlite3.Error):
                 rows = self._database.execute("SELECT id, topic, payload FROM waiting ORDER BY id").fetchall()
@@ -138,10 +138,10 @@ class Spool:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, check_same_thread=False)
     try:
-        # Held as long as the run: two of them would send each other's events. Also keeps WAL's index out of the disk.
+        # Locked during the whole run, so that no other run sends these events; also keeps the index of WAL in memory.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
-        # A power cut may cost the latest events, never the file; a kill costs nothing. It spares the card flushes.
+        # Fewer flushes to the SD card. A power cut can lose the latest events but not the file, a kill loses nothing.
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("BEGIN EXCLUSIVE")
         database.execute(_SCHEMA)

@@ -1,4 +1,4 @@
-"""Results on a web page."""
+"""Web page of a run: video, state, metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page, its pictures and its figures over HTTP: the only module that knows Starlette."""
+"""HTTP application of the web page. No other module imports Starlette."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from edgekit.device.sinks.web.access import COOKIE, Access
 from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
 
-_PAGE = Path(__file__).parent
-# What each is put together from, and its type.
+_FOLDER = Path(__file__).parent
+# Path → files that are concatenated, and media type.
 _FILES = {
     "/": (("head.html", "page.html"), "text/html"),
     "/login": (("head.html", "login.html"), "text/html"),
@@ -30,8 +30,8 @@ _FILES = {
     "/page.css": (("page.css",), "text/css"),
     "/icon.svg": (("icon.svg",), "image/svg+xml"),
 }
-# What anybody may fetch: the door itself, and whether the run is alive.
-_OPEN_PATHS = frozenset({"/login", "/page.css", "/icon.svg", "/healthz"})
+# Available without a token.
+_PUBLIC_PATHS = frozenset({"/login", "/page.css", "/icon.svg", "/healthz"})
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -42,21 +42,21 @@ _HEADERS = {
 }
 _UPDATE_S = 0.5
 _STALLED_AFTER_S = 10.0
-_MOST_VIEWERS = 32
-_LOGIN_BYTES = 4096
-_WRONG_TOKEN_PAUSE_S = 0.5
-_WRONG = "wrong"
-_COOKIE_S = 30 * 86_400
+_MAX_VIEWERS = 32
+_MAX_LOGIN_BYTES = 4096
+_WRONG_TOKEN_DELAY_S = 0.5
+_WRONG_TOKEN_QUERY = "wrong"
+_COOKIE_LIFETIME_S = 30 * 86_400
 _BOUNDARY = "edgekit-frame"
 
 
 def make_app(access: Access, monitor: Monitor, preview: Preview) -> ASGIApp:
-    """Return the application: page, pictures, state, its stream, metrics, health and login."""
+    """Return the application with the page, video, state, state stream, metrics, health check and login."""
     web = _Web(access, monitor, preview)
     routes = [
         *(Route(path, web.file, name=path) for path in _FILES),
         Route("/login", web.log_in, methods=["POST"]),
-        Route("/stream.mjpg", web.pictures),
+        Route("/stream.mjpg", web.video),
         Route("/api/state", web.state),
         Route("/api/events", web.events),
         Route("/metrics", web.metrics),
@@ -70,16 +70,16 @@ class _Web:
         self._access = access
         self._monitor = monitor
         self._preview = preview
-        self._doorkeeper = asyncio.Lock()
+        self._delaying = asyncio.Lock()
         self._files = {
-            path: b"".join((_PAGE / name).read_bytes() for name in names) for path, (names, _) in _FILES.items()
+            path: b"".join((_FOLDER / name).read_bytes() for name in names) for path, (names, _) in _FILES.items()
         }
 
     async def file(self, request: Request) -> Response:
         path = request.url.path
         content = self._files[path]
-        if path == "/login" and request.url.query == _WRONG:
-            content = content.replace(b"<label", b'<p class="pill bad">That is not the token.</p>\n<label', 1)
+        if path == "/login" and request.url.query == _WRONG_TOKEN_QUERY:
+            content = content.replace(b"<label", b'<p class="pill bad">Wrong token</p>\n<label', 1)
         return Response(content, media_type=_FILES[path][1])
 
     async def log_in(self, request: Request) -> Response:
@@ -87,39 +87,39 @@ class _Web:
         try:
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > _LOGIN_BYTES:
-                    return PlainTextResponse("too long\n", 413)
+                if len(body) > _MAX_LOGIN_BYTES:
+                    return PlainTextResponse("request too long\n", 413)
         except ClientDisconnect:
-            return PlainTextResponse("half a login\n", 400)
-        offered = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
-        if self._access.wants_token and not self._access.knows_token(offered):
-            # One wrong guess at a time, however many ask.
-            async with self._doorkeeper:
-                await asyncio.sleep(_WRONG_TOKEN_PAUSE_S)
-            return RedirectResponse(f"/login?{_WRONG}", 303)
+            return PlainTextResponse("incomplete request\n", 400)
+        token = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
+        if self._access.needs_token and not self._access.is_token(token):
+            # The lock makes parallel guesses wait in turn.
+            async with self._delaying:
+                await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
+            return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303)
         response = RedirectResponse("/", 303)
-        if self._access.wants_token:
-            response.set_cookie(COOKIE, self._access.cookie, _COOKIE_S, httponly=True, samesite="strict")
+        if self._access.needs_token:
+            response.set_cookie(COOKIE, self._access.cookie, _COOKIE_LIFETIME_S, httponly=True, samesite="strict")
         return response
 
-    async def pictures(self, request: Request) -> Response:
+    async def video(self, request: Request) -> Response:
         del request
-        if self._preview.viewers >= _MOST_VIEWERS:
-            return PlainTextResponse(f"{_MOST_VIEWERS} viewers are watching already\n", 503)
+        if self._preview.viewers >= _MAX_VIEWERS:
+            return PlainTextResponse(f"too many viewers: the limit is {_MAX_VIEWERS}\n", 503)
         return StreamingResponse(self._mjpeg(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
     async def _mjpeg(self) -> AsyncIterator[bytes]:
-        # Of many who ask at once, each was let in before the others were counted.
-        if self._preview.viewers >= _MOST_VIEWERS:
+        # Checked again: simultaneous requests pass the first check before any of them is counted.
+        if self._preview.viewers >= _MAX_VIEWERS:
             return
         self._preview.join()
         try:
             version = 0
-            # Each viewer gets the newest picture when it is ready for one: who is slow sees fewer, not older ones.
-            while (picture := await self._preview.next(version)) is not None:
-                version = picture.version
-                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n\r\n"
-                yield head.encode() + picture.jpeg + b"\r\n"
+            # Each viewer receives the newest image when it is ready: a slow viewer gets fewer images, not older ones.
+            while (image := await self._preview.next(version)) is not None:
+                version = image.version
+                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image.jpeg)}\r\n\r\n"
+                yield head.encode() + image.jpeg + b"\r\n"
         finally:
             self._preview.leave()
 
@@ -157,7 +157,7 @@ class _Web:
 
 
 class _Guard:
-    """Lets in who may look, and puts the same careful headers on every answer."""
+    """Rejects requests that are not admitted, and adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -173,19 +173,19 @@ class _Guard:
 
         app: ASGIApp = self._app
         if scope["type"] == "http" and not self._admits(scope):
-            app = self._refusal(scope["path"])
+            app = self._rejection(scope["path"])
         await app(scope, receive, send_with_headers)
 
     def _admits(self, scope: Scope) -> bool:
-        if self._access.wants_token and scope["path"] in _OPEN_PATHS:
+        if self._access.needs_token and scope["path"] in _PUBLIC_PATHS:
             return True
         headers = Headers(scope=scope)
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         return self._access.admits(headers.get("authorization", ""), cookie, headers.get("host", ""))
 
-    def _refusal(self, path: str) -> Response:
-        if not self._access.wants_token:
-            return PlainTextResponse("this page is for localhost only\n", 421)
+    def _rejection(self, path: str) -> Response:
+        if not self._access.needs_token:
+            return PlainTextResponse("this page is available as localhost only\n", 421)
         if path == "/":
             return RedirectResponse("/login", 303)
-        return PlainTextResponse("a token is needed\n", 401, headers={"WWW-Authenticate": "Bearer"})
+        return PlainTextResponse("a token is required\n", 401, headers={"WWW-Authenticate": "Bearer"})

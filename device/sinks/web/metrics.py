@@ -1,4 +1,4 @@
-"""The run's figures in the text format that Prometheus reads (exposition format 0.0.4)."""
+"""Metrics of a run in the text format of Prometheus (exposition format 0.0.4)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from edgekit.device.sinks.web.preview import Preview
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Labels and value, one pair a line.
+# Labels and value of each sample.
 _Samples: TypeAlias = Sequence[tuple[Mapping[str, str], float]]
 
-# Fields of a health document that are plain numbers: name, unit's factor, metric, help.
+# Numeric fields of a health document: name, factor to the base unit, metric, help text.
 _HEALTH = (
     ("temperature_c", 1.0, "edgekit_temperature_celsius", "Temperature of the processor."),
     ("clock_mhz", 1e6, "edgekit_clock_hertz", "Clock of the processor."),
-    ("memory_available_mib", float(1 << 20), "edgekit_memory_available_bytes", "Memory left on the machine."),
+    ("memory_available_mib", float(1 << 20), "edgekit_memory_available_bytes", "Available memory of the machine."),
     ("memory_own_mib", float(1 << 20), "edgekit_memory_resident_bytes", "Memory of this process."),
-    ("disk_free_mib", float(1 << 20), "edgekit_disk_free_bytes", "Room on the disk that is written to."),
+    ("disk_free_mib", float(1 << 20), "edgekit_disk_free_bytes", "Free space on the disk of the results."),
     ("open_files", 1.0, "edgekit_open_files", "Open files of this process."),
     ("threads", 1.0, "edgekit_threads", "Threads of this process."),
-    ("load_1min", 1.0, "edgekit_load1", "Load average over a minute."),
+    ("load_1min", 1.0, "edgekit_load1", "Load average over one minute."),
 )
 
 
@@ -34,27 +34,29 @@ def metrics_text(monitor: Monitor, preview: Preview) -> str:
 
 def _lines(monitor: Monitor, preview: Preview) -> Iterator[str]:
     state = monitor.document()
-    yield from _family("edgekit_info", "gauge", "The program.", [({"version": __version__}, 1)])
+    yield from _family("edgekit_info", "gauge", "Version of the program.", [({"version": __version__}, 1)])
     yield from _family("edgekit_frames_total", "counter", "Frames with a result.", [({}, state["frames"])])
-    yield from _family("edgekit_frames_missed_total", "counter", "Frames that got no result.", [({}, state["missed"])])
+    yield from _family("edgekit_frames_missed_total", "counter", "Frames without a result.", [({}, state["missed"])])
     faces = [({"label": label}, count) for label, count in state["labels"].items()]
     yield from _family("edgekit_faces_total", "counter", "Faces by label.", faces)
-    yield from _family("edgekit_frames_per_second", "gauge", "Rate of the last seconds.", [({}, state["fps"])])
+    yield from _family(
+        "edgekit_frames_per_second", "gauge", "Frame rate over the last five seconds.", [({}, state["fps"])]
+    )
     if state["age_ms"] is not None:
         age: _Samples = [({}, state["age_ms"] / 1e3)]
-        yield from _family("edgekit_result_age_seconds", "gauge", "From capture to result.", age)
+        yield from _family("edgekit_result_age_seconds", "gauge", "Time from capture to result.", age)
     since: _Samples = [({}, round(monitor.since_last_frame_s(), 3))]
-    yield from _family("edgekit_since_last_frame_seconds", "gauge", "How long ago the last result came.", since)
+    yield from _family("edgekit_since_last_frame_seconds", "gauge", "Time since the latest result.", since)
     yield from _stages(monitor)
     yield from _health(state["health"] or {})
-    yield from _family("edgekit_web_viewers", "gauge", "Who watches the pictures.", [({}, preview.viewers)])
+    yield from _family("edgekit_web_viewers", "gauge", "Viewers of the video.", [({}, preview.viewers)])
     encoded: _Samples = [({}, preview.encoded)]
-    yield from _family("edgekit_web_pictures_encoded_total", "counter", "Pictures made for viewers.", encoded)
+    yield from _family("edgekit_web_pictures_encoded_total", "counter", "Images encoded for viewers.", encoded)
 
 
 def _stages(monitor: Monitor) -> Iterator[str]:
     name = "edgekit_stage_seconds"
-    yield f"# HELP {name} Time of a stage of the pipeline."
+    yield f"# HELP {name} Time spent in a stage of the pipeline."
     yield f"# TYPE {name} summary"
     for stage, total in list(monitor.stages.items()):
         yield f"{name}_sum{_labels({'stage': stage})} {total.total_ms / 1e3:.6f}"
@@ -69,9 +71,9 @@ def _health(health: dict[str, Any]) -> Iterator[str]:
     throttling = health.get("throttling")
     if isinstance(throttling, dict):
         flags = int(str(throttling.get("flags", "0x0")), 16)
-        yield from _family("edgekit_throttle_flags", "gauge", "The firmware's throttle flags.", [({}, flags)])
+        yield from _family("edgekit_throttle_flags", "gauge", "Throttle flags of the firmware.", [({}, flags)])
         slowed: _Samples = [({}, int(bool(throttling.get("now"))))]
-        yield from _family("edgekit_throttled", "gauge", "1 while the firmware slows the board.", slowed)
+        yield from _family("edgekit_throttled", "gauge", "1 while the firmware throttles the board.", slowed)
 
 
 def _family(name: str, kind: str, text: str, samples: _Samples) -> Iterator[str]:

@@ -1,4 +1,4 @@
-// The page of a run: live pictures, and figures from the server's event stream. No libraries, no inline code.
+// Page of a run: live video, and state from the server's event stream.
 "use strict";
 
 const KEPT_S = 60;
@@ -9,7 +9,7 @@ const colour = (index) => style.getPropertyValue(`--stage-${Math.min(index, 5)}`
 const known = (value) => value !== null && value !== undefined;
 const number = (value, digits) => (known(value) ? value.toFixed(digits) : "–");
 
-const stages = []; // names in the order they first came: a stage keeps its colour
+const stages = []; // names in order of first appearance, so that each stage keeps its colour
 const points = []; // {at, stage_ms}
 
 function element(tag, text, className) {
@@ -31,10 +31,10 @@ function show(state) {
   showFaces(state.latest ? state.latest.faces : []);
   showEvents(state.events);
   const viewers = state.viewers === 1 ? "1 viewer" : `${state.viewers} viewers`;
-  const counts = [`${state.frames} frames`, `${state.missed} missed`, viewers, `running ${duration(state.uptime_s)}`];
-  if (known(health.memory_own_mib)) counts.push(`${number(health.memory_own_mib, 0)} MiB of memory`);
-  if (known(health.memory_available_mib)) counts.push(`${number(health.memory_available_mib, 0)} MiB left`);
-  if (known(health.disk_free_mib)) counts.push(`${number(health.disk_free_mib, 0)} MiB of disk left`);
+  const counts = [`${state.frames} frames`, `${state.missed} frames without a result`, viewers, `running for ${duration(state.uptime_s)}`];
+  if (known(health.memory_own_mib)) counts.push(`${number(health.memory_own_mib, 0)} MiB memory used`);
+  if (known(health.memory_available_mib)) counts.push(`${number(health.memory_available_mib, 0)} MiB memory available`);
+  if (known(health.disk_free_mib)) counts.push(`${number(health.disk_free_mib, 0)} MiB disk space free`);
   byId("counts").textContent = counts.join(", ");
   if (!state.stalled) addPoint(state.stage_ms);
   drawChart();
@@ -50,13 +50,13 @@ function showThrottle(throttling) {
   const line = byId("throttle");
   if (!throttling) {
     line.className = "card throttle";
-    line.textContent = "This machine reports no throttling.";
+    line.textContent = "Throttling: not reported by this machine";
     return;
   }
   const now = throttling.now.join(", ");
   const before = throttling.since_boot.join(", ");
   line.className = `card throttle ${now ? "bad" : before ? "warn" : "good"}`;
-  line.textContent = now ? `Now: ${now}` : before ? `Since boot: ${before}` : "Not throttled";
+  line.textContent = now ? `Throttling now: ${now}` : before ? `Throttling since boot: ${before}` : "Throttling: none since boot";
 }
 
 function showFaces(faces) {
@@ -181,7 +181,7 @@ let wasLost = false;
 function listen() {
   const stream = new EventSource("/api/events");
   stream.onmessage = (message) => {
-    // A stream of pictures that broke off need not be an error to the browser: ask for it again.
+    // Browsers may report no error when the video stream ends: request it again.
     if (wasLost) watch();
     wasLost = false;
     show(JSON.parse(message.data));

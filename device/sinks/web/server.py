@@ -1,4 +1,4 @@
-"""The web page's server in a thread of its own: the only module that knows uvicorn and h11."""
+"""Web server of the page, in its own thread. No other module imports uvicorn or h11."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from edgekit.device.sinks.web.app import make_app
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.worker import Worker
 
-_MOST_CONNECTIONS = 200
-# How long a request may take to arrive, from the connection's or its own first byte on.
-_REQUEST_S = 10.0
-_LEAVE_S = 0.4
+_MAX_CONNECTIONS = 200
+# Time for a request to arrive, from the start of the connection, or from its first byte on a reused one.
+_REQUEST_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 0.4
 
 
 class WebSink:
-    """Shows the run on a web page; the pipeline hands it a reference a frame and never waits for a viewer."""
+    """Serves the web page of a run; `write` stores a reference to the frame and never waits for a viewer."""
 
     def __init__(
         self,
@@ -39,18 +39,18 @@ class WebSink:
         blur: FaceBlur | None = None,
         notify: Callable[[str], None],
     ) -> None:
-        """Listen at `address`; nobody is answered before the `with` block.
+        """Listen at `address`; entering the `with` block starts the server.
 
         Args:
             address: HOST:PORT, HOST or PORT.
-            token: What viewers must know; without one only this machine's may look.
-            monitor: Where everything but the pictures comes from.
-            max_fps: Most pictures a second.
-            blur: Hides faces; of this page alone.
-            notify: Called with one line where the user should know something.
+            token: Token that viewers must send; None admits this machine only.
+            monitor: Provides everything except the video.
+            max_fps: Highest frame rate of the video.
+            blur: Makes faces unrecognisable; must not be shared with another sink.
+            notify: Called with one line for each warning, from another thread.
 
         Raises:
-            InputError: The address cannot be used, or is open to others without a good token.
+            InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
         access = Access(token)
         self._listener = bind(address, token)
@@ -65,40 +65,40 @@ class WebSink:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=_MAX_CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
         self._thread = Worker(lambda: asyncio.run(self._serve()), "web")
-        self._log = _OneLine(notify)
+        self._log_handler = _OneLineHandler(notify)
 
     def __enter__(self) -> Self:
         logger = logging.getLogger("uvicorn.error")
-        logger.addHandler(self._log)
+        logger.addHandler(self._log_handler)
         logger.propagate = False
         self.preview.start()
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Say goodbye to all viewers."""
-        self._log.muted = True
+        """End all streams and stop the server."""
+        self._log_handler.muted = True
         self.preview.stop()
         self._server.should_exit = True
-        self._thread.join(_LEAVE_S)
-        # A viewer who takes nothing, goodbyes neither.
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        # A viewer that reads nothing would delay a graceful shutdown.
         self._server.force_exit = True
-        self._thread.join(_LEAVE_S)
+        self._thread.join(_CLOSE_TIMEOUT_S)
         self._listener.close()
-        logging.getLogger("uvicorn.error").removeHandler(self._log)
+        logging.getLogger("uvicorn.error").removeHandler(self._log_handler)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Take the newest frame; its result comes by way of the monitor."""
+        """Show the frame; the page reads its result from the monitor."""
         self._thread.check()
         self.preview.offer(frame, result)
 
     async def _serve(self) -> None:
         await self._server.serve(sockets=[self._listener])
-        # Those who took nothing more are still connected, with what was under way to them.
+        # Connections with unsent data are still open.
         for connection in list(self._server.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
@@ -106,55 +106,57 @@ class WebSink:
 
 
 class RequestTimeoutProtocol(H11Protocol):
-    """Leaves clients whose request does not arrive, and those that come when there are too many.
+    """Closes connections whose request times out or that exceed the connection limit.
 
-    The server's own limit is looked at when a request is complete, so that the silent would not count, and its own
-    timer runs between requests only.
+    uvicorn applies its own limit to complete requests only, and its own timer between requests only.
     """
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer, or close a connection above the limit."""
         super().connection_made(transport)
-        if len(self.connections) > _MOST_CONNECTIONS:
+        if len(self.connections) > _MAX_CONNECTIONS:
             transport.abort()
         else:
-            self._watch()
+            self._update_timer()
 
     def data_received(self, data: bytes) -> None:
+        """Stop the timer once the request is complete."""
         super().data_received(data)
-        self._watch()
+        self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._relax()
+        """Stop the timer."""
+        self._cancel_timer()
         super().connection_lost(exc)
 
-    def _watch(self) -> None:
-        # Head or body are still to come. Further bytes of the same request do not win it more time.
+    def _update_timer(self) -> None:
+        # While head or body are incomplete the timer runs; further bytes do not restart it.
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._relax()
+            self._cancel_timer()
         elif self._timer is None:
-            self._timer = self.loop.call_later(_REQUEST_S, self.transport.abort)
+            self._timer = self.loop.call_later(_REQUEST_TIMEOUT_S, self.transport.abort)
 
-    def _relax(self) -> None:
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-class _OneLine(logging.Handler):
-    """Tells each kind of the server's troubles once, in one line."""
+class _OneLineHandler(logging.Handler):
+    """Reports each distinct error of the server once, in one line."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         super().__init__(logging.ERROR)
         self._notify = notify
-        # What breaks off at the end of a run is meant to.
+        # Set at the end of a run, when connections are aborted on purpose.
         self.muted = False
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         text = record.getMessage().partition("\n")[0] + (f" ({type(error).__name__}: {error})" if error else "")
-        if text not in self._told and not self.muted:
-            self._told.add(text)
+        if text not in self._reported and not self.muted:
+            self._reported.add(text)
             self._notify(f"web page: {text}")

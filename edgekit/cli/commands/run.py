@@ -27,7 +27,7 @@ from edgekit.cli.run.input_options import (
     check_input_options,
 )
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
-from edgekit.cli.run.output_options import STDOUT, Outputs, add_output_options, check_outputs, recording_of
+from edgekit.cli.run.output_options import STDOUT, Outputs, add_output_options, check_outputs, recorder_of
 from edgekit.cli.run.signals import StopSignals
 from edgekit.cli.run.sinks import open_sinks, progress_sinks
 from edgekit.cli.run.summary import print_summary, summary
@@ -113,7 +113,7 @@ def command(
         options = StreamOptions(
             source=source_uri,
             camera=camera,
-            camera_settings=camera_settings(input_options, recording_of(outputs)),
+            camera_settings=camera_settings(input_options, recorder_of(outputs, out.warn)),
             realtime=input_options.realtime,
             model=model,
             detector=detector_name,

@@ -11,8 +11,8 @@ from edgekit.cli.options import NumberRange, grouped_options
 from edgekit.cli.sections import section
 
 if TYPE_CHECKING:
-    from edgekit.device.sinks.h264_recorder import Recording
     from edgekit.device.sources import CameraSettings
+    from edgekit.device.sources.settings import EncodedVideo
 
 _MAX_FPS = 1000.0
 _MAX_BUFFERS = 32
@@ -116,7 +116,7 @@ def check_input_options(options: InputOptions, source_uri: str | None, camera: s
             raise click.UsageError(f"--{name.replace('_', '-')} is for cameras: leave it out, or use --camera")
 
 
-def camera_settings(options: InputOptions, recording: Recording | None) -> CameraSettings:
+def camera_settings(options: InputOptions, recording: EncodedVideo | None) -> CameraSettings:
     """Return the settings of the camera, with the H.264 recording if there is one.
 
     Raises:

@@ -13,7 +13,7 @@ from edgekit.cli.param_types import Duration, Size
 from edgekit.cli.sections import section
 
 if TYPE_CHECKING:
-    from edgekit.device.sinks.h264_recorder import Recording
+    from edgekit.device.sinks.h264_recorder import H264Recorder
     from edgekit.device.sinks.rotation import Rotation
 
 STDOUT = "-"
@@ -190,11 +190,11 @@ def rotation_of(outputs: Outputs) -> Rotation:
     return Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
 
 
-def recording_of(outputs: Outputs) -> Recording | None:
-    """Return the recording of the camera by the H.264 encoder, None without --record."""
-    from edgekit.device.sinks.h264_recorder import Recording
+def recorder_of(outputs: Outputs, notify: Callable[[str], None]) -> H264Recorder | None:
+    """Return the recorder of the camera's own H.264 video; None without --record."""
+    from edgekit.device.sinks.h264_recorder import H264Recorder
 
-    return None if outputs.record is None else Recording(outputs.record, rotation_of(outputs))
+    return None if outputs.record is None else H264Recorder(outputs.record, rotation_of(outputs), notify)
 
 
 def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:

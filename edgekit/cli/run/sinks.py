@@ -128,7 +128,7 @@ def _network(
     outlets: list[Outlet] = []
     if outputs.web is None and outputs.mqtt is None and outputs.webhook is None:
         return outlets
-    from edgekit.device.sinks.concurrent_group import Together
+    from edgekit.device.sinks.concurrent_group import ConcurrentGroup
     from edgekit.device.sinks.monitor import Monitor, MonitorSink
 
     network: list[Sink] = []
@@ -168,7 +168,7 @@ def _network(
         webhook = Webhook(outputs.webhook, token, notify)
         network.append(webhook)
         outlets.append(webhook)
-    sinks += [MonitorSink(monitor), Together(network)]
+    sinks += [MonitorSink(monitor), ConcurrentGroup(network)]
     return [monitor, *outlets]
 
 

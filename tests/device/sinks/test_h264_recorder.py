@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.sinks.h264_recorder import Packet, PieceWriter, Recording
+from edgekit.device.sinks.h264_recorder import H264Recorder
 from edgekit.device.sinks.rotation import Rotation
+from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError
 from tests.waiting import wait_until
 
@@ -26,7 +27,7 @@ def level(number: int) -> int:
     return 40 + 10 * (number % 20)
 
 
-def packets(count: int, noise: int = 0) -> list[Packet]:
+def packets(count: int, noise: int = 0) -> list[EncodedPacket]:
     """Return pictures as an encoder gives them, each brighter than the one before, with headers at key frames."""
     rng = np.random.default_rng(1)
     codec = av.CodecContext.create("libx264", "w")
@@ -41,7 +42,7 @@ def packets(count: int, noise: int = 0) -> list[Packet]:
         picture.pts = number
         coded += codec.encode(picture)
     coded += codec.encode(None)
-    return [Packet(bytes(one), one.is_keyframe, number * 1_000_000 // FPS) for number, one in enumerate(coded)]
+    return [EncodedPacket(bytes(one), one.is_keyframe, number * 1_000_000 // FPS) for number, one in enumerate(coded)]
 
 
 def levels(path: Path) -> list[int]:
@@ -54,23 +55,23 @@ def levels(path: Path) -> list[int]:
     return found
 
 
-def record(writer: PieceWriter, coded: list[Packet]) -> None:
-    writer.start(SIZE_WH)
+def record(recorder: H264Recorder, coded: list[EncodedPacket]) -> None:
+    recorder.start(SIZE_WH)
     for packet in coded:
-        writer.put(packet)
-    writer.stop()
+        recorder.put(packet)
+    recorder.stop()
 
 
 @pytest.fixture
-def writer(tmp_path: Path, told: list[str]) -> Callable[..., PieceWriter]:
-    def make(folder: Path = tmp_path, rotation: Rotation | None = None, **options: float) -> PieceWriter:
-        return PieceWriter(Recording(folder / "door.mp4", rotation or Rotation()), told.append, **options)
+def new_recorder(tmp_path: Path, told: list[str]) -> Callable[..., H264Recorder]:
+    def make(folder: Path = tmp_path, rotation: Rotation | None = None, **options: float) -> H264Recorder:
+        return H264Recorder(folder / "door.mp4", rotation or Rotation(), told.append, **options)
 
     return make
 
 
-def test_every_picture_is_in_the_video_in_order(tmp_path, writer, told):
-    record(writer(), packets(18))
+def test_every_picture_is_in_the_video_in_order(tmp_path, new_recorder, told):
+    record(new_recorder(), packets(18))
     found = levels(tmp_path / "door.mp4")
     assert len(found) == 18
     assert found == sorted(found)
@@ -78,13 +79,13 @@ def test_every_picture_is_in_the_video_in_order(tmp_path, writer, told):
     assert told == []
 
 
-def test_what_comes_before_the_first_key_frame_is_left_out(tmp_path, writer):
-    record(writer(), packets(12)[2:])
+def test_what_comes_before_the_first_key_frame_is_left_out(tmp_path, new_recorder):
+    record(new_recorder(), packets(12)[2:])
     assert len(levels(tmp_path / "door.mp4")) == 12 - KEY_EVERY
 
 
-def test_a_power_cut_leaves_the_fragments_that_were_written(tmp_path, writer):
-    recording = writer()
+def test_a_power_cut_leaves_the_fragments_that_were_written(tmp_path, new_recorder):
+    recording = new_recorder()
     recording.start(SIZE_WH)
     for packet in packets(4 * KEY_EVERY):
         recording.put(packet)
@@ -95,47 +96,47 @@ def test_a_power_cut_leaves_the_fragments_that_were_written(tmp_path, writer):
     assert 2 * KEY_EVERY <= len(levels(tmp_path / "cut.mp4")) < len(levels(path)) == 4 * KEY_EVERY
 
 
-def test_pieces_begin_at_key_frames_and_none_is_lost(tmp_path, writer):
-    recording = writer(rotation=Rotation(size_bytes=1, keep=10))
+def test_pieces_begin_at_key_frames_and_none_is_lost(tmp_path, new_recorder):
+    recording = new_recorder(rotation=Rotation(size_bytes=1, keep=10))
     record(recording, packets(3 * KEY_EVERY))
     record(recording, packets(KEY_EVERY))
     assert sum(len(levels(path)) for path in tmp_path.iterdir()) == 4 * KEY_EVERY
     assert len(list(tmp_path.iterdir())) > 1
-    record(writer(rotation=Rotation(size_bytes=1_000_000, keep=10)), packets(KEY_EVERY))
+    record(new_recorder(rotation=Rotation(size_bytes=1_000_000, keep=10)), packets(KEY_EVERY))
     assert sum(len(levels(path)) for path in tmp_path.iterdir()) == 5 * KEY_EVERY
 
 
-def test_a_camera_that_comes_back_records_another_piece_and_the_next_run_replaces_the_latest(tmp_path, writer):
-    recording = writer()
+def test_a_camera_that_comes_back_records_another_piece_and_the_next_run_replaces_the_latest(tmp_path, new_recorder):
+    recording = new_recorder()
     record(recording, packets(8))
     record(recording, packets(3))
     assert (len(levels(tmp_path / "door.1.mp4")), len(levels(tmp_path / "door.mp4"))) == (8, 3)
-    record(writer(), packets(4))
+    record(new_recorder(), packets(4))
     assert (len(levels(tmp_path / "door.1.mp4")), len(levels(tmp_path / "door.mp4"))) == (8, 4)
 
 
-def test_a_disk_that_fails_is_told_once_and_the_recording_goes_on(tmp_path, writer, told):
+def test_a_disk_that_fails_is_told_once_and_the_recording_goes_on(tmp_path, new_recorder, told):
     (tmp_path / "place").write_text("a file where the folder is to be")
-    recording = writer(tmp_path / "place", retry_s=0.0)
+    recording = new_recorder(tmp_path / "place", retry_s=0.0)
     coded = packets(2 * KEY_EVERY)
     recording.start(SIZE_WH)
     for packet in coded:
         recording.put(packet)
     wait_until(lambda: told)
     assert "recording to" in told[0]
-    assert "stops, the run goes on" in told[0]
+    assert "has stopped, the run continues" in told[0]
     (tmp_path / "place").unlink()
     (tmp_path / "place").mkdir()
     for packet in coded:
         recording.put(packet)
     recording.stop()
     assert len(told) == 2, told
-    assert "goes on" in told[1]
+    assert "has resumed" in told[1]
     assert levels(tmp_path / "place" / "door.mp4")
 
 
-def test_a_full_disk_ends_the_piece_and_what_was_written_can_be_played(small_disk, writer, told, fill):
-    recording = writer(small_disk)
+def test_a_full_disk_ends_the_piece_and_what_was_written_can_be_played(small_disk, new_recorder, told, fill):
+    recording = new_recorder(small_disk)
     recording.start(SIZE_WH)
     coded = packets(4 * KEY_EVERY, noise=15)
     for packet in coded[: 2 * KEY_EVERY + 1]:
@@ -150,18 +151,18 @@ def test_a_full_disk_ends_the_piece_and_what_was_written_can_be_played(small_dis
     assert "No space left" in told[0]
 
 
-def test_a_disk_that_stalls_costs_pictures_and_no_time(writer, told, monkeypatch):
-    recording = writer()
-    monkeypatch.setattr(recording, "_waiting", type(recording._waiting)(2))
+def test_a_disk_that_stalls_costs_pictures_and_no_time(new_recorder, told, monkeypatch):
+    recording = new_recorder()
+    monkeypatch.setattr(recording, "_queue", type(recording._queue)(2))
     coded = packets(2 * KEY_EVERY)
     for packet in coded:  # nobody takes them yet
         recording.put(packet)
     assert recording.dropped == len(coded) - 2
     record(recording, coded[:0])
-    assert "8 pictures were left out" in told[-1]
+    assert "dropped 8 frames" in told[-1]
 
 
 @pytest.mark.parametrize("name", ["door.avi", "."])
 def test_other_names_are_refused(tmp_path, told, name):
     with pytest.raises(InputError, match=r"name a file that ends in \.mp4"):
-        PieceWriter(Recording(tmp_path / name, Rotation()), told.append)
+        H264Recorder(tmp_path / name, Rotation(), told.append)

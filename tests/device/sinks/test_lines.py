@@ -15,7 +15,7 @@ import pytest
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.jsonl import JsonLinesSink
-from edgekit.device.sinks.lines import LineFile
+from edgekit.device.sinks.line_file import LineFile
 from edgekit.device.sources import Frame
 from edgekit.errors import InputError, StorageError
 

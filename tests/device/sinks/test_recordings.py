@@ -19,8 +19,9 @@ from edgekit.device.blur import FaceBlur
 from edgekit.device.sinks.batches import BatchedLines
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.jsonl import JsonLinesSink
-from edgekit.device.sinks.lines import LineFile, open_lines
-from edgekit.device.sinks.recorder import RecorderThread, VideoPieces, open_video
+from edgekit.device.sinks.line_file import LineFile
+from edgekit.device.sinks.lines import open_lines
+from edgekit.device.sinks.recorder import RecorderThread, RotatingVideo, open_video
 from edgekit.device.sinks.rotation import Rotation, shift
 from edgekit.device.sinks.video import VideoSink
 from edgekit.errors import InputError, StorageError
@@ -39,6 +40,12 @@ def frames_of(path: Path) -> int:
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.fixture
+def frequent_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same order of events, sooner."""
+    monkeypatch.setattr("edgekit.device.sinks.batches._FLUSH_S", 0.05)
 
 
 @pytest.mark.parametrize(("keep", "left"), [(3, "abc"), (None, "abcd")])
@@ -78,7 +85,7 @@ def test_lines_rotate_by_size_and_none_is_split_or_lost(tmp_path, feed):
 
 def test_lines_rotate_by_age(tmp_path, monkeypatch):
     path, now_s = tmp_path / "r.txt", 100.0
-    monkeypatch.setattr("edgekit.device.sinks.lines.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("edgekit.device.sinks.line_file.time.monotonic", lambda: now_s)
     lines = LineFile(str(path), Rotation(age_s=60.0, keep=2))
     for step in range(5):
         now_s = 100.0 + 30 * step
@@ -135,27 +142,31 @@ def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_pa
     assert told == []
 
 
-def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, told, fill):
+@pytest.mark.usefixtures("frequent_writes")
+def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_disk, told, fill, monkeypatch):
     path = small_disk / "r.txt"
-    lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.05)
+    file = LineFile(str(path))
+    lines = BatchedLines(file, "recording", told.append, retry_s=0.05)
     lines.write("0\n")
     wait_until(path.exists)
     ballast = fill(small_disk)
+    attempts = []
+    monkeypatch.setattr(file, "write", lambda text: (attempts.append(text), LineFile.write(file, text)))
     for number in range(1, 2001):
         lines.write(f"{number}\n")
-    wait_until(lambda: told != [])
-    time.sleep(0.3)
-    assert told == [f"cannot write '{path}': No space left on device: recording stops, the run goes on"]
+    wait_until(lambda: told != [] and len(attempts) >= 3)
+    assert told == [f"cannot write '{path}': No space left on device: recording has stopped, the run continues"]
     ballast.unlink()
     wait_until(lambda: len(told) == 2)
-    assert told[1] == "recording goes on"
+    assert told[1] == "recording has resumed"
     lines.write("2001\n")
     lines.close()
     assert [int(line) for line in path.read_text().splitlines()] == list(range(2002))
 
 
+@pytest.mark.usefixtures("frequent_writes")
 def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.batches._WAITING_CHARS", 1000)
+    monkeypatch.setattr("edgekit.device.sinks.batches._MAX_BUFFERED_CHARS", 1000)
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "r.txt"
     lines = BatchedLines(LineFile(str(path)), "recording", told.append, retry_s=0.02)
@@ -165,10 +176,11 @@ def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told
     (tmp_path / "file").unlink()
     wait_until(lambda: len(told) == 2)
     lines.close()
-    assert told[1] == "recording goes on, 900 lines were lost so far"
+    assert told[1] == "recording has resumed, 900 lines were lost"
     assert [int(line) for line in path.read_text().splitlines()] == list(range(900, 1000))
 
 
+@pytest.mark.usefixtures("frequent_writes")
 def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, told):
     def remount(mode: str) -> None:
         subprocess.run(["mount", "-o", f"remount,{mode},size=1m", str(small_disk)], check=True)
@@ -179,10 +191,10 @@ def test_a_read_only_disk_stops_the_lines_not_the_run(small_disk, told):
     try:
         lines.write("1\n")
         wait_until(lambda: told != [])
-        assert "Read-only file system: recording stops, the run goes on" in told[0]
+        assert "Read-only file system: recording has stopped, the run continues" in told[0]
     finally:
         remount("rw")
-    wait_until(lambda: "recording goes on" in told)
+    wait_until(lambda: "recording has resumed" in told)
     lines.close()
     assert path.read_text() == "1\n"
 
@@ -210,7 +222,7 @@ def test_a_disk_that_stalls_costs_the_run_no_time_and_the_oldest_lines(tmp_path,
 
     thread = threading.Thread(target=read)
     thread.start()
-    wait_until(lambda: not lines._waiting)
+    wait_until(lambda: not lines._buffer)
     lines.write(f"last {text}\n")
     lines.close()
     thread.join(PATIENCE_S)
@@ -241,36 +253,36 @@ def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(told):
         lines.write("1\n")
 
 
-def test_a_video_in_pieces_has_every_frame_in_one_of_them(tmp_path, feed):
+def test_a_rotating_video_has_every_frame_in_one_of_its_files(tmp_path, feed):
     path = tmp_path / "o.mp4"
-    pieces = VideoPieces(path, 25.0, False, Rotation(size_bytes=5_000, keep=100), blur=None)
+    video = RotatingVideo(path, 25.0, False, Rotation(size_bytes=5_000, keep=100), blur=None)
     rng = np.random.default_rng(0)
-    with pieces:
+    with video:
         for _ in range(40):
             frame, result = feed.next("happy")
             frame.image_bgr[:] = rng.integers(0, 256, frame.image_bgr.shape, np.uint8)
-            pieces.write(frame, result)
+            video.write(frame, result)
     assert len(names(tmp_path)) > 3
     assert sum(frames_of(file) for file in tmp_path.iterdir()) == 40
 
 
-def test_a_rotation_keeps_so_many_pieces_an_earlier_runs_among_them(tmp_path, feed):
+def test_a_rotation_keeps_the_given_number_of_files_those_of_earlier_runs_included(tmp_path, feed):
     path = tmp_path / "o.mp4"
     path.write_text("an earlier run's")
-    pieces = VideoPieces(path, 25.0, False, Rotation(age_s=3600.0, keep=2), blur=None)
-    with pieces:
-        pieces.write(*feed.next())
+    video = RotatingVideo(path, 25.0, False, Rotation(age_s=3600.0, keep=2), blur=None)
+    with video:
+        video.write(*feed.next())
     assert (tmp_path / "o.1.mp4").read_text() == "an earlier run's"
     for _ in range(3):
-        pieces.write(*feed.next())
-        pieces.finish_piece()
+        video.write(*feed.next())
+        video.finish_file()
     assert names(tmp_path) == ["o.1.mp4", "o.2.mp4", "o.mp4"]
 
 
 def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk, told, feed, fill):
     path = small_disk / "o.mp4"
-    pieces = VideoPieces(path, 25.0, True, Rotation(), blur=None)
-    sink = RecorderThread(pieces, "recording", told.append, retry_s=0.02, resume_bytes=400_000)
+    video = RotatingVideo(path, 25.0, True, Rotation(), blur=None)
+    sink = RecorderThread(video, "recording", told.append, retry_s=0.02, resume_bytes=400_000)
 
     def record_until(condition: Callable[[], bool]) -> None:
         end_s = time.monotonic() + PATIENCE_S
@@ -280,18 +292,18 @@ def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk,
             time.sleep(0.005)
 
     with sink:
-        record_until(lambda: pieces._piece.written_bytes() > 0)
+        record_until(lambda: video._file.written_bytes() > 0)
         ballast = fill(small_disk, but_bytes=100_000)
         record_until(lambda: told != [])
         assert "because the disk is full" in told[0]
-        assert told[0].endswith("recording stops, the run goes on")
+        assert told[0].endswith("recording has stopped, the run continues")
         wait_until(path.exists)
         assert frames_of(path) > 0
         record_until(lambda: feed.sequence > 300)
         assert len(told) == 1
         ballast.unlink()
-        record_until(lambda: "recording goes on" in told)
-        record_until(lambda: pieces._piece.written_bytes() > 0)
+        record_until(lambda: "recording has resumed" in told)
+        record_until(lambda: video._file.written_bytes() > 0)
     assert names(small_disk) == ["o.1.mp4", "o.mp4"]
     assert frames_of(small_disk / "o.1.mp4") > 0
     assert frames_of(path) > 0
@@ -312,8 +324,8 @@ def test_an_encoder_that_is_behind_holds_up_nobody(tmp_path, told, feed, monkeyp
         assert sink.dropped >= 96
         released.append(True)
     assert frames_of(tmp_path / "o.mp4") > 0
-    what = f"recording to '{tmp_path / 'o.mp4'}': {sink.dropped} of 100 frames were left out"
-    assert told == [f"{what}, encoder or disk was behind"]
+    what = f"recording to '{tmp_path / 'o.mp4'}': dropped {sink.dropped} of 100 frames"
+    assert told == [f"{what} because the encoder or the disk was too slow"]
 
 
 def test_a_live_video_that_no_encoder_takes_ends_the_run(tmp_path, told, feed):
@@ -365,8 +377,8 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
         hidden.append(len(recorded[-1]))
 
     monkeypatch.setattr(VideoSink, "write", record)
-    pieces = VideoPieces(tmp_path / "o.mp4", 25.0, True, Rotation(), blur=FaceBlur())
-    with RecorderThread(pieces, "recording", told.append) as sink:
+    video = RotatingVideo(tmp_path / "o.mp4", 25.0, True, Rotation(), blur=FaceBlur())
+    with RecorderThread(video, "recording", told.append) as sink:
         written = 0
         while not sink.dropped:
             sink.write(*feed.next(at_s=1.0))
@@ -375,23 +387,24 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
         assert sink.dropped == 2, "this face is in no frame that is recorded"
         ready.set()
         wait_until(lambda: len(hidden) == written - 1)
-        pieces.finish_piece()
+        video.finish_file()
         for at_s in (1.4, 1.6):
             sink.write(*feed.next(at_s=at_s))
-            wait_until(sink._waiting.empty)
+            wait_until(sink._queue.empty)
     assert hidden == [0] * (written - 1) + [1, 0]
 
 
 def test_a_recordings_faces_are_hidden_for_half_a_second_of_its_own_time(tmp_path, feed):
     """Read slower than it was taken: the next frame comes 0.9 s later and is 0.04 s away."""
     blur = FaceBlur(lambda frame: frame.sequence / 25)
-    with VideoPieces(tmp_path / "o.mp4", 25.0, False, Rotation(), blur) as pieces:
-        hidden = [len(pieces.see(*feed.next("happy", at_s=1.0)))]
-        hidden += [len(pieces.see(*feed.next(at_s=1.9 + 0.9 * number))) for number in range(13)]
+    with RotatingVideo(tmp_path / "o.mp4", 25.0, False, Rotation(), blur) as video:
+        hidden = [len(video.hidden_boxes(*feed.next("happy", at_s=1.0)))]
+        hidden += [len(video.hidden_boxes(*feed.next(at_s=1.9 + 0.9 * number))) for number in range(13)]
     assert hidden == [1] * 13 + [0], "0.5 s are twelve pictures at 25 a second"
 
 
 def test_an_encoder_that_hangs_does_not_hold_up_the_end(tmp_path, told, feed, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.recorder._CLOSE_TIMEOUT_S", 0.2)
     released = threading.Event()
     monkeypatch.setattr(VideoSink, "write", lambda *_: released.wait(PATIENCE_S))
     sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append)

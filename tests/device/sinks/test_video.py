@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_ends_the_video_whole(small_disk):
                 sink.write(noise(sequence, rng), result())
                 written += 1
 
-    with pytest.raises(StorageError, match=r"ends after \d+ frames because the disk is full"):
+    with pytest.raises(StorageError, match=r"ended after \d+ frames because the disk is full"):
         record()
     assert 1 < written < 900
     assert len(play(path)[1]) == written
@@ -183,6 +183,6 @@ def test_a_disk_that_is_full_at_the_end_leaves_no_video(small_disk, monkeypatch)
             for sequence in range(100):
                 sink.write(noise(sequence, rng), result())
 
-    with pytest.raises(StorageError, match="could not be finished"):
+    with pytest.raises(StorageError, match="is incomplete"):
         record()
     assert list(small_disk.iterdir()) == []

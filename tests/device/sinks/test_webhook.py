@@ -59,7 +59,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch) -> None:
-    monkeypatch.setattr(module, "_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.01, 0.01))
 
 
 def event(sequence: int) -> Event:
@@ -95,8 +95,8 @@ def test_what_a_receiver_refuses_is_not_repeated_and_told_once(receiver, told, s
         wait_until(lambda: hook.sent == 1)
     assert (len(receiver.headers), hook.lost) == (4, 3)
     assert told == [
-        f"webhook 127.0.0.1 takes no events, they are dropped: it answers {status}",
-        "webhook 127.0.0.1 takes events again (3 lost so far)",
+        f"webhook 127.0.0.1 failed, events are dropped: HTTP status {status}",
+        "webhook 127.0.0.1 accepts events again (3 dropped so far)",
     ]
 
 
@@ -106,13 +106,13 @@ def test_a_redirect_does_not_carry_the_token_elsewhere(receiver, told):
         hook.post(event(0))
         wait_until(lambda: hook.lost == 1)
     assert len(receiver.headers) == 1
-    assert "it answers 302" in told[0]
+    assert "HTTP status 302" in told[0]
 
 
 def test_nobody_there_is_told_without_the_addresss_secrets_and_holds_up_nobody(receiver, told):
     receiver.server_close()
     with Webhook(receiver.url, "the-token", told.append) as hook:
-        for sequence in range(module._WAITING_EVENTS * 2):
+        for sequence in range(module._MAX_QUEUED_EVENTS * 2):
             hook.post(event(sequence))
         wait_until(lambda: hook.lost > 0 and told != [])
     assert len(told) == 1
@@ -150,19 +150,19 @@ def test_a_secret_is_the_files_first_line_or_the_environments(tmp_path, told, mo
     assert told == []
     path.chmod(0o644)
     read_secret(path, "SOME_TOKEN", "token", told.append)
-    assert told == [f"others on this machine may read the token in '{path}': chmod 600 it"]
+    assert told == [f"other users can read the token in '{path}': run chmod 600 on it"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"\x1b[2J\n"])
 def test_a_file_without_a_secret_is_refused(tmp_path, told, content):
     path = tmp_path / "token"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="as its first line"):
+    with pytest.raises(InputError, match="the first line must be the token"):
         read_secret(path, "SOME_TOKEN", "token", told.append)
 
 
-def test_sinks_together_leave_at_the_same_time_and_a_failed_entry_leaves_again(feed):
-    from edgekit.device.sinks.concurrent_group import Together
+def test_a_concurrent_group_exits_its_sinks_concurrently_and_those_entered_if_one_fails_to_enter(feed):
+    from edgekit.device.sinks.concurrent_group import ConcurrentGroup
 
     meeting = threading.Barrier(2, timeout=PATIENCE_S)
     happened: list[str] = []
@@ -180,8 +180,8 @@ def test_sinks_together_leave_at_the_same_time_and_a_failed_entry_leaves_again(f
         def write(self, frame, _) -> None:
             happened.append(f"{frame.sequence}")
 
-    with Together([Guest(), Guest()]) as together:
-        together.write(*feed.next())
+    with ConcurrentGroup([Guest(), Guest()]) as group:
+        group.write(*feed.next())
     assert happened == ["in", "in", "1", "1", "out", "out"]
 
     class Absent(Guest):
@@ -197,5 +197,5 @@ def test_sinks_together_leave_at_the_same_time_and_a_failed_entry_leaves_again(f
 
     happened.clear()
     with pytest.raises(InputError, match="no entry"):
-        Together([Alone(), Absent()]).__enter__()
+        ConcurrentGroup([Alone(), Absent()]).__enter__()
     assert happened == ["in", "out"]

@@ -13,10 +13,9 @@ import pytest
 
 from edgekit.boards import read_board
 from edgekit.cli import _run
-from edgekit.device.sources import camera_discovery as inventory
-from edgekit.device.sources import opencv
+from edgekit.device.sources import camera_discovery, opencv
 from edgekit.device.sources.camera_discovery import list_cameras
-from edgekit.device.sources.v4l2 import Mode, Node, ask_node, read_node
+from edgekit.device.sources.v4l2 import Mode, Node, query_node, read_node
 from edgekit.errors import EXIT_OK, SourceError
 
 WEBCAM = Node("HD Webcam", "uvcvideo", True, (Mode("MJPG", (1280, 720), (30.0, 15.0)), Mode("YUYV", (640, 480), ())))
@@ -70,7 +69,7 @@ def test_a_node_for_metadata_is_no_camera():
 
 def test_what_is_no_v4l2_device_says_so():
     with pytest.raises(OSError, match="ioctl"):
-        ask_node(Path("/dev/null"))
+        query_node(Path("/dev/null"))
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def test_cameras_their_modes_and_who_holds_them(machine):
     found = list_cameras(machine, lambda _: WEBCAM, nobody)
     assert [(camera.name, camera.model, camera.blocked) for camera in found.cameras] == [
         ("/dev/video0", "HD Webcam", None),
-        ("/dev/video2", "HD Webcam", "held by pid 812 (motion): stop it"),
+        ("/dev/video2", "HD Webcam", "in use by pid 812 (motion): stop it"),
     ]
     assert found.cameras[0].modes[0] == {"format": "MJPG", "size_wh": [1280, 720], "fps": [30.0, 15.0]}
     assert found.obstacles == (), "nobody misses picamera2 on a PC"
@@ -117,7 +116,7 @@ def test_a_node_that_may_not_be_used_and_one_that_is_no_camera(machine):
         return replace(WEBCAM, captures=False)
 
     (camera,) = list_cameras(machine, ask, nobody).cameras
-    assert camera.blocked == "your user may not use it: add it to the group 'video'"
+    assert camera.blocked == "permission denied: add your user to the group 'video'"
 
 
 def test_a_pi_misses_picamera2_and_a_32_bit_system_is_in_the_way(machine):
@@ -129,7 +128,7 @@ def test_a_pi_misses_picamera2_and_a_32_bit_system_is_in_the_way(machine):
 def test_ribbon_cameras_have_numbers_and_a_busy_one_its_reason(tmp_path):
     modes = [{"size_wh": [640, 480], "fps": 103.33, "bit_depth": 10, "format": "SRGGB10_CSI2P"}]
     ribbon = [{"Num": 0, "Model": "imx219", "modes": modes}, {"Num": 1, "Model": "imx708", "error": "Device is busy"}]
-    first, second = list_cameras(tmp_path, ask_node, lambda: ribbon).cameras
+    first, second = list_cameras(tmp_path, query_node, lambda: ribbon).cameras
     assert (first.name, first.modes, first.blocked) == ("picamera2", ({"sensor_mode": 0, **modes[0]},), None)
     assert (second.name, second.blocked) == ("picamera2:1", "Device is busy: stop the program that uses it")
 
@@ -137,20 +136,20 @@ def test_ribbon_cameras_have_numbers_and_a_busy_one_its_reason(tmp_path):
 def test_the_command_lists_them(monkeypatch, capsys):
     modes = ({"sensor_mode": 0, "size_wh": [640, 480], "fps": 103.33, "bit_depth": 10, "format": "SRGGB10"},)
     usb = ({"format": "MJPG", "size_wh": [1280, 720], "fps": [30.0, 15.0]},)
-    found = inventory.Inventory(
+    found = camera_discovery.DiscoveredCameras(
         (
-            inventory.Camera("picamera2", "picamera2", "imx219", modes, None),
-            inventory.Camera("/dev/video2", "v4l2", "HD Webcam", usb, "held by pid 812 (motion): stop it"),
+            camera_discovery.Camera("picamera2", "picamera2", "imx219", modes, None),
+            camera_discovery.Camera("/dev/video2", "v4l2", "HD Webcam", usb, "in use by pid 812 (motion): stop it"),
         ),
         ("something",),
     )
-    monkeypatch.setattr(inventory, "list_cameras", lambda: found)
+    monkeypatch.setattr(camera_discovery, "list_cameras", lambda: found)
     assert _run(["cameras"]) == EXIT_OK
     text = capsys.readouterr().out
     for line in (
         "picamera2  imx219",
         "  mode 0: SRGGB10 640x480  103.33 fps",
-        "/dev/video2  HD Webcam  BLOCKED: held by pid 812 (motion): stop it",
+        "/dev/video2  HD Webcam  BLOCKED: in use by pid 812 (motion): stop it",
         "  MJPG 1280x720  30, 15 fps",
         "obstacle: something",
     ):

@@ -17,16 +17,15 @@ import pytest
 from edgekit.cli import _run
 from edgekit.device import sources
 from edgekit.device.region import Region
-from edgekit.device.sinks.h264_recorder import Recording
+from edgekit.device.sinks.h264_recorder import H264Recorder
 from edgekit.device.sinks.rotation import Rotation
-from edgekit.device.sources import CameraSettings, open_camera, opencv
-from edgekit.device.sources import timeout_guard as watched
+from edgekit.device.sources import CameraSettings, open_camera, opencv, timeout_guard
 from edgekit.device.sources.picamera import list_picameras
 from edgekit.device.sources.settings import parse_controls
 from edgekit.errors import EXIT_OK, EXIT_SOURCE, InputError, SourceError
 from tests.waiting import wait_until
 
-RECORDING = Recording(Path("door.mp4"), Rotation())
+RECORDING = H264Recorder(Path("door.mp4"), Rotation(), print)
 
 
 class FakePicamera2:
@@ -248,11 +247,11 @@ def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, t
             "FrameDurationLimits and --camera-fps",
         ),
         ("picamera2", CameraSettings(controls={"Exposure": 1}), InputError, "no control 'Exposure'.*ExposureTime"),
-        ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: choose 0 to 1"),
-        ("picamera2:3", CameraSettings(), SourceError, "does not exist: cameras here are 0 to 0"),
+        ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: use 0 to 1"),
+        ("picamera2:3", CameraSettings(), SourceError, "does not exist: use a number from 0 to 0"),
         ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),
         ("/dev/null", CameraSettings(sensor_mode=0), InputError, "--camera-size"),
-        ("/dev/null", CameraSettings(recording=RECORDING), InputError, "takes no --record.*use --save"),
+        ("/dev/null", CameraSettings(recording=RECORDING), InputError, "--record needs picamera2: use --save"),
     ],
 )
 def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, told, which, settings, error, message):
@@ -319,17 +318,17 @@ def test_a_libcamera_that_does_not_start_says_why(camera_class, told, monkeypatc
 
 
 def test_a_pi_camera_whose_sensor_goes_silent_is_given_back_and_opened_again(camera_class, told, monkeypatch):
-    monkeypatch.setattr(watched, "REPORT_S", 0.1)
-    monkeypatch.setattr(watched, "LOST_S", 0.3)
+    monkeypatch.setattr(timeout_guard, "REPORT_S", 0.1)
+    monkeypatch.setattr(timeout_guard, "LOST_S", 0.3)
     with open_camera("picamera2", told.append) as source:
         frames = iter(source)
         before = next(frames)
         camera_class.silent = True
-        wait_until(lambda: any("gives no more pictures" in line for line in told))
+        wait_until(lambda: any("was lost after" in line for line in told))
         camera_class.silent = False
         while next(frames).sequence <= before.sequence:
             pass
-        wait_until(lambda: any("is back" in line for line in told))
+        wait_until(lambda: any("was reopened" in line for line in told))
     assert camera_class.opened == 0
 
 
@@ -348,7 +347,7 @@ def test_a_picamera2_built_for_another_numpy_says_so(monkeypatch, told):
     real_import = builtins.__import__
     monkeypatch.delitem(sys.modules, "picamera2", raising=False)
     monkeypatch.setattr(builtins, "__import__", broken_import)
-    with pytest.raises(SourceError, match=r"does not load \(numpy.dtype size changed.*system's numpy"):
+    with pytest.raises(SourceError, match=r"cannot be imported \(numpy.dtype size changed.*system's numpy"):
         open_camera("picamera2", told.append)
 
 
@@ -363,7 +362,7 @@ def test_auto_takes_the_ribbon_camera_first_on_a_pi(camera_class, told):
 def test_auto_without_any_camera_on_a_pi_names_both_roads(camera_class, told, monkeypatch):
     camera_class.cameras = []
     monkeypatch.setattr(opencv, "v4l2_cameras", lambda *_, **__: [])
-    with pytest.raises(SourceError, match=r"picamera2.*no camera found.*no USB camera is plugged in"):
+    with pytest.raises(SourceError, match=r"picamera2.*no camera found.*no USB camera is connected"):
         open_camera("auto", told.append)
 
 

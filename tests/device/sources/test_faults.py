@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 from edgekit.device.service.spec import START_TIMEOUT_S, WATCHDOG_S
-from edgekit.device.sources import live, open_source, opencv
-from edgekit.device.sources import timeout_guard as watched
+from edgekit.device.sources import live, open_source, opencv, timeout_guard
 from edgekit.errors import InputError, SourceError
 from tests.waiting import wait_until
 
 PATIENCE_S = 20
 # As users see them: the fixture below shortens the times.
-REPORTED_AFTER_S, LOST_AFTER_S = watched.REPORT_S, watched.LOST_S
+REPORTED_AFTER_S, LOST_AFTER_S = timeout_guard.REPORT_S, timeout_guard.LOST_S
 SMALL, LARGE = (64, 48), (160, 120)
 
 
@@ -28,8 +27,8 @@ SMALL, LARGE = (64, 48), (160, 120)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same order of events, sooner; OpenCV's own time-out is far away, as with a driver that has none."""
     monkeypatch.setattr(live, "_REOPEN_PAUSES_S", (0.01, 0.01, 0.01))
-    monkeypatch.setattr(watched, "REPORT_S", 0.4)
-    monkeypatch.setattr(watched, "LOST_S", 1.0)
+    monkeypatch.setattr(timeout_guard, "REPORT_S", 0.4)
+    monkeypatch.setattr(timeout_guard, "LOST_S", 1.0)
     monkeypatch.setattr(opencv, "_READ_TIMEOUT_MS", 60_000)
 
 
@@ -54,10 +53,10 @@ def test_the_times_users_see_are_within_two_seconds():
 
 def test_a_stream_is_given_up_before_a_services_watchdog_would_end_the_run():
     # The worst: silence after slow pictures, and a last attempt that opens late and then says nothing.
-    until_lost_s, last_attempt_s = watched.FIRST_S, live.REOPEN_S + watched.FIRST_S
+    until_lost_s, last_attempt_s = timeout_guard.FIRST_S, live.REOPEN_S + timeout_guard.FIRST_S
     assert until_lost_s + live.LAST_ATTEMPT_S + last_attempt_s < WATCHDOG_S
     assert opencv.OPEN_TIMEOUT_MS / 1e3 < live.REOPEN_S, "the stream's own reason says more"
-    assert live._FIRST_OPEN_S + watched.FIRST_S < START_TIMEOUT_S
+    assert live._FIRST_OPEN_S + timeout_guard.FIRST_S < START_TIMEOUT_S
 
 
 def test_a_host_that_is_slow_to_refuse_is_not_asked_for_ever(told, monkeypatch):
@@ -73,7 +72,7 @@ def test_a_host_that_is_slow_to_refuse_is_not_asked_for_ever(told, monkeypatch):
 
     with (
         live.LiveSource("stream 'slow'", connect, told.append) as source,
-        pytest.raises(SourceError, match="did not come back in 1 attempts: no answer"),
+        pytest.raises(SourceError, match="could not be reopened in 1 attempts: no answer"),
     ):
         list(source)
     assert len(attempts) == 2
@@ -96,7 +95,7 @@ def test_a_driver_that_hangs_while_it_opens_is_left_behind_and_what_it_opens_too
     with live.LiveSource("camera 'stuck'", connect, told.append) as source:
         sequences = [frame.sequence for frame in take(source, 2)]
     assert sequences == [0, 1]
-    assert ["opening it again" in told[0], "is back" in told[1]] == [True, True]
+    assert ["reopening it" in told[0], "was reopened" in told[1]] == [True, True]
     assert not devices[1].closed
     lets_go.set()
     wait_until(lambda: all(device.closed for device in devices))
@@ -110,10 +109,10 @@ def test_a_driver_that_never_opens_ends_the_run_with_that_reason(told, monkeypat
         lets_go.wait(PATIENCE_S)
         raise SourceError("too late")
 
-    with pytest.raises(SourceError, match=r"camera 'stuck' does not answer: it has not opened within 0\.2 s"):
+    with pytest.raises(SourceError, match=r"camera 'stuck' does not respond: it was not opened within 0\.2 s"):
         live.LiveSource("camera 'stuck'", connect, told.append)
     lets_go.set()
-    wait_until(lambda: not watched.any_reading())
+    wait_until(lambda: not timeout_guard.any_reading())
 
 
 class _OnePicture:
@@ -137,8 +136,8 @@ def test_a_short_silence_is_told_and_nothing_is_opened_again(play, told):
     with open_source(server.url, told.append) as source:
         take(source, 60)
     assert len(told) == 2
-    assert "has given no picture for 0.4 s" in told[0]
-    assert "goes on after" in told[1]
+    assert "delivered no image for 0.4 s" in told[0]
+    assert "delivers images again after" in told[1]
     assert server.served == 1
 
 
@@ -146,23 +145,23 @@ def test_a_sender_that_says_nothing_any_more_is_told_left_and_opened_again(play,
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [ENDLESS])
     with open_source(server.url, told.append) as source:
         frames = take(source, 60)
-    assert ["no picture for 0.4 s" in told[0], "opening it again" in told[1], "is back" in told[2]] == [True] * 3
+    assert ["no image for 0.4 s" in told[0], "reopening it" in told[1], "was reopened" in told[2]] == [True] * 3
     assert server.served == 2
     sequences = [frame.sequence for frame in frames]
     assert sequences == sorted(set(sequences))
 
 
 def test_a_sender_that_stays_silent_ends_the_run(play, told, monkeypatch):
-    monkeypatch.setattr(watched, "FIRST_S", 0.5)
+    monkeypatch.setattr(timeout_guard, "FIRST_S", 0.5)
     server = play([("pictures", 20, SMALL), ("silence", 1000)], [("silence", 1000)])
     monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
-    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="did not come back in 3"):
+    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="could not be reopened in 3"):
         take(source, 1000)
     assert server.served == 4
 
 
 def test_leaving_does_not_wait_for_a_sender_that_says_nothing(play, told, monkeypatch):
-    monkeypatch.setattr(watched, "LOST_S", 1000)
+    monkeypatch.setattr(timeout_guard, "LOST_S", 1000)
     monkeypatch.setattr(live, "_JOIN_S", 0.2)
     server = play([("pictures", 3, SMALL), ("silence", 1000)])
     source = open_source(server.url, told.append)
@@ -186,10 +185,10 @@ class Refusal(http.server.BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("http://127.0.0.1:{port}/a?b=c d", r"\(it answers 401 Not .* Here\)"),
-        ("http://pi:p%40ss@127.0.0.1:{port}/a", r"\(it answers 404 Not .* Here\)"),
+        ("http://127.0.0.1:{port}/a?b=c d", r"\(HTTP 401 Not .* Here\)"),
+        ("http://pi:p%40ss@127.0.0.1:{port}/a", r"\(HTTP 404 Not .* Here\)"),
         ("rtsp://127.0.0.1:{shut}/a", r"\(Connection refused\)"),
-        (f"http://{'a' * 70}.example/", r"\(that is no name of a host\)"),
+        (f"http://{'a' * 70}.example/", r"\(invalid host name\)"),
     ],
 )
 def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address, reason):
@@ -197,7 +196,7 @@ def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address,
         shut_port = shut.getsockname()[1]
         shut.close()
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        message = rf"cannot be opened {reason}: check the address, and the sender"
+        message = rf"cannot be opened {reason}: check the address and the sender"
         with pytest.raises(SourceError, match=message) as raised:
             open_source(address.format(port=server.server_port, shut=shut_port), told.append)
         server.shutdown()
@@ -205,7 +204,7 @@ def test_a_stream_that_cannot_be_opened_says_what_its_sender_said(told, address,
 
 
 def test_a_port_that_cannot_be_is_refused(told):
-    with pytest.raises(InputError, match="is no network address: Port out of range"):
+    with pytest.raises(InputError, match="is not a network address: Port out of range"):
         open_source("http://127.0.0.1:99999/", told.append)
 
 
@@ -219,9 +218,10 @@ def test_rubbish_among_the_pictures_costs_those_pictures_only(play, told):
 
 
 def test_nothing_but_rubbish_is_a_lost_source(play, told, monkeypatch):
-    monkeypatch.setattr(watched, "FIRST_S", 0.5)
+    monkeypatch.setattr(timeout_guard, "FIRST_S", 0.5)
+    monkeypatch.setattr(opencv, "OPEN_TIMEOUT_MS", 500)
     server = play([("pictures", 20, SMALL), ("broken", 10_000)], [("broken", 10_000)])
-    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="did not come back"):
+    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="could not be reopened"):
         take(source, 100_000)
 
 
@@ -260,4 +260,4 @@ def test_a_connection_cut_in_the_middle_of_a_picture_is_opened_again(play, told)
     with open_source(server.url, told.append) as source:
         take(source, 60)
     assert server.served == 2
-    assert any("is back" in message for message in told)
+    assert any("was reopened" in message for message in told)

@@ -74,7 +74,7 @@ def test_no_frame_is_given_twice_and_stop_wakes_a_waiting_reader(told):
 
 def test_a_device_without_a_picture_is_refused_and_closed(told):
     camera = Camera().give(None)
-    with pytest.raises(SourceError, match="camera 'test' opens but gives no picture"):
+    with pytest.raises(SourceError, match="camera 'test' was opened but delivers no image"):
         LiveSource("camera 'test'", lambda: camera, told.append)
     assert camera.closed
 
@@ -93,7 +93,7 @@ def test_a_lost_device_is_opened_again_and_the_run_goes_on(told):
         cameras[2].give(3)
     assert cameras[0].closed
     assert cameras[1].closed
-    assert ["no more pictures" in told[0], "is back" in told[1], len(told)] == [True, True, 2]
+    assert ["was lost after" in told[0], "was reopened" in told[1], len(told)] == [True, True, 2]
 
 
 @pytest.mark.usefixtures("short_pauses")
@@ -108,7 +108,7 @@ def test_a_device_that_stays_away_ends_the_run_after_a_few_attempts(told):
 
     with (
         LiveSource("camera 'test'", connect, told.append) as source,
-        pytest.raises(SourceError, match="did not come back in 3 attempts: cable out"),
+        pytest.raises(SourceError, match="could not be reopened in 3 attempts: cable out"),
     ):
         list(source)
     assert len(attempts) == 4
@@ -156,13 +156,13 @@ def test_a_stream_that_ends_or_stalls_is_opened_again(play, told, monkeypatch, t
             if frame.sequence > 40:
                 break
     assert server.served >= 2
-    assert any("is back" in message for message in told)
+    assert any("was reopened" in message for message in told)
 
 
 @pytest.mark.usefixtures("short_pauses")
 def test_a_stream_that_does_not_come_back_is_lost(play, told):
     server = play([("pictures", 30, SIZE_WH)], clients=1)
-    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="did not come back"):
+    with open_source(server.url, told.append) as source, pytest.raises(SourceError, match="could not be reopened"):
         list(source)
     assert server.served == 1 + 3
 

@@ -43,11 +43,11 @@ def test_pictures_have_no_pace(tmp_path, told, picture):
     import cv2
 
     cv2.imwrite(str(tmp_path / "a.png"), picture)
-    with pytest.raises(InputError, match="no frame rate to keep"):
+    with pytest.raises(InputError, match="has no frame rate"):
         open_source(str(tmp_path), told.append, realtime=True)
 
 
 def test_a_live_stream_has_a_pace_of_its_own(play, told):
     with open_source(play([("pictures", 1000, (64, 48))]).url, told.append, realtime=True) as source:
         assert source.live
-    assert "has a pace of its own: --realtime changes nothing" in told[0]
+    assert "is a live source: --realtime has no effect" in told[0]

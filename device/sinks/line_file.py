@@ -1,0 +1,129 @@
+"""Text files that grow by whole lines, whatever happens: a full disk, a power cut, a reader that follows the file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from edgekit.device.imaging import IMAGE_SUFFIXES
+from edgekit.device.sinks.rotation import Rotation, shift
+from edgekit.errors import InputError, StorageError
+from edgekit.model_store import MODEL_SUFFIXES
+
+STDOUT = "-"
+# Longer than any line; a power cut leaves at most one partial line at the end of a file.
+_TAIL_BYTES = 1 << 20
+
+
+class LineFile:
+    """A text file that is appended in place, so that other programs can follow it; `-` is stdout.
+
+    The first line creates or empties the file. With a rotation an existing file is continued, for a service that
+    restarts. A line that does not fit on the disk is removed again, and `write` may be retried.
+    """
+
+    def __init__(self, target: str, rotation: Rotation | None = None) -> None:
+        """Prepare to write `target`.
+
+        Raises:
+            InputError: `target` is a folder, or named like an image or a model.
+        """
+        if target != STDOUT and Path(target).is_dir():
+            raise InputError(f"'{target}' is a folder: name a file")
+        if Path(target).suffix.lower() in (*IMAGE_SUFFIXES, *MODEL_SUFFIXES):
+            # Usually an input file given by mistake.
+            raise InputError(f"'{target}' is named like an image or a model and would be overwritten: use another name")
+        self.header = ""
+        self._target = target
+        self._rotation = rotation or Rotation()
+        self._handle: int | None = None
+        # Length of the file up to its last complete line.
+        self._whole_bytes = 0
+        self._opened_s = 0.0
+        self._continue = self._rotation.active
+
+    def write(self, text: str) -> None:
+        """Append whole lines and pass them to the operating system at once.
+
+        Raises:
+            StorageError: They cannot be written.
+        """
+        try:
+            if self._target == STDOUT:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+            else:
+                self._append(text.encode())
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot write '{self._target}': {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            os.close(handle)
+
+    def _append(self, data: bytes) -> None:
+        age_s = time.monotonic() - self._opened_s
+        if self._handle is not None and self._whole_bytes and self._rotation.is_due(self._whole_bytes, age_s):
+            self.close()
+            shift(Path(self._target), self._rotation.keep)
+        if self._handle is None:
+            self._open()
+        if not self._whole_bytes:
+            data = self.header.encode() + data
+        assert self._handle is not None
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+        except OSError:
+            # Pipes and devices cannot be truncated.
+            with suppress(OSError):
+                os.ftruncate(self._handle, self._whole_bytes)
+                if self._whole_bytes == 0:
+                    Path(self._target).unlink()
+            with suppress(OSError):
+                self.close()
+            raise
+        self._whole_bytes += len(data)
+
+    def _open(self) -> None:
+        path = Path(self._target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self._continue and self.header and _other_header(path, self.header.encode()):
+            shift(path, self._rotation.keep if self._rotation.active else None)
+        # With O_APPEND a line after a truncation follows the last whole line, without a gap of zeros.
+        flags = (os.O_RDWR if path.is_file() else os.O_WRONLY) | os.O_CREAT | os.O_APPEND
+        self._handle = os.open(path, flags | (0 if self._continue else os.O_TRUNC), 0o666)
+        self._whole_bytes = _drop_partial_line(self._handle) if self._continue else 0
+        self._opened_s = time.monotonic()
+        self._continue = True
+
+
+def _other_header(path: Path, header: bytes) -> bool:
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(len(header))
+    except FileNotFoundError:
+        return False
+    return start not in (b"", header)
+
+
+def _drop_partial_line(handle: int) -> int:
+    """Truncate a file behind its last line end and return its length in bytes."""
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+        return 0
+    start = max(0, status.st_size - _TAIL_BYTES)
+    tail = os.pread(handle, _TAIL_BYTES, start)
+    whole = start + tail.rfind(b"\n") + 1
+    if whole < status.st_size:
+        os.ftruncate(handle, whole)
+    return whole
