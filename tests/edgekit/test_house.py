@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("edgekit", "models", "export", "device")
 
 # What each room may import besides the standard library and edgekit itself; see ARCHITECTURE.md.
-CORE = {"click", "numpy", "rich"}
+CORE = {"click", "msgspec", "numpy", "platformdirs", "rich"}
 DEVICE = CORE | {"cv2", "onnxruntime"}
 EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch"}
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
@@ -169,7 +169,7 @@ def test_the_device_extra_names_neither_torch_nor_onnx() -> None:
         "\n"
     )
     names = {re.split(r"[<>=!\[ ]", line)[0] for line in wanted if line}
-    assert names == {"click", "numpy", "rich", "onnxruntime", "opencv-python-headless"}
+    assert names == CORE | {"jinja2", "onnxruntime", "opencv-python-headless"}
 
 
 def test_the_public_door_of_the_package() -> None:
@@ -186,7 +186,19 @@ def test_importing_edgekit_loads_only_the_standard_library() -> None:
 
 @pytest.mark.parametrize("command", ["", *cli.list_commands(None)])  # type: ignore[arg-type]
 def test_help_loads_nothing_heavy(command: str) -> None:
-    heavy = ("cv2", "h5py", "lightning_fabric", "matplotlib", "numpy", "onnx", "onnxruntime", "rich", "torch")
+    heavy = (
+        "cv2",
+        "h5py",
+        "lightning_fabric",
+        "jinja2",
+        "matplotlib",
+        "msgspec",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "rich",
+        "torch",
+    )
     arguments = [command, "--help"] if command else ["--help"]
     code = (
         f"import sys; from edgekit.cli import main; sys.argv[1:] = {arguments!r}\n"
