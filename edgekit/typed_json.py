@@ -81,12 +81,18 @@ def _explain(message: str, value: Any, to: type, field: str) -> str:
     path = place.rpartition("$")[2].rstrip("`").lstrip(".")
     if missing := re.match(r"Object missing required field `(.+)`", fault):
         return f"{field} '{path + '.' if path else ''}{missing[1]}' is missing"
-    keys = [name or int(index) for name, index in re.findall(r"([^.\[\]]+)(?!\])|\[(\d+)\]", path)]
+    keys: list[str | int | None] = [
+        name or (int(index) if index else None)
+        for name, index in re.findall(r"(\w+)(?!\w*\])|\[(?:(\d+)|\.\.\.)\]", path)
+    ]
+    expected = _expected(fault, to, keys)
     if place.startswith("key`"):
-        return f"{field} '{path}' has a key that is not {_expected(fault, to, keys)}"
+        return f"{field} '{path}' has a key that is not {expected}"
+    if None in keys:  # [...]: msgspec does not name the key of a free-form object
+        return f"{field} '{path}' is wrong: expected {expected}"
     for key in keys:
         value = value[key]
-    return f"{field} '{path or 'document'}' is {_printed(value)}: expected {_expected(fault, to, keys)}"
+    return f"{field} '{path or 'document'}' is {_printed(value)}: expected {expected}"
 
 
 def _printed(value: Any) -> str:
@@ -96,7 +102,7 @@ def _printed(value: Any) -> str:
         return f"a deeply nested {type(value).__name__}"
 
 
-def _expected(fault: str, to: type, keys: list[str | int]) -> str:
+def _expected(fault: str, to: type, keys: list[str | int | None]) -> str:
     if fault.startswith("Invalid enum value"):
         return f"one of {', '.join(_choices(to, keys))}"
     expected = re.match(r"Expected `([^`]+)`(.*?)(, got .*)?$", fault)
@@ -105,7 +111,7 @@ def _expected(fault: str, to: type, keys: list[str | int]) -> str:
     return " or ".join(_TYPES.get(name, name) for name in expected[1].split(" | ")) + expected[2]
 
 
-def _choices(to: type, keys: list[str | int]) -> list[str]:
+def _choices(to: type, keys: list[str | int | None]) -> list[str]:
     """Return the allowed values of the field at a path, which msgspec's message does not list."""
     schema = msgspec.json.schema(to)
 
@@ -117,6 +123,8 @@ def _choices(to: type, keys: list[str | int]) -> list[str]:
 
     node = resolved(schema)
     for key in keys:
-        inner = node["properties"][key] if isinstance(key, str) else node["items"]
-        node = resolved(inner)
+        if isinstance(key, str):
+            node = resolved(node["properties"][key])
+        else:
+            node = resolved(node["additionalProperties" if key is None else "items"])
     return [str(choice) for choice in node["enum"]]

@@ -29,6 +29,9 @@ DEVICE = CORE | {"cv2", "onnxruntime"}
 EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch"}
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
 ONE_MODULE_ONLY = {
+    "edgekit.report.page": {"jinja2", "markupsafe"},
+    "edgekit.report.charts": {"markupsafe"},
+    "edgekit.report.svg": {"markupsafe"},
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
     "edgekit.device.sinks.h264_recorder": {"av"},
     "edgekit.device.engines.ncnn_engine": {"ncnn"},
