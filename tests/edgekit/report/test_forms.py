@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edgekit.report.merging import merge
 from edgekit.report import page as page_form
 from edgekit.report import text as text_forms
+from edgekit.report.merging import merge
 from edgekit.report.schema import from_document, parse_document
 from edgekit.report.terminal import report_view
 

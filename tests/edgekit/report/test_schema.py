@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import InputError
-from edgekit.report.merging import merge
 from edgekit.report.document import BenchmarkReport
+from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, SCHEMA_FILE, from_document, json_schema, parse_document, read_document
 from edgekit.typed_json import convert
 
