@@ -1,1 +1,1 @@
-"""TODO."""
+"""Measures models on this machine: plan, worker processes, frame cache, machine state, and the report."""

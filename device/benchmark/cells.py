@@ -1,6 +1,6 @@
-"""What a benchmark measures, cell by cell, and in which order.
+"""The cells of a benchmark and the order in which they are measured.
 
-A cell is one model on one engine with one number of threads doing one kind of work.
+A cell is one model with one number of threads in one kind of measurement.
 """
 
 from __future__ import annotations
@@ -9,29 +9,32 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 from edgekit.device.engines.engine import Engine, engine_of
+from edgekit.device.engines.session import available_processors
 from edgekit.errors import InputError
+from edgekit.report.document import Kind
 
-Kind: TypeAlias = Literal["inference", "classifier", "pipeline", "camera"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-# Those whose iteration is a frame with its faces.
-FRAME_KINDS: tuple[Kind, ...] = ("pipeline", "camera")
+# Kinds whose iteration is a frame, and those whose frames come from memory.
+FRAME_KINDS: tuple[Kind, ...] = ("per-frame", "loop", "camera")
+CACHE_KINDS: tuple[Kind, ...] = ("per-frame", "loop")
 
 
 @dataclass(frozen=True)
 class Cell:
     """One thing to measure.
 
-    Kinds: "inference" is the net alone, its input prepared; "classifier" cuts and prepares the faces too and ends with
-    probabilities; "pipeline" takes frames from memory and also finds the faces; "camera" does so with a camera's newest
-    frames, waiting for them included.
+    Kinds: "inference" is the net alone on a prepared input; "classifier" also crops and prepares the faces and computes
+    probabilities; "per-frame" also detects the faces of a frame from memory, one frame at a time in one thread; "loop"
+    is the loop of `edgekit run` (threads, detection schedule, tracker, smoothing) over frames from memory; "camera" is
+    "per-frame" with a camera's newest frame, including the wait for it.
+
+    `threads` are those within the classifier and the detector; None (in a loop): as `edgekit run` plans them.
     """
 
     model: str
     path: Path
-    intra_op_threads: int
+    threads: int | None
     kind: Kind
 
     @property
@@ -39,27 +42,49 @@ class Cell:
         """The engine that runs the model."""
         return engine_of(self.path)
 
+    @property
+    def name(self) -> str:
+        """The name of the cell in messages."""
+        return f"{self.kind}, {self.model}" + ("" if self.threads is None else f", {self.threads} threads")
 
-def plan_cells(models: Sequence[tuple[str, Path]], thread_counts: Sequence[int], kinds: Sequence[Kind]) -> list[Cell]:
+
+def plan_cells(
+    models: Sequence[tuple[str, Path]], thread_counts: Sequence[int] | None, kinds: Sequence[Kind]
+) -> list[Cell]:
     """Return every combination once.
+
+    Args:
+        models: Name and file of each model.
+        thread_counts: Default: 1 and all processors, and one loop per model with the threads of `edgekit run`.
+        kinds: Kinds of measurements.
 
     Raises:
         InputError: A model or a thread count is given twice, or a thread count is below 1.
     """
-    names = [name for name, _ in models]
-    for what, values in (("model", names), ("thread count", thread_counts)):
+    counts = default_thread_counts() if thread_counts is None else thread_counts
+    for what, values in (("model", [name for name, _ in models]), ("thread count", counts)):
         twice = {str(value) for value in values if list(values).count(value) > 1}
         if twice:
             raise InputError(f"{what} given twice: {', '.join(sorted(twice))}")
-    if min(thread_counts) < 1:
-        raise InputError(f"thread count {min(thread_counts)} is below 1")
-    return [Cell(name, path, threads, kind) for name, path in models for threads in thread_counts for kind in kinds]
+    if min(counts) < 1:
+        raise InputError(f"thread count {min(counts)} is below 1")
+    return [
+        Cell(name, path, threads, kind)
+        for name, path in models
+        for kind in kinds
+        for threads in ((None,) if kind == "loop" and thread_counts is None else counts)
+    ]
+
+
+def default_thread_counts() -> tuple[int, ...]:
+    """Return 1 and the number of processors."""
+    return tuple(sorted({1, available_processors()}))
 
 
 def plan_rounds(cells: Sequence[Cell], rounds: int, seed: int) -> list[Cell]:
-    """Return the cells `rounds` times, each round in an order of its own that the seed decides.
+    """Return the cells `rounds` times, each round in its own order that the seed determines.
 
-    A machine that gets hot or busy for a while then slows one process of every cell, not every process of one.
+    If the machine is hot or busy for a while, that slows one process of every cell, not every process of one cell.
     """
     random_ = random.Random(seed)  # noqa: S311 (an order, not a secret)
     return [cell for _ in range(rounds) for cell in random_.sample(list(cells), len(cells))]

@@ -1,4 +1,4 @@
-"""From what the processes of a benchmark said to its one document; its form is `edgekit.report.schema`'s."""
+"""Builds the report of a benchmark from the runs of its processes."""
 
 from __future__ import annotations
 
@@ -6,46 +6,56 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgekit.boards import Board
 from edgekit.device.benchmark.frame_cache import FrameCache
 from edgekit.device.benchmark.rounds import Measured
+from edgekit.device.benchmark.sampling import Run, latency_of
 from edgekit.device.engines.engine import open_engine
 from edgekit.device.engines.versions import versions
-from edgekit.device.pipeline.latency import summarize
 from edgekit.files import sha256_of
+from edgekit.report.document import (
+    SCHEMA,
+    BenchmarkReport,
+    BoardInfo,
+    BoardResult,
+    CellResult,
+    Energy,
+    FrameCacheInfo,
+    Histogram,
+    ModelInfo,
+    ProcessResult,
+    RepeatedProcess,
+    Settings,
+)
 from edgekit.report.power import PowerReading, mean_watts
-from edgekit.report.schema import SCHEMA
 from edgekit.report.statistics import histogram, median_interval
 
-# Of milliseconds: a net may take a few microseconds, and a median must not leave its interval by rounding.
-_DIGITS = 5
+_INTERVAL_DIGITS = 5
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model that takes part, by the name the user gave."""
+class Subject:
+    """What was measured and how: the board, the models, the frames in memory, the user's settings and notes."""
 
-    name: str
-    sha256: str
-    size_bytes: int
-    architecture: str
-    precision: str
-    input_hw: tuple[int, int]
-    labels: int
+    board: Board
+    models: Sequence[ModelInfo]
+    cache: FrameCache | None
+    settings: Settings
+    notes: Mapping[str, str]
 
 
-def describe_model(name: str, path: Path) -> Model:
-    """Return what the report says about a model file.
+def describe_model(name: str, path: Path) -> ModelInfo:
+    """Return a report's description of a model file.
 
     Raises:
         InputError: It cannot be loaded or has no valid contract, or its engine is not installed.
     """
     contract = open_engine(path, 1).contract
-    return Model(
+    return ModelInfo(
         name=name,
         sha256=sha256_of(path),
         size_bytes=path.stat().st_size,
@@ -56,123 +66,105 @@ def describe_model(name: str, path: Path) -> Model:
     )
 
 
-def report_document(
-    *,
-    board: Board,
-    models: Sequence[Model],
+def build_report(
+    subject: Subject,
     measured: Sequence[Measured],
+    *,
     started_s: float,
     complete: bool,
-    clip: FrameCache | None,
-    settings: Mapping[str, Any],
-    notes: Mapping[str, str],
     power: Sequence[PowerReading] = (),
-) -> dict[str, Any]:
+) -> BenchmarkReport:
     """Return the report of one board.
 
     Args:
-        board: Where it was measured.
-        models: The models that took part.
-        measured: At least one cell, each with at least one process.
-        started_s: The start on the system's monotonic clock; the document counts from there.
+        subject: What was measured and how.
+        measured: At least one cell, each with at least one run.
+        started_s: The start on the system's monotonic clock; times in the report count from there.
         complete: Whether everything planned was measured.
-        clip: The frames of the pipelines.
-        settings: The user's.
-        notes: What the user noted: fan, power supply, ambient temperature.
         power: Readings of a power meter.
     """
-    cells = [_cell_document(cell, started_s, power) for cell in measured]
-    processes = sorted((process for cell in cells for process in cell["processes"]), key=lambda one: one["started_s"])
-    entry = {
-        "label": None,
-        "board": board.as_document(),
-        "versions": versions(),
-        "notes": dict(notes),
-        "settings": dict(settings),
-        "complete": complete,
-        "before": processes[0]["before"],
-        "after": processes[-1]["after"],
-        "clip": None if clip is None else _clip_document(clip),
-        "models": [asdict(model) | {"input_hw": list(model.input_hw)} for model in models],
-        "cells": cells,
-    }
-    return {"schema": SCHEMA, "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), "boards": [entry]}
+    cells = [_cell_result(cell, started_s, power) for cell in measured]
+    processes = sorted((process for cell in cells for process in cell.processes), key=lambda one: one.started_s)
+    result = BoardResult(
+        label=None,
+        board=msgspec.convert(subject.board.as_document(), BoardInfo),
+        versions=versions(),
+        notes=dict(subject.notes),
+        settings=subject.settings,
+        complete=complete,
+        before=processes[0].before,
+        after=processes[-1].after,
+        frame_cache=None if subject.cache is None else _cache_info(subject.cache),
+        models=tuple(subject.models),
+        cells=tuple(cells),
+    )
+    return BenchmarkReport(schema=SCHEMA, created_utc=datetime.now(UTC).isoformat(timespec="seconds"), boards=(result,))
 
 
-def _clip_document(clip: FrameCache) -> dict[str, Any]:
-    height, width = clip.frames[0].shape[:2]
-    return {
-        "source": clip.name,
-        "frames": len(clip.frames),
-        "complete": clip.complete,
-        "first_frame_wh": [width, height],
-        "memory_mib": round(clip.mib, 1),
-        "pixels_sha256": clip.sha256,
-    }
+def _cache_info(cache: FrameCache) -> FrameCacheInfo:
+    height, width = cache.frames[0].shape[:2]
+    return FrameCacheInfo(
+        source=cache.name,
+        frames=len(cache.frames),
+        complete=cache.complete,
+        first_frame_wh=(width, height),
+        memory_mib=round(cache.mib, 1),
+        pixels_sha256=cache.sha256,
+    )
 
 
-def _cell_document(measured: Measured, started_s: float, power: Sequence[PowerReading]) -> dict[str, Any]:
-    cell, messages = measured.cell, measured.messages
-    each_ms = [np.asarray(message["samples_ms"], np.float64) for message in messages]
-    all_ms = np.concatenate(each_ms)
-    interval = median_interval(each_ms)
-    batch = messages[0]["batch"]
-    images_per_s = batch * all_ms.size / (float(all_ms.sum()) / 1e3)
-    processes = [message["process"] | {"started_s": round(message["started_s"] - started_s, 3)} for message in messages]
-    faces = [message["faces_per_frame"] for message in messages if message["faces_per_frame"] is not None]
-    distribution = asdict(histogram(all_ms))
-    return {
-        "kind": cell.kind,
-        "model": cell.model,
-        "engine": cell.engine,
-        "intra_op_threads": cell.intra_op_threads,
-        "batch": batch,
-        "detector": messages[0]["detector"],
-        "faces_per_frame": round(float(np.mean(faces)), 4) if faces else None,
-        "latency": _rounded(asdict(summarize(all_ms))),
-        "median_interval_ms": None if interval is None else [round(limit, _DIGITS) for limit in interval],
-        "images_per_s": round(images_per_s, 3),
-        "load_ms": round(float(np.median([process["load_ms"] for process in processes])), 3),
-        "resident_mib": max(process["resident_mib"] for process in processes),
-        "histogram": distribution | {"counts": list(distribution["counts"])},
-        "stages": _stages(messages),
-        "energy": _energy(processes, images_per_s, power),
-        "age": _ages(messages),
-        "marks": sorted({mark for process in processes for mark in process["marks"]}),
-        "repeated": [_spoilt(message) for message in measured.spoilt],
-        "processes": processes,
-    }
+def _cell_result(measured: Measured, started_s: float, power: Sequence[PowerReading]) -> CellResult:
+    runs, first = measured.runs, measured.runs[0]
+    processes = [
+        msgspec.structs.replace(run.process, started_s=round(run.process.started_s - started_s, 3)) for run in runs
+    ]
+    samples_ms = [np.asarray(run.samples_ms, np.float64) for run in runs]
+    all_ms = np.concatenate(samples_ms)
+    interval = median_interval(samples_ms)
+    images_per_s = first.batch / (float(all_ms.mean()) / 1e3)
+    faces = [run.faces_per_frame for run in runs if run.faces_per_frame is not None]
+    ages_ms = [age_ms for run in runs for age_ms in run.ages_ms]
+    return CellResult(
+        kind=measured.cell.kind,
+        model=measured.cell.model,
+        engine=measured.cell.engine,
+        intra_op_threads=first.intra_op_threads,
+        batch=first.batch,
+        detector=first.detector,
+        faces_per_frame=round(float(np.mean(faces)), 4) if faces else None,
+        latency=latency_of(all_ms),
+        median_interval_ms=interval and (round(interval[0], _INTERVAL_DIGITS), round(interval[1], _INTERVAL_DIGITS)),
+        images_per_s=round(images_per_s, 3),
+        load_ms=round(float(np.median([process.load_ms for process in processes])), 3),
+        resident_mib=max(process.resident_mib for process in processes),
+        histogram=Histogram(**asdict(histogram(all_ms))),
+        stages={
+            name: latency_of(_joined(runs, name)) for name in dict.fromkeys(n for run in runs for n in run.stages_ms)
+        },
+        energy=_energy(processes, images_per_s, power),
+        age=latency_of(ages_ms) if ages_ms else None,
+        quality_flags=tuple(sorted({flag for process in processes for flag in process.quality_flags})),
+        repeated=tuple(_repeated(run) for run in measured.discarded),
+        processes=tuple(processes),
+        threads=first.threads,
+    )
 
 
-def _stages(messages: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    names = list(messages[0]["stages_ms"])
-    return {
-        name: _rounded(asdict(summarize(lap for message in messages for lap in message["stages_ms"][name])))
-        for name in names
-    }
+def _joined(runs: Sequence[Run], stage: str) -> list[float]:
+    return [time_ms for run in runs for time_ms in run.stages_ms.get(stage, ())]
 
 
-def _ages(messages: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    ages_ms = [age for message in messages for age in message["ages_ms"]]
-    return _rounded(asdict(summarize(ages_ms))) if ages_ms else None
+def _repeated(run: Run) -> RepeatedProcess:
+    process = run.process
+    return RepeatedProcess(quality_flags=process.quality_flags, p50_ms=process.latency.p50_ms, after=process.after)
 
 
-def _spoilt(message: Mapping[str, Any]) -> dict[str, Any]:
-    process = message["process"]
-    return {"marks": process["marks"], "p50_ms": process["latency"]["p50_ms"], "after": process["after"]}
-
-
-def _energy(
-    processes: Sequence[Mapping[str, Any]], images_per_s: float, power: Sequence[PowerReading]
-) -> dict[str, float] | None:
-    spans = [(process["started_s"], process["started_s"] + process["elapsed_s"]) for process in processes]
-    watts = [mean_watts(power, *span) for span in spans] if power else []
-    known = [value for value in watts if value is not None]
-    if not known or len(known) < len(spans):
+def _energy(processes: Sequence[ProcessResult], images_per_s: float, power: Sequence[PowerReading]) -> Energy | None:
+    if not power:
         return None
-    mean = float(np.mean(known))
-    return {"mean_w": round(mean, 4), "joules_per_image": round(mean / images_per_s, 9)}
-
-
-def _rounded(latency: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, _DIGITS) for name, value in latency.items()}
+    watts = [mean_watts(power, one.started_s, one.started_s + one.elapsed_s) for one in processes]
+    known = [value for value in watts if value is not None]
+    if len(known) < len(watts):
+        return None
+    mean_w = float(np.mean(known))
+    return Energy(mean_w=round(mean_w, 4), joules_per_image=round(mean_w / images_per_s, 9))

@@ -1,26 +1,35 @@
-"""Frames held in memory, so that a benchmark measures no decoding."""
+"""Decoded frames in memory, shared with worker processes, so that a benchmark does not measure decoding."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import itertools
 import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 
-from edgekit.device.sources import Source
+from edgekit.device.frame import Frame, RecordedSource, Source
 from edgekit.errors import SourceError
 from edgekit.preprocess import ImageU8
+
+_MEMORY_FOLDER = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
 class FrameCache:
-    """Frames, and what a report says of them; `sha256` is of their pixels.
+    """The first frames of a source; `sha256` is that of their pixels, `fps` the source's nominal rate or None.
 
-    `complete` is False where the source has more frames than the limit let in.
+    `complete` is False if the source has more frames than fit into the limit.
     """
 
     name: str
@@ -28,13 +37,31 @@ class FrameCache:
     complete: bool
     mib: float
     sha256: str
+    fps: float | None = None
+
+
+class CachedSource(RecordedSource):
+    """The frames of a cache, repeated until the source is stopped."""
+
+    frame_count = None
+
+    def __init__(self, cache: FrameCache) -> None:
+        self.name = cache.name
+        self.fps = cache.fps
+        self._frames = cache.frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        for sequence, image_bgr in enumerate(itertools.cycle(self._frames)):
+            if self._stopped:
+                return
+            yield Frame(sequence, time.monotonic(), time.time(), image_bgr)
 
 
 def load_frame_cache(source: Source, limit_mib: int) -> FrameCache:
-    """Return a source's frames, as many as fit into the limit; the source is closed.
+    """Return a source's frames, as many as fit into the limit, and close the source.
 
     Raises:
-        SourceError: It gives no frame.
+        SourceError: The source has no frame.
     """
     frames: list[ImageU8] = []
     digest = hashlib.sha256()
@@ -49,34 +76,54 @@ def load_frame_cache(source: Source, limit_mib: int) -> FrameCache:
             size_bytes += frame.image_bgr.nbytes
             digest.update(np.ascontiguousarray(frame.image_bgr).data)
     if not frames:
-        raise SourceError(f"source '{source.name}' gave no frame")
-    return FrameCache(source.name, tuple(frames), complete, size_bytes / (1 << 20), digest.hexdigest())
+        raise SourceError(f"source '{source.name}' has no frame")
+    return FrameCache(source.name, tuple(frames), complete, size_bytes / (1 << 20), digest.hexdigest(), source.fps)
 
 
-def save_frame_cache(clip: FrameCache, stream: BinaryIO) -> None:
-    """Write the frames' pixels and what is said of them, for other processes to map into their memory."""
-    index = {
-        "name": clip.name,
-        "complete": clip.complete,
-        "mib": clip.mib,
-        "sha256": clip.sha256,
-        "shapes": [frame.shape for frame in clip.frames],
-    }
-    stream.write(json.dumps(index).encode() + b"\n")
-    for frame in clip.frames:
+@contextmanager
+def shared_frame_cache(cache: FrameCache) -> Iterator[Path]:
+    """Write a cache to a file for other processes to map with `map_frame_cache`; yield the file's path.
+
+    The file lies in memory if there is room. It has no name in any folder: however this process ends, the space is
+    freed.
+    """
+    try:
+        in_memory = shutil.disk_usage(_MEMORY_FOLDER).free > 2 * cache.mib * (1 << 20)
+    except OSError:
+        in_memory = False
+    with tempfile.TemporaryFile(dir=_MEMORY_FOLDER if in_memory else None) as stream:
+        save_frame_cache(cache, stream)
+        yield Path(f"/proc/{os.getpid()}/fd/{stream.fileno()}")
+
+
+def save_frame_cache(cache: FrameCache, stream: BinaryIO) -> None:
+    """Write a cache: a line of JSON with everything but the pixels, then the pixels."""
+    shapes = [frame.shape for frame in cache.frames]
+    index = _Index(cache.name, cache.complete, cache.mib, cache.sha256, cache.fps, shapes)
+    stream.write(msgspec.json.encode(index) + b"\n")
+    for frame in cache.frames:
         stream.write(np.ascontiguousarray(frame).data)
     stream.flush()
 
 
-def map_clip(path: Path) -> FrameCache:
-    """Return the clip that `save_frame_cache` wrote; its pixels stay in the file's pages, which all readers share."""
+def map_frame_cache(path: Path) -> FrameCache:
+    """Return the cache that `save_frame_cache` wrote; its pixels stay in the file's pages, which all readers share."""
     with path.open("rb") as stream:
-        index = json.loads(stream.readline())
+        index = msgspec.json.decode(stream.readline(), type=_Index)
         offset = stream.tell()
     pixels = np.memmap(path, np.uint8, "c")
     frames = []
-    for shape in index["shapes"]:
+    for shape in index.shapes:
         size = math.prod(shape)
         frames.append(np.asarray(pixels[offset : offset + size]).reshape(shape))
         offset += size
-    return FrameCache(index["name"], tuple(frames), index["complete"], index["mib"], index["sha256"])
+    return FrameCache(index.name, tuple(frames), index.complete, index.mib, index.sha256, index.fps)
+
+
+class _Index(msgspec.Struct):
+    name: str
+    complete: bool
+    mib: float
+    sha256: str
+    fps: float | None
+    shapes: list[tuple[int, ...]]

@@ -1,4 +1,4 @@
-"""What the machine does while it is measured: temperature, clock, throttle flags, and other programs' share."""
+"""The machine's state during a measurement: temperature, clock, throttle flags, and the load of other programs."""
 
 from __future__ import annotations
 
@@ -6,63 +6,64 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.boards import Conditions, read_conditions
+from edgekit.report.document import MachineReading
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One look at the machine, between two iterations, and the rate since the one before.
+class MachineWatch:
+    """Reads the machine's state every `period_s` seconds of a measurement.
 
-    `at_s` counts from the start of the measurement. `throttle_flags` is the firmware's number, hexadecimal.
+    Args:
+        period_s: Seconds between readings.
+        batch: Images per iteration.
+        read: Reads the machine's state.
+        clock: Monotonic clock in seconds.
     """
-
-    at_s: float
-    images_per_s: float
-    temperature_c: float | None
-    clock_mhz: float | None
-    throttle_flags: str | None
-
-
-class Watch:
-    """Looks at the machine every `period_s` seconds of a measurement; looking is in no iteration's time."""
 
     def __init__(
         self,
         period_s: float,
         batch: int,
-        look: Callable[[], Conditions] = read_conditions,
+        read: Callable[[], Conditions] = read_conditions,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._period_s = period_s
         self._batch = batch
-        self._look = look
+        self._read = read
         self._clock = clock
         self._iterations, self._busy_s = 0, 0.0
         self.started_s = self._last_s = clock()
-        self.readings: list[Reading] = []
+        self.readings: list[MachineReading] = []
 
-    def tick(self, iterations: int, busy_s: float, last: bool = False) -> None:
-        """Take a reading if it is time, or `last`; the counts are those since the start."""
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self.started_s
+
+    def update(self, iterations: int, busy_s: float, last: bool = False) -> None:
+        """Take a reading if it is due, or the `last` one; the counts are those since the start."""
         now_s = self._clock()
-        if not last and now_s - self._last_s < self._period_s:
-            return
-        if iterations == self._iterations:
+        if iterations == self._iterations or (not last and now_s - self._last_s < self._period_s):
             return
         rate = self._batch * (iterations - self._iterations) / max(busy_s - self._busy_s, 1e-9)
-        now = self._look()
-        flags = f"{now.throttling.bits:#x}" if now.throttling else None
+        state = self._read()
         self.readings.append(
-            Reading(round(now_s - self.started_s, 3), round(rate, 3), now.temperature_c, now.clock_mhz, flags)
+            MachineReading(
+                at_s=round(now_s - self.started_s, 3),
+                images_per_s=round(rate, 3),
+                temperature_c=state.temperature_c,
+                clock_mhz=state.clock_mhz,
+                throttle_flags=f"{state.throttling.bits:#x}" if state.throttling else None,
+            )
         )
         self._iterations, self._busy_s = iterations, busy_s
         self._last_s = self._clock()
 
 
-class OthersLoad:
-    """How many processors other processes (and, on a virtual machine, other guests) kept busy since this was made."""
+class OtherLoad:
+    """Number of processors that other programs (and other guests of a virtual machine's host) used since creation."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class OthersLoad:
         self._started = self._now()
 
     def processors(self) -> float | None:
-        """Return it, or None where the kernel does not tell."""
+        """Return the number, or None where the kernel does not provide it."""
         (started_s, busy_s, own_s), (now_s, busy_now_s, own_now_s) = self._started, self._now()
         if busy_s is None or busy_now_s is None or now_s <= started_s:
             return None
@@ -87,7 +88,7 @@ class OthersLoad:
 
 
 def busy_processor_s(root: Path) -> float | None:
-    """Return the seconds that all processors together have not been idle since boot, or None."""
+    """Return the seconds since boot that the processors were not idle, summed, or None if unknown."""
     try:
         text = (root / "proc/stat").read_text()
     except OSError:

@@ -1,8 +1,7 @@
-"""Runs a benchmark: every cell in several processes, round by round, with pauses in which the board cools down."""
+"""Runs the processes of a benchmark round by round, with pauses in which the board cools down."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,33 +11,35 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 import edgekit
 from edgekit.boards import Conditions, read_conditions
 from edgekit.device.benchmark.cells import Cell
-from edgekit.device.benchmark.worker import Job
+from edgekit.device.benchmark.sampling import Run
+from edgekit.device.benchmark.worker import Job, Message
 from edgekit.errors import EdgekitError, InputError, SourceError, StorageError
-from edgekit.report.quality_flags import INVALIDATING, marks_of
+from edgekit.report.quality_flags import INVALIDATING, find_quality_flags
 
 MAX_REPEATS = 2
-_COOLED_WITHIN_C = 2.0
-_LEAST_PAUSE_S = 0.5
-_LOOK_EVERY_S = 1.0
+_COOL_WITHIN_C = 2.0
+_MIN_PAUSE_S = 0.5
+_POLL_PERIOD_S = 1.0
 
 
 @dataclass
 class Measured:
-    """A cell and what its processes said, as `Run.as_message` has it; `spoilt` are those measured again."""
+    """A cell with the runs of its processes; `discarded` are those that were measured again."""
 
     cell: Cell
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    spoilt: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    discarded: list[Run] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How cells are measured; see `Job`. `order` has each cell once a round."""
+    """How cells are measured; see `Job`. `order` contains each cell once per round."""
 
     order: Sequence[Cell]
     make_job: Callable[[Cell], Job]
@@ -46,49 +47,83 @@ class Plan:
     allow_throttled: bool
 
 
+def run_worker(job: Job, progress: Callable[[float], None]) -> Run:
+    """Measure one job in a new Python process.
+
+    Raises:
+        EdgekitError: The job cannot be measured, or the process died.
+    """
+    package_root = str(Path(edgekit.__file__).parents[1])
+    python_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
+    # In its own session: Ctrl-C reaches this process only, which then ends the worker.
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "edgekit.device.benchmark.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, "PYTHONPATH": python_path},
+            start_new_session=True,
+        ) as worker,
+    ):
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        message = Message()
+        try:
+            worker.stdin.write(job.to_json())
+            worker.stdin.close()
+            for line in worker.stdout:
+                message = msgspec.json.decode(line, type=Message)
+                if message.progress is not None:
+                    progress(message.progress)
+            worker.wait()
+        except BaseException:
+            worker.kill()
+            raise
+        if message.error is not None:
+            kinds: tuple[type[EdgekitError], ...] = (InputError, SourceError, StorageError)
+            kind = next((kind for kind in kinds if kind.exit_code == message.exit_code), EdgekitError)
+            raise kind(message.error)
+        if message.run is None:
+            stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - 2000))
+            raise EdgekitError(_why_it_died(job.cell, worker.returncode, stderr.read().decode(errors="replace")))
+    return message.run
+
+
 def measure_all(
     plan: Plan,
     *,
     processors: int | None,
-    progress: Callable[[Cell, float], None],
-    finished: Callable[[Cell, dict[str, Any]], None] = lambda _, __: None,
-    run: Callable[[Job, Callable[[float], None]], dict[str, Any]] | None = None,
+    progress: Callable[[Cell, float], None] = lambda _, __: None,
+    finished: Callable[[Cell, Run], None] = lambda _, __: None,
+    run: Callable[[Job, Callable[[float], None]], Run] = run_worker,
 ) -> tuple[list[Measured], bool]:
-    """Measure the plan and return its cells in the order they first came, and whether it was done to the end.
+    """Measure the plan; return its cells in the order they were first measured, and whether all of it was done.
 
-    Ctrl-C ends it early: what is finished is returned, and only the process at work is lost.
+    Ctrl-C ends it early: finished processes are returned, only the running one is lost.
 
     Args:
         plan: What to measure.
-        processors: Processors of the board, for what counts as busy.
-        progress: Told the cell and the share done of the whole plan.
-        finished: Told each process's cell and its message, `marks` included.
-        run: Measures one job; default: `run_worker`.
+        processors: Number of the board's processors, to decide whether other programs kept it busy.
+        progress: Receives the current cell and the share done of the whole plan.
+        finished: Receives the cell and the run of each finished process.
+        run: Measures one job.
 
     Raises:
-        EdgekitError: A cell cannot be measured at all.
+        EdgekitError: A cell cannot be measured.
     """
-    run = run or run_worker
     cells: dict[Cell, Measured] = {}
     start = read_conditions()
     try:
         for index, cell in enumerate(plan.order):
             if index:
                 cool_down(start, plan.cool_down_s)
-            show = _shares(progress, cell, index, len(plan.order))
-            spoilt: list[dict[str, Any]] = []
-            while True:
-                message = run(plan.make_job(cell), show)
-                marks = marks_of(message["process"], processors)
-                message["process"]["marks"] = marks
-                if plan.allow_throttled or not set(marks) & set(INVALIDATING) or len(spoilt) == MAX_REPEATS:
-                    break
-                spoilt.append(message)
-                cool_down(start, plan.cool_down_s, least_s=plan.cool_down_s / 2)
+            done, discarded = _measure_valid(plan, cell, start, processors, run, _scaled(progress, cell, index, plan))
             measured = cells.setdefault(cell, Measured(cell))
-            measured.messages.append(message)
-            measured.spoilt += spoilt
-            finished(cell, message)
+            measured.runs.append(done)
+            measured.discarded += discarded
+            finished(cell, done)
     except KeyboardInterrupt:
         return list(cells.values()), False
     return list(cells.values()), True
@@ -96,86 +131,62 @@ def measure_all(
 
 def cool_down(
     start: Conditions,
-    longest_s: float,
-    least_s: float = _LEAST_PAUSE_S,
-    look: Callable[[], Conditions] = read_conditions,
+    max_s: float,
+    min_s: float = _MIN_PAUSE_S,
+    read: Callable[[], Conditions] = read_conditions,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
-    """Wait until the board is as cool as at the `start` and not throttled, at most `longest_s`; return the seconds.
+    """Wait until the board is as cool as at the `start` and not throttled, at most `max_s`; return the seconds waited.
 
-    A board that does not tell its temperature waits `least_s`.
+    A board without a known temperature waits `min_s`.
     """
-    waited_s = min(least_s, longest_s)
+    waited_s = min(min_s, max_s)
     sleep(waited_s)
-    while waited_s < longest_s and not _is_cool(look(), start):
-        sleep(_LOOK_EVERY_S)
-        waited_s += _LOOK_EVERY_S
+    while waited_s < max_s and not _is_cool(read(), start):
+        sleep(_POLL_PERIOD_S)
+        waited_s += _POLL_PERIOD_S
     return waited_s
 
 
-def run_worker(job: Job, progress: Callable[[float], None]) -> dict[str, Any]:
-    """Measure one job in a new Python process and return its message.
-
-    Raises:
-        EdgekitError: The job cannot be measured, or the process died.
-    """
-    home = str(Path(edgekit.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))}
-    # Its own session: Ctrl-C reaches this process only, which then ends the worker.
-    with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgekit.device.benchmark.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            env=environment,
-            text=True,
-            start_new_session=True,
-        ) as worker,
-    ):
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        try:
-            worker.stdin.write(job.to_json())
-            worker.stdin.close()
-            message: dict[str, Any] = {}
-            for line in worker.stdout:
-                message = json.loads(line)
-                if "progress" in message:
-                    progress(message["progress"])
-            worker.wait()
-        except BaseException:
-            worker.kill()
-            raise
-        if "error" in message:
-            kinds: tuple[type[EdgekitError], ...] = (InputError, SourceError, StorageError)
-            kind = next((kind for kind in kinds if kind.exit_code == message["exit_code"]), EdgekitError)
-            raise kind(message["error"])
-        if "run" not in message:
-            complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - 2000))
-            raise EdgekitError(_obituary(job, worker.returncode, complaints.read().decode(errors="replace")))
-    run = message["run"]
-    assert isinstance(run, dict)
-    return run
+def _measure_valid(
+    plan: Plan,
+    cell: Cell,
+    start: Conditions,
+    processors: int | None,
+    run: Callable[[Job, Callable[[float], None]], Run],
+    progress: Callable[[float], None],
+) -> tuple[Run, list[Run]]:
+    """Measure a cell in one process, again if it is invalid; return the last run and those discarded."""
+    discarded: list[Run] = []
+    while True:
+        done = run(plan.make_job(cell), progress)
+        flags = find_quality_flags(done.process, processors)
+        done = msgspec.structs.replace(done, process=msgspec.structs.replace(done.process, quality_flags=flags))
+        if plan.allow_throttled or INVALIDATING.isdisjoint(flags) or len(discarded) == MAX_REPEATS:
+            return done, discarded
+        discarded.append(done)
+        cool_down(start, plan.cool_down_s, min_s=plan.cool_down_s / 2)
 
 
-def _obituary(job: Job, return_code: int, complaints: str) -> str:
-    what = f"the process that measured '{job.model}' ({job.kind}, {job.intra_op_threads} threads)"
-    if return_code == -signal.SIGILL:
-        return f"{what} used an instruction that this processor lacks: take another onnxruntime, see 'edgekit doctor'"
-    if return_code == -signal.SIGKILL:
-        return f"{what} was killed: most likely the memory ran out; close other programs or take fewer threads"
-    last = (complaints.strip().splitlines() or ["it said nothing"])[-1]
-    return f"{what} ended with code {return_code}: {last}"
+def _scaled(progress: Callable[[Cell, float], None], cell: Cell, index: int, plan: Plan) -> Callable[[float], None]:
+    return lambda share: progress(cell, (index + share) / len(plan.order))
 
 
 def _is_cool(now: Conditions, start: Conditions) -> bool:
     throttled = bool(now.throttling and now.throttling.now)
     if now.temperature_c is None or start.temperature_c is None:
         return not throttled
-    return not throttled and now.temperature_c <= start.temperature_c + _COOLED_WITHIN_C
+    return not throttled and now.temperature_c <= start.temperature_c + _COOL_WITHIN_C
 
 
-def _shares(progress: Callable[[Cell, float], None], cell: Cell, index: int, total: int) -> Callable[[float], None]:
-    return lambda share: progress(cell, (index + share) / total)
+def _why_it_died(cell: Cell, return_code: int, stderr: str) -> str:
+    what = f"the process that measured {cell.name}"
+    if return_code == -signal.SIGILL:
+        return (
+            f"{what} used an instruction that this processor lacks: install another version of onnxruntime, "
+            "see 'edgekit doctor'"
+        )
+    if return_code == -signal.SIGKILL:
+        return f"{what} was killed: the memory probably ran out; close other programs or use fewer threads"
+    last = (stderr.strip().splitlines() or ["no message"])[-1]
+    return f"{what} ended with code {return_code}: {last}"

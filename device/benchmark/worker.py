@@ -1,29 +1,31 @@
-"""Measures one cell in a process of its own: `python -m edgekit.device.benchmark.worker`, job on stdin, JSON lines out.
+"""Measures one cell in its own process: `python -m edgekit.device.benchmark.worker`, a job on stdin, JSON lines out.
 
-Lines are {"progress": share}, then {"run": what `Run.as_message` says} or {"error": text, "exit_code": number}.
+Each line is a `Message`: first the progress, then the run or an error.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from edgekit.device.benchmark.cells import Cell
+from edgekit.device.benchmark.sampling import Run
 from edgekit.errors import EdgekitError
 
 if TYPE_CHECKING:
     from edgekit.device.detection import Detector
-    from edgekit.device.sources import Source
 
 
 @dataclass(frozen=True)
 class DetectorChoice:
-    """Which detector a pipeline gets."""
+    """The detector of the frame kinds."""
 
     name: str
     model_path: Path | None
@@ -32,102 +34,88 @@ class DetectorChoice:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker measures: a cell, see `benchmark.measure`, and how; `clip_path` is one of `save_frame_cache`.
+    """A cell and how to measure it; see `measure`.
 
-    `camera` is one of `open_camera`, for cells of that kind.
+    `cache_path` is a file of `save_frame_cache`, `camera` an argument of `open_camera`.
     """
 
-    model: str
-    path: Path
-    intra_op_threads: int
-    kind: str
+    cell: Cell
     seconds: float
     min_iterations: int
     batch: int
-    clip_path: Path | None
-    detector: DetectorChoice | None
+    cache_path: Path | None = None
+    detector: DetectorChoice | None = None
     camera: str | None = None
 
-    def to_json(self) -> str:
-        """Return the job as one line for a worker's stdin."""
-        return json.dumps(asdict(self), default=str)
+    def to_json(self) -> bytes:
+        """Return the job for a worker's stdin."""
+        return msgspec.json.encode(self, enc_hook=str)
 
     @classmethod
-    def from_json(cls, text: str) -> Job:
+    def from_json(cls, content: bytes) -> Job:
         """Return the job that `to_json` wrote."""
-        fields = json.loads(text)
-        detector = fields.pop("detector")
-        if detector is not None:
-            path = detector["model_path"]
-            detector = DetectorChoice(detector["name"], Path(path) if path else None, detector["input_size_px"])
-        folder = fields.pop("clip_path")
-        fields["path"] = Path(fields["path"])
-        return cls(**fields, clip_path=Path(folder) if folder else None, detector=detector)
+        return msgspec.json.decode(content, type=cls, dec_hook=_from_text)
 
 
-def work(job: Job, progress: Callable[[float], None]) -> dict[str, Any]:
-    """Measure a job in this process and return the message about it."""
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a worker's output: the share done, the finished run, or an error with the exit code it stands for."""
+
+    progress: float | None = None
+    run: Run | None = None
+    error: str | None = None
+    exit_code: int = 1
+
+
+def measure_job(job: Job, progress: Callable[[float], None]) -> Run:
+    """Measure a job in this process."""
+    from edgekit.device.benchmark.frame_cache import map_frame_cache
+    from edgekit.device.benchmark.measure import Inputs, measure
     from edgekit.device.detection import create_detector
     from edgekit.device.sources import open_camera
 
-    chosen = job.detector
-
     def make_detector(intra_op_threads: int) -> Detector:
-        assert chosen is not None
+        assert job.detector is not None
         return create_detector(
-            chosen.name,
-            model_path=chosen.model_path,
-            input_size_px=chosen.input_size_px,
+            job.detector.name,
+            model_path=job.detector.model_path,
+            input_size_px=job.detector.input_size_px,
             intra_op_threads=intra_op_threads,
             notify=lambda _: None,
         )
 
     with open_camera(job.camera, lambda _: None) if job.camera else nullcontext() as camera:
-        return _measured(job, camera, make_detector if chosen else None, progress)
-
-
-def _measured(
-    job: Job,
-    camera: Source | None,
-    make_detector: Callable[[int], Detector] | None,
-    progress: Callable[[float], None],
-) -> dict[str, Any]:
-    from edgekit.device.benchmark.cells import Cell
-    from edgekit.device.benchmark.frame_cache import map_clip
-    from edgekit.device.benchmark.measure import measure
-
-    run = measure(
-        Cell(job.model, job.path, job.intra_op_threads, job.kind),  # type: ignore[arg-type]
-        seconds=job.seconds,
-        min_iterations=job.min_iterations,
-        batch=job.batch,
-        clip=map_clip(job.clip_path) if job.clip_path else None,
-        camera=camera,
-        make_detector=make_detector,
-        progress=progress,
-    )
-    return run.as_message()
+        return measure(
+            job.cell,
+            Inputs(map_frame_cache(job.cache_path) if job.cache_path else None, camera, make_detector),
+            seconds=job.seconds,
+            min_iterations=job.min_iterations,
+            batch=job.batch,
+            progress=progress,
+        )
 
 
 def main() -> int:
-    """Read a job, measure it, report; the exit code is 0 unless the process dies."""
-    # Libraries may print on stdout; the report has a channel of its own.
-    channel = os.fdopen(os.dup(1), "w")
+    """Measure the job on stdin and write messages to stdout; the exit code is 0 unless the process dies."""
+    # Libraries may print on stdout; the messages have their own descriptor.
+    channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 
-    def tell(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message) + "\n")
+    def send(message: Message) -> None:
+        channel.write(msgspec.json.encode(message) + b"\n")
         channel.flush()
 
-    job = Job.from_json(sys.stdin.read())
+    job = Job.from_json(sys.stdin.buffer.read())
     try:
-        run = work(job, lambda share: tell({"progress": share}))
-        tell({"run": run})
+        send(Message(run=measure_job(job, lambda share: send(Message(progress=share)))))
     except EdgekitError as error:
-        tell({"error": str(error), "exit_code": error.exit_code})
+        send(Message(error=str(error), exit_code=error.exit_code))
     except MemoryError:
-        tell({"error": f"not enough memory to measure '{job.model}': close other programs", "exit_code": 1})
+        send(Message(error=f"not enough memory to measure '{job.cell.model}': close other programs"))
     return 0
+
+
+def _from_text(kind: type, text: str) -> Any:
+    return kind(text)
 
 
 if __name__ == "__main__":

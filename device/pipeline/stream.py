@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, create_detector
+from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.versions import set_opencv_threads
@@ -112,7 +112,8 @@ class Stream:
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(options, notify))
             self.classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
-            self.face_tracker = _create_face_tracker(options, self.source, self.threads.detector, notify)
+            detector = _create_detector(options, self.threads.detector, notify)
+            self.face_tracker = create_face_tracker(detector, self.source, options)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -255,16 +256,8 @@ def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
     return open_camera(options.camera or "", notify, settings)
 
 
-def _create_face_tracker(
-    options: StreamOptions, source: Source, detector_threads: int, notify: Callable[[str], None]
-) -> FaceTracker:
-    detector = create_detector(
-        options.detector,
-        model_path=options.detector_model,
-        input_size_px=options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
-        intra_op_threads=detector_threads,
-        notify=notify,
-    )
+def create_face_tracker(detector: Detector, source: Source, options: StreamOptions) -> FaceTracker:
+    """Return the detector with the detection schedule and the tracker of `options`, for the frames of `source`."""
     schedule = Adaptive() if options.detect_every == "auto" else Every(options.detect_every)
     # Images without an order in time are detected one by one.
     is_sequence = source.live or source.fps is not None or options.detect_every != "auto"
@@ -278,6 +271,16 @@ def _create_face_tracker(
         choose_input_size=_chooses_input_size(options),
         largest_only=options.largest_only,
         presentation_time_s=presentation_time_s(source),
+    )
+
+
+def _create_detector(options: StreamOptions, threads: int, notify: Callable[[str], None]) -> Detector:
+    return create_detector(
+        options.detector,
+        model_path=options.detector_model,
+        input_size_px=options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
+        intra_op_threads=threads,
+        notify=notify,
     )
 
 

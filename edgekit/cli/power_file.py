@@ -1,4 +1,4 @@
-"""`--power-file`: a power meter's readings, from a file at the end or from a stream as they come."""
+"""`--power-file`: readings of a power meter, from a file at the end or from a stream as they arrive."""
 
 from __future__ import annotations
 
@@ -7,43 +7,54 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from edgekit.cli.output import Output
+if TYPE_CHECKING:
+    from edgekit.report.power import PowerReading
 
 
-def open_meter(where: str | None) -> Callable[[float, Output], Any]:
-    """Return what gives a power meter's readings at the end; a stream is read from now on, as it comes."""
+def open_power_meter(where: str | None, warn: Callable[[str], None]) -> Callable[[float], list[PowerReading]]:
+    """Return a function that takes the Unix time of the start and returns the readings until now.
+
+    Args:
+        where: A file, a named pipe or device, or "-" for stdin; None: no power meter. A stream is read from now on, so
+            that the meter never blocks.
+        warn: Receives warnings about lines that cannot be read.
+
+    Raises:
+        InputError: The file does not exist; later also if it cannot be read.
+    """
     from edgekit.errors import InputError
     from edgekit.files import require_file
     from edgekit.report.power import parse_readings
 
     if where is None:
-        return lambda _, __: ()
+        return lambda _: []
     lines: list[str] = []
     path = Path(where)
-    if where == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+    is_stream = where == "-" or (path.exists() and not path.is_file() and not path.is_dir())
+    if is_stream:
 
         def follow() -> None:
             with nullcontext(sys.stdin) if where == "-" else path.open(errors="replace") as opened:
                 for line in opened:
-                    lines.append(line)  # one by one: the benchmark may end first
+                    lines.append(line)  # line by line: the benchmark may end before the stream
 
         threading.Thread(target=follow, daemon=True).start()
     else:
         require_file(path, "power file")
 
-    def readings(start_unix_s: float, out: Output) -> Any:
-        if not lines and path.is_file():
+    def readings(start_unix_s: float) -> list[PowerReading]:
+        if not is_stream:
             try:
                 lines.extend(path.read_text(errors="replace").splitlines())
             except OSError as error:
                 raise InputError(f"power file '{path}' cannot be read: {error.strerror}") from error
-        found, strange = parse_readings(list(lines), start_unix_s)
-        if strange:
-            out.warn(f"power file '{where}': {strange} lines are not `seconds watts`")
+        found, unreadable = parse_readings(list(lines), start_unix_s)
+        if unreadable:
+            warn(f"power file '{where}': {unreadable} lines are not `seconds watts`")
         if not found:
-            out.warn(f"power file '{where}' has no reading")
+            warn(f"power file '{where}' has no reading")
         return found
 
     return readings

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from edgekit.errors import HostError, InputError
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostResult, Listener, on_boards
@@ -19,8 +21,9 @@ from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import Upload, send
+from edgekit.report.document import BenchmarkReport, HostOutcome
 from edgekit.report.merging import merge
-from edgekit.report.schema import MAX_BYTES, parse_document
+from edgekit.report.schema import MAX_BYTES, from_document, parse_document
 from edgekit.text import one_line, printable
 
 # A pause of --cool-down, at most an hour, and the reckoning of all intervals at the end come without a word.
@@ -53,19 +56,19 @@ class Outcome:
     """
 
     host: Host
-    report: dict[str, Any] | None = None
+    report: BenchmarkReport | None = None
     error: str | None = None
     overhead_s: float | None = None
     sent_bytes: int = 0
 
-    def as_document(self) -> dict[str, Any]:
-        """Return what is kept of it beside the report, ready for JSON; no address, for reports are shown to others."""
-        return {
-            "label": self.host.label,
-            "error": self.error,
-            "overhead_s": None if self.overhead_s is None else round(self.overhead_s, 2),
-            "sent_bytes": self.sent_bytes,
-        }
+    def as_host(self) -> HostOutcome:
+        """Return the part that the report keeps, without the address, because reports are shown to other people."""
+        return HostOutcome(
+            label=self.host.label,
+            error=self.error,
+            overhead_s=None if self.overhead_s is None else round(self.overhead_s, 2),
+            sent_bytes=self.sent_bytes,
+        )
 
 
 def bench_hosts(hosts: Sequence[Host], job: Job, listener: Listener, parallel: int) -> list[Outcome]:
@@ -117,31 +120,31 @@ def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
     return Outcome(host, report, None, overhead_s, sent)
 
 
-def merged_report(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+def merged_report(outcomes: Sequence[Outcome]) -> BenchmarkReport | None:
     """Return the reports of all boards as one document, with what it took under `hosts`; None if there is no report."""
-    measured = [outcome for outcome in outcomes if outcome.report is not None]
-    if not measured:
+    reports = {outcome.host.label: outcome.report for outcome in outcomes if outcome.report is not None}
+    if not reports:
         return None
-    document = merge([outcome.report or {} for outcome in measured], [outcome.host.label for outcome in measured])
-    return {**document, "hosts": [outcome.as_document() for outcome in outcomes]}
+    report = merge(list(reports.values()), list(reports))
+    return msgspec.structs.replace(report, hosts=tuple(outcome.as_host() for outcome in outcomes))
 
 
-def _read_report(content: bytes, names: Mapping[str, str], label: str) -> dict[str, Any]:
+def _read_report(content: bytes, names: Mapping[str, str], label: str) -> BenchmarkReport:
     # What only means something on the board, its paths, is given the names that were given here.
     try:
-        document = _renamed(parse_document(content, "its report"), names)
+        document = parse_document(content, "its report").as_document()
+        report = from_document(_renamed(document, names), "its report")
     except InputError as error:
         raise HostError(f"{label}: {error}") from error
-    assert isinstance(document, dict)
-    if len(document["boards"]) != 1:
-        raise HostError(f"{label}: its report speaks of {len(document['boards'])} boards")
-    return document
+    if len(report.boards) != 1:
+        raise HostError(f"{label}: its report has {len(report.boards)} boards, expected 1")
+    return report
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         return printable(names[value]) if value in names else value
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_renamed(item, names) for item in value]
     if isinstance(value, dict):
         return {key: _renamed(item, names) for key, item in value.items()}

@@ -1,34 +1,37 @@
-"""Two benchmark documents side by side: which differences are real, and whether the two may be compared at all."""
+"""Compares two benchmark reports, or the models of one: which differences are real, and what may be compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Any, Literal, TypeAlias
+from pathlib import Path, PurePath
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from edgekit.errors import InputError
+from edgekit.report.document import BenchmarkReport, BoardResult, CellResult
 from edgekit.report.quality_flags import EXPLANATIONS, INVALIDATING
+from edgekit.report.schema import read_document
 from edgekit.report.statistics import Interval, ratio_interval
 from edgekit.report.view import board_title
 
 Verdict: TypeAlias = Literal["faster", "slower", "no difference", "cannot tell"]
 
-_FIRST, _SECOND = "only in the first report", "only in the second report"
 _CLOCK_TOLERANCE = 0.03
 _BOARD_FIELDS = ("model", "cpu", "processors", "architecture", "userland_bits", "virtualization")
 
 
 @dataclass(frozen=True)
 class CellChange:
-    """One cell in both documents: medians, and the ratio of their latencies with its 95 % interval.
+    """One measurement of a model (B) against that of its baseline (A).
 
-    `why` says for "cannot tell" what is missing.
+    `ratio` is B's median latency divided by A's, `ratio_interval` its 95 % interval. `why` is the reason for "cannot
+    tell".
     """
 
     model: str
+    baseline: str
     kind: str
     engine: str
     intra_op_threads: int
@@ -40,13 +43,18 @@ class CellChange:
     verdict: Verdict
     why: str | None
 
+    @property
+    def name(self) -> str:
+        """Return the name of the cell in messages."""
+        return _cell_name(self.model, self.kind, self.intra_op_threads)
+
 
 @dataclass(frozen=True)
 class BoardChange:
-    """One board in both documents. `differences` are what should have been the same and is not; `notes` may differ.
+    """The comparison of one board.
 
-    `unmatched` names the cells that only one of the two has: all of them, where only one has the board. `doubts` say
-    what makes cells of either document doubtful and is no reason to throw them away.
+    `differences` are conditions that should be equal and are not; `notes` are other differences, such as versions.
+    `unmatched` are cells without a counterpart. `doubts` are reasons to doubt cells that are compared all the same.
     """
 
     board: str
@@ -57,200 +65,264 @@ class BoardChange:
     doubts: tuple[str, ...] = ()
 
 
-def compare(before: Mapping[str, Any], after: Mapping[str, Any], allow_different: bool = False) -> list[BoardChange]:
-    """Return what changed from one document to another.
+@dataclass(frozen=True)
+class Comparison:
+    """The result of `compare`, one entry per board."""
 
-    Boards are paired by their labels, a single one in each with the other. Cells are paired by kind, engine, threads,
-    batch and model; a model is the same if its file is, else if its name is, which counts as a difference.
+    boards: tuple[BoardChange, ...]
+
+    @property
+    def cells(self) -> list[CellChange]:
+        """The compared cells of all boards."""
+        return [cell for board in self.boards for cell in board.cells]
+
+    def regressions(self, percent: float) -> list[CellChange]:
+        """Return the cells that are really slower, by more than `percent`."""
+        return [cell for cell in self.cells if cell.verdict == "slower" and cell.ratio > 1 + percent / 100]
+
+    def unjudged(self) -> list[str]:
+        """Return the cells that a gate cannot judge: without an interval, invalid, or without a counterpart."""
+        cells = [f"{cell.name}: {cell.why}" for cell in self.cells if cell.verdict == "cannot tell"]
+        return cells + [name for board in self.boards for name in board.unmatched]
+
+
+def compare(
+    before: BenchmarkReport | Path | str,
+    after: BenchmarkReport | Path | str | None = None,
+    *,
+    baseline: str | None = None,
+    allow_different: bool = False,
+) -> Comparison:
+    """Return what changed from one benchmark report to another, or how the models of one report differ.
+
+    A difference is real where the 95 % interval of the ratio of the medians excludes 1.
+
+    Two reports: boards are paired by label (a single one in each with the other), cells by kind, engine, threads, batch
+    and model. Models are paired by their file's SHA-256, else by name, which counts as a difference. One report: each
+    model is compared with the baseline, by kind, threads and batch.
 
     Args:
-        before: A checked document.
-        after: Another.
-        allow_different: Compare although board, clock, frames or model differ; a single model in each is then paired
-            whatever it is called.
+        before: A report or its file.
+        after: Another; None: compare the models of the first.
+        baseline: The model that the others are compared with, if there is one report; default: its first.
+        allow_different: Compare although board, clock, frames or model differ. A single model in each report is then
+            paired whatever its name.
 
     Raises:
-        InputError: Nothing can be paired, or something differs that must not.
+        InputError: A file is not a report, nothing can be paired, or conditions differ and `allow_different` is false.
+
+    Example:
+        >>> for cell in edgekit.compare("report.json", baseline="float.onnx").cells:
+        ...     print(cell.model, cell.kind, cell.ratio, cell.ratio_interval, cell.verdict)
     """
-    pairs = _pairs(before["boards"], after["boards"])
-    changes = [_compare_boards(old, new) for old, new in pairs]
-    paired = {id(entry) for pair in pairs for entry in pair}
-    for document, where in ((before, _FIRST), (after, _SECOND)):
-        changes += [_alone(entry, where) for entry in document["boards"] if id(entry) not in paired]
-    differences = [difference for change in changes for difference in change.differences]
+    first = _opened(before)
+    if after is None:
+        return _compare_models(first, baseline)
+    if baseline is not None:
+        raise InputError("a baseline model is for one report: with two, the first is the baseline")
+    comparison = _compare_reports(first, _opened(after))
+    differences = [difference for board in comparison.boards for difference in board.differences]
     if differences and not allow_different:
-        raise InputError(f"not comparable: {'; '.join(differences)}: --allow-different compares them all the same")
-    if not any(change.cells for change in changes):
+        raise InputError(f"not comparable: {'; '.join(differences)}: --allow-different compares them nevertheless")
+    if not comparison.cells:
         raise InputError("the two reports have no cell in common: measure the same models, threads and kinds")
-    return changes
+    return comparison
 
 
-def regressions(changes: Sequence[BoardChange], percent: float) -> list[CellChange]:
-    """Return the cells that are slower, for real, by more than `percent`."""
-    cells = [cell for change in changes for cell in change.cells]
-    return [cell for cell in cells if cell.verdict == "slower" and cell.ratio > 1 + percent / 100]
+def _opened(report: BenchmarkReport | Path | str) -> BenchmarkReport:
+    return report if isinstance(report, BenchmarkReport) else read_document(Path(report))
 
 
-def unjudged(changes: Sequence[BoardChange]) -> list[str]:
-    """Return what a gate cannot vouch for: cells without an interval, spoilt, or missing from one document."""
-    found = [
-        f"{_name(cell)}: {cell.why}" for change in changes for cell in change.cells if cell.verdict == "cannot tell"
-    ]
-    return found + [name for change in changes for name in change.unmatched]
+def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison:
+    changes = []
+    for board in report.boards:
+        base = board.models[0].name if baseline is None else _model_named(board, baseline)
+        cells, unmatched = [], []
+        for model in board.models:
+            if model.name != base:
+                paired, alone = _compare_with(board, base, model.name)
+                cells += paired
+                unmatched += alone
+        doubts = tuple(_doubts(board, "report"))
+        changes.append(BoardChange(board_title(board), (), (), tuple(cells), tuple(unmatched), doubts))
+    comparison = Comparison(tuple(changes))
+    if not comparison.cells:
+        raise InputError("the report has no two models to compare: measure several, or give two reports")
+    return comparison
 
 
-def _name(cell: CellChange) -> str:
-    return f"{PurePath(cell.model).name}, {cell.kind}, {cell.intra_op_threads} threads"
+def _compare_with(board: BoardResult, base: str, model: str) -> tuple[list[CellChange], list[str]]:
+    """Return the changes from a baseline model to another, and the cells that only one of them has."""
+    before, after = (
+        {(cell.kind, cell.intra_op_threads, cell.batch): cell for cell in board.cells if cell.model == name}
+        for name in (base, model)
+    )
+    cells = [_change(before[key], after[key]) for key in before if key in after]
+    unmatched = [f"{_name_of(before[key])}: not measured for {PurePath(model).name}" for key in before.keys() - after]
+    unmatched += [f"{_name_of(after[key])}: not measured for {PurePath(base).name}" for key in after.keys() - before]
+    return cells, sorted(unmatched)
 
 
-def _pairs(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
-) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    if len(before) == len(after) == 1:
-        return [(before[0], after[0])]
-    for boards in (before, after):
-        labels = [entry["label"] for entry in boards]
+def _model_named(board: BoardResult, name: str) -> str:
+    names = [model.name for model in board.models]
+    found = [one for one in names if one == name] or [one for one in names if PurePath(one).name == name]
+    if not found:
+        raise InputError(f"the report has no model '{name}': it has {', '.join(names)}")
+    return found[0]
+
+
+def _compare_reports(before: BenchmarkReport, after: BenchmarkReport) -> Comparison:
+    pairs = _pairs(before, after)
+    changes = [_compare_boards(old, new) for old, new in pairs]
+    paired = {id(board) for pair in pairs for board in pair}
+    for report, which in ((before, "first"), (after, "second")):
+        for board in report.boards:
+            if id(board) not in paired:
+                unmatched = tuple(_only_in(cell, which) for cell in board.cells)
+                changes.append(BoardChange(board_title(board), (), (), (), unmatched))
+    return Comparison(tuple(changes))
+
+
+def _pairs(before: BenchmarkReport, after: BenchmarkReport) -> list[tuple[BoardResult, BoardResult]]:
+    if len(before.boards) == len(after.boards) == 1:
+        return [(before.boards[0], after.boards[0])]
+    for report in (before, after):
+        labels = [board.label for board in report.boards]
         if len(set(labels)) < len(labels):
-            raise InputError("boards share a label, so that they cannot be told apart: give each one its own")
-    by_label = {entry["label"]: entry for entry in after}
-    pairs = [(entry, by_label[entry["label"]]) for entry in before if entry["label"] in by_label]
+            raise InputError("two boards of a report have the same label: give each its own")
+    by_label = {board.label: board for board in after.boards}
+    pairs = [(board, by_label[board.label]) for board in before.boards if board.label in by_label]
     if not pairs:
         raise InputError("the two reports have no board of the same label")
     return pairs
 
 
-def _compare_boards(before: Mapping[str, Any], after: Mapping[str, Any]) -> BoardChange:
-    models, differences = _paired_models(before, after)
-    cells, unmatched = [], []
-    rest = {_place(cell, cell["model"]): cell for cell in after["cells"]}
-    for cell in before["cells"]:
-        other = rest.pop(_place(cell, models.get(cell["model"], "")), None)
+def _compare_boards(before: BoardResult, after: BoardResult) -> BoardChange:
+    models, model_differences = _paired_models(before, after)
+    rest = {cell.key: cell for cell in after.cells}
+    cells, unmatched, detector_differences = [], [], []
+    for cell in before.cells:
+        other = rest.pop((cell.kind, models.get(cell.model, ""), cell.engine, cell.intra_op_threads, cell.batch), None)
         if other is None:
-            unmatched.append(_place_text(cell, _FIRST))
+            unmatched.append(_only_in(cell, "first"))
             continue
         cells.append(_change(cell, other))
-        if cell["detector"] != other["detector"]:
-            differences.append(f"detector '{cell['detector']}' and '{other['detector']}'")
-    unmatched += [_place_text(cell, _SECOND) for cell in rest.values()]
-    differences = _board_differences(before, after) + differences
-    pipelines = any(cell.kind == "pipeline" for cell in cells)
-    clips = before["clip"], after["clip"]
-    if pipelines and all(clips) and clips[0]["pixels_sha256"] != clips[1]["pixels_sha256"]:
-        differences.append(f"frames '{clips[0]['source']}' and '{clips[1]['source']}' are not the same")
-    versions = {**before["versions"], **after["versions"]}
-    notes = [
-        f"{name} {before['versions'].get(name, 'none')} and {after['versions'].get(name, 'none')}"
-        for name in versions
-        if before["versions"].get(name) != after["versions"].get(name)
-    ]
-    # In the order they came, each once.
+        if cell.detector != other.detector:
+            detector_differences.append(f"detector '{cell.detector}' and '{other.detector}'")
+    unmatched += [_only_in(cell, "second") for cell in rest.values()]
+    differences = [*_board_differences(before, after), *model_differences, *detector_differences]
+    caches = before.frame_cache, after.frame_cache
+    from_memory = any(cell.kind in ("per-frame", "loop") for cell in cells)
+    if from_memory and caches[0] and caches[1] and caches[0].pixels_sha256 != caches[1].pixels_sha256:
+        differences.append(f"frames '{caches[0].source}' and '{caches[1].source}' are not the same")
     return BoardChange(
         board_title(after),
-        tuple(dict.fromkeys(differences)),
-        tuple(notes),
+        tuple(dict.fromkeys(differences)),  # each once, in their order
+        tuple(_version_differences(before.versions, after.versions)),
         tuple(cells),
         tuple(unmatched),
-        (*_doubts(before, "first"), *_doubts(after, "second")),
+        (*_doubts(before, "first report"), *_doubts(after, "second report")),
     )
 
 
-def _doubts(entry: Mapping[str, Any], which: str) -> Iterator[str]:
-    for mark, explanation in EXPLANATIONS.items():
-        count = sum(mark in cell["marks"] for cell in entry["cells"])
-        if count and mark not in INVALIDATING:
-            yield f"{count} of {len(entry['cells'])} cells of the {which} report are marked {mark}: {explanation}"
-
-
-def _alone(entry: Mapping[str, Any], where: str) -> BoardChange:
-    unmatched = tuple(_place_text(cell, where) for cell in entry["cells"])
-    return BoardChange(board_title(entry), (), (), (), unmatched)
-
-
-def _paired_models(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    sums = {model["name"]: model["sha256"] for model in after["models"]}
-    by_sum = {model["sha256"]: model["name"] for model in after["models"]}
-    by_name = {PurePath(model["name"]).name: model["name"] for model in after["models"]}
-    lone = len(before["models"]) == len(after["models"]) == 1
+def _paired_models(before: BoardResult, after: BoardResult) -> tuple[dict[str, str], list[str]]:
+    """Return the names of paired models, before to after, and the differences between them."""
+    sums = {model.name: model.sha256 for model in after.models}
+    by_sum = {model.sha256: model.name for model in after.models}
+    by_file_name = {PurePath(model.name).name: model.name for model in after.models}
+    single = len(before.models) == len(after.models) == 1
     pairs, differences = {}, []
-    for model in before["models"]:
-        name = model["name"]
-        other = name if sums.get(name) == model["sha256"] else by_sum.get(model["sha256"])
+    for model in before.models:
+        file_name = PurePath(model.name).name
+        other = model.name if sums.get(model.name) == model.sha256 else by_sum.get(model.sha256)
         if other is None:
-            other = by_name.get(PurePath(name).name)
-            if other is None and lone:
-                other = after["models"][0]["name"]
+            other = by_file_name.get(file_name) or (after.models[0].name if single else None)
             if other is not None:
-                differences.append(f"model '{PurePath(name).name}' is another file than '{PurePath(other).name}'")
+                differences.append(f"model '{file_name}' is another file than '{PurePath(other).name}'")
         if other is not None:
-            pairs[name] = other
+            pairs[model.name] = other
     return pairs, differences
 
 
-def _board_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    found = [
-        f"board {field} '{before['board'][field]}' and '{after['board'][field]}'"
-        for field in _BOARD_FIELDS
-        if before["board"][field] != after["board"][field]
-    ]
-    if before["before"]["governor"] != after["before"]["governor"]:
-        found.append(f"governor '{before['before']['governor']}' and '{after['before']['governor']}'")
-    one, other = _clock_mhz(before), _clock_mhz(after)
-    if one and other and max(one, other) > min(one, other) * (1 + _CLOCK_TOLERANCE):
-        found.append(f"clock {one:.0f} and {other:.0f} MHz")
-    return found
+def _board_differences(before: BoardResult, after: BoardResult) -> Iterator[str]:
+    for field in _BOARD_FIELDS:
+        one, other = getattr(before.board, field), getattr(after.board, field)
+        if one != other:
+            yield f"board {field} '{one}' and '{other}'"
+    if before.before.governor != after.before.governor:
+        yield f"governor '{before.before.governor}' and '{after.before.governor}'"
+    one_mhz, other_mhz = _clock_mhz(before), _clock_mhz(after)
+    if one_mhz and other_mhz and max(one_mhz, other_mhz) > min(one_mhz, other_mhz) * (1 + _CLOCK_TOLERANCE):
+        yield f"clock {one_mhz:.0f} and {other_mhz:.0f} MHz"
 
 
-def _clock_mhz(entry: Mapping[str, Any]) -> float | None:
-    """Return the median clock while unspoilt processes ran; spoilt ones are judged by their marks."""
+def _clock_mhz(board: BoardResult) -> float | None:
+    """Return the median clock of the valid processes."""
     clocks = [
-        reading["clock_mhz"]
-        for cell in entry["cells"]
-        for process in cell["processes"]
-        for reading in process["during"]
-        if reading["clock_mhz"] and not set(process["marks"]) & set(INVALIDATING)
+        reading.clock_mhz
+        for cell in board.cells
+        for process in cell.processes
+        for reading in process.during
+        if reading.clock_mhz and INVALIDATING.isdisjoint(process.quality_flags)
     ]
     return float(np.median(clocks)) if clocks else None
 
 
-def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> CellChange:
-    medians = before["latency"]["p50_ms"], after["latency"]["p50_ms"]
-    intervals = before["median_interval_ms"], after["median_interval_ms"]
-    spoilt = sorted({mark for cell in (before, after) for mark in cell["marks"]} & set(INVALIDATING))
+def _version_differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            yield f"{name} {before.get(name, 'none')} and {after.get(name, 'none')}"
+
+
+def _doubts(board: BoardResult, where: str) -> Iterator[str]:
+    for flag, explanation in EXPLANATIONS.items():
+        count = sum(flag in cell.quality_flags for cell in board.cells)
+        if count and flag not in INVALIDATING:
+            yield f"{count} of {len(board.cells)} cells of the {where} have the quality flag '{flag}': {explanation}"
+
+
+def _change(before: CellResult, after: CellResult) -> CellChange:
+    invalid = sorted(INVALIDATING.intersection(before.quality_flags + after.quality_flags))
+    intervals = _interval(before), _interval(after)
+    medians_ms = before.latency.p50_ms, after.latency.p50_ms
     between: Interval | None = None
     verdict: Verdict = "cannot tell"
-    why = None
+    why: str | None = "fewer than three processes"
     if intervals[0] and intervals[1]:
-        between = ratio_interval(
-            medians[0], _holding(intervals[0], medians[0]), medians[1], _holding(intervals[1], medians[1])
-        )
+        between = ratio_interval(medians_ms[0], intervals[0], medians_ms[1], intervals[1])
         verdict = "slower" if between[0] > 1 else "faster" if between[1] < 1 else "no difference"
-    else:
-        why = "fewer than three processes"
-    if spoilt:
-        verdict, why = "cannot tell", ", ".join(spoilt)
+        why = None
+    if invalid:
+        verdict, why = "cannot tell", ", ".join(invalid)
     return CellChange(
-        model=after["model"],
-        kind=after["kind"],
-        engine=after["engine"],
-        intra_op_threads=after["intra_op_threads"],
-        batch=after["batch"],
-        before_ms=medians[0],
-        after_ms=medians[1],
-        ratio=medians[1] / medians[0],
+        model=after.model,
+        baseline=before.model,
+        kind=after.kind,
+        engine=after.engine,
+        intra_op_threads=after.intra_op_threads,
+        batch=after.batch,
+        before_ms=medians_ms[0],
+        after_ms=medians_ms[1],
+        ratio=medians_ms[1] / medians_ms[0],
         ratio_interval=between,
         verdict=verdict,
         why=why,
     )
 
 
-def _holding(interval: Sequence[float], value: float) -> Interval:
-    # Rounding, or a stranger's document, may put a median outside its own interval.
-    return min(interval[0], value), max(interval[1], value)
+def _interval(cell: CellResult) -> Interval | None:
+    """Return the interval of the median, widened to include it: rounding may have put the median outside."""
+    limits, median_ms = cell.median_interval_ms, cell.latency.p50_ms
+    return limits and (min(limits[0], median_ms), max(limits[1], median_ms))
 
 
-def _place(cell: Mapping[str, Any], model: str) -> tuple[Any, ...]:
-    return model, cell["kind"], cell["engine"], cell["intra_op_threads"], cell["batch"]
+def _only_in(cell: CellResult, which: str) -> str:
+    return f"{_name_of(cell)}: only in the {which} report"
 
 
-def _place_text(cell: Mapping[str, Any], where: str) -> str:
-    return f"{PurePath(cell['model']).name}, {cell['kind']}, {cell['intra_op_threads']} threads: {where}"
+def _name_of(cell: CellResult) -> str:
+    return _cell_name(cell.model, cell.kind, cell.intra_op_threads)
+
+
+def _cell_name(model: str, kind: str, threads: int) -> str:
+    return f"{PurePath(model).name}, {kind}, {threads} threads"

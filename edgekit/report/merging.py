@@ -1,34 +1,37 @@
-"""Several boards in one document."""
+"""Merges the boards of several reports into one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+
+import msgspec
 
 from edgekit.errors import InputError
-from edgekit.report.schema import SCHEMA, check
+from edgekit.report.document import SCHEMA, BenchmarkReport, BoardResult
+from edgekit.report.schema import check_fits
 
 
-def merge(documents: Sequence[Mapping[str, Any]], labels: Sequence[str | None] | None = None) -> dict[str, Any]:
-    """Return one document with the boards of several, in their order, as `edgekit bench --host A --host B` makes.
+def merge(reports: Sequence[BenchmarkReport], labels: Sequence[str | None] | None = None) -> BenchmarkReport:
+    """Return one report with the boards of several, in their order, as `edgekit bench --host A --host B` writes it.
 
     Args:
-        documents: Benchmark documents as `schema.parse_document` returns them, so checked already.
-        labels: What to call the board of each document; None leaves what it is called. A document with several boards
-            takes no label.
+        reports: Validated reports.
+        labels: The label for the board of each report; None keeps the label it has.
 
     Raises:
-        InputError: There is none, a label is given to several boards, or together they are too many.
+        InputError: There is no report, a report with several boards is given a label, or there are too many boards.
     """
-    if not documents:
+    if not reports:
         raise InputError("no report to merge: give at least one")
-    boards = []
-    for index, document in enumerate(documents):
-        label = labels[index] if labels else None
-        if label is not None and len(document["boards"]) != 1:
-            raise InputError(f"label '{label}' is for one board, the report has {len(document['boards'])}")
-        boards += [dict(entry) if label is None else {**entry, "label": label} for entry in document["boards"]]
-    merged = {"schema": SCHEMA, "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), "boards": boards}
-    check(merged, "the merged report")
-    return merged
+    boards: list[BoardResult] = []
+    for report, label in zip(reports, labels or [None] * len(reports), strict=True):
+        if label is None:
+            boards += report.boards
+        elif len(report.boards) == 1:
+            boards.append(msgspec.structs.replace(report.boards[0], label=label))
+        else:
+            raise InputError(f"label '{label}' is for one board, the report has {len(report.boards)}")
+    check_fits(boards=len(boards))
+    created_utc = datetime.now(UTC).isoformat(timespec="seconds")
+    return BenchmarkReport(schema=SCHEMA, created_utc=created_utc, boards=tuple(boards))

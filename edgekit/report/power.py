@@ -1,4 +1,4 @@
-"""A power meter's readings: lines of `seconds watts`, and the energy of a stretch of time."""
+"""Readings of a power meter, lines of `seconds watts`, and the mean power over an interval."""
 
 from __future__ import annotations
 
@@ -8,26 +8,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_UNIX_FROM_S = 1e9
+# Smaller times count from the start of the benchmark, larger ones are Unix time.
+_MIN_UNIX_S = 1e9
 _MAX_READINGS = 1_000_000
 
 
 @dataclass(frozen=True)
 class PowerReading:
-    """Watts at a moment, `at_s` seconds after the benchmark's start."""
+    """Power in watts, `at_s` seconds after the start of the benchmark."""
 
     at_s: float
     watts: float
 
 
 def parse_readings(lines: Iterable[str], start_unix_s: float) -> tuple[list[PowerReading], int]:
-    """Return the readings, in the order of time, and the number of lines that are none.
+    """Return the readings in the order of time, and the number of lines that cannot be read.
 
-    A line is `seconds watts`: Unix time, or counted from the benchmark's start where it is below 10^9. Empty lines
-    and those that begin with # are left out; a comma may stand between the two.
+    A line is `seconds watts` or `seconds,watts`. Seconds are Unix time, or count from the start of the benchmark if
+    they are below 10^9. Empty lines and lines that begin with # are skipped.
+
+    Args:
+        lines: The meter's output.
+        start_unix_s: Unix time of the start of the benchmark.
     """
     readings: list[PowerReading] = []
-    strange = 0
+    unreadable = 0
     for line in lines:
         words = line[:200].replace(",", " ").split()
         if not words or words[0].startswith("#"):
@@ -35,20 +40,20 @@ def parse_readings(lines: Iterable[str], start_unix_s: float) -> tuple[list[Powe
         try:
             seconds, watts = (float(word) for word in words)
         except ValueError:
-            strange += 1
+            unreadable += 1
             continue
         if not (math.isfinite(seconds) and math.isfinite(watts)) or watts < 0 or len(readings) >= _MAX_READINGS:
-            strange += 1
+            unreadable += 1
             continue
-        readings.append(PowerReading(seconds - start_unix_s if seconds >= _UNIX_FROM_S else seconds, watts))
-    return sorted(readings, key=lambda reading: reading.at_s), strange
+        readings.append(PowerReading(seconds - start_unix_s if seconds >= _MIN_UNIX_S else seconds, watts))
+    return sorted(readings, key=lambda reading: reading.at_s), unreadable
 
 
 def mean_watts(readings: Sequence[PowerReading], from_s: float, to_s: float) -> float | None:
-    """Return the mean power from `from_s` to `to_s`, straight lines between readings.
+    """Return the mean power from `from_s` to `to_s` in watts, interpolated linearly between readings.
 
-    None where fewer than two readings lie within, or the readings do not reach from one end to the other within two of
-    their own intervals.
+    None if fewer than two readings lie inside, or if the first or the last of them is further from its end of the
+    interval than twice the largest gap between readings.
     """
     times = np.array([reading.at_s for reading in readings])
     watts = np.array([reading.watts for reading in readings])
@@ -58,6 +63,6 @@ def mean_watts(readings: Sequence[PowerReading], from_s: float, to_s: float) -> 
     gap = float(np.diff(times[inside]).max())
     if times[inside][0] - from_s > 2 * gap or to_s - times[inside][-1] > 2 * gap:
         return None
-    moments = np.concatenate([[from_s], times[inside], [to_s]])
-    values = np.interp(moments, times, watts)
-    return float(((values[1:] + values[:-1]) / 2 * np.diff(moments)).sum() / (to_s - from_s))
+    times_s = np.concatenate([[from_s], times[inside], [to_s]])
+    values = np.interp(times_s, times, watts)
+    return float(((values[1:] + values[:-1]) / 2 * np.diff(times_s)).sum() / (to_s - from_s))

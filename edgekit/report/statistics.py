@@ -1,11 +1,11 @@
-"""What latencies look like and how sure their median is.
+"""Histogram and median interval of latencies.
 
-Iterations of one process are not independent: they share a memory layout, a core, a moment. So the interval of a
-median comes from several processes: processes are drawn again with replacement, within each of them blocks of
-consecutive iterations (a block bootstrap in two stages), and the spread of the medians so found is the standard error.
-Few processes vary too little when drawn again, by n - 1 in n, which is put right; and few say little about their own
-spread, so that the error is multiplied with Student's t for n - 1 degrees of freedom. All of it happens on logarithms,
-since speeds differ by factors.
+Iterations of one process are not independent: they share a memory layout, a processor and a moment. The interval of a
+median therefore comes from several processes, by a block bootstrap in two stages: processes are resampled with
+replacement, and within each of them blocks of consecutive iterations. The standard deviation of the resampled medians
+is the standard error. Resampling n processes underestimates the variance by (n - 1) / n, which is corrected; for the
+uncertainty of the standard error itself it is multiplied by Student's t for n - 1 degrees of freedom. All of this is
+done on logarithms, since speeds differ by factors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NORMAL_975 = 1.960
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of latencies in `BINS` bins of equal width from `low_ms` to `high_ms`; `above` lie beyond the last."""
+    """Counts of latencies in `BINS` bins of equal width from `low_ms` to `high_ms`; `above` is the count beyond."""
 
     low_ms: float
     high_ms: float
@@ -45,7 +45,7 @@ class Histogram:
 
 
 def histogram(samples_ms: Samples) -> Histogram:
-    """Return the distribution from the least sample to the 99th percentile, so that one outlier flattens nothing."""
+    """Return the histogram from the smallest sample to the 99th percentile, so that an outlier does not flatten it."""
     low, high = float(samples_ms.min()), float(np.percentile(samples_ms, 99))
     if high <= low:
         high = low + max(low, 1.0) * 1e-3
@@ -57,8 +57,8 @@ def median_interval(processes_ms: Sequence[Samples], seed: int = 0) -> Interval 
     """Return the 95 % interval of the median latency, or None for fewer than `MIN_PROCESSES` processes.
 
     Args:
-        processes_ms: The latencies of each process in the order they were taken, none of them empty and all above 0.
-        seed: Decides what is drawn; the same samples give the same interval.
+        processes_ms: The latencies of each process in the order they were measured; not empty, all above 0.
+        seed: Seed of the resampling; the same samples give the same interval.
     """
     count = len(processes_ms)
     if count < MIN_PROCESSES:
@@ -68,7 +68,7 @@ def median_interval(processes_ms: Sequence[Samples], seed: int = 0) -> Interval 
     medians = np.empty(_REPLICATES)
     for replicate in range(_REPLICATES):
         drawn = random.integers(0, count, count)
-        medians[replicate] = np.median(np.concatenate([_redrawn(logs[index], random) for index in drawn]))
+        medians[replicate] = np.median(np.concatenate([_resampled(logs[index], random) for index in drawn]))
     error = float(medians.std()) * math.sqrt(count / (count - 1))
     middle = float(np.median(np.concatenate(logs)))
     reach = student_t(count - 1) * error
@@ -83,8 +83,8 @@ def student_t(degrees_of_freedom: int) -> float:
 def ratio_interval(before: float, before_in: Interval, after: float, after_in: Interval) -> Interval:
     """Return the 95 % interval of `after / before` from the intervals of both.
 
-    The distances of estimate and limit add in quadrature, each side for itself (MOVER; Zou and Donner, Statistics in
-    Medicine 27, 2008), on logarithms. All values are above 0.
+    On each side, the distances between estimate and limit add in quadrature, on logarithms (MOVER; Zou and Donner,
+    Statistics in Medicine 27, 2008). All values are above 0.
     """
     ratio = math.log(after / before)
     down = math.hypot(math.log(after / after_in[0]), math.log(before_in[1] / before))
@@ -93,16 +93,16 @@ def ratio_interval(before: float, before_in: Interval, after: float, after_in: I
 
 
 def is_stable(window_medians_ms: Sequence[float], tolerance: float = 0.03) -> bool:
-    """Return whether the last three windows of a warm-up have medians that differ by no more than `tolerance`."""
+    """Return whether the medians of the last three windows of a warm-up differ by no more than `tolerance`."""
     last = window_medians_ms[-3:]
     return len(last) == 3 and max(last) <= min(last) * (1 + tolerance)
 
 
-def _redrawn(samples: Samples, random: np.random.Generator) -> Samples:
-    """Draw as many samples again as there are, in blocks of consecutive ones that wrap around the end."""
+def _resampled(samples: Samples, random: np.random.Generator) -> Samples:
+    """Return a resample of the same size, of blocks of consecutive samples that wrap around the end."""
     size = samples.size
     length = max(1, round(size ** (1 / 2)))
     starts = random.integers(0, size, -(-size // length))
     index = (starts[:, None] + np.arange(length)).ravel()[:size] % size
-    redrawn: Samples = samples[index]
-    return redrawn
+    resampled: Samples = samples[index]
+    return resampled

@@ -1,18 +1,19 @@
-"""Small pieces of SVG: escaped text, rules, scales with round ticks. Colours and fonts are the page's style sheet's."""
+"""SVG elements as escaped markup, and scales with round ticks. Colours and fonts come from the page's style sheet."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 WIDTH = 360
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A straight line from values to pixels."""
+    """A linear map from values to pixels."""
 
     low: float
     high: float
@@ -20,7 +21,7 @@ class Scale:
     to_px: float
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value, held within the scale's ends."""
+        """Return the position of a value, limited to the ends of the scale."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
         return self.from_px + min(max(share, 0.0), 1.0) * (self.to_px - self.from_px)
 
@@ -41,35 +42,33 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
-def text(x: float, y: float, content: str, css: str = "", anchor: str = "start") -> str:
-    """Return a line of text, escaped."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(content)}</text>'
+def text(x: float, y: float, content: str, css: str = "", anchor: str = "start") -> Markup:
+    """Return a line of text."""
+    element = Markup('<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}">{}</text>')
+    return element.format(x, y, css, anchor, content)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
     """Return a straight line."""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
+    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, css)
 
 
-def box(x: float, y: float, width: float, height: float, css: str, title: str = "") -> str:
-    """Return a rectangle; a title is shown where a pointer rests."""
-    inner = f"<title>{escape(title)}</title>" if title else ""
-    width, height = max(width, 0.0), max(height, 0.0)
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" class="{css}">{inner}</rect>'
+def box(x: float, y: float, width: float, height: float, css: str, title: str = "") -> Markup:
+    """Return a rectangle; browsers show its title as a tooltip."""
+    element = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}">{}</rect>')
+    tooltip = Markup("<title>{}</title>").format(title) if title else ""
+    return element.format(x, y, max(width, 0.0), max(height, 0.0), css, tooltip)
 
 
-def path(points: Sequence[tuple[float, float]], css: str) -> str:
-    """Return a line through points; a single one becomes a dot."""
+def path(points: Sequence[tuple[float, float]], css: str) -> Markup:
+    """Return a line through points, or a dot for a single point."""
     if len(points) == 1:
-        (x, y), *_ = points
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8" class="dot {css}"/>'
+        return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="1.8" class="dot {}"/>').format(*points[0], css)
     steps = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{steps}" class="curve {css}"/>'
+    return Markup('<polyline points="{}" class="curve {}"/>').format(steps, css)
 
 
-def image(parts: Sequence[str], height: float, label: str) -> str:
-    """Return a drawing that scales with the page; `label` is what a screen reader says."""
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(label, quote=True)}">'
-        f"{''.join(parts)}</svg>"
-    )
+def image(parts: Iterable[Markup], height: float, label: str) -> Markup:
+    """Return a drawing that scales with the page; screen readers read `label`."""
+    element = Markup('<svg viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">{}</svg>')
+    return element.format(WIDTH, height, label, Markup().join(parts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -11,38 +10,37 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekit.report import view
+from edgekit.report.document import BenchmarkReport, BoardResult
 
-_LEFT = ("what", "engine", "marks")
 
-
-def report_view(document: dict[str, Any]) -> Group:
-    """Return a table a model for each board, the board above them, its state and what is amiss below."""
+def report_view(report: BenchmarkReport) -> Group:
+    """Return for each board its title, one table per model, facts and warnings."""
     parts: list[RenderableType] = []
-    for entry in document["boards"]:
-        parts.append(Text(view.board_title(entry), style="bold"))
-        if warning := view.origin(entry):
-            parts.append(Text(warning, style="bold yellow"))
-        parts += [_table(entry, model["name"]) for model in entry["models"]]
-        parts += [Text(line) for line in view.facts(entry)]
+    for board in report.boards:
+        warning = view.virtualization_warning(board)
+        parts.append(Text(view.board_title(board), style="bold"))
+        parts += [Text(warning, style="bold yellow")] if warning else []
+        parts += [_table(board, model.name) for model in board.models]
+        parts += [Text(line) for line in view.facts(board) + view.warnings(board)]
     return Group(*parts)
 
 
-def _table(entry: view.Entry, model: str) -> RenderableType:
-    cells = view.ordered([cell for cell in entry["cells"] if cell["model"] == model])
+def _table(board: BoardResult, model: str) -> RenderableType:
+    cells = view.cells_of(board, model)
     if not cells:
         return Text(f"{PurePath(model).name}: not measured")
-    rows = [view.row(cell) for cell in cells]
-    shown = view.shown_columns(entry["cells"])
+    shown = view.shown_columns(board.cells)
     title = Text(PurePath(model).name)
-    engine, engines = view.COLUMNS.index("engine"), {cell["engine"] for cell in cells}
+    engine, engines = view.COLUMNS.index("engine"), {cell.engine for cell in cells}
     if engine in shown and len(engines) == 1:
-        # Said once, so that marks have room on eighty columns.
+        # In the title instead of a column, so that quality flags fit into eighty columns.
         shown.remove(engine)
         title.append(f", {engines.pop()}")
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index in shown:
         name = view.COLUMNS[index]
-        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=name != "marks")
-    for cells_of_row in rows:
-        table.add_row(*(Text(cells_of_row[index]) for index in shown))
+        is_text = name in view.TEXT_COLUMNS
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "quality flags")
+    for row in map(view.row, cells):
+        table.add_row(*(Text(row[index]) for index in shown))
     return table

@@ -9,64 +9,84 @@ from html import escape
 from typing import Any
 
 from edgekit.report import view
+from edgekit.report.document import BenchmarkReport, BoardResult, CellResult, ModelInfo
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]#|!~])")
-_CSV = (
-    "board", "label", "virtualization", "model", "model_sha256", "precision", "kind", "engine", "intra_op_threads",
-    "batch", "detector", "processes", "iterations", "p50_ms", "p50_low_ms", "p50_high_ms", "p90_ms", "p99_ms",
-    "images_per_s", "load_ms", "resident_mib", "mean_w", "joules_per_image", "temperature_max_c", "clock_min_mhz",
-    "clock_max_mhz", "marks",
-)  # fmt: skip
+_FORMULA_STARTS = ("=", "+", "-", "@")
 
 
-def to_markdown(document: dict[str, Any]) -> str:
-    """Return the report as Markdown, a table a board."""
-    lines = ["# Benchmark", "", f"Measured {_escaped(document['created_utc'])}.", ""]
-    for entry in document["boards"]:
-        lines += [f"## {_escaped(view.board_title(entry))}", ""]
-        lines += [f"**{_escaped(warning)}**\n"] if (warning := view.origin(entry)) else []
-        columns = ("model", *view.COLUMNS)
-        lines.append(f"| {' | '.join(columns)} |")
-        lines.append("|" + " --- |" * 3 + " ---: |" * (len(columns) - 4) + " --- |")
-        for model in entry["models"]:
-            for cell in view.ordered([cell for cell in entry["cells"] if cell["model"] == model["name"]]):
-                lines.append("| " + " | ".join(_escaped(text) for text in (model["name"], *view.row(cell))) + " |")
-        lines += ["", *(f"- {_escaped(fact)}" for fact in view.facts(entry)), ""]
+def to_markdown(report: BenchmarkReport) -> str:
+    """Return the report as Markdown, one table per board."""
+    lines = ["# Benchmark", "", f"Measured {_escaped(report.created_utc)}.", ""]
+    columns = ("model", *view.COLUMNS)
+    rule = [" --- " if name in ("model", *view.TEXT_COLUMNS) else " ---: " for name in columns]
+    for board in report.boards:
+        lines += [f"## {_escaped(view.board_title(board))}", ""]
+        warning = view.virtualization_warning(board)
+        lines += [f"**{_escaped(warning)}**\n"] if warning else []
+        lines += [f"| {' | '.join(columns)} |", f"|{'|'.join(rule)}|"]
+        for model in board.models:
+            for cell in view.cells_of(board, model.name):
+                lines.append("| " + " | ".join(map(_escaped, (model.name, *view.row(cell)))) + " |")
+        lines += ["", *(f"- {_escaped(line)}" for line in view.facts(board) + view.warnings(board)), ""]
     return "\n".join(lines)
 
 
-def to_csv(document: dict[str, Any]) -> str:
-    """Return the report as CSV, a line a cell, units in the names of the columns."""
+def to_csv(report: BenchmarkReport) -> str:
+    """Return the report as CSV, one line per cell, with units in the column names."""
+    rows = []
+    for board in report.boards:
+        models = {model.name: model for model in board.models}
+        rows += [_csv_row(board, models[cell.model], cell) for cell in board.cells]
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_CSV)
-    for entry in document["boards"]:
-        models = {model["name"]: model for model in entry["models"]}
-        for cell in entry["cells"]:
-            writer.writerow([_harmless(value) for value in _csv_row(entry, models[cell["model"]], cell)])
+    writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return stream.getvalue()
 
 
-def _csv_row(entry: view.Entry, model: view.Entry, cell: view.CellDocument) -> list[Any]:
-    low, high = cell["median_interval_ms"] or (None, None)
-    readings = [reading for process in cell["processes"] for reading in process["during"]]
-    temperatures = [reading["temperature_c"] for reading in readings if reading["temperature_c"] is not None]
-    clocks = [reading["clock_mhz"] for reading in readings if reading["clock_mhz"] is not None]
-    energy = cell["energy"] or {"mean_w": None, "joules_per_image": None}
-    latency = cell["latency"]
-    return [
-        entry["board"]["model"], entry["label"], entry["board"]["virtualization"], model["name"], model["sha256"],
-        model["precision"], cell["kind"], cell["engine"], cell["intra_op_threads"], cell["batch"], cell["detector"],
-        len(cell["processes"]), latency["count"], latency["p50_ms"], low, high, latency["p90_ms"], latency["p99_ms"],
-        cell["images_per_s"], cell["load_ms"], cell["resident_mib"], energy["mean_w"], energy["joules_per_image"],
-        max(temperatures, default=None), min(clocks, default=None), max(clocks, default=None), "; ".join(cell["marks"]),
-    ]  # fmt: skip
+def _csv_row(board: BoardResult, model: ModelInfo, cell: CellResult) -> dict[str, Any]:
+    low_ms, high_ms = cell.median_interval_ms or (None, None)
+    readings = [reading for process in cell.processes for reading in process.during]
+    temperatures_c = [reading.temperature_c for reading in readings if reading.temperature_c is not None]
+    clocks_mhz = [reading.clock_mhz for reading in readings if reading.clock_mhz is not None]
+    values = {
+        "board": board.board.model,
+        "label": board.label,
+        "virtualization": board.board.virtualization,
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "precision": model.precision,
+        "kind": cell.kind,
+        "engine": cell.engine,
+        "intra_op_threads": cell.intra_op_threads,
+        "batch": cell.batch,
+        "detector": cell.detector,
+        "processes": len(cell.processes),
+        "iterations": cell.latency.count,
+        "p50_ms": cell.latency.p50_ms,
+        "p50_low_ms": low_ms,
+        "p50_high_ms": high_ms,
+        "p90_ms": cell.latency.p90_ms,
+        "p99_ms": cell.latency.p99_ms,
+        "images_per_s": cell.images_per_s,
+        "load_ms": cell.load_ms,
+        "resident_mib": cell.resident_mib,
+        "mean_w": cell.energy.mean_w if cell.energy else None,
+        "joules_per_image": cell.energy.joules_per_image if cell.energy else None,
+        "temperature_max_c": max(temperatures_c, default=None),
+        "clock_min_mhz": min(clocks_mhz, default=None),
+        "clock_max_mhz": max(clocks_mhz, default=None),
+        "marks": "; ".join(cell.quality_flags),
+        "age_p50_ms": cell.age.p50_ms if cell.age else None,
+    }
+    return {name: _without_formula(value) for name, value in values.items()}
 
 
 def _escaped(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", escape(text, quote=False))
 
 
-def _harmless(value: Any) -> Any:
-    # A spreadsheet takes text that begins so for a formula.
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+def _without_formula(value: Any) -> Any:
+    """Quote text that a spreadsheet would evaluate as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

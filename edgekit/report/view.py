@@ -1,133 +1,142 @@
-"""What every form of a report says in the same words: titles, units, states, warnings, order of cells."""
+"""Texts that all forms of a report share: titles, units, board states, warnings, and the order of cells."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
 
+from edgekit.report.document import KINDS, BoardResult, BoardState, CellResult, ThreadUse, ThrottleState
 from edgekit.report.quality_flags import EXPLANATIONS
 
-Entry: TypeAlias = Mapping[str, Any]
-CellDocument: TypeAlias = Mapping[str, Any]
-
-KINDS = ("inference", "classifier", "pipeline", "camera")
-KIND_NOTE = "inference: the net alone; classifier: and cut the faces; pipeline: and find them; camera: and wait"
+KIND_NOTE = (
+    "inference: the net alone; classifier: with face preparation; per-frame: the whole pipeline, one frame at a time "
+    "in one thread; loop: the loop of edgekit run; camera: per-frame with a camera's newest frames"
+)
 INTERVAL_NOTE = "±: half of the median's 95 % interval, from the spread between processes"
-COLUMNS = ("what", "engine", "threads", "p50 ms", "±", "p90 ms", "p99 ms", "a second", "MiB", "marks")
+COLUMNS = (
+    "kind", "engine", "threads", "p50 ms", "±", "p90 ms", "p99 ms", "images/s", "MiB", "quality flags",
+)  # fmt: skip
+TEXT_COLUMNS = ("kind", "engine", "quality flags")
 
-_EMULATED = "EMULATED: measured on an emulator. These times are not a board's times, not even in their ratios."
-_GUEST = "VIRTUAL MACHINE: other guests share this machine. These times are no bare machine's."
+_EMULATED = "EMULATED: measured on an emulator. Neither these times nor their ratios are valid for a real board."
+_VIRTUAL = "VIRTUAL MACHINE: other guests share this machine. Times on bare hardware differ."
 
 
-def board_title(entry: Entry) -> str:
-    """Return what a board is called: its label, its model, its processor."""
-    board = entry["board"]
-    parts = [entry["label"]] if entry["label"] else []
-    parts.append(board["model"] or "unknown board")
-    if board["cpu"] and board["cpu"] != board["model"]:
-        parts.append(board["cpu"])
-    parts.append(f"{board['processors'] or '?'} processors, {board['architecture']}")
+def board_title(result: BoardResult) -> str:
+    """Return the title of a board: its label, model and processor."""
+    board = result.board
+    parts = [result.label] if result.label else []
+    parts.append(board.model or "unknown board")
+    if board.cpu and board.cpu != board.model:
+        parts.append(board.cpu)
+    parts.append(f"{board.processors or '?'} processors, {board.architecture}")
     return ", ".join(parts)
 
 
-def origin(entry: Entry) -> str | None:
-    """Return the warning that belongs on top of whatever was not measured on bare hardware."""
-    return {"emulator": _EMULATED, "virtual machine": _GUEST}.get(entry["board"]["virtualization"])
+def virtualization_warning(result: BoardResult) -> str | None:
+    """Return the warning on top of a report that was not measured on bare hardware."""
+    return {"emulator": _EMULATED, "virtual machine": _VIRTUAL}.get(result.board.virtualization or "")
 
 
-def system_line(entry: Entry) -> str:
-    """Return the system and the versions that decide what a time means."""
-    board, versions = entry["board"], entry["versions"]
-    parts = [board["os_release"] or "unknown system", f"kernel {board['kernel'] or 'unknown'}"]
-    parts += [f"{name} {version}" for name, version in versions.items()]
+def system_line(result: BoardResult) -> str:
+    """Return the operating system and the versions of the libraries that determine latency."""
+    parts = [result.board.os_release or "unknown system", f"kernel {result.board.kernel or 'unknown'}"]
+    parts += [f"{name} {version}" for name, version in result.versions.items()]
     return ", ".join(parts)
 
 
-def state(conditions: Mapping[str, Any]) -> str:
+def state_text(state: BoardState) -> str:
     """Return the state of a board at one moment, in words."""
-    temperature, clock, throttling = (conditions[name] for name in ("temperature_c", "clock_mhz", "throttling"))
-    parts = ["temperature unknown" if temperature is None else f"{temperature:.1f} °C"]
-    parts.append("clock unknown" if clock is None else f"{clock:.0f} MHz")
-    parts.append(f"governor {conditions['governor'] or 'unknown'}")
-    parts.append("throttling unknown" if throttling is None else throttle_words(throttling))
+    parts = ["temperature unknown" if state.temperature_c is None else f"{state.temperature_c:.1f} °C"]
+    parts.append("clock unknown" if state.clock_mhz is None else f"{state.clock_mhz:.0f} MHz")
+    parts.append(f"governor {state.governor or 'unknown'}")
+    parts.append("throttling unknown" if state.throttling is None else throttle_text(state.throttling))
     return ", ".join(parts)
 
 
-def throttle_words(throttling: Mapping[str, Any]) -> str:
+def throttle_text(throttling: ThrottleState) -> str:
     """Return the throttle flags in words."""
-    if not throttling["now"] and not throttling["since_boot"]:
+    if not throttling.now and not throttling.since_boot:
         return "not throttled"
-    parts = [f"now: {', '.join(throttling['now'])}"] if throttling["now"] else []
-    parts += [f"since boot: {', '.join(throttling['since_boot'])}"] if throttling["since_boot"] else []
+    parts = [f"now: {', '.join(throttling.now)}"] if throttling.now else []
+    parts += [f"since boot: {', '.join(throttling.since_boot)}"] if throttling.since_boot else []
     return "; ".join(parts)
 
 
-def facts(entry: Entry) -> list[str]:
-    """Return the lines below the tables of a board: how it was measured, states, notes, and what is amiss."""
-    settings = entry["settings"]
+def facts(result: BoardResult) -> list[str]:
+    """Return the lines about how a board was measured: kinds, states, versions, frames, notes, method."""
+    settings = result.settings
     lines = [KIND_NOTE, INTERVAL_NOTE]
-    lines += [f"before: {state(entry['before'])}", f"after: {state(entry['after'])}", f"with: {system_line(entry)}"]
-    if entry["clip"]:
-        clip = entry["clip"]
-        width, height = clip["first_frame_wh"]
-        lines.append(f"frames: {clip['frames']} of '{clip['source']}', {width}x{height}, from memory")
-    if entry["notes"]:
-        lines.append("noted: " + ", ".join(f"{key}: {value}" for key, value in entry["notes"].items()))
+    lines += [f"before: {state_text(result.before)}", f"after: {state_text(result.after)}"]
+    lines.append(f"with: {system_line(result)}")
+    if cache := result.frame_cache:
+        width, height = cache.first_frame_wh
+        lines.append(f"frames: {cache.frames} of '{cache.source}', {width}x{height}, from memory")
+    uses = dict.fromkeys(thread_text(cell.threads) for cell in result.cells if cell.threads)
+    lines += [f"loop: {use}" for use in uses]
+    if result.notes:
+        lines.append("notes: " + ", ".join(f"{key}: {value}" for key, value in result.notes.items()))
     lines.append(
-        f"method: at least {settings['seconds']:g} s and {settings['min_iterations']} iterations a cell, over "
-        f"{settings['processes']} processes"
+        f"method: at least {settings.seconds:g} s and {settings.min_iterations} iterations per cell, in "
+        f"{settings.processes} processes"
     )
-    return lines + warnings(entry)
+    return lines
 
 
-def warnings(entry: Entry) -> list[str]:
-    """Return what a reader must know before believing a figure."""
-    found = [warning] if (warning := origin(entry)) else []
-    for mark, meaning in EXPLANATIONS.items():
-        marked = [cell for cell in entry["cells"] if mark in cell["marks"]]
-        if marked:
-            found.append(f"{mark.upper()} ({len(marked)} of {len(entry['cells'])} cells): {meaning}")
-    repeated = sum(len(cell["repeated"]) for cell in entry["cells"])
+def warnings(result: BoardResult) -> list[str]:
+    """Return the reasons to doubt a board's results, the virtualization warning excepted."""
+    found = []
+    for flag, meaning in EXPLANATIONS.items():
+        flagged = [cell for cell in result.cells if flag in cell.quality_flags]
+        if flagged:
+            found.append(f"{flag.upper()} ({len(flagged)} of {len(result.cells)} cells): {meaning}")
+    repeated = sum(len(cell.repeated) for cell in result.cells)
     if repeated:
-        found.append(f"{repeated} measurements were thrown away and taken again after a pause")
-    if not entry["complete"]:
-        found.append("INTERRUPTED: not everything that was planned was measured")
+        found.append(f"{repeated} measurements were discarded and repeated after a pause")
+    if not result.complete:
+        found.append("INTERRUPTED: not all planned measurements were made")
     return found
 
 
-def ordered(cells: Sequence[CellDocument]) -> list[CellDocument]:
-    """Return a model's cells in an order for readers, whatever order they were taken in."""
-    return sorted(cells, key=lambda cell: (KINDS.index(cell["kind"]), cell["engine"], cell["intra_op_threads"]))
+def thread_text(use: ThreadUse) -> str:
+    """Return the threads of a loop in words."""
+    stages = "one thread per stage" if use.staged else "one thread for all stages"
+    spinning = "spinning" if use.spinning else "not spinning"
+    return f"{stages}; detector {use.detector}, classifier {use.classifier}, OpenCV {use.opencv} threads, {spinning}"
 
 
-def row(cell: CellDocument) -> tuple[str, ...]:
-    """Return a cell as text under `COLUMNS`."""
-    latency = cell["latency"]
+def cells_of(result: BoardResult, model: str) -> list[CellResult]:
+    """Return a model's cells in the order of tables: by kind, engine and threads."""
+    cells = [cell for cell in result.cells if cell.model == model]
+    return sorted(cells, key=lambda cell: (KINDS.index(cell.kind), cell.engine, cell.intra_op_threads))
+
+
+def row(cell: CellResult) -> tuple[str, ...]:
+    """Return a cell as texts under `COLUMNS`."""
     return (
-        cell["kind"],
-        cell["engine"],
-        str(cell["intra_op_threads"]),
-        ms(latency["p50_ms"]),
+        cell.kind,
+        cell.engine,
+        str(cell.intra_op_threads),
+        ms(cell.latency.p50_ms),
         plus_minus(cell),
-        ms(latency["p90_ms"]),
-        ms(latency["p99_ms"]),
-        f"{cell['images_per_s']:.1f}",
-        f"{cell['resident_mib']:.0f}",
-        ", ".join(cell["marks"]),
+        ms(cell.latency.p90_ms),
+        ms(cell.latency.p99_ms),
+        f"{cell.images_per_s:.1f}",
+        f"{cell.resident_mib:.0f}",
+        ", ".join(cell.quality_flags),
     )
 
 
-def shown_columns(cells: Sequence[CellDocument]) -> list[int]:
-    """Return which of `COLUMNS` are worth their width: not those that say the same in every line, or nothing."""
-    left_out = {"engine"} if len({cell["engine"] for cell in cells}) == 1 else set()
-    left_out |= {"marks"} if not any(cell["marks"] for cell in cells) else set()
-    return [index for index, name in enumerate(COLUMNS) if name not in left_out]
+def shown_columns(cells: Sequence[CellResult]) -> list[int]:
+    """Return the indices of the `COLUMNS` to show: not the engine if all cells share it, nor flags if none is set."""
+    hidden = {"engine"} if len({cell.engine for cell in cells}) == 1 else set()
+    hidden |= {"quality flags"} if not any(cell.quality_flags for cell in cells) else set()
+    return [index for index, name in enumerate(COLUMNS) if name not in hidden]
 
 
-def plus_minus(cell: CellDocument) -> str:
-    """Return half the median's 95 % interval in percent, or - where there are too few processes for one."""
-    limits = cell["median_interval_ms"]
+def plus_minus(cell: CellResult) -> str:
+    """Return half of the median's 95 % interval in percent, or "-" if there were too few processes."""
+    limits = cell.median_interval_ms
     if limits is None:
         return "-"
     percent = 100 * (math.sqrt(limits[1] / limits[0]) - 1)
@@ -135,5 +144,5 @@ def plus_minus(cell: CellDocument) -> str:
 
 
 def ms(value: float) -> str:
-    """Return milliseconds with three figures that count."""
+    """Return milliseconds with three significant digits."""
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"

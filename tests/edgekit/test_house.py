@@ -17,7 +17,6 @@ from pathlib import Path
 import grimp
 import pytest
 
-import edgekit
 from edgekit.cli import cli
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +28,9 @@ DEVICE = CORE | {"cv2", "onnxruntime"}
 EXPORT = DEVICE | {"google", "matplotlib", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch"}
 MODELS = DEVICE | {"PIL", "h5py", "lightning_fabric", "matplotlib", "open_clip", "safetensors", "tensorboard", "torch"}
 ONE_MODULE_ONLY = {
+    "edgekit.report.page": {"jinja2", "markupsafe"},
+    "edgekit.report.charts": {"markupsafe"},
+    "edgekit.report.svg": {"markupsafe"},
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
     "edgekit.device.sinks.h264_recorder": {"av"},
     "edgekit.device.engines.ncnn_engine": {"ncnn"},
@@ -183,12 +185,24 @@ def test_the_device_extra_names_neither_torch_nor_onnx() -> None:
         "\n"
     )
     names = {re.split(r"[<>=!\[ ]", line)[0] for line in wanted if line}
-    assert names == {*CORE, "onnxruntime", "opencv-python-headless"}
+    assert names == {*CORE, "jinja2", "onnxruntime", "opencv-python-headless"}
 
 
 @pytest.mark.parametrize("command", ["", *cli.list_commands(None)])  # type: ignore[arg-type]
 def test_help_loads_nothing_heavy(command: str) -> None:
-    heavy = ("cv2", "h5py", "lightning_fabric", "matplotlib", "numpy", "onnx", "onnxruntime", "rich", "torch")
+    heavy = (
+        "cv2",
+        "h5py",
+        "lightning_fabric",
+        "jinja2",
+        "matplotlib",
+        "msgspec",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "rich",
+        "torch",
+    )
     arguments = [command, "--help"] if command else ["--help"]
     code = (
         f"import sys; from edgekit.cli import main; sys.argv[1:] = {arguments!r}\n"

@@ -77,7 +77,7 @@ def test_one_command_leads_from_a_fresh_board_to_a_report(
     assert board["board"]["cpu"] == "Cortex-A53"
     assert board["board"]["os_release"].endswith(f"({suite})")
     assert [entry["name"] for entry in board["models"]] == [str(model)]
-    assert {cell["kind"] for cell in board["cells"]} == {"inference", "classifier", "pipeline"}
+    assert {cell["kind"] for cell in board["cells"]} == {"inference", "classifier", "per-frame", "loop"}
     assert board["notes"] == {"fan": "it's $(off)"}
     (host,) = report["hosts"]
     assert host["error"] is None

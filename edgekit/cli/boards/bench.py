@@ -48,7 +48,7 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
             return
         write(document)
         out.console.print(report_view(document))
-        out.result(document)
+        out.result(document.as_document())
     for outcome in outcomes:
         if outcome.overhead_s is not None:
             sent = f"{outcome.sent_bytes / 1e6:.1f} MB sent" if outcome.sent_bytes else "nothing sent"

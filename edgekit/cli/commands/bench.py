@@ -1,26 +1,24 @@
-"""`edgekit bench`: how fast models are on this machine."""
+"""`edgekit bench`: measures how fast models are on this machine or on boards."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
 from edgekit.cli.options import MAX_THREADS, SEED, NumberRange, detector_options
 from edgekit.cli.output import Output, common_options
-from edgekit.cli.power_file import open_meter
+from edgekit.cli.power_file import open_power_meter
 from edgekit.cli.render.reports import ReportFiles, report_options
 
 if TYPE_CHECKING:
-    from edgekit.device.benchmark.cells import Cell
-    from edgekit.device.benchmark.worker import DetectorChoice
+    from edgekit.device.benchmark.run import BenchmarkProgress
+    from edgekit.report.document import Kind
 
-_CLIP_LIMIT_MIB = 160
 _MAX_NOTES = 30
 
 
@@ -29,7 +27,9 @@ def _thread_counts(ctx: click.Context, param: click.Parameter, value: str | None
         return None
     parts = value.split(",")
     if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= MAX_THREADS for part in parts):
-        raise click.BadParameter(f"'{value}' is no list of numbers from 1 to {MAX_THREADS}, such as 1,2,4", ctx, param)
+        raise click.BadParameter(
+            f"'{value}' is not a list of numbers from 1 to {MAX_THREADS}, such as 1,2,4", ctx, param
+        )
     return tuple(int(part) for part in parts)
 
 
@@ -48,17 +48,33 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.command("bench", short_help="Measure how fast models are on this machine.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
-    "--threads", callback=_thread_counts, metavar="1,2,4", help="Thread counts; default: 1 and all processors."
+    "--threads",
+    callback=_thread_counts,
+    metavar="1,2,4",
+    help="Thread counts. [default: 1 and all processors; the loop as `edgekit run` plans it]",
 )
 @click.option(
-    "--source", "source_uri", default="demo", show_default=True, metavar="URI", help="Frames of the pipeline."
+    "--source",
+    "source_uri",
+    default="demo",
+    show_default=True,
+    metavar="URI",
+    help="Frames of the kinds `per-frame` and `loop`.",
 )
-@click.option("--seconds", type=NumberRange(0.01, 3600), default=10, show_default=True, help="Least time a cell.")
+@click.option("--seconds", type=NumberRange(0.01, 3600), default=10, show_default=True, help="Minimum time per cell.")
 @click.option(
-    "--processes", type=click.IntRange(1, 100), default=3, show_default=True, help="Processes that share a cell's time."
+    "--processes",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Processes that share the time of a cell.",
 )
-@click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Faces the classifier gets.")
-@click.option("--pipeline/--no-pipeline", default=True, show_default=True, help="Measure the whole pipeline too.")
+@click.option(
+    "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Faces per call of the classifier."
+)
+@click.option(
+    "--pipeline/--no-pipeline", default=True, show_default=True, help="Measure the kinds `per-frame` and `loop` too."
+)
 @click.option(
     "--camera",
     is_flag=False,
@@ -67,26 +83,30 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     help="Measure this machine's camera too: auto (if no value follows), picamera2, usb, /dev/videoN or N.",
 )
 @detector_options
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides the order of the cells.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Determines the order of the cells.")
 @click.option(
     "--cool-down",
     type=NumberRange(0, 3600),
     default=20,
     show_default=True,
     metavar="SECONDS",
-    help="Longest pause between processes, in which the board cools.",
+    help="Longest pause between processes, in which the board cools down.",
 )
-@click.option("--allow-throttled", is_flag=True, help="Keep what a throttled board measured, marked; do not repeat it.")
+@click.option(
+    "--allow-throttled", is_flag=True, help="Keep measurements of a throttled board instead of repeating them."
+)
 @click.option(
     "--note",
     "notes",
     multiple=True,
     callback=_notes,
     metavar="KEY=VALUE",
-    help="Say what no program sees, such as fan=none.",
+    help="Note a condition that no program detects, such as fan=none.",
 )
 @click.option(
-    "--power-file", metavar="FILE|-", help="A power meter's readings, lines of `seconds watts`; -: stdin, as they come."
+    "--power-file",
+    metavar="FILE|-",
+    help="Readings of a power meter, lines of `seconds watts`; -: from stdin as they arrive.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON.")
 @report_options
@@ -117,17 +137,18 @@ def command(
     markdown_path: Path | None,
     csv_path: Path | None,
 ) -> None:
-    """Measure models: the net alone, with preparing faces, and the whole pipeline over frames held in memory.
+    """Measure models: the net alone, with face preparation, one frame at a time, and in the loop of `edgekit run`.
 
     MODEL is an .onnx or .ncnn file, or `default`; each runs on its own engine.
 
-    Every model is measured with every number of threads for at least --seconds and 100 iterations, shared by several
-    processes, after a warm-up that lasts until the times are stable. The processes run in rounds, each in an order
-    shuffled by the seed. The report has percentiles, the median's interval, memory, versions, and the board with its
-    temperature, clock, governor and throttle flags. A process during which the board throttled or its clock changed is
+    Each model is measured with each number of threads for at least --seconds and 100 iterations, in several processes,
+    after a warm-up that lasts until the times are stable. The processes run in rounds, each in an order shuffled by the
+    seed. The report contains percentiles, the interval of the median, memory, versions, and the board with its
+    temperature, clock, governor and throttle flags. A process in which the board throttled or its clock changed is
     measured again after a pause. Ctrl-C keeps what is finished.
 
-    With --host or --inventory all this happens on boards over SSH, which are prepared for it and need no internet.
+    With --host or --inventory the models are measured on boards over SSH. edgekit is installed there first; the boards
+    need no internet access.
 
     \b
     Examples:
@@ -140,148 +161,82 @@ def command(
       edgekit bench mine.onnx --host pi@raspberrypi.local --html report.html
       edgekit bench mine.onnx --inventory boards.toml -o boards.json
     """
-    import os
-    import tempfile
-    import time
-
-    from edgekit.boards import read_board
-    from edgekit.device.benchmark.cells import FRAME_KINDS, KINDS, plan_cells, plan_rounds
-    from edgekit.device.benchmark.document import describe_model, report_document
-    from edgekit.device.benchmark.frame_cache import load_frame_cache, save_frame_cache
-    from edgekit.device.benchmark.measure import MIN_ITERATIONS
-    from edgekit.device.benchmark.rounds import Plan
-    from edgekit.device.benchmark.worker import DetectorChoice, Job
-    from edgekit.device.engines.session import available_processors
-    from edgekit.device.sources import open_source
-    from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
-    from edgekit.report.schema import check_fits
-    from edgekit.report.terminal import report_view
-
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
-    check_fits(names=(*models, source_uri), boards=max(1, len(chosen.hosts)))
     if chosen.hosts:
         from edgekit.cli.boards.bench import bench_on_hosts
+        from edgekit.report.schema import check_fits
 
+        check_fits(names=(*models, source_uri), boards=len(chosen.hosts))
         bench_on_hosts(out, chosen, models, files)
         return
-    named = [(name, resolve_model(name, DEVICE_SUFFIXES).absolute()) for name in models]
-    counts = threads or tuple(sorted({1, available_processors()}))
-    left_out = {"pipeline": not pipeline, "camera": camera is None}
-    cells = plan_cells(named, counts, [kind for kind in KINDS if not left_out.get(kind)])
-    described = [describe_model(name, path) for name, path in named]
-    board = read_board()
+
+    from edgekit.device.benchmark.run import benchmark
+    from edgekit.report.terminal import report_view
+
     with ExitStack() as stack:
-        stack.enter_context(_hang_up_as_terminate())
+        stack.enter_context(_hangup_as_terminate())
         write = files.open(stack)
-        meter = open_meter(power_file)
-        clip, clip_path, detector = None, None, None
-        if pipeline or camera is not None:
-            detector = _settled_detector(out, DetectorChoice(detector_name, detector_model, detector_size))
-        if pipeline:
-            clip = load_frame_cache(open_source(source_uri, out.warn), _CLIP_LIMIT_MIB)
-            rest = "" if clip.complete else f", as many as {_CLIP_LIMIT_MIB} MiB hold"
-            out.say(f"{clip.name}: {len(clip.frames)} frames decoded into memory and played over and over{rest}")
-            # Without a name in any folder: however this process ends, the memory is given back.
-            frames = stack.enter_context(tempfile.TemporaryFile(dir=_memory_folder()))
-            save_frame_cache(clip, frames)
-            clip_path = Path(f"/proc/{os.getpid()}/fd/{frames.fileno()}")
-
-        def job(cell: Cell) -> Job:
-            return Job(
-                **{name: getattr(cell, name) for name in ("model", "path", "intra_op_threads", "kind")},
-                seconds=seconds / processes,
-                min_iterations=math.ceil(MIN_ITERATIONS / processes),
-                batch=batch,
-                clip_path=clip_path if cell.kind == "pipeline" else None,
-                detector=detector if cell.kind in FRAME_KINDS else None,
-                camera=camera if cell.kind == "camera" else None,
-            )
-
-        plan = Plan(plan_rounds(cells, processes, seed), job, cool_down, allow_throttled)
-        started_s, started_unix_s = time.monotonic(), time.time()
-        measured, complete = _measured(out, plan, board.processors)
-        if not measured:
-            raise KeyboardInterrupt
-        document = report_document(
-            board=board,
-            models=described,
-            measured=measured,
-            started_s=started_s,
-            complete=complete,
-            clip=clip,
-            settings={
-                "seconds": seconds,
-                "min_iterations": MIN_ITERATIONS,
-                "processes": processes,
-                "batch": batch,
-                "intra_op_threads": list(counts),
-                "seed": seed,
-                "cool_down_s": cool_down,
-                "allow_throttled": allow_throttled,
-                **({"detector_size_px": detector_size} if detector else {}),
-                **({"camera": camera} if camera is not None else {}),
-            },
+        report = benchmark(
+            models,
+            kinds=_kinds(pipeline, camera is not None),
+            threads=threads,
+            source=source_uri,
+            camera=camera or "auto",
+            detector=detector_name,
+            detector_model=detector_model,
+            detector_size_px=detector_size,
+            seconds=seconds,
+            processes=processes,
+            batch=batch,
+            seed=seed,
+            cool_down_s=cool_down,
+            allow_throttled=allow_throttled,
             notes=notes,
-            power=meter(started_unix_s, out),
+            power=open_power_meter(power_file, out.warn),
+            progress=stack.enter_context(_progress(out)),
+            notify=out.warn,
         )
-        write(document)
-    out.console.print(report_view(document))
-    for path in (output, html_path, markdown_path, csv_path):
-        if path is not None:
-            out.say(f"report: {path}")
-    out.result(document)
-    if not complete:
+        write(report)
+    out.console.print(report_view(report))
+    for path in files.paths:
+        out.say(f"report: {path}")
+    out.result(report.as_document())
+    if not report.complete:
         raise KeyboardInterrupt
 
 
-def _measured(out: Output, plan: Any, processors: int | None) -> Any:
-    from edgekit.cli.progress import progress_bar
-    from edgekit.device.benchmark.rounds import measure_all
-
-    total = len(plan.order)
-    done = 0
-    bar = progress_bar(out)
-    bar.live.auto_refresh = False  # a thread that draws takes time from what is measured
-
-    with bar as progress:
-        task = progress.add_task("processes", total=total)
-
-        def show(cell: Cell, share: float) -> None:
-            text = f"{cell.kind}, {cell.model}, {cell.intra_op_threads} threads"
-            progress.update(task, description=text, completed=share * total, refresh=True)
-
-        def tell(cell: Cell, message: dict[str, Any]) -> None:
-            nonlocal done
-            done += 1
-            if progress.disable:
-                # No terminal to draw on: a line a process, for logs and for whoever started this over a network.
-                process = message["process"]
-                marks = f" ({', '.join(process['marks'])})" if process["marks"] else ""
-                out.say(
-                    f"{done}/{total} {cell.kind}, {cell.model}, {cell.intra_op_threads} threads: "
-                    f"{process['latency']['p50_ms']:.3f} ms{marks}"
-                )
-
-        return measure_all(plan, processors=processors, progress=show, finished=tell)
-
-
-def _settled_detector(out: Output, chosen: DetectorChoice) -> DetectorChoice:
-    """Return the detector that there is: what it falls back to is then settled, and said once."""
-    from dataclasses import replace
-
-    from edgekit.device.detection import create_detector
-
-    made = create_detector(
-        chosen.name, model_path=chosen.model_path, input_size_px=chosen.input_size_px, notify=out.warn
-    )
-    model_path = chosen.model_path.absolute() if chosen.model_path and made.name == "yunet" else None
-    return replace(chosen, name=made.name, model_path=model_path)
+def _kinds(pipeline: bool, camera: bool) -> list[Kind]:
+    kinds: list[Kind] = ["inference", "classifier"]
+    kinds += ["per-frame", "loop"] if pipeline else []
+    kinds += ["camera"] if camera else []
+    return kinds
 
 
 @contextmanager
-def _hang_up_as_terminate() -> Iterator[None]:
-    """Let the end of a terminal or of an SSH connection end the benchmark as SIGTERM does, cleaning up."""
+def _progress(out: Output) -> Iterator[Callable[[BenchmarkProgress], None]]:
+    """Yield a callback that moves a progress bar or, without a terminal, prints one line per process."""
+    from edgekit.cli.progress import progress_bar
+
+    bar = progress_bar(out)
+    bar.live.auto_refresh = False  # a drawing thread would take time from the measurement
+    task = bar.add_task("processes", total=None)
+
+    def show(state: BenchmarkProgress) -> None:
+        process = state.finished
+        if process is None:
+            bar.update(task, description=state.cell.name, completed=state.done, total=state.total, refresh=True)
+        elif bar.disable:
+            flags = f" ({', '.join(process.quality_flags)})" if process.quality_flags else ""
+            out.say(f"{state.done:.0f}/{state.total} {state.cell.name}: {process.latency.p50_ms:.3f} ms{flags}")
+
+    with bar:
+        yield show
+
+
+@contextmanager
+def _hangup_as_terminate() -> Iterator[None]:
+    """Handle the end of a terminal or of an SSH connection (SIGHUP) like SIGTERM, so that workers are ended too."""
     import signal
 
     before = signal.getsignal(signal.SIGHUP)
@@ -291,15 +246,3 @@ def _hang_up_as_terminate() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def _memory_folder() -> str | None:
-    """Return a folder that lies in memory, where there is one with room."""
-    import shutil
-
-    folder = Path("/dev/shm")
-    try:
-        has_room = shutil.disk_usage(folder).free > 2 * _CLIP_LIMIT_MIB << 20
-    except OSError:
-        return None
-    return str(folder) if has_room else None

@@ -1,4 +1,4 @@
-"""`edgekit report`: benchmark reports, one or several, in other forms."""
+"""`edgekit report`: shows benchmark reports, merges them and writes them in other forms."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from edgekit.cli.output import Output, common_options
 from edgekit.cli.render.reports import ReportFiles, report_options
 
 
-@click.command("report", short_help="Show benchmark reports, merge them, write them as a page.")
+@click.command("report", short_help="Show benchmark reports, merge them, or write them as a page.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="REPORT.json...")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write them as one JSON document."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write one JSON document.")
 @report_options
 @common_options
 def command(
@@ -26,9 +24,9 @@ def command(
     markdown_path: Path | None,
     csv_path: Path | None,
 ) -> None:
-    """Show what `edgekit bench` wrote, or write it in another form; several reports become one.
+    """Show reports of `edgekit bench`, or write them in another form. Several reports are merged into one.
 
-    Every report is checked against the schema first, so that one from elsewhere can be looked at safely.
+    Each report is checked against the schema first, so that reports from other people are safe to open.
 
     \b
     Examples:
@@ -41,9 +39,9 @@ def command(
 
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
-    documents = [read_document(path) for path in paths]
-    document = documents[0] if len(documents) == 1 else merge(documents)
+    reports = [read_document(path) for path in paths]
+    report = reports[0] if len(reports) == 1 else merge(reports)
     with ExitStack() as stack:
-        files.open(stack)(document)
-    out.console.print(report_view(document))
-    out.result(document)
+        files.open(stack)(report)
+    out.console.print(report_view(report))
+    out.result(report.as_document())

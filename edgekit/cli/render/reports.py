@@ -1,27 +1,30 @@
-"""Options of the commands that write reports, and the writing."""
+"""The options of commands that write reports, and writing them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from edgekit.report.document import BenchmarkReport
+
 _Function = TypeVar("_Function", bound=Callable[..., None])
-_FORMS = (("html_path", ".html"), ("markdown_path", ".md"), ("csv_path", ".csv"))
+_SUFFIXES = {"json_path": ".json", "html_path": ".html", "markdown_path": ".md", "csv_path": ".csv"}
 
 
 def report_options(function: _Function) -> _Function:
     """Add --html, --markdown and --csv."""
     file = click.Path(path_type=Path)
     decorators = (
-        click.option("--html", "html_path", type=file, metavar="FILE", help="Write it as one self-contained page."),
-        click.option("--markdown", "markdown_path", type=file, metavar="FILE", help="Write its tables as Markdown."),
-        click.option("--csv", "csv_path", type=file, metavar="FILE", help="Write a line a cell as CSV."),
+        click.option("--html", "html_path", type=file, metavar="FILE", help="Write one self-contained HTML page."),
+        click.option("--markdown", "markdown_path", type=file, metavar="FILE", help="Write the tables as Markdown."),
+        click.option("--csv", "csv_path", type=file, metavar="FILE", help="Write CSV, one line per cell."),
     )
     for decorator in reversed(decorators):
         function = decorator(function)
@@ -30,53 +33,58 @@ def report_options(function: _Function) -> _Function:
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report goes, by form; None where it does not."""
+    """The files a report is written to, by form; None where that form is not written."""
 
     json_path: Path | None
     html_path: Path | None
     markdown_path: Path | None
     csv_path: Path | None
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are written."""
+        return [path for path in astuple(self) if path is not None]
+
     def check(self) -> None:
-        """Refuse names that do not say what is in the file.
+        """Check the suffixes.
 
         Raises:
-            InputError: A file's ending is another.
+            InputError: A file has another suffix than its form.
         """
         from edgekit.errors import InputError
 
-        for name, suffix in (("json_path", ".json"), *_FORMS):
+        for name, suffix in _SUFFIXES.items():
             path = getattr(self, name)
             if path is not None and path.suffix != suffix:
                 raise InputError(f"report '{path}' must end in {suffix}")
 
-    def open(self, stack: ExitStack) -> Callable[[dict[str, Any]], None]:
-        """Reserve all files, so that one that cannot be written is not found out after an hour; return the writer.
+    def open(self, stack: ExitStack) -> Callable[[BenchmarkReport], None]:
+        """Reserve all files and return a function that writes them.
 
-        The files appear when the stack closes without an error, and only if the writer was called.
+        A file that cannot be written is thus found before the measurement. The files appear when the stack closes
+        without an error, and only if the function was called.
         """
         from edgekit.files import atomic_path
 
-        kept = [path for path in (self.json_path, self.html_path, self.markdown_path, self.csv_path) if path]
-        reserved = {path: stack.enter_context(atomic_path(path)) for path in kept}
+        reserved = {path: stack.enter_context(atomic_path(path)) for path in self.paths}
 
-        def write(document: dict[str, Any]) -> None:
+        def write(report: BenchmarkReport) -> None:
             for path, temporary in reserved.items():
-                temporary.write_text(self._text(path, document))
+                temporary.write_text(self._text(path, report))
 
         return write
 
-    def _text(self, path: Path, document: dict[str, Any]) -> str:
+    def _text(self, path: Path, report: BenchmarkReport) -> str:
         if path == self.html_path:
             from edgekit.report.page import to_html
 
-            return to_html(document)
+            return to_html(report)
         if path == self.markdown_path:
             from edgekit.report.text import to_markdown
 
-            return to_markdown(document)
+            return to_markdown(report)
         if path == self.csv_path:
             from edgekit.report.text import to_csv
 
-            return to_csv(document)
-        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+            return to_csv(report)
+        return json.dumps(report.as_document(), indent=1, allow_nan=False) + "\n"

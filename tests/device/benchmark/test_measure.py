@@ -1,9 +1,8 @@
-"""What is measured in a process, in which order, and what is seen of the machine meanwhile."""
+"""What one process measures, the order of cells, the frame cache, and the readings of the machine."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,22 +13,24 @@ import numpy as np
 import pytest
 
 from edgekit.boards import Conditions, Throttling
-from edgekit.device.benchmark.cells import KINDS, Cell, plan_cells, plan_rounds
+from edgekit.device.benchmark import sampling
+from edgekit.device.benchmark.cells import Cell, plan_cells, plan_rounds
 from edgekit.device.benchmark.document import describe_model
-from edgekit.device.benchmark.frame_cache import FrameCache, load_frame_cache, map_clip, save_frame_cache
-from edgekit.device.benchmark.machine_watch import OthersLoad, Watch
-from edgekit.device.benchmark.measure import MIN_ITERATIONS, measure
-from edgekit.device.benchmark.measure import measure as benchmark
-from edgekit.device.detection import WholeFrame
+from edgekit.device.benchmark.frame_cache import FrameCache, load_frame_cache, map_frame_cache, save_frame_cache
+from edgekit.device.benchmark.loop import BLOCK_FRAMES
+from edgekit.device.benchmark.machine_watch import MachineWatch, OtherLoad
+from edgekit.device.benchmark.measure import MIN_ITERATIONS, Inputs, measure
+from edgekit.device.detection import Detections, WholeFrame
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.sources.live import LiveSource
 from edgekit.errors import InputError, SourceError
 from edgekit.files import sha256_of
 from edgekit.preprocess import ImageU8
+from edgekit.report.document import KINDS, Kind
 
 FRAMES = tuple(np.full((6, 8, 3), value, np.uint8) for value in range(3))
-CLIP = FrameCache("three", FRAMES, True, 0.0, "0" * 64)
-NOTHING = Conditions(*[None] * 9)
+CACHE = FrameCache("three", FRAMES, True, 0.0, "0" * 64)
+UNKNOWN = Conditions(*[None] * 9)
 
 
 class Frames(RecordedSource):
@@ -69,8 +70,18 @@ MODELS = [("a", Path("a")), ("b", Path("b"))]
 def test_every_combination_is_planned_once() -> None:
     cells = plan_cells(MODELS, (1, 2), KINDS)
     combinations = set(itertools.product("ab", (1, 2), KINDS))
-    assert {(cell.model, cell.intra_op_threads, cell.kind) for cell in cells} == combinations
+    assert {(cell.model, cell.threads, cell.kind) for cell in cells} == combinations
     assert len(cells) == len(combinations)
+
+
+def test_without_thread_counts_the_loop_is_planned_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.device.benchmark.cells.available_processors", lambda: 4)
+    cells = plan_cells(MODELS, None, ["inference", "loop"])
+    assert [(cell.model, cell.kind, cell.threads) for cell in cells] == [
+        (model, kind, threads)
+        for model in "ab"
+        for kind, threads in (("inference", 1), ("inference", 4), ("loop", None))
+    ]
 
 
 def test_every_round_has_every_cell_in_an_order_of_its_own_that_the_seed_decides() -> None:
@@ -99,76 +110,130 @@ def test_a_plan_that_makes_no_sense_is_refused(
         plan_cells(models, threads, KINDS)
 
 
-def test_a_clip_holds_what_fits_and_says_when_there_is_more() -> None:
+def test_a_cache_holds_the_frames_that_fit_and_is_incomplete_if_there_are_more() -> None:
     source = Frames(5)
-    clip = load_frame_cache(source, limit_mib=3)
-    assert [int(frame[0, 0, 0]) for frame in clip.frames] == [0, 1, 2]
-    assert (clip.complete, clip.mib) == (False, 3.0)
+    cache = load_frame_cache(source, limit_mib=3)
+    assert [int(frame[0, 0, 0]) for frame in cache.frames] == [0, 1, 2]
+    assert (cache.complete, cache.mib) == (False, 3.0)
     assert source.closed
     assert load_frame_cache(Frames(3), limit_mib=3).complete
 
 
-def test_clips_of_other_pixels_have_other_sums() -> None:
+def test_caches_of_other_pixels_have_other_sums() -> None:
     assert load_frame_cache(Frames(2), 3).sha256 == load_frame_cache(Frames(2), 3).sha256
     assert load_frame_cache(Frames(2), 3).sha256 != load_frame_cache(Frames(3), 3).sha256
 
 
 def test_a_source_without_frames_is_an_error() -> None:
-    with pytest.raises(SourceError, match="'frames' gave no frame"):
+    with pytest.raises(SourceError, match="'frames' has no frame"):
         load_frame_cache(Frames(0), 3)
 
 
-def test_a_saved_clip_is_the_same_for_every_process_whatever_the_frames_sizes(tmp_path: Path) -> None:
+def test_a_saved_cache_is_mapped_unchanged_with_frames_of_any_size(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     frames = tuple(random.integers(0, 256, (height, 5, 3), np.uint8) for height in (4, 7, 2))
-    path = tmp_path / "clip"
+    path = tmp_path / "cache"
     with path.open("wb") as stream:
-        save_frame_cache(replace(CLIP, frames=frames), stream)
+        save_frame_cache(replace(CACHE, fps=30.0, frames=frames), stream)
     before = path.read_bytes()
-    mapped = map_clip(path)
-    assert replace(mapped, frames=()) == replace(CLIP, frames=())
+    mapped = map_frame_cache(path)
+    assert replace(mapped, frames=()) == replace(CACHE, fps=30.0, frames=())
     assert all(np.array_equal(one, other) for one, other in zip(frames, mapped.frames, strict=True))
     mapped.frames[0][:] = 0
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["inference", "classifier"])
-def test_the_classifier_is_measured_for_at_least_the_least_iterations(tiny_model: Path, kind: benchmark.Kind) -> None:
+def test_the_classifier_is_measured_for_at_least_the_least_iterations(tiny_model: Path, kind: Kind) -> None:
     done = measure(Cell("tiny", tiny_model, 1, kind), seconds=0.001, batch=4)
+    process = done.process
     assert len(done.samples_ms) >= MIN_ITERATIONS
-    assert done.warm_up.iterations >= 5
+    assert process.warm_up.iterations >= 5
     assert done.batch == 4
-    assert done.images_per_s == pytest.approx(4 * len(done.samples_ms) / done.busy_s)
+    assert process.images_per_s == pytest.approx(4e3 * len(done.samples_ms) / sum(done.samples_ms), rel=1e-3)
     assert (done.detector, done.faces_per_frame, done.stages_ms) == (None, None, {})
-    assert done.load_ms > 0
-    assert done.resident_mib > 1
-    assert done.elapsed_s >= done.busy_s
-    assert len(done.during) == 1
-    assert json.loads(json.dumps(done.as_message(), allow_nan=False))["process"]["latency"]["count"] >= MIN_ITERATIONS
+    assert process.load_ms > 0
+    assert process.resident_mib > 1
+    assert process.elapsed_s >= process.busy_s
+    assert len(process.during) == 1
+    assert process.latency.count >= MIN_ITERATIONS
 
 
 def test_a_cell_is_measured_for_at_least_its_seconds(tiny_model: Path) -> None:
     done = measure(Cell("tiny", tiny_model, 1, "inference"), seconds=0.2, min_iterations=1, batch=1)
-    assert done.busy_s >= 0.2
+    assert done.process.busy_s >= 0.2
 
 
-def test_a_pipeline_plays_the_clip_over_and_over_and_counts_after_the_warm_up(tiny_model: Path) -> None:
+def test_frames_are_repeated_and_counted_after_the_warm_up(tiny_model: Path) -> None:
     spy = Spy()
     threads = []
     done = measure(
-        Cell("tiny", tiny_model, 3, "pipeline"),
+        Cell("tiny", tiny_model, 3, "per-frame"),
+        Inputs(CACHE, make_detector=lambda count: (threads.append(count), spy)[1]),
         seconds=0.001,
         batch=4,
-        clip=CLIP,
-        make_detector=lambda count: (threads.append(count), spy)[1],
     )
-    total = done.warm_up.iterations + len(done.samples_ms)
+    total = done.process.warm_up.iterations + len(done.samples_ms)
     assert spy.seen == [index % 3 for index in range(total)]
     assert (threads, spy.opencv_threads) == ([3], 3)
     assert (done.batch, done.detector, done.faces_per_frame) == (1, "none", 1.0)
     assert set(done.stages_ms) == {"detect", "crop", "classify"}
-    assert {len(timer) for timer in done.stages_ms.values()} == {len(done.samples_ms)}
-    assert sum(sum(timer) for timer in done.stages_ms.values()) <= sum(done.samples_ms)
+    assert {len(times) for times in done.stages_ms.values()} == {len(done.samples_ms)}
+    assert sum(sum(times) for times in done.stages_ms.values()) <= sum(done.samples_ms)
+
+
+class Finder(Spy):
+    """Finds one face in every frame, under a name whose faces are tracked."""
+
+    name = "finder"
+
+    def detect(self, image_bgr: ImageU8) -> Detections:
+        super().detect(image_bgr)
+        return Detections(np.array([[20, 10, 60, 50]], np.float32), np.ones(1, np.float32))
+
+
+TEXTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_the_loop_is_that_of_a_run_with_its_threads_and_tracker(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, processors: int
+) -> None:
+    monkeypatch.setattr("edgekit.device.pipeline.threads.available_processors", lambda: processors)
+    finder = Finder()
+    video = FrameCache("video", (TEXTURE,) * 3, True, 0.0, "0" * 64, fps=25.0)
+    done = measure(Cell("tiny", tiny_model, None, "loop"), Inputs(video, make_detector=lambda _: finder), seconds=0.01)
+    frames = len(done.samples_ms) * BLOCK_FRAMES
+    assert frames >= MIN_ITERATIONS
+    assert done.threads is not None
+    assert (done.threads.staged, done.intra_op_threads) == (processors > 1, 1)
+    assert (done.detector, done.faces_per_frame) == ("finder", 1.0)
+    assert len(done.ages_ms) == len(done.stages_ms["classify"]) == frames
+    assert ("wait" in done.stages_ms) == done.threads.staged
+    # The face does not move: it is followed, and detected in one frame of ten.
+    assert frames / 15 < len(done.stages_ms["detect"]) < frames / 5
+    assert done.process.images_per_s == pytest.approx(frames / done.process.busy_s, rel=0.05)
+
+
+def test_the_loop_takes_the_threads_it_is_given(tiny_model: Path) -> None:
+    threads: list[int] = []
+    done = measure(
+        Cell("tiny", tiny_model, 3, "loop"),
+        Inputs(CACHE, make_detector=lambda count: (threads.append(count), WholeFrame())[1]),
+        seconds=0.01,
+    )
+    assert (threads, done.intra_op_threads) == ([3], 3)
+    assert done.threads is not None
+    assert (done.threads.detector, done.threads.classifier, done.threads.opencv) == (3, 3, 3)
+
+
+def test_an_error_in_the_loop_is_raised(tiny_model: Path) -> None:
+    class Broken(WholeFrame):
+        def detect(self, image_bgr: ImageU8) -> Detections:
+            raise InputError(f"broken detector with {image_bgr.shape}")
+
+    with pytest.raises(InputError, match="broken detector"):
+        measure(Cell("tiny", tiny_model, None, "loop"), Inputs(CACHE, make_detector=lambda _: Broken()), seconds=0.01)
 
 
 class FakeCamera:
@@ -188,39 +253,40 @@ def test_a_camera_is_measured_with_the_wait_for_its_frames(tiny_model: Path, tol
     with LiveSource("camera", FakeCamera, told.append) as camera:
         done = measure(
             Cell("tiny", tiny_model, 1, "camera"),
+            Inputs(camera=camera, make_detector=lambda _: WholeFrame()),
             seconds=0.01,
             min_iterations=20,
             batch=4,
-            camera=camera,
-            make_detector=lambda _: WholeFrame(),
         )
     assert (done.batch, done.faces_per_frame) == (1, 1.0)
     assert set(done.stages_ms) == {"capture", "detect", "crop", "classify"}
     assert len(done.ages_ms) == len(done.samples_ms) == 20
-    assert done.images_per_s <= 220  # no faster than the camera gives them, give or take a frame that was waiting
-    assert done.as_message()["ages_ms"]
+    assert (
+        done.process.images_per_s <= 220
+    )  # no faster than the camera gives them, give or take a frame that was waiting
 
 
-def test_a_warm_up_goes_on_until_the_times_are_stable_and_says_when_they_never_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = itertools.count()
+def test_a_warm_up_ends_when_the_times_are_stable_or_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sampling.time, "perf_counter", lambda: now[0])
 
-    def settling() -> None:
-        now[0] += 0.3 if next(clock) < 50 else 0.1
+    def settle(*medians_ms: float) -> sampling.WarmUp | None:
+        now[0] = 0.0
+        settling = sampling.Settling(max_s=10)
+        warm_up = None
+        for median_ms in medians_ms:
+            assert warm_up is None
+            now[0] += 1.0
+            warm_up = settling.add_window([median_ms] * 5, 5)
+        return warm_up
 
-    done = benchmark._warm_up(settling, 60)
-    assert (done.stable, done.iterations) == (True, 15)  # three windows of five, equally slow
-    clock = itertools.count()
-
-    def falling() -> None:
-        now[0] += 1 / (1 + next(clock))
-
-    done = benchmark._warm_up(falling, 2)
-    assert not done.stable
-    assert 2 < done.seconds < 10
+    assert settle(300, 200, 100, 101) is None
+    settled = settle(300, 200, 100, 101, 102)
+    assert settled is not None
+    assert (settled.stable, settled.iterations, settled.seconds) == (True, 25, 5.0)
+    falling = settle(*(2.0**-index for index in range(11)))
+    assert falling is not None
+    assert (falling.stable, falling.seconds) == (False, 11.0)
 
 
 def test_progress_ends_at_one_and_never_falls(tiny_model: Path) -> None:
@@ -244,26 +310,26 @@ def test_a_model_that_is_none_is_refused_before_it_is_measured(tmp_path: Path) -
         describe_model("text", path)
 
 
-def test_a_watch_looks_now_and_then_and_tells_the_rate_in_between() -> None:
+def test_a_watch_reads_the_state_periodically_with_the_rate_in_between() -> None:
     now = [0.0]
-    hot = replace(NOTHING, temperature_c=61.0, clock_mhz=1200.0, throttling=Throttling(0x8))
-    watch = Watch(1.0, batch=2, look=lambda: hot, clock=lambda: now[0])
+    hot = replace(UNKNOWN, temperature_c=61.0, clock_mhz=1200.0, throttling=Throttling(0x8))
+    watch = MachineWatch(1.0, batch=2, read=lambda: hot, clock=lambda: now[0])
     for iterations in range(1, 26):
         now[0] += 0.1
-        watch.tick(iterations, busy_s=iterations * 0.05)
-    watch.tick(25, 25 * 0.05, last=True)
+        watch.update(iterations, busy_s=iterations * 0.05)
+    watch.update(25, 25 * 0.05, last=True)
     assert [round(one.at_s, 1) for one in watch.readings] in ([1.0, 2.0, 2.5], [1.1, 2.1, 2.5])
     assert {one.images_per_s for one in watch.readings} == {40.0}
     assert {(one.temperature_c, one.clock_mhz, one.throttle_flags) for one in watch.readings} == {(61.0, 1200.0, "0x8")}
 
 
-def test_others_load_is_all_that_is_busy_less_ourselves(tmp_path: Path) -> None:
+def test_the_load_of_others_is_the_busy_time_without_our_own(tmp_path: Path) -> None:
     stat = tmp_path / "proc/stat"
     stat.parent.mkdir()
     # user nice system idle iowait irq softirq steal guest guest_nice, in hundredths of a second
     stat.write_text("cpu  1000 0 500 90000 700 0 10 20 0 0\ncpu0 1 2 3\n")
     now, own = [0.0], [3.0]
-    others = OthersLoad(tmp_path, lambda: now[0], lambda: own[0])
+    others = OtherLoad(tmp_path, lambda: now[0], lambda: own[0])
     now[0], own[0] = 100.0, 13.0
     stat.write_text("cpu  4000 0 1500 99999 999 0 10 520 0 0\ncpu0 1 2 3\n")
     assert others.processors() == pytest.approx(0.35)

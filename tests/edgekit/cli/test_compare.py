@@ -82,6 +82,29 @@ def test_what_a_gate_cannot_judge_is_refused(edgekit: Run, written: Callable[[st
     assert "throttled" in err
 
 
+def test_one_report_compares_its_models(edgekit: Run, written: Callable[[str, float], Path]) -> None:
+    before, after = (json.loads(written(name, factor).read_text()) for name, factor in (("a", 1), ("b", 1.2)))
+    (board,) = before["boards"]
+    other = after["boards"][0]
+    for cell in other["cells"]:
+        cell["model"] = "slow.onnx"
+    board["models"].append({**other["models"][0], "name": "slow.onnx"})
+    board["cells"] += other["cells"]
+    path = written("both.json", 1)
+    path.write_text(json.dumps(before))
+    code, out, _ = edgekit("compare", path)
+    assert code == 0
+    assert f"A: {board['models'][0]['name']}, B: slow.onnx" in out
+    assert out.count("slower") == len(other["cells"])
+    assert edgekit("compare", path, "--gate", 10)[0] == 3
+    code, out, _ = edgekit("compare", path, "--baseline", "slow.onnx", "--json")
+    assert code == 0
+    (compared,) = json.loads(out)["boards"]
+    assert {cell["verdict"] for cell in compared["cells"]} == {"faster"}
+    code, _, err = edgekit("compare", path, "--baseline", "none.onnx")
+    assert (code, "no model 'none.onnx'" in err) == (2, True)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": "edgekit.bench/1.0"}'])
 def test_what_is_no_report_is_refused_in_one_line(edgekit: Run, tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
@@ -108,9 +131,9 @@ def test_reports_are_merged_and_written_in_every_form(
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_result_of_the_repository_follows_the_schema(path: Path) -> None:
     from edgekit.report.schema import read_document
-    from edgekit.report.view import origin
+    from edgekit.report.view import virtualization_warning
 
-    for entry in read_document(path)["boards"]:
-        assert entry["complete"]
+    for board in read_document(path).boards:
+        assert board.complete
         if "vm" in path.stem:
-            assert "VIRTUAL MACHINE" in (origin(entry) or "")
+            assert "VIRTUAL MACHINE" in (virtualization_warning(board) or "")

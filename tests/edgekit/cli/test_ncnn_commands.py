@@ -96,7 +96,7 @@ def test_bench_measures_both_engines_side_by_side(
     options = ("--threads", "1", "--seconds", "0.01", "--processes", "1", "--cool-down", "0", "--no-pipeline")
     code, out, err = edgekit("bench", tiny_model, tiny_ncnn, *options, "-o", report)
     assert code == 0, err
-    document = read_document(report)
+    document = read_document(report).as_document()
     (entry,) = document["boards"]
     engines = {(Path(cell["model"]).suffix, cell["kind"]): cell["engine"] for cell in entry["cells"]}
     assert len(engines) == 4

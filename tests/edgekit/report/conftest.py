@@ -54,15 +54,15 @@ def process(p50_ms: float, started_s: float) -> Document:
 
 
 def cell(model: str, kind: str, threads: int, p50_ms: float, started_s: float) -> Document:
-    pipeline = kind == "pipeline"
+    per_frame = kind == "per-frame"
     return {
         "kind": kind,
         "model": model,
         "engine": "onnxruntime",
         "intra_op_threads": threads,
         "batch": 1,
-        "detector": "haar" if pipeline else None,
-        "faces_per_frame": 1.0 if pipeline else None,
+        "detector": "haar" if per_frame else None,
+        "faces_per_frame": 1.0 if per_frame else None,
         "latency": summary(p50_ms),
         "median_interval_ms": [p50_ms * 0.99, p50_ms / 0.99],
         "images_per_s": 1e3 / p50_ms,
@@ -70,7 +70,7 @@ def cell(model: str, kind: str, threads: int, p50_ms: float, started_s: float) -
         "resident_mib": 90.0,
         "histogram": {"low_ms": p50_ms * 0.9, "high_ms": p50_ms * 1.3, "counts": [5, 100, 190, 2], "above": 3},
         "stages": {name: summary(p50_ms * share) for name, share in (("detect", 0.7), ("crop", 0.1), ("classify", 0.2))}
-        if pipeline
+        if per_frame
         else {},
         "energy": None,
         "marks": [],
@@ -88,7 +88,7 @@ def make_document() -> MakeDocument:
         cells = [
             cell(name, kind, threads, base_ms * slower * (1 + index), 100.0 * index)
             for index, name in enumerate(names)
-            for kind, base_ms in (("inference", 20.0), ("pipeline", 90.0))
+            for kind, base_ms in (("inference", 20.0), ("per-frame", 90.0))
             for threads in (1, 4)
         ]
         entry = {
@@ -136,6 +136,6 @@ def make_document() -> MakeDocument:
             ],
             "cells": cells,
         }  # fmt: skip
-        return {"schema": "edgekit.bench/2.0", "created_utc": "2026-01-01T00:00:00+00:00", "boards": [entry]}
+        return {"schema": "edgekit.bench/2.1", "created_utc": "2026-01-01T00:00:00+00:00", "boards": [entry]}
 
     return make

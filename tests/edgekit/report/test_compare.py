@@ -8,14 +8,26 @@ from typing import Any
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.report.compare import compare, regressions, unjudged
+from edgekit.report import compare as comparing
+from edgekit.report.compare import Comparison
+from edgekit.report.document import BenchmarkReport
 from edgekit.report.merging import merge
+from edgekit.report.schema import from_document
 
 MakeDocument = Callable[..., dict[str, Any]]
 
 
-def verdicts(before: dict[str, Any], after: dict[str, Any], allow_different: bool = False) -> set[str]:
-    return {cell.verdict for change in compare(before, after, allow_different) for cell in change.cells}
+Document = dict[str, Any]
+
+
+def compare(before: Document, after: Document | None = None, **options: Any) -> Comparison:
+    reports = [None if document is None else from_document(document, "it") for document in (before, after)]
+    assert reports[0] is not None
+    return comparing.compare(*reports, **options)
+
+
+def merged(*documents: Document, labels: list[str | None] | None = None) -> BenchmarkReport:
+    return merge([from_document(document, "it") for document in documents], labels)
 
 
 @pytest.mark.parametrize(
@@ -24,28 +36,30 @@ def verdicts(before: dict[str, Any], after: dict[str, Any], allow_different: boo
 def test_a_difference_is_real_when_its_interval_excludes_none(
     make_document: MakeDocument, slower: float, verdict: str
 ) -> None:
-    assert verdicts(make_document(), make_document(slower=slower)) == {verdict}
+    assert {cell.verdict for cell in compare(make_document(), make_document(slower=slower)).cells} == {verdict}
 
 
 def test_a_gate_wants_a_real_difference_larger_than_its_percent(make_document: MakeDocument) -> None:
     before = make_document()
-    assert regressions(compare(before, make_document(slower=1.04)), 5) == []
-    assert len(regressions(compare(before, make_document(slower=1.06)), 5)) == 4
+    assert compare(before, make_document(slower=1.04)).regressions(5) == []
+    assert len(compare(before, make_document(slower=1.06)).regressions(5)) == 4
     noisy = make_document(slower=1.06)
     for cell in noisy["boards"][0]["cells"]:
         cell["median_interval_ms"] = [cell["latency"]["p50_ms"] * 0.8, cell["latency"]["p50_ms"] * 1.25]
-    assert regressions(compare(before, noisy), 5) == []
-    assert unjudged(compare(before, noisy)) == []
+    assert compare(before, noisy).regressions(5) == []
+    assert compare(before, noisy).unjudged() == []
 
 
 def test_cells_measured_beside_other_programs_are_told(make_document: MakeDocument) -> None:
     busy = make_document()
     cells = busy["boards"][0]["cells"]
     cells[0]["marks"] = ["busy"]
-    (change,) = compare(make_document(), busy)
+    (change,) = compare(make_document(), busy).boards
     (doubt,) = change.doubts
-    assert doubt.startswith(f"1 of {len(cells)} cells of the second report are marked busy: other programs")
-    assert compare(make_document(), make_document())[0].doubts == ()
+    assert doubt.startswith(
+        f"1 of {len(cells)} cells of the second report have the quality flag 'busy': other programs"
+    )
+    assert compare(make_document(), make_document()).boards[0].doubts == ()
 
 
 def set_in(document: dict[str, Any], *path: Any) -> dict[str, Any]:
@@ -85,62 +99,64 @@ def test_what_differs_is_refused_unless_told(
         other["boards"][0]["cells"][2]["detector"] = "yunet"
     with pytest.raises(InputError, match=message):
         compare(make_document(), other)
-    (told,) = compare(make_document(), other, allow_different=True)
-    assert any(message.split("'")[0].strip() in difference for difference in told.differences)
+    (board,) = compare(make_document(), other, allow_different=True).boards
+    assert any(message.split("'")[0].strip() in difference for difference in board.differences)
 
 
 def test_other_versions_are_noted_not_refused(make_document: MakeDocument) -> None:
-    (change,) = compare(make_document(), set_in(make_document(), "versions", "onnxruntime", "1.33.0"))
+    (change,) = compare(make_document(), set_in(make_document(), "versions", "onnxruntime", "1.33.0")).boards
     assert change.notes == ("onnxruntime 1.32.0 and 1.33.0",)
 
 
 def test_a_model_is_the_same_by_its_file_whatever_it_is_called(make_document: MakeDocument) -> None:
-    (change,) = compare(make_document("old.onnx"), make_document("folder/new.onnx"))
+    (change,) = compare(make_document("old.onnx"), make_document("folder/new.onnx")).boards
     assert (len(change.cells), change.differences) == (4, ())
 
 
 def test_two_single_models_are_paired_when_told(make_document: MakeDocument) -> None:
     other = set_in(make_document("int8.onnx"), "models", 0, "sha256", "f" * 64)
-    (change,) = compare(make_document("float.onnx"), other, allow_different=True)
+    (change,) = compare(make_document("float.onnx"), other, allow_different=True).boards
     assert len(change.cells) == 4
 
 
 @pytest.mark.parametrize("mark", ["throttled", "clock changed"])
 def test_a_spoilt_cell_tells_nothing(make_document: MakeDocument, mark: str) -> None:
     hot = set_in(make_document(slower=1.5), "cells", 0, "marks", [mark])
-    changes = compare(make_document(), hot)
-    assert changes[0].cells[0].verdict == "cannot tell"
-    assert unjudged(changes) == [f"edgecnn.onnx, inference, 1 threads: {mark}"]
-    assert len(regressions(changes, 5)) == 3
+    comparison = compare(make_document(), hot)
+    assert comparison.cells[0].verdict == "cannot tell"
+    assert comparison.unjudged() == [f"edgecnn.onnx, inference, 1 threads: {mark}"]
+    assert len(comparison.regressions(5)) == 3
 
 
 def test_a_cell_without_interval_or_partner_is_named(make_document: MakeDocument) -> None:
     other = set_in(make_document(), "cells", 0, "median_interval_ms", None)
     other["boards"][0]["cells"].pop()
-    assert unjudged(compare(make_document(), other)) == [
+    assert compare(make_document(), other).unjudged() == [
         "edgecnn.onnx, inference, 1 threads: fewer than three processes",
-        "edgecnn.onnx, pipeline, 4 threads: only in the first report",
+        "edgecnn.onnx, per-frame, 4 threads: only in the first report",
     ]
 
 
 def test_boards_are_paired_by_label(make_document: MakeDocument) -> None:
-    both = [merge([make_document(slower=a), make_document(slower=b)], names) for a, b, names in (
-        (1, 2, ["x", "y"]), (2, 1.5, ["y", "x"]))]  # fmt: skip
-    assert [{cell.verdict for cell in change.cells} for change in compare(*both)] == [{"slower"}, {"no difference"}]
+    first = merged(make_document(), make_document(slower=2), labels=["x", "y"])
+    second = merged(make_document(slower=2), make_document(slower=1.5), labels=["y", "x"])
+    changes = comparing.compare(first, second).boards
+    assert [{cell.verdict for cell in change.cells} for change in changes] == [{"slower"}, {"no difference"}]
     with pytest.raises(InputError, match="no board of the same label"):
-        compare(both[0], make_document(label="z"))
-    with pytest.raises(InputError, match="share a label"):
-        compare(merge([make_document(), make_document()]), both[0])
+        comparing.compare(first, from_document(make_document(label="z"), "it"))
+    with pytest.raises(InputError, match="have the same label"):
+        comparing.compare(merged(make_document(), make_document()), first)
 
 
-def test_a_board_that_only_one_report_has_is_not_let_through(make_document: MakeDocument) -> None:
-    both = merge([make_document(), make_document()], ["x", "y"])
-    one = make_document(label="x")
+def test_a_board_that_only_one_report_has_does_not_pass_a_gate(make_document: MakeDocument) -> None:
+    both = merged(make_document(), make_document(), labels=["x", "y"])
+    one = from_document(make_document(label="x"), "it")
     for pair, where in (((both, one), "first"), ((one, both), "second")):
-        told, alone = compare(*pair)
-        assert (len(told.cells), told.unmatched, alone.cells) == (4, (), ())
+        comparison = comparing.compare(*pair)
+        paired, alone = comparison.boards
+        assert (len(paired.cells), paired.unmatched, alone.cells) == (4, (), ())
         assert alone.board.startswith("y, ")
-        assert unjudged([told, alone]) == list(alone.unmatched)
+        assert comparison.unjudged() == list(alone.unmatched)
         assert len(alone.unmatched) == 4
         assert all(name.endswith(f"only in the {where} report") for name in alone.unmatched)
 
@@ -155,7 +171,52 @@ def test_reports_with_nothing_in_common_are_refused(make_document: MakeDocument)
 
 def test_compared_with_itself_nothing_differs(make_document: MakeDocument) -> None:
     document = make_document("a.onnx", "b.onnx")
-    (change,) = compare(document, document)
+    comparison = compare(document, document)
+    (change,) = comparison.boards
     assert {cell.ratio for cell in change.cells} == {1.0}
     assert (change.differences, change.notes, change.unmatched) == ((), (), ())
-    assert unjudged([change]) == []
+    assert comparison.unjudged() == []
+
+
+def test_the_models_of_one_report_are_compared_with_the_first_or_a_named_one(make_document: MakeDocument) -> None:
+    document = make_document("folder/a.onnx", "b.ncnn", "c.onnx")
+    for cell in document["boards"][0]["cells"]:
+        cell["engine"] = "ncnn" if cell["model"] == "b.ncnn" else "onnxruntime"
+    cells = compare(document).cells
+    assert [(cell.baseline, cell.model) for cell in cells] == [("folder/a.onnx", "b.ncnn")] * 4 + [
+        ("folder/a.onnx", "c.onnx")
+    ] * 4
+    assert [round(cell.ratio, 6) for cell in cells] == [2.0] * 4 + [3.0] * 4
+    assert all(cell.ratio_interval and cell.ratio_interval[0] < cell.ratio < cell.ratio_interval[1] for cell in cells)
+    assert {cell.verdict for cell in cells} == {"slower"}
+    named = compare(document, baseline="b.ncnn").cells
+    assert {(cell.model, round(cell.ratio, 6)) for cell in named} == {("folder/a.onnx", 0.5), ("c.onnx", 1.5)}
+    assert compare(document, baseline="a.onnx").cells == cells
+
+
+def test_a_cell_that_the_baseline_lacks_is_named(make_document: MakeDocument) -> None:
+    document = make_document("a.onnx", "b.onnx")
+    del document["boards"][0]["cells"][0]
+    assert compare(document).unjudged() == ["b.onnx, inference, 1 threads: not measured for a.onnx"]
+
+
+def test_a_cell_that_only_the_baseline_has_is_named(make_document: MakeDocument) -> None:
+    document = make_document("a.onnx", "b.onnx")
+    del document["boards"][0]["cells"][-1]
+    assert compare(document).unjudged() == ["a.onnx, per-frame, 4 threads: not measured for b.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "message"),
+    [
+        (("a.onnx",), {}, "no two models to compare"),
+        (("a.onnx", "b.onnx"), {"baseline": "c.onnx"}, "no model 'c.onnx': it has a.onnx, b.onnx"),
+    ],
+)
+def test_one_report_without_the_models_is_refused(
+    make_document: MakeDocument, models: tuple[str, ...], options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        compare(make_document(*models), **options)
+    with pytest.raises(InputError, match="baseline model is for one report"):
+        compare(make_document(), make_document(), baseline="a.onnx")

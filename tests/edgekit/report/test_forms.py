@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from edgekit.report import page as page_form
+from edgekit.report import text as text_forms
 from edgekit.report.merging import merge
-from edgekit.report.page import to_html
-from edgekit.report.schema import parse_document
+from edgekit.report.schema import from_document, parse_document
 from edgekit.report.terminal import report_view
-from edgekit.report.text import to_csv, to_markdown
 
 Document = dict[str, Any]
 MakeDocument = Callable[..., Document]
@@ -31,20 +32,32 @@ HOSTILE = "</style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&|`*[
 
 def table(document: Document, width: int = 80) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(report_view(document))
+    console.print(report_view(from_document(document, "it")))
     return console.export_text()
+
+
+def to_html(document: Document) -> str:
+    return page_form.to_html(from_document(document, "it"))
+
+
+def to_markdown(document: Document) -> str:
+    return text_forms.to_markdown(from_document(document, "it"))
+
+
+def to_csv(document: Document) -> str:
+    return text_forms.to_csv(from_document(document, "it"))
 
 
 def test_the_table_has_a_row_a_cell_in_a_readable_order(make_document: MakeDocument) -> None:
     text = table(make_document("b.onnx", "a.onnx"))
-    rows = re.findall(r"^\s+(inference|pipeline)\s+(\d)\s", text, re.MULTILINE)
-    assert rows == [("inference", "1"), ("inference", "4"), ("pipeline", "1"), ("pipeline", "4")] * 2
+    rows = re.findall(r"^\s+(inference|per-frame)\s+(\d)\s", text, re.MULTILINE)
+    assert rows == [("inference", "1"), ("inference", "4"), ("per-frame", "1"), ("per-frame", "4")] * 2
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert "1.0 %" in text
 
 
-def test_two_engines_leave_room_for_marks(make_document: MakeDocument) -> None:
+def test_two_engines_leave_room_for_quality_flags(make_document: MakeDocument) -> None:
     document = make_document("mine.onnx", "mine.ncnn")
     (entry,) = document["boards"]
     for cell in entry["cells"]:
@@ -70,7 +83,7 @@ def test_every_form_says_what_was_not_measured_on_a_board(
     assert f",{virtualization}," in to_csv(document)
 
 
-def test_marks_repeats_and_interruption_are_said(make_document: MakeDocument) -> None:
+def test_quality_flags_repeats_and_interruption_are_shown(make_document: MakeDocument) -> None:
     document = make_document()
     (entry,) = document["boards"]
     assert "THROTTLED" not in table(document)
@@ -78,7 +91,7 @@ def test_marks_repeats_and_interruption_are_said(make_document: MakeDocument) ->
     entry["cells"][0]["repeated"] = [{"marks": ["throttled"], "p50_ms": 2.0, "after": entry["after"]}]
     entry["complete"] = False
     text = " ".join(table(document).split())
-    for part in ("THROTTLED (1 of 4 cells)", "BUSY (1 of 4", "1 measurements were thrown away", "INTERRUPTED"):
+    for part in ("THROTTLED (1 of 4 cells)", "BUSY (1 of 4", "1 measurements were discarded", "INTERRUPTED"):
         assert part in text
         assert part in to_html(document)
 
@@ -86,7 +99,7 @@ def test_marks_repeats_and_interruption_are_said(make_document: MakeDocument) ->
 def test_csv_has_a_line_a_cell(make_document: MakeDocument) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(make_document()))))
     assert [(row["kind"], row["intra_op_threads"], float(row["p50_ms"])) for row in rows] == [
-        ("inference", "1", 20.0), ("inference", "4", 20.0), ("pipeline", "1", 90.0), ("pipeline", "4", 90.0)
+        ("inference", "1", 20.0), ("inference", "4", 20.0), ("per-frame", "1", 90.0), ("per-frame", "4", 90.0)
     ]  # fmt: skip
     assert {(row["temperature_max_c"], row["clock_min_mhz"]) for row in rows} == {("53.0", "1400.0")}
 
@@ -94,6 +107,23 @@ def test_csv_has_a_line_a_cell(make_document: MakeDocument) -> None:
 def test_a_spreadsheet_takes_nothing_for_a_formula(make_document: MakeDocument) -> None:
     document = make_document("=HYPERLINK(1)")
     assert next(csv.DictReader(io.StringIO(to_csv(document))))["model"] == "'=HYPERLINK(1)"
+
+
+def test_the_charts_of_a_loop_weigh_stages_by_how_often_they_run(make_document: MakeDocument) -> None:
+    document = make_document()
+    cell = document["boards"][0]["cells"][2]
+    plan = {"staged": True, "detector": 2, "classifier": 1, "opencv": 1, "spinning": False}
+    cell.update(kind="loop", threads=plan, age=cell["latency"])
+    cell["stages"] = {
+        "detect": {**cell["latency"], "count": 30, "mean_ms": 80.0},
+        "track": {**cell["latency"], "mean_ms": 4.0},
+    }
+    html = to_html(document)
+    assert "detect: 8.00 ms, 67%" in html
+    assert "result 90.00 ms after capture" in html
+    assert "loop: one thread per stage; detector 2, classifier 1, OpenCV 1 threads, not spinning" in table(
+        document, 200
+    )
 
 
 class Page(HTMLParser):
@@ -128,7 +158,8 @@ def with_text_everywhere(document: Document, text: str) -> Document:
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.just(HOSTILE), st.text("<>\"'&;/= scriptonx\x1b\u202e$()`|\\\n", min_size=1, max_size=90)))
 def test_no_text_of_a_document_becomes_code(make_document: MakeDocument, text: str) -> None:
-    document = parse_document(json.dumps(with_text_everywhere(make_document(), text)).encode(), "it")
+    document = with_text_everywhere(make_document(), text)
+    assert parse_document(json.dumps(document).encode(), "it") == from_document(document, "it")
     html = to_html(document)
     page, plain = Page(), Page()
     page.feed(html)
@@ -144,13 +175,15 @@ def test_no_text_of_a_document_becomes_code(make_document: MakeDocument, text: s
 def test_the_page_fetches_nothing_and_forbids_it(make_document: MakeDocument) -> None:
     html = to_html(make_document())
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
+    policy = unescape(policy)
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
     assert not re.search(r"https?:|url\(|@import", html)
 
 
 def test_several_boards_share_a_page(make_document: MakeDocument) -> None:
-    html = to_html(merge([make_document(), make_document()], ["kitchen", "attic"]))
+    report = from_document(make_document(), "it")
+    html = page_form.to_html(merge([report, report], ["kitchen", "attic"]))
     assert html.count("<main>") == 2
     assert "kitchen, Raspberry Pi 3" in html
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -14,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import InputError
+from edgekit.report.document import BenchmarkReport
 from edgekit.report.merging import merge
-from edgekit.report.schema import MAX_BYTES, _Checker, check, load_schema, parse_document, read_document
+from edgekit.report.schema import MAX_BYTES, SCHEMA_FILE, from_document, json_schema, parse_document, read_document
+from edgekit.typed_json import convert
 
 Document = dict[str, Any]
 MakeDocument = Callable[..., Document]
@@ -25,11 +29,51 @@ def text(document: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def test_the_schema_is_a_json_schema_and_takes_the_document(make_document: MakeDocument) -> None:
-    jsonschema.Draft202012Validator.check_schema(load_schema())
+def test_the_schema_is_a_json_schema_and_accepts_the_document(make_document: MakeDocument) -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
     document = make_document()
-    jsonschema.validate(document, load_schema())
-    assert parse_document(text(document), "it") == document
+    jsonschema.validate(document, json_schema())
+    written = json.loads(text(parse_document(text(document), "it").as_document()))
+    jsonschema.validate(written, json_schema())
+    assert parts_of(written, document) == document
+
+
+def parts_of(value: Any, like: Any) -> Any:
+    """Return a JSON value with only those keys that another has."""
+    if isinstance(like, dict):
+        return {key: parts_of(value[key], inner) for key, inner in like.items()}
+    if isinstance(like, list):
+        return [parts_of(item, inner) for item, inner in zip(value, like, strict=True)]
+    return value
+
+
+def test_the_published_schema_is_up_to_date(tmp_path: Path) -> None:
+    module = [sys.executable, "-m", "edgekit.report.schema"]
+    assert subprocess.run([*module, "--check"]).returncode == 0
+    stale = tmp_path / "schema.json"
+    stale.write_text("{}")
+    done = subprocess.run([*module, "--check", stale], capture_output=True, text=True)
+    assert (done.returncode, "out of date" in done.stderr) == (1, True)
+    assert subprocess.run([*module, stale]).returncode == 0
+    assert stale.read_text() == SCHEMA_FILE.read_text()
+
+
+def test_documents_of_schema_2_0_are_read_with_the_present_names(make_document: MakeDocument) -> None:
+    document = make_document()
+    document["schema"] = "edgekit.bench/2.0"
+    cells = document["boards"][0]["cells"]
+    for cell in cells:
+        cell["kind"] = cell["kind"].replace("per-frame", "pipeline")
+    report = parse_document(text(document), "it")
+    assert report == parse_document(text(make_document()), "it")
+    assert (report.schema, report.boards[0].cells[2].kind) == ("edgekit.bench/2.1", "per-frame")
+
+
+def test_unknown_fields_of_a_later_minor_version_are_ignored(make_document: MakeDocument) -> None:
+    later = make_document()
+    later["schema"] = "edgekit.bench/2.9"
+    later["boards"][0]["cells"][0]["novelty"] = {"deep": [1]}
+    assert parse_document(text(later), "it") == parse_document(text(make_document()), "it")
 
 
 def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -43,13 +87,13 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 JUNK = [None, True, -1, 0, 1.5, 10**13, "", "x" * 600, [], {}, [1, 2, 3], {"a": 1}, "0xff", "0x5\n"]
 
 
-def test_our_check_and_a_library_agree_on_every_field_spoilt(make_document: MakeDocument) -> None:
+def test_reading_and_the_published_schema_agree_on_every_spoilt_field(make_document: MakeDocument) -> None:
     document = make_document()
     entry = document["boards"][0]
     entry["cells"] = entry["cells"][-1:]
     entry["cells"][0]["processes"] = entry["cells"][0]["processes"][:1]
     entry["cells"][0]["processes"][0]["during"] = entry["cells"][0]["processes"][0]["during"][:1]
-    library = jsonschema.Draft202012Validator(load_schema())
+    library = jsonschema.Draft202012Validator(json_schema())
     random = Random(7)  # noqa: S311
     for path in paths_of(document):
         *keys, last = path
@@ -68,7 +112,7 @@ def test_our_check_and_a_library_agree_on_every_field_spoilt(make_document: Make
 
 def accepts(document: Document) -> bool:
     try:
-        _Checker(load_schema(), "it").check(document, load_schema(), "")
+        convert(document, BenchmarkReport, "field")
     except InputError:
         return False
     return True
@@ -77,15 +121,18 @@ def accepts(document: Document) -> bool:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no JSON"),
-        (b"\xff\xfe", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
+        (b"", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
         (b'{"a":' * 50 + b"1" + b"}" * 50, "nested deeper"),
-        (b'{"schema": NaN}', "is no JSON"),
-        (b"9" * 5000, "is no JSON"),
-        (b"1", "is 1, no object"),
+        (b'{"schema": NaN}', "is not JSON"),
+        (b"9" * 5000, "is not JSON"),
+        (b"1", "field 'document' is 1: expected an object"),
         (b'{"schema": "edgekit.bench/1.0"}', "measure again"),
-        (b'{"schema": "edgekit.bench/3.0", "created_utc": "", "boards": []}', "not of the form"),
+        (
+            b'{"schema": "edgekit.bench/3.0", "created_utc": "", "boards": []}',
+            "reads edgekit.bench/2.x: update edgekit",
+        ),
         (b"x" * (MAX_BYTES + 1), "larger than 64 MiB"),
         (b"[" + b"[]," * 2_000_000 + b"[]]", "more than 4,000,000 values"),
     ],
@@ -101,9 +148,9 @@ def test_strings_lose_what_moves_a_cursor_or_turns_text_around(make_document: Ma
     document = make_document()
     document["boards"][0]["board"]["model"] = "Pi\x1b[2J\u202e\u200b\r\n 3\ud800\u2028"
     document["boards"][0]["notes"] = {"f\x07an": "no\x00ne"}
-    entry = parse_document(text(document), "it")["boards"][0]
-    assert entry["board"]["model"] == "Pi[2J 3"
-    assert entry["notes"] == {"fan": "none"}
+    (board,) = parse_document(text(document), "it").boards
+    assert board.board.model == "Pi[2J 3"
+    assert board.notes == {"fan": "none"}
 
 
 def spoil(document: Document, key: str, value: Any) -> Document:
@@ -115,24 +162,28 @@ def spoil(document: Document, key: str, value: Any) -> Document:
     ("key", "value", "message"),
     [
         ("model", "other", "'other' is not among the board's models"),
-        ("intra_op_threads", 4, "is there twice"),
-        ("median_interval_ms", [3.0, 2.0], "wrong way round"),
+        ("intra_op_threads", 4, "is a duplicate"),
+        ("median_interval_ms", [3.0, 2.0], "lower limit is above its upper limit"),
         ("histogram", {"low_ms": 2, "high_ms": 2, "counts": [1], "above": 0}, "no width"),
-        ("images_per_s", 0, "below 1e-06"),
-        ("images_per_s", 1e-320, "below 1e-06"),
-        ("median_interval_ms", [1e-320, 2.0], "below 1e-06"),
+        ("images_per_s", 0, r"images_per_s' is 0: expected a finite number >= 1e-06"),
+        ("images_per_s", 1e-320, ">= 1e-06"),
+        (
+            "median_interval_ms",
+            [1e-320, 2.0],
+            r"boards\[0\].cells\[0\].median_interval_ms\[0\]' is 1e-320: .* >= 1e-06",
+        ),
         (
             "latency",
             {**dict.fromkeys(("mean_ms", "p90_ms", "p99_ms", "max_ms"), 1), "p50_ms": 1e-320, "count": 9},
-            "none",
+            "the median 1e-320 ms is below",
         ),
-        ("load_ms", 10**400, "no number"),
-        ("marks", ["hot"], "not one of"),
+        ("load_ms", 10**400, "expected a finite number"),
+        ("marks", ["hot"], r"marks\[0\]' is \"hot\": expected one of busy, clock changed, not warm, throttled"),
     ],
 )
 def test_contradictions_are_refused(make_document: MakeDocument, key: str, value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check(spoil(make_document(), key, value), "it")
+        from_document(spoil(make_document(), key, value), "it")
 
 
 def test_a_file_that_is_none_is_an_error_of_the_user(tmp_path: Path) -> None:
@@ -155,11 +206,11 @@ def test_anything_is_read_or_refused(content: bytes) -> None:
 
 
 def test_merging_keeps_every_board_and_labels_it(make_document: MakeDocument) -> None:
-    one, two = make_document(), make_document("other.onnx", label="attic")
+    one, two = (from_document(made, "it") for made in (make_document(), make_document("other.onnx", label="attic")))
     merged = merge([one, two], ["kitchen", None])
-    assert [entry["label"] for entry in merged["boards"]] == ["kitchen", "attic"]
-    assert one["boards"][0]["label"] is None
-    assert parse_document(text(merged), "it") == merged
+    assert [board.label for board in merged.boards] == ["kitchen", "attic"]
+    assert one.boards[0].label is None
+    assert parse_document(text(merged.as_document()), "it") == merged
     with pytest.raises(InputError, match="for one board"):
         merge([merged], ["both"])
     with pytest.raises(InputError, match="no report"):

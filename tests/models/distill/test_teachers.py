@@ -153,7 +153,7 @@ def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
         (replace(SAID, size_px=8, std=None), "what is missing with --teacher-std$"),
         (replace(SAID, size_px=8, labels=("a", "b")), "--teacher-labels names 2 classes, the graph gives 3"),
         (replace(SAID, size_px=8, mean=(0.5,)), "'input.mean' has 1 values"),
-        (replace(SAID, size_px=8, labels=("a", "b", "a")), "'labels' has a name twice"),
+        (replace(SAID, size_px=8, labels=("a", "b", "a")), "'labels' has a duplicate name"),
         (replace(SAID, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph takes 3 channels"),
     ],
 )

@@ -1,0 +1,185 @@
+"""`edgekit.benchmark`: measures how fast models are on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekit.boards import read_board
+from edgekit.device.benchmark.cells import (
+    CACHE_KINDS,
+    FRAME_KINDS,
+    Cell,
+    default_thread_counts,
+    plan_cells,
+    plan_rounds,
+)
+from edgekit.device.benchmark.document import Subject, build_report, describe_model
+from edgekit.device.benchmark.frame_cache import FrameCache, load_frame_cache, shared_frame_cache
+from edgekit.device.benchmark.measure import MIN_ITERATIONS
+from edgekit.device.benchmark.rounds import Plan, measure_all
+from edgekit.device.benchmark.sampling import Run
+from edgekit.device.benchmark.worker import DetectorChoice, Job
+from edgekit.device.detection import create_detector
+from edgekit.device.sources import open_source
+from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+from edgekit.report.document import BenchmarkReport, Kind, ProcessResult, Settings
+from edgekit.report.power import PowerReading
+from edgekit.report.schema import check_fits
+
+_CACHE_LIMIT_MIB = 160
+
+
+@dataclass(frozen=True)
+class BenchmarkProgress:
+    """Progress of a benchmark: `done` of `total` processes; `finished` is the result of one that has just ended."""
+
+    cell: Cell
+    done: float
+    total: int
+    finished: ProcessResult | None = None
+
+
+def benchmark(
+    models: Sequence[str | Path],
+    *,
+    kinds: Sequence[Kind] = ("inference", "classifier", "per-frame", "loop"),
+    threads: Sequence[int] | None = None,
+    source: str = "demo",
+    camera: str = "auto",
+    detector: str = "yunet",
+    detector_model: Path | None = None,
+    detector_size_px: int = 320,
+    seconds: float = 10.0,
+    processes: int = 3,
+    batch: int = 1,
+    seed: int = 0,
+    cool_down_s: float = 20.0,
+    allow_throttled: bool = False,
+    notes: Mapping[str, str] | None = None,
+    power: Callable[[float], Sequence[PowerReading]] = lambda _: (),
+    report_name: Callable[[str], str] = lambda name: name,
+    progress: Callable[[BenchmarkProgress], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> BenchmarkReport:
+    """Measure models on this machine and return the report; docs/benchmarking.md describes the method.
+
+    Ctrl-C (KeyboardInterrupt) ends the benchmark early: the report of the finished processes is returned, with
+    `complete` false. If none has finished, KeyboardInterrupt is raised.
+
+    Args:
+        models: .onnx or .ncnn files, or names such as "default".
+        kinds: What to measure; see `Cell`.
+        threads: Thread counts. Default: 1 and all processors; a loop is measured once, as `edgekit run` plans it.
+        source: The frames of "per-frame" and "loop", as `edgekit run --source`.
+        camera: The camera of "camera", as `edgekit run --camera`.
+        detector: The detector of the frame kinds.
+        detector_model: Its model file; default: downloaded once.
+        detector_size_px: Longer side of the detector's input image.
+        seconds: Minimum time per cell, shared by its processes.
+        processes: Processes per cell; an interval needs at least three.
+        batch: Faces per iteration of "inference" and "classifier".
+        seed: Determines the order of the cells.
+        cool_down_s: Longest pause between processes, in which the board cools down.
+        allow_throttled: Keep measurements of a throttled board instead of repeating them.
+        notes: Conditions that no program detects, such as {"fan": "none"}.
+        power: Called at the end with the Unix time of the start; returns a power meter's readings.
+        report_name: Returns the name of a model or source in the report; default: as it is given.
+        progress: Called about twice a second, and after each process.
+        notify: Receives warnings.
+
+    Raises:
+        InputError: A model or an argument is invalid.
+        SourceError: The source has no frames, or the camera is absent or lost.
+        EdgekitError: A process died.
+
+    Example:
+        >>> report = edgekit.benchmark(["float.onnx", "int8.onnx"], seconds=5, kinds=["inference", "loop"])
+        >>> [(cell.model, cell.kind, cell.latency.p50_ms) for cell in report.boards[0].cells]
+    """
+    check_fits(names=(*map(str, models), source))
+    named = [(report_name(str(model)), resolve_model(str(model), DEVICE_SUFFIXES).absolute()) for model in models]
+    cells = plan_cells(named, threads, kinds)
+    described = [describe_model(name, path) for name, path in named]
+    board = read_board()
+    uses_frames = any(kind in FRAME_KINDS for kind in kinds)
+    choice = _available(DetectorChoice(detector, detector_model, detector_size_px), notify) if uses_frames else None
+    settings = Settings(
+        seconds=seconds,
+        min_iterations=MIN_ITERATIONS,
+        processes=processes,
+        batch=batch,
+        seed=seed,
+        cool_down_s=cool_down_s,
+        allow_throttled=allow_throttled,
+        intra_op_threads=tuple(threads or default_thread_counts()),
+        detector_size_px=detector_size_px if uses_frames else None,
+        camera=camera if "camera" in kinds else None,
+    )
+    with ExitStack() as stack:
+        cache = _load_cache(source, report_name, notify) if any(kind in CACHE_KINDS for kind in kinds) else None
+        cache_path = stack.enter_context(shared_frame_cache(cache)) if cache else None
+        plan = Plan(
+            plan_rounds(cells, processes, seed),
+            lambda cell: _job(cell, settings, choice, cache_path),
+            cool_down_s,
+            allow_throttled,
+        )
+        started_s, started_unix_s = time.monotonic(), time.time()
+        reporter = _Reporter(progress, len(plan.order))
+        measured, complete = measure_all(
+            plan, processors=board.processors, progress=reporter.update, finished=reporter.finish
+        )
+    if not measured:
+        raise KeyboardInterrupt
+    subject = Subject(board, described, cache, settings, notes or {})
+    return build_report(subject, measured, started_s=started_s, complete=complete, power=power(started_unix_s))
+
+
+def _available(choice: DetectorChoice, notify: Callable[[str], None]) -> DetectorChoice:
+    """Return the detector that is available: if it falls back to another, that is decided and reported once."""
+    detector = create_detector(
+        choice.name, model_path=choice.model_path, input_size_px=choice.input_size_px, notify=notify
+    )
+    model_path = choice.model_path.absolute() if choice.model_path and detector.name == "yunet" else None
+    return replace(choice, name=detector.name, model_path=model_path)
+
+
+def _load_cache(source: str, report_name: Callable[[str], str], notify: Callable[[str], None]) -> FrameCache:
+    cache = load_frame_cache(open_source(source, notify), _CACHE_LIMIT_MIB)
+    cache = replace(cache, name=report_name(cache.name))
+    if not cache.complete:
+        notify(f"only the first {len(cache.frames)} frames of {cache.name} fit into {_CACHE_LIMIT_MIB} MiB")
+    return cache
+
+
+def _job(cell: Cell, settings: Settings, choice: DetectorChoice | None, cache_path: Path | None) -> Job:
+    return Job(
+        cell,
+        seconds=settings.seconds / settings.processes,
+        min_iterations=math.ceil(MIN_ITERATIONS / settings.processes),
+        batch=settings.batch,
+        cache_path=cache_path if cell.kind in CACHE_KINDS else None,
+        detector=choice if cell.kind in FRAME_KINDS else None,
+        camera=settings.camera if cell.kind == "camera" else None,
+    )
+
+
+class _Reporter:
+    """Calls the user's progress callback."""
+
+    def __init__(self, progress: Callable[[BenchmarkProgress], None], total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._finished = 0
+
+    def update(self, cell: Cell, share: float) -> None:
+        self._progress(BenchmarkProgress(cell, share * self._total, self._total))
+
+    def finish(self, cell: Cell, run: Run) -> None:
+        self._finished += 1
+        self._progress(BenchmarkProgress(cell, self._finished, self._total, run.process))
