@@ -1,1 +1,33 @@
-"""From torch to ONNX: the exporter, its graph rewrites, verification and the cost counter."""
+"""Export, quantisation, verification and cost of models: from torch to ONNX and ncnn.
+
+The package itself is the public function `edgekit.export`, because a submodule and a function of one name share one
+attribute of `edgekit`: whichever is imported first, `edgekit.export` is this module, and calling it calls
+`edgekit.export.run.export`, which is imported on the first call.
+
+>>> import edgekit
+>>> edgekit.export("model.safetensors", "model.onnx").size_bytes
+1703478
+>>> from edgekit.export.onnx.targets import TARGETS
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgekit.export.onnx.exported import Exported
+
+
+class _CallableModule(ModuleType):
+    """Module type of `edgekit.export`: a call exports a model."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Exported:
+        """Export a model; see `edgekit.export.run.export` for arguments, result and errors."""
+        from edgekit.export.run import export
+
+        return export(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

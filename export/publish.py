@@ -1,11 +1,10 @@
-"""Makes the files of a shipped model from a trained checkpoint: measured, exported, with a card.
+"""Files of a shipped model from a trained checkpoint: checkpoint with measured accuracy, export, model card.
 
     python -m edgekit.export.publish runs/default/best.safetensors --data fer2013.tar.gz --name default
     python -m edgekit.export.publish runs/student/best.safetensors --data fer2013.tar.gz --name distilled
 
-Writes NAME.safetensors, NAME.onnx and NAME.md into the package's assets. Accuracy is measured here, on the test split,
-once the training is over; the checkpoint was chosen on the validation split. The card of a distilled net says who
-taught it.
+Writes NAME.safetensors, NAME.onnx and NAME.md into the package's assets. Accuracy is measured on the test split; the
+checkpoint was chosen on the validation split during training. The card of a distilled net names its teacher.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.contract import Accuracy, Contract
-from edgekit.export.onnx.to_onnx import Exported, export_checkpoint
+from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.files import sha256_of, write_atomic
 from edgekit.model_store import ASSETS, CHECKPOINT_SUFFIX, ONNX_SUFFIX, SHIPPED, shipped_models
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -31,17 +31,17 @@ _SPLIT = "PrivateTest"
 _PROTOCOLS: tuple[Protocols, ...] = ("center-crop", "ten-crop")
 _KINDS = {
     "classifier": "a classifier",
-    "clip": "a CLIP that knows the classes by descriptions",
+    "clip": "a CLIP that classifies by descriptions of the classes",
     "prompted-clip": "a CLIP with trained prompts",
 }
 _WITHOUT_DUPLICATES = " without duplicates"
 
 
-def ship(checkpoint_path: Path, dataset: DataSet, folder: Path, name: str) -> Exported:
-    """Write the three files of a shipped model and return what was exported."""
+def publish(checkpoint_path: Path, dataset: DataSet, folder: Path, name: str) -> Exported:
+    """Write the three files of a shipped model and return its export."""
     checkpoint = load_checkpoint(checkpoint_path)
     contract = checkpoint.contract
-    # The crop of live faces is today's, also for a checkpoint trained before it was chosen.
+    # The crop margin of live faces was chosen after some checkpoints were trained.
     crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale).crop
     results = _measure(checkpoint_path, dataset)
     accuracy = tuple(
@@ -63,50 +63,38 @@ def _measure(path: Path, dataset: DataSet) -> dict[str, Evaluation]:
     return whole | {name + _WITHOUT_DUPLICATES: result.subset(alone) for name, result in whole.items()}
 
 
-def _card(
-    name: str, contract: Contract, training: Mapping[str, Any], results: Mapping[str, Evaluation], exported: Exported
-) -> str:
-    recipe = json.dumps(training["recipe"], indent=2, sort_keys=True)
-    best = training["best"]
-    rows = [
-        f"| {protocol} | {result.accuracy:.2%} | {result.correct} of {result.total} "
-        f"| {result.loss:.3f} | {result.calibration.expected_error:.3f} |"
-        for protocol, result in results.items()
-    ]
-    center, ten = (results[protocol].per_class for protocol in _PROTOCOLS)
-    classes = [f"| {label} | {center[label]:.1%} | {ten[label]:.1%} |" for label in contract.labels]
-    return f"""# Model card: {name}
+_CARD = """# Model card: {name}
 
-{contract.architecture} for facial expressions ({", ".join(contract.labels)}), trained by edgekit.
-{exported.net_parameters:,} parameters, {exported.cost.macs:,} multiply-accumulates an image, {exported.size_bytes:,}
+{contract.architecture} for facial expressions ({labels}), trained by edgekit.
+{exported.net_parameters:,} parameters, {exported.cost.macs:,} multiply-accumulates per image, {exported.size_bytes:,}
 bytes as ONNX. Made by `python -m edgekit.export.publish`.
 
 ## Data
 
 FER-2013 (Goodfellow et al., ICML 2013 challenge): 48x48 gray pictures from a web image search, labelled by people of
 whom few agree; about a third of the labels are disputed. It is handed out for research and is not part of edgekit.
-Trained on Training ({training["data_name"]}, content sha256 `{training["data_sha256"]}`), the epoch chosen on
-{training["validation"]}, measured once on {_SPLIT}.
+Trained on Training ({training[data_name]}, content sha256 `{training[data_sha256]}`), the epoch chosen on
+{training[validation]}, measured once on {split}.
 
-{_teacher(name, training)}## Accuracy on {_SPLIT}
+{teacher}## Accuracy on {split}
 
 | protocol | accuracy | images | cross-entropy | calibration error |
 | --- | --- | --- | --- | --- |
-{chr(10).join(rows)}
+{protocols}
 
-Center-crop is what a Pi runs. "Without duplicates" leaves out the {_SPLIT} images that are pixel-identical to one of
-another split. The calibration error is the mean distance of confidence and accuracy over 15 bins. Recall per class:
+A Pi runs center-crop. "Without duplicates" leaves out the {split} images that are pixel-identical to one of another
+split. The calibration error is the mean distance of confidence and accuracy over 15 bins. Recall per class:
 
 | class | center-crop | ten-crop |
 | --- | --- | --- |
-{chr(10).join(classes)}
+{classes}
 
 ## Training
 
-Epoch {best["epoch"]} of {training["recipe"]["epochs"]} ({best["validation_accuracy"]:.2%} on {training["validation"]}),
-recipe `{training["recipe_name"]}`{_ferplus(training)}, seed {training["seed"]}, precision {training["precision"]},
-torch {training["torch_version"]}, edgekit {training["edgekit_version"]} ({training["git_revision"]}),
-{training["threads"]} threads.{_initial(training)}
+Epoch {best[epoch]} of {training[recipe][epochs]} ({best[validation_accuracy]:.2%} on {training[validation]}),
+recipe `{training[recipe_name]}`{ferplus}, seed {training[seed]}, precision {training[precision]},
+torch {training[torch_version]}, edgekit {training[edgekit_version]} ({training[git_revision]}),
+{training[threads]} threads.{initial}
 
 ```json
 {recipe}
@@ -114,17 +102,16 @@ torch {training["torch_version"]}, edgekit {training["edgekit_version"]} ({train
 
 ## Limits
 
-- It names the expression a face shows, which is not what a person feels.
+- It classifies the expression that a face shows, which is not what a person feels.
 - Labels and faces are those of web pictures of the early 2010s: posed, frontal, mostly light-skinned adults. It was
   not measured on other groups, on children, on masks or in the dark.
 - Fear, sadness and neutral faces are often confused; disgust is rare in the data.
-- Probabilities are as the net gives them; the calibration error above says how far to trust them on pictures like
-  these. On others they are worth less.
+- Probabilities are the net's own. The calibration error above holds for pictures like these; on others it is larger.
 
 ## Not to be used
 
 To judge, rank, hire, grade, police or diagnose people, to watch them without their consent, or for anything where a
-wrong answer harms someone.
+wrong classification harms someone.
 
 ## Licence
 
@@ -133,24 +120,51 @@ model trained on it is allowed where you are.
 """
 
 
+def _card(
+    name: str, contract: Contract, training: Mapping[str, Any], results: Mapping[str, Evaluation], exported: Exported
+) -> str:
+    protocols = [
+        f"| {protocol} | {result.accuracy:.2%} | {result.correct} of {result.total} "
+        f"| {result.loss:.3f} | {result.calibration.expected_error:.3f} |"
+        for protocol, result in results.items()
+    ]
+    center, ten = (results[protocol].per_class for protocol in _PROTOCOLS)
+    classes = [f"| {label} | {center[label]:.1%} | {ten[label]:.1%} |" for label in contract.labels]
+    return _CARD.format(
+        name=name,
+        contract=contract,
+        labels=", ".join(contract.labels),
+        exported=exported,
+        training=training,
+        best=training["best"],
+        split=_SPLIT,
+        teacher=_teacher(name, training),
+        protocols="\n".join(protocols),
+        classes="\n".join(classes),
+        ferplus=_ferplus(training),
+        initial=_initial(training),
+        recipe=json.dumps(training["recipe"], indent=2, sort_keys=True),
+    )
+
+
 def _teacher(name: str, training: Mapping[str, Any]) -> str:
-    """Return the section on who taught the net, or nothing."""
+    """Return the section on the teacher, or an empty text."""
     if "teacher" not in training:
         return ""
-    teacher, lesson = training["teacher"], training["distillation"]
-    weights = ", ".join(f"{name} {value:g}" for name, value in lesson["weights"].items() if value)
-    views = f"its answers to the views `{lesson['views']}`" if lesson["views"] else "its answers to augmented crops"
-    labels = "were used, too" if lesson["weights"]["ce"] else "were not used"
-    powers = lesson.get("votes")  # not there in checkpoints older than this way of teaching
+    distillation = training["distillation"]
+    weights = ", ".join(f"{loss} {value:g}" for loss, value in distillation["weights"].items() if value)
+    views = f"its outputs for the views `{distillation['views']}`" if distillation["views"] else "augmented crops"
+    labels = "were used, too" if distillation["weights"]["ce"] else "were not used"
+    powers = distillation.get("votes")  # missing in checkpoints older than this option
     votes = f" and FER+ votes with the powers {powers['teacher']:g} and {powers['votes']:g}" if powers else ""
-    lines = "\n".join(f"- {line}" for line in _teachers(name, teacher))
+    lines = "\n".join(f"- {line}" for line in _teachers(name, training["teacher"]))
     return f"""## Teacher
 
-It learned from what a teacher says of the training images; their labels {labels}. The teacher:
+It was distilled from a teacher's outputs for the training images; their labels {labels}. The teacher:
 
 {lines}
 
-Learned from {views}{votes}, loss {weights}, temperature {lesson["temperature"]:g}.
+Distilled on {views}{votes}, loss {weights}, temperature {distillation["temperature"]:g}.
 
 """
 
@@ -162,7 +176,7 @@ def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
         return
     line = f"{_KINDS[record['kind']]}, `{record['name']}` (sha256 `{record['sha256']}`)"
     if Path(record["name"]).stem == name:
-        line += ", which was shipped under this name before"
+        line += ", shipped under this name before"
     clip = record.get("clip")
     yield f"{line}, of the CLIP `{clip['source']}` (sha256 `{clip['sha256']}`)" if clip else line
 
@@ -170,10 +184,10 @@ def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
 def _initial(training: Mapping[str, Any]) -> str:
     sha256 = training.get("initial_sha256")
     if not sha256:
-        return " It started at random."
+        return " The initial weights were random."
     shipped = (name for name in shipped_models() if sha256_of(ASSETS / f"{name}{CHECKPOINT_SUFFIX}") == sha256)
     name = next((f"`{name}`, " for name in shipped), "")
-    return f" It started from {name}the checkpoint with sha256 `{sha256}`."
+    return f" The initial weights were those of {name}the checkpoint with sha256 `{sha256}`."
 
 
 def _ferplus(training: Mapping[str, Any]) -> str:
@@ -189,7 +203,7 @@ def _main() -> None:
     parser.add_argument("--name", default="default", choices=SHIPPED)
     parser.add_argument("--folder", type=Path, default=ASSETS)
     arguments = parser.parse_args()
-    exported = ship(arguments.checkpoint, load_dataset(arguments.data), arguments.folder, arguments.name)
+    exported = publish(arguments.checkpoint, load_dataset(arguments.data), arguments.folder, arguments.name)
     print(f"{exported.path}: max abs difference {exported.verification.max_abs_difference:.1e}")
     for accuracy in exported.contract.provenance.accuracy:
         print(f"{accuracy.split} {accuracy.protocol}: {accuracy.correct / accuracy.total:.2%}")

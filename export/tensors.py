@@ -1,4 +1,4 @@
-"""The tensors of an ONNX graph for a batch of one: shapes, sizes in bytes, and which of them are constant."""
+"""Tensors of an ONNX graph at batch size 1: shapes, sizes in bytes, and which of them are constant."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import onnx
 
 from edgekit.errors import InputError
 
-# A tensor's shape; None where a dimension is free or unknown.
+# Shape of a tensor; None for a dynamic or unknown dimension.
 Shape = tuple[int | None, ...]
 
-# Types of weights, quantised ones among them; what else is constant in a graph are shapes and indices.
+# Element types of weights; constants of other types are shapes and indices.
 WEIGHT_TYPES = (
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,
@@ -29,26 +29,26 @@ _BITS_BY_NAME = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor; None where it is not."""
+    """Shape and element size of a tensor; None where unknown."""
 
     shape: Shape | None
     element_bits: int | None
 
     @property
     def size_bytes(self) -> int | None:
-        """Bytes of its elements, packed."""
+        """Size of all elements, packed."""
         elements = None if self.shape is None else product(self.shape)
         return None if elements is None or self.element_bits is None else (elements * self.element_bits + 7) // 8
 
 
 def product(dimensions: Shape) -> int | None:
-    """Return the product, or None where a dimension is not known."""
+    """Return the product of the dimensions, or None if one is unknown."""
     known = [dimension for dimension in dimensions if dimension is not None]
     return math.prod(known) if len(known) == len(dimensions) else None
 
 
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Return the tensors whose values the file holds, by name: initialisers and outputs of Constant nodes."""
+    """Return initialisers and outputs of Constant nodes by name."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
@@ -61,12 +61,13 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 def graph_tensors(
     model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto], seen: Mapping[str, TensorInfo] | None = None
 ) -> dict[str, TensorInfo]:
-    """Return what shape inference finds out about every tensor when the batch is one.
+    """Return the inferred shape and element size of every tensor at batch size 1.
 
-    What it does not find out is taken from `seen`, see `edgekit.export.profiling.layer_times.seen_tensors`.
+    Tensors that shape inference leaves open are taken from `seen`, the result of
+    `edgekit.export.profiling.layer_times.seen_tensors`.
 
     Raises:
-        InputError: The graph is invalid, so its shapes cannot be worked out.
+        InputError: Shape inference fails.
     """
     batch_of_one = onnx.ModelProto()
     batch_of_one.CopyFrom(model)
@@ -75,14 +76,14 @@ def graph_tensors(
     for value in graph.input:
         if value.name not in initialisers:
             _set_batch_of_one(value)
-    # What the file says of its other tensors may hold for another batch size.
+    # Shapes stored in the file may be those of another batch size.
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     try:
         graph = onnx.shape_inference.infer_shapes(batch_of_one, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, MemoryError) as error:
-        raise InputError(f"the graph is invalid, its shapes cannot be worked out: {error}") from error
+        raise InputError(f"the graph is invalid, shape inference fails: {error}") from error
     values = (*graph.input, *graph.value_info, *graph.output)
     inferred = {value.name: TensorInfo(_shape(value), _bits(value.type.tensor_type.elem_type)) for value in values}
     for name, info in (seen or {}).items():
@@ -94,17 +95,17 @@ def graph_tensors(
 
 
 def structure_sha256(model: onnx.ModelProto) -> str:
-    """Return a SHA-256 of the graph without its weights' values, names of makers, and notes on it and on its nodes.
+    """Return a SHA-256 of the graph without weight values, producer names and documentation strings.
 
-    Files of one architecture have the same, whatever they were trained to; so they cost the same.
+    Files of one architecture have the same hash and the same cost, whatever their weights.
     """
     bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=model.graph)
     graph = bare.graph
     graph.ClearField("name")
-    for noted in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        noted.ClearField("doc_string")
-        # torch's exporter notes lines and paths of sources.
-        noted.ClearField("metadata_props")
+    for documented in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        documented.ClearField("doc_string")
+        # torch's exporter stores source paths and line numbers here.
+        documented.ClearField("metadata_props")
     biases = _quantized_biases(graph)
     for name, tensor in constant_tensors(graph).items():
         if tensor.data_type in WEIGHT_TYPES or name in biases:
@@ -114,7 +115,7 @@ def structure_sha256(model: onnx.ModelProto) -> str:
 
 
 def _quantized_biases(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of tensors that hold biases of quantised nodes: int32, as indices may be too."""
+    """Return the names of biases of quantised nodes: they are int32, which indices may be too."""
     position = {"DequantizeLinear": 0, "QLinearConv": 8, "QGemm": 6}
     return {
         node.input[position[node.op_type]]
@@ -143,6 +144,6 @@ def _bits(data_type: int) -> int | None:
         name = onnx.TensorProto.DataType.Name(data_type)
     except ValueError:
         return None
-    # FLOAT8E4M3FN, INT4, BFLOAT16 and all others but a few say it themselves.
+    # Most type names hold their width: FLOAT8E4M3FN, INT4, BFLOAT16.
     digits = re.search(r"\d+", name)
     return int(digits.group()) if digits else _BITS_BY_NAME.get(name)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Export to ncnn by way of ONNX and pnnx."""

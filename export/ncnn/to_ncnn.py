@@ -1,6 +1,6 @@
-"""From a checkpoint to one file for ncnn: exported to ONNX, converted by pnnx, packed, and verified against torch.
+"""Export of a checkpoint to one .ncnn file: to ONNX, converted by pnnx, packed, and checked against torch.
 
-pnnx comes as a program inside a Python package that would load torch's own tools; only the program is used, offline.
+Only pnnx's program is used, not its Python package: importing that loads torch's build tools.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from edgekit.contract import Contract, channel_count
 from edgekit.device.engines.ncnn_file import pack_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
 from edgekit.errors import InputError
+from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.relabelling import Relabel
 from edgekit.export.onnx.targets import GENERIC, TARGETS
-from edgekit.export.onnx.to_onnx import Exported, Relabel, check_target, contract_of, convert, open_checkpoint
+from edgekit.export.onnx.to_onnx import check_target, contract_of, convert, open_checkpoint
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.verification.export_check import portrait_crops, verify
+from edgekit.export.verification.export_check import check_export, portrait_crops
 from edgekit.files import atomic_path, sha256_of
+from edgekit.install_hint import install_command
 from edgekit.model_store import NCNN_SUFFIX
 from edgekit.models.nets.registry import parameter_count
 from edgekit.text import one_line
 
-# ncnn sums convolutions of 3x3 up in another way (Winograd), which costs digits.
+# ncnn computes 3x3 convolutions by Winograd's algorithm, which rounds more.
 TOLERANCE = 1e-3
 
 _TIMEOUT_S = 600
@@ -40,18 +43,18 @@ def export_to_ncnn(
     relabel: Relabel | None = None,
     passes: Collection[str] = TARGETS[GENERIC].passes,
 ) -> Exported:
-    """Export a checkpoint to `target` for ncnn; the same checkpoint gives the same bytes.
+    """Export a checkpoint to `target` for ncnn; equal checkpoints give equal bytes.
 
     Args:
         checkpoint_path: A .safetensors file.
         target: The .ncnn file.
-        relabel: Gives the net other labels; see `edgekit.models.nets.merged` and `edgekit.models.distill.relabel`.
-        passes: Names of the rewrites, see `edgekit.export.onnx.targets`.
+        relabel: Gives the net other labels; see `edgekit.export.onnx.relabelling`.
+        passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
 
     Raises:
-        InputError: The checkpoint cannot be used, `target` does not end in .ncnn, pnnx is not installed or does not
+        InputError: The checkpoint cannot be used, `target` does not end in .ncnn, or pnnx is not installed or does not
             convert the net.
-        GateError: The file answers otherwise than the checkpoint; `target` is left as it was.
+        GateError: The file's logits or top-1 differ from the checkpoint's; `target` is left unchanged.
         StorageError: The file cannot be written.
     """
     check_target(target, NCNN_SUFFIX)
@@ -62,7 +65,7 @@ def export_to_ncnn(
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
         crops = portrait_crops(contract)
-        verification = verify(temporary, net, contract, crops, TOLERANCE, same_answers=True)
+        verification = check_export(temporary, net, contract, crops, TOLERANCE, same_top1=True)
         sha256 = sha256_of(temporary)
     return Exported(
         path=target,
@@ -83,15 +86,15 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
 
     Args:
         model: From `edgekit.export.onnx.to_onnx`.
-        program: pnnx; default: the installed one.
+        program: Path of pnnx; default: the installed one.
 
     Raises:
-        InputError: pnnx is not installed, or ncnn has no such net.
+        InputError: pnnx is not installed or does not convert the net, or the model is not float32.
     """
     contract = contract_of(model)
     if contract.input.element_type != "float32" or contract.precision != "float32":
         raise InputError(
-            f"a file for ncnn is float32, this one has {contract.input.element_type} pixels and {contract.precision} "
+            f"an .ncnn file is float32, this model has {contract.input.element_type} input and {contract.precision} "
             "weights: leave uint8-input and --quantize out"
         )
     shape = (1, channel_count(contract.input.channels), *contract.input.size_hw)
@@ -113,17 +116,17 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
             raise InputError(f"pnnx did not convert {contract.architecture} within {_TIMEOUT_S} s") from error
         made = [folder / "model.ncnn.param", folder / "model.ncnn.bin"]
         if done.returncode or not all(path.exists() for path in made):
-            said = one_line((done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1])[:200]
-            raise InputError(f"pnnx does not convert {contract.architecture} to ncnn: {said}")
+            reason = one_line((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])[:200]
+            raise InputError(f"pnnx does not convert {contract.architecture} to ncnn: {reason}")
         graph, weights = made[0].read_text(), made[1].read_bytes()
     try:
         return pack_ncnn(ncnn_contract(contract), graph, weights)
     except InputError as error:
-        raise InputError(f"{contract.architecture} cannot be had for ncnn: of what pnnx made of it {error}") from error
+        raise InputError(f"{contract.architecture} cannot be exported to ncnn: in pnnx's output {error}") from error
 
 
 def ncnn_contract(contract: Contract) -> Contract:
-    """Return the contract of a file for ncnn: tensors have the names pnnx gives them."""
+    """Return the contract of the .ncnn file: input and output have pnnx's names."""
     return replace(
         contract,
         input=replace(contract.input, name=INPUT),
@@ -137,7 +140,5 @@ def _program() -> Path:
     folders = spec.submodule_search_locations if spec else None
     program = Path(next(iter(folders))) / "pnnx" if folders else None
     if program is None or not program.exists():
-        raise InputError(
-            "files for ncnn are made with pnnx, which is not installed: pip install 'edgekit[export,ncnn]'"
-        )
+        raise InputError(f"export to ncnn needs pnnx, which is not installed: {install_command('export', 'ncnn')}")
     return program

@@ -1,14 +1,14 @@
-"""A CLIP with trained prompts as one ONNX file: images in, logits out, without text tower.
+"""Export of a CLIP with trained prompts to one ONNX file: images in, logits out, without a text tower.
 
-The image tower carries its prompts as constants; beside it the same tower runs without them, for the ensemble. The text
-side is a matrix: class vectors times logit scale.
+The prompts are constants of the image tower. For the ensemble, the frozen tower runs beside it. The text side is one
+matrix: class vectors times logit scale.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import InputError
-from edgekit.export.onnx.to_onnx import Exported, export_net
+from edgekit.export.onnx.exported import EnsembleComparison, EnsembleForm, Exported
+from edgekit.export.onnx.to_onnx import export_net
 from edgekit.files import sha256_of
 from edgekit.models.clip.checkpoint import build_prompted, load_lasting_prompts, load_prompts, require_clip
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
@@ -28,7 +29,7 @@ from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import DataSet
 from edgekit.models.evaluation.evaluate import aligned, evaluate
 
-# Logits are cosines times 100: the same rounding weighs more than in nets whose logits are sums of a few values.
+# Logits are cosines times 100, so rounding weighs more than in other nets.
 TOLERANCE = 1e-3
 
 
@@ -36,7 +37,7 @@ class PromptedTower(nn.Module):
     """Logits (N, classes) of normalised images (N, 3, size, size)."""
 
     def __init__(self, net: PromptedClip, ensemble: bool) -> None:
-        """Bake in what does not depend on the images; without `ensemble` the frozen features are left out of them."""
+        """Compute prompts and class matrix once; without `ensemble` the frozen tower is left out."""
         super().__init__()
         self.visual = net.clip.model.visual
         self.ensemble = ensemble and net.config.ensemble
@@ -55,35 +56,17 @@ class PromptedTower(nn.Module):
         return features @ self.class_matrix
 
 
-@dataclass(frozen=True)
-class Form:
-    """An exported form: bytes, multiply-accumulates an image, and accuracy 0..1 where it was measured."""
-
-    size_bytes: int
-    macs: int | None
-    accuracy: float | None
-
-
-@dataclass(frozen=True)
-class ExportedPrompts:
-    """What was exported; `whole` and `reduced` are there if the ensemble was left out, to compare."""
-
-    exported: Exported
-    whole: Form | None = None
-    reduced: Form | None = None
-
-
 def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequence[str]] | None) -> PromptedClip:
     """Return a prompted CLIP that can be exported.
 
     Args:
         path: A file of trained prompts.
-        clip: The CLIP they belong to, by name or file.
-        descriptions: Sentences of other classes than those it was trained with; see `edgekit.models.clip.descriptions`.
+        clip: The CLIP they were trained for, by name or file.
+        descriptions: Sentences of classes that replace the trained ones; see `edgekit.models.clip.descriptions`.
 
     Raises:
-        InputError: The prompts change whenever they are used, `clip` is missing or another, or a sentence does not fit.
-        UnavailableError: A CLIP by name cannot be downloaded.
+        InputError: The prompts depend on the image, `clip` is missing or another CLIP, or a sentence is too long.
+        UnavailableError: The CLIP cannot be downloaded.
     """
     checkpoint = load_lasting_prompts(path)
     net = build_prompted(checkpoint, load_clip(require_clip(path, clip), checkpoint.clip.config.activation))
@@ -100,41 +83,41 @@ def prompts_contract(path: Path, net: PromptedClip) -> Contract:
 
 def export_prompts(
     net: PromptedClip, contract: Contract, target: Path, ensemble: bool = True, measured_on: DataSet | None = None
-) -> ExportedPrompts:
+) -> Exported:
     """Export a prompted CLIP to `target`.
 
     Args:
         net: The prompted CLIP.
-        contract: Its contract.
+        contract: The contract stored in the file.
         target: The .onnx file.
-        ensemble: Whether the frozen features are part of it. Without them the file passes an image through one tower
-            instead of two, answers otherwise, and the result says what that costs.
-        measured_on: A data set of one split, to measure accuracy on with and without.
+        ensemble: Whether the file contains the frozen tower. Without it an image passes one tower instead of two, the
+            logits change, and the result compares both forms.
+        measured_on: A data set of one split; without `ensemble`, both forms are evaluated on it.
 
     Raises:
         InputError: `target` does not end in .onnx, the prompts were trained without ensemble, or the data does not fit.
-        GateError: The file answers otherwise than the prompted CLIP; `target` is left as it was.
+        GateError: The file's logits differ from the prompted CLIP's; `target` is left unchanged.
         StorageError: The file cannot be written.
     """
     if ensemble:
-        return ExportedPrompts(_exported(net, True, contract, target))
+        return _export_form(net, True, contract, target)
     if not net.config.ensemble:
         raise InputError("the prompts were trained without ensemble: there is none to leave out")
-    exported = _exported(net, False, contract, target)
+    exported = _export_form(net, False, contract, target)
     with tempfile.TemporaryDirectory() as folder:
-        whole = _exported(net, True, contract, Path(folder) / "whole.onnx")
-        return ExportedPrompts(exported, _form(whole, measured_on), _form(exported, measured_on))
+        both_towers = _export_form(net, True, contract, Path(folder) / "ensemble.onnx")
+        comparison = EnsembleComparison(_measured(both_towers, measured_on), _measured(exported, measured_on))
+    return replace(exported, ensemble=comparison)
 
 
-def _exported(net: PromptedClip, ensemble: bool, contract: Contract, target: Path) -> Exported:
-    tower = PromptedTower(net, ensemble)
-    return export_net(tower, contract, target, tolerance=TOLERANCE, shares_weights=True)
+def _export_form(net: PromptedClip, ensemble: bool, contract: Contract, target: Path) -> Exported:
+    return export_net(PromptedTower(net, ensemble), contract, target, tolerance=TOLERANCE, shares_weights=True)
 
 
-def _form(exported: Exported, dataset: DataSet | None) -> Form:
+def _measured(exported: Exported, dataset: DataSet | None) -> EnsembleForm:
     if dataset is None:
-        return Form(exported.size_bytes, exported.cost.macs, None)
+        return EnsembleForm(exported.size_bytes, exported.cost.macs, None)
     ((_, part),) = dataset.splits.items()
     classifier = Classifier(exported.path)
     result = evaluate(classifier, aligned(dataset, part, classifier.contract), "center-crop")
-    return Form(exported.size_bytes, exported.cost.macs, result.accuracy)
+    return EnsembleForm(exported.size_bytes, exported.cost.macs, result.accuracy)

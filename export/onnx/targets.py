@@ -1,4 +1,4 @@
-"""What is exported for which processor: rewrites and quantisation that a count or a measurement there supports."""
+"""Presets per processor: the rewrites and the form of int8 that a count or a measurement supports there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.errors import InputError
 QuantizedTypes: TypeAlias = Literal["u8s8", "s8s8"]
 QuantizedForm: TypeAlias = Literal["qdq", "qoperator"]
 
-# The rewrites of `edgekit.export.onnx.passes`, by the name --pass takes, and what each does.
+# Rewrites of `edgekit.export.onnx.passes` by the name that --pass takes.
 PASSES: dict[str, str] = {
     "fold-class-vectors": "a student's class vectors and logit scale in one matrix",
     "fold-batchnorm": "BatchNorm in the convolutions' weights",
@@ -25,7 +25,7 @@ PASSES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Target:
-    """A preset: names of rewrites, and types and form of a quantised file."""
+    """A preset: names of rewrites, and the types and form of an int8 file."""
 
     passes: frozenset[str]
     types: QuantizedTypes
@@ -37,27 +37,27 @@ _SMALLER = _FOLDING | {"gray-stem", "uint8-input", "merge-pool"}
 
 # The figures are in docs/export.md.
 TARGETS: dict[str, Target] = {
-    # The net as it is, float32 input: what every engine reads.
+    # float32 input and standard layers, which every engine reads.
     "generic": Target(_FOLDING, "u8s8", "qdq"),
     # Timed on a PC with AVX-512, whose vectors have 16 lanes.
     "x86": Target(_SMALLER | {"pack-channels"}, "u8s8", "qdq"),
-    # Counted on an emulated Cortex-A53, no board timed.
+    # Counted on an emulated Cortex-A53; not timed on a board.
     "a53": Target(_SMALLER | {"concat-free"}, "u8s8", "qdq"),
-    # Less work than the plain graph; nothing counted or timed there.
+    # Fewer operations than the plain graph; neither counted nor timed.
     "a72": Target(_SMALLER, "u8s8", "qdq"),
     "a76": Target(_SMALLER, "u8s8", "qdq"),
 }
 GENERIC = "generic"
 
 
-# Of no use to a quantised file: eight bits have no vectors of 16 channels, a Cast before them costs what it saves, and
-# for blocks without concatenations nothing was counted.
+# Without benefit for an int8 file: it has no vectors of 16 channels, a Cast before QuantizeLinear costs what it saves,
+# and blocks without concatenations were not counted.
 _FLOAT32_ONLY = frozenset({"pack-channels", "uint8-input", "concat-free"})
 
 
-# ncnn's tensors are float32; it lays out its channels by itself.
+# ncnn's tensors are float32, and ncnn chooses the channel layout itself.
 _NOT_IN_NCNN = frozenset({"uint8-input"})
-_OF_NO_USE_TO_NCNN = _NOT_IN_NCNN | {"pack-channels"}
+_USELESS_IN_NCNN = _NOT_IN_NCNN | {"pack-channels"}
 
 
 def chosen_passes(
@@ -67,17 +67,19 @@ def chosen_passes(
     quantized: bool = False,
     ncnn: bool = False,
 ) -> frozenset[str]:
-    """Return a target's rewrites, without those of no use to a file of that kind, with some switched on or off by name.
+    """Return a target's rewrites that help this kind of file, plus those in `on`, minus those in `off`.
 
     Raises:
-        InputError: A name is not known, is switched both on and off, or cannot be done in a file for ncnn.
+        InputError: The target or a name is unknown, a name is in both lists, or ncnn does not support the rewrite.
     """
+    if target not in TARGETS:
+        raise InputError(f"target '{target}' is unknown: use one of {', '.join(TARGETS)}")
     for name in (*on, *off):
         if name not in PASSES:
-            raise InputError(f"rewrite '{name}' is not known: there are {', '.join(PASSES)}")
+            raise InputError(f"rewrite '{name}' is unknown: use {', '.join(PASSES)}")
         if name in on and name in off:
             raise InputError(f"rewrite '{name}' is switched on and off: give --pass or --no-pass")
         if ncnn and name in on and name in _NOT_IN_NCNN:
-            raise InputError(f"rewrite '{name}' cannot be done for ncnn, whose tensors are float32: leave it out")
-    unfit = _FLOAT32_ONLY if quantized else _OF_NO_USE_TO_NCNN if ncnn else frozenset[str]()
-    return (TARGETS[target].passes - unfit | frozenset(on)) - frozenset(off)
+            raise InputError(f"rewrite '{name}' does not work for ncnn, whose tensors are float32: leave it out")
+    useless = _FLOAT32_ONLY if quantized else _USELESS_IN_NCNN if ncnn else frozenset[str]()
+    return (TARGETS[target].passes - useless | frozenset(on)) - frozenset(off)

@@ -1,12 +1,12 @@
-"""From a checkpoint to one self-describing ONNX file: exported, folded, checked, and verified against torch."""
+"""Export of a checkpoint to one self-describing ONNX file, checked against torch."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -18,46 +18,27 @@ from torch import nn
 from edgekit import __version__
 from edgekit.contract import METADATA_KEY, SCHEMA_VERSION, Contract, GraphLevel, channel_count
 from edgekit.errors import EdgekitError, InputError
+from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.passes.table import rewritten
+from edgekit.export.onnx.relabelling import Relabel
 from edgekit.export.onnx.targets import GENERIC, TARGETS
-from edgekit.export.profiling.cost import GraphCost, graph_cost
-from edgekit.export.verification.export_check import TOLERANCE, Verification, portrait_crops, verify
+from edgekit.export.profiling.cost import graph_cost
+from edgekit.export.verification.export_check import TOLERANCE, check_export, portrait_crops
 from edgekit.files import atomic_path, check_writable, sha256_of
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
-from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.model_loading import build_net, check_weights
 from edgekit.models.nets.registry import parameter_count
 
-# What the exporter writes without converting, and old enough for every onnxruntime since 1.14.
+# The opset torch's exporter writes without conversion; every onnxruntime since 1.14 reads it.
 OPSET = 18
 IR_VERSION = 8
 
-# How far ONNX Runtime rewrites the graph when it is verified: as in the runtime.
+# Graph optimisation level of ONNX Runtime during verification, the same as in the runtime.
 VERIFIED_LEVEL: GraphLevel = "all"
 _NO_LIMIT = 1 << 62
-# What a checkpoint becomes with other labels: a net and its contract.
-Relabel = Callable[[Checkpoint], tuple[nn.Module, Contract]]
-# A batch of one would be taken for a constant.
+# torch's exporter would make a batch of one a constant.
 _EXAMPLE_BATCH = 2
-
-
-@dataclass(frozen=True)
-class Exported:
-    """An exported file; `net_parameters` are those of the net in training, `cost` is the file's own.
-
-    `changed` says for each rewrite that was on how many places it changed. `opset` and `ir_version` are an ONNX file's.
-    """
-
-    path: Path
-    sha256: str
-    size_bytes: int
-    opset: int | None
-    ir_version: int | None
-    contract: Contract
-    verification: Verification
-    net_parameters: int
-    cost: GraphCost
-    changed: Mapping[str, int]
 
 
 def export_checkpoint(
@@ -66,17 +47,17 @@ def export_checkpoint(
     relabel: Relabel | None = None,
     passes: Collection[str] = TARGETS[GENERIC].passes,
 ) -> Exported:
-    """Export a checkpoint to `target`; the same checkpoint gives the same bytes.
+    """Export a checkpoint to `target`; equal checkpoints give equal bytes.
 
     Args:
         checkpoint_path: A .safetensors file.
         target: The .onnx file.
-        relabel: Gives the net other labels; see `edgekit.models.nets.merged` and `edgekit.models.distill.relabel`.
-        passes: Names of the rewrites, see `edgekit.export.onnx.targets`.
+        relabel: Gives the net other labels; see `edgekit.export.onnx.relabelling`.
+        passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
 
     Raises:
         InputError: The checkpoint cannot be used, or `target` does not end in .onnx.
-        GateError: The exported file answers otherwise than the checkpoint; `target` is left as it was.
+        GateError: The file's logits differ from the checkpoint's; `target` is left unchanged.
         StorageError: The file cannot be written.
     """
     check_target(target)
@@ -84,7 +65,7 @@ def export_checkpoint(
 
 
 def open_checkpoint(checkpoint_path: Path, relabel: Relabel | None = None) -> tuple[nn.Module, Contract]:
-    """Return a checkpoint's net and the contract that its exported file gets, which says where it came from.
+    """Return a checkpoint's net and the contract of its exported file, with the checkpoint's sha256 in it.
 
     Raises:
         InputError: The checkpoint cannot be used.
@@ -110,23 +91,23 @@ def export_net(
     """Export a net to `target` with its contract; equal nets and contracts give equal bytes.
 
     Args:
-        net: Takes what the contract says and gives a logit a label.
-        contract: Of the file.
+        net: Takes the contract's input and returns one logit per label.
+        contract: The contract stored in the file.
         target: The .onnx file.
-        passes: Names of the rewrites, see `edgekit.export.onnx.targets`.
-        tolerance: How far a logit of the file may be from the net's.
-        shares_weights: Whether the net passes twice through the same layers: their weights are then kept once.
+        passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
+        tolerance: Exclusive limit of the absolute difference of a logit between file and net.
+        shares_weights: Whether the net uses some layers twice; the file then stores their weights once.
 
     Raises:
         InputError: The net does not fit its contract, or `target` does not end in .onnx.
-        GateError: The exported file answers otherwise than the net; `target` is left as it was.
+        GateError: The file's logits differ from the net's; `target` is left unchanged.
         StorageError: The file cannot be written.
     """
     check_target(target)
     with atomic_path(target) as temporary:
         model, changed = convert(net, contract, passes, shares_weights)
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-        verification = verify(temporary, net, contract, portrait_crops(contract), tolerance)
+        verification = check_export(temporary, net, contract, portrait_crops(contract), tolerance)
         size_bytes, sha256 = temporary.stat().st_size, sha256_of(temporary)
     return Exported(
         path=target,
@@ -143,24 +124,26 @@ def export_net(
 
 
 def check_target(target: Path, suffix: str = ONNX_SUFFIX) -> None:
-    """Check that a file may be written there.
+    """Check that an exported file can be written to `target`.
 
     Raises:
-        InputError: The name has another ending, or it is a folder.
-        StorageError: Its folder cannot be written.
+        InputError: `target` does not end in `suffix`, or is a folder.
+        StorageError: Its folder is not writable.
     """
     if target.suffix != suffix:
         engines = {ONNX_SUFFIX: "onnx", NCNN_SUFFIX: "ncnn"}
-        other = f", and '{target.suffix}' wants --engine {engines[target.suffix]}" if target.suffix in engines else ""
-        raise InputError(f"output '{target}' must end in '{suffix}': every command knows a model by it{other}")
+        other = (
+            f", or write '{target.suffix}' with --engine {engines[target.suffix]}" if target.suffix in engines else ""
+        )
+        raise InputError(f"output '{target}' must end in '{suffix}': rename it{other}")
     check_writable(target)
 
 
 def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGETS[GENERIC].passes) -> onnx.ModelProto:
-    """Return `net` as an ONNX model that carries `contract`: any batch size, rewritten, fully checked.
+    """Return `net` as a checked ONNX model with `contract` in its metadata and a dynamic batch size.
 
     Raises:
-        InputError: The net does not take the contract's input or does not give one logit a label.
+        InputError: The net does not take the contract's input or does not return one logit per label.
     """
     return convert(net, contract, passes)[0]
 
@@ -168,25 +151,25 @@ def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGET
 def convert(
     net: nn.Module, contract: Contract, passes: Collection[str], shares_weights: bool = False
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
-    """Return what `to_onnx` does, and how many places each rewrite changed."""
+    """Return the model of `to_onnx` and the number of places that each rewrite changed."""
     model = _exported_graph(net.eval(), contract)
     contract, changed = rewritten(model, contract, passes)
     if shares_weights:
-        # Constants are folded by now: a weight that two passes share was transposed, and kept, once for each.
+        # Constant folding has transposed, and so duplicated, each weight that is used twice.
         DeduplicateInitializersPass(size_limit=_NO_LIMIT)(model)
     contract = replace(contract, schema=SCHEMA_VERSION, verified_level=VERIFIED_LEVEL)
     return finished(ir.to_proto(model), contract), changed
 
 
 def contract_of(model: onnx.ModelProto) -> Contract:
-    """Return the contract a model carries.
+    """Return the contract in a model's metadata.
 
     Raises:
-        InputError: It has none, or one that is not valid here.
+        InputError: There is none, or it is not valid.
     """
     documents = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
     if not documents:
-        raise InputError("the model has no edgekit contract: make it with 'edgekit export'")
+        raise InputError("the model has no edgekit contract: create the file with 'edgekit export'")
     return Contract.from_json(documents[0])
 
 
@@ -223,18 +206,18 @@ def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> Non
     expected = [_EXAMPLE_BATCH, len(contract.labels)]
     if list(logits.shape) != expected:
         raise InputError(
-            f"{contract.architecture} gives {list(logits.shape)} for a batch of {_EXAMPLE_BATCH}, "
-            f"the contract's labels ask for {expected}"
+            f"{contract.architecture} returns {list(logits.shape)} for a batch of {_EXAMPLE_BATCH}, "
+            f"the contract's labels need {expected}"
         )
 
 
 def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """Return the model with the contract and edgekit's marks in it, checked."""
+    """Return the model with contract and producer fields set, after `onnx.checker`."""
     model.ir_version = IR_VERSION
     model.producer_name = "edgekit"
     model.producer_version = __version__
     model.graph.name = contract.architecture
-    # Every reader infers these again.
+    # Every reader infers these again from the graph.
     del model.graph.value_info[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     try:
@@ -246,7 +229,7 @@ def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    # torch copies a class of its own in a way it deprecates, and its logger speaks of what it decided by itself.
+    # torch warns about its own use of LeafSpec, and logs decisions that the user cannot change.
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

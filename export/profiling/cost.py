@@ -1,4 +1,4 @@
-"""The one counter: layers, parameters, multiply-accumulates and bytes moved of an ONNX graph, ours or not."""
+"""Cost counter: layers, parameters, multiply-accumulates and memory traffic of any ONNX graph."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from edgekit.errors import InputError
 from edgekit.export.tensors import WEIGHT_TYPES, Shape, TensorInfo, constant_tensors, graph_tensors, product
 from edgekit.files import require_file
 
-# Inputs that hold learned values but are not trained: BatchNorm's running mean and variance.
+# Input positions of constants that are not trained: BatchNorm's running mean and variance.
 _STATISTICS = {"BatchNormalization": (3, 4)}
 _NOT_COUNTED = frozenset({"ConvTranspose", "DeformConv", "Einsum", "GRU", "If", "LSTM", "Loop", "RNN", "Scan"})
-# Kinds that multiply and accumulate: as which plain kind they count, and which input is their second factor.
+# Operators that multiply and accumulate: the plain operator they count as, and the position of the second factor.
 _PRODUCTS = {
     "Conv": ("Conv", 1),
     "ConvInteger": ("Conv", 1),
@@ -29,18 +29,17 @@ _PRODUCTS = {
     "MatMulInteger": ("MatMul", 1),
     "QLinearMatMul": ("MatMul", 3),
 }
-# Nodes that pass on what they are given under another name or shape, and with them all that no runtime copies for.
+# Operators that only rename or reshape a tensor; MOVE_NOTHING has all operators for which no runtime copies memory.
 RENAME = frozenset({"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 MOVE_NOTHING = RENAME | {"Constant", "Shape"}
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One node of the graph. `macs` and bytes are None where a shape they depend on is not known.
+    """Cost of one node; `macs` and bytes are None if a shape they depend on is unknown.
 
-    A node reads all its constants (`weight_bytes`) and all its other inputs in full (`read_bytes`), and writes its
-    outputs (`written_bytes`), however often others did so before: traffic without reuse in a cache. Reshape and its
-    like move nothing.
+    Traffic is counted without reuse in a cache: each node reads all its constants (`weight_bytes`) and all its other
+    inputs (`read_bytes`) and writes its outputs (`written_bytes`). Reshape and similar operators move nothing.
     """
 
     name: str
@@ -60,12 +59,12 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class GraphCost:
-    """What one inference with a batch of one takes, node by node as the graph stands: a runtime that fuses nodes saves.
+    """Cost of one inference at batch size 1, node by node, without the fusion that a runtime does.
 
-    `parameters` are the values of the weights in the graph, each counted once however often it is used; BatchNorm's
-    running statistics are no parameters. `uncounted` names kinds of nodes whose multiply-accumulates are left out,
-    `moveless` kinds that occur and move no byte. `peak_activation_bytes` is the most that lives at a time between the
-    layers when they run in the file's order, weights not included; None where a shape is not known.
+    `parameters` counts each weight once, however often it is used, without BatchNorm's running statistics.
+    `uncounted` names operators in the graph whose multiply-accumulates are not counted, `moveless` those that move no
+    byte. `peak_activation_bytes` is the largest size of all live activations in the file's order, without weights; None
+    if a shape is unknown.
     """
 
     layers: tuple[LayerCost, ...]
@@ -76,22 +75,22 @@ class GraphCost:
 
     @property
     def macs(self) -> int | None:
-        """Multiply-accumulates of convolutions and matrix products; None where a layer's are not known."""
+        """Multiply-accumulates of convolutions and matrix products; None if unknown for a layer."""
         return _total(layer.macs for layer in self.layers)
 
     @property
     def weight_bytes(self) -> int | None:
-        """Bytes of weights and other constants read; one used twice is read twice."""
+        """Bytes of constants read; a constant used twice is read twice."""
         return _total(layer.weight_bytes for layer in self.layers)
 
     @property
     def read_bytes(self) -> int | None:
-        """Bytes of inputs and intermediate results read."""
+        """Bytes of activations read."""
         return _total(layer.read_bytes for layer in self.layers)
 
     @property
     def written_bytes(self) -> int | None:
-        """Bytes of intermediate and final results written."""
+        """Bytes of activations written."""
         return _total(layer.written_bytes for layer in self.layers)
 
     @property
@@ -101,35 +100,35 @@ class GraphCost:
 
     @property
     def flops_per_byte(self) -> float | None:
-        """Arithmetic intensity: floating-point operations, two a multiply-accumulate, for each byte moved."""
+        """Arithmetic intensity: floating-point operations (two per multiply-accumulate) per byte moved."""
         return 2 * self.macs / self.moved_bytes if self.macs is not None and self.moved_bytes else None
 
 
 def load_graph(path: Path) -> onnx.ModelProto:
-    """Return an ONNX file's content; tensors stored outside the file are not read.
+    """Return the model of an ONNX file; tensors stored outside the file are not read.
 
     Raises:
-        InputError: No such file, or no ONNX model.
+        InputError: The file does not exist or is not an ONNX model.
     """
     require_file(path, "model")
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise InputError(f"model '{path}' is no ONNX file: {error}") from error
+        raise InputError(f"model '{path}' is not an ONNX file: {error}") from error
     if not model.graph.node:
-        raise InputError(f"model '{path}' is no ONNX file: it holds no graph")
+        raise InputError(f"model '{path}' is not an ONNX file: it has no graph")
     return model
 
 
 def graph_cost(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = None) -> GraphCost:
-    """Return the cost of one inference with a batch of one.
+    """Return the cost of one inference at batch size 1.
 
-    Multiply-accumulates per output value: Conv (in channels / groups) * kernel area, Gemm and MatMul the inner
-    dimension; quantised ones count the same, a bias adds none. `seen` helps where shapes are computed, see
-    `graph_tensors`.
+    Multiply-accumulates per output value: (input channels / groups) * kernel area for Conv, the inner dimension for
+    Gemm and MatMul; the same for quantised operators, and none for a bias. `seen` has shapes that shape inference
+    leaves open, see `graph_tensors`.
 
     Raises:
-        InputError: The graph is invalid, so its shapes cannot be worked out.
+        InputError: Shape inference fails.
     """
     constants = constant_tensors(model.graph)
     tensors = graph_tensors(model, constants, seen)
@@ -197,8 +196,8 @@ def _size_bytes(names: Iterable[str], tensors: Mapping[str, TensorInfo]) -> int 
 def _peak_bytes(
     graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto], tensors: Mapping[str, TensorInfo]
 ) -> int | None:
-    """Walk through the graph: a tensor lives from the node that makes it to the last one that reads it."""
-    source: dict[str, str] = {}  # what a tensor is another name of
+    """Return the peak size of live tensors; a tensor lives from its producer to its last reader."""
+    source: dict[str, str] = {}  # output of a renaming node → the tensor it renames
     last_use: dict[str, int] = {}
     for index, node in enumerate(graph.node):
         if node.op_type in RENAME and node.input and node.input[0] not in constants:

@@ -1,4 +1,4 @@
-"""Which layers the time goes to on this machine, from ONNX Runtime's profiler."""
+"""Time of each layer on this machine, from ONNX Runtime's profiler."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MAX_INPUT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class MeasuredNode:
-    """A node as ONNX Runtime ran it, fused and reordered: median time in an inference, and its share of all nodes'."""
+    """A node that ONNX Runtime ran, after fusion: median time per inference, and its share of all nodes' time."""
 
     name: str
     op_type: str
@@ -46,7 +46,7 @@ class MeasuredNode:
 
 @dataclass(frozen=True)
 class MeasuredGraph:
-    """What `runs` inferences gave: the median of an inference, and its nodes in the order they ran."""
+    """Median time of `runs` inferences, and the nodes in execution order."""
 
     runs: int
     intra_op_threads: int
@@ -54,7 +54,7 @@ class MeasuredGraph:
     nodes: tuple[MeasuredNode, ...]
 
     def by_kind(self) -> list[tuple[str, float]]:
-        """Return the shares of the kinds of nodes, the largest first."""
+        """Return (operator, share of the time), the largest first."""
         shares: dict[str, float] = defaultdict(float)
         for node in self.nodes:
             shares[node.op_type] += node.share
@@ -69,18 +69,18 @@ def measure_layers(
     progress: Callable[[float], None] = lambda _: None,
     content: bytes | None = None,
 ) -> MeasuredGraph:
-    """Run a model on noise for some seconds, ten times at least, and return where the time went.
+    """Run a model on noise and return the time of each node.
 
     Args:
         path: The .onnx file.
         intra_op_threads: Threads within one inference.
-        seconds: How long to measure.
-        shapes: The shapes of the inputs by name.
-        progress: Called with the share done.
-        content: What is run in the file's place: the file with names for its nodes.
+        seconds: Duration of the measurement; at least ten inferences run.
+        shapes: Shapes of the inputs by name.
+        progress: Called with the share done, 0..1.
+        content: The model to run instead of the file: the same with names for all nodes.
 
     Raises:
-        InputError: The model cannot be loaded or run on noise of the shape it names.
+        InputError: The model cannot be loaded or run on noise of these shapes.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = session_options(intra_op_threads)
@@ -89,42 +89,42 @@ def measure_layers(
         try:
             session = ort.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
             feed = {node.name: _noise(node, shapes[node.name], path) for node in session.get_inputs()}
-            taken_ms = _run(session, feed, seconds, progress)
+            times_ms = _run(session, feed, seconds, progress)
             events = json.loads(Path(session.end_profiling()).read_text())
         except InputError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"model '{path}' cannot be timed on noise: {reason}") from error
-    return MeasuredGraph(len(taken_ms), intra_op_threads, float(np.median(taken_ms)), _nodes(events))
+    return MeasuredGraph(len(times_ms), intra_op_threads, float(np.median(times_ms)), _nodes(events))
 
 
 def seen_tensors(model: onnx.ModelProto, path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorInfo]:
-    """Run a graph once on noise and return the shapes and sizes of what its nodes give: for shapes that are computed.
+    """Run a graph once on noise and return shape and element size of each node's output, for computed shapes.
 
     Raises:
-        InputError: It cannot be run.
+        InputError: The graph cannot be run.
     """
-    open_ended = onnx.ModelProto()
-    open_ended.CopyFrom(model)
+    all_outputs = onnx.ModelProto()
+    all_outputs.CopyFrom(model)
     names = [name for node in model.graph.node for name in node.output if name]
     results = {value.name for value in model.graph.output}
-    open_ended.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in results)
+    all_outputs.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in results)
     with tempfile.TemporaryDirectory() as folder:
-        beside = Path(folder) / "model.onnx"
-        beside.write_bytes(open_ended.SerializeToString())
+        copy = Path(folder) / "model.onnx"
+        copy.write_bytes(all_outputs.SerializeToString())
         try:
-            session = open_session(beside, 1, level="none")
+            session = open_session(copy, 1, level="none")
         except InputError as error:
-            raise InputError(str(error).replace(str(beside), str(path))) from error
+            raise InputError(str(error).replace(str(copy), str(path))) from error
         feed = {node.name: _noise(node, shapes[node.name], path) for node in session.get_inputs()}
         try:
-            given = session.run(names, feed)
+            outputs = session.run(names, feed)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise InputError(f"model '{path}' cannot be run on noise: {str(error).splitlines()[0]}") from error
     return {
         name: TensorInfo(tuple(array.shape), 8 * array.dtype.itemsize)
-        for name, array in zip(names, given, strict=True)
+        for name, array in zip(names, outputs, strict=True)
         if isinstance(array, np.ndarray)
     }
 
@@ -134,30 +134,30 @@ def _run(
 ) -> list[float]:
     for _ in range(_WARM_UP_RUNS):
         session.run(None, feed)
-    taken_ms: list[float] = []
+    times_ms: list[float] = []
     until_s = time.perf_counter() + seconds
-    while len(taken_ms) < 10 or time.perf_counter() < until_s:
+    while len(times_ms) < 10 or time.perf_counter() < until_s:
         started_s = time.perf_counter()
         session.run(None, feed)
-        taken_ms.append((time.perf_counter() - started_s) * 1e3)
-        if len(taken_ms) % 32 == 0:
+        times_ms.append((time.perf_counter() - started_s) * 1e3)
+        if len(times_ms) % 32 == 0:
             progress(min(1 - (until_s - time.perf_counter()) / seconds, 1.0))
     progress(1.0)
-    return taken_ms
+    return times_ms
 
 
 def _nodes(events: Iterable[dict[str, Any]]) -> tuple[MeasuredNode, ...]:
-    """Summarise the profiler's events a node; those of the warm-up change a median little."""
-    taken_us: dict[str, list[float]] = defaultdict(list)
+    """Return the median time per node of the profiler's events, the few of the warm-up included."""
+    times_us: dict[str, list[float]] = defaultdict(list)
     kinds: dict[str, str] = {}
     for event in events:
         name, details = str(event.get("name", "")), event.get("args")
         if event.get("cat") != "Node" or not name.endswith("_kernel_time") or not isinstance(details, dict):
             continue
         node = name.removesuffix("_kernel_time")
-        taken_us[node].append(float(str(event["dur"])))
+        times_us[node].append(float(str(event["dur"])))
         kinds[node] = str(details.get("op_name", "?"))
-    medians_ms = {node: float(np.median(values)) / 1e3 for node, values in taken_us.items()}
+    medians_ms = {node: float(np.median(values)) / 1e3 for node, values in times_us.items()}
     total_ms = sum(medians_ms.values()) or 1.0
     return tuple(MeasuredNode(name, kinds[name], ms, ms / total_ms) for name, ms in medians_ms.items())
 
@@ -165,8 +165,10 @@ def _nodes(events: Iterable[dict[str, Any]]) -> tuple[MeasuredNode, ...]:
 def _noise(node: ort.NodeArg, shape: Sequence[int], path: Path) -> NDArray[Any]:
     kind = _TYPES.get(node.type)
     if kind is None:
-        raise InputError(f"model '{path}': input '{node.name}' is {node.type}, which there is no noise for")
+        raise InputError(f"model '{path}': input '{node.name}' has type {node.type}, for which there is no noise")
     if float(np.prod([float(size) for size in shape])) * np.dtype(kind).itemsize > _MAX_INPUT_BYTES:
-        raise InputError(f"model '{path}': input '{node.name}' is {shape}: too large to be timed")
+        raise InputError(
+            f"model '{path}': input '{node.name}' has shape {shape}, which is larger than {_MAX_INPUT_BYTES} bytes"
+        )
     values = np.random.default_rng(0).integers(0, 2 if kind is np.bool_ else 128, shape)
     return values.astype(kind)

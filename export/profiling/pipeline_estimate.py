@@ -1,7 +1,7 @@
-"""How long the whole loop should take on a board: capture, detector every Nth frame, flow between, classifier.
+"""Estimate of the whole loop on a board: capture, detector every Nth frame, optical flow between, classifier.
 
-Nets are estimated by the board's roofline. The rest, which nobody published, is measured here on one thread and scaled
-by what the board's estimate for one thread of the classifier is of its time here.
+Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by
+the ratio of the classifier's one-thread estimate on the board to its time here.
 """
 
 from __future__ import annotations
@@ -39,10 +39,7 @@ _LEAST_RUNS, _LEAST_S = 25, 0.3
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the loop: the middle of its estimate for a frame, in milliseconds, and where that is from.
-
-    `stage` is the one of the runtime's stages, each a thread, that it belongs to.
-    """
+    """A part of the loop: estimated time per frame, its basis, and the runtime's stage (one thread each) it runs in."""
 
     name: str
     stage: str
@@ -52,7 +49,7 @@ class Part:
 
 @dataclass(frozen=True)
 class PipelineEstimate:
-    """The loop on a board, its parts one after the other."""
+    """Estimate of the loop on a board; `fps` and `staged_fps` are (lowest, highest) frames per second."""
 
     board: str
     threads: int
@@ -64,22 +61,22 @@ class PipelineEstimate:
 
     @property
     def middle_ms(self) -> float:
-        """Milliseconds a frame, parts one after the other."""
+        """Time per frame in ms, all parts one after the other."""
         return sum(part.middle_ms for part in self.parts)
 
     @property
     def fps(self) -> tuple[float, float]:
-        """Least and most frames a second."""
+        """Frame rate with all parts one after the other."""
         return 1e3 / (self.middle_ms * SPREAD), 1e3 * SPREAD / self.middle_ms
 
     @property
     def bound_by(self) -> Part:
-        """The part that takes longest."""
+        """The slowest part."""
         return max(self.parts, key=lambda part: part.middle_ms)
 
     @property
     def longest_stage(self) -> tuple[str, float]:
-        """The stage that takes longest, and the middle of its milliseconds a frame."""
+        """The slowest stage and its time per frame in ms."""
         stages: dict[str, float] = {}
         for part in self.parts:
             stages[part.stage] = stages.get(part.stage, 0.0) + part.middle_ms
@@ -87,9 +84,9 @@ class PipelineEstimate:
 
     @property
     def staged_fps(self) -> tuple[float, float] | None:
-        """Least and most frames a second with each stage on a processor of its own, if memory serves them all.
+        """Frame rate with each stage on its own core, without contention for memory bandwidth.
 
-        None where a net takes more than one thread.
+        None if a net uses more than one thread.
         """
         if self.threads > 1:
             return None
@@ -108,17 +105,17 @@ def estimate_pipeline(
     detector_size_px: int,
     faces: int,
 ) -> PipelineEstimate | str:
-    """Return how the loop should run at 640x480 on a board, or why that cannot be said.
+    """Return the estimate of the loop at 640x480 on a board, or the reason why there is none.
 
     Args:
-        classifier_profile: Of `model`, measured here with one thread.
+        classifier_profile: Profile of `model`, measured on this machine with one thread.
         model: The classifier's file.
         detector_model: YuNet's file.
         board: The board.
-        threads: Threads of both nets there.
-        detect_every: The detector looks at every Nth frame; flow follows faces in the others.
-        detector_size_px: Longer side of the picture that the detector sees.
-        faces: Faces in a frame.
+        threads: Threads of both nets on the board.
+        detect_every: The detector runs on every Nth frame, optical flow on the others.
+        detector_size_px: Longer side of the detector's input.
+        faces: Faces per frame.
 
     Raises:
         InputError: A file cannot be used.
@@ -157,7 +154,7 @@ def estimate_pipeline(
 
 
 def _measure_here(model: Path, detector_model: Path, size_px: int, faces: int) -> dict[str, float]:
-    """Return milliseconds a call of what is no net, on one thread."""
+    """Return the time in ms per call of each part that is not a net, with one thread."""
     frames = _portraits(faces)
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     before_threads = cv2.getNumThreads()
@@ -196,7 +193,7 @@ def _measure_here(model: Path, detector_model: Path, size_px: int, faces: int) -
 
 
 def _portraits(faces: int) -> list[ImageU8]:
-    """Return two frames with the shipped portrait, as often as there are faces, moved a little between them."""
+    """Return two frames with the shipped portrait once per face, shifted by two pixels between them."""
     columns = math.ceil(math.sqrt(faces))
     side = min(FRAME_WH) // columns
     portrait = resize(read_image(asset("astronaut.png")), (side, side))
@@ -207,13 +204,13 @@ def _portraits(faces: int) -> list[ImageU8]:
     return [frame, np.ascontiguousarray(np.roll(frame, 2, axis=1))]
 
 
-def _ms(work: Callable[[], object]) -> float:
-    """Return the least milliseconds of many calls: what it takes when no other program interferes."""
+def _ms(function: Callable[[], object]) -> float:
+    """Return the shortest time in ms of many calls, which other programs disturb least."""
     least_s = math.inf
     runs, until_s = 0, time.perf_counter() + _LEAST_S
     while runs < _LEAST_RUNS or time.perf_counter() < until_s:
         started_s = time.perf_counter()
-        work()
+        function()
         least_s = min(least_s, time.perf_counter() - started_s)
         runs += 1
     return least_s * 1e3

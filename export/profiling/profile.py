@@ -1,4 +1,4 @@
-"""What a net costs, layer by layer: counted, measured here, and estimated for a board."""
+"""Profile of an ONNX file: cost per layer, time measured on this machine, estimates for boards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.export.profiling.traffic import memory_bytes, weight_bytes
 from edgekit.export.tensors import WEIGHT_TYPES, Shape, constant_tensors
 from edgekit.latencies import KnownBoard
 
-# What ONNX Runtime appends to a node's name when it rewrites it.
+# Suffixes that ONNX Runtime appends to the names of nodes it rewrites.
 _REWRITTEN = re.compile(r"(_nchwc|_nhwc|_token_\d+|_quant)+$")
 _EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 _PRODUCTS = re.compile(r"Conv|Gemm|MatMul")
@@ -25,12 +25,12 @@ _PRODUCTS = re.compile(r"Conv|Gemm|MatMul")
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One node of the file.
+    """Profile of one node of the file.
 
-    `moved_bytes` is its traffic without reuse in a cache (quantisation being part of the nodes around it),
-    `memory_bytes` what passes between memory and a cache of the board's size. `share` is the part of the time measured
-    here that goes to it, None where it was not measured or where a runtime made it part of another. `groups` are a
-    convolution's.
+    `moved_bytes` is its traffic without reuse in a cache, with quantisation fused into the nodes around it.
+    `memory_bytes` is the traffic between memory and a cache of the board's size. `share` is its share of the time
+    measured here; None if not measured or if the runtime fused it into another node. `groups` is 1 except for grouped
+    convolutions.
     """
 
     name: str
@@ -47,13 +47,13 @@ class LayerProfile:
 
     @property
     def flops_per_byte(self) -> float | None:
-        """Arithmetic intensity: operations, two a multiply-accumulate, for each byte moved without reuse."""
+        """Arithmetic intensity: operations (two per multiply-accumulate) per byte moved without reuse."""
         return 2 * self.macs / self.moved_bytes if self.moved_bytes else None
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A file's layers, its precision, and what was measured; `runtime_share` went to nodes that are not the file's."""
+    """Profile of a file; `runtime_share` is the share of the measured time in nodes that the runtime added."""
 
     layers: tuple[LayerProfile, ...]
     cost: GraphCost
@@ -64,7 +64,7 @@ class Profile:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of an inference."""
+        """Multiply-accumulates of one inference."""
         return sum(layer.macs for layer in self.layers)
 
     @property
@@ -74,11 +74,11 @@ class Profile:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that pass between memory and the cache."""
+        """Bytes moved between memory and the cache."""
         return sum(layer.memory_bytes for layer in self.layers)
 
     def on(self, board: KnownBoard, threads: int) -> Estimate | str:
-        """Return how long an inference should take on a board, or why that cannot be said."""
+        """Return the estimated latency on a board, or the reason why there is no estimate."""
         roofline = roofline_of(board.name, self.precision, threads)
         work = [LayerWork(layer.name, layer.macs, layer.moved_bytes) for layer in self.layers]
         found = estimate(work, roofline)
@@ -94,18 +94,18 @@ def profile_file(
     seconds: float = 0.0,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Profile:
-    """Count and, for some seconds, measure a file; see `Profile`.
+    """Return the profile of a file.
 
     Args:
         path: Any .onnx file.
-        cache_kib: The cache whose reuse is counted.
-        size_wh: Width and height of inputs whose own are free.
-        intra_op_threads: Threads while measuring.
-        seconds: How long to measure; 0: not at all.
-        progress: Called with the share measured.
+        cache_kib: Size of the cache for `memory_bytes`.
+        size_wh: Width and height for inputs with dynamic ones.
+        intra_op_threads: Threads of the measurement.
+        seconds: Duration of the measurement; 0: none.
+        progress: Called with the share measured, 0..1.
 
     Raises:
-        InputError: The file is no ONNX model, a shape stays unknown, or it cannot be run.
+        InputError: The file is not an ONNX model, a shape stays unknown, or the model cannot be run.
     """
     model = load_graph(path)
     named = _with_names(model)
@@ -127,7 +127,7 @@ def profile_file(
     for index, layer in enumerate(cost.layers):
         bytes_moved, reused, weights = moved[index], with_reuse[index], constants[index]
         if layer.macs is None or bytes_moved is None or reused is None or weights is None:
-            raise InputError(f"model '{path}': the shapes at '{layer.name}' ({layer.op_type}) are not known")
+            raise InputError(f"model '{path}': the shapes at '{layer.name}' ({layer.op_type}) are unknown")
         weights = min(weights, bytes_moved)
         layers.append(
             LayerProfile(
@@ -148,10 +148,10 @@ def profile_file(
 
 
 def has_free_size(path: Path) -> bool:
-    """Return whether an input's height or width is free.
+    """Return whether the height or width of an input is dynamic.
 
     Raises:
-        InputError: The file is no ONNX model.
+        InputError: The file is not an ONNX model.
     """
     model = load_graph(path)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -160,10 +160,10 @@ def has_free_size(path: Path) -> bool:
 
 
 def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path: Path) -> None:
-    """Give inputs of free height and width a size; the batch becomes one.
+    """Set the batch size of all inputs to 1, and dynamic heights and widths to `size_wh`.
 
     Raises:
-        InputError: A dimension is free and there is no size for it.
+        InputError: Another dimension is dynamic, or there is no `size_wh`.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
@@ -178,20 +178,22 @@ def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path
                     dim.dim_value = size
         free = [index for index, dim in enumerate(dims) if not dim.dim_value > 0]
         if free and size_wh is None and len(dims) == 4 and 1 not in free:
-            raise InputError(f"model '{path}': input '{value.name}' has free dimensions: give a size with --size WxH")
+            raise InputError(
+                f"model '{path}': input '{value.name}' has dynamic dimensions: give a size with --size WxH"
+            )
         if free:
             sizes = ", ".join(str(dim.dim_value) if dim.dim_value > 0 else "?" for dim in dims)
             raise InputError(
-                f"model '{path}': input '{value.name}' is ({sizes}), and --size WxH gives height and width of a "
-                "picture only: export it again with that input's size fixed"
+                f"model '{path}': input '{value.name}' is ({sizes}), and --size WxH sets the height and width of a "
+                "picture only: export it again with a fixed size of that input"
             )
 
 
 def _with_names(model: onnx.ModelProto) -> bytes | None:
-    """Name nodes that have no name, and return the file with them; None where all had one.
+    """Name nodes without name in place and return the serialised model, or None if it can be read from the file.
 
-    ONNX Runtime's profiler tells nodes apart by name only. None too where tensors lie in other files, which are found
-    from the model's own place alone.
+    ONNX Runtime's profiler identifies nodes by name. The result is None if all nodes have names, or if tensors are
+    stored outside the file: their paths are relative to it.
     """
     nameless = [index for index, node in enumerate(model.graph.node) if not node.name]
     outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
@@ -208,10 +210,10 @@ def _fixed_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 
 def _shares(model: onnx.ModelProto, measured: MeasuredGraph) -> tuple[dict[int, float], float]:
-    """Return the file's nodes' shares of the measured time, by number, and the share of nodes the runtime added.
+    """Return each node's share of the measured time by the node's index, and the share of nodes the runtime added.
 
-    A runtime calls what it made of a convolution and its activation after the activation, or after the tensor that
-    gives; it is the convolution's.
+    ONNX Runtime names a convolution with fused activation after the activation or its output tensor; its time is
+    counted for the convolution.
     """
     numbers = {node.name: index for index, node in enumerate(model.graph.node) if node.name}
     makers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
@@ -249,12 +251,12 @@ def _groups(node: onnx.NodeProto) -> int:
 
 
 def _precision(model: onnx.ModelProto, cost: GraphCost) -> Precision:
-    """Return what most multiply-accumulates are done in."""
+    """Return the type of weights of most multiply-accumulates."""
     constants = constant_tensors(model.graph)
-    behind = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    stored_as = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     eight_bits = 0
     for node, layer in zip(model.graph.node, cost.layers, strict=True):
-        weights = [constants[name] for name in (behind.get(name, name) for name in node.input) if name in constants]
+        weights = [constants[name] for name in (stored_as.get(name, name) for name in node.input) if name in constants]
         largest = max(
             (tensor for tensor in weights if tensor.data_type in WEIGHT_TYPES),
             key=lambda tensor: len(tensor.dims),

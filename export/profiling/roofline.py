@@ -1,11 +1,10 @@
-"""What a net would take on a board: a roofline for each layer, with figures found from published measurements.
+"""Latency estimates per board: one roofline per layer, fitted to published measurements.
 
-A layer takes the longer of its arithmetic and its traffic: max(MACs / compute, bytes / bandwidth) (Williams, Waterman,
-Patterson: Roofline, CACM 2009), a net the sum of its layers. Traffic is that of the graph as it stands, without reuse
-in a cache: of the counts tried, the one that predicts published nets best.
+A layer takes max(MACs / compute, bytes / bandwidth) (Williams, Waterman, Patterson: Roofline, CACM 2009), a net the sum
+of its layers. Bytes are counted without reuse in a cache, which predicts published nets best of the counts tried.
 
-`benchmarks/export/board_estimates.py` finds compute and bandwidth of each board, number of threads and precision, and how far
-they are off on nets they were not found from; it writes `board_rooflines.json`.
+`benchmarks/export/board_estimates.py` fits compute and bandwidth per board, number of threads and precision, computes
+the leave-one-out errors, and writes `board_rooflines.json`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 Precision: TypeAlias = Literal["fp32", "int8"]
 
-# An estimate spans a factor of three: what engines of other makers and days are off by, who never measured this one.
+# An estimate spans a factor of three, the spread between engines and versions in the published latencies.
 SPREAD = math.sqrt(3)
 LEAST_ROWS = 3
 LEAST_COVERAGE = 0.8
@@ -31,11 +30,11 @@ _MS_PER_S = 1e3
 
 @dataclass(frozen=True)
 class Roofline:
-    """Compute and bandwidth of a board, and what they rest on.
+    """Compute and bandwidth of a board, and the quality of their fit.
 
-    `rows` counts the published nets they were found from. `coverage` is the share of them whose latency lies in the
-    interval that the others give; `typical_error` the median factor by which the others' figures miss. `reason` says
-    why there is no estimate, or is None.
+    `rows` is the number of published nets in the fit, `coverage` the share of them inside the interval predicted from
+    the others, `typical_error` the median factor between a net and that prediction. `reason` is why there is no
+    estimate, or None.
     """
 
     board: str
@@ -52,7 +51,7 @@ class Roofline:
 
 @dataclass(frozen=True)
 class LayerWork:
-    """A layer's multiply-accumulates and bytes moved."""
+    """Multiply-accumulates and bytes moved of a layer."""
 
     name: str
     macs: int
@@ -61,7 +60,7 @@ class LayerWork:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Milliseconds: the middle and the interval around it; `memory_share` is the part in which memory is waited for."""
+    """Latency estimate in ms; `memory_share` is the share of the time in layers bound by memory bandwidth."""
 
     roofline: Roofline
     middle_ms: float
@@ -70,33 +69,33 @@ class Estimate:
 
     @property
     def low_ms(self) -> float:
-        """The least it should take."""
+        """Lower end of the interval."""
         return self.middle_ms / SPREAD
 
     @property
     def high_ms(self) -> float:
-        """The most it should take."""
+        """Upper end of the interval."""
         return self.middle_ms * SPREAD
 
 
 @cache
 def rooflines() -> tuple[Roofline, ...]:
-    """Return what is known of all boards."""
+    """Return the rooflines of all boards."""
     document: dict[str, Any] = json.loads(Path(__file__).with_name(ROOFLINES_NAME).read_text())
     return tuple(Roofline(**entry) for entry in document["rooflines"])
 
 
 def roofline_of(board: str, precision: Precision, threads: int) -> Roofline:
-    """Return a board's roofline; one with a `reason` and no figures where nothing is known."""
+    """Return a board's roofline; one with a `reason` and NaN if there is no published latency."""
     for each in rooflines():
         if (each.board, each.precision, each.threads) == (board, precision, threads):
             return each
-    reason = f"nobody published {precision} with {threads} threads on it"
+    reason = f"no latency of {precision} with {threads} threads is published for it"
     return Roofline(board, precision, threads, None, math.nan, math.nan, 0, 0.0, math.nan, reason)
 
 
 def estimate(layers: Sequence[LayerWork], roofline: Roofline) -> Estimate | None:
-    """Return how long a net should take on a board, or None where the roofline gives a reason not to say."""
+    """Return the estimated latency of a net, or None if the roofline has a `reason`."""
     if roofline.reason is not None:
         return None
     computing = [layer.macs / roofline.macs_per_s * _MS_PER_S for layer in layers]

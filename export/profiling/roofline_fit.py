@@ -1,4 +1,4 @@
-"""Finding a board's compute and bandwidth from published latencies, and how well that predicts others."""
+"""Fit of a board's compute and bandwidth to published latencies, with leave-one-out errors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from edgekit.export.profiling.roofline import LEAST_COVERAGE, LEAST_ROWS, SPREAD
 
-# Steps of 4 %: finer than what is known.
+# Steps of 4 %, finer than the accuracy of the data.
 _COMPUTE = np.geomspace(2e8, 4e11, 195)
 _BANDWIDTH = np.geomspace(1e8, 1e11, 177)
 
 
 @dataclass(frozen=True)
 class Point:
-    """A net's latency as published, and its work layer by layer: `macs` and `moved_bytes` of equal length."""
+    """Published latency of a net, and its `macs` and `moved_bytes` per layer, of equal length."""
 
     measured_ms: float
     macs: NDArray[np.float64]
@@ -27,8 +27,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Fit:
-    """The compute (MACs a second) and bandwidth (bytes a second) that fit best, and how far each point is off when it
-    is left out: `errors` are factors, measured over predicted."""
+    """Best compute (MACs/s) and bandwidth (bytes/s).
+
+    `errors` has measured / predicted for each point, predicted by a fit to the other points.
+    """
 
     macs_per_s: float
     bytes_per_s: float
@@ -36,34 +38,34 @@ class Fit:
 
     @property
     def coverage(self) -> float:
-        """Share of the points inside the interval that the others give."""
+        """Share of the points inside the interval predicted from the others."""
         return float(np.mean([1 / SPREAD <= error <= SPREAD for error in self.errors])) if self.errors else 0.0
 
     @property
     def typical_error(self) -> float:
-        """Median factor by which the others miss a point, at least 1."""
+        """Median factor (≥ 1) between a point and its prediction from the others."""
         return float(math.exp(np.median(np.abs(np.log(self.errors))))) if self.errors else math.nan
 
     @property
     def reason(self) -> str | None:
-        """Why this is no ground for an estimate, or None."""
+        """Reason why the fit gives no estimate, or None."""
         if len(self.errors) < LEAST_ROWS:
-            return f"{len(self.errors)} published nets are too few: {LEAST_ROWS} are needed"
+            return f"only {len(self.errors)} published nets, {LEAST_ROWS} are needed"
         if self.coverage < LEAST_COVERAGE:
             return (
-                f"of {len(self.errors)} published nets only {self.coverage:.0%} lie where the others put them, "
-                f"{LEAST_COVERAGE:.0%} are needed"
+                f"only {self.coverage:.0%} of {len(self.errors)} published nets lie inside the interval predicted from "
+                f"the others, {LEAST_COVERAGE:.0%} are needed"
             )
         return None
 
 
 def predicted_ms(point: Point, macs_per_s: float, bytes_per_s: float) -> float:
-    """Return what a roofline gives for a net."""
+    """Return a net's latency by the roofline."""
     return float(np.maximum(point.macs / macs_per_s, point.moved_bytes / bytes_per_s).sum() * 1e3)
 
 
 def fit(points: Sequence[Point]) -> Fit:
-    """Fit by least squares of the logarithm, over a grid; with one point or two no error is known."""
+    """Fit by least squares of the logarithm over a grid; `errors` is empty with fewer than `LEAST_ROWS` points."""
     measured = np.log([point.measured_ms for point in points])  # (points,)
     grid = np.log(np.stack([_over_grid(point) for point in points]))  # (points, compute, bandwidth)
     squared = (measured[:, None, None] - grid) ** 2
@@ -77,7 +79,7 @@ def fit(points: Sequence[Point]) -> Fit:
 
 
 def _over_grid(point: Point) -> NDArray[np.float64]:
-    """Return what each pair of compute and bandwidth gives, in milliseconds: (compute, bandwidth)."""
+    """Return the latency in ms for each pair on the grid: (compute, bandwidth)."""
     result = np.zeros((len(_COMPUTE), len(_BANDWIDTH)))
     for macs, moved in zip(point.macs, point.moved_bytes, strict=True):
         result += np.maximum((macs / _COMPUTE)[:, None], (moved / _BANDWIDTH)[None, :])

@@ -1,10 +1,10 @@
-"""The gate of a quantised export: made, measured with its float32 original, and refused where accuracy falls."""
+"""Quantisation of an exported file, with a gate: the result is refused if accuracy drops too much."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -13,16 +13,22 @@ import onnx
 
 from edgekit.contract import Accuracy, Contract
 from edgekit.errors import GateError, InputError
+from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import contract_of, finished
 from edgekit.export.profiling.cost import load_graph
-from edgekit.export.quantization.quantize import StaticSettings, quantize_dynamic, quantize_static, to_float16
+from edgekit.export.progress import Progress, StageProgress, no_progress
+from edgekit.export.quantization.quantize import (
+    Quantized,
+    StaticSettings,
+    quantize_dynamic,
+    quantize_static,
+    to_float16,
+)
 from edgekit.files import write_atomic
 from edgekit.models.data import DataSet
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, as_shown, evaluate, open_classifier
 from edgekit.preprocess import ImageU8, center_crop
 
-Progress: TypeAlias = Callable[[int, int | None], None]
-Bars: TypeAlias = Callable[[str], Progress]
 Quantization: TypeAlias = Literal["int8", "dynamic", "fp16"]
 
 _PROTOCOL: Literal["center-crop"] = "center-crop"
@@ -30,7 +36,7 @@ _PROTOCOL: Literal["center-crop"] = "center-crop"
 
 @dataclass(frozen=True)
 class Calibration:
-    """The crops that ranges are found on, uint8 (N, H, W, 1 or 3), and what the contract says of them."""
+    """Crops for calibration, uint8 (N, H, W, 1 or 3), and their description in the contract."""
 
     crops: ImageU8
     text: str
@@ -40,7 +46,8 @@ class Calibration:
 class QuantizedExport:
     """A quantised file; `error`, `kept` and `error_without` as in `edgekit.export.quantization.quantize.Quantized`.
 
-    `reference` and `own` are what the float32 file and this one gave on the evaluation's images; None without one.
+    `reference` and `own` are the evaluations of the float32 file and of this one; None without evaluation data.
+    `source` is the float32 export if the model was a checkpoint.
     """
 
     path: Path
@@ -51,24 +58,25 @@ class QuantizedExport:
     error_without: dict[str, float]
     reference: Evaluation | None
     own: Evaluation | None
+    source: Exported | None = None
 
     @property
     def drop_points(self) -> float | None:
-        """By how many percentage points accuracy fell; negative where it rose."""
+        """Drop of accuracy in percentage points; negative if accuracy rose."""
         if self.reference is None or self.own is None:
             return None
         return 100 * (self.reference.accuracy - self.own.accuracy)
 
 
 def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: int, seed: int) -> Calibration:
-    """Return `count` crops of a split, or all if it has fewer, drawn by the seed.
+    """Return `count` crops of a split drawn by the seed, or all if it has fewer.
 
     Raises:
-        InputError: There is no such split, it is empty, or its pictures have another size.
+        InputError: The split does not exist or is empty, or its images have another size.
     """
     images = as_shown(dataset.split(split), contract)
     if not len(images):
-        raise InputError(f"split '{split}' holds no image to calibrate on: name another with --calibrate-split")
+        raise InputError(f"split '{split}' has no image to calibrate on: name another with --calibrate-split")
     chosen = np.random.default_rng(seed).permutation(len(images))[:count]
     crops = center_crop(images.images[np.sort(chosen)], contract.input.size_hw)
     return Calibration(crops, f"{dataset.name} {split}, {len(chosen)} images, seed {seed}")
@@ -82,60 +90,63 @@ def quantize_file(
     calibration: Calibration | None,
     evaluation: tuple[DataSet, str] | None,
     max_drop_points: float,
-    bars: Bars,
+    progress: Progress = no_progress,
 ) -> QuantizedExport:
-    """Quantise an exported float32 file and write it to `target`, if it passes.
+    """Quantise an exported float32 file and write it to `target` if it passes the gate.
 
     Args:
-        source: The float32 file, verified by its export.
+        source: The float32 file.
         target: The file to write.
-        quantization: "int8" wants a calibration; "dynamic" and "fp16" do not.
-        settings: For "int8".
-        calibration: For "int8".
-        evaluation: A data set and a split that both files are measured on with the runtime's code; None: no gate.
-        max_drop_points: How many percentage points accuracy may fall.
-        bars: Starts a progress bar by its description.
+        quantization: "int8" needs a calibration; "dynamic" and "fp16" do not.
+        settings: Settings of "int8".
+        calibration: Crops for "int8".
+        evaluation: A data set and a split; both files are evaluated on it with the runtime's code. None: no gate.
+        max_drop_points: Largest allowed drop of accuracy in percentage points.
+        progress: Called with (stage, done, total or None).
 
     Raises:
-        GateError: Accuracy falls by more. The file is kept as NAME.refused.onnx, `target` left as it was.
-        InputError: A file or the data cannot be used.
+        GateError: Accuracy drops by more. The file is kept as NAME.refused.onnx, `target` is left unchanged.
+        InputError: The file or the data cannot be used.
     """
-    model = load_graph(source)
-    error: float | None = None
-    kept: tuple[str, ...] = ()
-    error_without: dict[str, float] = {}
-    if quantization == "int8":
-        if calibration is None:
-            raise InputError("int8 needs real images to find ranges on: name a data set with --calibrate")
-        made = quantize_static(model, calibration.crops, settings, calibration.text, bars("calibrating"))
-        result, error, kept, error_without = made.model, made.error, made.kept, made.error_without
-    else:
-        result = quantize_dynamic(model) if quantization == "dynamic" else to_float16(model)
-    reference, own = None, None
+    result = _quantized(load_graph(source), quantization, settings, calibration, partial(progress, "calibrating"))
+    model, reference, own = result.model, None, None
     if evaluation is not None:
-        reference = _measured(source, *evaluation, bars("measuring float32"))
+        reference = _measured(source, *evaluation, partial(progress, "evaluating float32"))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            path.write_bytes(result.SerializeToString(deterministic=True))
-            own = _measured(path, *evaluation, bars(f"measuring {quantization}"))
-        result = _with_accuracy(result, evaluation, own)
-    content = result.SerializeToString(deterministic=True)
-    quantized = QuantizedExport(target, len(content), contract_of(result), error, kept, error_without, reference, own)
-    # Written so that a drop that is no number is refused too.
-    if quantized.drop_points is not None and not quantized.drop_points <= max_drop_points:
+            path.write_bytes(model.SerializeToString(deterministic=True))
+            own = _measured(path, *evaluation, partial(progress, f"evaluating {quantization}"))
+        model = _with_accuracy(model, evaluation, own)
+    content = model.SerializeToString(deterministic=True)
+    quantized = QuantizedExport(
+        target, len(content), contract_of(model), result.error, result.kept, result.error_without, reference, own
+    )
+    if reference and own and quantized.drop_points is not None and quantized.drop_points > max_drop_points:
         refused = target.with_name(f"{target.stem}.refused{target.suffix}")
         write_atomic(refused, content)
-        assert reference is not None
-        assert own is not None
         raise GateError(
-            f"{quantization} answers worse: accuracy falls by {quantized.drop_points:.2f} points, from "
-            f"{reference.accuracy:.2%} to {own.accuracy:.2%}, allowed are {max_drop_points:g}: kept as '{refused}'"
+            f"accuracy of {quantization} drops by {quantized.drop_points:.2f} points, from {reference.accuracy:.2%} to "
+            f"{own.accuracy:.2%}, allowed: {max_drop_points:g}: the file is kept as '{refused}'"
         )
     write_atomic(target, content)
     return quantized
 
 
-def _measured(path: Path, dataset: DataSet, split: str, progress: Progress) -> Evaluation:
+def _quantized(
+    model: onnx.ModelProto,
+    quantization: Quantization,
+    settings: StaticSettings,
+    calibration: Calibration | None,
+    progress: StageProgress,
+) -> Quantized:
+    if quantization != "int8":
+        return Quantized(quantize_dynamic(model) if quantization == "dynamic" else to_float16(model), None, (), {})
+    if calibration is None:
+        raise InputError("int8 needs images for calibration: name a data set with --calibrate")
+    return quantize_static(model, calibration.crops, settings, calibration.text, progress)
+
+
+def _measured(path: Path, dataset: DataSet, split: str, progress: StageProgress) -> Evaluation:
     classifier = open_classifier(path)
     return evaluate(classifier, aligned(dataset, dataset.split(split), classifier.contract), _PROTOCOL, progress)
 

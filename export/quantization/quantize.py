@@ -1,10 +1,10 @@
-"""Quantisation by ONNX Runtime's quantiser: weights and activations of eight bits, calibrated on real crops."""
+"""Quantisation of an ONNX model by ONNX Runtime's quantiser, calibrated on real crops."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -22,17 +22,17 @@ from edgekit.contract import SCHEMA_VERSION, Contract
 from edgekit.errors import InputError
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes
 from edgekit.export.onnx.to_onnx import contract_of, finished
+from edgekit.export.progress import StageProgress
 from edgekit.preprocess import FloatArray, ImageU8, to_input
 
-Progress: TypeAlias = Callable[[int, int | None], None]
 CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy"]
 
-# A layer stays in float32 if that takes at least this share of the quantised net's error away. It must be worth much,
-# for it costs conversions around the layer: EdgeCNN's stem takes 7 to 14 % of the error away.
+# A layer stays in float32 if that removes at least this share of the quantised net's error. The threshold is high
+# because float32 layers cost conversions around them: EdgeCNN's stem would remove 7 to 14 % of the error.
 SENSITIVE_SHARE = 0.25
 
-# A batch of all the crops would take memory for each of them.
-# The quantiser keeps all activations of a stride before it puts them into its histograms: 6 MB a crop of EdgeCNN.
+# The quantiser keeps all activations of a stride in memory before it adds them to its histograms: 6 MB per crop of
+# EdgeCNN.
 _STRIDE_CROPS = 16
 _BATCH_CROPS = 32
 _METHODS = {
@@ -47,7 +47,7 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class StaticSettings:
-    """How a net is quantised: types of activations and weights, form of the file, how ranges are found."""
+    """Settings of int8: types of activations and weights, form of the file, method that finds value ranges."""
 
     types: QuantizedTypes = "u8s8"
     form: QuantizedForm = "qdq"
@@ -56,63 +56,68 @@ class StaticSettings:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantised model; `error` is the root mean square of the change of the logits, over that of the logits.
+    """A quantised model.
 
-    `kept` are the layers left in float32 and `error_without` what the error was with each of the first and the last
-    layer in float32, by name.
+    `error` is the root mean square of the logits' change divided by that of the logits; None if not measured. `kept`
+    names the layers left in float32. `error_without` has the error with the first or the last layer in float32, by
+    the layer's name.
     """
 
     model: onnx.ModelProto
-    error: float
+    error: float | None
     kept: tuple[str, ...]
     error_without: dict[str, float]
 
 
 def quantize_static(
-    model: onnx.ModelProto, crops: ImageU8, settings: StaticSettings, calibration: str, progress: Progress | None = None
+    model: onnx.ModelProto,
+    crops: ImageU8,
+    settings: StaticSettings,
+    calibration: str,
+    progress: StageProgress | None = None,
 ) -> Quantized:
-    """Return `model` with eight-bit weights (per channel) and activations.
+    """Return `model` with int8 weights (per channel) and 8-bit activations.
 
-    The first and the last layer are tried in float32, each by itself, on the calibration crops: where the logits' error
-    falls by `SENSITIVE_SHARE`, the layer stays so.
+    The first and the last layer are each tried in float32 on the calibration crops; a layer stays in float32 if the
+    logits' error falls by `SENSITIVE_SHARE`.
 
     Args:
-        model: A float32 model that carries its contract.
-        crops: uint8 (N, H, W, 1 or 3) of real data, at least one.
-        settings: See there.
-        calibration: What the contract will say of the crops.
-        progress: Called with (inferences done, in all).
+        model: A float32 model with a contract.
+        crops: uint8 (N, H, W, 1 or 3) of real data, N ≥ 1.
+        settings: Types, form and calibration method.
+        calibration: Description of the crops for the contract.
+        progress: Called with (inferences done, inferences in all).
 
     Raises:
-        InputError: No crop was given.
+        InputError: There is no crop.
     """
     if not len(crops):
-        raise InputError("calibration has no image: name a split that has some")
+        raise InputError("there is no image to calibrate on: name a split that has some")
     contract = contract_of(model)
     expected = _logits(model, crops, contract)
     candidates = _first_and_last(model)
     rounds = 1 + len(candidates) + 1
     report = _Report(progress, rounds * len(crops))
 
-    def made(kept: tuple[str, ...]) -> tuple[onnx.ModelProto, float]:
-        result = _quantized(model, crops, contract, settings, kept, report)
-        return result, _relative_error(_logits(result, crops, contract), expected)
+    def quantized(kept: tuple[str, ...]) -> tuple[onnx.ModelProto, float]:
+        candidate = _quantized(model, crops, contract, settings, kept, report)
+        return candidate, _relative_error(_logits(candidate, crops, contract), expected)
 
-    plain, error = made(())
-    errors = {name: made((name,))[1] for name in candidates}
+    result, error = quantized(())
+    errors = {name: quantized((name,))[1] for name in candidates}
     kept = tuple(name for name in candidates if errors[name] < (1 - SENSITIVE_SHARE) * error)
     if kept:
-        plain, error = made(kept)
+        result, error = quantized(kept)
     report.finish()
     text = (
         f"{calibration}, {settings.method}, {settings.form} {settings.types} per channel"
         f"{', float32: ' + ' '.join(kept) if kept else ''}"
     )
-    return Quantized(_with_contract(plain, contract, "int8", text), error, kept, errors)
+    return Quantized(_with_contract(result, contract, "int8", text), error, kept, errors)
 
 
 def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` with eight-bit weights whose activations are measured and rounded at each inference."""
+    """Return `model` with 8-bit weights; activations are quantised at each inference with the range found there."""
     contract = contract_of(model)
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
@@ -123,13 +128,13 @@ def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` with weights and arithmetic of two bytes, input and output as they were."""
+    """Return `model` with float16 weights and arithmetic, and its own input and output types."""
     contract = contract_of(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     with _quiet():
         converted = ir.from_proto(convert_float_to_float16(copy, keep_io_types=True))
-    converted.graph.sort()  # the converter puts its casts last
+    converted.graph.sort()  # the converter appends its casts at the end
     result = ir.to_proto(converted)
     return _with_contract(result, contract, "float16", None)
 
@@ -143,7 +148,7 @@ def _quantized(
     report: _Report,
 ) -> onnx.ModelProto:
     with _quiet(), tempfile.TemporaryDirectory() as folder:
-        # By way of a file: the quantiser moves the tensors of a model it is handed out of it.
+        # Through a file: the quantiser moves the tensors out of a model that it gets in memory.
         source, target = Path(folder) / "float.onnx", Path(folder) / "static.onnx"
         source.write_bytes(model.SerializeToString())
         ortq.quantize_static(
@@ -156,13 +161,13 @@ def _quantized(
             weight_type=ortq.QuantType.QInt8,
             nodes_to_exclude=list(kept),
             calibrate_method=_METHODS[settings.method],
-            extra_options={"CalibStridedMinMax": _STRIDE_CROPS},  # of histograms too, whatever it is called
+            extra_options={"CalibStridedMinMax": _STRIDE_CROPS},  # histograms use it too
         )
         return onnx.load(target)
 
 
 class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Feeds one crop at a time, prepared as the runtime prepares it; its length is in whole strides."""
+    """Calibration data: one crop at a time, preprocessed as in the runtime; its length is in whole strides."""
 
     def __init__(self, crops: ImageU8, contract: Contract, report: _Report) -> None:
         self._crops, self._spec, self._report = crops, contract.input, report
@@ -184,7 +189,7 @@ class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
 
 
 class _Report:
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: StageProgress | None, total: int) -> None:
         self._progress, self._done, self._total = progress, 0, total
 
     def step(self) -> None:
@@ -221,7 +226,7 @@ def _relative_error(found: FloatArray, expected: FloatArray) -> float:
 def _with_contract(
     model: onnx.ModelProto, contract: Contract, precision: Literal["float16", "int8"], calibration: str | None
 ) -> onnx.ModelProto:
-    """Return the model with its new contract; an accuracy measured in float32 is not its own."""
+    """Return the model with its new contract, without the accuracies of the float32 model."""
     provenance = replace(contract.provenance, accuracy=())
     new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)
     del model.metadata_props[:]
@@ -230,8 +235,7 @@ def _with_contract(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # The quantiser gives advice on the root logger, which nobody here can follow, and prints its histograms to stdout,
-    # which is for results.
+    # The quantiser logs advice that does not apply here, and prints its histograms to stdout, which is for results.
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""Whether the oldest supported onnxruntime can run a graph, known from a list of its operators before a board says no.
+"""Check of a graph against the oldest supported onnxruntime, from the list of its operators.
 
-`oldest_runtime.json` is written by `tools/runtime_kernels.py` with that onnxruntime.
+`tools/runtime_kernels.py` writes `oldest_runtime.json` with that onnxruntime.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import onnx
 
-# Names a folder made by `pip install --target` that holds the oldest supported onnxruntime.
+# Environment variable: a folder of `pip install --target` with the oldest supported onnxruntime.
 OLDEST_RUNTIME_VARIABLE = "EDGEKIT_ONNXRUNTIME_1_20"
 
 _LOAD_TIMEOUT_S = 120
-# Beyond what onnx itself can be asked about.
+# onnx.defs takes opset versions as int32.
 _NO_VERSION = 1 << 31
 _LOAD = """
 import sys
@@ -37,10 +37,10 @@ print(onnxruntime.__version__)
 
 @dataclass(frozen=True)
 class OldestRuntime:
-    """What the oldest supported onnxruntime knows.
+    """Abilities of the oldest supported onnxruntime.
 
-    `opsets` has the newest operator set of each domain; `kernels` the ranges of versions (last None: none newer was
-    known) of each operator that runs on a CPU, by domain and name.
+    `opsets` has the newest operator set per domain. `kernels` has, by domain and operator, the version ranges of its
+    CPU kernels; a range that ends with None has no end.
     """
 
     version: str
@@ -51,13 +51,13 @@ class OldestRuntime:
 
 @cache
 def oldest_runtime() -> OldestRuntime:
-    """Return what is known of the oldest supported onnxruntime."""
+    """Return the abilities of the oldest supported onnxruntime."""
     document = json.loads(Path(__file__).with_name("oldest_runtime.json").read_text())
     return OldestRuntime(document["onnxruntime"], document["ir_version"], document["opsets"], document["kernels"])
 
 
 def device_faults(model: onnx.ModelProto) -> list[str]:
-    """Return why the oldest supported onnxruntime could not run a graph, a line for each reason; empty if it can."""
+    """Return the reasons why the oldest supported onnxruntime cannot run a graph; empty if it can."""
     oldest = oldest_runtime()
     faults = []
     if model.ir_version > oldest.ir_version:
@@ -66,13 +66,13 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
         )
     opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
     if nonsense := [version for version in opsets.values() if not 0 < version < _NO_VERSION]:
-        return [*faults, f"operator set {nonsense[0]} is none"]
+        return [*faults, f"operator set version {nonsense[0]} is invalid"]
     for domain, version in opsets.items():
         if domain not in oldest.opsets and any(node_domain == domain for node_domain, _ in _used(model)):
             faults.append(f"operator set '{domain}' is unknown to onnxruntime {oldest.version}")
         elif version > oldest.opsets.get(domain, version):
             faults.append(
-                f"operator set {domain or 'ai.onnx'} {version} is newer than onnxruntime {oldest.version} knows: "
+                f"operator set {domain or 'ai.onnx'} {version} is newer than onnxruntime {oldest.version} supports: "
                 f"export with {oldest.opsets[domain]} or older"
             )
     local = {(function.domain, function.name) for function in model.functions}
@@ -82,20 +82,20 @@ def device_faults(model: onnx.ModelProto) -> list[str]:
     outside = [tensor.name for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         faults.append(
-            f"{len(outside)} tensors ('{outside[0]}') are kept outside the file: a device gets the file alone"
+            f"{len(outside)} tensors ('{outside[0]}') are stored outside the file: a device receives the file only"
         )
     return faults
 
 
 def load_in_oldest_runtime(path: Path, folder: str | None = None) -> tuple[str | None, str | None]:
-    """Load a file in the oldest supported onnxruntime, in a process of its own.
+    """Load a file in the oldest supported onnxruntime, in a child process.
 
     Args:
         path: The model.
-        folder: Where that onnxruntime is; default: what the environment names.
+        folder: Folder of that onnxruntime; default: the environment variable.
 
     Returns:
-        The version that loaded it, or None where there is none; and what it said against the file, or None.
+        The version that loaded the file, or None if there is no folder; and the error message, or None.
     """
     folder = folder or os.environ.get(OLDEST_RUNTIME_VARIABLE)
     if not folder:
@@ -105,9 +105,9 @@ def load_in_oldest_runtime(path: Path, folder: str | None = None) -> tuple[str |
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_LOAD_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return None, f"the onnxruntime in '{folder}' does not answer"
+        return None, f"the onnxruntime in '{folder}' did not load the file within {_LOAD_TIMEOUT_S} s"
     if done.returncode:
-        reason = done.stderr.strip().splitlines() or [f"ends with {done.returncode}"]
+        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         return None, f"the onnxruntime in '{folder}' refuses the file: {reason[-1]}"
     return done.stdout.strip(), None
 
@@ -139,10 +139,10 @@ def _runs(oldest: OldestRuntime, domain: str, name: str, opset: int) -> bool:
         schema = onnx.defs.get_schema(name, opset, domain)
     except onnx.defs.SchemaError:
         return False
-    # An operator without kernel may be made of others, which onnxruntime then puts in its place. Constants are none.
-    made_of_others = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
-    if name == "Constant" or (not ranges and made_of_others):
+    # onnxruntime expands an operator without kernel into its function body. Constant needs no kernel.
+    has_body = schema.has_function or schema.has_context_dependent_function  # type: ignore[attr-defined]
+    if name == "Constant" or (not ranges and has_body):
         return True
-    # As onnxruntime matches: a kernel without end is for the version it was written for and no later one.
+    # Matching rule of onnxruntime: a kernel range without end matches its first version only.
     since = schema.since_version
     return any(since == first or (last is not None and first <= since <= last) for first, last in ranges)

@@ -1,4 +1,4 @@
-"""Verification: an exported file must answer as its checkpoint does, on real face crops, through the runtime's code."""
+"""Check of an exported file against its net: equal logits on face crops, computed by the runtime's code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.preprocess import FloatArray, ImageU8, crop_face
 
 TOLERANCE = 1e-4
 
-# The face in the shipped portrait, and how its box is varied, in fractions of its side.
+# Face box in the shipped portrait; scales and shifts of it are fractions of its side.
 _PORTRAIT = "astronaut.png"
 _FACE_XYXY = (172.0, 66.0, 276.0, 190.0)
 _SCALES = (0.85, 1.0, 1.25)
@@ -27,11 +27,11 @@ _SHIFTS = (-0.12, 0.0, 0.12)
 
 
 @dataclass(frozen=True)
-class Verification:
-    """Largest differences of logits over `crops` face crops.
+class ExportCheck:
+    """Largest absolute differences of logits over `crops` face crops.
 
-    `max_abs_difference` is between torch and the file, `batch_difference` between the file's answers to one crop at a
-    time and to all in one batch.
+    `max_abs_difference` compares torch with the file, `batch_difference` the file with batches of one crop and with
+    all crops in one batch. Both are below `tolerance`.
     """
 
     crops: int
@@ -40,27 +40,26 @@ class Verification:
     tolerance: float = TOLERANCE
 
 
-def verify(
+def check_export(
     path: Path,
     net: nn.Module,
     contract: Contract,
     crops: ImageU8,
     tolerance: float = TOLERANCE,
-    same_answers: bool = False,
-) -> Verification:
-    """Compare an exported file with the net it came from.
+    same_top1: bool = False,
+) -> ExportCheck:
+    """Compare the logits of an exported file with those of its net.
 
     Args:
-        path: The file, which is read as the runtime reads it, contract included.
-        net: The net, which classifies as in evaluation.
+        path: The file; the runtime's code reads it with its own contract.
+        net: The net; it classifies as in evaluation.
         contract: The checkpoint's contract.
-        crops: uint8 (N, H, W, 1 or 3), at least one; see `edgekit.preprocess.crop_face`.
-        tolerance: How far a logit may be from the net's.
-        same_answers: Whether the largest logit must be the same one on every crop.
+        crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.preprocess.crop_face`.
+        tolerance: Exclusive limit of the absolute difference of a logit.
+        same_top1: Whether top-1 must be equal on every crop, too.
 
     Raises:
-        GateError: The net's own logits are no numbers; one of the file differs by `tolerance` or more, or is no number;
-            or an answer is another.
+        GateError: A logit is NaN or infinity or differs by `tolerance` or more, or top-1 differs.
         InputError: The file cannot be loaded.
     """
     classifier = Classifier(path, intra_op_threads=1)
@@ -69,16 +68,16 @@ def verify(
     expected = TorchClassifier(net, contract).logits(crops)
     if not np.isfinite(expected).all():
         raise GateError(
-            f"the checkpoint itself answers no numbers: {np.count_nonzero(~np.isfinite(expected))} of {expected.size} "
-            f"logits on {len(crops)} face crops are NaN or infinite: take an earlier one, or train again"
+            f"the checkpoint's output contains NaN or infinity: {np.count_nonzero(~np.isfinite(expected))} of "
+            f"{expected.size} logits on {len(crops)} face crops: use an earlier checkpoint, or train again"
         )
-    result = Verification(
+    result = ExportCheck(
         crops=len(crops),
         max_abs_difference=largest_difference(batched, expected),
         batch_difference=largest_difference(batched, single),
         tolerance=tolerance,
     )
-    # Written so that a difference that is no number is refused too.
+    # `not <` instead of `>=`: NaN must fail too.
     if not result.max_abs_difference < tolerance:
         raise GateError(
             f"the exported file differs from the checkpoint: max abs difference of logits "
@@ -86,17 +85,19 @@ def verify(
         )
     if not result.batch_difference < tolerance:
         raise GateError(
-            f"the exported file answers otherwise to one face than to a batch: max abs difference of logits "
+            f"the exported file gives other logits for one face than for a batch: max abs difference "
             f"{result.batch_difference:.2e}, allowed is less than {tolerance:.0e}"
         )
     changed = int((batched.argmax(axis=1) != expected.argmax(axis=1)).sum())
-    if same_answers and changed:
-        raise GateError(f"the exported file differs from the checkpoint: top-1 is another on {changed} of {len(crops)}")
+    if same_top1 and changed:
+        raise GateError(
+            f"the exported file differs from the checkpoint: top-1 differs on {changed} of {len(crops)} face crops"
+        )
     return result
 
 
 def portrait_crops(contract: Contract) -> ImageU8:
-    """Return crops of the shipped portrait's face: 54 boxes shifted and scaled, mirrored or not.
+    """Return crops of the face in the shipped portrait: 27 shifted and scaled boxes, each also mirrored.
 
     Returns:
         uint8 (54, H, W, 1 or 3) in the contract's input size.
@@ -117,7 +118,7 @@ def portrait_crops(contract: Contract) -> ImageU8:
 
 
 def largest_difference(a: FloatArray, b: FloatArray) -> float:
-    """Return the largest absolute difference of two arrays of logits of one shape; no number where one has none."""
-    # Two infinities differ by no number, which counts as a difference.
+    """Return the largest absolute difference of two arrays of equal shape; NaN if an array has one."""
+    # The difference of two infinities is NaN, which callers treat as a difference.
     with np.errstate(invalid="ignore"):
         return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())

@@ -1,7 +1,7 @@
-"""Where two sides begin to differ: their intermediate results, layer by layer, by the names both sides know.
+"""First layer at which two models differ: intermediate results compared by layer name.
 
-The exporter calls a node after the module it comes from (`edgekit.export.onnx.passes.tidy`), so an exported file can be held
-against its net, and files of one net against each other. Layers that a rewrite changed the shape of are passed over.
+The exporter names a node after its module (`edgekit.export.onnx.passes.tidy`), so a file can be compared with its net,
+and files of one net with each other. Layers whose shape a rewrite changed are skipped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.preprocess import FloatArray, ImageU8, to_input
 
-# Root mean square of the difference over that of the reference, below which a layer is the same: rounding of float32.
+# Largest rms(difference) / rms(reference) of equal layers: rounding of float32.
 SAME_FLOAT32 = 1e-4
-# Eight bits: a layer that loses more stands out. The shipped net's layers lose 0.016 to 0.12 (QDQ).
+# The same for int8: the layers of the shipped net have 0.016 to 0.12 (QDQ).
 SAME_INT8 = 0.2
 
 _FLOAT = onnx.TensorProto.FLOAT
@@ -32,7 +32,7 @@ _FLOAT = onnx.TensorProto.FLOAT
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """A layer both sides have, in the file's order; `relative` is rms(difference) / rms(reference)."""
+    """Difference of one layer; `relative` is rms(difference) / rms(reference)."""
 
     name: str
     op_type: str
@@ -41,10 +41,10 @@ class LayerDifference:
 
 
 def layer_differences(reference: Mapping[str, FloatArray], path: Path, crops: ImageU8) -> list[LayerDifference]:
-    """Compare every layer of a file with the results a reference gave under the same names.
+    """Return the difference of each layer that both sides have, in the file's order.
 
     Args:
-        reference: From `net_results` or `file_results`, for the same crops.
+        reference: Results of `by_layer` or `file_results` for the same crops.
         path: The .onnx file.
         crops: uint8 (N, H, W, 1 or 3).
     """
@@ -67,14 +67,14 @@ def layer_differences(reference: Mapping[str, FloatArray], path: Path, crops: Im
 
 
 def first_difference(differences: Sequence[LayerDifference], same: float) -> LayerDifference | None:
-    """Return the first layer that differs by more than `same`, or None if none does."""
+    """Return the first layer whose relative difference exceeds `same` or is NaN; None if there is none."""
     return next((layer for layer in differences if not layer.relative <= same), None)
 
 
 def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
-    """Return what each node of a file gives for crops, by the node's name, in the file's order; float32 results only.
+    """Return the float32 output of each node for crops, by the node's name, in the file's order.
 
-    The graph runs as it is stored: results that are looked at are not fused away.
+    The graph runs without optimisation, so no node is fused into another.
 
     Raises:
         InputError: The file cannot be run.
@@ -98,16 +98,16 @@ def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
         given = session.run(outputs, {spec.name: to_input(crops, spec)})
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"model '{path}' fails while its layers are looked at: {reason}") from error
+        raise InputError(f"model '{path}' fails when its layers are compared: {reason}") from error
     by_output = dict(zip(outputs, given, strict=True))
     return {layer: np.asarray(by_output[output], np.float32) for layer, output in names.items()}
 
 
 @torch.no_grad()
 def net_results(net: nn.Module, tensor: FloatArray) -> dict[str, FloatArray]:
-    """Return what each module of a net gives for its input tensor, by the module's name.
+    """Return the output of each module of a net for an input tensor, by the module's name.
 
-    A convolution whose only follower is a BatchNorm gives what that gives: the exporter makes one layer of both.
+    A convolution before a BatchNorm has the BatchNorm's output: the exporter makes one layer of both.
     """
     results: dict[str, Tensor] = {}
     made_by: dict[int, str] = {}
@@ -121,7 +121,7 @@ def net_results(net: nn.Module, tensor: FloatArray) -> dict[str, FloatArray]:
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and inputs and id(inputs[0]) in made_by:
                 results[made_by[id(inputs[0])]] = results[name]
             made_by[id(output)] = name
-            alive.append(output)  # so that no other tensor gets its id
+            alive.append(output)  # a freed tensor's id could be reused
 
         return hook
 
@@ -141,8 +141,7 @@ def net_results(net: nn.Module, tensor: FloatArray) -> dict[str, FloatArray]:
 def by_layer(results: Mapping[str, FloatArray], path: Path) -> dict[str, FloatArray]:
     """Return a net's results by the names of a file's layers.
 
-    A layer called after a module gives what the module gives; the last layer of a module that has code of its own gives
-    what that module gives.
+    A layer named after a module has the module's output, and so has the last layer of a module with code of its own.
     """
     order = [_layer_name(node) for node in load_graph(path).graph.node]
     named = {name: results[name] for name in order if name in results}

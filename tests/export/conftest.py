@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
-from edgekit.export.onnx.to_onnx import Exported, export_checkpoint
+from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.registry import create_model
 

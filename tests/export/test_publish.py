@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgekit import model_store as modelfiles
 from edgekit.cli import cli
 from edgekit.device.engines.classifier import Classifier
-from edgekit.export.publish import ship
+from edgekit.export.publish import publish
 from edgekit.files import sha256_of
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
@@ -25,7 +25,7 @@ def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
     return draw_faces(tmp_path / "faces", {"Training": 28, "PublicTest": 7, "PrivateTest": 7})
 
 
-def test_a_distilled_model_is_shipped_with_its_teacher_named(
+def test_a_distilled_model_is_published_with_its_teacher_named(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 24, context_length=40)
@@ -36,7 +36,7 @@ def test_a_distilled_model_is_shipped_with_its_teacher_named(
     assert CliRunner().invoke(cli, ["distill", *teachers], catch_exceptions=False).exit_code == 0
 
     folder = tmp_path / "assets"
-    exported = ship(tmp_path / "run/best.safetensors", load_dataset(faces), folder, "distilled")
+    exported = publish(tmp_path / "run/best.safetensors", load_dataset(faces), folder, "distilled")
     assert sorted(path.name for path in folder.iterdir()) == [
         f"distilled.{end}" for end in ("md", "onnx", "safetensors")
     ]
@@ -46,7 +46,7 @@ def test_a_distilled_model_is_shipped_with_its_teacher_named(
     assert {entry.protocol for entry in contract.provenance.accuracy} > {"center-crop", "ten-crop"}
     card = (folder / "distilled.md").read_text()
     assert "## Teacher" in card
-    assert "a CLIP that knows the classes by descriptions, `clip.safetensors`" in card
+    assert "a CLIP that classifies by descriptions of the classes, `clip.safetensors`" in card
     assert sha256_of(clip) in card
     assert "their labels were not used" in card
     assert "loss cosine 1, kl 1, temperature 2." in card
@@ -60,8 +60,9 @@ def test_the_card_names_the_shipped_net_that_it_started_from(faces: Path, tmp_pa
     run = ["train", "--data", str(faces), "-o", str(tmp_path / "run"), "--epochs", "1", "-q", "--init", "default"]
     done = CliRunner().invoke(cli, [*run, "--accelerator", "cpu"], catch_exceptions=False)
     assert done.exit_code == 0
-    ship(tmp_path / "run/best.safetensors", load_dataset(faces), tmp_path / "assets", "distilled")
-    assert "It started from `default`, the checkpoint with sha256 `" in (tmp_path / "assets/distilled.md").read_text()
+    publish(tmp_path / "run/best.safetensors", load_dataset(faces), tmp_path / "assets", "distilled")
+    card = (tmp_path / "assets/distilled.md").read_text()
+    assert "The initial weights were those of `default`, the checkpoint with sha256 `" in card
 
 
 def test_the_card_says_where_the_net_started(faces: Path, tmp_path: Path) -> None:
@@ -71,7 +72,8 @@ def test_the_card_says_where_the_net_started(faces: Path, tmp_path: Path) -> Non
             cli, [*run, "--model", "mini-xception", "--accelerator", "cpu"], catch_exceptions=False
         )
         assert done.exit_code == 0
-        ship(tmp_path / name / "best.safetensors", load_dataset(faces), tmp_path / f"assets-{name}", "default")
+        publish(tmp_path / name / "best.safetensors", load_dataset(faces), tmp_path / f"assets-{name}", "default")
     first, second = ((tmp_path / f"assets-{name}/default.md").read_text() for name in ("first", "second"))
-    assert "It started at random." in first
-    assert f"It started from the checkpoint with sha256 `{sha256_of(tmp_path / 'first/best.safetensors')}`." in second
+    assert "The initial weights were random." in first
+    start = f"sha256 `{sha256_of(tmp_path / 'first/best.safetensors')}`."
+    assert f"The initial weights were those of the checkpoint with {start}" in second

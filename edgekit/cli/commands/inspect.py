@@ -1,4 +1,4 @@
-"""`edgekit inspect`: what a model file says of itself, and what is in it."""
+"""`edgekit inspect`: contract, layers and cost of a model file."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
-    from edgekit.device.engines.ncnn_graph import Layer
+    from edgekit.device.engines.ncnn_file import NcnnFile
     from edgekit.export.profiling.cost import GraphCost
     from edgekit.export.tensors import Shape
 
 _LABEL_WIDTH = 13
 
 
-@click.command("inspect", short_help="Show what is in a model file.")
+@click.command("inspect", short_help="Show the contents of a model file.")
 @click.argument("model")
-@click.option("--layers", "show_layers", is_flag=True, help="Show each layer's cost too.")
+@click.option("--layers", "show_layers", is_flag=True, help="Show each layer and its cost too.")
 @common_options
 def command(out: Output, model: str, show_layers: bool) -> None:
     """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
 
-    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`. Any ONNX file will do: one
-    without contract is shown as far as it goes. Counting layers needs the extra 'export', but not for ncnn.
+    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`. An .onnx file without contract
+    is shown without those fields. Parameters, multiply-accumulates and bytes need the extra 'export', and are not
+    counted for .ncnn files.
 
-    A checkpoint also says how it was trained and who taught it, a file of trained prompts which CLIP it is for.
+    For a checkpoint the training and the teachers are shown too, for a file of trained prompts the CLIP they need.
 
     \b
     Examples:
@@ -50,18 +51,17 @@ def command(out: Output, model: str, show_layers: bool) -> None:
         if is_prompts_file(path):
             _inspect_prompts(out, path)
             return
-    if path.suffix == NCNN_SUFFIX:
-        contents = _read_ncnn(path)
+        contents = _read_checkpoint(out, path)
     else:
-        contents = _read_checkpoint(out, path) if path.suffix == CHECKPOINT_SUFFIX else _read_onnx(path)
+        contents = _read_ncnn(path) if path.suffix == NCNN_SUFFIX else _read_onnx(path)
     file = _show_file(out, path)
     _show_contract(out, contents)
     for label, text in training_lines(contents.training):
         _line(out, label, text)
-    if contents.ncnn_layers is None:
-        _show_cost(out, contents)
+    if contents.ncnn:
+        _show_ncnn(out, contents.ncnn)
     else:
-        _show_ncnn(out, contents.ncnn_layers)
+        _show_cost(out, contents)
     if show_layers:
         _show_layers(out, contents)
     out.result({**file, **_document(contents)})
@@ -69,9 +69,9 @@ def command(out: Output, model: str, show_layers: bool) -> None:
 
 @dataclass(frozen=True)
 class _Contents:
-    """What was found; `cost` is None where the libraries to count are not installed, and of a file for ncnn.
+    """Contents of a model file; `cost` is None for an .ncnn file and without the libraries that count.
 
-    `training` is what a checkpoint says of how it was made.
+    `training` is a checkpoint's record of its training. `ncnn` is there for an .ncnn file.
     """
 
     contract: Contract | None
@@ -79,7 +79,7 @@ class _Contents:
     opset: int | None = None
     ir_version: int | None = None
     net_parameters: int | None = None
-    ncnn_layers: tuple[Layer, ...] | None = None
+    ncnn: NcnnFile | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -103,7 +103,7 @@ def _inspect_prompts(out: Output, path: Path) -> None:
     lines = [
         ("prompts", f"{config.flow}, {config.n_ctx} tokens in each of {config.depth} layers, {values:,} values"),
         ("CLIP", f"'{clip.source}' (sha256 {clip.sha256}), not in the file"),
-        ("labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences about them"),
+        ("labels", f"{len(prompts.classes)}: {', '.join(prompts.classes)}; {described} sentences in all"),
     ]
     for label, text in (*lines, *training_lines(training)):
         _line(out, label, text)
@@ -115,7 +115,7 @@ def _read_ncnn(path: Path) -> _Contents:
     from edgekit.device.engines.ncnn_file import read_ncnn
 
     file = read_ncnn(path)
-    return _Contents(file.contract, None, ncnn_layers=file.layers)
+    return _Contents(file.contract, None, ncnn=file)
 
 
 def _read_onnx(path: Path) -> _Contents:
@@ -164,7 +164,7 @@ def _show_contract(out: Output, contents: _Contents) -> None:
     _line(out, "contract", f"version {contract.schema}")
     _line(out, "architecture", contract.architecture)
     _line(out, "labels", f"{len(contract.labels)}: {', '.join(contract.labels)}")
-    inside = ", done in the file" if spec.element_type == "uint8" else ""
+    inside = ", computed in the file" if spec.element_type == "uint8" else ""
     scaling = _scaling_text(contract) + inside
     _line(out, "input", f"'{spec.name}' {spec.element_type} {shape} {spec.channels}: {scaling}")
     _line(
@@ -196,88 +196,81 @@ def _show_contract(out: Output, contents: _Contents) -> None:
             _line(out, label, value)
 
 
-def _show_ncnn(out: Output, layers: tuple[Layer, ...]) -> None:
-    kinds = Counter(layer.kind for layer in layers).most_common()
+def _show_ncnn(out: Output, file: NcnnFile) -> None:
     _line(out, "engine", "ncnn")
-    _line(out, "layers", f"{len(layers)}: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
-    _line(out, "parameters", f"{sum(layer.parameters for layer in layers):,}")
+    _line(out, "layers", _counted_kinds([layer.kind for layer in file.layers]))
+    _line(out, "weights", f"{len(file.weights):,} bytes")
 
 
 def _show_cost(out: Output, contents: _Contents) -> None:
     cost = contents.cost
     if cost is None:
-        _line(out, "layers", "not counted: pip install 'edgekit[export]'")
+        from edgekit.install_hint import install_command
+
+        _line(out, "layers", f"not counted: {install_command('export')}")
         return
     if contents.opset is not None:
         _line(out, "opset", f"{contents.opset}, IR {contents.ir_version}")
-    kinds = Counter(layer.op_type for layer in cost.layers).most_common()
-    _line(out, "layers", f"{len(cost.layers)}: {', '.join(f'{count} {kind}' for kind, count in kinds)}")
+    _line(out, "layers", _counted_kinds([layer.op_type for layer in cost.layers]))
     if contents.net_parameters is None:
         _line(out, "parameters", f"{cost.parameters:,}")
     else:
         _line(out, "parameters", f"{contents.net_parameters:,}, exported with BatchNorm folded {cost.parameters:,}")
-    macs = "unknown, since the shapes are free" if cost.macs is None else f"{cost.macs:,} for a batch of one"
-    left_out = f", not counting {', '.join(cost.uncounted)}" if cost.uncounted else ""
-    _line(out, "MACs", macs + left_out)
+    macs = "unknown: dynamic shapes" if cost.macs is None else f"{cost.macs:,} at batch size 1"
+    uncounted = f", without those of {', '.join(cost.uncounted)}" if cost.uncounted else ""
+    _line(out, "MACs", macs + uncounted)
     _line(out, "bytes moved", _traffic_text(cost))
     if cost.flops_per_byte is not None:
-        _line(out, "intensity", f"{cost.flops_per_byte:.1f} FLOPs (two a MAC) a byte, without reuse in a cache")
+        _line(out, "intensity", f"{cost.flops_per_byte:.1f} FLOPs (two per MAC) per byte, without reuse in a cache")
 
 
 def _traffic_text(cost: GraphCost) -> str:
     if cost.moved_bytes is None or cost.peak_activation_bytes is None:
-        return "unknown, since the shapes are free"
-    idle = f"; {', '.join(cost.moveless)} move none" if cost.moveless else ""
+        return "unknown: dynamic shapes"
+    moveless = f"; none by {', '.join(cost.moveless)}" if cost.moveless else ""
     return (
         f"{cost.moved_bytes:,}: {cost.weight_bytes:,} of weights, {cost.read_bytes:,} of activations read, "
-        f"{cost.written_bytes:,} written{idle}; at most {cost.peak_activation_bytes:,} of activations at a time"
+        f"{cost.written_bytes:,} written{moveless}; peak {cost.peak_activation_bytes:,} of activations"
     )
 
 
 def _show_layers(out: Output, contents: _Contents) -> None:
-    for_ncnn, cost = contents.ncnn_layers, contents.cost
-    if for_ncnn is None and cost is None:
-        return
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("layer", "kind", "output", box=None, pad_edge=False)
-    table.add_column("parameters", justify="right")
-    table.add_column("MACs", justify="right")
-    table.add_column("bytes", justify="right")
-    rows: list[tuple[str, str, Shape | None, int, int | None, int | None]] = [
-        (layer.name, layer.kind, None, layer.parameters, None, None) for layer in for_ncnn or ()
-    ]
-    rows += [
-        (layer.name, layer.op_type, layer.output_shape, layer.parameters, layer.macs, layer.moved_bytes)
-        for layer in (cost.layers if cost else ())
-    ]
-    for name, kind, output_shape, parameters, *counts in rows:
-        macs, moved = ("?" if count is None else f"{count:,}" for count in counts)
-        shape = _shape_text(output_shape) if output_shape is not None else "?"
-        # Text, since a plain string would be read as markup.
-        cells = (name, kind, shape, f"{parameters:,}", macs, moved)
+    table = Table("layer", "kind", box=None, pad_edge=False)
+    rows: list[tuple[str, ...]] = []
+    if contents.ncnn:
+        rows = [(layer.name, layer.kind) for layer in contents.ncnn.layers]
+    elif contents.cost:
+        table.add_column("output")
+        for column in ("parameters", "MACs", "bytes"):
+            table.add_column(column, justify="right")
+        for layer in contents.cost.layers:
+            shape = _shape_text(layer.output_shape) if layer.output_shape is not None else "?"
+            counts = ("?" if count is None else f"{count:,}" for count in (layer.macs, layer.moved_bytes))
+            rows.append((layer.name, layer.op_type, shape, f"{layer.parameters:,}", *counts))
+    for cells in rows:
+        # Text: rich would parse a plain string as markup.
         table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
-    out.console.print(table)
+    if rows:
+        out.console.print(table)
 
 
 def _document(contents: _Contents) -> dict[str, Any]:
-    cost, for_ncnn = contents.cost, contents.ncnn_layers
-    counted: dict[str, Any] = {
-        "parameters": cost.parameters if cost else None,
-        "macs": cost.macs if cost else None,
-        "layers": [asdict(layer) for layer in cost.layers] if cost else None,
-    }
-    if for_ncnn is not None:
-        counted["parameters"] = sum(layer.parameters for layer in for_ncnn)
-        counted["layers"] = [asdict(layer) for layer in for_ncnn]
+    cost, ncnn = contents.cost, contents.ncnn
+    layers: list[dict[str, Any]] | None = None
+    if ncnn:
+        layers = [{"name": layer.name, "kind": layer.kind} for layer in ncnn.layers]
+    elif cost:
+        layers = [asdict(layer) for layer in cost.layers]
     return {
         "contract": asdict(contents.contract) if contents.contract else None,
         "training": contents.training or None,
         "opset": contents.opset,
         "ir_version": contents.ir_version,
         "net_parameters": contents.net_parameters,
-        "weight_bytes": cost.weight_bytes if cost else None,
+        "weight_bytes": cost.weight_bytes if cost else len(ncnn.weights) if ncnn else None,
         "read_bytes": cost.read_bytes if cost else None,
         "written_bytes": cost.written_bytes if cost else None,
         "moved_bytes": cost.moved_bytes if cost else None,
@@ -285,12 +278,14 @@ def _document(contents: _Contents) -> dict[str, Any]:
         "flops_per_byte": cost.flops_per_byte if cost else None,
         "uncounted": list(cost.uncounted) if cost else None,
         "moveless": list(cost.moveless) if cost else None,
-        **counted,
+        "parameters": cost.parameters if cost else None,
+        "macs": cost.macs if cost else None,
+        "layers": layers,
     }
 
 
 def _line(out: Output, label: str, text: str) -> None:
-    # On one line whatever a file's names hold, so that none of them can pose as a line of ours.
+    # `one_line`: a line break in a name of the file must not look like another field.
     out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}")
 
 
@@ -298,6 +293,10 @@ def _scaling_text(contract: Contract) -> str:
     spec = contract.input
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
     return f"(pixel * {spec.scale:.6g} - [{mean}]) / [{std}]"
+
+
+def _counted_kinds(kinds: list[str]) -> str:
+    return f"{len(kinds)}: {', '.join(f'{count} {kind}' for kind, count in Counter(kinds).most_common())}"
 
 
 def _shape_text(shape: Shape) -> str:

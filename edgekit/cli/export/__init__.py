@@ -1,1 +1,1 @@
-"""TODO."""
+"""Parts of the commands `export`, `verify`, `profile` and `inspect`: option groups, rules and output."""

@@ -1,21 +1,26 @@
-"""The options of `edgekit export` that choose a target, its rewrites and quantisation."""
+"""Option groups of `edgekit export`, and the rules for combining them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgekit.cli.export.prompted import ENSEMBLE
-from edgekit.cli.options import PATH, SEED, NumberRange
+from edgekit.cli.options import PATH, SEED, NumberRange, refuse_unused
+from edgekit.errors import InputError
 from edgekit.export.onnx.targets import GENERIC, PASSES, TARGETS
+
+if TYPE_CHECKING:
+    from edgekit.export.onnx.relabelling import NewClasses
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
-# What says more of --calibrate, and of --eval.
-CALIBRATION = ("calibrate_split", "calibration_images", "calibration_method", "seed")
-EVALUATION = ("eval_split", "max_drop")
+# The frozen tower of trained prompts, which --no-pass can leave out.
+ENSEMBLE = "ensemble"
+# Options that need --calibrate, and --eval.
+_CALIBRATION = ("calibrate_split", "calibration_images", "calibration_method", "seed")
+_EVALUATION = ("eval_split", "max_drop")
 
 
 def target_options(function: _Function) -> _Function:
@@ -28,7 +33,7 @@ def target_options(function: _Function) -> _Function:
             type=click.Choice(["onnx", "ncnn"]),
             default="onnx",
             show_default=True,
-            help="What the file is for: ONNX Runtime and its like (.onnx), or ncnn (.ncnn, float32).",
+            help="Engine of the file: ONNX Runtime (.onnx) or ncnn (.ncnn, float32).",
         ),
         click.option(
             "--target",
@@ -36,24 +41,24 @@ def target_options(function: _Function) -> _Function:
             type=click.Choice(list(TARGETS)),
             default=GENERIC,
             show_default=True,
-            help="Processor whose rewrites and quantisation are taken.",
+            help="Processor; chooses rewrites and the form of int8.",
         ),
-        click.option("--pass", "passes_on", multiple=True, type=names, help="Do this rewrite too. Repeatable."),
-        click.option("--no-pass", "passes_off", multiple=True, type=parts, help="Leave this out. Repeatable."),
+        click.option("--pass", "passes_on", multiple=True, type=names, help="Add a rewrite. Repeatable."),
+        click.option("--no-pass", "passes_off", multiple=True, type=parts, help="Leave a rewrite out. Repeatable."),
     )
 
 
 def quantize_options(function: _Function) -> _Function:
-    """Add --quantize and what belongs to it."""
+    """Add --quantize and its options."""
     return _added(
         function,
         click.option(
             "--quantize",
             "quantization",
             type=click.Choice(["int8", "dynamic", "fp16"]),
-            help="int8 is calibrated; dynamic and fp16 make a smaller file that is not faster on a CPU.",
+            help="int8 needs --calibrate; dynamic and fp16 make the file smaller, but not faster on a CPU.",
         ),
-        click.option("--calibrate", type=PATH, metavar="DATA", help="Images that int8 finds its ranges on."),
+        click.option("--calibrate", type=PATH, metavar="DATA", help="Images to calibrate int8 on."),
         click.option("--calibrate-split", default="Training", show_default=True, metavar="NAME"),
         click.option("--calibration-images", type=click.IntRange(1, 10_000), default=500, show_default=True),
         click.option(
@@ -75,9 +80,95 @@ def quantize_options(function: _Function) -> _Function:
             default=0.5,
             show_default=True,
             metavar="POINTS",
-            help="With --eval: refuse a file (exit 3) whose accuracy falls by more percentage points.",
+            help="With --eval: refuse the file (exit 3) if accuracy drops by more percentage points.",
         ),
     )
+
+
+def check_combination(context: click.Context, options: Mapping[str, Any], is_prompts: bool) -> None:
+    """Check that the given options fit together.
+
+    Args:
+        context: The context of `edgekit export`.
+        options: The command's options by parameter name.
+        is_prompts: Whether the model is a file of trained prompts.
+
+    Raises:
+        InputError: An option does not fit the others or the model.
+        click.UsageError: An option needs another one.
+    """
+    labels = {"--class": "class_names", "--classes": "classes_file", "--merge": "merges"}
+    given = [flag for flag, name in labels.items() if options[name]]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} both set the labels: give one of them")
+    if options["calibrate"] is None:
+        refuse_unused(context, _CALIBRATION, "goes with --calibrate")
+    if options["evaluate_on"] is None:
+        refuse_unused(context, _EVALUATION, "goes with --eval")
+    without_ensemble = ENSEMBLE in options["passes_off"]
+    if is_prompts:
+        _check_prompts(options, without_ensemble)
+        return
+    if without_ensemble:
+        raise InputError(f"--no-pass {ENSEMBLE} is for trained prompts: leave it out")
+    _check_quantization(options["quantization"], options)
+    if options["engine"] == "ncnn" and options["quantization"] is not None:
+        raise InputError("--engine ncnn writes float32 files: leave --quantize out")
+
+
+def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
+    flags = {"--merge": "merges", "--prompts": "prompts", "--pass": "passes_on", "--quantize": "quantization"}
+    flags |= {f"--{name}": name for name in ("calibrate", "types", "form")}
+    foreign = [flag for flag, name in flags.items() if options[name]]
+    foreign += ["--engine ncnn"] * (options["engine"] == "ncnn") + ["--target"] * (options["board"] != GENERIC)
+    foreign += [f"--no-pass {name}" for name in options["passes_off"] if name != ENSEMBLE]
+    if foreign:
+        raise InputError(f"{foreign[0]} means nothing for trained prompts: leave it out")
+    if options["evaluate_on"] and not without_ensemble:
+        raise InputError(f"--eval measures what --no-pass {ENSEMBLE} costs: give both, or 'edgekit eval' the file")
+
+
+def _check_quantization(quantization: str | None, options: Mapping[str, Any]) -> None:
+    if quantization is None and (options["calibrate"] or options["evaluate_on"]):
+        raise InputError("--calibrate and --eval are for a quantised file: choose one with --quantize")
+    if quantization == "int8" and options["calibrate"] is None:
+        raise InputError("--quantize int8 needs images for calibration: name a data set with --calibrate")
+    if quantization in ("dynamic", "fp16") and options["calibrate"]:
+        raise InputError(f"--quantize {quantization} needs no images: leave --calibrate out")
+    if quantization != "int8" and (options["types"] or options["form"]):
+        raise InputError("--types and --form are for --quantize int8: leave them out")
+
+
+def export_arguments(options: Mapping[str, Any], classes: NewClasses) -> dict[str, Any]:
+    """Return the arguments that `edgekit.export` and `edgekit.quantize` share."""
+    return {
+        "target": options["board"],
+        "passes": options["passes_on"],
+        "without": [name for name in options["passes_off"] if name != ENSEMBLE],
+        "classes": classes,
+        **{name: options[name] for name in ("merges", "clip", "prompts")},
+    }
+
+
+def prompts_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `edgekit.export` for trained prompts."""
+    return {
+        "ensemble": ENSEMBLE not in options["passes_off"],
+        "compare_on": options["evaluate_on"],
+        "compare_split": options["eval_split"],
+    }
+
+
+def quantize_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `edgekit.quantize` that concern quantisation."""
+    same = ("calibrate", "calibrate_split", "calibration_images", "calibration_method", "seed", "types", "form")
+    return {
+        "method": options["quantization"],
+        "evaluate_on": options["evaluate_on"],
+        "evaluation_split": options["eval_split"],
+        "max_drop_points": options["max_drop"],
+        **{name: options[name] for name in same},
+    }
 
 
 def _added(function: _Function, *options: Callable[[_Function], _Function]) -> _Function:

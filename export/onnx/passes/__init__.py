@@ -1,1 +1,1 @@
-"""Graph rewrites: one small named function a file, `(model) -> number of places changed`, on the exporter's graph."""
+"""Graph rewrites, one function per module; each returns the number of places it changed."""

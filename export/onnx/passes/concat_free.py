@@ -1,4 +1,4 @@
-"""Dense blocks without concatenations: each part of a block is read once, for all later layers together."""
+"""Rewrite concat-free: each part of a dense block is convolved once, for all layers that read it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from edgekit.export.onnx.passes.editing import (
     reweighted,
 )
 
-# What the wide convolution gives stays in a small core's first cache. Larger blocks need fewer instructions too, but
-# counted on an A53 they bring in more from memory: with 64 KiB, which takes EdgeCNN's second block too, 0.0572 M L2
-# misses instead of 0.0483 M, with no limit 0.0878 M (`--target a53 --no-pass uint8-input`, benchmarks/a53/count.py).
+# The wide convolution's output must fit the L1 cache of a small core. Larger blocks need fewer instructions too, but
+# more memory traffic, counted on an emulated A53: 0.0572 M L2 misses instead of 0.0483 M with 64 KiB, which includes
+# EdgeCNN's second block, and 0.0878 M without limit (`--target a53 --no-pass uint8-input`, benchmarks/a53/count.py).
 LARGEST_BYTES = 32 << 10
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """A convolution that reads the first `parts` parts of a block, and what it has of its sum."""
+    """A convolution that reads the first `parts` parts of a block, and the terms of its sum so far."""
 
     conv: Convolution
     parts: int
@@ -35,18 +35,18 @@ class _Reader:
 
 
 def concat_free(model: ir.Model) -> int:
-    """Take the convolutions of dense blocks apart by what they read, and return how many blocks were.
+    """Split the convolutions of dense blocks by input part and return the number of blocks rewritten.
 
-    conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...; the terms that read one part are one wide convolution,
-    split behind it. The multiplications are the same, but a part is laid out for them once instead of once a layer.
-    What else reads a concatenation keeps one, of all its parts at once. Blocks whose wide results exceed
-    `LARGEST_BYTES` stay.
+    conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...; all terms that read one part become one wide convolution
+    and a Split. The number of multiplications is the same, but each part goes through im2col once instead of once per
+    layer. Other readers of a concatenation keep one of all its parts. Blocks whose wide output exceeds
+    `LARGEST_BYTES` stay unchanged.
     """
     return sum(_take_apart(model.graph, chain) for chain in list(dense_chains(model.graph)))
 
 
 def _take_apart(graph: ir.Graph, chain: list[ir.Node]) -> bool:
-    # What comes before the first reader is one part.
+    # All channels before the first reader are one part.
     while chain and not _readers(graph, chain[0].inputs[0], 1):
         chain = chain[1:]
     if not chain:
@@ -74,7 +74,7 @@ def _take_apart(graph: ir.Graph, chain: list[ir.Node]) -> bool:
 
 
 def _widest_bytes(readers: list[_Reader]) -> float:
-    """Return the size of what all readers give together, for one picture; infinite where it is not known."""
+    """Return the size of the output of all readers together for one image; infinity if unknown."""
     shape = readers[0].conv.node.outputs[0].shape
     sizes = [size for size in (shape or [None])[2:] if isinstance(size, int)]
     if shape is None or len(sizes) != len(shape) - 2:
@@ -89,12 +89,12 @@ def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reade
 
 
 def _alike(readers: list[_Reader]) -> bool:
-    """Return whether all step over the picture in one way."""
+    """Return whether all have equal kernel size, padding, strides and dilations."""
     return len({(conv.weight.shape[2:], conv.pads, conv.steps) for conv in (reader.conv for reader in readers)}) == 1
 
 
 def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
-    """Compute what `part`, which is these channels of the block, gives to each reader's sum."""
+    """Convolve `part`, these channels of the block, once for all readers and append the terms to their sums."""
     if not readers:
         return
     weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])

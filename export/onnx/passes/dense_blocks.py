@@ -1,4 +1,4 @@
-"""Dense blocks in a graph: chains of concatenations, each putting a convolution's output behind all there was."""
+"""Dense blocks of a graph: chains of concatenations, each of which appends a convolution's output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgekit.export.onnx.passes.editing import Convolution, convolution, integer
 
 
 def dense_chains(graph: ir.Graph) -> Iterator[list[ir.Node]]:
-    """Yield the concatenations of each dense block, in order: every one puts a convolution's output behind the last."""
+    """Yield the concatenations of each dense block in order; each appends one convolution's output to the last."""
     seen: set[ir.Node] = set()
     for node in graph:
         chain: list[ir.Node] = []
@@ -24,7 +24,7 @@ def dense_chains(graph: ir.Graph) -> Iterator[list[ir.Node]]:
 
 
 def added_by(concat: ir.Node) -> Convolution | None:
-    """Return the convolution whose output alone a concatenation adds; None if the node is something else."""
+    """Return the convolution whose output a concatenation appends; None if the node does anything else."""
     if concat.op_type != "Concat" or integer(concat, "axis", 0) != 1 or len(concat.inputs) != 2:
         return None
     new = concat.inputs[1]

@@ -1,4 +1,4 @@
-"""What the rewrites share: constants out of a graph and new nodes and weights into it."""
+"""Helpers of the rewrites: read constants of a graph, insert nodes and weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Weights = NDArray[np.float64]
 
 
 def constant(value: ir.Value | None) -> Weights | None:
-    """Return a constant's values as float64, or None where the value is fed or computed."""
+    """Return a constant's values as float64, or None if the value is an input or computed."""
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return None if tensor is None else tensor.numpy().astype(np.float64)
 
 
 def add_weight(graph: ir.Graph, name: str, array: Weights) -> ir.Value:
-    """Register float32 values as an initialiser, named anew where the name is taken, and return it."""
+    """Register values as a float32 initialiser, with a number behind a name that is taken, and return it."""
     number, candidate = 0, name
     while candidate in graph.initializers:
         number += 1
@@ -29,7 +29,7 @@ def add_weight(graph: ir.Graph, name: str, array: Weights) -> ir.Value:
 
 
 def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """Register an array as an initialiser as it is and return it; the name must be free."""
+    """Register an array as an initialiser of its own type and return it; the name must be free."""
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
@@ -43,14 +43,14 @@ def insert(
     attributes: Mapping[str, Any] | None = None,
     like: ir.Node | None = None,
 ) -> ir.Value:
-    """Put a new node before another one and return its output.
+    """Insert a new node before another one and return its output.
 
     Args:
         before: A node of the graph.
-        op_type: Kind of the new node.
-        inputs: Its inputs.
-        attributes: Its attributes, or those of a node.
-        like: The node it takes its name from, in `tidy`; default: `before`.
+        op_type: Operator of the new node.
+        inputs: Inputs of the new node.
+        attributes: Attributes of the new node.
+        like: The node from which `tidy` derives the new node's name; default: `before`.
     """
     node = ir.node(op_type, list(inputs), attributes=dict(attributes or {}), num_outputs=1)
     node.metadata_props.update((like or before).metadata_props)
@@ -62,7 +62,7 @@ def insert(
 
 
 def replace(old: ir.Node, new: ir.Value) -> None:
-    """Let `new` take the place of a node's output, its name and the graph's output among it, and drop the node."""
+    """Replace a node's output by `new`, which takes its name and its place as graph output, and remove the node."""
     replaced = old.outputs[0]
     name = replaced.name
     new.type, new.shape = replaced.type, replaced.shape
@@ -74,7 +74,7 @@ def replace(old: ir.Node, new: ir.Value) -> None:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A Conv node with constant weights (out, in / groups, *kernel) and bias (out,), zeros where it has none."""
+    """A Conv node, its constant weights (out, in / groups, *kernel) and its bias (out,), zeros if it has none."""
 
     node: ir.Node
     weight: Weights
@@ -82,12 +82,12 @@ class Convolution:
 
     @property
     def groups(self) -> int:
-        """Groups of channels that do not see each other."""
+        """Number of channel groups."""
         return integer(self.node, "group", 1)
 
     @property
     def pads(self) -> tuple[int, ...]:
-        """Zeros around the picture, begins before ends."""
+        """Zero padding: the begin of each axis, then the end of each."""
         return ints(self.node, "pads", [0] * (2 * (self.weight.ndim - 2)))
 
     @property
@@ -98,7 +98,7 @@ class Convolution:
 
 
 def convolution(node: ir.Node | None) -> Convolution | None:
-    """Return a node as a convolution; None if it is none, its weights are fed, or its padding is not written out."""
+    """Return a Conv node with constant weights and explicit padding as a `Convolution`, any other node as None."""
     if node is None or node.op_type != "Conv":
         return None
     if not has_plain_padding(node):
@@ -118,14 +118,14 @@ def reweighted(
     before: ir.Node | None = None,
     **attributes: Any,
 ) -> ir.Value:
-    """Put a convolution like `conv`, of other weights, input or attributes, into the graph and return its output.
+    """Insert a copy of `conv` with other weights, input or attributes and return its output.
 
-    It stands before the node `before`, by default before `conv`, which stays: the caller may `replace` it.
+    It is inserted before the node `before`, by default before `conv`. `conv` stays: the caller may `replace` it.
     """
     graph = conv.node.graph
     assert isinstance(graph, ir.Graph)
     name = conv.node.outputs[0].name
-    # New tensors, not changed ones: another convolution may share the old.
+    # New initialisers: another convolution may share the old ones.
     inputs = [data or conv.node.inputs[0], add_weight(graph, f"{name}.weight", weight)]
     if bias is not None:
         inputs.append(add_weight(graph, f"{name}.bias", bias))
@@ -134,27 +134,27 @@ def reweighted(
 
 
 def is_read_once(value: ir.Value) -> bool:
-    """Return whether exactly one node reads the value and it is no output of the graph."""
+    """Return whether exactly one node reads the value and the value is not a graph output."""
     return not value.is_graph_output() and len(value.uses()) == 1
 
 
 def ints(node: ir.Node, name: str, default: Sequence[int]) -> tuple[int, ...]:
-    """Return an attribute of whole numbers."""
+    """Return an attribute that is a list of integers."""
     return tuple(node.attributes[name].as_ints()) if name in node.attributes else tuple(default)
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:
-    """Return an attribute that is a whole number."""
+    """Return an integer attribute."""
     return node.attributes[name].as_int() if name in node.attributes else default
 
 
 def has_plain_padding(node: ir.Node) -> bool:
-    """Return whether a node's padding is what its `pads` say."""
+    """Return whether a node's padding is given by `pads`, not by `auto_pad`."""
     return "auto_pad" not in node.attributes or node.attributes["auto_pad"].as_string() == "NOTSET"
 
 
 def channels_of(value: ir.Value) -> int | None:
-    """Return how many channels (dimension 1) a value has; None where the graph does not say."""
+    """Return the number of channels (dimension 1) of a value; None if unknown."""
     if value.shape is None or len(value.shape) < 2:
         return None
     size = value.shape[1]

@@ -1,4 +1,4 @@
-"""BatchNorm folding: a normalisation behind a convolution becomes part of its weights."""
+"""Rewrite fold-batchnorm: a BatchNorm behind a convolution becomes part of its weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _DEFAULT_EPSILON = 1e-5
 
 
 def fold_batchnorm(model: ir.Model) -> int:
-    """Fold every BatchNormalization behind a Conv into that Conv's weights and return how many were folded.
+    """Fold each BatchNormalization behind a Conv into the Conv's weights and return the number folded.
 
     With g = scale / sqrt(variance + epsilon): weight' = g * weight and bias' = g * (bias - mean) + shift, computed in
-    float64 and rounded once. A normalisation stays where something else reads the convolution's output, or where a
-    tensor involved is not constant.
+    float64 and rounded once. A BatchNormalization stays if another node reads the convolution's output, or if a tensor
+    involved is not constant.
     """
     return sum(_fold(model.graph, node) for node in list(model.graph) if node.op_type == "BatchNormalization")
 
@@ -31,7 +31,7 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     gain = scale / np.sqrt(variance + epsilon)
     weight = conv.weight * gain.reshape(-1, *[1] * (conv.weight.ndim - 1))
     name = norm.outputs[0].name
-    # New tensors, not changed ones: another convolution may share the old.
+    # New initialisers: another convolution may share the old ones.
     tensors = [
         add_weight(graph, f"{name}.weight", weight),
         add_weight(graph, f"{name}.bias", gain * (conv.bias - mean) + shift),

@@ -1,4 +1,4 @@
-"""Class vectors and logit scale of a student folded into the one matrix its embedding is multiplied with."""
+"""Rewrite fold-class-vectors: class vectors and logit scale of a student become one constant matrix."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _KINDS = frozenset({"Mul", "Transpose"})
 
 
 def fold_class_vectors(model: ir.Model) -> int:
-    """Compute second factors of MatMul nodes that only constants go into, and return how many were computed.
+    """Replace constant expressions in the second factor of MatMul nodes by their value and return how many.
 
-    A student's logits are `embedding @ (scale * class_vectors).T`; the product and its transpose are worked out once,
-    in float64, and rounded once.
+    A student's logits are `embedding @ (scale * class_vectors).T`; the transposed product is computed in float64 and
+    rounded once.
     """
     count = 0
     for node in [node for node in model.graph if _is_computed(node)]:
@@ -28,7 +28,7 @@ def fold_class_vectors(model: ir.Model) -> int:
 
 
 def class_vector_nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """Yield the nodes that `fold_class_vectors` would do away with."""
+    """Yield the nodes that `fold_class_vectors` would remove."""
     for node in model.graph:
         if _is_computed(node) and _evaluated(node.inputs[1]) is not None:
             yield from _nodes(node.inputs[1])

@@ -1,4 +1,4 @@
-"""One-channel stem: a net for gray pictures reads one channel instead of the same one three times."""
+"""Rewrite gray-stem: a net for gray pictures takes one channel instead of three equal ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from edgekit.export.onnx.passes.editing import convolution, replace, reweighted
 
 
 def gray_stem(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
-    """Sum the first convolution's weights over its input channels where the contract's crops are gray.
+    """Sum the first convolution's weights over its input channels if the contract's crops are gray.
 
-    With x the picture as the first channel's mean and deviation make it, channel c is a_c x + b_c, so that
-    weight' = sum a_c weight_c. The offsets b_c are zero where all channels have one mean; otherwise they go into the
+    If x is the picture normalised by the first channel's mean and deviation, channel c is a_c x + b_c, so
+    weight' = sum a_c weight_c. The offsets b_c are zero if all channels have one mean; otherwise they are added to the
     bias, which is exact only without zero padding.
 
     Returns:
-        The number of convolutions changed and the contract, which then says "gray"; 0 and the same contract where the
-        crops have colour, something else reads the input, or the means differ and the convolution pads.
+        The number of convolutions changed and the contract with "gray" input; 0 and the same contract if the crops
+        have colour, another node reads the input, or the means differ and the convolution pads.
     """
     image, spec = model.graph.inputs[0], contract.input
     if not contract.crop.grayscale or spec.channels == "gray":

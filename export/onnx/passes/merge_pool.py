@@ -1,4 +1,4 @@
-"""Convolution and average pool in one: a convolution with a larger kernel that takes the pool's steps."""
+"""Rewrite merge-pool: a convolution and the average pool behind it become one strided convolution."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from edgekit.export.onnx.passes.editing import (
 
 
 def merge_pool(model: ir.Model) -> int:
-    """Put average pools into the convolutions they read and return how many convolutions took one in.
+    """Merge average pools into the convolutions before them and return the number of convolutions changed.
 
-    The mean of p x p neighbours of a k x k convolution is one (k + p - 1) x (k + p - 1) convolution with the pool's
-    stride s: 3 x 3 before a pool of 2 becomes 4 x 4 with stride 2. It pays where (k + p - 1)^2 / s^2 < k^2. A pool of
-    several tensors side by side, or of a sum, is taken apart first if one of them is such a convolution; the others
-    keep a pool of their own.
+    The mean over p x p outputs of a k x k convolution is one (k + p - 1) x (k + p - 1) convolution with the pool's
+    stride s: 3 x 3 before a pool of 2 becomes 4 x 4 with stride 2. It saves work if (k + p - 1)^2 / s^2 < k^2. The pool
+    of a concatenation or a sum is first distributed over its parts if one of them is such a convolution; the other
+    parts keep a pool.
     """
     return sum(_merge(node) for node in list(model.graph) if node.op_type == "AveragePool")
 
@@ -53,11 +53,11 @@ def _mergeable(value: ir.Value, size: int, stride: int) -> int:
         return 0
     if parts := _parts(value):
         return sum(_mergeable(part, size, stride) for part in parts)
-    return int(_paying(value, size, stride) is not None)
+    return int(_profitable(value, size, stride) is not None)
 
 
 def _parts(value: ir.Value) -> list[ir.Value]:
-    """Return what a pool of the value can be put into: a concatenation's channels, a sum's terms."""
+    """Return the parts over which a pool can be distributed: inputs of a concatenation, terms of a sum."""
     node = value.producer()
     if node is None or not is_read_once(value):
         return []
@@ -68,13 +68,13 @@ def _parts(value: ir.Value) -> list[ir.Value]:
     return []
 
 
-def _paying(value: ir.Value, size: int, stride: int) -> Convolution | None:
+def _profitable(value: ir.Value, size: int, stride: int) -> Convolution | None:
     conv = convolution(value.producer())
     if conv is None or not is_read_once(value) or conv.weight.ndim != 4 or conv.steps != ((1, 1), (1, 1)):
         return None
     height, width = conv.weight.shape[2:]
-    pays = (height + size - 1) * (width + size - 1) < height * width * stride * stride
-    return conv if pays else None
+    saves = (height + size - 1) * (width + size - 1) < height * width * stride * stride
+    return conv if saves else None
 
 
 def _pooled(value: ir.Value, pool: ir.Node, size: int, stride: int) -> ir.Value:
@@ -83,7 +83,7 @@ def _pooled(value: ir.Value, pool: ir.Node, size: int, stride: int) -> ir.Value:
         if parts := _parts(value):
             pooled = [_pooled(part, pool, size, stride) for part in parts]
             return insert(pool, node.op_type, pooled, dict(node.attributes), like=node)
-        conv = _paying(value, size, stride)
+        conv = _profitable(value, size, stride)
         assert conv is not None
         return reweighted(conv, _averaged(conv.weight, size), conv.bias, strides=[stride, stride])
     return insert(pool, "AveragePool", [value], dict(pool.attributes))

@@ -1,4 +1,4 @@
-"""Channel packing: layers of a dense block that add few channels share one tensor of a vector's width."""
+"""Rewrite pack-channels: layers of a dense block with few channels share one tensor of a vector's width."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from edgekit.export.onnx.passes.editing import (
 )
 from edgekit.export.onnx.passes.zero_channels import append_zeros, takes_zeros, with_channels
 
-# Lanes of AVX-512, in which ONNX Runtime's blocked convolutions (NCHWc) store channels there.
+# Block size of ONNX Runtime's NCHWc convolutions with AVX-512.
 LANES = 16
 
 
 def pack_channels(model: ir.Model) -> int:
-    """Pack the growth of dense blocks into tensors of `LANES` channels and return how many layers were packed.
+    """Pack the growth of dense blocks into tensors of `LANES` channels and return the number of layers packed.
 
-    Layers that each add g channels, LANES / g of them, write into one tensor: each convolution gives all LANES
-    channels, zero but for its own g, and adds what the layers before it gave, which ONNX Runtime does inside the
-    convolution. What reads a tensor that is not full yet gets zero weights for the rest. Concatenations then join whole
-    vectors and need no other layout. Answers are the same; on processors without such blocks it only costs.
+    LANES / g layers that each append g channels write into one tensor: each convolution outputs LANES channels, zero
+    except its own g, and adds the outputs of the layers before it, which ONNX Runtime fuses into the convolution.
+    Readers of a tensor that is not full yet get zero weights for the missing channels. Concatenations then join whole
+    vectors and need no reordering. The output is the same; on processors without NCHWc kernels the rewrite only costs.
     """
     return sum(_pack(chain) for chain in list(dense_chains(model.graph)))
 

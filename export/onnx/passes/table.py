@@ -1,4 +1,4 @@
-"""All rewrites that can be chosen, in the order they run, and how they are run."""
+"""Registry of the rewrites in their order, and the function that applies them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgekit.export.onnx.passes.pack_channels import pack_channels
 from edgekit.export.onnx.passes.tidy import tidy
 from edgekit.export.onnx.passes.uint8_input import uint8_input
 
-# Takes the graph and the contract as the passes before left it; returns the number of places changed and the contract.
+# Takes graph and contract after the rewrites before it; returns the number of places changed and the new contract.
 Rewrite: TypeAlias = Callable[[ir.Model, Contract], tuple[int, Contract]]
 
 _NO_LIMIT = 1 << 62
@@ -41,14 +41,14 @@ REWRITES: dict[str, Rewrite] = {
 
 
 def rewritten(model: ir.Model, contract: Contract, names: Collection[str]) -> tuple[Contract, dict[str, int]]:
-    """Simplify a graph as torch exported it, in place, with the named rewrites.
+    """Apply the named rewrites and constant folding in place to a graph from torch's exporter.
 
     Returns:
-        The contract of the rewritten graph, and how many places each rewrite changed.
+        The contract of the rewritten graph, and the number of places that each rewrite changed.
     """
     changed = {name: 0 for name in REWRITES if name in names}
-    # Normalisations before the optimiser, which would fold them too, in float32; after constants, since a weight may be
-    # computed.
+    # BatchNorm is folded before the optimiser, which would fold it in float32, and after constant folding, because a
+    # weight may be computed.
     if _CLASS_VECTORS in names:
         changed[_CLASS_VECTORS] = fold_class_vectors(model)
         kept: set[ir.Node] = set()
@@ -76,7 +76,7 @@ def _fold_constants(model: ir.Model, kept: Collection[ir.Node]) -> None:
 
 def _optimize(model: ir.Model, kept: Collection[ir.Node], folds_batchnorm: bool) -> None:
     if not folds_batchnorm:
-        # The optimiser's rules, which cannot be chosen, include one for normalisations.
+        # `optimize_ir` always folds BatchNorm, so only its other parts run.
         for tidying in (
             common.RemoveUnusedNodesPass(),
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -1,4 +1,4 @@
-"""Tidying: names a person can read, and nothing left of the machine and the sources the graph was made from."""
+"""Last step of every export: readable names, and no paths of the exporting machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _ROLES = {"Conv": ("input", "weight", "bias"), "Gemm": ("input", "weight", "bias
 
 
 def tidy(model: ir.Model) -> int:
-    """Rename nodes, tensors and constants, drop the exporter's notes, and return the number of nodes.
+    """Rename nodes, tensors and constants, clear the exporter's metadata, and return the number of nodes.
 
-    A node is called after its module (`blocks.0.1.expand`), an operation within a module's own code after both
-    (`blocks.0.1.concat`). A tensor has the name of the node it comes from, weights `NODE.weight` and `NODE.bias`. The
-    graph's inputs and outputs keep their names.
+    A node has the name of its module (`blocks.0.1.expand`); an operation in a module's own code has both names
+    (`blocks.0.1.concat`). A tensor has the name of the node that computes it, weights `NODE.weight` and `NODE.bias`.
+    The graph's inputs and outputs keep their names.
     """
     graph = model.graph
     fixed = {*graph.inputs, *graph.outputs}
@@ -36,7 +36,7 @@ def tidy(model: ir.Model) -> int:
 
 
 def _rename_constants(graph: ir.Graph, unique: _Unique) -> None:
-    # By way of names nothing else has: an initialiser's new name may be another's old one.
+    # Unique temporary names first: an initialiser's new name may be the old one of another.
     for index, constant in enumerate(list(graph.initializers.values())):
         constant.name = f"\0{index}"
     named: set[ir.Value] = set()
@@ -50,21 +50,17 @@ def _rename_constants(graph: ir.Graph, unique: _Unique) -> None:
 
 
 def _title(node: ir.Node) -> str:
-    scopes = _notes(node, _SCOPES)
-    classes = _notes(node, _CLASSES)
+    scopes = _metadata(node, _SCOPES)
+    classes = _metadata(node, _CLASSES)
     operation = node.op_type.lower()
-    # The last scope is the operation, the one before it the module whose code ran it.
+    # The last scope is the operation, the one before it the module whose code contains it.
     module = scopes[-2] if len(scopes) > 1 else ""
     is_layer = len(classes) > 1 and classes[-2].startswith("torch.nn.modules.")
     return module if module and is_layer else ".".join(part for part in (module, operation) if part)
 
 
-def _notes(node: ir.Node, key: str) -> list[str]:
-    try:
-        notes = ast.literal_eval(node.metadata_props.get(key, "[]"))
-    except (ValueError, SyntaxError):
-        return []
-    return [str(note) for note in notes] if isinstance(notes, list) else []
+def _metadata(node: ir.Node, key: str) -> list[str]:
+    return [str(entry) for entry in ast.literal_eval(node.metadata_props.get(key, "[]"))]
 
 
 class _Unique:

@@ -1,4 +1,4 @@
-"""Input scaling folded into the stem: the runtime feeds pixels as they are, one byte each."""
+"""Rewrite uint8-input: input scaling moves into the first convolution, and the file takes uint8 pixels."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from edgekit.export.onnx.passes.editing import Convolution, add_constant, convol
 
 
 def uint8_input(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
-    """Let the graph take uint8 pixels: a Cast, and `(pixel * scale - mean) / std` in the first convolution's weights.
+    """Fold `(pixel * scale - mean) / std` into the first convolution's weights, behind a Cast of uint8 pixels.
 
-    weight'_c = weight_c scale / std_c and bias' = bias - sum weight_c mean_c / std_c. Zero padding after a mean was
-    taken off is padding by the mean before: where the convolution pads, a Pad node puts mean / scale around the
-    picture, which needs one mean for all channels.
+    weight'_c = weight_c scale / std_c and bias' = bias - sum weight_c mean_c / std_c. Zero padding of the scaled image
+    equals padding of the pixels by mean / scale: if the convolution pads, a Pad node does that, which needs one mean
+    for all channels.
 
     Returns:
-        The number of convolutions changed and the contract, whose input then is "uint8"; 0 and the same contract where
-        more than one convolution, or something else, reads the input, or where padding would need a mean a channel.
+        The number of convolutions changed and the contract with "uint8" input; 0 and the same contract if the input
+        has readers other than one convolution, or if the convolution pads and the channels' means differ.
     """
     image, spec = model.graph.inputs[0], contract.input
     uses = [use.node for use in image.uses()]

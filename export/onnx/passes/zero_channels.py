@@ -1,4 +1,4 @@
-"""Channels of zeros behind a tensor's own: who can read them without another answer, and the weights for it."""
+"""Zero channels appended to a tensor: which readers can ignore them, and their new weights."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from edgekit.export.onnx.passes.editing import (
     reweighted,
 )
 
-# Each channel on its own, and zeros stay zeros.
+# Operators that treat each channel alone and map zeros to zeros.
 _CHANNELWISE = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Relu"})
 
 
 def takes_zeros(value: ir.Value, but_for: Collection[ir.Node] = ()) -> bool:
-    """Return whether all that reads `value` can be given weights of zero for more channels.
+    """Return whether all readers of `value` can get zero weights for additional channels.
 
     Args:
         value: A tensor (N, C, ...).
-        but_for: Nodes that the caller sees to itself.
+        but_for: Readers that the caller rewrites itself.
     """
     return not value.is_graph_output() and all(
         use.node in but_for or _takes_zeros(use.node, use.idx) for use in value.uses()
@@ -34,7 +34,7 @@ def takes_zeros(value: ir.Value, but_for: Collection[ir.Node] = ()) -> bool:
 
 
 def append_zeros(value: ir.Value, channels: int, but_for: Collection[ir.Node] = ()) -> None:
-    """Make all that reads `value`, for which `takes_zeros` holds, ready for that many more channels; set its shape."""
+    """Give all readers of `value`, for which `takes_zeros` holds, zero weights for more channels; set its shape."""
     for use in list(value.uses()):
         node, graph = use.node, use.node.graph
         assert isinstance(graph, ir.Graph)
@@ -83,7 +83,7 @@ def _takes_zeros(node: ir.Node, position: int) -> bool:
 
 
 def _is_flattening(node: ir.Node) -> bool:
-    """Return whether a Reshape drops dimensions of size one: (N, C, 1, 1) becomes (N, C)."""
+    """Return whether a Reshape removes dimensions of size 1: (N, C, 1, 1) becomes (N, C)."""
     before, sizes = node.inputs[0], constant(node.inputs[1])
     if before is None or before.shape is None or sizes is None:
         return False

@@ -70,7 +70,7 @@ def test_a_checkpoint_that_answers_no_numbers_is_refused_and_the_old_file_stays(
     code, out, err = edgekit("export", source, "-o", target)
     assert (code, out) == (3, "")
     assert err.splitlines() == [err.strip()]
-    assert "the checkpoint itself answers no numbers: 378 of 378 logits" in err
+    assert "the checkpoint's output contains NaN or infinity: 378 of 378 logits" in err
     assert names(tmp_path) == ["model.onnx", "nan.safetensors"]
     assert target.read_text() == "old"
 
@@ -201,7 +201,7 @@ def test_what_a_quantised_file_lacks_is_said_before_the_net_is_exported(
     def exported(*_: object, **__: object) -> None:
         pytest.fail("it was exported first")
 
-    monkeypatch.setattr("edgekit.export.onnx.to_onnx.export_checkpoint", exported)
+    monkeypatch.setattr("edgekit.export.quantization.run.export_checkpoint", exported)
     (tmp_path / "file").write_text("")
     data = draw_faces(tmp_path / "data", {"Training": 7})
     arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
@@ -264,7 +264,7 @@ def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Pat
         (("--calibrate-split", "train"), "--calibrate-split goes with --calibrate: leave it out"),
         (("--seed", "0"), "--seed goes with --calibrate"),
         (("--max-drop", "1"), "--max-drop goes with --eval"),
-        (("--class", "a", "--class", "b", "--class", "a"), "--class 'a' is there twice"),
+        (("--class", "a", "--class", "b", "--class", "a"), "class 'a' is given twice"),
     ],
 )
 def test_options_that_do_not_fit_get_one_line(

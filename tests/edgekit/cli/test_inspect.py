@@ -16,6 +16,7 @@ from onnx import helper
 
 from edgekit.contract import METADATA_KEY, Accuracy, Contract, Provenance
 from edgekit.files import sha256_of
+from edgekit.install_hint import install_command
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.checkpoint import prompt_checkpoint, save_prompts
@@ -72,10 +73,10 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
         "opset": "17, IR 8",
         "layers": "2: 1 GlobalAveragePool, 1 Flatten",
         "parameters": "0",
-        "MACs": "0 for a batch of one",
-        "bytes moved": "780: 0 of weights, 768 of activations read, 12 written; Flatten move none; "
-        "at most 780 of activations at a time",
-        "intensity": "0.0 FLOPs (two a MAC) a byte, without reuse in a cache",
+        "MACs": "0 at batch size 1",
+        "bytes moved": "780: 0 of weights, 768 of activations read, 12 written; none by Flatten; "
+        "peak 780 of activations",
+        "intensity": "0.0 FLOPs (two per MAC) per byte, without reuse in a cache",
     }
 
 
@@ -154,7 +155,7 @@ def test_hostile_names_are_shown_harmlessly(edgekit: Run, tiny_model: Path, tmp_
     assert (code, err) == (0, "")
     assert all(char.isprintable() or char == "\n" for char in out)
     assert r"\x1b[2J\x1b]0;owned\x07[bold red]x[/] MACs" in fields(out)["labels"]
-    assert [line for line in out.splitlines() if line.startswith("MACs")] == ["MACs          0 for a batch of one"]
+    assert [line for line in out.splitlines() if line.startswith("MACs")] == ["MACs          0 at batch size 1"]
     assert "[/bold]" in out
     code, out, err = edgekit("inspect", path, "--json")
     assert code == 0
@@ -170,7 +171,7 @@ def test_without_the_extra_the_contract_is_still_shown(
     code, out, err = edgekit("inspect", tiny_model)
     assert (code, err) == (0, "")
     assert fields(out)["labels"] == "3: red, green, blue"
-    assert fields(out)["layers"] == "not counted: pip install 'edgekit[export]'"
+    assert fields(out)["layers"] == f"not counted: {install_command('export')}"
     document = json.loads(edgekit("inspect", tiny_model, "--json")[1])
     assert document["contract"]["architecture"] == "mean"
     assert document["layers"] is document["macs"] is document["opset"] is None
@@ -192,7 +193,7 @@ def test_a_checkpoint_is_shown_with_the_nets_own_parameters(edgekit: Run, tiny_m
     code, out, err = edgekit("inspect", path)
     assert (code, err) == (0, "")
     assert fields(out)["parameters"] == "418,487, exported with BatchNorm folded 417,287"
-    assert fields(out)["MACs"] == "48,827,432 for a batch of one"
+    assert fields(out)["MACs"] == "48,827,432 at batch size 1"
 
 
 def test_a_checkpoint_says_who_taught_it(edgekit: Run, tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_prompts_and_clips_say_what_they_are(edgekit: Run, tmp_path: Path) -> No
     assert (code, err) == (0, "")
     assert fields(out)["prompts"].startswith("hicropl, 2 tokens in each of 2 layers")
     assert fields(out)["CLIP"] == f"'{clip.source}' (sha256 {clip.sha256}), not in the file"
-    assert fields(out)["labels"] == "2: sad, glad; 3 sentences about them"
+    assert fields(out)["labels"] == "2: sad, glad; 3 sentences in all"
     document = json.loads(edgekit("inspect", tmp_path / "prompts.safetensors", "--json")[1])
     assert document["prompts"]["config"]["n_ctx"] == 2
     code, out, err = edgekit("inspect", tmp_path / "clip.safetensors")

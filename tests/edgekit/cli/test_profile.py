@@ -165,7 +165,7 @@ def test_a_file_for_ncnn_is_sent_to_its_onnx_file(edgekit: Run, tmp_path: Path) 
 def test_a_board_of_which_too_little_is_known_gets_no_estimate(edgekit: Run, tmp_path: Path) -> None:
     code, out, _ = edgekit("profile", eight_bit_graph(tmp_path), "--board", "pi4", "--seconds", "0")
     assert code == 0
-    assert "Raspberry Pi 4B, 4 threads       no estimate: of 6 published nets only 50% lie" in out
+    assert "Raspberry Pi 4B, 4 threads       no estimate: only 50% of 6 published nets lie" in out
 
 
 def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:
@@ -226,9 +226,9 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--size", "320"], "is no size such as 320x240"),
+        (["--size", "320"], "is not a size such as 320x240"),
         (["--size", "320x240"], "has a fixed input size: leave --size out"),
-        (["--pipeline", "--detector", "haar"], "--pipeline knows what YuNet costs"),
+        (["--pipeline", "--detector", "haar"], "--pipeline has the cost of YuNet only"),
         (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
         (["--pipeline", "--threads", "4"], "leave --threads out"),
         (["--board", "pi2"], "pi2"),
@@ -249,7 +249,7 @@ def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
     def measured(*_: object, **__: object) -> None:
         pytest.fail("it was measured first")
 
-    monkeypatch.setattr("edgekit.export.profiling.profile.profile_file", measured)
+    monkeypatch.setattr("edgekit.export.profiling.run.profile_file", measured)
     monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     plain = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))

@@ -190,7 +190,7 @@ def test_a_ruined_quantised_file_is_refused_at_the_ruined_layer(
     code, out, err = edgekit("verify", path, "--against", checkpoint, "--data", data, "--split", "test", "--json")
     assert code == 3
     assert json.loads(out)["first_difference"]["name"] == "blocks.1.0.expand"
-    assert "of their root mean square: allowed is 0.15" in err
+    assert "of their root mean square, allowed: 0.15" in err
 
 
 def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int, str]]:
@@ -213,7 +213,7 @@ def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int, str]]:
     def no_contract(proto: onnx.ModelProto) -> None:
         del proto.metadata_props[:]
 
-    yield "opset", changed("opset", new_opset), 3, "operator set ai.onnx 22 is newer than onnxruntime 1.20.1 knows"
+    yield "opset", changed("opset", new_opset), 3, "operator set ai.onnx 22 is newer than onnxruntime 1.20.1 supports"
     yield "batch", changed("batch", fixed_batch), 3, "batch size is fixed at 2"
     few = replace(CONTRACT, labels=("a", "b"))
     yield "labels", changed("labels", props(few)), 3, "the contract has 2 labels"
@@ -224,14 +224,14 @@ def broken(model: Path, folder: Path) -> Iterator[tuple[str, Path, int, str]]:
     )
     yield "size", changed("size", props(small)), 3, "input shape"
     other = replace(CONTRACT, labels=tuple("abcdefg"))
-    yield "names", changed("names", props(other)), 2, "the sides have other labels"
+    yield "names", changed("names", props(other)), 2, "the labels differ"
     yield "none", changed("none", no_contract), 2, "has no edgekit contract"
     garbage = folder / "garbage.onnx"
     garbage.write_bytes(b"\x08\x08")
-    yield "garbage", garbage, 2, "is no ONNX file"
+    yield "garbage", garbage, 2, "is not an ONNX file"
     cut = folder / "cut.onnx"
     cut.write_bytes(model.read_bytes()[:100_000])
-    yield "cut", cut, 2, "is no ONNX file"
+    yield "cut", cut, 2, "is not an ONNX file"
 
 
 def test_what_a_device_cannot_run_is_refused_with_one_line(

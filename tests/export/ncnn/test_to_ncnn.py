@@ -20,9 +20,9 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import GateError, InputError
 from edgekit.export.ncnn import to_ncnn
 from edgekit.export.ncnn.to_ncnn import export_to_ncnn
+from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.targets import chosen_passes
-from edgekit.export.onnx.to_onnx import Exported
-from edgekit.export.verification.export_check import portrait_crops, verify
+from edgekit.export.verification.export_check import check_export, portrait_crops
 
 from ..nets import Builder, after, answers, contract_of, random_nets
 
@@ -68,13 +68,13 @@ def test_another_nets_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(to_ncnn.to_ncnn(with_contract(builder.model(small), small)))
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, 3))
     with pytest.raises(GateError, match="max abs difference of logits"):
-        verify(path, net, small, portrait_crops(small), to_ncnn.TOLERANCE, same_answers=True)
+        check_export(path, net, small, portrait_crops(small), to_ncnn.TOLERANCE, same_top1=True)
     almost = nn.Sequential(nn.Flatten(), nn.Linear(3 * 44 * 44, 3))
     with torch.no_grad():
         almost[1].weight.zero_()
         almost[1].bias.copy_(-torch.from_numpy(Classifier(path, 1).logits(portrait_crops(small))[0]))
-    with pytest.raises(GateError, match="top-1 is another on"):
-        verify(path, almost, small, portrait_crops(small), tolerance=1e6, same_answers=True)
+    with pytest.raises(GateError, match="top-1 differs on"):
+        check_export(path, almost, small, portrait_crops(small), tolerance=1e6, same_top1=True)
 
 
 @settings(max_examples=12, deadline=None)
@@ -115,7 +115,7 @@ def test_what_is_not_float32_is_refused() -> None:
         replace(contract, precision="int8"),
         replace(contract, input=replace(contract.input, element_type="uint8")),
     ):
-        with pytest.raises(InputError, match="a file for ncnn is float32"):
+        with pytest.raises(InputError, match=r"an \.ncnn file is float32"):
             to_ncnn.to_ncnn(with_contract(builder.model(contract), changed))
 
 
@@ -130,14 +130,14 @@ def test_a_pnnx_that_fails_and_one_that_is_missing(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match=r"pnnx does not convert random to ncnn: no \\x1b\[2J such thing"):
         to_ncnn.to_ncnn(model, program)
     program.write_text("#!/bin/sh\nexit 0\n")
-    with pytest.raises(InputError, match="pnnx does not convert random to ncnn: it ended with 0"):
+    with pytest.raises(InputError, match="pnnx does not convert random to ncnn: exit code 0"):
         to_ncnn.to_ncnn(model, program)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"pnnx, which is not installed: pip install 'edgekit\[export,ncnn\]'"):
+    with pytest.raises(InputError, match=r"pnnx, which is not installed: pip install .*\[export,ncnn\]"):
         to_ncnn.to_ncnn(model)
 
 
 def test_presets_leave_out_what_ncnn_cannot_do() -> None:
     assert chosen_passes("x86", ncnn=True) == chosen_passes("x86") - {"uint8-input", "pack-channels"}
-    with pytest.raises(InputError, match="rewrite 'uint8-input' cannot be done for ncnn"):
+    with pytest.raises(InputError, match="rewrite 'uint8-input' does not work for ncnn"):
         chosen_passes("generic", on=["uint8-input"], ncnn=True)

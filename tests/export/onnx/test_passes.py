@@ -23,7 +23,7 @@ from edgekit.export.onnx.passes.table import REWRITES
 from edgekit.export.onnx.targets import PASSES, TARGETS, chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.verification.export_check import portrait_crops, verify
+from edgekit.export.verification.export_check import check_export, portrait_crops
 from edgekit.files import sha256_of
 from tests.export.nets import Builder, after, contract_of, random_nets
 
@@ -51,7 +51,7 @@ def test_switches_change_a_preset_and_unknown_or_contradicting_ones_are_refused(
     assert chosen_passes("x86", ["concat-free"], ["merge-pool"]) == (x86 | {"concat-free"}) - {"merge-pool"}
     assert "pack-channels" not in chosen_passes("x86", quantized=True)
     assert "pack-channels" in chosen_passes("x86", ["pack-channels"], quantized=True)
-    with pytest.raises(InputError, match="rewrite 'nonesuch' is not known"):
+    with pytest.raises(InputError, match="rewrite 'nonesuch' is unknown"):
         chosen_passes("x86", ["nonesuch"])
     with pytest.raises(InputError, match="'merge-pool' is switched on and off"):
         chosen_passes("x86", ["merge-pool"], ["merge-pool"])
@@ -262,7 +262,7 @@ def test_every_target_answers_as_torch_on_real_face_crops(
     target: str, checkpoint: Path, edgecnn: nn.Module, contract: Contract, tmp_path: Path
 ) -> None:
     exported = export_checkpoint(checkpoint, tmp_path / "model.onnx", passes=chosen_passes(target))
-    assert verify(exported.path, edgecnn, contract, portrait_crops(contract)).max_abs_difference < 1e-4
+    assert check_export(exported.path, edgecnn, contract, portrait_crops(contract)).max_abs_difference < 1e-4
 
 
 @pytest.mark.parametrize("target", ["x86", "a53"])

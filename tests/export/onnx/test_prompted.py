@@ -63,8 +63,8 @@ def test_the_file_answers_as_the_prompted_clip(
     path, clip = make(tmp_path, config, activation, gray)
     net = open_prompts(path, clip, None)
     result = export_prompts(net, prompts_contract(path, net), tmp_path / "clip.onnx")
-    assert result.whole is None
-    assert result.exported.verification.crops == 54
+    assert result.ensemble is None
+    assert result.verification.crops == 54
     file = Classifier(tmp_path / "clip.onnx")
     contract = file.contract
     assert contract.labels == ("happy", "sad")
@@ -83,7 +83,7 @@ def test_the_file_answers_as_the_prompted_clip(
 def test_each_weight_is_in_the_file_once_and_the_text_tower_is_not(tmp_path: Path) -> None:
     path, clip = make(tmp_path)
     net = open_prompts(path, clip, None)
-    exported = export_prompts(net, prompts_contract(path, net), tmp_path / "clip.onnx").exported
+    exported = export_prompts(net, prompts_contract(path, net), tmp_path / "clip.onnx")
     own = sum(parameter.numel() for parameter in net.clip.model.visual.parameters())
     assert exported.net_parameters == own
     # Folding merges a few values, prompts and classes add some.
@@ -96,12 +96,12 @@ def test_without_the_ensemble_half_the_work_is_left_and_its_cost_is_said(tmp_pat
     net = open_prompts(path, clip, None)
     data = DataSet("faces", ("happy", "sad"), {"test": ImageSet(crops, np.arange(5) % 2)})
     result = export_prompts(net, prompts_contract(path, net), tmp_path / "small.onnx", False, data)
-    assert result.whole is not None
-    assert result.reduced is not None
-    assert result.reduced.macs == result.exported.cost.macs
-    assert result.whole.macs is not None
-    assert result.reduced.macs is not None
-    assert 0.4 < result.reduced.macs / result.whole.macs < 0.65
+    assert result.ensemble is not None
+    both, one = result.ensemble.with_ensemble, result.ensemble.without_ensemble
+    assert one.macs == result.cost.macs
+    assert both.macs is not None
+    assert one.macs is not None
+    assert 0.4 < one.macs / both.macs < 0.65
     small = Classifier(tmp_path / "small.onnx").logits(crops)
     prompted = replace(PROMPTS, ensemble=False, consistency_on="prompted")
     alone = PromptedClip(net.clip, prompted, CLASSES, net.learner)
@@ -111,9 +111,9 @@ def test_without_the_ensemble_half_the_work_is_left_and_its_cost_is_said(tmp_pat
         )
         expected = (net.clip.logit_scale * features @ net.text_features().T).numpy()
     np.testing.assert_allclose(small, expected, atol=1e-3)
-    assert result.reduced.accuracy == (small.argmax(axis=1) == np.arange(5) % 2).mean()
+    assert one.accuracy == (small.argmax(axis=1) == np.arange(5) % 2).mean()
     whole = prompted_classifier(net, "faces").logits(crops)
-    assert result.whole.accuracy == (whole.argmax(axis=1) == np.arange(5) % 2).mean()
+    assert both.accuracy == (whole.argmax(axis=1) == np.arange(5) % 2).mean()
     assert np.abs(small - whole).max() > 0.01
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import InputError
-from edgekit.export.onnx.to_onnx import Relabel, export_checkpoint
+from edgekit.export.onnx.relabelling import Relabel
+from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.verification.export_check import portrait_crops
 from edgekit.files import sha256_of

@@ -21,7 +21,8 @@ from edgekit.contract import METADATA_KEY, Contract, InputSpec
 from edgekit.device.engines.classifier import Classifier
 from edgekit.errors import GateError, InputError, StorageError
 from edgekit.export.onnx import to_onnx as module
-from edgekit.export.onnx.to_onnx import Exported, export_checkpoint, to_onnx
+from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.to_onnx import export_checkpoint, to_onnx
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.nets.edgecnn import EdgeCNN, EdgeCNNConfig
@@ -169,7 +170,7 @@ def test_a_net_for_another_input_is_refused(contract: Contract) -> None:
 
 
 def test_a_net_with_another_number_of_classes_is_refused(contract: Contract) -> None:
-    with pytest.raises(InputError, match=r"edgecnn gives \[2, 3\] .* the contract's labels ask for \[2, 7\]"):
+    with pytest.raises(InputError, match=r"edgecnn returns \[2, 3\] .* the contract's labels need \[2, 7\]"):
         to_onnx(EdgeCNN(SMALL), contract)
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.export.onnx.to_onnx import Exported
+from edgekit.export.onnx.exported import Exported
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.profiling.traffic import memory_bytes
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.export.onnx.to_onnx import Exported
+from edgekit.export.onnx.exported import Exported
 from edgekit.export.verification.deployable import (
     OLDEST_RUNTIME_VARIABLE,
     device_faults,

@@ -16,8 +16,9 @@ from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec
 from edgekit.device.detection import create_detector
 from edgekit.device.imaging import read_image
 from edgekit.errors import GateError
-from edgekit.export.onnx.to_onnx import Exported, export_checkpoint
-from edgekit.export.verification.export_check import TOLERANCE, portrait_crops, verify
+from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.to_onnx import export_checkpoint
+from edgekit.export.verification.export_check import TOLERANCE, check_export, portrait_crops
 from edgekit.model_store import asset
 from edgekit.models.model_loading import import_authors_checkpoint
 from edgekit.preprocess import ImageU8
@@ -31,7 +32,7 @@ def crops(contract: Contract) -> ImageU8:
 def test_an_export_agrees_with_its_checkpoint(
     exported: Exported, edgecnn: nn.Module, contract: Contract, crops: ImageU8
 ) -> None:
-    result = verify(exported.path, edgecnn, contract, crops)
+    result = check_export(exported.path, edgecnn, contract, crops)
     assert result.crops == len(crops)
     assert result.max_abs_difference < TOLERANCE
     assert result.batch_difference < TOLERANCE
@@ -55,7 +56,7 @@ def test_a_file_with_one_wrong_weight_is_refused_with_the_difference(
 ) -> None:
     path = changed(exported, tmp_path / "wrong.onnx", "classifier.bias", by)
     with pytest.raises(GateError, match=r"max abs difference of logits (2\.\d\de-04|nan|inf) on 54 face crops"):
-        verify(path, edgecnn, contract, crops)
+        check_export(path, edgecnn, contract, crops)
 
 
 def test_another_scaling_in_the_files_contract_is_refused(
@@ -67,7 +68,7 @@ def test_another_scaling_in_the_files_contract_is_refused(
     path = tmp_path / "other.onnx"
     onnx.save(model, path)
     with pytest.raises(GateError, match="differs from the checkpoint"):
-        verify(path, edgecnn, contract, crops)
+        check_export(path, edgecnn, contract, crops)
 
 
 def test_a_file_whose_faces_influence_each_other_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -87,8 +88,8 @@ def test_a_file_whose_faces_influence_each_other_is_refused(tiny_model: Path, tm
     )
     path = tmp_path / "batch.onnx"
     onnx.save(model, path)
-    with pytest.raises(GateError, match="answers otherwise to one face than to a batch"):
-        verify(path, MeanOfBatch(), tiny_contract, portrait_crops(tiny_contract))
+    with pytest.raises(GateError, match="gives other logits for one face than for a batch"):
+        check_export(path, MeanOfBatch(), tiny_contract, portrait_crops(tiny_contract))
 
 
 def test_portrait_crops_are_many_views_of_one_face(contract: Contract, crops: ImageU8) -> None:
@@ -150,5 +151,5 @@ def test_the_authors_checkpoint_is_exported_exactly_on_real_faces(
                 faces.append(fit_image(image, crop, size_hw, resize))
             if len(faces) == 200:
                 break
-    result = verify(exported.path, build_net(checkpoint), checkpoint.contract, np.stack(faces))
+    result = check_export(exported.path, build_net(checkpoint), checkpoint.contract, np.stack(faces))
     assert result.crops == 200

@@ -1,0 +1,208 @@
+"""Output of `edgekit profile`: text, roofline plot and JSON document."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from edgekit.cli.output import Output, one_line
+from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgekit.export.profiling.pipeline_estimate import PipelineEstimate
+    from edgekit.export.profiling.profile import LayerProfile, Profile
+    from edgekit.export.profiling.run import BoardEstimate, LoopEstimate, ProfileReport
+
+_SHOWN_LAYERS = 20
+# The numeric columns take 55; rich would break them on a narrower terminal.
+_LEAST_COLUMNS = 80
+
+
+def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
+    """Print layers, totals and estimates."""
+    _show_layers(out, report.profile, all_layers)
+    _show_totals(out, report.profile)
+    out.say("Estimates, not measurements: a roofline fitted to latencies published for ncnn on that board.")
+    for case in report.estimates:
+        _show_estimate(out, case)
+    for loop in report.loops:
+        _show_loop(out, loop)
+
+
+def draw_roofline(out: Output, path: Path, report: ProfileReport) -> None:
+    """Draw the roofline of the first board for the first number of threads that has an estimate.
+
+    Raises:
+        InputError: There is none, or no layer has arithmetic.
+    """
+    from edgekit.export.profiling.roofline_plot import save_roofline
+
+    first = report.estimates[0]
+    case = next((case for case in report.estimates if case.board == first.board and case.estimate), None)
+    if case is None or case.estimate is None:
+        raise InputError(f"no roofline to draw: {first.reason}")
+    title = (
+        f"{one_line(report.model.name)} on a {_where(case)}, {report.profile.precision}: "
+        f"{_interval(case.estimate.low_ms, case.estimate.high_ms)} estimated"
+    )
+    save_roofline(path, report.profile, case.estimate, title)
+    out.say(f"roofline: {path}")
+
+
+def profile_document(report: ProfileReport) -> dict[str, Any]:
+    """Return the JSON document."""
+    profile, measured = report.profile, report.profile.measured
+    return {
+        "model": str(report.model),
+        "precision": profile.precision,
+        "macs": profile.macs,
+        "moved_bytes": profile.moved_bytes,
+        "memory_bytes": profile.memory_bytes,
+        "cache_kib": profile.cache_kib,
+        "uncounted": list(profile.cost.uncounted),
+        "measured": measured
+        and {
+            "runs": measured.runs,
+            "intra_op_threads": measured.intra_op_threads,
+            "median_ms": measured.median_ms,
+            "runtime_share": profile.runtime_share,
+            "kinds": dict(measured.by_kind()),
+        },
+        "layers": [asdict(layer) | {"flops_per_byte": layer.flops_per_byte} for layer in profile.layers],
+        "estimates": [_estimate_document(case) for case in report.estimates],
+        "estimates_are": "not measurements: a roofline fitted to published latencies",
+        "pipeline": [_loop_document(loop) for loop in report.loops],
+    }
+
+
+def _show_layers(out: Output, profile: Profile, all_layers: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    costliest = sorted(profile.layers, key=_weight, reverse=True)[:_SHOWN_LAYERS]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("kind")
+    for column in ("MMACs", "weights\nkB", "activ.\nkB", "reused\nkB", "FLOPs\n/B", "here"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for layer in profile.layers if all_layers else costliest:
+        intensity, share = layer.flops_per_byte, layer.share
+        cells = (
+            layer.name,
+            layer.op_type,
+            f"{layer.macs / 1e6:.3f}",
+            *(f"{count / 1e3:.1f}" for count in (layer.weight_bytes, layer.activation_bytes, layer.memory_bytes)),
+            "-" if intensity is None else f"{intensity:.1f}",
+            "-" if share is None else f"{share:.1%}",
+        )
+        table.add_row(*(Text(one_line(cell), overflow="fold") for cell in cells))
+    console = out.console
+    console.width = max(console.width, _LEAST_COLUMNS)
+    console.print(table)
+    out.say("reused kB: weights and activations between memory and the cache; here: share of the time on this machine")
+    if not all_layers and len(profile.layers) > _SHOWN_LAYERS:
+        out.say(f"the costliest {_SHOWN_LAYERS} of {len(profile.layers)} layers; --layers shows all")
+
+
+def _weight(layer: LayerProfile) -> float:
+    return layer.share if layer.share is not None else (layer.macs + layer.moved_bytes) * 1e-12
+
+
+def _show_totals(out: Output, profile: Profile) -> None:
+    uncounted = f", without those of {', '.join(profile.cost.uncounted)}" if profile.cost.uncounted else ""
+    intensity = 2 * profile.macs / profile.moved_bytes if profile.moved_bytes else 0.0
+    out.say(f"MACs        {profile.macs:,} ({profile.precision}){uncounted}")
+    out.say(
+        f"bytes       {profile.moved_bytes:,} without reuse in a cache ({intensity:.1f} FLOPs per byte), "
+        f"{profile.memory_bytes:,} with a cache of {profile.cache_kib} KiB"
+    )
+    if measured := profile.measured:
+        kinds = ", ".join(f"{one_line(kind)} {share:.0%}" for kind, share in measured.by_kind()[:4])
+        out.say(
+            f"here        {measured.median_ms:.2f} ms, median of {measured.runs}, {measured.intra_op_threads} threads, "
+            f"profiler on: {kinds}; {profile.runtime_share or 0:.0%} in nodes the runtime added"
+        )
+
+
+def _show_estimate(out: Output, case: BoardEstimate) -> None:
+    if case.estimate is None:
+        out.say(f"  {_where(case):<32} no estimate: {case.reason}")
+        return
+    roofline = case.estimate.roofline
+    out.say(
+        f"  {_where(case):<32} {_interval(case.estimate.low_ms, case.estimate.high_ms)}; "
+        f"{case.estimate.memory_share:.0%} of it bound by memory; "
+        f"{roofline.coverage:.0%} of {roofline.rows} nets left out of the fit were inside their interval"
+    )
+
+
+def _show_loop(out: Output, loop: LoopEstimate) -> None:
+    from edgekit.export.profiling.pipeline_estimate import FRAME_WH
+
+    found = loop.estimate
+    if found is None:
+        out.say(f"whole loop on {_where(loop)}: no estimate: {loop.reason}")
+        return
+    low_fps, high_fps = found.fps
+    width, height = found.detector_wh
+    out.say(
+        f"whole loop on {_where(loop)}, {FRAME_WH[0]}x{FRAME_WH[1]}, YuNet at {width}x{height} "
+        f"on every {found.detect_every}th frame, {found.faces} face{'s' if found.faces > 1 else ''}, "
+        f"{found.precision}: an estimate"
+    )
+    out.say(f"  one thread: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest part: {found.bound_by.name}")
+    if found.staged_fps is not None:
+        low_fps, high_fps = found.staged_fps
+        stage, _ = found.longest_stage
+        out.say(f"  one thread per stage: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest stage: {stage}")
+    for part in found.parts:
+        out.say(f"  {part.name:<32} {part.middle_ms:6.2f} ms per frame ({part.basis})")
+
+
+def _where(case: BoardEstimate | LoopEstimate) -> str:
+    return f"{case.board.name}, {case.threads} thread{'s' if case.threads > 1 else ''}"
+
+
+def _interval(low_ms: float, high_ms: float) -> str:
+    if high_ms < 0.1:
+        return "below 0.1 ms"
+    digits = 1 if high_ms < 100 else 0
+    return f"{low_ms:.{digits}f} to {high_ms:.{digits}f} ms"
+
+
+def _estimate_document(case: BoardEstimate) -> dict[str, Any]:
+    document: dict[str, Any] = {"board": case.board.key, "name": case.board.name, "threads": case.threads}
+    found = case.estimate
+    if found is None:
+        return document | {"low_ms": None, "high_ms": None, "reason": case.reason}
+    return document | {
+        "low_ms": found.low_ms,
+        "high_ms": found.high_ms,
+        "memory_share": found.memory_share,
+        "rows": found.roofline.rows,
+        "coverage": found.roofline.coverage,
+        "reason": None,
+    }
+
+
+def _loop_document(loop: LoopEstimate) -> dict[str, Any]:
+    if loop.estimate is None:
+        return {"board": loop.board.key, "threads": loop.threads, "reason": loop.reason}
+    return _pipeline_document(loop.estimate) | {"board": loop.board.key}
+
+
+def _pipeline_document(found: PipelineEstimate) -> dict[str, Any]:
+    low_fps, high_fps = found.fps
+    staged_low_fps, staged_high_fps = found.staged_fps or (None, None)
+    return asdict(found) | {
+        "middle_ms": found.middle_ms,
+        "low_fps": low_fps,
+        "high_fps": high_fps,
+        "bound_by": found.bound_by.name,
+        "staged_low_fps": staged_low_fps,
+        "staged_high_fps": staged_high_fps,
+        "longest_stage": found.longest_stage[0],
+        "is": "an estimate, not a measurement",
+    }

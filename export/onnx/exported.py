@@ -1,0 +1,50 @@
+"""Results of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.contract import Contract
+from edgekit.export.profiling.cost import GraphCost
+from edgekit.export.verification.export_check import ExportCheck
+
+
+@dataclass(frozen=True)
+class EnsembleForm:
+    """A prompted CLIP exported with or without its frozen tower: size, MACs per image, accuracy 0..1 if measured."""
+
+    size_bytes: int
+    macs: int | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class EnsembleComparison:
+    """Both forms of a prompted CLIP, exported to compare them."""
+
+    with_ensemble: EnsembleForm
+    without_ensemble: EnsembleForm
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file.
+
+    `net_parameters` counts the parameters of the net in training, `cost` those of the file. `changed` has the number
+    of places that each enabled rewrite changed. `opset` and `ir_version` are None for an .ncnn file. `ensemble` is
+    there if a prompted CLIP was exported without its frozen tower.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    opset: int | None
+    ir_version: int | None
+    contract: Contract
+    verification: ExportCheck
+    net_parameters: int
+    cost: GraphCost
+    changed: Mapping[str, int]
+    ensemble: EnsembleComparison | None = None

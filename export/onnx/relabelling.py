@@ -1,0 +1,74 @@
+"""Other labels for an exported file: merged labels, or labels given by text to a student of a CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import nn
+
+from edgekit.contract import Contract
+from edgekit.errors import InputError
+from edgekit.export.progress import Notify
+from edgekit.models.checkpoints.checkpoint import Checkpoint
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for
+from edgekit.models.data.merging import parse_merges, report_removed
+from edgekit.models.distill.relabel import described
+from edgekit.models.model_loading import build_merged_net
+
+# Returns the net with its new labels, and its contract.
+Relabel: TypeAlias = Callable[[Checkpoint], tuple[nn.Module, Contract]]
+# Names of new labels; a mapping also has the sentences that describe each.
+NewClasses: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+def relabelling(
+    merges: Sequence[str], classes: NewClasses, clip: str | None, prompts: Path | None, notify: Notify
+) -> Relabel | None:
+    """Return the function that gives a checkpoint other labels, or None if it keeps its own.
+
+    Args:
+        merges: Texts `NEW=OLD,OLD`: the new label's probability is the sum of the old ones'. Labels in no text are
+            removed.
+        classes: New labels of a CLIP's student, encoded by the teacher's text tower.
+        clip: The teacher's CLIP, by name or file, for `classes`.
+        prompts: The teacher's prompts, if it has some, for `classes`.
+        notify: Called with a line about removed labels, and about classes described by the template.
+
+    Raises:
+        InputError: Both `merges` and `classes` are given, a name is given twice, or `clip` or `prompts` are given
+            without `classes`. The returned function raises it for merges that do not fit the checkpoint's labels.
+    """
+    if merges and classes:
+        raise InputError("both merges and new classes are given: give one of them")
+    if classes:
+        descriptions = described_classes(classes, notify)
+        return lambda checkpoint: described(checkpoint, descriptions, clip, prompts)
+    if clip or prompts:
+        raise InputError("--clip and --prompts are for new classes: give some with --class or --classes")
+    if not merges:
+        return None
+
+    def relabel(checkpoint: Checkpoint) -> tuple[nn.Module, Contract]:
+        labels = checkpoint.contract.labels
+        groups = parse_merges(merges, labels)
+        if len(groups) < 2:
+            raise InputError(f"merge '{merges[0]}' alone leaves one label: a classifier needs at least two")
+        report_removed(groups, labels, notify)
+        return build_merged_net(checkpoint, groups)
+
+    return relabel
+
+
+def described_classes(classes: NewClasses, notify: Notify) -> Descriptions:
+    """Return the sentences of each new class; those without sentences get the shipped ones or the template.
+
+    Raises:
+        InputError: A name is given twice.
+    """
+    if isinstance(classes, Mapping):
+        return {name: tuple(sentences) for name, sentences in classes.items()}
+    if twice := next((name for name in classes if classes.count(name) > 1), None):
+        raise InputError(f"class '{twice}' is given twice: give each label once")
+    return descriptions_for(classes, notify=notify)

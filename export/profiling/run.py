@@ -1,0 +1,163 @@
+"""The public function `edgekit.profile`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.device.detection.yunet import YuNet
+from edgekit.device.engines.classifier import Classifier
+from edgekit.downloads import YUNET, UnavailableError, cached_download
+from edgekit.errors import InputError
+from edgekit.export.profiling.pipeline_estimate import PipelineEstimate, estimate_pipeline
+from edgekit.export.profiling.profile import Profile, has_free_size, profile_file
+from edgekit.export.profiling.roofline import Estimate
+from edgekit.export.progress import Notify, Progress, no_notify, no_progress
+from edgekit.latencies import KNOWN_BOARDS, KnownBoard
+from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+
+# Numbers of threads that latencies are published for.
+_BOARD_THREADS = (1, 4)
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """Settings of the estimated loop.
+
+    The detector (YuNet; file `detector_model`, default: downloaded once) runs on every Nth frame (`detect_every`) at
+    `detector_size_px`, its input's longer side.
+    """
+
+    detect_every: int = 5
+    faces: int = 1
+    detector_model: Path | None = None
+    detector_size_px: int = 320
+
+
+@dataclass(frozen=True)
+class BoardEstimate:
+    """Latency of the model on a board; `estimate` is None if there is none, for the `reason`."""
+
+    board: KnownBoard
+    threads: int
+    estimate: Estimate | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class LoopEstimate:
+    """The whole loop on a board; `estimate` is None if there is none, for the `reason`."""
+
+    board: KnownBoard
+    threads: int
+    estimate: PipelineEstimate | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ProfileReport:
+    """Profile of a model, and its estimates per board and number of threads; `loops` is empty without `loop`."""
+
+    model: Path
+    profile: Profile
+    estimates: tuple[BoardEstimate, ...]
+    loops: tuple[LoopEstimate, ...] = ()
+
+
+def profile(
+    model: str | Path,
+    *,
+    board: str | None = None,
+    size_wh: tuple[int, int] | None = None,
+    seconds: float = 2.0,
+    threads: int = 1,
+    loop: LoopOptions | None = None,
+    progress: Progress = no_progress,
+    notify: Notify = no_notify,
+) -> ProfileReport:
+    """Count a model's cost per layer, measure its layers on this machine, and estimate its latency on boards.
+
+    >>> import edgekit
+    >>> report = edgekit.profile("default", board="pi3b+")
+    >>> report.profile.macs, [each.estimate.high_ms for each in report.estimates]
+    (48827432, [26.7, 17.3])
+
+    Args:
+        model: Any .onnx file, or a shipped model's name.
+        board: A key of `edgekit.latencies.KNOWN_BOARDS`; None: all boards.
+        size_wh: Width and height of inputs whose own are dynamic.
+        seconds: Duration of the measurement; 0: none.
+        threads: Threads of the measurement.
+        loop: Settings of an estimate of the whole loop at 640x480; needs a measurement with one thread.
+        progress: Called with (stage, percent done, 100).
+        notify: Called with one line for the user.
+
+    Raises:
+        InputError: The model cannot be used, or the arguments do not fit.
+    """
+    if str(model).endswith(NCNN_SUFFIX):
+        raise InputError(
+            f"model '{model}' is an .ncnn file, and ncnn measures no layer times: profile the .onnx file of the same "
+            "checkpoint (the estimates are from ncnn's latencies), and compare engines with 'edgekit bench'"
+        )
+    path = resolve_model(str(model), (ONNX_SUFFIX,))
+    if size_wh and not has_free_size(path):
+        raise InputError(f"model '{path}' has a fixed input size: leave --size out")
+    if board is not None and board not in KNOWN_BOARDS:
+        raise InputError(f"board '{board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
+    if loop and (not seconds or threads != 1):
+        raise InputError("the estimate of the loop needs a measurement with one thread: give seconds, and threads=1")
+    detector = _loop_detector(path, loop, notify) if loop else None
+    boards = [KNOWN_BOARDS[board]] if board else list(KNOWN_BOARDS.values())
+    found = profile_file(
+        path,
+        cache_kib=boards[0].shared_cache_kib,
+        size_wh=size_wh,
+        intra_op_threads=threads,
+        seconds=seconds,
+        progress=lambda share: progress("measuring", round(100 * share), 100),
+    )
+    cases = [(each, count) for each in boards for count in _BOARD_THREADS]
+    loops = _loop_estimates(found, path, detector, loop, cases) if loop and detector else ()
+    return ProfileReport(path, found, tuple(_estimate(found, *case) for case in cases), loops)
+
+
+def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path:
+    """Return YuNet's file; open it and the classifier, so that errors come before the measurement."""
+    Classifier(path, 1)
+    try:
+        detector = loop.detector_model or cached_download(YUNET, notify=notify)
+    except UnavailableError as error:
+        raise InputError(f"{error}: name YuNet's file with --detector-model") from error
+    YuNet(detector, loop.detector_size_px, score_threshold=0.7, intra_op_threads=1)
+    return detector
+
+
+def _estimate(found: Profile, board: KnownBoard, threads: int) -> BoardEstimate:
+    result = found.on(board, threads)
+    if isinstance(result, str):
+        return BoardEstimate(board, threads, None, result)
+    return BoardEstimate(board, threads, result)
+
+
+def _loop_estimates(
+    found: Profile, path: Path, detector: Path, loop: LoopOptions, cases: Sequence[tuple[KnownBoard, int]]
+) -> tuple[LoopEstimate, ...]:
+    loops = []
+    for board, threads in cases:
+        result = estimate_pipeline(
+            found,
+            path,
+            detector,
+            board,
+            threads=threads,
+            detect_every=loop.detect_every,
+            detector_size_px=loop.detector_size_px,
+            faces=loop.faces,
+        )
+        if isinstance(result, str):
+            loops.append(LoopEstimate(board, threads, None, result))
+        else:
+            loops.append(LoopEstimate(board, threads, result))
+    return tuple(loops)

@@ -1,0 +1,146 @@
+"""The public function `edgekit.quantize`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from edgekit.contract import Contract
+from edgekit.errors import InputError
+from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.relabelling import NewClasses, relabelling
+from edgekit.export.onnx.targets import GENERIC, TARGETS, QuantizedForm, QuantizedTypes, chosen_passes
+from edgekit.export.onnx.to_onnx import check_target, contract_of, export_checkpoint
+from edgekit.export.profiling.cost import load_graph
+from edgekit.export.progress import Notify, Progress, no_notify, no_progress
+from edgekit.export.quantization.gate import Quantization, QuantizedExport, calibration_crops, quantize_file
+from edgekit.export.quantization.quantize import CalibrationMethod, StaticSettings
+from edgekit.files import remove_leftovers
+from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.data import DataSet
+from edgekit.models.data.merging import merge_classes, parse_merges
+from edgekit.models.data.readers import load_dataset
+
+
+def quantize(
+    model: str | Path,
+    output: str | Path,
+    *,
+    method: Quantization = "int8",
+    calibrate: str | Path | None = None,
+    calibrate_split: str = "Training",
+    calibration_images: int = 500,
+    calibration_method: CalibrationMethod = "minmax",
+    seed: int = 0,
+    types: QuantizedTypes | None = None,
+    form: QuantizedForm | None = None,
+    evaluate_on: str | Path | None = None,
+    evaluation_split: str = "PrivateTest",
+    max_drop_points: float = 0.5,
+    target: str = GENERIC,
+    passes: Collection[str] = (),
+    without: Collection[str] = (),
+    merges: Sequence[str] = (),
+    classes: NewClasses = (),
+    clip: str | None = None,
+    prompts: str | Path | None = None,
+    progress: Progress = no_progress,
+    notify: Notify = no_notify,
+) -> QuantizedExport:
+    """Quantise a model to one .onnx file; with `evaluate_on`, refuse it if accuracy drops too much.
+
+    >>> import edgekit
+    >>> result = edgekit.quantize("mine.safetensors", "int8.onnx", calibrate="faces", evaluate_on="faces")
+    >>> result.own.accuracy, result.drop_points
+    (0.702, 0.31)
+
+    Args:
+        model: A .safetensors checkpoint or a shipped model's name, exported first, or an exported float32 .onnx file.
+        output: The file to write.
+        method: "int8" (needs `calibrate`), "dynamic" or "fp16".
+        calibrate: The data set for calibration.
+        calibrate_split: Its split.
+        calibration_images: Number of images drawn from it.
+        calibration_method: How value ranges are found.
+        seed: Draws the images.
+        types: Activations and weights of int8; default: the target's.
+        form: "qdq" or "qoperator"; default: the target's.
+        evaluate_on: The data set on which the float32 and the quantised file are evaluated.
+        evaluation_split: Its split.
+        max_drop_points: Largest allowed drop of accuracy in percentage points.
+        target: See `edgekit.export`; for an .onnx file it only chooses `types` and `form`.
+        passes: See `edgekit.export`.
+        without: See `edgekit.export`.
+        merges: See `edgekit.export`; the evaluation data is merged the same way.
+        classes: See `edgekit.export`.
+        clip: See `edgekit.export`.
+        prompts: See `edgekit.export`.
+        progress: Called with (stage, done, total or None).
+        notify: Called with one line for the user.
+
+    Raises:
+        GateError: Accuracy drops by more than `max_drop_points`; the file is kept as NAME.refused.onnx.
+        InputError: The model or the data cannot be used, or the arguments do not fit.
+        StorageError: The file cannot be written.
+    """
+    path, file = resolve_model(str(model), (CHECKPOINT_SUFFIX, ONNX_SUFFIX)), Path(output)
+    if path.suffix == ONNX_SUFFIX and (passes or without or classes or clip or prompts):
+        raise InputError(f"'{path}' is exported already: choose rewrites and labels when you export it")
+    _check_method(method, calibrate, types, form)
+    check_target(file)
+    remove_leftovers(file)
+    chosen = chosen_passes(target, passes, without, quantized=True)
+    relabel = None
+    if path.suffix == CHECKPOINT_SUFFIX:
+        relabel = relabelling(merges, classes, clip, None if prompts is None else Path(prompts), notify)
+    # Both data sets are read, and their splits looked up, before the slow steps.
+    given = ((calibrate, calibrate_split), (evaluate_on, evaluation_split))
+    data = _load([(Path(each), split) for each, split in given if each is not None], _contract(path), progress)
+    preset = TARGETS[target]
+    settings = StaticSettings(types or preset.types, form or preset.form, calibration_method)
+    with tempfile.TemporaryDirectory() as folder:
+        exported: Exported | None = None
+        if path.suffix == CHECKPOINT_SUFFIX:
+            progress("exporting", 0, 1)
+            exported = export_checkpoint(path, Path(folder) / "float32.onnx", relabel, chosen)
+            progress("exporting", 1, 1)
+        contract = exported.contract if exported else _contract(path)
+        calibration, evaluation = None, None
+        if calibrate is not None:
+            calibration = calibration_crops(data[Path(calibrate)], calibrate_split, contract, calibration_images, seed)
+        if evaluate_on is not None:
+            measured_on = data[Path(evaluate_on)]
+            if merges:
+                measured_on = merge_classes(measured_on, parse_merges(merges, measured_on.classes))
+            evaluation = (measured_on, evaluation_split)
+        source = exported.path if exported else path
+        result = quantize_file(source, file, method, settings, calibration, evaluation, max_drop_points, progress)
+    return replace(result, source=exported)
+
+
+def _check_method(
+    method: Quantization, calibrate: str | Path | None, types: QuantizedTypes | None, form: QuantizedForm | None
+) -> None:
+    if method == "int8" and calibrate is None:
+        raise InputError("int8 needs images for calibration: name a data set with --calibrate")
+    if method != "int8" and (calibrate or types or form):
+        raise InputError(f"{method} takes no calibration, types or form: leave them out")
+
+
+def _contract(path: Path) -> Contract:
+    return load_checkpoint(path).contract if path.suffix == CHECKPOINT_SUFFIX else contract_of(load_graph(path))
+
+
+def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: Progress) -> dict[Path, DataSet]:
+    """Read each data set once; a missing split is an error before the next data set is read."""
+    data: dict[Path, DataSet] = {}
+    for path in dict.fromkeys(path for path, _ in uses):
+        data[path] = load_dataset(path, contract.crop.resize_hw[0], partial(progress, f"reading {path.name}"))
+        for used, split in uses:
+            if used == path:
+                data[path].split(split)
+    return data

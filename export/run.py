@@ -1,0 +1,92 @@
+"""The public function `edgekit.export`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from pathlib import Path
+
+from edgekit.errors import InputError
+from edgekit.export.ncnn.to_ncnn import export_to_ncnn
+from edgekit.export.onnx.exported import Exported
+from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_contract
+from edgekit.export.onnx.relabelling import NewClasses, described_classes, relabelling
+from edgekit.export.onnx.targets import GENERIC, chosen_passes
+from edgekit.export.onnx.to_onnx import export_checkpoint
+from edgekit.export.progress import Notify, Progress, no_notify, no_progress
+from edgekit.files import remove_leftovers
+from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
+from edgekit.models.clip.checkpoint import is_prompts_file
+from edgekit.models.data import DataSet
+from edgekit.models.data.readers import load_dataset
+
+
+def export(
+    model: str | Path,
+    output: str | Path,
+    *,
+    target: str = GENERIC,
+    passes: Collection[str] = (),
+    without: Collection[str] = (),
+    merges: Sequence[str] = (),
+    classes: NewClasses = (),
+    clip: str | None = None,
+    prompts: str | Path | None = None,
+    ensemble: bool = True,
+    compare_on: str | Path | None = None,
+    compare_split: str = "PrivateTest",
+    progress: Progress = no_progress,
+    notify: Notify = no_notify,
+) -> Exported:
+    """Export a checkpoint to one self-describing .onnx or .ncnn file, verified against torch on face crops.
+
+    >>> import edgekit
+    >>> exported = edgekit.export("runs/mine/best.safetensors", "mine.onnx", target="a53")
+    >>> exported.cost.macs, exported.verification.max_abs_difference
+    (36543208, 2.1e-06)
+
+    Args:
+        model: A .safetensors checkpoint, a shipped model's name, or a file of trained prompts.
+        output: The file to write; its suffix chooses the engine.
+        target: Preset of rewrites; a key of `edgekit.export.onnx.targets.TARGETS`.
+        passes: Rewrites to add to the preset's.
+        without: Rewrites to leave out.
+        merges: Texts `NEW=OLD,OLD` that replace old labels by new ones; labels in no text are removed.
+        classes: New labels of a CLIP's student or of trained prompts, with or without describing sentences.
+        clip: The teacher's CLIP for `classes`, or the CLIP of trained prompts; by name or file.
+        prompts: The teacher's prompts for `classes`, if it has some.
+        ensemble: For trained prompts: whether the file contains the frozen tower.
+        compare_on: For trained prompts without ensemble: a data set to evaluate both forms on.
+        compare_split: The split of `compare_on`.
+        progress: Called with (stage, done, total or None).
+        notify: Called with one line for the user.
+
+    Raises:
+        InputError: The model cannot be used, or the arguments do not fit it.
+        GateError: The file's logits differ from the model's; `output` is left unchanged.
+        StorageError: The file cannot be written.
+    """
+    path, file = resolve_model(str(model), (CHECKPOINT_SUFFIX,)), Path(output)
+    remove_leftovers(file)
+    if is_prompts_file(path):
+        if merges or prompts or passes or without or target != GENERIC:
+            raise InputError(
+                f"'{path}' holds trained prompts, which are exported without rewrites and merged labels: "
+                "leave target, passes, merges and prompts out"
+            )
+        descriptions = described_classes(classes, notify) if classes else None
+        net = open_prompts(path, clip, descriptions)
+        data = None
+        if compare_on is not None:
+            reading = partial(progress, f"reading {Path(compare_on).name}")
+            whole = load_dataset(Path(compare_on), net.clip.image_size, reading, notify=notify, fit="center")
+            data = DataSet(whole.name, whole.classes, {compare_split: whole.split(compare_split)})
+        progress("exporting", 0, None)
+        return export_prompts(net, prompts_contract(path, net), file, ensemble, data)
+    if not ensemble or compare_on is not None:
+        raise InputError(f"'{path}' holds no trained prompts: leave ensemble and compare_on out")
+    relabel = relabelling(merges, classes, clip, None if prompts is None else Path(prompts), notify)
+    to_ncnn = file.suffix == NCNN_SUFFIX
+    chosen = chosen_passes(target, passes, without, ncnn=to_ncnn)
+    progress("exporting", 0, None)
+    return (export_to_ncnn if to_ncnn else export_checkpoint)(path, file, relabel, chosen)

@@ -1,0 +1,181 @@
+"""The public function `edgekit.verify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.contract import Contract
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.engine import Engine, contract_in, engine_of
+from edgekit.errors import InputError
+from edgekit.export.profiling.cost import load_graph
+from edgekit.export.progress import Notify, Progress, no_notify, no_progress
+from edgekit.export.verification import first_difference as tracing
+from edgekit.export.verification.deployable import device_faults, load_in_oldest_runtime, oldest_runtime
+from edgekit.export.verification.first_difference import LayerDifference
+from edgekit.export.verification.parity import (
+    Parity,
+    Tolerance,
+    allowed_difference,
+    measure_parity,
+    parity_faults,
+    tolerance_for,
+)
+from edgekit.model_store import CHECKPOINT_SUFFIX, DEVICE_SUFFIXES, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.clip.checkpoint import is_prompts_file
+from edgekit.models.evaluation.evaluate import open_classifier
+from edgekit.models.model_loading import build_net
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.preprocess import to_tensor
+from edgekit.text import one_line
+
+# Layers are compared on the images whose logits differ most.
+_TRACED_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class ParityCheck:
+    """Differences of the file from its source, the tolerance, and the file's contract.
+
+    `layers` has the difference of each layer if they were compared; `first` is the first one beyond the tolerance.
+    """
+
+    parity: Parity
+    tolerance: Tolerance
+    contract: Contract
+    layers: tuple[LayerDifference, ...] | None = None
+    first: LayerDifference | None = None
+
+    @property
+    def allowed_difference(self) -> float | None:
+        """Largest allowed difference of a logit; None if it is not checked."""
+        return allowed_difference(self.parity, self.tolerance)
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Result of `verify`: one line per fault, none if the file passed.
+
+    `oldest_runtime` is the version of the oldest supported onnxruntime (None for .ncnn), `loaded_by` the version that
+    loaded the file in a trial (None if it is not installed). `check` is None if the file cannot run on a device.
+    """
+
+    model: Path
+    against: Path
+    engine: Engine
+    faults: tuple[str, ...]
+    oldest_runtime: str | None
+    loaded_by: str | None
+    check: ParityCheck | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no fault."""
+        return not self.faults
+
+
+def verify(
+    model: str | Path,
+    against: str | Path,
+    data: str | Path,
+    *,
+    split: str = "PrivateTest",
+    limit: int | None = None,
+    layers: bool = False,
+    contempt: str = "drop",
+    threads: int | None = None,
+    progress: Progress = no_progress,
+    notify: Notify = no_notify,
+) -> VerifyReport:
+    """Classify the same images with training code and device code, from image file to label, and compare.
+
+    >>> import edgekit
+    >>> report = edgekit.verify("mine.onnx", "runs/mine/best.safetensors", "fer2013.tar.gz", limit=500)
+    >>> report.passed, report.check.parity.logits_difference
+    (True, 3.1e-06)
+
+    Args:
+        model: The exported file, .onnx or .ncnn, or a shipped model's name.
+        against: The .safetensors or .onnx file it was made from.
+        data: A data set.
+        split: Name of the split.
+        limit: Largest number of images, evenly spread over the split; None: all.
+        layers: Whether to compare all layers; without it they are compared only if logits or labels differ too much.
+        contempt: Use of the class contempt: "drop", "keep", or the class that takes it in.
+        threads: CPU threads of both sides; None: chosen for the machine.
+        progress: Called with (stage, done, total or None).
+        notify: Called with one line for the user.
+
+    Raises:
+        InputError: A file or the data cannot be used. A file that a device cannot run is a fault in the report.
+    """
+    path = resolve_model(str(model), DEVICE_SUFFIXES)
+    source = resolve_model(str(against), (CHECKPOINT_SUFFIX, ONNX_SUFFIX))
+    engine = engine_of(path)
+    if layers and path.suffix == NCNN_SUFFIX:
+        raise InputError("--layers: an .ncnn file does not keep the layer names of its source: leave it out")
+    if is_prompts_file(source):
+        raise InputError(
+            f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
+        )
+    if threads:
+        set_torch_threads(threads)
+    faults, loaded_by, oldest = [], None, None
+    if engine == "onnxruntime":
+        oldest = oldest_runtime().version
+        faults = device_faults(load_graph(path))
+        loaded_by, refusal = load_in_oldest_runtime(path)
+        faults += [refusal] if refusal else []
+    device = None if faults else _open_device(path, engine, threads, faults)
+    if device is None:
+        return VerifyReport(path, source, engine, tuple(faults), oldest, loaded_by, None)
+    parity = measure_parity(
+        open_classifier(source, threads),
+        device,
+        Path(data),
+        split,
+        limit,
+        contempt=contempt,
+        progress=progress,
+        notify=notify,
+    )
+    tolerance = tolerance_for(device.contract.precision, engine)
+    faults += parity_faults(parity, tolerance)
+    compared: tuple[LayerDifference, ...] | None = None
+    first = None
+    output_differs = any(not fault.startswith("preprocessing") for fault in faults)
+    if layers or (output_differs and engine == "onnxruntime"):
+        compared, first = _compare_layers(source, path, parity, device.contract)
+        if faults and first:
+            faults.append(f"the first layer that differs is '{one_line(first.name)}' ({first.op_type})")
+    check = ParityCheck(parity, tolerance, device.contract, compared, first)
+    return VerifyReport(path, source, engine, tuple(faults), oldest, loaded_by, check)
+
+
+def _open_device(path: Path, engine: Engine, threads: int | None, faults: list[str]) -> Classifier | None:
+    """Return the device side; a file that can be read but not run becomes a fault and gives None."""
+    contract_in(path)
+    try:
+        return Classifier(path, threads)
+    except InputError as error:
+        if engine == "ncnn":  # reading an .ncnn file checks all of it
+            raise
+        faults.append(str(error))
+        return None
+
+
+def _compare_layers(
+    source: Path, path: Path, parity: Parity, contract: Contract
+) -> tuple[tuple[LayerDifference, ...], LayerDifference | None]:
+    crops = parity.crops[parity.worst[:_TRACED_IMAGES]]
+    if source.suffix == ONNX_SUFFIX:
+        reference = tracing.file_results(source, crops)
+    else:
+        checkpoint = load_checkpoint(source)
+        tensor = to_tensor(crops, checkpoint.contract.input)
+        reference = tracing.by_layer(tracing.net_results(build_net(checkpoint), tensor), path)
+    layers = tracing.layer_differences(reference, path, crops)
+    same = tracing.SAME_FLOAT32 if contract.precision == "float32" else tracing.SAME_INT8
+    return tuple(layers), tracing.first_difference(layers, same)
