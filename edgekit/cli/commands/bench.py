@@ -140,9 +140,21 @@ def command(
       edgekit bench mine.onnx --host pi@raspberrypi.local --html report.html
       edgekit bench mine.onnx --inventory boards.toml -o boards.json
     """
+    from edgekit.report.schema import check_fits
+
+    files = ReportFiles(output, html_path, markdown_path, csv_path)
+    files.check()
+    check_fits(names=(*models, source_uri), boards=max(1, len(chosen.hosts)))
+    if chosen.hosts:
+        from edgekit.cli.boards.bench import bench_on_hosts
+
+        bench_on_hosts(out, chosen, models, files)
+        return
+
     import os
     import tempfile
     import time
+    from dataclasses import replace
 
     from edgekit.boards import read_board
     from edgekit.device.benchmark.cells import FRAME_KINDS, KINDS, plan_cells, plan_rounds
@@ -154,18 +166,10 @@ def command(
     from edgekit.device.engines.session import available_processors
     from edgekit.device.sources import open_source
     from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
-    from edgekit.report.schema import check_fits
+    from edgekit.remote.file_names import reported_name
     from edgekit.report.terminal import report_view
 
-    files = ReportFiles(output, html_path, markdown_path, csv_path)
-    files.check()
-    check_fits(names=(*models, source_uri), boards=max(1, len(chosen.hosts)))
-    if chosen.hosts:
-        from edgekit.cli.boards.bench import bench_on_hosts
-
-        bench_on_hosts(out, chosen, models, files)
-        return
-    named = [(name, resolve_model(name, DEVICE_SUFFIXES).absolute()) for name in models]
+    named = [(reported_name(name), resolve_model(name, DEVICE_SUFFIXES).absolute()) for name in models]
     counts = threads or tuple(sorted({1, available_processors()}))
     left_out = {"pipeline": not pipeline, "camera": camera is None}
     cells = plan_cells(named, counts, [kind for kind in KINDS if not left_out.get(kind)])
@@ -180,6 +184,7 @@ def command(
             detector = _settled_detector(out, DetectorChoice(detector_name, detector_model, detector_size))
         if pipeline:
             clip = load_frame_cache(open_source(source_uri, out.warn), _CLIP_LIMIT_MIB)
+            clip = replace(clip, name=reported_name(clip.name))
             rest = "" if clip.complete else f", as many as {_CLIP_LIMIT_MIB} MiB hold"
             out.say(f"{clip.name}: {len(clip.frames)} frames decoded into memory and played over and over{rest}")
             # Without a name in any folder: however this process ends, the memory is given back.
