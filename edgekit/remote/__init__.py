@@ -1,5 +1,6 @@
-"""Boards over SSH: what the workstation does on a host that only has to answer `ssh HOST`.
+"""Boards over SSH: the workstation's side. A board needs an SSH server; `deploy` and `bench` bring everything else.
 
-`hosts` says which boards, `ssh` holds the connection, `transfer` sends files by content, `prepare` makes an environment
-there, `bench` and `deploy` use them. Nothing here imports a framework, and nothing here reads a password.
+`hosts` reads addresses and inventories, `ssh` holds a connection, `transfer` sends files by hash, `prepare` makes an
+environment on the board, and `bench`, `deploy` and `doctor` use them. `board/` runs on the board. Nothing here imports
+a framework or reads a password.
 """

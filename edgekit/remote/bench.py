@@ -1,7 +1,4 @@
-"""Benchmarks on boards over SSH: prepare each, send what is measured, run `edgekit bench` there, fetch its report.
-
-Boards are worked on side by side, and what happens to one stays with it.
-"""
+"""Benchmark on one board over SSH: prepare the board, send the files, run `edgekit bench` there, read its report."""
 
 from __future__ import annotations
 
@@ -9,35 +6,35 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from edgekit.errors import HostError, InputError
+from edgekit.remote.file_names import names_setting
 from edgekit.remote.hosts import Host
-from edgekit.remote.parallel import HostResult, Listener, on_boards
-from edgekit.remote.prepare import Ready, prepare, run_ready, use_installed
+from edgekit.remote.parallel import HostReporter, HostResult
+from edgekit.remote.prepare import EdgekitCommand, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import Upload, send
 from edgekit.report.document import BenchmarkReport, HostOutcome
 from edgekit.report.merging import merge
-from edgekit.report.schema import MAX_BYTES, from_document, parse_document
+from edgekit.report.schema import MAX_BYTES, parse_document
 from edgekit.text import one_line, printable
 
-# A pause of --cool-down, at most an hour, and the reckoning of all intervals at the end come without a word.
+# During a pause of --cool-down (an hour at most) and while intervals are computed at the end, nothing is printed.
 _SILENCE_S = 7200
+_ERROR, _WARNING = "edgekit: error: ", "edgekit: warning: "
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every board is to do.
+    """Benchmark to run on each board.
 
-    `models` are the files by the names they have in reports. `options` go to the board's `edgekit bench` as they are;
-    `files` are options whose value is a file that is sent. `camera` says that the board's picamera2 is wanted,
-    `install` is False where the board's own edgekit is to be used, `extras` are what the models need beside
-    `edgekit[device]`.
+    `models` are files by their names in the report. `options` are passed to the board's `edgekit bench` unchanged;
+    `files` are options whose value is a file to send. `camera` requires picamera2 of the board's system. `install` is
+    False to use the edgekit that is installed on the board. `extras` are required in addition to `edgekit-pi[device]`.
     """
 
     models: Mapping[str, Upload]
@@ -49,91 +46,77 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one board gave: a report, or an error in one line.
+class HostReport:
+    """Benchmark report of one board, validated.
 
-    `overhead_s` is the time from the start until the board measured, `sent_bytes` what had to be sent.
+    `overhead_s` is the time from connecting to the start of the measurement, `sent_bytes` the bytes that were sent.
     """
 
-    host: Host
-    report: BenchmarkReport | None = None
-    error: str | None = None
-    overhead_s: float | None = None
-    sent_bytes: int = 0
-
-    def as_host(self) -> HostOutcome:
-        """Return the part that the report keeps, without the address, because reports are shown to other people."""
-        return HostOutcome(
-            label=self.host.label,
-            error=self.error,
-            overhead_s=None if self.overhead_s is None else round(self.overhead_s, 2),
-            sent_bytes=self.sent_bytes,
-        )
+    report: BenchmarkReport
+    overhead_s: float | None
+    sent_bytes: int
 
 
-def bench_hosts(hosts: Sequence[Host], job: Job, listener: Listener, parallel: int) -> list[Outcome]:
-    """Return what each board gave, in the order of `hosts`.
-
-    Args:
-        hosts: The boards.
-        job: What they are to do.
-        listener: Hears what happens.
-        parallel: How many are worked on at a time.
-    """
-    done = on_boards(hosts, partial(bench_host, job=job, listener=listener), parallel)
-    return [_outcome(one) for one in done]
-
-
-def bench_host(connection: Connection, job: Job, listener: Listener) -> Outcome:
-    """Return what one board gave; the connection is open.
+def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> HostReport:
+    """Run a benchmark on the board of an open connection.
 
     Raises:
-        HostError: The board did not do its part.
+        HostError: The board cannot be prepared, the benchmark failed, or its report is not valid.
     """
     host = connection.host
-    started_s = time.monotonic()
     board = probe(connection)
-    listener.say(host, board.describe())
+    reporter.message(host, board.describe())
     uploads = [*job.models.values(), *job.files.values()]
-    ready, sent = _ready(connection, board, job, uploads, listener)
+    command, sent_bytes = _edgekit_command(connection, board, job, uploads, reporter)
     for upload in uploads:
-        sent += send(connection, board.store, upload, partial(listener.progress, host, f"sending {upload.path.name}"))
-    names = {board.store.path(upload): name for name, upload in job.models.items()}
-    files = [word for option, upload in job.files.items() for word in (option, board.store.path(upload))]
-    hears = _Hears(host, listener)
-    done = run_ready(
+        report_progress = partial(reporter.progress, host, f"sending {upload.path.name}")
+        sent_bytes += send(connection, board.store, upload, report_progress)
+    models = {board.store.path(upload): printable(name) for name, upload in job.models.items()}
+    files = {option: board.store.path(upload) for option, upload in job.files.items()}
+    file_names = {files[option]: printable(upload.path.name) for option, upload in job.files.items()}
+    arguments = ["bench", *models, *job.options, *(word for pair in files.items() for word in pair), "--json"]
+    messages = _BoardMessages(host, reporter)
+    done = run_edgekit(
         connection,
-        ready,
-        ["bench", *names, *job.options, *files, "--json"],
+        command,
+        arguments,
         limit_bytes=MAX_BYTES,
         silence_s=_SILENCE_S,
-        on_stderr_line=hears.line,
-        environment=[f"{PROGRESS_VARIABLE}=1"],
+        on_stderr_line=messages.add,
+        variables=[f"{PROGRESS_VARIABLE}=1", names_setting(file_names | models)],
     )
     if done.returncode != 0:
-        last = "" if read_progress(done.complaint) else done.complaint
-        ended = f"edgekit bench ended with {done.returncode}" + (f": {last}" if last else "")
-        raise HostError(f"{host.label}: {hears.complaint or ended}")
-    names |= {board.store.path(upload): upload.path.name for upload in job.files.values()}
-    report = _read_report(done.stdout, names, host.label)
-    overhead_s = None if hears.first_progress_s is None else hears.first_progress_s - started_s
-    return Outcome(host, report, None, overhead_s, sent)
+        last_line = "" if read_progress(done.last_error_line) else done.last_error_line
+        ended = f"edgekit bench ended with exit code {done.returncode}" + (f": {last_line}" if last_line else "")
+        raise HostError(f"{host.label}: {messages.error or ended}")
+    first_s = messages.first_progress_s
+    overhead_s = None if first_s is None else first_s - connection.started_s
+    return HostReport(_read_report(done.stdout, host.label), overhead_s, sent_bytes)
 
 
-def merged_report(outcomes: Sequence[Outcome]) -> BenchmarkReport | None:
-    """Return the reports of all boards as one document, with what it took under `hosts`; None if there is no report."""
-    reports = {outcome.host.label: outcome.report for outcome in outcomes if outcome.report is not None}
+def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport | None:
+    """Return the reports of all boards as one, with each board's outcome under `hosts`; None without any."""
+    reports = {done.host.label: done.result.report for done in results if done.result is not None}
     if not reports:
         return None
     report = merge(list(reports.values()), list(reports))
-    return msgspec.structs.replace(report, hosts=tuple(outcome.as_host() for outcome in outcomes))
+    return msgspec.structs.replace(report, hosts=tuple(map(_host_outcome, results)))
 
 
-def _read_report(content: bytes, names: Mapping[str, str], label: str) -> BenchmarkReport:
-    # What only means something on the board, its paths, is given the names that were given here.
+def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
+    """Return the part of the outcome that a report keeps: no address, because reports are shown to other people."""
+    overhead_s = done.result.overhead_s if done.result else None
+    return HostOutcome(
+        label=done.host.label,
+        error=done.error,
+        overhead_s=None if overhead_s is None else round(overhead_s, 2),
+        sent_bytes=done.result.sent_bytes if done.result else 0,
+    )
+
+
+def _read_report(content: bytes, label: str) -> BenchmarkReport:
     try:
-        document = parse_document(content, "its report").as_document()
-        report = from_document(_renamed(document, names), "its report")
+        report = parse_document(content, "its report")
     except InputError as error:
         raise HostError(f"{label}: {error}") from error
     if len(report.boards) != 1:
@@ -141,63 +124,43 @@ def _read_report(content: bytes, names: Mapping[str, str], label: str) -> Benchm
     return report
 
 
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return printable(names[value]) if value in names else value
-    if isinstance(value, list | tuple):
-        return [_renamed(item, names) for item in value]
-    if isinstance(value, dict):
-        return {key: _renamed(item, names) for key, item in value.items()}
-    return value
-
-
-def _outcome(done: HostResult[Outcome]) -> Outcome:
-    outcome = done.result
-    if outcome is None:
-        return Outcome(done.host, error=done.error)
-    overhead_s = None if outcome.overhead_s is None else outcome.overhead_s + done.connected_s
-    return Outcome(done.host, outcome.report, None, overhead_s, outcome.sent_bytes)
-
-
-def _ready(
-    connection: Connection, board: Probe, job: Job, uploads: Sequence[Upload], listener: Listener
-) -> tuple[Ready, int]:
+def _edgekit_command(
+    connection: Connection, board: Probe, job: Job, uploads: Sequence[Upload], reporter: HostReporter
+) -> tuple[EdgekitCommand, int]:
+    """Return how to call edgekit on the board, and the bytes sent for it."""
     host = connection.host
     if not job.install:
         return use_installed(board, host.label), 0
-    ready = prepare(
+    command = prepare(
         connection,
         board,
         camera=job.camera,
         extras=job.extras,
         extra_bytes=sum(upload.size_bytes for upload in uploads if upload.name not in board.store.whole),
-        tell=lambda text: listener.say(host, text),
-        progress=lambda what, done, total: listener.progress(host, f"sending {what}", done, total),
+        notify=partial(reporter.message, host),
+        progress=lambda what, done, total: reporter.progress(host, f"sending {what}", done, total),
     )
-    return ready, ready.sent_bytes
+    return command, command.sent_bytes
 
 
-class _Hears:
-    """What the board's edgekit says on stderr: progress for the listener, and its last complaint."""
+class _BoardMessages:
+    """Reads stderr of the board's edgekit: reports progress and warnings, and keeps the last error."""
 
-    def __init__(self, host: Host, listener: Listener) -> None:
+    def __init__(self, host: Host, reporter: HostReporter) -> None:
         self._host = host
-        self._listener = listener
-        self.complaint = ""
+        self._reporter = reporter
+        self.error = ""
         self.first_progress_s: float | None = None
 
-    def line(self, text: str) -> None:
-        told = read_progress(text)
-        if told is not None:
+    def add(self, line: str) -> None:
+        progress = read_progress(line)
+        if progress is not None:
             if self.first_progress_s is None:
                 self.first_progress_s = time.monotonic()
-            self._listener.progress(self._host, told.what, told.done, told.total)
+            self._reporter.progress(self._host, progress.what, progress.done, progress.total)
             return
-        shown = one_line(text)[:500]
-        if shown.startswith(_ERROR):
-            self.complaint = shown.removeprefix(_ERROR)
-        elif shown.startswith(_WARNING):
-            self._listener.say(self._host, shown.removeprefix("edgekit: "))
-
-
-_ERROR, _WARNING = "edgekit: error: ", "edgekit: warning: "
+        text = one_line(line)[:500]
+        if text.startswith(_ERROR):
+            self.error = text.removeprefix(_ERROR)
+        elif text.startswith(_WARNING):
+            self._reporter.message(self._host, text.removeprefix("edgekit: "))

@@ -1,21 +1,21 @@
-"""Releases on boards over SSH: send one, have the board put it into place, go back, list them.
+"""Releases on boards over SSH: send a release and switch to it, go back to an earlier one, list them.
 
-What changes a board is done there by one program (`board/deploy.py`), which completes what it began when the connection
-ends.
+One program on the board makes all changes (`board/deploy.py`). It completes what it has begun even if the connection is
+lost.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 from edgekit import __version__
 from edgekit.errors import HostError
 from edgekit.remote.hosts import Host
-from edgekit.remote.parallel import Listener, on_boards
+from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import check_fit, check_space, prepare, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.program import program
@@ -24,17 +24,17 @@ from edgekit.remote.transfer import Upload, send
 from edgekit.text import one_line
 
 _LIMIT_BYTES = 1 << 20
-# The service counts as failed 180 s after its start without a frame (device/service/spec.py); a little more.
+# A service without a frame fails 180 s after its start (device/service/spec.py); a little more than that.
 _HEALTH_S = 200
 _SETTLE_S = 10
 _TRIAL_S = 300
-# The trial, two waits for health, and what the steps between take on a slow card.
+# The trial, two waits for the first frame, and the steps between them on a slow card.
 _TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True)
 class Service:
-    """Which service the releases are for: its name, and whose it is; None: root's are the system's."""
+    """Service that runs the releases. `scope` None: a service of the system for root, else of the user."""
 
     name: str = "edgekit"
     scope: Literal["user", "system"] | None = None
@@ -42,12 +42,12 @@ class Service:
 
 @dataclass(frozen=True)
 class Package:
-    """What is deployed and how.
+    """A release to deploy.
 
-    `files` are those of the release by their names there: `model.onnx` or `model.ncnn`, `edgekit.toml` and more.
-    `camera` is the settings' camera, by which the board's picamera2 is wanted or not; `extras` are what settings and
-    model need beside `edgekit[device]`; `install` is False where the board's own edgekit is to be used. `settle_s` is
-    how long a new release must run after its first frame.
+    `files` are its files by their names in the release: `model.onnx` or `model.ncnn`, `edgekit.toml` and others.
+    `camera` is the camera in the settings, which decides whether picamera2 is required. `extras` are required in
+    addition to `edgekit-pi[device]`. `install` is False to use the edgekit that is installed on the board. `settle_s`
+    is how long the release must run after its first frame.
     """
 
     files: Mapping[str, Upload]
@@ -60,28 +60,24 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one board: `error` is None if the release runs; `tried` is False where it was not reached for.
+class ReleaseChange:
+    """A change of the release on one board.
 
-    `service_installed` is False on a board without systemd, where the release is in place but not started.
+    `release` is the new release, `before` the one that ran before, `current` the one that runs now. `error` is why the
+    new release failed and was replaced by `current`; None if it runs. `service_installed` is False on a board without
+    systemd, where the release is in place but not started.
     """
 
-    host: Host
     release: str | None = None
     before: str | None = None
     current: str | None = None
     error: str | None = None
-    tried: bool = True
     service_installed: bool = True
-
-    def as_document(self) -> dict[str, Any]:
-        """Return the fields, ready for JSON."""
-        return {**vars(self), "host": self.host.label}
 
 
 @dataclass(frozen=True)
 class Release:
-    """One release as a board lists it."""
+    """A release in the list of a board."""
 
     release: str
     model: str
@@ -91,8 +87,8 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """What a board has: its releases, the one in place, whether a change was cut off, and the service's state."""
+class ReleaseList:
+    """Releases of a board, the current one, whether a change was interrupted, and the state of the service."""
 
     releases: tuple[Release, ...] = ()
     current: str | None = None
@@ -100,72 +96,66 @@ class Listed:
     service: Mapping[str, Any] = field(default_factory=dict)
 
 
-def deploy_host(connection: Connection, package: Package, service: Service, listener: Listener) -> Outcome:
-    """Bring a release onto one board, have it switched to, and return what came of it; the connection is open.
+def deploy_host(connection: Connection, package: Package, service: Service, reporter: HostReporter) -> ReleaseChange:
+    """Send a release to the board of an open connection and switch to it.
 
     Raises:
-        HostError: The board refused, before anything was changed there, or the connection was lost.
+        HostError: The board refused the release before anything was changed, or the connection was lost.
     """
     host = connection.host
     board = probe(connection)
-    listener.say(host, board.describe())
+    reporter.message(host, board.describe())
     uploads = list(package.files.values())
     extra_bytes = sum(upload.size_bytes for upload in uploads if upload.name not in board.store.whole)
-    environment = code = command = None
+    environment = code = installed = None
     if package.install:
-        ready = prepare(
+        edgekit = prepare(
             connection,
             board,
-            camera=_wants_picamera2(package.camera, board),
+            camera=_needs_picamera2(package.camera, board),
             extras=package.extras,
             extra_bytes=extra_bytes,
-            tell=partial(listener.say, host),
-            progress=lambda what, done, total: listener.progress(host, f"sending {what}", done, total),
+            notify=partial(reporter.message, host),
+            progress=lambda what, done, total: reporter.progress(host, f"sending {what}", done, total),
         )
-        assert ready.mark is not None
-        environment = ready.mark.rpartition("/")[0]
-        code = ready.command[1].partition("=")[2]
+        environment, code = edgekit.environment, edgekit.code
     else:
-        command = use_installed(board, host.label).command[0]
+        installed = use_installed(board, host.label).words[0]
         check_space(board, (), extra_bytes, host.label)
     for upload in uploads:
-        send(connection, board.store, upload, partial(listener.progress, host, f"sending {upload.path.name}"))
+        send(connection, board.store, upload, partial(reporter.progress, host, f"sending {upload.path.name}"))
     plan = {
         **_plan("deploy", service),
         "files": {name: [board.store.path(upload), upload.sha256] for name, upload in package.files.items()},
         "environment": environment,
         "code": code,
-        "command": command,
+        "command": installed,
         "about": {"model": package.model_name, "edgekit": __version__},
         "keep": package.keep,
         "settle_s": package.settle_s,
     }
-    return _outcome(host, _on_board(connection, board, plan, listener))
+    return _change(host.label, _run_on_board(connection, board, plan, reporter))
 
 
 def rollback_host(
-    connection: Connection, service: Service, to: str | None, listener: Listener, settle_s: float = _SETTLE_S
-) -> Outcome:
-    """Have one board go back to the release before, or to the one named, and return what came of it.
+    connection: Connection, service: Service, to: str | None, reporter: HostReporter, settle_s: float = _SETTLE_S
+) -> ReleaseChange:
+    """Switch the board of an open connection to the release `to`; None: the release before the current one.
 
     Raises:
         HostError: The board refused, or the connection was lost.
     """
     plan = {**_plan("rollback", service), "to": to, "settle_s": settle_s}
-    return _outcome(connection.host, _on_board(connection, probe(connection), plan, listener))
+    return _change(connection.host.label, _run_on_board(connection, probe(connection), plan, reporter))
 
 
-def list_host(connection: Connection, service: Service, listener: Listener) -> Listed:
-    """Return the releases of one board.
+def list_host(connection: Connection, service: Service, reporter: HostReporter) -> ReleaseList:
+    """Return the releases of the board of an open connection.
 
     Raises:
-        HostError: The board does not tell.
+        HostError: The board returned no valid list.
     """
-    label = connection.host.label
-    told = _on_board(connection, probe(connection), _plan("releases", service), listener)
-    rows, state = told.get("releases"), told.get("service") or {}
-    if not isinstance(rows, list) or not isinstance(state, dict):
-        raise HostError(f"{label}: its list of releases makes no sense")
+    document = _run_on_board(connection, probe(connection), _plan("releases", service), reporter)
     try:
         releases = tuple(
             Release(
@@ -175,35 +165,42 @@ def list_host(connection: Connection, service: Service, listener: Listener) -> L
                 int(row["created_unix_s"]),
                 row["failed"] is True,
             )
-            for row in rows
+            for row in document["releases"]
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise HostError(f"{label}: its list of releases makes no sense") from error
-    known = {name: _shown(state.get(name)) for name in ("state", "text", "last_exit", "manager")}
-    return Listed(releases, _shown(told.get("current")), told.get("cut") is True, known)
+        state = document.get("service") or {}
+        known = {name: _shown(state.get(name)) for name in ("state", "text", "last_exit", "manager")}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise HostError(f"{connection.host.label}: the board's list of releases is not valid") from error
+    return ReleaseList(releases, _shown(document.get("current")), document.get("cut") is True, known)
 
 
-def on_hosts(
-    hosts: Sequence[Host], work: Callable[[Connection], Outcome], *, canary: int, parallel: int
-) -> Iterator[Outcome]:
-    """Yield what became of each board: the first `canary` together, then `parallel` at a time, none after a failure.
+def roll_out(
+    hosts: Sequence[Host], work: Callable[[Connection], ReleaseChange], *, canary: int, parallel: int
+) -> Iterator[HostResult[ReleaseChange]]:
+    """Yield the result of each host: of the first `canary` ones, then of `parallel` at a time; stop after a failure.
 
-    Args:
-        hosts: The boards.
-        work: Done with each one's open connection.
-        canary: How many go first.
-        parallel: How many are worked on at a time.
+    The remaining hosts are then not tried. A release that failed on its board is an error, too.
     """
     waves = [hosts[:canary], *(hosts[at : at + parallel] for at in range(canary, len(hosts), parallel))]
     failed = False
     for wave in waves:
         if failed:
-            yield from (Outcome(host, error="not tried, because another board failed", tried=False) for host in wave)
+            error = "not tried, because another board failed"
+            yield from (HostResult(host, error=error, tried=False) for host in wave)
             continue
-        # Ctrl-C: what waits is not begun; a board that has begun its own part completes it.
-        outcomes = [done.result or Outcome(done.host, error=done.error) for done in on_boards(wave, work, parallel)]
-        failed = any(outcome.error is not None for outcome in outcomes)
-        yield from outcomes
+        # After Ctrl-C waiting hosts are not started; a board that has begun its change completes it.
+        results = [
+            replace(done, error=done.result.error) if done.result is not None else done
+            for done in run_on_hosts(wave, work, parallel)
+        ]
+        failed = any(done.error is not None for done in results)
+        yield from results
+
+
+def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:
+    """Return the result of a host, ready for JSON."""
+    change = asdict(done.result or ReleaseChange())
+    return {"host": done.host.label, **change, "error": done.error, "tried": done.tried}
 
 
 def _plan(action: str, service: Service) -> dict[str, Any]:
@@ -216,7 +213,9 @@ def _plan(action: str, service: Service) -> dict[str, Any]:
     }
 
 
-def _on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], listener: Listener) -> dict[str, Any]:
+def _run_on_board(
+    connection: Connection, board: Probe, plan: Mapping[str, Any], reporter: HostReporter
+) -> dict[str, Any]:
     host = connection.host
     python = check_fit(board, host.label)
     try:
@@ -224,33 +223,32 @@ def _on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], lis
             [python.path, *program("deploy", plan)],
             timeout_s=_TIMEOUT_S,
             limit_bytes=_LIMIT_BYTES,
-            on_stderr_line=lambda line: listener.say(host, one_line(line)[:300]),
+            on_stderr_line=lambda line: reporter.message(host, one_line(line)[:300]),
         )
     except ConnectionLostError as error:
-        raise HostError(f"{error}; the board completes what it began: 'edgekit releases' tells") from error
+        raise HostError(f"{error}; the board completes what it has begun: check with 'edgekit releases'") from error
     if done.returncode != 0:
-        raise HostError(f"{host.label}: {done.complaint or f'exit code {done.returncode}'}")
+        raise HostError(f"{host.label}: {done.last_error_line or f'exit code {done.returncode}'}")
     try:
-        told = json.loads(done.text)
+        document = json.loads(done.text)
     except (ValueError, RecursionError) as error:
-        raise HostError(f"{host.label}: its answer is no JSON") from error
-    if not isinstance(told, dict):
-        raise HostError(f"{host.label}: its answer makes no sense")
-    return told
+        raise HostError(f"{host.label}: the board's answer is not JSON") from error
+    if not isinstance(document, dict):
+        raise HostError(f"{host.label}: the board's answer is not valid")
+    return document
 
 
-def _outcome(host: Host, told: Mapping[str, Any]) -> Outcome:
-    release, before, current = (_shown(told.get(name)) for name in ("release", "before", "current"))
-    if told.get("error") is not None:
-        kept = f"{current} runs again" if current else "nothing runs, as before"
-        error = f"{release} did not do well ({_shown(told['error'])}): {kept}"
-        return Outcome(host, release, before, current, error)
+def _change(label: str, document: Mapping[str, Any]) -> ReleaseChange:
+    release, before, current = (_shown(document.get(name)) for name in ("release", "before", "current"))
+    if document.get("error") is not None:
+        state = f"{current} runs again" if current else "nothing runs, as before"
+        return ReleaseChange(release, before, current, f"{release} failed ({_shown(document['error'])}): {state}")
     if release is None or current != release:
-        raise HostError(f"{host.label}: its answer makes no sense")
-    return Outcome(host, release, before, current, service_installed=told.get("service_installed") is not False)
+        raise HostError(f"{label}: the board's answer is not valid")
+    return ReleaseChange(release, before, current, service_installed=document.get("service_installed") is not False)
 
 
-def _wants_picamera2(camera: str | None, board: Probe) -> bool:
+def _needs_picamera2(camera: str | None, board: Probe) -> bool:
     if camera == "auto":
         return board.python is not None and board.python.picamera2
     return camera is not None and camera.startswith("picamera2")

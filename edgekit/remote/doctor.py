@@ -1,6 +1,6 @@
-"""The doctor on a board over SSH: its modules go along with the question and run from memory.
+"""`edgekit doctor` on a board over SSH: the doctor's modules are sent with the command and run from memory.
 
-So it needs nothing there but a `python3`, and where that is missing or too old what the shell tells makes the findings.
+The board needs only `python3`. Where it is missing or too old, the findings come from the shell script of `probe`.
 """
 
 from __future__ import annotations
@@ -8,34 +8,33 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from edgekit.doctor.examination import parse_findings
 from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError, InputError
-from edgekit.remote.parallel import Listener
-from edgekit.remote.prepare import Ready, run_ready, use_installed
+from edgekit.remote.parallel import HostReporter
+from edgekit.remote.prepare import EdgekitCommand, run_edgekit, use_installed
 from edgekit.remote.probe import MIN_PYTHON, Probe, probe
 from edgekit.remote.program import program
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.ssh import Completed, Connection, shell
+from edgekit.remote.ssh import CommandResult, Connection, shell
 from edgekit.text import one_line, printable
 
 _TIMEOUT_S = 900.0
 _LIMIT_BYTES = 4 << 20
-_MOST_SEEN = 2_000
-_MOST_TITLE = 300
-_MOST_NAMES = 20
-_MOST_NAME = 256
+_MAX_CAPTURED = 2_000
+_MAX_TITLE_CHARS = 300
+_MAX_NAMES = 20
+_MAX_NAME_CHARS = 256
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What the doctor found on a board.
+    """Findings of the doctor on a board.
 
-    `python` is the Python whose libraries it looked at. `seen` holds the files and outputs it was found in, by title,
-    and `names` what in them names the board and its user.
+    `python` is the Python whose libraries were examined. `seen` holds the files and outputs that were read, by title,
+    `names` the names of the board and its user in them.
     """
 
     findings: list[Finding]
@@ -45,39 +44,38 @@ class Examined:
 
 
 def examine_host(
-    connection: Connection, listener: Listener, *, capture: bool = False, install: bool = True
+    connection: Connection, reporter: HostReporter, *, capture: bool = False, install: bool = True
 ) -> Examined:
-    """Return what the doctor finds on a board; nothing is written there.
+    """Return the doctor's findings on a board; nothing is written there.
 
-    The libraries are those of the board's own edgekit, else of the environment that `edgekit bench --host` made, else
-    of the system.
+    The libraries examined are those of the installed edgekit, else of the environment that `edgekit bench --host` made,
+    else of the system.
 
     Args:
         connection: The board.
-        listener: Hears how far it is.
-        capture: Bring back what the findings were found in.
-        install: False: ask the edgekit that the board has of its own, not the doctor of this one.
+        reporter: Receives the progress.
+        capture: Return the files and outputs that were read, too.
+        install: False to run the doctor of the edgekit that is installed on the board instead of this one.
 
     Raises:
         HostError: The board cannot be examined.
     """
-    host = connection.host
+    label = connection.host.label
     board = probe(connection)
     if not install:
-        ready = use_installed(board, host.label)
-        return Examined(_findings(_ask(connection, listener, ready, ["doctor", "--json"]), None, host.label))
+        done = _run_doctor(connection, reporter, use_installed(board, label), ["doctor", "--json"])
+        return Examined(_findings(done, done.stdout, label))
     if board.python is None or board.python.version < MIN_PYTHON:
         return Examined(shell_findings(board))
-    own = board.commands[0].rpartition("/")[0] + "/python" if board.commands else ""
-    ready = Ready(tuple(shell(_CHOOSE, own, board.root, board.python.path)), None)
-    done = _ask(connection, listener, ready, program("doctor", {"capture": capture}))
+    installed = board.commands[0].rpartition("/")[0] + "/python" if board.commands else ""
+    command = EdgekitCommand(tuple(shell(_CHOOSE_PYTHON, installed, board.root, board.python.path)))
+    done = _run_doctor(connection, reporter, command, program("doctor", {"capture": capture}))
     first, _, second = done.stdout.partition(b"\n")
-    findings = _findings(done, first, host.label)
-    return _captured(findings, second, host.label)
+    return _captured(_findings(done, first, label), second, label)
 
 
 def shell_findings(board: Probe) -> list[Finding]:
-    """Return what can be said of a board without a Python that runs the doctor, in the doctor's words."""
+    """Return findings on a board whose Python cannot run the doctor, with the doctor's texts."""
     memory = f", {board.memory_mib} MiB" if board.memory_mib else ""
     bits = board.system_bits
     system = f"{board.system or 'unknown system'}, {bits or '?'} bit"
@@ -88,69 +86,71 @@ def shell_findings(board: Probe) -> list[Finding]:
     else:
         findings.append(Finding("system", "ok", system))
     if board.python is None:
-        findings.append(Finding("python", "fault", "no python3 that answers", "sudo apt install python3"))
+        findings.append(Finding("python", "fault", "python3 is missing or does not start", "sudo apt install python3"))
     else:
-        version = "{}.{}".format(*board.python.version)
-        cure = "take Raspberry Pi OS Bookworm or later"
-        findings.append(Finding("python", "fault", f"{version}: older than {'{}.{}'.format(*MIN_PYTHON)}", cure))
-    return [*findings, Finding("all else", "unknown", "the doctor needs that Python to look")]
+        version, oldest = ("{}.{}".format(*version) for version in (board.python.version, MIN_PYTHON))
+        cure = "install Raspberry Pi OS Bookworm or later"
+        findings.append(Finding("python", "fault", f"{version}: older than {oldest}", cure))
+    return [*findings, Finding("all else", "unknown", "not examined, because the doctor needs Python")]
 
 
-def _ask(connection: Connection, listener: Listener, ready: Ready, arguments: list[str]) -> Completed:
-    return run_ready(
+def _run_doctor(
+    connection: Connection, reporter: HostReporter, command: EdgekitCommand, arguments: list[str]
+) -> CommandResult:
+    def report_progress(line: str) -> None:
+        progress = read_progress(line)
+        if progress is not None:
+            reporter.progress(connection.host, progress.what, progress.done, progress.total)
+
+    return run_edgekit(
         connection,
-        ready,
+        command,
         arguments,
         limit_bytes=_LIMIT_BYTES,
         timeout_s=_TIMEOUT_S,
-        on_stderr_line=partial(_hear, connection, listener),
-        environment=[f"{PROGRESS_VARIABLE}=1"],
+        on_stderr_line=report_progress,
+        variables=[f"{PROGRESS_VARIABLE}=1"],
     )
 
 
-def _hear(connection: Connection, listener: Listener, line: str) -> None:
-    told = read_progress(line)
-    if told is not None:
-        listener.progress(connection.host, told.what, told.done, told.total)
-
-
-def _findings(done: Completed, content: bytes | None, label: str) -> list[Finding]:
+def _findings(done: CommandResult, content: bytes, label: str) -> list[Finding]:
     try:
-        findings = parse_findings(done.stdout if content is None else content, "it")
+        findings = parse_findings(content, "it")
     except InputError as error:
-        raise HostError(f"{label}: {_reason(done) or error}") from error
+        raise HostError(f"{label}: {_failure(done) or error}") from error
     if not findings:
-        raise HostError(f"{label}: the doctor there found nothing to say")
+        raise HostError(f"{label}: the board's doctor returned no findings")
     return findings
 
 
-def _reason(done: Completed) -> str:
-    # Progress is no complaint.
-    if done.returncode == 0 or read_progress(done.complaint) is not None:
+def _failure(done: CommandResult) -> str:
+    if done.returncode == 0 or read_progress(done.last_error_line) is not None:
         return ""
-    return f"the doctor there ended with {done.returncode}" + (f": {done.complaint}" if done.complaint else "")
+    reason = f": {done.last_error_line}" if done.last_error_line else ""
+    return f"the board's doctor ended with exit code {done.returncode}{reason}"
 
 
 def _captured(findings: list[Finding], content: bytes, label: str) -> Examined:
     try:
-        told: Mapping[str, Any] = json.loads(content)
-        python, seen, names = str(told["python"]), dict(told.get("seen", {})), list(told.get("names", []))
+        document: Mapping[str, Any] = json.loads(content)
+        python, seen, names = str(document["python"]), dict(document.get("seen", {})), list(document.get("names", []))
+        captured = list(seen.items())[:_MAX_CAPTURED]
         return Examined(
             findings,
-            one_line(python)[:_MOST_TITLE],
-            {one_line(title)[:_MOST_TITLE]: _harmless(str(text)) for title, text in list(seen.items())[:_MOST_SEEN]},
-            [str(name)[:_MOST_NAME] for name in names[:_MOST_NAMES] if len(str(name)) > 2],
+            one_line(python)[:_MAX_TITLE_CHARS],
+            {one_line(title)[:_MAX_TITLE_CHARS]: _harmless(str(text)) for title, text in captured},
+            [str(name)[:_MAX_NAME_CHARS] for name in names[:_MAX_NAMES] if len(str(name)) > 2],
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise HostError(f"{label}: it does not tell what its findings were found in") from error
+        raise HostError(f"{label}: the second line of the doctor's output is not valid") from error
 
 
 def _harmless(text: str) -> str:
     return "\t".join(printable(part) for part in text.replace("\0", "\\0").split("\t"))
 
 
-# $1: the Python beside the board's own edgekit, or nothing; $2: edgekit's folder in the cache; $3: the system's Python.
-_CHOOSE = """
+# $1: Python of the installed edgekit, or nothing; $2: edgekit's folder in the cache; $3: the system's Python.
+_CHOOSE_PYTHON = """
 python=$1
 if ! [ -x "$python" ]; then
     newest=$(ls -t "$2"/envs/*/.ready 2>/dev/null | head -n 1)

@@ -1,4 +1,4 @@
-"""Which boards: addresses from the command line or from an inventory file, checked before ssh sees them."""
+"""Hosts from the command line or an inventory file, validated before they reach ssh."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MAX_PORT = 65_535
 _MAX_INVENTORY_BYTES = 1 << 20
 _MAX_LABEL = 64
 
-# A name of ssh's own configuration, a DNS name, an IPv4 or IPv6 address. No character that a shell, a terminal or
-# ssh's command line could take for something else: a ProxyCommand with %h hands the name to a shell.
+# An alias of ssh's configuration, a DNS name, or an IPv4 or IPv6 address. Without characters that have a meaning to a
+# shell, a terminal or ssh's command line: a ProxyCommand with %h passes the name to a shell.
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 _NAME = r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}(?:%[A-Za-z0-9_.-]{1,32})?"
-# An option of ssh whose value is the next argument, and a line of its configuration.
-_WAITING = re.compile("-[BbcDEeFIiJLlmOoPpQRSWw]")
+# An option of ssh whose value is the next argument, and a setting of its configuration.
+_TAKES_VALUE = re.compile("-[BbcDEeFIiJLlmOoPpQRSWw]")
 _SETTING = re.compile("[A-Za-z]+=")
 _ADDRESS = re.compile(rf"(?:{_USER}@)?{_NAME}")
 
 
 @dataclass(frozen=True)
 class Host:
-    """One board: `address` is `[user@]host`, as ssh takes it; `label` names it in reports.
+    """One board: `address` is `[user@]host` for ssh, `label` its name in reports.
 
     `ssh_options` are raw arguments for ssh, for example `-J` and `bastion`. They can run programs on this machine, so
     they come from the command line only, never from an inventory.
@@ -43,30 +43,30 @@ class Host:
 
 
 def ssh_arguments(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the arguments for ssh of a user's words: `Name=value`, as in ssh's configuration, or ssh's own arguments.
+    """Return arguments for ssh from the values of --ssh-option: `Name=value`, as in ssh_config, or ssh's own arguments.
 
     Raises:
-        InputError: A word is neither, nor the value of the option before it: ssh would take it for the board's name.
+        InputError: A value is neither of them: ssh would read it as the host's name.
     """
     arguments: list[str] = []
     for text in texts:
-        is_value = bool(arguments) and _WAITING.fullmatch(arguments[-1]) is not None
+        is_value = bool(arguments) and _TAKES_VALUE.fullmatch(arguments[-1]) is not None
         if text.startswith("-") or is_value:
             arguments.append(text)
         elif _SETTING.match(text):
             arguments += ["-o", text]
         else:
-            raise InputError(f"--ssh-option '{one_line(text)[:100]}' is no argument of ssh: write Name=value")
+            raise InputError(f"--ssh-option '{one_line(text)[:100]}' is not an argument of ssh: write Name=value")
     return tuple(arguments)
 
 
 def parse_host(
     text: str, *, port: int | None = None, identity: Path | None = None, ssh_options: Sequence[str] = ()
 ) -> Host:
-    """Return the host that the command line names.
+    """Return the host of a --host option; its address is also its label.
 
     Raises:
-        InputError: It is no `[user@]host`, or too long for the name of a board in a report.
+        InputError: It is not `[user@]host`, or too long for a label.
     """
     address = _address(text)
     if len(address) > _MAX_LABEL:
@@ -79,45 +79,45 @@ def parse_host(
 def read_inventory(
     path: Path, *, port: int | None = None, identity: Path | None = None, ssh_options: Sequence[str] = ()
 ) -> list[Host]:
-    """Return the boards of a TOML file: `[[host]]` tables with `host` and, if wanted, `label`, `port`, `identity`.
+    """Return the hosts of a TOML file: `[[host]]` tables with `host` and optionally `label`, `port`, `identity`.
 
     Args:
-        path: The file. A relative `identity` is meant from its folder.
-        port: For boards that name none.
-        identity: For boards that name none.
-        ssh_options: For all boards.
+        path: The file. A relative `identity` is relative to its folder.
+        port: Default port.
+        identity: Default private key.
+        ssh_options: Arguments for ssh, for all hosts.
 
     Raises:
-        InputError: The file cannot be read, or a field is unknown or wrong.
+        InputError: The file cannot be read, or a field is unknown or not valid.
     """
     require_file(path, "inventory")
     try:
         with path.open("rb") as stream:
             content = stream.read(_MAX_INVENTORY_BYTES + 1)
         if len(content) > _MAX_INVENTORY_BYTES:
-            raise InputError(f"inventory '{path}' is larger than 1 MiB: it should list boards only")
+            raise InputError(f"inventory '{path}' is larger than 1 MiB: it may contain [[host]] tables only")
         document = tomllib.loads(content.decode())
     except OSError as error:
         raise InputError(f"inventory '{path}': {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"inventory '{path}' is no TOML: {one_line(str(error))}") from error
+        raise InputError(f"inventory '{path}' is not TOML: {one_line(str(error))}") from error
     tables = document.pop("host", None)
     if document or not isinstance(tables, list) or not tables:
-        raise InputError(f"inventory '{path}' must consist of [[host]] tables, each with host = \"user@name\"")
+        raise InputError(f"inventory '{path}' must contain only [[host]] tables, each with host = \"user@name\"")
     hosts = []
     for number, table in enumerate(tables, 1):
         where = f"inventory '{path}', host {number}"
         if not isinstance(table, dict):
-            raise InputError(f"{where} is no table: write [[host]]")
+            raise InputError(f"{where} is not a table: write [[host]]")
         hosts.append(_from_table(table, where, path.parent, port, identity, ssh_options))
     return hosts
 
 
 def check_different(hosts: Sequence[Host]) -> None:
-    """Make sure that no board and no label is there twice.
+    """Raise an error if an address or a label occurs twice.
 
     Raises:
-        InputError: One is.
+        InputError: One does.
     """
     addresses = [f"{host.address} (port {host.port or 22})" for host in hosts]
     for what, values in (("host", addresses), ("label", [host.label for host in hosts])):
@@ -135,7 +135,7 @@ def _from_table(
     ssh_options: Sequence[str],
 ) -> Host:
     if "ssh_options" in table or "ssh_option" in table:
-        raise InputError(f"{where}: ssh options can run programs here: put them into ~/.ssh/config or --ssh-option")
+        raise InputError(f"{where}: ssh options can run programs on this machine: use ~/.ssh/config or --ssh-option")
     unknown = set(table) - {"host", "label", "port", "identity"}
     if unknown:
         raise InputError(f"{where}: unknown field '{one_line(sorted(unknown)[0])}' (host, label, port, identity)")
@@ -158,14 +158,14 @@ def _from_table(
         try:
             identity = folder / Path(own_identity).expanduser()
         except RuntimeError as error:
-            raise InputError(f"{where}: identity '{own_identity}' is in the home of a user there is none of") from error
+            raise InputError(f"{where}: identity '{own_identity}' names an unknown user") from error
     return Host(address, label, own_port, identity, tuple(ssh_options))
 
 
 def _address(text: str) -> str:
     if not _ADDRESS.fullmatch(text):
         raise InputError(
-            f"host '{one_line(text)[:100]}' is no [user@]name that ssh could take: a name, an address or an alias of"
-            " ~/.ssh/config (ports by --port)"
+            f"host '{one_line(text)[:100]}' is not [user@]name: use a name, an address or an alias of ~/.ssh/config"
+            " (and --port for a port)"
         )
     return text

@@ -1,4 +1,4 @@
-"""What a board is and has, asked with one shell script in one go."""
+"""Properties of a board, read by one shell script: system, Python, memory, disk, clock, and edgekit's files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HASH = r"[0-9a-f]{64}"
 
 @dataclass(frozen=True)
 class Python:
-    """The board's own Python: where it is, its version and width, and whether it sees picamera2."""
+    """Python of the board's system: path, version, 32 or 64 bits, and whether it can import picamera2."""
 
     path: str
     version: tuple[int, int]
@@ -29,10 +29,11 @@ class Python:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a board says of itself.
+    """Properties of a board.
 
-    `root` is edgekit's folder in the user's cache there, `environments` and `codes` name what is installed in it.
-    `clock_ahead_s` is the board's clock less this machine's. `commands` are edgekits found there, by path.
+    `root` is edgekit's folder in the user's cache on the board; `environments` and `codes` are the names of what is
+    installed in it. `clock_ahead_s` is the board's clock minus this machine's. `commands` are paths of the `edgekit`
+    commands that are installed on the board.
     """
 
     root: str
@@ -52,7 +53,7 @@ class Probe:
     commands: tuple[str, ...]
 
     def describe(self) -> str:
-        """Return one line for people."""
+        """Return the board, its system, Python, memory and free disk space as one line."""
         python = "no Python" if self.python is None else "Python {}.{}".format(*self.python.version)
         memory = "" if self.memory_mib is None else f", {self.memory_mib} MiB memory"
         free = "" if self.free_bytes is None else f", {self.free_bytes >> 20} MiB disk free"
@@ -60,73 +61,73 @@ class Probe:
 
 
 def probe(connection: Connection) -> Probe:
-    """Return what the board says of itself.
+    """Return the properties of the board of an open connection.
 
     Raises:
-        HostError: It cannot be asked.
+        HostError: The script failed.
     """
-    asked_s = time.time()
-    done = connection.run(shell(_PROBE, _ASK_PYTHON), limit_bytes=_LIMIT_BYTES)
+    now_s = time.time()
+    done = connection.run(shell(_PROBE, _PROBE_PYTHON), limit_bytes=_LIMIT_BYTES)
     try:
-        return parse_probe(done.text, asked_s)
+        return parse_probe(done.text, now_s)
     except ValueError as error:
-        complaint = f": {done.complaint}" if done.complaint else ""
-        raise HostError(f"{connection.host.label}: its answers make no sense ({error}){complaint}") from error
+        detail = f": {done.last_error_line}" if done.last_error_line else ""
+        raise HostError(f"{connection.host.label}: probing the board failed ({error}){detail}") from error
 
 
 def parse_probe(text: str, now_s: float) -> Probe:
-    """Return the answers of the script as data.
+    """Return the properties that the script printed, as KEY=VALUE lines; `now_s` is this machine's clock.
 
     Raises:
-        ValueError: A needed one is missing.
+        ValueError: A required property is missing.
     """
-    answers: dict[str, str] = {}
-    there: list[str] = []
+    values: dict[str, str] = {}
+    found: list[str] = []
     commands: list[str] = []
     for line in text.splitlines():
         key, separator, value = line.partition("=")
         if not separator:
             continue
-        if key == "there":
-            there.append(value)
+        if key == "found":
+            found.append(value)
         elif key == "command":
             commands.append(value)
         else:
-            answers.setdefault(key, value)
-    root = answers.get("root", "")
+            values.setdefault(key, value)
+    root = values.get("root", "")
     if not root.startswith("/") or not root.isprintable():
-        raise ValueError("it names no home folder")
-    clock = _number(answers, "clock")
+        raise ValueError("no home folder in the output")
+    clock = _number(values, "clock")
     if clock is None:
-        raise ValueError("it tells no time")
-    free_kib = _number(answers, "free_kib")
-    memory_kib = _number(answers, "memory_kib")
+        raise ValueError("no clock in the output")
+    free_kib = _number(values, "free_kib")
+    memory_kib = _number(values, "memory_kib")
     return Probe(
         root=root,
-        model=_shown(answers, "model"),
-        machine=one_line(answers.get("machine", ""))[:40],
-        system_bits=_number(answers, "bits"),
-        system=_shown(answers, "system"),
-        release=_shown(answers, "release"),
-        glibc=_version(answers.get("glibc", "")),
+        model=_shown(values, "model"),
+        machine=one_line(values.get("machine", ""))[:40],
+        system_bits=_number(values, "bits"),
+        system=_shown(values, "system"),
+        release=_shown(values, "release"),
+        glibc=_version(values.get("glibc", "")),
         memory_mib=None if memory_kib is None else memory_kib >> 10,
         free_bytes=None if free_kib is None else free_kib << 10,
         clock_ahead_s=clock - now_s,
-        python=_python(answers),
-        store=Store(f"{root}/store", *_stored(there)),
-        environments=_named(there, "envs"),
-        codes=_named(there, "code"),
+        python=_python(values),
+        store=Store(f"{root}/store", *_stored(found)),
+        environments=_installed(found, "envs"),
+        codes=_installed(found, "code"),
         commands=tuple(commands),
     )
 
 
-def _number(answers: Mapping[str, str], key: str) -> int | None:
-    value = answers.get(key, "")
+def _number(values: Mapping[str, str], key: str) -> int | None:
+    value = values.get(key, "")
     return int(value) if re.fullmatch(r"[0-9]{1,15}", value) else None
 
 
-def _shown(answers: Mapping[str, str], key: str) -> str | None:
-    return one_line(answers.get(key, ""))[:100] or None
+def _shown(values: Mapping[str, str], key: str) -> str | None:
+    return one_line(values.get(key, ""))[:100] or None
 
 
 def _version(text: str) -> tuple[int, int] | None:
@@ -134,17 +135,17 @@ def _version(text: str) -> tuple[int, int] | None:
     return (int(match.group(1)), int(match.group(2))) if match else None
 
 
-def _python(answers: Mapping[str, str]) -> Python | None:
-    told = re.fullmatch(r"([0-9]+\.[0-9]+) (32|64) ([01]) (/.*)", answers.get("python", ""))
-    version = _version(told.group(1)) if told else None
-    if told is None or version is None or not told.group(4).isprintable():
+def _python(values: Mapping[str, str]) -> Python | None:
+    match = re.fullmatch(r"([0-9]+\.[0-9]+) (32|64) ([01]) (/.*)", values.get("python", ""))
+    version = _version(match.group(1)) if match else None
+    if match is None or version is None or not match.group(4).isprintable():
         return None
-    return Python(told.group(4), version, int(told.group(2)), told.group(3) == "1")
+    return Python(match.group(4), version, int(match.group(2)), match.group(3) == "1")
 
 
-def _stored(there: list[str]) -> tuple[frozenset[str], dict[str, int]]:
+def _stored(found: list[str]) -> tuple[frozenset[str], dict[str, int]]:
     whole, parts = set(), {}
-    for entry in there:
+    for entry in found:
         match = re.fullmatch(rf"store/({_HASH}(?:\.[a-z0-9]{{1,10}})?)(\.part)? ([0-9]{{1,15}})", entry)
         if match and match.group(2):
             parts[match.group(1)] = int(match.group(3))
@@ -153,12 +154,12 @@ def _stored(there: list[str]) -> tuple[frozenset[str], dict[str, int]]:
     return frozenset(whole), parts
 
 
-def _named(there: list[str], kind: str) -> frozenset[str]:
-    matches = (re.fullmatch(rf"{kind}/({_HASH})/\.ready [0-9]+", entry) for entry in there)
+def _installed(found: list[str], kind: str) -> frozenset[str]:
+    matches = (re.fullmatch(rf"{kind}/({_HASH})/\.ready [0-9]+", entry) for entry in found)
     return frozenset(match.group(1) for match in matches if match)
 
 
-# $1: what Python is asked. Control characters are taken out at the end, so that one answer is one line.
+# $1: code for Python. Control characters are removed at the end, so that each property is one line.
 _PROBE = r"""
 {
 root=${XDG_CACHE_HOME:-$HOME/.cache}/edgekit/board
@@ -178,14 +179,14 @@ for found in "$(command -v edgekit)" "$HOME/.local/bin/edgekit" "$HOME/edgekit-e
     [ -x "$found" ] && echo "command=$found"
 done
 cd "$root" 2>/dev/null && for found in envs/*/.ready code/*/.ready store/*; do
-    [ -f "$found" ] && echo "there=$found $(stat -c %s "$found")"
+    [ -f "$found" ] && echo "found=$found $(stat -c %s "$found")"
 done
 :
 } | tr -d '\001-\011\013-\037\177'
 """
 
-# Only what is quickly imported: a Pi takes a second for some of the standard library.
-_ASK_PYTHON = """
+# Importing some modules of the standard library takes a second on a Pi: these are fast.
+_PROBE_PYTHON = """
 import sys, importlib.util
 camera = importlib.util.find_spec('picamera2') is not None
 print('%d.%d' % sys.version_info[:2], 64 if sys.maxsize > 2**32 else 32, int(camera), sys.executable)

@@ -1,4 +1,4 @@
-"""Talking with a local process whose other end may be anybody: in bounded memory, with an end in sight."""
+"""Exchanges data with a local process whose output is not trusted: bounded in memory and in time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO, Literal
 MAX_LINE_BYTES = 1 << 12
 _KEPT_ERROR_BYTES = 1 << 16
 _READ_BYTES = 1 << 16
-_LOOK_EVERY_S = 0.2
+_POLL_S = 0.2
 
 
 class Tail:
@@ -28,32 +28,32 @@ class Tail:
         self.closed = threading.Event()
 
     def add(self, data: bytes) -> None:
-        """Take more; what is too old goes."""
+        """Append data and drop the oldest bytes."""
         self._content += data
         if len(self._content) > self._kept_bytes:
             del self._content[: -self._kept_bytes]
 
     def content(self) -> bytes:
-        """Return what was kept."""
+        """Return the kept bytes."""
         return bytes(self._content)
 
     def text(self) -> str:
-        """Return what was kept as text; bytes that are no UTF-8 are replaced."""
+        """Return the kept bytes as text; bytes that are not UTF-8 are replaced."""
         return self._content.decode(errors="replace")
 
 
 @dataclass
-class Talk:
-    """What came of it. `ended` says why it stopped: by itself, or because it went beyond one of its limits."""
+class ProcessOutput:
+    """Output of a process; `exceeded` is the limit at which it was killed, None if it ended by itself."""
 
     stdout: bytearray = field(default_factory=bytearray)
     stderr: Tail = field(default_factory=Tail)
-    ended: Literal["by itself", "too late", "too silent", "too much", "too many complaints"] = "by itself"
+    exceeded: Literal["time", "silence", "stdout", "stderr"] | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How far it may go: seconds in all, seconds without a word from it or a byte taken by it, bytes it may say."""
+    """Limits of a process: seconds in total, seconds without any input or output, and bytes of output."""
 
     timeout_s: float | None
     silence_s: float | None
@@ -67,93 +67,79 @@ def communicate(
     hold_stdin: bool,
     limits: Limits,
     on_stderr_line: Callable[[str], None] | None,
-) -> Talk:
-    """Feed a process, hear it out, and return what it said; it has ended, or was killed, afterwards.
+) -> ProcessOutput:
+    """Write `chunks` to a process and return its output; afterwards the process has ended.
 
-    Its pipes, made with `bufsize=0`, may be held open by others (ssh hands them to the process of its shared
-    connection), so its end counts as well as theirs.
+    Its pipes must be made with `bufsize=0`. Reading stops when the pipes are closed or the process has ended, because
+    other processes may hold the pipes open: ssh passes them to the process of its shared connection.
     """
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    talk = Talk()
-    lines = _Lines(on_stderr_line)
-    until_s = _after(limits.timeout_s)
-    silent_until_s = _after(limits.silence_s)
-    complained_bytes = 0
+    output = ProcessOutput()
     with selectors.DefaultSelector() as selector:
-        feeder = _Feeder(process.stdin, iter(chunks), hold_stdin, selector)
-        for stream in (process.stdout, process.stderr):
-            os.set_blocking(stream.fileno(), False)
-            selector.register(stream, selectors.EVENT_READ)
-        hearing = 2
-        while hearing:
-            over = process.poll() is not None
-            events = selector.select(0 if over else _LOOK_EVERY_S)
-            heard = False
+        writer = _Writer(process, iter(chunks), hold_stdin, selector)
+        reader = _Reader(process, selector, output, on_stderr_line)
+        deadlines = _Deadlines(limits)
+        while reader.open_streams and output.exceeded is None:
+            ended = process.poll() is not None
+            events = selector.select(0 if ended else _POLL_S)
+            if events:
+                deadlines.restart_silence()
+            has_read = False
             for key, _ in events:
-                silent_until_s = _after(limits.silence_s)
                 if key.fileobj is process.stdin:
-                    feeder.feed()
-                    continue
-                data = _read(key.fd)
-                if data is None:
-                    continue
-                heard = True
-                if not data:
-                    selector.unregister(key.fileobj)
-                    hearing -= 1
-                elif key.fileobj is process.stdout:
-                    talk.stdout += data
+                    writer.write()
                 else:
-                    complained_bytes += len(data)
-                    talk.stderr.add(data)
-                    lines.add(data)
-            if len(talk.stdout) > limits.stdout_bytes:
-                talk.ended = "too much"
-            elif complained_bytes > limits.stderr_bytes:
-                talk.ended = "too many complaints"
-            elif time.monotonic() > until_s:
-                talk.ended = "too late"
-            elif time.monotonic() > silent_until_s:
-                talk.ended = "too silent"
-            if talk.ended != "by itself" or (over and not heard):
+                    has_read |= reader.read(key)
+            if ended and not has_read:
                 break
-    lines.end()
-    if talk.ended != "by itself":
+            if len(output.stdout) > limits.stdout_bytes:
+                output.exceeded = "stdout"
+            elif reader.stderr_bytes > limits.stderr_bytes:
+                output.exceeded = "stderr"
+            else:
+                output.exceeded = deadlines.exceeded()
+    reader.end()
+    if output.exceeded is not None:
         process.kill()
     process.wait()
-    return talk
+    return output
 
 
-def _after(seconds: float | None) -> float:
-    return math.inf if seconds is None else time.monotonic() + seconds
+class _Deadlines:
+    """Times at which a process is killed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._silence_s = limits.silence_s
+        self._end_s = _after(limits.timeout_s)
+        self.restart_silence()
+
+    def restart_silence(self) -> None:
+        self._silence_end_s = _after(self._silence_s)
+
+    def exceeded(self) -> Literal["time", "silence"] | None:
+        now_s = time.monotonic()
+        return "time" if now_s > self._end_s else "silence" if now_s > self._silence_end_s else None
 
 
-def _read(descriptor: int) -> bytes | None:
-    try:
-        return os.read(descriptor, _READ_BYTES)
-    except BlockingIOError:
-        return None
-    except OSError:
-        return b""
-
-
-class _Feeder:
-    """Writes chunks as the process takes them."""
+class _Writer:
+    """Writes chunks to stdin of a process as fast as the process reads."""
 
     def __init__(
-        self, stream: IO[bytes], chunks: Iterator[bytes], hold: bool, selector: selectors.BaseSelector
+        self,
+        process: subprocess.Popen[bytes],
+        chunks: Iterator[bytes],
+        hold: bool,
+        selector: selectors.BaseSelector,
     ) -> None:
-        self._stream = stream
+        assert process.stdin is not None
+        self._stream = process.stdin
         self._chunks = chunks
         self._hold = hold
         self._selector = selector
         self._rest = memoryview(b"")
-        os.set_blocking(stream.fileno(), False)
-        selector.register(stream, selectors.EVENT_WRITE)
+        os.set_blocking(self._stream.fileno(), False)
+        selector.register(self._stream, selectors.EVENT_WRITE)
 
-    def feed(self) -> None:
+    def write(self) -> None:
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -167,29 +153,68 @@ class _Feeder:
         except BlockingIOError:
             return
         except OSError:
-            # It has seen enough and closed its stdin: no fault of ours.
+            # The process closed its stdin; it may do that and still succeed.
             self._selector.unregister(self._stream)
             with suppress(OSError):
                 self._stream.close()
 
 
-class _Lines:
-    """Cuts a stream into lines of bounded length."""
+class _Reader:
+    """Reads stdout and stderr of a process into `output`, and passes lines of stderr of bounded length on."""
 
-    def __init__(self, tell: Callable[[str], None] | None) -> None:
-        self._tell = tell
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        selector: selectors.BaseSelector,
+        output: ProcessOutput,
+        on_stderr_line: Callable[[str], None] | None,
+    ) -> None:
+        self._stdout: IO[bytes] | None = process.stdout
+        self._selector = selector
+        self._output = output
+        self._on_line = on_stderr_line
         self._rest = b""
+        self.open_streams = 2
+        self.stderr_bytes = 0
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+            selector.register(stream, selectors.EVENT_READ)
 
-    def add(self, data: bytes) -> None:
-        if self._tell is None:
+    def read(self, key: selectors.SelectorKey) -> bool:
+        """Read once and return False if there was nothing to read."""
+        try:
+            data = os.read(key.fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(key.fileobj)
+            self.open_streams -= 1
+        elif key.fileobj is self._stdout:
+            self._output.stdout += data
+        else:
+            self.stderr_bytes += len(data)
+            self._output.stderr.add(data)
+            self._split_lines(data)
+        return True
+
+    def end(self) -> None:
+        """Pass on an unfinished last line."""
+        if self._on_line is not None and self._rest:
+            self._on_line(self._rest.decode(errors="replace"))
+
+    def _split_lines(self, data: bytes) -> None:
+        if self._on_line is None:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         while len(self._rest) > MAX_LINE_BYTES:
             lines.append(self._rest[:MAX_LINE_BYTES])
             self._rest = self._rest[MAX_LINE_BYTES:]
         for line in lines:
-            self._tell(line[:MAX_LINE_BYTES].decode(errors="replace"))
+            self._on_line(line[:MAX_LINE_BYTES].decode(errors="replace"))
 
-    def end(self) -> None:
-        if self._tell is not None and self._rest:
-            self._tell(self._rest.decode(errors="replace"))
+
+def _after(seconds: float | None) -> float:
+    return math.inf if seconds is None else time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""What a board's bare Python is given to run one of `edgekit.remote.board`: a loader, and the modules it needs."""
+"""Packs a program of `edgekit.remote.board` into a command for a board's Python: a loader and the modules it needs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 _LOADER = "edgekit.remote.board.loader"
-# The loader names errors, whatever it runs.
-_ALWAYS = "edgekit.errors"
+# Imported by the loader.
+_ERRORS = "edgekit.errors"
 
 
 def program(name: str, argument: Mapping[str, Any]) -> list[str]:
-    """Return the words after `python3` that run `edgekit.remote.board.NAME.main(argument)` on a board.
+    """Return the arguments for `python3` that run `edgekit.remote.board.NAME.main(argument)` on a board.
 
-    Linux takes no word longer than 128 KiB; a test sees that there is room.
+    Linux limits one argument to 128 KiB; `tests/edgekit/remote/test_program.py` checks the size.
     """
     module = f"edgekit.remote.board.{name}"
     sent = {"modules": dict(needed(module)), "main": module, "argument": argument}
@@ -30,9 +30,9 @@ def program(name: str, argument: Mapping[str, Any]) -> list[str]:
 
 @cache
 def needed(module: str) -> Mapping[str, str]:
-    """Return the modules of edgekit that a module imports, however indirectly, by name with their sources."""
+    """Return the sources of the modules of edgekit that a module imports, directly or not, by module name."""
     sources: dict[str, str] = {}
-    left = [module, _ALWAYS]
+    left = [module, _ERRORS]
     while left:
         name = left.pop()
         source = None if name in sources else _source(name)
@@ -48,7 +48,7 @@ def _imported(source: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # Each name may be a module or something in one; what is no file is left out.
+            # Each name may be a module or an attribute; `_source` returns None for an attribute.
             yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
 
 

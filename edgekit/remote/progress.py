@@ -1,4 +1,4 @@
-"""Progress as lines of text: a board's edgekit writes them to stderr when told to, the workstation reads them."""
+"""Progress as lines of text: the edgekit on a board writes them to stderr, the workstation reads them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from edgekit.text import one_line
 
-# Set to 1, commands write lines in place of bars.
+# Set to 1, commands write progress lines instead of drawing bars.
 PROGRESS_VARIABLE = "EDGEKIT_PROGRESS_LINES"
-_MARK = "edgekit-progress "
-_MAX_WHAT = 100
+_PREFIX = "edgekit-progress "
+_MAX_WHAT_CHARS = 100
 
 
 @dataclass(frozen=True)
-class Progressed:
-    """How far something is."""
+class Progress:
+    """Progress of one step: `done` of `total`; `total` is 0 if it is unknown."""
 
     what: str
     done: float
@@ -24,19 +24,19 @@ class Progressed:
 
 
 def progress_line(what: str, done: float, total: float | None) -> str:
-    """Return the line that says how far something is."""
-    return _MARK + json.dumps([what, round(done, 3), total or 0])
+    """Return progress as one line of text."""
+    return _PREFIX + json.dumps([what, round(done, 3), total or 0])
 
 
-def read_progress(line: str) -> Progressed | None:
-    """Return what a line says, None for any other line; nothing in it is trusted."""
-    if not line.startswith(_MARK):
+def read_progress(line: str) -> Progress | None:
+    """Return the progress in a line from a board, None for any other line; values are bounded and printable."""
+    if not line.startswith(_PREFIX):
         return None
     try:
-        what, done, total = json.loads(line.removeprefix(_MARK))
+        what, done, total = json.loads(line.removeprefix(_PREFIX))
         done, total = float(done), float(total)
     except (ValueError, TypeError, RecursionError, OverflowError):
         return None
     if not isinstance(what, str) or not (math.isfinite(done) and math.isfinite(total)):
         return None
-    return Progressed(one_line(what)[:_MAX_WHAT], min(max(done, 0.0), 1e9), min(max(total, 0.0), 1e9))
+    return Progress(one_line(what)[:_MAX_WHAT_CHARS], min(max(done, 0.0), 1e9), min(max(total, 0.0), 1e9))

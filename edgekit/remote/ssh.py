@@ -1,7 +1,7 @@
-"""A connection to one board through the system's OpenSSH: opened once, shared by every command sent over it.
+"""A connection to one board through the system's OpenSSH, opened once and shared by all commands.
 
-The user's configuration, agent, keys, jump hosts and known hosts apply. What does not: passwords (batch mode), and any
-setting that would accept an unknown host key. What the board prints is bounded in size and, where it is shown, free of
+The user's configuration, agent, keys, jump hosts and known hosts apply. Passwords are disabled (batch mode), and no
+setting can make ssh accept an unknown host key. Output of the board is bounded in size and, where it is shown, free of
 terminal escapes.
 """
 
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,12 +34,12 @@ _OPEN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 0.5
 _END_TIMEOUT_S = 1.0
 _KEPT_ERROR_BYTES = 1 << 16
-# The progress of a benchmark that takes days.
+# Enough for the progress lines of a benchmark that takes days.
 _LIMIT_ERROR_BYTES = 64 << 20
-# A socket's path may have 108 bytes, and ssh appends 17 of its own while it makes one.
+# A socket's path may have 108 bytes, of which ssh needs 17 while it creates the socket.
 _MAX_SOCKET_PATH = 85
 
-# ssh takes the first value it meets, so what stands here holds against ~/.ssh/config and --ssh-option alike.
+# ssh uses the first value of an option, so these override ~/.ssh/config and --ssh-option.
 _FIXED = {
     "BatchMode": "yes",
     "StrictHostKeyChecking": "yes",
@@ -55,7 +56,7 @@ _FIXED = {
     "ForkAfterAuthentication": "no",
     "LogLevel": "ERROR",
 }
-# And these only where the user's own --ssh-option says nothing.
+# Used only where --ssh-option does not set them.
 _PREFERRED = {
     "ConnectTimeout": str(_CONNECT_TIMEOUT_S),
     "ServerAliveInterval": "10",
@@ -64,12 +65,12 @@ _PREFERRED = {
 
 
 class ConnectionLostError(HostError):
-    """The connection ended while something was under way."""
+    """The connection ended while a command was running."""
 
 
 @dataclass(frozen=True)
-class Completed:
-    """What a command on the board left: its exit code, its stdout, and the end of its stderr."""
+class CommandResult:
+    """Result of a command on the board: exit code, stdout, and the last bytes of stderr."""
 
     returncode: int
     stdout: bytes
@@ -77,22 +78,25 @@ class Completed:
 
     @property
     def text(self) -> str:
-        """Its stdout as text; bytes that are no UTF-8 are replaced."""
+        """Stdout as text; bytes that are not UTF-8 are replaced."""
         return self.stdout.decode(errors="replace")
 
     @property
-    def complaint(self) -> str:
-        """The last line it wrote to stderr, safe to show; empty if there is none."""
+    def last_error_line(self) -> str:
+        """Last line of stderr, printable; empty if there is none."""
         lines = self.stderr.decode(errors="replace").strip().splitlines()
         return one_line(lines[-1])[:500] if lines else ""
 
 
 class Connection:
-    """One board, reached when the `with` block is entered; thread-safe.
+    """Connection to one board, open within a `with` block; thread-safe.
 
     Raises on entering:
-        InputError: There is no `ssh` here.
-        HostError: The board cannot be reached or refuses; the message says what to do.
+        InputError: This machine has no `ssh`.
+        HostError: The board cannot be reached or refuses the connection; the message names the cure.
+
+    Attributes:
+        started_s: Start of the connection attempt, on the monotonic clock.
     """
 
     def __init__(self, host: Host) -> None:
@@ -100,13 +104,15 @@ class Connection:
         self._ssh = shutil.which("ssh") or ""
         self._folder: Path | None = None
         self._master: subprocess.Popen[bytes] | None = None
-        self._heard = Tail(_KEPT_ERROR_BYTES)
+        self._master_stderr = Tail(_KEPT_ERROR_BYTES)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
+        self.started_s = 0.0
 
     def __enter__(self) -> Self:
         if not self._ssh:
             raise InputError("no 'ssh' on this machine: sudo apt install openssh-client")
+        self.started_s = time.monotonic()
         self._folder = _private_folder()
         try:
             self._open()
@@ -128,44 +134,45 @@ class Connection:
         silence_s: float | None = None,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
         on_stderr_line: Callable[[str], None] | None = None,
-    ) -> Completed:
-        """Run a program on the board and return what it left, whatever its exit code.
+    ) -> CommandResult:
+        """Run a program on the board and return its result, whatever its exit code.
 
         Args:
-            arguments: The program and its arguments; each arrives as it is, whatever characters it has.
-            stdin: What it reads.
-            hold_stdin: Leave its stdin open until it ends, so that it can tell by the end of stdin that nobody waits
-                for it any more.
-            timeout_s: How long it may take; None: as long as it likes.
-            silence_s: How long it may neither say a word nor take a byte of stdin; None: as long as it likes.
-            limit_bytes: The most it may print on stdout.
-            on_stderr_line: Called with each line of stderr, cut to 4 KiB; the text is as the board sent it.
+            arguments: The program and its arguments, passed on unchanged whatever characters they contain.
+            stdin: Data for its stdin.
+            hold_stdin: Keep its stdin open until it ends; a closed stdin then means that the connection was lost.
+            timeout_s: Maximum duration; None for no limit.
+            silence_s: Maximum time without output and without reading from stdin; None for no limit.
+            limit_bytes: Maximum size of stdout.
+            on_stderr_line: Called with each line of stderr, cut to 4 KiB and otherwise unchanged: it is not safe to
+                print.
 
         Raises:
             ConnectionLostError: The connection ended.
-            HostError: It took too long, was silent for too long, or printed too much.
+            HostError: A limit was exceeded.
         """
         process = self._start(command_line(arguments))
         chunks = (stdin,) if isinstance(stdin, bytes) else stdin
         limits = Limits(timeout_s, silence_s, limit_bytes, _LIMIT_ERROR_BYTES)
         try:
-            talk = communicate(process, chunks, hold_stdin, limits, on_stderr_line)
+            output = communicate(process, chunks, hold_stdin, limits, on_stderr_line)
         finally:
             self._end(process)
-        if talk.ended != "by itself":
-            what = {
-                "too much": f"printed more than {limit_bytes} bytes",
-                "too many complaints": f"printed more than {_LIMIT_ERROR_BYTES >> 20} MiB of messages",
-                "too late": f"did not end within {timeout_s} s",
-                "too silent": f"gave no sign of life for {silence_s} s",
-            }[talk.ended]
-            raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' {what}")
+        if output.exceeded is not None:
+            reason = {
+                "stdout": f"printed more than {limit_bytes} bytes",
+                "stderr": f"printed more than {_LIMIT_ERROR_BYTES >> 20} MiB of messages",
+                "time": f"did not end within {timeout_s} s",
+                "silence": f"sent and read nothing for {silence_s} s",
+            }[output.exceeded]
+            raise HostError(f"{self.host.label}: '{one_line(arguments[0])}' {reason}")
         if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
-            raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason(talk.stderr.text())}")
-        return Completed(process.returncode, bytes(talk.stdout), talk.stderr.content())
+            reason = self._reason(output.stderr.text())
+            raise ConnectionLostError(f"{self.host.label}: the connection was lost: {reason}")
+        return CommandResult(process.returncode, bytes(output.stdout), output.stderr.content())
 
     def close(self) -> None:
-        """End the connection and everything that runs over it."""
+        """Close the connection and end all commands that run over it."""
         with self._lock:
             running = list(self._running)
         for process in running:
@@ -175,7 +182,7 @@ class Connection:
             with suppress(OSError):
                 if master.stdin is not None:
                     master.stdin.close()
-            # It would wait for whatever still runs over it; ending it closes the connection under that.
+            # The master waits for its sessions unless it is terminated.
             for end in (master.terminate, master.kill):
                 try:
                     master.wait(_CLOSE_TIMEOUT_S)
@@ -190,8 +197,7 @@ class Connection:
             self._folder = None
 
     def _open(self) -> None:
-        # The session of the first connection is a `cat`: the connection lives until its stdin, ours, ends, also when
-        # this process is killed.
+        # The master's own session runs `cat`: it ends with its stdin, also when this process is killed.
         token = f"edgekit-{secrets.token_hex(8)}"
         master = self._master = subprocess.Popen(
             [*self._master_arguments(), f"echo {token}; exec cat"],
@@ -199,33 +205,33 @@ class Connection:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
-            start_new_session=True,  # Ctrl-C is ours to handle; closing the connection ends what runs there
+            start_new_session=True,  # Ctrl-C must reach this process only; `close` ends the sessions
         )
         assert master.stdout is not None
         assert master.stderr is not None
-        follower = threading.Thread(target=_follow, args=(master.stderr, self._heard), daemon=True)
-        follower.start()
-        too_late = threading.Event()
+        stderr_reader = threading.Thread(target=_read_all, args=(master.stderr, self._master_stderr), daemon=True)
+        stderr_reader.start()
+        timed_out = threading.Event()
 
-        def give_up() -> None:
-            too_late.set()
+        def end() -> None:
+            timed_out.set()
             master.kill()
 
-        timer = threading.Timer(_OPEN_TIMEOUT_S, give_up)
+        timer = threading.Timer(_OPEN_TIMEOUT_S, end)
         timer.daemon = True
         timer.start()
         try:
-            answered = _read_until(master.stdout, f"{token}\n".encode())
+            is_open = _read_until(master.stdout, f"{token}\n".encode())
         finally:
             timer.cancel()
-        if answered:
+        if is_open:
             return
-        if too_late.is_set():
+        if timed_out.is_set():
             raise HostError(f"{self.host.label}: no answer within {_OPEN_TIMEOUT_S:.0f} s: is the board up and idle?")
         with suppress(subprocess.TimeoutExpired):
             master.wait(_CLOSE_TIMEOUT_S)
-        follower.join(_CLOSE_TIMEOUT_S)
-        raise HostError(f"{self.host.label}: {explain(self._heard.text(), self.host)}")
+        stderr_reader.join(_CLOSE_TIMEOUT_S)
+        raise HostError(f"{self.host.label}: {explain(self._master_stderr.text(), self.host)}")
 
     def _master_arguments(self) -> list[str]:
         host = self.host
@@ -245,7 +251,7 @@ class Connection:
         if not self._is_open():
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {self._reason('')}")
         arguments = [self._ssh, "-F", "none", "-S", self._socket(), "-T"]
-        # Over the shared connection or not at all: without it ssh would make one of its own, by other rules.
+        # Without the shared connection ssh would open one of its own, with other options; `ProxyCommand false` fails.
         for name, value in {**_FIXED, "ControlMaster": "no", "ProxyCommand": "false"}.items():
             arguments += ["-o", f"{name}={value}"]
         process = subprocess.Popen(
@@ -279,13 +285,13 @@ class Connection:
         master = self._master
         if master is None:
             return False
-        if master.poll() is None and not self._heard.closed.is_set():
+        if master.poll() is None and not self._master_stderr.closed.is_set():
             return True
         return not self._ends_soon()
 
     def _ends_soon(self) -> bool:
-        # A command over the connection can see it end before the process that holds it is gone. A command that ends
-        # with ssh's own exit code pays this second for it.
+        # A command can fail with the connection before the master process has ended. A command that returns ssh's own
+        # exit code is delayed by this timeout.
         master = self._master
         if master is None:
             return True
@@ -293,25 +299,25 @@ class Connection:
             master.wait(_END_TIMEOUT_S)
         return master.poll() is not None
 
-    def _reason(self, told: str) -> str:
-        text = f"{told}\n{self._heard.text()}".strip()
-        return explain(text, self.host) if text else "the board or the network went away"
+    def _reason(self, stderr: str) -> str:
+        text = f"{stderr}\n{self._master_stderr.text()}".strip()
+        return explain(text, self.host) if text else "the board or the network is gone"
 
 
 def shell(text: str, *arguments: str) -> list[str]:
-    """Return what runs a POSIX shell script on the board; `arguments` are its $1, $2, ..."""
+    """Return the command that runs a POSIX shell script; `arguments` are its $1, $2, ..."""
     return ["sh", "-c", text, "edgekit", *arguments]
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return arguments as the one line that a POSIX shell takes apart into exactly these.
+    """Return arguments quoted for a POSIX shell, as one line.
 
     Raises:
-        InputError: One holds a NUL, which no program can be given.
+        InputError: An argument contains a NUL character.
     """
     for argument in arguments:
         if "\0" in argument:
-            raise InputError(f"'{one_line(argument)[:100]}' holds a NUL character")
+            raise InputError(f"'{one_line(argument)[:100]}' contains a NUL character")
     return " ".join(shlex.quote(argument) for argument in arguments)
 
 
@@ -327,17 +333,17 @@ def _private_folder() -> Path:
 
 
 def _read_until(stream: IO[bytes], line: bytes) -> bool:
-    # A shell that greets (in .bashrc) comes first; how much it may say is bounded.
+    # A .bashrc may print text first, of bounded size, and may not end its last line.
     for _ in range(1000):
         read = stream.readline(MAX_LINE_BYTES)
-        if read.endswith(line):  # what greets need not end its line
+        if read.endswith(line):
             return True
         if not read:
             return False
     return False
 
 
-def _follow(stream: IO[bytes], tail: Tail) -> None:
+def _read_all(stream: IO[bytes], tail: Tail) -> None:
     with suppress(OSError, ValueError):
         while data := stream.readline(MAX_LINE_BYTES):
             tail.add(data)

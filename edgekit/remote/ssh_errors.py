@@ -1,4 +1,4 @@
-"""What ssh's complaints mean, and what to do about them."""
+"""Explains error messages of ssh and names a cure for each."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from edgekit.remote.hosts import Host
 from edgekit.text import one_line
 
 
-def explain(told: str, host: Host) -> str:
-    """Return one line for people about why ssh gave up.
+def explain(stderr: str, host: Host) -> str:
+    """Return one line with the reason why ssh failed, and the cure.
 
     Args:
-        told: What ssh wrote to stderr.
-        host: Whom it was to reach.
+        stderr: Error output of ssh.
+        host: The host that ssh was called for.
     """
     for pattern, cure in _CURES:
-        if re.search(pattern, told):
+        if re.search(pattern, stderr):
             return cure.format(
                 ssh=" ".join(["ssh", *_arguments(host), shlex.quote(host.address)]),
                 copy_id=" ".join(["ssh-copy-id", *_port(host), shlex.quote(host.address)]),
-                keygen=f"ssh-keygen -R {shlex.quote(_known_as(host))}",
+                keygen=f"ssh-keygen -R {shlex.quote(_known_hosts_name(host))}",
             )
-    lines = [line for line in told.strip().splitlines() if line.strip()]
-    return f"ssh says: {one_line(lines[-1])[:300]}" if lines else "ssh ended without a word"
+    lines = [line for line in stderr.strip().splitlines() if line.strip()]
+    return f"ssh failed: {one_line(lines[-1])[:300]}" if lines else "ssh failed without a message"
 
 
 _CURES = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed",
-        "its host key is another one than the known one: either the board was set up anew or somebody stands between."
-        " If you know it was set up anew: '{keygen}', then '{ssh}' and compare the fingerprint",
+        "its host key has changed: either the board was reinstalled or the connection is intercepted."
+        " If the board was reinstalled: '{keygen}', then '{ssh}' and compare the fingerprint",
     ),
     (
         r"REVOKED HOST KEY|Host key .* revoked",
@@ -39,25 +39,25 @@ _CURES = (
     ),
     (
         r"Host key verification failed|host key is known for|authenticity of host",
-        "its host key is not known here yet: run '{ssh}' once and compare the fingerprint with the board's",
+        "its host key is not known on this machine: run '{ssh}' once and compare the fingerprint with the board's",
     ),
     (
         r"Permission denied|Too many authentication failures",
-        "it takes none of your keys, and edgekit uses no passwords: '{copy_id}' puts your key there"
-        " (--identity names another key)",
+        "it accepts none of your keys, and edgekit uses no passwords: '{copy_id}' installs your key"
+        " (--identity selects another key)",
     ),
-    (r"Could not resolve hostname", "no such name in the network: check the spelling, or give the address"),
-    (r"Connection refused", "nothing listens there: is ssh enabled on the board (raspi-config), and --port right?"),
+    (r"Could not resolve hostname", "the name is unknown in this network: check the spelling, or use the IP address"),
+    (r"Connection refused", "the port is closed: enable ssh on the board (raspi-config), or check --port"),
     (
         r"Connection timed out|Operation timed out|No route to host|Network is unreachable|Host is down",
-        "it does not answer: is it on, and in the same network?",
+        "no answer: check that the board is on and in the same network",
     ),
-    (r"Connection reset|Connection closed|Broken pipe|Timeout, server", "the connection broke: try again"),
+    (r"Connection reset|Connection closed|Broken pipe|Timeout, server", "the connection was interrupted: try again"),
     (
         r"no such identity|Load key .*: (?!error in libcrypto)|invalid format",
         "the key given with --identity cannot be read: check its path",
     ),
-    (r"command-line: line \d+: |unknown option|usage: ssh", "ssh does not understand an option: check --ssh-option"),
+    (r"command-line: line \d+: |unknown option|usage: ssh", "ssh does not know an option: check --ssh-option"),
 )
 
 
@@ -70,6 +70,6 @@ def _port(host: Host) -> list[str]:
     return [] if host.port is None else ["-p", str(host.port)]
 
 
-def _known_as(host: Host) -> str:
+def _known_hosts_name(host: Host) -> str:
     name = host.address.rpartition("@")[2]
     return name if host.port in (None, 22) else f"[{name}]:{host.port}"

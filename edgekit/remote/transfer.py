@@ -1,6 +1,6 @@
-"""Sends files to a board's store, by content: what is there is not sent again, what was cut off goes on.
+"""Sends files to a board's store: a file that is already there is not sent again, an interrupted transfer is resumed.
 
-The store is a folder in the user's cache on the board; a file's name in it is its SHA-256 and its ending.
+The store is a folder in the user's cache on the board. The name of a file in it is its SHA-256 and its suffix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgekit.remote.ssh import Connection, shell
 
 _CHUNK_BYTES = 1 << 16
 _ATTEMPTS = 4
-# A slow card that syncs, or another sender of the same file, may need their time.
+# Syncing to a slow card takes long, and so does waiting for another sender of the same file.
 _SILENCE_S = 900
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Upload:
-    """A file on its way: where it is here, and its name in a board's store."""
+    """A file of this machine to send to boards."""
 
     path: Path
     sha256: str
@@ -34,29 +34,29 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """Its name in the store: the hash and an ending that is plain letters, such as `.onnx`."""
+        """Name in the store: the hash, and the suffix if it is alphanumeric, such as `.onnx`."""
         suffix = self.path.suffix.lower()
         return self.sha256 + (suffix if _SUFFIX.fullmatch(suffix) else "")
 
 
 @dataclass(frozen=True)
 class Store:
-    """What a board's store holds: whole files by name, and how many bytes of half-sent ones."""
+    """Content of a board's store: names of complete files, and sizes in bytes of partly sent ones."""
 
     folder: str
     whole: frozenset[str]
     parts: dict[str, int]
 
     def path(self, upload: Upload) -> str:
-        """Return where the upload lies, or will lie, on the board."""
+        """Return the path of an upload on the board, whether it has been sent or not."""
         return f"{self.folder}/{upload.name}"
 
 
 def pack(path: Path, what: str) -> Upload:
-    """Return a file as a upload.
+    """Return a file as an upload; `what` is its role in error messages.
 
     Raises:
-        InputError: It cannot be read; `what` names its role in the message.
+        InputError: The file cannot be read.
     """
     require_file(path, what)
     try:
@@ -66,19 +66,19 @@ def pack(path: Path, what: str) -> Upload:
 
 
 def send(connection: Connection, store: Store, upload: Upload, progress: Progress = lambda _, __: None) -> int:
-    """Bring a file into the store, if it is not there, and return how many bytes were sent.
+    """Send a file to the store unless it is there, and return the number of bytes sent.
 
-    A half-sent file is gone on with; the board checks the whole file's hash before it gives it its name.
+    A partly sent file is completed. The board verifies the hash before it renames the file to its final name.
 
     Args:
         connection: The board.
-        store: What its store held when it was asked.
+        store: Content of its store, as `probe` returned it.
         upload: The file.
-        progress: Called with bytes there and bytes in all.
+        progress: Called with the bytes that are on the board and the size of the file.
 
     Raises:
-        InputError: The file changed meanwhile.
-        HostError: The board has no place or did not get it whole.
+        InputError: The file changed during the transfer.
+        HostError: The board cannot store the file, or it arrived damaged.
     """
     if upload.name in store.whole:
         return 0
@@ -100,18 +100,20 @@ def send(connection: Connection, store: Store, upload: Upload, progress: Progres
             offset = int(done.text) if int(done.text) <= upload.size_bytes else 0
         elif done.returncode == _DAMAGED:
             if offset == 0 and chunks.sha256() != upload.sha256:
-                raise InputError(f"'{upload.path}' changed while it was sent: start again")
+                raise InputError(f"'{upload.path}' changed during the transfer: start again")
             offset = 0
         else:
-            raise HostError(f"{label}: '{upload.path.name}' could not be stored: {done.complaint or 'no reason given'}")
+            raise HostError(
+                f"{label}: '{upload.path.name}' could not be stored: {done.last_error_line or 'no reason given'}"
+            )
     raise HostError(f"{label}: '{upload.path.name}' arrived damaged {_ATTEMPTS} times: check the board's disk")
 
 
 class _Chunks:
-    """The file's bytes from an offset on, counted and hashed as they go."""
+    """Bytes of a file from an offset on, counted and hashed while they are read."""
 
     def __init__(self, upload: Upload, offset: int, progress: Progress) -> None:
-        self._parcel = upload
+        self._upload = upload
         self._offset = offset
         self._progress = progress
         self._digest = hashlib.sha256()
@@ -119,9 +121,9 @@ class _Chunks:
         self.error: OSError | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        total = self._parcel.size_bytes
+        total = self._upload.size_bytes
         try:
-            with self._parcel.path.open("rb") as stream:
+            with self._upload.path.open("rb") as stream:
                 stream.seek(self._offset)
                 while chunk := stream.read(_CHUNK_BYTES):
                     yield chunk
@@ -138,8 +140,8 @@ class _Chunks:
 
 _OTHER_OFFSET, _DAMAGED = 9, 11
 
-# $1 folder, $2 name, $3 offset the sender goes on from, $4 size, $5 SHA-256. The half file is its own lock: a second
-# sender waits, and finds the whole file.
+# $1 folder, $2 name, $3 offset at which the sender resumes, $4 size, $5 SHA-256. The partial file is also the lock: a
+# second sender waits, and then finds the complete file.
 _RECEIVE = """
 set -eu
 umask 077

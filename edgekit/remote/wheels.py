@@ -1,6 +1,6 @@
-"""What a board is to install, made ready on this machine: edgekit as a wheel, and its dependencies for that board.
+"""Wheels for boards, made on this machine: edgekit itself, and its dependencies for the board's platform.
 
-Nothing is built or downloaded on the board, so one without internet works.
+Boards build and download nothing, so they need no internet.
 """
 
 from __future__ import annotations
@@ -26,26 +26,28 @@ from edgekit import __version__
 from edgekit.downloads import default_cache_dir, is_offline
 from edgekit.errors import HostError, InputError
 from edgekit.files import write_atomic
+from edgekit.install_hint import DISTRIBUTION
 from edgekit.remote.transfer import Upload, pack
 from edgekit.text import one_line
 
 _PIP_TIMEOUT_S = 1800
 _DONE = "wheels.json"
-# Edgekits, and kinds of boards, whose wheels stay; those of a kind take some 100 MB.
+# Numbers of sets of wheels in the cache: of edgekit itself, and of dependencies, about 100 MB per platform.
 _KEPT_OWN = 3
-_KEPT_KINDS = 10
+_KEPT_PLATFORMS = 10
 _ROOMS = ("models", "export", "device")
 _OLDEST_GLIBC_MINOR = 17
-# The form of wheel metadata (PEP 427); a fixed date, so that the same files make the same wheel.
+_WHEEL_NAME = f"{DISTRIBUTION.replace('-', '_')}-{__version__}"
+# A fixed date, so that the same files make the same wheel.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of board that wheels are chosen for.
+    """Platform that wheels are selected for.
 
-    `machine` is what `uname -m` says there, `glibc` its C library, `constraints` pip requirements that hold beside
-    edgekit's own, `extras` what it gets beside `device`, such as `mqtt`.
+    `machine` is the output of `uname -m`, `glibc` the version of the C library. `constraints` are pip requirements in
+    addition to edgekit's own, `extras` are installed in addition to `device`, such as `mqtt`.
     """
 
     machine: str
@@ -56,69 +58,69 @@ class Target:
 
     @property
     def platforms(self) -> list[str]:
-        """The platform tags whose wheels run there, the newest first."""
+        """Tags of the wheels that run on the platform, the newest first (PEP 600)."""
         minors = range(self.glibc[1], _OLDEST_GLIBC_MINOR - 1, -1)
         return [*(f"manylinux_2_{minor}_{self.machine}" for minor in minors), f"manylinux2014_{self.machine}"]
 
 
 def own_wheel(cache: Path | None = None) -> Upload:
-    """Return edgekit, as it runs here, as a wheel: the same bytes as long as its files are the same.
+    """Return the running edgekit as a wheel; the same files make the same bytes.
 
-    It is packed from the imported packages, so a checkout, an editable and an ordinary installation all work.
+    It is packed from the imported packages, so that a checkout, an editable and an ordinary installation all work.
 
     Raises:
-        InputError: edgekit runs here without being installed.
+        InputError: edgekit is not installed, or its metadata is missing.
     """
     content = _pack_wheel()
     folder = (cache or default_cache_dir()) / "wheels" / f"own-{hashlib.sha256(content).hexdigest()}"
-    path = folder / f"edgekit-{__version__}-py3-none-any.whl"
+    path = folder / f"{_WHEEL_NAME}-py3-none-any.whl"
     if not path.exists():
         write_atomic(path, content)
-        _forget_old_wheels(folder, "own-*", _KEPT_OWN)
+        _remove_old_wheels(folder, "own-*", _KEPT_OWN)
     return pack(path, "wheel")
 
 
 def dependency_wheels(wheel: Upload, target: Target, cache: Path | None = None) -> list[Upload]:
-    """Return the wheels that `edgekit[device]` needs on a board, downloaded here unless they were before.
+    """Return the wheels that `edgekit-pi[device]` depends on for a platform, from the cache or downloaded with pip.
 
-    They stay the same until edgekit's requirements, the target or the constraints change.
+    The cached wheels are used until edgekit's requirements or the target change.
 
     Raises:
-        HostError: They cannot be had.
-        InputError: This Python has no pip.
+        HostError: They cannot be downloaded.
+        InputError: edgekit is not installed, or this Python has no pip.
     """
-    wanted = {
-        "requires": importlib.metadata.requires("edgekit") or [],
+    content = {
+        "requires": _distribution().requires or [],
         "machine": target.machine,
         "python": target.python,
         "glibc": target.glibc,
         "constraints": target.constraints,
         **({"extras": target.extras} if target.extras else {}),
     }
-    key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     folder = (cache or default_cache_dir()) / "wheels" / f"board-{key[:32]}"
-    wheels = _whole(folder)
+    wheels = _complete_wheels(folder)
     if wheels is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Boards of one kind are prepared side by side: one of them downloads, the others wait for it.
+        # Boards of one platform are prepared in parallel: one thread downloads, the others wait for it.
         with (folder.parent / f".{folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            wheels = _whole(folder)
+            wheels = _complete_wheels(folder)
             if wheels is None:
                 _download(wheel, target, folder)
-                wheels = _whole(folder)
-                _forget_old_wheels(folder, "board-*", _KEPT_KINDS)
+                wheels = _complete_wheels(folder)
+                _remove_old_wheels(folder, "board-*", _KEPT_PLATFORMS)
     if wheels is None:
-        raise HostError(f"the wheels in '{folder}' are damaged as soon as they are there: check this machine's disk")
+        raise HostError(f"the downloaded wheels in '{folder}' are damaged: check this machine's disk")
     os.utime(folder)
     return wheels
 
 
-def _whole(folder: Path) -> list[Upload] | None:
-    """Return what was downloaded into a folder, None unless all of it is there."""
+def _complete_wheels(folder: Path) -> list[Upload] | None:
+    """Return the wheels of a folder, None if they are not complete."""
     try:
-        told = json.loads((folder / _DONE).read_text())
-        wheels = [Upload(folder / name, sha256, size_bytes) for name, sha256, size_bytes in told]
+        listed = json.loads((folder / _DONE).read_text())
+        wheels = [Upload(folder / name, sha256, size_bytes) for name, sha256, size_bytes in listed]
         return wheels if all(wheel.path.stat().st_size == wheel.size_bytes for wheel in wheels) else None
     except (OSError, ValueError, TypeError):
         return None
@@ -127,9 +129,9 @@ def _whole(folder: Path) -> list[Upload] | None:
 def _download(wheel: Upload, target: Target, folder: Path) -> None:
     what = "wheels for Python {}.{} on {}".format(*target.python, target.machine)
     if is_offline():
-        raise HostError(f"{what} are not in '{folder}' and EDGEKIT_OFFLINE forbids downloading them")
+        raise HostError(f"{what} are not in '{folder}', and EDGEKIT_OFFLINE is set: unset it to download them")
     if importlib.util.find_spec("pip") is None:
-        raise InputError(f"{what} are downloaded with pip, which '{sys.executable}' lacks: python -m ensurepip")
+        raise InputError(f"{what} are downloaded with pip, which '{sys.executable}' does not have: python -m ensurepip")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
         fresh = Path(name) / "wheels"
         arguments = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -143,10 +145,10 @@ def _download(wheel: Upload, target: Target, folder: Path) -> None:
                 arguments, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_PIP_TIMEOUT_S
             )
         except subprocess.TimeoutExpired as error:
-            raise HostError(f"{what} took longer than {_PIP_TIMEOUT_S} s to download: try again") from error
+            raise HostError(f"{what} were not downloaded within {_PIP_TIMEOUT_S} s: try again") from error
         if done.returncode != 0:
             reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-300:]]
-            raise HostError(f"{what} cannot be downloaded: pip says: {one_line(reasons[0])}")
+            raise HostError(f"{what} cannot be downloaded: pip: {one_line(reasons[0])}")
         (fresh / wheel.path.name).unlink(missing_ok=True)
         uploads = [pack(path, "wheel") for path in sorted(fresh.iterdir())]
         (fresh / _DONE).write_text(
@@ -156,7 +158,7 @@ def _download(wheel: Upload, target: Target, folder: Path) -> None:
         fresh.rename(folder)
 
 
-def _forget_old_wheels(newest: Path, pattern: str, keep: int) -> None:
+def _remove_old_wheels(newest: Path, pattern: str, keep: int) -> None:
     found = sorted(newest.parent.glob(pattern), key=lambda path: path.stat().st_mtime)
     for old in found[:-keep]:
         if old != newest:
@@ -164,16 +166,13 @@ def _forget_old_wheels(newest: Path, pattern: str, keep: int) -> None:
 
 
 def _pack_wheel() -> bytes:
-    try:
-        installed = importlib.metadata.distribution("edgekit")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InputError("edgekit runs here without being installed: pip install -e . in its folder") from error
-    info = f"edgekit-{__version__}.dist-info"
+    installed = _distribution()
+    info = f"{_WHEEL_NAME}.dist-info"
     files = dict(_package_files())
-    # PKG-INFO is what an egg-info folder calls it, which a build leaves in a checkout.
+    # An egg-info folder, which a build leaves in a checkout, has PKG-INFO in place of METADATA.
     metadata = installed.read_text("METADATA") or installed.read_text("PKG-INFO")
     if not metadata:
-        raise InputError("edgekit's own installation lacks its metadata: install it again")
+        raise InputError(f"{DISTRIBUTION} is installed without metadata: install it again")
     files[f"{info}/METADATA"] = metadata.encode()
     files[f"{info}/entry_points.txt"] = (installed.read_text("entry_points.txt") or "").encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: edgekit\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -187,6 +186,13 @@ def _pack_wheel() -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content)
     return buffer.getvalue()
+
+
+def _distribution() -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(f"{DISTRIBUTION} is not installed in this Python: pip install -e . in its folder") from error
 
 
 def _package_files() -> Iterator[tuple[str, bytes]]:

@@ -153,7 +153,7 @@ class Machine:
 def look(connection: Connection) -> dict[str, Any]:
     """Return what is on a board: `current`, `pending`, `strays`, and `releases` with `about` and the files' hashes."""
     done = connection.run([sys.executable, "-c", _LOOK], timeout_s=_PATIENCE_S)
-    assert done.returncode == 0, done.complaint
+    assert done.returncode == 0, done.last_error_line
     found: dict[str, Any] = json.loads(done.text)
     return found
 

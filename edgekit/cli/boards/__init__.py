@@ -1,1 +1,1 @@
-"""TODO."""
+"""Commands on boards over SSH: the --host options, and what the commands share."""

@@ -1,95 +1,102 @@
-"""`edgekit bench --host`: the same options, measured on boards."""
+"""`edgekit bench --host`: the same measurement on boards."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import BoardListener, HostChoice, raise_failures, yunet_upload
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, raise_failures, yunet_upload
 from edgekit.cli.output import Output, one_line
 from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.cli.render.reports import ReportFiles
+    from edgekit.remote.bench import Job
     from edgekit.remote.transfer import Upload
 
-# Options of `bench` that are this machine's affair; all others go to the boards as they were given.
+# Options of `bench` for this machine; all others are passed to the boards unchanged.
 _LOCAL = {
     "models", "output", "html_path", "markdown_path", "csv_path", "as_json", "debug", "quiet",
     "host", "inventory", "port", "identity", "ssh_option", "parallel", "install", "source_uri", "detector_model",
 }  # fmt: skip
-_NOT_OVER_SSH = {"power_file": "a power meter's readings are taken on the machine that measures"}
+_NOT_OVER_SSH = {"power_file": "the readings of a power meter are read on the machine that measures"}
 
 
 def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files: ReportFiles) -> None:
-    """Measure on boards what the current command's options ask for, and report on all of them in one document.
+    """Run the current `bench` command on boards and write one report on all of them.
 
     Raises:
-        HostError: A board failed; the reports of the others have been written by then.
+        HostError: A board failed; the report on the others is written first.
     """
     from contextlib import ExitStack
 
-    from edgekit.remote.bench import bench_hosts, merged_report
+    from edgekit.remote.bench import bench_host, merged_report
+    from edgekit.remote.parallel import run_on_hosts
     from edgekit.report.terminal import report_view
 
     job = _job(out, chosen, models)
     with ExitStack() as stack:
         write = files.open(stack)
-        with BoardListener(out) as listener:
-            outcomes = bench_hosts(chosen.hosts, job, listener, chosen.parallel)
-        failures = [(done.host.label, done.error) for done in outcomes if done.error is not None]
-        document = merged_report(outcomes)
+        with BoardReporter(out) as reporter:
+            results = run_on_hosts(chosen.hosts, partial(bench_host, job=job, reporter=reporter), chosen.parallel)
+        failures = [(done.host.label, done.error) for done in results if done.error is not None]
+        document = merged_report(results)
         if document is None:
-            # Raised in here, so that files of these names stay as they are.
-            raise_failures(failures, len(outcomes))
+            # Raised within the stack, so that existing report files are kept.
+            raise_failures(failures, len(results))
             return
         write(document)
         out.console.print(report_view(document))
         out.result(document.as_document())
-    for outcome in outcomes:
-        if outcome.overhead_s is not None:
-            sent = f"{outcome.sent_bytes / 1e6:.1f} MB sent" if outcome.sent_bytes else "nothing sent"
-            out.say(f"{outcome.host.label}: {outcome.overhead_s:.1f} s until it measured, {sent}")
+    for host in document.hosts or ():
+        if host.overhead_s is not None:
+            sent = f"{host.sent_bytes / 1e6:.1f} MB sent" if host.sent_bytes else "nothing sent"
+            out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
     for path in (files.json_path, files.html_path, files.markdown_path, files.csv_path):
         if path is not None:
             out.say(f"report: {path}")
-    raise_failures(failures, len(outcomes))
+    raise_failures(failures, len(results))
 
 
-def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Any:
+def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Job:
     from edgekit.model_store import DEVICE_SUFFIXES, engine_extras, resolve_model
     from edgekit.remote.bench import Job
     from edgekit.remote.transfer import pack
 
-    context = click.get_current_context()
-    given = {
-        name: context.params[name]
-        for name in context.params
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-    }
-    for name, reason in _NOT_OVER_SSH.items():
-        if name in given:
-            raise click.UsageError(f"--{name.replace('_', '-')} does not go with --host: {reason}")
+    params = click.get_current_context().params
+    options = _given_options()
     if len(set(models)) < len(models):
-        raise InputError("a model is given twice")
-    named = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in models}
-    if len({upload.name for upload in named.values()}) < len(named):
-        raise InputError("two of the models are the same file")
-    options: list[str] = []
-    for parameter in context.command.params:
-        if parameter.name in given and parameter.name not in _LOCAL:
-            options += _words(parameter, given[parameter.name])
+        raise InputError("a model is given twice: give each model once")
+    uploads = {name: pack(resolve_model(name, DEVICE_SUFFIXES), "model") for name in models}
+    if len({upload.name for upload in uploads.values()}) < len(uploads):
+        raise InputError("two of the models are the same file: give each model once")
+    has_pipeline, has_camera = params.get("pipeline", True), params.get("camera") is not None
     files: dict[str, Upload] = {}
-    if context.params.get("pipeline", True):
-        options += _source(context.params["source_uri"], files)
-    camera = context.params.get("camera") is not None
-    if camera or context.params.get("pipeline", True):
-        _detector(out, context.params, files)
-    extras = engine_extras(upload.path for upload in named.values())
-    return Job(named, tuple(options), files, camera=camera, install=chosen.install, extras=extras)
+    if has_pipeline:
+        options += _source(params["source_uri"], files)
+    if has_pipeline or has_camera:
+        _add_detector(out, params, files)
+    extras = engine_extras(upload.path for upload in uploads.values())
+    return Job(uploads, tuple(options), files, camera=has_camera, install=chosen.install, extras=extras)
+
+
+def _given_options() -> list[str]:
+    """Return the options of the current command that are passed to the boards, as words of a command line."""
+    context = click.get_current_context()
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT:
+            continue
+        if name in _NOT_OVER_SSH:
+            raise click.UsageError(f"{parameter.opts[0]} cannot be used with --host: {_NOT_OVER_SSH[name]}")
+        if name not in _LOCAL:
+            words += _words(parameter, context.params[name])
+    return words
 
 
 def _words(parameter: click.Parameter, value: Any) -> list[str]:
@@ -102,6 +109,7 @@ def _words(parameter: click.Parameter, value: Any) -> list[str]:
 
 
 def _source(uri: str, files: dict[str, Upload]) -> list[str]:
+    """Return the options for a source, or add its file to `files`."""
     from edgekit.remote.transfer import pack
 
     path = Path(uri)
@@ -109,11 +117,11 @@ def _source(uri: str, files: dict[str, Upload]) -> list[str]:
         files["--source"] = pack(path, "source")
         return []
     if path.is_dir() or not (uri == "demo" or "://" in uri):
-        raise InputError(f"source '{one_line(uri)}' is no file here: boards are sent one video or picture")
+        raise InputError(f"source '{one_line(uri)}' is not a file: give one video or image to send to the boards")
     return ["--source", uri]
 
 
-def _detector(out: Output, params: Mapping[str, Any], files: dict[str, Upload]) -> None:
+def _add_detector(out: Output, params: Mapping[str, Any], files: dict[str, Upload]) -> None:
     from edgekit.remote.transfer import pack
 
     path = params["detector_model"]

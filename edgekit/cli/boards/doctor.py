@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.cli.boards.hosts import BoardListener, HostChoice, raise_failures
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, raise_failures
 from edgekit.cli.output import Output
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
     from edgekit.doctor.examination import faults
     from edgekit.errors import EdgekitError
     from edgekit.remote.doctor import examine_host
-    from edgekit.remote.parallel import on_boards
+    from edgekit.remote.parallel import run_on_hosts
 
-    with BoardListener(out) as listener:
-        work = partial(examine_host, listener=listener, capture=bundle is not None, install=chosen.install)
-        examined = on_boards(chosen.hosts, work, chosen.parallel)
+    with BoardReporter(out) as reporter:
+        work = partial(examine_host, reporter=reporter, capture=bundle is not None, install=chosen.install)
+        examined = run_on_hosts(chosen.hosts, work, chosen.parallel)
     bundles = {} if bundle is None else dict(zip(chosen.hosts, bundle_paths(bundle, chosen.hosts), strict=True))
     for done in examined:
         if done.result is None:

@@ -1,4 +1,4 @@
-"""Options of the commands that work on boards over SSH, and what those commands share."""
+"""Options of the commands that use boards over SSH, and what these commands share."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from edgekit.remote.transfer import Upload
 
 _MAX_PARALLEL = 64
-# More than any board has to say; one that never stops would fill a log.
+# A board that never stops printing must not fill a log.
 _MAX_LINES = 300
-# How often a board's progress is a line, where nothing draws a bar.
+# Interval of progress lines per board, where no bar is drawn.
 _LINE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
 class HostChoice:
-    """The boards the user named, none of them where the command is for this machine, and how to go about them."""
+    """Hosts of the command line, none for this machine; how many in parallel, and whether to install edgekit there."""
 
     hosts: tuple[Host, ...]
     parallel: int
@@ -40,17 +40,17 @@ class HostChoice:
 def host_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add --host, --inventory, --port, --identity, --ssh-option and --parallel, and pass a `HostChoice` as `chosen`."""
 
-    @click.option("--host", "host", multiple=True, metavar="[USER@]HOST", help="A board, by SSH; may be repeated.")
+    @click.option("--host", "host", multiple=True, metavar="[USER@]HOST", help="A board to reach by SSH; repeatable.")
     @click.option(
-        "--inventory", type=click.Path(path_type=Path), metavar="FILE.toml", help="Boards, as [[host]] tables."
+        "--inventory", type=click.Path(path_type=Path), metavar="FILE.toml", help="Boards as [[host]] tables."
     )
-    @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: as ssh knows it.")
+    @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: ssh's own.")
     @click.option("--identity", type=click.Path(path_type=Path), metavar="FILE", help="Private key for SSH.")
     @click.option(
         "--ssh-option",
         multiple=True,
         metavar="NAME=VALUE",
-        help="As in ssh_config, or one of ssh's own arguments; repeatable.",
+        help="A setting of ssh_config, or an argument of ssh; repeatable.",
     )
     @click.option(
         "--parallel",
@@ -58,7 +58,7 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
         default=4,
         show_default=True,
         metavar="N",
-        help="Boards at a time.",
+        help="Boards to work on in parallel.",
     )
     @functools.wraps(function)
     def wrapper(
@@ -81,34 +81,38 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
                 hosts += read_inventory(inventory, port=port, identity=identity, ssh_options=options)
             check_different(hosts)
         elif port is not None or identity is not None or ssh_option:
-            raise click.UsageError("--port, --identity and --ssh-option belong to --host or --inventory")
+            raise click.UsageError("--port, --identity and --ssh-option need --host or --inventory")
         install = kwargs.pop("install", True)
         if not hosts and not install:
-            raise click.UsageError("--no-install belongs to --host or --inventory")
+            raise click.UsageError("--no-install needs --host or --inventory")
         function(*args, chosen=HostChoice(tuple(hosts), parallel, install), **kwargs)
 
     return wrapper
 
 
 def no_install_option(function: Callable[..., None]) -> Callable[..., None]:
-    """Add --no-install; stands below `host_options`."""
+    """Add --no-install; must stand below `host_options`."""
     return click.option(
-        "--no-install", "install", flag_value=False, default=True, help="Use the edgekit that the board has."
+        "--no-install",
+        "install",
+        flag_value=False,
+        default=True,
+        help="Use the edgekit installed on the board.",
     )(function)
 
 
 def require_hosts(chosen: HostChoice) -> tuple[Host, ...]:
-    """Return the boards of a command that has nothing to do without one."""
+    """Return the hosts of a command that needs at least one."""
     if not chosen.hosts:
-        raise click.UsageError("no board is named: write --host USER@HOST or --inventory FILE.toml")
+        raise click.UsageError("no board given: use --host USER@HOST or --inventory FILE.toml")
     return chosen.hosts
 
 
 def raise_failures(failures: Sequence[tuple[str, str]], total: int) -> None:
-    """Raise one error for all boards that failed, given as (label, reason); none: nothing happens.
+    """Raise one error for all boards that failed, given as (label, reason).
 
     Raises:
-        HostError: Some failed.
+        HostError: At least one failed.
     """
     if not failures:
         return
@@ -117,19 +121,19 @@ def raise_failures(failures: Sequence[tuple[str, str]], total: int) -> None:
 
 
 def yunet_upload(out: Output) -> Upload | None:
-    """Return YuNet's file, to be sent to boards without internet; None, with a warning, if it cannot be had here."""
+    """Return YuNet's file, to send to boards without internet; None, with a warning, if it cannot be downloaded."""
     from edgekit.downloads import YUNET, UnavailableError, cached_download
     from edgekit.remote.transfer import pack
 
     try:
         return pack(cached_download(YUNET, notify=out.say), "detector model")
     except UnavailableError as error:
-        out.warn(f"{error}: the boards see for themselves")
+        out.warn(f"{error}: the boards will try to download it")
         return None
 
 
-class BoardListener:
-    """Shows what happens on the boards: lines, and a bar a board on a terminal, elsewhere a line a minute."""
+class BoardReporter:
+    """Prints messages of boards and their progress: one bar per board on a terminal, else one line per minute."""
 
     def __init__(self, out: Output) -> None:
         from edgekit.cli.progress import progress_bar
@@ -137,28 +141,28 @@ class BoardListener:
         self._out = out
         self._bar = progress_bar(out)
         self._tasks: dict[str, Any] = {}
-        self._said: Counter[str] = Counter()
+        self._lines: Counter[str] = Counter()
         self._line_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def __enter__(self) -> BoardListener:
+    def __enter__(self) -> BoardReporter:
         self._bar.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._bar.__exit__(*exception)
 
-    def say(self, host: Host, text: str) -> None:
-        """Show a line about a board; of a board that says too much, no more than the beginning."""
+    def message(self, host: Host, text: str) -> None:
+        """Print a line of a board; only the first lines of a board that prints too many."""
         with self._lock:
-            self._said[host.label] += 1
-            if self._said[host.label] <= _MAX_LINES:
+            self._lines[host.label] += 1
+            if self._lines[host.label] <= _MAX_LINES:
                 self._out.say(f"{host.label}: {one_line(text)}")
-            elif self._said[host.label] == _MAX_LINES + 1:
-                self._out.say(f"{host.label}: says more than {_MAX_LINES} lines, the rest is not shown")
+            elif self._lines[host.label] == _MAX_LINES + 1:
+                self._out.say(f"{host.label}: more than {_MAX_LINES} lines, the rest is not shown")
 
     def progress(self, host: Host, what: str, done: float, total: float) -> None:
-        """Show how far a board is."""
+        """Show the progress of a board."""
         from rich.markup import escape
 
         with self._lock:

@@ -1,4 +1,4 @@
-"""`edgekit host`: what edgekit keeps on boards."""
+"""`edgekit host`: manages edgekit's files on boards."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from edgekit.cli.boards.hosts import HostChoice, host_options, raise_failures, r
 from edgekit.cli.output import Output, common_options
 
 
-@click.group("host", short_help="See to boards over SSH.")
+@click.group("host", short_help="Manage edgekit's files on boards.")
 def command() -> None:
-    """See to boards over SSH.
+    """Manage edgekit's files on boards over SSH.
 
     \b
     Examples:
@@ -23,19 +23,19 @@ def command() -> None:
 @host_options
 @common_options
 def clean_command(out: Output, chosen: HostChoice) -> None:
-    """Remove what benchmarks put into the cache on boards: environments, models, clips. Deployed releases stay.
+    """Remove the cache of benchmarks from boards: environments, models, sources. Deployed releases stay.
 
     \b
     Examples:
       edgekit host clean --host pi@raspberrypi.local
     """
-    from edgekit.remote.parallel import on_boards
+    from edgekit.remote.parallel import run_on_hosts
     from edgekit.remote.prepare import clean
 
-    cleaned = on_boards(require_hosts(chosen), clean, chosen.parallel)
-    freed = {done.host.label: done.result for done in cleaned if done.result is not None}
-    for label, removed_kib in freed.items():
-        out.say(f"{label}: {removed_kib / 1024:.1f} MiB removed")
-    failures = [(done.host.label, done.error) for done in cleaned if done.error is not None]
-    out.result({"removed_kib": freed, "failed": dict(failures)})
-    raise_failures(failures, len(cleaned))
+    results = run_on_hosts(require_hosts(chosen), clean, chosen.parallel)
+    freed_kib = {done.host.label: done.result for done in results if done.result is not None}
+    for label, size_kib in freed_kib.items():
+        out.say(f"{label}: {size_kib / 1024:.1f} MiB removed")
+    failures = [(done.host.label, done.error) for done in results if done.error is not None]
+    out.result({"removed_kib": freed_kib, "failed": dict(failures)})
+    raise_failures(failures, len(results))

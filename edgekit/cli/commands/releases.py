@@ -1,25 +1,28 @@
-"""`edgekit releases`: what was deployed on boards."""
+"""`edgekit releases`: lists the releases on boards."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import BoardListener, HostChoice, host_options, raise_failures, require_hosts
-from edgekit.cli.commands.deploy import chosen_service, release_options
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, raise_failures, require_hosts
+from edgekit.cli.boards.releases import chosen_service, release_options
 from edgekit.cli.output import Output, common_options
 
+if TYPE_CHECKING:
+    from edgekit.remote.deploy import ReleaseList
 
-@click.command("releases", short_help="List the releases on boards, and how they do.")
+
+@click.command("releases", short_help="List the releases on boards, and the state of the service.")
 @release_options
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
-    """List the releases on boards: which one runs (*), which failed, and what the service says.
+    """List the releases on boards: the one that runs (*), those that failed (✗), and the state of the service.
 
     \b
     Examples:
@@ -27,25 +30,25 @@ def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
       edgekit releases --inventory boards.toml --json
     """
     from edgekit.remote.deploy import list_host
-    from edgekit.remote.parallel import on_boards
+    from edgekit.remote.parallel import run_on_hosts
 
     service = chosen_service(name, scope)
     hosts = require_hosts(chosen)
-    with BoardListener(out) as listener:
-        work = partial(list_host, service=service, listener=listener)
-        listed = on_boards(hosts, work, chosen.parallel)
-    boards: list[dict[str, Any]] = []
-    for done in listed:
-        label, found = done.host.label, done.result
-        if found is None:
-            continue
-        boards.append({"host": label, **asdict(found)})
-        cut = "; a change was cut off: deploy or roll back to settle it" if found.cut else ""
-        out.say(f"{label}: service {found.service.get('state') or 'not installed'}{cut}")
-        for each in found.releases:
-            sign = "*" if each.release == found.current else "✗" if each.failed else " "
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(max(each.created_unix_s, 0), 1 << 40)))
-            out.say(f"{sign} {each.release}  {when}  {each.model}  edgekit {each.edgekit}")
-    failures = [(done.host.label, done.error) for done in listed if done.error is not None]
+    with BoardReporter(out) as reporter:
+        results = run_on_hosts(hosts, partial(list_host, service=service, reporter=reporter), chosen.parallel)
+    found = {done.host.label: done.result for done in results if done.result is not None}
+    for label, listed in found.items():
+        _show(out, label, listed)
+    failures = [(done.host.label, done.error) for done in results if done.error is not None]
+    boards = [{"host": label, **asdict(listed)} for label, listed in found.items()]
     out.result({"boards": boards, "failed": dict(failures)})
     raise_failures(failures, len(hosts))
+
+
+def _show(out: Output, label: str, listed: ReleaseList) -> None:
+    cut = "; a change was interrupted: deploy or roll back to complete it" if listed.cut else ""
+    out.say(f"{label}: service {listed.service.get('state') or 'not installed'}{cut}")
+    for each in listed.releases:
+        sign = "*" if each.release == listed.current else "✗" if each.failed else " "
+        created = time.strftime("%Y-%m-%d %H:%M", time.localtime(min(max(each.created_unix_s, 0), 1 << 40)))
+        out.say(f"{sign} {each.release}  {created}  {each.model}  edgekit {each.edgekit}")

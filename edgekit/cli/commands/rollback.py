@@ -1,4 +1,4 @@
-"""`edgekit rollback`: boards go back to the release before."""
+"""`edgekit rollback`: switches boards to an earlier release."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from typing import Any
 
 import click
 
-from edgekit.cli.boards.hosts import BoardListener, HostChoice, host_options, require_hosts
-from edgekit.cli.commands.deploy import chosen_service, finish, release_options
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, require_hosts
+from edgekit.cli.boards.releases import chosen_service, release_options, show_changes
 from edgekit.cli.output import Output, common_options
 
 
-@click.command("rollback", short_help="Have boards go back to the release before.")
-@click.option("--to", "wanted", metavar="RELEASE", help="Go to this one; 'edgekit releases' lists them.")
+@click.command("rollback", short_help="Switch boards to the release before.")
+@click.option("--to", "wanted", metavar="RELEASE", help="Switch to this release; 'edgekit releases' lists them.")
 @release_options
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scope: Any) -> None:
-    """Switch boards to the release that ran before the current one, and watch it start.
+    """Switch boards to the release that ran before the current one, and check that it runs.
 
     \b
     Examples:
       edgekit rollback --host pi@raspberrypi.local
       edgekit rollback --host pi@raspberrypi.local --to 0003-1f2e3d4c
     """
-    from edgekit.remote.deploy import on_hosts, rollback_host
+    from edgekit.remote.deploy import roll_out, rollback_host
 
     service = chosen_service(name, scope)
     hosts = require_hosts(chosen)
-    with BoardListener(out) as listener:
-        outcomes = on_hosts(
+    with BoardReporter(out) as reporter:
+        results = roll_out(
             hosts,
-            lambda connection: rollback_host(connection, service, wanted, listener),
+            lambda connection: rollback_host(connection, service, wanted, reporter),
             canary=1,
             parallel=chosen.parallel,
         )
-        finish(out, outcomes)
+        show_changes(out, results)

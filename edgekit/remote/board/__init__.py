@@ -1,5 +1,5 @@
-"""What runs on a board: sent along with the question, run from memory by its bare `python3`, never written there.
+"""Programs that run on a board: sent with each command and run from memory by the board's `python3`.
 
-`loader` is what that Python is given; `setup`, `doctor` and `deploy` are what can be asked for, by their `main`. What
-they import is the standard library and modules that need nothing else.
+`loader` imports the sent modules; `setup`, `doctor` and `deploy` are the programs, started by their `main`. They use
+the standard library and modules that need nothing else.
 """

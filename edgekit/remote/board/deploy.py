@@ -1,22 +1,23 @@
-"""Runs on the board: puts a release into place, watches it, and takes it back if it does not do well.
+"""Runs on the board: switches to a release, checks that it runs, and switches back if it fails.
 
-A hang-up does not end it: what it has begun it completes, whether anybody listens or not. Before each step that counts
-on an earlier one, that one's content is on the disk (fsync of the file, then of its folder; sync for an environment).
+It completes what it has begun even if the connection is lost (SIGHUP is ignored). Before each step that depends on an
+earlier one, the earlier one is on the disk (fsync of the file, then of its folder; sync for an environment).
 
-What a cut (SIGKILL, power) leaves behind after each step, and who mends it:
+State after an interruption (SIGKILL, power cut) at each step, and who repairs it:
 
-1. growing `releases/.new-ID`: nothing has changed; the next call removes it.
-2. tried, synced and renamed to `releases/ID`: a whole release that nobody uses.
+1. `releases/.new-ID` is being filled: nothing has changed; the next call removes it.
+2. tried, synced and renamed to `releases/ID`: a complete release that is not used.
 3. `pending` names it and its predecessor: as before.
-4. `current` renamed onto it: the predecessor's process runs on; any start, by hand, at boot or after a failure, runs
-   the new release, which has shown that it loads and classifies. The next call restarts the service and judges it.
-5. service told to restart, one message to systemd, so there is no half of it: the new release runs. The next call judges it, and goes back to the predecessor if it is ill.
-6. ill, `current` renamed back: the predecessor runs after any start; the next call restarts it.
-7. `pending` removed: done. Old releases are renamed before they are deleted, so that no half of one is taken for whole.
+4. `current` renamed onto it: the predecessor's process continues; any start, by hand, at boot or after a failure, runs
+   the new release, which has loaded and classified in the trial. The next call restarts the service and checks it.
+5. systemd told to restart the service, in one message, so there is no partial state: the new release runs. The next call
+   checks it, and goes back to the predecessor if it fails.
+6. failed, `current` renamed back: the predecessor runs after any start; the next call restarts it.
+7. `pending` removed: done. Old releases are renamed before they are deleted, so that none with a final name is partial.
 
-On a board without systemd steps 5 and 6 do nothing: whoever starts `edgekit run` there restarts it.
+On a board without systemd steps 5 and 6 do nothing: the user's own service manager starts and restarts `edgekit run`.
 
-At no step is a release changed that `current` names, and the predecessor is never deleted before the next release.
+The release that `current` links to is never changed, and the predecessor is never deleted before the next release.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ from typing import Any
 
 from edgekit.errors import HostError
 from edgekit.remote.board.releases import Releases
-from edgekit.remote.board.runtime import say
+from edgekit.remote.board.runtime import report
 from edgekit.remote.board.service import Service
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Do the plan's `action`: deploy, rollback (`to` a release or the one before), releases; print what came of it.
+    """Run the plan's `action`: deploy, rollback (`to` a release, None: the one before) or releases; print the result.
 
-    The plan also has the service's `name` and `scope`, and how long to wait (`health_s`, `settle_s`); for a deploy what
-    `Releases.grow` takes, and how many releases to `keep`.
+    The plan also has the `name` and `scope` of the service, and how long to wait (`health_s`, `settle_s`); for a deploy
+    the fields of `Releases.create`, and the number of releases to `keep`.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     releases = Releases(plan["name"])
     scope = plan["scope"] or ("system" if os.geteuid() == 0 else "user")
     service = Service(releases, plan["name"], scope, plan["health_s"], plan.get("settle_s", 0))
-    came = _listed(releases, service) if plan["action"] == "releases" else _changed(releases, service, plan)
+    result = _listed(releases, service) if plan["action"] == "releases" else _changed(releases, service, plan)
     with contextlib.suppress(OSError):
-        print(json.dumps(came), flush=True)
+        print(json.dumps(result), flush=True)
     return 0
 
 
@@ -56,75 +57,75 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
         for folder in (releases.folder, releases.data):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     elif not releases.folder.is_dir():
-        raise HostError(f"nothing was deployed there as '{plan['name']}'")
+        raise HostError(f"no release was deployed as service '{plan['name']}'")
     with open(releases.root / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HostError("another deploy or rollback is under way there: wait for it") from None
+            raise HostError("another deploy or rollback is running on the board: wait until it has ended") from None
         _recover(releases, service)
         before = releases.current()
-        target = releases.grow(plan) if plan["action"] == "deploy" else _rollback_target(releases, plan["to"])
-        ill = _activate(releases, service, target)
+        target = releases.create(plan) if plan["action"] == "deploy" else _rollback_target(releases, plan["to"])
+        error = _activate(releases, service, target)
         if plan["action"] == "deploy":
-            releases.forget(plan["keep"])
+            releases.remove_old(plan["keep"])
     return {
         "release": target,
         "before": before,
         "current": releases.current(),
-        "error": ill,
+        "error": error,
         "service_installed": service.is_managed,
     }
 
 
 def _activate(releases: Releases, service: Service, release: str) -> str | None:
-    """Switch to a release and judge it; return why it is ill, None if it is well.
+    """Switch to a release and check that it runs; return why it fails, None if it runs.
 
-    If it is ill, what ran before runs again.
+    If it fails, the release before runs again.
     """
     previous = releases.current()
-    service.refuse_strangers(release)
+    service.refuse_foreign_service(release)
     releases.begin(release, previous)
     releases.place(release)
     if service.is_managed:
-        say(f"switched to {release}, waiting for its first frame")
+        report(f"switched to {release}, waiting for its first frame")
     else:
-        say(f"switched to {release}; no service was installed, because this board does not run systemd")
-        say(f"start it with this board's service manager: edgekit run {shlex.join(service.run_options(release))}")
-    ill = service.start_and_judge(release)
-    if ill is not None:
-        _go_back(releases, service, release, previous, ill)
+        report(f"switched to {release}; no service was installed, because this board does not run systemd")
+        report(f"start it with this board's service manager: edgekit run {shlex.join(service.run_options(release))}")
+    error = service.restart_and_check(release)
+    if error is not None:
+        _go_back(releases, service, release, previous, error)
     releases.end()
-    return ill
+    return error
 
 
 def _recover(releases: Releases, service: Service) -> None:
-    """Bring what a cut left undone to an end: judge the release in place, go back if it is ill."""
+    """Complete a change that was interrupted: check the current release, and go back if it fails."""
     releases.sweep()
-    begun = releases.begun()
-    if begun is None:
+    change = releases.unfinished()
+    if change is None:
         return
     current = releases.current()
     if current is not None:
-        say(f"an earlier call was cut off: looking whether {current} does well")
-        ill = service.start_and_judge(current)
-        if ill is not None and current == begun["release"]:
-            _go_back(releases, service, current, begun["previous"], ill)
+        report(f"an earlier call was interrupted: checking that {current} runs")
+        error = service.restart_and_check(current)
+        if error is not None and current == change["release"]:
+            _go_back(releases, service, current, change["previous"], error)
     releases.end()
 
 
-def _go_back(releases: Releases, service: Service, release: str, previous: str | None, why: str) -> None:
-    say(f"{release}: {why}")
-    releases.mark_failed(release, why)
+def _go_back(releases: Releases, service: Service, release: str, previous: str | None, reason: str) -> None:
+    report(f"{release}: {reason}")
+    releases.mark_failed(release, reason)
     if previous is None:
         service.remove(release)
         releases.place(None)
         return
-    say(f"going back to {previous}")
+    report(f"going back to {previous}")
     releases.place(previous)
-    ill = service.start_and_judge(previous)
-    if ill is not None:
-        raise HostError(f"{release} did not do well, and {previous}, which is back in place, says: {ill}")
+    error = service.restart_and_check(previous)
+    if error is not None:
+        raise HostError(f"{release} failed, and {previous}, which is current again, failed too: {error}")
 
 
 def _rollback_target(releases: Releases, wanted: str | None) -> str:
@@ -147,13 +148,13 @@ def _listed(releases: Releases, service: Service) -> dict[str, Any]:
         status = service.status(current) if current else None
     except HostError as error:
         status = {"state": f"unknown: {error}"}
-    return {"releases": rows, "current": current, "cut": releases.begun() is not None, "service": status}
+    return {"releases": rows, "current": current, "cut": releases.unfinished() is not None, "service": status}
 
 
 def _row(releases: Releases, name: str) -> dict[str, Any]:
     try:
         about = {**releases.about(name), "failed": (releases.folder / name / "failed").exists()}
     except HostError:
-        # The others are listed all the same: one of them is what to go back to.
+        # One of the others may be what the user wants to go back to.
         about = {"model": "damaged", "edgekit": "?", "created_unix_s": 0, "failed": True}
     return {**about, "release": name}

@@ -1,6 +1,6 @@
-"""Runs on the board: examines it with the doctor's own modules, on a 32-bit system or a full disk too.
+"""Runs on the board: the doctor. It also works on a 32-bit system and with a full disk.
 
-It prints one line of JSON with the findings and one with what they were found in, as far as that is wanted.
+It prints one line of JSON with the findings, and one with the files and outputs that were read, if they are wanted.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from edgekit.doctor.probe import Probe
 from edgekit.remote.progress import progress_line
 
 
-def main(wanted: dict[str, Any]) -> int:
-    """Examine this machine; `capture` says whether what the findings were found in is wanted."""
-    probe = Probe()
-    findings = examine(probe, _show)
+def main(plan: dict[str, Any]) -> int:
+    """Examine this machine; with `capture` the files and outputs that were read are printed, too."""
+    probe, capture = Probe(), plan["capture"]
+    findings = examine(probe, _print_progress)
     print(json.dumps(as_document(findings)))
-    captured = {"seen": probe.seen, "names": own_names()} if wanted["capture"] else {}
+    captured = {"seen": probe.seen, "names": own_names()} if capture else {}
     print(json.dumps({"python": sys.executable, **captured}))
     return 0
 
 
-def _show(done: int, total: int | None) -> None:
-    print(progress_line("looking", done, total), file=sys.stderr, flush=True)
+def _print_progress(done: int, total: int | None) -> None:
+    print(progress_line("examining", done, total), file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Runs on a board, given to `python3 -c`: imports what came along and calls its `main`.
+"""Runs on a board with `python3 -c`: imports the sent modules and calls `main` of one of them.
 
-Its argument is the base64 form of a zlib-compressed JSON object: `modules` (module name → source), `main` (one of
-them) and `argument`, which that module's `main` is given. What `main` returns is the exit code; an error is one line.
+Its argument is a JSON object, compressed by zlib and encoded by base64: `modules` (module name → source), `main` (a
+module name) and `argument` (the argument of its `main`). `main` returns the exit code; an error is printed as one line.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import Any
 
 
-class _Sent(MetaPathFinder, InspectLoader):
-    """Finds the modules that were sent, before any edgekit that is installed."""
+class _SentModules(MetaPathFinder, InspectLoader):
+    """Imports the sent modules; they take precedence over an installed edgekit."""
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         self._sources = sources
@@ -40,16 +40,16 @@ class _Sent(MetaPathFinder, InspectLoader):
 
 
 def main(argument: str) -> int:
-    """Run what was sent and return its exit code."""
+    """Run the sent program and return its exit code."""
     sent: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(argument)))
-    sys.meta_path.insert(0, _Sent(sent["modules"]))
+    sys.meta_path.insert(0, _SentModules(sent["modules"]))
     try:
         code: int = import_module(sent["main"]).main(sent["argument"])
     except Exception as error:
         from edgekit.errors import EdgekitError
 
         known = isinstance(error, (EdgekitError, OSError))
-        with contextlib.suppress(OSError):  # nobody may be listening any more
+        with contextlib.suppress(OSError):  # the connection may be closed
             print(str(error) if known else f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1
     return code

@@ -1,8 +1,8 @@
-"""The folder of one service's releases: what is whole, what is in place, what is kept.
+"""The folder of the releases of one service.
 
 `~/.local/share/edgekit/deploy/NAME` holds `releases/ID` (model, settings, environment, `release.json`), `current` (a
-link to one of them, which the service runs from), `data` (where the service runs and writes), `pending` (what is being
-changed to what) and `service.json`. Names in it that begin with a dot are not whole and belong to nobody.
+link to the release that the service runs), `data` (the service's working folder), `pending` (the change in progress)
+and `service.json`. Files whose name begins with a dot are incomplete and unused.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 
 from edgekit.errors import HostError
 from edgekit.files import sha256_of, sync, write_atomic
-from edgekit.remote.board.runtime import MODEL_NAMES, Runtime, say
+from edgekit.remote.board.runtime import MODEL_NAMES, Runtime, report
 
-_ABOUT = {"model", "edgekit", "created_unix_s", "previous", "command", "files"}
+_REQUIRED = {"model", "edgekit", "created_unix_s", "previous", "command", "files"}
 _ID = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
 
 
 class Releases:
-    """The releases of the service of a name."""
+    """The releases of the service `name`."""
 
     def __init__(self, name: str) -> None:
         data = os.environ.get("XDG_DATA_HOME", "")
@@ -38,12 +38,12 @@ class Releases:
         self.link = self.root / "current"
 
     def ids(self) -> list[str]:
-        """Return all whole releases, the oldest first; their numbers say so, a board's clock may not."""
+        """Return all complete releases, the oldest first, by number: the board's clock may be wrong."""
         names = [path.name for path in self.folder.glob("*") if _ID.fullmatch(path.name)]
         return sorted(names, key=lambda name: int(name.partition("-")[0]))
 
     def current(self) -> str | None:
-        """Return the release that the link names."""
+        """Return the release that `current` links to."""
         try:
             name = self.link.readlink().name
         except OSError:
@@ -51,27 +51,27 @@ class Releases:
         return name if _ID.fullmatch(name) and (self.folder / name).is_dir() else None
 
     def about(self, release: str) -> dict[str, Any]:
-        """Return what was written down of a release.
+        """Return the content of a release's `release.json`.
 
         Raises:
-            HostError: It cannot be read any more.
+            HostError: It cannot be read or is not complete.
         """
         document = self.read(f"releases/{release}/release.json")
-        if document is None or not document.keys() >= _ABOUT:
+        if document is None or not document.keys() >= _REQUIRED:
             raise HostError(f"release {release} is damaged: its release.json cannot be read")
         return document
 
     def runtime(self, release: str) -> Runtime:
-        """Return the edgekit of a release, through the link where it names that."""
+        """Return the edgekit of a release, by the path through `current` for the current one."""
         home = self.link if self.current() == release else self.folder / release
         return Runtime(self.about(release)["command"], home, self.data)
 
-    def grow(self, plan: Mapping[str, Any]) -> str:
-        """Make a new release, try it, and give it its name.
+    def create(self, plan: Mapping[str, Any]) -> str:
+        """Make a new release, try it, rename it to its final name, and return the name.
 
         Args:
-            plan: `files` (name → the file's path and hash), `environment` and `code` (folders to be linked) or
-                `command` (the board's own edgekit), `about` (what is written down), `trial_s`.
+            plan: `files` (name → the file's path and hash), `environment` and `code` (folders to link) or `command`
+                (the edgekit installed on the board), `about` (fields for `release.json`), `trial_s`.
 
         Raises:
             HostError: A file is damaged, or the release does not run.
@@ -80,16 +80,16 @@ class Releases:
         files = plan["files"]
         model_sha256 = next(files[name][1] for name in MODEL_NAMES if name in files)
         release = f"{max(numbers, default=0) + 1:04d}-{model_sha256[:8]}"
-        with self._growing(release) as fresh:
+        with self._new_folder(release) as fresh:
             for name, (path, sha256) in files.items():
                 _link(path, str(fresh / name))
                 if sha256_of(fresh / name) != sha256:
-                    Path(path).unlink()  # what is there is not sent again
+                    Path(path).unlink()  # a file in the store is not sent again
                     raise HostError(f"{name} is damaged on the board's disk: deploy again, and check the disk")
             if plan["environment"]:
-                say("linking the environment")
-                with open(Path(plan["environment"]) / ".ready") as mark:
-                    fcntl.flock(mark, fcntl.LOCK_SH)  # nobody cleans it up meanwhile
+                report("linking the environment")
+                with open(Path(plan["environment"]) / ".ready") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_SH)  # a locked environment is not removed
                     for source, name in ((plan["environment"], "env"), (plan["code"], "code")):
                         shutil.copytree(source, fresh / name, symlinks=True, copy_function=_link)
             about = {
@@ -104,7 +104,7 @@ class Releases:
         return release
 
     def place(self, release: str | None) -> None:
-        """Have the link name a release, whatever happens meanwhile; None: no release."""
+        """Set `current` to a release in one atomic step; None removes it."""
         if release is None:
             self.link.unlink(missing_ok=True)
         else:
@@ -124,37 +124,37 @@ class Releases:
             if sha256_of(self.folder / release / name) != sha256:
                 raise HostError(f"{name} of release {release} is damaged on the board's disk")
 
-    def forget(self, keep: int) -> None:
-        """Delete all but the newest `keep` releases, the current one and the one that rollback would take."""
+    def remove_old(self, keep: int) -> None:
+        """Delete all releases but the newest `keep`, the current one and the one that rollback would switch to."""
         current = self.current()
-        spared = {current, self.about(current)["previous"]} if current else set()
+        kept = {current, self.about(current)["previous"]} if current else set()
         for old in self.ids()[:-keep]:
-            if old not in spared:
-                doomed = self.folder / f".old-{old}"
-                (self.folder / old).rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+            if old not in kept:
+                old_folder = self.folder / f".old-{old}"
+                (self.folder / old).rename(old_folder)
+                shutil.rmtree(old_folder, ignore_errors=True)
 
     def mark_failed(self, release: str, why: str) -> None:
-        """Remember that a release did not do well; no reason to fail."""
+        """Mark a release as failed; errors are ignored."""
         with contextlib.suppress(OSError):
             (self.folder / release / "failed").write_text(why)
 
     def begin(self, release: str, previous: str | None) -> None:
-        """Write down what is to be changed to what, before it is."""
+        """Record a change before it is made."""
         write_atomic(self.root / "pending", json.dumps({"release": release, "previous": previous}))
 
-    def begun(self) -> dict[str, Any] | None:
-        """Return the change that was begun and not ended."""
+    def unfinished(self) -> dict[str, Any] | None:
+        """Return the change that was begun and not completed."""
         return self.read("pending")
 
     def end(self) -> None:
-        """Say that the change is over; what it wrote, the service's own files too, is on the disk by then."""
+        """Record that the change is complete, after all its files, those of the service too, are on the disk."""
         os.sync()
         (self.root / "pending").unlink(missing_ok=True)
         sync(self.root)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return a document in the folder, None if there is none."""
+        """Return a JSON object in the folder, None if it is missing or not valid."""
         try:
             document = json.loads((self.root / name).read_text())
         except (OSError, ValueError):
@@ -162,7 +162,7 @@ class Releases:
         return document if isinstance(document, dict) else None
 
     def sweep(self) -> None:
-        """Remove what a cut left half done."""
+        """Remove incomplete files of an interrupted change."""
         for stray in [*self.root.glob(".*"), *self.folder.glob(".*")]:
             if stray.is_dir() and not stray.is_symlink():
                 shutil.rmtree(stray, ignore_errors=True)
@@ -170,13 +170,13 @@ class Releases:
                 stray.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _growing(self, release: str) -> Iterator[Path]:
+    def _new_folder(self, release: str) -> Iterator[Path]:
         fresh = self.folder / f".new-{release}"
         fresh.mkdir(mode=0o700)
         try:
             yield fresh
-            # Content before name: after a power cut a release that has its name is whole. All at once, for the
-            # environment's thousands of files; Linux waits until they are written.
+            # Content before name: after a power cut a release with its final name is complete. `sync` is faster than an
+            # fsync of each of the environment's thousands of files, and Linux waits until all are written.
             os.sync()
             fresh.rename(self.folder / release)
             sync(self.folder)
@@ -185,7 +185,7 @@ class Releases:
 
 
 def _link(source: str, target: str) -> str:
-    # Releases and the cache share their files: no space for a second copy, and cleaning the cache takes none away.
+    # Hard links: releases share disk space with the cache, and cleaning the cache does not damage them.
     try:
         os.link(source, target)
     except OSError:

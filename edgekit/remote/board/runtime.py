@@ -1,4 +1,4 @@
-"""The edgekit of a release: called, and tried before anything changes."""
+"""The edgekit of a release: calls it, and tries a new release before anything is changed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from pathlib import Path
 from edgekit.errors import HostError
 
 _ERROR = "edgekit: error: "
-# What a release's model is called, by what runs it.
+# Names of the model in a release, by its engine.
 MODEL_NAMES = ("model.onnx", "model.ncnn")
 _TRIAL_KEYS = ("detector", "detector-model", "detector-size")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How to call it: `own` is the board's own edgekit, else the environment in `home` is used; it runs in `data`."""
+    """How to call the edgekit of a release.
+
+    `own` is the path of the edgekit that is installed on the board; None for the environment in `home`. Commands run in
+    the folder `data`.
+    """
 
     own: str | None
     home: Path
     data: Path
 
     def call(self, words: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Return how a command of it ended; one that takes too long has failed."""
+        """Run a command and return its result; a timeout counts as exit code 1."""
         environment = {**os.environ, "LC_ALL": "C.UTF-8"}
         command = [self.own] if self.own else [str(self.home / "env/bin/python"), "-P", "-m", "edgekit.cli"]
         if not self.own:
@@ -46,55 +50,55 @@ class Runtime:
                 timeout=timeout_s,
             )
         except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess(command, 1, "", f"no end within {timeout_s:g} s")
+            return subprocess.CompletedProcess(command, 1, "", f"did not end within {timeout_s:g} s")
 
     def try_out(self, release: Path, timeout_s: float) -> None:
-        """Read a release's settings, load its model and classify one frame.
+        """Read the settings of a release, load its model and classify one frame.
 
         Raises:
-            HostError: One of it cannot be done.
+            HostError: One of these failed.
         """
-        say("trying the settings and the model")
+        report("trying the settings and the model")
         settings = tomllib.loads((release / "edgekit.toml").read_text())
-        self._tried("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
+        self._try("settings", timeout_s, "--config", str(release / "edgekit.toml"), "--print-config")
         detector = [f"--{key}={settings[key]}" for key in _TRIAL_KEYS if key in settings]
         if (release / "detector.onnx").exists():
             detector.append(f"--detector-model={release / 'detector.onnx'}")
-        # Neither camera nor outputs: the release that runs has them.
-        for finding in (detector, ["--detector=none"]):
+        # Without camera and outputs, because the release that runs uses them.
+        for detector_options in (detector, ["--detector=none"]):
             model = str(release / model_name(release))
             words = ["--model", model, "--source", "demo", "--max-frames", "1", "--json"]
-            told = json.loads(self._tried("model", timeout_s, *words, *finding))
-            if told["faces"]:
+            summary = json.loads(self._try("model", timeout_s, *words, *detector_options))
+            if summary["faces"]:
                 return
-        raise HostError("model: one frame was run, and no face came out of it")
+        raise HostError("model: no face was classified in a frame of the demo. Nothing was changed")
 
-    def _tried(self, what: str, timeout_s: float, *words: str) -> str:
+    def _try(self, what: str, timeout_s: float, *words: str) -> str:
         done = self.call(("run", *words), timeout_s)
         if done.returncode < 0:
-            raise HostError(f"{what}: the trial died of signal {-done.returncode}. Nothing was changed")
+            raise HostError(f"{what}: the trial was killed by signal {-done.returncode}. Nothing was changed")
         if done.returncode:
             raise HostError(f"{what}: {last_error(done.stderr)}. Nothing was changed")
         return str(done.stdout)
 
 
 def model_name(release: Path) -> str:
-    """Return what the model is called in a release's folder."""
+    """Return the name of the model in the folder of a release."""
     return next(name for name in MODEL_NAMES if (release / name).exists())
 
 
 def last_error(text: str) -> str:
-    """Return what the last line of an edgekit's stderr says."""
+    """Return the last line of an edgekit's stderr without its prefix."""
     lines = text.strip().splitlines() or ["no reason given"]
     return lines[-1].removeprefix(_ERROR)
 
 
 def errors_in(lines: Sequence[str]) -> list[str]:
-    """Return the errors among the lines of a log."""
+    """Return the error messages in the lines of a log."""
     return [line.partition(_ERROR)[2] for line in lines if _ERROR in line]
 
 
-def say(text: str) -> None:
-    """Tell a line to whoever asked."""
-    with contextlib.suppress(OSError):  # nobody may be listening any more
+def report(text: str) -> None:
+    """Print a line for the workstation."""
+    with contextlib.suppress(OSError):  # the connection may be closed
         print(text, file=sys.stderr, flush=True)

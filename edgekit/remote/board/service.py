@@ -1,4 +1,4 @@
-"""The service that runs the current release, as systemd has it: started and judged."""
+"""The systemd service that runs the current release: started through the release's edgekit, and checked."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from edgekit.boards import systemd_is_running
 from edgekit.errors import EdgekitError, HostError
 from edgekit.files import write_atomic
 from edgekit.remote.board.releases import Releases
-from edgekit.remote.board.runtime import errors_in, last_error, model_name, say
+from edgekit.remote.board.runtime import errors_in, last_error, model_name, report
 
 _POLL_S = 0.5
 _TOOL_TIMEOUT_S = 120
-# A service that is being restarted is between two states for a moment.
-_BAD_LOOKS = 4
-_ILL = ("failed", "waiting to restart")
+# A service that is being restarted is briefly in a state that looks like a failure.
+_MAX_BAD_POLLS = 4
+_FAILED = ("failed", "waiting to restart")
 
 
 class Service:
-    """The service of a folder of releases, a user's or the system's (`scope`).
+    """The service of a folder of releases, of the user or of the system (`scope`).
 
-    `health_s` is how long its first frame may take, `settle_s` how long it must then run to count as well.
-    `is_managed` is False on a board without systemd: then no service is installed and no release is judged.
+    `health_s` is the time limit of its first frame, `settle_s` the time it must run after it. `is_managed` is False on a
+    board without systemd: then no service is installed and no release is checked.
     """
 
     def __init__(self, releases: Releases, name: str, scope: str, health_s: float, settle_s: float) -> None:
@@ -37,20 +37,20 @@ class Service:
         self._note = releases.root / "service.json"
         self.is_managed = systemd_is_running()
 
-    def refuse_strangers(self, release: str) -> None:
-        """Refuse a service of this name that deploy did not make.
+    def refuse_foreign_service(self, release: str) -> None:
+        """Check that a service of this name was made by deploy.
 
         Raises:
-            HostError: There is one.
+            HostError: It was not.
         """
-        if self.is_managed and self._noted() is None and self.status(release)["state"] != "not installed":
-            raise HostError(f"its service '{self._name}' was not made by deploy: choose another --name")
+        if self.is_managed and self._read_note() is None and self.status(release)["state"] != "not installed":
+            raise HostError(f"the service '{self._name}' was not made by deploy: choose another --name")
 
     def status(self, release: str) -> dict[str, Any]:
-        """Return what `edgekit service status` says.
+        """Return the document of `edgekit service status`.
 
         Raises:
-            HostError: It says nothing of use.
+            HostError: The command failed.
         """
         if not self.is_managed:
             return {"state": "not installed", "text": "this board does not run systemd"}
@@ -60,21 +60,21 @@ class Service:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise HostError(f"'edgekit service status' on the board says: {last_error(done.stderr)}")
+            raise HostError(f"'edgekit service status' failed on the board: {last_error(done.stderr)}")
         return document
 
-    def start_and_judge(self, release: str) -> str | None:
-        """Have the service run the current release anew; return what is wrong with it, None if nothing is."""
+    def restart_and_check(self, release: str) -> str | None:
+        """Restart the service with the current release; return why it fails, None if it runs."""
         if not self.is_managed:
             return None
         try:
             return self._start(release)
         except (EdgekitError, OSError, ValueError, KeyError) as error:
-            # An edgekit that does not even answer is an ill release.
+            # An edgekit that cannot be called is a failed release.
             return str(error)
 
     def remove(self, release: str) -> None:
-        """Take the service away."""
+        """Remove the service."""
         if self.is_managed:
             self._edgekit(release, "service", "remove", *self._which)
         self._note.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ class Service:
     def _start(self, release: str) -> str | None:
         wanted = self._install_words(release)
         before = self.status(release)
-        if self._noted() == {"install": wanted, "done": True} and before["state"] != "not installed":
+        if self._read_note() == {"install": wanted, "done": True} and before["state"] != "not installed":
             words = ["service", "restart", *self._which]
         else:
             self._write_note({"install": wanted, "done": False})
@@ -94,11 +94,11 @@ class Service:
             self._write_note({"install": wanted, "done": True})
             for line in done.stderr.splitlines():
                 if "warning: " in line:
-                    say(line)
-        return self._judge(release, before.get("pid"))
+                    report(line)
+        return self._check(release, before.get("pid"))
 
-    def _judge(self, release: str, old_pid: int | None) -> str | None:
-        """Wait for a first frame of a new process that stays; return what is wrong, None if nothing is."""
+    def _check(self, release: str, old_pid: int | None) -> str | None:
+        """Wait until a new process has given a frame and runs on; return why it fails, None if it runs."""
         ends_s = time.monotonic() + self._health_s
         seen: tuple[int, float] | None = None
         bad = 0
@@ -110,15 +110,15 @@ class Service:
                     seen = (pid, time.monotonic())
                 if seen[0] == pid and time.monotonic() - seen[1] >= self._settle_s:
                     return None
-            # systemd calls a service that is still ending stopped, and a run may take seconds to write its last frame.
+            # While the old process ends, which may take seconds, systemd's state is "stopped".
             fine = state in ("running", "starting") or (pid is not None and pid == old_pid)
-            bad = 0 if fine else bad + (2 if state in _ILL else 1)
-            if bad >= _BAD_LOOKS or (seen is not None and (bad or pid != seen[0])):
-                return self._why(release, f"{state}, {found.get('last_exit') or 'no exit code'}")
+            bad = 0 if fine else bad + (2 if state in _FAILED else 1)
+            if bad >= _MAX_BAD_POLLS or (seen is not None and (bad or pid != seen[0])):
+                return self._with_logged_error(release, f"{state}, {found.get('last_exit') or 'no exit code'}")
             time.sleep(_POLL_S)
-        return self._why(release, f"no frame within {self._health_s:g} s")
+        return self._with_logged_error(release, f"no frame within {self._health_s:g} s")
 
-    def _why(self, release: str, what: str) -> str:
+    def _with_logged_error(self, release: str, what: str) -> str:
         done = self._edgekit(release, "service", "logs", *self._which, "--lines", "30", "--json")
         try:
             errors = errors_in(json.loads(done.stdout)["lines"])
@@ -126,7 +126,7 @@ class Service:
             errors = []
         return f"{what}: {errors[-1]}" if errors else what
 
-    def _noted(self) -> dict[str, Any] | None:
+    def _read_note(self) -> dict[str, Any] | None:
         return self._releases.read(self._note.name)
 
     def _write_note(self, document: Mapping[str, Any]) -> None:
@@ -140,7 +140,7 @@ class Service:
 
     def run_options(self, release: str) -> list[str]:
         """Return the options of `edgekit run` for a release, with paths through the link `current`."""
-        # Through the link, so that the service need not change with the release.
+        # Through the link, so that the service does not change with the release.
         there, here = self._releases.folder / release, self._releases.link
         options = ["--config", str(here / "edgekit.toml"), "--model", str(here / model_name(there))]
         if (there / "detector.onnx").exists():

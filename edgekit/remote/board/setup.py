@@ -1,6 +1,6 @@
-"""Runs on the board: puts wheels into an environment without pip, network or rights.
+"""Runs on the board: unpacks wheels into an environment, without pip, network or special rights.
 
-What is there already is left alone; what is new is whole before it gets its name.
+An existing environment is not changed; a new one is renamed to its final name when it is complete.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any
 
 from edgekit.errors import HostError
 
-# Exit code: wheels were sent and are there no longer, because another call has installed from them meanwhile.
+# Exit code: wheels are no longer in the store, because another call has installed and removed them.
 WHEELS_GONE = 9
 _READY = ".ready"
-_IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "rich")
+_IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "msgspec", "platformdirs", "rich")
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Install what the plan asks for and return 0, or `WHEELS_GONE`.
+    """Install the environment and the code of a plan; return 0 or `WHEELS_GONE`.
 
-    It has `root`, `environment` and `code` (keys), `wheels` and `own_wheel` (paths), `system_packages`, `keep`.
+    The plan has `root`, `environment` and `code` (names), `wheels` and `own_wheel` (paths), `system_packages`, `keep`.
 
     Raises:
-        HostError: A wheel is not one for this board.
+        HostError: A wheel does not work on this board.
     """
     root = Path(plan["root"])
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -46,20 +46,20 @@ def main(plan: dict[str, Any]) -> int:
             if not (place / _READY).exists() and not all(wheel.exists() for wheel in needed):
                 return WHEELS_GONE
         if not (environment / _READY).exists():
-            with _growing(environment) as fresh:
+            with _new_folder(environment) as fresh:
                 _make_environment(fresh, environment, wheels, plan["system_packages"])
         if not (code / _READY).exists():
-            with _growing(code) as fresh:
+            with _new_folder(code) as fresh:
                 _unpack(own_wheel, fresh)
         for wheel in [*wheels, own_wheel]:
             wheel.unlink(missing_ok=True)
-        _forget_old(environment, plan["keep"])
-        _forget_old(code, plan["keep"])
+        _remove_old(environment, plan["keep"])
+        _remove_old(code, plan["keep"])
     return 0
 
 
 @contextlib.contextmanager
-def _growing(target: Path) -> Iterator[Path]:
+def _new_folder(target: Path) -> Iterator[Path]:
     fresh = target.parent / f".new-{target.name}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -74,14 +74,14 @@ def _growing(target: Path) -> Iterator[Path]:
 
 
 def _make_environment(fresh: Path, final: Path, wheels: list[Path], system_packages: bool) -> None:
-    _say("making an environment")
+    _print("making an environment")
     venv.EnvBuilder(system_site_packages=system_packages, symlinks=True).create(fresh)
     site = fresh / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
     for number, wheel in enumerate(wheels, 1):
-        _say(f"unpacking {number} of {len(wheels)}")
+        _print(f"unpacking {number} of {len(wheels)}")
         _unpack(wheel, site)
         _write_scripts(site, fresh / "bin", final / "bin" / "python")
-    _say("trying what was installed")
+    _print("importing the installed packages")
     for module in _IMPORTS:
         _try_import(fresh / "bin" / "python", module)
 
@@ -91,10 +91,10 @@ def _unpack(wheel: Path, site: Path) -> None:
         for entry in archive.infolist():
             parts = Path(entry.filename).parts
             if entry.filename.startswith("/") or ".." in parts:
-                raise HostError(f"a wheel holds the path '{entry.filename!r}'")
+                raise HostError(f"a wheel contains the path '{entry.filename!r}'")
             if entry.is_dir():
                 continue
-            # NAME.data/purelib and platlib belong beside the packages; scripts, headers and data are not needed here.
+            # NAME.data/purelib and platlib belong to site-packages; scripts, headers and data are not needed.
             if parts[0].endswith(".data"):
                 if len(parts) < 3 or parts[1] not in ("purelib", "platlib"):
                     continue
@@ -123,13 +123,15 @@ def _write_scripts(site: Path, folder: Path, python: Path) -> None:
 def _try_import(python: Path, module: str) -> None:
     done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, stdin=subprocess.DEVNULL, text=True)
     if done.returncode == -signal.SIGILL:
-        raise HostError(f"importing {module} died of an illegal instruction: its build is not for this processor")
+        raise HostError(
+            f"importing {module} ended with an illegal instruction: its wheel is not built for this processor"
+        )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise HostError(f"importing {module} failed: {lines[-1]}")
 
 
-def _forget_old(newest: Path, keep: int) -> None:
+def _remove_old(newest: Path, keep: int) -> None:
     for stray in newest.parent.glob(".new-*"):
         shutil.rmtree(stray, ignore_errors=True)
     found = [path for path in newest.parent.iterdir() if (path / _READY).exists()]
@@ -137,11 +139,11 @@ def _forget_old(newest: Path, keep: int) -> None:
     for old in found[keep:]:
         if old == newest:
             continue
-        # A run holds its environment's mark locked: what is in use stays.
-        with open(old / _READY) as mark, contextlib.suppress(BlockingIOError):
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A running edgekit locks its environment, which is then kept.
+        with open(old / _READY) as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

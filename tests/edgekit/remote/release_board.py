@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import edgekit
-from edgekit.remote.deploy import Outcome, Package, Service, deploy_host
+from edgekit.remote.deploy import Package, ReleaseChange, Service, deploy_host
 from edgekit.remote.hosts import Host
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
@@ -31,7 +31,7 @@ class Quiet:
     def __init__(self, on_line: Callable[[str], None] = lambda _: None) -> None:
         self.on_line = on_line
 
-    def say(self, host: Host, text: str) -> None:
+    def message(self, host: Host, text: str) -> None:
         del host
         self.on_line(text)
 
@@ -94,7 +94,7 @@ def make_package(
     return Package(uploads, path.name, keep, install=False, settle_s=0.2)
 
 
-def deploy(connection: Connection, package: Package) -> Outcome:
+def deploy(connection: Connection, package: Package) -> ReleaseChange:
     return deploy_host(connection, package, SERVICE, Quiet())
 
 

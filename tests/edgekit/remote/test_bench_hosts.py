@@ -11,28 +11,23 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import edgekit
-from edgekit.cli.boards.hosts import BoardListener
+from edgekit.cli.boards.hosts import BoardReporter
 from edgekit.cli.output import Output
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
 from tests.waiting import wait_until
 
+from .commands import call, ssh_words
 from .conftest import Sshd
 
 QUICK = (
-    "--seconds",
-    "0.01",
-    "--processes",
-    "1",
-    "--threads",
-    "1",
-    "--cool-down",
-    "0",
-    "--allow-throttled",
-    "--no-pipeline",
+    *("--seconds", "0.01", "--processes", "1", "--threads", "1"),
+    *("--cool-down", "0", "--allow-throttled", "--no-pipeline"),
 )
 SOURCE = Path(edgekit.__file__).parents[1]
 REAL = f'exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"'
@@ -41,7 +36,7 @@ Plant = Callable[[str], None]
 
 @pytest.fixture
 def plant(sshd: Sshd) -> Iterator[Plant]:
-    """Puts an `edgekit` into the board's ~/.local/bin."""
+    """Writes a script as `edgekit` into the board's ~/.local/bin."""
     path = sshd.home / ".local/bin/edgekit"
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -57,47 +52,47 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host = sshd.host()
-    with BoardListener(Output(as_json=False, quiet=False)) as listener:
-        listener.progress(host, "processes", 1, 3)
-        listener.progress(host, "processes", 2, 3)
+    with BoardReporter(Output(as_json=False, quiet=False)) as reporter:
+        reporter.progress(host, "processes", 1, 3)
+        reporter.progress(host, "processes", 2, 3)
         monkeypatch.setattr("edgekit.cli.boards.hosts._LINE_EVERY_S", 0.0)
-        listener.progress(host, "send\x1b[2J\ning", 0.5, 0)
+        reporter.progress(host, "send\x1b[2J\ning", 0.5, 0)
     assert capsys.readouterr() == ("", f"{host.label}: send\\x1b[2J ing, 0.5\n")
-    with BoardListener(Output(as_json=False, quiet=True)) as listener:
-        listener.progress(host, "processes", 1, 3)
+    with BoardReporter(Output(as_json=False, quiet=True)) as reporter:
+        reporter.progress(host, "processes", 1, 3)
     assert capsys.readouterr() == ("", "")
 
 
-def arguments(sshd: Sshd, *more: object) -> list[str]:
-    host = sshd.host()
-    options = [f"--ssh-option={option}" for option in host.ssh_options]
-    words = ["bench", *more, *QUICK, "--no-install", "--port", host.port, "--identity", host.identity, *options]
-    return [sys.executable, "-m", "edgekit.cli", *map(str, words)]
-
-
-def environment() -> dict[str, str]:
-    # No edgekit of this machine's own on the board's path.
-    return {**os.environ, "PYTHONPATH": str(SOURCE)}
+def bench_words(sshd: Sshd, *more: object) -> list[object]:
+    return ["bench", *more, *QUICK, "--no-install", *ssh_words(sshd)]
 
 
 def bench(sshd: Sshd, *more: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments(sshd, *more), capture_output=True, text=True, env=environment(), timeout=120)
+    return call(*bench_words(sshd, *more))
 
 
-def test_a_board_measures_with_the_options_given_here(
+def bench_with_install(sshd: Sshd, *more: object) -> subprocess.CompletedProcess[str]:
+    return call(*(word for word in bench_words(sshd, *more) if word != "--no-install"))
+
+
+def test_a_board_measures_with_the_options_and_names_given_here(
     sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
 ) -> None:
     plant(REAL)
-    odd = tmp_path / "it's; $(touch planted).onnx"
-    odd.write_bytes(tiny_model.read_bytes())
+    model, source = tmp_path / "it's; $(touch planted).onnx", tmp_path / "it's $(touch planted).png"
+    model.write_bytes(tiny_model.read_bytes())
+    cv2.imwrite(str(source), np.zeros((48, 64, 3), np.uint8))
     report = tmp_path / "report.json"
-    options = ("--batch", "3", "--note", "fan=none; $(off)", "--seed", "7", "-o", report)
-    done = bench(sshd, odd, "--host", "127.0.0.1", *options)
+    options = ("--batch", "3", "--note", "fan=none; $(off)", "--seed", "7", "--detector", "none", "-o", report)
+    words = [word for word in bench_words(sshd, model, "--host", "127.0.0.1") if word != "--no-pipeline"]
+    done = call(*words, "--source", source, *options)
     assert done.returncode == 0, done.stderr
     document = json.loads(report.read_text())
     (board,) = document["boards"]
-    assert board["models"][0]["name"] == str(odd)
-    assert {cell["batch"] for cell in board["cells"]} == {3}
+    assert [each["name"] for each in board["models"]] == [str(model)]
+    assert {cell["model"] for cell in board["cells"]} == {str(model)}
+    assert board["clip"]["source"] == source.name
+    assert {cell["batch"] for cell in board["cells"] if cell["kind"] != "pipeline"} == {3}
     assert board["notes"] == {"fan": "none; $(off)"}
     assert board["settings"]["seed"] == 7
     assert document["hosts"][0]["overhead_s"] > 0
@@ -107,10 +102,10 @@ def test_a_board_measures_with_the_options_given_here(
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("exit 3", "edgekit bench ended with 3"),
+        ("exit 3", "edgekit bench ended with exit code 3"),
         (
             "echo 'edgekit-progress [\"x\", 1, 2]' >&2; echo 'sh: cannot open' >&2; exit 2",
-            "ended with 2: sh: cannot open",
+            "ended with exit code 2: sh: cannot open",
         ),
         ("echo 'edgekit: error: no \x1b[2Jdisk' >&2; exit 74", "no \\x1b[2Jdisk"),
         ("echo '{'", "is no JSON"),
@@ -148,7 +143,7 @@ def test_a_board_that_never_stops_warning_fills_no_log(sshd: Sshd, plant: Plant,
 
 
 def test_a_board_measures_both_engines_and_gets_the_one_it_lacks(
-    sshd: Sshd, plant: Plant, tiny_model: Path, tiny_ncnn: Path, tmp_path: Path
+    sshd: Sshd, plant: Plant, tiny_model: Path, tiny_ncnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(REAL)
     report = tmp_path / "report.json"
@@ -159,16 +154,16 @@ def test_a_board_measures_both_engines_and_gets_the_one_it_lacks(
         (".onnx", "onnxruntime"),
         (".ncnn", "ncnn"),
     }
-    # Without wheels of its own for it, a board is refused by what it would have got: another set for ncnn.
-    refusals = set()
+    # Without a download the error names the set of wheels: ncnn needs another one.
+    for name, value in (("EDGEKIT_OFFLINE", "1"), ("XDG_CACHE_HOME", str(tmp_path)), ("HOME", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    sets = set()
     for model in (tiny_model, tiny_ncnn):
-        words = [word for word in arguments(sshd, model, "--host", "127.0.0.1") if word != "--no-install"]
-        nowhere = {**environment(), "EDGEKIT_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
-        done = subprocess.run(words, capture_output=True, text=True, env=nowhere, timeout=120)
+        done = bench_with_install(sshd, model, "--host", "127.0.0.1")
         assert done.returncode == 4
-        assert "EDGEKIT_OFFLINE forbids downloading them" in done.stderr
-        refusals.add(re.search(r"/board-[0-9a-f]{32}", done.stderr)[0])  # type: ignore[index]
-    assert len(refusals) == 2
+        assert "EDGEKIT_OFFLINE is set" in done.stderr
+        sets.add(re.search(r"/board-[0-9a-f]{32}", done.stderr)[0])  # type: ignore[index]
+    assert len(sets) == 2
 
 
 def test_without_an_edgekit_there_no_install_says_so(sshd: Sshd, tiny_model: Path) -> None:
@@ -188,27 +183,27 @@ def test_a_camera_is_asked_for_on_the_board_and_when_it_is_prepared(
         python = probe(connection).python
     if python is None or python.picamera2:
         pytest.skip("this machine has picamera2")
-    words = [word for word in arguments(sshd, tiny_model, "--host", "127.0.0.1", "--camera") if word != "--no-install"]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120)
+    done = bench_with_install(sshd, tiny_model, "--host", "127.0.0.1", "--camera")
     assert done.returncode == 4
-    assert "it has no picamera2: sudo apt install python3-picamera2" in done.stderr
+    assert "no picamera2 on the board: sudo apt install python3-picamera2" in done.stderr
 
 
 def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
     started = tmp_path / "started"
     plant(f"echo $$ >'{started}.new'; mv '{started}.new' '{started}'; exec sleep 600")
     report = tmp_path / "report.json"
+    words = map(str, bench_words(sshd, tiny_model, "--host", "127.0.0.1", "-o", report))
     with subprocess.Popen(
-        arguments(sshd, tiny_model, "--host", "127.0.0.1", "-o", report),
+        [sys.executable, "-m", "edgekit.cli", *words],
         stderr=subprocess.PIPE,
-        env=environment(),
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
         text=True,
     ) as process:
         wait_until(started.exists)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
     there = Path("/proc") / started.read_text().strip()
     wait_until(lambda: not there.exists())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["started"]
@@ -217,13 +212,13 @@ def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: P
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--host", "-oProxyCommand=x"), "is no [user@]name"),
+        (("--host", "-oProxyCommand=x"), "is not [user@]name"),
         (("--host", "a", "--host", "a"), "host given twice"),
-        (("--host", "a", "--power-file", "-"), "does not go with --host"),
+        (("--host", "a", "--power-file", "-"), "cannot be used with --host"),
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
         (("--host", "a", "--source", f"rtsp://{'a' * 500}"), "is longer than 500 characters"),
         (("--inventory", "many"), "201 boards are more than the 200"),
-        ((), "belong to --host"),
+        ((), "need --host"),
     ],
 )
 def test_bad_choices_are_refused_with_one_line(
@@ -235,6 +230,17 @@ def test_bad_choices_are_refused_with_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_neither_opencv_nor_an_engine_is_imported_for_boards(tiny_model: Path) -> None:
+    code = (
+        "import sys; from edgekit.cli import _run; code = _run(sys.argv[1:]);"
+        "assert not {'cv2', 'onnxruntime', 'ncnn', 'torch'} & set(sys.modules); sys.exit(code)"
+    )
+    words = ["bench", str(tiny_model), "--host", "127.0.0.1", "--port", "1", "--detector", "none"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment)
+    assert (done.returncode, "the port is closed" in done.stderr) == (4, True), done.stderr
 
 
 def test_boards_wait_for_nobody(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
@@ -250,4 +256,4 @@ def test_boards_wait_for_nobody(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_
     document = json.loads(done.stdout)
     assert [board["label"] for board in document["boards"]] == ["good"]
     assert [host["label"] for host in document["hosts"] if host["error"]] == ["dead", "no-such.invalid", "unknown key"]
-    assert "3 of 4 boards failed: dead: nothing listens there" in done.stderr
+    assert "3 of 4 boards failed: dead: the port is closed" in done.stderr

@@ -20,9 +20,9 @@ from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
-from edgekit.remote.deploy import Outcome, deploy_host, list_host, on_hosts, rollback_host
+from edgekit.remote.deploy import ReleaseChange, deploy_host, list_host, roll_out, rollback_host
 from edgekit.remote.doctor import examine_host
-from edgekit.remote.prepare import Ready
+from edgekit.remote.prepare import EdgekitCommand
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import pack
 from tests.waiting import wait_until
@@ -168,7 +168,7 @@ def test_a_first_release_that_does_not_come_up_leaves_no_service(
 
 
 def test_old_releases_go_but_not_the_one_before(board: Board, connection: Connection, make: MakePackage) -> None:
-    done = [deploy(connection, make(number, keep=2)).release for number in range(1, 5)]
+    done = [deploy(connection, make(number, keep=2)).release for number in range(1, 4)]
     assert [each.release for each in list_host(connection, SERVICE, Quiet()).releases] == done[-2:]
     assert not list((board.root / "releases").glob(".*"))
 
@@ -189,7 +189,7 @@ def test_a_board_without_room_is_refused_before_anything_is_sent(
 ) -> None:
     real = deploying.probe
     monkeypatch.setattr(deploying, "probe", lambda connection: replace(real(connection), free_bytes=1 << 20))
-    with pytest.raises(HostError, match="1 MiB of its disk are free"):
+    with pytest.raises(HostError, match="1 MiB of the board's disk are free"):
         deploy(connection, make(1))
     assert not board.root.exists()
     assert not (board.home / ".cache/edgekit").exists()
@@ -221,9 +221,7 @@ def test_an_environment_becomes_part_of_the_release(
     (site / "packages.pth").write_text("\n".join(packages))
     shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
     (environment / ".ready").write_text("")
-    ready = Ready(
-        ("env", f"PYTHONPATH={code}", f"{environment}/bin/python", "-m", "edgekit.cli"), f"{environment}/.ready"
-    )
+    ready = EdgekitCommand(("not called",), str(environment), str(code))
     monkeypatch.setattr(deploying, "prepare", lambda *_, **__: ready)
     first = deploy(connection, replace(make(1), install=True))
     assert first.error is None
@@ -242,18 +240,18 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
     hosts = [sshd.host(label=str(number)) for number in range(5)]
     met: list[str] = []
 
-    def work(connection: Connection) -> Outcome:
+    def work(connection: Connection) -> ReleaseChange:
         label = connection.host.label
         met.append(label)
         if label == "1":
             raise HostError(f"{label}: no luck")
-        return Outcome(connection.host, "r")
+        return ReleaseChange("r")
 
-    done = list(on_hosts(hosts, work, canary=1, parallel=2))
+    done = list(roll_out(hosts, work, canary=1, parallel=2))
     assert sorted(met) == ["0", "1", "2"]
     assert [outcome.error and outcome.error[:7] for outcome in done] == [None, "no luck", None, "not tri", "not tri"]
     met.clear()
-    list(on_hosts(hosts[1:], work, canary=1, parallel=2))
+    list(roll_out(hosts[1:], work, canary=1, parallel=2))
     assert met == ["1"]
 
 
@@ -268,8 +266,8 @@ def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyP
         service = board_service.Service(Releases("edgekit"), "edgekit", "system", health_s=60, settle_s=0)
         left = iter(looks)
         monkeypatch.setattr(service, "status", lambda _: next(left))
-        monkeypatch.setattr(service, "_why", lambda _, what: what)
-        return service._judge("0001-00000000", 7)
+        monkeypatch.setattr(service, "_with_logged_error", lambda _, what: what)
+        return service._check("0001-00000000", 7)
 
     assert judged(*[ending] * 20, gone, up) is None
     assert judged(*[ending] * 20, *[gone] * 4) == "stopped, exit code 1"

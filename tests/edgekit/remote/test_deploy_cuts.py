@@ -56,7 +56,7 @@ def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
         if line.startswith("switched to") and cut._master is not None:
             cut._master.kill()
 
-    with cut, pytest.raises(HostError, match="completes what it began"):
+    with cut, pytest.raises(HostError, match="completes what it has begun"):
         deploy_host(cut, ill, SERVICE, Quiet(cut_at))
     end_s = time.monotonic() + PATIENCE_S
     while (board.root / "pending").exists():

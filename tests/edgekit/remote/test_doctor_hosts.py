@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import edgekit
 from edgekit.cli.boards.doctor import bundle_paths
 from edgekit.errors import HostError
 from edgekit.remote import doctor
@@ -21,34 +20,26 @@ from edgekit.remote.hosts import Host
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
 
+from .commands import call, ssh_words
 from .conftest import Sshd
-
-SOURCE = Path(edgekit.__file__).parents[1]
 
 
 class Silent:
-    """Hears everything and says nothing; keeps how far boards were."""
+    """Prints nothing; keeps the progress of boards."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, float, float]] = []
+        self.steps: list[tuple[str, float, float]] = []
 
-    def say(self, host: Host, text: str) -> None:
+    def message(self, host: Host, text: str) -> None:
         del host, text
 
     def progress(self, host: Host, what: str, done: float, total: float) -> None:
         del host
-        self.told.append((what, done, total))
+        self.steps.append((what, done, total))
 
 
 def run(sshd: Sshd, *more: object) -> subprocess.CompletedProcess[str]:
-    host = sshd.host()
-    options = [f"--ssh-option={option}" for option in host.ssh_options]
-    words = ["doctor", *more, "--port", host.port, "--identity", host.identity, *options]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    return subprocess.run(
-        [sys.executable, "-m", "edgekit.cli", *map(str, words)],
-        capture_output=True, text=True, env=environment, timeout=120,
-    )  # fmt: skip
+    return call("doctor", *more, *ssh_words(sshd))
 
 
 @pytest.fixture
@@ -67,12 +58,12 @@ def python(sshd: Sshd) -> Iterator[Path]:
 
 def test_a_board_is_examined_by_its_bare_python_and_nothing_is_left(connection: Connection, sshd: Sshd) -> None:
     before = sorted(sshd.home.rglob("*"))
-    heard = Silent()
-    examined = examine_host(connection, heard, capture=True)
+    reporter = Silent()
+    examined = examine_host(connection, reporter, capture=True)
     found = {finding.check: finding for finding in examined.findings}
     assert {"board", "system", "python", "numpy", "onnxruntime", "disk", "service"} <= set(found)
     assert examined.python == probe(connection).python.path  # type: ignore[union-attr]
-    assert heard.told[-1][1] == heard.told[-1][2] > 10
+    assert reporter.steps[-1][1] == reporter.steps[-1][2] > 10
     assert "proc/cpuinfo" in examined.seen
     assert "\t" in examined.seen["proc/cpuinfo"]
     assert sorted(sshd.home.rglob("*")) == before
@@ -140,13 +131,13 @@ def test_faults_there_end_with_exit_code_1_and_reach_no_terminal(sshd: Sshd, pyt
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("exit 3", "the doctor there ended with 3"),
+        ("exit 3", "the board's doctor ended with exit code 3"),
         ("echo 'no \033[2Jdisk' >&2; exit 1", "no \\x1b[2Jdisk"),
         ("echo '{'", "printed no findings"),
-        (f"echo '{FINE % ''}'", "found nothing to say"),
-        (f"echo '{GOOD}'", "does not tell what"),
-        (f"echo '{GOOD}'; echo '[]'", "does not tell what"),
-        (f'echo \'{GOOD}\'; echo \'{{"python": "x", "seen": 3}}\'', "does not tell what"),
+        (f"echo '{FINE % ''}'", "returned no findings"),
+        (f"echo '{GOOD}'", "second line of the doctor's output is not valid"),
+        (f"echo '{GOOD}'; echo '[]'", "second line of the doctor's output is not valid"),
+        (f'echo \'{GOOD}\'; echo \'{{"python": "x", "seen": 3}}\'', "second line of the doctor's output is not valid"),
         ("yes '[' | tr -d '\\n' | head -c 100000", "printed no findings"),
         ("cat /dev/zero", "printed more than"),
         ("kill -9 $$", "ended with"),
@@ -198,9 +189,9 @@ def test_one_failing_board_spoils_nothing(sshd: Sshd, tmp_path: Path, python: Pa
     assert done.returncode == 4
     dead, kitchen = json.loads(done.stdout)["hosts"]
     assert dead["label"] == "dead"
-    assert "nothing listens there" in dead["error"]
+    assert "the port is closed" in dead["error"]
     assert (kitchen["error"], kitchen["healthy"], kitchen["findings"][0]["text"]) == (None, True, "fine")
-    assert "1 of 2 boards failed: dead: nothing listens there" in done.stderr
+    assert "1 of 2 boards failed: dead: the port is closed" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boards.toml", "r-my_kitchen.tar.gz"]
 
 
@@ -224,7 +215,7 @@ def test_a_board_whose_python_is_missing_or_old_is_told_so_by_the_shell(connecti
 
     board = probe(connection)
     assert board.python is not None
-    for found, said in ((None, "no python3"), (replace(board.python, version=(3, 9)), "3.9: older than 3.11")):
+    for found, said in ((None, "python3 is missing"), (replace(board.python, version=(3, 9)), "3.9: older than 3.11")):
         findings = {finding.check: finding for finding in shell_findings(replace(board, python=found, system_bits=32))}
         assert said in findings["python"].text
         assert findings["system"].status == findings["python"].status == "fault"

@@ -40,7 +40,7 @@ def test_hosts_ssh_knows(text: str) -> None:
     ],
 )
 def test_hosts_that_could_be_something_else_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="no \\[user@\\]name") as error:
+    with pytest.raises(InputError, match="is not \\[user@\\]name") as error:
         parse_host(text)
     assert str(error.value).isprintable()
 
@@ -62,21 +62,21 @@ def test_an_inventory_names_boards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "must consist of"),
-        ("x = 1", "must consist of"),
-        ("host = 3", "must consist of"),
-        ("host = [3]", "is no table"),
+        ("", "must contain only"),
+        ("x = 1", "must contain only"),
+        ("host = 3", "must contain only"),
+        ("host = [3]", "is not a table"),
         ("[[host]]", "host is missing"),
-        ('[[host]]\nhost = "a;b"', "host 1.*no \\[user@\\]name"),
-        ('[[host]]\nhost = "a"\nssh_options = ["-oProxyCommand=x"]', "can run programs here"),
+        ('[[host]]\nhost = "a;b"', "host 1.*is not \\[user@\\]name"),
+        ('[[host]]\nhost = "a"\nssh_options = ["-oProxyCommand=x"]', "can run programs on this machine"),
         ('[[host]]\nhost = "a"\nport = 70000', "port must be"),
         ('[[host]]\nhost = "a"\nport = true', "port must be"),
         ('[[host]]\nhost = "a"\nlabel = "\\u001b[2J"', "label must be"),
-        ('[[host]]\nhost = "a"\nidentity = "~no-such-user/key"', "user there is none of"),
+        ('[[host]]\nhost = "a"\nidentity = "~no-such-user/key"', "names an unknown user"),
         ('[[host]]\nhost = "a"\npassword = "x"', "unknown field 'password'"),
-        ("\x00", "is no TOML"),
-        ("\udcff", "is no TOML"),
-        ("a = " + "[" * 5000, "is no TOML"),
+        ("\x00", "is not TOML"),
+        ("\udcff", "is not TOML"),
+        ("a = " + "[" * 5000, "is not TOML"),
     ],
 )
 def test_bad_inventories_are_refused_with_one_line(tmp_path: Path, content: str, message: str) -> None:
@@ -121,6 +121,6 @@ def test_ssh_options_as_in_its_configuration_or_as_its_own_arguments(
 
 @pytest.mark.parametrize("words", [("bastion",), ("-4", "bastion"), ("-J", "bastion", "other"), ("\x1b[2J",)])
 def test_a_word_that_ssh_would_take_for_the_board_is_refused(words: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="is no argument of ssh") as error:
+    with pytest.raises(InputError, match="is not an argument of ssh") as error:
         ssh_arguments(words)
     assert str(error.value).isprintable()

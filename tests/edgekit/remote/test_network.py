@@ -22,9 +22,12 @@ from .conftest import Sshd, serve
 SOURCE = Path(edgekit.__file__).parents[1]
 PATIENCE_S = 300
 PORT = 2222
-# What the real edgekit there says on stderr is kept, to see from here that it measures.
+# The board's edgekit: it starts to measure when it is allowed to, so that the cable is cut in the middle.
 OWN = f"""#!/bin/sh
-{{ env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@" 2>&1 >&3 | tee "$HOME/said" >&2; }} 3>&1
+echo 'edgekit-progress ["starting", 0, 1]' >&2
+touch "$HOME/started"
+while ! [ -e "$HOME/go on" ]; do sleep 0.05; done
+exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"
 """
 
 
@@ -35,9 +38,11 @@ class Board:
     sshd: Sshd
     link: str
 
-    def measures(self) -> bool:
-        said = self.sshd.home / "said"
-        return said.exists() and "edgekit-progress" in said.read_text()
+    def has_started(self) -> bool:
+        return (self.sshd.home / "started").exists()
+
+    def go_on(self) -> None:
+        (self.sshd.home / "go on").touch()
 
     def cut(self) -> None:
         ip("link", "set", self.link, "down")
@@ -123,7 +128,7 @@ def test_a_cable_pulled_in_the_middle_costs_the_other_board_nothing(
     )
     report = tmp_path / "report.json"
     words = ["bench", tiny_model, "--inventory", inventory, "--no-install", "--no-pipeline", "--processes", "2"]
-    words += ["--threads", "1", "--seconds", "3", "--cool-down", "0", "--allow-throttled", "-o", report]
+    words += ["--threads", "1", "--seconds", "0.01", "--cool-down", "0", "--allow-throttled", "-o", report]
     with subprocess.Popen(
         [sys.executable, "-m", "edgekit.cli", *map(str, words), *options(boards, tmp_path)],
         stdout=subprocess.PIPE,
@@ -132,9 +137,10 @@ def test_a_cable_pulled_in_the_middle_costs_the_other_board_nothing(
         env={**os.environ, "PYTHONPATH": str(SOURCE)},
     ) as process:
         wait_until(
-            lambda: process.poll() is not None or all(board.measures() for board in boards), patience_s=PATIENCE_S
+            lambda: process.poll() is not None or all(board.has_started() for board in boards), patience_s=PATIENCE_S
         )
         boards[1].cut()
+        boards[0].go_on()
         out, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 4, told
     assert "1 of 2 boards failed: cut off: the connection was lost" in told

@@ -17,7 +17,7 @@ import pytest
 from edgekit.errors import HostError
 from edgekit.remote import prepare as preparing
 from edgekit.remote import wheels as wheeling
-from edgekit.remote.prepare import check_fit, clean, prepare, run_ready, use_installed
+from edgekit.remote.prepare import check_fit, clean, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, parse_probe, probe
 from edgekit.remote.ssh import Connection
 from edgekit.remote.transfer import Upload, pack
@@ -38,7 +38,7 @@ free_kib=5242880
 clock=1000
 python=3.13 64 0 /usr/bin/python3
 """
-MODULES = ("numpy", "cv2", "onnxruntime", "click", "rich")
+MODULES = ("numpy", "cv2", "onnxruntime", "click", "msgspec", "platformdirs", "rich")
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_answers_become_data(board: Probe) -> None:
 def test_what_is_there_is_known_by_hash() -> None:
     whole, part, environment = "a" * 64, "b" * 64, "c" * 64
     told = (
-        f"there=store/{whole}.onnx 12\nthere=store/{part}.onnx.part 7\nthere=envs/{environment}/.ready 0\n"
-        "there=store/../../x 3\nthere=envs/x/.ready 0\nthere=code/../.ready 0\n"
+        f"found=store/{whole}.onnx 12\nfound=store/{part}.onnx.part 7\nfound=envs/{environment}/.ready 0\n"
+        "found=store/../../x 3\nfound=envs/x/.ready 0\nfound=code/../.ready 0\n"
     )
     found = parse_probe(TRIXIE + told, 1000.0)
     assert found.store.whole == {f"{whole}.onnx"}
@@ -77,7 +77,7 @@ def test_what_is_there_is_known_by_hash() -> None:
         ("3.13 64 0", "3.13 32 0", "32-bit system"),
         ("machine=aarch64", "machine=riscv64", "'riscv64'"),
         ("python=3.13 64 0 /usr/bin/python3", "", "no python3"),
-        ("python=3.13", "python=3.9", "Python 3.9, edgekit needs 3.11"),
+        ("python=3.13", "python=3.9", "Python 3.9 is too old, edgekit needs 3.11"),
         ("glibc=glibc 2.41", "glibc=", "GNU C library"),
     ],
 )
@@ -88,7 +88,7 @@ def test_boards_that_cannot_are_refused_with_the_reason(old: str, new: str, mess
 
 @pytest.mark.parametrize("text", ["", "root=/x", "root=relative\nclock=1", "root=/x\nclock=soon", "\x1b[2J"])
 def test_senseless_answers_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="it "):
+    with pytest.raises(ValueError, match=r"no (home folder|clock)"):
         parse_probe(text, 0.0)
 
 
@@ -105,7 +105,7 @@ def test_hostile_answers_are_harmless() -> None:
 @pytest.mark.usefixtures("uploads")
 def test_a_full_board_is_refused_before_anything_is_sent(board: Probe, connection: Connection) -> None:
     here = replace(board, machine=platform.machine(), free_bytes=1 << 20)
-    with pytest.raises(HostError, match=r"1 MiB of its disk are free, \d+ MiB are needed"):
+    with pytest.raises(HostError, match=r"1 MiB of the board's disk are free, \d+ MiB are needed"):
         prepare(connection, here)
 
 
@@ -117,7 +117,7 @@ def test_a_camera_needs_picamera2(board: Probe, connection: Connection) -> None:
 def test_no_install_needs_an_installation(board: Probe) -> None:
     with pytest.raises(HostError, match="leave out --no-install"):
         use_installed(board, "pi")
-    assert use_installed(replace(board, commands=("/opt/edgekit",)), "pi").command == ("/opt/edgekit",)
+    assert use_installed(replace(board, commands=("/opt/edgekit",)), "pi").words == ("/opt/edgekit",)
 
 
 def test_the_same_files_make_the_same_wheel(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_same_files_make_the_same_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(one.path) as archive:
         names = archive.namelist()
         record = archive.read(next(name for name in names if name.endswith("/RECORD"))).decode()
-    assert {"edgekit/__init__.py", "edgekit/device/meter.py", "edgekit/assets/default.onnx"} <= set(names)
+    assert {"edgekit/__init__.py", "edgekit/device/stage_timer.py", "edgekit/assets/default.onnx"} <= set(names)
     assert len(names) == len(set(names))
     assert {line.split(",")[0] for line in record.splitlines()} == set(names)
     assert not any("__pycache__" in name for name in names)
@@ -136,7 +136,7 @@ def test_pip_takes_the_wheel(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", tmp_path / "site"]
     done = subprocess.run([*arguments, own_wheel(tmp_path).path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "site/edgekit/cli/bench.py").exists()
+    assert (tmp_path / "site/edgekit/cli/commands/bench.py").exists()
 
 
 def test_boards_of_one_kind_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,10 +231,10 @@ def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None =
 def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     said: list[str] = []
     found = probe(connection)  # models that other tests left in the store stay
-    first = prepare(connection, found, tell=said.append)
+    first = prepare(connection, found, notify=said.append)
     assert first.sent_bytes > 0
-    assert "trying what was installed" in said
-    done = run_ready(connection, first, ["bench", "a b", "$(x)"], limit_bytes=1000, environment=["COLOUR=a 'b'"])
+    assert "importing the installed packages" in said
+    done = run_edgekit(connection, first, ["bench", "a b", "$(x)"], limit_bytes=1000, variables=["COLOUR=a 'b'"])
     assert json.loads(done.text) == [["bench", "a b", "$(x)"], "numpy", "a 'b'"]
     # Nothing is sent twice, and nothing is kept twice.
     asked = probe(connection)
@@ -264,10 +264,10 @@ def test_wheels_that_another_edgekit_used_up_are_sent_again(connection: Connecti
             for wheel in wheels:
                 wheel.unlink()
 
-    ready = prepare(connection, probe(connection), tell=said.append, progress=take)
+    ready = prepare(connection, probe(connection), notify=said.append, progress=take)
     assert taken
-    assert "another edgekit used up what was sent: sending it again" in said
-    assert run_ready(connection, ready, ["bench"], limit_bytes=1000).returncode == 0
+    assert "another edgekit has used and removed the files: sending them again" in said
+    assert run_edgekit(connection, ready, ["bench"], limit_bytes=1000).returncode == 0
     clean(connection)
 
 
@@ -290,12 +290,12 @@ def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_p
 
         def work() -> None:
             with pytest.raises(HostError):
-                run_ready(working, ready, ["wait", str(started)], limit_bytes=1000)
+                run_edgekit(working, ready, ["wait", str(started)], limit_bytes=1000)
 
         thread = Thread(target=work)
         thread.start()
         wait_until(started.exists)
-        with pytest.raises(HostError, match="runs there uses it"):
+        with pytest.raises(HostError, match="running edgekit uses the files"):
             clean(other)
         working.close()
         thread.join(20)
@@ -315,7 +315,7 @@ def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_p
     [
         (
             "import os, signal\nos.kill(os.getpid(), signal.SIGILL)",
-            "importing onnxruntime died of an illegal instruction",
+            "importing onnxruntime ended with an illegal instruction",
         ),
         ("raise ImportError('numpy.dtype size changed')", "importing onnxruntime failed: .*size changed"),
     ],
@@ -335,7 +335,7 @@ def test_a_wheel_with_paths_that_lead_out_is_refused(
     connection: Connection, uploads: list[Upload], tmp_path: Path, sshd: Sshd
 ) -> None:
     uploads.append(make_wheel(tmp_path, "evil", "", {"../../../../planted": "x"}))
-    with pytest.raises(HostError, match="a wheel holds the path"):
+    with pytest.raises(HostError, match="a wheel contains the path"):
         prepare(connection, probe(connection))
     assert not list(sshd.home.rglob("planted"))
     clean(connection)

@@ -19,11 +19,11 @@ from edgekit.remote.transfer import Store, Upload, pack, send
 from .conftest import Sshd
 
 SIZE = 300_000
-MakeParcel = Callable[..., Upload]
+MakeUpload = Callable[..., Upload]
 
 
 @pytest.fixture
-def make_parcel(tmp_path: Path) -> MakeParcel:
+def make_upload(tmp_path: Path) -> MakeUpload:
     def make(name: str = "model.onnx", size: int = SIZE) -> Upload:
         path = tmp_path / name
         path.write_bytes(os.urandom(size))
@@ -45,8 +45,8 @@ def contents(store: Store) -> list[str]:
     return sorted(path.name for path in Path(store.folder).iterdir())
 
 
-def test_a_file_arrives_under_its_hash(connection: Connection, store: Store, make_parcel: MakeParcel) -> None:
-    upload = make_parcel("a'; touch planted; $(x)\n\x1b[2J.onnx")
+def test_a_file_arrives_under_its_hash(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
+    upload = make_upload("a'; touch planted; $(x)\n\x1b[2J.onnx")
     seen: list[tuple[int, int]] = []
     assert send(connection, store, upload, lambda done, total: seen.append((done, total))) == SIZE
     assert stored(store, upload).read_bytes() == upload.path.read_bytes()
@@ -55,13 +55,13 @@ def test_a_file_arrives_under_its_hash(connection: Connection, store: Store, mak
 
 
 @pytest.mark.parametrize("name", ["model", "model.", "model.a b", "model.$(x)", "model.;", "model.aaaaaaaaaaaa"])
-def test_only_a_plain_ending_is_kept(make_parcel: MakeParcel, name: str) -> None:
-    upload = make_parcel(name, 1)
+def test_only_a_plain_ending_is_kept(make_upload: MakeUpload, name: str) -> None:
+    upload = make_upload(name, 1)
     assert upload.name == upload.sha256
 
 
-def test_what_is_there_is_not_sent(connection: Connection, store: Store, make_parcel: MakeParcel) -> None:
-    upload = make_parcel()
+def test_what_is_there_is_not_sent(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
+    upload = make_upload()
     assert send(connection, replace(store, whole=frozenset({upload.name})), upload) == 0
     assert not Path(store.folder).exists()
     # Nor when somebody else sent it since the store was looked at.
@@ -74,9 +74,9 @@ def test_what_is_there_is_not_sent(connection: Connection, store: Store, make_pa
 
 @pytest.mark.parametrize("known", [True, False], ids=["asked before", "not asked"])
 def test_a_half_sent_file_is_gone_on_with(
-    connection: Connection, store: Store, make_parcel: MakeParcel, known: bool
+    connection: Connection, store: Store, make_upload: MakeUpload, known: bool
 ) -> None:
-    upload = make_parcel()
+    upload = make_upload()
     Path(store.folder).mkdir()
     Path(f"{store.path(upload)}.part").write_bytes(upload.path.read_bytes()[:200_000])
     looked_at = replace(store, parts={upload.name: 200_000} if known else {})
@@ -88,8 +88,8 @@ def test_a_half_sent_file_is_gone_on_with(
         assert min(positions) > 200_000
 
 
-def test_a_damaged_half_is_sent_again(connection: Connection, store: Store, make_parcel: MakeParcel) -> None:
-    upload = make_parcel()
+def test_a_damaged_half_is_sent_again(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
+    upload = make_upload()
     Path(store.folder).mkdir()
     Path(f"{store.path(upload)}.part").write_bytes(b"x" * 1000)
     send(connection, replace(store, parts={upload.name: 1000}), upload)
@@ -97,17 +97,17 @@ def test_a_damaged_half_is_sent_again(connection: Connection, store: Store, make
 
 
 def test_a_half_longer_than_the_whole_is_sent_again(
-    connection: Connection, store: Store, make_parcel: MakeParcel
+    connection: Connection, store: Store, make_upload: MakeUpload
 ) -> None:
-    upload = make_parcel(size=100)
+    upload = make_upload(size=100)
     Path(store.folder).mkdir()
     Path(f"{store.path(upload)}.part").write_bytes(b"x" * 1000)
     send(connection, replace(store, parts={upload.name: 1000}), upload)
     assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
-def test_a_cut_leaves_a_half_that_the_next_call_completes(sshd: Sshd, store: Store, make_parcel: MakeParcel) -> None:
-    upload = make_parcel(size=8 << 20)
+def test_a_cut_leaves_a_half_that_the_next_call_completes(sshd: Sshd, store: Store, make_upload: MakeUpload) -> None:
+    upload = make_upload(size=8 << 20)
     cut = Connection(sshd.host())
 
     def cut_at(done: int, total: int) -> None:
@@ -124,8 +124,8 @@ def test_a_cut_leaves_a_half_that_the_next_call_completes(sshd: Sshd, store: Sto
     assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
-def test_two_senders_of_one_file_do_not_spoil_it(connection: Connection, store: Store, make_parcel: MakeParcel) -> None:
-    upload = make_parcel(size=2 << 20)
+def test_two_senders_of_one_file_do_not_spoil_it(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
+    upload = make_upload(size=2 << 20)
     threads = [threading.Thread(target=send, args=(connection, store, upload)) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -136,29 +136,29 @@ def test_two_senders_of_one_file_do_not_spoil_it(connection: Connection, store: 
 
 
 def test_a_board_that_takes_nothing_is_given_up(
-    connection: Connection, store: Store, make_parcel: MakeParcel, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, store: Store, make_upload: MakeUpload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgekit.remote.transfer._SILENCE_S", 0.5)
-    upload = make_parcel()
+    upload = make_upload()
     Path(store.folder).mkdir()
     with Path(store.folder, f"{upload.name}.part").open("w") as half:
         fcntl.flock(half, fcntl.LOCK_EX)
-        with pytest.raises(HostError, match="no sign of life"):
+        with pytest.raises(HostError, match="sent and read nothing"):
             send(connection, store, upload)
     assert send(connection, store, upload) == SIZE
 
 
 def test_a_file_that_changes_meanwhile_is_refused(
-    connection: Connection, store: Store, make_parcel: MakeParcel
+    connection: Connection, store: Store, make_upload: MakeUpload
 ) -> None:
-    upload = make_parcel()
+    upload = make_upload()
     upload.path.write_bytes(b"y" * SIZE)
-    with pytest.raises(InputError, match="changed while it was sent"):
+    with pytest.raises(InputError, match="changed during the transfer"):
         send(connection, store, upload)
     assert not stored(store, upload).exists()
 
 
-def test_a_full_disk_is_said(connection: Connection, small_disk: Path, make_parcel: MakeParcel) -> None:
-    upload = make_parcel(size=2 << 20)
+def test_a_full_disk_is_said(connection: Connection, small_disk: Path, make_upload: MakeUpload) -> None:
+    upload = make_upload(size=2 << 20)
     with pytest.raises(HostError, match=r"board: 'model\.onnx' could not be stored: .*No space left"):
         send(connection, Store(str(small_disk / "store"), frozenset(), {}), upload)

@@ -1,0 +1,102 @@
+"""Shared by `edgekit deploy`, `rollback` and `releases`: options, the release to deploy, and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgekit.cli.boards.hosts import raise_failures, yunet_upload
+from edgekit.cli.output import Output
+
+if TYPE_CHECKING:
+    from edgekit.remote.deploy import Package, ReleaseChange, Service
+    from edgekit.remote.parallel import HostResult
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
+# Settings that need packages in addition to edgekit-pi[device], and the extra that has them.
+_EXTRAS = {"mqtt": "mqtt", "web": "preview"}
+
+
+def release_options(function: _Function) -> _Function:
+    """Add --name, --user and --system; the last two are passed as `scope`."""
+    decorators = (
+        click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="The service's name."),
+        click.option("--user", "scope", flag_value="user", help="A service of the board's user; default unless root."),
+        click.option("--system", "scope", flag_value="system", help="A service of the system; needs login as root."),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
+    return function
+
+
+def chosen_service(name: str, scope: Any) -> Service:
+    """Return the service of --name, --user and --system.
+
+    Raises:
+        InputError: The name is not valid.
+    """
+    from edgekit.device.service.spec import check_name
+    from edgekit.remote.deploy import Service
+
+    check_name(name)
+    return Service(name, scope)
+
+
+def read_package(out: Output, model: str, config: Path, keep: int, settle_s: float, install: bool) -> Package:
+    """Return the release of a model and a file of settings.
+
+    Raises:
+        InputError: The settings are not valid for `edgekit run`, or a file cannot be read.
+    """
+    from edgekit.cli.config import read_settings
+    from edgekit.errors import InputError
+    from edgekit.model_store import DEVICE_SUFFIXES, engine_extras, resolve_model
+    from edgekit.remote.deploy import Package
+    from edgekit.remote.transfer import pack
+
+    # Reports mistakes before a board is reached; the board checks the settings again with its own edgekit.
+    settings = read_settings(config, _run_command())
+    if (settings.get("source_uri") is None) == (settings.get("camera") is None):
+        raise InputError(f"settings '{config}' must have either a source or a camera")
+    path = resolve_model(model, DEVICE_SUFFIXES)
+    files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
+    if settings.get("detector_name", "yunet") == "yunet" and settings.get("detector_model") is None:
+        detector = yunet_upload(out)
+        files |= {} if detector is None else {"detector.onnx": detector}
+    extras = tuple(extra for key, extra in _EXTRAS.items() if settings.get(key) is not None)
+    extras += engine_extras([path])
+    camera = settings.get("camera")
+    return Package(files, path.name, keep, None if camera is None else str(camera), extras, install, settle_s)
+
+
+def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> None:
+    """Print one line per board as the results arrive, then the document.
+
+    Raises:
+        HostError: A board failed.
+    """
+    from edgekit.remote.deploy import change_document
+
+    done = []
+    for result in results:
+        done.append(result)
+        change = result.result
+        out.say(f"{result.host.label}: {result.error or (change and _describe(change))}")
+    out.result({"boards": [change_document(result) for result in done]})
+    raise_failures([(each.host.label, each.error) for each in done if each.error and each.tried], len(done))
+
+
+def _describe(change: ReleaseChange) -> str:
+    state = "runs" if change.service_installed else "is in place, no service was installed"
+    return f"{change.release} {state}" + (f", before {change.before}" if change.before else "")
+
+
+def _run_command() -> click.Command:
+    context = click.get_current_context().find_root()
+    assert isinstance(context.command, click.Group)
+    command = context.command.get_command(context, "run")
+    assert command is not None
+    return command
