@@ -16,7 +16,7 @@ _MAX_GAP_S = 1.0
 
 @dataclass(frozen=True)
 class EventRules:
-    """When a label of a track becomes an event: it differs from the label of the track's latest event, and more.
+    """Conditions for an event: the label of a track differs from that of the track's latest event, and the following.
 
     Attributes:
         hold_s: How long the label must be held, in seconds.

@@ -12,7 +12,7 @@ from edgekit.device.sinks.rotation import Outage
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import StorageError
 
-# One write per second, or earlier for a full batch: SD cards wear out by writes.
+# One write per second, or earlier for a full batch, because writes wear out an SD card.
 _FLUSH_S = 1.0
 _FLUSH_CHARS = 64 << 10
 # Bound of the buffer while the disk fails; then the oldest lines are dropped.
@@ -22,7 +22,7 @@ _CLOSE_TIMEOUT_S = 1.5
 
 
 class BatchedLines:
-    """Buffers lines and writes them about once a second; while the disk fails, up to 1 MiB stays in memory."""
+    """Buffers lines and writes them about once per second; while the disk fails, up to 1 MiB stays in memory."""
 
     def __init__(self, lines: LineFile, what: str, notify: Callable[[str], None], retry_s: float = _RETRY_S) -> None:
         """Write to `lines`; `what` is the name of the recording in messages to `notify`."""

@@ -1,4 +1,4 @@
-"""Text files that grow by whole lines, whatever happens: a full disk, a power cut, a reader that follows the file."""
+"""Text files of whole lines: a full disk or a power cut leaves no partial line behind."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 class Outage:
-    """Reports the begin and the end of an outage once each."""
+    """Reports the start and the end of an outage once each."""
 
     def __init__(self, what: str, notify: Callable[[str], None]) -> None:
         self._what = what

@@ -89,7 +89,7 @@ def _csi_camera(entry: dict[str, Any]) -> Camera:
         kind="picamera2",
         model=str(entry.get("Model") or entry.get("Id") or "unknown"),
         modes=modes,
-        # `modes` is present, possibly empty, for every camera that could be opened.
+        # A camera that could be opened has `modes`, possibly empty, and may also have an error.
         blocked=f"{error}: stop the program that uses it" if error and "modes" not in entry else None,
     )
 

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeAlias
+from typing import Self, TypeAlias
 
 from edgekit.device.frame import Frame
-from edgekit.device.sources.timeout_guard import TimeoutGuard
+from edgekit.device.sources.timeout_guard import Readable, TimeoutGuard
 from edgekit.device.sources.yuv import Planes
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.preprocess import ImageU8
@@ -46,20 +46,8 @@ class CapturedImage:
 
 # What a device returns: an image, uint8 (H, W, 3) B, G, R, or one with more information.
 Picture: TypeAlias = ImageU8 | CapturedImage
-
-
-class Device(Protocol):
-    """An open camera or stream, used by one thread at a time."""
-
-    fps: float | None
-
-    def read(self) -> Picture | None:
-        """Return the next image, or None if the device is lost."""
-        ...
-
-    def close(self) -> None:
-        """Release the device."""
-        ...
+# An open camera or stream, used by one thread at a time.
+Device: TypeAlias = Readable[Picture]
 
 
 class LiveSource:

@@ -1,7 +1,8 @@
 """Time-outs for devices whose drivers have none.
 
 A driver may block a call for ever: after a camera's cable is unplugged, or while a sender holds the connection and
-sends nothing. No other thread can interrupt that call, so the device is opened and read in a thread that is abandoned.
+sends nothing. No other thread can interrupt that call, so a thread opens and reads the device and is abandoned if it
+hangs.
 """
 
 from __future__ import annotations

@@ -228,6 +228,13 @@ def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, xdg: str, 
     assert downloads.default_cache_dir() == Path(expected)
 
 
+def test_without_a_home_folder_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(UnavailableError, match="set XDG_CACHE_HOME to an absolute path"):
+        downloads.default_cache_dir()
+
+
 def test_the_shared_yunet_is_the_pinned_one(shared: Path) -> None:
     path = shared / "data/yunet" / downloads.YUNET.name
     assert path.stat().st_size == downloads.YUNET.size_bytes

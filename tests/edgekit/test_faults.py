@@ -51,22 +51,15 @@ GLib.MainLoop().run()
 class RtspServer:
     """A real RTSP server that plays a moving portrait, on a port that stays the same over restarts."""
 
-    def __init__(self, folder: Path) -> None:
-        import cv2
-
-        from edgekit.device.sources import open_source
-
+    def __init__(self, pictures: str, last: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.port = server.getsockname()[1]
         self.url = f"rtsp://127.0.0.1:{self.port}/live"
         self.running: subprocess.Popen[bytes] | None = None
-        self._pictures = folder / "%03d.jpg"
-        with open_source("demo", print) as portrait:
-            for self._last, frame in enumerate(itertools.islice(portrait, 100)):
-                cv2.imwrite(str(self._pictures) % self._last, cv2.resize(frame.image_bgr, SIZE_WH))
+        self._pictures, self._last = pictures, last
 
     def start(self) -> None:
-        command = [SYSTEM_PYTHON, "-c", RTSP_SERVER, str(self.port), str(self._pictures), str(self._last)]
+        command = [SYSTEM_PYTHON, "-c", RTSP_SERVER, str(self.port), self._pictures, str(self._last)]
         self.running = subprocess.Popen(command)
         wait_until(self._answers)
 
@@ -86,8 +79,22 @@ class RtspServer:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
 
+@pytest.fixture(scope="module")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The pattern of the names of 100 pictures of a moving portrait."""
+    import cv2
+
+    from edgekit.device.sources import open_source
+
+    pattern = str(tmp_path_factory.mktemp("portrait") / "%03d.jpg")
+    with open_source("demo", print) as source:
+        for frame in itertools.islice(source, 100):
+            cv2.imwrite(pattern % frame.sequence, cv2.resize(frame.image_bgr, SIZE_WH))
+    return pattern
+
+
 @pytest.fixture
-def rtsp(tmp_path: Path) -> Iterator[RtspServer]:
+def rtsp(portrait: str) -> Iterator[RtspServer]:
     """A playing RTSP server, or a skip where there is none."""
     try:
         tried = subprocess.run([SYSTEM_PYTHON, "-c", RTSP_SERVER, "", "", ""], capture_output=True, text=True)
@@ -96,9 +103,7 @@ def rtsp(tmp_path: Path) -> Iterator[RtspServer]:
         reason = str(error)
     if reason:
         pytest.skip(f"no RTSP server here ({reason}): apt install gir1.2-gst-rtsp-server-1.0 python3-gi")
-    folder = tmp_path / "portrait"
-    folder.mkdir()
-    server = RtspServer(folder)
+    server = RtspServer(portrait, 99)
     server.start()
     yield server
     server.kill()

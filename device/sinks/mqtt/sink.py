@@ -145,12 +145,12 @@ class MqttSink:
         while not session.lost:
             self._wake.clear()
             self._confirm(session, unconfirmed)
-            for waiting in self._spool.after(sent_id, _MAX_UNCONFIRMED - len(unconfirmed)):
-                message_id = session.publish(waiting.topic, waiting.payload)
+            for message in self._spool.after(sent_id, _MAX_UNCONFIRMED - len(unconfirmed)):
+                message_id = session.publish(message.topic, message.payload)
                 if message_id is None:
                     return
-                unconfirmed[message_id] = waiting.row_id
-                sent_id = waiting.row_id
+                unconfirmed[message_id] = message.row_id
+                sent_id = message.row_id
             if self._closing.is_set():
                 give_up_s = min(give_up_s, time.monotonic() + _FLUSH_TIMEOUT_S)
                 if not unconfirmed or time.monotonic() >= give_up_s:

@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from edgekit.errors import InputError
+
+T = TypeVar("T")
 
 _LOCK_TIMEOUT_S = 1.0
 _SCHEMA = "CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload BLOB)"
 
 
 @dataclass(frozen=True)
-class Waiting:
+class SpooledMessage:
     """A message in the spool; ids grow in the order of arrival, across restarts too."""
 
     row_id: int
@@ -61,39 +64,33 @@ class Spool:
 
     def append(self, messages: Sequence[tuple[str, bytes]]) -> None:
         """Append (topic, payload) pairs with one write to the disk."""
-        with self._lock:
-            try:
-                self._insert(messages)
-            except sqlite3.Error as error:
-                self._database = self._to_memory(error)
-                self._insert(messages)
+        self._retry_in_memory(lambda: self._insert(messages))
 
-    def after(self, row_id: int, count: int) -> list[Waiting]:
+    def after(self, row_id: int, count: int) -> list[SpooledMessage]:
         """Return the `count` oldest messages with ids greater than `row_id`."""
         query = "SELECT id, topic, payload FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
-        with self._lock:
-            try:
-                rows = self._database.execute(query, (row_id, count)).fetchall()
-            except sqlite3.Error as error:
-                self._database = self._to_memory(error)
-                rows = self._database.execute(query, (row_id, count)).fetchall()
-            if rows:
-                self._latest_read_id = max(self._latest_read_id, rows[-1][0])
-        return [Waiting(*row) for row in rows]
+        rows = self._retry_in_memory(lambda: self._database.execute(query, (row_id, count)).fetchall())
+        if rows:
+            self._latest_read_id = max(self._latest_read_id, rows[-1][0])
+        return [SpooledMessage(*row) for row in rows]
 
     def remove(self, row_ids: Sequence[int]) -> None:
         """Remove delivered messages."""
-        with self._lock:
-            try:
-                self._delete(row_ids)
-            except sqlite3.Error as error:
-                self._database = self._to_memory(error)
-                self._delete(row_ids)
+        self._retry_in_memory(lambda: self._delete(row_ids))
 
     def close(self) -> None:
         """Close the file."""
         with self._lock, suppress(sqlite3.Error):
             self._database.close()
+
+    def _retry_in_memory(self, action: Callable[[], T]) -> T:
+        """Return the result of `action`; if the disk fails, move the queue to memory and repeat the action."""
+        with self._lock:
+            try:
+                return action()
+            except sqlite3.Error as error:
+                self._database = self._to_memory(error)
+                return action()
 
     def _insert(self, messages: Sequence[tuple[str, bytes]]) -> None:
         with self._database:

@@ -102,8 +102,7 @@ class _Web:
             response.set_cookie(COOKIE, self._access.cookie, _COOKIE_LIFETIME_S, httponly=True, samesite="strict")
         return response
 
-    async def video(self, request: Request) -> Response:
-        del request
+    async def video(self, _: Request) -> Response:
         if self._preview.viewers >= _MAX_VIEWERS:
             return PlainTextResponse(f"too many viewers: the limit is {_MAX_VIEWERS}\n", 503)
         return StreamingResponse(self._mjpeg(), media_type=f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
@@ -123,12 +122,10 @@ class _Web:
         finally:
             self._preview.leave()
 
-    async def state(self, request: Request) -> Response:
-        del request
+    async def state(self, _: Request) -> Response:
         return JSONResponse(self._document())
 
-    async def events(self, request: Request) -> Response:
-        del request
+    async def events(self, _: Request) -> Response:
         return StreamingResponse(self._updates(), media_type="text/event-stream")
 
     async def _updates(self) -> AsyncIterator[str]:
@@ -142,13 +139,11 @@ class _Web:
         document["stalled"] = self._is_stalled()
         return document
 
-    async def metrics(self, request: Request) -> Response:
-        del request
+    async def metrics(self, _: Request) -> Response:
         text = metrics_text(self._monitor, self._preview)
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
-    async def healthz(self, request: Request) -> Response:
-        del request
+    async def healthz(self, _: Request) -> Response:
         stalled = self._is_stalled()
         return PlainTextResponse("stalled\n" if stalled else "ok\n", 503 if stalled else 200)
 

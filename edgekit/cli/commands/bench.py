@@ -172,6 +172,7 @@ def command(
         return
 
     from edgekit.device.benchmark.run import benchmark
+    from edgekit.remote.file_names import reported_name
     from edgekit.report.terminal import report_view
 
     with ExitStack() as stack:
@@ -196,6 +197,7 @@ def command(
             power=open_power_meter(power_file, out.warn),
             progress=stack.enter_context(_progress(out)),
             notify=out.warn,
+            report_name=reported_name,
         )
         write(report)
     out.console.print(report_view(report))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import fcntl
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +27,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def system_edgekit(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def system_edgekit() -> Run:
     """The command line in the system's Python, on the system's OpenCV."""
     if (
         not Path(SYSTEM_PYTHON).exists()
@@ -33,25 +36,36 @@ def system_edgekit(tmp_path_factory: pytest.TempPathFactory) -> Run:
         pytest.skip("the system's OpenCV is not here: apt install python3-opencv gstreamer1.0-plugins-base")
     asked = [SYSTEM_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    packages = tmp_path_factory.mktemp("packages")
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     texts = (setup["options"]["install_requires"], setup["options.extras_require"]["device"])
     lines = [line for text in texts for line in text.split("\n") if line and line[0] != "#"]
     wanted = [line for line in lines if not line.startswith("opencv")]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    command += ["--root-user-action=ignore", "--no-compile", "--target", str(packages)]
-    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", version, *wanted]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    if done.returncode:
-        pytest.skip(f"no packages for Python {version}: {done.stderr.strip()[-200:]}")
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{packages}"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{cached_packages(version, wanted)}"}
 
     def run(*options: object) -> subprocess.CompletedProcess[str]:
         words = [SYSTEM_PYTHON, "-m", "edgekit.cli", "run", *map(str, options)]
         return subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment)
 
     return run
+
+
+def cached_packages(version: str, wanted: list[str]) -> Path:
+    """Return a folder with these packages for the system's Python, kept over test runs."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit-test-packages"
+    cache.mkdir(parents=True, exist_ok=True)
+    packages = cache / hashlib.sha256("\n".join([version, *wanted]).encode()).hexdigest()[:16]
+    with (cache / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=cache) as unfinished:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if packages.exists():
+            return packages
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        command += ["--root-user-action=ignore", "--no-compile", "--target", f"{unfinished}/packages"]
+        command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", version, *wanted]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        if done.returncode:
+            pytest.skip(f"no packages for Python {version}: {done.stderr.strip()[-200:]}")
+        return Path(unfinished, "packages").rename(packages)
 
 
 @pytest.mark.parametrize(
