@@ -102,10 +102,12 @@ def default_cache_dir() -> Path:
     """
     import platformdirs
 
-    folder = platformdirs.user_cache_path("edgekit")
-    if not folder.is_absolute():
-        raise UnavailableError("there is no home folder for downloads: set XDG_CACHE_HOME to an absolute path")
-    return folder
+    # Without a home folder, new versions of platformdirs raise, old ones return a path that begins with "~".
+    with suppress(RuntimeError):
+        folder = platformdirs.user_cache_path("edgekit")
+        if folder.is_absolute():
+            return folder
+    raise UnavailableError("there is no home folder for downloads: set XDG_CACHE_HOME to an absolute path")
 
 
 def _is_whole(path: Path, pinned: PinnedFile) -> bool:

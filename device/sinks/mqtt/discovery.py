@@ -13,55 +13,24 @@ _PREFIX = "homeassistant"
 # Three missed states, which are sent every ten seconds at least.
 _EXPIRES_S = 35
 
-# Component, object id, name, topic below the camera's topic, and further fields of the discovery document.
-_ENTITIES: tuple[tuple[str, str, str, str, dict[str, Any]], ...] = (
-    ("sensor", "faces", "Faces", "state", {"value_template": "{{ value_json.faces }}", "state_class": "measurement"}),
-    ("sensor", "label", "Expression", "state", {"value_template": "{{ value_json.label }}", "device_class": "enum"}),
-    (
-        "binary_sensor",
-        "present",
-        "Face present",
-        "state",
-        {"value_template": "{{ 'ON' if value_json.faces > 0 else 'OFF' }}", "device_class": "occupancy"},
-    ),
-    (
-        "sensor",
-        "fps",
-        "Frame rate",
-        "state",
-        {
-            "value_template": "{{ value_json.fps }}",
-            "unit_of_measurement": "fps",
-            "entity_category": "diagnostic",
-            "state_class": "measurement",
-        },
-    ),
-    (
-        "sensor",
-        "temperature",
-        "Temperature",
-        "health",
-        {
-            "value_template": "{{ value_json.temperature_c }}",
-            "unit_of_measurement": "°C",
-            "device_class": "temperature",
-            "entity_category": "diagnostic",
-            "state_class": "measurement",
-        },
-    ),
-    (
-        "binary_sensor",
-        "throttled",
-        "Throttled",
-        "health",
-        {
-            "value_template": "{{ 'ON' if value_json.throttling and value_json.throttling.now else 'OFF' }}",
-            "device_class": "problem",
-            "entity_category": "diagnostic",
-        },
-    ),
-    ("event", "changed", "Expression changed", "event", {}),
-)
+_MEASURED = {"state_class": "measurement"}
+_DIAGNOSTIC = {"entity_category": "diagnostic"}
+_THROTTLED = "{{ 'ON' if value_json.throttling and value_json.throttling.now else 'OFF' }}"
+
+# Component, object id, name, topic below the camera's topic, template of the value (None: the event itself), and
+# further fields of the discovery document.
+_ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
+    ("sensor", "faces", "Faces", "state", "{{ value_json.faces }}", _MEASURED),
+    ("sensor", "label", "Expression", "state", "{{ value_json.label }}", {"device_class": "enum"}),
+    ("binary_sensor", "present", "Face present", "state", "{{ 'ON' if value_json.faces > 0 else 'OFF' }}",
+     {"device_class": "occupancy"}),
+    ("sensor", "fps", "Frame rate", "state", "{{ value_json.fps }}",
+     _MEASURED | _DIAGNOSTIC | {"unit_of_measurement": "fps"}),
+    ("sensor", "temperature", "Temperature", "health", "{{ value_json.temperature_c }}",
+     _MEASURED | _DIAGNOSTIC | {"unit_of_measurement": "°C", "device_class": "temperature"}),
+    ("binary_sensor", "throttled", "Throttled", "health", _THROTTLED, _DIAGNOSTIC | {"device_class": "problem"}),
+    ("event", "changed", "Expression changed", "event", None, {}),
+)  # fmt: skip
 
 
 def discovery_messages(settings: MqttSettings, labels: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -73,8 +42,8 @@ def discovery_messages(settings: MqttSettings, labels: Sequence[str]) -> Iterato
         "model": "edgekit run",
         "sw_version": __version__,
     }
-    for component, object_id, name, topic, details in _ENTITIES:
-        document = {
+    for component, object_id, name, topic, template, details in _ENTITIES:
+        document: dict[str, Any] = {
             "name": name,
             "unique_id": f"{settings.node}_{object_id}",
             "state_topic": f"{settings.topic}/{topic}",
@@ -84,10 +53,10 @@ def discovery_messages(settings: MqttSettings, labels: Sequence[str]) -> Iterato
             "qos": 1,
             **details,
         }
-        if component == "event":
+        if template is None:
             document["event_types"] = list(labels)
         else:
-            document["expire_after"] = _EXPIRES_S
+            document |= {"value_template": template, "expire_after": _EXPIRES_S}
         if document.get("device_class") == "enum":
             document["options"] = list(labels)
         yield f"{_PREFIX}/{component}/{settings.node}/{object_id}/config", json.dumps(document).encode()

@@ -144,4 +144,7 @@ def _state_folder() -> Path:
         return Path(folders.split(":")[0])
     import platformdirs
 
-    return platformdirs.user_state_path("edgekit")
+    try:
+        return platformdirs.user_state_path("edgekit")
+    except RuntimeError:
+        raise InputError("there is no home folder for the MQTT buffer: name a file with --mqtt-buffer") from None

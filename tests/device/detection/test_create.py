@@ -85,7 +85,7 @@ def test_another_file_than_the_pinned_one_is_an_error(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("hog", {}, "'hog' does not exist: choose one of yunet, haar, none"),
+        ("hog", {}, "'hog' does not exist: use one of yunet, haar, none"),
         ("haar", {"model_path": Path("x.onnx")}, "'haar' takes no model file"),
         ("none", {"model_path": Path("x.onnx")}, "'none' takes no model file"),
         ("haar", {"input_size_px": 31}, "31 px is too small"),

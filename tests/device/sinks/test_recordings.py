@@ -413,4 +413,6 @@ def test_an_encoder_that_hangs_does_not_hold_up_the_end(tmp_path, told, feed, mo
             sink.write(*feed.next())
     assert sink._thread.is_alive(), "left behind, not waited for"
     released.set()
+    # The end may have found the queue full.
+    sink._queue.put(None)
     sink._thread.join(PATIENCE_S)

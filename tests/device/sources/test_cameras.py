@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from edgekit.device.sinks.h264_recorder import H264Recorder
 from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources import CameraSettings, open_camera, opencv, timeout_guard
 from edgekit.device.sources.picamera import list_picameras
-from edgekit.device.sources.settings import parse_controls
+from edgekit.device.sources.settings import EncodedPacket, parse_controls
 from edgekit.errors import EXIT_OK, EXIT_SOURCE, InputError, SourceError
 from tests.waiting import wait_until
 
@@ -257,6 +258,52 @@ def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, t
 def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, told, which, settings, error, message):
     with pytest.raises(error, match=message):
         open_camera(which, told.append, settings)
+    assert camera_class.opened == 0
+
+
+class Recording:
+    """Receives packets as a recorder does."""
+
+    def __init__(self) -> None:
+        self.received: list[object] = []
+
+    def start(self, size_wh: tuple[int, int]) -> None:
+        self.received.append(size_wh)
+
+    def put(self, packet: EncodedPacket) -> None:
+        self.received.append(packet)
+
+    def stop(self) -> None:
+        self.received.append("stopped")
+
+
+@pytest.mark.parametrize("has_hardware", [True, False])
+def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, told, monkeypatch, has_hardware):
+    hardware, software = type("H264Encoder", (), {}), type("LibavH264Encoder", (), {})
+    encoders, outputs = types.ModuleType("picamera2.encoders"), types.ModuleType("picamera2.outputs")
+    encoders.H264Encoder, encoders.LibavH264Encoder, outputs.Output = hardware, software, object
+    monkeypatch.setitem(sys.modules, "picamera2.encoders", encoders)
+    monkeypatch.setitem(sys.modules, "picamera2.outputs", outputs)
+
+    def start_encoder(_, encoder, output, name: str) -> None:
+        assert name == "main"
+        if isinstance(encoder, hardware) and not has_hardware:
+            raise OSError(errno.ENOENT, "No such file or directory")
+        output.outputframe(b"coded", True, 40_000)
+
+    monkeypatch.setattr(camera_class, "start_encoder", start_encoder, raising=False)
+    recording = Recording()
+    with open_camera("picamera2", told.append, CameraSettings(recording=recording)):
+        assert camera_class.configuration["buffer_count"] > 3, "the encoder holds some"
+    assert recording.received == [(640, 480), EncodedPacket(b"coded", True, 40_000), "stopped"]
+    assert [line for line in told if "encoding in software" in line] == told
+    assert len(told) == (0 if has_hardware else 1)
+
+
+def test_a_recording_without_pyav_is_refused_and_the_camera_closed(camera_class, told, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"--record needs PyAV .*python3-av"):
+        open_camera("picamera2", told.append, CameraSettings(recording=RECORDING))
     assert camera_class.opened == 0
 
 

@@ -197,6 +197,7 @@ def test_the_demo_is_six_seconds_of_moving_frames_and_always_the_same(told):
     with open_source("demo", told.append) as source:
         for a, b in zip(first[:10], source, strict=False):
             np.testing.assert_array_equal(a.image_bgr, b.image_bgr)
-    steps = [cv2.absdiff(a.image_bgr, b.image_bgr).mean() for a, b in itertools.pairwise(first)]
+    small = [np.ascontiguousarray(frame.image_bgr[::4, ::4]) for frame in first]
+    steps = [cv2.absdiff(a, b).mean() for a, b in itertools.pairwise(small)]
     assert min(steps) > 0.3
     assert max(steps) < 15  # calm: no jump between neighbours
