@@ -45,7 +45,7 @@ class BenchmarkProgress:
 
 
 def benchmark(
-    models: Sequence[str | Path],
+    models: str | Path | Sequence[str | Path],
     *,
     kinds: Sequence[Kind] = ("inference", "classifier", "per-frame", "loop"),
     threads: Sequence[int] | None = None,
@@ -72,7 +72,7 @@ def benchmark(
     `complete` false. If none has finished, KeyboardInterrupt is raised.
 
     Args:
-        models: .onnx or .ncnn files, or names such as "default".
+        models: One or several .onnx or .ncnn files, or names such as "default".
         kinds: What to measure; see `Cell`.
         threads: Thread counts. Default: 1 and all processors; a loop is measured once, as `edgekit run` plans it.
         source: The frames of "per-frame" and "loop", as `edgekit run --source`.
@@ -101,8 +101,9 @@ def benchmark(
         >>> report = edgekit.benchmark(["float.onnx", "int8.onnx"], seconds=5, kinds=["inference", "loop"])
         >>> [(cell.model, cell.kind, cell.latency.p50_ms) for cell in report.boards[0].cells]
     """
-    check_fits(names=(*map(str, models), source))
-    named = [(report_name(str(model)), resolve_model(str(model), DEVICE_SUFFIXES).absolute()) for model in models]
+    names = [str(model) for model in ([models] if isinstance(models, str | Path) else models)]
+    check_fits(names=(*names, source))
+    named = [(report_name(name), resolve_model(name, DEVICE_SUFFIXES).absolute()) for name in names]
     cells = plan_cells(named, threads, kinds)
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
