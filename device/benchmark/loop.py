@@ -23,7 +23,6 @@ from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.threads import plan_threads
-from edgekit.device.registry import find
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.report.document import ThreadUse, WarmUp
@@ -86,13 +85,9 @@ def measure_loop(
 
 def _create_face_tracker(detector: Detector, source: Source) -> FaceTracker:
     """Return the face tracker that `edgekit run` uses by default; images that are no sequence are not tracked."""
-    follows = detector.name != "none" and source.fps is not None
-    return FaceTracker(
-        detector,
-        Adaptive() if follows else None,
-        follow=find("tracker", "flow")() if follows else None,
-        presentation_time_s=presentation_time_s(source),
-    )
+    tracks = detector.name != "none" and source.fps is not None
+    schedule = Adaptive() if tracks else None
+    return FaceTracker(detector, schedule, presentation_time_s=presentation_time_s(source))
 
 
 class _BlockSampler:
