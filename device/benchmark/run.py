@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -64,7 +65,7 @@ def benchmark(
     power: Callable[[float], Sequence[PowerReading]] = lambda _: (),
     report_name: Callable[[str], str] = lambda name: name,
     progress: Callable[[BenchmarkProgress], None] = lambda _: None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = warnings.warn,
 ) -> BenchmarkReport:
     """Measure models on this machine and return the report; docs/benchmarking.md describes the method.
 
