@@ -27,6 +27,7 @@ from edgekit.device.benchmark.sampling import Run
 from edgekit.device.benchmark.worker import DetectorChoice, Job
 from edgekit.device.detection import create_detector
 from edgekit.device.sources import open_source
+from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
 from edgekit.report.document import BenchmarkReport, Kind, ProcessResult, Settings
 from edgekit.report.power import PowerReading
@@ -53,7 +54,7 @@ def benchmark(
     source: str = "demo",
     camera: str = "auto",
     detector: str = "yunet",
-    detector_model: Path | None = None,
+    detector_model: str | Path | None = None,
     detector_size_px: int = 320,
     seconds: float = 10.0,
     processes: int = 3,
@@ -104,12 +105,16 @@ def benchmark(
     """
     names = [str(model) for model in ([models] if isinstance(models, str | Path) else models)]
     check_fits(names=(*names, source))
+    for what, value, least in (("seconds", seconds, 0.01), ("processes", processes, 1), ("batch", batch, 1)):
+        if not value >= least:
+            raise InputError(f"{what} is {value}: expected at least {least}")
     named = [(report_name(name), resolve_model(name, DEVICE_SUFFIXES).absolute()) for name in names]
     cells = plan_cells(named, threads, kinds)
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     uses_frames = any(kind in FRAME_KINDS for kind in kinds)
-    choice = _available(DetectorChoice(detector, detector_model, detector_size_px), notify) if uses_frames else None
+    detector_path = None if detector_model is None else Path(detector_model)
+    choice = _available(DetectorChoice(detector, detector_path, detector_size_px), notify) if uses_frames else None
     settings = Settings(
         seconds=seconds,
         min_iterations=MIN_ITERATIONS,

@@ -55,6 +55,8 @@ def test_names_in_the_report_may_differ_from_the_files(tiny_model: Path) -> None
     assert {cell.model for cell in report.boards[0].cells} == {str(tiny_model).upper()}
 
 
-def test_a_name_that_no_report_holds_is_refused_before_measuring() -> None:
+def test_wrong_arguments_are_refused_before_measuring() -> None:
     with pytest.raises(InputError, match="longer than 500 characters"):
         edgekit.benchmark("x" * 501)
+    with pytest.raises(InputError, match="processes is 0: expected at least 1"):
+        edgekit.benchmark("default", processes=0)
