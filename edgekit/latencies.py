@@ -1,7 +1,6 @@
-"""Latencies that others published for boards of interest, each with its source: `published_latencies.csv`.
+"""Latencies that others published for these boards, each with its source: `published_latencies.csv`.
 
-Averages of benchmarks with batch 1 on the CPU. Boards differ in cooling and memory, engines in their day; a row says
-what was measured there and then.
+They are averages of benchmarks with batch 1 on the CPU. Cooling, memory and engine versions differ between the rows.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class KnownBoard:
-    """A board by the name of a flag: its name in the table, its core, and the last cache its cores share."""
+    """A board: its name as an option (`key`) and in the table, its processor, and the last cache that its cores share."""
 
     key: str
     name: str
@@ -22,7 +21,7 @@ class KnownBoard:
     shared_cache_kib: int
 
 
-# Caches: the processors' data sheets (BCM2837B0, RP3A0, BCM2711: L2; BCM2712: L3).
+# Cache sizes are those of the data sheets (BCM2837B0, RP3A0, BCM2711: L2; BCM2712: L3).
 KNOWN_BOARDS = {
     board.key: board
     for board in (
@@ -36,7 +35,7 @@ KNOWN_BOARDS = {
 
 @dataclass(frozen=True)
 class PublishedLatency:
-    """One row: `input_px` as published (a side, or WxH), `precision` fp32 or int8, `source` an address."""
+    """One row: `input_px` is the side or WxH as published, `precision` fp32 or int8, `source` a URL."""
 
     board: str
     cpu: str
@@ -51,7 +50,7 @@ class PublishedLatency:
 
 
 def published_latencies() -> list[PublishedLatency]:
-    """Return all rows."""
+    """Return the rows of the table."""
     with Path(__file__).with_name("published_latencies.csv").open(newline="") as stream:
         return [
             PublishedLatency(

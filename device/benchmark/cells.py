@@ -13,7 +13,7 @@ from pathlib import Path
 from edgekit.device.engines.engine import Engine, engine_of
 from edgekit.device.engines.session import available_processors
 from edgekit.errors import InputError
-from edgekit.report.document import Kind
+from edgekit.report.document import KINDS, Kind
 
 # Kinds whose iteration is a frame, and those whose frames come from memory.
 FRAME_KINDS: tuple[Kind, ...] = ("per-frame", "loop", "camera")
@@ -59,13 +59,19 @@ def plan_cells(
         kinds: Kinds of measurements.
 
     Raises:
-        InputError: A model or a thread count is given twice, or a thread count is below 1.
+        InputError: There is no model or kind, one of them or a thread count is given twice, a kind is unknown, or a
+            thread count is below 1.
     """
     counts = default_thread_counts() if thread_counts is None else thread_counts
-    for what, values in (("model", [name for name, _ in models]), ("thread count", counts)):
-        twice = {str(value) for value in values if list(values).count(value) > 1}
+    given: dict[str, Sequence[object]] = {"model": [name for name, _ in models], "kind": kinds, "thread count": counts}
+    for what, values in given.items():
+        if not values:
+            raise InputError(f"no {what} is given: give at least one")
+        twice = {str(value) for value in values if values.count(value) > 1}
         if twice:
             raise InputError(f"{what} given twice: {', '.join(sorted(twice))}")
+    if unknown := set(kinds) - set(KINDS):
+        raise InputError(f"kind '{unknown.pop()}' is not known: choose from {', '.join(KINDS)}")
     if min(counts) < 1:
         raise InputError(f"thread count {min(counts)} is below 1")
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from edgekit.device.benchmark.sampling import Run
 from edgekit.device.benchmark.worker import DetectorChoice, Job
 from edgekit.device.detection import create_detector
 from edgekit.device.sources import open_source
+from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
 from edgekit.report.document import BenchmarkReport, Kind, ProcessResult, Settings
 from edgekit.report.power import PowerReading
@@ -45,14 +47,14 @@ class BenchmarkProgress:
 
 
 def benchmark(
-    models: Sequence[str | Path],
+    models: str | Path | Sequence[str | Path],
     *,
     kinds: Sequence[Kind] = ("inference", "classifier", "per-frame", "loop"),
     threads: Sequence[int] | None = None,
     source: str = "demo",
     camera: str = "auto",
     detector: str = "yunet",
-    detector_model: Path | None = None,
+    detector_model: str | Path | None = None,
     detector_size_px: int = 320,
     seconds: float = 10.0,
     processes: int = 3,
@@ -64,7 +66,7 @@ def benchmark(
     power: Callable[[float], Sequence[PowerReading]] = lambda _: (),
     report_name: Callable[[str], str] = lambda name: name,
     progress: Callable[[BenchmarkProgress], None] = lambda _: None,
-    notify: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = warnings.warn,
 ) -> BenchmarkReport:
     """Measure models on this machine and return the report; docs/benchmarking.md describes the method.
 
@@ -72,7 +74,7 @@ def benchmark(
     `complete` false. If none has finished, KeyboardInterrupt is raised.
 
     Args:
-        models: .onnx or .ncnn files, or names such as "default".
+        models: One or several .onnx or .ncnn files, or names such as "default".
         kinds: What to measure; see `Cell`.
         threads: Thread counts. Default: 1 and all processors; a loop is measured once, as `edgekit run` plans it.
         source: The frames of "per-frame" and "loop", as `edgekit run --source`.
@@ -101,13 +103,18 @@ def benchmark(
         >>> report = edgekit.benchmark(["float.onnx", "int8.onnx"], seconds=5, kinds=["inference", "loop"])
         >>> [(cell.model, cell.kind, cell.latency.p50_ms) for cell in report.boards[0].cells]
     """
-    check_fits(names=(*map(str, models), source))
-    named = [(report_name(str(model)), resolve_model(str(model), DEVICE_SUFFIXES).absolute()) for model in models]
+    names = [str(model) for model in ([models] if isinstance(models, str | Path) else models)]
+    check_fits(names=(*names, source))
+    for what, value, least in (("seconds", seconds, 0.01), ("processes", processes, 1), ("batch", batch, 1)):
+        if not value >= least:
+            raise InputError(f"{what} is {value}: expected at least {least}")
+    named = [(report_name(name), resolve_model(name, DEVICE_SUFFIXES).absolute()) for name in names]
     cells = plan_cells(named, threads, kinds)
     described = [describe_model(name, path) for name, path in named]
     board = read_board()
     uses_frames = any(kind in FRAME_KINDS for kind in kinds)
-    choice = _available(DetectorChoice(detector, detector_model, detector_size_px), notify) if uses_frames else None
+    detector_path = None if detector_model is None else Path(detector_model)
+    choice = _available(DetectorChoice(detector, detector_path, detector_size_px), notify) if uses_frames else None
     settings = Settings(
         seconds=seconds,
         min_iterations=MIN_ITERATIONS,

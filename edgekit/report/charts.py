@@ -121,12 +121,15 @@ def stages(board: BoardResult) -> Markup:
     ]
     names = list(dict.fromkeys(name for stage_ms in means_ms for name in stage_ms))
     across = Scale(0, max(sum(stage_ms.values()) for stage_ms in means_ms) or 1, 2, WIDTH - 8)
-    parts, x = [], 2.0
+    parts, x, y = [], 2.0, 2.0
     for index, name in enumerate(names):
-        parts.append(box(x, 2, 10, 10, f"s{index % COLOURS}"))
-        parts.append(text(x + 14, 11, name))
-        x += 14 + 7 * len(name) + 12
-    top = 24.0
+        width = 14 + 7 * len(name) + 12
+        if x + width > WIDTH:
+            x, y = 2.0, y + 14
+        parts.append(box(x, y, 10, 10, f"s{index % COLOURS}"))
+        parts.append(text(x + 14, y + 9, name))
+        x += width
+    top = y + 22
     height = top + len(cells) * _ROW_PX + 16
     parts += _bar_axis(across, top, height)
     for cell, stage_ms in zip(cells, means_ms, strict=True):

@@ -68,7 +68,8 @@ def from_document(document: Any, name: str) -> BenchmarkReport:
     version = cleaned.get("schema") if isinstance(cleaned, dict) else None
     if isinstance(version, str) and not version.startswith(_READABLE):
         raise InputError(
-            f"{name} has schema {version[:_SHOWN_CHARS]}, this edgekit reads {_READABLE}x: update edgekit or measure again"
+            f"{name} has schema {version[:_SHOWN_CHARS]}, this edgekit reads {_READABLE}x: "
+            "update edgekit or measure again"
         )
     report = convert(cleaned, BenchmarkReport, f"{name}: field")
     check(report, name)

@@ -74,6 +74,20 @@ def test_every_combination_is_planned_once() -> None:
     assert len(cells) == len(combinations)
 
 
+@pytest.mark.parametrize(
+    ("models", "kinds", "message"),
+    [
+        ([], KINDS, "no model is given"),
+        (MODELS, [], "no kind is given"),
+        (MODELS, ["loop", "loop"], "kind given twice: loop"),
+        (MODELS, ["pipeline"], "kind 'pipeline' is not known: choose from inference, classifier, per-frame"),
+    ],
+)
+def test_a_plan_with_wrong_kinds_is_refused(models: list[tuple[str, Path]], kinds: list[Kind], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_cells(models, None, kinds)
+
+
 def test_without_thread_counts_the_loop_is_planned_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.device.benchmark.cells.available_processors", lambda: 4)
     cells = plan_cells(MODELS, None, ["inference", "loop"])
@@ -103,7 +117,7 @@ def test_every_round_has_every_cell_in_an_order_of_its_own_that_the_seed_decides
         ([("a", Path("a"))], (0,), "thread count 0 is below 1"),
     ],
 )
-def test_a_plan_that_makes_no_sense_is_refused(
+def test_a_plan_with_wrong_models_or_threads_is_refused(
     models: list[tuple[str, Path]], threads: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):

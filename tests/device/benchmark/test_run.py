@@ -1,0 +1,62 @@
+"""`edgekit.benchmark` and `edgekit.compare` from Python."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgekit
+from edgekit.device.benchmark import run as benchmark_run
+from edgekit.device.benchmark.run import BenchmarkProgress
+from edgekit.errors import InputError
+
+QUICK: dict[str, Any] = {"threads": [1], "seconds": 0.01, "cool_down_s": 0, "detector": "none"}
+
+
+def test_two_models_are_measured_reported_and_compared(tiny_model: Path, tmp_path: Path) -> None:
+    other = shutil.copy(tiny_model, tmp_path / "other.onnx")
+    states: list[BenchmarkProgress] = []
+    report = edgekit.benchmark(
+        [tiny_model, other], kinds=["inference", "loop"], processes=1, progress=states.append, **QUICK
+    )
+    (board,) = report.boards
+    assert report.complete
+    assert [model.name for model in board.models] == [str(tiny_model), str(other)]
+    assert {(cell.model, cell.kind) for cell in board.cells} == {
+        (str(model), kind) for model in (tiny_model, other) for kind in ("inference", "loop")
+    }
+    assert board.frame_cache is not None
+    assert (board.frame_cache.source, board.settings.camera) == ("demo", None)
+    assert len([state for state in states if state.finished]) == states[-1].total == 4
+    assert states[-1].done == 4
+    comparison = edgekit.compare(report, baseline="other.onnx")
+    assert {cell.model for cell in comparison.cells} == {str(tiny_model)}
+    assert len(comparison.cells) == 2
+
+
+def test_ctrl_c_returns_the_report_of_the_finished_processes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(state: BenchmarkProgress) -> None:
+        if state.finished:
+            raise KeyboardInterrupt
+
+    report = edgekit.benchmark(tiny_model, kinds=["inference"], progress=stop, **QUICK)
+    assert not report.complete
+    assert [len(cell.processes) for cell in report.boards[0].cells] == [1]
+    monkeypatch.setattr(benchmark_run, "measure_all", lambda *_, **__: ([], False))
+    with pytest.raises(KeyboardInterrupt):
+        edgekit.benchmark(tiny_model, kinds=["inference"], **QUICK)
+
+
+def test_names_in_the_report_may_differ_from_the_files(tiny_model: Path) -> None:
+    report = edgekit.benchmark(tiny_model, kinds=["inference"], processes=1, report_name=str.upper, **QUICK)
+    assert {cell.model for cell in report.boards[0].cells} == {str(tiny_model).upper()}
+
+
+def test_wrong_arguments_are_refused_before_measuring() -> None:
+    with pytest.raises(InputError, match="longer than 500 characters"):
+        edgekit.benchmark("x" * 501)
+    with pytest.raises(InputError, match="processes is 0: expected at least 1"):
+        edgekit.benchmark("default", processes=0)
