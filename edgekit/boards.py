@@ -208,7 +208,9 @@ def systemd_is_running() -> bool:
     command = [tool, "is-system-running"]
     try:
         # The exit code is 1 for "degraded" and "starting" too, so that `run_tool` cannot be used.
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_TOOL_TIMEOUT_S)
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_TOOL_TIMEOUT_S
+        )
     except (OSError, subprocess.SubprocessError):
         return Path("/run/systemd/system").is_dir()
     return done.stdout.strip() != "offline"

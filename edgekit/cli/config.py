@@ -1,4 +1,4 @@
-"""Settings of a command from a TOML file: each option is a key named as its flag; flags on the command line override."""
+"""Settings of a command from a TOML file: each option is a key; options on the command line override the file."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
     options = _keys(command)
     tables = [key for key, value in document.items() if isinstance(value, dict)]
     if tables:
-        raise InputError(f"settings '{path}': '{tables[0]}' is a table, but tables are not supported: write key = value")
+        raise InputError(
+            f"settings '{path}': '{tables[0]}' is a table, but tables are not supported: write key = value"
+        )
     unknown = [_unknown(key, options) for key in document if key not in options]
     if unknown:
         raise InputError(f"settings '{path}': {'; '.join(unknown)}")

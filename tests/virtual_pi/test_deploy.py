@@ -25,7 +25,7 @@ def test_a_release_runs_on_the_board_and_a_bad_one_gives_way_to_it(
     fresh_pi: VirtualPi, edgekit: EdgekitRun, tiny_model: Path, play: Callable[..., Any], tmp_path: Path
 ) -> None:
     stream, dead = play([ENDLESS]), play([ENDLESS], clients=0)
-    folder = "/var/tmp/systemd"  # noqa: S108 - on the emulated board
+    folder = "/var/tmp/systemd"
     for name, text in programs(folder, "/usr/bin/python3").items():
         fresh_pi.plant(f"{folder}/{name}", text)
         fresh_pi.plant(f"usr/local/bin/{name}", text)

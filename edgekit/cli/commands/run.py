@@ -171,7 +171,7 @@ def command(
                     smoother=Smoother(detection.smooth_s),
                     presentation_time_s=presentation_time_s(source),
                     threaded=plan.staged,
-                    health=monitor.news,
+                    health=monitor.new_sample,
                 )
             finished = True
         finally:

@@ -10,7 +10,8 @@ What a cut (SIGKILL, power) leaves behind after each step, and who mends it:
 3. `pending` names it and its predecessor: as before.
 4. `current` renamed onto it: the predecessor's process runs on; any start, by hand, at boot or after a failure, runs
    the new release, which has shown that it loads and classifies. The next call restarts the service and judges it.
-5. service told to restart, one message to systemd, so there is no half of it: the new release runs. The next call judges it, and goes back to the predecessor if it is ill.
+5. service told to restart, one message to systemd, so there is no half of it: the new release runs. The next call
+   judges it, and goes back to the predecessor if it is ill.
 6. ill, `current` renamed back: the predecessor runs after any start; the next call restarts it.
 7. `pending` removed: done. Old releases are renamed before they are deleted, so that no half of one is taken for whole.
 
