@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
-from edgekit.files import folder_to_oneself
+from edgekit.files import exclusive_folder
 from edgekit.models.checkpoints.checkpoint import load_weights
 from edgekit.models.evaluation.plots import save_learning_curves
 from edgekit.models.training.distributed import launch, summed
@@ -87,7 +87,7 @@ def train(
     """
     check_output(output, resume)
     fabric = launch(job.accelerator, job.precision)
-    with folder_to_oneself(output) if fabric.is_global_zero else nullcontext():
+    with exclusive_folder(output) if fabric.is_global_zero else nullcontext():
         check_output(output, resume)  # another training may have begun and ended meanwhile
         return _train(job, fabric, output, resume, on_step, on_epoch)
 

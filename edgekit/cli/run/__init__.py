@@ -1,1 +1,1 @@
-"""TODO."""
+"""Options of `edgekit run` by subject, and its sinks and signals."""
