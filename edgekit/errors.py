@@ -1,4 +1,4 @@
-"""What edgekit raises for bad input and bad luck; each class knows the exit code the command line answers with."""
+"""Exceptions of edgekit, and the exit codes of the command line; each class has the exit code for its errors."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ EXIT_INTERRUPTED = 130
 
 
 class EdgekitError(Exception):
-    """An error a user can act on: one line that names the thing, the value and the cure."""
+    """Base class: an error that the user can correct; one line that names the subject, the value and the cure."""
 
     exit_code = EXIT_FAULT
 
 
 class InputError(EdgekitError):
-    """Bad input: a file, a value or a combination that cannot be used."""
+    """A file, a value or a combination of values cannot be used."""
 
     exit_code = EXIT_USAGE
 
 
 class GateError(EdgekitError):
-    """A check ran and refused its subject."""
+    """A check was completed and its result is below the required limit."""
 
     exit_code = EXIT_GATE
 
 
 class StorageError(EdgekitError):
-    """A disk is full, read-only or broken."""
+    """A file cannot be written: the disk is full, read-only or damaged."""
 
     exit_code = EXIT_IO
 
 
 class SourceError(EdgekitError):
-    """A camera or another frame source is absent or was lost; trying again later may help."""
+    """A camera or another frame source is missing or was lost; a later attempt may succeed."""
 
     exit_code = EXIT_SOURCE
 
 
 class HostError(EdgekitError):
-    """A board over SSH did not do its part: not reached, not prepared, or its work failed."""
+    """A board could not be reached or prepared over SSH, or its part of the work failed."""
 
     exit_code = EXIT_HOSTS

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name, synced, renamed."""
+"""Atomic file writing: files are written under a temporary name, synced to disk and renamed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ _CHUNK_BYTES = 1 << 20
 def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `target` and rename it to `target` when the block succeeds.
 
-    When the block raises (Ctrl-C included) the temporary file is removed and `target` is left as it was.
+    If the block raises, Ctrl-C included, the temporary file is removed and `target` is unchanged.
 
     Args:
-        target: The file to create or replace. Its folder is created.
-        suffix: Ending of the temporary name, for writers that look at it; default: that of `target`.
+        target: File to create or replace. Its folder is created.
+        suffix: Suffix of the temporary name, for writers that derive the format from it; default: that of `target`.
 
     Raises:
         InputError: `target` is a folder.
         StorageError: The folder cannot be created or written.
+
+    >>> with atomic_path(Path("model.onnx")) as temporary:
+    ...     onnx.save(model, temporary)
     """
     if target.is_dir():
         raise InputError(f"'{target}' is a folder: name a file")
@@ -41,7 +44,7 @@ def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
         raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error
     temporary = Path(name)
     try:
-        # Held for as long as this process writes: see remove_leftovers.
+        # The lock lasts as long as this process writes: see `remove_leftovers`.
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
@@ -58,11 +61,11 @@ def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
 
 
 def check_writable(target: Path) -> None:
-    """Find out before long work whether `target` can be written after it; creates nothing.
+    """Check before long work that `target` can be written; nothing is created.
 
     Raises:
         InputError: `target` is a folder.
-        StorageError: Its folder, or the one that this would be created in, cannot be written.
+        StorageError: Its folder, or the nearest existing parent, cannot be written.
     """
     if target.is_dir():
         raise InputError(f"'{target}' is a folder: name a file")
@@ -75,9 +78,9 @@ def check_writable(target: Path) -> None:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what killed processes had begun to write for `target` with `atomic_path`.
+    """Remove temporary files of `atomic_path` for `target` that were left by killed processes.
 
-    What a process still writes stays, and so does everything where files cannot be locked.
+    Files that a process still writes are kept, and all files on file systems without locks.
     """
     for path in target.parent.glob(f"{glob.escape(_prefix(target))}????????{glob.escape(target.suffix)}"):
         with suppress(OSError), path.open("rb") as stream:
@@ -86,9 +89,10 @@ def remove_leftovers(target: Path) -> None:
 
 
 def write_atomic(target: Path, content: bytes | str) -> None:
-    """Write `content` to `target` so that no reader ever sees half of it.
+    """Write `content` to `target` atomically.
 
     Raises:
+        InputError: As `atomic_path`.
         StorageError: As `atomic_path`.
     """
     data = content.encode() if isinstance(content, str) else content
@@ -97,13 +101,13 @@ def write_atomic(target: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def folder_to_oneself(folder: Path) -> Iterator[None]:
-    """Create `folder` and keep other processes that ask the same out of it while the block lasts.
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Create `folder` and lock it against other processes for the duration of the block.
 
-    A folder that was created here and is still empty when the block fails is removed again.
+    If the block raises, a folder that was created here and is still empty is removed.
 
     Raises:
-        InputError: Another process is in it.
+        InputError: Another process has locked it.
         OSError: It cannot be created.
     """
     is_new = not folder.exists()
@@ -121,14 +125,14 @@ def folder_to_oneself(folder: Path) -> Iterator[None]:
         except BaseException:
             if is_new:
                 with suppress(OSError):
-                    folder.rmdir()  # fails where something is in it
+                    folder.rmdir()  # fails unless it is empty
             raise
     finally:
         os.close(handle)
 
 
 def sha256_of(path: Path) -> str:
-    """Return the file's SHA-256 as 64 hexadecimal digits, reading it in pieces of 1 MiB."""
+    """Return the file's SHA-256 as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -137,10 +141,10 @@ def sha256_of(path: Path) -> str:
 
 
 def require_file(path: Path, what: str) -> Path:
-    """Return `path` if it is a readable file.
+    """Return `path` if it is a readable file; `what` is its role in the error message, such as "model".
 
     Raises:
-        InputError: It is missing, a folder or unreadable; `what` names its role in the message.
+        InputError: The file is missing, not a regular file, or unreadable.
     """
     if path.is_dir():
         raise InputError(f"{what} '{path}' is a folder, not a file")
@@ -149,17 +153,17 @@ def require_file(path: Path, what: str) -> Path:
     if not path.is_file():
         raise InputError(f"{what} '{path}' is a pipe or a device, not a file")
     if not os.access(path, os.R_OK):
-        raise InputError(f"{what} '{path}' may not be read: check its permissions")
+        raise InputError(f"{what} '{path}' cannot be read: check its permissions")
     return path
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Write a file's content, or a folder's entries, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        # Some file systems cannot sync a folder; anything else is a real failure.
+        # Some file systems do not support fsync of a folder.
         if not path.is_dir():
             raise error
     finally:
@@ -167,7 +171,7 @@ def sync(path: Path) -> None:
 
 
 def _match_umask(path: Path) -> None:
-    # mkstemp makes files that only their owner reads; results are ordinary files.
+    # mkstemp creates files that only their owner can read.
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)

@@ -1,4 +1,4 @@
-"""Model files by name: `default` and, where an installation has it, `distilled`; anything else is a path."""
+"""Models by name (`default`, and `distilled` if it is installed) or by path."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from edgekit.files import require_file
 ONNX_SUFFIX = ".onnx"
 NCNN_SUFFIX = ".ncnn"
 CHECKPOINT_SUFFIX = ".safetensors"
-# What a device runs.
+# Models that the device can run.
 DEVICE_SUFFIXES = (ONNX_SUFFIX, NCNN_SUFFIX)
 MODEL_SUFFIXES = (*DEVICE_SUFFIXES, CHECKPOINT_SUFFIX)
 _SHIPPED_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
 
-# `distilled` is a student of the CLIP chain.
+# `distilled` is trained by distillation from a prompted CLIP.
 SHIPPED = ("default", "distilled")
 ASSETS = Path(__file__).parent / "assets"
 
@@ -25,43 +25,46 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
     """Return the path of a model given by name or path.
 
     Args:
-        name: A shipped model's name, or a path.
-        suffixes: The forms the caller takes, the preferred one first; a shipped name gives that form.
+        name: Name of a shipped model, or a path.
+        suffixes: File formats that the caller reads; a shipped model is returned in the first one.
 
     Raises:
-        InputError: No such file, or it is of another form.
+        InputError: The file does not exist or has another format.
+
+    >>> resolve_model("default", DEVICE_SUFFIXES).name
+    'default.onnx'
     """
     if name in SHIPPED:
         path = ASSETS / f"{name}{suffixes[0]}"
         if not path.exists():
-            there = ", ".join(shipped_models()) or "none"
-            raise InputError(f"model '{name}' is not part of this installation: give a path or one it has ({there})")
+            installed = ", ".join(shipped_models()) or "none"
+            raise InputError(f"model '{name}' is not part of this installation: give a path or one of: {installed}")
         return require_file(path, "model")
     path = Path(name)
     if not path.exists():
         raise InputError(f"model '{name}' does not exist: give a path or one of: {', '.join(shipped_models())}")
     require_file(path, "model")
     if path.suffix not in suffixes:
-        cure = " (others' checkpoints: 'edgekit import')" if CHECKPOINT_SUFFIX in suffixes else ""
+        cure = " ('edgekit import' converts the authors' checkpoint)" if CHECKPOINT_SUFFIX in suffixes else ""
         endings = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
         raise InputError(f"model '{name}' ends in '{path.suffix}': expected {endings}{cure}")
     return path
 
 
 def shipped_models() -> tuple[str, ...]:
-    """Return the names of the models this installation has, exported and as checkpoint."""
+    """Return the names of the models that are installed both as .onnx and as .safetensors."""
     return tuple(name for name in SHIPPED if all((ASSETS / f"{name}{suffix}").exists() for suffix in _SHIPPED_SUFFIXES))
 
 
 def engine_extras(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return the extras that running these files needs beside `edgekit[device]`."""
+    """Return the extras that these models need in addition to `device`."""
     return ("ncnn",) if any(path.suffix == NCNN_SUFFIX for path in paths) else ()
 
 
 def asset(name: str) -> Path:
-    """Return the path of a file shipped with the package.
+    """Return the path of a file of the package.
 
     Raises:
-        InputError: This installation lacks it.
+        InputError: The installation does not contain it.
     """
     return require_file(ASSETS / name, "shipped file")

@@ -1,10 +1,10 @@
-"""Text from elsewhere (files, boards, networks) made safe to show on a terminal."""
+"""Escaping of text from files, boards and networks before it is printed on a terminal."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters (terminal escapes among them) shown as escapes; newlines stay."""
+    """Return `text` with control characters replaced by escapes such as `\\x1b`; newlines are kept."""
     return "".join(char if char == "\n" or char.isprintable() else repr(char)[1:-1] for char in text)
 
 

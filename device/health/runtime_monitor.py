@@ -1,44 +1,46 @@
-"""What a run has beside its work: its health sampled, its load kept within bounds, its manager told that it lives."""
+"""Background services of a run: health sampling, load shedding, and heartbeats to the service manager."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edgekit.boards import read_board
 from edgekit.device.frame import Source
-from edgekit.device.health.load_shedding import (
-    LoadLevel,
-    LoadLimits,
-    LoadShedder,
-    PacedSource,
-    default_max_temperature_c,
-)
+from edgekit.device.health.load_shedding import LoadLimits, LoadShedder, PacedSource, default_max_temperature_c
 from edgekit.device.health.sampler import Health, HealthSampler
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
-from edgekit.device.sink import Sink
 from edgekit.device.tracking.face_tracker import FaceTracker
+
+if TYPE_CHECKING:
+    from edgekit.device.sink import Sink
 
 
 class RuntimeMonitor:
-    """Looks after a run, in a `with` block around it."""
+    """Samples health and sheds load inside its `with` block.
+
+    >>> with RuntimeMonitor(Path.cwd(), None, face_tracker, print) as monitor:
+    ...     run(monitor.paced(source), face_tracker, classifier, [*sinks, *monitor.sinks()], meter)
+    """
 
     def __init__(
         self, folder: Path, max_temperature_c: float | None, face_tracker: FaceTracker, notify: Callable[[str], None]
     ) -> None:
-        """Prepare.
+        """Prepare; the first sample is taken when the block is entered.
 
         Args:
-            folder: Where results are written: its disk is watched.
-            max_temperature_c: From here on less is done; default: what suits the board, none for a PC.
-            face_tracker: What does less then.
-            notify: Told of every change of load.
+            folder: Where results are written; the free space of its disk is sampled.
+            max_temperature_c: Temperature from which load is shed; None: the board's default, none on a PC.
+            face_tracker: Detects less often, and on smaller images, while load is shed.
+            notify: Receives one line for each change of the load level.
         """
-        ceiling_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
-        self._told: Health | None = None
-        self._shedder = LoadShedder(LoadLimits(ceiling_c), notify)
-        self._shedder.follow(lambda level: _ease(face_tracker, level))
+        limit_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
+        self._returned: Health | None = None
+        self._shedder = LoadShedder(LoadLimits(limit_c), notify)
+        self._shedder.subscribe(
+            lambda level: face_tracker.set_load_level(level.detect_every_at_least, level.detector_scale)
+        )
         self._sampler = HealthSampler(folder, notify, [self._shedder.observe])
 
     def __enter__(self) -> Self:
@@ -49,38 +51,34 @@ class RuntimeMonitor:
         self._sampler.__exit__(*exception)
 
     def health(self) -> Health | None:
-        """Return the newest sample, None before the first."""
+        """Return the newest sample; None before the first."""
         return self._sampler.latest()
 
     def paced(self, source: Source) -> Source:
-        """Return `source` at a lower frame rate whenever the load has to be lower."""
+        """Return `source` with a frame rate that is reduced at high load levels."""
         return PacedSource(source, lambda: self._shedder.level)
 
-    def news(self) -> dict[str, Any] | None:
-        """Return the newest sample ready for JSON, once; None until there is another."""
+    def new_sample(self) -> dict[str, Any] | None:
+        """Return the newest sample, ready for JSON; None if the previous call has returned it."""
         latest = self.health()
-        if latest is None or latest is self._told:
+        if latest is None or latest is self._returned:
             return None
-        self._told = latest
+        self._returned = latest
         return latest.as_document()
 
     def sinks(self) -> list[Sink]:
-        """Return the sinks that tell a service's manager of finished frames; they belong behind all others."""
+        """Return the sink that sends heartbeats, if a service manager started this process; it must be the last one."""
         notifier = find_notifier()
-        return [HeartbeatSink(notifier, self._state)] if notifier else []
+        return [HeartbeatSink(notifier, self._status)] if notifier else []
 
     def as_document(self) -> dict[str, Any]:
-        """Return what the samples amount to and the highest load level, ready for JSON."""
-        return self._sampler.summary().as_document() | {"max_load_level": self._shedder.highest}
+        """Return the summary of all samples and the highest load level, ready for JSON."""
+        return self._sampler.summary().as_document() | {"max_load_level": self._shedder.max_level}
 
     def describe(self) -> str:
-        """Return the same as one line for people, empty where nothing is known."""
+        """Return the summary as one line of text; empty if nothing is known."""
         return self._sampler.summary().describe()
 
-    def _state(self) -> str:
+    def _status(self) -> str:
         latest = self.health()
         return latest.describe() if latest else ""
-
-
-def _ease(face_tracker: FaceTracker, level: LoadLevel) -> None:
-    face_tracker.set_load_level(level.detect_every_at_least, level.detector_scale)

@@ -1,4 +1,4 @@
-"""The state of board and process, once a second, beside a run."""
+"""Samples of board and process: temperature, clock, memory and disk, once per second during a run."""
 
 from __future__ import annotations
 
@@ -14,20 +14,17 @@ from edgekit.boards import Conditions, RunTool, Throttling, read_conditions, run
 from edgekit.device.procfs import ProcessUse, read_process
 
 PERIOD_S = 1.0
-# Asking the firmware means starting a process, which costs more than all the files of a sample: every fifth time.
+# vcgencmd is a process, which costs more than reading all files of a sample; it runs for every fifth sample.
 FIRMWARE_EVERY = 5
 
 _BYTES_PER_MIB = 1 << 20
-# A disk or a firmware that hangs must not hold up the end of a run.
+# A disk or firmware that hangs must not delay the end of a run.
 _JOIN_S = 2.0
 
 
 @dataclass(frozen=True)
 class Health:
-    """One sample: the board's conditions, what this process uses, and the room where it writes.
-
-    What cannot be known is None.
-    """
+    """One sample: the board's conditions, this process's resources, and the free disk space; None where unknown."""
 
     monotonic_s: float
     wall_s: float
@@ -36,7 +33,7 @@ class Health:
     disk_free_mib: int | None
 
     def as_document(self) -> dict[str, Any]:
-        """Return the sample ready for JSON: the fields of `Conditions`, own memory, threads, files, and free disk."""
+        """Return the sample, ready for JSON: the fields of `Conditions`, own memory, threads, open files, free disk."""
         own = self.process
         return {
             "monotonic_s": round(self.monotonic_s, 3),
@@ -49,7 +46,7 @@ class Health:
         }
 
     def describe(self) -> str:
-        """Return one line for people."""
+        """Return the sample as one line of text."""
         now = self.conditions
         parts = [
             None if now.temperature_c is None else f"{now.temperature_c:.1f} °C",
@@ -61,7 +58,7 @@ class Health:
 
 
 class HealthSummary:
-    """What the samples of a run amount to; memory does not grow with their number."""
+    """Extremes of all samples of a run; its memory does not grow with their number."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -71,7 +68,7 @@ class HealthSummary:
         self._least: dict[str, float] = {}
 
     def add(self, sample: Health, cost_ms: float) -> None:
-        """Take a sample and the processor time it took."""
+        """Add a sample and the CPU time that it cost."""
         self.samples += 1
         self.cost_ms += cost_ms
         now, own = sample.conditions, sample.process
@@ -86,19 +83,19 @@ class HealthSummary:
 
     @property
     def throttled(self) -> tuple[str, ...]:
-        """What slowed the board in any sample, in words."""
+        """Names of the throttle flags that were set in any sample."""
         return Throttling(self._flags).now
 
     def as_document(self) -> dict[str, Any]:
-        """Return the extremes ready for JSON: `max_…` and `min_…` of what was known, and what a sample cost."""
-        # Copies: the sampler may add to them meanwhile.
+        """Return the extremes, ready for JSON: `max_…` and `min_…` of the known values, and a sample's mean cost."""
+        # Copies, because the sampler's thread may add to them.
         rounded = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
         rounded |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}
         mean_ms = round(self.cost_ms / self.samples, 3) if self.samples else None
         return {"samples": self.samples, "cost_ms": mean_ms, **rounded, "throttled": list(self.throttled)}
 
     def describe(self) -> str:
-        """Return one line for people, empty without samples."""
+        """Return the extremes as one line of text; empty without samples."""
         if not self.samples:
             return ""
         peak, least = self._peak, self._least
@@ -112,7 +109,7 @@ class HealthSummary:
 
 
 class HealthSampler:
-    """A thread that samples once a second, in a `with` block; `latest` and `summary` may be called from any thread."""
+    """Thread that samples once per second in a `with` block; `latest` and `summary` may be called from any thread."""
 
     def __init__(
         self,
@@ -124,21 +121,21 @@ class HealthSampler:
         run: RunTool = run_tool,
         period_s: float = PERIOD_S,
     ) -> None:
-        """Prepare; nothing is read before the block is entered.
+        """Prepare; the first sample is taken when the block is entered.
 
         Args:
-            folder: Whose disk is watched.
-            notify: Told once if sampling has to end.
+            folder: Folder whose disk is sampled.
+            notify: Receives one line if sampling fails and ends.
             watchers: Called with every sample, in the sampler's thread.
-            root: Where /proc and /sys are.
-            run: Executes the firmware's tool.
-            period_s: From one sample to the next.
+            root: Folder of /proc and /sys.
+            run: Executes the firmware tool.
+            period_s: Time between two samples.
         """
         self._folder = folder
         self._notify = notify
         self._watchers = watchers
         self._root = root
-        self._run = _Seldom(run)
+        self._run = _Cached(run)
         self._period_s = period_s
         self._summary = HealthSummary()
         self._latest: Health | None = None
@@ -154,11 +151,11 @@ class HealthSampler:
         self._thread.join(_JOIN_S)
 
     def latest(self) -> Health | None:
-        """Return the newest sample, None before the first."""
+        """Return the newest sample; None before the first."""
         return self._latest
 
     def summary(self) -> HealthSummary:
-        """Return what all samples so far amount to; it goes on changing while the sampler runs."""
+        """Return the summary of all samples; it changes while the sampler runs."""
         return self._summary
 
     def _sample(self) -> None:
@@ -166,22 +163,22 @@ class HealthSampler:
             next_s = time.monotonic()
             while True:
                 started_s = time.thread_time()
-                self._run.next_turn()
+                self._run.start_sample()
                 sample = read_health(self._folder, self._root, self._run)
                 self._summary.add(sample, (time.thread_time() - started_s) * 1e3)
                 self._latest = sample
                 for watch in self._watchers:
                     watch(sample)
-                # From the planned time on, so that the period does not grow by what a sample takes.
+                # Relative to the planned time, so that a sample's duration does not lengthen the period.
                 next_s = max(next_s + self._period_s, time.monotonic())
                 if self._stop.wait(next_s - time.monotonic()):
                     return
         except Exception as error:
-            self._notify(f"health is no longer sampled: {type(error).__name__}: {error}")
+            self._notify(f"health sampling ended: {type(error).__name__}: {error}")
 
 
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
-    """Return the state of board, process and disk now."""
+    """Return one sample of board, process and disk."""
     try:
         disk_free_mib = shutil.disk_usage(folder).free // _BYTES_PER_MIB
     except OSError:
@@ -189,24 +186,24 @@ def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -
     return Health(time.monotonic(), time.time(), read_conditions(root, run), read_process(), disk_free_mib)
 
 
-class _Seldom:
-    """Executes a tool every few turns and gives its last answer in between."""
+class _Cached:
+    """Runs a tool for every `FIRMWARE_EVERY`-th sample and returns its previous output for the others."""
 
     def __init__(self, run: RunTool) -> None:
         self._run = run
-        self._turn = -1
-        self._answers: dict[tuple[str, ...], str | None] = {}
+        self._sample = -1
+        self._outputs: dict[tuple[str, ...], str | None] = {}
 
-    def next_turn(self) -> None:
-        self._turn += 1
-        if self._turn % FIRMWARE_EVERY == 0:
-            self._answers.clear()
+    def start_sample(self) -> None:
+        self._sample += 1
+        if self._sample % FIRMWARE_EVERY == 0:
+            self._outputs.clear()
 
     def __call__(self, arguments: Sequence[str]) -> str | None:
         key = tuple(arguments)
-        if key not in self._answers:
-            self._answers[key] = self._run(arguments)
-        return self._answers[key]
+        if key not in self._outputs:
+            self._outputs[key] = self._run(arguments)
+        return self._outputs[key]
 
 
 def _keep(choose: Callable[[float, float], float], kept: dict[str, float], name: str, value: float | None) -> None:

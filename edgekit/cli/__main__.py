@@ -1,4 +1,4 @@
-"""`python -m edgekit.cli`, for interpreters whose scripts folder is not on the path."""
+"""`python -m edgekit.cli`, for environments whose `bin` folder is not on the PATH."""
 
 from edgekit.cli import main
 

@@ -1,4 +1,4 @@
-"""Settings of a command from a TOML file: each option is a key named as its flag; flags on the command line override."""
+"""Settings of a command from a TOML file: each option is a key; options on the command line override the file."""
 
 from __future__ import annotations
 

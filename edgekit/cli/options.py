@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from click.core import ParameterSource
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
-# More threads or images a batch than any machine this is for has use of; torch and OpenMP abort on absurd numbers.
+# Upper limits far above any useful value; torch and OpenMP abort on absurd ones.
 MAX_THREADS = 1024
 MAX_BATCH = 65_536
 SEED = click.IntRange(0, 2**32 - 1)
 
 
 class NumberRange(click.FloatRange):
-    """click's FloatRange, which lets nan pass: it is neither below nor above a limit."""
+    """click's FloatRange without NaN, which FloatRange accepts because NaN is neither below nor above a limit."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
-            self.fail(f"{value} is no number", param, ctx)
+            self.fail(f"{value} is not a number", param, ctx)
         return number
 
 
 class _NamedPath(click.Path):
-    """click's Path, which takes the empty text of an unset variable for the folder one is in."""
+    """click's Path without the empty text, which pathlib reads as the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -40,12 +40,12 @@ class _NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-# A file or folder, which need not exist; the value is a `pathlib.Path`.
+# A file or folder that need not exist; the value is a `pathlib.Path`.
 PATH = _NamedPath(path_type=Path)
 
 
 class _DetectorName(click.Choice[str]):
-    """A detector of edgekit's, or one that another package registers; those are looked for only if they are meant."""
+    """Name of a detector; those that other packages register are looked up only if the name is not edgekit's own."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value not in self.choices:
@@ -57,10 +57,15 @@ class _DetectorName(click.Choice[str]):
 
 
 def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str) -> None:
-    """Refuse those of the options that were given although they would do nothing; `reason` says what they are for.
+    """Check that none of the options is given, because they would have no effect.
+
+    Args:
+        context: The parsed command.
+        parameters: Names of the options' parameters.
+        reason: Completes the message "--option …", such as "goes with --eval".
 
     Raises:
-        click.UsageError: One was given.
+        click.UsageError: One of them is given.
     """
     for option in context.command.params:
         if option.name in parameters and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT:
@@ -70,9 +75,12 @@ def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str
 def grouped_options(
     parameter: str, kind: type[Any], options: Sequence[Callable[..., Any]]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return what adds `options` to a command, which gets their values as one `parameter`.
+    """Return a decorator that adds `options` to a command and passes their values as one argument.
 
-    `kind` is a data class whose fields are named as the options' parameters are.
+    Args:
+        parameter: Name of the argument.
+        kind: Data class of the argument; its fields have the names of the options' parameters.
+        options: Decorators made by `click.option`.
     """
     names = [field.name for field in fields(kind)]
 
@@ -99,7 +107,7 @@ def detector_options(function: _Function) -> _Function:
             type=_DetectorName(["yunet", "haar", "none"]),
             default="yunet",
             show_default=True,
-            help="What finds the faces; none: every frame is one.",
+            help="Face detector; none: each frame is one face.",
         ),
         click.option(
             "--detector-model",
@@ -113,7 +121,7 @@ def detector_options(function: _Function) -> _Function:
             default=320,
             show_default=True,
             metavar="PX",
-            help="Longer side of the picture that the detector sees.",
+            help="Longer side of the detector's input image.",
         ),
     )
     for decorator in reversed(decorators):
@@ -127,7 +135,7 @@ def threads_option(function: _Function) -> _Function:
         "--threads",
         type=click.IntRange(1, MAX_THREADS),
         metavar="N",
-        help="CPU threads; default: chosen for the machine.",
+        help="CPU threads; default: chosen for this machine.",
     )(function)
 
 
@@ -138,7 +146,7 @@ def contempt_option(function: _Function) -> _Function:
         default="drop",
         show_default=True,
         metavar="drop|keep|CLASS",
-        help="What becomes of contempt beside the seven expressions (CK+).",
+        help="How CK+'s eighth expression, contempt, is used: removed, kept, or counted as CLASS.",
     )(function)
 
 
@@ -147,7 +155,7 @@ def activation_option(function: _Function) -> _Function:
     return click.option(
         "--activation",
         type=click.Choice(["gelu", "quick-gelu"]),
-        help="The CLIP's, where its file does not say it: bare weights of OpenAI's want quick-gelu.",
+        help="Activation of the CLIP if its file does not name it; OpenAI's weights need quick-gelu.",
     )(function)
 
 
@@ -158,10 +166,10 @@ def merge_option(function: _Function) -> _Function:
         "merges",
         multiple=True,
         metavar="NEW=OLD,OLD",
-        help="Put classes together, and leave out those that no --merge names. Repeatable.",
+        help="Merge classes, and remove those that no --merge names. Repeatable.",
     )(function)
 
 
 def path_option(flag: str, metavar: str, text: str) -> Callable[[_Function], _Function]:
-    """Return an option that takes a file, which need not exist."""
+    """Return an option whose value is a path that need not exist."""
     return click.option(flag, type=PATH, metavar=metavar, help=text)

@@ -1,4 +1,4 @@
-"""What all commands share: the options --json, --debug and -q, and where output goes."""
+"""Output of the commands: the options --json, --debug and -q, and the streams they select."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from edgekit.text import printable as printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Tables get so many in a narrower terminal, too.
-_LEAST_COLUMNS = 60
+# Minimum width of tables, also in a narrower terminal.
+_MIN_COLUMNS = 60
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where a command speaks: text for people, one JSON document for machines.
+    """Text for people and one JSON document for programs.
 
-    With `--json` the document goes to stdout and people's text to stderr; without it the text goes to stdout.
+    With `--json` the document is written to stdout and the text to stderr; without it the text is written to stdout.
     """
 
     as_json: bool
@@ -34,23 +34,23 @@ class Output:
 
     @property
     def console(self) -> Console:
-        """A rich console for tables and progress: stderr with --json, silent with -q."""
+        """A rich console for tables: on stderr with --json, without output with -q."""
         from rich.console import Console
 
         console = Console(stderr=self.as_json, quiet=self.quiet)
-        # Lines that a narrow terminal breaks can be read, columns of one letter cannot.
-        console.width = max(console.width, _LEAST_COLUMNS)
+        # Lines that a narrow terminal wraps are easier to read than columns of one letter.
+        console.width = max(console.width, _MIN_COLUMNS)
         return console
 
     @property
     def progress_console(self) -> Console:
-        """A rich console for progress bars: always stderr."""
+        """A rich console for progress bars: always on stderr, without output with -q."""
         from rich.console import Console
 
         return Console(stderr=True, quiet=self.quiet)
 
     def say(self, text: str) -> None:
-        """Print a line for people."""
+        """Print text for people, unless -q is given."""
         if not self.quiet:
             click.echo(printable(text), err=self.as_json)
 
@@ -59,28 +59,28 @@ class Output:
         click.echo(f"edgekit: warning: {one_line(text)}", err=True)
 
     def result(self, document: Mapping[str, Any]) -> None:
-        """Print the command's one JSON document, if asked for."""
+        """Print the command's JSON document if --json is given."""
         if self.as_json:
             click.echo(json.dumps(document, indent=2, allow_nan=False))
             sys.stdout.flush()
 
 
 def common_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add --json, --debug and -q to a command and hand it an `Output` as its first argument."""
+    """Add --json, --debug and -q to a command, and pass an `Output` as its first argument."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, text on stderr.")
-    @click.option("--debug", is_flag=True, help="Show where an error came from.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
     @functools.wraps(function)
     def wrapper(*args: Any, as_json: bool, debug: bool, quiet: bool, **kwargs: Any) -> None:
-        del debug  # read in edgekit.cli.main, which is also there when parsing fails
+        del debug  # edgekit.cli reads it, because it also applies when parsing fails
         function(Output(as_json, quiet), *args, **kwargs)
 
     return wrapper
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return one line that says what failed on which file, and for a full disk what to do."""
+    """Return one line with the file, the error, and for a full disk the cure."""
     where = f"'{error.filename}': " if error.filename else ""
     cure = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return f"{where}{error.strerror or error}{cure}"

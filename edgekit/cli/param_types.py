@@ -1,4 +1,4 @@
-"""Sizes and times as people write them: 10MB, 90s, 7d."""
+"""Option types for sizes and times with units: 10MB, 90s, 7d."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ _TIME_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
-    """A number of bytes of at least `least`: 500000, 500K, 10MB, 1GiB; the value is an int."""
+    """A size of at least `min_bytes`: 500000, 500K, 10MB, 1GiB; the value is an int in bytes."""
 
     name = "size"
 
-    def __init__(self, least: int = 1) -> None:
-        self._least = least
+    def __init__(self, min_bytes: int = 1) -> None:
+        self._min_bytes = min_bytes
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes."""
+        """Return the size in bytes."""
         match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", str(value))
         unit = _SIZE_UNITS.get(match.group(2).upper()) if match else None
         if match is None or unit is None:
-            self.fail(f"'{value}' is no size such as 500K, 10MB or 1GiB", param, ctx)
+            self.fail(f"'{value}' is not a size: write 500K, 10MB or 1GiB", param, ctx)
         size = round(float(match.group(1)) * unit)
-        if size < self._least:
-            self.fail(f"'{value}' is too small: at least {self._least} bytes", param, ctx)
+        if size < self._min_bytes:
+            self.fail(f"'{value}' is too small: at least {self._min_bytes} bytes", param, ctx)
         return size
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A time of at least `least_s`: 90, 90s, 15min, 12h, 7d; the value is a float of seconds."""
+    """A time of at least `min_s`: 90, 90s, 15min, 12h, 7d; the value is a float in seconds."""
 
     name = "time"
 
-    def __init__(self, least_s: float = 0.0) -> None:
-        self._least_s = least_s
+    def __init__(self, min_s: float = 0.0) -> None:
+        self._min_s = min_s
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds."""
+        """Return the time in seconds."""
         match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([a-z]*)", str(value))
         unit = _TIME_UNITS.get(match.group(2)) if match else None
         if match is None or unit is None:
-            self.fail(f"'{value}' is no time such as 90s, 15min, 12h or 7d", param, ctx)
+            self.fail(f"'{value}' is not a time: write 90s, 15min, 12h or 7d", param, ctx)
         seconds = float(match.group(1)) * unit
-        if not math.isfinite(seconds) or seconds < self._least_s:
-            self.fail(f"'{value}' is too short: at least {self._least_s:g} s", param, ctx)
+        if not math.isfinite(seconds) or seconds < self._min_s:
+            self.fail(f"'{value}' is too short: at least {self._min_s:g} s", param, ctx)
         return seconds

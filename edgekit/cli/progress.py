@@ -1,4 +1,4 @@
-"""Progress bars on stderr."""
+"""Progress bars on stderr, or progress lines for another edgekit that reads them over SSH."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def progress_bar(out: Output) -> Progress:
-    """Return a rich progress display with time left; it draws only on a terminal and not with -q."""
+    """Return a rich progress display with the remaining time; it draws only on a terminal and not with -q."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -38,7 +38,7 @@ def progress_bar(out: Output) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        # Elsewhere than on a terminal rich prints an empty line in its place.
+        # Without a terminal rich would print an empty line.
         disable=not console.is_terminal,
     )
 
@@ -47,7 +47,7 @@ def _lines(console: Console) -> Progress:
     from rich.progress import Progress, TaskID
 
     class Lines(Progress):
-        """Says on stderr how far it is, for an edgekit that waits at the other end of an SSH connection."""
+        """Prints one line per update, which the edgekit at the other end of the SSH connection reads."""
 
         def update(self, task_id: TaskID, *args: Any, **kwargs: Any) -> None:
             super().update(task_id, *args, **kwargs)
@@ -58,7 +58,7 @@ def _lines(console: Console) -> Progress:
 
 
 def counted(progress: Progress, description: str) -> Callable[[int, int | None], None]:
-    """Return a function that shows (done, total or None) as one bar."""
+    """Return a function of (done, total or None) that updates one bar."""
     task = progress.add_task(description, total=None)
 
     def update(done: int, total: int | None) -> None:

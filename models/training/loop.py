@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
-from edgekit.files import folder_to_oneself
+from edgekit.files import exclusive_folder
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.curves import save_learning_curves
 from edgekit.models.training.distributed import gather_batchnorms, launch, summed
@@ -101,7 +101,7 @@ def train_job(
     check_output(output, resume)
     fabric = launch(job.accelerator, job.precision)
     is_first = fabric.is_global_zero
-    with folder_to_oneself(output) if is_first else nullcontext():
+    with exclusive_folder(output) if is_first else nullcontext():
         check_output(output, resume)  # again, because another training may have finished since
         torch.manual_seed(job.seed)
         trainer = _Trainer(job, fabric)

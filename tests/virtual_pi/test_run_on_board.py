@@ -247,7 +247,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     wait_for(lambda: any(is_hot(record.get("health")) for record in run.records()), run)
     wait_for(lambda: any(is_hot(json.loads(payload)) for payload in broker.on("health")), run)
     assert is_hot(json.loads(get("/api/state").read())["health"])
-    wait_for(lambda: "detecting in one frame of" in run.told(), run)
+    wait_for(lambda: "detection in 1 of" in run.told(), run)
     wait_for(lambda: any("detect" not in record["stage_ms"] for record in run.records()), run)
 
     # Told to stop, it finishes and says goodbye.

@@ -1,1 +1,1 @@
-"""TODO."""
+"""One module per command, which defines it as `command`; commands do not import each other."""

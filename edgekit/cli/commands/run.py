@@ -143,7 +143,7 @@ def command(
         ]
         signals.on_stop(stream.stop)
         try:
-            stream.run(sinks, pace=monitor.paced, health=monitor.news)
+            stream.run(sinks, pace=monitor.paced, health=monitor.new_sample)
             finished = True
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.

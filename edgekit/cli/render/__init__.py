@@ -1,1 +1,1 @@
-"""TODO."""
+"""Output of results as text, tables and report files."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Options and helpers of `edgekit train` and `edgekit distill`."""

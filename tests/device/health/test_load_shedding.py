@@ -97,20 +97,20 @@ def test_each_level_does_no_more_than_the_one_before():
         assert after.detect_every_at_least >= before.detect_every_at_least
         assert after.detector_scale <= before.detector_scale
         assert after.frame_share <= before.frame_share
-        assert after.words != before.words
+        assert after.text != before.text
 
 
 def test_the_shedder_says_every_change_and_tells_its_followers(told):
     shedder, followed = LoadShedder(LIMITS, told.append), []
-    shedder.follow(followed.append)
+    shedder.subscribe(followed.append)
     for now_s, temperature_c, flags in [(0, 60.0, 0), (1, 76.5, 0), (2, 77.0, 0), (20, 70.0, THROTTLED)]:
         shedder.observe(sample(now_s, temperature_c, flags))
     assert told == [
-        "76.5 °C (ceiling 75 °C), not throttled: load level 1 of 3, detecting in one frame of 10",
-        "70.0 °C (ceiling 75 °C), throttled: load level 2 of 3, detecting in one frame of 20, on a smaller picture",
+        "76.5 °C (limit 75 °C), not throttled: load level 1 of 3, detection in 1 of 10 frames",
+        "70.0 °C (limit 75 °C), throttled: load level 2 of 3, detection in 1 of 20 frames, on a smaller image",
     ]
     assert followed == [LEVELS[1], LEVELS[2]]
-    assert (shedder.level, shedder.highest) == (LEVELS[2], 2)
+    assert (shedder.level, shedder.max_level) == (LEVELS[2], 2)
 
 
 def test_only_a_raspberry_pi_has_a_ceiling_of_its_own():
@@ -145,7 +145,7 @@ def test_a_hot_board_makes_the_finder_search_less(tmp_path, told):
     monitor._shedder.observe(sample(0, 80.0))
     assert searched(range(20, 40)) <= 2
     assert monitor.as_document()["max_load_level"] == 1
-    assert told == ["80.0 °C (ceiling 75 °C): load level 1 of 3, detecting in one frame of 10"]
+    assert told == ["80.0 °C (limit 75 °C): load level 1 of 3, detection in 1 of 10 frames"]
 
 
 class Three(RecordedSource):

@@ -61,7 +61,7 @@ def test_what_goes_wrong_in_a_watcher_is_said_once_and_stops_no_run(scripted_boa
     with HealthSampler(tmp_path, told.append, [watch], root=scripted_board.root, period_s=0.01):
         wait_until(lambda: told)
         time.sleep(0.05)
-    assert told == ["health is no longer sampled: ZeroDivisionError: bug"]
+    assert told == ["health sampling ended: ZeroDivisionError: bug"]
 
 
 def test_a_firmware_that_hangs_does_not_hold_up_the_end(tmp_path, monkeypatch):

@@ -1,27 +1,48 @@
-"""What every command does alike: one line for an error, whatever happens to its streams and its files."""
+"""What all commands have in common: help in sections, one line per error, whatever happens to streams and files."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
+from edgekit.cli import SECTIONS, commands
+from edgekit.install_hint import install_command
 
-def _edgekit(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgekit.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+Run = Callable[..., tuple[int, str, str]]
 
 
-def test_a_usage_error_is_one_line_that_names_the_help() -> None:
-    done = _edgekit("run", "--nope")
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        line for line in done.stderr.splitlines() if "--nope" in line and "edgekit run --help" in line
-    ]
+def test_the_help_lists_every_command_once_below_the_title_of_its_section(edgekit: Run) -> None:
+    code, out, _ = edgekit("--help")
+    sections = re.findall(r"^(Train|Export|Run|Measure|Boards):\n((?:  \S.*\n?)+)", out, re.MULTILINE)
+    listed = {title: tuple(line.split()[0] for line in rows.splitlines()) for title, rows in sections}
+    assert (code, listed) == (0, SECTIONS)
+    modules = {path.stem.rstrip("_") for path in Path(commands.__file__).parent.glob("[a-z]*.py")}
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(modules)
+
+
+def test_a_usage_error_is_one_line_that_names_the_help(edgekit: Run) -> None:
+    code, _, err = edgekit("run", "--nope")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--nope" in err
+    assert "edgekit run --help" in err
+
+
+def test_a_missing_library_is_reported_with_the_command_that_installs_it(
+    edgekit: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for name in [name for name in sys.modules if name.startswith("edgekit.device")]:
+        monkeypatch.delitem(sys.modules, name)
+    code, _, err = edgekit("run", "--source", "demo", "--max-frames", "1")
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"this command needs 'onnxruntime': {install_command('device')}" in err
 
 
 @pytest.mark.parametrize("arguments", [["run", "--nope"], ["inspect", "absent.onnx"]])
@@ -38,7 +59,8 @@ def test_what_a_terminal_cannot_show_is_escaped(tiny_model: Path, tmp_path: Path
     document.graph.node[0].name = "Größe…"
     onnx.save(document, tmp_path / "model.onnx")
     for variables in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
-        done = _edgekit("inspect", tmp_path / "model.onnx", "--layers", env=os.environ | variables)
+        command = [sys.executable, "-m", "edgekit.cli", "inspect", tmp_path / "model.onnx", "--layers"]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
         assert done.returncode == 0, done.stderr
         assert "Gr\\xf6\\xdfe\\u2026" in done.stdout
 
@@ -46,23 +68,25 @@ def test_what_a_terminal_cannot_show_is_escaped(tiny_model: Path, tmp_path: Path
 @pytest.mark.parametrize("option", ["--jsonl", "--csv"])
 @pytest.mark.parametrize("suffix", [".onnx", ".safetensors", ".png"])
 def test_results_are_not_written_over_models_and_pictures(
-    tiny_model: Path, tmp_path: Path, option: str, suffix: str
+    edgekit: Run, tiny_model: Path, tmp_path: Path, option: str, suffix: str
 ) -> None:
     target = tmp_path / f"precious{suffix}"
     target.write_bytes(b"precious")
-    done = _edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", option, target)
-    assert done.returncode == 2
-    assert "would be overwritten" in done.stderr
+    code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", option, target)
+    assert code == 2
+    assert "would be overwritten" in err
     assert target.read_bytes() == b"precious"
 
 
-def test_a_bench_report_is_not_written_over_its_model(tiny_model: Path) -> None:
+def test_a_bench_report_is_not_written_over_its_model(edgekit: Run, tiny_model: Path) -> None:
     before = tiny_model.read_bytes()
-    done = _edgekit("bench", tiny_model, "--no-pipeline", "--seconds", "0.01", "-o", tiny_model)
-    assert (done.returncode, tiny_model.read_bytes() == before) == (2, True)
+    code, _, _ = edgekit("bench", tiny_model, "--no-pipeline", "--seconds", "0.01", "-o", tiny_model)
+    assert (code, tiny_model.read_bytes() == before) == (2, True)
 
 
-def test_a_node_that_fails_at_run_time_cannot_write_to_the_terminal(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_node_that_fails_at_run_time_cannot_write_to_the_terminal(
+    edgekit: Run, tiny_model: Path, tmp_path: Path
+) -> None:
     model = onnx.load(tiny_model)
     output = model.graph.output[0].name
     for node in model.graph.node:
@@ -81,27 +105,27 @@ def test_a_node_that_fails_at_run_time_cannot_write_to_the_terminal(tiny_model: 
     model.graph.node.extend(nodes)
     path = tmp_path / "hostile.onnx"
     onnx.save(model, path)
-    done = _edgekit("run", "--model", path, "--source", "demo", "--detector", "none", "--max-frames", "1")
-    assert done.returncode == 2, done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert "\x1b" not in done.stderr + done.stdout
+    code, out, err = edgekit("run", "--model", path, "--source", "demo", "--detector", "none", "--max-frames", "1")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "\x1b" not in err + out
 
 
-def test_an_output_that_is_its_input_is_refused(shared: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_its_input_is_refused(edgekit: Run, shared: Path, tmp_path: Path) -> None:
     source = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
     copy = tmp_path / "authors.safetensors"
     copy.write_bytes(source.read_bytes())
-    done = _edgekit("import", copy, "-o", copy)
-    assert done.returncode == 2
-    assert "the file to read" in done.stderr
+    code, _, err = edgekit("import", copy, "-o", copy)
+    assert code == 2
+    assert "the file to read" in err
     assert copy.read_bytes() == source.read_bytes()
 
 
-def test_processes_counted_in_words_are_refused(tmp_path: Path) -> None:
+def test_processes_counted_in_words_are_refused(edgekit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for split in ("train", "val"):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)
             (tmp_path / split / name / "0.pgm").write_bytes(b"P5 48 48 255\n" + bytes(2304))
-    done = _edgekit("train", "--data", tmp_path, "-o", tmp_path / "run", env={**os.environ, "WORLD_SIZE": "y"})
-    assert done.returncode == 2
-    assert "WORLD_SIZE" in done.stderr
+    monkeypatch.setenv("WORLD_SIZE", "y")
+    code, _, err = edgekit("train", "--data", tmp_path, "-o", tmp_path / "run")
+    assert code == 2
+    assert "WORLD_SIZE" in err

@@ -39,7 +39,7 @@ _NOBODY = "http://127.0.0.1:9/"
             ["--webhook", _NOBODY, "--event-label", "grumpy"],
             "'grumpy' is not a label of the model",
         ),
-        (["--webhook", _NOBODY, "--event-hold", "soon"], "'soon' is no time such as 90s, 15min, 12h or 7d"),
+        (["--webhook", _NOBODY, "--event-hold", "soon"], "'soon' is not a time: write 90s, 15min, 12h or 7d"),
         (["--csv", "r.csv", "--rotate-size", "1"], "'1' is too small: at least 10000 bytes"),
     ],
 )

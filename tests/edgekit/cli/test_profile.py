@@ -234,7 +234,7 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
         (["--board", "pi2"], "pi2"),
         (["--faces", "2"], "--faces goes with --pipeline: leave it out"),
         (["--detector-size", "256"], "--detector-size goes with --pipeline"),
-        (["--seconds", "nan"], "nan is no number"),
+        (["--seconds", "nan"], "nan is not a number"),
     ],
 )
 def test_bad_arguments_are_said(edgekit: Run, arguments: list[str], message: str) -> None:

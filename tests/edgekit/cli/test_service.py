@@ -47,7 +47,8 @@ def systemd(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def service(systemd: FakeSystemd, capfd: pytest.CaptureFixture[str]) -> Service:
-    """Run `edgekit service` with arguments; returns the exit code and the JSON document, or the text if there is none."""
+    """Run `edgekit service` with arguments; return the exit code and the JSON document or the text."""
+    del systemd
 
     def call(name: str, *arguments: object) -> tuple[int, Any]:
         code = _run(["service", name, "--user", *map(str, arguments)])

@@ -231,7 +231,7 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
         (["train", "--data", "{faces}", "-o", "out", "--train-split", "x"], "has no split 'x'"),
         (["train", "--data", "{faces}", "-o", "out", "--accelerator", "cpu", "--precision", "fp16"], "needs a GPU"),
         (["train", "--data", "{faces}", "-o", "{faces}/val/happy/3.png"], "is a file"),
-        (["train", "--data", "{faces}", "-o", "out", "--max-lr", "nan"], "nan is no number"),
+        (["train", "--data", "{faces}", "-o", "out", "--max-lr", "nan"], "nan is not a number"),
         (["train", "--data", "", "-o", "out"], "the path is empty"),
         (
             ["train", "--data", "{faces}", "-o", "out", "--ferplus-labels", "soft"],

@@ -20,13 +20,14 @@ from edgekit.errors import InputError
 
 EDGEKIT = (sys.executable, "-m", "edgekit.cli")
 Replay = Callable[..., Probe]
+Run = Callable[..., tuple[int, str, str]]
 
 
-def test_this_machine_is_examined_and_the_bundle_is_written(tmp_path: Path) -> None:
+def test_this_machine_is_examined_and_the_bundle_is_written(edgekit: Run, tmp_path: Path) -> None:
     bundle = tmp_path / "report.tar.gz"
-    done = subprocess.run([*EDGEKIT, "doctor", "--json", "--bundle", bundle], capture_output=True, text=True)
-    document = json.loads(done.stdout)
-    assert done.returncode == (0 if document["healthy"] else 1)
+    code, out, _ = edgekit("doctor", "--json", "--bundle", bundle)
+    document = json.loads(out)
+    assert code == (0 if document["healthy"] else 1)
     assert document["schema"] == "edgekit.doctor/1.0"
     statuses = {finding["check"]: finding["status"] for finding in document["findings"]}
     assert {"board", "onnxruntime", "opencv", "disk", "service"} <= set(statuses)
@@ -72,17 +73,17 @@ def test_an_import_that_fails_is_told_by_its_last_line(broken: Callable[[str, st
     assert libraries.numpy(Probe()).text == "numpy cannot be imported: RuntimeError: half a numpy"
 
 
-def test_faults_end_with_exit_code_1_and_one_line(broken: Callable[[str, str], None]) -> None:
+def test_faults_end_with_exit_code_1_and_one_line(edgekit: Run, broken: Callable[[str, str], None]) -> None:
     broken("onnxruntime", "raise ImportError('no\\x1b[2J')\n")
-    done = subprocess.run([*EDGEKIT, "doctor"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "1 fault: onnxruntime" in done.stderr
-    assert "\x1b[2J" not in done.stdout + done.stderr
+    code, out, err = edgekit("doctor")
+    assert code == 1
+    assert "1 fault: onnxruntime" in err
+    assert "\x1b[2J" not in out + err
 
 
-def test_a_bundle_of_another_name_is_refused(tmp_path: Path) -> None:
-    done = subprocess.run([*EDGEKIT, "doctor", "--bundle", tmp_path / "x.zip"], capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+def test_a_bundle_of_another_name_is_refused(edgekit: Run, tmp_path: Path) -> None:
+    code, _, err = edgekit("doctor", "--bundle", tmp_path / "x.zip")
+    assert (code, err.count("\n")) == (2, 1)
 
 
 def test_versions_are_there_even_of_what_dies() -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from edgekit.errors import InputError
-from edgekit.files import folder_to_oneself
+from edgekit.files import exclusive_folder
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.augment import Augmentation
@@ -195,7 +195,7 @@ def test_a_state_with_one_flipped_bit_is_refused(bars: DataSet, tmp_path: Path) 
 
 
 def test_a_folder_that_another_training_writes_to_is_refused(bars: DataSet, tmp_path: Path) -> None:
-    with folder_to_oneself(tmp_path), pytest.raises(InputError, match="another process is writing to"):
+    with exclusive_folder(tmp_path), pytest.raises(InputError, match="another process is writing to"):
         train_job(_job(bars), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -205,7 +205,7 @@ def test_what_cannot_begin_leaves_no_folder_of_its_own(tmp_path: Path) -> None:
     given.mkdir()
 
     def fail(folder: Path) -> None:
-        with folder_to_oneself(folder):
+        with exclusive_folder(folder):
             if folder == used:
                 (folder / "file").touch()
             raise InputError("cannot begin")
