@@ -201,8 +201,8 @@ def test_an_environment_becomes_part_of_the_release(
     environment, code = tmp_path / "envs/e", tmp_path / "code/c"
     venv.EnvBuilder(symlinks=True).create(environment)
     site = environment / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "packages.pth").write_text(f"{packages}\n")
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "packages.pth").write_text("\n".join(packages))
     shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
     (environment / ".ready").write_text("")
     ready = EdgekitCommand(("not called",), str(environment), str(code))
