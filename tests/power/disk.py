@@ -1,7 +1,7 @@
 """A disk that loses unflushed writes in a power cut.
 
-qemu (blklogwrites) logs the guest's writes and flushes in the format of Linux's dm-log-writes. The image that qemu wrote
-is not used after a cut, because this machine's page cache keeps all its writes. Instead the image from before the boot
+qemu (blklogwrites) logs the guest's writes and flushes in the format of Linux's dm-log-writes. The image of qemu is not
+used after a cut, because this machine's page cache keeps all writes to it. Instead the image from before the boot
 gets the writes up to the last flush; of the later writes any part, in any order, may have reached a real disk.
 """
 
