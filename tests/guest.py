@@ -1,7 +1,6 @@
-"""A virtual machine with Debian's kernel and this machine's files.
+"""A virtual machine with Debian's kernel and this machine's files, read-only over 9p.
 
-Kernel and a hand-made initramfs are all that is made; the guest's root is this machine's, read-only, over 9p, so that
-the Python and the edgekit under test run there as they are. Emulated without KVM, so that it works anywhere.
+So the Python and the edgekit under test run in it unchanged. It is emulated without KVM, so that it works anywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Minutes on a machine with nothing else to do; this is for one that has.
+# It takes minutes on an idle machine; the limit is for a loaded one.
 _BOOTED_S = 3600
 _TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -27,7 +26,7 @@ _TOOLS = {
     "dpkg-deb": "dpkg",
 }
 _MODULES = ("virtio_pci", "9pnet_virtio", "9p")
-# Where the guest finds the folder that it may write to.
+# Mount point of the writable folder in the guest.
 SHARE = "/mnt"
 
 _INIT = """#!/bin/busybox sh
@@ -46,19 +45,19 @@ poweroff -f
 
 
 class UnavailableError(Exception):
-    """There can be no such machine here; the text says why."""
+    """A virtual machine is not possible here; the message names the reason."""
 
 
 def run_in_guest(command: Sequence[str], share: Path, modules: Mapping[str, str]) -> str:
-    """Boot, run `command` with the folder `share` at `SHARE`, and return what it printed.
+    """Boot, run `command` with the folder `share` mounted at `SHARE`, and return its output.
 
     Args:
-        command: The words.
+        command: Program and arguments.
         share: The folder.
-        modules: Of the kernel, by name, with their parameters.
+        modules: Kernel modules to load: name → parameters.
 
     Raises:
-        UnavailableError: Something is missing for that here.
+        UnavailableError: A virtual machine is not possible here.
     """
     machine = machine_words(f"exec {shlex.join(command)}\n", share, modules)
     console = share / "console"
@@ -74,17 +73,17 @@ def run_in_guest(command: Sequence[str], share: Path, modules: Mapping[str, str]
 
 
 def machine_words(script: str, share: Path, modules: Mapping[str, str]) -> list[str]:
-    """Return the words that boot a machine, which ends when `script` does; its console is qemu's stdout.
+    """Return the qemu command that boots a machine; the machine ends with `script`, its console is qemu's stdout.
 
-    What the script prints is `share/output`. Disks and networks are for the caller to add.
+    Output of the script is in `share/output`. The caller adds disks and networks.
 
     Raises:
-        UnavailableError: Something is missing for that here.
+        UnavailableError: A virtual machine is not possible here.
     """
     if os.geteuid() != 0:
-        raise UnavailableError("the guest's root is this machine's: that needs root")
+        raise UnavailableError("the guest shares this machine's files, which needs root")
     if platform.machine() != "x86_64":
-        raise UnavailableError("only x86 machines are made")
+        raise UnavailableError("only x86-64 machines are supported")
     missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
     if missing:
         raise UnavailableError(f"apt-get install {' '.join(missing)}")
@@ -105,12 +104,12 @@ def machine_words(script: str, share: Path, modules: Mapping[str, str]) -> list[
 
 
 def _unpacked_kernel() -> Path:
-    """Return the folder with Debian's newest kernel, fetched once."""
+    """Return the folder of Debian's newest kernel, downloaded once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit-guest"
     depends = subprocess.run(["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True).stdout
     named = re.search(r"Depends: (linux-image-\S+)", depends)
     if named is None:
-        raise UnavailableError("apt knows no linux-image-amd64")
+        raise UnavailableError("apt has no package linux-image-amd64: run apt-get update")
     folder = cache / named[1]
     if not folder.exists():
         fresh = folder.with_suffix(".new")

@@ -1,9 +1,8 @@
-"""A disk that loses with the power what it was not told to keep.
+"""A disk that loses unflushed writes in a power cut.
 
-qemu (blklogwrites) logs what the guest writes and where it asks for a flush, in the form of Linux's dm-log-writes. The
-image itself is not looked at after a cut: what a killed qemu has written is in this machine's page cache, so that it
-would be a disk that never loses anything. Instead the image of before is taken, with the writes up to the last flush;
-of those after it any part, in any order, may have reached a real disk.
+qemu (blklogwrites) logs the guest's writes and flushes in the format of Linux's dm-log-writes. The image of qemu is not
+used after a cut, because this machine's page cache keeps all writes to it. Instead the image from before the boot
+gets the writes up to the last flush; of the later writes any part, in any order, may have reached a real disk.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 
 _SIZE = "192M"
 _SECTOR_BYTES = 512
-# A file system's block, which a disk of 4096-byte sectors writes whole or not at all.
+# A block of the file system; a disk with 4096-byte sectors writes it completely or not at all.
 _BLOCK_BYTES = 4096
 _MAGIC = 0x6A736677736872
 _FLUSH, _FUA, _DISCARD = 1, 2, 4
@@ -26,24 +25,24 @@ _SUPERBLOCK_AT, _INCOMPATIBLE_AT, _NEEDS_RECOVERY = 1024, 0x60, 4
 
 @dataclass(frozen=True)
 class Loss:
-    """How many blocks of 4 KiB were written after the last flush, and how many of them a cut has lost."""
+    """Numbers of 4 KiB blocks that were written after the last flush, and that the cut lost."""
 
     unflushed: int
     lost: int
 
 
 class Disk:
-    """An ext4 file system as the disk of a machine; `image` holds it while the machine is off."""
+    """An ext4 file system as the disk of a machine; `image` is its content while the machine is off."""
 
     def __init__(self, folder: Path, content: Path) -> None:
         self.image = folder / "disk"
         self._running, self._log = folder / "running", folder / "log"
-        # As on a card: with a journal, data=ordered and barriers, which are what ext4 does by itself.
+        # Journal, data=ordered and barriers are ext4's defaults, as on an SD card.
         make = ["mke2fs", "-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", content, self.image, _SIZE]
         subprocess.run(make, check=True)
 
     def plug_in(self) -> list[str]:
-        """Return the words for qemu of a machine that is about to be switched on."""
+        """Return qemu's options for the disk; call it before each boot."""
         subprocess.run(["cp", "--sparse=always", self.image, self._running], check=True)
         self._log.write_bytes(b"")
         return [
@@ -54,10 +53,10 @@ class Disk:
         ]  # fmt: skip
 
     def cut(self, drawn: random.Random | None) -> Loss:
-        """Have `image` be what the last cut left on the disk.
+        """Set `image` to the content of the disk after the last cut.
 
         Args:
-            drawn: Decides for each block written after the last flush whether it was lost; None: all were.
+            drawn: Decides for each block written after the last flush whether it is lost; None: all are.
         """
         writes = list(_logged(self._log))
         last = max((number for number, (flags, _, _) in enumerate(writes) if flags & _FLUSH), default=-1)
@@ -76,14 +75,14 @@ class Disk:
         return Loss(unflushed, lost)
 
     def needs_recovery(self) -> bool:
-        """Return whether the file system was cut off: its journal is to be replayed."""
+        """Return whether the journal of the file system needs replaying."""
         with self.image.open("rb") as image:
             image.seek(_SUPERBLOCK_AT + _INCOMPATIBLE_AT)
             return bool(int.from_bytes(image.read(4), "little") & _NEEDS_RECOVERY)
 
 
 def _logged(log: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Yield flags, offset in bytes and data of each entry, in the order of their arrival."""
+    """Yield flags, offset in bytes and data of each logged write, in order."""
     with log.open("rb") as stream:
         magic, _, count, sector_bytes = struct.unpack("<QQQI", stream.read(_SECTOR_BYTES)[:28])
         assert (magic, sector_bytes) == (_MAGIC, _SECTOR_BYTES)

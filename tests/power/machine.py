@@ -1,4 +1,4 @@
-"""A machine of its own, with a disk, an sshd and a service that starts at boot, whose power can be cut."""
+"""A virtual machine with a disk, an sshd and a service that starts at boot, whose power can be cut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.guest import SHARE, machine_words
 
 from .disk import Disk
 
-# Of this machine, as the guest sees it.
+# This machine's address in the guest's network.
 HOST_ADDRESS = "10.0.2.2"
 BOARD = "/run/board"
 _HOME = f"{BOARD}/home"
@@ -47,7 +47,7 @@ fi
 exec /usr/sbin/sshd -D -e -f {SHARE}/sshd_config
 """
 
-# All that counts of a board, as one document.
+# Prints the state of a board as one document.
 _LOOK = f"""
 import hashlib, json, pathlib
 root = pathlib.Path({_ROOT!r})
@@ -75,10 +75,10 @@ print(json.dumps({{
 
 
 class Machine:
-    """It, switched off.
+    """A virtual machine, switched off.
 
     Raises:
-        UnavailableError: There can be none here.
+        UnavailableError: A virtual machine is not possible here.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,7 +112,7 @@ class Machine:
 
     @contextmanager
     def on(self) -> Iterator[Connection]:
-        """Switch it on and yield a connection; it is off afterwards, however that came."""
+        """Switch it on and yield a connection; afterwards it is off in any case."""
         network = f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{self._port}-:22"
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
@@ -128,7 +128,7 @@ class Machine:
             self.pull_the_plug()
 
     def pull_the_plug(self) -> None:
-        """SIGKILL: memory and processors are gone, nothing is told."""
+        """Kill the machine at once."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -151,7 +151,7 @@ class Machine:
 
 
 def look(connection: Connection) -> dict[str, Any]:
-    """Return what is on a board: `current`, `pending`, `strays`, and `releases` with `about` and the files' hashes."""
+    """Return the state of a board: `current`, `pending`, `strays`, and `releases` with `about` and file hashes."""
     done = connection.run([sys.executable, "-c", _LOOK], timeout_s=_PATIENCE_S)
     assert done.returncode == 0, done.last_error_line
     found: dict[str, Any] = json.loads(done.text)
@@ -159,7 +159,7 @@ def look(connection: Connection) -> dict[str, Any]:
 
 
 def wait_for_the_service(connection: Connection) -> str:
-    """Return the state of the service, "running" as soon as it is."""
+    """Wait until the service is running or has failed, and return its state."""
     end_s = time.monotonic() + _PATIENCE_S
     while True:
         listed = list_host(connection, SERVICE, Quiet())

@@ -1,8 +1,7 @@
-"""Power cuts in the middle of deploys, onto a machine with a kernel and a disk of its own (`make test-power`).
+"""Power cuts during deploys, onto a virtual machine with its own kernel and disk (`make test-power`).
 
-A deploy goes over SSH to a guest, whose qemu is killed at a moment of it. What the guest had only in its memory is
-gone, and what its disk had only in its cache is lost, in whole or in part (disk.py). It boots again from that disk, and
-ext4 replays its journal.
+A deploy runs over SSH on a guest, whose qemu is killed during it. The guest's memory is lost, and so is the content of
+its disk's cache, completely or in part (disk.py). The guest boots again from that disk, and ext4 replays its journal.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from tests.guest import UnavailableError
 from .disk import Loss
 from .machine import BOARD, HOST_ADDRESS, Machine, look, wait_for_the_service
 
-# The line of a deploy with which each part of it begins, and how many cuts that part gets.
+# The first line of each part of a deploy, and the number of cuts during that part.
 PARTS = {"sending": 2, "trying": 4, "switched to": 5, "done": 4}
 _WRITE = f"""
 import sys
@@ -54,7 +53,7 @@ def make(tmp_path: Path, tiny_model: Path, play: Callable[..., Any]) -> Make:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[], Machine]]:
-    """Make a machine, off yet."""
+    """Make a machine, switched off."""
     if not os.environ.get("EDGEKIT_TEST_POWER"):
         pytest.skip("cutting the power of a virtual machine takes minutes: make test-power")
     if shutil.which("mke2fs") is None or shutil.which("sshd", path="/usr/sbin") is None:
@@ -74,7 +73,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Machine]]:
 
 
 class Deploy:
-    """A deploy under way in a thread; `began` are the times at which its parts did, and `wait` waits for one."""
+    """A deploy in a thread; `began` are the start times of its parts, and `wait` waits for a part to start."""
 
     def __init__(self, connection: Connection, package: Package) -> None:
         self.began = {"sending": time.monotonic()}
@@ -91,13 +90,13 @@ class Deploy:
 
     def _deploy(self, connection: Connection, package: Package) -> None:
         try:
-            outcome = deploy_host(connection, package, SERVICE, Quiet(self._hear))
+            outcome = deploy_host(connection, package, SERVICE, Quiet(self._add))
         except HostError:
-            self._hear("cut")
+            self._add("cut")
         else:
-            self._hear("done" if outcome.error is None else "cut")
+            self._add("done" if outcome.error is None else "cut")
 
-    def _hear(self, line: str) -> None:
+    def _add(self, line: str) -> None:
         with self._changed:
             for part in (*PARTS, "cut"):
                 if line.startswith(part):
@@ -106,7 +105,7 @@ class Deploy:
 
 
 def cut_after(machine: Machine, package: Package, part: str, delay_s: float) -> bool:
-    """Boot, deploy, and cut the power so long after a part began; return whether the deploy was done by then."""
+    """Boot, deploy, and cut the power `delay_s` after a part began; return whether the deploy was done by then."""
     with machine.on() as connection:
         under_way = Deploy(connection, package)
         under_way.wait(part)
@@ -118,7 +117,7 @@ def cut_after(machine: Machine, package: Package, part: str, delay_s: float) -> 
 
 
 def damage(found: dict[str, Any], packages: dict[str, Package]) -> list[str]:
-    """Return what is wrong with a board's releases; `packages` are all that were ever sent, by the model's hash."""
+    """Return the damage of a board's releases; `packages` are all that were sent, by the model's hash."""
     wrong = [] if found["current"] in found["releases"] else [f"{found['current']} is not there"]
     for name, release in found["releases"].items():
         about, files = release["about"], release["files"]
@@ -161,7 +160,7 @@ def test_power_cut_at_any_moment_leaves_the_old_or_the_new_release_whole_and_run
             package = fresh()
             delay_s = (cut + drawn.random()) / cuts * lasts_s[part]
             done = cut_after(machine, package, part, delay_s)
-            # In turn: the disk's cache is lost, or some of it.
+            # Alternately all or some of the disk's cache is lost.
             loss = machine.disk.cut(drawn if cut % 2 else None)
             losses.append(loss)
             replayed = machine.disk.needs_recovery()
@@ -184,14 +183,14 @@ def test_power_cut_at_any_moment_leaves_the_old_or_the_new_release_whole_and_run
                 assert not after["strays"]
                 assert not list_host(connection, SERVICE, Quiet()).cut
                 before = after["current"]
-            # Switched off like that as well, right after a deploy that is done.
+            # A power cut right after a completed deploy.
             machine.disk.cut(None)
     print(seen, "unflushed blocks lost:", [f"{loss.lost} of {loss.unflushed}" for loss in losses])
     assert all(seen.values())
 
 
-def test_what_nobody_synced_is_lost(start: Callable[[], Machine]) -> None:
-    """Else nothing would tell that this disk loses anything: of two files written at once edgekit's is there."""
+def test_an_unsynced_file_is_lost(start: Callable[[], Machine]) -> None:
+    """Shows that this disk loses unsynced writes: of two files only the one that edgekit wrote is left."""
     machine = start()
     with machine.on() as connection:
         assert connection.run([sys.executable, "-c", _WRITE]).returncode == 0

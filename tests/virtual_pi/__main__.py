@@ -1,6 +1,6 @@
-"""Boots an emulated board for one command: `python -m tests.virtual_pi COMMAND...`, the way there appended to it.
+"""Boots an emulated board for one command: `python -m tests.virtual_pi COMMAND...`; --host and others are appended.
 
-Such as `python -m tests.virtual_pi edgekit doctor`. EDGEKIT_PI_SUITE names the Debian, as for the tests.
+Example: `python -m tests.virtual_pi edgekit doctor`. EDGEKIT_PI_SUITE selects the Debian, as for the tests.
 """
 
 from __future__ import annotations

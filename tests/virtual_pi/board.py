@@ -1,7 +1,7 @@
-"""A Raspberry Pi 3B+ as far as qemu-user goes: Debian's own arm64 sshd on an emulated Cortex-A53, in namespaces.
+"""A Raspberry Pi 3B+ emulated by qemu-user: Debian's own arm64 sshd on a Cortex-A53, in namespaces.
 
-Instructions that a Cortex-A53 lacks die here as they do there. Speed, memory, temperature and clock are not a Pi's:
-/sys is made of plain files that say "Raspberry Pi 3 Model B Plus", and a test may write into them.
+Instructions that a Cortex-A53 does not have are illegal, as on the board. Speed and memory differ. /sys consists
+of plain files of a "Raspberry Pi 3 Model B Plus", which tests may change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _START_TIMEOUT_S = 240
 _MODEL = "Raspberry Pi 3 Model B Plus Rev 1.3"
 _MIDR_CORTEX_A53 = "0x00000000410fd034"
 
-# What the firmware's tool prints on a Pi 3B+ (Raspberry Pi documentation, "vcgencmd"), read from the files of /sys.
+# Output of the firmware's tool on a Pi 3B+ (Raspberry Pi documentation, "vcgencmd"), values from /sys.
 _VCGENCMD = """#!/bin/sh
 case "$1 $2" in
 "measure_temp "*) t=$(cat /sys/class/thermal/thermal_zone0/temp); echo "temp=$((t / 1000)).$((t % 1000 / 100))'C" ;;
@@ -61,13 +61,14 @@ exec chroot "$4" /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config.virtual
 
 
 class VirtualPi:
-    """One board in a folder of its own, on a port of the loopback interface; running within the `with` block.
+    """One board in a folder of its own, on a port of the loopback interface; it runs within the `with` block.
 
-    Its disk is a layer over the shared system, so every board starts fresh. `disk_folder` puts that layer elsewhere,
-    for example onto a small disk. With `camera`, libcamera's virtual one plays the pictures in `camera.FRAMES`.
+    Its disk is a layer over the shared system, so that every board starts fresh. `disk_folder` puts that layer
+    elsewhere, for example on a small disk. With `camera`, libcamera's virtual camera plays the images in
+    `camera.FRAMES`.
 
     Raises on entering:
-        UnavailableError: It cannot run here; the text says why.
+        UnavailableError: It cannot run on this machine; the message names the reason.
     """
 
     def __init__(
@@ -82,34 +83,34 @@ class VirtualPi:
 
     @property
     def host(self) -> Host:
-        """How to reach it."""
+        """The board as a host for edgekit."""
         options = ("-F", "none", "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-o", "IdentitiesOnly=yes")
         return Host(f"{USER}@127.0.0.1", "pi3", self.port, self.folder / "id", options)
 
     @property
     def arguments(self) -> list[str]:
-        """The same as options of the command line."""
+        """Options of the command line that reach the board."""
         host = self.host
         options = [f"--ssh-option={option}" for option in host.ssh_options]
         return ["--host", host.address, "--port", str(host.port), "--identity", str(host.identity), *options]
 
     def ssh(self, *words: str) -> list[str]:
-        """Return the words that run the last of `words`, a shell's line, on it; the others are options of ssh."""
+        """Return the ssh command that runs the last of `words`, a shell command; the others are options of ssh."""
         host = self.host
         options = ["-o", "BatchMode=yes", "-p", str(host.port), "-i", str(host.identity), *host.ssh_options]
         return ["ssh", *options, *words[:-1], host.address, words[-1]]
 
     @property
     def sys(self) -> Path:
-        """Its /sys, as files to write into."""
+        """The board's /sys, as files that tests may change."""
         return self.folder / "sys"
 
     def path(self, inside: str) -> Path:
-        """Return where a file of the board's own layer lies: what it wrote since it was made, or what a test plants."""
+        """Return the path of a file in the board's own layer: written by the board or planted by a test."""
         return self._disk / "upper" / inside.lstrip("/")
 
     def live(self, inside: str) -> Path:
-        """Return where a file of the running board lies, what is not on its disk (/dev) included."""
+        """Return the path of a file of the running board, including those that are not on its disk (/dev)."""
         return next(_inside(self.folder / "root")) / "root" / inside.lstrip("/")
 
     def plant(self, inside: str, content: str, mode: int = 0o755) -> None:
@@ -128,20 +129,9 @@ class VirtualPi:
         self.stop()
 
     def start(self) -> None:
-        """Boot it; what its disk holds from earlier is there."""
-        system = make_system(self._suite, self._camera)
-        _register_emulator()
-        for name in ("upper", "work"):
-            (self._disk / name).mkdir(parents=True, exist_ok=True)
+        """Boot it; files on its disk are kept."""
+        system = self.prepare()
         root = self.folder / "root"
-        root.mkdir(parents=True, exist_ok=True)
-        if not self.sys.exists():
-            _make_sys(self.sys)
-        self._make_keys()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", self.port))
-            self.port = int(free.getsockname()[1])
-        self._configure()
         # However this process ends, the board goes with it.
         unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork"]
         unshare += ["--kill-child", "--propagation", "private"]
@@ -156,13 +146,32 @@ class VirtualPi:
             )
         self._wait()
 
+    def prepare(self) -> Path:
+        """Make its disk, keys and configuration without booting it, and return the shared system.
+
+        Raises:
+            UnavailableError: It cannot run on this machine.
+        """
+        system = make_system(self._suite, self._camera)
+        _register_emulator()
+        for folder in (self._disk / "upper", self._disk / "work", self.folder / "root"):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not self.sys.exists():
+            _make_sys(self.sys)
+        self._make_keys()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", self.port))
+            self.port = int(free.getsockname()[1])
+        self._configure()
+        return system
+
     def stop(self) -> None:
-        """Cut its power: everything that runs there is killed at once."""
+        """Kill all its processes at once, as a power cut does."""
         process, self._process = self._process, None
         if process is not None:
-            process.send_signal(signal.SIGKILL)  # `unshare --fork` ignores gentler ones
+            process.send_signal(signal.SIGKILL)  # `unshare --fork` ignores SIGTERM
             process.wait()
-            # The namespaces go with their last process; until then the disk is held.
+            # The namespaces and their mounts exist until their last process has ended.
             _wait_until(lambda: not any(_inside(self.folder / "root")), "its disk is still held")
 
     def _make_keys(self) -> None:
@@ -180,7 +189,7 @@ class VirtualPi:
             path.chmod(mode)
 
     def new_host_key(self) -> None:
-        """Give it another host key, as a board that was set up anew has; it must not be running."""
+        """Replace its host key, as reinstalling a board does; it must not be running."""
         host_key = self.path("etc/ssh/ssh_host_ed25519_key")
         host_key.unlink()
         subprocess.run(_keygen(host_key), check=True)
@@ -207,7 +216,7 @@ class VirtualPi:
                 return True
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1) as line:
-                    line.settimeout(30)  # an emulated sshd on a busy machine thinks for seconds before it greets
+                    line.settimeout(30)  # an emulated sshd on a busy machine takes seconds to answer
                     return line.recv(4) == b"SSH-"
             except OSError:
                 return False
@@ -278,8 +287,8 @@ def _keygen(path: Path) -> list[str]:
 
 
 def _inside(root: Path) -> Iterator[Path]:
-    """Yield the folders in /proc of the processes that live in a board."""
-    # Seen from outside the board's namespaces nothing is ever mounted; a process that lives in them holds its disk.
+    """Yield the folders in /proc of the processes of a board."""
+    # Its mounts are visible in its namespaces only, and exist as long as one of its processes.
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if str((process / "root").readlink()) == str(root):

@@ -1,7 +1,7 @@
-"""Why there is no emulated board."""
+"""The error for machines without emulated boards."""
 
 from __future__ import annotations
 
 
 class UnavailableError(Exception):
-    """It cannot be made here; the text says why."""
+    """An emulated board is not possible on this machine; the message names the reason."""

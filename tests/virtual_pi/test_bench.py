@@ -1,20 +1,15 @@
-"""From a fresh board to a report and back to a clean one, on the emulated board; times there are no board's times."""
+"""Benchmarks on the emulated board, from a fresh board to a report and back to a clean board."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from .board import VirtualPi
-from .conftest import EdgekitRun
-
-# The least work: what is tested is the road, not the speed.
-QUICK = ("--seconds", "0.01", "--processes", "1", "--threads", "1", "--cool-down", "0", "--allow-throttled")
-CACHE = "home/pi/.cache/edgekit/board"
+from .conftest import CACHE, QUICK, Benchmark, EdgekitRun
 
 
 def test_a_changed_host_key_is_refused(fresh_pi: VirtualPi, edgekit: EdgekitRun, tiny_model: Path) -> None:
@@ -38,45 +33,16 @@ def test_a_32_bit_system_is_refused_before_anything_is_installed(
     assert not fresh_pi.path("home/pi/.cache").exists()
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with a name that a shell would take apart."""
-    path = tmp_path_factory.mktemp("models") / "it's; $(touch planted) odd.onnx"
-    shutil.copy(tiny_model, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def first(
-    pi: VirtualPi, edgekit: EdgekitRun, model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """The first benchmark on a board that has nothing yet, with a pipeline over a clip."""
-    import cv2
-    import numpy as np
-
-    clip = tmp_path_factory.mktemp("clip") / "one frame.png"
-    cv2.imwrite(str(clip), np.zeros((48, 64, 3), np.uint8))
-    report = clip.with_name("report.json")
-    arguments = [*QUICK, *pi.arguments, "--source", clip, "--detector", "none", "--note", "fan=it's $(off)"]
-    done = edgekit("bench", model, *arguments, "-o", report, "--html", report.with_suffix(".html"))
-    if "cannot be downloaded" in done.stderr:
-        pytest.skip(f"no wheels for the board: {done.stderr.strip()}")
-    return done, report
-
-
-def test_one_command_leads_from_a_fresh_board_to_a_report(
-    first: tuple[subprocess.CompletedProcess[str], Path], model: Path, suite: str
-) -> None:
-    done, path = first
-    assert done.returncode == 0, done.stderr
-    report = json.loads(path.read_text())
+def test_one_command_leads_from_a_fresh_board_to_a_report(first_bench: Benchmark, suite: str) -> None:
+    assert first_bench.done.returncode == 0, first_bench.done.stderr
+    report = json.loads(first_bench.report.read_text())
     (board,) = report["boards"]
     assert board["label"] == "pi@127.0.0.1"
     assert board["board"]["model"] == "Raspberry Pi 3 Model B Plus Rev 1.3"
     assert board["board"]["architecture"] == "aarch64"
     assert board["board"]["cpu"] == "Cortex-A53"
     assert board["board"]["os_release"].endswith(f"({suite})")
-    assert [entry["name"] for entry in board["models"]] == [str(model)]
+    assert [entry["name"] for entry in board["models"]] == [str(first_bench.model)]
     assert {cell["kind"] for cell in board["cells"]} == {"inference", "classifier", "per-frame", "loop"}
     assert board["notes"] == {"fan": "it's $(off)"}
     (host,) = report["hosts"]
@@ -84,27 +50,25 @@ def test_one_command_leads_from_a_fresh_board_to_a_report(
     assert host["sent_bytes"] > 50e6
 
 
-def test_nothing_measured_there_passes_for_a_pis_speed(first: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    done, path = first
-    assert json.loads(path.read_text())["boards"][0]["board"]["virtualization"] == "emulator"
-    assert "EMULATED" in done.stdout
-    assert "EMULATED" in path.with_suffix(".html").read_text().upper()
+def test_the_report_is_marked_as_emulated(first_bench: Benchmark) -> None:
+    document = json.loads(first_bench.report.read_text())
+    assert document["boards"][0]["board"]["virtualization"] == "emulator"
+    assert "EMULATED" in first_bench.done.stdout
+    assert "EMULATED" in first_bench.report.with_suffix(".html").read_text().upper()
 
 
-def test_names_ran_nothing_there(first: tuple[subprocess.CompletedProcess[str], Path], pi: VirtualPi) -> None:
-    assert first[0].returncode == 0
+def test_no_shell_interprets_file_names(first_bench: Benchmark, pi: VirtualPi) -> None:
+    assert first_bench.done.returncode == 0
     assert list(pi.path("").rglob("planted")) == []
 
 
-def test_the_second_run_sends_nothing_marks_throttling_and_a_dead_board_spoils_nothing(
-    first: tuple[subprocess.CompletedProcess[str], Path],
-    pi: VirtualPi,
-    edgekit: EdgekitRun,
-    model: Path,
-    tmp_path: Path,
-) -> None:
-    assert first[0].returncode == 0
-    inventory = tmp_path / "boards.toml"
+@pytest.fixture(scope="module")
+def second_bench(
+    first_bench: Benchmark, pi: VirtualPi, edgekit: EdgekitRun, tmp_path_factory: pytest.TempPathFactory
+) -> subprocess.CompletedProcess[str]:
+    """A second benchmark, on a throttled board and one that is off."""
+    assert first_bench.done.returncode == 0
+    inventory = tmp_path_factory.mktemp("second bench") / "boards.toml"
     inventory.write_text(
         f'[[host]]\nhost = "pi@127.0.0.1"\nlabel = "living"\nport = {pi.port}\n'
         '[[host]]\nhost = "pi@127.0.0.1"\nlabel = "dead"\nport = 1\n'
@@ -113,9 +77,15 @@ def test_the_second_run_sends_nothing_marks_throttling_and_a_dead_board_spoils_n
     arguments = [*QUICK, "--no-pipeline", "--inventory", inventory, "--identity", pi.host.identity, *options]
     (pi.sys / "throttled").write_text("0x50005\n")
     try:
-        done = edgekit("bench", model, *arguments, "--json")
+        return edgekit("bench", first_bench.model, *arguments, "--json")
     finally:
         (pi.sys / "throttled").write_text("0x0\n")
+
+
+def test_the_second_run_sends_nothing_flags_throttling_and_reports_a_board_that_is_off(
+    second_bench: subprocess.CompletedProcess[str],
+) -> None:
+    done = second_bench
     assert done.returncode == 4
     assert "1 of 2 boards failed: dead: the port is closed" in done.stderr
     report = json.loads(done.stdout)
@@ -128,10 +98,8 @@ def test_the_second_run_sends_nothing_marks_throttling_and_a_dead_board_spoils_n
     ]
 
 
-def test_clean_removes_everything(
-    first: tuple[subprocess.CompletedProcess[str], Path], pi: VirtualPi, edgekit: EdgekitRun
-) -> None:
-    assert first[0].returncode == 0
+@pytest.mark.usefixtures("cache_copy", "second_bench")
+def test_clean_removes_everything(pi: VirtualPi, edgekit: EdgekitRun) -> None:
     assert pi.path(CACHE).exists()
     done = edgekit("host", "clean", *pi.arguments)
     assert done.returncode == 0, done.stderr

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.fake_systemd import programs
 
 from .board import VirtualPi
 from .conftest import EdgekitRun
 
-# More pictures than the test lasts.
+# More images than the test can read.
 ENDLESS = ("pictures", 1_000_000, (64, 48))
 
 
@@ -21,6 +23,7 @@ def settings(path: Path, url: str) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("cached_environment")
 def test_a_release_runs_on_the_board_and_a_bad_one_gives_way_to_it(
     fresh_pi: VirtualPi, edgekit: EdgekitRun, tiny_model: Path, play: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -39,7 +42,7 @@ def test_a_release_runs_on_the_board_and_a_bad_one_gives_way_to_it(
         bad = settings(tmp_path / "bad.toml", dead.url)
         done = edgekit("deploy", tiny_model, "--config", bad, "--settle", 1, *fresh_pi.arguments)
         assert done.returncode == 4, done.stdout
-        assert dead.served >= 1  # it was tried, not refused before
+        assert dead.served >= 1  # it was tried
 
         served = stream.served
         assert served >= 2  # and the first one runs again

@@ -1,4 +1,4 @@
-"""`edgekit doctor --host` on emulated boards with faults planted: each is named, with the command that mends it."""
+"""`edgekit doctor --host` on emulated boards with planted faults: each is found, with its cure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from .board import VirtualPi
-from .conftest import EdgekitRun
-from .errors import UnavailableError
+from .conftest import EdgekitRun, prepared
 from .system import PYTHONS
 
 DISK_MIB, FREE_MIB = 200, 10
@@ -36,7 +35,7 @@ Findings = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Planted:
-    """A fault, by the finding that names it: the check, its status, and what its text and its cure say."""
+    """The finding of a planted fault: its check and status, and patterns of its text and cure."""
 
     check: str
     status: str
@@ -59,9 +58,9 @@ FAULTS = (
 )
 
 
-def findings(edgekit: EdgekitRun, pi: VirtualPi, code: int) -> Findings:
+def findings(edgekit: EdgekitRun, pi: VirtualPi, codes: tuple[int, ...] = (1,)) -> Findings:
     done = edgekit("doctor", "--json", *pi.arguments)
-    assert done.returncode == code, done.stderr
+    assert done.returncode in codes, done.stderr
     (host,) = json.loads(done.stdout)["hosts"]
     assert host["error"] is None
     return {finding["check"]: finding for finding in host["findings"]}
@@ -69,7 +68,7 @@ def findings(edgekit: EdgekitRun, pi: VirtualPi, code: int) -> Findings:
 
 @pytest.fixture
 def small_pi(suite: str, tmp_path: Path) -> Iterator[VirtualPi]:
-    """A board with a small disk, not booted yet."""
+    """A board with a small disk, not booted."""
     disk = tmp_path / "disk"
     disk.mkdir()
     board = VirtualPi(tmp_path / "small", suite, disk)
@@ -80,18 +79,13 @@ def small_pi(suite: str, tmp_path: Path) -> Iterator[VirtualPi]:
         if mounted.returncode:
             pytest.skip("no disk can be mounted here")
         stack.callback(subprocess.run, ["umount", "--lazy", disk], check=True)
-        try:
-            with board:
-                pass
-        except UnavailableError as error:
-            pytest.skip(f"no emulated board: {error}")
-        yield board
+        yield prepared(board)
 
 
 @contextmanager
 def held_camera(pi: VirtualPi) -> Iterator[None]:
-    """Have a program on a running board hold its camera."""
-    # Nothing but its name makes it a camera to those who ask who has it open.
+    """Run a program on the board that has its camera open."""
+    # The doctor recognises cameras by their names.
     (pi.live("dev") / "video0").write_bytes(b"")
     command = pi.ssh("exec 3</dev/video0; echo held; exec sleep 3600")
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
@@ -132,24 +126,24 @@ def test_every_planted_fault_is_named_with_what_mends_it(
     with small_pi.path("filler").open("wb") as filler:
         os.posix_fallocate(filler.fileno(), 0, room.f_bavail * room.f_frsize - (FREE_MIB << 20))
     with small_pi, held_camera(small_pi):
-        ill = findings(edgekit, small_pi, 1)
-    well = findings(edgekit, pi, 1)  # a fresh system has no numpy yet
+        faulty = findings(edgekit, small_pi)
+    well = findings(edgekit, pi, codes=(0, 1))  # numpy is missing unless a benchmark has installed it
     for fault in FAULTS:
-        found = ill[fault.check]
+        found = faulty[fault.check]
         assert found["status"] == fault.status, found
         assert re.search(fault.text, found["text"]), found
         assert re.search(fault.cure, found["cure"]), found
         # Where nothing is planted nothing is found; a fresh board's user is in no group.
         if fault.check != "groups":
             assert not re.search(fault.text, well.get(fault.check, {"text": ""})["text"]), well
-    assert not [found for found in ill.values() if "check failed" in found["text"]]
+    assert not [found for found in faulty.values() if "check failed" in found["text"]]
 
 
 def test_a_32_bit_system_without_python_is_told_by_the_shell(fresh_pi: VirtualPi, edgekit: EdgekitRun) -> None:
     fresh_pi.plant("usr/local/bin/getconf", '#!/bin/sh\n[ "$1" = LONG_BIT ] && echo 32 || exec /usr/bin/getconf "$@"\n')
     fresh_pi.plant("usr/local/bin/python3", "#!/bin/sh\nexit 127\n")
     with fresh_pi:
-        found = findings(edgekit, fresh_pi, 1)
+        found = findings(edgekit, fresh_pi)
     assert "32 bit: onnxruntime has no 32-bit packages" in found["system"]["text"]
     assert found["system"]["cure"] == "install the 64-bit Raspberry Pi OS"
     assert found["python"]["cure"] == "sudo apt install python3"

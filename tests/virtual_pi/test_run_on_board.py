@@ -1,6 +1,6 @@
-"""The whole `edgekit run` on the emulated board: picamera2, a broker on the host, the web page, health, SIGTERM.
+"""`edgekit run` on the emulated board: picamera2, a broker on the host, the web page, health, SIGTERM.
 
-Nothing here depends on how fast the emulation is: every wait ends with what it waits for.
+All waits are for events, so that the speed of the emulation does not matter.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.waiting import wait_until
 
 from .board import VirtualPi
 from .camera import FRAMES
-from .errors import UnavailableError
+from .conftest import prepared
 from .system import PYTHONS, USER, compile_python
 
 PATIENCE_S = 400
 TOPIC = "edgekit/board"
-HOT_C = 83.0
+COOL_C, HOT_C = 48.3, 83.0
 # Under-voltage and throttled, now and since the start (Raspberry Pi documentation, "get_throttled").
 FLAGS = "0x50005"
 FRAME_WH = (640, 480)
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="no mosquitto here: ap
 
 
 def wait_for(holds: Callable[[], object], run: Run | None = None) -> None:
-    """Wait as long as the emulation may take, and no longer than the run lives."""
+    """Wait for a condition until the patience or the run ends."""
     wait_until(
         holds,
         alive=lambda: run is None or run.process.poll() is None,
@@ -59,7 +59,7 @@ def free_port() -> int:
 
 @dataclass
 class Broker:
-    """A real mosquitto on the host and what a subscriber there got, as (topic, payload)."""
+    """A mosquitto on the host, and the messages of a subscriber as (topic, payload)."""
 
     port: int
     messages: list[tuple[str, bytes]]
@@ -81,7 +81,7 @@ class Run:
         return (self.folder / "stderr").read_text()[-2000:]
 
     def records(self) -> list[dict[str, Any]]:
-        """What is in its results file; a line that is being written is left out."""
+        """Return the complete lines of its results file."""
         path = self.pi.path(f"home/{USER}/results.jsonl")
         text = path.read_text() if path.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -111,23 +111,18 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
         yield broker
 
 
-@pytest.fixture
-def camera_pi(suite: str, tmp_path: Path) -> Iterator[VirtualPi]:
-    """A board whose camera sees a face, with edgekit as it is here."""
-    pi = VirtualPi(tmp_path / "pi", suite, camera=True)
+@pytest.fixture(scope="module")
+def camera_pi(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualPi]:
+    """A board whose camera sees a face, with this checkout of edgekit."""
+    pi = prepared(VirtualPi(tmp_path_factory.mktemp("camera pi"), suite, camera=True))
     show(pi.path(FRAMES))
-    try:
-        with pi:
-            pass
-    except UnavailableError as error:
-        pytest.skip(f"no emulated board with a camera: {error}")
     install_edgekit(pi, suite)
     with pi:
         yield pi
 
 
 def pictures() -> list[np.ndarray]:
-    """Return what the camera plays, BGR: the bundled portrait, moving a little."""
+    """Return the camera's images, BGR: the bundled portrait, moving slightly."""
     import cv2
 
     portrait = cv2.imread(str(Path(edgekit.assets.__file__).with_name("astronaut.png")))
@@ -174,11 +169,14 @@ def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path) -> Iterator[Run]:
     yield Run(camera_pi, process, web_port, tmp_path)
     process.kill()
     process.wait()
+    # The next test finds the camera free and the board cool, whatever happened.
+    subprocess.run(camera_pi.ssh("kill -KILL $(cat pid) 2>/dev/null; :"), check=True, timeout=PATIENCE_S)
+    set_health(camera_pi, COOL_C, "0x0")
 
 
 @pytest.fixture
 def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
-    """Asks the board's page through a port that ssh forwards, as somebody at a desk does."""
+    """Requests pages of the board through a port that ssh forwards."""
     port = free_port()
     tunnel = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{port}:127.0.0.1:{run.web_port}"]
     command = run.pi.ssh(*tunnel, "true")[:-1]
@@ -202,11 +200,12 @@ def get(run: Run) -> Iterator[Callable[[str], http.client.HTTPResponse]]:
         process.kill()
 
 
-def heat(pi: VirtualPi) -> None:
-    for name, value in (("class/thermal/thermal_zone0/temp", f"{HOT_C * 1000:.0f}"), ("throttled", FLAGS)):
+def set_health(pi: VirtualPi, temperature_c: float, throttled: str) -> None:
+    values = {"class/thermal/thermal_zone0/temp": f"{temperature_c * 1000:.0f}", "throttled": throttled}
+    for name, value in values.items():
         path = pi.sys / name
         path.with_suffix(".new").write_text(f"{value}\n")
-        path.with_suffix(".new").replace(path)  # so that nobody reads an empty file
+        path.with_suffix(".new").replace(path)  # so that no reader sees an empty file
 
 
 def is_hot(health: dict[str, Any] | None) -> bool:
@@ -243,7 +242,7 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     assert json.loads(broker.on("event")[0])["label"] == face["label"]
 
     # Heat and throttling are in results, messages and page, and less is done.
-    heat(run.pi)
+    set_health(run.pi, HOT_C, FLAGS)
     wait_for(lambda: any(is_hot(record.get("health")) for record in run.records()), run)
     wait_for(lambda: any(is_hot(json.loads(payload)) for payload in broker.on("health")), run)
     assert is_hot(json.loads(get("/api/state").read())["health"])
@@ -282,7 +281,7 @@ def first_pictures(video: Path, count: int) -> list[np.ndarray]:
     return [picture for ok, picture in (capture.read() for _ in range(count)) if ok]
 
 
-# Who holds all of a camera's buffers gets no further picture from it: silent, as with a cable that came out.
+# With all its buffers held, a camera gives no image, as if its cable was pulled out.
 SILENCE = """
 from picamera2 import Picamera2
 from edgekit.device.sources.picamera import _PiCamera
@@ -317,6 +316,6 @@ def decoded(jpeg: bytes) -> np.ndarray:
 
 
 def difference(seen: np.ndarray) -> float:
-    """Return the mean difference to the most similar picture of the camera's, in levels."""
+    """Return the mean absolute difference to the most similar image of the camera, in levels of 0 to 255."""
     assert seen.shape[1::-1] == FRAME_WH
     return min(float(np.abs(seen.astype(int) - picture).mean()) for picture in pictures())

@@ -1,4 +1,4 @@
-"""`edgekit bench --host` through the real sshd, with the edgekit that the board has of its own, good or hostile."""
+"""`edgekit bench --host` through a real sshd, with good and hostile edgekits on the board."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plant(sshd: Sshd) -> Iterator[Plant]:
     path.unlink(missing_ok=True)
 
 
-def test_without_a_terminal_progress_is_a_line_now_and_then(
+def test_without_a_terminal_progress_is_printed_as_lines(
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host = sshd.host()
@@ -120,7 +120,7 @@ def test_a_board_measures_with_the_options_and_names_given_here(
         ("kill -9 $$", "ended with"),
     ],
 )
-def test_a_hostile_board_gets_one_harmless_line(
+def test_a_hostile_board_causes_one_harmless_line(
     sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path, script: str, message: str
 ) -> None:
     plant(script)
@@ -134,7 +134,7 @@ def test_a_hostile_board_gets_one_harmless_line(
     assert not report.exists()
 
 
-def test_a_board_that_never_stops_warning_fills_no_log(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
+def test_endless_warnings_of_a_board_are_cut_off(sshd: Sshd, plant: Plant, tiny_model: Path) -> None:
     plant("yes 'edgekit: warning: look' | head -n 20000 >&2; exit 3")
     done = bench(sshd, tiny_model, "--host", "127.0.0.1")
     assert done.returncode == 4
@@ -142,7 +142,7 @@ def test_a_board_that_never_stops_warning_fills_no_log(sshd: Sshd, plant: Plant,
     assert len(done.stdout.splitlines()) < 400
 
 
-def test_a_board_measures_both_engines_and_gets_the_one_it_lacks(
+def test_a_board_measures_both_engines_and_gets_the_missing_one(
     sshd: Sshd, plant: Plant, tiny_model: Path, tiny_ncnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(REAL)
@@ -166,14 +166,14 @@ def test_a_board_measures_both_engines_and_gets_the_one_it_lacks(
     assert len(sets) == 2
 
 
-def test_without_an_edgekit_there_no_install_says_so(sshd: Sshd, tiny_model: Path) -> None:
+def test_no_install_fails_on_a_board_without_edgekit(sshd: Sshd, tiny_model: Path) -> None:
     done = bench(sshd, tiny_model, "--host", "127.0.0.1")
     if done.returncode == 0:
         pytest.skip("this machine has an edgekit on every user's path")
     assert "leave out --no-install" in done.stderr
 
 
-def test_a_camera_is_asked_for_on_the_board_and_when_it_is_prepared(
+def test_the_camera_option_reaches_the_board_and_its_preparation(
     sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
 ) -> None:
     plant(f"""printf '%s\\n' "$@" >'{tmp_path / "asked"}'""")
@@ -188,7 +188,7 @@ def test_a_camera_is_asked_for_on_the_board_and_when_it_is_prepared(
     assert "no picamera2 on the board: sudo apt install python3-picamera2" in done.stderr
 
 
-def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
     started = tmp_path / "started"
     plant(f"echo $$ >'{started}.new'; mv '{started}.new' '{started}'; exec sleep 600")
     report = tmp_path / "report.json"
@@ -221,7 +221,7 @@ def test_ctrl_c_here_ends_the_work_there(sshd: Sshd, plant: Plant, tiny_model: P
         ((), "need --host"),
     ],
 )
-def test_bad_choices_are_refused_with_one_line(
+def test_bad_options_are_refused_with_one_line(
     sshd: Sshd, tiny_model: Path, tmp_path: Path, more: tuple[str, ...], message: str
 ) -> None:
     many = tmp_path / "many.toml"
@@ -243,7 +243,7 @@ def test_neither_opencv_nor_an_engine_is_imported_for_boards(tiny_model: Path) -
     assert (done.returncode, "the port is closed" in done.stderr) == (4, True), done.stderr
 
 
-def test_boards_wait_for_nobody(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
+def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path) -> None:
     plant(REAL)
     boards = tmp_path / "boards.toml"
     boards.write_text(

@@ -220,6 +220,9 @@ def test_an_environment_becomes_part_of_the_release(
     packages = [path for path in sys.path if path.endswith("site-packages")]
     (site / "packages.pth").write_text("\n".join(packages))
     shutil.copytree(SOURCE / "edgekit", code / "edgekit", ignore=shutil.ignore_patterns("__pycache__"))
+    # Up to 0.1 the distribution was called edgekit.
+    (code / "edgekit-0.1.0.dist-info").mkdir()
+    (code / "edgekit-0.1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: edgekit\nVersion: 0.1.0\n")
     (environment / ".ready").write_text("")
     ready = EdgekitCommand(("not called",), str(environment), str(code))
     monkeypatch.setattr(deploying, "prepare", lambda *_, **__: ready)

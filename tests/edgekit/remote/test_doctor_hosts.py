@@ -1,4 +1,4 @@
-"""`edgekit doctor --host` through the real sshd: on this machine's bare Python, and with boards that lie."""
+"""`edgekit doctor --host` through a real sshd: in this machine's bare Python, and with hostile boards."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(sshd: Sshd, *more: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def python(sshd: Sshd) -> Iterator[Path]:
-    """The Python beside the board's own edgekit, to be replaced by whatever a test writes there."""
+    """The Python next to the board's installed edgekit, which tests replace."""
     folder = sshd.home / "edgekit-env/bin"
     folder.mkdir(parents=True)
     for name in ("edgekit", "python"):
@@ -77,7 +77,7 @@ def test_the_doctor_that_is_sent_needs_no_package_at_all(connection: Connection,
     assert not any("check failed" in finding.text for finding in found.values()), found
 
 
-def test_the_newest_prepared_environment_is_looked_at(connection: Connection, sshd: Sshd) -> None:
+def test_the_newest_prepared_environment_is_examined(connection: Connection, sshd: Sshd) -> None:
     environments = sshd.home / ".cache/edgekit/board/envs"
     try:
         for number, name in enumerate(("old one", "new one")):
@@ -112,14 +112,14 @@ FAULT = FINE % r'{"check": "disk\u001b[2J", "status": "fault", "text": "\u001b]0
 GOOD = FINE % '{"check": "disk", "status": "ok", "text": "fine", "cure": null}'
 
 
-def says(python: Path, *lines: str) -> None:
+def prints(python: Path, *lines: str) -> None:
     answer = python.with_name("answer")
     answer.write_text("\n".join(lines))
     python.write_text(f"#!/bin/sh\ncat '{answer}'\nrm '{answer}'\n")
 
 
-def test_faults_there_end_with_exit_code_1_and_reach_no_terminal(sshd: Sshd, python: Path) -> None:
-    says(python, FAULT, r'{"python": "/\u001b[2J"}')
+def test_faults_give_exit_code_1_and_no_terminal_escapes(sshd: Sshd, python: Path) -> None:
+    prints(python, FAULT, r'{"python": "/\u001b[2J"}')
     done = run(sshd, "--host", "127.0.0.1")
     assert done.returncode == 1
     assert "1 fault: 127.0.0.1: disk\\x1b[2J" in done.stderr
@@ -143,7 +143,7 @@ def test_faults_there_end_with_exit_code_1_and_reach_no_terminal(sshd: Sshd, pyt
         ("kill -9 $$", "ended with"),
     ],
 )
-def test_a_hostile_board_gets_one_harmless_line(sshd: Sshd, python: Path, script: str, message: str) -> None:
+def test_a_hostile_board_causes_one_harmless_line(sshd: Sshd, python: Path, script: str, message: str) -> None:
     python.write_text(f"#!/bin/sh\n{script}\n")
     done = run(sshd, "--host", "127.0.0.1")
     assert done.returncode == 4
@@ -153,11 +153,11 @@ def test_a_hostile_board_gets_one_harmless_line(sshd: Sshd, python: Path, script
     assert len(done.stderr) < 2000
 
 
-def test_what_a_hostile_board_saw_is_bounded_and_harmless(
+def test_the_capture_of_a_hostile_board_is_bounded_and_harmless(
     connection: Connection, python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = {f"title {number}\x1b[2J\n==> evil <==": "\x1b[2J\ta\0b\nc" for number in range(3000)}
-    says(python, GOOD, json.dumps({"python": "x", "seen": seen, "names": ["", "x", *["alice" * 1000] * 100]}))
+    prints(python, GOOD, json.dumps({"python": "x", "seen": seen, "names": ["", "x", *["alice" * 1000] * 100]}))
     examined = examine_host(connection, Silent(), capture=True)
     assert len(examined.seen) == 2000
     title, text = next(iter(examined.seen.items()))
@@ -172,14 +172,14 @@ def test_what_a_hostile_board_saw_is_bounded_and_harmless(
 
 
 @pytest.mark.parametrize("text", ["\n" * 1_000_000, "opencv" * 200_000, "serial" * 200_000, "aa:" * 400_000])
-def test_redacting_does_not_hang_on_text_made_for_it(text: str) -> None:
+def test_redacting_takes_linear_time(text: str) -> None:
     # Patterns that take quadratic time are stopped by the process's timeout.
     code = "import sys; from edgekit.doctor.bundle import redact; redact(sys.stdin.read(), ['alice'])"
     subprocess.run([sys.executable, "-c", code], input=text, text=True, timeout=60, check=True)
 
 
-def test_one_failing_board_spoils_nothing(sshd: Sshd, tmp_path: Path, python: Path) -> None:
-    says(python, GOOD, '{"python": "x"}')
+def test_one_failing_board_does_not_affect_the_others(sshd: Sshd, tmp_path: Path, python: Path) -> None:
+    prints(python, GOOD, '{"python": "x"}')
     boards = tmp_path / "boards.toml"
     boards.write_text(
         '[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n'
@@ -201,7 +201,7 @@ def test_bundles_never_share_a_name() -> None:
     assert names == ["r-x_y.tar.gz", "r-x_y-2.tar.gz", "r-.._.._z.tar.gz"]
 
 
-def test_no_install_asks_the_boards_own_doctor(sshd: Sshd, python: Path) -> None:
+def test_no_install_runs_the_boards_own_doctor(sshd: Sshd, python: Path) -> None:
     own = python.with_name("edgekit")
     own.write_text(f"""#!/bin/sh\n[ "$*" = "doctor --json" ] && echo '{GOOD}'\n""")
     done = run(sshd, "--host", "127.0.0.1", "--no-install")
@@ -210,14 +210,14 @@ def test_no_install_asks_the_boards_own_doctor(sshd: Sshd, python: Path) -> None
     assert (refused.returncode, "leave out --no-install" in refused.stderr) == (2, True)
 
 
-def test_a_board_whose_python_is_missing_or_old_is_told_so_by_the_shell(connection: Connection) -> None:
+def test_a_missing_or_old_python_is_found_by_the_shell_script(connection: Connection) -> None:
     from dataclasses import replace
 
     board = probe(connection)
     assert board.python is not None
-    for found, said in ((None, "python3 is missing"), (replace(board.python, version=(3, 9)), "3.9: older than 3.11")):
+    for found, text in ((None, "python3 is missing"), (replace(board.python, version=(3, 9)), "3.9: older than 3.11")):
         findings = {finding.check: finding for finding in shell_findings(replace(board, python=found, system_bits=32))}
-        assert said in findings["python"].text
+        assert text in findings["python"].text
         assert findings["system"].status == findings["python"].status == "fault"
         assert "32-bit" in findings["system"].text
         assert findings["python"].cure

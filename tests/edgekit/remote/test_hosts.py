@@ -1,4 +1,4 @@
-"""Addresses and inventories: what is taken, what is refused before ssh sees it."""
+"""Addresses and inventories: accepted and refused ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.remote.hosts import check_different, parse_host, read_inventory, ss
 @pytest.mark.parametrize(
     "text", ["pi", "pi@raspberrypi.local", "pi@192.168.1.20", "fe80::1%eth0", "user_1@my-board", "::1"]
 )
-def test_hosts_ssh_knows(text: str) -> None:
+def test_valid_hosts(text: str) -> None:
     assert parse_host(text).address == text
 
 
@@ -39,7 +39,7 @@ def test_hosts_ssh_knows(text: str) -> None:
         "x" * 400,
     ],
 )
-def test_hosts_that_could_be_something_else_are_refused(text: str) -> None:
+def test_hosts_with_special_characters_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not \\[user@\\]name") as error:
         parse_host(text)
     assert str(error.value).isprintable()
@@ -87,18 +87,18 @@ def test_bad_inventories_are_refused_with_one_line(tmp_path: Path, content: str,
     assert str(error.value).isprintable()
 
 
-def test_a_missing_inventory_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_inventory(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"boards\.toml"):
         read_inventory(tmp_path / "boards.toml")
 
 
-def test_an_inventory_that_would_never_end_is_refused(tmp_path: Path) -> None:
+def test_an_inventory_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "boards.toml")
     with pytest.raises(InputError, match="is a pipe or a device"):
         read_inventory(tmp_path / "boards.toml")
 
 
-def test_nobody_is_there_twice() -> None:
+def test_duplicate_hosts_are_refused() -> None:
     check_different([parse_host("a"), parse_host("b")])
     with pytest.raises(InputError, match="host given twice: a"):
         check_different([parse_host("a"), parse_host("a")])
@@ -120,7 +120,7 @@ def test_ssh_options_as_in_its_configuration_or_as_its_own_arguments(
 
 
 @pytest.mark.parametrize("words", [("bastion",), ("-4", "bastion"), ("-J", "bastion", "other"), ("\x1b[2J",)])
-def test_a_word_that_ssh_would_take_for_the_board_is_refused(words: tuple[str, ...]) -> None:
+def test_a_value_that_ssh_would_read_as_the_host_is_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="is not an argument of ssh") as error:
         ssh_arguments(words)
     assert str(error.value).isprintable()

@@ -1,4 +1,4 @@
-"""Two boards as hosts of their own, in network namespaces, and the link to one of them cut while both measure."""
+"""Two boards in network namespaces: the link to one of them is cut while both measure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .conftest import Sshd, serve
 SOURCE = Path(edgekit.__file__).parents[1]
 PATIENCE_S = 300
 PORT = 2222
-# The board's edgekit: it starts to measure when it is allowed to, so that the cable is cut in the middle.
+# The board's edgekit: it starts to measure when the file `go on` exists, so that the cable is cut in the middle.
 OWN = f"""#!/bin/sh
 echo 'edgekit-progress ["starting", 0, 1]' >&2
 touch "$HOME/started"
@@ -33,7 +33,7 @@ exec env PYTHONPATH="{SOURCE}" "{sys.executable}" -m edgekit.cli "$@"
 
 @dataclass(frozen=True)
 class Board:
-    """A host of its own, and the near end of its cable."""
+    """A board in its own network namespace; `link` is this machine's end of the cable."""
 
     sshd: Sshd
     link: str
@@ -61,7 +61,7 @@ def boards(tmp_path: Path) -> Iterator[list[Board]]:
 
 
 def _board(stack: ExitStack, folder: Path, number: int) -> Board:
-    # The range for benchmarks of networks (RFC 2544), which nobody routes; by process, for two test runs at once.
+    # The range for benchmarks of networks (RFC 2544), which is not routed; by process, for parallel test runs.
     name = f"ek{os.getpid() % 100_000}b{number}"
     subnet = f"198.18.{os.getpid() % 250}"
     near, far = (f"{subnet}.{4 * number + end}" for end in (1, 2))
@@ -89,7 +89,7 @@ def _board(stack: ExitStack, folder: Path, number: int) -> Board:
 
 
 def _remove(name: str) -> None:
-    # What ran over a connection that was cut does not know yet.
+    # Commands over the cut connection still run.
     for process in ip("netns", "pids", name).stdout.split():
         with suppress(ProcessLookupError):
             os.kill(int(process), signal.SIGKILL)
@@ -115,7 +115,7 @@ def options(boards: Sequence[Board], folder: Path) -> list[str]:
     return ["--identity", str(boards[0].sshd.folder / "id"), *(f"--ssh-option={word}" for word in raw)]
 
 
-def test_a_cable_pulled_in_the_middle_costs_the_other_board_nothing(
+def test_a_cable_pulled_during_the_measurement_does_not_affect_the_other_board(
     boards: list[Board], tiny_model: Path, tmp_path: Path
 ) -> None:
     inventory = tmp_path / "boards.toml"
@@ -141,9 +141,9 @@ def test_a_cable_pulled_in_the_middle_costs_the_other_board_nothing(
         )
         boards[1].cut()
         boards[0].go_on()
-        out, told = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 4, told
-    assert "1 of 2 boards failed: cut off: the connection was lost" in told
+        out, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 4, stderr
+    assert "1 of 2 boards failed: cut off: the connection was lost" in stderr
     document = json.loads(report.read_text())
     (board,) = document["boards"]
     assert board["label"] == "whole"

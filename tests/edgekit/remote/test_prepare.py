@@ -1,4 +1,4 @@
-"""Preparing a board: what it says of itself, what is refused, and an installation through the real sshd."""
+"""Preparing a board: its properties, refusals, and an installation through a real sshd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
 
 from .conftest import Sshd
 
-# What the emulated board of tests/virtual_pi prints.
+# Output of the emulated board of tests/virtual_pi.
 TRIXIE = """root=/home/pi/.cache/edgekit/board
 machine=aarch64
 bits=64
@@ -46,7 +46,7 @@ def board() -> Probe:
     return parse_probe(TRIXIE, 1000.0)
 
 
-def test_answers_become_data(board: Probe) -> None:
+def test_properties_are_parsed(board: Probe) -> None:
     assert board.describe() == (
         "Raspberry Pi 3 Model B Plus Rev 1.3, Debian GNU/Linux 13 (trixie), Python 3.13, 926 MiB memory, "
         "5120 MiB disk free"
@@ -56,13 +56,13 @@ def test_answers_become_data(board: Probe) -> None:
     assert check_fit(board, "pi") == board.python
 
 
-def test_what_is_there_is_known_by_hash() -> None:
+def test_installed_files_are_recognised_by_hash() -> None:
     whole, part, environment = "a" * 64, "b" * 64, "c" * 64
-    told = (
+    output = (
         f"found=store/{whole}.onnx 12\nfound=store/{part}.onnx.part 7\nfound=envs/{environment}/.ready 0\n"
         "found=store/../../x 3\nfound=envs/x/.ready 0\nfound=code/../.ready 0\n"
     )
-    found = parse_probe(TRIXIE + told, 1000.0)
+    found = parse_probe(TRIXIE + output, 1000.0)
     assert found.store.whole == {f"{whole}.onnx"}
     assert found.store.parts == {f"{part}.onnx": 7}
     assert found.environments == {environment}
@@ -81,22 +81,22 @@ def test_what_is_there_is_known_by_hash() -> None:
         ("glibc=glibc 2.41", "glibc=", "GNU C library"),
     ],
 )
-def test_boards_that_cannot_are_refused_with_the_reason(old: str, new: str, message: str) -> None:
+def test_unsuitable_boards_are_refused_with_the_reason(old: str, new: str, message: str) -> None:
     with pytest.raises(HostError, match=message):
         check_fit(parse_probe(TRIXIE.replace(old, new), 1000.0), "pi")
 
 
 @pytest.mark.parametrize("text", ["", "root=/x", "root=relative\nclock=1", "root=/x\nclock=soon", "\x1b[2J"])
-def test_senseless_answers_are_refused(text: str) -> None:
+def test_incomplete_output_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"no (home folder|clock)"):
         parse_probe(text, 0.0)
 
 
-def test_hostile_answers_are_harmless() -> None:
-    told = (
+def test_hostile_output_is_harmless() -> None:
+    output = (
         "root=/x\nclock=1\nmodel=\x1b[2J\x07evil\nsystem=" + "x" * 10_000 + "\nmachine=$(reboot)\npython=3.13 64 0 x\n"
     )
-    found = parse_probe(told, 0.0)
+    found = parse_probe(output, 0.0)
     assert found.describe().isprintable()
     assert len(found.describe()) < 400
     assert found.python is None
@@ -132,14 +132,14 @@ def test_the_same_files_make_the_same_wheel(tmp_path: Path) -> None:
     assert not any("__pycache__" in name for name in names)
 
 
-def test_pip_takes_the_wheel(tmp_path: Path) -> None:
+def test_pip_installs_the_wheel(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", tmp_path / "site"]
     done = subprocess.run([*arguments, own_wheel(tmp_path).path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site/edgekit/cli/commands/bench.py").exists()
 
 
-def test_boards_of_one_kind_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boards_of_one_platform_share_one_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads: list[Path] = []
 
     def download(wheel: Upload, target: Target, folder: Path) -> None:
@@ -158,7 +158,7 @@ def test_boards_of_one_kind_share_one_download(tmp_path: Path, monkeypatch: pyte
     assert len(downloads) == 1
 
 
-def test_wheels_that_are_no_longer_whole_are_had_anew_and_old_kinds_go(
+def test_damaged_wheels_are_downloaded_again_and_old_platforms_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     downloads: list[Path] = []
@@ -181,7 +181,7 @@ def test_wheels_that_are_no_longer_whole_are_had_anew_and_old_kinds_go(
     (wheel.path.parent / "wheels.json").write_text("[[")
     assert dependency_wheels(own, target, tmp_path) == [wheel]
     assert downloads == [wheel.path.parent] * 4
-    # A board may say of itself what it likes, each time something else.
+    # A hostile board may report another platform each time.
     for minor in range(20, 40):
         dependency_wheels(own, replace(target, glibc=(2, minor)), tmp_path)
     assert len(list((tmp_path / "wheels").glob("board-*"))) == 10
@@ -197,7 +197,7 @@ def test_platforms_reach_back_from_the_boards_own_library() -> None:
 
 @pytest.fixture
 def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Upload]:
-    """Small wheels in the place of the real ones, which would have to be downloaded."""
+    """Small wheels that replace the real ones, which would be downloaded."""
     made = [make_wheel(tmp_path, name, f"NAME = {name!r}") for name in MODULES]
     own = make_wheel(
         tmp_path,
@@ -229,14 +229,14 @@ def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None =
 
 @pytest.mark.usefixtures("uploads")
 def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
-    said: list[str] = []
-    found = probe(connection)  # models that other tests left in the store stay
-    first = prepare(connection, found, notify=said.append)
+    lines: list[str] = []
+    found = probe(connection)  # other tests may have left models in the store
+    first = prepare(connection, found, notify=lines.append)
     assert first.sent_bytes > 0
-    assert "importing the installed packages" in said
+    assert "importing the installed packages" in lines
     done = run_edgekit(connection, first, ["bench", "a b", "$(x)"], limit_bytes=1000, variables=["COLOUR=a 'b'"])
     assert json.loads(done.text) == [["bench", "a b", "$(x)"], "numpy", "a 'b'"]
-    # Nothing is sent twice, and nothing is kept twice.
+    # Nothing is sent twice, and the store is empty again.
     asked = probe(connection)
     assert asked.store.whole == found.store.whole
     second = prepare(connection, asked)
@@ -253,8 +253,8 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
 
 
 @pytest.mark.usefixtures("uploads")
-def test_wheels_that_another_edgekit_used_up_are_sent_again(connection: Connection, sshd: Sshd) -> None:
-    said: list[str] = []
+def test_wheels_that_another_edgekit_removed_are_sent_again(connection: Connection, sshd: Sshd) -> None:
+    lines: list[str] = []
     taken: list[Path] = []
 
     def take(what: str, done: int, total: int) -> None:
@@ -264,22 +264,22 @@ def test_wheels_that_another_edgekit_used_up_are_sent_again(connection: Connecti
             for wheel in wheels:
                 wheel.unlink()
 
-    ready = prepare(connection, probe(connection), notify=said.append, progress=take)
+    ready = prepare(connection, probe(connection), notify=lines.append, progress=take)
     assert taken
-    assert "another edgekit has used and removed the files: sending them again" in said
+    assert "another edgekit has used and removed the files: sending them again" in lines
     assert run_edgekit(connection, ready, ["bench"], limit_bytes=1000).returncode == 0
     clean(connection)
 
 
 @pytest.mark.parametrize(
-    ("told", "freed_kib"), [("12\n", 12), ("²\n", None), ("", None), ("-1\n", None), (f"{10**15}\n", None)]
+    ("output", "freed_kib"), [("12\n", 12), ("²\n", None), ("", None), ("-1\n", None), (f"{10**15}\n", None)]
 )
-def test_what_a_board_says_it_removed_is_a_number_or_nothing(told: str, freed_kib: int | None) -> None:
-    assert preparing.parse_freed(told) == freed_kib
+def test_the_removed_size_is_a_number_or_none(output: str, freed_kib: int | None) -> None:
+    assert preparing.parse_freed(output) == freed_kib
 
 
 @pytest.mark.usefixtures("uploads")
-def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_running_edgekit_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_path: Path) -> None:
     from threading import Thread
 
     from tests.waiting import wait_until
@@ -320,7 +320,7 @@ def test_what_runs_is_not_cleaned_and_ends_with_the_connection(sshd: Sshd, tmp_p
         ("raise ImportError('numpy.dtype size changed')", "importing onnxruntime failed: .*size changed"),
     ],
 )
-def test_what_cannot_be_imported_is_not_installed(
+def test_an_environment_that_cannot_be_imported_is_not_kept(
     connection: Connection, uploads: list[Upload], tmp_path: Path, sshd: Sshd, code: str, message: str
 ) -> None:
     (tmp_path / "bad").mkdir()
@@ -331,7 +331,7 @@ def test_what_cannot_be_imported_is_not_installed(
     clean(connection)
 
 
-def test_a_wheel_with_paths_that_lead_out_is_refused(
+def test_a_wheel_with_paths_outside_its_folder_is_refused(
     connection: Connection, uploads: list[Upload], tmp_path: Path, sshd: Sshd
 ) -> None:
     uploads.append(make_wheel(tmp_path, "evil", "", {"../../../../planted": "x"}))

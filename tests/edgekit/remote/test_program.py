@@ -1,4 +1,4 @@
-"""What is sent to a board's bare Python: all that is needed, nothing that is not there, and errors as one line."""
+"""Programs for a board's bare Python: they are complete, use the standard library, and print errors as one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.remote.board import loader
 from edgekit.remote.program import needed, program
 
 PROGRAMS = ("deploy", "doctor", "setup")
-# Linux's limit for one word is 128 KiB, and the whole line is one word of the shell that sshd starts.
+# Linux limits one argument to 128 KiB, and sshd passes the whole command to a shell as one argument.
 MOST_CHARACTERS = 100_000
 
 
@@ -22,7 +22,7 @@ def graph() -> grimp.ImportGraph:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_all_that_it_needs_is_sent_and_is_the_standard_library(graph: grimp.ImportGraph, name: str) -> None:
+def test_all_imports_are_sent_or_standard_library(graph: grimp.ImportGraph, name: str) -> None:
     module = f"edgekit.remote.board.{name}"
     wanted = {module, "edgekit.errors", *graph.find_upstream_modules(module)}
     wanted |= {parent for child in wanted for parent in parents(child)}
@@ -42,7 +42,7 @@ def test_it_fits_into_a_command_line(name: str) -> None:
     assert sum(map(len, program(name, {"files": "x" * 20_000}))) < MOST_CHARACTERS
 
 
-def test_the_oldest_python_reads_it() -> None:
+def test_the_oldest_python_parses_it() -> None:
     import ast
 
     for name in PROGRAMS:
@@ -55,11 +55,11 @@ def run(name: str, argument: dict[str, object]) -> subprocess.CompletedProcess[s
     return subprocess.run([sys.executable, "-S", *program(name, argument)], capture_output=True, text=True)
 
 
-def test_an_error_there_is_one_line(tmp_path: str) -> None:
+def test_an_error_on_the_board_is_one_line(tmp_path: str) -> None:
     wanted = {"action": "rollback", "to": None, "name": f"none of {tmp_path}", "scope": "user", "health_s": 1}
     done = run("deploy", wanted)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"no release was deployed as service 'none of {tmp_path}'\n"
-    surprised = run("doctor", {})
-    assert surprised.returncode == 1
-    assert surprised.stderr.splitlines()[-1] == "KeyError: 'capture'"
+    unexpected = run("doctor", {})
+    assert unexpected.returncode == 1
+    assert unexpected.stderr.splitlines()[-1] == "KeyError: 'capture'"

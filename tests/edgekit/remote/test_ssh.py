@@ -1,4 +1,4 @@
-"""Connections through the real ssh and sshd."""
+"""Connections through a real ssh and sshd."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ HOSTILE = [
         max_size=6,
     )
 )
-def test_every_argument_arrives_as_it_was(connection: Connection, arguments: list[str]) -> None:
+def test_every_argument_arrives_unchanged(connection: Connection, arguments: list[str]) -> None:
     done = connection.run(shell(SHOW, *arguments))
     assert done.stdout.decode().split("\0")[:-1] == arguments
 
@@ -67,7 +67,7 @@ def test_nothing_in_an_argument_runs(connection: Connection, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_nul_is_refused_here(connection: Connection) -> None:
+def test_a_nul_character_is_refused(connection: Connection) -> None:
     with pytest.raises(InputError, match="NUL"):
         connection.run(["echo", "a\0b"])
 
@@ -77,7 +77,7 @@ def test_exit_code_and_last_error_line(connection: Connection) -> None:
     assert (done.returncode, done.text, done.last_error_line) == (7, "out\n", "\\x1b[31mlast")
 
 
-def test_an_exit_code_255_of_the_program_is_no_lost_connection(connection: Connection) -> None:
+def test_an_exit_code_255_of_the_program_is_not_a_lost_connection(connection: Connection) -> None:
     assert connection.run(shell("exit 255")).returncode == 255
 
 
@@ -102,11 +102,11 @@ def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
 @pytest.mark.parametrize(
     ("heard", "is_there"), [(b"hello token\n", True), (b"hello\ntoken\n", True), (b"hello", False)]
 )
-def test_a_shell_may_greet_with_half_a_line(heard: bytes, is_there: bool) -> None:
+def test_a_greeting_of_the_shell_is_skipped(heard: bytes, is_there: bool) -> None:
     assert _read_until(BytesIO(heard), b"token\n") == is_there
 
 
-def test_stdin_arrives_whole(connection: Connection) -> None:
+def test_stdin_arrives_complete(connection: Connection) -> None:
     data = os.urandom(1 << 20)
     assert connection.run(["cat"], stdin=data, limit_bytes=1 << 20).stdout == data
 
@@ -126,13 +126,13 @@ def test_endless_stderr_neither_fills_memory_nor_blocks(connection: Connection) 
     assert done.stderr.endswith(b"end\n")
 
 
-def test_a_program_that_hangs_is_given_up(connection: Connection) -> None:
+def test_a_program_that_hangs_times_out(connection: Connection) -> None:
     with pytest.raises(HostError, match=r"did not end within 0\.5 s"):
         connection.run(["sleep", "600"], timeout_s=0.5)
     assert connection.run(["echo", "still here"]).text == "still here\n"
 
 
-def test_a_program_that_neither_speaks_nor_listens_is_given_up(connection: Connection) -> None:
+def test_a_program_without_input_and_output_times_out(connection: Connection) -> None:
     with pytest.raises(HostError, match=r"sent and read nothing for 0\.5 s"):
         connection.run(["sleep", "600"], stdin=bytes(1 << 26), timeout_s=None, silence_s=0.5)
     talkative = shell("for word in 1 2 3 4 5; do sleep 0.5; echo $word >&2; done; echo end")
@@ -217,7 +217,7 @@ def test_the_users_configuration_is_used(sshd: Sshd, tmp_path: Path) -> None:
         assert connected.run(["echo", "yes"]).text == "yes\n"
 
 
-def test_a_missing_key_is_said_with_the_cure(sshd: Sshd) -> None:
+def test_a_refused_key_is_reported_with_the_cure(sshd: Sshd) -> None:
     with pytest.raises(HostError, match=r"none of your keys.*ssh-copy-id -p \d+ 127.0.0.1"):
         Connection(sshd.host(identity=sshd.folder / "other_id")).__enter__()
 
@@ -235,7 +235,7 @@ def test_unreachable_hosts_are_explained(sshd: Sshd, changes: dict[str, object],
         Connection(sshd.host(**changes)).__enter__()
 
 
-def test_a_lost_connection_is_named_and_never_replaced(sshd: Sshd) -> None:
+def test_a_lost_connection_is_reported_and_not_reopened(sshd: Sshd) -> None:
     with Connection(sshd.host()) as connected:
         assert connected._master is not None
         connected._master.kill()
@@ -246,18 +246,14 @@ def test_a_lost_connection_is_named_and_never_replaced(sshd: Sshd) -> None:
 
 
 def test_nothing_is_left_behind(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A short path: the folder of a socket is elsewhere if pytest's own folder is too long for it.
-    with tempfile.TemporaryDirectory(dir="/tmp") as short:
-        check_that_nothing_is_left_in(Path(short), sshd, monkeypatch)
-
-
-def check_that_nothing_is_left_in(tmp_path: Path, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with Connection(sshd.host()) as connected:
-        (folder,) = tmp_path.iterdir()
-        assert folder.stat().st_mode & 0o777 == 0o700
-        connected.run(["true"])
-    assert list(tmp_path.iterdir()) == []
+    # The path of pytest's own folder can be too long for a socket.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        with Connection(sshd.host()) as connected:
+            (socket_folder,) = Path(folder).iterdir()
+            assert socket_folder.stat().st_mode & 0o777 == 0o700
+            connected.run(["true"])
+        assert list(Path(folder).iterdir()) == []
 
 
 def is_zombie(pid: int) -> bool:

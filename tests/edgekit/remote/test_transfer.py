@@ -1,4 +1,4 @@
-"""Files on their way to a board's store, through the real sshd."""
+"""Files sent to a board's store through a real sshd."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def test_a_file_arrives_under_its_hash(connection: Connection, store: Store, mak
 
 
 @pytest.mark.parametrize("name", ["model", "model.", "model.a b", "model.$(x)", "model.;", "model.aaaaaaaaaaaa"])
-def test_only_a_plain_ending_is_kept(make_upload: MakeUpload, name: str) -> None:
+def test_only_an_alphanumeric_suffix_is_kept(make_upload: MakeUpload, name: str) -> None:
     upload = make_upload(name, 1)
     assert upload.name == upload.sha256
 
 
-def test_what_is_there_is_not_sent(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
+def test_a_file_in_the_store_is_not_sent(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
     upload = make_upload()
     assert send(connection, replace(store, whole=frozenset({upload.name})), upload) == 0
     assert not Path(store.folder).exists()
-    # Nor when somebody else sent it since the store was looked at.
+    # Nor if another sender has sent it since the store was read.
     send(connection, store, upload)
     before = stored(store, upload).stat().st_ino
     send(connection, store, upload)
@@ -73,7 +73,7 @@ def test_what_is_there_is_not_sent(connection: Connection, store: Store, make_up
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["asked before", "not asked"])
-def test_a_half_sent_file_is_gone_on_with(
+def test_a_partial_file_is_completed(
     connection: Connection, store: Store, make_upload: MakeUpload, known: bool
 ) -> None:
     upload = make_upload()
@@ -88,7 +88,7 @@ def test_a_half_sent_file_is_gone_on_with(
         assert min(positions) > 200_000
 
 
-def test_a_damaged_half_is_sent_again(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
+def test_a_damaged_partial_file_is_sent_again(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
     upload = make_upload()
     Path(store.folder).mkdir()
     Path(f"{store.path(upload)}.part").write_bytes(b"x" * 1000)
@@ -96,7 +96,7 @@ def test_a_damaged_half_is_sent_again(connection: Connection, store: Store, make
     assert hashlib.sha256(stored(store, upload).read_bytes()).hexdigest() == upload.sha256
 
 
-def test_a_half_longer_than_the_whole_is_sent_again(
+def test_a_partial_file_that_is_too_long_is_sent_again(
     connection: Connection, store: Store, make_upload: MakeUpload
 ) -> None:
     upload = make_upload(size=100)
@@ -106,7 +106,7 @@ def test_a_half_longer_than_the_whole_is_sent_again(
     assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
-def test_a_cut_leaves_a_half_that_the_next_call_completes(sshd: Sshd, store: Store, make_upload: MakeUpload) -> None:
+def test_an_interrupted_file_is_completed_by_the_next_call(sshd: Sshd, store: Store, make_upload: MakeUpload) -> None:
     upload = make_upload(size=8 << 20)
     cut = Connection(sshd.host())
 
@@ -124,7 +124,9 @@ def test_a_cut_leaves_a_half_that_the_next_call_completes(sshd: Sshd, store: Sto
     assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
-def test_two_senders_of_one_file_do_not_spoil_it(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
+def test_several_senders_of_one_file_do_not_damage_it(
+    connection: Connection, store: Store, make_upload: MakeUpload
+) -> None:
     upload = make_upload(size=2 << 20)
     threads = [threading.Thread(target=send, args=(connection, store, upload)) for _ in range(3)]
     for thread in threads:
@@ -135,7 +137,7 @@ def test_two_senders_of_one_file_do_not_spoil_it(connection: Connection, store: 
     assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
-def test_a_board_that_takes_nothing_is_given_up(
+def test_a_board_that_accepts_no_data_times_out(
     connection: Connection, store: Store, make_upload: MakeUpload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgekit.remote.transfer._SILENCE_S", 0.5)
@@ -148,7 +150,7 @@ def test_a_board_that_takes_nothing_is_given_up(
     assert send(connection, store, upload) == SIZE
 
 
-def test_a_file_that_changes_meanwhile_is_refused(
+def test_a_file_that_changes_during_the_transfer_is_refused(
     connection: Connection, store: Store, make_upload: MakeUpload
 ) -> None:
     upload = make_upload()
@@ -158,7 +160,7 @@ def test_a_file_that_changes_meanwhile_is_refused(
     assert not stored(store, upload).exists()
 
 
-def test_a_full_disk_is_said(connection: Connection, small_disk: Path, make_upload: MakeUpload) -> None:
+def test_a_full_disk_is_reported(connection: Connection, small_disk: Path, make_upload: MakeUpload) -> None:
     upload = make_upload(size=2 << 20)
     with pytest.raises(HostError, match=r"board: 'model\.onnx' could not be stored: .*No space left"):
         send(connection, Store(str(small_disk / "store"), frozenset(), {}), upload)
