@@ -21,7 +21,6 @@ import click
 from edgekit import __version__
 from edgekit.cli.output import describe_os_error, one_line
 from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError
-from edgekit.install_hint import install_command
 from edgekit.text import printable
 
 # Command name → module that holds it as `command`; the order of `edgekit --help`.
@@ -201,5 +200,8 @@ def _missing_module(error: ModuleNotFoundError) -> str:
     }
     module = (error.name or "").partition(".")[0]
     if module in extras:
+        # Imported here, because it imports the package metadata, which takes a tenth of the start-up time of --help.
+        from edgekit.install_hint import install_command
+
         return f"this command needs '{module}': {install_command(extras[module])}"
     return f"internal error: {error} (--debug shows where)"
