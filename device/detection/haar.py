@@ -87,6 +87,6 @@ def _load_cascade() -> cv2.CascadeClassifier:
             if not cascade.empty():
                 return cascade
     raise InputError(
-        f"detector 'haar' needs the file {_CASCADE}, which is missing: install "
-        "'opencv-python-headless>=4.10,<5' (for Debian's own OpenCV: the package opencv-data) or choose the detector 'yunet'"
+        f"detector 'haar' needs the file {_CASCADE}, which is missing: install 'opencv-python-headless>=4.10,<5' "
+        "(for Debian's own OpenCV: the package opencv-data) or choose the detector 'yunet'"
     )

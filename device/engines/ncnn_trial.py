@@ -37,9 +37,8 @@ def main(path: Path, memory_bytes: int) -> int:
         print(str(error).removeprefix(f"model '{path}' cannot be run by ncnn: ").removesuffix(": export it again"))
         return EXIT_FAULT
     if logits.shape != (1, len(engine.contract.labels)):
-        print(
-            f"its output has the shape {list(logits.shape[1:])}, but its contract has {len(engine.contract.labels)} labels"
-        )
+        labels = len(engine.contract.labels)
+        print(f"its output has the shape {list(logits.shape[1:])}, but its contract has {labels} labels")
         return EXIT_FAULT
     return EXIT_OK
 

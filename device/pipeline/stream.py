@@ -217,6 +217,8 @@ def stream(
     `StreamOptions` describes the arguments, `Stream` the errors. `notify` is called with warnings, possibly from
     another thread.
 
+        from edgekit.device.annotate import draw_faces
+
         for frame, result in edgekit.stream(camera="auto").with_frames():
             drawn_bgr = draw_faces(frame.image_bgr, result.faces)
     """
@@ -265,7 +267,7 @@ def create_face_tracker(detector: Detector, source: Source, options: StreamOptio
     return FaceTracker(
         detector,
         schedule if tracks else None,
-        **({"tracker": find("tracker", options.tracker)()} if tracks else {}),
+        tracker=find("tracker", options.tracker)(),
         region=options.region,
         min_face_px=options.min_face_px,
         choose_input_size=_chooses_input_size(options),

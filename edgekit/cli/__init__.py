@@ -22,7 +22,6 @@ from click.shell_completion import CompletionItem
 from edgekit import __version__
 from edgekit.cli.output import describe_os_error, one_line
 from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError
-from edgekit.install_hint import install_command
 from edgekit.text import printable
 
 # Commands in the order of `edgekit --help`, by the titles of its sections.
@@ -183,6 +182,9 @@ def _report_interruption() -> int:
 def _describe_unexpected(error: Exception) -> str:
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if module in _EXTRAS:
+        # Imported here, because it imports the package metadata, which takes a tenth of the start-up time of --help.
+        from edgekit.install_hint import install_command
+
         return f"this command needs '{module}': {install_command(_EXTRAS[module])}"
     return f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
 

@@ -103,8 +103,7 @@ def command(
     check_outputs(outputs, source_uri, out.as_json)
     check_detection_options(detection, detector_name)
 
-    stopped_early = partial(out.result, {"ended": "stopped", "frames": 0})
-    with StopSignals(stopped_early) as signals, ExitStack() as opened:
+    with StopSignals(partial(out.result, {"ended": "stopped", "frames": 0})) as signals, ExitStack() as opened:
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
         from edgekit.device.pipeline.stream import Stream, StreamOptions
@@ -149,12 +148,8 @@ def command(
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
                 print_summary(text, stream, tally, monitor, model)
-                settings = {
-                    "max_frames": max_frames,
-                    **asdict(input_options),
-                    **asdict(detection),
-                    "single_thread": load.single_thread,
-                }
+                settings = {"max_frames": max_frames, "single_thread": load.single_thread}
+                settings |= asdict(input_options) | asdict(detection)
                 out.result(summary(stream, tally, monitor, signals, finished, settings))
     if signals.interrupted:
         raise KeyboardInterrupt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -12,7 +12,7 @@ from edgekit.cli.options import NumberRange, grouped_options
 if TYPE_CHECKING:
     from edgekit.device.region import Region
 
-AUTO = "auto"
+AUTO: Final = "auto"
 _MAX_EVERY = 1000
 
 
@@ -27,7 +27,7 @@ class _Every(click.IntRange):
 class DetectionOptions:
     """The values of these options, under their parameters' names."""
 
-    detect_every: Any  # a number or "auto"
+    detect_every: int | Literal["auto"]
     tracker: str
     smooth_s: float
     roi: str | None

@@ -118,8 +118,8 @@ def unflattened(graph: onnx.GraphProto) -> None:
         (other_size, r"input shape \[None, 3, 8, 8\] is not the graph's \['batch', 3, 16, 8\]"),
         (flat_input, "is not the graph's"),
         (whole_numbers, r"the graph's input is tensor\(uint8\)"),
-        (free_classes, "the contract has 3 labels, the graph's output is"),
-        (unflattened, "the contract has 3 labels, the graph's output is"),
+        (free_classes, "the contract has 3 labels, but the graph's output is"),
+        (unflattened, "the contract has 3 labels, but the graph's output is"),
     ],
 )
 def test_a_graph_that_its_contract_does_not_describe_is_refused(
@@ -135,7 +135,7 @@ def test_a_graph_that_its_contract_does_not_describe_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda contract: replace(contract, labels=("a", "b")), "the contract has 2 labels, the graph's output is"),
+        (lambda contract: replace(contract, labels=("a", "b")), "the contract has 2 labels, but the graph's output is"),
         (lambda contract: replace(contract, output=OutputSpec("answers")), "output 'answers'"),
         (
             lambda contract: replace(

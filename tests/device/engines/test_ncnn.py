@@ -287,15 +287,17 @@ def test_what_ncnn_cannot_run_is_one_line(
     assert not own_cache.exists(), "what was refused is run again the next time"
 
 
-def test_a_crash_of_the_trial_names_its_signal(small: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("own_cache")
+def test_a_crash_of_the_trial_names_its_signal(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = subprocess.run
     crash = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
-    monkeypatch.setattr(ncnn_check.subprocess, "run", lambda command, **options: real(crash, **options))
+    monkeypatch.setattr(ncnn_check.subprocess, "run", lambda _, **options: real(crash, **options))
     with pytest.raises(InputError, match=r"it crashes ncnn \(SIGSEGV\): export it again"):
         open_engine(small, 1)
 
 
-def test_a_graph_that_does_not_end_is_refused(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("own_cache")
+def test_a_graph_that_does_not_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(ncnn_nets.CONTRACT.input, size_hw=(1024, 1024))
     crop = replace(ncnn_nets.CONTRACT.crop, resize_hw=(1024, 1024), center_crop_hw=(1024, 1024))
     contract = replace(ncnn_nets.CONTRACT, input=spec, crop=crop).to_json()

@@ -331,7 +331,7 @@ def test_an_encoder_that_is_behind_holds_up_nobody(tmp_path, told, feed, monkeyp
 def test_a_live_video_that_no_encoder_takes_ends_the_run(tmp_path, told, feed):
     sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append)
     frame, result = feed.next()
-    object.__setattr__(frame, "image_bgr", np.zeros((4, 9000, 3), np.uint8))
+    object.__setattr__(frame, "image", np.zeros((4, 9000, 3), np.uint8))
 
     def record() -> None:
         with sink:

@@ -156,7 +156,7 @@ def test_a_damaged_file_is_one_line(edgekit: Run, tiny_ncnn: Path, tmp_path: Pat
     code, out, err = edgekit(command, *more)
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
-    assert ("profile the .onnx file" if command == "profile" else "damaged, or no ncnn file") in err
+    assert ("profile the .onnx file" if command == "profile" else "damaged, or not a .ncnn file") in err
 
 
 def test_a_teacher_is_no_file_for_ncnn(
