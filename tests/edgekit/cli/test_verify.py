@@ -1,4 +1,4 @@
-"""`edgekit verify` from the outside: what passes, what is refused, and what it says of the place."""
+"""`edgekit verify` as a command: what passes, what is refused, and which layer it names."""
 
 from __future__ import annotations
 
