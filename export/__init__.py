@@ -4,10 +4,10 @@ The package itself is the public function `edgekit.export`, because a submodule 
 attribute of `edgekit`: whichever is imported first, `edgekit.export` is this module, and calling it calls
 `edgekit.export.run.export`, which is imported on the first call.
 
->>> import edgekit
->>> edgekit.export("model.safetensors", "model.onnx").size_bytes
-1703478
->>> from edgekit.export.onnx.targets import TARGETS
+    import edgekit
+    from edgekit.export.onnx.targets import TARGETS
+
+    exported = edgekit.export("model.safetensors", "model.onnx", target="a53")
 """
 
 from __future__ import annotations
