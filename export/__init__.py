@@ -17,17 +17,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekit.export.onnx.exported import Exported
 
 
 class _CallableModule(ModuleType):
     """Module type of `edgekit.export`: a call exports a model."""
 
-    def __call__(self, *arguments: Any, **options: Any) -> Exported:
-        """Export a model; see `edgekit.export.run.export` for arguments, result and errors."""
+    def __call__(self, model: str | Path, output: str | Path, **options: Any) -> Exported:
+        """Export a model; see `edgekit.export.run.export` for options, result and errors."""
         from edgekit.export.run import export
 
-        return export(*arguments, **options)
+        return export(model, output, **options)
 
 
 sys.modules[__name__].__class__ = _CallableModule
