@@ -1,7 +1,10 @@
-"""How often the interval of a median holds the truth, on made-up latencies: the table of docs/benchmarking.md.
+"""Coverage of the interval of a median on simulated latencies: the table of docs/benchmarking.md.
 
-`python benchmarks/intervals.py` prints it. Latencies are log-normal around a true median; neighbours within a process
-are correlated (first-order autoregressive).
+    python benchmarks/intervals.py
+
+Prints, for each number of processes and spread, the share of intervals that contain the true median, and their median
+width. Latencies are log-normal around a true median; successive ones in a process are correlated (first-order
+autoregressive).
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ TRUE_MS = 2.0
 CORRELATION = 0.6
 ITERATIONS = 100
 TRIALS = 150
-# Standard deviations of the logarithm between processes and within one; within: of each step of the noise.
+# Standard deviations of the logarithm between processes, and of each step of the noise within one.
 SPREADS = ((0.01, 0.01), (0.0, 0.02), (0.02, 0.005))
 
 
 def main() -> None:
     """Print the table."""
-    print("| processes | between processes | within | intervals that hold the truth | median width |")
+    print("| processes | between processes | within | intervals that contain the true median | median width |")
     print("| --- | --- | --- | --- | --- |")
     for count in (3, 5):
         for between, within in SPREADS:
@@ -30,7 +33,7 @@ def main() -> None:
 
 
 def coverage(count: int, between: float, within: float) -> tuple[float, float]:
-    """Return the share of intervals that hold `TRUE_MS`, and the median of their widths as a share of it."""
+    """Return the share of intervals that contain `TRUE_MS`, and their median width as a share of it."""
     random = np.random.default_rng(5)
     intervals = []
     for trial in range(TRIALS):
@@ -42,7 +45,7 @@ def coverage(count: int, between: float, within: float) -> tuple[float, float]:
 
 
 def process(random: np.random.Generator, between: float, within: float) -> Samples:
-    """Return the latencies of one process."""
+    """Return the simulated latencies of one process, in ms."""
     noise = np.empty(ITERATIONS)
     state = 0.0
     for index in range(ITERATIONS):

@@ -1,7 +1,7 @@
-"""Two works against each other on one machine: pairs that alternate which goes first.
+"""Comparison of two functions on one machine: pairs of runs that alternate which function runs first.
 
-A pair's ratio compares neighbours in time, so what slows the machine for a while slows both; medians over the pairs
-leave out what slowed one.
+A pair's ratio compares runs that follow each other, so a slow phase of the machine affects both; the median over the
+pairs is robust against a disturbance of a single run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pairs:
-    """Median seconds of the first and the second work; the second's over the first's in each pair, and their median."""
+    """Median seconds of the first and the second function, second over first in each pair, and the median ratio."""
 
     first_s: float
     second_s: float
@@ -28,17 +28,17 @@ def time_pairs(
     pairs: int,
     clock: Callable[[], float] | None = None,
 ) -> Pairs:
-    """Return what `pairs` pairs took; both are called with the pair's number, and should have warmed up before.
+    """Time `pairs` pairs of calls; both functions get the pair's number and should be warm.
 
-    `clock` gives seconds; default: the wall's. On a machine that has other work, `time.process_time` tells more.
+    `clock` returns seconds; default: wall time. On a machine with other load use `time.process_time`.
     """
     now = clock or time.perf_counter
     first_s, second_s = [], []
     for pair in range(pairs):
         order = [(first, first_s), (second, second_s)]
-        for work, times_s in reversed(order) if pair % 2 else order:
+        for function, times_s in reversed(order) if pair % 2 else order:
             started_s = now()
-            work(pair)
+            function(pair)
             times_s.append(now() - started_s)
     ratios = tuple(b / a for a, b in zip(first_s, second_s, strict=True))
     return Pairs(statistics.median(first_s), statistics.median(second_s), statistics.median(ratios), ratios)

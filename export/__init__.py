@@ -4,10 +4,10 @@ The package itself is the public function `edgekit.export`, because a submodule 
 attribute of `edgekit`: whichever is imported first, `edgekit.export` is this module, and calling it calls
 `edgekit.export.run.export`, which is imported on the first call.
 
->>> import edgekit
->>> edgekit.export("model.safetensors", "model.onnx").size_bytes
-1703478
->>> from edgekit.export.onnx.targets import TARGETS
+    import edgekit
+    from edgekit.export.onnx.targets import TARGETS
+
+    exported = edgekit.export("model.safetensors", "model.onnx", target="a53")
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekit.export.onnx.exported import Exported
 
 
 class _CallableModule(ModuleType):
     """Module type of `edgekit.export`: a call exports a model."""
 
-    def __call__(self, *arguments: Any, **options: Any) -> Exported:
-        """Export a model; see `edgekit.export.run.export` for arguments, result and errors."""
+    def __call__(self, model: str | Path, output: str | Path, **options: Any) -> Exported:
+        """Export a model; see `edgekit.export.run.export` for options, result and errors."""
         from edgekit.export.run import export
 
-        return export(*arguments, **options)
+        return export(model, output, **options)
 
 
 sys.modules[__name__].__class__ = _CallableModule

@@ -40,10 +40,9 @@ def export(
 ) -> Exported:
     """Export a checkpoint to one self-describing .onnx or .ncnn file, verified against torch on face crops.
 
-    >>> import edgekit
-    >>> exported = edgekit.export("runs/mine/best.safetensors", "mine.onnx", target="a53")
-    >>> exported.cost.macs, exported.verification.max_abs_difference
-    (36543208, 2.1e-06)
+    Example:
+        exported = edgekit.export("runs/mine/best.safetensors", "mine.onnx", target="a53")
+        print(exported.size_bytes, exported.cost.macs, exported.verification.max_abs_difference)
 
     Args:
         model: A .safetensors checkpoint, a shipped model's name, or a file of trained prompts.

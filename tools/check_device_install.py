@@ -1,4 +1,4 @@
-"""Checks an environment with `edgekit[device]` in it: the command works, and nothing of the workstation came along."""
+"""Check an environment with edgekit-pi[device]: the command works, and no training library is installed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TOP_LEVEL_NAMES = ("models", "export", "device", "tests", "benchmarks", "tools")
 
 
 def main() -> int:
-    """Print what is wrong and return 0 when nothing is."""
-    faults = [f"'{name}' was installed with edgekit[device]" for name in FORBIDDEN if importlib.util.find_spec(name)]
+    """Print the faults and return 0 if there are none."""
+    faults = [f"'{name}' was installed with edgekit-pi[device]" for name in FORBIDDEN if importlib.util.find_spec(name)]
     faults += [
         f"a top-level '{name}' was installed"
         for name in TOP_LEVEL_NAMES
@@ -27,7 +27,8 @@ def main() -> int:
     for fault in faults:
         print(f"FAILED: {fault}")
     if not faults:
-        print(f"edgekit {importlib.metadata.version('edgekit')} with [device] on {sys.version.split()[0]}: fine")
+        version = importlib.metadata.version("edgekit-pi")
+        print(f"edgekit-pi {version} with [device] on Python {sys.version.split()[0]}: ok")
     return 1 if faults else 0
 
 

@@ -1,4 +1,4 @@
-"""Builds the source archive and, from it, the wheel, and compares them with the tree: `check_packages.py FOLDER`."""
+"""Build the source archive and from it the wheel, and compare both with the tree: `check_packages.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def expected_files() -> set[str]:
-    """Return the files of every package in setup.cfg as they are named once installed."""
+    """Return the files of every package in setup.cfg by their installed names."""
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     files = set()
@@ -36,7 +36,7 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def missing_files(sdist: Path, wheel: Path) -> list[str]:
-    """Return what the tree has and the archives lack, each with the archive's name."""
+    """Return the files that an archive lacks, with the archive's name."""
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = set(archive.namelist())
     with tarfile.open(sdist) as archive:
@@ -54,13 +54,13 @@ def _ships(path: Path) -> bool:
 
 
 def main() -> int:
-    """Build into the folder named on the command line and return 0 when nothing is missing."""
+    """Build into the folder on the command line and return 0 if no file is missing."""
     sdist, wheel = build(Path(sys.argv[1]).resolve())
     missing = missing_files(sdist, wheel)
     for name in missing:
         print(f"missing in {name}")
     if not missing:
-        print(f"{sdist.name} and {wheel.name} hold all {len(expected_files())} files of the packages")
+        print(f"{sdist.name} and {wheel.name} contain all {len(expected_files())} files of the packages")
     return 1 if missing else 0
 
 

@@ -1,4 +1,4 @@
-"""Writes which operators an onnxruntime has CPU kernels for, as `edgekit verify` reads it.
+"""Write the list of operators for which an onnxruntime has CPU kernels, for `edgekit verify`.
 
     pip install --no-deps --target old onnxruntime==1.20.1
     PYTHONPATH=old python tools/runtime_kernels.py export/verification/oldest_runtime.json
@@ -17,12 +17,12 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 _OPEN_ENDED = 2**31 - 1
-# The ONNX release an onnxruntime is built with decides it; see docs/Versioning.md in onnxruntime's repository.
+# Given by the ONNX release that onnxruntime is built with; see docs/Versioning.md in onnxruntime's repository.
 _IR_VERSIONS = {"1.20": 10}
 
 
 def main() -> None:
-    """Write the list to the file named on the command line."""
+    """Write the list to the file on the command line."""
     kernels: dict[str, dict[str, set[tuple[int, int | None]]]] = defaultdict(lambda: defaultdict(set))
     for kernel in native.get_all_opkernel_def():
         if kernel.provider == "CPUExecutionProvider":

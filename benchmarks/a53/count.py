@@ -1,9 +1,9 @@
-"""Count what one inference costs on an emulated Cortex-A53: instructions, SIMD operations, cache misses.
-
-ONNX Runtime for arm64, or ncnn for a .ncnn file, runs under qemu in user mode, one thread, and a plugin of qemu counts
-(see README.md here for the method and its limits). One JSON file a model is written, named after the model file.
+"""Cost of one inference on an emulated Cortex-A53: instructions, SIMD operations, cache misses.
 
     python benchmarks/a53/count.py mine.onnx mine.ncnn -o benchmarks/a53/results
+
+ONNX Runtime for arm64, or ncnn for an .ncnn file, runs with one thread under qemu's user mode, and a qemu plugin counts
+(method and limits: README.md). Writes one JSON file per model, named after the model file.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ WARM_UP = 2
 
 
 def default_state() -> Path:
-    """Return where the emulator and its system are kept: $EDGEKIT_A53, or in the user's cache folder."""
+    """Return the folder of the emulator and its system: $EDGEKIT_A53, or in the user's cache folder."""
     named = os.environ.get("EDGEKIT_A53")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgekit-a53"
 
 
 def structure_of(model: Path) -> str:
-    """Return what two files have in common that differ in their weights alone."""
+    """Return the hash of a file's graph without weights."""
     return read_ncnn(model).structure_sha256 if engine_of(model) == "ncnn" else structure_sha256(load_graph(model))
 
 
 def prepare(state: Path) -> None:
-    """Make what is missing in `state`: qemu, its plugin, the arm64 system with both engines, a /sys for it."""
+    """Create what is missing in `state`: qemu, its plugin, the arm64 system with both engines, its /sys."""
     subprocess.run([HERE / "prepare.sh", state], check=True)
     packages = state / "packages"
     wanted = " ".join(f"{name}=={version(name)}" for name in ("onnxruntime", "numpy", "ncnn"))
@@ -62,7 +62,7 @@ def prepare(state: Path) -> None:
 
 
 def _describe_processors(folder: Path) -> None:
-    """Write what ONNX Runtime looks for in /sys to see which cores it runs on: as many A53s as there are processors."""
+    """Write the files in /sys from which ONNX Runtime detects cores: one A53 per processor of this machine."""
     last = (os.cpu_count() or 1) - 1
     files = dict.fromkeys(("possible", "present", "online"), f"0-{last}") | {"kernel_max": str(last)}
     for number in range(last + 1):
@@ -76,15 +76,15 @@ def _describe_processors(folder: Path) -> None:
 
 
 def count(model: Path, state: Path, sections: int, shape: str) -> list[dict[str, int]]:
-    """Return the counts of `sections` inferences of a model, each with a batch of one.
+    """Return the counts of `sections` inferences of a model at batch size 1.
 
     Raises:
-        click.ClickException: The model does not run there.
+        click.ClickException: The model does not run on the emulated A53.
     """
     root = state / "root"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "counts"
-        # Addresses and hashes decide what shares a cache set: keep them the same in every run.
+        # Addresses and hashes determine which lines share a cache set: keep them constant.
         environment = {
             "PATH": "/usr/bin:/bin",
             "PYTHONHOME": str(root / "usr"),
@@ -93,7 +93,7 @@ def count(model: Path, state: Path, sections: int, shape: str) -> list[dict[str,
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
-        if engine_of(model) == "ncnn":  # which runs by edgekit's own code
+        if engine_of(model) == "ncnn":  # guest.py imports edgekit to run it
             environment["PYTHONPATH"] += f":{HERE.parents[1]}"
             environment["PYTHONDONTWRITEBYTECODE"] = "1"
         emulator = [state / "qemu-aarch64", "-cpu", "cortex-a53", "-seed", "1", "-L", root]
@@ -115,7 +115,7 @@ def count(model: Path, state: Path, sections: int, shape: str) -> list[dict[str,
 
 
 def record(model: Path, state: Path, sections: Sequence[dict[str, int]], shape: str) -> dict[str, Any]:
-    """Return the document that is stored: what was counted, how, and of which file."""
+    """Return the JSON document: counts, method and model file."""
     engine = engine_of(model)
     qemu = subprocess.run([state / "qemu-aarch64", "--version"], check=True, capture_output=True, text=True)
     return {
@@ -144,14 +144,16 @@ def record(model: Path, state: Path, sections: Sequence[dict[str, int]], shape: 
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
 @click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Default: $EDGEKIT_A53 or the cache.")
 @click.option("--inferences", type=click.IntRange(min=5), default=5, show_default=True)
-@click.option("--shape", default="", help="Input, as in 1,3,128,160; default: the file's, free dimensions 1.")
+@click.option(
+    "--shape", default="", help="Input shape such as 1,3,128,160; default: the file's, with 1 for dynamic dimensions."
+)
 def main(models: tuple[Path, ...], output: Path, state: Path | None, inferences: int, shape: str) -> None:
-    """Count MODELS and write one JSON file each."""
+    """Count MODELS and write one JSON file per model."""
     state = (state or default_state()).resolve()
     try:
         prepare(state)
     except subprocess.CalledProcessError as error:
-        raise click.ClickException(f"the emulated A53 cannot be prepared: {error}; see {state}/*.log") from error
+        raise click.ClickException(f"preparing the emulated A53 failed: {error}: see {state}/*.log") from error
     for model in models:
         model = model.resolve()
         try:

@@ -1,11 +1,11 @@
-/* A plugin for qemu-aarch64 (user mode) that counts what one section of the guest's work costs on a Cortex-A53.
+/* Plugin for qemu-aarch64 (user mode) that counts the cost of sections of the guest program on a Cortex-A53.
  *
- * The guest brackets a section with two system calls that no kernel has: MARK_BEGIN and MARK_END. For each section one
+ * A section starts and ends with two system calls that no kernel has: MARK_BEGIN and MARK_END. For each section one
  * JSON object is written to the file named by the argument `out`:
  *
  *   instructions   executed
  *   simd_fp        of these, the A64 group "data processing: SIMD and floating point"
- *   accesses       loads and stores, an instruction that moves two registers being one or two as qemu splits it
+ *   accesses       loads and stores; an instruction that moves two registers counts as one or two, as qemu splits it
  *   l1i_misses, l1d_misses, l2_misses   of 64-byte lines in the modelled caches
  *
  * Modelled: one core's L1I 32 KiB 2-way and L1D 32 KiB 4-way over an L2 of 512 KiB 16-way, all with least-recently-used
@@ -26,7 +26,7 @@ enum { LINE_SHIFT = 6, PAGE_SHIFT = 12 };
 
 typedef struct {
     unsigned sets, ways;
-    uint64_t *lines; /* sets * ways, each set ordered from the line used last to the one unused longest */
+    uint64_t *lines; /* sets * ways, each set most recently used line first */
     uint64_t misses;
 } Cache;
 
@@ -62,7 +62,7 @@ static void cache_make(Cache *cache, unsigned size, unsigned ways)
     memset(cache->lines, 0xff, count * sizeof *cache->lines);
 }
 
-/* Look a line up, bring it in if need be, and return whether it was there. */
+/* Look a line up, load it if it is missing, and return whether it was present. */
 static int cache_touch(Cache *cache, uint64_t line)
 {
     uint64_t *set = cache->lines + (line & (cache->sets - 1)) * cache->ways;
@@ -80,8 +80,8 @@ static int cache_touch(Cache *cache, uint64_t line)
     return hit;
 }
 
-/* The kernel gives pages scattered frames, and these caches are indexed by physical address: scatter pages by a hash,
- * or buffers that lie a power of two apart would fight for the same sets as they do not on a board. */
+/* The caches are indexed by physical address, and a kernel scatters pages over memory: scatter pages by a hash.
+ * Otherwise buffers a power of two apart would compete for the same sets, which they do not on a board. */
 static uint64_t physical(uint64_t line)
 {
     const unsigned shift = PAGE_SHIFT - LINE_SHIFT;
@@ -146,7 +146,7 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
     if (vectors) {
         qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(block, QEMU_PLUGIN_INLINE_ADD_U64, simd_fp, vectors);
     }
-    Lines *code = malloc(sizeof *code); /* lives as long as the block, which is to the end */
+    Lines *code = malloc(sizeof *code); /* never freed: the block lives until the end */
     code->first = qemu_plugin_tb_vaddr(block) >> LINE_SHIFT;
     code->last = (qemu_plugin_tb_vaddr(block) + 4 * count - 1) >> LINE_SHIFT;
     qemu_plugin_register_vcpu_tb_exec_cb(block, on_block, QEMU_PLUGIN_CB_NO_REGS, code);

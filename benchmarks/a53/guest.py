@@ -1,6 +1,6 @@
-"""Runs inside the emulated system: inferences of one model, each between the two marks that `counter.c` looks for.
+"""Program inside the emulated system: inferences of one model, each between the two marks of `counter.c`.
 
-An .onnx file is any model; a .ncnn file runs as edgekit's runtime runs it, Python included.
+Runs any .onnx file with ONNX Runtime, and an .ncnn file with edgekit's engine, Python included.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FATAL = 4
 
 
 def main(path: str, shape: str, sections: int) -> None:
-    """Run `sections` inferences on noise; free dimensions are 1 unless `shape` ("1,3,44,44") is given."""
+    """Run `sections` inferences on noise; dynamic dimensions are 1 unless `shape` ("1,3,44,44") is given."""
     infer = ncnn_inference(path) if path.endswith(".ncnn") else onnx_inference(path, shape)
     syscall = ctypes.CDLL(None).syscall
     begin, end = ctypes.c_long(_MARK_BEGIN), ctypes.c_long(_MARK_END)
@@ -29,7 +29,7 @@ def main(path: str, shape: str, sections: int) -> None:
 
 
 def ncnn_inference(path: str) -> Callable[[], object]:
-    """Return what classifies one crop of noise."""
+    """Return a function that runs the net once on noise."""
     from edgekit.contract import channel_count
     from edgekit.device.engines.ncnn_engine import NcnnEngine
 
@@ -40,13 +40,13 @@ def ncnn_inference(path: str) -> Callable[[], object]:
 
 
 def onnx_inference(path: str, shape: str) -> Callable[[], object]:
-    """Return what runs a model once on noise."""
+    """Return a function that runs the model once on noise."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    # Spinning threads would make counts depend on time.
+    # Instructions of spinning threads depend on time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (node,) = session.get_inputs()

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Make what count.py needs in STATE: a qemu-aarch64 that takes plugins, the plugin, and a small arm64 Debian with Python.
-# usage: prepare.sh STATE    (what is there already is kept; README.md says what it needs and takes)
+# Create in STATE what count.py needs: a qemu-aarch64 with plugins, the plugin, and a small arm64 Debian with Python.
+# usage: prepare.sh STATE    (existing parts are kept; requirements: README.md)
 set -euo pipefail
 
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -9,9 +9,9 @@ SUITE=trixie
 JOBS=${JOBS:-1}
 mkdir -p "$STATE"
 STATE=$(cd "$STATE" && pwd)
-# Debian's archive as this machine's apt knows it; MIRROR overrides.
+# Debian archive of this machine's apt; MIRROR overrides it.
 MIRROR=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 -E '^https?:.*/debian/?$' || true)}
-[ -n "$MIRROR" ] || { echo "prepare.sh: apt names no Debian archive: set MIRROR" >&2; exit 2; }
+[ -n "$MIRROR" ] || { echo "prepare.sh: apt has no Debian archive configured: set MIRROR" >&2; exit 2; }
 
 fetch_qemu_source() {
     local apt="$STATE/apt" keyring
@@ -26,7 +26,7 @@ fetch_qemu_source() {
     mv "$STATE/qemu-source.new" "$STATE/qemu-source"
 }
 
-# Debian builds its qemu-user without plugins.
+# Debian's qemu-user is built without plugins.
 build_qemu() {
     [ -d "$STATE/qemu-source" ] || fetch_qemu_source
     mkdir -p "$STATE/qemu-source/build"
@@ -46,7 +46,7 @@ build_plugin() {
     mv "$STATE/counter.so.new" "$STATE/counter.so"
 }
 
-# Unpacked only: qemu-user runs its programs where they lie, nothing is started in it.
+# Only unpacked, not configured: qemu-user runs its programs in place.
 unpack_system() {
     rm -rf --one-file-system "$STATE/root.new"
     mmdebstrap --quiet --arch=arm64 --variant=extract --aptopt='APT::Install-Recommends "false"' \

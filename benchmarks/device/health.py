@@ -1,9 +1,9 @@
-"""What a sample of a run's health costs, processes that it starts included.
-
-With `--fake-firmware` a shell script stands in for `vcgencmd`: the firmware's answer takes no time then, but starting
-a process does, as on a Raspberry Pi.
+"""CPU time of one health sample of a run, child processes included.
 
     python benchmarks/device/health.py --fake-firmware
+
+Prints a JSON document with the mean CPU time per sample and the share of a core in a run. With `--fake-firmware` a
+shell script replaces `vcgencmd`: the firmware's own time is missing, but starting a process costs as on a Raspberry Pi.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ _SCRIPT = '#!/bin/sh\n[ "$1" = get_throttled ] && echo throttled=0x0 || echo "fr
 
 
 def cpu_s() -> float:
-    """Return the processor time of this process and of the ended ones that it started."""
+    """Return the CPU time of this process and its ended children, in seconds."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 @click.command()
-@click.option("--fake-firmware", is_flag=True, help="Let a script be vcgencmd.")
-@click.option("--samples", default=100, show_default=True, type=click.IntRange(FIRMWARE_EVERY), help="How many.")
-@click.option("--period", "period_s", default=0.1, show_default=True, help="Seconds from one to the next here.")
+@click.option("--fake-firmware", is_flag=True, help="Use a script as vcgencmd.")
+@click.option(
+    "--samples", default=100, show_default=True, type=click.IntRange(FIRMWARE_EVERY), help="Number of samples."
+)
+@click.option("--period", "period_s", default=0.1, show_default=True, help="Seconds between samples.")
 def main(fake_firmware: bool, samples: int, period_s: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if fake_firmware:

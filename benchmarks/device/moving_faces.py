@@ -1,7 +1,7 @@
-"""A clip with known boxes: real faces that move, grow, cross, come in and leave over a real background.
+"""A clip with known boxes: real faces that move, grow, cross, enter and leave over a real background.
 
-The faces are cut out of pictures and pasted along paths, so that their boxes are known in every frame to a fraction of
-a pixel, and who hides whom too.
+Faces are cut out of pictures and pasted along paths, so box and visibility of each face are known exactly in every
+frame.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgekit.preprocess import FloatArray, ImageU8
 FRAME_WH = (640, 480)
 FPS = 25.0
 FRAMES = 240
-# What is cut out around a face's box, as a share of its sides: hair, chin, ears.
+# Margin of the cut-out around a face's box (hair, chin, ears), as a share of its sides.
 _AROUND = 0.35
 # A face counts as visible while at most this share of its box is hidden.
 _MAX_HIDDEN = 0.5
@@ -26,7 +26,7 @@ _MAX_HIDDEN = 0.5
 
 @dataclass(frozen=True)
 class Cutout:
-    """A face cut out of a picture: uint8 (h, w, 3), an opacity float32 (h, w, 1), and its box in that."""
+    """A face cut out of a picture: uint8 (h, w, 3), opacity float32 (h, w, 1), and the face's box in it."""
 
     image_bgr: ImageU8
     opacity: FloatArray
@@ -35,7 +35,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class KnownFace:
-    """Face `who` (its number) of a frame: its box, and whether enough of it can be seen to be found."""
+    """Face number `who` of a frame: its box, and whether enough of it is visible for a detector."""
 
     who: int
     xyxy: FloatArray
@@ -44,7 +44,7 @@ class KnownFace:
 
 @dataclass(frozen=True)
 class _Path:
-    """Where a face is at a time from 0 to 1: its centre in shares of the frame, its box's height in pixels."""
+    """Path of a face over time 0 to 1: centre in shares of the frame, height of its box in pixels."""
 
     centre: Callable[[float], tuple[float, float]]
     height_px: Callable[[float], float]
@@ -56,15 +56,15 @@ def _swing(progress: float, turns: float) -> float:
     return math.sin(2 * math.pi * turns * progress)
 
 
-# In the order of painting: later ones pass in front of earlier ones.
+# In painting order: later faces pass in front of earlier ones.
 _PATHS = (
-    # From side to side, and back.
+    # Moves from side to side, and back.
     _Path(lambda t: (0.5 + 0.38 * _swing(t, 1.5), 0.3 + 0.03 * _swing(t, 4)), lambda _: 84),
-    # Against it, in front: they cross three times.
+    # Moves against the first one, in front of it: they cross three times.
     _Path(lambda t: (0.5 - 0.36 * _swing(t, 1.5), 0.34), lambda _: 104),
-    # Comes near and goes away again.
+    # Approaches and recedes.
     _Path(lambda t: (0.3 + 0.05 * _swing(t, 2), 0.74), lambda t: 96 + 48 * _swing(t, 2)),
-    # Comes in from the right, stays, leaves below.
+    # Enters from the right, stays, leaves at the bottom.
     _Path(
         lambda t: (1.15 - 1.1 * t if t < 0.35 else 0.765, 0.72 if t < 0.65 else 0.72 + 1.6 * (t - 0.65)),
         lambda _: 90,
@@ -75,7 +75,7 @@ _PATHS = (
 
 
 def cut_out(picture_bgr: ImageU8, xyxy: Sequence[float] | FloatArray) -> Cutout:
-    """Return the face in the box, with something around it that fades out."""
+    """Return the face in the box with a margin that fades out."""
     x0, y0, x1, y1 = (float(value) for value in xyxy)
     grow_x, grow_y = _AROUND * (x1 - x0), _AROUND * (y1 - y0)
     height, width = picture_bgr.shape[:2]
@@ -83,7 +83,7 @@ def cut_out(picture_bgr: ImageU8, xyxy: Sequence[float] | FloatArray) -> Cutout:
     right, bottom = min(int(x1 + grow_x), width), min(int(y1 + grow_y), height)
     image = picture_bgr[top:bottom, left:right].copy()
     rows, columns = np.mgrid[top:bottom, left:right].astype(np.float32)
-    # An ellipse around the box's middle, solid within the face and gone at the cutout's edge.
+    # Ellipse around the centre of the box: opaque in the face, transparent at the cut-out's edge.
     reach = np.hypot(
         (columns - (x0 + x1) / 2) / ((x1 - x0) / 2 + grow_x), (rows - (y0 + y1) / 2) / ((y1 - y0) / 2 + grow_y)
     )
@@ -94,7 +94,7 @@ def cut_out(picture_bgr: ImageU8, xyxy: Sequence[float] | FloatArray) -> Cutout:
 def moving_faces(
     cutouts: Sequence[Cutout], background_bgr: ImageU8, frames: int = FRAMES
 ) -> tuple[list[ImageU8], list[list[KnownFace]]]:
-    """Return the frames, uint8 (480, 640, 3), and the faces in each; cutouts are taken in turn for the four paths."""
+    """Return the frames, uint8 (480, 640, 3), and the faces in each; the four paths use the cutouts in turn."""
     background = np.asarray(cv2.resize(background_bgr, FRAME_WH, interpolation=cv2.INTER_AREA), np.uint8)
     noise = np.random.default_rng(0)
     images, known = [], []
@@ -106,7 +106,7 @@ def moving_faces(
             if path.first <= progress <= path.last:
                 cutout = cutouts[who % len(cutouts)]
                 faces.append(KnownFace(who, _paste(canvas, cutout, path, progress), visible=True))
-        # A sensor's noise: without it a detector gives the same answer twice.
+        # Sensor noise: without it the detector returns equal boxes for equal frames.
         canvas += noise.normal(0, 2, canvas.shape)
         images.append(canvas.clip(0, 255).astype(np.uint8))
         known.append([_judged(face, faces[place + 1 :]) for place, face in enumerate(faces)])
@@ -114,14 +114,14 @@ def moving_faces(
 
 
 def _paste(canvas: FloatArray, cutout: Cutout, path: _Path, progress: float) -> FloatArray:
-    """Paint the face; return its box in the frame."""
+    """Paint the face and return its box in the frame."""
     box = cutout.xyxy
     scale = path.height_px(progress) / float(box[3] - box[1])
     centre = np.multiply(path.centre(progress), FRAME_WH)
     shift = centre - (box[:2] + box[2:]) / 2 * scale
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32)
     if scale < 1:
-        # Warping alone would skip pixels.
+        # warpAffine alone would skip pixels when it shrinks.
         size_wh = max(round(cutout.image_bgr.shape[1] * scale), 1), max(round(cutout.image_bgr.shape[0] * scale), 1)
         image = cv2.resize(cutout.image_bgr, size_wh, interpolation=cv2.INTER_AREA)
         opacity = cv2.resize(cutout.opacity, size_wh, interpolation=cv2.INTER_AREA)
@@ -137,7 +137,7 @@ def _paste(canvas: FloatArray, cutout: Cutout, path: _Path, progress: float) -> 
 
 
 def _judged(face: KnownFace, in_front: Sequence[KnownFace]) -> KnownFace:
-    """Return the face with `visible` as it is: hidden ones, and ones that are half outside, nobody can find."""
+    """Return the face with `visible` set: false if half of its box is hidden or outside the frame."""
     x0, y0, x1, y1 = face.xyxy
     area = (x1 - x0) * (y1 - y0)
     inside = max(min(x1, FRAME_WH[0]) - max(x0, 0), 0) * max(min(y1, FRAME_WH[1]) - max(y0, 0), 0)

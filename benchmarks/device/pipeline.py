@@ -1,20 +1,20 @@
-"""Our pipeline against the classic demo loop and against a plain loop, and our YuNet against OpenCV's: same frames.
-
-The classic loop, as countless tutorials have it, searches every 640x480 frame with Haar's frontalface_default (scale
-1.1, 5 neighbours, no minimum size) and then classifies face by face. The plain loop, edgekit's first one, takes turns
-in one thread: YuNet on a picture of 320 pixels in every frame, all faces of a frame classified at once. Ours is what
-`edgekit run` does: stages in threads, faces followed between detections.
-
-Rounds are the pairs of `pairs.py`. Times are wall-clock; what a run needs to start its threads and to warm up is in
-ours.
+"""edgekit's pipeline against the classic demo loop and a plain loop, and its YuNet against OpenCV's, on equal frames.
 
     python benchmarks/device/pipeline.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx
+
+Prints frame rates, faces and ratios with their required values. The classic loop of many tutorials runs Haar's
+frontalface_default (scale 1.1, 5 neighbours, no minimum size) on each 640x480 frame and classifies face by face. The
+plain loop runs in one thread: YuNet at 320 pixels on each frame, then all faces in one batch. The pipeline is that of
+`edgekit run`: stages in threads, faces tracked between detections.
+
+Rounds are the pairs of `pairs.py`. Times are wall time; the pipeline's include the start of its threads.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +23,6 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from pairs import time_pairs
 from rich.console import Console
 from rich.table import Table
 
@@ -46,19 +45,22 @@ from edgekit.errors import EdgekitError
 from edgekit.model_store import resolve_model
 from edgekit.preprocess import ImageU8, crop_face, softmax
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pairs import time_pairs
+
 FRAME_WH = (640, 480)
 REQUIRED_CLASSIC = 25.0
 REQUIRED_PLAIN = 1.3
 REQUIRED_YUNET = 1.5
 _FPS = 25.0
 
-# Takes frames in their order and returns the number of faces in them.
+# Takes frames in order and returns the number of faces in them.
 Work = Callable[[Sequence[ImageU8]], int]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`ours` against `theirs`: median milliseconds a frame, faces found in all frames, median ratio of the rounds."""
+    """`ours` against `theirs`: median ms per frame, faces in all frames, ratios of the rounds and their median."""
 
     name: str
     ours_ms: float
@@ -71,7 +73,7 @@ class Comparison:
 
 
 def load_frames(clip: str, count: int) -> list[ImageU8]:
-    """Return the clip's first frames, scaled to fit into 640x480 and padded with black, never distorted."""
+    """Return the clip's first frames, scaled to fit into 640x480 and padded with black."""
     frames = []
     with open_source(clip, lambda text: click.echo(text, err=True)) as source:
         for frame in source:
@@ -88,7 +90,7 @@ def load_frames(clip: str, count: int) -> list[ImageU8]:
 
 
 class Memory(RecordedSource):
-    """Frames in memory as a recording."""
+    """Recorded source that yields frames from memory."""
 
     name = "memory"
     fps = _FPS
@@ -105,7 +107,7 @@ class Memory(RecordedSource):
 
 
 def our_pipeline(classifier: Classifier, detector: YuNet) -> Work:
-    """Return what `edgekit run` does with frames."""
+    """Return a function that processes frames as `edgekit run` does."""
 
     def work(frames: Sequence[ImageU8]) -> int:
         tally = Tally()
@@ -127,12 +129,12 @@ def our_pipeline(classifier: Classifier, detector: YuNet) -> Work:
 
 
 def each(work: Callable[[ImageU8], int]) -> Work:
-    """Return the work on many frames, one by one."""
+    """Return a function that processes many frames one by one."""
     return lambda frames: sum(map(work, frames))
 
 
 def plain_loop(classifier: Classifier, detector: YuNet) -> Work:
-    """Return detecting, cropping and classifying in every frame, in turns."""
+    """Return a function that detects, crops and classifies on each frame, one step after the other."""
 
     def work(image_bgr: ImageU8) -> int:
         frame = Frame(sequence=0, monotonic_s=time.monotonic(), wall_s=time.time(), image=image_bgr)
@@ -142,7 +144,7 @@ def plain_loop(classifier: Classifier, detector: YuNet) -> Work:
 
 
 def classic_loop(classifier: Classifier) -> Work:
-    """Return the tutorials' work on a frame."""
+    """Return the tutorials' loop."""
     cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
     contract = classifier.contract
 
@@ -158,12 +160,12 @@ def classic_loop(classifier: Classifier) -> Work:
 
 
 def our_yunet(detector: YuNet) -> Work:
-    """Return our detector's work: resize, net, decoding, suppression."""
+    """Return edgekit's YuNet: resize, net, decoding, non-maximum suppression."""
     return each(lambda image_bgr: len(detector.detect(image_bgr)))
 
 
 def opencvs_yunet(model_path: Path, size_px: int) -> Work:
-    """Return FaceDetectorYN's work at the same size, resizing included."""
+    """Return OpenCV's FaceDetectorYN at the same size, resize included."""
     content_wh, _ = input_sizes(FRAME_WH, size_px)
     detector = cv2.FaceDetectorYN.create(str(model_path), "", content_wh, DEFAULT_SCORE_THRESHOLD, NMS_THRESHOLD, TOP_K)
 
@@ -218,12 +220,10 @@ def show(comparisons: Sequence[Comparison], console: Console) -> None:
 
 
 @click.command()
-@click.option("--clip", default="demo", show_default=True, help="Any source that ends: a video file, `demo`.")
+@click.option("--clip", default="demo", show_default=True, help="A source that ends: a video file, or `demo`.")
 @click.option("--detector-model", type=click.Path(path_type=Path), required=True, help="YuNet of May 2026.")
 @click.option("--model", default="default", show_default=True, help="The classifier, an exported .onnx.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For OpenCV and ONNX Runtime."
-)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of OpenCV and ONNX Runtime.")
 @click.option("--frames", "frame_count", type=click.IntRange(min=1), default=60, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=3), default=9, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
@@ -241,7 +241,7 @@ def main(
     except EdgekitError as error:
         raise click.ClickException(str(error)) from error
     if any(detector.fixed_size_hw for detector in detectors.values()):
-        raise click.ClickException(f"'{detector_model}' has a fixed size: give the edition of May 2026")
+        raise click.ClickException(f"'{detector_model}' has a fixed input size: use the edition of May 2026")
     comparisons = [
         compare(
             "pipeline / classic loop",

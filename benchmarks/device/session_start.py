@@ -1,12 +1,11 @@
-"""How long a model takes to load and what memory it holds: saved optimised files and session settings, side by side.
+"""Load time and memory of a model: saved optimised files and session settings compared.
 
     python benchmarks/device/session_start.py                       # the shipped model
-    python benchmarks/device/session_start.py mine.onnx mine.ncnn   # and a file for ncnn
+    python benchmarks/device/session_start.py mine.onnx mine.ncnn   # and an .ncnn file
 
-Each variant is measured in a process of its own, the variants taking turns; medians are shown. A process imports the
-engine, notes its memory, loads the model, classifies once, then forty times. `saved` variants load a file that ONNX
-Runtime wrote when it had optimised the model to that level; files beyond `extended` hold only for the processor that
-wrote them.
+Prints a table of medians. Each variant runs in its own process, the variants in turn: it imports the engine, records
+its memory, loads the model, classifies once, then forty times. `saved` variants load a file that ONNX Runtime wrote
+after optimising the model to that level; files beyond `extended` are valid only on the processor that wrote them.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from edgekit.device.engines.engine import contract_in, open_engine
 from edgekit.model_store import DEVICE_SUFFIXES, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 
 INFERENCES = 40
-# Session options by variant; `entries` are ONNX Runtime's own keys.
+# Session options by variant; `entries` are configuration keys of ONNX Runtime.
 SETTINGS: dict[str, dict[str, Any]] = {
     "as edgekit loads it": {},
     "level none": {"level": "none"},
     "level basic": {"level": "basic"},
     "level extended": {"level": "extended"},
-    "an arena of its own": {"entries": {"session.use_env_allocators": "0"}},
+    "own memory arena": {"entries": {"session.use_env_allocators": "0"}},
     "no memory arena": {"arena": False, "entries": {"session.use_env_allocators": "0"}},
     "no memory pattern": {"pattern": False},
     "no packed weights": {"entries": {"session.disable_prepacking": "1"}},
@@ -47,7 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def options_of(settings: dict[str, Any]) -> Any:
-    """Return edgekit's session options with a variant's on top."""
+    """Return edgekit's session options, overridden by a variant's."""
     from edgekit.device.engines.session import session_options
 
     options = session_options(1, level=settings.get("level", "all"))
@@ -59,7 +58,7 @@ def options_of(settings: dict[str, Any]) -> Any:
 
 
 def save(model: Path, level: str, form: str, target: Path) -> None:
-    """Write what ONNX Runtime makes of a model."""
+    """Write a model as optimised by ONNX Runtime."""
     import onnxruntime as ort
 
     options = options_of({"level": level})
@@ -70,7 +69,7 @@ def save(model: Path, level: str, form: str, target: Path) -> None:
 
 
 def memory_kib(field: str) -> int:
-    """Return a figure of /proc/self/status."""
+    """Return a field of /proc/self/status, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1])
 
@@ -78,10 +77,10 @@ def memory_kib(field: str) -> int:
 def measure(
     path: Path, input_name: str, shape: list[int], element_type: str, settings: dict[str, Any]
 ) -> dict[str, float]:
-    """Measure one variant in this process, which has loaded no model yet."""
+    """Measure one variant in this process, which must not have loaded a model before."""
     tensor = np.zeros(shape, element_type)
     if path.suffix == NCNN_SUFFIX:
-        import ncnn  # noqa: F401 (its import is no part of loading a model)
+        import ncnn  # noqa: F401 (imported before the clock starts)
     else:
         import onnxruntime as ort
     before_kib = memory_kib("VmRSS")
@@ -146,7 +145,9 @@ def main(models: tuple[str, ...], rounds: int, one: str | None) -> None:
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 samples[name].append(json.loads(done.stdout))
     columns = ("load_ms", "first_ms", "later_ms", "held_mib", "peak_mib")
-    click.echo("| variant | load, ms | first answer, ms | later ones, ms | held, MiB | peak of the process, MiB |")
+    click.echo(
+        "| variant | load, ms | first inference, ms | later inferences, ms | model, MiB | peak of the process, MiB |"
+    )
     click.echo("| --- | --- | --- | --- | --- | --- |")
     for name, found in samples.items():
         cells = (f"{statistics.median(each[column] for each in found):.2f}" for column in columns)

@@ -1,13 +1,11 @@
-"""Whether `edgekit run` can stay up for months, as far as minutes tell: memory, open files, threads, order of frames.
-
-The real command runs in a process of its own, headless and at full speed. Its source is a pipe that never ends: the
-pictures of real clips, over and over, as a stream of JPEGs. Its results come back as JSON lines and are checked one by
-one; once a second the kernel is asked what the process uses. Time counts from the first result on, and the first minute
-is warm-up.
+"""Endurance test of `edgekit run`: memory growth, open files, threads and order of frames over minutes.
 
     python benchmarks/device/soak.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx -o soak.json
 
-Options after `--` go to `edgekit run`. The exit code is 3 if a requirement is not met.
+Starts the real command headless at full speed in a child process. Its source is a named pipe that repeats the clips'
+frames as JPEGs without end. Each JSON line of its results is checked, and its memory, files and threads are sampled
+once per second. Time counts from the first result; the first minute is warm-up. Options after `--` go to `edgekit run`.
+Prints the verdict; the exit code is 3 if a requirement is not met.
 """
 
 from __future__ import annotations
@@ -45,20 +43,20 @@ _PATH = click.Path(path_type=Path)
 _MB_PER_MIB = (1 << 20) / 1e6
 _JPEG_QUALITY = 85
 _PERIOD_S = 1.0
-# From SIGTERM to the end of the process.
-_PATIENCE_S = 30
+# Longest time from SIGTERM to the end of the process.
+_STOP_TIMEOUT_S = 30
 
 
 @dataclass
 class Order:
-    """What the result lines say: how many, and each one that did not follow its predecessor."""
+    """Number of result lines, and a fault for each line out of order."""
 
     frames: int = 0
     faces: int = 0
     faults: list[str] = field(default_factory=list)
 
     def take(self, line: str) -> None:
-        """Look at one result."""
+        """Check one result line."""
         found = re.match(r'\{"sequence": (\d+), "monotonic_s": ([0-9.]+)', line)
         if found is None:
             self.faults.append(f"no result: {line[:80]}")
@@ -70,7 +68,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the samples amount to; `failed` names each requirement that is not met."""
+    """Summary of the samples; `failed` names each requirement that is not met."""
 
     frames: int
     faces: int
@@ -90,8 +88,8 @@ def judge(
 ) -> Verdict:
     """Return the verdict on samples of (seconds since the start, use).
 
-    Open files and threads are the most frequent numbers of the first and of the last half after the warm-up: reading
-    the board's state opens a file for a moment.
+    Open files and threads are the most frequent numbers in the first and the second half after the warm-up, because
+    reading the board's state opens a file for a moment.
 
     Raises:
         InputError: There are too few samples after the warm-up.
@@ -142,7 +140,7 @@ def jpegs(clips: Sequence[Path], console: Console) -> list[bytes]:
 
 @contextmanager
 def endless(pictures: Sequence[bytes]) -> Iterator[Path]:
-    """Yield a named pipe that plays the pictures over and over to whoever opens it."""
+    """Yield a named pipe that repeats the pictures without end to its reader."""
 
     def write() -> None:
         with suppress(BrokenPipeError), path.open("wb", buffering=0) as pipe:
@@ -158,7 +156,7 @@ def endless(pictures: Sequence[bytes]) -> Iterator[Path]:
 
 
 def read_lines(stream: IO[str], order: Order) -> None:
-    """Hand every line to `order`."""
+    """Check every line with `order`."""
     for line in stream:
         order.take(line)
 
@@ -166,7 +164,7 @@ def read_lines(stream: IO[str], order: Order) -> None:
 def soak(
     source: Path, run_options: Sequence[str], seconds: float, min_frames: int, console: Console
 ) -> tuple[list[tuple[float, ProcessUse]], Order, int]:
-    """Run for `seconds`, and on until there are `min_frames`; return the samples, the results and the exit code."""
+    """Run for `seconds` and at least `min_frames`; return the samples, the results and the exit code."""
     command = [sys.executable, "-m", "edgekit.cli", "run", "--source", str(source), "--jsonl", "-", *run_options]
     order, samples = Order(), []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running, Progress(console=console) as bar:
@@ -189,7 +187,7 @@ def soak(
                 time.sleep(_PERIOD_S)
             if running.poll() is None:
                 running.send_signal(signal.SIGTERM)
-            exit_code = running.wait(_PATIENCE_S)
+            exit_code = running.wait(_STOP_TIMEOUT_S)
         finally:
             running.kill()
             reader.join()
@@ -202,13 +200,15 @@ def _usual(values: Sequence[int]) -> int:
 
 @click.command()
 @click.option(
-    "--clip", "clips", multiple=True, required=True, type=click.Path(path_type=Path), help="Played over and over."
+    "--clip", "clips", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeated without end."
 )
 @click.option("--detector-model", type=_PATH, help="YuNet's file; default: as `edgekit run`.")
-@click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(min=0.1), help="How long.")
-@click.option("--min-frames", default=0, type=click.IntRange(0), help="Go on until there are so many.")
-@click.option("--warm-up", "warm_up_s", default=60.0, show_default=True, help="Seconds that do not count.")
-@click.option("-o", "report", type=_PATH, help="Store verdict and samples here.")
+@click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(min=0.1), help="Duration.")
+@click.option("--min-frames", default=0, type=click.IntRange(0), help="Run longer until there are so many.")
+@click.option(
+    "--warm-up", "warm_up_s", default=60.0, show_default=True, help="Seconds at the start that are not judged."
+)
+@click.option("-o", "report", type=_PATH, help="Write verdict and samples to this file.")
 @click.argument("run_options", nargs=-1, type=click.UNPROCESSED)
 def main(
     clips: tuple[Path, ...],

@@ -1,20 +1,22 @@
-"""Following faces between detections against detecting in every frame, and against holding the last box.
-
-Three clips: two real ones, and one made of real faces that move, grow, cross, come in and leave, whose boxes are known
-(`moving_faces.py`). In each, YuNet at 320 pixels searches every frame; that is the reference, and what following has to
-agree with. Holding the last box on the same frames shows that agreeing is not trivial: on the made clip it must fail.
-
-Agreement is the share of the reference's boxes that have a box of their own with an intersection over union of at least
-0.5; strays are boxes without such a partner, as a share of all. A switch is a face that goes on under another id. Cost
-is the time of finding faces alone, frames in memory, as the median ratio of the pairs of `pairs.py`.
+"""Face tracking between detections, against detection on every frame and against holding the last box.
 
     python benchmarks/device/tracking.py --detector-model face_detection_yunet_2026may.onnx --media ../shared/data/media
+
+Clips: real ones, and one made of real faces that move, grow, cross, enter and leave, with known boxes
+(`moving_faces.py`). The reference is YuNet at 320 pixels on every frame. Holding the last box shows how hard a clip is:
+on the made clip it must fail.
+
+Printed per clip: agreement, the share of the reference's boxes with a box of their own at intersection over union of
+0.5 or more; strays, the share of boxes without such a partner; switches, how often a face continues under another id;
+cost, the time of detection and tracking alone, frames in memory, as the median ratio of the pairs of `pairs.py`. Exit
+code 3 if a requirement is not met.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +25,6 @@ import click
 import cv2
 import numpy as np
 from moving_faces import FPS, KnownFace, cut_out, moving_faces
-from pairs import time_pairs
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +43,9 @@ from edgekit.errors import EdgekitError
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pairs import time_pairs
+
 MIN_IOU = 0.5
 REQUIRED_AGREEMENT = 0.95
 ALLOWED_STRAYS = 0.05
@@ -52,7 +56,7 @@ MADE = "made"
 
 @dataclass(frozen=True)
 class FrameCache:
-    """Frames in memory; `known` has the faces of each where they are known."""
+    """Frames in memory; `known` has the faces of each frame of the made clip."""
 
     name: str
     fps: float
@@ -65,9 +69,9 @@ class FrameCache:
 
 @dataclass(frozen=True)
 class Figures:
-    """What following, and holding, gave on one clip; see the module's text.
+    """Results of tracking and of holding on one clip; see the module's docstring.
 
-    `correct` is the share of the visible known faces that were boxed, `reference_correct` that of the reference.
+    `correct` is the share of the visible known faces that have a box, `reference_correct` that of the reference.
     """
 
     clip: str
@@ -86,7 +90,7 @@ class Figures:
 
     @property
     def faults(self) -> list[str]:
-        """What the gate refuses."""
+        """Requirements that are not met."""
         found = []
         if self.agreement < REQUIRED_AGREEMENT:
             found.append(f"agreement {self.agreement:.3f} < {REQUIRED_AGREEMENT}")
@@ -97,7 +101,7 @@ class Figures:
         if self.cost > ALLOWED_COST:
             found.append(f"cost {self.cost:.2f} > {ALLOWED_COST}")
         if self.clip == MADE and self.hold_agreement >= REQUIRED_AGREEMENT:
-            found.append(f"holding the last box agrees too ({self.hold_agreement:.3f}): the clip shows nothing")
+            found.append(f"holding the last box agrees too ({self.hold_agreement:.3f}): the clip is too easy")
         return found
 
 
@@ -107,7 +111,7 @@ def real_clip(path: Path) -> FrameCache:
 
 
 def made_clip(detector: YuNet, media: Path | None) -> FrameCache:
-    """Return the clip with known boxes, of the bundled portrait and, with `media`, of two faces there."""
+    """Return the clip with known boxes, from the bundled portrait and, with `media`, two more faces."""
     portrait = read_image(asset("astronaut.png"))
     pictures = [portrait, np.ascontiguousarray(portrait[:, ::-1])]
     background = np.full((480, 640, 3), 96, np.uint8)
@@ -124,7 +128,7 @@ def follow(face_tracker: FaceTracker, clip: FrameCache) -> list[Detections]:
 
 
 def hold(found: Sequence[Detections], reference: Sequence[Detections], searched: Sequence[bool]) -> list[Detections]:
-    """Return what the detector found in the searched frames, held until the next of them."""
+    """Return the detector's boxes of the searched frames, repeated until the next searched frame."""
     held, last = [], found[0]
     for faces, is_searched in zip(reference, searched, strict=True):
         last = faces if is_searched else last
@@ -133,7 +137,7 @@ def hold(found: Sequence[Detections], reference: Sequence[Detections], searched:
 
 
 def partners(wanted: np.ndarray, given: np.ndarray) -> list[int | None]:
-    """Return for each wanted box the index of its own box, or None: largest overlap first, one to one."""
+    """Return for each wanted box the index of its partner, or None: one to one, largest overlap first."""
     partner: list[int | None] = [None] * len(wanted)
     overlaps = iou(wanted.reshape(-1, 4), given.reshape(-1, 4))
     while overlaps.size and overlaps.max() >= MIN_IOU:
@@ -144,7 +148,7 @@ def partners(wanted: np.ndarray, given: np.ndarray) -> list[int | None]:
 
 
 def agreement(wanted: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the share of wanted boxes that have a partner, and the share of given ones that have none."""
+    """Return the share of wanted boxes with a partner, and the share of given boxes without."""
     pairs = [partners(a, b) for a, b in zip(wanted, given, strict=True)]
     met = sum(partner is not None for frame in pairs for partner in frame)
     total, offered = sum(map(len, wanted)), sum(map(len, given))
@@ -152,9 +156,9 @@ def agreement(wanted: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> tupl
 
 
 def switches(clip: FrameCache, found: Sequence[Detections]) -> tuple[int, int]:
-    """Return the number of faces and how often one of them went on under another id."""
+    """Return the number of faces, and how often one of them continued under another id."""
     if clip.known is None:
-        # One face throughout: every further id is a switch.
+        # Real clips show one face: every further id is a switch.
         ids = [track_id for faces in found for track_id in faces.track_ids]
         return 1, len(set(ids)) - 1
     current: dict[int, int | None] = {}
@@ -228,7 +232,7 @@ class _Counting:
 
 
 def show(figures: Sequence[Figures], console: Console) -> None:
-    table = Table(title="Following faces, against YuNet in every frame", title_justify="left")
+    table = Table(title="Tracking, against YuNet on every frame", title_justify="left")
     for name in (
         "clip",
         "searched",
@@ -260,14 +264,12 @@ def show(figures: Sequence[Figures], console: Console) -> None:
 @click.option("--media", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of real clips.")
 @click.option("--detect-every", "every", default="auto", show_default=True, metavar="N|auto")
 @click.option("--rounds", default=5, show_default=True)
-@click.option(
-    "--save-made", type=click.Path(path_type=Path), metavar="MP4", help="Write the made clip, boxes drawn in."
-)
+@click.option("--save-made", type=click.Path(path_type=Path), metavar="MP4", help="Write the made clip with its boxes.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     detector_model: Path, media: Path | None, every: str, rounds: int, save_made: Path | None, as_json: bool
 ) -> None:
-    """Measure, and exit with 3 if the gate refuses."""
+    """Measure; exit with 3 if a requirement is not met."""
     set_opencv_threads(1)
     try:
         detector = YuNet(detector_model, DETECTOR_SIZE_PX, DEFAULT_SCORE_THRESHOLD, intra_op_threads=1)

@@ -1,12 +1,11 @@
-"""Finds what boards compute and move a second from published latencies, and checks it on nets left out.
+"""Fit of compute and bandwidth of boards to published latencies, with a check on nets left out.
 
-    python benchmarks/export/board_estimates.py --count    counts the published nets (minutes; wants [export]) …
-    python benchmarks/export/board_estimates.py            … which are kept, and fits: writes export/profiling/board_rooflines.json
+    python benchmarks/export/board_estimates.py --count    counts the published nets (minutes; needs [export])
+    python benchmarks/export/board_estimates.py            fits; writes export/profiling/board_rooflines.json
 
-The table of docs/profile.md is printed, too. Nets are counted in board_nets.py; counts are kept in
-board_estimates/nets.json, so that a fit needs no torch. YuNet needs its file: --yunet
-face_detection_yunet_2026may.onnx. Only ncnn's rows are fitted: enough nets, one engine, one method. The rows of OpenCV,
-an engine that had no part, are predicted as a test.
+Prints the table of docs/profile.md. `board_nets.py` has the nets; their counts are kept in board_estimates/nets.json,
+so that a fit needs no torch. YuNet needs its file: --yunet face_detection_yunet_2026may.onnx. Only ncnn's rows are
+fitted: enough nets, one engine, one method. The rows of OpenCV, which are not in the fit, are predicted as a test.
 """
 
 from __future__ import annotations
@@ -25,16 +24,17 @@ from edgekit.export.profiling.roofline_fit import Fit, Point, fit, predicted_ms
 from edgekit.files import write_atomic
 from edgekit.latencies import KNOWN_BOARDS, PublishedLatency, published_latencies
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).resolve().parent
 _COUNTS = _HERE / "board_estimates" / "nets.json"
+_ROOFLINES = _HERE.parents[1] / "export" / "profiling" / ROOFLINES_NAME
 _FITTED_ENGINE, _TEST_ENGINE = "ncnn", "opencv-dnn 4.10"
 _THREADS = (1, 4)
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 
 @click.command()
-@click.option("--count", is_flag=True, help="Count the nets anew.")
-@click.option("--yunet", type=click.Path(path_type=Path, exists=True), help="YuNet's file, counted at 160x128.")
+@click.option("--count", is_flag=True, help="Count the nets again.")
+@click.option("--yunet", type=click.Path(path_type=Path, exists=True), help="YuNet's file; counted at 160x128.")
 def main(count: bool, yunet: Path | None) -> None:
     if count:
         _count(yunet)
@@ -48,7 +48,7 @@ def main(count: bool, yunet: Path | None) -> None:
                 result = fit([_point(nets[row.model], row) for row in chosen])
                 fits[board.name, precision, threads] = result
                 found.append(_roofline(board.name, precision, threads, chosen, result))
-                _say(found[-1], chosen, result)
+                _print_fit(found[-1], chosen, result)
     click.echo(as_markdown(found))
     tests = [test for row in rows if (test := _test(row, nets, found)) is not None]
     for test in tests:
@@ -60,7 +60,7 @@ def main(count: bool, yunet: Path | None) -> None:
         "rooflines": [asdict(roofline) for roofline in found],
         "tests": tests,
     }
-    write_atomic(_HERE.parent / "export" / ROOFLINES_NAME, json.dumps(document, indent=1) + "\n")
+    write_atomic(_ROOFLINES, json.dumps(document, indent=1) + "\n")
 
 
 def _is_fitted(row: PublishedLatency, board: str, precision: str, threads: int) -> bool:
@@ -89,7 +89,7 @@ def _roofline(board: str, precision: Precision, threads: int, rows: list[Publish
 
 
 def _test(row: PublishedLatency, nets: dict[str, Any], found: list[Roofline]) -> dict[str, Any] | None:
-    """Return how far a row of another engine is from what ncnn's rows say of the board, at the row's clock."""
+    """Return measured and predicted latency of a row of another engine, scaled to the row's clock."""
     if row.engine != _TEST_ENGINE or row.model not in nets or row.precision != "fp32":
         return None
     for roofline in found:
@@ -123,7 +123,7 @@ def as_markdown(found: Sequence[Roofline]) -> str:
     return "\n".join(lines)
 
 
-def _say(roofline: Roofline, rows: list[PublishedLatency], result: Fit) -> None:
+def _print_fit(roofline: Roofline, rows: list[PublishedLatency], result: Fit) -> None:
     click.echo(
         f"{roofline.board}, {roofline.precision}, {roofline.threads} threads: {roofline.macs_per_s / 1e9:.2f} GMAC/s, "
         f"{roofline.bytes_per_s / 1e9:.2f} GB/s from {roofline.rows} nets, coverage {roofline.coverage:.0%}, "
@@ -140,7 +140,7 @@ def _count(yunet: Path | None) -> None:
     sizes = {row.model: row.input_px for row in published_latencies()}
     graphs = {name: (lambda name=name: graph_of(name, int(sizes[name]))) for name in NETS}
     if yunet:
-        # 120 rows are not a multiple of 32, which YuNet's strides ask for.
+        # YuNet needs multiples of 32; the published size is 160x120.
         graphs["yunet"] = lambda: yunet_at(yunet, 160, 128)
     counts = json.loads(_COUNTS.read_text()) if _COUNTS.exists() else {}
     for name, make in graphs.items():

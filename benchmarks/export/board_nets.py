@@ -1,7 +1,7 @@
-"""The published nets of edgekit/published_latencies.csv that can be had here, as ONNX graphs.
+"""The nets of edgekit/published_latencies.csv that torchvision and timm have, as ONNX graphs.
 
-Nets that no library here has as the benchmark ran them are left out: shufflenet (v1), proxylessnasnet, blazeface, the
-SSD and YOLO nets, nanodet, MobileFaceNet, and vision_transformer, of which it is not said which one it is.
+Left out, because no library here has them as the benchmark ran them: shufflenet (v1), proxylessnasnet, blazeface, the
+SSD and YOLO nets, nanodet, MobileFaceNet, and vision_transformer, whose variant is not published.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgekit.export.profiling.cost import load_graph
 
 
 def caffe_alexnet() -> nn.Module:
-    """Return AlexNet as Caffe and ncnn have it, with groups, unlike torchvision's; its two normalisations left out."""
+    """Return AlexNet of Caffe and ncnn, with groups (torchvision's has none), without its two normalisations."""
     return nn.Sequential(
         nn.Conv2d(3, 96, 11, 4),
         nn.ReLU(),
@@ -55,8 +55,8 @@ def _timm(name: str, **options: object) -> Callable[[], nn.Module]:
     return lambda: timm.create_model(name, pretrained=False, **options)
 
 
-_COMPUTED_WIDTHS = ("regnety_400m",)  # with tensors, which must have values
-# By the name in the table.
+_COMPUTED_WIDTHS = ("regnety_400m",)  # its constructor reads values of tensors, which "meta" has not
+# Name in the CSV → constructor.
 NETS: dict[str, Callable[[], nn.Module]] = {
     "squeezenet": _torchvision("squeezenet1_1"),
     "mobilenet": _timm("mobilenetv1_100"),
@@ -77,27 +77,27 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 def graph_of(name: str, input_px: int) -> onnx.ModelProto:
-    """Return a net of the table as ONNX, BatchNorm folded, with weights of no meaning."""
-    # Without the time that drawing 138 million random numbers takes.
+    """Return a net of the CSV as ONNX with folded BatchNorm and arbitrary weights."""
+    # "meta" skips the initialisation of up to 138 million weights.
     with nullcontext() if name in _COMPUTED_WIDTHS else torch.device("meta"):
         net = NETS[name]()
     net = net.to_empty(device="cpu").eval()
     with torch.no_grad():
         for index, tensor in enumerate((*net.parameters(), *net.buffers())):
-            # Each its own, since equal tensors become one in the file.
+            # Different values: the exporter would merge equal tensors.
             tensor.fill_(1 + index / 1024)
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        # The exporter that traces is deprecated, and takes a tenth of the time of the one that `edgekit export` uses.
+        # The deprecated tracing exporter takes a tenth of the time of the one in `edgekit export`.
         warnings.simplefilter("ignore")
         torch.onnx.export(net, (torch.zeros(1, 3, input_px, input_px),), stream, dynamo=False, opset_version=17)
-    # For shapes that are computed.
+    # Folds computed shapes.
     optimized: onnx.ModelProto = optimizer.optimize(onnx.load_from_string(stream.getvalue()))
     return optimized
 
 
 def yunet_at(path: Path, width_px: int, height_px: int) -> onnx.ModelProto:
-    """Return a YuNet file of any size with its input fixed."""
+    """Return a YuNet model with the given fixed input size."""
     model = load_graph(path)
     for dimension, size in zip(
         model.graph.input[0].type.tensor_type.shape.dim, (1, 3, height_px, width_px), strict=True

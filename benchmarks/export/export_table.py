@@ -1,11 +1,11 @@
-"""The table of docs/export.md: what each form of the shipped net weighs, answers and costs.
+"""Table of docs/export.md: size, accuracy and cost of each form of the shipped net.
 
     python benchmarks/export/export_table.py --data fer2013.tar.gz -o out/export
 
-Files are made from the shipped checkpoint: torch's own export, the presets, eight bits, ncnn. Times are of one run on
-this machine, one thread, files taking turns; counts on an emulated Cortex-A53 are those stored in
-benchmarks/a53/results for files of the same structure (`benchmarks/a53/count.py` makes them). Give the machine nothing
-else to do.
+Exports the shipped checkpoint in all forms (torch's own export, the presets, int8, ncnn) and writes the files, table.md
+and table.json to the folder. Times are of one run on this machine with one thread, the files in turn. Counts of an
+emulated Cortex-A53 are read from benchmarks/a53/results, by structure (`benchmarks/a53/count.py` makes them). Run it
+on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from edgekit.models.evaluation.evaluate import aligned, evaluate, open_classifie
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import FloatArray, ImageU8, to_input
 
-COUNTS = Path(__file__).resolve().parent / "a53" / "results"
+COUNTS = Path(__file__).resolve().parents[1] / "a53" / "results"
 PLAIN = "float32, torch.onnx.export"
 NCNN_TARGETS = ("generic", "a72", "a53")
 BOARD = KNOWN_BOARDS["pi3b+"]
-# As `edgekit run` gives the classifier on a board of four cores.
+# Threads of the classifier in `edgekit run` on a board with four cores.
 BOARD_THREADS = 1
 
 
 def plain_export(checkpoint: Checkpoint) -> onnx.ModelProto:
-    """Return what `torch.onnx.export` itself makes of the net, with a contract so that it can be measured."""
+    """Return the net exported by `torch.onnx.export` alone, with a contract for the evaluation."""
     spec = checkpoint.contract.input
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -83,7 +83,7 @@ def models(checkpoint: Checkpoint, calibration: Calibration) -> dict[str, onnx.M
 
 
 def models_for_ncnn(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
-    """Return what the table's files for ncnn are converted from, by their names."""
+    """Return the ONNX models from which the .ncnn files of the table are converted, by name."""
     net, contract = build_net(checkpoint), checkpoint.contract
     return {
         f"float32, --engine ncnn --target {target}": to_onnx(net, contract, chosen_passes(target, ncnn=True))
@@ -92,7 +92,7 @@ def models_for_ncnn(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
 
 
 def ratios(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, float]:
-    """Return the median over rounds of each file's time over the first one's in the same round."""
+    """Return for each file the median over rounds of its time divided by the first file's."""
     nets = {name: open_engine(path, 1) for name, path in paths.items()}
     inputs = {name: _noise(net.contract.input) for name, net in nets.items()}
     samples: dict[str, list[float]] = {name: [] for name in paths}
@@ -113,10 +113,9 @@ def _noise(spec: InputSpec) -> FloatArray | ImageU8:
 
 
 def estimated(graph: Path, contract: Contract) -> tuple[float, float] | None:
-    """Return the interval of milliseconds that `edgekit profile` estimates for the board, None where it has no base.
+    """Return the interval in ms that `edgekit profile` estimates for the board; None without a roofline.
 
-    The rooflines are those of ncnn's published latencies in float32 and in calibrated eight bits. A file for ncnn is
-    estimated by the graph it was converted from.
+    There are rooflines for float32 and calibrated int8. An .ncnn file is estimated by the graph it was converted from.
     """
     if contract.precision == "float16" or (contract.calibration or "").startswith("none"):
         return None
@@ -125,7 +124,7 @@ def estimated(graph: Path, contract: Contract) -> tuple[float, float] | None:
 
 
 def structure_of(path: Path) -> str:
-    """Return what files have in common that differ in their weights alone."""
+    """Return the hash of a file's graph without weights."""
     return read_ncnn(path).structure_sha256 if engine_of(path) == "ncnn" else structure_sha256(load_graph(path))
 
 
@@ -137,7 +136,7 @@ def table(
     rounds: int,
     inferences: int,
 ) -> list[dict[str, Any]]:
-    """Return a row a file; `graphs` are the ONNX files of those that are none."""
+    """Return one row per file; `graphs` has the source graphs of .ncnn files."""
     stored = [json.loads(path.read_text()) for path in sorted(COUNTS.glob("*.json"))]
     counts = {document["structure_sha256"]: document["median"] for document in stored}
     times = ratios(paths, rounds, inferences)
@@ -184,10 +183,10 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 @click.option("--split", default="PrivateTest", show_default=True)
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
 @click.option("--rounds", type=click.IntRange(1), default=60, show_default=True)
-@click.option("--inferences", type=click.IntRange(1), default=20, show_default=True, help="In a round, for each file.")
+@click.option("--inferences", type=click.IntRange(1), default=20, show_default=True, help="Per file and round.")
 @click.option("--calibration-images", type=click.IntRange(1), default=500, show_default=True)
 def main(data: Path, split: str, output: Path, rounds: int, inferences: int, calibration_images: int) -> None:
-    """Make the files and the table."""
+    """Write the files and the table."""
     checkpoint = load_checkpoint(resolve_model("default", (CHECKPOINT_SUFFIX,)))
     dataset = load_dataset(data, checkpoint.contract.crop.resize_hw[0])
     calibration = calibration_crops(dataset, "Training", checkpoint.contract, calibration_images, 0)

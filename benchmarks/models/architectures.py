@@ -1,17 +1,18 @@
-"""The study: small nets at 44x44 pixels after one equal training budget, and what an inference of each costs.
-
-Four steps, all by default or each by its flag; every step keeps what it did, so it can be interrupted and repeated:
-
-    --train      trains each net with `edgekit train` and the same recipe, epochs and seed
-    --evaluate   exports each net, counts its cost, measures accuracy on PrivateTest (of trained nets)
-    --latency    times all nets in ONNX Runtime, one thread, in interleaved rounds: wants a quiet machine
-    --report     writes study.md, study.json and study.png; A53 counts are read from benchmarks/a53/results
+"""Study of small nets at 44x44 pixels: accuracy after one equal training budget, and cost of an inference.
 
     python benchmarks/models/architectures.py --train --data fer2013.tar.gz --only mobilenetv2
     python benchmarks/models/architectures.py --evaluate --latency --report --data fer2013.tar.gz
 
-What is counted on the emulated A53 (see a53/README.md) depends on a net's structure, not on its weights: the counts of
-an untrained net's file hold for the trained one, and --evaluate exports untrained nets too.
+Four steps, all by default or those whose flags are given; each step keeps its results, so it can be interrupted and
+repeated:
+
+    --train      trains each net with `edgekit train` and the same recipe, epochs and seed
+    --evaluate   exports each net, counts its cost, measures accuracy on PrivateTest (of trained nets)
+    --latency    times all nets in ONNX Runtime, one thread, in interleaved rounds; needs an idle machine
+    --report     writes study.md, study.json and study.png; A53 counts are read from benchmarks/a53/results
+
+Counts on the emulated A53 (see a53/README.md) depend on a net's structure, not on its weights: those of an untrained
+net's file are valid for the trained one, and --evaluate exports untrained nets too.
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ NETS = (
     "mobilenetv3-small",
     "shufflenetv2-x0.5",
 )
-# The recipe's rate was found with EdgeCNN. At 0.1 MobileNetV2 stays at chance; these three get a fifth of it.
+# The recipe's learning rate was tuned on EdgeCNN. MobileNetV2 does not learn at 0.1; these three get a fifth.
 LEARNING_RATES = {"mobilenetv2": 0.02, "mobilenetv3-small": 0.02, "shufflenetv2-x0.5": 0.02}
-# bf16 slows depthwise convolutions down: a step of these takes 1.7 to 2.2 times as long in it.
+# bf16 slows depthwise convolutions down: a step of these nets takes 1.7 to 2.2 times as long.
 FLOAT32_NETS = ("mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5")
-# Costs only: edgecnn-g with the channel gathers that groups with learned inputs need.
+# Cost only: edgecnn-g with the channel gathers of learned groups.
 UNTRAINED_NETS = ("edgecnn-g-condensed",)
 TEST_SPLIT = "PrivateTest"
 MEASURED_NAME = "measured.json"
@@ -71,10 +72,10 @@ LATENCY_NAME = "latency.json"
 
 
 def train_net(name: str, data: Path, folder: Path, budget: Sequence[str]) -> None:
-    """Train one net, or go on with its training.
+    """Train one net, or resume its training.
 
     Raises:
-        click.ClickException: The training failed; it said why.
+        click.ClickException: The training failed; its own message is on stderr.
     """
     rate = ["--max-lr", str(LEARNING_RATES[name])] if name in LEARNING_RATES else []
     command = ["train", "--data", data, "--model", name, "-o", folder, "--resume", *budget, *rate]
@@ -84,9 +85,9 @@ def train_net(name: str, data: Path, folder: Path, budget: Sequence[str]) -> Non
 
 
 def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, Any]:
-    """Export a net and return its cost, and its accuracy if it is trained; kept in the folder for next time.
+    """Export a net and return its cost, and its accuracy if it is trained; the results are kept in the folder.
 
-    A net whose training was interrupted has not had its budget and counts as untrained.
+    A net whose training was interrupted counts as untrained.
     """
     checkpoint_path = folder / BEST_NAME
     trained = checkpoint_path.exists() and _is_finished(folder)
@@ -132,7 +133,7 @@ def _is_finished(folder: Path) -> bool:
 def _untrained(name: str) -> nn.Module:
     torch.manual_seed(0)
     net = create_model(name, len(EXPRESSIONS))
-    # A bias of zeros, also one that a fresh BatchNorm folds into, would be left out of the file.
+    # Non-zero: the exporter would leave out a bias of zeros.
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.ndim == 1:
@@ -162,10 +163,9 @@ def _accuracy(path: Path, dataset: DataSet) -> dict[str, Any]:
 
 
 def latencies(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, Any]:
-    """Return median milliseconds and the median of the rounds' ratios to EdgeCNN, by net.
+    """Return by net the median time in ms, and the median over rounds of its ratio to EdgeCNN.
 
-    In a round each net runs `inferences` times, one picture each; each round starts with another net, and a ratio
-    compares two of the same round.
+    In a round each net runs `inferences` times at batch size 1; each round starts with another net.
     """
     nets = {name: Classifier(path, intra_op_threads=1) for name, path in paths.items()}
     generator = np.random.default_rng(0)
@@ -212,7 +212,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 @click.option("--report", "do_report", is_flag=True)
 @click.option("--data", type=click.Path(path_type=Path), help="FER-2013 in any form edgekit reads.")
 @click.option(
-    "--only", type=click.Choice(NETS + UNTRAINED_NETS), multiple=True, help="To train and evaluate; default: all."
+    "--only", type=click.Choice(NETS + UNTRAINED_NETS), multiple=True, help="Nets to train and evaluate; default: all."
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option(
@@ -220,13 +220,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     type=click.Choice(["fp32", "bf16"]),
     default="bf16",
     show_default=True,
-    help=f"To train with; {', '.join(FLOAT32_NETS)} always have fp32.",
+    help=f"Precision of training; {', '.join(FLOAT32_NETS)} always use fp32.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="To train with.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of training.")
 @click.option("--rounds", type=click.IntRange(min=3), default=21, show_default=True)
-@click.option("--inferences", type=click.IntRange(min=1), default=50, show_default=True, help="A net and round.")
+@click.option("--inferences", type=click.IntRange(min=1), default=50, show_default=True, help="Per net and round.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/study"), show_default=True)
-@click.option("--counts", type=click.Path(path_type=Path), default=Path(__file__).parent / "a53/results")
+@click.option("--counts", type=click.Path(path_type=Path), default=Path(__file__).resolve().parents[1] / "a53/results")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs/study"), show_default=True)
 def main(
     do_train: bool,
@@ -244,7 +244,7 @@ def main(
     counts: Path,
     output: Path,
 ) -> None:
-    """Run the steps named by flags, or all."""
+    """Run the steps whose flags are given, or all."""
     everything = not (do_train or do_evaluate or do_latency or do_report)
     names = [name for name in NETS + UNTRAINED_NETS if name in only or not only]
     try:

@@ -1,11 +1,11 @@
-"""How much cheaper is augmenting a batch of tensors than picture by picture?
-
-Both sides cut a random 44x44 crop from 48x48 gray pictures, mirror half of them and scale to 0..1 floats of three
-channels: edgekit on a batch of uint8 tensors, torchvision on PIL pictures (RandomCrop, RandomHorizontalFlip, ToTensor),
-as the EdgeCNN authors' code did. Same pictures, same number of threads, alternating rounds; the figure is the median of
-the rounds' ratios.
+"""Time of augmenting a batch of tensors, against picture by picture with torchvision on PIL.
 
     python benchmarks/models/augmentation.py [--images 4096] [--batch 64] [--rounds 7] [--threads N] [--json]
+
+Both sides cut a random 44x44 crop from 48x48 gray pictures, mirror half of them and scale to floats 0..1 of three
+channels: edgekit on a batch of uint8 tensors, torchvision on PIL pictures (RandomCrop, RandomHorizontalFlip, ToTensor),
+as in the code of EdgeCNN's authors. Same pictures, same number of threads, alternating rounds. Prints time per image
+and the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"{arguments.images} images, batches of {arguments.batch}, {arguments.threads} threads")
     for name, figures in result.items():
         print(
-            f"{name:26} {figures['us_per_image']:8.1f} us an image  "
+            f"{name:26} {figures['us_per_image']:8.1f} us/image  "
             f"{figures['times_faster_than_torchvision']:6.1f} x torchvision"
         )
 

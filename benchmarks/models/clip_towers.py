@@ -1,27 +1,28 @@
-"""What prompts cost a CLIP, with random weights: the towers' shape decides, not what they know.
-
-`towers`: the image tower with prompts, the same pass without, and the ensemble, against open_clip's plain tower in
-alternating pairs (see `pairs.py`). The ensemble passes each image through two towers.
-
-`step`: seconds and memory of a step of prompt training, and what a whole training would take at that pace.
+"""Cost of prompts for a CLIP with random weights; only the shape of the towers matters.
 
     python benchmarks/models/clip_towers.py towers --threads 2
     python benchmarks/models/clip_towers.py step --threads 2 --batch 4
+
+`towers` prints the time of the image tower with prompts, of the same pass without, and of the ensemble, divided by that
+of open_clip's plain tower, in alternating pairs (see `pairs.py`). The ensemble passes each image through two towers.
+
+`step` prints time and memory of a step of prompt training, and the estimated duration of a whole training.
 """
 
 from __future__ import annotations
 
 import json
 import resource
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from pairs import Pairs, time_pairs
 
 from edgekit.boards import read_board
 from edgekit.errors import EdgekitError
@@ -34,6 +35,9 @@ from edgekit.models.clip.prompt_insertion import encode_image
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.training.recipes import RECIPES, make_optimizer
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pairs import Pairs, time_pairs
 
 ALLOWED_RATIO = 1.15
 
@@ -51,9 +55,9 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 
 @dataclass(frozen=True)
 class TowerCost:
-    """Medians of seconds a batch, and of the pairs' ratios to open_clip's plain image tower.
+    """Median seconds per batch, and ratios of the pairs to open_clip's plain image tower with their medians.
 
-    `unprompted_s` is our pass without prompts: what the prompts themselves cost is measured against it.
+    `unprompted_s` is edgekit's pass without prompts: the cost of the prompts alone is relative to it.
     """
 
     plain_s: float
@@ -69,7 +73,7 @@ class TowerCost:
 
 @dataclass(frozen=True)
 class StepCost:
-    """A training step of `batch` images, and an image of evaluation (seconds); the process's most memory (MiB)."""
+    """Seconds of a training step of `batch` images and of evaluating one image; peak memory of the process (MiB)."""
 
     batch: int
     step_s: float
@@ -79,14 +83,14 @@ class StepCost:
 
 
 def preset(config: ClipConfig) -> PromptConfig:
-    """Return the few-shot setting, scaled down to a smaller CLIP's layers."""
+    """Return the few-shot setting, limited to a smaller CLIP's layers."""
     return shortened(PRESETS["few-shot"], config)
 
 
 def compare_towers(
     config: ClipConfig, batch: int, pairs: int, clock: str, autocast: AbstractContextManager[Any]
 ) -> TowerCost:
-    """Return the comparison, after a small batch of each to warm up; what has no limit gets half the pairs."""
+    """Return the comparison, after a warm-up batch; sides without a required ratio get half the pairs."""
     clip, values = random_clip(config), preset(config)
     visual = clip.model.visual
     generator = torch.Generator().manual_seed(0)
@@ -125,7 +129,7 @@ def compare_towers(
 
 
 def measure_step(config: ClipConfig, batch: int, steps: int, clock: str, precision: str) -> StepCost:
-    """Return the cost of a step, the quickest of several, and of evaluating an image."""
+    """Return the cost of a step (the fastest of several) and of evaluating an image."""
     torch.manual_seed(0)
     net = PromptedClip(random_clip(config), preset(config), descriptions_for(EXPRESSIONS))
     optimizer = make_optimizer(RECIPES["hicropl"], net.learner)
@@ -152,11 +156,11 @@ def measure_step(config: ClipConfig, batch: int, steps: int, clock: str, precisi
 
 
 def estimate(cost: StepCost, classes: int, shots: int, epochs: int, tested: int) -> str:
-    """Return what a few-shot training takes at that pace, in words that say it is an estimate."""
+    """Return the estimated duration of a few-shot training as text."""
     seen = classes * shots * epochs
     hours = (seen * cost.step_s / cost.batch + tested * cost.evaluated_image_s) / 3600
-    time_said = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
-    return f"estimate: {classes} classes x {shots} images x {epochs} epochs, tested on {tested} images: {time_said}"
+    duration = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    return f"estimate: {classes} classes x {shots} images x {epochs} epochs, tested on {tested} images: {duration}"
 
 
 def _autocast(precision: str) -> AbstractContextManager[Any]:
@@ -165,7 +169,7 @@ def _autocast(precision: str) -> AbstractContextManager[Any]:
 
 @click.group()
 def main() -> None:
-    """Measure what prompts cost a CLIP."""
+    """Measure the cost of prompts for a CLIP."""
 
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:
@@ -179,7 +183,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
                 type=click.Choice(list(CLOCKS)),
                 default="wall",
                 show_default=True,
-                help="cpu: the processors' time, for a machine that has other work too.",
+                help="cpu: CPU time, for a machine with other load.",
             ),
             click.option("--json", "as_json", is_flag=True),
         )
@@ -213,8 +217,14 @@ def towers(shape: str, threads: int | None, precision: str, clock: str, as_json:
 @_common
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--shots", type=click.IntRange(min=1), default=16, show_default=True, help="Of the training estimated.")
-@click.option("--tested", type=click.IntRange(min=0), default=3589, show_default=True, help="Images it is tested on.")
+@click.option(
+    "--shots",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Images per class of the estimated training.",
+)
+@click.option("--tested", type=click.IntRange(min=0), default=3589, show_default=True, help="Images of its evaluation.")
 def step(
     shape: str,
     threads: int | None,

@@ -1,11 +1,11 @@
-"""How far a detector's box must be widened so that a face is framed as in FER-2013.
-
-Faces of a split are enlarged and pasted into larger frames, found by the detector, cut out by the runtime's own code
-with several margins and vertical shifts, and classified. Printed is the accuracy against that on the original pictures
-of the same faces, in percentage points. A face counts only where the detector found it; how many it found is printed
-too, and so is how its boxes lie on the true frame of the face.
+"""Margin by which a detector's box must be widened so that a face is framed as in FER-2013.
 
     python benchmarks/models/crop_margin.py --data fer2013.tar.gz --model default --detector-model yunet.onnx
+
+Faces of a split are enlarged and pasted into larger frames, detected, cropped by the runtime's code with several
+margins and vertical shifts, and classified. Prints the accuracy minus that on the original pictures of the same faces,
+in percentage points, for the faces that were detected; their number; and the position of the boxes relative to the
+true frame of the face.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Pasted:
 
 @dataclass(frozen=True)
 class Result:
-    """What one detector and background gave.
+    """Result of one detector and background.
 
     `box` is the median of the boxes against the true square of side 1: centre's x and y offset, width, height.
-    `exact_points` is what cutting at the true square costs, `points[shift][margin]` what cutting at the box costs;
-    both are accuracy minus that on the original pictures, in percentage points.
+    `exact_points` is for crops at the true square, `points[shift][margin]` for crops at the box; both are the accuracy
+    minus that on the original pictures, in percentage points.
     """
 
     detector: str
@@ -92,7 +92,7 @@ def measure(
     shifts: Sequence[float],
     seed: int,
 ) -> Result:
-    """Return how the detector's boxes serve the classifier on gray images (N, 48, 48)."""
+    """Return the result for gray images (N, 48, 48)."""
     rng = np.random.default_rng(seed)
     crop, size_hw = classifier.contract.crop, classifier.contract.input.size_hw
     pasted, boxes, originals, kept_labels = [], [], [], []
@@ -105,7 +105,7 @@ def measure(
             originals.append(fit_image(image, crop, size_hw, resize))
             kept_labels.append(label)
     if not boxes:
-        raise click.ClickException(f"{detector.name} found none of {len(images)} faces")
+        raise click.ClickException(f"{detector.name} detected none of {len(images)} faces")
     wanted = np.array(kept_labels)
 
     def accuracy(crops: list[ImageU8]) -> float:
@@ -145,7 +145,7 @@ def shifted(xyxy: FloatArray, shift: float) -> FloatArray:
 
 
 def relative(xyxy: FloatArray, true_xyxy: tuple[int, int, int, int]) -> FloatArray:
-    """Return a box against the true square of side 1: centre's x and y offset, width, height."""
+    """Return a box relative to the true square of side 1: centre offset x and y, width, height."""
     side = true_xyxy[2] - true_xyxy[0]
     centre = (xyxy[:2] + xyxy[2:]) / 2 - (np.array(true_xyxy[:2]) + side / 2)
     return np.concatenate((centre, xyxy[2:] - xyxy[:2])).astype(np.float32) / np.float32(side)

@@ -1,27 +1,28 @@
-"""What distilling costs and brings, in three measurements.
-
-`speed`: a training step on cached answers against a plain one of the same net on the same images, in alternating pairs
-(see `pairs.py`). Run it on a quiet machine.
-
-`agreement`: on how many images of a split two models have the same class first; with a teacher and its student, or
-with two trainings of the teacher that differ in their seed.
-
-`relabel`: top-1 of a student whose classes were put together, on images whose labels were put together likewise: with
-the sum of the old probabilities, as `edgekit export --merge` does it; with the mean direction of the old class vectors;
-with that mean and an offset, by which its logit equals the sum's on average over the images of `--offset-split`, whose
-labels are not used; and with vectors of new texts.
-
-Tables of several seeds, trainings included, are made by `distillation_study.py`.
+"""Cost and effect of distillation, in three measurements.
 
     python benchmarks/models/distillation.py speed --threads 2
     python benchmarks/models/distillation.py agreement runs/wide-0 runs/wide-1 --data fer2013.tar.gz
     python benchmarks/models/distillation.py relabel runs/student/best.safetensors --data fer2013.tar.gz \\
         --merge positive=happy --merge negative=angry,disgust,fear,sad --merge neutral=neutral --clip clip.safetensors
+
+`speed` prints the time of a training step on cached teacher outputs divided by that of a plain step of the same net on
+the same images, in alternating pairs (see `pairs.py`). Run it on an otherwise idle machine.
+
+`agreement` prints the share of images on which two models have equal top-1: a teacher and its student, or two trainings
+of the teacher with different seeds.
+
+`relabel` prints the top-1 accuracy of a student with merged classes, by four methods: the sum of the old probabilities,
+as in `edgekit export --merge`; the mean direction of the old class vectors; that mean plus an offset that makes its
+logit equal to the sum's on average over the images of `--offset-split` (whose labels are not used); vectors of new
+texts.
+
+`distillation_study.py` makes the tables over several seeds, with the trainings.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +32,6 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from pairs import time_pairs
 
 from edgekit.boards import read_board
 from edgekit.contract import Contract
@@ -54,12 +54,15 @@ from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
 from edgekit.models.training.task import Task
 from edgekit.preprocess import FloatArray
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pairs import time_pairs
+
 ALLOWED_RATIO = 1.1
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images a second (medians) and the median of the pairs' ratios, distilling over plain."""
+    """Images/s (medians), and the ratios of times of the pairs, distillation over plain, with their median."""
 
     architecture: str
     embed_dim: int | None
@@ -74,7 +77,7 @@ class Comparison:
 
 
 class Side:
-    """A task in training as the loop does it: order, draw, loss, backward, step."""
+    """Training of a task by the steps of the training loop: order, draw, loss, backward, step."""
 
     def __init__(self, task: Task, recipe: Recipe) -> None:
         torch.manual_seed(0)
@@ -84,7 +87,7 @@ class Side:
         self._optimizer = make_optimizer(recipe, self._net)
 
     def train(self, steps: int) -> None:
-        """Take so many steps."""
+        """Run this number of steps."""
         generator = torch.Generator().manual_seed(0)
         batches = torch.split(self._task.order(generator), self._recipe.batch_size)
         for step in range(steps):
@@ -96,7 +99,7 @@ class Side:
 
 
 def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, Side]:
-    """Return plain training and distilling, from a classifier or from a CLIP with embeddings of `embed_dim` values."""
+    """Return plain training and distillation from a classifier, or from a CLIP with embeddings of `embed_dim`."""
     recipe = replace(RECIPES["fer2013"], batch_size=batch, max_lr=0.01)
     generator = np.random.default_rng(0)
     count, classes = 16 * batch, len(EXPRESSIONS)
@@ -119,7 +122,7 @@ def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, S
 
 
 def compare(student: str, embed_dim: int | None, batch: int, pairs: int, steps_per_side: int) -> Comparison:
-    """Return the comparison, after two steps of each side to warm up."""
+    """Return the comparison, after two warm-up steps of each side."""
     plain, distilling = make_sides(student, embed_dim, batch)
     for side in (plain, distilling):
         side.train(2)
@@ -140,33 +143,37 @@ def compare(student: str, embed_dim: int | None, batch: int, pairs: int, steps_p
 
 
 def _silent(_: Any) -> TeacherOutputs:
-    raise AssertionError("the answers are cached")
+    raise AssertionError("the outputs are cached")
 
 
 @click.group()
 def main() -> None:
-    """Measure what distilling costs and brings."""
+    """Measure cost and effect of distillation."""
 
 
 @main.command()
 @click.option("--student", default="edgecnn", show_default=True)
-@click.option("--embed-dim", type=click.IntRange(min=1), help="Of a CLIP as teacher; default: a classifier teaches.")
+@click.option(
+    "--embed-dim",
+    type=click.IntRange(min=1),
+    help="Embedding size of a CLIP as teacher; default: a classifier is the teacher.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: torch's choice.")
 @click.option("--batch", type=click.IntRange(min=2), default=64, show_default=True)
 @click.option("--pairs", type=click.IntRange(min=1), default=7, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="A side and pair.")
+@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Per side and pair.")
 @click.option("--json", "as_json", is_flag=True)
 def speed(
     student: str, embed_dim: int | None, threads: int | None, batch: int, pairs: int, steps: int, as_json: bool
 ) -> None:
-    """Compare a training step on cached answers with a plain one."""
+    """Compare a training step on cached teacher outputs with a plain one."""
     if threads:
         torch.set_num_threads(threads)
     result = or_line(lambda: compare(student, embed_dim, batch, pairs, steps))
     space = f" in {embed_dim} dimensions" if embed_dim else ""
     click.echo(
         f"{student}{space}, {result.threads} threads, batches of {batch}: plain {result.plain_images_per_s:.0f} "
-        f"images/s, distilling {result.distilling_images_per_s:.0f}; cost ratio {result.ratio:.3f} "
+        f"images/s, distillation {result.distilling_images_per_s:.0f}; time ratio {result.ratio:.3f} "
         f"({min(result.ratios):.3f} to {max(result.ratios):.3f} in {pairs} pairs), "
         f"allowed {ALLOWED_RATIO}: {'met' if result.ratio <= ALLOWED_RATIO else 'missed'}",
         err=as_json,
@@ -181,14 +188,14 @@ def speed(
 @click.argument("second")
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--split", default="PrivateTest", show_default=True)
-@click.option("--clip", help="Of a teacher with prompts.")
+@click.option("--clip", help="CLIP of a teacher with prompts.")
 def agreement_command(first: str, second: str, data: Path, split: str, clip: str | None) -> None:
-    """Say on how many centre crops two models, given as to `edgekit distill --teacher`, have the same class first."""
+    """Print the share of centre crops with equal top-1 of two models, given as for `edgekit distill --teacher`."""
 
     def measure() -> float:
         dataset = load_dataset(data)
         images = dataset.split(split).images
-        # As the members of an ensemble, so that --clip is for whichever has prompts.
+        # Opened as an ensemble, so that --clip applies to the member with prompts.
         both = open_teacher([first, second], dataset.classes, TeacherOptions(clip=clip))
         with tempfile.TemporaryDirectory() as folder:
             answers = [teach(member, images, "center", Path(folder)).logits for member in both.members]
@@ -202,8 +209,10 @@ def agreement_command(first: str, second: str, data: Path, split: str, clip: str
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--split", default="PrivateTest", show_default=True)
 @click.option("--merge", "merges", multiple=True, required=True, help="NEW=OLD,OLD")
-@click.option("--descriptions", type=click.Path(path_type=Path), help="Of the new classes; default: the template.")
-@click.option("--clip", help="The teacher's; without it texts are left out.")
+@click.option(
+    "--descriptions", type=click.Path(path_type=Path), help="Descriptions of the new classes; default: the template."
+)
+@click.option("--clip", help="The teacher's CLIP; without it the texts are not measured.")
 @click.option("--prompts", type=click.Path(path_type=Path))
 @click.option("--offset-split", default="Training", show_default=True)
 def relabel(
@@ -235,9 +244,9 @@ def merged_accuracies(
     clip: str | None,
     prompts: Path | None,
 ) -> dict[str, float]:
-    """Return the accuracy of a student with classes put together, by each way of doing it.
+    """Return the accuracy of a student with merged classes by each method.
 
-    `splits` are the one that is measured on and the one that gives the mean vectors' offsets.
+    `splits` are the split to evaluate on and the split for the offsets of the mean vectors.
 
     Raises:
         InputError: The student, the merges, the texts or the teacher do not fit.
@@ -283,7 +292,7 @@ def _logits(net: torch.nn.Module, contract: Contract, dataset: DataSet, split: s
 
 
 def or_line(measure: Callable[[], Any]) -> Any:
-    """Return what `measure` returns; what edgekit refuses becomes a line and not a traceback."""
+    """Return the result of `measure`; an error of edgekit becomes one line instead of a traceback."""
     try:
         return measure()
     except EdgekitError as error:

@@ -1,19 +1,21 @@
-"""What distilling brings, in two tables. A training that has its results is not run again, an interrupted one goes on.
+"""Effect of distillation, in two tables over several seeds.
 
-`students`: a student beside the same net trained on labels alone with the same budget, over several seeds; on how many
-images it agrees with its teacher, and on how many the teacher agrees with itself trained with another seed. `--teacher`
-and `--again` may each be given several times: an ensemble, and one of the same nets with other seeds.
-
-`merged`: classes put together without training, in the ways that `distillation.py relabel` measures, beside nets
-trained for the merged classes.
-
-    python benchmarks/models/distillation_study.py students --data fer2013.tar.gz --teacher runs/wide-0 --again runs/wide-1 \\
-        --epochs 30 --threads 1
+    python benchmarks/models/distillation_study.py students --data fer2013.tar.gz --teacher runs/wide-0 \\
+        --again runs/wide-1 --epochs 30 --threads 1
     python benchmarks/models/distillation_study.py merged --data fer2013.tar.gz runs/student/best.safetensors \\
         --clip runs/mini/best.safetensors --prompts runs/prompts/best.safetensors --init default \\
         --recipe fer2013-finish --epochs 8 --threads 1
 
-`--recipe` and `--init` are those of all its trainings. What follows `--` goes to `edgekit distill`, such as
+A finished training is not repeated, an interrupted one is resumed. Each command writes its table as .md and .json.
+
+`students` compares a distilled student with the same net trained on labels alone with the same budget: accuracy, and
+agreement with the teacher, beside the agreement of the teacher with itself trained with another seed. `--teacher` and
+`--again` can be repeated: an ensemble, and one of the same nets with other seeds.
+
+`merged` compares classes merged without training, by the methods of `distillation.py relabel`, with nets trained for
+the merged classes.
+
+`--recipe` and `--init` are those of all trainings. Options after `--` go to `edgekit distill`, such as
 `-- --temperature 4`.
 """
 
@@ -44,18 +46,18 @@ from edgekit.models.torch_threads import set_torch_threads
 from edgekit.preprocess import FloatArray
 
 RESULTS_NAME = "run.json"
-REQUIRED_SHARE = 0.9  # of the teacher's agreement with itself
-ALLOWED_LOSS = 0.02  # against a net trained for the merged classes
+REQUIRED_SHARE = 0.9  # share of the teacher's agreement with itself
+ALLOWED_LOSS = 0.02  # accuracy below a net trained for the merged classes
 MERGES = ("positive=happy", "negative=angry,disgust,fear,sad", "neutral=neutral")
 TRAINED = "trained for them"
 TEXTS = Path(__file__).with_name("merged_classes.json")
 
 
 def run_once(folder: Path, command: Sequence[object]) -> Path:
-    """Run an edgekit command that trains, unless its results are there, and return its checkpoint.
+    """Run a training command of edgekit unless its results exist, and return the checkpoint.
 
     Raises:
-        click.ClickException: It failed; it said why.
+        click.ClickException: The training failed; its own message is on stderr.
     """
     results = folder / RESULTS_NAME
     if not results.exists():
@@ -69,7 +71,7 @@ def run_once(folder: Path, command: Sequence[object]) -> Path:
 
 
 def accuracy(logits: FloatArray, dataset: DataSet, split: str) -> float:
-    """Return the share of right answers, 0..1."""
+    """Return the accuracy, 0..1."""
     return float((logits.argmax(axis=1) == dataset.split(split).labels).mean())
 
 
@@ -87,7 +89,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def students_page(facts: dict[str, Any]) -> str:
-    """Return the page of `students`."""
+    """Return students.md."""
     distilled, plain = facts["distilled"], facts["plain"]
     share = statistics.mean(distilled["agreement"]) / facts["retest"]
     rows = [
@@ -119,7 +121,7 @@ def students_page(facts: dict[str, Any]) -> str:
 
 
 def merged_page(facts: dict[str, Any]) -> str:
-    """Return the page of `merged`."""
+    """Return merged.md."""
     trained = statistics.mean(facts["accuracy"][TRAINED])
     rows = []
     for name, values in facts["accuracy"].items():
@@ -147,12 +149,12 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 @click.group()
 def main() -> None:
-    """Measure what distilling brings."""
+    """Measure the effect of distillation."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What both commands are told: the data, each training's budget, and where files go."""
+    """Options of both commands: the data, the budget of each training, and the output folders."""
 
     data: Path
     split: str
@@ -168,26 +170,26 @@ class Study:
 
     @property
     def flags(self) -> list[object]:
-        """The data and the budget as `edgekit train` and `distill` take them."""
+        """Data and budget as options of `edgekit train` and `edgekit distill`."""
         given = (("--init", self.init), ("--epochs", self.epochs), ("--threads", self.threads))
         more = [part for flag, value in given if value is not None for part in (flag, value)]
         return ["--data", self.data, "--precision", self.precision, "--recipe", self.recipe, *more]
 
     @property
     def budget(self) -> str:
-        """The budget in words."""
+        """The budget as text."""
         start = f" from '{self.init}'" if self.init else ""
         return f"{f'{self.epochs} epochs of' if self.epochs else 'all of'} {self.recipe}{start} in {self.precision}"
 
     def load(self) -> DataSet:
-        """Read the data set, and settle torch's threads."""
+        """Read the data set and set torch's threads."""
         if self.threads:
             set_torch_threads(self.threads)
         return load_dataset(self.data)
 
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options, and hand them over as one `study: Study`."""
+    """Add the options; the command gets them as one `study: Study`."""
 
     @functools.wraps(function)
     def wrapper(**arguments: Any) -> None:
@@ -197,12 +199,14 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
     for decorator in reversed(
         (
             click.option("--data", type=click.Path(path_type=Path), required=True),
-            click.option("--split", default="PrivateTest", show_default=True, help="What is measured on."),
+            click.option("--split", default="PrivateTest", show_default=True, help="Split of the evaluation."),
             click.option("--student", default="edgecnn", show_default=True, help="The net to train."),
             click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True),
-            click.option("--recipe", default="fer2013", show_default=True, help="Of each training."),
-            click.option("--init", metavar="MODEL", help="Where each training starts."),
-            click.option("--epochs", type=click.IntRange(min=1), help="Of each training, not the recipe's."),
+            click.option("--recipe", default="fer2013", show_default=True, help="Recipe of each training."),
+            click.option("--init", metavar="MODEL", help="Initial weights of each training."),
+            click.option(
+                "--epochs", type=click.IntRange(min=1), help="Epochs of each training; default: the recipe's."
+            ),
             click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True),
             click.option("--threads", type=click.IntRange(min=1)),
             click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/study"), show_default=True),
@@ -215,7 +219,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 
 @main.command(context_settings={"ignore_unknown_options": True})
 @_common
-@click.option("--teacher", "teachers", multiple=True, required=True, help="As edgekit distill's. Repeatable.")
+@click.option("--teacher", "teachers", multiple=True, required=True, help="As for `edgekit distill`. Repeatable.")
 @click.option("--again", "agains", multiple=True, required=True, help="The same, trained with other seeds.")
 @click.option("--clip", help="The CLIP that a teacher's prompts belong to.")
 @click.argument("more", nargs=-1)
@@ -226,11 +230,11 @@ def students(
     clip: str | None,
     more: tuple[str, ...],
 ) -> None:
-    """Distil and train students over several seeds, and set their accuracy and agreement beside each other."""
+    """Distil and train students over several seeds, and compare accuracy and agreement."""
 
     def measure() -> dict[str, Any]:
         dataset, split, student, runs = study.load(), study.split, study.student, study.runs
-        images = dataset.split(split).images  # a wrong --split is told before hours of training
+        images = dataset.split(split).images  # a wrong --split is an error before hours of training
         taught = [*(part for name in teachers for part in ("--teacher", name)), *(("--clip", clip) if clip else ())]
         cache = ("--cache", runs / "answers", "--student", student)
         distilled, plain = [], []
@@ -266,13 +270,19 @@ def students(
 @main.command()
 @_common
 @click.argument("distilled", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--clip", help="The students' teacher; without it texts are left out.")
-@click.option("--prompts", type=click.Path(path_type=Path), help="The teacher's, if it had some.")
+@click.option("--clip", help="CLIP of the students' teacher; without it the texts are not measured.")
+@click.option("--prompts", type=click.Path(path_type=Path), help="The teacher's prompts, if it has some.")
 @click.option("--merge", "merges", multiple=True, default=MERGES, show_default=True, help="NEW=OLD,OLD")
 @click.option(
-    "--descriptions", type=click.Path(path_type=Path), default=TEXTS, show_default=False, help="Of the new classes."
+    "--descriptions",
+    type=click.Path(path_type=Path),
+    default=TEXTS,
+    show_default=False,
+    help="Descriptions of the new classes.",
 )
-@click.option("--offset-split", default="Training", show_default=True, help="Gives the mean vectors' offsets.")
+@click.option(
+    "--offset-split", default="Training", show_default=True, help="Split for the offsets of the mean vectors."
+)
 def merged(
     study: Study,
     distilled: tuple[Path, ...],
@@ -287,7 +297,7 @@ def merged(
     def measure() -> dict[str, Any]:
         whole, split, student = study.load(), study.split, study.student
         dataset = merge_classes(whole, parse_merges(merges, whole.classes))
-        dataset.split(split)  # a wrong --split is told before hours of training
+        dataset.split(split)  # a wrong --split is an error before hours of training
         flags = [part for text in merges for part in ("--merge", text)]
         nets = [
             run_once(

@@ -1,22 +1,22 @@
-"""Hierarchical prompts against plainer ones on one CLIP: few shots, all images, base to novel classes, and ablations.
-
-Five steps, all by default or each by its flag; a training that has its results is not run again, an interrupted one
-goes on:
-
-    --few-shot        every variant, 16 images a class, several seeds
-    --full            HiCroPL and independent prompts on all images, one seed
-    --base-to-novel   every variant on --base-clip, which was pretrained without the novel classes
-    --ablations       HiCroPL with one part changed, 16 images a class
-    --report          writes prompts.md and prompts.json; with --final also measures PrivateTest
-
-First it says how long the trainings that are left will take, from a step timed here; `--estimate` says that and stops.
-
-Whatever is compared before the end is compared on PublicTest. `--final` is for when all choices are made: it measures
-the variants, and no ablation, on PrivateTest.
+"""Hierarchical prompts against simpler ones on one CLIP: few-shot, all images, base to novel classes, ablations.
 
     python benchmarks/models/prompts.py --data fer2013.tar.gz --clip runs/mini/best.safetensors \\
         --base-clip runs/mini-base/best.safetensors --threads 1
     python benchmarks/models/prompts.py --data fer2013.tar.gz --clip ... --base-clip ... --report --final
+
+Five steps, all by default or those whose flags are given; a finished training is not repeated, an interrupted one is
+resumed:
+
+    --few-shot        every variant, 16 images per class, several seeds
+    --full            HiCroPL and independent prompts on all images, one seed
+    --base-to-novel   every variant on --base-clip, which was pretrained without the novel classes
+    --ablations       HiCroPL with one part changed, 16 images per class
+    --report          writes prompts.md and prompts.json; with --final also measures PrivateTest
+
+First the remaining time is estimated from a step timed here; `--estimate` prints it and stops.
+
+All comparisons use PublicTest. `--final` is for the end, when all choices are made: it measures the variants, without
+the ablations, on PrivateTest.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training: what it belongs to, what is varied, its seed and its flags."""
+    """One training: group, variant, seed and flags."""
 
     group: str
     variant: str
@@ -88,7 +88,7 @@ class Run:
 
 
 def ablations(layers: int) -> dict[str, tuple[str, ...]]:
-    """Return the changes to HiCroPL, for a CLIP of that many prompted layers."""
+    """Return the ablations of HiCroPL for a CLIP with this number of prompted layers."""
     return {
         "proxies: mean": ("--proxy", "mean"),
         "mapper: linear, own layer": ("--mapper", "linear"),
@@ -102,7 +102,7 @@ def ablations(layers: int) -> dict[str, tuple[str, ...]]:
 
 
 def planned(groups: Sequence[str], seeds: int, shots: int, layers: int) -> Iterator[Run]:
-    """Yield the trainings in the order they are run."""
+    """Yield the trainings in execution order."""
     for group in groups:
         if group == "all":
             yield from (Run(group, name, 0, "all", shots, VARIANTS[name]) for name in ON_ALL_IMAGES)
@@ -114,7 +114,7 @@ def planned(groups: Sequence[str], seeds: int, shots: int, layers: int) -> Itera
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds: to start a training and read its data, a step of `batch` images, and an image of evaluation."""
+    """Seconds of starting a training and reading its data, of a step of `batch` images, of evaluating one image."""
 
     start_s: float
     step_s: float
@@ -123,7 +123,7 @@ class Pace:
 
 
 def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str) -> tuple[Pace, dict[str, int]]:
-    """Return this machine's pace with that CLIP, and how many images each split has."""
+    """Return the pace of this machine with that CLIP, and the number of images per split."""
     counts: dict[str, int] = {}
 
     def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
@@ -143,7 +143,7 @@ def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str
     batch = RECIPES["hicropl"].batch_size
     images = torch.randn(batch, 3, clip.image_size, clip.image_size)
     labels = torch.arange(batch) % len(EXPRESSIONS)
-    for _ in range(2):  # the first one warms up
+    for _ in range(2):  # the first step is a warm-up
         started = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
             loss = net.loss(images, labels).total
@@ -158,7 +158,7 @@ def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str
 
 
 def seconds_of(run: Run, pace: Pace, counts: Mapping[str, int], epochs: int | None) -> float:
-    """Return what a training will take at that pace."""
+    """Return the estimated duration of a training in seconds."""
     trained, held_back = usual_training_split(counts), usual_validation_split(counts)
     if run.task == "all":
         seen, validated = counts.get(trained or "", 0), counts.get(held_back or "", 0)
@@ -171,10 +171,10 @@ def seconds_of(run: Run, pace: Pace, counts: Mapping[str, int], epochs: int | No
     return pace.start_s + count * an_epoch + counts.get(CHOSEN_ON, 0) * pace.evaluated_image_s
 
 
-def said_of(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> str:
-    """Return the estimate in words."""
+def estimate_text(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> str:
+    """Return the estimate as text."""
     lines = [
-        f"{len(runs)} trainings are left: about {sum(seconds) / 3600:.1f} hours at the pace measured now (a step of "
+        f"{len(runs)} trainings remain: about {sum(seconds) / 3600:.1f} hours at the pace measured now (a step of "
         f"{pace.batch} images {pace.step_s:.2f} s, an image evaluated {1000 * pace.evaluated_image_s:.1f} ms, a start "
         f"{pace.start_s:.0f} s)"
     ]
@@ -186,10 +186,10 @@ def said_of(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> str:
 
 
 def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -> None:
-    """Train, or go on with it; a run that has its results is left alone.
+    """Train, or resume a training; a finished run is skipped.
 
     Raises:
-        click.ClickException: The training failed; it said why.
+        click.ClickException: The training failed; its own message is on stderr.
     """
     folder = run.folder(runs)
     if (folder / RESULTS_NAME).exists():
@@ -204,7 +204,7 @@ def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -
 
 
 def measure_finally(run: Run, clip_path: Path, data: Path, runs: Path) -> None:
-    """Measure a trained run on PrivateTest, once; kept beside its results."""
+    """Measure a trained run on PrivateTest once; the result is kept beside the others."""
     folder = run.folder(runs)
     if (folder / FINAL_NAME).exists() or not (folder / RESULTS_NAME).exists():
         return
@@ -217,7 +217,7 @@ def measure_finally(run: Run, clip_path: Path, data: Path, runs: Path) -> None:
 
 
 def collected(plan: Sequence[Run], runs: Path) -> list[dict[str, Any]]:
-    """Return the results there are, one entry a group and variant, values in the order of the seeds."""
+    """Return the existing results, one entry per group and variant, values in the order of the seeds."""
     entries: dict[tuple[str, str], dict[str, Any]] = {}
     for run in plan:
         for split, name in ((CHOSEN_ON, RESULTS_NAME), (TESTED_ON, FINAL_NAME)):
@@ -233,13 +233,13 @@ def collected(plan: Sequence[Run], runs: Path) -> list[dict[str, Any]]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return mean and standard deviation in percent, as tables show them."""
+    """Return mean and standard deviation in percent for a table."""
     mean = f"{statistics.mean(values):.2%}"
     return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def report(entries: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
-    """Return the page."""
+    """Return prompts.md."""
     lines = ["# Prompts compared", ""]
     lines += [
         f"CLIP: `{facts['clip']}` (sha256 {facts['clip_sha256'][:12]}). Mean ± standard deviation over seeds.",
@@ -282,18 +282,18 @@ def _table(entries: Sequence[dict[str, Any]], split: str) -> list[str]:
 @click.option("--full", "groups", flag_value="all", multiple=True)
 @click.option("--base-to-novel", "groups", flag_value="base-to-novel", multiple=True)
 @click.option("--ablations", "groups", flag_value="ablations", multiple=True)
-@click.option("--estimate", "only_estimate", is_flag=True, help="Say how long it will take, and stop.")
+@click.option("--estimate", "only_estimate", is_flag=True, help="Print the estimated duration and stop.")
 @click.option("--report", "do_report", is_flag=True)
-@click.option("--final", is_flag=True, help="Measure the variants on PrivateTest: when all choices are made.")
+@click.option("--final", is_flag=True, help="Measure the variants on PrivateTest.")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="FER-2013 in any form edgekit reads.")
 @click.option("--clip", type=click.Path(path_type=Path), required=True, help="The CLIP to prompt.")
 @click.option("--base-clip", type=click.Path(path_type=Path), help="Pretrained without the novel classes.")
 @click.option("--shots", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), help="Of few-shot trainings, not the recipe's 50.")
-@click.option("--full-epochs", type=click.IntRange(min=1), help="On all images, not the recipe's 5.")
-@click.option("--n-ctx", type=click.IntRange(min=1), help="Prompt tokens a layer, not the preset's.")
-@click.option("--min-area", type=float, help="Smallest random crop, not the published 0.08.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Of few-shot trainings; default: the recipe's 50.")
+@click.option("--full-epochs", type=click.IntRange(min=1), help="On all images; default: the recipe's 5.")
+@click.option("--n-ctx", type=click.IntRange(min=1), help="Prompt tokens per layer; default: the preset's.")
+@click.option("--min-area", type=float, help="Smallest random crop; default: the published 0.08.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/prompts"), show_default=True)
@@ -317,7 +317,7 @@ def main(
     runs: Path,
     output: Path,
 ) -> None:
-    """Run the steps named by flags, or all."""
+    """Run the steps whose flags are given, or all."""
     everything = not groups and not do_report
     wanted = [group for group in TITLES if group in groups or everything]
     if base_clip is None and "base-to-novel" in wanted:
@@ -340,7 +340,9 @@ def main(
         left = [run for run in planned(wanted, seeds, shots, layers) if not (run.folder(runs) / RESULTS_NAME).exists()]
         if left or only_estimate:
             pace, counts = measure_pace(opened, data, n_ctx, precision)
-            click.echo(said_of(left, [seconds_of(run, pace, counts, count_of(run)) for run in left], pace), err=True)
+            click.echo(
+                estimate_text(left, [seconds_of(run, pace, counts, count_of(run)) for run in left], pace), err=True
+            )
         if only_estimate:
             return
         for run in left:

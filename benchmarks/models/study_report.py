@@ -1,4 +1,4 @@
-"""The study's table, document and picture, made of what `architectures.py` measured and `a53/count.py` counted."""
+"""Table, document and plot of the study, from the results of `architectures.py` and `a53/count.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgekit.files import atomic_path, write_atomic
 BASE = "edgecnn"
 _MISSING = "-"
 _GAP_PX = 5
-# Where a label may stand, seen from its point: (right, up) in steps of its own size.
+# Possible places of a label relative to its point: (right, up) in steps of its own size.
 _PLACES = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), (0, 2), (0, -2), (1, 2), (1, -2)]
 
 
@@ -26,17 +26,17 @@ def write_report(measured: Sequence[dict[str, Any]], latency: dict[str, Any], co
     """Write study.md, study.json and study.png into `output`.
 
     Args:
-        measured: What `architectures.evaluate_net` returned, a net each.
-        latency: What `architectures.latencies` returned, or nothing.
-        counts: Folder of `a53/count.py`'s results; one counts if it is of a file built the same.
+        measured: Results of `architectures.evaluate_net`, one per net.
+        latency: Result of `architectures.latencies`, or empty.
+        counts: Folder of `a53/count.py`'s results; a result is used if its graph has the same structure.
         output: Folder.
 
     Raises:
-        click.ClickException: The nets were not trained with one budget.
+        click.ClickException: The nets were trained with different budgets.
     """
     budgets = {json.dumps(net["budget"], sort_keys=True) for net in measured if net["accuracy"]}
     if len(budgets) > 1:
-        raise click.ClickException(f"the nets were trained with {len(budgets)} different budgets: train them alike")
+        raise click.ClickException(f"the nets were trained with {len(budgets)} different budgets: train all with one")
     nets = [
         {
             **net,
@@ -70,7 +70,7 @@ _COLUMNS = (
     "parameters",
     "MACs (M)",
     "bytes moved (MB): weights + read + written",
-    "FLOPs a byte",
+    "FLOPs per byte",
     "PC, 1 thread: ms (ratio)",
     "A53: instructions (M)",
     "of these SIMD (M)",
@@ -93,7 +93,7 @@ def _table(document: dict[str, Any]) -> str:
 
 def _budget_text(budget: dict[str, Any] | None, nets: Sequence[dict[str, Any]]) -> str:
     if budget is None:
-        return "No net is trained yet."
+        return "No net is trained."
     trained: dict[str, list[str]] = {}
     for net in nets:
         if net["accuracy"]:
@@ -139,9 +139,9 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
     trained = [net for net in nets if net["accuracy"]]
     counted = [(net, net["a53"]["median"]) for net in trained if net["a53"]]
     panels = {
-        "instructions an inference on the A53, millions": [(net, a53["instructions"] / 1e6) for net, a53 in counted],
-        "L2 misses an inference on the A53, thousands": [(net, a53["l2_misses"] / 1e3) for net, a53 in counted],
-        "multiply-accumulates an inference, millions": [(net, net["macs"] / 1e6) for net in trained],
+        "instructions per inference on the A53, millions": [(net, a53["instructions"] / 1e6) for net, a53 in counted],
+        "L2 misses per inference on the A53, thousands": [(net, a53["l2_misses"] / 1e3) for net, a53 in counted],
+        "multiply-accumulates per inference, millions": [(net, net["macs"] / 1e6) for net in trained],
     }
     all_axes = figure.subplots(1, len(panels), sharey=True)
     for axes, (title, costs) in zip(all_axes, panels.items(), strict=True):
@@ -156,8 +156,8 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
             color = "tab:orange" if net["name"].startswith(BASE) else "tab:blue"
             axes.scatter(cost, _percent(net, "center-crop"), s=45, color=color, zorder=3)
     all_axes[0].set_ylabel("accuracy on PrivateTest, centre crop, %")
-    figure.suptitle("Accuracy after one equal training budget against what an inference costs")
-    # Where points lie in pixels is known once the layout is.
+    figure.suptitle("Accuracy after equal training against cost of one inference")
+    # Positions in pixels are known after the layout.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, costs in zip(all_axes, panels.values(), strict=True):
@@ -167,7 +167,7 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _label(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each name beside its point, at the first place that no other name or point takes."""
+    """Write each name beside its point, at the first place that is free of names and points."""
     at_px = [tuple(axes.transData.transform((x, y))) for x, y, _ in points]
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at_px]
     frame = axes.get_window_extent()

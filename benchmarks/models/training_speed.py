@@ -1,29 +1,29 @@
-"""Our training step against the same net trained as the EdgeCNN authors do.
-
-Their dense layers keep only their inputs for the backward pass and run concatenation, first convolution and its
-BatchNorm again there (torch.utils.checkpoint): in their checkpoint those BatchNorms have counted two batches for each
-one of the others. And their tensors lie as torch lays them, plane after plane. Ours keep what they computed and are
-channels_last. The first figure compares both at once, the second checkpoints alone, with our layout on both sides.
-
-The mathematics is the same, which is checked first, with our layout on both sides: over ten steps from the same trained
-weights on the same batches the losses must agree within 1e-4. (With different layouts torch sums in another order, and
-rounding alone parts two such trainings by about as much; from fresh weights by more.)
-
-Each figure is the median of alternating pairs (see `pairs.py`). Run it on a quiet machine.
+"""Training step of edgekit against the same net trained as EdgeCNN's authors do.
 
     python benchmarks/models/training_speed.py --threads 2
+
+The authors' dense layers keep only their inputs for the backward pass and compute concatenation, first convolution and
+its BatchNorm again there (torch.utils.checkpoint), on contiguous (NCHW) tensors. edgekit keeps the results and uses
+channels_last. The first ratio compares both differences at once, the second checkpointing alone, with channels_last on
+both sides. Prints images/s and both ratios, each the median of alternating pairs (see `pairs.py`). Run it on an
+otherwise idle machine.
+
+Equality is checked first, with channels_last on both sides: over ten steps from the same trained weights on the same
+batches the losses must agree within 1e-4. (With different layouts torch sums in another order, and rounding alone
+causes differences of about that size; from random weights larger ones.)
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import click
 import torch
-from pairs import time_pairs
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -37,6 +37,9 @@ from edgekit.models.model_loading import build_net
 from edgekit.models.nets.edgecnn import DenseLayer, EdgeCNN
 from edgekit.models.training.recipes import RECIPES, make_optimizer
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from pairs import time_pairs
+
 REQUIRED_RATIO = 1.35
 LARGEST_DIFFERENCE = 1e-4
 EQUALITY_STEPS = 10
@@ -48,10 +51,10 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images a second (medians), and ratios of times, theirs over ours: of the pairs, and their median.
+    """Images/s (medians), and ratios of times, the authors' over edgekit's, per pair and their median.
 
-    `checkpointing` is theirs with our layout. `loss_difference` is the largest relative one of two losses over ten
-    steps with our layout on both sides, `losses` are ours.
+    `checkpointing` is the authors' net with channels_last. `loss_difference` is the largest relative difference of two
+    losses over ten steps with channels_last on both sides, `losses` are edgekit's.
     """
 
     architecture: str
@@ -72,14 +75,14 @@ class Comparison:
 
 
 class CheckpointedBlock(nn.Module):
-    """A block of dense layers that keeps each layer's inputs only and computes its first half again going backward."""
+    """Dense layers that keep only their inputs and recompute their first half in the backward pass."""
 
     def __init__(self, block: nn.Sequential) -> None:
         super().__init__()
         self.layers = nn.ModuleList(block)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the block returns."""
+        """Return the block's output."""
         features = [x]
         for layer in self.layers:
             assert isinstance(layer, DenseLayer)
@@ -102,7 +105,7 @@ class Side:
         self._layout = layout
 
     def step(self, batch: Batch) -> Tensor:
-        """Take one step and return its loss."""
+        """Run one step and return its loss."""
         images, labels = batch
         images = images.expand(-1, 3, -1, -1).contiguous(memory_format=self._layout)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
@@ -114,20 +117,20 @@ class Side:
         return loss.detach()
 
     def losses(self, batches: Sequence[Batch]) -> list[float]:
-        """Take a step on each batch and return the losses."""
+        """Run one step per batch and return the losses."""
         return [float(self.step(batch)) for batch in batches]
 
 
 def our_side(start: Checkpoint, precision: Precision) -> Side:
-    """Return our training, from these weights on."""
+    """Return edgekit's training from these weights."""
     return Side(build_net(start), precision, torch.channels_last)
 
 
 def their_side(start: Checkpoint, precision: Precision, layout: torch.memory_format = torch.contiguous_format) -> Side:
-    """Return theirs: checkpoints, in their layout or in another.
+    """Return the authors' training with checkpointing, in the given layout.
 
     Raises:
-        click.ClickException: The checkpoint is not of EdgeCNN's family.
+        click.ClickException: The checkpoint is not an EdgeCNN.
     """
     net = build_net(start)
     if not isinstance(net, EdgeCNN):
@@ -150,10 +153,10 @@ def make_batches(start: Checkpoint, count: int, batch_size: int) -> list[Batch]:
 
 
 def compare(start: Checkpoint, precision: Precision, batch_size: int, pairs: int, steps_per_side: int) -> Comparison:
-    """Return the comparison: equality over ten steps, which also warm up, then twice `pairs` of `steps_per_side` steps.
+    """Check equality over ten steps, which also warm up, then time twice `pairs` pairs of `steps_per_side` steps.
 
     Raises:
-        click.ClickException: The checkpoint is not of EdgeCNN's family.
+        click.ClickException: The checkpoint is not an EdgeCNN.
     """
     ours, theirs = our_side(start, precision), their_side(start, precision)
     checkpointing = their_side(start, precision, torch.channels_last)
@@ -186,12 +189,12 @@ def compare(start: Checkpoint, precision: Precision, batch_size: int, pairs: int
 
 
 @click.command()
-@click.option("--model", default="default", show_default=True, help="Weights to start from, an edgecnn checkpoint.")
+@click.option("--model", default="default", show_default=True, help="Initial weights: an edgecnn checkpoint.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: torch's choice.")
 @click.option("--batch", "batch_size", type=click.IntRange(min=2), default=64, show_default=True)
 @click.option("--pairs", type=click.IntRange(min=1), default=7, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="A side and pair.")
+@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Per side and pair.")
 @click.option("--json", "as_json", is_flag=True)
 def main(
     model: str,

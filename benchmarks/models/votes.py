@@ -1,9 +1,9 @@
-"""What FER+ votes tell of FER-2013's labels, and what a net and the votes tell together.
-
-On a split that neither was fitted on: accuracy and cross-entropy of P(label | votes), of the net's centre crop and its
-mirror image, and of the product softmax(a log p_net + b (log P(label | votes) - log prior)).
+"""FER+ votes against FER-2013's labels: the votes alone, a net alone, and both together.
 
     python benchmarks/models/votes.py --data fer2013.tar.gz --ferplus ferplus_votes.csv
+
+Prints, on a split that neither was fitted on, accuracy and cross-entropy of P(label | votes), of the net's centre crop
+and its mirror image, and of the product softmax(a log p_net + b (log P(label | votes) - log prior)).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How long `edgekit bench --host` takes until the board measures, the first time and when nothing is new.
+"""Time until `edgekit bench --host` measures on the board: first run, and later runs when nothing has changed.
 
-`python benchmarks/remote/remote_overhead.py --host pi@raspberrypi.local`; words that it does not know go to `edgekit bench`.
-What counts is connecting, looking what is there, starting edgekit and a process that measures, and its warm-up, up to
-the first iteration that is kept (`overhead_s` in the document).
+    python benchmarks/remote/remote_overhead.py --host pi@raspberrypi.local
+
+Unknown options go to `edgekit bench`. The time includes connecting, checking what is installed, starting edgekit and
+a measuring process, and its warm-up, up to the first counted iteration (`overhead_s` in the document).
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ QUICK = ("--seconds", "0.01", "--processes", "1", "--threads", "1", "--cool-down
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="runs after the first")
-    parser.add_argument("--model", default="default", help="what is measured there; its warm-up counts")
+    parser.add_argument("--model", default="default", help="model to measure; its warm-up is included")
     chosen, more = parser.parse_known_args()
     taken = [run(chosen.model, more) for _ in range(1 + chosen.runs)]
     sent, first_s = taken[0]
-    print(f"first run: {first_s:.2f} s until it measured, {sent:,} bytes sent")
+    print(f"first run: {first_s:.2f} s until the measurement, {sent:,} bytes sent")
     later_s = sorted(seconds for _, seconds in taken[1:])
     print(
         f"the next {chosen.runs}: median {statistics.median(later_s):.2f} s, {later_s[0]:.2f} to {later_s[-1]:.2f} s, "

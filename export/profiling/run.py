@@ -78,10 +78,9 @@ def profile(
 ) -> ProfileReport:
     """Count a model's cost per layer, measure its layers on this machine, and estimate its latency on boards.
 
-    >>> import edgekit
-    >>> report = edgekit.profile("default", board="pi3b+")
-    >>> report.profile.macs, [each.estimate.high_ms for each in report.estimates]
-    (48827432, [26.7, 17.3])
+    Example:
+        report = edgekit.profile("default", board="pi3b+")
+        print(report.profile.macs, [case.estimate and case.estimate.high_ms for case in report.estimates])
 
     Args:
         model: Any .onnx file, or a shipped model's name.

@@ -53,10 +53,9 @@ def quantize(
 ) -> QuantizedExport:
     """Quantise a model to one .onnx file; with `evaluate_on`, refuse it if accuracy drops too much.
 
-    >>> import edgekit
-    >>> result = edgekit.quantize("mine.safetensors", "int8.onnx", calibrate="faces", evaluate_on="faces")
-    >>> result.own.accuracy, result.drop_points
-    (0.702, 0.31)
+    Example:
+        result = edgekit.quantize("mine.safetensors", "int8.onnx", calibrate="faces", evaluate_on="faces")
+        print(result.own.accuracy, result.drop_points)
 
     Args:
         model: A .safetensors checkpoint or a shipped model's name, exported first, or an exported float32 .onnx file.

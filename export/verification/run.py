@@ -91,10 +91,9 @@ def verify(
 ) -> VerifyReport:
     """Classify the same images with training code and device code, from image file to label, and compare.
 
-    >>> import edgekit
-    >>> report = edgekit.verify("mine.onnx", "runs/mine/best.safetensors", "fer2013.tar.gz", limit=500)
-    >>> report.passed, report.check.parity.logits_difference
-    (True, 3.1e-06)
+    Example:
+        report = edgekit.verify("mine.onnx", "runs/mine/best.safetensors", "fer2013.tar.gz", limit=500)
+        print(report.passed, report.faults, report.check and report.check.parity.logits_difference)
 
     Args:
         model: The exported file, .onnx or .ncnn, or a shipped model's name.

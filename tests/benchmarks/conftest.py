@@ -17,10 +17,9 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Return a function that loads `benchmarks/NAME.py`."""
 
-    # As Python does for a script it starts.
-    monkeypatch.syspath_prepend(BENCHMARKS)
-
     def load_script(name: str) -> ModuleType:
+        # As Python does for a script it starts.
+        monkeypatch.syspath_prepend((BENCHMARKS / name).parent)
         spec = importlib.util.spec_from_file_location(f"benchmark_{Path(name).stem}", BENCHMARKS / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None

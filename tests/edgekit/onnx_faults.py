@@ -1,7 +1,7 @@
-"""Model files gone wrong, at random and on purpose, and the commands that are given them.
+"""Damaged and hostile ONNX files, and a program that passes them to the commands.
 
-Run as a program it makes file after file and calls `inspect`, `profile`, `run` and `verify` on each, in one process
-with little memory, and ends with what was not answered by one line: such a file may take the whole process with it.
+The program writes file after file and calls `inspect`, `profile`, `run` and `verify` on each in one process with
+limited memory. It prints the calls that did not end with one error line; a crash ends the whole program.
 
     python -m tests.edgekit.onnx_faults FOLDER FIRST COUNT
 """
@@ -167,7 +167,7 @@ def _other_input(model: onnx.ModelProto, choice: random.Random) -> None:
 
 
 def _grown(model: onnx.ModelProto, choice: random.Random) -> None:
-    """Let a few bytes of file ask for gigabytes."""
+    """Insert a node whose output takes gigabytes, from a few bytes of file."""
     size = choice.choice(_HUGE)
     sizes = {"Tile": [1, 1, size, size], "Expand": [size, 3, _SIDE_PX, _SIDE_PX], "ConstantOfShape": [size, size]}
     kind = choice.choice(list(sizes))
@@ -179,7 +179,7 @@ def _grown(model: onnx.ModelProto, choice: random.Random) -> None:
 
 
 def let_grow(model: onnx.ModelProto, size_bytes: int) -> None:
-    """Let the first convolution have an input of so many bytes."""
+    """Give the first convolution an input of `size_bytes`."""
     batch = size_bytes // (4 * 3 * _SIDE_PX * _SIDE_PX)
     model.graph.initializer.append(numpy_helper.from_array(np.array([batch, 1, 1, 1], np.int64), "size"))
     model.graph.node.insert(0, helper.make_node("Expand", ["input", "size"], ["grown"]))
@@ -227,7 +227,7 @@ CHANGES: tuple[Callable[[onnx.ModelProto, random.Random], None], ...] = (
 
 
 def changed(seed: int) -> bytes:
-    """Return the bytes of a file gone wrong; the first seeds are one of each kind."""
+    """Return the bytes of a damaged file; the first seeds have one change of each kind."""
     choice = random.Random(seed)  # noqa: S311 (no secret)
     model = good_model()
     if seed < len(CHANGES):
@@ -246,12 +246,12 @@ def changed(seed: int) -> bytes:
 
 
 def call(*arguments: object) -> tuple[object, str]:
-    """Return exit code and stderr of a command in this process; libraries write there without asking Python."""
+    """Return exit code and stderr of a command in this process, with what C libraries write to it."""
     sys.argv = ["edgekit", *map(str, arguments)]
     code: object = None
     before = os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile("w+", errors="replace") as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 edgekit()
@@ -261,8 +261,8 @@ def call(*arguments: object) -> tuple[object, str]:
             sys.stderr.flush()
             os.dup2(before, 2)
             os.close(before)
-        said.seek(0)
-        return code, said.read()
+        captured.seek(0)
+        return code, captured.read()
 
 
 def draw(folder: Path) -> Path:
@@ -277,7 +277,7 @@ def draw(folder: Path) -> Path:
 
 
 def commands(path: Path, reference: Path, data: Path) -> tuple[tuple[object, ...], ...]:
-    """Return what a user may do with a file."""
+    """Return the commands to run on a file."""
     return (
         ("inspect", path, "--layers"),
         ("profile", path, "--seconds", "0"),
@@ -297,7 +297,7 @@ def main(folder: Path, first: int, count: int) -> None:
     for words in commands(reference, reference, data):
         code, err = call(*words)
         if code:
-            sys.exit(f"the good file: {words[0]} says {err}")
+            sys.exit(f"the undamaged file: {words[0]} failed: {err}")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
     faults, refused = [], 0

@@ -1,4 +1,4 @@
-"""Damaged and hostile ONNX files end in one line, whatever command is given them, and take no more than is there."""
+"""Every command refuses damaged and hostile ONNX files with one line and bounded memory."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def fuzz(folder: Path, first: int, count: int) -> dict[str, object]:
     return found
 
 
-def test_files_gone_wrong_get_one_line_from_every_command(tmp_path: Path) -> None:
+def test_every_command_refuses_damaged_files_with_one_line(tmp_path: Path) -> None:
     found = fuzz(tmp_path, 0, len(onnx_faults.CHANGES) + 6)
     assert found["faults"] == []
     assert isinstance(found["refused"], int)
     assert found["refused"] > 40
 
 
-def test_a_few_bytes_that_ask_for_most_of_the_memory_are_refused(tmp_path: Path) -> None:
+def test_a_small_file_that_needs_most_of_the_memory_is_refused(tmp_path: Path) -> None:
     model = onnx_faults.good_model()
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     onnx_faults.let_grow(model, int(0.6 * most))

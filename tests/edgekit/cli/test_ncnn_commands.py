@@ -1,4 +1,4 @@
-"""Files for ncnn from the outside: exported, inspected, verified, measured beside ONNX files, and run."""
+"""The commands with .ncnn files: export, inspect, verify, bench beside ONNX files, run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgekit verify` from the outside: what passes, what is refused, and what it says of the place."""
+"""`edgekit verify` as a command: what passes, what is refused, and which layer it names."""
 
 from __future__ import annotations
 
@@ -176,7 +176,8 @@ def test_a_quantised_file_is_held_against_answers_and_not_logits(
     assert 1e-4 < document["logits"]["max_abs_difference"] < 1
     assert document["first_difference"] is None, err
     assert len(document["layers"]) > 30
-    assert (code == 0) is (document["top1"]["agreement"] >= 0.95)
+    relative, allowed = document["logits"]["relative_difference"], document["logits"]["relative_tolerance"]
+    assert (code == 0) is (document["top1"]["agreement"] >= 0.95 and relative <= allowed), err
 
 
 def test_a_ruined_quantised_file_is_refused_at_the_ruined_layer(

@@ -1,4 +1,4 @@
-"""Verification: what it compares, and that it refuses a file that differs."""
+"""The check of an exported file: what it compares, and that it refuses a file that differs."""
 
 from __future__ import annotations
 

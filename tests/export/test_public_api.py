@@ -1,0 +1,142 @@
+"""`edgekit.export`, `quantize`, `verify` and `profile` from Python: typed results, progress, errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import edgekit
+from edgekit.errors import GateError, InputError
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.provenance import contract_for
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.nets.registry import create_model
+
+from .conftest import stir
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint that is exported quickly."""
+    path = tmp_path_factory.mktemp("small") / "best.safetensors"
+    net = stir(create_model("mini-xception", 7))
+    save_checkpoint(path, Checkpoint(contract_for("mini-xception", EXPRESSIONS, "faces", gray=True), net.state_dict()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_onnx(small: Path) -> Path:
+    return edgekit.export(small, small.with_name("small.onnx")).path
+
+
+@pytest.fixture
+def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
+    return draw_faces(tmp_path / "faces", {"Training": 14, "PrivateTest": 14})
+
+
+@pytest.mark.parametrize("before", ["pass", "import edgekit.export.onnx.targets", "from edgekit import export"])
+def test_export_is_callable_whatever_was_imported_before(before: str) -> None:
+    code = (
+        f"import sys\n{before}\nimport edgekit\nfrom edgekit.errors import InputError\n"
+        "try:\n    edgekit.export('nowhere.safetensors', 'out.onnx')\n"
+        "except InputError as error:\n    print(error)\n"
+        "from edgekit.export.onnx.targets import TARGETS\n"
+        "edgekit.export('nowhere.safetensors', 'out.onnx')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "'nowhere.safetensors' does not exist" in done.stdout
+    assert "InputError: model 'nowhere.safetensors' does not exist" in done.stderr
+
+
+def test_importing_the_package_alone_loads_no_torch() -> None:
+    code = "import sys, edgekit.export; print('torch' in sys.modules, callable(edgekit.export))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_export_reports_its_numbers_and_stages(small: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    exported = edgekit.export(
+        small, tmp_path / "moods.onnx", merges=["good=happy", "bad=sad,angry"], notify=stages.append,
+        progress=lambda stage, _done, _total: stages.append(stage),
+    )  # fmt: skip
+    assert exported.contract.labels == ("good", "bad")
+    assert exported.size_bytes == (tmp_path / "moods.onnx").stat().st_size
+    assert exported.verification.max_abs_difference < exported.verification.tolerance
+    assert "exporting" in stages
+    assert any("left out" in line for line in stages)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "pi9"}, "target 'pi9' is unknown"),
+        ({"merges": ["a=happy"], "classes": ["a", "b"]}, "both merges and new classes"),
+        ({"merges": ["a=happy"]}, "leaves one label"),
+        ({"clip": "clip.pt"}, "are for new classes"),
+        ({"ensemble": False}, "holds no trained prompts"),
+    ],
+)
+def test_export_refuses_what_does_not_fit(
+    small: Path, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        edgekit.export(small, tmp_path / "x.onnx", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quantize_takes_an_exported_file_and_applies_the_gate(small_onnx: Path, faces: Path, tmp_path: Path) -> None:
+    target = tmp_path / "int8.onnx"
+    result = edgekit.quantize(
+        small_onnx, target, calibrate=faces, calibration_images=4, evaluate_on=faces, max_drop_points=100
+    )
+    assert result.source is None
+    assert result.contract.precision == "int8"
+    assert result.own is not None
+    assert result.own.total == 14
+    assert target.stat().st_size == result.size_bytes < small_onnx.stat().st_size
+    with pytest.raises(InputError, match="name a data set with --calibrate"):
+        edgekit.quantize(small_onnx, target)
+    with pytest.raises(InputError, match="is exported already"):
+        edgekit.quantize(small_onnx, target, method="fp16", passes=["gray-stem"])
+    with pytest.raises(InputError, match="takes no calibration"):
+        edgekit.quantize(small_onnx, target, method="fp16", calibrate=faces)
+
+
+def test_quantize_exports_a_checkpoint_first(small: Path, tmp_path: Path) -> None:
+    result = edgekit.quantize(small, tmp_path / "fp16.onnx", method="fp16")
+    assert result.contract.precision == "float16"
+    assert result.source is not None
+    assert result.source.size_bytes > result.size_bytes
+    assert result.drop_points is None
+
+
+def test_verify_returns_a_report(small: Path, small_onnx: Path, faces: Path) -> None:
+    report = edgekit.verify(small_onnx, small, faces, limit=7)
+    assert report.passed
+    assert report.check is not None
+    assert report.check.parity.images == 7
+    assert report.check.parity.logits_difference < 1e-4
+    assert report.check.layers is None
+
+
+def test_profile_returns_costs_and_estimates(small_onnx: Path) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    report = edgekit.profile(small_onnx, board="pi3b+", seconds=0.05, progress=lambda *step: seen.append(step))
+    assert report.profile.measured is not None
+    assert report.profile.macs == sum(layer.macs for layer in report.profile.layers)
+    assert [(case.board.key, case.threads) for case in report.estimates] == [("pi3b+", 1), ("pi3b+", 4)]
+    assert all(case.estimate is not None and case.reason is None for case in report.estimates)
+    assert seen[-1] == ("measuring", 100, 100)
+    with pytest.raises(InputError, match="board 'pi2' is unknown"):
+        edgekit.profile(small_onnx, board="pi2")
+
+
+def test_a_gate_error_names_the_drop(small_onnx: Path, faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="accuracy of dynamic drops by"):
+        edgekit.quantize(small_onnx, tmp_path / "d.onnx", method="dynamic", evaluate_on=faces, max_drop_points=-101)
+    assert (tmp_path / "d.refused.onnx").exists()
