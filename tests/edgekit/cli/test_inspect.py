@@ -235,7 +235,7 @@ def test_a_checkpoint_says_who_taught_it(edgekit: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("training", "reason"),
     [
-        ({"seed": float("nan")}, "it is no JSON"),
+        ({"seed": float("nan")}, "it is not JSON"),
         ({"recipe_name": "x" * 300_000}, "characters"),
         ({"seed": functools.reduce(lambda inner, _: [inner], range(40), [])}, "nested more than 20 deep"),
     ],
