@@ -99,7 +99,5 @@ def parameter_count(net: nn.Module) -> int:
 
 def _embed_dim(name: str, width: str) -> int:
     if not (width.isascii() and width.isdigit() and len(width) < 10 and 1 <= int(width) <= _MAX_EMBED_DIM):
-        raise InputError(
-            f"model '{name}' is not known: expected a width, 1 to {_MAX_EMBED_DIM} after {_SPACE_MARK}"
-        )
+        raise InputError(f"model '{name}' is not known: expected a width, 1 to {_MAX_EMBED_DIM} after {_SPACE_MARK}")
     return int(width)
