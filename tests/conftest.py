@@ -20,6 +20,9 @@ import pytest
 
 from tests.waiting import wait_until
 
+# Test processes share the cores, and torch's threads wait for each other: one each, in child processes too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A suite started in the background inherits "ignore SIGINT", and so would the children that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

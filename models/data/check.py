@@ -114,8 +114,8 @@ def scan_dataset(
     """
     if is_split_file(path) or is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
-            places = [(placed.name, placed.split, placed.class_name) for placed in layout.entries]
-            images = (_read(files, placed.path) for placed in layout.entries)
+            places = [(entry.name, entry.split, entry.class_name) for entry in layout.entries]
+            images = (_read(files, entry.path) for entry in layout.entries)
             records, thumbnails = _collect(places, images, progress)
         name, classes = layout.name, layout.classes
     else:

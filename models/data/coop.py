@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from edgekit.errors import InputError
-from edgekit.models.data.files import Files, Placed, open_files
+from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.layout import Layout
 
 _SPLITS = ("train", "val", "test")
@@ -35,16 +35,16 @@ def open_split_file(path: Path) -> Iterator[tuple[Files, Layout]]:
     with open_files(path.parent) as files:
         existing = set(files.images)
         root = _root(existing, entries[0].path, path)
-        placed = []
+        resolved = []
         for entry in entries:
             file = root / entry.path
             if file not in existing:
                 raise InputError(f"data '{path}' lists '{entry.path}', which is not in '{path.parent / root}'")
-            placed.append(Placed(file, entry.name, entry.split, entry.class_name))
-        yield files, Layout(path.stem.removeprefix("split_zhou_") or path.stem, classes, tuple(placed))
+            resolved.append(ImageEntry(file, entry.name, entry.split, entry.class_name))
+        yield files, Layout(path.stem.removeprefix("split_zhou_") or path.stem, classes, tuple(resolved))
 
 
-def _entries(path: Path) -> tuple[list[Placed], tuple[str, ...]]:
+def _entries(path: Path) -> tuple[list[ImageEntry], tuple[str, ...]]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"larger than {_MAX_BYTES >> 20} MiB")
@@ -58,7 +58,7 @@ def _entries(path: Path) -> tuple[list[Placed], tuple[str, ...]]:
                 file, label, class_name = row
                 if names.setdefault(label, class_name) != class_name:
                     raise InputError(f"class {label} has two names, '{names[label]}' and '{class_name}'")
-                entries.append(Placed(PurePosixPath(file), file, split, class_name))
+                entries.append(ImageEntry(PurePosixPath(file), file, split, class_name))
         if sorted(names) != list(range(len(names))):
             raise InputError(f"its class numbers are not 0 to {len(names) - 1}")
         if len(set(names.values())) < len(names):

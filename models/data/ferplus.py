@@ -2,12 +2,6 @@
 
 Two formats are supported: Microsoft's `fer2013new.csv`, whose row i belongs to row i of Kaggle's `fer2013.csv`, and a
 CSV with the column `kaggle_path`, the image file's path below the folder that contains `train/` and `test/`.
-
-How the votes change a data set depends on the mode:
-
-- "posterior": FER-2013's labels stay; the training targets are P(label | votes), fitted on the training split.
-- "soft": the label is the majority of the votes, the target their distribution over the seven expressions.
-- "majority": the label is the majority of the votes; there are no targets.
 """
 
 from __future__ import annotations
@@ -91,20 +85,21 @@ def read_votes(path: Path) -> Votes:
 def with_ferplus(
     dataset: DataSet, path: Path, mode: Mode = "soft", train: str | None = None, notify: Notify = ignore_message
 ) -> DataSet:
-    """Return FER-2013 with what the votes tell.
+    """Return FER-2013 with labels or training targets from the votes.
 
-    - "majority": labels become what most voted for, in all splits. As FER+'s authors do, an answer with a single vote
-      counts as none, and an image stays only if one answer has more than half of the remaining votes; contempt, unknown
-      and "not a face" are no classes here, so images of that majority go too.
-    - "soft": the same images and labels; trained towards the remaining votes' shares among the seven expressions.
-    - "posterior": labels stay, and the training split is trained towards P(label | votes), fitted on that split alone.
-      That takes out one person's noise, and with it whatever the label tells that the votes do not: alone it trains
-      worse than the labels themselves (docs/results.md). Images without votes get what the fit gives for no votes.
+    - "majority": in all splits, the label is the class with most votes. As in FER+, answers with a single vote are
+      ignored, and an image is removed unless one answer has more than half of the remaining votes. Images whose
+      majority is contempt, unknown or "not a face" are removed too.
+    - "soft": the same images and labels; the training target is the distribution of the remaining votes over the seven
+      expressions.
+    - "posterior": all images and labels are unchanged; the training target is P(label | votes), fitted on the training
+      split. It removes the noise of a single annotator, and all information of the label that the votes lack: alone it
+      trains worse than the labels (docs/results.md). Images without votes get the fit's prediction for zero votes.
 
     Args:
         dataset: FER-2013, with names for votes by path.
         path: The CSV of votes.
-        mode: See the module's docstring.
+        mode: See above.
         train: Name of the training split; None: one of the usual names.
         notify: Called with the number of images that have votes, and of those removed.
 

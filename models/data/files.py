@@ -42,7 +42,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Placed:
+class ImageEntry:
     """One image: path in `Files`, path within the data set, split, and class."""
 
     path: PurePosixPath
@@ -67,10 +67,10 @@ def open_files(path: Path) -> Iterator[Files]:
         yield Files(names, lambda name: _read_file(path, name), _empty(folders, names))
         return
     # Members are read into memory and never extracted, so their names cannot point outside a folder.
-    with _damage_named(path):
+    with _damage_reported(path):
         archive = tarfile.open(path)  # noqa: SIM115 - closed below
     with archive:
-        with _damage_named(path):
+        with _damage_reported(path):
             members = _members(archive)
         names = _wanted(tuple(members), path)
         folders = [PurePosixPath(member.name) for member in archive.getmembers() if member.isdir()]
@@ -142,7 +142,7 @@ def _read_member(
         raise InputError(
             f"data '{path}': '{name}' is a link to '{members[name].linkname}', which is not in the archive"
         )
-    with _damage_named(path):
+    with _damage_reported(path):
         stream = archive.extractfile(members[name])
         assert stream is not None
         return stream.read()
@@ -154,7 +154,7 @@ def _check_size(size_bytes: int, path: Path, name: PurePosixPath) -> None:
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _damage_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:

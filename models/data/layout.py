@@ -11,7 +11,7 @@ from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES, EXPRESSIONS, KNOWN_SPLITS, rafdb
 from edgekit.models.data.fer2013 import USAGES
-from edgekit.models.data.files import LABEL_LISTS, Files, Placed
+from edgekit.models.data.files import LABEL_LISTS, Files, ImageEntry
 
 CONTEMPT = "contempt"
 
@@ -26,10 +26,10 @@ class Layout:
 
     name: str | None
     classes: tuple[str, ...]
-    entries: tuple[Placed, ...]
+    entries: tuple[ImageEntry, ...]
 
 
-def lay_out(files: Files, where: str, contempt: str, notify: Notify) -> Layout:
+def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layout:
     """Return split and class of each file.
 
     Args:
@@ -54,17 +54,17 @@ def lay_out(files: Files, where: str, contempt: str, notify: Notify) -> Layout:
     if len(label_lists) > 1:
         raise InputError(f"data '{where}' has {len(label_lists)} label lists: give the folder of one, such as 'basic'")
     if label_lists:
-        name, placed = rafdb.NAME, rafdb.placed_by_list(files, label_lists[0], where, notify)
+        name, entries = rafdb.NAME, rafdb.entries_from_list(files, label_lists[0], where, notify)
     else:
-        placed = _by_folders(images, where)
-        renamed = rafdb.renamed_numbers(files, placed, where)
+        entries = _by_folders(images, where)
+        renamed = rafdb.renamed_numbers(files, entries, where)
         if renamed is not None:
-            name, placed = rafdb.NAME, renamed
-        elif {entry.class_name for entry in placed} == set(rafdb.CLASSES):
+            name, entries = rafdb.NAME, renamed
+        elif {entry.class_name for entry in entries} == set(rafdb.CLASSES):
             notify("class folders 1 to 7 keep their names: without a train_labels.csv they are not taken for RAF-DB")
-    require_contempt(contempt, {entry.class_name for entry in placed} - {CONTEMPT})
-    placed = _apply_contempt(placed, contempt, notify)
-    return Layout(name, _ordered({entry.class_name for entry in placed}), tuple(placed))
+    require_contempt(contempt, {entry.class_name for entry in entries} - {CONTEMPT})
+    entries = _apply_contempt(entries, contempt, notify)
+    return Layout(name, _ordered({entry.class_name for entry in entries}), tuple(entries))
 
 
 def canonical_class(name: str) -> str:
@@ -92,7 +92,7 @@ def split_order(splits: Iterable[str]) -> list[str]:
     return sorted(splits, key=lambda name: (USAGES.index(name) if name in USAGES else len(USAGES), name))
 
 
-def _by_folders(images: tuple[PurePosixPath, ...], where: str) -> list[Placed]:
+def _by_folders(images: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry]:
     above = {name.parts[:-2] for name in images}
     for name in images:
         if len(name.parts) < 2 or (len(name.parts) < 3 and len(above) > 1):
@@ -103,12 +103,12 @@ def _by_folders(images: tuple[PurePosixPath, ...], where: str) -> list[Placed]:
     only = next(iter(above)) if len(above) == 1 else None
     has_splits = only is None or (only != () and only[-1] in KNOWN_SPLITS)
     root = _common_start([name.parts[: -3 if has_splits else -2] for name in images])
-    placed = []
+    entries = []
     for name in images:
         split = name.parts[-3] if has_splits else ALL_IMAGES
         split = name.name.partition("_")[0] if by_usage else split
-        placed.append(Placed(name, "/".join(name.parts[root:]), split, canonical_class(name.parts[-2])))
-    return placed
+        entries.append(ImageEntry(name, "/".join(name.parts[root:]), split, canonical_class(name.parts[-2])))
+    return entries
 
 
 def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:
@@ -119,18 +119,18 @@ def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:
             raise InputError(f"data '{where}': the folder name '{folder}' is not valid UTF-8: rename it") from error
 
 
-def _apply_contempt(placed: list[Placed], contempt: str, notify: Notify) -> list[Placed]:
-    others = {entry.class_name for entry in placed} - {CONTEMPT}
-    rest = [entry for entry in placed if entry.class_name != CONTEMPT]
-    if len(rest) == len(placed) or not others or not others <= set(EXPRESSIONS) or contempt == "keep":
-        return placed
-    count = len(placed) - len(rest)
+def _apply_contempt(entries: list[ImageEntry], contempt: str, notify: Notify) -> list[ImageEntry]:
+    others = {entry.class_name for entry in entries} - {CONTEMPT}
+    rest = [entry for entry in entries if entry.class_name != CONTEMPT]
+    if len(rest) == len(entries) or not others or not others <= set(EXPRESSIONS) or contempt == "keep":
+        return entries
+    count = len(entries) - len(rest)
     if contempt == "drop":
         notify(f"{count} images of contempt are removed (--contempt keep or --contempt CLASS includes them)")
         return rest
     target = canonical_class(contempt)
     notify(f"{count} images of contempt are counted as {target}")
-    return [replace(entry, class_name=target) if entry.class_name == CONTEMPT else entry for entry in placed]
+    return [replace(entry, class_name=target) if entry.class_name == CONTEMPT else entry for entry in entries]
 
 
 def _ordered(classes: set[str]) -> tuple[str, ...]:

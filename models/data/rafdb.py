@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify
-from edgekit.models.data.files import LABEL_TABLES, Files, Placed
+from edgekit.models.data.files import LABEL_TABLES, Files, ImageEntry
 
 NAME = "raf-db"
 CLASSES = {
@@ -31,7 +31,7 @@ CLASSES = {
 _ALIGNED = re.compile(r"(train|test)_\d+_aligned\.")
 
 
-def placed_by_list(files: Files, label_list: PurePosixPath, where: str, notify: Notify) -> list[Placed]:
+def entries_from_list(files: Files, label_list: PurePosixPath, where: str, notify: Notify) -> list[ImageEntry]:
     """Return the images of the official label list; a missing image raises an error when it is read.
 
     Raises:
@@ -60,16 +60,16 @@ def placed_by_list(files: Files, label_list: PurePosixPath, where: str, notify: 
     unlisted = len(found.keys() - labels.keys())
     if unlisted:
         notify(f"{unlisted} images that are not in '{label_list}' are removed")
-    placed = []
+    entries = []
     for stem, label in labels.items():
         path = found.get(stem, aligned / f"{stem}_aligned.jpg")
         name = "/".join(path.parts[len(root.parts) :])
-        placed.append(Placed(path, name, stem.partition("_")[0], CLASSES[label]))
+        entries.append(ImageEntry(path, name, stem.partition("_")[0], CLASSES[label]))
     position = {name: index for index, name in enumerate(files.names)}
-    return sorted(placed, key=lambda entry: position.get(entry.path, len(position)))
+    return sorted(entries, key=lambda entry: position.get(entry.path, len(position)))
 
 
-def renamed_numbers(files: Files, placed: list[Placed], where: str) -> list[Placed] | None:
+def renamed_numbers(files: Files, entries: list[ImageEntry], where: str) -> list[ImageEntry] | None:
     """Return images in folders 1 to 7 with the names of expressions as classes, or None if the data is not RAF-DB.
 
     The data is RAF-DB if a table `train_labels.csv` lists the files with the numbers of their folders, or if all files
@@ -78,19 +78,19 @@ def renamed_numbers(files: Files, placed: list[Placed], where: str) -> list[Plac
     Raises:
         InputError: A table lists a file with another number than that of its folder.
     """
-    if not {entry.class_name for entry in placed} <= set(CLASSES):
+    if not {entry.class_name for entry in entries} <= set(CLASSES):
         return None
     labels = _tables(files)
-    known = [entry for entry in placed if entry.path.name in labels]
+    known = [entry for entry in entries if entry.path.name in labels]
     for entry in known:
         if labels[entry.path.name] != entry.class_name:
             raise InputError(
                 f"data '{where}': '{entry.path}' is in folder {entry.class_name}, but its label in the table is "
                 f"{labels[entry.path.name][:20]}"
             )
-    if not known and not all(_ALIGNED.match(entry.path.name) for entry in placed):
+    if not known and not all(_ALIGNED.match(entry.path.name) for entry in entries):
         return None
-    return [replace(entry, class_name=CLASSES[entry.class_name]) for entry in placed]
+    return [replace(entry, class_name=CLASSES[entry.class_name]) for entry in entries]
 
 
 def _tables(files: Files) -> dict[str, str]:

@@ -34,7 +34,7 @@ from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
 from edgekit.models.data.files import Files, open_files
-from edgekit.models.data.layout import Layout, lay_out, require_contempt, split_order
+from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
 from edgekit.models.data.pixels import single_channel_if_gray, stack, to_central_square, to_size
 from edgekit.preprocess import ImageU8
 
@@ -124,7 +124,7 @@ def open_layout(path: Path, contempt: str, notify: Notify) -> Iterator[tuple[Fil
             yield opened
         return
     with open_files(path) as files:
-        yield files, lay_out(files, str(path), contempt, notify)
+        yield files, find_layout(files, str(path), contempt, notify)
 
 
 def _read_images(
@@ -139,8 +139,8 @@ def _read_images(
     wanted = sorted({index for indices in chosen.values() for index in indices})  # the fastest order to read
     images: dict[int, ImageU8] = {}
     for index in wanted:
-        placed = layout.entries[index]
-        image = decode_image(files.read(placed.path), f"{path}/{placed.path}")
+        entry = layout.entries[index]
+        image = decode_image(files.read(entry.path), f"{path}/{entry.path}")
         images[index] = single_channel_if_gray(square(image))
         if len(images) % 256 == 0 or len(images) == len(wanted):
             report(len(images), len(wanted))

@@ -63,7 +63,7 @@ def summed(fabric: Fabric, totals: Tensor) -> list[float]:
 
 
 class GatheredBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d with training statistics over all processes, which must hold equally many images."""
+    """BatchNorm2d with training statistics over all processes, each with the same number of images."""
 
     def __init__(self, norm: nn.BatchNorm2d, fabric: Fabric) -> None:
         """Copy parameters and running statistics of `norm`."""

@@ -24,7 +24,7 @@ class TrainingOptions:
     - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else 10 % of the
       training images.
     - `contempt`: "drop", "keep", or the class that images of contempt are counted as.
-    - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `edgekit.models.data.ferplus`).
+    - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`).
     - `resume`: continue the training in `output`.
 
     Raises:

@@ -20,7 +20,7 @@ def make_split(count: int, classes: int, seed: int) -> ImageSet:
     return ImageSet(images, labels)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bars() -> DataSet:
     splits = {"Training": make_split(56, 7, 1), "PublicTest": make_split(21, 7, 2), "PrivateTest": make_split(21, 7, 3)}
     return DataSet("fer2013", EXPRESSIONS, splits)

@@ -244,7 +244,7 @@ def test_a_checkpoint_shows_its_training_and_its_teachers(edgekit: Run, tmp_path
 @pytest.mark.parametrize(
     ("training", "reason"),
     [
-        ({"seed": float("nan")}, "it is no JSON"),
+        ({"seed": float("nan")}, "it is not JSON"),
         ({"recipe_name": "x" * 300_000}, "characters"),
         ({"seed": functools.reduce(lambda inner, _: [inner], range(40), [])}, "nested more than 20 deep"),
     ],

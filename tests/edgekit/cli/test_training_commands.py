@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 
+import edgekit
+from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import EXPRESSIONS
@@ -26,33 +30,73 @@ def faces(draw_faces: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return draw_faces(tmp_path_factory.mktemp("faces"), {"train": 28, "val": 14, "test": 14})
 
 
-def _edgekit(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edgekit.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        **options,  # type: ignore[call-overload]
-    )
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(edgekit: Callable[..., tuple[int, str, str]]) -> Callable[..., Done]:
+    """Run the command line in this process."""
+    return lambda *arguments: Done(*edgekit(*arguments))
 
 
 @pytest.fixture(scope="module")
 def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a training of one epoch, by the public API with the options of the commands below."""
     output = tmp_path_factory.mktemp("runs") / "mine"
-    done = _edgekit("train", "--data", faces, "-o", output, "--epochs", 1, "--batch-size", 14, "--json")
+    result = edgekit.train(data=str(faces), output=str(output), epochs=1, batch_size=14)
+    assert result.checkpoint == output / "best.safetensors"
+    assert result.curves.exists()
+    assert (result.validation_name, result.best_epoch, len(result.history)) == ("val", 1, 1)
+    assert 0 <= result.validation_accuracy <= 1
+    return output
+
+
+def test_train_writes_one_json_document(run: Callable[..., Done], faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    short = ("--model", "mini-xception", "--epochs", 1, "--batch-size", 14)
+    done = run("train", "--data", faces, "-o", output, *short, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["checkpoint"] == str(output / "best.safetensors")
     assert document["validation"] == "val"
-    return output
+    assert document["best"] == document["epochs"][0]
+
+
+def test_train_options_are_checked_in_python_too(faces: Path, tmp_path: Path) -> None:
+    for values, message in (
+        ({"precision": "fp64"}, "precision is 'fp64': expected one of fp32, bf16, fp16"),
+        ({"balance": "x"}, "balance is 'x': expected one of none, loss, sampler"),
+        ({"batch_size": 1}, "batch_size is 1: expected 2 or more"),
+    ):
+        with pytest.raises(InputError, match=message):
+            edgekit.train(data=faces, output=tmp_path / "run", **values)
+
+
+def test_the_help_of_train_has_titled_sections(run: Callable[..., Done]) -> None:
+    titles = re.findall(r"^([A-Z][A-Za-z ]+):$", run("train", "--help").stdout, re.MULTILINE)
+    assert titles == ["Model", "Data", "Output", "Training", "Machine", "Classes", "CLIP and prompts", "Other options"]
+
+
+def test_evaluate_returns_the_numbers_of_the_command(run: Callable[..., Done], trained: Path, faces: Path) -> None:
+    stages = set()
+    result = edgekit.evaluate(
+        trained / "best.safetensors", faces, split="test", progress=lambda stage, *_: stages.add(stage)
+    )
+    done = run("eval", trained / "best.safetensors", "--data", faces, "--json")
+    document = json.loads(done.stdout)
+    assert (result.dataset, result.split) == (document["dataset"], document["split"])
+    assert (result.accuracy, result.confusion.tolist()) == (document["accuracy"], document["confusion"])
+    assert stages == {"reading images", "classifying"}
 
 
 def test_the_table_is_whole_in_a_narrow_terminal_and_the_test_split_is_found(
-    trained: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Done], trained: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
-    done = _edgekit("eval", trained / "best.safetensors", "--data", faces)
+    done = run("eval", trained / "best.safetensors", "--data", faces)
     assert done.returncode == 0, done.stderr
     title, header, *rows = done.stdout.splitlines()
     assert " test, center-crop" in title
@@ -61,10 +105,10 @@ def test_the_table_is_whole_in_a_narrow_terminal_and_the_test_split_is_found(
     assert all(len(row.split()) == 9 and row.split()[1].endswith("%") for row in rows[:7])
 
 
-def test_merged_classes_are_trained_and_measured_as_such(faces: Path, tmp_path: Path) -> None:
+def test_merged_classes_are_trained_and_measured_as_such(run: Callable[..., Done], faces: Path, tmp_path: Path) -> None:
     merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad,angry,fear")
     short = ("--model", "mini-xception", "--epochs", 1, "--batch-size", 10)
-    done = _edgekit("train", "--data", faces, "-o", tmp_path / "run", *short, *merges, "--resume")
+    done = run("train", "--data", faces, "-o", tmp_path / "run", *short, *merges, "--resume")
     assert done.returncode == 0, done.stderr
     assert "classes in no --merge are removed: disgust, neutral\n" in done.stdout
     assert "/run' contains no training, so a new one starts\n" in done.stdout
@@ -73,7 +117,7 @@ def test_merged_classes_are_trained_and_measured_as_such(faces: Path, tmp_path: 
     checkpoint = load_checkpoint(model)
     assert checkpoint.contract.labels == ("good", "bad")
     assert checkpoint.training["merged"] == list(merges[1::2])
-    done = _edgekit("eval", model, "--data", faces, "--split", "test", *merges, "--json")
+    done = run("eval", model, "--data", faces, "--split", "test", *merges, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["total"], document["labels"]) == (10, ["good", "bad"])
@@ -81,15 +125,15 @@ def test_merged_classes_are_trained_and_measured_as_such(faces: Path, tmp_path: 
         (("--merge", "good=joy"), "there is no class 'joy'"),
         (("--model", "clip-mini", *merges), "--merge means nothing for --model clip-mini"),
     ):
-        done = _edgekit("train", "--data", faces, "-o", tmp_path / "other", *more)
+        done = run("train", "--data", faces, "-o", tmp_path / "other", *more)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
 
 
-def test_eval_gives_figures_and_a_picture(faces: Path, trained: Path, tmp_path: Path) -> None:
+def test_eval_gives_figures_and_a_picture(run: Callable[..., Done], faces: Path, trained: Path, tmp_path: Path) -> None:
     plot = tmp_path / "confusion.png"
     arguments = ["eval", trained / "best.safetensors", "--data", faces, "--split", "test", "--plot", plot, "--json"]
-    done = _edgekit(*arguments)
+    done = run(*arguments)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["total"] == 14
@@ -101,10 +145,12 @@ def test_eval_gives_figures_and_a_picture(faces: Path, trained: Path, tmp_path: 
     assert min(picture.shape[:2]) > 400
 
 
-def test_a_training_starts_from_given_weights(faces: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_training_starts_from_given_weights(
+    run: Callable[..., Done], faces: Path, trained: Path, tmp_path: Path
+) -> None:
     start = trained / "best.safetensors"
     tiny_step = ["--epochs", 1, "--batch-size", 14, "--max-lr", 1e-9, "--init", start]
-    done = _edgekit("train", "--data", faces, "-o", tmp_path / "again", *tiny_step)
+    done = run("train", "--data", faces, "-o", tmp_path / "again", *tiny_step)
     assert done.returncode == 0, done.stderr
     before, after = (load_checkpoint(path) for path in (start, tmp_path / "again/best.safetensors"))
     assert after.training["initial_sha256"] == sha256_of(start)
@@ -116,16 +162,18 @@ def test_a_training_starts_from_given_weights(faces: Path, trained: Path, tmp_pa
         (["--init", "absent.safetensors"], "'absent.safetensors' does not exist"),
         (["--init", ""], "is a folder, not a file"),
     ):
-        done = _edgekit("train", "--data", faces, "-o", tmp_path / "no", *tiny_step, *arguments)
+        done = run("train", "--data", faces, "-o", tmp_path / "no", *tiny_step, *arguments)
         assert done.returncode == 2
         assert message in done.stderr
         assert not (tmp_path / "no").exists()
 
 
-def test_a_training_with_other_labels_starts_from_the_body(trained: Path, tmp_path: Path) -> None:
+def test_a_training_with_other_labels_starts_from_the_body(
+    run: Callable[..., Done], trained: Path, tmp_path: Path
+) -> None:
     start, two = trained / "best.safetensors", _two_classes(tmp_path)
     tiny_step = ["--epochs", 1, "--batch-size", 2, "--max-lr", 1e-9, "--init", start]
-    done = _edgekit("train", "--data", two, "-o", tmp_path / "two-classes", *tiny_step)
+    done = run("train", "--data", two, "-o", tmp_path / "two-classes", *tiny_step)
     assert done.returncode == 0, done.stderr
     assert "edgecnn starts from it except for the last layer" in done.stderr + done.stdout
     before, after = (load_checkpoint(path) for path in (start, tmp_path / "two-classes/best.safetensors"))
@@ -144,47 +192,47 @@ def _two_classes(folder: Path) -> Path:
     return folder / "two"
 
 
-def test_checkpoint_and_exported_file_have_the_same_confusion(faces: Path, trained: Path, tmp_path: Path) -> None:
+def test_checkpoint_and_exported_file_have_the_same_confusion(
+    run: Callable[..., Done], faces: Path, trained: Path, tmp_path: Path
+) -> None:
     model = tmp_path / "mine.onnx"
-    assert _edgekit("export", trained / "best.safetensors", "-o", model).returncode == 0
+    assert run("export", trained / "best.safetensors", "-o", model).returncode == 0
     results = [
-        json.loads(
-            _edgekit("eval", path, "--data", faces, "--split", "test", "--protocol", "ten-crop", "--json").stdout
-        )
+        json.loads(run("eval", path, "--data", faces, "--split", "test", "--protocol", "ten-crop", "--json").stdout)
         for path in (trained / "best.safetensors", model)
     ]
     assert results[0]["confusion"] == results[1]["confusion"]
 
 
-def test_a_picture_of_enormous_size_is_refused_by_its_header(tmp_path: Path) -> None:
+def test_a_picture_of_enormous_size_is_refused_by_its_header(run: Callable[..., Done], tmp_path: Path) -> None:
     encoded = bytearray(cv2.imencode(".jpg", np.zeros((48, 48), np.uint8))[1].tobytes())
     frame = encoded.index(b"\xff\xc0")  # the frame's header: length, precision, height, width
     encoded[frame + 5 : frame + 9] = 2 * (30_000).to_bytes(2, "big")
     folder = _two_classes(tmp_path)
     (folder / "train/a/2.jpg").write_bytes(encoded)
-    done = _edgekit("train", "--data", folder, "-o", tmp_path / "run")
+    done = run("train", "--data", folder, "-o", tmp_path / "run")
     assert done.returncode == 2
     assert done.stderr.endswith("it is damaged, no picture, or far too large\n")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_resume_with_other_splits_is_refused(faces: Path, trained: Path) -> None:
+def test_resume_with_other_splits_is_refused(run: Callable[..., Done], faces: Path, trained: Path) -> None:
     same = ["train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume"]
     for flag, name in (("--val-split", "validation"), ("--train-split", "training_split")):
-        done = _edgekit(*same, flag, "test")
+        done = run(*same, flag, "test")
         assert done.returncode == 2
         assert f"its {name} was" in done.stderr
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_resume_of_a_finished_training_changes_nothing(faces: Path, trained: Path) -> None:
+def test_resume_of_a_finished_training_changes_nothing(run: Callable[..., Done], faces: Path, trained: Path) -> None:
     before = (trained / "best.safetensors").read_bytes()
-    done = _edgekit("train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume")
+    done = run("train", "--data", faces, "-o", trained, "--epochs", 1, "--batch-size", 14, "--resume")
     assert done.returncode == 0, done.stderr
     assert (trained / "best.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path: Path, sent: int) -> None:
     output = tmp_path / "run"
     command = [
@@ -198,12 +246,13 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
         str(output),
         "--epochs",
         "9999",
+        "--model",
+        "mini-xception",
     ]
     process = subprocess.Popen(
         [*command, "--batch-size", "14"],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         # A test run that was itself started by nohup or in the background would hand on that it ignores them.
         preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
     )
@@ -253,7 +302,13 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    faces: Path, trained: Path, tmp_path: Path, arguments: list[str], message: str
+    run: Callable[..., Done],
+    faces: Path,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
     for suffix in (".onnx", ".safetensors"):
         (tmp_path / f"text{suffix}").write_text("this is text, not a model\n")
@@ -262,24 +317,29 @@ def test_bad_input_is_one_line_and_exit_code_2(
     places = {"faces": faces, "trained": trained, "text": tmp_path / "text"}
     places |= {"short": tmp_path / "short.t7", "pipe": tmp_path / "pipe.onnx"}
     before = set(tmp_path.iterdir())
-    done = _edgekit(*(argument.format(**places) for argument in arguments), cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = run(*(argument.format(**places) for argument in arguments))
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert set(tmp_path.iterdir()) == before
 
 
-def test_a_full_disk_ends_a_training_with_its_own_code_and_nothing_half_written(faces: Path, small_disk: Path) -> None:
-    done = _edgekit("train", "--data", faces, "-o", small_disk / "run", "--epochs", 1, "--batch-size", 14, "-q")
+def test_a_full_disk_ends_a_training_with_its_own_code_and_nothing_half_written(
+    run: Callable[..., Done], faces: Path, small_disk: Path
+) -> None:
+    done = run("train", "--data", faces, "-o", small_disk / "run", "--epochs", 1, "--batch-size", 14, "-q")
     assert done.returncode == 74, done.stderr
     assert "No space left" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert all(path.name.startswith("events") for path in (small_disk / "run").iterdir())
 
 
-def test_import_writes_a_checkpoint_that_evaluates(shared: Path, faces: Path, tmp_path: Path) -> None:
+def test_import_writes_a_checkpoint_that_evaluates(
+    run: Callable[..., Done], shared: Path, faces: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "authors.safetensors"
     source = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
-    done = _edgekit("import", source, "-o", target, "--json")
+    done = run("import", source, "-o", target, "--json")
     assert json.loads(done.stdout)["architecture"] == "edgecnn"
-    assert _edgekit("eval", target, "--data", faces, "--split", "test").returncode == 0
+    assert run("eval", target, "--data", faces, "--split", "test").returncode == 0

@@ -51,14 +51,14 @@ def test_split_files_are_read_with_classes_in_the_order_of_their_numbers(split_f
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ("{", "no split file"),
+        ("{", "not a split file"),
         ("[]", "expected {"),
         ("{}", "expected {"),
         ({"train": {}}, "expected {"),
-        ({**ROWS, "val": 3}, "'val' is no list"),
+        ({**ROWS, "val": 3}, "'val' is not a list"),
         ({**ROWS, "val": [["3.png", 1]]}, "'val' entry 0 is not"),
         ({**ROWS, "val": [["3.png", "1", "birman"]]}, "'val' entry 0 is not"),
-        ({**ROWS, "val": [["3.png", 1, "bengal"]]}, "class 1 is called 'birman' and 'bengal'"),
+        ({**ROWS, "val": [["3.png", 1, "bengal"]]}, "class 1 has two names, 'birman' and 'bengal'"),
         ({**ROWS, "val": [["3.png", 3, "bengal"]]}, "class numbers are not 0 to 2"),
         ({**ROWS, "val": [["3.png", 2, "birman"]]}, "two class numbers have the same name"),
         ({**ROWS, "val": [["4.png", 1, "birman"]]}, r"lists '4\.png', which is not in"),

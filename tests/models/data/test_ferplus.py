@@ -180,7 +180,7 @@ def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="agrees with 0% of the training labels"):
         with_ferplus(faces(rows, named=False), write_votes(tmp_path / "shifted.csv", shifted, by_path=False))
     short = write_votes(tmp_path / "short.csv", {"Training": rows["Training"][:-1]}, by_path=False)
-    with pytest.raises(InputError, match="has 69 rows of Training, the data 70"):
+    with pytest.raises(InputError, match="has 69 rows of Training, but the data 70 images"):
         with_ferplus(faces(rows, named=False), short)
     with pytest.raises(InputError, match="refers to file names"):
         with_ferplus(faces(rows, named=False), few)
@@ -199,7 +199,7 @@ def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
         (f"usage,{','.join(COLUMNS)}\nTraining,1,2\n", "line 2: surprise is ''"),
         (f"usage,{','.join(COLUMNS)}\nTraining,-1{',0' * 9}\n", "neutral is '-1'"),
         (f"usage,{','.join(COLUMNS)}\nTraining,{'9' * 5000}{',0' * 9}\n", "expected a number of votes"),
-        (f"usage,kaggle_path,{','.join(COLUMNS)}\n" + f"Training,a.jpg{',1' * 10}\n" * 2, "several rows for one file"),
+        (f"usage,kaggle_path,{','.join(COLUMNS)}\n" + f"Training,a.jpg{',1' * 10}\n" * 2, "several rows with the same kaggle_path"),
         ("x" * 200_000, "damaged CSV"),
     ],
 )

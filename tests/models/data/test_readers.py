@@ -241,8 +241,8 @@ def test_damaged_or_foreign_files_are_refused(bars: DataSet, tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     for name, message in (
         ("a.tar.gz", "damaged archive"),
-        ("b.h5", "no HDF5 file"),
-        ("c.txt", "is none of"),
+        ("b.h5", "not an HDF5 file"),
+        ("c.txt", "has an unknown format"),
         ("empty", "has no image"),
         ("absent", "does not exist"),
     ):
@@ -307,9 +307,9 @@ def test_hdf5_that_declares_a_huge_size_is_refused_unread(tmp_path: Path) -> Non
     [
         (np.full((7, 48, 48), -5), np.arange(7), "PrivateTest_pixel contains other values"),
         (np.full((7, 48, 48), np.nan), np.arange(7), "PrivateTest_pixel contains other values"),
-        (np.zeros((7, 48, 48), complex), np.arange(7), "PrivateTest_pixel holds complex128"),
+        (np.zeros((7, 48, 48), complex), np.arange(7), "PrivateTest_pixel has the type complex128"),
         (np.zeros((7, 48, 48), np.uint8), np.full(7, 0.5), "PrivateTest_label contains other values"),
-        (np.zeros((7, 48, 48), np.uint8), np.arange(7) + 1, "whole numbers from 0 to 6"),
+        (np.zeros((7, 48, 48), np.uint8), np.arange(7) + 1, "integers from 0 to 6"),
         (np.zeros((7, 48, 48), np.uint8), np.array([b"a"] * 7), "PrivateTest_label holds |S1"),
         (np.zeros((7, 2304), np.uint8), np.arange(7), "expected .images, height, width"),
         (np.zeros((7, 0, 48), np.uint8), np.arange(7), "expected .images, height, width"),

@@ -28,17 +28,19 @@ PARAMETERS = {
     "mobilenetv3-small": 1_525_031,
     "shufflenetv2-x0.5": 348_967,
 }
-MACS = {
-    "mini-xception": 4_708_128,
-    "mobilenetv2": 15_939_824,
-    "mobilenetv3-small": 4_075_224,
-    "shufflenetv2-x0.5": 2_226_544,
-}
+# Of edgekit's own and torchvision's smallest net; the others train and export by the same code, but for longer.
+MACS = {"mini-xception": 4_708_128, "shufflenetv2-x0.5": 2_226_544}
 # The last step's learning rate is 0.
 TWO_STEPS = Recipe(epochs=1, augmentation=Augmentation(crop_px=44), batch_size=4, max_lr=0.01)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
+def test_nets_have_the_known_number_of_parameters(name: str) -> None:
+    with torch.device("meta"):
+        assert parameter_count(create_model(name, 7)) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", MACS)
 def test_a_net_trains_and_exports_to_a_file_that_answers_alike(name: str, bars: DataSet, tmp_path: Path) -> None:
     few = {split: bars.splits[split].subset(torch.arange(8).numpy()) for split in ("Training", "PublicTest")}
     contract = contract_for(name, bars.classes, bars.name, gray=True)
@@ -51,7 +53,6 @@ def test_a_net_trains_and_exports_to_a_file_that_answers_alike(name: str, bars: 
 
     trained = build_net(load_checkpoint(tmp_path / BEST_NAME))
     before, after = fresh.state_dict(), trained.state_dict()
-    assert parameter_count(trained) == PARAMETERS[name]
     changed = [key for key in before if before[key].is_floating_point() and not torch.equal(before[key], after[key])]
     assert len(changed) > len(before) / 2
 
