@@ -41,10 +41,10 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.merging import merge_classes, parse_merges
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.distill.cache import agreement, teach
+from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.losses import loss_weights
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
-from edgekit.models.distill.relabel import described
+from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
 from edgekit.models.distill.teachers import EmbeddingSpace, Teacher, TeacherOutputs
 from edgekit.models.evaluation.evaluate import TorchClassifier, aligned, evaluate
@@ -198,7 +198,7 @@ def agreement_command(first: str, second: str, data: Path, split: str, clip: str
         # Opened as an ensemble, so that --clip applies to the member with prompts.
         both = open_teacher([first, second], dataset.classes, TeacherOptions(clip=clip))
         with tempfile.TemporaryDirectory() as folder:
-            answers = [teach(member, images, "center", Path(folder)).logits for member in both.members]
+            answers = [distillation_targets(member, images, "center", Path(folder)).logits for member in both.members]
         return agreement(*answers)
 
     click.echo(f"{first} and {second} agree on {or_line(measure):.2%} of {split}")
@@ -258,7 +258,7 @@ def merged_accuracies(
     nets = {"sum of old probabilities": build_merged_net(checkpoint, groups)}
     if clip:
         texts = descriptions_for(tuple(groups), descriptions, click.echo)
-        nets["vectors of new texts"] = described(checkpoint, texts, clip, prompts)
+        nets["vectors of new texts"] = relabel_by_text(checkpoint, texts, clip, prompts)
     logits = {name: _logits(net, contract, together, splits[0]) for name, (net, contract) in nets.items()}
     plain = build_net(checkpoint), checkpoint.contract
     kept = [number for number, name in enumerate(dataset.classes) if any(name in old for old in groups.values())]

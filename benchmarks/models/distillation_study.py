@@ -38,7 +38,7 @@ from edgekit.files import write_atomic
 from edgekit.models.data import DataSet
 from edgekit.models.data.merging import merge_classes, parse_merges
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.distill.cache import agreement, teach
+from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs
 from edgekit.models.evaluation.evaluate import aligned, evaluate, open_classifier
@@ -245,7 +245,7 @@ def students(
             plain.append(run_once(runs / f"{student}-labels-{seed}", trained))
 
         def answers(teacher: Teacher) -> TeacherOutputs:
-            return teach(teacher, images, "center", runs / "answers")
+            return distillation_targets(teacher, images, "center", runs / "answers")
 
         options = TeacherOptions(clip=clip)
         teacher = open_teacher(teachers, dataset.classes, options)

@@ -14,7 +14,7 @@ from edgekit.export.progress import Notify
 from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.descriptions import Descriptions, descriptions_for
 from edgekit.models.data.merging import parse_merges, report_removed
-from edgekit.models.distill.relabel import described
+from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.model_loading import build_merged_net
 
 # Returns the net with its new labels, and its contract.
@@ -44,7 +44,7 @@ def relabelling(
         raise InputError("both merges and new classes are given: give one of them")
     if classes:
         descriptions = described_classes(classes, notify)
-        return lambda checkpoint: described(checkpoint, descriptions, clip, prompts)
+        return lambda checkpoint: relabel_by_text(checkpoint, descriptions, clip, prompts)
     if clip or prompts:
         raise InputError("--clip and --prompts are for new classes: give some with --class or --classes")
     if not merges:

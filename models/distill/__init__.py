@@ -1,1 +1,1 @@
-"""Small nets that learn from what others say of images: teachers, their cached answers, losses, relabelling."""
+"""Distillation: a small net learns from the outputs of teachers (cached), with losses and relabelling by text."""

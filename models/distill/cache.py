@@ -1,8 +1,8 @@
-"""A teacher's answers to fixed views of images, kept on disk: epochs cost the student only.
+"""Distillation targets: a teacher's outputs for fixed views of images, cached on disk.
 
-One folder for each key (teacher, labels, views, pixels), in it one safetensors file for each few thousand images. Each
-file is written atomically and carries the key and a checksum, so an interrupted run goes on where it was, and files
-that are damaged or belong to something else are noticed and made again.
+The cache has one folder per key (teacher, labels, views, pixels) with one safetensors file per 2048 images. Each file
+is written atomically and contains the key and a checksum: an interrupted run continues where it stopped, and damaged
+files or files of another key are computed again.
 """
 
 from __future__ import annotations
@@ -21,45 +21,44 @@ from safetensors.numpy import save
 
 from edgekit.errors import InputError
 from edgekit.files import write_atomic
-from edgekit.models.distill.teachers import Say, Teacher, TeacherOutputs, mean_of_probabilities
+from edgekit.models.callbacks import Notify, Progress, ignore_message
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, mean_of_probabilities
 from edgekit.models.distill.views import Views, cut_views, view_count
 from edgekit.preprocess import FloatArray, ImageU8
 
 METADATA_KEY = "edgekit-answers"
 FOLDER_NAME = "teacher"
 
-_FORM = 1
+_FORMAT = 1
 _IMAGES_PER_FILE = 2048
 _CROPS_PER_BATCH = 128
 
-Progress = Callable[[int, int | None], None]
 _Arrays = Mapping[str, NDArray[Any]]
 
 
-def teach(
+def distillation_targets(
     teacher: Teacher,
     images: ImageU8,
     views: Views,
     folder: Path,
     progress: Progress | None = None,
-    say: Say = lambda _: None,
+    notify: Notify = ignore_message,
 ) -> TeacherOutputs:
-    """Return the teacher's answers to images, from the cache as far as it holds them.
+    """Return the teacher's outputs for images, from the cache where it has them.
 
-    The target of an image is one for all its augmented forms: the mean of the views' logits (and of their embeddings,
-    made a unit vector again), which is nearer to what the teacher thinks of the face than any single view. Of an
-    ensemble each member is cached by itself.
+    All augmented crops of an image have one target: the mean of the logits over the views, and the renormalised mean of
+    the embeddings. The members of an ensemble are cached separately.
 
     Args:
-        teacher: Who answers.
+        teacher: The teacher.
         images: uint8 (N, H, W, C).
-        views: What of each image it is shown.
-        folder: The cache; created.
-        progress: Called with (images done, images in all).
-        say: Called with a line for each damaged file.
+        views: The views of each image that the teacher classifies.
+        folder: The cache; created if it does not exist.
+        progress: Called with (images done, images in total).
+        notify: Called with one message per damaged file.
 
     Raises:
-        InputError: The teacher's answers are no numbers.
+        InputError: The teacher's outputs contain NaN or infinity.
         StorageError: The cache cannot be written.
     """
     images_sha256 = pixels_sha256(images)
@@ -68,14 +67,16 @@ def teach(
     found = []
     for index, member in enumerate(members):
         key = {
-            "form": _FORM,
+            "form": _FORMAT,
             "teacher_sha256": member.sha256,
             "labels": list(member.labels),
             "views": views,
             "images_sha256": images_sha256,
         }
         done = index * len(images)
-        found.append(_Cache(folder, key, say).targets(member, images, views, done, len(images) * len(members), report))
+        found.append(
+            _Cache(folder, key, notify).targets(member, images, views, done, len(images) * len(members), report)
+        )
     return found[0] if len(found) == 1 else TeacherOutputs(mean_of_probabilities([targets.logits for targets in found]))
 
 
@@ -85,16 +86,16 @@ def pixels_sha256(images: ImageU8) -> str:
 
 
 def agreement(first: FloatArray, second: FloatArray) -> float:
-    """Return the share of images, 0..1, on which two arrays of logits (N, classes) have the same class first."""
+    """Return the share of images, 0..1, for which two arrays of logits (N, classes) have the same top-1 class."""
     return float((first.argmax(axis=1) == second.argmax(axis=1)).mean())
 
 
 class _Cache:
     """The files of one key."""
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], say: Say) -> None:
+    def __init__(self, folder: Path, key: Mapping[str, Any], notify: Notify) -> None:
         self._key = key
-        self._say = say
+        self._notify = notify
         self._folder = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
     def targets(
@@ -107,7 +108,7 @@ class _Cache:
             facts = {**self._key, "start": start, "images": len(part), "view_count": view_count(views)}
             arrays = self._read(path, facts)
             if arrays is None:
-                arrays = _asked(teacher, part, views, functools.partial(_report, report, done + start, total))
+                arrays = _computed(teacher, part, views, functools.partial(_report, report, done + start, total))
                 _write(path, arrays, facts)
             report(done + start + len(part), total)
             parts.append(_mean_of_views(arrays))
@@ -122,43 +123,43 @@ class _Cache:
         try:
             with safe_open(path, framework="numpy") as file:
                 document = json.loads((file.metadata() or {})[METADATA_KEY])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            whole = document == {**facts, "sha256": _digest(arrays)} and "logits" in arrays
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            is_valid = document == {**facts, "sha256": _digest(arrays)} and "logits" in arrays
         except (SafetensorError, OSError, ValueError, KeyError, RecursionError):
-            whole = False
-        if not whole:
-            self._say(f"cache file '{path}' is damaged or belongs to something else: the teacher is asked again")
+            is_valid = False
+        if not is_valid:
+            self._notify(f"cache file '{path}' is damaged or belongs to other data: its targets are computed again")
             return None
         return arrays
 
 
-def _asked(teacher: Teacher, images: ImageU8, views: Views, report: Callable[[int], None]) -> _Arrays:
+def _computed(teacher: Teacher, images: ImageU8, views: Views, report: Callable[[int], None]) -> _Arrays:
     count = view_count(views)
     step = max(1, _CROPS_PER_BATCH // count)
     logits, embeddings = [], []
     for start in range(0, len(images), step):
         crops = cut_views(images[start : start + step], views, teacher.share_hw)  # (n, views, h, w, C)
-        answers = checked(teacher, crops.reshape(-1, *crops.shape[2:]))
-        logits.append(answers.logits.reshape(len(crops), count, -1))
-        if answers.embeddings is not None:
-            embeddings.append(answers.embeddings.reshape(len(crops), count, -1))
+        outputs = finite_outputs(teacher, crops.reshape(-1, *crops.shape[2:]))  # (n · views, h, w, C)
+        logits.append(outputs.logits.reshape(len(crops), count, -1))
+        if outputs.embeddings is not None:
+            embeddings.append(outputs.embeddings.reshape(len(crops), count, -1))
         report(start + len(crops))
-    # In C order: safetensors writes memory as it lies, and columns that were picked lie the other way.
+    # safetensors writes memory as it is, and selected columns are in Fortran order.
     arrays = {"logits": np.ascontiguousarray(np.concatenate(logits), np.float32)}
-    # Half precision is enough for directions; logits, which are scaled up, stay single.
+    # Half precision is enough for unit vectors, but not for logits.
     return arrays | ({"embeddings": np.concatenate(embeddings).astype(np.float16)} if embeddings else {})
 
 
-def checked(teacher: Teacher, crops: ImageU8) -> TeacherOutputs:
-    """Return the teacher's answers to crops.
+def finite_outputs(teacher: Teacher, crops: ImageU8) -> TeacherOutputs:
+    """Return the teacher's outputs for crops.
 
     Raises:
-        InputError: They are no numbers.
+        InputError: They contain NaN or infinity.
     """
-    answers = teacher.answer(crops)
-    if not np.isfinite(answers.logits).all():
-        raise InputError(f"teacher '{teacher.name}' gives values that are no numbers: take another")
-    return answers
+    outputs = teacher.predict(crops)
+    if not np.isfinite(outputs.logits).all():
+        raise InputError(f"outputs of teacher '{teacher.name}' contain NaN or infinity: choose another teacher")
+    return outputs
 
 
 def _report(report: Progress, before: int, total: int, count: int) -> None:

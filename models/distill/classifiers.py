@@ -1,4 +1,4 @@
-"""Classifiers as teachers: checkpoints, exported files, and ONNX files of others that say nothing of themselves."""
+"""Classifiers as teachers: checkpoints, exported files, and third-party ONNX files without contract."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ _LEAST_PROBABILITY = 1e-12
 
 @dataclass(frozen=True)
 class PlainOnnx:
-    """What an ONNX file without contract does not say; None is not known.
+    """Properties of an ONNX file without contract; None: unknown.
 
-    `size_px` is needed only if the graph leaves it open; `scale`, `mean` and `std` as in `edgekit.contract.InputSpec`.
+    `size_px` is required only if the graph's input size is free; `scale`, `mean` and `std` as in
+    `edgekit.contract.InputSpec`.
     """
 
     labels: tuple[str, ...] | None = None
@@ -46,11 +47,11 @@ class PlainOnnx:
     def __post_init__(self) -> None:
         for value, choices in ((self.channels, get_args(Channels)), (self.output, get_args(OutputKind))):
             if value is not None and value not in choices:
-                raise InputError(f"'{value}' is none of {', '.join(choices)}")
+                raise InputError(f"'{value}' is not one of {', '.join(choices)}")
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is said."""
+        """Whether no property is known."""
         return self == PlainOnnx()
 
 
@@ -77,82 +78,85 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
         classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
     contract = classifier.contract
 
-    def answer(crops: ImageU8) -> TeacherOutputs:
+    def predict(crops: ImageU8) -> TeacherOutputs:
         return TeacherOutputs(classifier.logits(fitted(crops, contract.input.size_hw, contract.crop.grayscale)))
 
-    height, width = (cut / whole for cut, whole in zip(contract.input.size_hw, contract.crop.resize_hw, strict=True))
+    height, width = (
+        cropped / full for cropped, full in zip(contract.input.size_hw, contract.crop.resize_hw, strict=True)
+    )
     return Teacher(
         kind="classifier",
         name=name_of(path),
         labels=contract.labels,
         sha256=sha256_of(path),
-        answer=answer,
+        predict=predict,
         share_hw=(height, width),
         facts={"architecture": contract.architecture},
     )
 
 
-def plain_onnx_teacher(path: Path, said: PlainOnnx, threads: int | None = None) -> Teacher:
-    """Return an ONNX classifier of any origin as a teacher; it sees whole face images.
+def plain_onnx_teacher(path: Path, plain: PlainOnnx, threads: int | None = None) -> Teacher:
+    """Return a third-party ONNX classifier as a teacher; its input is the whole face image.
 
-    The graph takes one float32 batch, channels first or last, of a free or a fixed number of images; its first output
-    has a value a class.
+    The graph has one float32 input (N, C, H, W) or (N, H, W, C) with a free or fixed N; its first output is
+    (N, classes).
 
     Raises:
-        InputError: Something the file does not say is missing from `said`, which the message names, or graph and
-            `said` disagree.
+        InputError: A required property is missing from `plain`, or contradicts the graph.
     """
     session = open_session(path, threads or default_intra_op_threads())
-    net = _PlainNet(path, session, said)
+    net = _PlainNet(path, session, plain)
     file_sha256 = sha256_of(path)
-    said_sha256 = hashlib.sha256(json.dumps(asdict(said), sort_keys=True).encode())
+    plain_sha256 = hashlib.sha256(json.dumps(asdict(plain), sort_keys=True).encode())
     return Teacher(
         kind="classifier",
         name=path.name,
         labels=net.contract.labels,
-        sha256=hashlib.sha256(f"{file_sha256} {said_sha256.hexdigest()}".encode()).hexdigest(),
-        answer=lambda crops: TeacherOutputs(net.logits(crops)),
+        sha256=hashlib.sha256(f"{file_sha256} {plain_sha256.hexdigest()}".encode()).hexdigest(),
+        predict=lambda crops: TeacherOutputs(net.logits(crops)),
         facts={"file_sha256": file_sha256},
     )
 
 
 class _PlainNet:
-    """A session, and the contract its file should have had."""
+    """A session with the contract made from the graph and the stated properties."""
 
-    def __init__(self, path: Path, session: ort.InferenceSession, said: PlainOnnx) -> None:
+    def __init__(self, path: Path, session: ort.InferenceSession, plain: PlainOnnx) -> None:
         self._path = path
         self._session = session
         (node, *others) = session.get_inputs()
         shape = node.shape
         if others or len(shape) != 4 or node.type != "tensor(float)":
-            raise InputError(f"teacher '{path}' is no classifier of images: it takes one float32 batch of four axes")
+            raise InputError(f"teacher '{path}' is not an image classifier: expected one float32 input of four axes")
         self._channels_last = shape[1] not in (1, 3) and shape[3] in (1, 3)
         graph_hw = shape[1:3] if self._channels_last else shape[2:4]
-        _require_complete(path, said, graph_hw)
-        size_hw = tuple(have if isinstance(have, int) else cast(int, said.size_px) for have in graph_hw)
-        if said.size_px is not None and set(size_hw) != {said.size_px}:
-            raise InputError(f"teacher '{path}': --teacher-size is {said.size_px}, the graph's size {list(size_hw)}")
-        channels = cast(Channels, said.channels)
+        _require_complete(path, plain, graph_hw)
+        size_hw = tuple(side if isinstance(side, int) else cast(int, plain.size_px) for side in graph_hw)
+        if plain.size_px is not None and set(size_hw) != {plain.size_px}:
+            raise InputError(
+                f"teacher '{path}': --teacher-size is {plain.size_px}, the graph's input is {list(size_hw)}"
+            )
+        channels = cast(Channels, plain.channels)
         depth = shape[3] if self._channels_last else shape[1]
         if isinstance(depth, int) and depth != channel_count(channels):
-            raise InputError(f"teacher '{path}': --teacher-channels is {channels}, the graph takes {depth} channels")
+            raise InputError(f"teacher '{path}': --teacher-channels is {channels}, the graph has {depth} channels")
         self._batch = shape[0] if isinstance(shape[0], int) else None
-        self._gives_probabilities = said.output == "probabilities"
+        self._gives_probabilities = plain.output == "probabilities"
         spec = InputSpec(
             name=node.name,
             size_hw=(size_hw[0], size_hw[1]),
             channels=channels,
-            scale=cast(float, said.scale),
-            mean=cast(tuple[float, ...], said.mean),
-            std=cast(tuple[float, ...], said.std),
+            scale=cast(float, plain.scale),
+            mean=cast(tuple[float, ...], plain.mean),
+            std=cast(tuple[float, ...], plain.std),
         )
         crop = CropSpec(0.0, channels == "gray", spec.size_hw, spec.size_hw)
         output = OutputSpec(session.get_outputs()[0].name)
-        self.contract = Contract("onnx", cast(tuple[str, ...], said.labels), spec, crop, output)
+        self.contract = Contract("onnx", cast(tuple[str, ...], plain.labels), spec, crop, output)
         found = self.logits(np.zeros((1, *spec.size_hw, channel_count(channels)), np.uint8)).shape[1]
         if found != len(self.contract.labels):
             raise InputError(
-                f"teacher '{path}': --teacher-labels names {len(self.contract.labels)} classes, the graph gives {found}"
+                f"teacher '{path}': --teacher-labels names {len(self.contract.labels)} classes, the graph has {found} outputs"
             )
 
     def logits(self, crops: ImageU8) -> FloatArray:
@@ -171,21 +175,21 @@ class _PlainNet:
         try:
             values = self._session.run([self.contract.output.name], {self.contract.input.name: tensor})[0]
             return np.asarray(values, np.float32).reshape(len(tensor), -1)[:count]
-        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             reason = str(error).splitlines()[0]
-            raise InputError(f"teacher '{self._path}' fails while it classifies: {reason}") from error
+            raise InputError(f"inference of teacher '{self._path}' failed: {reason}") from error
 
 
-def _require_complete(path: Path, said: PlainOnnx, graph_hw: list[int | str | None]) -> None:
+def _require_complete(path: Path, plain: PlainOnnx, graph_hw: list[int | str | None]) -> None:
     needed = {
-        "--teacher-labels": said.labels,
-        "--teacher-size": said.size_px or all(isinstance(side, int) for side in graph_hw) or None,
-        "--teacher-channels": said.channels,
-        "--teacher-scale": said.scale,
-        "--teacher-mean": said.mean,
-        "--teacher-std": said.std,
-        "--teacher-output": said.output,
+        "--teacher-labels": plain.labels,
+        "--teacher-size": plain.size_px or all(isinstance(side, int) for side in graph_hw) or None,
+        "--teacher-channels": plain.channels,
+        "--teacher-scale": plain.scale,
+        "--teacher-mean": plain.mean,
+        "--teacher-std": plain.std,
+        "--teacher-output": plain.output,
     }
     missing = [flag for flag, value in needed.items() if value is None]
     if missing:
-        raise InputError(f"teacher '{path}' has no edgekit contract: say what is missing with {', '.join(missing)}")
+        raise InputError(f"teacher '{path}' has no edgekit contract: give {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""CLIPs as teachers: classes from descriptions alone, or with trained prompts. They see whole face images."""
+"""CLIPs as teachers, zero-shot or with trained prompts; their input is the whole face image."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from edgekit.preprocess import ImageU8, to_tensor
 
 
 def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torch.device) -> Teacher:
-    """Return a CLIP that knows the classes by their descriptions only.
+    """Return a CLIP whose class vectors are the encoded descriptions.
 
     Raises:
         InputError: A description does not fit the context.
     """
     clip = clip.to(device)
-    # The same weights with another activation or normalisation answer otherwise.
+    # The outputs also depend on activation and normalisation, which the weights do not contain.
     described = json.dumps([clip.weights_sha256(), asdict(clip.config), *descriptions.items()])
     return _teacher(
         "clip",
@@ -47,7 +47,7 @@ def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teac
     """Return a CLIP with the trained prompts in the file at `path`.
 
     Raises:
-        InputError: The file holds no prompts that can teach, or they belong to another CLIP.
+        InputError: The file does not contain prompts that can be loaded, or they belong to another CLIP.
     """
     checkpoint = load_lasting_prompts(path)
     net = build_prompted(checkpoint, clip).to(device)
@@ -82,11 +82,11 @@ def _teacher(
     vectors = class_vectors.float().cpu().numpy()
 
     @torch.no_grad()
-    def answer(crops: ImageU8) -> TeacherOutputs:
+    def predict(crops: ImageU8) -> TeacherOutputs:
         images = torch.from_numpy(to_tensor(fitted(crops, spec.size_hw, gray), spec)).to(device)
         embeddings = image_features(images).float().cpu().numpy()
         return TeacherOutputs(np.float32(scale) * embeddings @ vectors.T, embeddings)
 
     identity = ClipIdentity(clip.source, clip.sha256, clip.weights_sha256(), config)
     facts = {"clip": asdict(identity)}
-    return Teacher(kind, name, labels, sha256, answer, space=EmbeddingSpace(vectors, scale), facts=facts)
+    return Teacher(kind, name, labels, sha256, predict, space=EmbeddingSpace(vectors, scale), facts=facts)

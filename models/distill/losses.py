@@ -1,4 +1,4 @@
-"""What a student is asked for: its teacher's probabilities, the labels, and its teacher's view of each image."""
+"""Loss of a student: divergence from the teacher, cross-entropy with the labels, distance of embeddings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.models.distill.teachers import Teacher
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the parts: divergence from the teacher, cross-entropy with the labels, cosine of embeddings."""
+    """Weights of divergence from the teacher, cross-entropy with the labels, and cosine distance of embeddings."""
 
     kl: float
     ce: float
@@ -25,14 +25,15 @@ class LossWeights:
             if not (math.isfinite(weight) and weight >= 0):
                 raise InputError(f"--{name}-weight is {weight}: expected a number of at least 0")
         if not self.kl + self.ce + self.cosine > 0:
-            raise InputError("all weights of the loss are 0: nothing would be learned")
+            raise InputError("all weights of the loss are 0: give at least one weight above 0")
 
 
 def loss_weights(teacher: Teacher, kl: float | None, ce: float | None, cosine: float | None) -> LossWeights:
-    """Return the weights, with defaults for those not given.
+    """Return the weights, with defaults for those that are None.
 
-    From a classifier 1 for the divergence and 0.1 for the labels, which correct where it is wrong. From a CLIP 1 for
-    the divergence and 1 for the cosine, and no labels: as PromptKD (CVPR 2024) it then learns from images alone.
+    Defaults with a classifier: 1 for the divergence, and 0.1 for the labels, which correct the teacher's errors. With a
+    CLIP: 1 for the divergence, 1 for the cosine distance and 0 for the labels, as in PromptKD (CVPR 2024), which uses
+    unlabelled images.
 
     Raises:
         InputError: A weight is negative, all are 0, or the teacher has no embeddings to compare with.
@@ -50,7 +51,7 @@ def loss_weights(teacher: Teacher, kl: float | None, ce: float | None, cosine: f
 def kl_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Return τ² KL(teacher ‖ student) of the softmaxes at temperature τ, in nats: (N,).
 
-    τ² keeps the gradients' size whatever the temperature (Hinton et al., arXiv 1503.02531, section 2).
+    The factor τ² makes the size of the gradients independent of τ (Hinton et al., arXiv 1503.02531, section 2).
     """
     student = F.log_softmax(logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)

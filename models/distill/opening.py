@@ -1,4 +1,4 @@
-"""Teachers by what a user calls them."""
+"""Opens teachers by name: models, folders of trainings, prompts, CLIPs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from edgekit.contract import METADATA_KEY
 from edgekit.errors import InputError
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.tensorfile import read_header
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts, require_clip
@@ -18,17 +19,21 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip
 from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, is_plain_onnx, plain_onnx_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
-from edgekit.models.distill.teachers import Say, Teacher, ensemble, for_labels
+from edgekit.models.distill.teachers import Teacher, ensemble, for_labels
 from edgekit.models.training.loop import BEST_NAME
 
 
 @dataclass(frozen=True)
 class TeacherOptions:
-    """What is said of teachers beside their names.
+    """Options for opening teachers.
 
-    `clip` are the weights that prompts belong to, `descriptions` what a CLIP without prompts knows the classes by,
-    `activation` what it has if its file does not say it, `plain` what ONNX files without contract do not say. `threads`
-    is for ONNX Runtime.
+    Attributes:
+        clip: File or name of the CLIP that the prompts were trained for.
+        descriptions: File of class sentences for a CLIP without prompts.
+        activation: Activation of a CLIP whose file does not state it.
+        plain: Properties of ONNX files without contract.
+        threads: Threads of ONNX Runtime.
+        use_gpu: Whether to use a GPU if there is one.
     """
 
     clip: str | None = None
@@ -40,21 +45,21 @@ class TeacherOptions:
 
 
 def open_teacher(
-    sources: Sequence[str], labels: Sequence[str], options: TeacherOptions, say: Say = lambda _: None
+    sources: Sequence[str], labels: Sequence[str], options: TeacherOptions, notify: Notify = ignore_message
 ) -> Teacher:
-    """Return a teacher of `labels`; several sources make an ensemble.
+    """Return a teacher for `labels`; several sources form an ensemble.
 
-    A source is a model's name or file (.onnx, .safetensors), the folder of a training, a file of prompts, a CLIP's
-    file, or open_clip's name of one.
+    A source is a model's name or file (.onnx, .safetensors), the folder of a training, a file of prompts, a CLIP
+    file, or the name of a CLIP in open_clip.
 
     Raises:
-        InputError: A source cannot be used, does not know one of the labels, or an option fits none of them.
+        InputError: A source cannot be used or lacks one of the labels, or an option applies to none of them.
         UnavailableError: A CLIP by name cannot be downloaded.
     """
     device = torch.device("cuda" if options.use_gpu and torch.cuda.is_available() else "cpu")
     places = [_resolve(source) for source in sources]
     kinds = [_kind(place) for place in places]
-    _require_use(kinds, options)
+    _refuse_unused(kinds, options)
     teachers = []
     for place, kind in zip(places, kinds, strict=True):
         path = Path(place)
@@ -63,22 +68,24 @@ def open_teacher(
         elif kind == "plain":
             teacher = plain_onnx_teacher(path, options.plain, options.threads)
         elif kind == "prompts":
-            taught_on = load_prompts(path).clip.config
-            clip = load_clip(require_clip(path, options.clip), taught_on.activation)
+            clip_config = load_prompts(path).clip.config
+            clip = load_clip(require_clip(path, options.clip), clip_config.activation)
             teacher = prompted_teacher(path, clip, device)
         else:
             clip = load_clip(place, options.activation)
-            teacher = zero_shot_teacher(clip, descriptions_for(labels, options.descriptions, say), device)
-        teachers.append(for_labels(teacher, labels, say))
+            teacher = zero_shot_teacher(clip, descriptions_for(labels, options.descriptions, notify), device)
+        teachers.append(for_labels(teacher, labels, notify))
     return ensemble(teachers)
 
 
 def _resolve(source: str) -> str:
-    """Return the path of a source, or an open_clip name as it is."""
+    """Return the path of a source; an open_clip name is returned unchanged."""
     path = Path(source)
     if path.is_dir():
         if not (path / BEST_NAME).exists():
-            raise InputError(f"teacher '{source}' is a folder without {BEST_NAME}: name a file or a training's folder")
+            raise InputError(
+                f"teacher '{source}' is a folder without {BEST_NAME}: give a file or the folder of a training"
+            )
         return str(path / BEST_NAME)
     if path.exists() or "/" in source:
         return source
@@ -88,7 +95,9 @@ def _resolve(source: str) -> str:
 def _kind(place: str) -> str:
     path = Path(place)
     if path.suffix == NCNN_SUFFIX:
-        raise InputError(f"teacher '{place}' is a file for ncnn, which cannot teach: name its checkpoint or .onnx file")
+        raise InputError(
+            f"teacher '{place}' is an ncnn file, which cannot be a teacher: give its checkpoint or .onnx file"
+        )
     if path.suffix == ONNX_SUFFIX:
         return "plain" if is_plain_onnx(path) else "classifier"
     if not path.exists() or path.suffix != CHECKPOINT_SUFFIX:
@@ -102,16 +111,16 @@ def _metadata(path: Path) -> dict[str, str]:
     try:
         return read_header(path)
     except InputError as error:
-        raise InputError(f"teacher '{path}' is no whole {CHECKPOINT_SUFFIX} file ({error})") from error
+        raise InputError(f"teacher '{path}' is not a complete {CHECKPOINT_SUFFIX} file ({error})") from error
 
 
-def _require_use(kinds: Sequence[str], options: TeacherOptions) -> None:
-    useless = (
-        (options.clip and "prompts" not in kinds, "--clip", "holds prompts"),
+def _refuse_unused(kinds: Sequence[str], options: TeacherOptions) -> None:
+    unused = (
+        (options.clip and "prompts" not in kinds, "--clip", "has prompts"),
         (options.activation and "clip" not in kinds, "--activation", "is a CLIP without prompts"),
         (options.descriptions and "clip" not in kinds, "--descriptions", "is a CLIP without prompts"),
         (not options.plain.is_empty and "plain" not in kinds, "--teacher-labels and the like", "lacks a contract"),
     )
-    for given, flag, kind in useless:
+    for given, flag, kind in unused:
         if given:
-            raise InputError(f"{flag}: no teacher {kind}, so it says nothing: leave it out")
+            raise InputError(f"{flag} has no effect, because no teacher {kind}: leave it out")

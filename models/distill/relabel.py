@@ -1,4 +1,4 @@
-"""Other labels for a trained student: it lives in its teacher's embedding space, so only the class vectors change."""
+"""New labels for a trained student in an embedding space: only its class vectors are replaced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _VECTORS = "class_vectors"
 
 @dataclass(frozen=True)
 class _ClipTeacher:
-    """What a student's checkpoint says of a teacher that is a CLIP."""
+    """Record of a CLIP teacher in a student's checkpoint."""
 
     kind: str
     name: str
@@ -33,20 +33,20 @@ class _ClipTeacher:
     clip: ClipIdentity
 
 
-def described(
+def relabel_by_text(
     checkpoint: Checkpoint, descriptions: Mapping[str, Sequence[str]], clip: str | None, prompts: Path | None
 ) -> tuple[nn.Module, Contract]:
-    """Return a student that knows new classes, encoded by its teacher's text tower, and its contract.
+    """Return the student with new classes, encoded by its teacher's text tower, and its contract.
 
     Args:
         checkpoint: A student in an embedding space.
         descriptions: New label → sentences; see `edgekit.models.clip.descriptions`.
-        clip: The teacher's CLIP, by name or file.
-        prompts: The teacher's prompts, if it had some.
+        clip: Name or file of the teacher's CLIP.
+        prompts: File of the teacher's prompts, if it had prompts.
 
     Raises:
-        InputError: The student is a plain classifier, `clip` and `prompts` are not its teacher's, or a sentence does
-            not fit the context.
+        InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, or a sentence is
+            longer than the context.
         UnavailableError: A CLIP by name cannot be downloaded.
     """
     _vectors(checkpoint)
@@ -58,11 +58,11 @@ def described(
         )
     is_prompted = teacher.kind == "prompted-clip"
     if is_prompted and prompts is None:
-        raise InputError(f"the student's teacher had prompts ('{teacher.name}'): name their file with --prompts")
+        raise InputError(f"the student's teacher had prompts ('{teacher.name}'): give their file with --prompts")
     if prompts is not None and not is_prompted:
         raise InputError("the student's teacher had no prompts: leave --prompts out")
     if prompts is not None and sha256_of(require_file(prompts, "prompts")) != teacher.sha256:
-        raise InputError(f"prompts '{prompts}' are not the teacher's: its file had sha256 {teacher.sha256}")
+        raise InputError(f"prompts '{prompts}' are not the teacher's, whose file has sha256 {teacher.sha256}")
     frozen = load_clip(clip, teacher.clip.config.activation)
     vectors = (
         _prompted_vectors(prompts, frozen, descriptions)
@@ -74,10 +74,10 @@ def described(
 
 def _plain_vectors(clip: FrozenClip, identity: ClipIdentity, descriptions: Mapping[str, Sequence[str]]) -> Tensor:
     if clip.weights_sha256() != identity.weights_sha256:
-        raise InputError(f"CLIP '{clip.source}' is not the teacher's, '{identity.source}': its weights differ")
+        raise InputError(f"CLIP '{clip.source}' is not the teacher's CLIP '{identity.source}': the weights differ")
     if clip.config != identity.config:
         raise InputError(
-            f"CLIP '{clip.source}' has the weights of the teacher's, '{identity.source}', but is taken for another "
+            f"CLIP '{clip.source}' has the weights of the teacher's CLIP '{identity.source}', but another "
             f"architecture (activation {clip.config.activation}, not {identity.config.activation}?): give that file"
         )
     return frozen_classifier(clip, descriptions)
@@ -91,8 +91,8 @@ def _prompted_vectors(prompts: Path, clip: FrozenClip, descriptions: Mapping[str
 def _vectors(checkpoint: Checkpoint) -> Tensor:
     if _VECTORS not in checkpoint.state:
         raise InputError(
-            f"{checkpoint.contract.architecture} is a plain classifier, whose labels are fixed: "
-            "distil a student from a CLIP, put old labels together with --merge, or train one on the new labels"
+            f"{checkpoint.contract.architecture} has no embedding space, so its labels are fixed: "
+            "distil a student from a CLIP, merge labels with --merge, or train on the new labels"
         )
     return checkpoint.state[_VECTORS]
 
@@ -102,7 +102,7 @@ def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
         return from_document(_ClipTeacher, checkpoint.training.get("teacher"), "teacher")
     except InputError as error:
         raise InputError(
-            f"the checkpoint does not say which CLIP its teacher was ({error}): distil it again"
+            f"the checkpoint has no valid record of its CLIP teacher ({error}): distil it again"
         ) from error
 
 
@@ -110,8 +110,10 @@ def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor
     contract = checkpoint.contract
     width = _vectors(checkpoint).shape[1]
     if vectors.shape != (len(labels), width):
-        raise InputError(f"the class vectors are {vectors.shape[1]} long, the student's {width}: give its teacher")
-    # What was measured with the old labels says nothing of the new ones.
+        raise InputError(
+            f"the class vectors have {vectors.shape[1]} values, the student's {width}: give the student's own teacher"
+        )
+    # An accuracy measured with the old labels does not apply to the new ones.
     provenance = replace(contract.provenance, accuracy=())
     contract = replace(contract, labels=labels, provenance=provenance)
     state = {**checkpoint.state, _VECTORS: vectors.float().cpu()}

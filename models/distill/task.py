@@ -1,4 +1,4 @@
-"""Training a small net on what a teacher says of images."""
+"""Distillation as a task of the training loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.models.data import ImageSet
-from edgekit.models.distill.cache import checked
+from edgekit.models.distill.cache import finite_outputs
 from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs
 from edgekit.models.distill.views import Views
@@ -27,10 +27,14 @@ from edgekit.models.training.task import StepLoss
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """How is taught; without `views` the teacher sees each augmented crop itself.
+    """Settings of a distillation that decide its result.
 
-    `unlabelled` tells which images without labels are among those learned from: a checksum of them, or None. `votes`
-    says how the teacher's answers were put together with votes, if they were.
+    Attributes:
+        weights: Weights of the parts of the loss.
+        temperature: τ of both softmaxes.
+        views: Views of the cached targets; None: the teacher classifies each augmented crop.
+        unlabelled: Checksum of the images without labels; None: there are none.
+        votes: Powers by which FER+ votes were combined with the targets; None: without votes.
     """
 
     weights: LossWeights
@@ -46,14 +50,14 @@ class DistillationConfig:
 
 @dataclass(frozen=True)
 class TeacherBatch:
-    """Of a batch: the teacher's logits (N, classes) and unit vectors (N, embed_dim)."""
+    """The teacher's logits (N, classes) and unit vectors (N, embed_dim) for a batch."""
 
     logits: Tensor
     embeddings: Tensor | None
 
 
 class DistillationTask(NetTask):
-    """A student of the registry, in its teacher's embedding space if there is one; validation is by labels."""
+    """A net of the registry, in its teacher's embedding space if there is one; validation uses the labels."""
 
     def __init__(
         self,
@@ -63,37 +67,37 @@ class DistillationTask(NetTask):
         validation: ImageSet,
         teacher: Teacher,
         config: DistillationConfig,
-        answers: TeacherOutputs | None,
+        targets: TeacherOutputs | None,
         initial: InitialWeights | None = None,
     ) -> None:
-        """Name the student, its data and its teacher; see `NetTask`.
+        """Create the task; see `NetTask`.
 
         Args:
-            contract: Describes the student to be; see `student_architecture`.
+            contract: Contract of the student; see `student_architecture`.
             recipe: Its augmentation and label smoothing are used.
-            training: What is learned from; labels of -1 are unknown.
-            validation: What the best epoch is chosen by.
-            teacher: Of the contract's labels.
-            config: How it teaches.
-            answers: The teacher's, to all of `training`; None to ask it under augmentation.
-            initial: Where the student starts; None: at random.
+            training: Training images; a label of -1 is unknown.
+            validation: Images that select the best epoch.
+            teacher: A teacher for the contract's labels.
+            config: Settings of the distillation.
+            targets: The teacher's outputs for all of `training`; None: computed for each augmented batch.
+            initial: The student's initial weights; None: random.
         """
         super().__init__(contract, recipe, training, validation, initial)
         self._teacher = teacher
-        self._lesson = config
-        self._answers = answers
+        self._config = config
+        self._targets = targets
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels, teacher and how it teaches."""
+        """Return architecture, labels, teacher and settings."""
         return {
             **super().fingerprint(),
-            "distillation": {"teacher_sha256": self._teacher.sha256, **asdict(self._lesson)},
+            "distillation": {"teacher_sha256": self._teacher.sha256, **asdict(self._config)},
         }
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return a new student that knows its teacher's class vectors."""
-        net, answers, space = super().build(device), self._answers, self._teacher.space
-        self._said = None if answers is None else _on(device, answers)
+        """Return a new student with its teacher's class vectors."""
+        net, targets, space = super().build(device), self._targets, self._teacher.space
+        self._on_device = None if targets is None else _to_device(targets, device)
         if space is not None:
             assert isinstance(net, EmbeddingNet)
             net.set_classes(torch.from_numpy(space.class_vectors), space.logit_scale)
@@ -101,9 +105,9 @@ class DistillationTask(NetTask):
         return net
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the weighted loss of augmented images; "right" means as labelled, or as the teacher says."""
+        """Return the weighted loss of augmented images; correct: the label, or the teacher's class if it is unknown."""
         images = self.augmented(indices, numbers)
-        said, weights = self._taught(indices, images), self._lesson.weights
+        teacher, weights = self._teacher_batch(indices, images), self._config.weights
         if self._teacher.space is None:
             embeddings, logits = None, net(images).float()
         else:
@@ -111,36 +115,36 @@ class DistillationTask(NetTask):
             logits = embeddings @ self._scaled_vectors.T
         loss = logits.new_zeros(len(indices))
         if weights.kl:
-            loss = loss + weights.kl * kl_divergence(logits, said.logits, self._lesson.temperature)
+            loss = loss + weights.kl * kl_divergence(logits, teacher.logits, self._config.temperature)
         if weights.ce:
             loss = loss + weights.ce * self.label_loss(logits, indices)
-        if weights.cosine and embeddings is not None and said.embeddings is not None:
-            loss = loss + weights.cosine * cosine_distance(embeddings, said.embeddings)
+        if weights.cosine and embeddings is not None and teacher.embeddings is not None:
+            loss = loss + weights.cosine * cosine_distance(embeddings, teacher.embeddings)
         labels = self.examples.labels[indices]
-        truth = torch.where(labels < 0, said.logits.argmax(dim=1), labels)
+        truth = torch.where(labels < 0, teacher.logits.argmax(dim=1), labels)
         return StepLoss(loss.mean(), (logits.argmax(dim=1) == truth).sum())
 
-    def _taught(self, indices: Tensor, images: Tensor) -> TeacherBatch:
-        if self._said is not None:
-            embeddings = self._said.embeddings
-            return TeacherBatch(self._said.logits[indices], None if embeddings is None else embeddings[indices])
-        images = images[:, : self.examples.images.shape[1]]  # gray ones again with one channel
-        crops = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return _on(self.device, checked(self._teacher, crops))
+    def _teacher_batch(self, indices: Tensor, images: Tensor) -> TeacherBatch:
+        if self._on_device is not None:
+            embeddings = self._on_device.embeddings
+            return TeacherBatch(self._on_device.logits[indices], None if embeddings is None else embeddings[indices])
+        images = images[:, : self.examples.images.shape[1]]  # a gray data set has one channel
+        crops = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # (N, C, H, W) → (N, H, W, C)
+        return _to_device(finite_outputs(self._teacher, crops), self.device)
 
 
 def student_architecture(name: str, teacher: Teacher) -> str:
-    """Return what the student `name` of a teacher is called.
+    """Return the architecture of a teacher's student: `name`, or `name@WIDTH` in the teacher's embedding space.
 
     Raises:
-        InputError: The name says an embedding space already.
+        InputError: The name already has an embedding space.
     """
     return name if teacher.space is None else embedding_name(name, teacher.space.embed_dim)
 
 
-def _on(device: torch.device, answers: TeacherOutputs) -> TeacherBatch:
-    embeddings = answers.embeddings
+def _to_device(outputs: TeacherOutputs, device: torch.device) -> TeacherBatch:
+    embeddings = outputs.embeddings
     return TeacherBatch(
-        torch.from_numpy(answers.logits).to(device),
+        torch.from_numpy(outputs.logits).to(device),
         None if embeddings is None else F.normalize(torch.from_numpy(embeddings).to(device), dim=1),
     )

@@ -1,4 +1,4 @@
-"""Teachers: pictures in, logits out; those with an embedding space say what they see in it, too."""
+"""Teachers: functions from images to logits, and to embeddings if the teacher has an embedding space."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import torch
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.training.loop import BEST_NAME
 from edgekit.preprocess import FloatArray, ImageU8, to_gray
 
 Kind = Literal["classifier", "clip", "prompted-clip", "ensemble"]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """Where a CLIP compares images with classes: `class_vectors` float32 (classes, embed_dim), of unit length."""
+    """Embedding space of a CLIP: unit `class_vectors` float32 (classes, embed_dim) and the scale of the cosines."""
 
     class_vectors: FloatArray
     logit_scale: float
 
     @property
     def embed_dim(self) -> int:
-        """Length of a vector."""
+        """Number of dimensions."""
         return int(self.class_vectors.shape[1])
 
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """`logits` float32 (N, classes); `embeddings` (N, embed_dim), of unit length, if the teacher has a space."""
+    """`logits` float32 (N, classes); unit `embeddings` (N, embed_dim) if the teacher has an embedding space."""
 
     logits: FloatArray
     embeddings: FloatArray | None = None
@@ -43,74 +43,74 @@ class TeacherOutputs:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Something that knows.
+    """A trained model whose outputs a student learns.
 
     Attributes:
-        kind: What it is.
-        name: For people.
-        labels: In the order of the logits.
-        sha256: Of everything its answers depend on but the labels.
-        answer: Takes crops uint8 (N, H, W, 1 gray or 3 R, G, B) of any size.
-        share_hw: How much of a face image's height and width it is made to see; see `edgekit.models.distill.views`.
-        space: Its embedding space, if it has one.
-        members: Of an ensemble.
-        facts: What a checkpoint records beside kind, name and sha256.
+        kind: Kind of the model.
+        name: Name in messages.
+        labels: Labels in the order of the logits.
+        sha256: Checksum of everything that its outputs depend on, except the labels.
+        predict: Function of crops uint8 (N, H, W, 1 gray or 3 R, G, B) of any size.
+        share_hw: Height and width of its views as shares of the face image's; see `edgekit.models.distill.views`.
+        space: Its embedding space; None: it has none.
+        members: The members of an ensemble.
+        facts: Further fields of its record in a checkpoint.
     """
 
     kind: Kind
     name: str
     labels: tuple[str, ...]
     sha256: str
-    answer: Callable[[ImageU8], TeacherOutputs]
+    predict: Callable[[ImageU8], TeacherOutputs]
     share_hw: tuple[float, float] = (1.0, 1.0)
     space: EmbeddingSpace | None = None
     members: tuple[Teacher, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Return what a student's checkpoint says of its teacher."""
+        """Return the record of the teacher in a student's checkpoint."""
         members = {"members": [member.record() for member in self.members]} if self.members else {}
         return {"kind": self.kind, "name": self.name, "sha256": self.sha256, **self.facts, **members}
 
 
 def name_of(path: Path) -> str:
-    """Return what people call a teacher by its file: all trainings' files have one name, so the folder says which."""
+    """Return the name of a teacher for messages: the file's, with its folder if every training's file has that name."""
     return f"{path.resolve().parent.name}/{path.name}" if path.name == BEST_NAME else path.name
 
 
-def for_labels(teacher: Teacher, labels: Sequence[str], say: Say = lambda _: None) -> Teacher:
+def for_labels(teacher: Teacher, labels: Sequence[str], notify: Notify = ignore_message) -> Teacher:
     """Return the teacher with its logits in the order of `labels`, compared without regard to case.
 
     Args:
-        teacher: Any.
-        labels: Those of the data.
-        say: Called with a line if the teacher knows classes that the data has not; they are left out.
+        teacher: The teacher.
+        labels: Labels of the data.
+        notify: Called with a message if the teacher has classes that the data lacks; they are removed.
 
     Raises:
-        InputError: The teacher does not know one of the labels.
+        InputError: The teacher lacks one of the labels.
     """
     chosen = [_position(teacher, label) for label in labels]
     surplus = [name for index, name in enumerate(teacher.labels) if index not in chosen]
     if surplus:
-        say(f"teacher '{teacher.name}' knows {', '.join(surplus)} too, which the data has not: left out")
+        notify(f"teacher '{teacher.name}' has classes that the data lacks; they are removed: {', '.join(surplus)}")
 
-    def answer(crops: ImageU8) -> TeacherOutputs:
-        given = teacher.answer(crops)
-        return replace(given, logits=given.logits[:, chosen])
+    def predict(crops: ImageU8) -> TeacherOutputs:
+        outputs = teacher.predict(crops)
+        return replace(outputs, logits=outputs.logits[:, chosen])
 
     space = teacher.space
     return replace(
         teacher,
         labels=tuple(labels),
-        answer=answer,
+        predict=predict,
         space=space and replace(space, class_vectors=space.class_vectors[chosen]),
     )
 
 
 def ensemble(teachers: Sequence[Teacher]) -> Teacher:
-    """Return several teachers of the same labels as one; a single one is returned as it is.
+    """Return several teachers for the same labels as one; a single teacher is returned unchanged.
 
-    Its probabilities are the mean of the members': logits of different nets have different scales.
+    Its probabilities are the mean of the members' probabilities, because logits of different nets differ in scale.
     """
     if len(teachers) == 1:
         return teachers[0]
@@ -119,15 +119,15 @@ def ensemble(teachers: Sequence[Teacher]) -> Teacher:
         name=" + ".join(teacher.name for teacher in teachers),
         labels=teachers[0].labels,
         sha256=hashlib.sha256("\n".join(teacher.sha256 for teacher in teachers).encode()).hexdigest(),
-        answer=lambda crops: TeacherOutputs(
-            mean_of_probabilities([teacher.answer(crops).logits for teacher in teachers])
+        predict=lambda crops: TeacherOutputs(
+            mean_of_probabilities([teacher.predict(crops).logits for teacher in teachers])
         ),
         members=tuple(teachers),
     )
 
 
 def mean_of_probabilities(logits: Sequence[FloatArray]) -> FloatArray:
-    """Return logits (N, classes) whose softmax is the mean of the given ones' softmaxes."""
+    """Return logits (N, classes) whose softmax is the mean of the softmaxes of `logits`."""
     stacked = np.stack(logits).astype(np.float64)
     stacked -= np.logaddexp.reduce(stacked, axis=-1, keepdims=True)
     mean: FloatArray = (np.logaddexp.reduce(stacked, axis=0) - np.log(len(logits))).astype(np.float32)
@@ -135,7 +135,7 @@ def mean_of_probabilities(logits: Sequence[FloatArray]) -> FloatArray:
 
 
 def fitted(crops: ImageU8, size_hw: tuple[int, int], gray: bool = False) -> ImageU8:
-    """Return crops in the size a teacher takes: bicubic with antialiasing, and of one channel if `gray`."""
+    """Return crops resized to a teacher's input (bicubic, antialiased), with one channel if `gray`."""
     if gray and crops.shape[-1] == 3:
         crops = to_gray(crops[..., ::-1])[..., np.newaxis]
     if crops.shape[1:3] == size_hw:
@@ -152,7 +152,6 @@ def _position(teacher: Teacher, label: str) -> int:
     found = [index for index, name in enumerate(teacher.labels) if name.casefold() == label.casefold()]
     if len(found) != 1:
         raise InputError(
-            f"teacher '{teacher.name}' does not know the data's class '{label}': "
-            f"its labels are {', '.join(teacher.labels)}"
+            f"teacher '{teacher.name}' lacks the data's class '{label}': its labels are {', '.join(teacher.labels)}"
         )
     return found[0]

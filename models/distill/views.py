@@ -1,4 +1,4 @@
-"""The fixed views of an image that a teacher is asked about once and for all."""
+"""Fixed views of an image: the crops that a teacher classifies for the cached targets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Views = Literal["center", "center-flip", "ten-crop"]
 VIEWS: tuple[Views, ...] = get_args(Views)
 _COUNTS: dict[Views, int] = {"center": 1, "center-flip": 2, "ten-crop": 10}
 
-# A teacher of whole images would be shown the same picture five times.
+# With whole images as views, five crops would be identical.
 _TEN_CROP_SHARE = 11 / 12
 
 
 def view_count(views: Views) -> int:
-    """Return how many views of an image that is."""
+    """Return the number of views per image."""
     return _COUNTS[views]
 
 
@@ -26,7 +26,7 @@ def cut_views(images: ImageU8, views: Views, share_hw: tuple[float, float]) -> I
 
     Args:
         images: uint8 (N, H, W, C).
-        views: The centre; it and its mirror image; or the four corners, the centre and their mirror images.
+        views: The centre crop; with its mirror image; or centre and four corners with their mirror images.
         share_hw: Height and width of a view as shares of the image's; ten crops are at most 11/12.
 
     Returns:

@@ -1,7 +1,7 @@
-"""A teacher and FER+ votes together: what ten people and a net say of an image's label.
+"""Distillation targets from a teacher and FER+ votes (ten people's votes per image).
 
-The votes know what people saw, the net knows the image; neither is independent of the other. A product of powers holds
-both: softmax(a log p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1 for what they share.
+Votes and teacher are not independent, so that their probabilities are combined as a product of powers:
+softmax(a log p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1 for the shared part.
 `benchmarks/models/votes.py` measures it.
 """
 
@@ -31,29 +31,29 @@ class VotePowers:
 
 
 def with_votes(
-    answers: TeacherOutputs, posteriors: FloatArray, prior: FloatArray, powers: VotePowers
+    outputs: TeacherOutputs, posteriors: FloatArray, prior: FloatArray, powers: VotePowers
 ) -> TeacherOutputs:
-    """Return the answers with what votes say put in.
+    """Return the teacher's outputs combined with votes.
 
     Args:
-        answers: The teacher's, `logits` (N, classes).
-        posteriors: P(label | votes), float (N, classes); a row of zeros where nobody was asked.
-        prior: P(label) without votes, float (classes,).
-        powers: How much each counts.
+        outputs: The teacher's outputs, `logits` (N, classes).
+        posteriors: P(label | votes), float (N, classes); a row of zeros for an image without votes.
+        prior: P(label), float (classes,).
+        powers: The powers of teacher and votes.
 
     Returns:
-        The answers with logits that are log probabilities up to a constant an image.
+        The outputs with logits that are log probabilities up to a constant per image.
     """
-    logits = answers.logits.astype(np.float64)
+    logits = outputs.logits.astype(np.float64)
     logits -= np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    told = np.log(np.maximum(posteriors, 1e-12)) - np.log(np.maximum(prior, 1e-12))
-    asked = posteriors.any(axis=1, keepdims=True)
-    both = np.where(asked, powers.teacher * logits + powers.votes * told, logits)
-    return replace(answers, logits=both.astype(np.float32))
+    evidence = np.log(np.maximum(posteriors, 1e-12)) - np.log(np.maximum(prior, 1e-12))
+    has_votes = posteriors.any(axis=1, keepdims=True)
+    combined = np.where(has_votes, powers.teacher * logits + powers.votes * evidence, logits)
+    return replace(outputs, logits=combined.astype(np.float32))
 
 
 def class_shares(labels: NDArray[np.int64], classes: int) -> FloatArray:
-    """Return P(label), (classes,), of labels; those below 0 are unknown."""
+    """Return P(label), float32 (classes,), from labels; labels below 0 are unknown."""
     counts = np.bincount(labels[labels >= 0], minlength=classes)
     shares: FloatArray = (counts / max(1, counts.sum())).astype(np.float32)
     return shares

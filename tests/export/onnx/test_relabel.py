@@ -27,7 +27,7 @@ from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
-from edgekit.models.distill.relabel import described
+from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.distill.teachers import Teacher
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import build_net, contract_for
@@ -98,7 +98,7 @@ def _assert_answers(path: Path, student: Path, vectors: torch.Tensor) -> None:
 def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenClip, student: Path) -> None:
     target = folder / "new.onnx"
     text = str(folder / "clip.safetensors")
-    exported = export_checkpoint(student, target, lambda checkpoint: described(checkpoint, NEW, text, None))
+    exported = export_checkpoint(student, target, lambda checkpoint: relabel_by_text(checkpoint, NEW, text, None))
     assert exported.contract.labels == ("smiling face", "frowning face")
     assert exported.contract.provenance.accuracy == ()
     assert exported.contract.provenance.checkpoint_sha256 == sha256_of(student)
@@ -110,7 +110,7 @@ def test_prompted_teachers_encode_with_their_prompts(
 ) -> None:
     target = folder / "prompted.onnx"
     text = str(folder / "clip.safetensors")
-    export_checkpoint(prompted_student, target, lambda checkpoint: described(checkpoint, NEW, text, prompts))
+    export_checkpoint(prompted_student, target, lambda checkpoint: relabel_by_text(checkpoint, NEW, text, prompts))
     with torch.no_grad():
         vectors = build_prompted(load_prompts(prompts), clip).with_classes(NEW).text_features()
     assert (vectors - frozen_classifier(clip, NEW)).abs().max() > 1e-3
@@ -147,27 +147,27 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
     return [
         (
             "student",
-            lambda c: described(c, NEW, None, None),
+            lambda c: relabel_by_text(c, NEW, None, None),
             "need the text tower of the student's teacher, CLIP 'random:1'",
         ),
-        ("student", lambda c: described(c, NEW, text, prompts), "had no prompts: leave --prompts out"),
-        ("student", lambda c: described(c, NEW, str(folder / "other.safetensors"), None), "its weights differ"),
+        ("student", lambda c: relabel_by_text(c, NEW, text, prompts), "had no prompts: leave --prompts out"),
+        ("student", lambda c: relabel_by_text(c, NEW, str(folder / "other.safetensors"), None), "its weights differ"),
         (
             "student",
-            lambda c: described(c, NEW, str(folder / "quick.safetensors"), None),
+            lambda c: relabel_by_text(c, NEW, str(folder / "quick.safetensors"), None),
             "activation is quick-gelu",
         ),
-        ("student", lambda c: described(c, NEW, "absent.pt", None), "does not exist"),
-        ("student", lambda c: described(c, long, text, None), "description of class 'x': .*: shorten it"),
-        ("prompted", lambda c: described(c, NEW, text, None), r"name their file with --prompts"),
-        ("prompted", lambda c: described(c, NEW, text, folder / "clip.safetensors"), "are not the teacher's"),
-        ("prompted", lambda c: described(c, NEW, text, folder), "is a folder, not a file"),
+        ("student", lambda c: relabel_by_text(c, NEW, "absent.pt", None), "does not exist"),
+        ("student", lambda c: relabel_by_text(c, long, text, None), "description of class 'x': .*: shorten it"),
+        ("prompted", lambda c: relabel_by_text(c, NEW, text, None), r"name their file with --prompts"),
+        ("prompted", lambda c: relabel_by_text(c, NEW, text, folder / "clip.safetensors"), "are not the teacher's"),
+        ("prompted", lambda c: relabel_by_text(c, NEW, text, folder), "is a folder, not a file"),
         (
             "plain",
-            lambda c: described(c, NEW, text, None),
+            lambda c: relabel_by_text(c, NEW, text, None),
             "mini-xception is a plain classifier, whose labels are fixed",
         ),
-        ("unknown", lambda c: described(c, NEW, text, None), "does not say which CLIP its teacher was"),
+        ("unknown", lambda c: relabel_by_text(c, NEW, text, None), "does not say which CLIP its teacher was"),
     ]
 
 

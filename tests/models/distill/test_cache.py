@@ -12,7 +12,7 @@ import pytest
 from edgekit.errors import InputError
 from edgekit.models.data import DataSet
 from edgekit.models.distill import cache
-from edgekit.models.distill.cache import agreement, teach
+from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble, mean_of_probabilities
 from edgekit.models.distill.views import VIEWS, Views, cut_views, view_count
 from edgekit.preprocess import ImageU8
@@ -37,9 +37,9 @@ def files(folder: Path) -> list[Path]:
 
 def test_a_second_training_asks_nothing(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
     bars = bar_teacher(embeds=True)
-    first = teach(bars.teacher(), images, "center-flip", tmp_path)
+    first = distillation_targets(bars.teacher(), images, "center-flip", tmp_path)
     assert bars.crops_seen == 2 * len(images)
-    second = teach(bars.teacher(), images, "center-flip", tmp_path)
+    second = distillation_targets(bars.teacher(), images, "center-flip", tmp_path)
     assert bars.crops_seen == 2 * len(images)
     assert np.array_equal(first.logits, second.logits)
     assert first.embeddings is not None
@@ -56,11 +56,11 @@ def test_answers_are_kept_however_they_lie_in_memory(bar_teacher: Make, images: 
     plain = bars.teacher()
 
     def answer(crops: ImageU8) -> TeacherOutputs:
-        return TeacherOutputs(np.asfortranarray(plain.answer(crops).logits))
+        return TeacherOutputs(np.asfortranarray(plain.predict(crops).logits))
 
-    first = teach(replace(plain, answer=answer), images, "center-flip", tmp_path)
+    first = distillation_targets(replace(plain, predict=answer), images, "center-flip", tmp_path)
     seen = bars.crops_seen
-    assert np.array_equal(first.logits, teach(plain, images, "center-flip", tmp_path).logits)
+    assert np.array_equal(first.logits, distillation_targets(plain, images, "center-flip", tmp_path).logits)
     assert bars.crops_seen == seen
 
 
@@ -70,7 +70,7 @@ def test_another_teacher_view_label_order_or_image_is_another_key(
     from dataclasses import replace
 
     bars = bar_teacher()
-    teach(bars.teacher(), images, "center", tmp_path)
+    distillation_targets(bars.teacher(), images, "center", tmp_path)
     changed = images.copy()
     changed[-1, 0, 0] += 1
     others: list[tuple[Teacher, ImageU8, Views]] = [
@@ -80,7 +80,7 @@ def test_another_teacher_view_label_order_or_image_is_another_key(
         (bars.teacher(), changed, "center"),
     ]
     for number, (teacher, pictures, views) in enumerate(others, start=2):
-        teach(teacher, pictures, views, tmp_path)
+        distillation_targets(teacher, pictures, views, tmp_path)
         assert len({path.parent for path in files(tmp_path)}) == number
 
 
@@ -111,15 +111,17 @@ def test_damaged_and_foreign_files_are_noticed_and_made_again(
     bar_teacher: Make, images: ImageU8, tmp_path: Path, damage: Callable[[Path, Path], None]
 ) -> None:
     bars = bar_teacher()
-    expected = teach(bars.teacher(), images, "center", tmp_path).logits
+    expected = distillation_targets(bars.teacher(), images, "center", tmp_path).logits
     path, other, _ = files(tmp_path)
     damage(path, other)
     before, said = bars.crops_seen, []
-    assert np.array_equal(teach(bars.teacher(), images, "center", tmp_path, say=said.append).logits, expected)
+    assert np.array_equal(
+        distillation_targets(bars.teacher(), images, "center", tmp_path, say=said.append).logits, expected
+    )
     assert bars.crops_seen == before + 20  # the one file's images
     assert len(said) == 1
     assert str(path) in said[0]
-    teach(bars.teacher(), images, "center", tmp_path, say=said.append)
+    distillation_targets(bars.teacher(), images, "center", tmp_path, say=said.append)
     assert len(said) == 1
 
 
@@ -132,12 +134,12 @@ def test_an_interrupted_run_goes_on(bar_teacher: Make, images: ImageU8, tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(bars.teacher(), images, "center", tmp_path, interrupt)
+        distillation_targets(bars.teacher(), images, "center", tmp_path, interrupt)
     assert len(files(tmp_path)) == 1
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
     before = bars.crops_seen
     progress: list[tuple[int, int | None]] = []
-    teach(bars.teacher(), images, "center", tmp_path, lambda *counts: progress.append(counts))
+    distillation_targets(bars.teacher(), images, "center", tmp_path, lambda *counts: progress.append(counts))
     assert bars.crops_seen - before == len(images) - 20
     assert progress[-1] == (len(images), len(images))
     assert [done for done, _ in progress] == sorted(done for done, _ in progress)
@@ -145,8 +147,8 @@ def test_an_interrupted_run_goes_on(bar_teacher: Make, images: ImageU8, tmp_path
 
 def test_members_of_an_ensemble_are_cached_each_by_itself(bar_teacher: Make, images: ImageU8, tmp_path: Path) -> None:
     first, second = bar_teacher(), bar_teacher(sha256="b" * 64)
-    alone = teach(first.teacher(), images, "center", tmp_path)
-    both = teach(ensemble([first.teacher(), second.teacher()]), images, "center", tmp_path)
+    alone = distillation_targets(first.teacher(), images, "center", tmp_path)
+    both = distillation_targets(ensemble([first.teacher(), second.teacher()]), images, "center", tmp_path)
     assert first.crops_seen == second.crops_seen == len(images)
     np.testing.assert_allclose(both.logits, mean_of_probabilities([alone.logits, alone.logits]), atol=1e-6)
 
@@ -162,7 +164,9 @@ def test_the_target_is_the_mean_over_the_views(images: ImageU8, tmp_path: Path) 
     images = images[:4].copy()
     images[:, :, :24] = 40
     images[:, :, 24:] = 10
-    targets = teach(Teacher("classifier", "x", ("a", "b"), "c" * 64, answer), images, "center-flip", tmp_path)
+    targets = distillation_targets(
+        Teacher("classifier", "x", ("a", "b"), "c" * 64, answer), images, "center-flip", tmp_path
+    )
     np.testing.assert_allclose(targets.logits, [[25, -25]] * 4)
     np.testing.assert_allclose(targets.embeddings, [[0.5**0.5, 0.5**0.5]] * 4, atol=1e-3)
 
@@ -172,7 +176,7 @@ def test_answers_that_are_no_numbers_are_refused(images: ImageU8, tmp_path: Path
         "classifier", "x", ("a",), "c" * 64, lambda crops: TeacherOutputs(np.full((len(crops), 1), np.nan))
     )
     with pytest.raises(InputError, match="teacher 'x' gives values that are no numbers"):
-        teach(teacher, images, "center", tmp_path)
+        distillation_targets(teacher, images, "center", tmp_path)
     assert files(tmp_path) == []
 
 

@@ -15,7 +15,7 @@ from edgekit.errors import InputError
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.augment import Augmentation
 from edgekit.models.data.unlabelled import with_unlabelled
-from edgekit.models.distill.cache import agreement, teach
+from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.losses import LossWeights
 from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
@@ -37,7 +37,7 @@ def _job(
     training: ImageSet | None = None,
 ) -> TrainingJob:
     training = training or data.splits["Training"]
-    answers = teach(teacher, training.images, config.views, cache) if config.views else None
+    answers = distillation_targets(teacher, training.images, config.views, cache) if config.views else None
     architecture = student_architecture("mini-xception", teacher)
     contract = contract_for(architecture, data.classes, data.name, data.is_gray)
     task = DistillationTask(contract, recipe, training, data.splits["PublicTest"], teacher, config, answers)
@@ -86,10 +86,10 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
 
     def answer(crops: Any) -> Any:
         seen.append(crops)
-        return bars_teacher.answer(crops)
+        return bars_teacher.predict(crops)
 
     recipe = dataclasses.replace(short, epochs=2)
-    teacher = dataclasses.replace(bars_teacher.teacher(), answer=answer)
+    teacher = dataclasses.replace(bars_teacher.teacher(), predict=answer)
     train_job(_job(bars, teacher, recipe, DistillationConfig(ONLY_KL, views=None), tmp_path / "c"), tmp_path / "run")
     assert {crops.shape for crops in seen} == {(14, 44, 44, 1)}
     assert len(seen) == 2 * 4

@@ -87,9 +87,9 @@ def test_a_checkpoint_answers_as_its_net_about_the_centre_of_a_face(checkpoint: 
     teacher = classifier_teacher(checkpoint, CPU)
     loaded = load_checkpoint(checkpoint)
     expected = TorchClassifier(build_net(loaded), loaded.contract).logits(crops[:, 2:46, 2:46])
-    assert np.array_equal(teacher.answer(crops[:, 2:46, 2:46]).logits, expected)
+    assert np.array_equal(teacher.predict(crops[:, 2:46, 2:46]).logits, expected)
     assert teacher.share_hw == (44 / 48, 44 / 48)
-    assert teacher.answer(np.repeat(crops, 3, axis=-1)).logits.shape == (5, 3)
+    assert teacher.predict(np.repeat(crops, 3, axis=-1)).logits.shape == (5, 3)
 
 
 def test_crops_of_another_size_are_resized_and_made_gray(crops: ImageU8) -> None:
@@ -104,7 +104,7 @@ def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
     teacher, said = classifier_teacher(checkpoint, CPU), []
     ordered = for_labels(teacher, ("C", "a"), said.append)
     assert ordered.labels == ("C", "a")
-    assert np.array_equal(ordered.answer(crops).logits, teacher.answer(crops).logits[:, [2, 0]])
+    assert np.array_equal(ordered.predict(crops).logits, teacher.predict(crops).logits[:, [2, 0]])
     assert said == ["teacher 'net0/best.safetensors' knows b too, which the data has not: left out"]
     with pytest.raises(InputError, match="does not know the data's class 'happy': its labels are a, b, c"):
         for_labels(teacher, ("a", "happy"))
@@ -112,10 +112,10 @@ def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
 
 def test_an_ensemble_gives_the_mean_of_probabilities(checkpoint: Path, crops: ImageU8) -> None:
     first = classifier_teacher(checkpoint, CPU)
-    second = replace(first, sha256="d" * 64, answer=lambda crops: TeacherOutputs(-50 * first.answer(crops).logits))
+    second = replace(first, sha256="d" * 64, predict=lambda crops: TeacherOutputs(-50 * first.predict(crops).logits))
     both = ensemble([first, second])
-    expected = (softmax(first.answer(crops).logits) + softmax(second.answer(crops).logits)) / 2
-    np.testing.assert_allclose(softmax(both.answer(crops).logits), expected, atol=1e-6)
+    expected = (softmax(first.predict(crops).logits) + softmax(second.predict(crops).logits)) / 2
+    np.testing.assert_allclose(softmax(both.predict(crops).logits), expected, atol=1e-6)
     assert both.sha256 not in (first.sha256, second.sha256)
     assert [member["sha256"] for member in both.record()["members"]] == [first.sha256, second.sha256]
     assert ensemble([first]) is first
@@ -128,17 +128,17 @@ def test_any_onnx_classifier_teaches(tmp_path: Path, shape: tuple[Any, ...]) -> 
     colours = np.array([[0, 0, 0], [255, 0, 51], [102, 255, 255], [9, 8, 7], [1, 1, 1]], np.uint8)
     crops = np.repeat(np.repeat(colours[:, None, None], 16, axis=1), 16, axis=2)
     expected = (colours / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
-    np.testing.assert_allclose(teacher.answer(crops).logits, expected, atol=1e-5)
+    np.testing.assert_allclose(teacher.predict(crops).logits, expected, atol=1e-5)
     swapped = plain_onnx_teacher(path, replace(SAID, size_px=8, channels="bgr"))
     swapped_mean = (colours[:, ::-1] / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
-    np.testing.assert_allclose(swapped.answer(crops).logits, swapped_mean, atol=1e-5)
+    np.testing.assert_allclose(swapped.predict(crops).logits, swapped_mean, atol=1e-5)
     assert swapped.sha256 != teacher.sha256
 
 
 def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
-    logits = plain_onnx_teacher(plain_onnx(tmp_path / "a.onnx", ("n", 3, 8, 8)), SAID).answer(crops).logits
+    logits = plain_onnx_teacher(plain_onnx(tmp_path / "a.onnx", ("n", 3, 8, 8)), SAID).predict(crops).logits
     path = plain_onnx(tmp_path / "b.onnx", ("n", 3, 8, 8), probabilities=True)
-    found = plain_onnx_teacher(path, replace(SAID, output="probabilities")).answer(crops).logits
+    found = plain_onnx_teacher(path, replace(SAID, output="probabilities")).predict(crops).logits
     np.testing.assert_allclose(softmax(found), softmax(logits), atol=1e-6)
 
 
@@ -171,7 +171,7 @@ def test_a_size_other_than_the_graphs_is_refused(tmp_path: Path) -> None:
 
 def test_a_clip_compares_whole_images_with_descriptions(small_clip: FrozenClip, crops: ImageU8) -> None:
     teacher = zero_shot_teacher(small_clip, DESCRIPTIONS, CPU)
-    answers = teacher.answer(crops)
+    answers = teacher.predict(crops)
     assert teacher.space is not None
     assert answers.embeddings is not None
     assert teacher.labels == ("happy", "sad")
@@ -206,7 +206,7 @@ def test_prompts_answer_as_the_prompted_clip(small_clip: FrozenClip, prompts: Pa
     )
     with torch.no_grad():
         expected = net((spec_pixels - mean) / std).numpy()
-    np.testing.assert_allclose(teacher.answer(crops).logits, expected, atol=1e-4)
+    np.testing.assert_allclose(teacher.predict(crops).logits, expected, atol=1e-4)
     assert teacher.kind == "prompted-clip"
     assert teacher.facts["clip"]["weights_sha256"] == small_clip.weights_sha256()
 
@@ -218,7 +218,7 @@ def test_prompts_that_were_trained_on_gray_pictures_see_gray_ones(small_clip: Fr
     for gray in (True, False):
         save_prompts(tmp_path / f"{gray}.safetensors", prompt_checkpoint(net, {"gray": gray}))
         teacher = prompted_teacher(tmp_path / f"{gray}.safetensors", small_clip, CPU)
-        answers[gray] = [teacher.answer(crops).logits for crops in (flat, fitted(flat, (32, 32), gray=True))]
+        answers[gray] = [teacher.predict(crops).logits for crops in (flat, fitted(flat, (32, 32), gray=True))]
     np.testing.assert_allclose(*answers[True], atol=1e-4)
     assert np.abs(answers[False][0] - answers[False][1]).max() > 1e-3
 

@@ -1,0 +1,243 @@
+"""`edgekit.distill`: train a small net on the outputs of one or several teachers.
+
+result = edgekit.distill(teachers=["runs/wide"], data="fer2013.tar.gz", output="runs/student", epochs=6)
+print(result.training.validation_accuracy, result.agreement)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import InputError
+from edgekit.files import check_writable
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
+from edgekit.models.clip.architecture import Activation
+from edgekit.models.data import ImageSet
+from edgekit.models.data.fer2013 import SIDE_PX
+from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
+from edgekit.models.distill.cache import FOLDER_NAME, agreement, distillation_targets, pixels_sha256
+from edgekit.models.distill.classifiers import PlainOnnx
+from edgekit.models.distill.losses import LossWeights, loss_weights
+from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs
+from edgekit.models.distill.views import Views
+from edgekit.models.distill.votes import VotePowers, class_shares, with_votes
+from edgekit.models.evaluation.evaluate import evaluate, open_classifier
+from edgekit.models.model_loading import contract_for
+from edgekit.models.nets.registry import require_no_space
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.distributed import is_first_process
+from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
+from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.run import (
+    TrainingResult,
+    initial_weights,
+    make_job,
+    read_training_data,
+    recipe_of,
+    run_training,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(TrainingOptions):
+    """Options of `distill`; see `TrainingOptions` for those that all trainings share.
+
+    - `teachers`: models, folders of trainings, prompts, CLIP files or open_clip names; several form an ensemble.
+    - `student`: name of the net to train.
+    - `temperature`: τ of both softmaxes; `kl_weight`, `ce_weight`, `cosine_weight`: see `losses.loss_weights`.
+    - `views`: the views of each image that the teacher classifies once; default: "center-flip".
+    - `on_the_fly`: the teacher classifies every augmented crop instead.
+    - `cache`: folder of the teacher's outputs; default: in `output`.
+    - `unlabelled`: folder or archive of images without labels to learn from as well.
+    - `teacher_power`, `votes_power`: with FER+ posteriors, see `votes.VotePowers`.
+    - `clip`: the CLIP of the teacher's prompts; `descriptions`: class sentences of a CLIP without prompts;
+      `activation`: the CLIP's, if its file does not state it.
+    - `plain`: what the files of ONNX teachers without contract do not state.
+
+    Raises:
+        InputError: A value is not allowed, or two options exclude each other.
+    """
+
+    teachers: Sequence[str]
+    student: str = "edgecnn"
+    temperature: float = 2.0
+    kl_weight: float | None = None
+    ce_weight: float | None = None
+    cosine_weight: float | None = None
+    views: Views | None = None
+    on_the_fly: bool = False
+    cache: Path | None = None
+    unlabelled: Path | None = None
+    teacher_power: float | None = None
+    votes_power: float | None = None
+    clip: str | None = None
+    descriptions: Path | None = None
+    activation: Activation | None = None
+    plain: PlainOnnx = field(default_factory=PlainOnnx)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.teachers:
+            raise InputError("no teacher is given")
+        if self.on_the_fly and self.views:
+            raise InputError("--views is for cached outputs: leave it or --on-the-fly out")
+        if self.on_the_fly and self.cache:
+            raise InputError("--cache has no effect with --on-the-fly, which caches nothing: leave one of them out")
+
+    def vote_powers(self) -> VotePowers | None:
+        """Return the powers of teacher and votes; None without FER+ posteriors.
+
+        Raises:
+            InputError: A power is given without posteriors or out of range, or `on_the_fly` is set.
+        """
+        named = (("teacher", self.teacher_power), ("votes", self.votes_power))
+        given = {name: power for name, power in named if power is not None}
+        if self.ferplus is None or self.ferplus_labels != "posterior":
+            if given:
+                raise InputError(f"--{next(iter(given))}-power goes with --ferplus and --ferplus-labels posterior")
+            return None
+        if self.on_the_fly:
+            raise InputError("--on-the-fly does not use votes: leave it or --ferplus-labels posterior out")
+        return VotePowers(**given)
+
+
+@dataclass(frozen=True)
+class DistillationResult:
+    """A finished distillation.
+
+    Attributes:
+        training: Paths, best epoch and reports of the student's training.
+        teacher: Record of the teacher, as in the student's checkpoint.
+        loss_weights: Weights of the parts of the loss.
+        agreement: Share of the validation images on which student and teacher have the same label, 0..1; None in all
+            but the first of several processes.
+        member_agreement: The same for each member of an ensemble, in the order of `teachers`.
+        teacher_accuracy: The teacher's accuracy on the validation images, 0..1; None as above.
+    """
+
+    training: TrainingResult
+    teacher: dict[str, Any]
+    loss_weights: LossWeights
+    agreement: float | None = None
+    member_agreement: tuple[float, ...] = ()
+    teacher_accuracy: float | None = None
+
+
+def distill(
+    options: DistillOptions | None = None,
+    *,
+    notify: Notify = ignore_message,
+    progress: StageProgress | None = None,
+    on_step: StepCallback | None = None,
+    on_epoch: EpochCallback | None = None,
+    **values: Any,
+) -> DistillationResult:
+    """Train a student on the outputs of teachers, then compare both on the validation images.
+
+    The output folder receives the files of `edgekit.train`. The student of a CLIP lives in the CLIP's embedding space,
+    so that `edgekit.export` can give it other labels without training.
+
+    Args:
+        options: The options; None: made from `values`, which are the fields of `DistillOptions`.
+        notify: Called with messages for the user.
+        progress: Called with (stage, items done, items in total or None).
+        on_step: Called after every optimiser step.
+        on_epoch: Called after every epoch.
+
+    Raises:
+        InputError: An option, a teacher or the data is invalid, or the output folder contains another training.
+        StorageError: The disk is full or read-only.
+        UnavailableError: A CLIP by name cannot be downloaded.
+    """
+    options = options or DistillOptions(**values)
+    powers = options.vote_powers()
+    if options.threads:
+        set_torch_threads(options.threads)
+    recipe = recipe_of(options)
+    require_no_space(options.student)
+    contract_for(options.student, ("any",), "any", gray=True)  # reports an unknown net before the data is read
+    check_output(options.output, options.resume)
+    data = read_training_data(options, notify=notify, progress=progress)
+    dataset = data.dataset
+    teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
+    weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
+    architecture = student_architecture(options.student, teacher)
+    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray)
+    initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
+    training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
+    views = None if options.on_the_fly else options.views or "center-flip"
+    config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers)
+    folder = options.cache or options.output / FOLDER_NAME
+    targets = None
+    if views:
+        check_writable(folder / "targets")  # before the teacher runs for hours
+        reading = of_stage(progress, "running the teacher")
+        targets = distillation_targets(teacher, training.images, views, folder, reading, notify)
+        if powers and training.targets is not None:
+            prior = class_shares(training.labels, len(dataset.classes))
+            targets = with_votes(targets, training.targets, prior, powers)
+            training = replace(training, targets=None)
+    task = DistillationTask(contract, recipe, training, data.validation, teacher, config, targets, initial)
+    notify(f"{architecture} learns from {teacher.name}; loss: {_formula(weights)}")
+    job = make_job(options, data, task, recipe, {"teacher": teacher.record()})
+    trained = run_training(job, options, data, notify, on_step, on_epoch)
+    result = DistillationResult(trained, teacher.record(), weights)
+    if not is_first_process():
+        return result  # the first process compares for all
+    return _compared(result, teacher, data.validation, folder, notify, progress)
+
+
+def _teacher_options(options: DistillOptions) -> TeacherOptions:
+    return TeacherOptions(
+        clip=options.clip,
+        descriptions=options.descriptions,
+        activation=options.activation,
+        plain=options.plain,
+        threads=options.threads,
+        use_gpu=options.accelerator != "cpu",
+    )
+
+
+def _with_unlabelled(
+    options: DistillOptions, training: ImageSet, is_gray: bool, notify: Notify, progress: StageProgress | None
+) -> tuple[ImageSet, str | None]:
+    """Return the training images with those without labels, and the checksum of the latter."""
+    if options.unlabelled is None:
+        return training, None
+    more = load_unlabelled(options.unlabelled, SIDE_PX, is_gray, of_stage(progress, "reading unlabelled images"))
+    notify(f"{len(more)} images without labels are used as well")
+    return with_unlabelled(training, more), pixels_sha256(more)
+
+
+def _compared(
+    result: DistillationResult,
+    teacher: Teacher,
+    validation: ImageSet,
+    folder: Path,
+    notify: Notify,
+    progress: StageProgress | None,
+) -> DistillationResult:
+    """Return the result with agreement and the teacher's accuracy on the validation images."""
+    student_logits = evaluate(open_classifier(result.training.checkpoint), validation, "center-crop").logits
+    reading = of_stage(progress, "comparing with the teacher")
+
+    def outputs(of: Teacher) -> TeacherOutputs:
+        return distillation_targets(of, validation.images, "center", folder, reading, notify)
+
+    members = tuple(agreement(student_logits, outputs(member).logits) for member in teacher.members)
+    logits = outputs(teacher).logits
+    return replace(
+        result,
+        agreement=agreement(student_logits, logits),
+        member_agreement=members,
+        teacher_accuracy=float((logits.argmax(axis=1) == validation.labels).mean()),
+    )
+
+
+def _formula(weights: LossWeights) -> str:
+    return " + ".join(f"{weight:g} {name}" for name, weight in asdict(weights).items() if weight)
