@@ -12,8 +12,8 @@ import pytest
 import edgekit
 from edgekit.errors import GateError, InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from edgekit.models.model_loading import contract_for
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 
 from .conftest import stir
