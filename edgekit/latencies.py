@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class KnownBoard:
-    """A board: its name as an option (`key`) and in the table, its processor, and the last cache that its cores share."""
+    """A board: its name as an option (`key`) and in the table, its processor, and the last shared cache of its cores."""
 
     key: str
     name: str

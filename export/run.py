@@ -13,9 +13,9 @@ from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_c
 from edgekit.export.onnx.relabelling import NewClasses, described_classes, relabelling
 from edgekit.export.onnx.targets import GENERIC, chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.progress import Notify, Progress, no_notify, no_progress
 from edgekit.files import remove_leftovers
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.clip.checkpoint import is_prompts_file
 from edgekit.models.data import DataSet
 from edgekit.models.data.readers import load_dataset
@@ -35,8 +35,8 @@ def export(
     ensemble: bool = True,
     compare_on: str | Path | None = None,
     compare_split: str = "PrivateTest",
-    progress: Progress = no_progress,
-    notify: Notify = no_notify,
+    progress: StageProgress = ignore_progress,
+    notify: Notify = ignore_message,
 ) -> Exported:
     """Export a checkpoint to one self-describing .onnx or .ncnn file, verified against torch on face crops.
 

@@ -16,6 +16,10 @@ def ignore_message(message: str) -> None:
     """Do nothing: the default of `notify` arguments."""
 
 
+def ignore_progress(stage: str, done: int, total: int | None) -> None:
+    """Do nothing: a default of `progress` arguments."""
+
+
 def of_stage(progress: StageProgress | None, stage: str) -> Progress:
     """Return a callback that reports the progress of one stage; without `progress` it does nothing."""
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.export.progress import Notify
+from edgekit.models.callbacks import Notify
 from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.descriptions import Descriptions, descriptions_for
 from edgekit.models.data.merging import parse_merges, report_removed

@@ -13,9 +13,9 @@ from edgekit.errors import InputError
 from edgekit.export.profiling.pipeline_estimate import PipelineEstimate, estimate_pipeline
 from edgekit.export.profiling.profile import Profile, has_free_size, profile_file
 from edgekit.export.profiling.roofline import Estimate
-from edgekit.export.progress import Notify, Progress, no_notify, no_progress
 from edgekit.latencies import KNOWN_BOARDS, KnownBoard
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 
 # Numbers of threads that latencies are published for.
 _BOARD_THREADS = (1, 4)
@@ -73,8 +73,8 @@ def profile(
     seconds: float = 2.0,
     threads: int = 1,
     loop: LoopOptions | None = None,
-    progress: Progress = no_progress,
-    notify: Notify = no_notify,
+    progress: StageProgress = ignore_progress,
+    notify: Notify = ignore_message,
 ) -> ProfileReport:
     """Count a model's cost per layer, measure its layers on this machine, and estimate its latency on boards.
 

@@ -16,7 +16,6 @@ from edgekit.errors import GateError, InputError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import contract_of, finished
 from edgekit.export.profiling.cost import load_graph
-from edgekit.export.progress import Progress, StageProgress, no_progress
 from edgekit.export.quantization.quantize import (
     Quantized,
     StaticSettings,
@@ -25,6 +24,7 @@ from edgekit.export.quantization.quantize import (
     to_float16,
 )
 from edgekit.files import write_atomic
+from edgekit.models.callbacks import Progress, StageProgress, ignore_progress
 from edgekit.models.data import DataSet
 from edgekit.models.evaluation.evaluate import Evaluation, aligned, as_shown, evaluate, open_classifier
 from edgekit.preprocess import ImageU8, center_crop
@@ -90,7 +90,7 @@ def quantize_file(
     calibration: Calibration | None,
     evaluation: tuple[DataSet, str] | None,
     max_drop_points: float,
-    progress: Progress = no_progress,
+    progress: StageProgress = ignore_progress,
 ) -> QuantizedExport:
     """Quantise an exported float32 file and write it to `target` if it passes the gate.
 
@@ -137,7 +137,7 @@ def _quantized(
     quantization: Quantization,
     settings: StaticSettings,
     calibration: Calibration | None,
-    progress: StageProgress,
+    progress: Progress,
 ) -> Quantized:
     if quantization != "int8":
         return Quantized(quantize_dynamic(model) if quantization == "dynamic" else to_float16(model), None, (), {})
@@ -146,7 +146,7 @@ def _quantized(
     return quantize_static(model, calibration.crops, settings, calibration.text, progress)
 
 
-def _measured(path: Path, dataset: DataSet, split: str, progress: StageProgress) -> Evaluation:
+def _measured(path: Path, dataset: DataSet, split: str, progress: Progress) -> Evaluation:
     classifier = open_classifier(path)
     return evaluate(classifier, aligned(dataset, dataset.split(split), classifier.contract), _PROTOCOL, progress)
 

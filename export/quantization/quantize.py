@@ -22,7 +22,7 @@ from edgekit.contract import SCHEMA_VERSION, Contract
 from edgekit.errors import InputError
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes
 from edgekit.export.onnx.to_onnx import contract_of, finished
-from edgekit.export.progress import StageProgress
+from edgekit.models.callbacks import Progress
 from edgekit.preprocess import FloatArray, ImageU8, to_input
 
 CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy"]
@@ -74,7 +74,7 @@ def quantize_static(
     crops: ImageU8,
     settings: StaticSettings,
     calibration: str,
-    progress: StageProgress | None = None,
+    progress: Progress | None = None,
 ) -> Quantized:
     """Return `model` with int8 weights (per channel) and 8-bit activations.
 
@@ -189,7 +189,7 @@ class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
 
 
 class _Report:
-    def __init__(self, progress: StageProgress | None, total: int) -> None:
+    def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._done, self._total = progress, 0, total
 
     def step(self) -> None:

@@ -15,11 +15,11 @@ from edgekit.export.onnx.relabelling import NewClasses, relabelling
 from edgekit.export.onnx.targets import GENERIC, TARGETS, QuantizedForm, QuantizedTypes, chosen_passes
 from edgekit.export.onnx.to_onnx import check_target, contract_of, export_checkpoint
 from edgekit.export.profiling.cost import load_graph
-from edgekit.export.progress import Notify, Progress, no_notify, no_progress
 from edgekit.export.quantization.gate import Quantization, QuantizedExport, calibration_crops, quantize_file
 from edgekit.export.quantization.quantize import CalibrationMethod, StaticSettings
 from edgekit.files import remove_leftovers
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.merging import merge_classes, parse_merges
@@ -48,8 +48,8 @@ def quantize(
     classes: NewClasses = (),
     clip: str | None = None,
     prompts: str | Path | None = None,
-    progress: Progress = no_progress,
-    notify: Notify = no_notify,
+    progress: StageProgress = ignore_progress,
+    notify: Notify = ignore_message,
 ) -> QuantizedExport:
     """Quantise a model to one .onnx file; with `evaluate_on`, refuse it if accuracy drops too much.
 
@@ -134,7 +134,7 @@ def _contract(path: Path) -> Contract:
     return load_checkpoint(path).contract if path.suffix == CHECKPOINT_SUFFIX else contract_of(load_graph(path))
 
 
-def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: Progress) -> dict[Path, DataSet]:
+def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageProgress) -> dict[Path, DataSet]:
     """Read each data set once; a missing split is an error before the next data set is read."""
     data: dict[Path, DataSet] = {}
     for path in dict.fromkeys(path for path, _ in uses):

@@ -19,8 +19,8 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import Engine
 from edgekit.device.imaging import as_frame, resize
 from edgekit.errors import InputError
-from edgekit.export.progress import Notify, Progress, StageProgress
 from edgekit.export.verification.export_check import largest_difference
+from edgekit.models.callbacks import Notify, Progress, StageProgress
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.originals import load_some, originals
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation
@@ -129,7 +129,7 @@ def measure_parity(
     limit: int | None,
     *,
     contempt: str,
-    progress: Progress,
+    progress: StageProgress,
     notify: Notify,
 ) -> Parity:
     """Classify the same images with both sides and return their differences.
@@ -241,7 +241,7 @@ def _device_crops(
     contract: Contract,
     expected: ImageU8,
     contempt: str,
-    progress: StageProgress,
+    progress: Progress,
 ) -> tuple[ImageU8, int, int, str | None]:
     """Return the device's crops, the largest difference from `expected`, how many differ, and the first one's name."""
     size_hw = contract.input.size_hw
@@ -265,7 +265,7 @@ def _pixel_difference(crop: ImageU8, expected: ImageU8) -> int:
     return int(np.abs(crop.astype(np.int16) - expected.astype(np.int16)).max())
 
 
-def _logits(classifier: CropClassifier, crops: ImageU8, progress: StageProgress) -> FloatArray:
+def _logits(classifier: CropClassifier, crops: ImageU8, progress: Progress) -> FloatArray:
     parts = []
     for start in range(0, len(crops), _BATCH_CROPS):
         parts.append(classifier.logits(crops[start : start + _BATCH_CROPS]))

@@ -10,7 +10,6 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import Engine, contract_in, engine_of
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
-from edgekit.export.progress import Notify, Progress, no_notify, no_progress
 from edgekit.export.verification import first_difference as tracing
 from edgekit.export.verification.deployable import device_faults, load_in_oldest_runtime, oldest_runtime
 from edgekit.export.verification.first_difference import LayerDifference
@@ -23,6 +22,7 @@ from edgekit.export.verification.parity import (
     tolerance_for,
 )
 from edgekit.model_store import CHECKPOINT_SUFFIX, DEVICE_SUFFIXES, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.clip.checkpoint import is_prompts_file
 from edgekit.models.evaluation.evaluate import open_classifier
@@ -86,8 +86,8 @@ def verify(
     layers: bool = False,
     contempt: str = "drop",
     threads: int | None = None,
-    progress: Progress = no_progress,
-    notify: Notify = no_notify,
+    progress: StageProgress = ignore_progress,
+    notify: Notify = ignore_message,
 ) -> VerifyReport:
     """Classify the same images with training code and device code, from image file to label, and compare.
 

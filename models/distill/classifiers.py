@@ -156,7 +156,7 @@ class _PlainNet:
         found = self.logits(np.zeros((1, *spec.size_hw, channel_count(channels)), np.uint8)).shape[1]
         if found != len(self.contract.labels):
             raise InputError(
-                f"teacher '{path}': --teacher-labels names {len(self.contract.labels)} classes, the graph has {found} outputs"
+                f"teacher '{path}': --teacher-labels has {len(self.contract.labels)} classes, the graph {found} outputs"
             )
 
     def logits(self, crops: ImageU8) -> FloatArray:

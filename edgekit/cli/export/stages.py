@@ -1,4 +1,4 @@
-"""Progress bars for functions of `edgekit.export` that report (stage, done, total)."""
+"""StageProgress bars for functions of `edgekit.export` that report (stage, done, total)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from edgekit.cli.progress import counted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.progress import Progress as Bars
+    from rich.progress import StageProgress as Bars
 
-    from edgekit.export.progress import Progress
+    from edgekit.models.callbacks import StageProgress
 
 
-def by_stage(bars: Bars) -> Progress:
+def by_stage(bars: Bars) -> StageProgress:
     """Return a callback that shows one bar per stage."""
     updates: dict[str, Callable[[int, int | None], None]] = {}
 

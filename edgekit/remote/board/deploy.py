@@ -10,8 +10,8 @@ State after an interruption (SIGKILL, power cut) at each step, and who repairs i
 3. `pending` names it and its predecessor: as before.
 4. `current` renamed onto it: the predecessor's process continues; any start, by hand, at boot or after a failure, runs
    the new release, which has loaded and classified in the trial. The next call restarts the service and checks it.
-5. systemd told to restart the service, in one message, so there is no partial state: the new release runs. The next call
-   checks it, and goes back to the predecessor if it fails.
+5. systemd has received the request to restart the service, one message without a partial state: the new release runs.
+   The next call checks it, and goes back to the predecessor if it fails.
 6. failed, `current` renamed back: the predecessor runs after any start; the next call restarts it.
 7. `pending` removed: done. Old releases are renamed before they are deleted, so that none with a final name is partial.
 

@@ -24,8 +24,8 @@ _FAILED = ("failed", "waiting to restart")
 class Service:
     """The service of a folder of releases, of the user or of the system (`scope`).
 
-    `health_s` is the time limit of its first frame, `settle_s` the time it must run after it. `is_managed` is False on a
-    board without systemd: then no service is installed and no release is checked.
+    `health_s` is the time limit of its first frame, `settle_s` the time it must run after it. `is_managed` is False
+    on a board without systemd: then no service is installed and no release is checked.
     """
 
     def __init__(self, releases: Releases, name: str, scope: str, health_s: float, settle_s: float) -> None:

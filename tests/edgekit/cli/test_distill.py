@@ -99,12 +99,12 @@ def test_agreement_is_told_of_each_teacher_and_of_all_together(
     images = dataset.split("val").images
     both = open_teacher([str(teacher), "default"], dataset.classes, TeacherOptions())
     student = open_teacher([document["checkpoint"]], dataset.classes, TeacherOptions())
-    answers = [teach(each, images, "center", tmp_path).logits for each in (student, *both.members, both)]
-    expected = [agreement(answers[0], its) for its in answers[1:]]
+    outputs = [distillation_targets(each, images, "center", tmp_path).logits for each in (student, *both.members, both)]
+    expected = [agreement(outputs[0], its) for its in outputs[1:]]
     found = [*(each["agreement"] for each in document["member_agreement"]), document["agreement"]]
     assert found == pytest.approx(expected)
-    assert f"agrees with default on {expected[1]:.2%} of val" in err
-    assert f"agrees with its teacher on {expected[2]:.2%} of val" in err
+    assert f"agreement with default: {expected[1]:.2%} of val" in err
+    assert f"agreement with its teacher: {expected[2]:.2%} of val" in err
 
 
 def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:
