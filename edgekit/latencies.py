@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class KnownBoard:
-    """A board: its name as an option (`key`) and in the table, its processor, and the last shared cache of its cores."""
+    """A board: its name as an option (`key`) and in the table, its processor and its last shared cache."""
 
     key: str
     name: str

@@ -72,8 +72,7 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
       edgekit export runs/prompts/best.safetensors --clip clip.pt --no-pass ensemble --eval faces -o clip.onnx
     """
     from edgekit.cli.export.export_output import export_document, show_export
-    from edgekit.cli.export.stages import by_stage
-    from edgekit.cli.progress import progress_bar
+    from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.files import sha256_of
     from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
     from edgekit.models.clip.checkpoint import is_prompts_file

@@ -100,8 +100,7 @@ def command(
         check_plot_path(plot)
         check_writable(plot)
     from edgekit.cli.export.profile_output import draw_roofline, profile_document, show_profile
-    from edgekit.cli.export.stages import by_stage
-    from edgekit.cli.progress import progress_bar
+    from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.export.profiling.run import LoopOptions, profile
 
     loop = LoopOptions(detect_every, faces, detector_model, detector_size) if pipeline else None

@@ -49,9 +49,8 @@ def command(
       edgekit verify mine.ncnn --against runs/mine/best.safetensors --data fer2013.tar.gz
       edgekit verify default --against default --data fer2013.tar.gz --layers
     """
-    from edgekit.cli.export.stages import by_stage
     from edgekit.cli.export.verify_output import show_report, verify_document
-    from edgekit.cli.progress import progress_bar
+    from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.export.verification.run import verify
 
     with progress_bar(out) as bars:

@@ -24,7 +24,7 @@ from edgekit.errors import HostError
 # Exit code: wheels are no longer in the store, because another call has installed and removed them.
 WHEELS_GONE = 9
 _READY = ".ready"
-_IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "msgspec", "platformdirs", "rich")
+_IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "jinja2", "msgspec", "platformdirs", "rich")
 
 
 def main(plan: dict[str, Any]) -> int:

@@ -19,7 +19,7 @@ from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.layout import canonical_class
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.distill.cache import agreement
+from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model

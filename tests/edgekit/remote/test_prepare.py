@@ -38,7 +38,7 @@ free_kib=5242880
 clock=1000
 python=3.13 64 0 /usr/bin/python3
 """
-MODULES = ("numpy", "cv2", "onnxruntime", "click", "msgspec", "platformdirs", "rich")
+MODULES = ("numpy", "cv2", "onnxruntime", "click", "jinja2", "msgspec", "platformdirs", "rich")
 
 
 @pytest.fixture
