@@ -15,8 +15,31 @@ from __future__ import annotations
 
 import importlib as _importlib
 import os as _os
+from typing import TYPE_CHECKING
 
 from edgekit import errors as errors
+
+if TYPE_CHECKING:
+    from edgekit.device.benchmark.run import benchmark as benchmark
+    from edgekit.device.detection import Detector as Detector
+    from edgekit.device.detection import detect_faces as detect_faces
+    from edgekit.device.detections import Detections as Detections
+    from edgekit.device.detections import FrameResult as FrameResult
+    from edgekit.device.engines.classifier import Classifier as Classifier
+    from edgekit.device.engines.classifier import load_model as load_model
+    from edgekit.device.frame import Frame as Frame
+    from edgekit.device.frame import Source as Source
+    from edgekit.device.pipeline.stream import stream as stream
+    from edgekit.device.sink import Sink as Sink
+    from edgekit.device.tracking.tracker import Tracker as Tracker
+    from edgekit.export.profiling.run import profile as profile
+    from edgekit.export.quantization.run import quantize as quantize
+    from edgekit.export.run import export as export
+    from edgekit.export.verification.run import verify as verify
+    from edgekit.models.distill.run import distill as distill
+    from edgekit.models.evaluation.run import evaluate as evaluate
+    from edgekit.models.train import train as train
+    from edgekit.report.compare import compare as compare
 
 # onnxruntime's own builds send usage data to their maker from 1.32 on; it looks at this when it is loaded, in this
 # process or in one that this process starts.
@@ -40,7 +63,6 @@ _PUBLIC = {
     "train": "edgekit.models.train",
     "distill": "edgekit.models.distill.run",
     "evaluate": "edgekit.models.evaluation.run",
-    "export": "edgekit.export.run",
     "quantize": "edgekit.export.quantization.run",
     "verify": "edgekit.export.verification.run",
     "profile": "edgekit.export.profiling.run",
@@ -48,11 +70,14 @@ _PUBLIC = {
     "compare": "edgekit.report.compare",
 }
 
-__all__ = ["__version__", "errors", *_PUBLIC]
+# The subpackage `edgekit.export` is callable itself: a function and a submodule of one name share one attribute.
+__all__ = ["__version__", "errors", "export", *_PUBLIC]
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562)."""
+    if name == "export":
+        return _importlib.import_module("edgekit.export")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'edgekit' has no attribute '{name}'")
     value = getattr(_importlib.import_module(_PUBLIC[name]), name)
