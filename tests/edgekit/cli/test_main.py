@@ -36,7 +36,7 @@ def test_a_usage_error_is_one_line_that_names_the_help(edgekit: Run) -> None:
 
 def test_a_missing_library_is_reported_with_the_command_that_installs_it() -> None:
     code = (
-        "import sys; sys.modules['onnxruntime'] = None; sys.argv[1:] = ['run', '--source', 'demo', '--max-frames', '1']\n"
+        "import sys; sys.modules['onnxruntime'] = None; sys.argv[1:] = ['run', '--source', 'demo']\n"
         "from edgekit.cli import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
