@@ -77,6 +77,8 @@ class _LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"edgekit.cli.commands.{_MODULES.get(cmd_name, cmd_name)}")
         assert isinstance(module.command, click.Command)
+        if "_EDGEKIT_COMPLETE" in os.environ:
+            _complete_file_names(module.command)
         return module.command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -91,6 +93,25 @@ class _LazyGroup(click.Group):
         # Without the commands' help, because it would import all of them: a second on a Pi.
         names = [CompletionItem(name) for name in self.list_commands(ctx) if name.startswith(incomplete)]
         return names + click.Command.shell_complete(self, ctx, incomplete)
+
+
+class _TextOrFile(click.ParamType):  # type: ignore[type-arg]
+    """Text for which the shell completes file names."""
+
+    name = "text"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        del ctx, param
+        return [CompletionItem(incomplete, type="file")]
+
+
+def _complete_file_names(command: click.Command) -> None:
+    """Let the shell complete file names for all text parameters, because MODEL, DATA and URI may be paths."""
+    for parameter in command.params:
+        if isinstance(parameter.type, click.types.StringParamType):
+            parameter.type = _TextOrFile()
+    for child in getattr(command, "commands", {}).values():
+        _complete_file_names(child)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

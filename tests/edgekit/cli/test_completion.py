@@ -98,6 +98,15 @@ def test_the_values_of_a_choice_are_completed(by_protocol: Complete) -> None:
     assert by_protocol("edgekit run --source demo --detector ha") == ["haar"]
 
 
+@pytest.mark.parametrize("line", ["edgekit inspect my", "edgekit run --model my", "edgekit data check my"])
+def test_file_names_are_left_to_the_shell(line: str) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    command = [sys.executable, "-m", "edgekit.cli"]
+    environment = {**os.environ, "_EDGEKIT_COMPLETE": "bash_complete", **words}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("file,my\n", "")
+
+
 def test_the_shells_show_the_same(in_shell: Complete) -> None:
     assert set(in_shell("edgekit re")) == {"report", "releases"}
     assert set(in_shell("edgekit run --detector ")) == {"yunet", "haar", "none"}
