@@ -136,7 +136,7 @@ def _edgekit_command(
         board,
         camera=job.camera,
         extras=job.extras,
-        extra_bytes=sum(upload.size_bytes for upload in uploads if upload.name not in board.store.whole),
+        extra_bytes=board.store.missing_bytes(uploads),
         notify=partial(reporter.message, host),
         progress=lambda what, done, total: reporter.progress(host, f"sending {what}", done, total),
     )

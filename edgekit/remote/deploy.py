@@ -106,7 +106,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
     board = probe(connection)
     reporter.message(host, board.describe())
     uploads = list(package.files.values())
-    extra_bytes = sum(upload.size_bytes for upload in uploads if upload.name not in board.store.whole)
+    extra_bytes = board.store.missing_bytes(uploads)
     environment = code = installed = None
     if package.install:
         edgekit = prepare(

@@ -144,14 +144,14 @@ def _python(values: Mapping[str, str]) -> Python | None:
 
 
 def _stored(found: list[str]) -> tuple[frozenset[str], dict[str, int]]:
-    whole, parts = set(), {}
+    complete, parts = set(), {}
     for entry in found:
         match = re.fullmatch(rf"store/({_HASH}(?:\.[a-z0-9]{{1,10}})?)(\.part)? ([0-9]{{1,15}})", entry)
         if match and match.group(2):
             parts[match.group(1)] = int(match.group(3))
         elif match:
-            whole.add(match.group(1))
-    return frozenset(whole), parts
+            complete.add(match.group(1))
+    return frozenset(complete), parts
 
 
 def _installed(found: list[str], kind: str) -> frozenset[str]:

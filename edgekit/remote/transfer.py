@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +44,16 @@ class Store:
     """Content of a board's store: names of complete files, and sizes in bytes of partly sent ones."""
 
     folder: str
-    whole: frozenset[str]
+    complete: frozenset[str]
     parts: dict[str, int]
 
     def path(self, upload: Upload) -> str:
         """Return the path of an upload on the board, whether it has been sent or not."""
         return f"{self.folder}/{upload.name}"
+
+    def missing_bytes(self, uploads: Iterable[Upload]) -> int:
+        """Return the size of those uploads that are not in the store."""
+        return sum(upload.size_bytes for upload in uploads if upload.name not in self.complete)
 
 
 def pack(path: Path, what: str) -> Upload:
@@ -80,7 +84,7 @@ def send(connection: Connection, store: Store, upload: Upload, progress: Progres
         InputError: The file changed during the transfer.
         HostError: The board cannot store the file, or it arrived damaged.
     """
-    if upload.name in store.whole:
+    if upload.name in store.complete:
         return 0
     label = connection.host.label
     offset = min(store.parts.get(upload.name, 0), upload.size_bytes)

@@ -1,7 +1,7 @@
-"""A camera for the emulated board: picamera2 as it is published, on Debian's libcamera and its virtual camera.
+"""A camera for the emulated board: the published picamera2 on Debian's libcamera and its virtual camera.
 
-That camera plays the JPEGs of `FRAMES` in an endless loop, as NV12. What a board's kernel and firmware would give and
-nothing here can is bridged by a few changed lines of picamera2, each named below; on a Pi none of them applies.
+The camera plays the JPEGs of `FRAMES` in an endless loop, as NV12. The lines of picamera2 that need a Pi's kernel or
+firmware are replaced, see `_CHANGES`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .errors import UnavailableError
 PACKAGES = "libcamera-ipa,python3-libcamera,python3-prctl"
 FRAMES = "opt/frames"
 _PICAMERA2 = "picamera2==0.3.38"
-# Of what picamera2 requires, what it needs to show and record pictures; sensors with nets load the others.
+# The requirements of picamera2 for capturing and recording; the others are for sensors with built-in networks.
 _NEEDED = ("av", "numpy", "piexif", "pillow", "simplejpeg", "videodev2")
 _EXTRAS = ("device", "mqtt", "preview")
 _SETUP = Path(__file__).parents[2] / "setup.cfg"
@@ -38,7 +38,7 @@ _CAMERA = f"""
   model: imx219
 """
 
-# Modules that only display on a screen without a desktop, and raw files, would use.
+# Modules for screens without a desktop and for raw files.
 _ABSENT = {
     "kms.py": "class _Formats:\n    def __getattr__(self, name):\n        return name\n\n\nPixelFormats = _Formats()\n",
     "pidng/__init__.py": "",
@@ -48,9 +48,9 @@ _ABSENT = {
 
 _ALLOCATOR = "allocators/dmaallocator.py"
 _SYNC = "fcntl.ioctl(self.__fb.planes[0].fd, DMA_BUF_IOCTL_SYNC, dma_sync)"
-# File, what stands there, what shall stand there.
+# File, old lines, new lines.
 _CHANGES = (
-    # No /dev/dma_heap: buffers are ordinary shared memory, which nobody has to synchronise.
+    # No /dev/dma_heap: buffers are ordinary shared memory, which needs no synchronisation.
     (
         "dma_heap.py",
         "class DmaHeap:\n",
@@ -65,7 +65,7 @@ _CHANGES = (
         "class _KernelsDmaHeap:\n",
     ),
     (_ALLOCATOR, _SYNC, "0"),
-    # The virtual camera wants NV12's luma and chroma as two planes; the Pi's takes one.
+    # The virtual camera needs NV12's luma and chroma as two planes; the Pi's uses one.
     (
         _ALLOCATOR,
         "plane[0].length = stream_config.frame_size\n",
@@ -75,7 +75,7 @@ _CHANGES = (
         "                plane[1].offset = plane[0].length\n"
         "                plane[1].length = stream_config.frame_size - plane[0].length\n",
     ),
-    # It has no sensor behind it, hence no modes.
+    # It has no sensor and therefore no modes.
     (
         "picamera2.py",
         "raw_config = self.camera.generate_configuration([libcamera.StreamRole.Raw])\n        raw_formats",
@@ -85,18 +85,18 @@ _CHANGES = (
 
 
 def ingredients() -> bytes:
-    """Return what a system with a camera is made from, beside what every system is: it changes when they do."""
+    """Return the additional ingredients of a system with a camera; when they change, the system is made again."""
     return Path(__file__).read_bytes() + "\n".join(_requirements()).encode()
 
 
 def add_camera(root: Path) -> Path:
-    """Put picamera2, its camera and what `edgekit run` needs (not edgekit itself) into an unpacked Trixie.
+    """Install picamera2, its camera and the dependencies of `edgekit run` in an unpacked Trixie.
 
     Returns:
-        The folder of Python packages that it made.
+        The new folder of Python packages.
 
     Raises:
-        UnavailableError: Packages cannot be had.
+        UnavailableError: Packages cannot be downloaded.
     """
     packages = root / "usr/local/lib/python{}.{}/dist-packages".format(*_TARGET.python)
     _install(packages, [*_requirements(), *_NEEDED])
@@ -117,7 +117,7 @@ def add_camera(root: Path) -> Path:
 
 
 def _requirements() -> list[str]:
-    # From the checkout, not from what is installed here, which may be older.
+    # From the checkout, because the installed metadata may be older.
     setup = configparser.ConfigParser()
     setup.read(_SETUP)
     texts = [setup["options"]["install_requires"], *(setup["options.extras_require"][name] for name in _EXTRAS)]

@@ -1,7 +1,7 @@
-"""An unpacked arm64 Debian with an sshd, made once and kept: what a fresh Raspberry Pi OS has that edgekit needs.
+"""An unpacked arm64 Debian with an sshd, made once and cached: the parts of a fresh Raspberry Pi OS that edgekit needs.
 
-Nothing of it is executed while it is made: no maintainer script runs, so the few things they would have done are done
-here. It has Python and no package of edgekit's; one with a camera has the packages that `edgekit run` needs.
+It is unpacked without running maintainer scripts; `_finish` does their necessary steps. It has Python, but none of
+edgekit's dependencies; a system with a camera has those of `edgekit run`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _MAKE_TIMEOUT_S = 900
 
 
 def cache_folder() -> Path:
-    """Return where systems are kept: $EDGEKIT_VIRTUAL_PI, else the user's cache."""
+    """Return the folder of unpacked systems: $EDGEKIT_VIRTUAL_PI, else in the user's cache."""
     named = os.environ.get("EDGEKIT_VIRTUAL_PI")
     return Path(named) if named else Path.home() / ".cache" / "edgekit-virtual-pi"
 
 
 def make_system(suite: str, camera: bool = False) -> Path:
-    """Return the root folder of a Debian of that suite, with a camera if wanted, unpacking it on the first call.
+    """Return the root folder of a Debian of that suite; it is unpacked on the first call.
 
     Raises:
-        UnavailableError: A tool, root, Debian's archive or the packages' index is out of reach.
+        UnavailableError: A tool, root rights, Debian's archive or the package index is not available.
     """
     if camera and suite != "trixie":
         raise UnavailableError(f"{suite}'s libcamera has no virtual camera: only trixie's has")
@@ -68,9 +68,9 @@ def make_system(suite: str, camera: bool = False) -> Path:
 
 
 def compile_python(root: Path, version: str, folders: Sequence[Path]) -> None:
-    """Write the bytecode of folders below a board's `root`, if a Python of that version is here."""
-    # Bytecode is the same on every processor: a Python of this version here writes in seconds what the emulated one
-    # would write anew at every start, since user pi may not keep it.
+    """Write the bytecode of folders below a board's `root`, if this machine has a Python of that version."""
+    # Bytecode is the same on every processor. The emulated Python would compile at every start, because the user pi may
+    # not write there.
     for candidate in (f"/usr/bin/python{version}", f"python{version}"):
         python = shutil.which(candidate)
         if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
@@ -97,11 +97,11 @@ def _archive() -> str:
         return named
     targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     if shutil.which("apt-get") is None:
-        raise UnavailableError("no apt-get, which knows Debian's archive: set MIRROR")
-    told = subprocess.run(targets, capture_output=True, text=True).stdout
-    found = re.search(r"^https?:\S*/debian/?$", told, re.MULTILINE)
+        raise UnavailableError("no apt-get to find Debian's archive: set MIRROR")
+    uris = subprocess.run(targets, capture_output=True, text=True).stdout
+    found = re.search(r"^https?:\S*/debian/?$", uris, re.MULTILINE)
     if found is None:
-        raise UnavailableError("apt names no Debian archive: set MIRROR")
+        raise UnavailableError("apt has no Debian archive: set MIRROR")
     return found.group()
 
 

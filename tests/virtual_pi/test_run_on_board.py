@@ -114,7 +114,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 @pytest.fixture(scope="module")
 def camera_pi(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualPi]:
     """A board whose camera sees a face, with this checkout of edgekit."""
-    pi = prepared(VirtualPi(tmp_path_factory.mktemp("camera pi"), suite, camera=True))
+    pi = prepared(VirtualPi(tmp_path_factory.mktemp("camera-pi"), suite, camera=True))
     show(pi.path(FRAMES))
     install_edgekit(pi, suite)
     with pi:

@@ -57,13 +57,13 @@ def test_properties_are_parsed(board: Probe) -> None:
 
 
 def test_installed_files_are_recognised_by_hash() -> None:
-    whole, part, environment = "a" * 64, "b" * 64, "c" * 64
+    complete, part, environment = "a" * 64, "b" * 64, "c" * 64
     output = (
-        f"found=store/{whole}.onnx 12\nfound=store/{part}.onnx.part 7\nfound=envs/{environment}/.ready 0\n"
+        f"found=store/{complete}.onnx 12\nfound=store/{part}.onnx.part 7\nfound=envs/{environment}/.ready 0\n"
         "found=store/../../x 3\nfound=envs/x/.ready 0\nfound=code/../.ready 0\n"
     )
     found = parse_probe(TRIXIE + output, 1000.0)
-    assert found.store.whole == {f"{whole}.onnx"}
+    assert found.store.complete == {f"{complete}.onnx"}
     assert found.store.parts == {f"{part}.onnx": 7}
     assert found.environments == {environment}
     assert found.codes == set()
@@ -238,7 +238,7 @@ def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     assert json.loads(done.text) == [["bench", "a b", "$(x)"], "numpy", "a 'b'"]
     # Nothing is sent twice, and the store is empty again.
     asked = probe(connection)
-    assert asked.store.whole == found.store.whole
+    assert asked.store.complete == found.store.complete
     second = prepare(connection, asked)
     assert second == replace(first, sent_bytes=0)
     site = next((sshd.home / ".cache/edgekit/board/envs").glob("*/lib/*/site-packages"))

@@ -62,7 +62,7 @@ def test_only_an_alphanumeric_suffix_is_kept(make_upload: MakeUpload, name: str)
 
 def test_a_file_in_the_store_is_not_sent(connection: Connection, store: Store, make_upload: MakeUpload) -> None:
     upload = make_upload()
-    assert send(connection, replace(store, whole=frozenset({upload.name})), upload) == 0
+    assert send(connection, replace(store, complete=frozenset({upload.name})), upload) == 0
     assert not Path(store.folder).exists()
     # Nor if another sender has sent it since the store was read.
     send(connection, store, upload)
