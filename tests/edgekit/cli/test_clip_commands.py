@@ -264,7 +264,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         (("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "x"), "has no split 'x'"),
         (
             ("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "test", "--protocol", "ten-crop"),
-            "sees whole pictures",
+            "takes whole images",
         ),
     ],
 )
