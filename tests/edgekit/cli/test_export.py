@@ -196,7 +196,9 @@ def test_what_a_quantised_file_lacks_is_said_before_the_net_is_exported(
     def exported(*_: object, **__: object) -> None:
         pytest.fail("it was exported first")
 
-    monkeypatch.setattr("edgekit.export.quantization.run.export_checkpoint", exported)
+    from edgekit.export.quantization import run
+
+    monkeypatch.setattr(run, "export_checkpoint", exported)
     (tmp_path / "file").write_text("")
     data = draw_faces(tmp_path / "data", {"Training": 7})
     arguments = ("--quantize", "int8", "--calibrate", data, "--calibrate-split", "Test")
@@ -221,13 +223,19 @@ def test_labels_put_together_are_measured_as_such(
 
 def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
-    arguments = ("--target", "a53", "--no-pass", "uint8-input", "--no-pass", "fold-batchnorm", "--json")
+    arguments = ("--target", "a53", "--no-pass", "uint8-input", "--pass", "pack-channels", "--json")
     code, out, err = edgekit("export", checkpoint, "-o", target, *arguments)
     document = json.loads(out)
     assert (code, document["target"]) == (0, "a53")
-    assert document["rewrites"].keys() == {"fold-class-vectors", "gray-stem", "merge-pool", "concat-free"}
-    assert "rewrites: fold-class-vectors (0), gray-stem (1)" in err
-    assert "in the file, " in err  # without "BatchNorm folded"
+    assert document["rewrites"].keys() == {
+        "fold-class-vectors",
+        "fold-batchnorm",
+        "gray-stem",
+        "pack-channels",
+        "merge-pool",
+        "concat-free",
+    }
+    assert "rewrites: fold-class-vectors (0), fold-batchnorm (30), gray-stem (1)" in err
     spec = Classifier(target).contract.input
     assert (spec.channels, spec.element_type) == ("gray", "float32")
 

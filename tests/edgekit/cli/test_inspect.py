@@ -52,7 +52,9 @@ def contract_of(model: Path) -> Contract:
 @pytest.fixture
 def untraced(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
     """Count another graph in the place of a checkpoint's net, which takes seconds to trace."""
-    monkeypatch.setattr("edgekit.export.onnx.to_onnx.to_onnx", lambda *_: onnx.load(tiny_model))
+    from edgekit.export.onnx import to_onnx
+
+    monkeypatch.setattr(to_onnx, "to_onnx", lambda *_: onnx.load(tiny_model))
 
 
 def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:

@@ -249,7 +249,9 @@ def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
     def measured(*_: object, **__: object) -> None:
         pytest.fail("it was measured first")
 
-    monkeypatch.setattr("edgekit.export.profiling.run.profile_file", measured)
+    from edgekit.export.profiling import run
+
+    monkeypatch.setattr(run, "profile_file", measured)
     monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     plain = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
