@@ -133,7 +133,7 @@ def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str
         return {first: (first, np.arange(1))}
 
     started = time.perf_counter()
-    load_dataset(data, clip.image_size, select=select)
+    load_dataset(data, clip.image_size_px, select=select)
     modules = "edgekit.models.training.loop, edgekit.models.clip.load, open_clip"
     subprocess.run([sys.executable, "-c", f"import {modules}"], check=True)
     start_s = time.perf_counter() - started
@@ -141,7 +141,7 @@ def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str
     config = replace(config, n_ctx=n_ctx or config.n_ctx)
     net = PromptedClip(clip, config, descriptions_for(EXPRESSIONS))
     batch = RECIPES["hicropl"].batch_size
-    images = torch.randn(batch, 3, clip.image_size, clip.image_size)
+    images = torch.randn(batch, 3, clip.image_size_px, clip.image_size)
     labels = torch.arange(batch) % len(EXPRESSIONS)
     for _ in range(2):  # the first step is a warm-up
         started = time.perf_counter()
@@ -211,7 +211,7 @@ def measure_finally(run: Run, clip_path: Path, data: Path, runs: Path) -> None:
     clip = load_clip(clip_path)
     net = build_prompted(load_prompts(folder / BEST_NAME), clip)
     splits = Splits(test=TESTED_ON)
-    content = load_task_data(data, run.task, clip.image_size, run.shots, run.seed, splits)
+    content = load_task_data(data, run.task, clip.image_size_px, run.shots, run.seed, splits)
     result = measure(run.task, net, content, descriptions_for)
     write_atomic(folder / FINAL_NAME, json.dumps(result.document(), indent=2) + "\n")
 

@@ -31,7 +31,7 @@ class FrozenClip(nn.Module):
         self.sha256 = sha256 or self.weights_sha256()
 
     @property
-    def image_size(self) -> int:
+    def image_size_px(self) -> int:
         """Side of the square images in pixels."""
         return self.config.image_size_px
 

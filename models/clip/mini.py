@@ -21,7 +21,7 @@ from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip, require_room, tokenize
 from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompt_insertion import trained_attention
-from edgekit.models.clip.prompting import normalized
+from edgekit.models.clip.prompt_task import normalized
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluation.evaluate import evaluate

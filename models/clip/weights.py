@@ -16,8 +16,8 @@ from edgekit.files import require_file
 from edgekit.models.checkpoints.tensorfile import read_tensors
 from edgekit.models.checkpoints.torch_file import load_tensors
 from edgekit.models.clip.architecture import Activation, ClipConfig
-from edgekit.models.clip.archive import is_torchscript, read_torchscript
 from edgekit.models.clip.documents import from_document
+from edgekit.models.clip.torchscript import is_torchscript, read_torchscript
 
 METADATA_KEY = "edgekit-clip"
 SCHEMA_MAJOR = 1

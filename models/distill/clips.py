@@ -75,7 +75,7 @@ def _teacher(
     class_vectors: Tensor,
     gray: bool = False,
 ) -> Teacher:
-    side, config = clip.image_size, clip.config
+    side, config = clip.image_size_px, clip.config
     spec = InputSpec("images", (side, side), "rgb", 1 / 255, config.image_mean, config.image_std)
     device = class_vectors.device
     scale = float(clip.logit_scale)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,15 @@ class TrainingResult:
     def validation_accuracy(self) -> float:
         """Validation accuracy of the weights in the checkpoint, 0..1."""
         return self.best.validation_accuracy
+
+    def document(self) -> dict[str, Any]:
+        """Return the result as a JSON object."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "best": asdict(self.best),
+            "validation": self.validation_name,
+            "epochs": [asdict(report) for report in self.history],
+        }
 
 
 def recipe_of(options: TrainingOptions) -> Recipe:

@@ -10,7 +10,7 @@ import click
 from edgekit.cli.options import PATH, activation_option
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.sections import SectionedCommand, section
-from edgekit.cli.train.training_options import training_document, training_options, training_view
+from edgekit.cli.train.training_options import training_options, training_view
 from edgekit.models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ _PLAIN = ("labels", "size", "channels", "scale", "mean", "std", "output")
 
 def _document(result: DistillationResult, teachers: tuple[str, ...]) -> dict[str, Any]:
     return {
-        **training_document(result.training),
+        **result.training.document(),
         "teacher": result.teacher,
         "loss_weights": asdict(result.loss_weights),
         "agreement": result.agreement,

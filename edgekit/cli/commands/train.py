@@ -12,13 +12,12 @@ from edgekit.cli.sections import SectionedCommand, section
 from edgekit.cli.train.clip import (
     MINI,
     PROMPTS,
-    ClipOptions,
     clip_options,
     refuse_others_options,
     train_mini,
     train_prompts,
 )
-from edgekit.cli.train.training_options import training_document, training_options, training_view
+from edgekit.cli.train.training_options import training_options, training_view
 from edgekit.models.training.options import TrainingOptions
 
 
@@ -48,7 +47,12 @@ from edgekit.models.training.options import TrainingOptions
 @section("CLIP and prompts", clip_options)
 @common_options
 def command(
-    out: Output, options: TrainingOptions, chosen: ClipOptions, model: str, balance: Any, merges: tuple[str, ...]
+    out: Output,
+    options: TrainingOptions,
+    clip_values: dict[str, Any],
+    model: str,
+    balance: Any,
+    merges: tuple[str, ...],
 ) -> None:
     """Train a classifier and save the weights of the best epoch on the validation split.
 
@@ -75,9 +79,9 @@ def command(
     """
     refuse_others_options(model)
     if model == PROMPTS:
-        train_prompts(out, options, chosen)
+        train_prompts(out, options, clip_values)
     elif model == MINI:
-        train_mini(out, options, chosen)
+        train_mini(out, options, clip_values)
     else:
         from edgekit.models.train import TrainOptions, train
 
@@ -89,4 +93,4 @@ def command(
                 on_step=view.on_step,
                 on_epoch=view.on_epoch,
             )
-        out.result(training_document(result))
+        out.result(result.document())

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from edgekit.models.callbacks import StageProgress
     from edgekit.models.training.loop import EpochReport, StepReport
-    from edgekit.models.training.run import TrainingResult
 
 
 def training_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -88,16 +87,6 @@ def training_view(out: Output, output: Path) -> Iterator[TrainingView]:
             else:
                 out.warn("no epoch was finished, so nothing is kept")
             raise
-
-
-def training_document(result: TrainingResult) -> dict[str, Any]:
-    """Return the JSON document of a training."""
-    return {
-        "checkpoint": str(result.checkpoint),
-        "best": dataclasses.asdict(result.best),
-        "validation": result.validation_name,
-        "epochs": [dataclasses.asdict(report) for report in result.history],
-    }
 
 
 _SECTIONS: dict[str, tuple[Callable[..., Any], ...]] = {

@@ -123,7 +123,7 @@ def test_merged_classes_are_trained_and_measured_as_such(run: Callable[..., Done
     assert (document["total"], document["labels"]) == (10, ["good", "bad"])
     for more, message in (
         (("--merge", "good=joy"), "there is no class 'joy'"),
-        (("--model", "clip-mini", *merges), "--merge means nothing for --model clip-mini"),
+        (("--model", "clip-mini", *merges), "--merge has no effect with --model clip-mini"),
     ):
         done = run("train", "--data", faces, "-o", tmp_path / "other", *more)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -26,10 +26,10 @@ from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.tensorfile import read_tensors, write_tensors
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
-from edgekit.models.clip.archive import read_torchscript
 from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
+from edgekit.models.clip.torchscript import read_torchscript
 from edgekit.models.clip.weights import METADATA_KEY
 
 
@@ -146,7 +146,7 @@ def test_a_saved_clip_says_its_architecture_itself(tmp_path: Path) -> None:
     clip = load_clip(tmp_path / "mini.safetensors")
     assert clip.config == config
     assert clip.weights_sha256() == random_clip(config, 2).weights_sha256()
-    assert clip.image_size == 48
+    assert clip.image_size_px == 48
     with pytest.raises(InputError, match="its activation is quick-gelu, not gelu"):
         load_clip(tmp_path / "mini.safetensors", activation="gelu")
 

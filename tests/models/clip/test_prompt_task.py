@@ -20,7 +20,7 @@ from edgekit.models.clip.config import PRESETS, PromptConfig, at_depth, shortene
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip
-from edgekit.models.clip.prompting import PromptTask
+from edgekit.models.clip.prompt_task import PromptTask
 from edgekit.models.data import DataSet
 from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
