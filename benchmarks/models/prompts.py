@@ -141,7 +141,7 @@ def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str
     config = replace(config, n_ctx=n_ctx or config.n_ctx)
     net = PromptedClip(clip, config, descriptions_for(EXPRESSIONS))
     batch = RECIPES["hicropl"].batch_size
-    images = torch.randn(batch, 3, clip.image_size_px, clip.image_size)
+    images = torch.randn(batch, 3, clip.image_size_px, clip.image_size_px)
     labels = torch.arange(batch) % len(EXPRESSIONS)
     for _ in range(2):  # the first step is a warm-up
         started = time.perf_counter()

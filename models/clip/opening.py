@@ -39,7 +39,7 @@ def open_clip_classifier(
     trained_with = None if checkpoint is None else checkpoint.clip.config.activation
     clip = load_clip(clip_source, activation or trained_with)
     net = None if checkpoint is None else build_prompted(checkpoint, clip)
-    dataset = read(clip.image_size)
+    dataset = read(clip.image_size_px)
     if net is None or checkpoint is None:
         texts = descriptions_for(dataset.classes, descriptions, say)
         return zero_shot_classifier(clip, texts, dataset.name, dataset.is_gray), dataset

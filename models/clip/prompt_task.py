@@ -100,7 +100,7 @@ class PromptTask(Task):
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the method's loss of random parts of the images."""
-        cut = resized_crops(self._examples.images[indices], numbers, self._crop, self._clip.image_size)
+        cut = resized_crops(self._examples.images[indices], numbers, self._crop, self._clip.image_size_px)
         labels = self._examples.labels[indices]
         total, logits = net(normalized(cut, self._clip.config), labels)
         return StepLoss(total, (logits.argmax(dim=1) == labels).sum())
