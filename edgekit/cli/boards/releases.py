@@ -51,14 +51,14 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
     Raises:
         InputError: The settings are not valid for `edgekit run`, or a file cannot be read.
     """
-    from edgekit.cli.config import read_settings
+    from edgekit.cli.config import command_named, read_settings
     from edgekit.errors import InputError
     from edgekit.model_store import DEVICE_SUFFIXES, engine_extras, resolve_model
     from edgekit.remote.deploy import Package
     from edgekit.remote.transfer import pack
 
     # Reports mistakes before a board is reached; the board checks the settings again with its own edgekit.
-    settings = read_settings(config, _run_command())
+    settings = read_settings(config, command_named("run"))
     if (settings.get("source_uri") is None) == (settings.get("camera") is None):
         raise InputError(f"settings '{config}' must have either a source or a camera")
     path = resolve_model(model, DEVICE_SUFFIXES)
@@ -92,11 +92,3 @@ def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> N
 def _describe(change: ReleaseChange) -> str:
     state = "runs" if change.service_installed else "is in place, no service was installed"
     return f"{change.release} {state}" + (f", before {change.before}" if change.before else "")
-
-
-def _run_command() -> click.Command:
-    context = click.get_current_context().find_root()
-    assert isinstance(context.command, click.Group)
-    command = context.command.get_command(context, "run")
-    assert command is not None
-    return command
