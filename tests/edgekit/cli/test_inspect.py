@@ -237,7 +237,7 @@ def test_a_checkpoint_says_who_taught_it(edgekit: Run, tmp_path: Path) -> None:
     [
         ({"seed": float("nan")}, "it is not JSON"),
         ({"recipe_name": "x" * 300_000}, "characters"),
-        ({"seed": functools.reduce(lambda inner, _: [inner], range(40), [])}, "nested more than 20 deep"),
+        ({"seed": functools.reduce(lambda inner, _: [inner], range(40), [])}, "more than 20 levels"),
     ],
 )
 def test_what_a_file_says_of_its_training_is_bounded(
