@@ -199,7 +199,10 @@ def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
         (f"usage,{','.join(COLUMNS)}\nTraining,1,2\n", "line 2: surprise is ''"),
         (f"usage,{','.join(COLUMNS)}\nTraining,-1{',0' * 9}\n", "neutral is '-1'"),
         (f"usage,{','.join(COLUMNS)}\nTraining,{'9' * 5000}{',0' * 9}\n", "expected a number of votes"),
-        (f"usage,kaggle_path,{','.join(COLUMNS)}\n" + f"Training,a.jpg{',1' * 10}\n" * 2, "several rows with the same kaggle_path"),
+        (
+            f"usage,kaggle_path,{','.join(COLUMNS)}\n" + f"Training,a.jpg{',1' * 10}\n" * 2,
+            "rows with the same kaggle_path",
+        ),
         ("x" * 200_000, "damaged CSV"),
     ],
 )
