@@ -248,7 +248,7 @@ def test_a_checkpoint_shows_its_training_and_its_teachers(edgekit: Run, tmp_path
     [
         ({"seed": float("nan")}, "it is not JSON"),
         ({"recipe_name": "x" * 300_000}, "characters"),
-        ({"seed": functools.reduce(lambda inner, _: [inner], range(40), [])}, "nested more than 20 deep"),
+        ({"seed": functools.reduce(lambda inner, _: [inner], range(40), [])}, "more than 20 levels"),
     ],
 )
 def test_the_shown_record_of_the_training_is_bounded(

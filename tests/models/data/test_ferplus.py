@@ -201,7 +201,7 @@ def test_votes_of_other_images_are_refused(tmp_path: Path) -> None:
         (f"usage,{','.join(COLUMNS)}\nTraining,{'9' * 5000}{',0' * 9}\n", "expected a number of votes"),
         (
             f"usage,kaggle_path,{','.join(COLUMNS)}\n" + f"Training,a.jpg{',1' * 10}\n" * 2,
-            "several rows with the same kaggle_path",
+            "rows with the same kaggle_path",
         ),
         ("x" * 200_000, "damaged CSV"),
     ],
