@@ -1,1 +1,1 @@
-"""CLIP, frozen, and prompts learned for it: HiCroPL (arXiv 2507.14976) on open_clip's towers."""
+"""CLIP: load and freeze one, train HiCroPL prompts for it (arXiv 2507.14976), or pretrain a small one."""

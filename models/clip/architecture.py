@@ -1,4 +1,4 @@
-"""The shape of a CLIP with two plain transformers: said by a document, or read off the weights."""
+"""Architecture of a CLIP with two plain transformers: stated by a document, or derived from the weights' shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.errors import InputError
 
 Activation = Literal["gelu", "quick-gelu"]
 
-# OpenAI's, which open_clip's own trainings share.
+# R, G, B values of OpenAI's CLIPs, which the CLIPs trained by open_clip share.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 _HEAD_WIDTH = 64
@@ -24,7 +24,7 @@ _VISION_BLOCKS, _TEXT_BLOCKS = "visual.transformer.resblocks.", "transformer.res
 
 @dataclass(frozen=True)
 class Tower:
-    """One transformer: `width` is that of its tokens, `mlp_ratio` the hidden layer's over it."""
+    """One transformer: token width, layers, attention heads, and width of the MLPs as a multiple of the token width."""
 
     width: int
     layers: int
@@ -34,18 +34,18 @@ class Tower:
     def __post_init__(self) -> None:
         if not 0 < self.mlp_ratio <= _MAX_MLP_RATIO:
             raise InputError(
-                f"a CLIP tower's mlp_ratio of {self.mlp_ratio:g} cannot be: above 0, at most {_MAX_MLP_RATIO}"
+                f"mlp_ratio of a CLIP tower is {self.mlp_ratio:g}: expected more than 0 and at most {_MAX_MLP_RATIO}"
             )
         if min(self.width, self.layers, self.heads) < 1 or self.width % self.heads:
             raise InputError(
-                f"a CLIP tower of width {self.width}, {self.layers} layers and {self.heads} heads cannot be: "
-                "the width is a multiple of the heads"
+                f"a CLIP tower has width {self.width}, {self.layers} layers and {self.heads} heads: expected at least "
+                "1 each, and a width that is a multiple of the heads"
             )
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Architecture of a CLIP and what its images are normalised by: `(pixel / 255 - mean) / std` of R, G, B."""
+    """Architecture of a CLIP and the normalisation of its images: `(pixel / 255 - mean) / std` of R, G, B."""
 
     image_size_px: int
     patch_size_px: int
@@ -61,16 +61,24 @@ class ClipConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.patch_size_px <= self.image_size_px <= _MAX_SIDE_PX:
             raise InputError(
-                f"a CLIP for images of {self.image_size_px} px in patches of {self.patch_size_px} cannot be"
+                f"a CLIP has images of {self.image_size_px} px in patches of {self.patch_size_px} px: expected patches "
+                f"of at least 1 px, not larger than the image, and images of at most {_MAX_SIDE_PX} px"
             )
         if min(self.embed_dim, self.context_length, self.vocabulary) < 1:
-            raise InputError("a CLIP needs an embedding, a context and a vocabulary of at least 1")
-        if not len(self.image_mean) == len(self.image_std) == 3 or min(self.image_std) <= 0:
-            raise InputError("a CLIP's image mean and std are three values each, std above 0")
+            raise InputError(
+                f"a CLIP has embed_dim {self.embed_dim}, context_length {self.context_length} and vocabulary "
+                f"{self.vocabulary}: expected at least 1 each"
+            )
+        finite = all(map(math.isfinite, (*self.image_mean, *self.image_std)))
+        if not len(self.image_mean) == len(self.image_std) == 3 or min(self.image_std) <= 0 or not finite:
+            raise InputError(
+                f"a CLIP has image_mean {self.image_mean} and image_std {self.image_std}: expected three finite values "
+                "each, std above 0"
+            )
 
 
 def build_model(config: ClipConfig) -> nn.Module:
-    """Return open_clip's model of that architecture, with its random initial weights."""
+    """Return open_clip's model of that architecture, initialised from torch's global generator."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision, text = config.vision, config.text
@@ -98,15 +106,17 @@ def build_model(config: ClipConfig) -> nn.Module:
 
 
 def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> ClipConfig:
-    """Return the architecture that the tensors' shapes show; heads are 64 wide, as in every published CLIP ViT.
+    """Return the architecture of a state dict, from its tensors' shapes.
+
+    Heads are assumed to be 64 wide, as in every published CLIP ViT.
 
     Raises:
-        InputError: The tensors are not those of a CLIP with a plain ViT; the first sign of it is named.
+        InputError: The tensors are not those of a CLIP with a plain ViT.
     """
     if "visual.layer1.0.conv1.weight" in state:
         raise InputError("the CLIP's image tower is a ResNet: prompts need a ViT")
     if any(name.startswith("vision_model.") for name in state):
-        raise InputError("the weights are in the transformers library's form: give OpenAI's or open_clip's file")
+        raise InputError("the weights have the layout of the transformers library: give OpenAI's or open_clip's file")
     _, _, patch_size_px, _ = _shape(state, "visual.conv1.weight", 4)
     positions, vision_width = _shape(state, "visual.positional_embedding", 2)
     context_length, text_width = _shape(state, "positional_embedding", 2)
@@ -114,7 +124,7 @@ def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> 
     _, embed_dim = _shape(state, "text_projection", 2)
     grid = math.isqrt(max(positions - 1, 0))
     if grid * grid != positions - 1:
-        raise InputError(f"the CLIP's image tower has {positions} positions: expected one more than a square")
+        raise InputError(f"the CLIP's image tower has {positions} positions: expected a square number plus one")
     return ClipConfig(
         image_size_px=grid * patch_size_px,
         patch_size_px=patch_size_px,
@@ -128,14 +138,14 @@ def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> 
 
 
 def require_shapes(config: ClipConfig, state: Mapping[str, Tensor]) -> None:
-    """Make sure that an architecture is that of the weights, before a model of its size is made.
+    """Check that weights have a given architecture, before a model of its size is allocated.
 
     Raises:
-        InputError: A tensor that matters is missing, of another shape than the architecture says, or holds no floats.
+        InputError: A tensor is missing, has another shape or contains integers, or the number of layers differs.
     """
     vision, text = config.vision, config.text
     positions = (config.image_size_px // config.patch_size_px) ** 2 + 1
-    shapes: dict[str, tuple[float, ...]] = {
+    shapes: dict[str, tuple[int, ...]] = {
         "visual.conv1.weight": (vision.width, 3, config.patch_size_px, config.patch_size_px),
         "visual.positional_embedding": (positions, vision.width),
         f"{_VISION_BLOCKS}0.mlp.c_fc.weight": (int(vision.width * vision.mlp_ratio), vision.width),
@@ -144,32 +154,40 @@ def require_shapes(config: ClipConfig, state: Mapping[str, Tensor]) -> None:
         "text_projection": (text.width, config.embed_dim),
         f"{_TEXT_BLOCKS}0.mlp.c_fc.weight": (int(text.width * text.mlp_ratio), text.width),
     }
-    for name, said in shapes.items():
-        found = _shape(state, name, len(said))
-        if found != said:
-            raise InputError(f"the weights are not CLIP's: tensor '{name}' has shape {list(found)}, not {list(said)}")
+    for name, expected in shapes.items():
+        found = _shape(state, name, len(expected))
+        if found != expected:
+            raise InputError(
+                f"the weights do not fit the architecture: tensor '{name}' has shape {list(found)}, not {list(expected)}"
+            )
     for prefix, tower, which in ((_VISION_BLOCKS, vision, "image"), (_TEXT_BLOCKS, text, "text")):
         count = len(_blocks(state, prefix))
         if count != tower.layers:
-            raise InputError(f"its {which} tower has {count} layers, the architecture says {tower.layers}")
+            raise InputError(
+                f"the weights do not fit the architecture: the {which} tower has {count} layers, not {tower.layers}"
+            )
     for name, tensor in state.items():
         if not tensor.is_floating_point():
-            raise InputError(f"tensor '{name}' holds {str(tensor.dtype).removeprefix('torch.')}: expected floats")
+            raise InputError(
+                f"tensor '{name}' has type {str(tensor.dtype).removeprefix('torch.')}: expected floating point"
+            )
 
 
 def config_from_open_clip(document: Mapping[str, Any], activation: Activation | None) -> ClipConfig:
-    """Return the architecture of one of open_clip's model documents.
+    """Return the architecture of one of open_clip's model configurations.
 
     Raises:
-        InputError: It is no CLIP with two plain transformers.
+        InputError: It is not a CLIP with two plain transformers.
     """
     vision, text = document["vision_cfg"], document["text_cfg"]
     known_vision = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}
     known_text = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
-    strange = [*(vision.keys() - known_vision), *(text.keys() - known_text)]
-    if strange or isinstance(vision["layers"], list) or document.get("custom_text"):
-        reason = f"it has '{sorted(strange)[0]}'" if strange else "its towers are of another kind"
-        raise InputError(f"the model is no CLIP with two plain transformers ({reason}): take a ViT of CLIP's layout")
+    unknown = [*(vision.keys() - known_vision), *(text.keys() - known_text)]
+    if unknown or isinstance(vision["layers"], list) or document.get("custom_text"):
+        reason = f"it has '{sorted(unknown)[0]}'" if unknown else "its towers are of another kind"
+        raise InputError(
+            f"the model is not a CLIP with two plain transformers ({reason}): choose a ViT such as ViT-B-16"
+        )
     width = vision["width"]
     return ClipConfig(
         image_size_px=vision["image_size"],
@@ -187,10 +205,10 @@ def config_from_open_clip(document: Mapping[str, Any], activation: Activation | 
 
 def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     if name not in state:
-        raise InputError(f"the weights are no CLIP's with a ViT: tensor '{name}' is missing")
+        raise InputError(f"the weights are not those of a CLIP with a ViT: tensor '{name}' is missing")
     shape = tuple(state[name].shape)
     if len(shape) != dimensions or 0 in shape:
-        raise InputError(f"the weights are no CLIP's: tensor '{name}' has shape {list(shape)}")
+        raise InputError(f"the weights are not those of a CLIP with a ViT: tensor '{name}' has shape {list(shape)}")
     return shape
 
 
@@ -198,8 +216,8 @@ def _tower(state: Mapping[str, Tensor], prefix: str, width: int) -> Tower:
     hidden, _ = _shape(state, f"{prefix}0.mlp.c_fc.weight", 2)
     if width % _HEAD_WIDTH:
         raise InputError(
-            f"a CLIP tower of width {width} has no whole number of {_HEAD_WIDTH} wide heads: "
-            "the file must say its architecture itself"
+            f"a CLIP tower of width {width} cannot have heads of width {_HEAD_WIDTH}: give a file that states its "
+            "architecture, as edgekit saves it"
         )
     return Tower(width, len(_blocks(state, prefix)), width // _HEAD_WIDTH, hidden / width)
 

@@ -1,7 +1,7 @@
-"""Captions of pictures that have only a class, or shares of several: what a small CLIP is pretrained on.
+"""Captions composed from labels or vote shares, the texts on which a small CLIP is pretrained.
 
-Within one batch equal content gets equal words, and the words change from batch to batch. So captions that differ also
-mean something different: an image is never told that another way to say the same is wrong.
+Within a batch all images with the same content get the same caption, and each batch draws new words. So the contrastive
+loss never treats two captions with the same meaning as different.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from edgekit.models.clip.descriptions import as_words
 
-# A second expression is named from this share on.
-_LEAST_SECOND_SHARE = 0.15
+# Least share of the second expression in a mixed caption.
+_MIN_SECOND_SHARE = 0.15
 _MIXED_PROBABILITY = 0.4
 _NOUN_PROBABILITY = 0.4
 _TRAIT_PROBABILITY = 0.5
@@ -29,10 +29,13 @@ _FILE = Path(__file__).with_name("captions.json")
 
 
 class Phrasing:
-    """The words of one batch: the same for all its images, drawn by `seed`."""
+    """The words of all captions of one batch, drawn with `seed`.
+
+    `is_mixed`: captions may name two expressions.
+    """
 
     def __init__(self, classes: Sequence[str], seed: int) -> None:
-        """Draw how each class is called."""
+        """Draw the words for each class."""
         generator = np.random.default_rng(seed)
         forms = _forms()
         known = not captions_with_names(classes)
@@ -43,7 +46,7 @@ class Phrasing:
             return
         words = [forms["classes"][name] for name in classes]
         adjectives = [_pick(word["adjectives"], generator) for word in words]
-        # Mixed captions are of adjectives; so are those of clear images beside them.
+        # Mixed captions consist of adjectives; so in a mixed batch the captions of one expression do, too.
         nouns = not self.is_mixed and generator.random() < _NOUN_PROBABILITY
         template = _pick(forms["noun" if nouns else "adjective"], generator)
         named = [_pick(word["nouns"], generator) for word in words] if nouns else adjectives
@@ -56,7 +59,7 @@ class Phrasing:
         self._adjectives = adjectives
 
     def caption(self, first: int, second: int | None) -> str:
-        """Return the caption of a class, or of one with a little of another."""
+        """Return the caption of class `first`, or of `first` with some of `second`."""
         if second is None:
             return self._single[first]
         return self._mixed.format(self._adjectives[first], self._adjectives[second])
@@ -65,24 +68,26 @@ class Phrasing:
 def captions_of(
     classes: Sequence[str], labels: Tensor, targets: Tensor | None, uniform: Tensor, seed: int
 ) -> tuple[list[str], Tensor]:
-    """Return the distinct captions of a batch and which of them each image has, int64 (N,).
+    """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,).
+
+    The shares of an image's classes are its one-hot label, averaged with its targets where there are any. In mixed
+    batches a caption names the two largest shares; in all others one class, drawn with its share as probability.
 
     Args:
         classes: Names in label order.
-        labels: (N,).
-        targets: What others call the image, as shares (N, classes), where that is known; the label counts for as much.
-            In some batches a caption names the two largest shares; in others one class, drawn by its share.
-        uniform: (N,) in [0, 1), draws that class.
-        seed: Draws the words.
+        labels: int64 (N,).
+        targets: Shares of the votes for each class, float32 (N, classes).
+        uniform: Random numbers in [0, 1) that draw the class, float32 (N,).
+        seed: Seed of the words.
     """
     phrasing = Phrasing(classes, seed)
     count = len(classes)
-    # Votes tell less of the labels than the images do, and labels are one person's word: both are heard.
-    shares = F.one_hot(labels, count).float()
+    shares = F.one_hot(labels, count).float()  # (N, classes)
     shares = shares if targets is None else (shares + targets) / 2
+    # An image's content as one number: first class * (count + 1) + (second class + 1, or 0).
     if phrasing.is_mixed:
-        largest, ranked = shares.topk(2, dim=1)
-        second = torch.where(largest[:, 1] >= _LEAST_SECOND_SHARE, ranked[:, 1] + 1, 0)
+        largest, ranked = shares.topk(2, dim=1)  # (N, 2) each
+        second = torch.where(largest[:, 1] >= _MIN_SECOND_SHARE, ranked[:, 1] + 1, 0)
         keys = ranked[:, 0] * (count + 1) + second
     else:
         drawn = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=count - 1)
@@ -96,7 +101,7 @@ def captions_of(
 
 
 def captions_with_names(classes: Sequence[str]) -> list[str]:
-    """Return the captions that classes may get by their own names: those of classes that are no expressions."""
+    """Return all captions that contain the classes' own names; none if all classes are known expressions."""
     forms = _forms()
     if all(name in forms["classes"] for name in classes):
         return []

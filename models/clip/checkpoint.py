@@ -1,8 +1,10 @@
-"""Trained prompts in a file of their own: safetensors without the CLIP, which is named by its checksums instead."""
+"""Checkpoints of trained prompts: safetensors without the CLIP, which is identified by checksums.
+
+net = build_prompted(load_prompts(Path("runs/prompts/best.safetensors")), load_clip("ViT-B-16.pt"))
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,12 +18,12 @@ from edgekit.models.checkpoints.tensorfile import read_header, read_tensors, wri
 from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.config import PromptConfig
 from edgekit.models.clip.descriptions import Descriptions, parse_descriptions
-from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.prompts import PromptLearner
 from edgekit.models.clip.weights import check_schema
 from edgekit.models.model_loading import load_weights
+from edgekit.typed_json import convert, parse_json
 
 METADATA_KEY = "edgekit-prompts"
 SCHEMA_MAJOR = 1
@@ -30,7 +32,7 @@ SCHEMA_VERSION = f"{SCHEMA_MAJOR}.0"
 
 @dataclass(frozen=True)
 class ClipIdentity:
-    """Which CLIP: where it came from, the checksum of its file and that of its weights in any file, its shape."""
+    """Origin of a CLIP, checksums of its file and of its weights in any file, and its architecture."""
 
     source: str
     sha256: str
@@ -40,9 +42,10 @@ class ClipIdentity:
 
 @dataclass(frozen=True)
 class PromptCheckpoint:
-    """A trained learner and everything but the CLIP that is needed to use it.
+    """Trained prompts and everything except the CLIP that is needed to use them.
 
-    `descriptions` holds the sentences of each class in the order of the logits; `training` says how it was made.
+    `descriptions` contains the sentences of each class in the order of the logits; `training` is the record of the
+    training.
     """
 
     config: PromptConfig
@@ -57,8 +60,20 @@ class PromptCheckpoint:
         return tuple(self.descriptions)
 
 
+@dataclass(frozen=True)
+class _Document:
+    """The checkpoint's metadata; `classes` has the order that `descriptions` lose in the file, where keys are sorted."""
+
+    schema: str
+    config: PromptConfig
+    clip: ClipIdentity
+    classes: tuple[str, ...]
+    descriptions: dict[str, Any]
+    training: dict[str, Any]
+
+
 def prompt_checkpoint(prompted: PromptedClip, training: Mapping[str, Any]) -> PromptCheckpoint:
-    """Return the checkpoint of a prompted CLIP as it is now."""
+    """Return the checkpoint of a prompted CLIP in its present state."""
     clip = prompted.clip
     return PromptCheckpoint(
         config=prompted.config,
@@ -75,19 +90,19 @@ def save_prompts(path: Path, checkpoint: PromptCheckpoint) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    document = {
-        "schema": SCHEMA_VERSION,
-        "config": asdict(checkpoint.config),
-        "clip": asdict(checkpoint.clip),
-        "classes": list(checkpoint.descriptions),  # sorting the keys loses their order
-        "descriptions": {name: list(texts) for name, texts in checkpoint.descriptions.items()},
-        "training": dict(checkpoint.training),
-    }
-    write_tensors(path, checkpoint.state, METADATA_KEY, document)
+    document = _Document(
+        SCHEMA_VERSION,
+        checkpoint.config,
+        checkpoint.clip,
+        checkpoint.classes,
+        dict(checkpoint.descriptions),
+        dict(checkpoint.training),
+    )
+    write_tensors(path, checkpoint.state, METADATA_KEY, asdict(document))
 
 
 def is_prompts_file(path: Path) -> bool:
-    """Return whether the file is a safetensors file of trained prompts."""
+    """Return whether the file is a checkpoint of prompts."""
     try:
         return METADATA_KEY in read_header(path)
     except InputError:
@@ -95,80 +110,74 @@ def is_prompts_file(path: Path) -> bool:
 
 
 def load_prompts(path: Path) -> PromptCheckpoint:
-    """Read a checkpoint.
+    """Return the checkpoint in a file.
 
     Raises:
-        InputError: It is no file of trained prompts, damaged, or of another major version.
+        InputError: The file is not a checkpoint of prompts, is damaged, or has another major version.
     """
     require_file(path, "prompts")
     try:
         state, metadata = read_tensors(path)
     except InputError as error:
-        raise InputError(f"prompts '{path}' are no safetensors file ({error})") from error
+        raise InputError(f"prompts '{path}' are not a safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
-        raise InputError(f"'{path}' holds no trained prompts: train some with 'edgekit train --model hicropl'")
+        raise InputError(f"'{path}' contains no trained prompts: train some with 'edgekit train --model hicropl'")
     try:
-        document = json.loads(metadata[METADATA_KEY])
-        check_schema(document, SCHEMA_MAJOR)
-        descriptions = parse_descriptions(document.get("descriptions"))
-        classes, training = document.get("classes"), document.get("training")
-        if not isinstance(classes, list) or sorted(classes) != sorted(descriptions):
-            raise InputError("its classes are not those it describes")
-        if not isinstance(training, dict):
-            raise InputError("'training' is missing")
-        return PromptCheckpoint(
-            config=from_document(PromptConfig, document.get("config"), "config"),
-            clip=from_document(ClipIdentity, document.get("clip"), "clip"),
-            descriptions={name: descriptions[name] for name in classes},
-            state=state,
-            training=training,
-        )
-    except (InputError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"prompts '{path}' have no valid description: {error}") from error
+        data = parse_json(metadata[METADATA_KEY], "it")
+        check_schema(data, SCHEMA_MAJOR)
+        document = convert(data, _Document, "field")
+        descriptions = parse_descriptions(document.descriptions)
+        if sorted(document.classes) != sorted(descriptions):
+            raise InputError("its classes are not those of its descriptions")
+    except InputError as error:
+        raise InputError(f"prompts '{path}' have no valid metadata: {error}") from error
+    ordered = {name: descriptions[name] for name in document.classes}
+    return PromptCheckpoint(document.config, document.clip, ordered, state, document.training)
 
 
 def load_lasting_prompts(path: Path) -> PromptCheckpoint:
-    """Return trained prompts that answer alike whenever they are asked.
+    """Return the checkpoint in a file, of prompts that inference does not change.
 
     Raises:
-        InputError: The file holds no prompts, or they change whenever they are used.
+        InputError: As for `load_prompts`, or the prompts were trained with --upstream-compat.
     """
     checkpoint = load_prompts(path)
     if checkpoint.config.upstream_compat:
         raise InputError(
-            f"prompts '{path}' are of --upstream-compat, which change at every pass: they cannot teach or be exported"
+            f"prompts '{path}' were trained with --upstream-compat, which changes them at every pass: they cannot be "
+            "exported or be a teacher; train prompts without it"
         )
     return checkpoint
 
 
 def require_clip(path: Path, clip: str | None) -> str:
-    """Return `clip`, the name or file of the CLIP that the prompts at `path` belong to.
+    """Return `clip`, the name or file of the CLIP for the prompts at `path`.
 
     Raises:
-        InputError: It is None; the message says which one to give.
+        InputError: It is None; the message names the CLIP to give.
     """
     if clip is None:
         wanted = load_prompts(path).clip
         raise InputError(
-            f"'{path}' holds prompts for the CLIP '{wanted.source}' (sha256 {wanted.sha256}): "
+            f"'{path}' contains prompts for the CLIP '{wanted.source}' (sha256 {wanted.sha256}): "
             "give its weights with --clip"
         )
     return clip
 
 
 def build_prompted(checkpoint: PromptCheckpoint, clip: FrozenClip) -> PromptedClip:
-    """Return the prompted CLIP with the checkpoint's weights, in eval mode.
+    """Return the prompted CLIP with the checkpoint's prompts, in eval mode.
 
     Raises:
-        InputError: `clip` is not the one the prompts were trained on, or the weights do not fit.
+        InputError: `clip` is not the CLIP that the prompts were trained for, or a tensor has another shape.
     """
     wanted = checkpoint.clip
     if clip.config != wanted.config:
-        raise InputError(f"the prompts were trained on '{wanted.source}', {_difference(wanted.config, clip.config)}")
+        raise InputError(f"the prompts were trained for '{wanted.source}', {_difference(wanted.config, clip.config)}")
     if clip.sha256 != wanted.sha256 and clip.weights_sha256() != wanted.weights_sha256:
         raise InputError(
-            f"the prompts were trained on '{wanted.source}' (sha256 {wanted.sha256}), "
-            f"not on the weights of '{clip.source}' (sha256 {clip.sha256}): give that CLIP"
+            f"the prompts were trained for '{wanted.source}' (sha256 {wanted.sha256}), "
+            f"not for the weights of '{clip.source}' (sha256 {clip.sha256}): give that CLIP"
         )
     learner = PromptLearner(checkpoint.config, clip.config)
     load_weights(learner, checkpoint.state, "this prompt learner")

@@ -1,4 +1,4 @@
-"""A CLIP as a classifier of pictures, prompted or not, behind the contract every classifier has."""
+"""CLIPs as classifiers of images, with and without prompts, with a contract as every classifier has."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from edgekit.models.data.readers import CLIP_ARCHITECTURES
 from edgekit.models.model_loading import CROP_MARGIN
 from edgekit.preprocess import FloatArray, ImageU8, to_tensor
 
-# What contracts call CLIPs.
+# Architectures in the contracts of CLIPs.
 PROMPTED, PLAIN = CLIP_ARCHITECTURES
 
 
 class ClipClassifier:
-    """Logits of pictures of the CLIP's size."""
+    """A classifier of images of the CLIP's input size; made by `prompted_classifier` or `zero_shot_classifier`."""
 
     def __init__(self, contract: Contract, logits: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """Take a function from normalised images to logits; see the functions below for the two there are."""
+        """Take the function from normalised images (N, 3, H, W) to logits (N, labels)."""
         self.contract = contract
         self._logits = logits
         self._device = device
 
     @torch.no_grad()
     def logits(self, crops: ImageU8) -> FloatArray:
-        """Return (N, labels) of uint8 (N, H, W, 1 or 3)."""
+        """Return logits, float32 (N, labels), of images, uint8 (N, H, W, 1 or 3)."""
         images = torch.from_numpy(to_tensor(crops, self.contract.input)).to(self._device)
         return np.asarray(self._logits(images).float().cpu().numpy(), np.float32)
 
@@ -41,21 +41,21 @@ class ClipClassifier:
 def prompted_classifier(
     net: PromptedClip, dataset_name: str, gray: bool = False, zero_shot: list[FloatArray] | None = None
 ) -> ClipClassifier:
-    """Return a prompted CLIP as a classifier; `net` goes to eval mode.
+    """Return a prompted CLIP as a classifier; `net` is set to eval mode.
 
     Args:
         net: The prompted CLIP.
         dataset_name: For the contract.
-        gray: Whether pictures are made gray, for a net that was trained on gray ones.
-        zero_shot: Receives the plain CLIP's logits of each batch of the same pictures: they cost nothing more.
+        gray: Whether images are converted to gray, for prompts trained on gray images.
+        zero_shot: Receives the plain CLIP's logits of each batch, which the ensemble computes in any case.
     """
     net = net.eval()
-    # The released code maps its prompts anew at every pass, those of evaluation too.
+    # With upstream_compat every pass changes the prompts and so the text features, in evaluation too.
     with torch.no_grad():
         text = None if net.config.upstream_compat else net.text_features()
 
     def logits(images: Tensor) -> Tensor:
-        prompted, plain = net.with_and_without(images, text)
+        prompted, plain = net.prompted_and_plain(images, text)
         if zero_shot is not None:
             zero_shot.append(plain.float().cpu().numpy())
         return prompted
@@ -71,10 +71,17 @@ def zero_shot_classifier(
     gray: bool = False,
     text: Tensor | None = None,
 ) -> ClipClassifier:
-    """Return a plain CLIP as a classifier of the described classes; `text` spares encoding them once more.
+    """Return a plain CLIP as a classifier of the described classes.
+
+    Args:
+        clip: The CLIP.
+        class_descriptions: Sentences per class, in the order of the logits.
+        dataset_name: For the contract.
+        gray: Whether images are converted to gray.
+        text: Text features (classes, embed_dim) of the descriptions, if they are already computed.
 
     Raises:
-        InputError: A description does not fit the context.
+        InputError: A description is longer than the context.
     """
     vectors = frozen_classifier(clip, class_descriptions) if text is None else text
 
@@ -89,7 +96,7 @@ def zero_shot_classifier(
 def clip_contract(
     architecture: str, config: ClipConfig, labels: tuple[str, ...], dataset_name: str, gray: bool
 ) -> Contract:
-    """Return the contract of a classifier made of that CLIP: whole pictures of its size."""
+    """Return the contract of a classifier made of that CLIP: whole images of its input size."""
     size_hw = (config.image_size_px, config.image_size_px)
     return Contract(
         architecture=architecture,

@@ -1,6 +1,6 @@
-"""What classes look like, in sentences: shipped for the seven expressions, or read from a JSON file.
+"""Sentences that describe classes: shipped ones for the seven expressions, or those of a JSON file.
 
-The file is one object: `{"happy": ["A smiling face with raised cheeks.", ...], ...}`.
+The file contains one object: `{"happy": ["A smiling face with raised cheeks.", ...], ...}`.
 """
 
 from __future__ import annotations
@@ -23,32 +23,31 @@ _MAX_BYTES = 10_000_000
 def descriptions_for(
     classes: Sequence[str], path: Path | None = None, notify: Callable[[str], None] | None = None
 ) -> Descriptions:
-    """Return the sentences of each class, in that order.
+    """Return the sentences of each class, in the order of `classes`.
 
-    Names are compared without regard to case, `_` counting as a space. Classes the file does not describe get the
-    template.
+    Names are compared without regard to case, and `_` equals a space. A class without description gets the template.
 
     Args:
         classes: Names of the classes.
-        path: A file of descriptions; default: the shipped one, of the seven expressions.
-        notify: Called with one line that names the classes described by the template, if there are any.
+        path: File of descriptions; default: the shipped one.
+        notify: Called with one message that names the classes that get the template, if there are any.
 
     Raises:
-        InputError: The file cannot be used.
+        InputError: The file is invalid.
     """
     table = {_key(name): texts for name, texts in read_descriptions(path or SHIPPED).items()}
     found = {name: table.get(_key(name), ()) for name in classes}
     without = [name for name, texts in found.items() if not texts]
     if without and notify:
-        notify(f"no description of {', '.join(without)}: the template '{TEMPLATE}' takes its place")
+        notify(f"no description of {', '.join(without)}: the template '{TEMPLATE}' is used instead")
     return {name: sentences_or_template(name, texts) for name, texts in found.items()}
 
 
 def read_descriptions(path: Path) -> Descriptions:
-    """Read a file of descriptions.
+    """Return the descriptions in a file.
 
     Raises:
-        InputError: It is no JSON object of lists of sentences, or names a class twice.
+        InputError: It is not a JSON object of lists of sentences, or contains a class twice.
     """
     require_file(path, "descriptions file")
     if path.stat().st_size > _MAX_BYTES:
@@ -61,16 +60,16 @@ def read_descriptions(path: Path) -> Descriptions:
 
 
 def parse_descriptions(document: object) -> Descriptions:
-    """Return checked descriptions of what JSON gave.
+    """Return the descriptions in a JSON value.
 
     Raises:
-        InputError: It is no object of lists of sentences.
+        InputError: It is not an object of lists of sentences.
     """
     if not isinstance(document, Mapping) or not document:
         raise InputError('expected {"class": ["sentence", ...], ...}')
     for name, sentences in document.items():
         if not _is_text(name):
-            raise InputError(f"class {name!r} has no proper name")
+            raise InputError(f"the class name {name!r} is not a text")
         if not isinstance(sentences, list) or not sentences or not all(map(_is_text, sentences)):
             raise InputError(f"class '{name}' needs a list of at least one sentence, each a text")
     return {name: tuple(sentences) for name, sentences in document.items()}
@@ -82,7 +81,7 @@ def sentences_or_template(name: str, sentences: Sequence[str]) -> tuple[str, ...
 
 
 def as_words(name: str) -> str:
-    """Return a class's name as it stands in a sentence."""
+    """Return a class's name as it is written in a sentence."""
     return name.replace("_", " ").strip()
 
 
@@ -98,5 +97,5 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     names = [name for name, _ in pairs]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise InputError(f"class '{twice[0]}' is there twice")
+        raise InputError(f"class '{twice[0]}' occurs twice")
     return dict(pairs)

@@ -1,4 +1,4 @@
-"""A CLIP that nothing trains any more."""
+"""A frozen CLIP and its tokenizer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edgekit.models.clip.weights import weights_digest
 
 
 class FrozenClip(nn.Module):
-    """open_clip's model with its weights frozen, always in eval mode.
+    """open_clip's model with frozen weights, always in eval mode.
 
-    `source` says where the weights came from and `sha256` which file it was; `model` is open_clip's `CLIP`.
+    `model` is open_clip's `CLIP`, `source` the origin of the weights, `sha256` the checksum of their file.
     """
 
     def __init__(self, model: nn.Module, config: ClipConfig, source: str, sha256: str | None = None) -> None:
-        """Take over `model`; without a file, `sha256` is that of the weights themselves."""
+        """Freeze `model`; for weights without a file, `sha256` is their own digest."""
         super().__init__()
         self.model: Any = model.float().requires_grad_(False).eval()
         self.config = config
@@ -32,7 +32,7 @@ class FrozenClip(nn.Module):
 
     @property
     def image_size_px(self) -> int:
-        """Side of the square images in pixels."""
+        """Height and width of the images."""
         return self.config.image_size_px
 
     @property
@@ -42,50 +42,51 @@ class FrozenClip(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """What cosines are multiplied by, a scalar."""
+        """Factor between cosines and logits, a scalar."""
         scale: Tensor = self.model.logit_scale.exp()
         return scale
 
     def train(self, mode: bool = True) -> FrozenClip:
-        """Stay in eval mode, also below a module in training."""
+        """Stay in eval mode, also as a part of a module in training mode."""
         del mode
         return super().train(False)
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        """Return features (N, embed_dim), not of unit length, of normalised images (N, 3, size, size)."""
+        """Return features (N, embed_dim), not normalised, of normalised images (N, 3, size, size)."""
         return encode_image(self.model.visual, images)
 
     @torch.no_grad()
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Return features (N, embed_dim), not of unit length, of token numbers (N, context_length)."""
+        """Return features (N, embed_dim), not normalised, of tokens (N, context_length)."""
         return encode_text(self.model, tokens)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Return token numbers (N, context_length), zeros after each end, on the model's device.
+        """Return tokens, int64 (N, context_length), on the model's device; see the function `tokenize`.
 
         Raises:
-            InputError: A text is longer than the context or holds one of its marks, or the CLIP has another vocabulary.
+            InputError: As for that function.
         """
         return tokenize(texts, self.config).to(self.model.logit_scale.device)
 
     def weights_sha256(self) -> str:
-        """Return the digest of the weights, whatever file they came in."""
+        """Return the digest of the weights, which does not depend on their file."""
         if self._weights_sha256 is None:
             self._weights_sha256 = weights_digest(self.model.state_dict())
         return self._weights_sha256
 
 
 def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
-    """Return token numbers (N, context_length) as open_clip's tokenizer gives them, zeros after each end.
+    """Return tokens, int64 (N, context_length): start token, words, end token, zeros; as open_clip's tokenizer.
 
     Raises:
-        InputError: A text is longer than the context or holds one of its marks, or the CLIP has another vocabulary.
+        InputError: A text is longer than the context or contains a start or end token, or the CLIP's vocabulary is not
+            the tokenizer's.
     """
     tokenizer = _tokenizer()
     if tokenizer.vocab_size > config.vocabulary:
         raise InputError(
-            f"the CLIP knows {config.vocabulary} tokens, its tokenizer has {tokenizer.vocab_size}: "
+            f"the CLIP has a vocabulary of {config.vocabulary} tokens, the tokenizer one of {tokenizer.vocab_size}: "
             "only CLIP's own vocabulary is supported"
         )
     room = config.context_length
@@ -93,7 +94,7 @@ def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
     for row, text in enumerate(texts):
         words = tokenizer.encode(text)
         if tokenizer.eot_token_id in words or tokenizer.sot_token_id in words:
-            raise InputError(f"text {_short(text)} holds a mark that begins or ends texts: leave it out")
+            raise InputError(f"text {_short(text)} contains a start or end token: remove it")
         if len(words) + 2 > room:
             raise InputError(
                 f"text {_short(text)} is {len(words) + 2} tokens long, the CLIP's context {room}: shorten it"
@@ -103,10 +104,10 @@ def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
 
 
 def require_room(name: str, sentences: Sequence[str], config: ClipConfig) -> Tensor:
-    """Return the token numbers of a class's descriptions.
+    """Return the tokens of a class's descriptions, int64 (sentences, context_length).
 
     Raises:
-        InputError: One does not fit; the message names the class.
+        InputError: As for `tokenize`; the message names the class.
     """
     try:
         return tokenize(sentences, config)
@@ -114,7 +115,7 @@ def require_room(name: str, sentences: Sequence[str], config: ClipConfig) -> Ten
         raise InputError(f"description of class '{name}': {error}") from error
 
 
-@cache  # reading its vocabulary takes as long as tokenizing thousands of texts
+@cache  # reading the vocabulary takes as long as tokenizing thousands of texts
 def _tokenizer() -> Any:
     from open_clip.tokenizer import SimpleTokenizer
 

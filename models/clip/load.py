@@ -1,4 +1,8 @@
-"""CLIPs by name, from a file, or random; every one comes back frozen."""
+"""Load, create and save CLIPs.
+
+clip = load_clip("ViT-B-16/openai")
+features = clip.encode_text(clip.tokenize(["a photo of a happy face."]))  # (1, 512)
+"""
 
 from __future__ import annotations
 
@@ -34,12 +38,12 @@ def load_clip(source: str | Path, activation: Activation | None = None) -> Froze
     """Return a frozen CLIP.
 
     Args:
-        source: A file (OpenAI's TorchScript archive, a state dict of open_clip's, safetensors), or open_clip's names
-            as MODEL/WEIGHTS, such as `ViT-B-16-quickgelu/openai`; open_clip downloads those into its cache.
-        activation: Overrides what the file's form says; see `read_clip_file`.
+        source: A file (OpenAI's TorchScript archive, open_clip's state dict, safetensors), or open_clip's names as
+            MODEL/WEIGHTS, such as `ViT-B-16-quickgelu/openai`, which open_clip downloads into its cache.
+        activation: Default: as described in `read_clip_file`.
 
     Raises:
-        InputError: The file is damaged or no CLIP with a plain ViT, or open_clip does not know the name.
+        InputError: The file is damaged or not a CLIP with a plain ViT, or open_clip has no such name.
         UnavailableError: The download failed, or EDGEKIT_OFFLINE forbids it.
     """
     path = Path(source)
@@ -50,25 +54,28 @@ def load_clip(source: str | Path, activation: Activation | None = None) -> Froze
 
 
 def random_clip(config: ClipConfig, seed: int = 0) -> FrozenClip:
-    """Return a CLIP with open_clip's initial weights from `seed`; the global random state is left alone."""
+    """Return a frozen CLIP with open_clip's initial weights, drawn with `seed`."""
     return FrozenClip(seeded_model(config, seed), config, f"random:{seed}")
 
 
 def seeded_model(config: ClipConfig, seed: int) -> nn.Module:
-    """Return open_clip's model with initial weights from `seed`, not frozen: what a pretraining starts from."""
+    """Return open_clip's model, not frozen, with initial weights drawn with `seed`.
+
+    torch's global generator keeps its state.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model(config)
 
 
 def save_clip(path: Path, model: nn.Module, config: ClipConfig, training: Mapping[str, Any] | None = None) -> None:
-    """Write a CLIP's weights as safetensors that say their architecture; `load_clip` reads them.
+    """Write a CLIP as safetensors that state its architecture, for `load_clip`.
 
     Args:
         path: The file.
         model: open_clip's model.
         config: Its architecture.
-        training: How it was made.
+        training: Record of its training.
 
     Raises:
         StorageError: The file cannot be written.
@@ -84,7 +91,7 @@ def _load_file(
     try:
         config = named or file.config or config_from_weights(file.state, activation or file.activation)
         if activation and config.activation != activation:
-            raise InputError(f"the file says its activation is {config.activation}, not {activation}")
+            raise InputError(f"its activation is {config.activation}, not {activation}: leave --activation out")
         require_shapes(config, file.state)
         model = seeded_model(config, 0)
         load_weights(model, file.state, "CLIP")
@@ -100,7 +107,7 @@ def _download(source: str, activation: Activation | None) -> tuple[ClipConfig, P
     name, _, tag = source.partition("/")
     document: dict[str, Any] | None = open_clip.get_model_config(name)
     if document is None:
-        raise InputError(f"CLIP '{source}' is neither a file nor a name of open_clip's, such as ViT-B-16/openai")
+        raise InputError(f"CLIP '{source}' is neither a file nor an open_clip name, such as ViT-B-16/openai")
     tags = list_pretrained_tags_by_model(name)
     entry = get_pretrained_cfg(name, tag)
     if not entry:
@@ -109,16 +116,16 @@ def _download(source: str, activation: Activation | None) -> tuple[ClipConfig, P
         activation = "quick-gelu"
     config = config_from_open_clip(document, activation)
     config = replace(config, image_mean=tuple(entry["mean"]), image_std=tuple(entry["std"]))
-    # Its retries are warnings, a line each; the error at the end says it all.
+    # Hides one warning per retry; the error below reports the failure.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         if is_offline():
             raise ConnectionError("EDGEKIT_OFFLINE")
         return config, Path(download_pretrained(entry))
-    except Exception as error:  # whatever the network, the hub's client and the disk may raise
+    except Exception as error:  # the network, the hub's client and the disk can raise almost every type
         places = [entry[key] for key in ("hf_hub", "url") if entry.get(key)]
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UnavailableError(
-            f"the weights of '{source}' cannot be downloaded ({reason}): get the file where there is a network, "
+            f"the weights of '{source}' cannot be downloaded ({reason}): get the file on a machine with a network, "
             f"from {' or '.join(places) or 'their publisher'}, and give its path instead of the name"
         ) from error

@@ -1,4 +1,4 @@
-"""A small CLIP for 48 pixel faces, pretrained from nothing on pictures and composed captions."""
+"""A small CLIP for faces of 48 px, and the task that pretrains it from random weights on images with composed captions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from edgekit.models.evaluation.evaluate import evaluate
 from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.task import StepLoss, Task, Validation, on_device
 
-# 2.8 M parameters in the image tower, 1.2 M in the text tower and 6.3 M in the embedding of CLIP's vocabulary.
+# Parameters: 2.8 M in the image tower, 1.2 M in the text tower, 6.3 M in the token embedding.
 CLIP_MINI = ClipConfig(
     image_size_px=48,
     patch_size_px=12,
@@ -39,16 +39,16 @@ CLIP_MINI = ClipConfig(
     image_mean=(0.5, 0.5, 0.5),
     image_std=(0.25, 0.25, 0.25),
 )
-# CLIP's authors keep the scale below this.
+# The limit of the logit scale in CLIP's own training (arXiv 2103.00020, section 2.5).
 _MAX_LOG_SCALE = math.log(100)
 
 
 class MiniClipTask(Task):
-    """Both towers, augmented pictures with composed captions, and open_clip's contrastive loss.
+    """Trains both towers with open_clip's contrastive loss on augmented images with composed captions.
 
-    Images of one batch with equal content have the same caption, which is encoded once. For these the loss needs no
-    correction: of images that share a caption each is asked to be found by it, which for the caption is a
-    cross-entropy towards equal shares of them, and among equal captions an image is indifferent.
+    Images of a batch with equal content have the same caption, which is encoded once. The loss needs no correction for
+    that: with equal text features it equals the cross-entropy with targets that are shared equally by the images of a
+    caption.
     """
 
     def __init__(
@@ -61,27 +61,28 @@ class MiniClipTask(Task):
         validation: ImageSet,
         dataset_name: str,
     ) -> None:
-        """Name the towers and the data.
+        """Set the towers and the data.
 
         Args:
-            config: The towers.
+            config: Architecture of the towers.
             classes: Names in label order.
-            class_descriptions: Sentences for each class, to measure zero-shot accuracy by.
-            recipe: Its augmentation is used here.
-            training: What is learned from; captions follow its targets where it has any.
-            validation: What the best epoch is chosen by, by zero-shot accuracy.
+            class_descriptions: Sentences per class, for the zero-shot validation.
+            recipe: Its augmentation is used.
+            training: Training images; captions follow their targets, if they have any.
+            validation: Images whose zero-shot accuracy selects the best epoch.
             dataset_name: For the contract.
 
         Raises:
-            InputError: The recipe's crops are not of the image tower's size, or a text does not fit the context.
+            InputError: The recipe's crops do not have the size of the CLIP's images, or a text is longer than the
+                context.
         """
         self._augmentation = recipe.plain_augmentation
         if self._augmentation.crop_px != config.image_size_px:
             raise InputError(
-                f"the recipe cuts pictures to {self._augmentation.crop_px} px, the CLIP takes {config.image_size_px}: "
-                "take recipe 'clip-mini'"
+                f"the recipe crops images to {self._augmentation.crop_px} px, the CLIP takes {config.image_size_px} px: "
+                "choose recipe 'clip-mini'"
             )
-        # What does not fit the context is told before the first epoch and not after it.
+        # Reports texts that are too long before the first epoch.
         tokenize(captions_with_names(classes), config)
         for name, sentences in class_descriptions.items():
             require_room(name, sentences, config)
@@ -97,17 +98,17 @@ class MiniClipTask(Task):
         return {"architecture": "clip-mini", "clip": asdict(self._config), "labels": list(self._classes)}
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return open_clip's model with new weights."""
+        """Return open_clip's model with random weights."""
         self._examples = on_device(self._training, device)
         self._contrast = contrastive_loss()
         return build_model(self._config)
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Return all images once."""
+        """Return all images once, in random order."""
         return torch.randperm(len(self._training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return the augmentation's numbers, one to draw a class by, and one that all images of the batch share."""
+        """Return (count, augmentation's + 2): augmentation, the draw of the class, and the batch's seed of words."""
         own = torch.rand(count, 1, generator=generator)
         shared = torch.rand(1, 1, generator=generator).expand(count, 1)
         return torch.cat([draw(count, generator), own, shared], dim=1)
@@ -116,23 +117,25 @@ class MiniClipTask(Task):
         """Do nothing."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return open_clip's loss; an answer is right if it is the image's own caption."""
-        pixels = augment(self._examples.images[indices], numbers[:, :-2], self._augmentation).expand(-1, 3, -1, -1)
+        """Return the contrastive loss; a prediction is correct if the most similar caption is the image's own."""
+        pixels = augment(self._examples.images[indices], numbers[:, :-2], self._augmentation)
+        pixels = pixels.expand(-1, 3, -1, -1)  # (N, 3, H, W)
         targets = None if self._examples.targets is None else self._examples.targets[indices]
         seed = int(numbers[0, -1].item() * (1 << 24))
         texts, which = captions_of(self._classes, self._examples.labels[indices], targets, numbers[:, -2], seed)
         with torch.no_grad():
             scale: Any = net.logit_scale
             scale.clamp_(0, _MAX_LOG_SCALE)
-        tokens = tokenize(texts, self._config).to(pixels.device)
+        tokens = tokenize(texts, self._config).to(pixels.device)  # (texts, context_length)
         with trained_attention(self._config.context_length, pixels.device):
+            # image (N, embed_dim), distinct (texts, embed_dim)
             image, distinct, scale = net(normalized(pixels, self._config), tokens)
         loss = self._contrast(image, distinct[which], scale)
         return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
 
     def validate(self, net: nn.Module) -> Validation:
-        """Return zero-shot loss and accuracy by the descriptions."""
-        # A copy: what is frozen here is still being trained.
+        """Return zero-shot loss and accuracy."""
+        # FrozenClip would freeze the net itself.
         clip = FrozenClip(copy.deepcopy(net), self._config, "in training", sha256="in training")
         gray = self._validation.images.shape[-1] == 1
         classifier = zero_shot_classifier(clip, self._descriptions, self._dataset_name, gray)
@@ -140,7 +143,7 @@ class MiniClipTask(Task):
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write a CLIP that `load_clip` reads."""
+        """Write the CLIP for `load_clip`."""
         save_clip(path, net, self._config, training)
 
 
@@ -148,7 +151,7 @@ def contrastive_loss() -> Any:
     """Return open_clip's loss over the batches of all processes."""
     from open_clip.loss import ClipLoss
 
-    # open_clip gathers by a function that torch wants to rename.
+    # open_clip gathers with a function that torch has deprecated.
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank = torch.distributed.get_rank() if distributed else 0

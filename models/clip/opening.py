@@ -1,10 +1,11 @@
-"""A CLIP and a data set, as the command line names them, opened together: each needs something of the other."""
+"""Open a CLIP, with or without prompts, together with the data it classifies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from edgekit.models.callbacks import Notify
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
@@ -18,22 +19,24 @@ def open_clip_classifier(
     prompts: Path | None,
     descriptions: Path | None,
     read: Callable[[int], DataSet],
-    say: Callable[[str], None],
+    notify: Notify,
     activation: Activation | None = None,
 ) -> tuple[ClipClassifier, DataSet]:
-    """Return a classifier and the data to classify.
+    """Return a classifier and the data set to classify.
+
+    They are opened together because the CLIP determines the size of the images, and the data the classes.
 
     Args:
-        clip_source: What `load_clip` takes.
-        prompts: A file of trained prompts; None: the CLIP as it is.
-        descriptions: Sentences for the data's classes; default: those the prompts were trained with, or without
-            prompts the shipped ones.
-        read: Returns the data, given the side of its pictures in pixels.
-        say: Called with a line on classes that lack a description.
-        activation: See `load_clip`; default: what the prompts were trained with, or what the file's form says.
+        clip_source: As for `load_clip`.
+        prompts: File of trained prompts; None: the plain CLIP.
+        descriptions: Sentences for the data's classes; default: with prompts those of their training, without prompts
+            the shipped ones.
+        read: Returns the data set, given the height and width of its images in pixels.
+        notify: Called with one message that names the classes without description.
+        activation: As for `load_clip`; default: with prompts that of their training.
 
     Raises:
-        InputError: The CLIP, the prompts, the data or the descriptions cannot be used, or do not fit.
+        InputError: The CLIP, the prompts, the data or the descriptions are invalid or do not fit each other.
     """
     checkpoint = None if prompts is None else load_prompts(prompts)
     trained_with = None if checkpoint is None else checkpoint.clip.config.activation
@@ -41,8 +44,8 @@ def open_clip_classifier(
     net = None if checkpoint is None else build_prompted(checkpoint, clip)
     dataset = read(clip.image_size_px)
     if net is None or checkpoint is None:
-        texts = descriptions_for(dataset.classes, descriptions, say)
+        texts = descriptions_for(dataset.classes, descriptions, notify)
         return zero_shot_classifier(clip, texts, dataset.name, dataset.is_gray), dataset
     if descriptions:
-        net = net.with_classes(descriptions_for(dataset.classes, descriptions, say))
+        net = net.with_classes(descriptions_for(dataset.classes, descriptions, notify))
     return prompted_classifier(net, dataset.name, bool(checkpoint.training.get("gray"))), dataset

@@ -1,4 +1,4 @@
-"""Training prompts for a frozen CLIP in the loop every net is trained in."""
+"""The task that trains prompts for a frozen CLIP in the common training loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from edgekit.models.training.task import StepLoss, Task, Validation, on_device
 
 
 class PromptTask(Task):
-    """A prompt learner, pictures in random parts, and the method's loss."""
+    """Trains a prompt learner with HiCroPL's loss on random resized crops."""
 
     def __init__(
         self,
@@ -38,22 +38,22 @@ class PromptTask(Task):
         validation: ImageSet,
         dataset_name: str,
     ) -> None:
-        """Name the CLIP, what is learned for it, and the data.
+        """Set the CLIP, the hyper-parameters and the data.
 
         Args:
             clip: The towers; moved to the training's device.
-            config: Values of the method.
-            class_descriptions: Sentences for each class, in the order of the labels.
-            recipe: Its random crops are used here.
-            training: What is learned from, in the CLIP's size.
-            validation: What each epoch is measured on.
+            config: Hyper-parameters.
+            class_descriptions: Sentences per class, in the order of the labels.
+            recipe: Its random resized crops are used.
+            training: Training images of the CLIP's size.
+            validation: Images that each epoch is evaluated on.
             dataset_name: For the contract.
 
         Raises:
-            InputError: The recipe is for other nets.
+            InputError: The recipe has another augmentation.
         """
         if not isinstance(recipe.augmentation, ResizedCrop):
-            raise InputError("the recipe is for nets trained from nothing: prompts need 'hicropl' or 'hicropl-short'")
+            raise InputError("the recipe has no random resized crops: prompts need 'hicropl' or 'hicropl-short'")
         self._clip = clip
         self._config = config
         self._descriptions = class_descriptions
@@ -64,7 +64,7 @@ class PromptTask(Task):
         self._gray = training.images.shape[-1] == 1
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the method's values, the CLIP and the descriptions."""
+        """Return the hyper-parameters, the CLIP's checksum and the descriptions."""
         return {
             "architecture": "hicropl",
             "prompts": asdict(self._config),
@@ -78,7 +78,7 @@ class PromptTask(Task):
         self._examples = on_device(self._training, device)
         prompted = PromptedClip(self._clip, self._config, self._descriptions)
         if self._config.upstream_compat:
-            # What the released code never gives a gradient; several processes would wait for one.
+            # Mappers and proxies never get a gradient, and several processes would wait for one.
             for name, parameter in prompted.learner.named_parameters():
                 parameter.requires_grad_(name in ("text_prompts", "vision_prompts"))
         return _LossNet(prompted)
@@ -88,25 +88,26 @@ class PromptTask(Task):
         return _prompted(net).learner
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Return all images once."""
+        """Return all images once, in random order."""
         return torch.randperm(len(self._training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return the random crops' numbers."""
+        """Return the random numbers of the crops (count, 5)."""
         return draw_crops(count, generator)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Do nothing."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the method's loss of random parts of the images."""
-        cut = resized_crops(self._examples.images[indices], numbers, self._crop, self._clip.image_size_px)
+        """Return HiCroPL's loss of random crops of the images."""
+        # (N, C, size, size)
+        crops = resized_crops(self._examples.images[indices], numbers, self._crop, self._clip.image_size_px)
         labels = self._examples.labels[indices]
-        total, logits = net(normalized(cut, self._clip.config), labels)
+        total, logits = net(normalized(crops, self._clip.config), labels)
         return StepLoss(total, (logits.argmax(dim=1) == labels).sum())
 
     def validate(self, net: nn.Module) -> Validation:
-        """Return loss and accuracy on whole pictures."""
+        """Return loss and accuracy on whole images."""
         prompted = _prompted(net)
         with prompts_kept(prompted):
             classifier = prompted_classifier(prompted, self._dataset_name, self._gray)
@@ -119,7 +120,7 @@ class PromptTask(Task):
 
 
 class _LossNet(nn.Module):
-    """A prompted CLIP whose pass is its loss: precision and processes are handled around a module's pass."""
+    """A prompted CLIP whose forward pass is its loss, because autocast and DDP wrap a module's forward pass."""
 
     def __init__(self, prompted: PromptedClip) -> None:
         super().__init__()
@@ -131,8 +132,8 @@ class _LossNet(nn.Module):
 
 
 def normalized(pixels: Tensor, config: ClipConfig) -> Tensor:
-    """Return what the image tower takes, (N, 3, H, W), of pixels (N, 1 or 3, H, W) in 0..1."""
-    mean = torch.tensor(config.image_mean, device=pixels.device)[:, None, None]
+    """Return the image tower's input (N, 3, H, W) of pixels (N, 1 or 3, H, W) in 0..1."""
+    mean = torch.tensor(config.image_mean, device=pixels.device)[:, None, None]  # (3, 1, 1)
     std = torch.tensor(config.image_std, device=pixels.device)[:, None, None]
     return (pixels - mean) / std
 

@@ -1,4 +1,7 @@
-"""CLIP with learned prompts as a classifier (arXiv 2507.14976): features, logits, loss."""
+"""A CLIP with HiCroPL prompts as a classifier (arXiv 2507.14976, section 3): features, logits and loss.
+
+Shapes: N images, C classes, embed_dim the length of the features. Prompts are described in `prompts`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ _PLACEHOLDER = "X"
 
 @dataclass(frozen=True)
 class Losses:
-    """One batch: total = classification + λ (text_consistency + image_consistency); `logits` (N, classes)."""
+    """Losses of a batch, scalars, and its logits (N, C).
+
+    total = classification + λ (text_consistency + image_consistency)
+    """
 
     total: Tensor
     classification: Tensor
@@ -33,7 +39,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class _Features:
-    """Of unit length, (N, embed_dim) each; `used` is what logits are made of."""
+    """Unit vectors (N or C, embed_dim) with prompts, of the frozen CLIP, and those `used` for the logits."""
 
     used: Tensor
     prompted: Tensor
@@ -41,10 +47,14 @@ class _Features:
 
 
 class PromptedClip(nn.Module):
-    """A frozen CLIP, a prompt learner and the classes to tell apart.
+    """A frozen CLIP with a prompt learner and the classes to distinguish.
 
-    Only `learner` is trained, and only it needs saving: the CLIP and what was computed from its text tower are left out
-    of `learner.state_dict()`.
+    Only `learner` is trained and saved; its state dict contains neither the CLIP nor the features of its text tower.
+
+    Example:
+        >>> net = PromptedClip(load_clip("ViT-B-16.pt"), PromptConfig(), {"cat": ["a photo of a cat."], "dog": []})
+        >>> net(images).shape  # images: (N, 3, 224, 224), normalised
+        torch.Size([N, 2])
     """
 
     def __init__(
@@ -54,16 +64,16 @@ class PromptedClip(nn.Module):
         class_descriptions: Mapping[str, Sequence[str]],
         learner: PromptLearner | None = None,
     ) -> None:
-        """Encode the classes' descriptions with the frozen text tower.
+        """Encode the descriptions with the frozen text tower.
 
         Args:
             clip: The towers.
-            config: Values of the method.
-            class_descriptions: Sentences for each class, in the order of the logits; a class with none gets a template.
+            config: Hyper-parameters.
+            class_descriptions: Sentences per class in the order of the logits; a class without any gets a template.
             learner: Trained prompts; default: new ones, drawn from torch's global generator.
 
         Raises:
-            InputError: The prompts do not fit the towers, or a text does not fit the context.
+            InputError: The prompts do not fit the towers, or a text is longer than the context.
         """
         super().__init__()
         if not class_descriptions:
@@ -76,8 +86,8 @@ class PromptedClip(nn.Module):
         context, prefix = _context(clip, config)
         self.learner = learner or PromptLearner(config, clip.config, context)
         texts = [f"{prefix} {as_words(name)}." for name in self.class_descriptions]
-        self.class_tokens: Tensor
-        self.frozen_text_features: Tensor
+        self.class_tokens: Tensor  # (C, context_length)
+        self.frozen_text_features: Tensor  # (C, embed_dim)
         self.register_buffer("class_tokens", clip.tokenize(texts), persistent=False)
         self.register_buffer("frozen_text_features", frozen_classifier(clip, self.class_descriptions), persistent=False)
 
@@ -87,19 +97,18 @@ class PromptedClip(nn.Module):
         return tuple(self.class_descriptions)
 
     def with_classes(self, class_descriptions: Mapping[str, Sequence[str]]) -> PromptedClip:
-        """Return a classifier of other classes that shares this one's CLIP and learner."""
+        """Return a classifier of other classes that shares the CLIP and the learner."""
         return PromptedClip(self.clip, self.config, class_descriptions, self.learner)
 
     def forward(self, images: Tensor, text_features: Tensor | None = None) -> Tensor:
-        """Return logits (N, classes) of normalised images (N, 3, size, size).
+        """Return logits (N, C) of normalised images (N, 3, size, size).
 
-        `text_features` are those of an earlier `text_features()`: they are the same for all images, and evaluating
-        many batches need not compute them each time.
+        Pass the result of `text_features()` to compute the text features once for many batches.
         """
-        return self.with_and_without(images, text_features)[0]
+        return self.prompted_and_plain(images, text_features)[0]
 
-    def with_and_without(self, images: Tensor, text_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return logits (N, classes) with prompts, as `forward` does, and those of the plain CLIP by the way."""
+    def prompted_and_plain(self, images: Tensor, text_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the logits (N, C) of `forward`, and those of the CLIP without prompts from the same frozen features."""
         prompts = self.learner()
         if text_features is None:
             text_features = self._text(prompts).used
@@ -107,7 +116,11 @@ class PromptedClip(nn.Module):
         return self.logits(image.used, text_features), self.logits(image.frozen, self.frozen_text_features)
 
     def loss(self, images: Tensor, labels: Tensor) -> Losses:
-        """Return the losses of a batch, labels (N,); consistency is 1 - mean cosine with the frozen features."""
+        """Return the losses of images (N, 3, size, size) with labels (N,).
+
+        Classification is the cross-entropy, each consistency 1 minus the mean cosine between trained and frozen
+        features.
+        """
         prompts = self.learner()
         image, text = self._image(images, prompts), self._text(prompts)
         logits = self.logits(image.used, text.used)
@@ -117,16 +130,16 @@ class PromptedClip(nn.Module):
         return Losses(total, classification, text_consistency, image_consistency, logits)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Return unit vectors (N, embed_dim), of the ensemble if there is one."""
+        """Return unit vectors (N, embed_dim); with an ensemble, its features."""
         return self._image(images, self.learner()).used
 
     def text_features(self) -> Tensor:
-        """Return unit vectors (classes, embed_dim), of the ensemble if there is one."""
+        """Return unit vectors (C, embed_dim); with an ensemble, its features."""
         return self._text(self.learner()).used
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """Return scaled cosines (N, classes) of unit vectors."""
-        # float32 also under autocast: the scale, 100, multiplies what is rounded away.
+        """Return scaled cosines (N, C) of unit vectors (N, embed_dim) and (C, embed_dim)."""
+        # In float32 also under autocast, because the logit scale, 100, multiplies rounding errors.
         with torch.autocast(image_features.device.type, enabled=False):
             return self.clip.logit_scale * image_features @ text_features.T
 
@@ -150,7 +163,7 @@ class PromptedClip(nn.Module):
 
 @contextmanager
 def prompts_kept(net: PromptedClip) -> Iterator[None]:
-    """Put the learned prompts back afterwards: with the released code's behaviour each pass changes them."""
+    """Restore the learned prompts at the end, because with `upstream_compat` every pass changes them."""
     before = {name: tensor.clone() for name, tensor in net.learner.state_dict().items()}
     try:
         yield
@@ -159,23 +172,23 @@ def prompts_kept(net: PromptedClip) -> Iterator[None]:
 
 
 def frozen_classifier(clip: FrozenClip, class_descriptions: Mapping[str, Sequence[str]]) -> Tensor:
-    """Return (classes, embed_dim): the mean of each class's unit vectors, made a unit vector again.
+    """Return the class vectors of a plain CLIP (C, embed_dim): the normalised mean of the sentences' unit vectors.
 
     Raises:
-        InputError: A description does not fit the context.
+        InputError: A description is longer than the context.
     """
     means = []
     for name, sentences in class_descriptions.items():
-        tokens = require_room(name, sentences, clip.config).to(clip.logit_scale.device)
+        tokens = require_room(name, sentences, clip.config).to(clip.logit_scale.device)  # (sentences, context_length)
         means.append(_unit(clip.encode_text(tokens)).mean(dim=0))
     return _unit(torch.stack(means))
 
 
 def _context(clip: FrozenClip, config: PromptConfig) -> tuple[Tensor | None, str]:
-    """Return what the first text prompts start from and the words at their places in the classes' captions."""
+    """Return the initial text prompts (n, d_t) or None for noise, and the words in front of the class names."""
     if config.n_ctx > MAX_WORDS_N_CTX or not config.context_words.strip():
         return None, " ".join([_PLACEHOLDER] * config.n_ctx)
-    tokens = clip.tokenize([config.context_words])[0]
+    tokens = clip.tokenize([config.context_words])[0]  # (context_length,)
     words = int(tokens.argmax()) - 1
     if words < config.n_ctx:
         raise InputError(

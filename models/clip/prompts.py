@@ -1,8 +1,15 @@
-"""The prompt learner: text and vision prompts of every layer, and how knowledge flows between them (arXiv 2507.14976).
+"""HiCroPL's prompt learner: prompts of every layer, knowledge proxies and mappers (arXiv 2507.14976, section 3, figure 2).
 
-In the first k layers text prompts teach vision prompts, after them vision prompts teach text prompts. A proxy condenses
-a layer's prompts of the teaching side into one token; a mapper lets the prompts of the other side attend to the proxies
-of all layers of the group.
+- `KnowledgeProxy`: the paper's layer-specific knowledge proxy (LKP); condenses the prompts of one layer to one token p_l.
+- `Mapper`: the paper's hierarchical knowledge mapper M; the prompts of one modality attend to the proxies of the other,
+  of all layers of a group at once, which fuses knowledge of several scales.
+- `PromptLearner`: both directions of the flow. With text prompts T_l, vision prompts V_l and cross layer k:
+
+      [V_1 … V_k]   ← M_tv([V_1 … V_k],   [p_1 … p_k])      with p_l = LKP(T_l)
+      [T_k+1 … T_D] ← M_vt([T_k+1 … T_D], [p_k+1 … p_D])    with p_l = LKP(V_l)
+
+Shapes: D layers with prompts, n prompts per layer, d_t and d_v the widths of text and image tower, G layers in a group (k
+or D - k).
 """
 
 from __future__ import annotations
@@ -22,25 +29,25 @@ _PROMPT_STD = 0.02
 
 @dataclass(frozen=True)
 class Prompts:
-    """What the towers are given: text (depth, n_ctx, text width), vision (depth, n_ctx, vision width)."""
+    """Inputs of the towers: text prompts (D, n, d_t) and vision prompts (D, n, d_v)."""
 
     text: Tensor
     vision: Tensor
 
 
 class PromptLearner(nn.Module):
-    """All that is trained."""
+    """All trained parameters: text prompts (D, n, d_t), vision prompts (D, n, d_v), proxies and mappers."""
 
     def __init__(self, config: PromptConfig, clip: ClipConfig, context: Tensor | None = None) -> None:
         """Draw initial values from torch's global generator.
 
         Args:
-            config: Values of the method.
-            clip: The towers the prompts are for.
-            context: Embedded words (n_ctx, text width) for the first layer's text prompts; default: noise.
+            config: Hyper-parameters.
+            clip: Architecture of the CLIP.
+            context: Initial text prompts of the first layer (n, d_t), embedded words; default: noise.
 
         Raises:
-            InputError: The towers cannot carry the prompts.
+            InputError: The prompts do not fit the CLIP.
         """
         super().__init__()
         require_fit(config, clip)
@@ -52,23 +59,23 @@ class PromptLearner(nn.Module):
         if context is not None:
             with torch.no_grad():
                 self.text_prompts[0] = context
-        down, up = config.text_to_vision_layers, config.vision_to_text_layers
+        to_vision, to_text = config.text_to_vision_layers, config.vision_to_text_layers
         equal = config.upstream_compat
         proxy = {"attention": KnowledgeProxy, "mean": MeanProxy}[config.proxy]
         mapper = {"attention": Mapper, "linear": LinearMapper}[config.mapper]
-        self.text_proxies = _layers(down, lambda: proxy(text_width), equal)
-        self.vision_proxies = _layers(up, lambda: proxy(vision_width), equal)
-        self.text_to_vision = mapper(vision_width, text_width) if down else None
-        self.vision_to_text = mapper(text_width, vision_width) if up else None
+        self.text_proxies = _layers(to_vision, lambda: proxy(text_width), equal)
+        self.vision_proxies = _layers(to_text, lambda: proxy(vision_width), equal)
+        self.text_to_vision = mapper(vision_width, text_width) if to_vision else None
+        self.vision_to_text = mapper(text_width, vision_width) if to_text else None
         if equal:
             with torch.no_grad():
                 self.vision_prompts.copy_(self.vision_prompts[:1].clone().expand_as(self.vision_prompts))
 
     def forward(self) -> Prompts:
-        """Return the prompts of all layers, mapped ones in the graph."""
+        """Return the prompts of all layers; mapped prompts keep their gradient."""
         if not self.config.upstream_compat:
             return self._mapped()
-        # The released code copies the mapped values into the parameters, outside the graph, at every pass.
+        # The authors' code copies the mapped values into the parameters at every pass, without gradient.
         with torch.no_grad():
             mapped = self._mapped()
             self.text_prompts.copy_(mapped.text)
@@ -76,20 +83,21 @@ class PromptLearner(nn.Module):
         return Prompts(self.text_prompts, self.vision_prompts)
 
     def _mapped(self) -> Prompts:
-        text: Tensor = self.text_prompts
-        vision: Tensor = self.vision_prompts
+        text: Tensor = self.text_prompts  # (D, n, d_t)
+        vision: Tensor = self.vision_prompts  # (D, n, d_v)
         k = self.config.text_to_vision_layers
         if self.text_to_vision is not None:
-            mapped = self.text_to_vision(vision[:k], _condensed(self.text_proxies, text[:k]))
+            mapped = self.text_to_vision(vision[:k], _condensed(self.text_proxies, text[:k]))  # (k, n, d_v)
             vision = torch.cat([mapped, vision[k:]])
         if self.vision_to_text is not None:
-            mapped = self.vision_to_text(text[k:], _condensed(self.vision_proxies, self.vision_prompts[k:]))
+            proxies = _condensed(self.vision_proxies, self.vision_prompts[k:])  # (D - k, d_v)
+            mapped = self.vision_to_text(text[k:], proxies)  # (D - k, n, d_t)
             text = torch.cat([text[:k], mapped])
         return Prompts(text, vision)
 
 
 class KnowledgeProxy(nn.Module):
-    """One layer's prompts in one token: LN₂(q + MHA(LN₁ q, LN₁ X, LN₁ X)), q learned."""
+    """Layer-specific knowledge proxy: p = LN₂(q + MHA(LN₁ q, LN₁ X, LN₁ X)) of a layer's prompts X, with learned q."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -99,18 +107,19 @@ class KnowledgeProxy(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, prompts: Tensor) -> Tensor:
-        """Return (1, width) of prompts (n_ctx, width)."""
+        """Return the proxy (1, d) of prompts (n, d)."""
         keys = self.ln_1(prompts)
-        attended, _ = self.attn(self.ln_1(self.query), keys, keys, need_weights=False)
+        attended, _ = self.attn(self.ln_1(self.query), keys, keys, need_weights=False)  # (1, d)
         proxy: Tensor = self.ln_2(self.query + attended)
         return proxy
 
 
 class Mapper(nn.Module):
-    """Prompts of one side attend to the proxies of the other, all layers of a group at once.
+    """Hierarchical knowledge mapper: prompts Q of one modality attend to the proxies P of the other.
 
-    q = W_q Q, h = q + MHA(LN₁ q, LN₁ W_k P, LN₁ W_v P), out = h + FFN(LN₂ h). The residual starts at W_q Q, and one
-    LN₁ serves all three.
+    q = W_q Q,  h = q + MHA(LN₁ q, LN₁ W_k P, LN₁ W_v P),  out = h + FFN(LN₂ h)
+
+    The three LN₁ share their parameters. The FFN is four times as wide as the prompts and has QuickGELU.
     """
 
     def __init__(self, width: int, proxy_width: int) -> None:
@@ -124,30 +133,30 @@ class Mapper(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, prompts: Tensor, proxies: Tensor) -> Tensor:
-        """Return mapped prompts (layers, n_ctx, width), given proxies (layers, proxy width)."""
-        q = self.linear_q(prompts.flatten(0, 1))  # (layers * n_ctx, width)
-        keys, values = self.ln_1(self.linear_k(proxies)), self.ln_1(self.linear_v(proxies))  # (layers, width)
-        attended, _ = self.attn(self.ln_1(q), keys, values, need_weights=False)
+        """Return mapped prompts (G, n, d) of prompts (G, n, d) and proxies (G, d of the other tower)."""
+        q = self.linear_q(prompts.flatten(0, 1))  # (G, n, d) → (G * n, d)
+        keys, values = self.ln_1(self.linear_k(proxies)), self.ln_1(self.linear_v(proxies))  # (G, d) each
+        attended, _ = self.attn(self.ln_1(q), keys, values, need_weights=False)  # (G * n, d)
         h = q + attended
-        hidden = self.ffn["c_fc"](self.ln_2(h))
+        hidden = self.ffn["c_fc"](self.ln_2(h))  # (G * n, 4d)
         out: Tensor = h + self.ffn["c_proj"](hidden * torch.sigmoid(1.702 * hidden))  # QuickGELU
-        return out.view_as(prompts)
+        return out.view_as(prompts)  # (G * n, d) → (G, n, d)
 
 
 class MeanProxy(nn.Module):
-    """One layer's prompts in one token: their mean."""
+    """Ablation of the proxy: the mean of a layer's prompts."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         del width
 
     def forward(self, prompts: Tensor) -> Tensor:
-        """Return (1, width) of prompts (n_ctx, width)."""
+        """Return the proxy (1, d) of prompts (n, d)."""
         return prompts.mean(dim=0, keepdim=True)
 
 
 class LinearMapper(nn.Module):
-    """Prompts take from the other side's proxy of their own layer: W_q Q + W_v p."""
+    """Ablation of the mapper: W_q Q + W_v p, with the proxy p of the same layer only."""
 
     def __init__(self, width: int, proxy_width: int) -> None:
         super().__init__()
@@ -155,17 +164,18 @@ class LinearMapper(nn.Module):
         self.linear_v = nn.Linear(proxy_width, width)
 
     def forward(self, prompts: Tensor, proxies: Tensor) -> Tensor:
-        """Return mapped prompts (layers, n_ctx, width), given proxies (layers, proxy width)."""
-        mapped: Tensor = self.linear_q(prompts) + self.linear_v(proxies)[:, None]
+        """Return mapped prompts (G, n, d) of prompts (G, n, d) and proxies (G, d of the other tower)."""
+        mapped: Tensor = self.linear_q(prompts) + self.linear_v(proxies)[:, None]  # (G, n, d) + (G, 1, d)
         return mapped
 
 
 def _condensed(proxies: nn.ModuleList, prompts: Tensor) -> Tensor:
-    """Return (layers, width): one token a layer."""
+    """Return the proxies (G, d) of prompts (G, n, d)."""
     return torch.cat([proxy(layer) for proxy, layer in zip(proxies, prompts, strict=True)])
 
 
 def _layers(count: int, make: Callable[[], nn.Module], equal: bool) -> nn.ModuleList:
+    """Return `count` modules; with equal or with independent initial values."""
     if equal and count:
         first = make()
         return nn.ModuleList([first, *(copy.deepcopy(first) for _ in range(count - 1))])

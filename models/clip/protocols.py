@@ -1,4 +1,4 @@
-"""The four tasks prompt learning is measured by, and training on all images (arXiv 2507.14976, section 4)."""
+"""The four evaluation protocols of prompt learning (arXiv 2507.14976, section 4), and training on all images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
-from edgekit.models.callbacks import Progress
+from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.clip.classifier import (
     PROMPTED,
     ClipClassifier,
@@ -39,17 +39,15 @@ from edgekit.preprocess import FloatArray
 
 TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+# Tasks that evaluate on other data sets too.
 TRANSFER_TASKS = ("cross-dataset", "domain")
-
-# Called before each measurement with what is measured.
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """The splits "train", "val" and "test" of a data set; `trained` are the classes prompts are learned for.
+    """A data set with the splits "train", "val" and "test", and the classes to train on.
 
-    `validation_name` says what the images of "val" were before.
+    `validation_name` describes the images of "val".
     """
 
     dataset: DataSet
@@ -58,18 +56,18 @@ class TaskData:
 
     @property
     def training(self) -> ImageSet:
-        """What is learned from, labels counted within `trained`."""
+        """Training images, with labels counted within `trained`."""
         return of_classes(self.dataset.split(TRAIN), range(len(self.trained)))
 
     @property
     def validation(self) -> ImageSet:
-        """What each epoch is measured on, labels counted within `trained`."""
+        """Validation images, with labels counted within `trained`."""
         return of_classes(self.dataset.split(VALIDATION), range(len(self.trained)))
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy on one set of images, with prompts and without."""
+    """Accuracies 0..1 on one set of images, with prompts and zero-shot."""
 
     name: str
     accuracy: float
@@ -79,25 +77,25 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The scores of a task, and what is reported of them together, accuracies 0..1."""
+    """The scores of a task, and a summary of them by name, 0..1."""
 
     task: TaskName
     scores: tuple[Score, ...]
     summary: Mapping[str, float]
 
     def document(self) -> dict[str, Any]:
-        """Return the result as JSON has it."""
+        """Return the result as a JSON object."""
         scores = [asdict(score) for score in self.scores]
         return {"task": self.task, "scores": scores, "summary": dict(self.summary)}
 
 
 def preset_of(task: TaskName) -> PromptConfig:
-    """Return the paper's values for a task; all images take those of few."""
+    """Return the paper's hyper-parameters of a task; "all" has those of few-shot."""
     return PRESETS["cross-dataset" if task in TRANSFER_TASKS else "few-shot"]
 
 
 def recipe_name_of(task: TaskName) -> str:
-    """Return the recipe for a task; long schedules are for few images."""
+    """Return the recipe of a task: the long one for tasks with few images, else the short one."""
     return "hicropl" if task in ("few-shot", "base-to-novel") else "hicropl-short"
 
 
@@ -110,32 +108,32 @@ def load_task_data(
     splits: Splits,
     progress: Progress | None = None,
     contempt: str = "drop",
-    say: Notify = lambda _: None,
+    notify: Notify = ignore_message,
 ) -> TaskData:
-    """Read a data set and take what a task trains on: `shots` images a class, or with "all" every image.
+    """Return the images of a task: `shots` training images per class, or all with task "all"; the whole test split.
 
-    The test split is whole. Few shots are validated with as few images as CoOp takes, see `few_shot`.
+    Only the sampled images are decoded. For the validation images see `few_shot`.
 
     Raises:
-        InputError: The data cannot be read, lacks a split, or has too few images or classes for the task.
+        InputError: The data is invalid, has no such split, or has too few images or classes for the task.
     """
     if task == "all":
-        whole = load_dataset(path, size_px, progress, contempt=contempt, notify=say, fit="center")
+        whole = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="center")
         training, validation, name = train_and_validation(whole, splits.train, splits.validation, seed)
         return TaskData(with_test_split(whole, training, validation, splits), whole.classes, name)
 
     def trained(classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes[: base_count(len(classes))] if task == "base-to-novel" else classes
 
-    taken: dict[str, tuple[str, NDArray[np.int64]]] = {}
+    sampled: dict[str, tuple[str, NDArray[np.int64]]] = {}
 
     def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
-        taken.update(few_shot(labels, trained(classes), shots, seed, splits))
-        return taken
+        sampled.update(few_shot(labels, trained(classes), shots, seed, splits))
+        return sampled
 
-    dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=say, fit="center", select=select)
-    source = taken[VALIDATION][0]
-    name = f"images held back from {source}" if source == taken[TRAIN][0] else f"a few images of {source}"
+    dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="center", select=select)
+    source = sampled[VALIDATION][0]
+    name = f"images held back from {source}" if source == sampled[TRAIN][0] else f"a few images of {source}"
     return TaskData(dataset, trained(dataset.classes), name)
 
 
@@ -144,22 +142,22 @@ def load_target(
     size_px: int,
     progress: Progress | None = None,
     contempt: str = "drop",
-    say: Notify = lambda _: None,
+    notify: Notify = ignore_message,
 ) -> DataSet:
-    """Read the test split of another data set, or the only split it has.
+    """Return the test split of another data set, or its only split.
 
     Raises:
-        InputError: The data cannot be read, or no split of it is for tests.
+        InputError: The data is invalid, or has several splits and no test split.
     """
 
     def only_tests(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
         del classes
         name = usual_test_split(labels) or (next(iter(labels)) if len(labels) == 1 else None)
         if name is None:
-            raise InputError(f"data '{path}' has no split named 'test': it has {', '.join(labels)}")
+            raise InputError(f"data '{path}' has no split named 'test': its splits are {', '.join(labels)}")
         return {name: (name, np.arange(len(labels[name])))}
 
-    return load_dataset(path, size_px, progress, contempt=contempt, notify=say, fit="center", select=only_tests)
+    return load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="center", select=only_tests)
 
 
 def measure(
@@ -168,60 +166,42 @@ def measure(
     data: TaskData,
     describe: Callable[[Sequence[str]], Descriptions],
     targets: Sequence[DataSet] = (),
-    notify: Notify = lambda _: None,
+    notify: Notify = ignore_message,
 ) -> TaskResult:
-    """Return what trained prompts reach on a task's test images.
+    """Return the accuracies of trained prompts and of the plain CLIP on a task's test images.
 
     Args:
-        task: The task; "base-to-novel" counts base classes among themselves and novel ones among themselves.
-        net: The prompted CLIP, with the trained classes.
-        data: Its test split is measured on.
-        describe: Returns sentences for classes by name.
-        targets: From `load_target`, for the two tasks of transfer; those of "domain" have `data`'s classes or some.
-        notify: Called with what is measured next.
+        task: The task; "base-to-novel" evaluates base classes among base classes and novel among novel classes.
+        net: The prompted CLIP with the trained classes.
+        data: The data set; its test split is evaluated.
+        describe: Returns the sentences of classes by name.
+        targets: Other data sets, from `load_target`; those of "domain" have classes of `data` only.
+        notify: Called before each evaluation with a message that names it.
 
     Raises:
-        InputError: A class has no test image, or a data set for "domain" has other classes.
+        InputError: There is no test image of the classes, or a data set for "domain" has other classes.
     """
-    meter = _Meter(describe, notify, data.dataset.is_gray)
+    scorer = _Scorer(describe, notify, data.dataset.is_gray)
     test, classes = data.dataset.split(TEST), data.dataset.classes
     if task == "base-to-novel":
-        base, novel = data.trained, classes[len(data.trained) :]
-        scores = [
-            meter.score("base", net, base, of_classes(test, range(len(base)))),
-            meter.score("novel", net, novel, of_classes(test, range(len(base), len(classes)))),
-        ]
-        mean = _harmonic_mean([score.accuracy for score in scores])
-        zero_shot_mean = _harmonic_mean([score.zero_shot_accuracy for score in scores])
-        return TaskResult(
-            task,
-            tuple(scores),
-            {
-                "base": scores[0].accuracy,
-                "novel": scores[1].accuracy,
-                "harmonic_mean": mean,
-                "zero_shot_base": scores[0].zero_shot_accuracy,
-                "zero_shot_novel": scores[1].zero_shot_accuracy,
-                "zero_shot_harmonic_mean": zero_shot_mean,
-            },
-        )
-    scores = [meter.score(data.dataset.name, net, classes, test)]
+        return _base_to_novel(scorer, net, test, classes, len(data.trained))
+    scores = [scorer.score(data.dataset.name, net, classes, test)]
     summary = {"accuracy": scores[0].accuracy, "zero_shot_accuracy": scores[0].zero_shot_accuracy}
     for target in targets:
         ((name, part),) = target.splits.items()
         if task == "domain":
-            part, named = _as_in(net, target, part), classes
+            part, named = _with_labels_of(net, target, part), classes
         else:
             named = target.classes
-        scores.append(meter.score(f"{target.name} {name}", net, named, part))
+        scores.append(scorer.score(f"{target.name} {name}", net, named, part))
     if targets:
         summary["mean_of_targets"] = sum(score.accuracy for score in scores[1:]) / len(targets)
         summary["zero_shot_mean_of_targets"] = sum(score.zero_shot_accuracy for score in scores[1:]) / len(targets)
     return TaskResult(task, tuple(scores), summary)
 
 
-class _Meter:
-    """Measures a prompted CLIP and the plain one on the same images."""
+class _Scorer:
+    """Evaluates a prompted CLIP and the plain one on the same images; `describe` returns sentences of classes."""
 
     def __init__(self, describe: Callable[[Sequence[str]], Descriptions], notify: Notify, gray: bool) -> None:
         self._describe = describe
@@ -230,13 +210,13 @@ class _Meter:
 
     def score(self, name: str, net: PromptedClip, classes: Sequence[str], images: ImageSet) -> Score:
         if not len(images):
-            raise InputError(f"there is no image to test {name} on: name another split with --test-split")
-        self._notify(f"measuring on {name}, {len(images)} images")
+            raise InputError(f"there is no test image for '{name}': choose another split with --test-split")
+        self._notify(f"evaluating on {name}, {len(images)} images")
         net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes))
         plain: list[FloatArray] = []
         with prompts_kept(net):
             result = _evaluated(prompted_classifier(net, name, self._gray, plain), images)
-        if self._gray and images.images.shape[-1] == 3:  # the plain CLIP sees their colours
+        if self._gray and images.images.shape[-1] == 3:  # only the prompted CLIP converts the images to gray
             zero_shot = _evaluated(
                 zero_shot_classifier(net.clip, net.class_descriptions, name, text=net.frozen_text_features), images
             )
@@ -245,16 +225,36 @@ class _Meter:
         return Score(name, result.accuracy, zero_shot.accuracy, len(images))
 
 
+def _base_to_novel(
+    scorer: _Scorer, net: PromptedClip, test: ImageSet, classes: tuple[str, ...], bases: int
+) -> TaskResult:
+    base = scorer.score("base", net, classes[:bases], of_classes(test, range(bases)))
+    novel = scorer.score("novel", net, classes[bases:], of_classes(test, range(bases, len(classes))))
+    return TaskResult(
+        "base-to-novel",
+        (base, novel),
+        {
+            "base": base.accuracy,
+            "novel": novel.accuracy,
+            "harmonic_mean": _harmonic_mean(base.accuracy, novel.accuracy),
+            "zero_shot_base": base.zero_shot_accuracy,
+            "zero_shot_novel": novel.zero_shot_accuracy,
+            "zero_shot_harmonic_mean": _harmonic_mean(base.zero_shot_accuracy, novel.zero_shot_accuracy),
+        },
+    )
+
+
 def _evaluated(classifier: ClipClassifier, images: ImageSet) -> Evaluation:
     contract = classifier.contract
-    # The labels are the contract's already; prompts learned on gray pictures are shown gray ones.
-    shown = aligned(DataSet("", contract.labels, {}), images, contract)
-    return evaluate(classifier, shown, "center-crop")
+    # The labels are already the contract's; this converts the images to gray where the contract requires it.
+    converted = aligned(DataSet("", contract.labels, {}), images, contract)
+    return evaluate(classifier, converted, "center-crop")
 
 
-def _as_in(net: PromptedClip, target: DataSet, part: ImageSet) -> ImageSet:
+def _with_labels_of(net: PromptedClip, target: DataSet, part: ImageSet) -> ImageSet:
+    """Return a data set's images with the labels of the net's classes."""
     return aligned(target, part, clip_contract(PROMPTED, net.clip.config, net.classes, target.name, gray=False))
 
 
-def _harmonic_mean(values: Sequence[float]) -> float:
+def _harmonic_mean(*values: float) -> float:
     return len(values) / sum(1 / value for value in values) if all(values) else 0.0

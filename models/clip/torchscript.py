@@ -1,8 +1,7 @@
-"""OpenAI's CLIP files are TorchScript archives. Their tensors are read here without running anything of them.
+"""Reader of the tensors in a TorchScript archive, the form of OpenAI's CLIP files, that executes none of its code.
 
-Such an archive is a zip of plain storages, a pickle that says which tensor lies where, and the program's text.
-torch.jit.load would compile the program and run what it says of unpickling; this reader looks only at the pickle, with
-an unpickler that knows tensors and turns everything else into empty holders.
+An archive is a zip of uncompressed storages, a pickle that maps tensors to storages, and source code. `torch.jit.load`
+compiles the code; this reader reads the pickle only, with an unpickler that creates tensors and otherwise empty objects.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,26 +29,10 @@ _DTYPES = {
     "BoolStorage": torch.bool,
 }
 _MAX_DEPTH = 50
-# Whatever a damaged pickle or zip may cause; code of the archive never runs, so no other error can be its doing.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    pickle.UnpicklingError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    OSError,
-)
 
 
 def is_torchscript(path: Path) -> bool:
-    """Return whether the file is a zip with a TorchScript program in it."""
+    """Return whether the file is a TorchScript archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
@@ -63,32 +44,32 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a TorchScript archive by their dotted names.
 
     Raises:
-        InputError: The archive is damaged or asks for something no tensor needs.
+        InputError: The archive is damaged, or its pickle refers to anything but tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             root = archive.namelist()[0].partition("/")[0]
-            listing = _stored(archive, f"{root}/data.pkl")
-            module = _TensorsOnly(io.BytesIO(listing), archive, root).load()
+            content = _stored(archive, f"{root}/data.pkl")
+            module = _TensorUnpickler(io.BytesIO(content), archive, root).load()
             return dict(_tensors(module, "", 0))
-    except _DAMAGE as error:
+    except Exception as error:  # a damaged zip or pickle can raise almost every type
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"'{path}' is a damaged TorchScript archive ({reason}): download it again") from error
 
 
-class _Holder:
-    """Stands for any object of the program: keeps what the pickle gives it."""
+class _Module:
+    """An object of the archive, with the attributes that the pickle gives it."""
 
     def __init__(self, *_: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise pickle.UnpicklingError("an object's state is no dictionary")
+            raise pickle.UnpicklingError("the state of an object is not a dictionary")
         self.__dict__.update(state)
 
 
-class _TensorsOnly(pickle.Unpickler):
+class _TensorUnpickler(pickle.Unpickler):
     def __init__(self, stream: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(stream)
         self._archive = archive
@@ -97,7 +78,7 @@ class _TensorsOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
-            return _Holder
+            return _Module
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -106,12 +87,12 @@ class _TensorsOnly(pickle.Unpickler):
             return dict
         if module == "torch.jit._pickle":
             return _first
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _device, count = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
-            raise pickle.UnpicklingError("a storage is described in an unknown way")
+            raise pickle.UnpicklingError("a storage has an unknown description")
         if key not in self._storages:
             content = bytearray(_stored(self._archive, f"{self._root}/data/{key}"))
             if len(content) != count * dtype.itemsize:
@@ -121,29 +102,29 @@ class _TensorsOnly(pickle.Unpickler):
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member; torch packs none that hold tensors, and a packed one might fill the memory."""
+    """Return a member; torch compresses none, and a compressed one could expand to any size."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise pickle.UnpicklingError(f"its member '{name}' is compressed")
     return archive.read(name)
 
 
 def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
-    # torch checks the bounds; a step of zero would let a few bytes stand for any number of values.
+    # torch checks the bounds, but with a stride of 0 a few bytes would expand to any number of values.
     if not isinstance(storage, Tensor) or math.prod(size) > len(storage):
         raise pickle.UnpicklingError("a tensor is larger than its storage")
     return storage.as_strided(size, stride, offset)
 
 
 def _first(value: object = None, *_: object) -> object:
-    """Lists of numbers and values with a type tag: nothing a weight depends on."""
+    """Return the argument of torch.jit's helpers: lists of numbers and typed values, which no weight depends on."""
     return value
 
 
 def _tensors(value: object, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
     if depth > _MAX_DEPTH:
-        raise pickle.UnpicklingError("its modules are nested without end")
+        raise pickle.UnpicklingError(f"its modules are nested more than {_MAX_DEPTH} deep")
     if isinstance(value, Tensor):
         yield name, value
-    elif isinstance(value, _Holder):
+    elif isinstance(value, _Module):
         for key, inner in vars(value).items():
             yield from _tensors(inner, f"{name}.{key}" if name else key, depth + 1)

@@ -1,4 +1,4 @@
-"""A CLIP's weights from a file of any of the forms they are published in."""
+"""Weights of a CLIP from a file in any of the forms in which they are published."""
 
 from __future__ import annotations
 
@@ -16,34 +16,42 @@ from edgekit.files import require_file
 from edgekit.models.checkpoints.tensorfile import read_tensors
 from edgekit.models.checkpoints.torch_file import load_tensors
 from edgekit.models.clip.architecture import Activation, ClipConfig
-from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.torchscript import is_torchscript, read_torchscript
+from edgekit.typed_json import convert, parse_json
 
 METADATA_KEY = "edgekit-clip"
 SCHEMA_MAJOR = 1
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.0"
-# Numbers that OpenAI's files carry beside the weights, and masks that are made anew.
+# Tensors that are not weights: numbers in OpenAI's files, and a mask that the model creates itself.
 _NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
-_OPENAI_MARK = "input_resolution"
+_OPENAI_ONLY = "input_resolution"
 
 
 @dataclass(frozen=True)
 class ClipFile:
-    """Weights in float32 under OpenAI's names; `config` only if the file says its architecture itself."""
+    """Weights in float32 with OpenAI's names; `config` is None for files that do not state their architecture."""
 
     state: Mapping[str, Tensor]
     activation: Activation
     config: ClipConfig | None = None
 
 
-def read_clip_file(path: Path) -> ClipFile:
-    """Read OpenAI's TorchScript archive, a state dict (alone or in a training's checkpoint) or safetensors.
+@dataclass(frozen=True)
+class _Document:
+    """Metadata of a CLIP that edgekit saved."""
 
-    Nothing in the file is run. OpenAI's files mean QuickGELU; of others, an `open_clip_config.json` beside the file
-    says which activation they were trained with, and without one it is taken to be GELU.
+    schema: str
+    config: ClipConfig
+
+
+def read_clip_file(path: Path) -> ClipFile:
+    """Return the weights in OpenAI's TorchScript archive, a state dict (also in a training checkpoint) or safetensors.
+
+    No code in the file is executed. The activation of OpenAI's files is QuickGELU. That of other files is stated by an
+    `open_clip_config.json` in the same folder, and GELU without one.
 
     Raises:
-        InputError: The file is damaged or of another form.
+        InputError: The file is damaged or has another form.
     """
     require_file(path, "CLIP file")
     if is_torchscript(path):
@@ -53,18 +61,29 @@ def read_clip_file(path: Path) -> ClipFile:
     document = load_tensors(path)
     state = document.get("state_dict", document)
     if not isinstance(state, dict) or not state:
-        raise InputError(f"'{path}' holds no state dict: give a CLIP's weights")
-    openai = any(str(name).rpartition(".")[2] == _OPENAI_MARK for name in state)
+        raise InputError(f"'{path}' contains no state dict: give a CLIP's weights")
+    openai = any(str(name).rpartition(".")[2] == _OPENAI_ONLY for name in state)
     return ClipFile(_cleaned(state, path), "quick-gelu" if openai else _activation_beside(path))
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """Return a SHA-256 over names and float32 values: equal for equal weights in files of any form."""
+    """Return a SHA-256 of names and float32 values, which is equal for equal weights in files of any form."""
     digest = sha256()
     for name in sorted(state):
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_schema(document: object, major: int) -> None:
+    """Check that a document is an object of a major version.
+
+    Raises:
+        InputError: It is not.
+    """
+    version = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(version, str) or version.partition(".")[0] != str(major):
+        raise InputError(f"its schema is {version!r}, this edgekit reads {major}.x: update edgekit")
 
 
 def _looks_like_safetensors(path: Path) -> bool:
@@ -76,41 +95,36 @@ def _read_safetensors(path: Path) -> ClipFile:
     try:
         tensors, metadata = read_tensors(path)
     except InputError as error:
-        raise InputError(f"CLIP file '{path}' is no whole safetensors file ({error}): download it again") from error
+        raise InputError(
+            f"CLIP file '{path}' is not a complete safetensors file ({error}): download it again"
+        ) from error
     state = _cleaned(tensors, path)
     if METADATA_KEY not in metadata:
         return ClipFile(state, _activation_beside(path))
     try:
-        document = json.loads(metadata[METADATA_KEY])
+        document = parse_json(metadata[METADATA_KEY], "it")
         check_schema(document, SCHEMA_MAJOR)
-        config = from_document(ClipConfig, document.get("config"), "config")
-    except (InputError, ValueError, RecursionError) as error:
-        raise InputError(f"CLIP file '{path}' does not say its architecture rightly: {error}") from error
+        config = convert(document, _Document, "field").config
+    except InputError as error:
+        raise InputError(f"CLIP file '{path}' has no valid metadata: {error}") from error
     return ClipFile(state, config.activation, config)
 
 
-def check_schema(document: object, major: int) -> None:
-    """Raise an InputError unless the document is an object of that major version."""
-    version = document.get("schema") if isinstance(document, dict) else None
-    if not isinstance(version, str) or version.partition(".")[0] != str(major):
-        raise InputError(f"its schema is {version!r}, this edgekit reads {major}.x: update edgekit")
-
-
 def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
-    """Return OpenAI's names: without a wrapper's prefix, the text tower's tensors at the top."""
+    """Return the weights with OpenAI's names, in which neither a wrapper nor the text tower has a prefix."""
     cleaned = {}
     for name, value in state.items():
         short = str(name).removeprefix("module.").removeprefix("text.")
         if short.rpartition(".")[2] in _NO_WEIGHTS:
             continue
         if not isinstance(value, Tensor):
-            raise InputError(f"CLIP file '{path}' holds a {type(value).__name__} under '{name}': expected tensors")
-        # A view that repeats itself: a few bytes that would fill any memory.
+            raise InputError(f"CLIP file '{path}' contains a {type(value).__name__} under '{name}': expected tensors")
+        # An expanded view: a few bytes that would fill any memory.
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise InputError(f"CLIP file '{path}' stores less of tensor '{name}' than its shape says")
+            raise InputError(f"CLIP file '{path}' contains fewer values of tensor '{name}' than its shape has")
         cleaned[short] = value.float() if value.is_floating_point() else value
     if not all(bool(torch.isfinite(tensor).all()) for tensor in cleaned.values()):
-        raise InputError(f"CLIP file '{path}' has weights that are no numbers: download it again")
+        raise InputError(f"CLIP file '{path}' contains NaN or infinity: download it again")
     return cleaned
 
 

@@ -14,11 +14,11 @@ from edgekit.errors import InputError
 from edgekit.files import require_file, sha256_of
 from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
-from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompted import frozen_classifier
 from edgekit.models.model_loading import build_net
+from edgekit.typed_json import convert
 
 _VECTORS = "class_vectors"
 
@@ -99,7 +99,7 @@ def _vectors(checkpoint: Checkpoint) -> Tensor:
 
 def _teacher_of(checkpoint: Checkpoint) -> _ClipTeacher:
     try:
-        return from_document(_ClipTeacher, checkpoint.training.get("teacher"), "teacher")
+        return convert(checkpoint.training.get("teacher"), _ClipTeacher, "field")
     except InputError as error:
         raise InputError(
             f"the checkpoint has no valid record of its CLIP teacher ({error}): distil it again"

@@ -1,4 +1,4 @@
-"""Prompts and small CLIPs from the command line: train, evaluate, and what is said of wrong input."""
+"""Prompts and small CLIPs from the command line: training, evaluation, and messages for bad input."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def _here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def test_training_says_what_it_prompts_and_leaves_prompts_and_results(place: Path) -> None:
-    said, document = (place / "stderr").read_text(), json.loads((place / "stdout").read_text())
-    assert "activation gelu" in said
-    assert "the CLIP has fewer layers than the preset's depth 12: depth 2, cross layer 1" in said
-    assert "14 training images, 14 images to validate" in said
+def test_training_reports_the_clip_and_writes_prompts_and_results(place: Path) -> None:
+    messages, document = (place / "stderr").read_text(), json.loads((place / "stdout").read_text())
+    assert "activation gelu" in messages
+    assert "the CLIP has fewer layers than the preset's depth 12: depth 2, cross layer 1" in messages
+    assert "14 training images, 14 images to validate" in messages
     assert document["task"] == "few-shot"
     assert document["scores"][0]["images"] == 21
     assert document["best"]["epoch"] == 2
@@ -96,10 +96,10 @@ def test_training_says_what_it_prompts_and_leaves_prompts_and_results(place: Pat
 
 @pytest.mark.parametrize("model", ["hicropl", "clip-mini"])
 def test_splits_by_other_names_are_trained_on(edgekit: Run, tmp_path: Path, model: str) -> None:
-    shutil.copytree("faces/train", tmp_path / "odd/lesson")
+    shutil.copytree("faces/train", tmp_path / "odd/learn")
     shutil.copytree("faces/val", tmp_path / "odd/quiz")
     more = ("--clip", "clip.safetensors", "--shots", 1, "--n-ctx", 2) if model == "hicropl" else ()
-    names = ("--train-split", "lesson", "--val-split", "quiz")
+    names = ("--train-split", "learn", "--val-split", "quiz")
     where = ("--data", tmp_path / "odd", "-o", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
     code, _, stderr = edgekit("train", "--model", model, *where, *more, *names)
     assert code == 0, stderr
@@ -122,10 +122,10 @@ def test_eval_takes_other_classes_with_descriptions_of_them(edgekit: Run) -> Non
     code, stdout, stderr = edgekit("eval", *arguments, "--descriptions", "short.json", "--json")
     assert code == 0, stderr
     assert json.loads(stdout)["labels"] == ["ape", "cat", "owl"]
-    assert "no description of ape, cat, owl: the template 'a photo of a {}.' takes its place" in stderr
+    assert "no description of ape, cat, owl: the template 'a photo of a {}.' is used instead" in stderr
 
 
-def test_the_other_tasks_report_what_they_are_about(edgekit: Run, tmp_path: Path) -> None:
+def test_the_other_tasks_report_their_scores(edgekit: Run, tmp_path: Path) -> None:
     common = ("train", "--model", "hicropl", "--clip", "clip.safetensors", "--data", "faces", "--epochs", 1)
     few = ("--shots", 1, "--n-ctx", 2, "--json")
     code, stdout, _ = edgekit(*common, *few, "--task", "base-to-novel", "-o", tmp_path / "novel")
@@ -144,7 +144,7 @@ def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> No
     train = ("train", "--model", "clip-mini", "--data", "faces", "--epochs", 1, "--batch-size", 14, "--threads", 1)
     code, stdout, stderr = edgekit(*train, "--leave-out", "fear", "--leave-out", "sad", "-o", tmp_path / "m", "--json")
     assert code == 0, stderr
-    assert "left out with all their images and captions: fear, sad" in stderr
+    assert "classes left out, with their images and captions: fear, sad" in stderr
     assert "30 training images, 10 images to choose the best epoch" in stderr
     clip = json.loads(stdout)["checkpoint"]
     code, stdout, _ = edgekit("eval", "zero-shot", "--clip", clip, "--data", "faces", "--split", "test", "--json")
@@ -170,7 +170,7 @@ def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before
     assert sum(json.loads(out)["labels"].values()) == 1
 
 
-def test_an_export_without_the_ensemble_says_what_that_costs(edgekit: Run, tmp_path: Path) -> None:
+def test_an_export_without_the_ensemble_reports_both_costs(edgekit: Run, tmp_path: Path) -> None:
     export = ("export", "prompts/best.safetensors", "--clip", "clip.safetensors", "-o", tmp_path / "small.onnx")
     code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--eval-split", "test", "--json")
     assert code == 0, err
@@ -195,8 +195,8 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         (HICROPL, "hicropl needs a CLIP: give --clip"),
         ((*HICROPL, "--clip", "absent.pt", "-o", "prompts"), "'prompts' already contains a training"),
         ((*HICROPL, "--clip", "absent.pt"), "CLIP file 'absent.pt' does not exist"),
-        ((*HICROPL, "--clip", "torn.safetensors"), "no whole safetensors file"),
-        ((*HICROPL, "--clip", "ViT-Z/none"), "neither a file nor a name of open_clip's"),
+        ((*HICROPL, "--clip", "torn.safetensors"), "not a complete safetensors file"),
+        ((*HICROPL, "--clip", "ViT-Z/none"), "neither a file nor an open_clip name"),
         ((*HICROPL, *CLIP, "--depth", 3), "depth is 3, but the CLIP's image tower has 2 layers"),
         ((*HICROPL, *CLIP, "--cross-layer", 3), "cross_layer is 3: expected 1 to depth, 2"),
         ((*HICROPL, *CLIP, "--cross-layer", 0), "cross_layer is 0"),
@@ -204,10 +204,10 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*HICROPL, *CLIP, "--n-ctx", 0), "n_ctx is 0"),
         ((*HICROPL, *CLIP, "--consistency-weight", -1), "consistency_weight is -1.0"),
         ((*HICROPL, *CLIP, "--flow", "one-way", "--upstream-compat"), "upstream_compat with flow 'one-way'"),
-        ((*HICROPL, *CLIP, "--flow", "one-way", "--cross-layer", 1), "--cross-layer means nothing with --flow one-way"),
+        ((*HICROPL, *CLIP, "--flow", "one-way", "--cross-layer", 1), "--cross-layer has no effect with --flow one-way"),
         (
             (*HICROPL, *CLIP, "--flow", "independent", "--proxy", "mean"),
-            "--proxy means nothing with --flow independent",
+            "--proxy has no effect with --flow independent",
         ),
         ((*HICROPL, *CLIP, "--shots", 7), "class 'angry' has 6 images in split 'train', fewer than 7 shots"),
         ((*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"), "no split 'x'"),
@@ -217,10 +217,10 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*HICROPL, *CLIP, "--task", "domain"), "task 'domain' needs --eval-data"),
         ((*HICROPL, *CLIP, "--eval-data", "pets"), "--eval-data goes with the tasks"),
         ((*HICROPL, *CLIP, "--task", "all", "--shots", 4), "leave --shots out"),
-        ((*HICROPL, *CLIP, "--init", "x"), "--init means nothing for --model hicropl"),
-        ((*HICROPL, *CLIP, "--balance", "loss"), "--balance means nothing for --model hicropl"),
-        ((*HICROPL, *CLIP, "--leave-out", "sad"), "--leave-out means nothing for --model hicropl"),
-        (("train", "--data", "faces", "-o", "out", *CLIP), "--clip means nothing for --model edgecnn"),
+        ((*HICROPL, *CLIP, "--init", "x"), "--init has no effect with --model hicropl"),
+        ((*HICROPL, *CLIP, "--balance", "loss"), "--balance has no effect with --model hicropl"),
+        ((*HICROPL, *CLIP, "--leave-out", "sad"), "--leave-out has no effect with --model hicropl"),
+        (("train", "--data", "faces", "-o", "out", *CLIP), "--clip has no effect with --model edgecnn"),
         (("train", "--data", "faces", "-o", "out", "--recipe", "hicropl"), "goes with --model hicropl"),
         (
             ("train", "--model", "hicropl", *CLIP, "--data", "pets", "-o", "out", "--task", "base-to-novel"),
@@ -234,13 +234,13 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         (("train", "--model", "clip-mini", "--data", "words", "-o", "out"), "the CLIP's context 48: shorten it"),
         ((*HICROPL, "--clip", "torn.pt"), "'torn.pt' cannot be read as a torch checkpoint"),
         ((*HICROPL, "--clip", "bitten.pt"), "'bitten.pt' is a damaged TorchScript archive"),
-        ((*HICROPL, "--clip", "other.pt"), "the weights are no CLIP's with a ViT"),
+        ((*HICROPL, "--clip", "other.pt"), "not those of a CLIP with a ViT"),
         ((*HICROPL, *CLIP, "--activation", "quick-gelu"), "its activation is gelu, not quick-gelu"),
         (
             ("train", "--model", "hicropl", "--data", "one", "-o", "out", *CLIP, "--shots", 1),
-            "data 'one' has one class to train on, 'angry'",
+            "data 'one' has one class only, 'angry'",
         ),
-        ((*HICROPL, *CLIP, "--merge", "a=sad"), "--merge means nothing for --model hicropl"),
+        ((*HICROPL, *CLIP, "--merge", "a=sad"), "--merge has no effect with --model hicropl"),
         (("eval", "default", "--activation", "gelu", "--data", "faces"), "need --clip"),
         ((*EXPORT, "prompts/best.safetensors"), "give its weights with --clip"),
         ((*EXPORT, "prompts/best.safetensors", "--clip", "wide.safetensors"), "a CLIP whose vision"),
@@ -256,10 +256,10 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*DISTILL, "torn.safetensors"), "no whole .safetensors file"),
         ((*DISTILL, "./bitten.pt"), "is a damaged TorchScript archive"),
         ((*DISTILL, "clip.safetensors", "--descriptions", "long.json"), "description of class 'happy': text"),
-        ((*DISTILL, "default", "--activation", "gelu"), "--activation: no teacher is a CLIP without prompts"),
+        ((*DISTILL, "default", "--activation", "gelu"), "--activation has no effect, because no teacher"),
         (("eval", "prompts/best.safetensors", "--data", "faces"), "contains trained prompts: pass the CLIP"),
         (("eval", "prompts/best.safetensors", "--clip", "wide.safetensors", "--data", "faces"), "a CLIP whose vision"),
-        (("eval", "clip.safetensors", *CLIP, "--data", "faces"), "holds no trained prompts"),
+        (("eval", "clip.safetensors", *CLIP, "--data", "faces"), "contains no trained prompts"),
         (("eval", "zero-shot", "--data", "faces"), "need --clip"),
         (("eval", "zero-shot", *CLIP, "--data", "faces", "--split", "x"), "has no split 'x'"),
         (

@@ -128,7 +128,7 @@ def test_other_classes_go_in_by_their_descriptions(tmp_path: Path, crops: np.nda
 
 def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     path, clip = make(tmp_path, replace(PROMPTS, upstream_compat=True))
-    with pytest.raises(InputError, match="--upstream-compat, which change at every pass"):
+    with pytest.raises(InputError, match="--upstream-compat, which changes them at every pass"):
         open_prompts(path, clip, None)
     path, clip = make(tmp_path, replace(PROMPTS, ensemble=False, consistency_on="prompted"))
     with pytest.raises(InputError, match="give its weights with --clip"):

@@ -23,24 +23,24 @@ def test_the_seven_expressions_are_described(small_clip: FrozenClip) -> None:
 
 
 def test_descriptions_come_in_the_order_of_the_classes() -> None:
-    said: list[str] = []
-    found = descriptions_for(("Sad", "happy"), notify=said.append)
+    messages: list[str] = []
+    found = descriptions_for(("Sad", "happy"), notify=messages.append)
     assert list(found) == ["Sad", "happy"]
     assert found["Sad"] == read_descriptions(SHIPPED)["sad"]
-    assert said == []
+    assert messages == []
 
 
 def test_classes_of_a_file_and_the_template_for_the_rest(tmp_path: Path) -> None:
     file = tmp_path / "animals.json"
     file.write_text(json.dumps({"polar bear": ["A white bear.", "A bear on ice."]}))
-    said: list[str] = []
-    found = descriptions_for(("polar_bear", "guinea_pig", "cat"), file, said.append)
+    messages: list[str] = []
+    found = descriptions_for(("polar_bear", "guinea_pig", "cat"), file, messages.append)
     assert found == {
         "polar_bear": ("A white bear.", "A bear on ice."),
         "guinea_pig": ("a photo of a guinea pig.",),
         "cat": ("a photo of a cat.",),
     }
-    assert said == ["no description of guinea_pig, cat: the template 'a photo of a {}.' takes its place"]
+    assert messages == ["no description of guinea_pig, cat: the template 'a photo of a {}.' is used instead"]
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_classes_of_a_file_and_the_template_for_the_rest(tmp_path: Path) -> None
         ('{"a": [1]}', "class 'a' needs a list"),
         ('{"a": [" "]}', "class 'a' needs a list"),
         ('{"a": ["\\ud800"]}', "class 'a' needs a list"),
-        ('{" ": ["b"]}', "has no proper name"),
-        ('{"a": ["b"], "a": ["c"]}', "class 'a' is there twice"),
+        ('{" ": ["b"]}', "is not a text"),
+        ('{"a": ["b"], "a": ["c"]}', "class 'a' occurs twice"),
         ('{"a": {"b": ["c"]}}', "class 'a' needs a list"),
         ("[" * 60_000, "recursion"),
     ],

@@ -1,4 +1,4 @@
-"""CLIPs from files of every published form, by name and random; what is no CLIP is refused in one line."""
+"""CLIPs from files of every published form, by name and random; other files are refused with one line."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.tensorfile import read_tensors, write_tensors
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
-from edgekit.models.clip.documents import from_document
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
 from edgekit.models.clip.torchscript import read_torchscript
 from edgekit.models.clip.weights import METADATA_KEY
+from edgekit.typed_json import convert
 
 
 def as_openai(model: Any) -> dict[str, Tensor]:
@@ -122,14 +122,14 @@ def build_like(model: nn.Module, config: ClipConfig) -> nn.Module:
     return other
 
 
-def test_the_activation_can_be_said(small_config: ClipConfig, tmp_path: Path) -> None:
+def test_the_activation_can_be_given(small_config: ClipConfig, tmp_path: Path) -> None:
     save_state_dict(seeded_model(small_config, 5), tmp_path / "a.pt")
     assert load_clip(tmp_path / "a.pt", activation="quick-gelu").config.activation == "quick-gelu"
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"quick_gelu": True}}))
     assert load_clip(tmp_path / "a.pt").config.activation == "quick-gelu"
 
 
-def test_a_saved_clip_says_its_architecture_itself(tmp_path: Path) -> None:
+def test_a_saved_clip_states_its_architecture(tmp_path: Path) -> None:
     # Heads of 16 cannot be read off the weights.
     config = ClipConfig(
         image_size_px=48,
@@ -184,7 +184,9 @@ def test_a_name_of_open_clips(small_config: ClipConfig, tmp_path: Path, monkeypa
     with pytest.raises(InputError, match=r"no weights 'theirs' of ViT-tiny: give ViT-tiny/ and one of ours"):
         load_clip("ViT-tiny/theirs")
     monkeypatch.setitem(document["vision_cfg"], "width", 192)
-    with pytest.raises(InputError, match=r"weights\.bin': the weights are not CLIP's: tensor '\S+' has shape"):
+    with pytest.raises(
+        InputError, match=r"weights\.bin': the weights do not fit the architecture: tensor '\S+' has shape"
+    ):
         load_clip("ViT-tiny/ours")
     monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
     with pytest.raises(
@@ -196,7 +198,7 @@ def test_a_name_of_open_clips(small_config: ClipConfig, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ViT-Z-99/openai", "neither a file nor a name"),
+        ("ViT-Z-99/openai", "neither a file nor an open_clip name"),
         ("RN50/openai", "two plain transformers"),
         ("ViT-B-16-SigLIP/webli", "two plain transformers"),
         ("nowhere.pt", "does not exist"),
@@ -207,7 +209,7 @@ def test_other_names_are_refused(name: str, message: str) -> None:
         load_clip(name)
 
 
-def test_a_failed_download_says_what_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_file_to_get(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise FileNotFoundError("no route to host\nand more")
 
@@ -229,13 +231,13 @@ def change(state: dict[str, Tensor], name: str, value: Any) -> dict[str, Any]:
         (lambda s: change(s, "extra", torch.zeros(1)), "no tensor 'extra'"),
         (lambda s: change(s, "visual.proj", torch.zeros(192, 24)), r"'visual\.proj' has shape \[192, 24\]"),
         (lambda _: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "is a ResNet"),
-        (lambda _: {"vision_model.embeddings": torch.zeros(1)}, "transformers library's"),
+        (lambda _: {"vision_model.embeddings": torch.zeros(1)}, "transformers library"),
         (lambda _: {"fc.weight": torch.zeros(1)}, r"'visual\.conv1\.weight' is missing"),
         (lambda s: change(s, "visual.conv1.weight", torch.zeros(3)), r"'visual\.conv1\.weight' has shape \[3\]"),
         (lambda s: change(s, "visual.positional_embedding", torch.zeros(4, 128)), "4 positions"),
-        (lambda s: change(s, "positional_embedding", torch.zeros(77, 40)), "no whole number of 64"),
-        (lambda s: change(s, "ln_final.bias", torch.full((64,), torch.nan)), "no numbers"),
-        (lambda s: change(s, "ln_final.bias", "text"), "holds a str under 'ln_final.bias'"),
+        (lambda s: change(s, "positional_embedding", torch.zeros(77, 40)), "cannot have heads of width 64"),
+        (lambda s: change(s, "ln_final.bias", torch.full((64,), torch.nan)), "NaN or infinity"),
+        (lambda s: change(s, "ln_final.bias", "text"), "contains a str under 'ln_final.bias'"),
         (lambda _: {"state_dict": []}, "no state dict"),
     ],
 )
@@ -284,10 +286,10 @@ class _RunsCode:
         return os.system, (f"touch {os.environ['EDGEKIT_TEST_MARK']}",)
 
 
-def test_nothing_of_an_archive_is_run(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_code_of_an_archive_is_executed(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEKIT_TEST_MARK", str(tmp_path / "ran"))
     evil = repacked(archive, tmp_path / "evil.pt", pickle.dumps(_RunsCode()))
-    with pytest.raises(InputError, match=r"damaged TorchScript archive \(it asks for posix\.system\)"):
+    with pytest.raises(InputError, match=r"damaged TorchScript archive \(it refers to posix\.system\)"):
         load_clip(evil)
     assert not (tmp_path / "ran").exists()
 
@@ -318,7 +320,7 @@ class _Pickler(pickle.Pickler):
         return ("storage", torch.HalfStorage, "0", "cpu", 6) if isinstance(thing, _Storage) else None
 
 
-def test_few_bytes_that_claim_to_be_many_values_are_refused(tmp_path: Path) -> None:
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path: Path) -> None:
     save_torchscript(nn.Linear(3, 2), tmp_path / "whole.pt")
     stream = io.BytesIO()
     _Pickler(stream, 2).dump(_Vast())
@@ -338,7 +340,7 @@ def test_a_garbled_archive_is_read_or_refused(tmp_path: Path) -> None:
         original = whole.read("whole/data.pkl")
     generator = np.random.default_rng(7)
     refusals = []
-    for _ in range(300):
+    for _ in range(150):
         garbled = bytearray(original)
         for place in generator.integers(len(garbled), size=2):
             garbled[place] = generator.integers(256)
@@ -346,24 +348,25 @@ def test_a_garbled_archive_is_read_or_refused(tmp_path: Path) -> None:
             read_torchscript(repacked(tmp_path / "whole.pt", tmp_path / "garbled.pt", bytes(garbled)))
         except InputError as error:
             refusals.append(str(error))
-    assert len(refusals) > 100
+    assert len(refusals) > 50
     assert not any("\n" in message for message in refusals)
 
 
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ("{", "architecture rightly"),
+        ("{", "no valid metadata"),
         ("[]", "its schema is None"),
         ('{"schema": "2.0"}', "reads 1.x: update edgekit"),
-        ('{"schema": "1.0"}', "'config' is None"),
-        ('{"schema": "1.0", "config": {"image_size_px": "48"}}', r"'config\.image_size_px' is '48': expected int"),
-        ("[" * 60_000, "architecture rightly"),
+        ('{"schema": "1.0"}', "field 'config' is missing"),
+        (
+            '{"schema": "1.0", "config": {"image_size_px": "48"}}',
+            r"field 'config\.image_size_px' is .48.: expected a whole number",
+        ),
+        ("[" * 60_000, "no valid metadata"),
     ],
 )
-def test_a_clip_that_describes_itself_wrongly_is_refused(
-    small_clip: FrozenClip, tmp_path: Path, metadata: str, message: str
-) -> None:
+def test_invalid_metadata_are_refused(small_clip: FrozenClip, tmp_path: Path, metadata: str, message: str) -> None:
     save_file(small_clip.model.state_dict(), tmp_path / "a.safetensors", metadata={"edgekit-clip": metadata})
     with pytest.raises(InputError, match=message):
         load_clip(tmp_path / "a.safetensors")
@@ -375,7 +378,7 @@ def test_a_clip_that_describes_itself_wrongly_is_refused(
         ({"patch_size_px": 64}, "images of 32 px in patches of 64"),
         ({"embed_dim": 0}, "at least 1"),
         ({"image_std": (0.0, 1.0, 1.0)}, "std above 0"),
-        ({"vision": {"width": 100, "layers": 1, "heads": 3}}, "width is a multiple of the heads"),
+        ({"vision": {"width": 100, "layers": 1, "heads": 3}}, "a width that is a multiple of the heads"),
     ],
 )
 def test_impossible_architectures_are_refused(small_config: ClipConfig, changes: dict[str, Any], message: str) -> None:
@@ -383,17 +386,17 @@ def test_impossible_architectures_are_refused(small_config: ClipConfig, changes:
     for name, value in changes.items():
         document[name] = {**document[name], **value} if isinstance(value, dict) else value
     with pytest.raises(InputError, match=message):
-        from_document(ClipConfig, json.loads(json.dumps(document)), "config")
+        convert(document, ClipConfig, "field")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("word " * 76, "78 tokens long, the CLIP's context 77"),
-        ("a <end_of_text> b", "begins or ends texts"),
+        ("a <end_of_text> b", "contains a start or end token"),
     ],
 )
-def test_texts_that_are_no_tokens_are_refused(small_clip: FrozenClip, text: str, message: str) -> None:
+def test_texts_that_cannot_be_tokenized_are_refused(small_clip: FrozenClip, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         small_clip.tokenize([text])
 
@@ -413,13 +416,13 @@ def test_another_vocabulary_is_refused(small_config: ClipConfig) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        (("vision", "layers"), 10**9, "image tower has 3 layers, the architecture says 1000000000"),
+        (("vision", "layers"), 10**9, "image tower has 3 layers, not 1000000000"),
         (("context_length",), 10**9, "tensor 'positional_embedding' has shape .*, not .1000000000"),
-        (("vision", "mlp_ratio"), 1e308, "mlp_ratio of 1e\\+308 cannot be"),
-        (("text", "mlp_ratio"), -1, "mlp_ratio of -1 cannot be"),
+        (("vision", "mlp_ratio"), 1e308, "mlp_ratio of a CLIP tower is 1e\\+308"),
+        (("text", "mlp_ratio"), -1, "mlp_ratio of a CLIP tower is -1"),
     ],
 )
-def test_an_architecture_that_is_not_the_weights_own_is_told_before_it_fills_the_memory(
+def test_an_architecture_that_does_not_fit_the_weights_is_refused_before_memory_is_allocated(
     tmp_path: Path, small_config: ClipConfig, field: tuple[str, ...], value: float, message: str
 ) -> None:
     path = tmp_path / "clip.safetensors"
@@ -439,11 +442,14 @@ def test_an_architecture_that_is_not_the_weights_own_is_told_before_it_fills_the
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.zeros(1).expand(1 << 14, 1 << 18), "stores less of tensor 'token_embedding.weight' than its shape says"),
-        (torch.zeros(49408, 64, dtype=torch.int32), "tensor 'token_embedding.weight' holds int32: expected floats"),
+        (torch.zeros(1).expand(1 << 14, 1 << 18), "fewer values of tensor 'token_embedding.weight' than its shape has"),
+        (
+            torch.zeros(49408, 64, dtype=torch.int32),
+            "tensor 'token_embedding.weight' has type int32: expected floating point",
+        ),
     ],
 )
-def test_tensors_that_are_no_whole_floats_are_told(
+def test_tensors_that_are_not_complete_floats_are_refused(
     tmp_path: Path, small_config: ClipConfig, tensor: Tensor, message: str
 ) -> None:
     state = {**seeded_model(small_config, 0).state_dict(), "token_embedding.weight": tensor}

@@ -1,4 +1,4 @@
-"""The small CLIP: captions that say what is known of an image, and a loss that equal captions do not mislead."""
+"""The small CLIP: captions composed from labels and votes, and a loss that permits equal captions."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_captions_name_the_two_largest_shares_or_draw_one() -> None:
         assert has(texts[which[1]], "sad")
 
 
-def test_captions_of_some_classes_never_speak_of_the_others() -> None:
+def test_captions_of_some_classes_never_name_the_others() -> None:
     kept = ("angry", "disgust", "fear", "happy")
     votes = torch.softmax(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     labels = torch.arange(64) % 4
@@ -118,7 +118,7 @@ def test_every_caption_there_can_be_fits_the_context() -> None:
     tokenize([text for texts in read_descriptions(SHIPPED).values() for text in texts], CLIP_MINI)
 
 
-def test_classes_that_are_no_expressions_are_called_by_their_names() -> None:
+def test_captions_of_other_classes_contain_their_names() -> None:
     texts, which = captions_of(("maine_coon", "pug"), torch.tensor([0, 1, 0]), None, torch.zeros(3), 1)
     assert "maine coon" in texts[0]
     assert "pug" in texts[1]
@@ -177,5 +177,5 @@ def test_shifts_go_beyond_the_crops_room() -> None:
 def test_a_recipe_for_other_sizes_is_refused(bars: DataSet) -> None:
     recipe = RECIPES["fer2013"]
     training = bars.splits["Training"]
-    with pytest.raises(InputError, match="cuts pictures to 44 px, the CLIP takes 48"):
+    with pytest.raises(InputError, match="crops images to 44 px, the CLIP takes 48 px"):
         MiniClipTask(SMALL, bars.classes, descriptions_for(bars.classes), recipe, training, training, bars.name)

@@ -1,4 +1,4 @@
-"""What is learned and where knowledge flows; settings that cannot be are refused in one line."""
+"""Trained parameters and knowledge flow of the prompt learner; invalid settings are refused with one line."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_everything_that_is_learned_gets_a_gradient(small_clip: FrozenClip, conf
             assert parameter.grad.norm() > 0, name
 
 
-def test_the_released_code_leaves_mappers_and_proxies_untaught(small_clip: FrozenClip) -> None:
+def test_upstream_compat_gives_mappers_and_proxies_no_gradient(small_clip: FrozenClip) -> None:
     net = prompted(small_clip, replace(SMALL, upstream_compat=True))
     net.loss(IMAGES, LABELS).total.backward()
-    taught = {name for name, parameter in net.learner.named_parameters() if parameter.grad is not None}
-    assert taught == {"text_prompts", "vision_prompts"}
+    trained = {name for name, parameter in net.learner.named_parameters() if parameter.grad is not None}
+    assert trained == {"text_prompts", "vision_prompts"}
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def moved(net: PromptedClip, name: str, layer: int) -> tuple[list[int], list[int
         ("independent", "vision_prompts", 2, [], [2]),
     ],
 )
-def test_knowledge_flows_as_the_variant_says(
+def test_knowledge_flows_in_the_direction_of_the_variant(
     small_clip: FrozenClip, flow: Any, name: str, layer: int, text: list[int], vision: list[int]
 ) -> None:
     assert moved(prompted(small_clip, replace(SMALL, flow=flow)), name, layer) == (text, vision)
@@ -118,7 +118,7 @@ def test_short_contexts_start_from_words(small_clip: FrozenClip) -> None:
     assert noise.learner.text_prompts[0].std() < 0.03
 
 
-def test_prompts_that_say_nothing_new_leave_the_text_tower_as_it_was(small_clip: FrozenClip) -> None:
+def test_prompts_equal_to_the_context_words_do_not_change_the_text_features(small_clip: FrozenClip) -> None:
     """One prompted layer of the context's own words is the plain text tower."""
     net = prompted(small_clip, replace(SMALL, depth=1, flow="independent", ensemble=False, consistency_on="prompted"))
     plain = torch.nn.functional.normalize(small_clip.encode_text(net.class_tokens), dim=1)
@@ -178,7 +178,7 @@ def test_the_papers_settings() -> None:
         ({"consistency_weight": -1.0}, "consistency_weight is -1.0"),
         ({"consistency_weight": float("nan")}, "consistency_weight is nan"),
         ({"ensemble": False}, "without an ensemble"),
-        ({"upstream_compat": True, "flow": "one-way"}, "knows only 'hicropl'"),
+        ({"upstream_compat": True, "flow": "one-way"}, "has only 'hicropl'"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -204,7 +204,7 @@ def test_prompts_that_do_not_fit_the_towers_are_refused(
 
 def test_a_width_the_mappers_cannot_divide_is_refused(small_config: ClipConfig) -> None:
     odd = replace(small_config, text=Tower(60, 3, 1))
-    with pytest.raises(InputError, match="text tower is 60 wide: mappers need a multiple of 8"):
+    with pytest.raises(InputError, match="text tower has width 60: mappers need a multiple of 8"):
         PromptLearner(SMALL, odd)
     PromptLearner(replace(SMALL, flow="independent"), odd)
 

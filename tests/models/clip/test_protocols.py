@@ -1,4 +1,4 @@
-"""The tasks prompt learning is measured by: which images and classes each counts."""
+"""The evaluation protocols of prompt learning: images and classes of each."""
 
 from __future__ import annotations
 
@@ -118,16 +118,16 @@ def test_prompts_learned_on_gray_pictures_are_shown_gray_ones_as_eval_shows_them
 ) -> None:
     shown: list[ImageSet] = []
 
-    def watched(classifier: CropClassifier, images: ImageSet, protocol: Protocols) -> Evaluation:
+    def recorded(classifier: CropClassifier, images: ImageSet, protocol: Protocols) -> Evaluation:
         shown.append(images)
         return evaluate(classifier, images, protocol)
 
-    monkeypatch.setattr(protocols, "evaluate", watched)
+    monkeypatch.setattr(protocols, "evaluate", recorded)
     colour = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
     target = DataSet("pets", ("cat", "ape", "owl"), {"test": ImageSet(colour, np.arange(3))})
     net = prompted(clip, bars.classes)
     measure("cross-dataset", net, load_data(bars), descriptions_for, [target])
-    prompts, zero_shot = shown[1:]  # of gray pictures one pass tells both
+    prompts, zero_shot = shown[1:]  # one pass over gray images gives both
     own = prompted_classifier(net.with_classes(descriptions_for(target.classes)), "pets", gray=True)
     expected = aligned(target, target.split("test"), own.contract)
     np.testing.assert_array_equal(prompts.images, expected.images)
@@ -160,5 +160,5 @@ def test_targets_are_test_splits(bars_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "folders").mkdir()
     (bars_folder / "Training").rename(tmp_path / "folders/x")
     (bars_folder / "PublicTest").rename(tmp_path / "folders/y")
-    with pytest.raises(InputError, match="no split named 'test': it has x, y"):
+    with pytest.raises(InputError, match="no split named 'test': its splits are x, y"):
         load_target(tmp_path / "folders", 32)

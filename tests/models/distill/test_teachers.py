@@ -254,7 +254,7 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
         ("{tmp}/text.txt", {}, "text.txt"),
         ("{tmp}/text.pt", {}, "text.pt"),
         ("no/model", {}, "neither a file nor a name of open_clip's"),
-        ("{prompts}", {}, "holds prompts for the CLIP .*: give its weights with --clip"),
+        ("{prompts}", {}, "contains prompts for the CLIP .*: give its weights with --clip"),
         ("{checkpoint}", {"clip": "x"}, "--clip: no teacher holds prompts"),
         ("{checkpoint}", {"descriptions": Path("x")}, "--descriptions: no teacher is a CLIP without prompts"),
         ("{checkpoint}", {"plain": SAID}, "no teacher lacks a contract"),
