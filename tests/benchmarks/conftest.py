@@ -15,12 +15,13 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Return a function that loads `benchmarks/NAME.py`."""
+    """Return a function that loads `NAME.py` from the folder of benchmarks that has it."""
 
     def load_script(name: str) -> ModuleType:
         # As Python does for a script it starts.
-        monkeypatch.syspath_prepend((BENCHMARKS / name).parent)
-        spec = importlib.util.spec_from_file_location(f"benchmark_{Path(name).stem}", BENCHMARKS / f"{name}.py")
+        (path,) = BENCHMARKS.rglob(f"{name}.py")
+        monkeypatch.syspath_prepend(path.parent)
+        spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

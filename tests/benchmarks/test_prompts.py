@@ -55,6 +55,6 @@ def test_a_training_is_estimated_by_its_images_and_epochs(prompts: dict[str, Any
     seconds = {group: prompts["seconds_of"](run, pace, counts, 3) for group, run in plan.items()}
     assert seconds == pytest.approx({"few-shot": 47.4, "all": 90, "base-to-novel": 31.8})
     assert prompts["seconds_of"](plan["all"], pace, counts, None) == pytest.approx(10 + 5 * 25 + 5)
-    said = prompts["said_of"](list(plan.values()), list(seconds.values()), pace)
-    assert "3 trainings are left: about 0.0 hours" in said
-    assert "all: 1 x about 90 s" in said
+    text = prompts["estimate_text"](list(plan.values()), list(seconds.values()), pace)
+    assert "3 trainings remain: about 0.0 hours" in text
+    assert "all: 1 x about 90 s" in text

@@ -42,7 +42,7 @@ def test_agreement_counts_missing_boxes_and_strays(tracking: ModuleType) -> None
         ({"strays": 0.06}, "strays"),
         ({"switches": 5}, "5 switches > 4 faces"),
         ({"cost": 0.76}, "cost"),
-        ({"hold_agreement": 0.95}, "the clip shows nothing"),
+        ({"hold_agreement": 0.95}, "the clip is too easy"),
     ],
 )
 def test_the_gate_refuses_each_fault(tracking: ModuleType, changes: dict[str, float], fault: str) -> None:

@@ -105,9 +105,9 @@ def test_what_was_decided_about_contempt_is_said(edgekit: Run, tmp_path: Path) -
     ("arguments", "message"),
     [
         (["absent"], "does not exist"),
-        (["{animals}/train/cat/0.png"], "is none of"),
-        (["{animals}", "--sheet", "{animals}/train/cat/0.png"], "is a file: name a folder"),
-        (["{animals}/train/cat"], "is not below"),
+        (["{animals}/train/cat/0.png"], "has an unknown format"),
+        (["{animals}", "--sheet", "{animals}/train/cat/0.png"], "is a file: give a folder"),
+        (["{animals}/train/cat"], "is not in <split>/<class>/"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(edgekit: Run, animals: Path, arguments: list[str], message: str) -> None:

@@ -67,7 +67,7 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     assert document["teacher"]["kind"] == "classifier"
     assert document["loss_weights"] == {"kl": 1.0, "ce": 0.1, "cosine": 0.0}
     assert 0 <= document["agreement"] <= 1
-    assert f"the teacher itself: {document['teacher_accuracy']:.2%} on val\n" in err
+    assert f"accuracy of the teacher: {document['teacher_accuracy']:.2%} on val\n" in err
     assert "learns from teacher0/best.safetensors; loss: 1 kl + 0.1 ce" in err
     kept = sorted((output / "teacher").rglob("*.safetensors"))
     assert sorted(load_file(path)["logits"].shape for path in kept) == [(7, 1, 7), (14, 2, 7)]
@@ -195,14 +195,14 @@ def test_votes_are_put_into_the_teachers_answers(edgekit: Run, faces: Path, teac
         (["--teacher", "{teacher}", "--temperature", "0"], "--temperature is 0.0"),
         (["--teacher", "{teacher}", "--kl-weight", "-1"], "--kl-weight is -1.0"),
         (["--teacher", "{teacher}", "--cosine-weight", "1"], "has no embeddings"),
-        (["--teacher", "{teacher}", "--on-the-fly", "--views", "center"], "--views is for cached answers"),
+        (["--teacher", "{teacher}", "--on-the-fly", "--views", "center"], "--views is for cached outputs"),
         (["--teacher", "{teacher}", "--votes-power", "1"], "--votes-power goes with --ferplus"),
-        (["--teacher", "{teacher}", "--clip", "{clip}"], "--clip: no teacher holds prompts"),
+        (["--teacher", "{teacher}", "--clip", "{clip}"], "--clip has no effect, because no teacher has prompts"),
         (["--teacher", "{teacher}", "--teacher-size", "8"], "no teacher lacks a contract"),
-        (["--teacher", "{teacher}", "--teacher-mean", "a,b"], "expected numbers with commas"),
+        (["--teacher", "{teacher}", "--teacher-mean", "a,b"], "expected numbers separated by commas"),
         (["--teacher", "{teacher}", "--unlabelled", "absent"], "data 'absent' does not exist"),
         (["--teacher", "{teacher}", "--init", "nope"], "model 'nope' does not exist"),
-        (["--teacher", "tiny.onnx"], "does not know the data's class 'angry': its labels are red, green, blue"),
+        (["--teacher", "tiny.onnx"], "lacks the data's class 'angry': its labels are red, green, blue"),
         (["--teacher", "{clip}", "--descriptions", "{faces}/x"], "descriptions file"),
         (["--teacher", "{teacher}", "-o", "tiny.onnx"], "output 'tiny.onnx' is a file"),
         ([], "Missing option '--teacher'"),
@@ -236,9 +236,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     ("arguments", "message"),
     [
         (["--merge", "good=joy"], "error: merge 'good=joy': there is no class 'joy'"),
-        (["--merge", "good=happy,sad"], "--merge 'good=happy,sad' alone leaves one label"),
-        (["--class", "a", "--clip", "{clip}"], "mini-xception is a plain classifier, whose labels are fixed"),
-        (["--class", "a", "--merge", "good=happy"], "--class and --merge both say the labels"),
+        (["--merge", "good=happy,sad"], "merge 'good=happy,sad' alone leaves one label"),
+        (["--class", "a", "--clip", "{clip}"], "mini-xception has no embedding space, so its labels are fixed"),
+        (["--class", "a", "--merge", "good=happy"], "--class and --merge both set the labels"),
         (["--clip", "{clip}"], "are for new classes"),
         (["--classes", "absent.json"], "descriptions file 'absent.json' does not exist"),
     ],

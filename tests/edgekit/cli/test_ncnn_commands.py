@@ -165,4 +165,4 @@ def test_a_teacher_is_no_file_for_ncnn(
     data = draw_faces(tmp_path / "data", {"Training": 7, "PublicTest": 7})
     code, _, err = edgekit("distill", "--teacher", tiny_ncnn, "--data", data, "-o", tmp_path / "out")
     assert code == 2
-    assert "is a file for ncnn, which cannot teach: name its checkpoint or .onnx file" in err
+    assert "is an ncnn file, which cannot be a teacher: give its checkpoint or .onnx file" in err
