@@ -19,7 +19,7 @@ from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.layout import canonical_class
 from edgekit.models.data.readers import load_dataset
-from edgekit.models.distill.cache import agreement
+from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
@@ -55,7 +55,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SHORT = ("--student", "mini-xception", "--epochs", 1, "--batch-size", 7, "--accelerator", "cpu")
 
 
-def test_a_classifier_teaches_and_its_answers_are_kept(
+def test_a_classifier_teaches_and_its_outputs_are_cached(
     edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
@@ -67,7 +67,7 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     assert document["teacher"]["kind"] == "classifier"
     assert document["loss_weights"] == {"kl": 1.0, "ce": 0.1, "cosine": 0.0}
     assert 0 <= document["agreement"] <= 1
-    assert f"the teacher itself: {document['teacher_accuracy']:.2%} on val\n" in err
+    assert f"accuracy of the teacher: {document['teacher_accuracy']:.2%} on val\n" in err
     assert "learns from teacher0/best.safetensors; loss: 1 kl + 0.1 ce" in err
     kept = sorted((output / "teacher").rglob("*.safetensors"))
     assert sorted(load_file(path)["logits"].shape for path in kept) == [(7, 1, 7), (14, 2, 7)]
@@ -80,14 +80,14 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     code, _, err = edgekit(*arguments, "--cache", elsewhere)
     assert code == 2
     assert "already contains a training" in err
-    assert not elsewhere.exists()  # said before the teacher is asked
+    assert not elsewhere.exists()  # reported before the teacher runs
     elsewhere.write_text("a file")
     code, _, err = edgekit("distill", "--teacher", teacher, "--data", faces, "-o", tmp_path / "x", "--cache", elsewhere)
     assert code == 74
-    assert f"cannot write '{elsewhere}/answers'" in err
+    assert f"cannot write '{elsewhere}/targets'" in err
 
 
-def test_agreement_is_told_of_each_teacher_and_of_all_together(
+def test_agreement_is_reported_for_each_teacher_and_the_ensemble(
     edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
 ) -> None:
     teachers = ("--teacher", teacher, "--teacher", "default")
@@ -99,12 +99,12 @@ def test_agreement_is_told_of_each_teacher_and_of_all_together(
     images = dataset.split("val").images
     both = open_teacher([str(teacher), "default"], dataset.classes, TeacherOptions())
     student = open_teacher([document["checkpoint"]], dataset.classes, TeacherOptions())
-    answers = [teach(each, images, "center", tmp_path).logits for each in (student, *both.members, both)]
-    expected = [agreement(answers[0], its) for its in answers[1:]]
+    outputs = [distillation_targets(each, images, "center", tmp_path).logits for each in (student, *both.members, both)]
+    expected = [agreement(outputs[0], its) for its in outputs[1:]]
     found = [*(each["agreement"] for each in document["member_agreement"]), document["agreement"]]
     assert found == pytest.approx(expected)
-    assert f"agrees with default on {expected[1]:.2%} of val" in err
-    assert f"agrees with its teacher on {expected[2]:.2%} of val" in err
+    assert f"agreement with default: {expected[1]:.2%} of val" in err
+    assert f"agreement with its teacher: {expected[2]:.2%} of val" in err
 
 
 def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:
@@ -195,14 +195,14 @@ def test_votes_are_put_into_the_teachers_answers(edgekit: Run, faces: Path, teac
         (["--teacher", "{teacher}", "--temperature", "0"], "--temperature is 0.0"),
         (["--teacher", "{teacher}", "--kl-weight", "-1"], "--kl-weight is -1.0"),
         (["--teacher", "{teacher}", "--cosine-weight", "1"], "has no embeddings"),
-        (["--teacher", "{teacher}", "--on-the-fly", "--views", "center"], "--views is for cached answers"),
+        (["--teacher", "{teacher}", "--on-the-fly", "--views", "center"], "--views is for cached outputs"),
         (["--teacher", "{teacher}", "--votes-power", "1"], "--votes-power goes with --ferplus"),
-        (["--teacher", "{teacher}", "--clip", "{clip}"], "--clip: no teacher holds prompts"),
+        (["--teacher", "{teacher}", "--clip", "{clip}"], "--clip has no effect, because no teacher has prompts"),
         (["--teacher", "{teacher}", "--teacher-size", "8"], "no teacher lacks a contract"),
-        (["--teacher", "{teacher}", "--teacher-mean", "a,b"], "expected numbers with commas"),
+        (["--teacher", "{teacher}", "--teacher-mean", "a,b"], "expected numbers separated by commas"),
         (["--teacher", "{teacher}", "--unlabelled", "absent"], "data 'absent' does not exist"),
         (["--teacher", "{teacher}", "--init", "nope"], "model 'nope' does not exist"),
-        (["--teacher", "tiny.onnx"], "does not know the data's class 'angry': its labels are red, green, blue"),
+        (["--teacher", "tiny.onnx"], "lacks the data's class 'angry': its labels are red, green, blue"),
         (["--teacher", "{clip}", "--descriptions", "{faces}/x"], "descriptions file"),
         (["--teacher", "{teacher}", "-o", "tiny.onnx"], "output 'tiny.onnx' is a file"),
         ([], "Missing option '--teacher'"),
@@ -236,9 +236,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     ("arguments", "message"),
     [
         (["--merge", "good=joy"], "error: merge 'good=joy': there is no class 'joy'"),
-        (["--merge", "good=happy,sad"], "--merge 'good=happy,sad' alone leaves one label"),
+        (["--merge", "good=happy,sad"], "merge 'good=happy,sad' alone leaves one label"),
         (["--class", "a", "--clip", "{clip}"], "mini-xception is a plain classifier, whose labels are fixed"),
-        (["--class", "a", "--merge", "good=happy"], "--class and --merge both say the labels"),
+        (["--class", "a", "--merge", "good=happy"], "--class and --merge both set the labels"),
         (["--clip", "{clip}"], "are for new classes"),
         (["--classes", "absent.json"], "descriptions file 'absent.json' does not exist"),
     ],

@@ -175,7 +175,7 @@ def test_answers_that_are_no_numbers_are_refused(images: ImageU8, tmp_path: Path
     teacher = Teacher(
         "classifier", "x", ("a",), "c" * 64, lambda crops: TeacherOutputs(np.full((len(crops), 1), np.nan))
     )
-    with pytest.raises(InputError, match="teacher 'x' gives values that are no numbers"):
+    with pytest.raises(InputError, match="outputs of teacher 'x' contain NaN or infinity"):
         distillation_targets(teacher, images, "center", tmp_path)
     assert files(tmp_path) == []
 
