@@ -116,12 +116,12 @@ def test_damaged_and_foreign_files_are_noticed_and_made_again(
     damage(path, other)
     before, said = bars.crops_seen, []
     assert np.array_equal(
-        distillation_targets(bars.teacher(), images, "center", tmp_path, say=said.append).logits, expected
+        distillation_targets(bars.teacher(), images, "center", tmp_path, notify=said.append).logits, expected
     )
     assert bars.crops_seen == before + 20  # the one file's images
     assert len(said) == 1
     assert str(path) in said[0]
-    distillation_targets(bars.teacher(), images, "center", tmp_path, say=said.append)
+    distillation_targets(bars.teacher(), images, "center", tmp_path, notify=said.append)
     assert len(said) == 1
 
 
