@@ -158,7 +158,8 @@ def require_shapes(config: ClipConfig, state: Mapping[str, Tensor]) -> None:
         found = _shape(state, name, len(expected))
         if found != expected:
             raise InputError(
-                f"the weights do not fit the architecture: tensor '{name}' has shape {list(found)}, not {list(expected)}"
+                f"the weights do not fit the architecture: tensor '{name}' has shape {list(found)}, "
+                f"not {list(expected)}"
             )
     for prefix, tower, which in ((_VISION_BLOCKS, vision, "image"), (_TEXT_BLOCKS, text, "text")):
         count = len(_blocks(state, prefix))
@@ -185,9 +186,7 @@ def config_from_open_clip(document: Mapping[str, Any], activation: Activation | 
     unknown = [*(vision.keys() - known_vision), *(text.keys() - known_text)]
     if unknown or isinstance(vision["layers"], list) or document.get("custom_text"):
         reason = f"it has '{sorted(unknown)[0]}'" if unknown else "its towers are of another kind"
-        raise InputError(
-            f"the model is not a CLIP with two plain transformers ({reason}): choose a ViT such as ViT-B-16"
-        )
+        raise InputError(f"the model is not a CLIP with two plain transformers ({reason}): choose one such as ViT-B-16")
     width = vision["width"]
     return ClipConfig(
         image_size_px=vision["image_size"],

@@ -62,7 +62,7 @@ class PromptCheckpoint:
 
 @dataclass(frozen=True)
 class _Document:
-    """The checkpoint's metadata; `classes` has the order that `descriptions` lose in the file, where keys are sorted."""
+    """The checkpoint's metadata; `classes` has the order of `descriptions`, whose keys are sorted in the file."""
 
     schema: str
     config: PromptConfig

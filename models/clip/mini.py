@@ -1,4 +1,4 @@
-"""A small CLIP for faces of 48 px, and the task that pretrains it from random weights on images with composed captions."""
+"""A small CLIP for faces of 48 px, and the task that pretrains it on images with composed captions."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class MiniClipTask(Task):
         self._augmentation = recipe.plain_augmentation
         if self._augmentation.crop_px != config.image_size_px:
             raise InputError(
-                f"the recipe crops images to {self._augmentation.crop_px} px, the CLIP takes {config.image_size_px} px: "
+                f"the recipe crops images to {self._augmentation.crop_px} px, the CLIP takes {config.image_size_px}: "
                 "choose recipe 'clip-mini'"
             )
         # Reports texts that are too long before the first epoch.

@@ -1,8 +1,8 @@
 """Forward passes of open_clip's towers, with prompts inserted into the first D layers or without prompts.
 
-The features equal those of open_clip. Two parts that do not influence them are not computed: in the last layer all tokens
-except the one that becomes the feature, and in texts all tokens after the longest text's end. Attention keeps the batch
-first and uses the packed weights, which avoids copies.
+The features equal those of open_clip. Two parts that do not influence them are not computed: in the last layer all
+tokens except the one that becomes the feature, and in texts all tokens after the longest text's end. Attention keeps
+the batch first and uses the packed weights, which avoids copies.
 
 Shapes: N images or texts, L tokens, D prompted layers, n prompts per layer, width d (d_v of the image tower, d_t of the
 text tower), h attention heads.

@@ -108,7 +108,7 @@ class PromptedClip(nn.Module):
         return self.prompted_and_plain(images, text_features)[0]
 
     def prompted_and_plain(self, images: Tensor, text_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the logits (N, C) of `forward`, and those of the CLIP without prompts from the same frozen features."""
+        """Return the logits (N, C) of `forward`, and those of the CLIP without prompts."""
         prompts = self.learner()
         if text_features is None:
             text_features = self._text(prompts).used

@@ -1,6 +1,7 @@
-"""HiCroPL's prompt learner: prompts of every layer, knowledge proxies and mappers (arXiv 2507.14976, section 3, figure 2).
+"""HiCroPL's prompt learner: prompts of every layer, knowledge proxies and mappers (arXiv 2507.14976, section 3).
 
-- `KnowledgeProxy`: the paper's layer-specific knowledge proxy (LKP); condenses the prompts of one layer to one token p_l.
+- `KnowledgeProxy`: the paper's layer-specific knowledge proxy (LKP, figure 2b); condenses the prompts of one layer to
+  one token p_l.
 - `Mapper`: the paper's hierarchical knowledge mapper M; the prompts of one modality attend to the proxies of the other,
   of all layers of a group at once, which fuses knowledge of several scales.
 - `PromptLearner`: both directions of the flow. With text prompts T_l, vision prompts V_l and cross layer k:
@@ -8,8 +9,8 @@
       [V_1 … V_k]   ← M_tv([V_1 … V_k],   [p_1 … p_k])      with p_l = LKP(T_l)
       [T_k+1 … T_D] ← M_vt([T_k+1 … T_D], [p_k+1 … p_D])    with p_l = LKP(V_l)
 
-Shapes: D layers with prompts, n prompts per layer, d_t and d_v the widths of text and image tower, G layers in a group (k
-or D - k).
+Shapes: D layers with prompts, n prompts per layer, d_t and d_v the widths of text and image tower, d one of them, G
+layers in a group (k or D - k).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reader of the tensors in a TorchScript archive, the form of OpenAI's CLIP files, that executes none of its code.
 
 An archive is a zip of uncompressed storages, a pickle that maps tensors to storages, and source code. `torch.jit.load`
-compiles the code; this reader reads the pickle only, with an unpickler that creates tensors and otherwise empty objects.
+compiles the code; this reader reads the pickle only, with an unpickler that creates only tensors and empty objects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Options of `edgekit train` for CLIPs, and the trainings of prompts (hicropl) and of a small CLIP (clip-mini)."""
+"""Options of `edgekit train` for CLIPs, and their trainings: prompts (hicropl) and a small CLIP (clip-mini)."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SHORT = ("--student", "mini-xception", "--epochs", 1, "--batch-size", 7, "--accelerator", "cpu")
 
 
-def test_a_classifier_teaches_and_its_answers_are_kept(
+def test_a_classifier_teaches_and_its_outputs_are_cached(
     edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
@@ -80,14 +80,14 @@ def test_a_classifier_teaches_and_its_answers_are_kept(
     code, _, err = edgekit(*arguments, "--cache", elsewhere)
     assert code == 2
     assert "already contains a training" in err
-    assert not elsewhere.exists()  # said before the teacher is asked
+    assert not elsewhere.exists()  # reported before the teacher runs
     elsewhere.write_text("a file")
     code, _, err = edgekit("distill", "--teacher", teacher, "--data", faces, "-o", tmp_path / "x", "--cache", elsewhere)
     assert code == 74
-    assert f"cannot write '{elsewhere}/answers'" in err
+    assert f"cannot write '{elsewhere}/targets'" in err
 
 
-def test_agreement_is_told_of_each_teacher_and_of_all_together(
+def test_agreement_is_reported_for_each_teacher_and_the_ensemble(
     edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
 ) -> None:
     teachers = ("--teacher", teacher, "--teacher", "default")

@@ -76,9 +76,7 @@ def test_the_same_weights_in_another_file_are_accepted(file: Path, small_clip: F
 
 
 def test_another_clip_is_refused(file: Path, small_config: ClipConfig) -> None:
-    with pytest.raises(
-        InputError, match=r"trained for 'random:1' \(sha256 \w{64}\), not for the weights of 'random:2'"
-    ):
+    with pytest.raises(InputError, match=r"trained for 'random:1' \(sha256 \w{64}\), not for .* 'random:2'"):
         build_prompted(load_prompts(file), random_clip(small_config, seed=2))
     wide = random_clip(replace(small_config, vision=Tower(192, 3, 3)))
     with pytest.raises(InputError, match=r"a CLIP whose vision is \{'width': 128.*'width': 192"):
@@ -101,7 +99,7 @@ def rewrite(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda d: d | {"config": {**d["config"], "depth": "3"}}, r"'config\.depth' is .3.: expected a whole number"),
         (
             lambda d: d | {"config": {**d["config"], "flow": "sideways"}},
-            r"'config\.flow' is .sideways.: expected one of hicropl, ",
+            r"'config\.flow' is .sideways.: expected one of h",
         ),
         (lambda d: d | {"config": {**d["config"], "ensemble": 1}}, r"'config\.ensemble' is 1: expected true or false"),
         (lambda d: d | {"config": {**d["config"], "n_ctx": True}}, r"'config\.n_ctx' is true: expected a whole number"),
@@ -128,7 +126,7 @@ def test_a_later_minor_version_may_have_more_fields(file: Path) -> None:
 
 def test_weights_that_do_not_fit_their_description_are_refused(file: Path, small_clip: FrozenClip) -> None:
     rewrite(file, lambda d: d | {"config": {**d["config"], "cross_layer": 2}})
-    with pytest.raises(InputError, match="not this prompt learner's: "):
+    with pytest.raises(InputError, match="do not fit this prompt learner: "):
         build_prompted(load_prompts(file), small_clip)
 
 
@@ -143,7 +141,7 @@ def test_other_files_are_distinguished(file: Path, small_clip: FrozenClip, tmp_p
         load_prompts(tmp_path / "clip.safetensors")
     with pytest.raises(InputError, match="are not a safetensors file"):
         load_prompts(tmp_path / "text")
-    with pytest.raises(InputError, match="a file of the kind"):
+    with pytest.raises(InputError, match="contains trained prompts: pass the CLIP"):
         load_checkpoint(file)
 
 

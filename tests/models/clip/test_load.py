@@ -184,9 +184,7 @@ def test_a_name_of_open_clips(small_config: ClipConfig, tmp_path: Path, monkeypa
     with pytest.raises(InputError, match=r"no weights 'theirs' of ViT-tiny: give ViT-tiny/ and one of ours"):
         load_clip("ViT-tiny/theirs")
     monkeypatch.setitem(document["vision_cfg"], "width", 192)
-    with pytest.raises(
-        InputError, match=r"weights\.bin': the weights do not fit the architecture: tensor '\S+' has shape"
-    ):
+    with pytest.raises(InputError, match=r"weights\.bin': the weights do not fit .*: tensor '\S+' has shape"):
         load_clip("ViT-tiny/ours")
     monkeypatch.setenv("EDGEKIT_OFFLINE", "1")
     with pytest.raises(
@@ -228,7 +226,7 @@ def change(state: dict[str, Tensor], name: str, value: Any) -> dict[str, Any]:
     ("edit", "message"),
     [
         (lambda s: {n: t for n, t in s.items() if n != "ln_final.bias"}, r"'ln_final\.bias' is missing"),
-        (lambda s: change(s, "extra", torch.zeros(1)), "no tensor 'extra'"),
+        (lambda s: change(s, "extra", torch.zeros(1)), "tensor 'extra' is unexpected"),
         (lambda s: change(s, "visual.proj", torch.zeros(192, 24)), r"'visual\.proj' has shape \[192, 24\]"),
         (lambda _: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "is a ResNet"),
         (lambda _: {"vision_model.embeddings": torch.zeros(1)}, "transformers library"),
@@ -361,7 +359,7 @@ def test_a_garbled_archive_is_read_or_refused(tmp_path: Path) -> None:
         ('{"schema": "1.0"}', "field 'config' is missing"),
         (
             '{"schema": "1.0", "config": {"image_size_px": "48"}}',
-            r"field 'config\.image_size_px' is .48.: expected a whole number",
+            r"'config\.image_size_px' is .48.: expected a whole",
         ),
         ("[" * 60_000, "no valid metadata"),
     ],
@@ -445,7 +443,7 @@ def test_an_architecture_that_does_not_fit_the_weights_is_refused_before_memory_
         (torch.zeros(1).expand(1 << 14, 1 << 18), "fewer values of tensor 'token_embedding.weight' than its shape has"),
         (
             torch.zeros(49408, 64, dtype=torch.int32),
-            "tensor 'token_embedding.weight' has type int32: expected floating point",
+            "'token_embedding.weight' has type int32: expected floating point",
         ),
     ],
 )

@@ -116,12 +116,12 @@ def test_damaged_and_foreign_files_are_noticed_and_made_again(
     damage(path, other)
     before, said = bars.crops_seen, []
     assert np.array_equal(
-        distillation_targets(bars.teacher(), images, "center", tmp_path, say=said.append).logits, expected
+        distillation_targets(bars.teacher(), images, "center", tmp_path, notify=said.append).logits, expected
     )
     assert bars.crops_seen == before + 20  # the one file's images
     assert len(said) == 1
     assert str(path) in said[0]
-    distillation_targets(bars.teacher(), images, "center", tmp_path, say=said.append)
+    distillation_targets(bars.teacher(), images, "center", tmp_path, notify=said.append)
     assert len(said) == 1
 
 
@@ -175,7 +175,7 @@ def test_answers_that_are_no_numbers_are_refused(images: ImageU8, tmp_path: Path
     teacher = Teacher(
         "classifier", "x", ("a",), "c" * 64, lambda crops: TeacherOutputs(np.full((len(crops), 1), np.nan))
     )
-    with pytest.raises(InputError, match="teacher 'x' gives values that are no numbers"):
+    with pytest.raises(InputError, match="outputs of teacher 'x' contain NaN or infinity"):
         distillation_targets(teacher, images, "center", tmp_path)
     assert files(tmp_path) == []
 

@@ -105,8 +105,8 @@ def test_labels_are_matched_by_name(checkpoint: Path, crops: ImageU8) -> None:
     ordered = for_labels(teacher, ("C", "a"), said.append)
     assert ordered.labels == ("C", "a")
     assert np.array_equal(ordered.predict(crops).logits, teacher.predict(crops).logits[:, [2, 0]])
-    assert said == ["teacher 'net0/best.safetensors' knows b too, which the data has not: left out"]
-    with pytest.raises(InputError, match="does not know the data's class 'happy': its labels are a, b, c"):
+    assert said == ["teacher 'net0/best.safetensors' has classes that the data lacks; they are removed: b"]
+    with pytest.raises(InputError, match="lacks the data's class 'happy': its labels are a, b, c"):
         for_labels(teacher, ("a", "happy"))
 
 
@@ -147,14 +147,14 @@ def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
     [
         (
             PlainOnnx(),
-            "has no edgekit contract: say what is missing with --teacher-labels, --teacher-size, --teacher-channels, "
+            "has no edgekit contract: give --teacher-labels, --teacher-size, --teacher-channels, "
             "--teacher-scale, --teacher-mean, --teacher-std, --teacher-output",
         ),
-        (replace(SAID, size_px=8, std=None), "what is missing with --teacher-std$"),
-        (replace(SAID, size_px=8, labels=("a", "b")), "--teacher-labels names 2 classes, the graph gives 3"),
+        (replace(SAID, size_px=8, std=None), "contract: give --teacher-std$"),
+        (replace(SAID, size_px=8, labels=("a", "b")), "--teacher-labels names 2 classes, the graph has 3 outputs"),
         (replace(SAID, size_px=8, mean=(0.5,)), "'input.mean' has 1 values"),
         (replace(SAID, size_px=8, labels=("a", "b", "a")), "'labels' has a duplicate name"),
-        (replace(SAID, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph takes 3 channels"),
+        (replace(SAID, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph has 3 channels"),
     ],
 )
 def test_what_a_plain_onnx_file_does_not_say_must_be_said(tmp_path: Path, said: PlainOnnx, message: str) -> None:
@@ -165,7 +165,7 @@ def test_what_a_plain_onnx_file_does_not_say_must_be_said(tmp_path: Path, said: 
 
 
 def test_a_size_other_than_the_graphs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--teacher-size is 9, the graph's size \[8, 8\]"):
+    with pytest.raises(InputError, match=r"--teacher-size is 9, the graph's input is \[8, 8\]"):
         plain_onnx_teacher(plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8)), replace(SAID, size_px=9))
 
 
@@ -227,7 +227,7 @@ def test_prompts_that_change_when_used_cannot_teach(small_clip: FrozenClip, tmp_
     path = tmp_path / "upstream.safetensors"
     net = PromptedClip(small_clip, replace(PROMPTS, upstream_compat=True), DESCRIPTIONS)
     save_prompts(path, prompt_checkpoint(net, {}))
-    with pytest.raises(InputError, match="they cannot teach"):
+    with pytest.raises(InputError, match="they cannot be exported or be a teacher"):
         prompted_teacher(path, small_clip, CPU)
 
 
@@ -249,14 +249,18 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
     [
         ("absent", {}, "model 'absent' does not exist"),
         ("{tmp}", {}, "is a folder without best.safetensors"),
-        ("{tmp}/text.safetensors", {}, "is no whole .safetensors file"),
+        ("{tmp}/text.safetensors", {}, "is not a complete .safetensors file"),
         ("{tmp}/text.onnx", {}, "cannot be loaded by onnxruntime"),
         ("{tmp}/text.txt", {}, "text.txt"),
         ("{tmp}/text.pt", {}, "text.pt"),
-        ("no/model", {}, "neither a file nor a name of open_clip's"),
+        ("no/model", {}, "neither a file nor an open_clip name"),
         ("{prompts}", {}, "contains prompts for the CLIP .*: give its weights with --clip"),
-        ("{checkpoint}", {"clip": "x"}, "--clip: no teacher holds prompts"),
-        ("{checkpoint}", {"descriptions": Path("x")}, "--descriptions: no teacher is a CLIP without prompts"),
+        ("{checkpoint}", {"clip": "x"}, "--clip has no effect, because no teacher has prompts"),
+        (
+            "{checkpoint}",
+            {"descriptions": Path("x")},
+            "--descriptions has no effect, because no teacher is a CLIP without prompts",
+        ),
         ("{checkpoint}", {"plain": SAID}, "no teacher lacks a contract"),
     ],
 )
