@@ -256,7 +256,11 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
         ("no/model", {}, "neither a file nor an open_clip name"),
         ("{prompts}", {}, "contains prompts for the CLIP .*: give its weights with --clip"),
         ("{checkpoint}", {"clip": "x"}, "--clip has no effect, because no teacher has prompts"),
-        ("{checkpoint}", {"descriptions": Path("x")}, "--descriptions has no effect, because no teacher is a CLIP without prompts"),
+        (
+            "{checkpoint}",
+            {"descriptions": Path("x")},
+            "--descriptions has no effect, because no teacher is a CLIP without prompts",
+        ),
         ("{checkpoint}", {"plain": SAID}, "no teacher lacks a contract"),
     ],
 )
