@@ -253,7 +253,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*EXPORT, "default", *CLIP), "are for new classes"),
         ((*DISTILL, "prompts"), "give its weights with --clip"),
         ((*DISTILL, "prompts", "--clip", "wide.safetensors"), "a CLIP whose vision"),
-        ((*DISTILL, "torn.safetensors"), "no whole .safetensors file"),
+        ((*DISTILL, "torn.safetensors"), "is not a complete .safetensors file"),
         ((*DISTILL, "./bitten.pt"), "is a damaged TorchScript archive"),
         ((*DISTILL, "clip.safetensors", "--descriptions", "long.json"), "description of class 'happy': text"),
         ((*DISTILL, "default", "--activation", "gelu"), "--activation has no effect, because no teacher"),
