@@ -12,7 +12,9 @@ KIND_NOTE = (
     "inference: the net alone; classifier: with face preparation; per-frame: the whole pipeline, one frame at a time "
     "in one thread; loop: the loop of edgekit run; camera: per-frame with a camera's newest frames"
 )
-INTERVAL_NOTE = "±: half of the median's 95 % interval, from the spread between processes; -: fewer than three processes"
+INTERVAL_NOTE = (
+    "±: half of the median's 95 % interval, from the spread between processes; -: fewer than three processes"
+)
 COLUMNS = (
     "kind", "engine", "threads", "p50 ms", "±", "p90 ms", "p99 ms", "images/s", "MiB", "quality flags",
 )  # fmt: skip

@@ -47,8 +47,8 @@ def command(
     """Compare two reports of `edgekit bench` cell by cell, or the models within one report.
 
     A difference is real where the 95 % interval of the ratio of the medians excludes 1. Two reports with different
-    boards, clocks, frames or models are refused (exit code 2) unless allowed. A gate also refuses (exit code 2) cells that
-    it cannot judge: those that throttled, had fewer than three processes, or have no counterpart.
+    boards, clocks, frames or models are refused (exit code 2) unless allowed. A gate also refuses (exit code 2) cells
+    that it cannot judge: those that throttled, had fewer than three processes, or have no counterpart.
 
     \b
     Examples:
