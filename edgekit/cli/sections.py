@@ -51,7 +51,8 @@ class SectionedCommand(click.Command):
         """Write one definition list per section."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            if (record := parameter.get_help_record(ctx)) is not None:
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
                 sections.setdefault(getattr(parameter, _ATTRIBUTE, _OTHERS), []).append(record)
         if _OTHERS in sections:
             sections[_OTHERS] = sections.pop(_OTHERS)

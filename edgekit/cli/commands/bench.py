@@ -14,6 +14,7 @@ from edgekit.cli.options import MAX_THREADS, SEED, NumberRange, detector_options
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.power_file import open_power_meter
 from edgekit.cli.render.reports import ReportFiles, report_options
+from edgekit.cli.sections import SectionedCommand, section
 
 if TYPE_CHECKING:
     from edgekit.device.benchmark.run import BenchmarkProgress
@@ -45,73 +46,89 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     return notes
 
 
-@click.command("bench", short_help="Measure how fast models are on this machine.")
+@click.command("bench", cls=SectionedCommand, short_help="Measure how fast models are on this machine.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option(
-    "--threads",
-    callback=_thread_counts,
-    metavar="1,2,4",
-    help="Thread counts. [default: 1 and all processors; the loop as `edgekit run` plans it]",
+@section(
+    "Measurement",
+    click.option(
+        "--threads",
+        callback=_thread_counts,
+        metavar="1,2,4",
+        help="Thread counts. [default: 1 and all processors; the loop as `edgekit run` plans it]",
+    ),
+    click.option(
+        "--seconds", type=NumberRange(0.01, 3600), default=10, show_default=True, help="Minimum time per cell."
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(1, 100),
+        default=3,
+        show_default=True,
+        help="Processes that share the time of a cell.",
+    ),
+    click.option(
+        "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Faces per call of the classifier."
+    ),
+    click.option(
+        "--pipeline/--no-pipeline",
+        default=True,
+        show_default=True,
+        help="Measure the pipeline too (kinds `per-frame` and `loop`).",
+    ),
+    click.option("--seed", type=SEED, default=0, show_default=True, help="Determines the order of the cells."),
 )
-@click.option(
-    "--source",
-    "source_uri",
-    default="demo",
-    show_default=True,
-    metavar="URI",
-    help="Frames of the kinds `per-frame` and `loop`.",
+@section(
+    "Frames",
+    click.option(
+        "--source",
+        "source_uri",
+        default="demo",
+        show_default=True,
+        metavar="URI",
+        help="Frames of the kinds `per-frame` and `loop`.",
+    ),
+    click.option(
+        "--camera",
+        is_flag=False,
+        flag_value="auto",
+        metavar="[CAMERA]",
+        help="Measure this machine's camera too: auto (without a value), picamera2, usb, /dev/videoN or N.",
+    ),
+    detector_options,
 )
-@click.option("--seconds", type=NumberRange(0.01, 3600), default=10, show_default=True, help="Minimum time per cell.")
-@click.option(
-    "--processes",
-    type=click.IntRange(1, 100),
-    default=3,
-    show_default=True,
-    help="Processes that share the time of a cell.",
+@section(
+    "Conditions",
+    click.option(
+        "--cool-down",
+        type=NumberRange(0, 3600),
+        default=20,
+        show_default=True,
+        metavar="SECONDS",
+        help="Longest pause between processes, in which the board cools down.",
+    ),
+    click.option(
+        "--allow-throttled", is_flag=True, help="Keep measurements of a throttled board instead of repeating them."
+    ),
+    click.option(
+        "--note",
+        "notes",
+        multiple=True,
+        callback=_notes,
+        metavar="KEY=VALUE",
+        help="Note a condition that no program detects, such as fan=none.",
+    ),
+    click.option(
+        "--power-file",
+        metavar="FILE|-",
+        help="Readings of a power meter, lines of `seconds watts`; -: from stdin as they arrive.",
+    ),
 )
-@click.option(
-    "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Faces per call of the classifier."
+@section(
+    "Report",
+    click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON."),
+    report_options,
 )
-@click.option(
-    "--pipeline/--no-pipeline", default=True, show_default=True, help="Measure the kinds `per-frame` and `loop` too."
-)
-@click.option(
-    "--camera",
-    is_flag=False,
-    flag_value="auto",
-    metavar="[CAMERA]",
-    help="Measure this machine's camera too: auto (if no value follows), picamera2, usb, /dev/videoN or N.",
-)
-@detector_options
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Determines the order of the cells.")
-@click.option(
-    "--cool-down",
-    type=NumberRange(0, 3600),
-    default=20,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest pause between processes, in which the board cools down.",
-)
-@click.option(
-    "--allow-throttled", is_flag=True, help="Keep measurements of a throttled board instead of repeating them."
-)
-@click.option(
-    "--note",
-    "notes",
-    multiple=True,
-    callback=_notes,
-    metavar="KEY=VALUE",
-    help="Note a condition that no program detects, such as fan=none.",
-)
-@click.option(
-    "--power-file",
-    metavar="FILE|-",
-    help="Readings of a power meter, lines of `seconds watts`; -: from stdin as they arrive.",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as JSON.")
-@report_options
-@host_options
-@no_install_option
+@section("Boards", host_options, no_install_option)
 @common_options
 def command(
     out: Output,
@@ -137,15 +154,22 @@ def command(
     markdown_path: Path | None,
     csv_path: Path | None,
 ) -> None:
-    """Measure models: the net alone, with face preparation, one frame at a time, and in the loop of `edgekit run`.
+    """Measure how fast models are on this machine or on boards.
 
-    MODEL is an .onnx or .ncnn file, or `default`; each runs on its own engine.
+    MODEL is an .onnx or .ncnn file, `default` or `distilled`; each runs on its own engine.
 
-    Each model is measured with each number of threads for at least --seconds and 100 iterations, in several processes,
-    after a warm-up that lasts until the times are stable. The processes run in rounds, each in an order shuffled by the
-    seed. The report contains percentiles, the interval of the median, memory, versions, and the board with its
-    temperature, clock, governor and throttle flags. A process in which the board throttled or its clock changed is
-    measured again after a pause. Ctrl-C keeps what is finished.
+    \b
+    Four kinds are measured:
+      inference   the net
+      classifier  the net and face preparation
+      per-frame   the pipeline, one frame at a time
+      loop        the loop of `edgekit run`
+
+    A cell is one model, kind and number of threads. Each cell is measured for at least --seconds and 100
+    iterations, in several processes, after a warm-up that lasts until the times are stable. The processes run in
+    rounds, each in an order shuffled by the seed. The report contains percentiles, the interval of the median, memory,
+    versions, and the board with its temperature, clock, governor and throttle flags. A process in which the board
+    throttled or its clock changed is measured again after a pause. Ctrl-C keeps what is finished.
 
     With --host or --inventory the models are measured on boards over SSH. edgekit is installed there first; the boards
     need no internet access.

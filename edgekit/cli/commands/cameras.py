@@ -1,4 +1,4 @@
-"""`edgekit cameras`: the cameras of this machine, their modes, and what blocks them."""
+"""`edgekit cameras`: the cameras of this machine, their modes, and the programs that use them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import click
 from edgekit.cli.output import Output, common_options
 
 
-@click.command("cameras", short_help="List the cameras, their modes and what blocks them.")
+@click.command("cameras", short_help="List the cameras, their modes, and the programs that use them.")
 @common_options
 def command(out: Output) -> None:
-    """List the cameras of this machine: the value for `run --camera`, sizes, frame rates, and what blocks them.
+    """List the cameras of this machine, their values for `run --camera`, their modes, and the programs that use them.
 
     A camera that another program uses is not opened; the listing names that program.
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.options import PATH, activation_option
+from edgekit.cli.options import PATH, activation_option, contempt_option
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.sections import SectionedCommand, section
-from edgekit.cli.train.training_options import training_options, training_view
+from edgekit.cli.train.training_options import data_options, training_options, training_view
 from edgekit.models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -36,20 +36,29 @@ if TYPE_CHECKING:
 )
 @section(
     "Loss and targets",
-    click.option("--temperature", type=float, default=2.0, show_default=True, help="τ of both softmaxes."),
+    click.option(
+        "--temperature", type=float, default=2.0, show_default=True, help="Softmax temperature of teacher and student."
+    ),
     click.option("--kl-weight", type=float, help="Weight of the divergence from the teacher; default: 1."),
     click.option("--ce-weight", type=float, help="Weight of the labels; default: 0.1, with a CLIP 0."),
     click.option("--cosine-weight", type=float, help="Weight of the embedding distance; default: 1 with a CLIP."),
     click.option(
         "--views",
         type=click.Choice(["center", "center-flip", "ten-crop"]),
-        help="Views of each image that the teacher classifies, once; default: center-flip.",
+        help="Views of each image that the teacher classifies; each view is classified once. Default: center-flip.",
     ),
     click.option("--cache", type=PATH, metavar="DIR", help="Folder of the teacher's outputs; default: in --output."),
-    click.option("--on-the-fly", is_flag=True, help="The teacher classifies each augmented crop instead; slow."),
-    click.option("--unlabelled", type=PATH, metavar="PATH", help="Folder or .tar of images without labels."),
-    click.option("--teacher-power", type=float, help="With --ferplus: power of the teacher; default: 0.7."),
-    click.option("--votes-power", type=float, help="With --ferplus: power of P(label | votes); default: 0.5."),
+    click.option(
+        "--on-the-fly",
+        is_flag=True,
+        help="Classify every augmented crop during training instead of cached views; slow.",
+    ),
+    click.option(
+        "--teacher-power",
+        type=float,
+        help="With --ferplus: exponent of the teacher's probabilities; default: 0.7.",
+    ),
+    click.option("--votes-power", type=float, help="With --ferplus: exponent of P(label | votes); default: 0.5."),
 )
 @section(
     "ONNX teacher without contract",
@@ -60,6 +69,12 @@ if TYPE_CHECKING:
     click.option("--teacher-mean", metavar="X[,Y,Z]", help="One value per channel."),
     click.option("--teacher-std", metavar="X[,Y,Z]", help="One value per channel."),
     click.option("--teacher-output", type=click.Choice(["logits", "probabilities"]), help="Meaning of the outputs."),
+)
+@data_options
+@section(
+    "Data",
+    contempt_option,
+    click.option("--unlabelled", type=PATH, metavar="PATH", help="Folder or .tar of images without labels."),
 )
 @training_options
 @common_options
@@ -77,13 +92,15 @@ def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **
     \b
     Examples:
       edgekit distill --teacher runs/wide --data fer2013.tar.gz -o runs/student
-      edgekit distill --teacher runs/a --teacher runs/b --data fer2013.tar.gz -o runs/student --cache outputs
+      edgekit distill --teacher runs/a --teacher runs/b --data fer2013.tar.gz --cache outputs
+          -o runs/student
       edgekit distill --teacher runs/wide --data fer2013.tar.gz --ferplus ferplus_votes.csv
           --ferplus-labels posterior --temperature 1 -o runs/student
-      edgekit distill --teacher runs/prompts --clip ViT-B-16.pt --data faces --unlabelled more -o runs/student
+      edgekit distill --teacher runs/prompts --clip ViT-B-16.pt --data faces --unlabelled more
+          -o runs/student
       edgekit distill --teacher big.onnx --data faces -o runs/student --teacher-labels happy,sad
-          --teacher-channels rgb --teacher-scale 0.00392157 --teacher-mean 0.5,0.5,0.5 --teacher-std 0.5,0.5,0.5
-          --teacher-output logits
+          --teacher-channels rgb --teacher-scale 0.00392157 --teacher-mean 0.5,0.5,0.5
+          --teacher-std 0.5,0.5,0.5 --teacher-output logits
     """
     from edgekit.models.distill.run import DistillOptions, distill
 

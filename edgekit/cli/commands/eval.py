@@ -61,7 +61,8 @@ def command(
       edgekit eval default --data fer2013.tar.gz
       edgekit eval runs/mine/best.safetensors --data fer2013.csv --protocol ten-crop
       edgekit eval mine.onnx --data folders --split test --plot eval.png --json
-      edgekit eval runs/moods/best.safetensors --data fer2013.csv --merge good=happy,surprise --merge bad=sad,angry
+      edgekit eval runs/moods/best.safetensors --data fer2013.csv --merge good=happy,surprise
+          --merge bad=sad,angry
       edgekit eval runs/prompts/best.safetensors --clip ViT-B-16.pt --data fer2013.tar.gz
       edgekit eval zero-shot --clip ViT-B-16.pt --data folders --descriptions mine.json --split test
     """

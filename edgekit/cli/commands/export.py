@@ -17,26 +17,30 @@ from edgekit.cli.export.options import (
 )
 from edgekit.cli.options import PATH
 from edgekit.cli.output import Output, common_options
+from edgekit.cli.sections import SectionedCommand, section
 
 if TYPE_CHECKING:
     from edgekit.export.quantization.gate import QuantizedExport
 
 
-@click.command("export", short_help="Export a checkpoint to one file.")
+@click.command("export", cls=SectionedCommand, short_help="Export a checkpoint to one file.")
 @click.argument("model")
-@click.option("-o", "--output", type=PATH, required=True, help="The .onnx or .ncnn file to write.")
-@click.option("--class", "class_names", multiple=True, metavar="NAME", help="New label of a CLIP's student.")
-@click.option(
-    "--classes",
-    "classes_file",
-    type=PATH,
-    metavar="JSON",
-    help='New labels with descriptions: {"NAME": ["A sentence.", …], …}.',
-)
-@click.option("--clip", metavar="FILE|NAME", help="The teacher's CLIP, for --class and --classes.")
-@click.option("--prompts", type=PATH, metavar="FILE", help="The teacher's prompts, if it has some.")
-@click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="Merge old labels into a new one.")
+@section("File", click.option("-o", "--output", type=PATH, required=True, help="The .onnx or .ncnn file to write."))
 @target_options
+@section(
+    "Labels",
+    click.option("--class", "class_names", multiple=True, metavar="NAME", help="New label of a CLIP's student."),
+    click.option(
+        "--classes",
+        "classes_file",
+        type=PATH,
+        metavar="JSON",
+        help='New labels with descriptions: {"NAME": ["A sentence.", …], …}.',
+    ),
+    click.option("--clip", metavar="FILE|NAME", help="The teacher's CLIP, for --class and --classes."),
+    click.option("--prompts", type=PATH, metavar="FILE", help="The teacher's prompts, if it has some."),
+    click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="Merge old labels into a new one."),
+)
 @quantize_options
 @common_options
 def command(out: Output, model: str, output: Path, **options: Any) -> None:
@@ -65,11 +69,15 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
       edgekit export default -o a53.onnx --target a53
       edgekit export default -o small.onnx --target x86 --no-pass uint8-input
       edgekit export default -o mine.ncnn --engine ncnn
-      edgekit export default -o int8.onnx --target a53 --quantize int8 --calibrate fer2013.tar.gz --eval fer2013.tar.gz
-      edgekit export runs/student/best.safetensors --class "smiling face" --class "other face" --clip clip.pt -o s.onnx
-      edgekit export default --merge positive=happy --merge negative=angry,disgust,fear,sad -o moods.onnx
+      edgekit export default -o int8.onnx --target a53 --quantize int8
+          --calibrate fer2013.tar.gz --eval fer2013.tar.gz
+      edgekit export runs/student/best.safetensors --class "smiling face" --class "other face"
+          --clip clip.pt -o s.onnx
+      edgekit export default --merge positive=happy --merge negative=angry,disgust,fear,sad
+          -o moods.onnx
       edgekit export runs/prompts/best.safetensors --clip ViT-B-16.pt -o clip.onnx
-      edgekit export runs/prompts/best.safetensors --clip clip.pt --no-pass ensemble --eval faces -o clip.onnx
+      edgekit export runs/prompts/best.safetensors --clip clip.pt --no-pass ensemble --eval faces
+          -o clip.onnx
     """
     from edgekit.cli.export.export_output import export_document, show_export
     from edgekit.cli.progress import by_stage, progress_bar

@@ -20,7 +20,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)
     if match is None or not all(1 <= int(side) <= _MAX_SIDE_PX for side in match.groups()):
         raise click.BadParameter(
-            f"'{value}' is not a size such as 320x240, at most {_MAX_SIDE_PX} px a side", ctx, param
+            f"'{value}' is not a size such as 320x240, at most {_MAX_SIDE_PX} px per side", ctx, param
         )
     return int(match[1]), int(match[2])
 
@@ -71,9 +71,9 @@ def command(
 ) -> None:
     """Show each layer's multiply-accumulates, bytes and share of the time, and estimate the latency on a board.
 
-    MODEL is any .onnx file, or `default`. Bytes are counted twice: without reuse in a cache, and between memory and a
-    cache of the board's size. The shares of the time are measured on this machine by ONNX Runtime. An estimate is no
-    measurement: it comes from the board's roofline, fitted to published latencies of other nets.
+    MODEL is any .onnx file, `default` or `distilled`. Bytes are counted twice: without reuse in a cache, and between
+    memory and a cache of the board's size. The shares of the time are measured on this machine by ONNX Runtime. An
+    estimate is no measurement: it comes from the board's roofline, fitted to published latencies of other nets.
 
     --pipeline adds capture, YuNet on every Nth frame, optical flow on the others, and the classifier.
 

@@ -11,13 +11,13 @@ from edgekit.cli.boards.releases import chosen_service, release_options, show_ch
 from edgekit.cli.output import Output, common_options
 
 
-@click.command("rollback", short_help="Switch boards to the release before.")
+@click.command("rollback", short_help="Switch boards back to the previous release.")
 @click.option("--to", "wanted", metavar="RELEASE", help="Switch to this release; 'edgekit releases' lists them.")
 @release_options
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, wanted: str | None, name: str, scope: Any) -> None:
-    """Switch boards to the release that ran before the current one, and check that it runs.
+    """Switch boards back to the previous release, and check that it runs.
 
     \b
     Examples:

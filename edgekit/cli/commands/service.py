@@ -90,7 +90,8 @@ def install(
     Examples:
       sudo edgekit service install --config edgekit.toml
       edgekit service install --user -- --camera --jsonl results.jsonl
-      sudo edgekit service install --name door --run-as pi -- --source rtsp://10.0.0.7/live --csv door.csv
+      sudo edgekit service install --name door --run-as pi --
+          --source rtsp://10.0.0.7/live --csv door.csv
     """
     from edgekit.device.service import ServiceSpec
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.options import merge_option
+from edgekit.cli.options import contempt_option, merge_option
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.sections import SectionedCommand, section
 from edgekit.cli.train.clip import (
@@ -17,7 +17,7 @@ from edgekit.cli.train.clip import (
     train_mini,
     train_prompts,
 )
-from edgekit.cli.train.training_options import training_options, training_view
+from edgekit.cli.train.training_options import data_options, training_options, training_view
 from edgekit.models.training.options import TrainingOptions
 
 
@@ -32,9 +32,10 @@ from edgekit.models.training.options import TrainingOptions
         "shufflenetv2-x0.5 or timm/NAME; hicropl or clip-mini.",
     ),
 )
-@training_options
+@data_options
 @section(
     "Classes",
+    contempt_option,
     click.option(
         "--balance",
         type=click.Choice(["none", "loss", "sampler"]),
@@ -45,6 +46,7 @@ from edgekit.models.training.options import TrainingOptions
     merge_option,
 )
 @section("CLIP and prompts", clip_options)
+@training_options
 @common_options
 def command(
     out: Output,
@@ -74,8 +76,10 @@ def command(
 
     \b
       edgekit train --model clip-mini --data fer2013.tar.gz -o runs/mini
-      edgekit train --model hicropl --clip runs/mini/best.safetensors --data fer2013.tar.gz -o runs/prompts
-      edgekit train --model hicropl --clip ViT-B-16.pt --task base-to-novel --data split_zhou_DTD.json -o runs/dtd
+      edgekit train --model hicropl --clip runs/mini/best.safetensors --data fer2013.tar.gz
+          -o runs/prompts
+      edgekit train --model hicropl --clip ViT-B-16.pt --task base-to-novel --data split_zhou_DTD.json
+          -o runs/dtd
     """
     refuse_others_options(model)
     if model == PROMPTS:

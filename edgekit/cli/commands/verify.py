@@ -16,7 +16,9 @@ from edgekit.errors import GateError
 @click.option("--against", required=True, metavar="MODEL", help="The .safetensors or .onnx file MODEL is made from.")
 @click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
 @click.option("--split", default="PrivateTest", show_default=True, help="Name of the split.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, evenly over the split.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Compare at most N images, spread evenly over the split."
+)
 @click.option("--layers", "show_layers", is_flag=True, help="Show the difference of every layer both sides have.")
 @contempt_option
 @threads_option

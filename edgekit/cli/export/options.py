@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgekit.cli.options import PATH, SEED, NumberRange, refuse_unused
+from edgekit.cli.sections import section
 from edgekit.errors import InputError
 from edgekit.export.onnx.targets import GENERIC, PASSES, TARGETS
 
@@ -25,9 +26,8 @@ _EVALUATION = ("eval_split", "max_drop")
 
 def target_options(function: _Function) -> _Function:
     """Add --engine, --target, --pass and --no-pass."""
-    names, parts = click.Choice(list(PASSES)), click.Choice([*PASSES, ENSEMBLE])
-    return _added(
-        function,
+    file = section(
+        "File",
         click.option(
             "--engine",
             type=click.Choice(["onnx", "ncnn"]),
@@ -35,6 +35,9 @@ def target_options(function: _Function) -> _Function:
             show_default=True,
             help="Engine of the file: ONNX Runtime (.onnx) or ncnn (.ncnn, float32).",
         ),
+    )
+    rewrites = section(
+        "Rewrites",
         click.option(
             "--target",
             "board",
@@ -43,37 +46,81 @@ def target_options(function: _Function) -> _Function:
             show_default=True,
             help="Processor; chooses rewrites and the form of int8.",
         ),
-        click.option("--pass", "passes_on", multiple=True, type=names, help="Add a rewrite. Repeatable."),
-        click.option("--no-pass", "passes_off", multiple=True, type=parts, help="Leave a rewrite out. Repeatable."),
+        click.option(
+            "--pass",
+            "passes_on",
+            multiple=True,
+            type=click.Choice(list(PASSES)),
+            metavar="REWRITE",
+            help=f"Add a rewrite: {', '.join(PASSES)}. Repeatable.",
+        ),
+        click.option(
+            "--no-pass",
+            "passes_off",
+            multiple=True,
+            type=click.Choice([*PASSES, ENSEMBLE]),
+            metavar="REWRITE",
+            help=f"Leave out a rewrite or, for trained prompts, the {ENSEMBLE}. Repeatable.",
+        ),
     )
+    return file(rewrites(function))
 
 
 def quantize_options(function: _Function) -> _Function:
     """Add --quantize and its options."""
-    return _added(
-        function,
+    quantisation = section(
+        "Quantisation",
         click.option(
             "--quantize",
             "quantization",
             type=click.Choice(["int8", "dynamic", "fp16"]),
             help="int8 needs --calibrate; dynamic and fp16 make the file smaller, but not faster on a CPU.",
         ),
-        click.option("--calibrate", type=PATH, metavar="DATA", help="Images to calibrate int8 on."),
-        click.option("--calibrate-split", default="Training", show_default=True, metavar="NAME"),
-        click.option("--calibration-images", type=click.IntRange(1, 10_000), default=500, show_default=True),
+        click.option("--calibrate", type=PATH, metavar="DATA", help="Data set with the images for int8 calibration."),
+        click.option(
+            "--calibrate-split",
+            default="Training",
+            show_default=True,
+            metavar="NAME",
+            help="Split of the calibration images.",
+        ),
+        click.option(
+            "--calibration-images",
+            type=click.IntRange(1, 10_000),
+            default=500,
+            show_default=True,
+            metavar="N",
+            help="Number of calibration images.",
+        ),
         click.option(
             "--calibration-method",
             type=click.Choice(["minmax", "percentile", "entropy"]),
             default="minmax",
             show_default=True,
+            help="Method that derives the range of an activation from its values.",
         ),
-        click.option("--seed", type=SEED, default=0, show_default=True, help="Draws the images to calibrate on."),
         click.option(
-            "--types", type=click.Choice(["u8s8", "s8s8"]), help="Activations and weights; default: target's."
+            "--seed", type=SEED, default=0, show_default=True, help="Determines the choice of calibration images."
         ),
-        click.option("--form", type=click.Choice(["qdq", "qoperator"]), help="Form of the file; default: target's."),
-        click.option("--eval", "evaluate_on", type=PATH, metavar="DATA", help="Measure accuracy before and after."),
-        click.option("--eval-split", default="PrivateTest", show_default=True, metavar="NAME"),
+        click.option(
+            "--types",
+            type=click.Choice(["u8s8", "s8s8"]),
+            help="Types of activations and weights; default: the target's.",
+        ),
+        click.option(
+            "--form", type=click.Choice(["qdq", "qoperator"]), help="Form of the file; default: the target's."
+        ),
+    )
+    evaluation = section(
+        "Evaluation",
+        click.option(
+            "--eval",
+            "evaluate_on",
+            type=PATH,
+            metavar="DATA",
+            help="Data set on which accuracy is measured before and after quantisation.",
+        ),
+        click.option("--eval-split", default="PrivateTest", show_default=True, metavar="NAME", help="Split of --eval."),
         click.option(
             "--max-drop",
             type=NumberRange(0, 100),
@@ -83,6 +130,7 @@ def quantize_options(function: _Function) -> _Function:
             help="With --eval: refuse the file (exit 3) if accuracy drops by more percentage points.",
         ),
     )
+    return quantisation(evaluation(function))
 
 
 def check_combination(context: click.Context, options: Mapping[str, Any], is_prompts: bool) -> None:
@@ -169,9 +217,3 @@ def quantize_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "max_drop_points": options["max_drop"],
         **{name: options[name] for name in same},
     }
-
-
-def _added(function: _Function, *options: Callable[[_Function], _Function]) -> _Function:
-    for option in reversed(options):
-        function = option(function)
-    return function

@@ -45,7 +45,11 @@ _OPTIONS = (
         help="Run the detector on every Nth frame and track faces between; auto: depending on the image.",
     ),
     click.option(
-        "--tracker", default="flow", show_default=True, metavar="NAME", help="Tracker for the frames between."
+        "--tracker",
+        default="flow",
+        show_default=True,
+        metavar="NAME",
+        help="Tracker for the frames between two detections.",
     ),
     click.option(
         "--smooth",

@@ -37,7 +37,10 @@ _OPTIONS = (
     section(
         "Source",
         click.option(
-            "--realtime/--as-fast-as-possible", default=False, help="Play a video file at its own frame rate."
+            "--realtime/--as-fast-as-possible",
+            default=False,
+            show_default=True,
+            help="Play a video file at its own frame rate.",
         ),
     ),
     section(

@@ -23,7 +23,7 @@ _OPTIONS = (
     click.option(
         "--single-thread/--threaded",
         default=False,
-        help="Run all stages in one thread, for debugging; the results of files are the same.",
+        help="Run all stages in one thread, for debugging; results for files do not change.",
     ),
     click.option(
         "--max-temperature",

@@ -103,7 +103,7 @@ _WEB_PAGE = section(
         is_flag=False,
         flag_value="127.0.0.1:8080",
         metavar="[ADDR]",
-        help="Serve a web page with the frames at HOST:PORT; without a value 127.0.0.1:8080.",
+        help="Serve a web page with the frames at HOST:PORT; 127.0.0.1:8080 (without a value).",
     ),
     path_option(
         "--web-token-file",

@@ -182,11 +182,15 @@ _OPTIONS = (
         help="hicropl: knowledge flow between text and vision prompts.",
     ),
     click.option("--n-ctx", type=int, help="hicropl: prompt tokens per layer; default: the task's."),
-    click.option("--depth", type=int, help="hicropl: layers with prompts; default: the task's. Scales --cross-layer."),
+    click.option(
+        "--depth",
+        type=int,
+        help="hicropl: layers with prompts; default: the task's. --cross-layer changes in proportion.",
+    ),
     click.option(
         "--cross-layer", type=int, help="hicropl: k, the last layer with text-to-vision flow; default: the task's."
     ),
-    click.option("--consistency-weight", type=float, help="hicropl: λ; default: 12."),
+    click.option("--consistency-weight", type=float, help="hicropl: weight λ of the consistency loss; default: 12."),
     click.option(
         "--consistency-on",
         type=click.Choice(["ensembled", "prompted"]),
@@ -216,7 +220,7 @@ _OPTIONS = (
     click.option(
         "--upstream-compat",
         is_flag=True,
-        help="hicropl: as the authors' released code, which overwrites its prompts at every pass.",
+        help="hicropl: as the authors' released code, which overwrites the prompts in every forward pass.",
     ),
     click.option(
         "--leave-out",

@@ -7,11 +7,11 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, contempt_option, refuse_unused, threads_option
+from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unused, threads_option
 from edgekit.cli.output import Output
 from edgekit.cli.progress import by_stage, progress_bar
 from edgekit.cli.sections import section
@@ -23,9 +23,16 @@ if TYPE_CHECKING:
     from edgekit.models.callbacks import StageProgress
     from edgekit.models.training.loop import EpochReport, StepReport
 
+_Sections: TypeAlias = dict[str, tuple[Callable[..., Any], ...]]
+
+
+def data_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for data and output; must stand above `training_options`, which passes their values on."""
+    return _with_sections(_DATA_SECTIONS, function)
+
 
 def training_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options and pass them to the command as one `options: TrainingOptions`."""
+    """Add the options for training and machine, and pass all values as one `options: TrainingOptions`."""
 
     @functools.wraps(function)
     def wrapper(**arguments: Any) -> None:
@@ -34,10 +41,7 @@ def training_options(function: Callable[..., None]) -> Callable[..., None]:
             refuse_unused(click.get_current_context(), ("ferplus_labels",), "goes with --ferplus")
         function(options=TrainingOptions(**values), **arguments)
 
-    decorated: Callable[..., None] = wrapper
-    for title, options in reversed(_SECTIONS.items()):
-        decorated = section(title, *options)(decorated)
-    return decorated
+    return _with_sections(_TRAINING_SECTIONS, wrapper)
 
 
 class TrainingView:
@@ -89,7 +93,13 @@ def training_view(out: Output, output: Path) -> Iterator[TrainingView]:
             raise
 
 
-_SECTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
+def _with_sections(sections: _Sections, function: Callable[..., None]) -> Callable[..., None]:
+    for title, options in reversed(sections.items()):
+        function = section(title, *options)(function)
+    return function
+
+
+_DATA_SECTIONS: _Sections = {
     "Data": (
         click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5."),
         click.option("--train-split", help="Training split; default: Training or train."),
@@ -97,7 +107,6 @@ _SECTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
             "--val-split",
             help="Split that selects the best epoch; default: PublicTest, val, or 10 % of the training images.",
         ),
-        contempt_option,
         click.option("--ferplus", type=PATH, metavar="CSV", help="FER+ votes for FER-2013; see --ferplus-labels."),
         click.option(
             "--ferplus-labels",
@@ -112,6 +121,8 @@ _SECTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         click.option("-o", "--output", type=PATH, required=True, help="Folder for the results."),
         click.option("--resume", is_flag=True, help="Continue the training in the output folder."),
     ),
+}
+_TRAINING_SECTIONS: _Sections = {
     "Training": (
         click.option(
             "--recipe",

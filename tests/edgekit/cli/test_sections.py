@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import pytest
 from click.testing import CliRunner
 
+from edgekit.cli.commands.bench import command as bench_command
+from edgekit.cli.commands.export import command as export_command
 from edgekit.cli.commands.run import command as run_command
+from edgekit.cli.commands.train import command as train_command
 from edgekit.cli.sections import SectionedCommand, section
 
 
@@ -41,6 +45,30 @@ def test_an_inner_section_wins() -> None:
 
     text = CliRunner().invoke(command, ["--help"]).output
     assert titles(text) == ["Inner", "Outer", "Other options"]
+
+
+def test_arguments_are_not_listed_as_options() -> None:
+    @click.command(cls=SectionedCommand)
+    @click.argument("file")
+    @section("Near", click.option("--first"))
+    def command(**values: str) -> None: ...
+
+    text = CliRunner().invoke(command, ["--help"]).output
+    assert not re.search("^ +FILE", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (bench_command, ["Measurement", "Frames", "Conditions", "Report", "Boards"]),
+        (export_command, ["File", "Rewrites", "Labels", "Quantisation", "Evaluation"]),
+        (train_command, ["Model", "Data", "Output", "Classes", "CLIP and prompts", "Training", "Machine"]),
+    ],
+)
+def test_long_help_has_sections(command: click.Command, expected: list[str]) -> None:
+    text = CliRunner().invoke(command, ["--help"]).output
+    found = [title for title in titles(text) if title != "Examples"]
+    assert found == [*expected, "Other options"]
 
 
 def test_values_arrive_as_without_sections() -> None:
