@@ -43,7 +43,7 @@ def test_a_layer_takes_the_longer_of_its_arithmetic_and_its_traffic() -> None:
 def test_no_figures_no_estimate() -> None:
     assert estimate([LayerWork("a", 1, 1)], machine(1e9, 1e9, "too little is known")) is None
     nowhere = roofline_of("a board of my own", "fp32", 3)
-    assert nowhere.reason == "nobody published fp32 with 3 threads on it"
+    assert nowhere.reason == "no latency of fp32 with 3 threads is published for it"
     assert estimate([LayerWork("a", 1, 1)], nowhere) is None
 
 
