@@ -239,7 +239,7 @@ def test_a_checkpoint_shows_its_training_and_its_teachers(edgekit: Run, tmp_path
     save_checkpoint(path, Checkpoint(contract, net.state_dict(), []))  # type: ignore[arg-type]
     code, out, err = edgekit("inspect", path)
     assert (code, out) == (2, "")
-    assert "'training' is no table" in err
+    assert "'training' is not an object" in err
 
 
 @pytest.mark.usefixtures("untraced")
