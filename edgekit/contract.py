@@ -154,7 +154,7 @@ def channel_count(channels: Channels) -> int:
 
 
 def required_fields() -> tuple[str, ...]:
-    """Return the fields that a model without a contract lacks, in the order in which messages list them."""
+    """Return the required parts of a contract, in the order in which messages list them."""
     return ("labels", "input (size, colour order, scale, mean, std)", "crop (margin, resize, centre crop)", "output")
 
 

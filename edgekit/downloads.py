@@ -128,10 +128,11 @@ def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:
             content = _read_bounded(response, pinned, ends_s)
     except urllib.error.HTTPError as error:
         error.close()
-        raise UnavailableError(f"'{pinned.name}' cannot be downloaded: HTTP status {error.code}") from error
+        raise UnavailableError(f"'{pinned.name}' cannot be downloaded (HTTP status {error.code})") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UnavailableError(f"'{pinned.name}' cannot be downloaded: {reason or type(error).__name__}") from error
+        text = (isinstance(reason, OSError) and reason.strerror) or str(reason) or type(error).__name__
+        raise UnavailableError(f"'{pinned.name}' cannot be downloaded ({text})") from error
     if sha256(content).hexdigest() != pinned.sha256:
         raise StorageError(
             f"the download of '{pinned.name}' from {pinned.url} is not the expected file (wrong SHA-256): "

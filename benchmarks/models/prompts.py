@@ -64,10 +64,10 @@ VARIANTS = {
 }
 ON_ALL_IMAGES = (BASE, "independent prompts")
 TITLES = {
-    "few-shot": "{shots} images a class",
+    "few-shot": "{shots} images per class",
     "all": "All images",
     "base-to-novel": "Base to novel classes, {shots} images a base class",
-    "ablations": "Ablations, {shots} images a class",
+    "ablations": "Ablations, {shots} images per class",
 }
 
 

@@ -14,6 +14,7 @@ from edgekit.device.engines.engine import Engine, engine_of
 from edgekit.device.engines.session import available_processors
 from edgekit.errors import InputError
 from edgekit.report.document import KINDS, Kind
+from edgekit.text import counted
 
 # Kinds whose iteration is a frame, and those whose frames come from memory.
 FRAME_KINDS: tuple[Kind, ...] = ("per-frame", "loop", "camera")
@@ -45,7 +46,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of the cell in messages."""
-        return f"{self.kind}, {self.model}" + ("" if self.threads is None else f", {self.threads} threads")
+        return f"{self.kind}, {self.model}" + ("" if self.threads is None else f", {counted(self.threads, 'thread')}")
 
 
 def plan_cells(

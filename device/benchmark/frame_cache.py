@@ -107,7 +107,7 @@ def save_frame_cache(cache: FrameCache, stream: BinaryIO) -> None:
 
 
 def map_frame_cache(path: Path) -> FrameCache:
-    """Return the cache that `save_frame_cache` wrote; its pixels stay in the file's pages, which all readers share."""
+    """Memory-map the cache that `save_frame_cache` wrote; all processes that read it share its memory."""
     with path.open("rb") as stream:
         index = msgspec.json.decode(stream.readline(), type=_Index)
         offset = stream.tell()

@@ -195,7 +195,7 @@ def _downloaded_yunet(notify: Callable[[str], None]) -> Path | None:
         return cached_download(YUNET, notify=notify)
     except UnavailableError as error:
         notify(
-            f"{error}: detecting faces with Haar instead, which is slower and misses more faces; "
-            f"to use YuNet, download {YUNET.url} on another machine and give it with --detector-model FILE"
+            f"{error}. Haar detects the faces instead; it is slower and misses more faces. "
+            f"To use YuNet, download {YUNET.url} on another machine and give it with --detector-model FILE"
         )
         return None

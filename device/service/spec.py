@@ -81,7 +81,10 @@ class ServiceSpec:
                 raise InputError(f"{text!r} contains a line break, which a systemd unit does not allow: remove it")
         for variable in self.environment:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-                raise InputError(f"'{variable}' is not a valid name of an environment variable: use letters and _")
+                raise InputError(
+                    f"'{variable}' is not a valid name of an environment variable: "
+                    "use letters, digits and _, not starting with a digit"
+                )
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Output:
 
     @property
     def console(self) -> Console:
-        """A rich console for tables: on stderr with --json, without output with -q."""
+        """A rich console for tables: on stderr with --json, silent with -q."""
         from rich.console import Console
 
         console = Console(stderr=self.as_json, quiet=self.quiet)
@@ -44,7 +44,7 @@ class Output:
 
     @property
     def progress_console(self) -> Console:
-        """A rich console for progress bars: always on stderr, without output with -q."""
+        """A rich console for progress bars: always on stderr, silent with -q."""
         from rich.console import Console
 
         return Console(stderr=True, quiet=self.quiet)

@@ -151,7 +151,9 @@ def network_time(probe: Probe) -> Finding:
     if answer == "no":
         text = "not set from the network: times in results may be wrong"
         return Finding("time", "warning", text, "sudo timedatectl set-ntp true")
-    return Finding("time", "unknown", "the command 'timedatectl' failed")
+    cause = f"failed with exit code {done.code}" if done and done.code else "is missing or printed no answer"
+    text = f"cannot be checked, because timedatectl {cause}"
+    return Finding("time", "unknown", text, "compare the output of 'date' with a clock")
 
 
 def _mib(meminfo: str, key: str) -> int | None:

@@ -56,7 +56,7 @@ def ssh_arguments(texts: Sequence[str]) -> tuple[str, ...]:
         elif _SETTING.match(text):
             arguments += ["-o", text]
         else:
-            raise InputError(f"--ssh-option '{one_line(text)[:100]}' is not an argument of ssh: write Name=value")
+            raise InputError(f"--ssh-option '{one_line(text)[:100]}' is neither Name=value nor an option of ssh")
     return tuple(arguments)
 
 

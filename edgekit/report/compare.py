@@ -15,6 +15,7 @@ from edgekit.report.quality_flags import EXPLANATIONS, INVALIDATING
 from edgekit.report.schema import read_document
 from edgekit.report.statistics import Interval, ratio_interval
 from edgekit.report.view import board_title
+from edgekit.text import counted
 
 Verdict: TypeAlias = Literal["faster", "slower", "no difference", "cannot tell"]
 
@@ -151,7 +152,9 @@ def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison
         changes.append(BoardChange(board_title(board), (), (), tuple(cells), tuple(unmatched), doubts))
     comparison = Comparison(tuple(changes))
     if not comparison.cells:
-        raise InputError("the report has no two models to compare: measure several, or give two reports")
+        if all(len(board.models) < 2 for board in report.boards):
+            raise InputError("the report contains one model only: measure two or more")
+        raise InputError("no two models were measured with the same kind and threads: measure them in one run")
     return comparison
 
 
@@ -329,4 +332,4 @@ def _name_of(cell: CellResult) -> str:
 
 
 def _cell_name(model: str, kind: str, threads: int) -> str:
-    return f"{PurePath(model).name}, {kind}, {threads} threads"
+    return f"{PurePath(model).name}, {kind}, {counted(threads, 'thread')}"

@@ -102,7 +102,7 @@ def export_prompts(
     if ensemble:
         return _export_form(net, True, contract, target)
     if not net.config.ensemble:
-        raise InputError("the prompts were trained without ensemble: there is none to leave out")
+        raise InputError("the prompts were trained without an ensemble: omit --no-pass ensemble")
     exported = _export_form(net, False, contract, target)
     with tempfile.TemporaryDirectory() as folder:
         both_towers = _export_form(net, True, contract, Path(folder) / "ensemble.onnx")

@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from edgekit.text import counted
+
 Precision: TypeAlias = Literal["fp32", "int8"]
 
 # An estimate spans a factor of three, the spread between engines and versions in the published latencies.
@@ -90,7 +92,7 @@ def roofline_of(board: str, precision: Precision, threads: int) -> Roofline:
     for each in rooflines():
         if (each.board, each.precision, each.threads) == (board, precision, threads):
             return each
-    reason = f"no latency of {precision} with {threads} threads is published for it"
+    reason = f"no latency of {precision} with {counted(threads, 'thread')} is published for it"
     return Roofline(board, precision, threads, None, math.nan, math.nan, 0, 0.0, math.nan, reason)
 
 

@@ -25,7 +25,8 @@ def descriptions_for(
 ) -> Descriptions:
     """Return the sentences of each class, in the order of `classes`.
 
-    Names are compared without regard to case, and `_` equals a space. A class without description gets the template.
+    Upper and lower case match each other, and `_` matches a space. A class that has no sentences in the file gets one
+    made from `TEMPLATE`.
 
     Args:
         classes: Names of the classes.

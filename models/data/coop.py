@@ -73,10 +73,10 @@ def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
         raise InputError(f"'{split}' is not a list")
     for number, row in enumerate(rows):
         if not (isinstance(row, list) and len(row) == 3):
-            raise InputError(f"'{split}' entry {number} is not [path, number, class]")
+            raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         file, label, class_name = row
         if not (isinstance(file, str) and type(label) is int and isinstance(class_name, str) and class_name.strip()):
-            raise InputError(f"'{split}' entry {number} is not [path, number, class]")
+            raise InputError(f"entry {number} of '{split}' must be [path, class number, class name]")
         yield file, label, class_name
 
 

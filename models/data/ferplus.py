@@ -131,9 +131,11 @@ def label_posteriors(dataset: DataSet, path: Path, train: str | None = None) -> 
 
 
 def _counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
-    """Return the votes of the images of every split, (N, 10)."""
+    """Return the votes for each split's images: split name → array (N, 10), one row per image."""
     if dataset.classes != EXPRESSIONS:
-        raise InputError(f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes")
+        raise InputError(
+            f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes: leave --ferplus out"
+        )
     votes = read_votes(path)
     counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)
     _check(dataset.split(train), counts[train], path)

@@ -81,7 +81,7 @@ def embedding_name(name: str, embed_dim: int) -> str:
 
 
 def class_dimensions(name: str) -> dict[str, int]:
-    """Return the tensors of a net whose shape depends on the number of classes: name → that dimension.
+    """Return, for each tensor whose shape depends on the number of classes, the index of that dimension.
 
     Raises:
         InputError: The name is not known.

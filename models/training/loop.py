@@ -80,8 +80,9 @@ def train_job(
 ) -> list[EpochReport]:
     """Train, and write `best.safetensors`, `last.pt`, `metrics.jsonl`, TensorBoard events and `curves.png` to `output`.
 
-    `best.safetensors` has the weights of the epoch with the highest validation accuracy, or of the last epoch if the
-    recipe says so. Under torchrun every process computes its share of each batch, and BatchNorm spans all processes.
+    `best.safetensors` has the weights of the epoch with the highest validation accuracy, or of the last epoch,
+    depending on the recipe. Under torchrun every process computes its share of each batch, and BatchNorm spans all
+    processes.
 
     Args:
         job: What to train.

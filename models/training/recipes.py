@@ -75,7 +75,10 @@ class Recipe:
     finish: Finish | None = None
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
-        """Return the stage of an epoch as a recipe without `finish`, and the epoch's number in it; both from 0."""
+        """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
+
+        Both numbers count from 0. The returned recipe has no `finish`.
+        """
         if self.finish is None:
             return self, epoch
         start = self.epochs - round(self.epochs * self.finish.share)

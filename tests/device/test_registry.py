@@ -52,7 +52,7 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
     monkeypatch.chdir(tmp_path)
     assert _run([*command.split()[1:], "--model", str(tiny_model)]) == EXIT_OK
     assert (tmp_path / "faces.txt").read_text() == "12 faces\n"
-    assert "stripes:12: faces by bright" in capsys.readouterr().out
+    assert "source stripes:12, detector bright" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def _show_contract(out: Output, contents: _Contents) -> None:
             f"{share}({result.correct} of {result.total}) on {result.dataset} {result.split}, {result.protocol}",
         )
     for label, value in (
-        ("checkpoint", provenance.checkpoint_sha256),
+        ("checkpoint", provenance.checkpoint_sha256 and f"sha256 {provenance.checkpoint_sha256}"),
         ("revision", provenance.git_revision),
         ("made by", provenance.edgekit_version and f"edgekit {provenance.edgekit_version}"),
     ):
@@ -227,7 +227,8 @@ def _show_cost(out: Output, contents: _Contents) -> None:
 def _traffic_text(cost: GraphCost) -> str:
     if cost.moved_bytes is None or cost.peak_activation_bytes is None:
         return "unknown: dynamic shapes"
-    moveless = f"; none by {', '.join(cost.moveless)}" if cost.moveless else ""
+    moves = "moves" if len(cost.moveless) == 1 else "move"
+    moveless = f"; {', '.join(cost.moveless)} {moves} none" if cost.moveless else ""
     return (
         f"{cost.moved_bytes:,}: {cost.weight_bytes:,} of weights, {cost.read_bytes:,} of activations read, "
         f"{cost.written_bytes:,} written{moveless}; peak {cost.peak_activation_bytes:,} of activations"

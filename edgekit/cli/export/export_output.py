@@ -35,7 +35,8 @@ def show_export(
         f"{_macs(cost.macs)} multiply-accumulates"
     )
     if exported.changed.keys() != TARGETS[GENERIC].passes:
-        out.say(f"rewrites: {', '.join(f'{name} ({count})' for name, count in exported.changed.items())}")
+        done = ", ".join(f"{name} ({count})" for name, count in exported.changed.items() if count)
+        out.say(f"rewrites (places changed): {done or 'none'}")
     if quantized:
         _show_quantization(out, quantized, exported)
     if exported.ensemble:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.output import Output, one_line
 from edgekit.errors import InputError
+from edgekit.text import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +122,8 @@ def _show_totals(out: Output, profile: Profile) -> None:
     if measured := profile.measured:
         kinds = ", ".join(f"{one_line(kind)} {share:.0%}" for kind, share in measured.by_kind()[:4])
         out.say(
-            f"here        {measured.median_ms:.2f} ms, median of {measured.runs}, {measured.intra_op_threads} threads, "
+            f"here        {measured.median_ms:.2f} ms, median of {measured.runs}, "
+            f"{counted(measured.intra_op_threads, 'thread')}, "
             f"profiler on: {kinds}; {profile.runtime_share or 0:.0%} in nodes the runtime added"
         )
 
@@ -162,7 +164,7 @@ def _show_loop(out: Output, loop: LoopEstimate) -> None:
 
 
 def _where(case: BoardEstimate | LoopEstimate) -> str:
-    return f"{case.board.name}, {case.threads} thread{'s' if case.threads > 1 else ''}"
+    return f"{case.board.name}, {counted(case.threads, 'thread')}"
 
 
 def _interval(low_ms: float, high_ms: float) -> str:

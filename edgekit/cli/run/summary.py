@@ -17,7 +17,7 @@ def print_summary(text: Output, stream: Stream, tally: Tally, monitor: RuntimeMo
     """Print frame rate, latencies, faces, threads and health."""
     from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
 
-    text.say(f"{stream.source.name}: faces by {stream.face_tracker.detector.name}, classes by {model}")
+    text.say(f"source {stream.source.name}, detector {stream.face_tracker.detector.name}, model {model}")
     text.say(rate_line(stream.meter))
     text.console.print(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))

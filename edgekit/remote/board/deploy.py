@@ -81,7 +81,7 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
 def _activate(releases: Releases, service: Service, release: str) -> str | None:
     """Switch to a release and check that it runs; return why it fails, None if it runs.
 
-    If it fails, the release before runs again.
+    If it fails, switch back to the previous release.
     """
     previous = releases.current()
     service.refuse_foreign_service(release)

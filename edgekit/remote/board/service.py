@@ -38,10 +38,10 @@ class Service:
         self.is_managed = systemd_is_running()
 
     def refuse_foreign_service(self, release: str) -> None:
-        """Check that a service of this name was made by deploy.
+        """Refuse a service of this name that deploy did not create.
 
         Raises:
-            HostError: It was not.
+            HostError: There is one.
         """
         if self.is_managed and self._read_note() is None and self.status(release)["state"] != "not installed":
             raise HostError(f"the service '{self._name}' was not made by deploy: choose another --name")

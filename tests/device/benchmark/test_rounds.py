@@ -59,7 +59,7 @@ def test_a_workers_error_is_raised_here(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (signal.SIGILL, "inference, tiny, 1 threads used an instruction that this processor lacks"),
+        (signal.SIGILL, "inference, tiny, 1 thread used an instruction that this processor lacks"),
         (signal.SIGKILL, "memory probably ran out"),
     ],
 )

@@ -121,6 +121,6 @@ def test_ssh_options_as_in_its_configuration_or_as_its_own_arguments(
 
 @pytest.mark.parametrize("words", [("bastion",), ("-4", "bastion"), ("-J", "bastion", "other"), ("\x1b[2J",)])
 def test_a_value_that_ssh_would_read_as_the_host_is_refused(words: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="is not an argument of ssh") as error:
+    with pytest.raises(InputError, match="is neither Name=value nor an option of ssh") as error:
         ssh_arguments(words)
     assert str(error.value).isprintable()

@@ -124,7 +124,7 @@ def test_a_spoilt_cell_tells_nothing(make_document: MakeDocument, mark: str) -> 
     hot = set_in(make_document(slower=1.5), "cells", 0, "marks", [mark])
     comparison = compare(make_document(), hot)
     assert comparison.cells[0].verdict == "cannot tell"
-    assert comparison.unjudged() == [f"edgecnn.onnx, inference, 1 threads: {mark}"]
+    assert comparison.unjudged() == [f"edgecnn.onnx, inference, 1 thread: {mark}"]
     assert len(comparison.regressions(5)) == 3
 
 
@@ -132,7 +132,7 @@ def test_a_cell_without_interval_or_partner_is_named(make_document: MakeDocument
     other = set_in(make_document(), "cells", 0, "median_interval_ms", None)
     other["boards"][0]["cells"].pop()
     assert compare(make_document(), other).unjudged() == [
-        "edgecnn.onnx, inference, 1 threads: fewer than three processes",
+        "edgecnn.onnx, inference, 1 thread: fewer than three processes",
         "edgecnn.onnx, per-frame, 4 threads: only in the first report",
     ]
 
@@ -197,7 +197,7 @@ def test_the_models_of_one_report_are_compared_with_the_first_or_a_named_one(mak
 def test_a_cell_that_the_baseline_lacks_is_named(make_document: MakeDocument) -> None:
     document = make_document("a.onnx", "b.onnx")
     del document["boards"][0]["cells"][0]
-    assert compare(document).unjudged() == ["b.onnx, inference, 1 threads: not measured for a.onnx"]
+    assert compare(document).unjudged() == ["b.onnx, inference, 1 thread: not measured for a.onnx"]
 
 
 def test_a_cell_that_only_the_baseline_has_is_named(make_document: MakeDocument) -> None:
@@ -209,7 +209,7 @@ def test_a_cell_that_only_the_baseline_has_is_named(make_document: MakeDocument)
 @pytest.mark.parametrize(
     ("models", "options", "message"),
     [
-        (("a.onnx",), {}, "no two models to compare"),
+        (("a.onnx",), {}, "contains one model only"),
         (("a.onnx", "b.onnx"), {"baseline": "c.onnx"}, "no model 'c.onnx': it has a.onnx, b.onnx"),
     ],
 )

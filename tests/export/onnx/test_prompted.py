@@ -134,7 +134,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give its weights with --clip"):
         open_prompts(path, None, None)
     net = open_prompts(path, clip, None)
-    with pytest.raises(InputError, match="there is none to leave out"):
+    with pytest.raises(InputError, match="omit --no-pass ensemble"):
         export_prompts(net, prompts_contract(path, net), tmp_path / "x.onnx", ensemble=False)
     with pytest.raises(InputError, match=r"must end in '\.onnx'"):
         export_prompts(net, prompts_contract(path, net), tmp_path / "x.bin")

@@ -43,7 +43,7 @@ def test_a_layer_takes_the_longer_of_its_arithmetic_and_its_traffic() -> None:
 def test_no_figures_no_estimate() -> None:
     assert estimate([LayerWork("a", 1, 1)], machine(1e9, 1e9, "too little is known")) is None
     nowhere = roofline_of("a board of my own", "fp32", 3)
-    assert nowhere.reason == "nobody published fp32 with 3 threads on it"
+    assert nowhere.reason == "no latency of fp32 with 3 threads is published for it"
     assert estimate([LayerWork("a", 1, 1)], nowhere) is None
 
 
@@ -77,8 +77,8 @@ def test_a_point_that_does_not_belong_is_not_covered() -> None:
 
 
 def test_too_few_and_too_scattered_points_give_a_reason() -> None:
-    assert fit(points(5e9, 1.5e9, 2)).reason == "0 published nets are too few: 3 are needed"
-    assert "lie where the others put them" in str(fit(points(5e9, 1.5e9, 12, noise=1.5)).reason)
+    assert fit(points(5e9, 1.5e9, 2)).reason == "only 0 published nets, 3 are needed"
+    assert "lie inside the interval predicted" in str(fit(points(5e9, 1.5e9, 12, noise=1.5)).reason)
 
 
 def test_shipped_figures_cover_what_they_promise_or_say_why_not() -> None:
