@@ -202,7 +202,7 @@ def _validate(contract: Contract) -> None:
         crop.center_crop_hw == spec.size_hw, "crop.center_crop_hw", str(crop.center_crop_hw), f"size_hw {spec.size_hw}"
     )
     for result in contract.provenance.accuracy:
-        _require(0 <= result.correct <= result.total, "provenance.accuracy", str(result.correct), "correct <= total")
+        _require(0 <= result.correct <= result.total, "provenance.accuracy", shown(result.correct), "correct <= total")
 
 
 def _is_text(label: str) -> bool:

@@ -146,9 +146,13 @@ def require_file(path: Path, what: str) -> Path:
     Raises:
         InputError: The file is missing, not a regular file, or unreadable.
     """
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or contains NUL
+        raise InputError(f"{what} '{str(path)[:100]}' is not a file name: {error}") from error
     if path.is_dir():
         raise InputError(f"{what} '{path}' is a folder, not a file")
-    if not path.exists():
+    if not exists:
         raise InputError(f"{what} '{path}' does not exist: check the path")
     if not path.is_file():
         raise InputError(f"{what} '{path}' is a pipe or a device, not a file")

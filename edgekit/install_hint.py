@@ -41,13 +41,15 @@ def _source() -> dict[str, str] | None:
         text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
         document = json.loads(text) if text else {}
         url = urlsplit(document.get("url", ""))
-    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
+        folder = document.get("dir_info")
+        editable = bool(folder and folder.get("editable"))
+    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError, TypeError, RecursionError):
         return None
-    if url.scheme != "file":
+    if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
         return None
-    folder = document.get("dir_info")
     return {
-        "path": unquote(url.path),
-        "is_folder": "yes" if folder is not None else "",
-        "editable": "yes" if folder and folder.get("editable") else "",
+        # pip takes the path of a folder as it is, and that of an archive as a URL.
+        "path": url.path if folder is None else unquote(url.path),
+        "is_folder": "" if folder is None else "yes",
+        "editable": "yes" if editable else "",
     }

@@ -41,9 +41,11 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
             raise InputError(f"model '{name}' is not part of this installation: give a path or one of: {installed}")
         return require_file(path, "model")
     path = Path(name)
-    if not path.exists():
-        raise InputError(f"model '{name}' does not exist: give a path or one of: {', '.join(shipped_models())}")
-    require_file(path, "model")
+    try:
+        require_file(path, "model")
+    except InputError as error:
+        names = f"give a path or one of: {', '.join(shipped_models())}"
+        raise InputError(str(error).replace("check the path", names)) from None
     if path.suffix not in suffixes:
         cure = " ('edgekit import' converts the authors' checkpoint)" if CHECKPOINT_SUFFIX in suffixes else ""
         endings = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))

@@ -55,6 +55,8 @@ def convert(value: Any, to: type[_T], field: str) -> _T:
     """
     try:
         return msgspec.convert(value, to)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{field} has half a character (a lone surrogate): expected whole characters") from error
     except msgspec.ValidationError as error:
         raise InputError(_explain(str(error), value, to, field)) from error
 

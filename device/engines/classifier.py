@@ -84,6 +84,9 @@ class Classifier:
         """
         from edgekit.device.imaging import check_image, resize
 
+        if channels not in ("bgr", "rgb"):
+            raise InputError(f"channels is {channels!r}: expected 'bgr' or 'rgb'")
+
         size_hw, crops = self.contract.input.size_hw, []
         for image in _as_list(images):
             check_image(image)

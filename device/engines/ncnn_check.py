@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import edgekit
-from edgekit.device.engines.ncnn_file import NcnnFile
+from edgekit.device.engines.ncnn_file import NcnnFile, pack_ncnn
 from edgekit.downloads import UnavailableError, default_cache_dir
 from edgekit.errors import InputError
 from edgekit.text import one_line
@@ -27,6 +27,8 @@ _MEMORY_BYTES = 256 << 20
 _MEMORY_PER_WEIGHT_BYTE = 8
 # A Pi 3B+ needs a few seconds to start Python.
 TIMEOUT_S = 60.0
+
+_TRIAL = "edgekit.device.engines.ncnn_trial"
 
 _passed: set[str] = set()
 
@@ -47,11 +49,14 @@ def check_once(path: Path, file: NcnnFile, library_version: str) -> None:
     if key in _passed:
         return
     stamp = _stamp(key)
-    if stamp is None or not stamp.exists():
-        _run(path, _MEMORY_BYTES + _MEMORY_PER_WEIGHT_BYTE * len(file.weights))
+    with suppress(OSError):  # without a cache every process checks again
+        if stamp is not None and stamp.exists():
+            _passed.add(key)
+            return
+    _run(path, file)
     _passed.add(key)
-    if stamp is not None:
-        with suppress(OSError):  # without a cache the next process checks again
+    with suppress(OSError):
+        if stamp is not None:
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.touch()
 
@@ -64,12 +69,31 @@ def _stamp(key: str) -> Path | None:
         return None
 
 
-def _run(path: Path, memory_bytes: int) -> None:
+def _run(path: Path, file: NcnnFile) -> None:
+    memory_bytes = _MEMORY_BYTES + _MEMORY_PER_WEIGHT_BYTE * len(file.weights)
+    # The child reads the bytes that were read here: the file at `path` may change meanwhile.
+    content = os.memfd_create("model")
+    try:
+        with open(content, "wb", closefd=False) as stream:
+            stream.write(pack_ncnn(file.contract, file.graph, file.weights))
+        _run_child(path, content, memory_bytes)
+    finally:
+        os.close(content)
+
+
+def _run_child(path: Path, content: int, memory_bytes: int) -> None:
     home = str(Path(edgekit.__file__).parents[1])
     search_path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "edgekit.device.engines.ncnn_trial", str(path), str(memory_bytes)],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "edgekit.device.engines.ncnn_trial",
+                f"/proc/self/fd/{content}",
+                str(memory_bytes),
+            ],
             env={**os.environ, "PYTHONPATH": search_path, "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -78,6 +102,7 @@ def _run(path: Path, memory_bytes: int) -> None:
             errors="replace",
             timeout=TIMEOUT_S,
             start_new_session=True,
+            pass_fds=(content,),
         )
     except subprocess.TimeoutExpired as error:
         raise _refusal(path, f"one inference takes more than {TIMEOUT_S:g} s") from error

@@ -48,7 +48,7 @@ class NcnnEngine:
         with _as_file(file.weights) as weights:
             if self._net.load_param_mem(file.graph) or self._net.load_model(weights):
                 reason = f"ncnn {self._ncnn.__version__} cannot load its graph and weights"
-                raise InputError(f"model '{path}' cannot be run by ncnn: {reason}: export it again")
+                raise self._refusal(reason)
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
         """Return the logits (N, labels) of input tensors float32 (N, channels, H, W).
@@ -60,13 +60,23 @@ class NcnnEngine:
 
     def _infer_one(self, image: FloatArray) -> FloatArray:
         extractor = self._net.create_extractor()
-        # The copy aligns each channel as ncnn's instructions require.
-        extractor.input(INPUT, self._ncnn.Mat(np.ascontiguousarray(image)).clone())
-        failed, logits = extractor.extract(OUTPUT)
+        try:
+            # The copy aligns each channel as ncnn's instructions require.
+            extractor.input(INPUT, self._ncnn.Mat(np.ascontiguousarray(image)).clone())
+            failed, output = extractor.extract(OUTPUT)
+            logits = np.array(output, np.float32)
+        except (ValueError, RuntimeError, MemoryError) as error:  # C++ exceptions of ncnn
+            raise self._refusal(f"inference fails: {str(error) or type(error).__name__}") from error
         if failed:
             reason = f"inference ends with ncnn's error {failed} (-100: shapes that do not fit, or too little memory)"
-            raise InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")
-        return np.array(logits, np.float32)
+            raise self._refusal(reason)
+        if logits.shape != (len(self.contract.labels),):
+            labels = len(self.contract.labels)
+            raise self._refusal(f"its output has the shape {list(logits.shape)}, but its contract has {labels} labels")
+        return logits
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")
 
 
 def version() -> str | None:

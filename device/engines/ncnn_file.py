@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.contract import Contract
-from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT, Layer, read_graph
+from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT, Layer, read_graph, weight_bytes
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.text import one_line
@@ -78,7 +78,10 @@ def read_ncnn(path: Path) -> NcnnFile:
         contract, graph, weights = _members(path)
         document = Contract.from_json(contract.decode())
         text = graph.decode("ascii")
-        return NcnnFile(document, text, weights, _checked_layers(document, text))
+        layers = _checked_layers(document, text)
+        if len(weights) != (needed := weight_bytes(layers)):
+            raise InputError(f"its graph needs {needed} bytes of weights, it has {len(weights)}")
+        return NcnnFile(document, text, weights, layers)
     except InputError as error:
         raise InputError(f"model '{path}': {one_line(str(error))}") from error
     except _DAMAGES as error:
@@ -91,9 +94,9 @@ def _members(path: Path) -> tuple[bytes, bytes, bytes]:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
         if names != list(MEMBERS):
+            found = ", ".join(name[:40] for name in names[:5]) or "nothing"
             raise InputError(
-                f"it holds {', '.join(names[:5]) or 'nothing'}: expected {', '.join(MEMBERS)}: make it with "
-                "'edgekit export --engine ncnn'"
+                f"it holds {found}: expected {', '.join(MEMBERS)}: make it with 'edgekit export --engine ncnn'"
             )
         size = path.stat().st_size
         for entry in entries:

@@ -1,11 +1,13 @@
-"""ncnn's text form of a graph (.param): names and kinds of the layers, for listings.
+"""ncnn's text form of a graph (.param): its layers, restricted to the kinds that `edgekit export` writes.
 
-The text is not validated beyond its form; `ncnn_check` finds out whether ncnn can run it.
+Other kinds of ncnn can read and write outside their tensors at places the file chooses. Shapes are not inferred here;
+`ncnn_check` finds out whether ncnn can run the graph.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgekit.errors import InputError
@@ -16,6 +18,11 @@ _MAGIC = "7767517"
 _MAX_LAYERS = 20_000
 _COUNT = re.compile(r"[0-9]{1,5}")
 _SETTING = re.compile(r"([0-9]{1,3})=([0-9]{1,9})")
+KINDS = frozenset(
+    {"Input", "Convolution", "ConvolutionDepthWise", "InnerProduct", "Pooling", "Concat", "Slice", "Split", "BinaryOp"}
+    | {"UnaryOp", "Reduction", "Reshape", "Flatten", "ShuffleChannel", "Clip", "Dropout", "ReLU", "Sigmoid", "Swish"}
+    | {"HardSigmoid", "HardSwish"}
+)
 # Kind → the settings with its number of weights, whether it has a bias, and its number of outputs.
 _WEIGHTED = {
     "Convolution": ("6", "5", "0"),
@@ -56,6 +63,11 @@ def read_graph(text: str) -> tuple[Layer, ...]:
     return layers
 
 
+def weight_bytes(layers: Iterable[Layer]) -> int:
+    """Return the size of the weights' file: float32 values, and a tag of four bytes per layer with weights."""
+    return sum(4 * (layer.parameters + 1) for layer in layers if layer.kind in _WEIGHTED)
+
+
 def _layer(words: list[str]) -> Layer:
     """Return the layer of a line `kind name reads writes input… output… key=value…`."""
     if len(words) < 4 or not all(_COUNT.fullmatch(word) for word in words[2:4]):
@@ -64,6 +76,8 @@ def _layer(words: list[str]) -> Layer:
     names, rest = words[4 : 4 + reads + writes], words[4 + reads + writes :]
     if len(names) < reads + writes:
         raise InputError(f"its graph has a line that is not a layer: '{' '.join(words)[:60]}'")
+    if words[0] not in KINDS:
+        raise InputError(f"its graph has a layer of kind '{words[0][:30]}', which 'edgekit export' does not write")
     settings = {match[1]: int(match[2]) for word in rest if (match := _SETTING.fullmatch(word))}
     parameters = 0
     if words[0] in _WEIGHTED:

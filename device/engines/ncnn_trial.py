@@ -28,17 +28,13 @@ def main(path: Path, memory_bytes: int) -> int:
     try:
         engine = NcnnEngine(path, 1, checked=True)
         spec = engine.contract.input
-        logits = engine.infer(np.zeros((1, channel_count(spec.channels), *spec.size_hw), np.float32))
+        engine.infer(np.zeros((1, channel_count(spec.channels), *spec.size_hw), np.float32))
     except MemoryError:
         print(f"it needs more than {memory_bytes >> 20} MiB of memory")
         return EXIT_FAULT
     except InputError as error:
         # The message of the engine is complete: `ncnn_check` adds its beginning and its cure again.
         print(str(error).removeprefix(f"model '{path}' cannot be run by ncnn: ").removesuffix(": export it again"))
-        return EXIT_FAULT
-    if logits.shape != (1, len(engine.contract.labels)):
-        labels = len(engine.contract.labels)
-        print(f"its output has the shape {list(logits.shape[1:])}, but its contract has {labels} labels")
         return EXIT_FAULT
     return EXIT_OK
 

@@ -62,7 +62,7 @@ class StreamOptions:
         max_frames: Largest number of results; None: no limit.
     """
 
-    source: str | None = None
+    source: str | Path | None = None
     camera: str | None = None
     camera_settings: CameraSettings = CameraSettings()  # noqa: RUF009 - frozen
     realtime: bool = False
@@ -79,6 +79,25 @@ class StreamOptions:
     threads: int | None = None
     threaded: bool | None = None
     max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (self.camera is None):
+            raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and value != "auto" and not least <= value <= most:
+                raise InputError(f"{name} is {value}: expected {least} to {most}")
+
+
+# Those of the options of `edgekit run`.
+_RANGES: dict[str, tuple[float, float]] = {
+    "detector_size_px": (32, 4096),
+    "detect_every": (1, 1000),
+    "smooth_s": (0, 60),
+    "min_face_px": (0, 100_000),
+    "threads": (1, 1024),
+    "max_frames": (1, 2**31),
+}
 
 
 class Stream:
@@ -169,7 +188,10 @@ class Stream:
         self.source.stop()
 
     def close(self) -> None:
-        """End the threads and close the source; a second call does nothing."""
+        """End the threads and close the source; a second call does nothing.
+
+        From another thread than the one that iterates, `stop` ends the iteration.
+        """
         self._results.close()
         self._opened.close()
 
@@ -193,7 +215,7 @@ class Stream:
 
 def stream(
     *,
-    source: str | None = None,
+    source: str | Path | None = None,
     camera: str | None = None,
     camera_settings: CameraSettings = CameraSettings(),  # noqa: B008 - frozen
     realtime: bool = False,
@@ -245,10 +267,8 @@ def stream(
 
 
 def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
-    if (options.source is None) == (options.camera is None):
-        raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
     if options.source is not None:
-        return open_source(options.source, notify, realtime=options.realtime)
+        return open_source(str(options.source), notify, realtime=options.realtime)
     settings = replace(
         options.camera_settings,
         detector_px=None if _chooses_input_size(options) else options.detector_size_px or DEFAULT_INPUT_SIZE_PX,

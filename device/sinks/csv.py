@@ -10,6 +10,7 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.lines import Lines
+from edgekit.text import printable
 
 _COLUMNS = (
     "sequence", "monotonic_s", "wall_s", "face", "track_id", "x0", "y0", "x1", "y1", "score", "label", "probability",
@@ -20,7 +21,7 @@ class CsvSink(Sink):
     """Writes a header and one row per face; the last columns are the probability of each label and the image file."""
 
     def __init__(self, lines: Lines, labels: Sequence[str]) -> None:
-        lines.header = _rows([[*_COLUMNS, *(f"p_{label}" for label in labels), "file"]])
+        lines.header = _rows([[*_COLUMNS, *(f"p_{printable(label)}" for label in labels), "file"]])
         self._lines = lines
         self._labels = labels
 
@@ -40,10 +41,10 @@ class CsvSink(Sink):
                     "" if face.track_id is None else face.track_id,
                     *(f"{value:.2f}" for value in face.xyxy),
                     f"{face.score:.4f}",
-                    face.label,
+                    _as_text(face.label),
                     f"{face.probability:.6f}",
                     *(f"{face.probabilities[label]:.6f}" for label in self._labels),
-                    result.file or "",
+                    _as_text(result.file or ""),
                 ]
                 for index, face in enumerate(result.faces)
             )
@@ -54,3 +55,9 @@ def _rows(rows: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+def _as_text(value: str) -> str:
+    """Return a label or file name that a spreadsheet does not evaluate as a formula, without control characters."""
+    value = printable(value)
+    return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value

@@ -126,6 +126,10 @@ def cli() -> None:
     """
 
 
+# Set by the shell while it completes a command line.
+_COMPLETION_VARIABLE = "_EDGEKIT_COMPLETE"
+
+
 def main() -> None:
     """Run the command line and exit: the entry point of the console script."""
     exit_code = _run(sys.argv[1:])
@@ -141,6 +145,11 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     """Run the command line and return the exit code; errors are printed."""
+    if _COMPLETION_VARIABLE in os.environ:
+        # The text would appear on the user's prompt.
+        with suppress(KeyError, ValueError):
+            cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
+        return EXIT_OK
     debug = "--debug" in arguments
     interruptions = _Interruptions()
     _prepare_streams()
@@ -150,6 +159,9 @@ def _run(arguments: list[str]) -> int:
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
         return _report(error, str(error), error.exit_code, debug)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else cli.name or "edgekit"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH = 360
+# A span of less has no round numbers that differ in a label.
+_MIN_SPAN = 1e-12
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Scale:
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Return round numbers from `low` to `high`, roughly `about` of them."""
-    if not high > low:
+    if not high - low > _MIN_SPAN:
         return [low]
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
