@@ -134,7 +134,12 @@ def load_model(model: str | Path = "default", *, threads: int | None = None) -> 
 
 
 def _as_list(images: ImageU8 | Sequence[ImageU8]) -> Sequence[ImageU8]:
-    """Return one image as a list of one; of three dimensions, an image has three channels as its last."""
-    if isinstance(images, np.ndarray) and (images.ndim == 2 or (images.ndim == 3 and images.shape[2] == 3)):
-        return [images]
-    return list(images)
+    """Return one image as a list of one, and several as a list; `check_image` refuses what is neither.
+
+    An array (N, H, W) with a last axis of up to four is one image with channels: a stack of gray images that narrow is
+    not meant.
+    """
+    if isinstance(images, np.ndarray):
+        is_stack = images.ndim == 4 or (images.ndim == 3 and images.shape[2] > 4)
+        return list(images) if is_stack else [images]
+    return list(images) if isinstance(images, Sequence) else [images]

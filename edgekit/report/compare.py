@@ -81,6 +81,10 @@ class Comparison:
         """Return the cells that are really slower, by more than `percent`."""
         return [cell for cell in self.cells if cell.verdict == "slower" and cell.ratio > 1 + percent / 100]
 
+    def judged(self) -> list[CellChange]:
+        """Return the cells that a gate can judge."""
+        return [cell for cell in self.cells if cell.verdict != "cannot tell"]
+
     def unjudged(self) -> list[str]:
         """Return the cells that a gate cannot judge: without an interval, invalid, or without a counterpart."""
         cells = [f"{cell.name}: {cell.why}" for cell in self.cells if cell.verdict == "cannot tell"]

@@ -12,7 +12,9 @@ KIND_NOTE = (
     "inference: the net alone; classifier: with face preparation; per-frame: the whole pipeline, one frame at a time "
     "in one thread; loop: the loop of edgekit run; camera: per-frame with a camera's newest frames"
 )
-INTERVAL_NOTE = "±: half of the median's 95 % interval, from the spread between processes"
+INTERVAL_NOTE = (
+    "±: half of the median's 95 % interval, from the spread between processes; -: fewer than three processes"
+)
 COLUMNS = (
     "kind", "engine", "threads", "p50 ms", "±", "p90 ms", "p99 ms", "images/s", "MiB", "quality flags",
 )  # fmt: skip
@@ -72,6 +74,9 @@ def facts(result: BoardResult) -> list[str]:
     if cache := result.frame_cache:
         width, height = cache.first_frame_wh
         lines.append(f"frames: {cache.frames} of '{cache.source}', {width}x{height}, from memory")
+    detectors = dict.fromkeys(cell.detector for cell in result.cells if cell.detector)
+    if detectors:
+        lines.append(f"detector: {', '.join(detectors)}, input {settings.detector_size_px} px")
     uses = dict.fromkeys(thread_text(cell.threads) for cell in result.cells if cell.threads)
     lines += [f"loop: {use}" for use in uses]
     if result.notes:
@@ -102,7 +107,7 @@ def thread_text(use: ThreadUse) -> str:
     """Return the threads of a loop in words."""
     stages = "one thread per stage" if use.staged else "one thread for all stages"
     spinning = "spinning" if use.spinning else "not spinning"
-    return f"{stages}; detector {use.detector}, classifier {use.classifier}, OpenCV {use.opencv} threads, {spinning}"
+    return f"{stages}; threads: detector {use.detector}, classifier {use.classifier}, OpenCV {use.opencv}; {spinning}"
 
 
 def cells_of(result: BoardResult, model: str) -> list[CellResult]:

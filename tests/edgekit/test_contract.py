@@ -27,6 +27,7 @@ from edgekit.contract import (
     channel_count,
 )
 from edgekit.errors import InputError
+from tests.examples import examples
 
 CONTRACT = Contract(
     architecture="edgecnn",
@@ -264,7 +265,7 @@ def test_arbitrary_json_is_bad_input_and_nothing_else(value: object) -> None:
         read(value)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.sampled_from(list(paths(document()))), anything)
 def test_a_valid_document_with_anything_anywhere_is_read_or_refused(path: tuple[str | int, ...], value: object) -> None:
     loaded = copy.deepcopy(document())

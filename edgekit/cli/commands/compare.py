@@ -28,9 +28,13 @@ _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdi
     "--gate",
     type=NumberRange(0, 1000),
     metavar="PERCENT",
-    help="Exit with 3 if a cell is really slower, by more than this.",
+    help="Exit with code 3 if a cell is slower by more than this and the difference is real.",
 )
-@click.option("--allow-different", is_flag=True, help="Compare although board, clock, frames or model differ.")
+@click.option(
+    "--allow-different",
+    is_flag=True,
+    help="Compare although board, clock, frames or model differ; a gate then ignores cells that it cannot judge.",
+)
 @common_options
 def command(
     out: Output,
@@ -43,8 +47,8 @@ def command(
     """Compare two reports of `edgekit bench` cell by cell, or the models within one report.
 
     A difference is real where the 95 % interval of the ratio of the medians excludes 1. Two reports with different
-    boards, clocks, frames or models are refused (exit code 2) unless allowed. A gate also refuses what it cannot judge:
-    cells that throttled, had fewer than three processes, or have no counterpart.
+    boards, clocks, frames or models are refused (exit code 2) unless allowed. A gate also refuses (exit code 2) cells
+    that it cannot judge: those that throttled, had fewer than three processes, or have no counterpart.
 
     \b
     Examples:
@@ -75,8 +79,9 @@ def command(
     )
     if regressions:
         raise GateError(f"slower by more than {gate:g} %: {'; '.join(cell.name for cell in regressions)}")
-    if gate is not None and unjudged and not allow_different:
-        raise InputError(f"the gate cannot judge: {'; '.join(unjudged)}: measure again, or --allow-different")
+    # With --allow-different a gate ignores single cells, but it never passes without having judged one.
+    if gate is not None and unjudged and not (allow_different and comparison.judged()):
+        raise InputError(f"the gate cannot judge {'; '.join(unjudged)}: measure again with --processes 3 or more")
 
 
 def _show(out: Output, board: BoardChange) -> None:

@@ -171,7 +171,7 @@ def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
     foreign += ["--engine ncnn"] * (options["engine"] == "ncnn") + ["--target"] * (options["board"] != GENERIC)
     foreign += [f"--no-pass {name}" for name in options["passes_off"] if name != ENSEMBLE]
     if foreign:
-        raise InputError(f"{foreign[0]} means nothing for trained prompts: leave it out")
+        raise InputError(f"{foreign[0]} has no effect with trained prompts: leave it out")
     if options["evaluate_on"] and not without_ensemble:
         raise InputError(f"--eval measures what --no-pass {ENSEMBLE} costs: give both, or 'edgekit eval' the file")
 

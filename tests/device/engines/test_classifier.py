@@ -227,3 +227,19 @@ def test_a_model_is_found_by_name_or_path(tiny_model: Path) -> None:
     assert load_model(str(tiny_model)).contract.architecture == "mean"
     with pytest.raises(InputError, match=r"model 'missing\.onnx' does not exist"):
         load_model("missing.onnx")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "face.png",
+        np.zeros((50, 60, 4), np.uint8),
+        np.zeros((50, 60, 1), np.uint8),
+        np.zeros((50, 60), np.float32),
+        np.zeros((0, 60), np.uint8),
+    ],
+)
+def test_what_is_no_image_is_refused_in_one_line(wrong: object, tiny_model: Path) -> None:
+    with pytest.raises(InputError, match=r"^an image is .*: pass a uint8 array"):
+        load_model(tiny_model).predict(wrong)  # type: ignore[arg-type]

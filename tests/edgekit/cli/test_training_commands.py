@@ -214,7 +214,7 @@ def test_a_picture_of_enormous_size_is_refused_by_its_header(tmp_path: Path) -> 
     command = [sys.executable, "-m", "edgekit.cli", "train", "--data", folder, "-o", tmp_path / "run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.endswith("it is damaged, no picture, or far too large\n")
+    assert done.stderr.endswith("the file is damaged, not an image, or larger than 2^27 pixels\n")
     assert len(done.stderr.splitlines()) == 1
 
 

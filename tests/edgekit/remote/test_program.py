@@ -18,7 +18,7 @@ MOST_CHARACTERS = 100_000
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
-    return grimp.build_graph("edgekit", include_external_packages=True)
+    return grimp.build_graph("edgekit", include_external_packages=True, exclude_type_checking_imports=True)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

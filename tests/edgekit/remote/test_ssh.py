@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import HostError, InputError
 from edgekit.remote.ssh import Connection, ConnectionLostError, _read_until, shell
+from tests.examples import examples
 from tests.waiting import wait_until
 
 from .conftest import Sshd, know
@@ -47,7 +48,7 @@ HOSTILE = [
 ]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     arguments=st.lists(
         st.sampled_from(HOSTILE)

@@ -24,6 +24,7 @@ from edgekit.report import text as text_forms
 from edgekit.report.merging import merge
 from edgekit.report.schema import from_document, parse_document
 from edgekit.report.terminal import report_view
+from tests.examples import examples
 
 Document = dict[str, Any]
 MakeDocument = Callable[..., Document]
@@ -155,7 +156,7 @@ def with_text_everywhere(document: Document, text: str) -> Document:
     return document
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.just(HOSTILE), st.text("<>\"'&;/= scriptonx\x1b\u202e$()`|\\\n", min_size=1, max_size=90)))
 def test_no_text_of_a_document_becomes_code(make_document: MakeDocument, text: str) -> None:
     document = with_text_everywhere(make_document(), text)

@@ -20,6 +20,7 @@ from edgekit.report.document import BenchmarkReport
 from edgekit.report.merging import merge
 from edgekit.report.schema import MAX_BYTES, SCHEMA_FILE, from_document, json_schema, parse_document, read_document
 from edgekit.typed_json import convert
+from tests.examples import examples
 
 Document = dict[str, Any]
 MakeDocument = Callable[..., Document]
@@ -198,7 +199,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_anything_is_read_or_refused(content: bytes) -> None:
     with pytest.raises(InputError):

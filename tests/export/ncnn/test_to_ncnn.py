@@ -23,6 +23,7 @@ from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.verification.export_check import check_export, portrait_crops
+from tests.examples import examples
 
 from ..nets import Builder, after, answers, contract_of, random_nets
 
@@ -77,7 +78,7 @@ def test_another_nets_file_is_refused(tmp_path: Path) -> None:
         check_export(path, almost, small, portrait_crops(small), tolerance=1e6, same_top1=True)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(random_nets(), st.sets(st.sampled_from(sorted(chosen_passes("a53", ncnn=True)))))
 def test_random_nets_answer_the_same_on_ncnn(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Builder, Contract], names: set[str]

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import ir
 
 from edgekit.export.onnx.passes.fold_batchnorm import fold_batchnorm
+from tests.examples import examples
 
 
 def conv_and_norm(
@@ -67,7 +68,7 @@ def answers(model: onnx.ModelProto, channels: int) -> list[np.ndarray]:
     return list(session.run(None, {"x": image}))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     groups=st.sampled_from([1, 2, 4]),
     width=st.integers(1, 3),

@@ -25,6 +25,7 @@ from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
 from edgekit.export.verification.export_check import check_export, portrait_crops
 from edgekit.files import sha256_of
+from tests.examples import examples
 from tests.export.nets import Builder, after, contract_of, random_nets
 
 
@@ -250,7 +251,7 @@ def test_class_vectors_and_scale_are_one_matrix_or_stay_apart() -> None:
     assert not {"Transpose", "Mul"} & set(kinds(folded))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(random_nets(), st.sets(st.sampled_from(sorted(PASSES))))
 def test_random_nets_answer_the_same_after_any_rewrites(made: tuple[Builder, Contract], names: set[str]) -> None:
     net, contract = made
