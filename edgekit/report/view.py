@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from edgekit.report.document import KINDS, BoardResult, BoardState, CellResult, ThreadUse, ThrottleState
 from edgekit.report.quality_flags import EXPLANATIONS
+from edgekit.text import counted
 
 KIND_NOTE = (
     "inference: the net alone; classifier: with face preparation; per-frame: the whole pipeline, one frame at a time "
@@ -83,7 +84,7 @@ def facts(result: BoardResult) -> list[str]:
         lines.append("notes: " + ", ".join(f"{key}: {value}" for key, value in result.notes.items()))
     lines.append(
         f"method: at least {settings.seconds:g} s and {settings.min_iterations} iterations per cell, in "
-        f"{settings.processes} processes"
+        f"{counted(settings.processes, 'process', 'processes')}"
     )
     return lines
 

@@ -246,6 +246,43 @@ def test_a_text_that_is_no_graph_is_refused(tmp_path: Path, old: str, new: str, 
     refused(ncnn_nets.write(tmp_path / "x.ncnn", graph=ncnn_nets.GRAPH.replace(old, new)), message)
 
 
+@pytest.mark.parametrize(
+    ("graph", "content", "message"),
+    [
+        (None, ncnn_nets.weights()[:100], "its graph needs 2200 bytes of weights, it has 100"),
+        (None, ncnn_nets.weights() + bytes(4), "its graph needs 2200 bytes of weights, it has 2204"),
+        (ncnn_nets.GRAPH.replace("6=72 9=1", "6=999999999 9=1"), None, "its graph needs 4000001908 bytes of weights"),
+        # Writes its second input into the first at an offset of the file's choice.
+        (
+            ncnn_nets.GRAPH.replace("BinaryOp add", "CopyTo add"),
+            None,
+            "a layer of kind 'CopyTo', which 'edgekit export'",
+        ),
+        (ncnn_nets.GRAPH.replace("Pooling max", "ROIAlign max"), None, "a layer of kind 'ROIAlign', which"),
+    ],
+)
+def test_weights_and_layers_that_export_does_not_write_are_refused(
+    tmp_path: Path, graph: str | None, content: bytes | None, message: str
+) -> None:
+    refused(ncnn_nets.write(tmp_path / "x.ncnn", graph=graph, content=content), message)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_the_trial_runs_the_bytes_that_were_read(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ncnn_nets.write(
+        tmp_path / "x.ncnn", graph=ncnn_nets.GRAPH.replace("4=1 14=1 5=1 6=72 7=8", "4=2 14=1 5=1 6=72 7=8")
+    )
+    real = subprocess.run
+
+    def swap(*arguments, **options):
+        path.write_bytes(small.read_bytes())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(ncnn_check.subprocess, "run", swap)
+    with pytest.raises(InputError, match=r"it crashes ncnn \(SIG"):
+        open_engine(path, 1)
+
+
 def test_layers_are_listed_with_their_parameters(small: Path) -> None:
     layers = read_ncnn(small).layers
     assert [layer.kind for layer in layers][:4] == ["Input", "Convolution", "Split", "ConvolutionDepthWise"]
@@ -253,13 +290,13 @@ def test_layers_are_listed_with_their_parameters(small: Path) -> None:
     assert [layer.parameters for layer in layers if layer.parameters] == [sum(sizes) for sizes in ncnn_nets.WEIGHTS]
 
 
-# Graphs without weights that take all memory or never end.
+# Graphs that take all memory or never end.
 def without_weights(*layers: str) -> str:
     rows = ["Input in0 0 1 in0", *layers, "Pooling mean 1 1 last out0 0=1 4=1"]
     return "\n".join(["7767517", f"{len(rows)} {len(rows)}", *rows, ""])
 
 
-HUGE = without_weights("Padding huge 1 1 in0 last 0=20000 1=20000 2=20000 3=20000")
+HUGE = without_weights("Convolution huge 1 1 in0 last 0=1 1=1 11=1 4=20000 14=20000 6=1")
 SLOW = without_weights("Pooling slow 1 1 in0 last 0=0 1=1501 11=1501 2=1 3=750 5=1")
 
 
@@ -268,10 +305,8 @@ SLOW = without_weights("Pooling slow 1 1 in0 last 0=0 1=1501 11=1501 2=1 3=750 5
     [
         # Measured with ncnn 1.0.20261020: this one aborts the process.
         (ncnn_nets.GRAPH.replace("4=1 14=1 5=1 6=72 7=8", "4=2 14=1 5=1 6=72 7=8"), None, r"crashes ncnn \(SIG"),
-        (None, ncnn_nets.weights()[:100], "cannot load its graph and weights"),
-        (ncnn_nets.GRAPH.replace("6=72 9=1", "6=999999999 9=1"), None, "cannot load its graph and weights"),
-        (ncnn_nets.GRAPH.replace("-233,-233", "400,-233"), None, "inference ends with ncnn's error"),
-        (HUGE, b"", "inference ends with ncnn's error -100|needs more than 256 MiB"),
+        (ncnn_nets.GRAPH.replace("-233,-233", "400,-233"), None, "inference ends with ncnn's error|crashes ncnn"),
+        (HUGE, b"\0" * 8, "inference ends with ncnn's error -100|needs more than 256 MiB|crashes ncnn"),
         (without_weights("ReLU last 1 1 in0 last"), b"", r"output has the shape \[1\], but its contract has 3 labels"),
     ],
 )

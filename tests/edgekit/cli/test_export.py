@@ -89,11 +89,7 @@ def bad_checkpoints(folder: Path, good_path: Path) -> Iterator[tuple[str, Path, 
     yield "empty", file("empty", b""), "is not a safetensors file"
     yield "truncated", file("truncated", content[: len(content) // 2]), "is not a safetensors file"
     yield "pickle", file("pickle", pickle.dumps(RunsCode(folder / "ran"))), "is not a safetensors file"
-    yield (
-        "architecture",
-        altered("architecture", replace(contract, architecture="edgecnn-wide")),
-        "do not fit edgecnn-w",
-    )
+    yield "architecture", altered("architecture", replace(contract, architecture="edgecnn-wide")), "do not fit edgecnn"
     yield "unknown", altered("unknown", replace(contract, architecture="nonesuch")), "'nonesuch' is not known"
     yield "labels", altered("labels", replace(contract, labels=contract.labels[:-1])), "has shape [7"
     gray = InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,))

@@ -122,7 +122,7 @@ def test_the_charts_of_a_loop_weigh_stages_by_how_often_they_run(make_document: 
     html = to_html(document)
     assert "detect: 8.00 ms, 67%" in html
     assert "result 90.00 ms after capture" in html
-    assert "loop: one thread per stage; detector 2, classifier 1, OpenCV 1 threads, not spinning" in table(
+    assert "loop: one thread per stage; threads: detector 2, classifier 1, OpenCV 1; not spinning" in table(
         document, 200
     )
 
