@@ -1,7 +1,7 @@
 """The YuNet face detector on ONNX Runtime.
 
 Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector (Machine Intelligence Research, 2023). The net has three
-grids of cells, 8, 16 and 32 pixels wide. Each cell outputs two probabilities whose geometric mean is the score, a box
+grids with cells of 8, 16 and 32 pixels. Each cell outputs two probabilities whose geometric mean is the score, a box
 (centre in cells from the cell's corner, logarithm of the size in cells) and five landmarks (in cells).
 """
 

@@ -16,7 +16,7 @@ _MAGIC = "7767517"
 _MAX_LAYERS = 20_000
 _COUNT = re.compile(r"[0-9]{1,5}")
 _SETTING = re.compile(r"([0-9]{1,3})=([0-9]{1,9})")
-# Kind → the settings with its number of weights, whether it has a bias, and its number of outputs.
+# For each kind of layer: the keys of its number of weights, of whether it has a bias, and of its number of outputs.
 _WEIGHTED = {
     "Convolution": ("6", "5", "0"),
     "ConvolutionDepthWise": ("6", "5", "0"),
@@ -42,7 +42,7 @@ def read_graph(text: str) -> tuple[Layer, ...]:
     """Return the layers of a .param file.
 
     Raises:
-        InputError: The text is not of that form, or has no `INPUT` or `OUTPUT`.
+        InputError: The text is not a .param file, or has no `INPUT` or `OUTPUT`.
     """
     lines = text.split("\n")
     rows = [line.split() for line in lines[2:] if line.strip()]
