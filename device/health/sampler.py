@@ -87,7 +87,7 @@ class HealthSummary:
         return Throttling(self._flags).now
 
     def as_document(self) -> dict[str, Any]:
-        """Return the extremes, ready for JSON: `max_…` and `min_…` of known values, and the mean CPU time per sample."""
+        """Return the extremes, ready for JSON: `max_…` and `min_…` of known values, and the mean time per sample."""
         # Copies, because the sampler's thread may add to them.
         rounded = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
         rounded |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}

@@ -44,7 +44,7 @@ class Notifier:
 
 
 def find_notifier(environ: Mapping[str, str] = os.environ) -> Notifier | None:
-    """Return a notifier for the service manager that started this process; None without one (NOTIFY_SOCKET)."""
+    """Return a notifier for the service manager that started this process (NOTIFY_SOCKET); None if there is none."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return None

@@ -33,8 +33,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class RestartPolicy:
     """Pauses between restarts after failures: from `first_pause_s` to `longest_pause_s` in `steps` geometric steps.
 
-    More than `burst` starts in `window_s` are a permanent failure. The pauses alone stay below this limit, so that a
-    camera that was unplugged for a day is found again; it ends a service that is restarted repeatedly by hand.
+    More than `burst` starts in `window_s` are a permanent failure. Automatic restarts stay below this limit, so that a
+    service finds a camera that was unplugged for a day; repeated restarts by hand can exceed it.
     """
 
     first_pause_s: float = 5

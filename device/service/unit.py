@@ -1,4 +1,4 @@
-"""Text of a systemd unit. A pure function: facts about the machine are arguments."""
+"""Text of a systemd unit. `unit_text` is a pure function: facts about the machine are its arguments."""
 
 from __future__ import annotations
 
