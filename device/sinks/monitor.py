@@ -113,7 +113,7 @@ class Monitor:
 
 
 class MonitorSink(Sink):
-    """Adds every result to a monitor; comes before the sinks that read the monitor."""
+    """Adds every result to a monitor; must come before the sinks that read the monitor."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor

@@ -22,7 +22,7 @@ _SEND_BUFFER_BYTES = 128 << 10
 
 
 class Access:
-    """Admits requests with the right token, or without a token those addressed to this machine by a local name."""
+    """Admits requests with the right token; if no token is set, requests to a local name of this machine."""
 
     def __init__(self, token: str | None) -> None:
         """Use `token`; None admits this machine only.
