@@ -39,7 +39,7 @@ def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str],
         InputError: The camera lacks a requested control or sensor mode, or the region lies outside the frame.
     """
     name = _name(number)
-    # Outside the open time-out: this import takes seconds on a slow board.
+    # Imported before the time-out for opening starts: this import takes seconds on a slow board.
     picamera2_class = _picamera2(name)
 
     def connect() -> _PiCamera:
