@@ -54,7 +54,7 @@ class BoardChange:
     """The comparison of one board.
 
     `differences` are conditions that should be equal and are not; `notes` are other differences, such as versions.
-    `unmatched` are cells without a counterpart. `doubts` are reasons to doubt cells that are compared all the same.
+    `unmatched` are cells without a counterpart. `doubts` are reasons to doubt cells that are compared nevertheless.
     """
 
     board: str
