@@ -66,7 +66,7 @@ def parse_host(
     """Return the host of a --host option; its address is also its label.
 
     Raises:
-        InputError: It is not `[user@]host`, or too long for a label.
+        InputError: The text is not `[user@]host`, or is too long for a label.
     """
     address = _address(text)
     if len(address) > _MAX_LABEL:
@@ -114,10 +114,10 @@ def read_inventory(
 
 
 def check_different(hosts: Sequence[Host]) -> None:
-    """Raise an error if an address or a label occurs twice.
+    """Check that the addresses and the labels are different.
 
     Raises:
-        InputError: One does.
+        InputError: An address or a label occurs twice.
     """
     addresses = [f"{host.address} (port {host.port or 22})" for host in hosts]
     for what, values in (("host", addresses), ("label", [host.label for host in hosts])):
