@@ -42,7 +42,8 @@ class Face:
 class Detections:
     """The N faces of one frame as arrays, the highest score first as a detector returns them.
 
-    Iteration and an integer index give a `Face`; a slice, an index array or a mask gives the `Detections` of that part.
+    Iteration yields `Face` objects, an integer index returns one. A slice, an index array or a mask returns the
+    `Detections` of that part.
 
         large = detections[(detections.xyxy[:, 2] - detections.xyxy[:, 0]) > 100]
         for face in large:

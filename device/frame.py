@@ -130,7 +130,7 @@ class Source(Protocol):
 
 
 def presentation_time_s(source: Source) -> Callable[[Frame], float]:
-    """Return the function that gives the time of a frame of `source` in seconds.
+    """Return the function that returns the time of a frame of `source` in seconds.
 
     For a recording this is the frame's position in it, so that results do not depend on how fast it is read.
     """

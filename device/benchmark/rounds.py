@@ -55,7 +55,7 @@ def run_worker(job: Job, progress: Callable[[float], None]) -> Run:
     """
     package_root = str(Path(edgekit.__file__).parents[1])
     python_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    # In its own session: Ctrl-C reaches this process only, which then ends the worker.
+    # The worker has its own session: Ctrl-C reaches this process only, which then ends the worker.
     with (
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(

@@ -16,7 +16,7 @@ _MAGIC = "7767517"
 _MAX_LAYERS = 20_000
 _COUNT = re.compile(r"[0-9]{1,5}")
 _SETTING = re.compile(r"([0-9]{1,3})=([0-9]{1,9})")
-# For each kind of layer: the keys of its number of weights, of whether it has a bias, and of its number of outputs.
+# For each kind of layer: the keys of its number of weights, its bias (0: none) and its number of outputs.
 _WEIGHTED = {
     "Convolution": ("6", "5", "0"),
     "ConvolutionDepthWise": ("6", "5", "0"),

@@ -18,7 +18,7 @@ _LEVELS: dict[GraphLevel, ort.GraphOptimizationLevel] = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-# Fatal only: the logger prints names from the model file unescaped; errors are raised as exceptions too.
+# Only fatal errors are logged: the logger prints names from the model file unescaped, and errors raise exceptions too.
 _LOG_FATAL = 4
 ort.set_default_logger_severity(_LOG_FATAL)
 # Share of the machine's memory for all models of a process: a file of a few bytes can request terabytes.

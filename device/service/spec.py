@@ -14,12 +14,12 @@ from edgekit.errors import EXIT_USAGE, InputError
 Scope: TypeAlias = Literal["user", "system"]
 State: TypeAlias = Literal["not installed", "stopped", "starting", "running", "waiting to restart", "failed"]
 
-# From start to the first result: a Pi 3B+ needs long for the imports and the camera's start.
+# Longest time from start to the first result: a Pi 3B+ needs long for the imports and the camera's start.
 START_TIMEOUT_S = 180
 # Longest time between two finished frames. It must exceed the time in which a lost camera is reopened
 # (device/sources/live.py), because no frame is finished meanwhile.
 WATCHDOG_S = 60
-# From SIGTERM to SIGKILL; a run finishes its frame and flushes its outputs within 2 s.
+# Time from SIGTERM to SIGKILL; a run finishes its frame and flushes its outputs within 2 s.
 STOP_TIMEOUT_S = 10
 # No restart after these exit codes: the same settings would fail again.
 NO_RESTART_EXIT_CODES = (EXIT_USAGE,)

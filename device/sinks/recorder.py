@@ -186,7 +186,7 @@ class RecorderThread:
         """
         self._thread.check()
         self._frames += 1
-        # Not in the thread, because the faces of dropped frames count too.
+        # This is not done in the thread, because the faces of dropped frames count too.
         hidden_xyxy = self._video.hidden_boxes(frame, result)
         try:
             self._queue.put_nowait((frame, result, hidden_xyxy))

@@ -44,7 +44,7 @@ class CapturedImage:
     small: Planes | None = None
 
 
-# What a device returns: an image, uint8 (H, W, 3) B, G, R, or one with more information.
+# A device returns an image, uint8 (H, W, 3) B, G, R, or a `CapturedImage`.
 Picture: TypeAlias = ImageU8 | CapturedImage
 # An open camera or stream, used by one thread at a time.
 Device: TypeAlias = Readable[Picture]

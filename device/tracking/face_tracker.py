@@ -178,7 +178,7 @@ def flow_luma(frame: Frame) -> ImageU8:
     if luma is None:
         luma = np.asarray(cv2.cvtColor(frame.small_bgr, cv2.COLOR_BGR2GRAY), np.uint8)
     height, width = luma.shape
-    # Only whole steps: area averaging by other factors takes ten times as long.
+    # The factor is an integer, because area averaging by other factors takes ten times as long.
     step = max(round(max(height, width) / _FLOW_SIDE_PX), 1)
     if step == 1:
         return luma

@@ -301,7 +301,7 @@ class Connection:
 
     def _reason(self, stderr: str) -> str:
         text = f"{stderr}\n{self._master_stderr.text()}".strip()
-        return explain(text, self.host) if text else "the board or the network is gone"
+        return explain(text, self.host) if text else "the board or the network does not respond"
 
 
 def shell(text: str, *arguments: str) -> list[str]:

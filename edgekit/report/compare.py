@@ -77,7 +77,7 @@ class Comparison:
         return [cell for board in self.boards for cell in board.cells]
 
     def regressions(self, percent: float) -> list[CellChange]:
-        """Return the cells that are really slower, by more than `percent`."""
+        """Return the cells with the verdict "slower" whose median grew by more than `percent`."""
         return [cell for cell in self.cells if cell.verdict == "slower" and cell.ratio > 1 + percent / 100]
 
     def judged(self) -> list[CellChange]:

@@ -15,7 +15,7 @@ SCHEMA = "edgekit.bench/2.1"
 MAX_NAME_CHARS = 500
 MAX_BOARDS = 200
 
-# In the order of tables. "per-frame" is called "pipeline" in documents before 2.1.
+# The kinds in the order of tables. "per-frame" is called "pipeline" in documents before 2.1.
 Kind: TypeAlias = Literal["inference", "classifier", "per-frame", "loop", "camera"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 QualityFlag: TypeAlias = Literal["throttled", "clock changed", "not warm", "busy"]
