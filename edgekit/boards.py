@@ -270,7 +270,7 @@ def _scaled(text: str | None, factor: float) -> float | None:
 
 
 def _device_tree(root: Path, name: str) -> str | None:
-    # Not /proc/device-tree, which is an absolute link to this folder and leads out of a replayed root.
+    # /proc/device-tree is not used: it is an absolute link to this folder and leads out of a replayed root.
     return _line(root / "sys/firmware/devicetree/base" / name)
 
 

@@ -127,7 +127,7 @@ class MonitorSink(Sink):
 def _rate(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> float:
     if len(recent) < 2:
         return 0.0
-    # Up to now, not up to the latest frame, so that the rate of a stalled camera falls.
+    # The rate is computed up to now, not up to the latest frame, so that it falls if the camera stalls.
     return (len(recent) - 1) / max(now_s - recent[0][0], 1e-6)
 
 

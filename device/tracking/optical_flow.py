@@ -19,7 +19,7 @@ from edgekit.preprocess import FloatArray, ImageU8
 _GRID = 5
 # The grid covers the middle of the box: the corners show the background.
 _INNER = (0.2, 0.8)
-# Small, because the cost grows with the area and has to stay below a detector's millisecond.
+# Small, because the cost grows with the area and has to stay below the millisecond of a detection.
 _WINDOW_WH = (9, 9)
 _LEVELS = 3
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.05)

@@ -23,7 +23,7 @@ _MAX_SHIFT = 0.6
 _MAX_SIZE_RATIO = 1.5
 # A face that is hidden for longer than this gets a new id.
 _HIDDEN_S = 1.0
-# Weight of a new speed measurement; between two detections most of it is noise of the box.
+# Weight of a new speed measurement; between two detections most of the measured speed is noise.
 _SPEED_GAIN = 0.4
 
 

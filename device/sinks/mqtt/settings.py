@@ -139,7 +139,7 @@ def _topic(topic: str | None) -> str:
 
 
 def _state_folder() -> Path:
-    # Set by systemd for services; several folders are separated by colons.
+    # systemd sets this variable for services; several folders are separated by colons.
     if folders := os.environ.get("STATE_DIRECTORY"):
         return Path(folders.split(":")[0])
     import platformdirs
