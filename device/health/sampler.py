@@ -169,7 +169,7 @@ class HealthSampler:
                 self._latest = sample
                 for watch in self._watchers:
                     watch(sample)
-                # The next time is relative to the planned time, so that a sample's duration does not lengthen the period.
+                # The next time is relative to the planned one, so that a sample's duration does not lengthen the period.
                 next_s = max(next_s + self._period_s, time.monotonic())
                 if self._stop.wait(next_s - time.monotonic()):
                     return

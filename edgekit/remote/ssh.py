@@ -290,8 +290,8 @@ class Connection:
         return not self._ends_soon()
 
     def _ends_soon(self) -> bool:
-        # A command can fail through a lost connection before the master process has ended. A command that returns ssh's own
-        # exit code is delayed by this timeout.
+        # A command can fail through a lost connection before the master process has ended. A command that returns ssh's
+        # own exit code is delayed by this timeout.
         master = self._master
         if master is None:
             return True
