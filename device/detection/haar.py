@@ -56,7 +56,7 @@ class Haar:
         scale = self.input_size_px / max(width, height)
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         size_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
-        # Area averaging, because the features are a few pixels wide and suffer from aliasing. On gray it is fast.
+        # Area averaging, because the features are a few pixels wide and suffer from aliasing. It is fast on gray.
         gray = cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         min_face_px = max(_TRAINED_FACE_PX, round(min(size_wh) * MIN_FACE_FRACTION))
         boxes, neighbors = self._cascade.detectMultiScale2(

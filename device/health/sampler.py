@@ -87,7 +87,7 @@ class HealthSummary:
         return Throttling(self._flags).now
 
     def as_document(self) -> dict[str, Any]:
-        """Return the extremes, ready for JSON: `max_…` and `min_…` of known values, and the mean time per sample."""
+        """Return the known extremes (`max_…`, `min_…`) and the mean CPU time per sample, ready for JSON."""
         # These are copies, because the sampler's thread may add to the originals.
         rounded = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
         rounded |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}
@@ -169,7 +169,7 @@ class HealthSampler:
                 self._latest = sample
                 for watch in self._watchers:
                     watch(sample)
-                # The next time is relative to the planned one, so that a sample's duration does not lengthen the period.
+                # Relative to the previous planned time, so that a sample's duration does not lengthen the period.
                 next_s = max(next_s + self._period_s, time.monotonic())
                 if self._stop.wait(next_s - time.monotonic()):
                     return
