@@ -2,8 +2,8 @@
 
 import os
 
-# OpenCV and its FFmpeg print their own messages on stderr unless these are set before they are imported; edgekit's
-# errors contain what is relevant. A value that the user has set stays.
+# OpenCV and its FFmpeg print their own messages on stderr unless these variables are set before the import;
+# edgekit's errors contain what is relevant. A value that the user has set stays.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 # An image file of a few hundred kilobytes can claim gigapixels; 2^27 pixels are 400 MB after decoding.

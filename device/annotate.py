@@ -40,7 +40,7 @@ def _draw(canvas: ImageU8, face: Face) -> None:
     pad = 2 * line_px
     left = max(0, min(x0, width - text_w - 2 * pad))
     plate_h = text_h + baseline + 2 * pad
-    # Above the box, or inside it at the upper edge of the frame.
+    # The label is above the box, or inside it if there is no space between the box and the upper edge of the frame.
     top = max(0, y0 - plate_h if y0 >= plate_h else y0)
     cv2.rectangle(canvas, (left, top), (left + text_w + 2 * pad, top + plate_h), _BOX_BGR, cv2.FILLED)
     cv2.putText(canvas, text, (left + pad, top + pad + text_h), _FONT, scale, _TEXT_BGR, line_px, cv2.LINE_AA)

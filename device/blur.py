@@ -28,7 +28,7 @@ class FaceBlur:
     """Collects the face boxes of the latest half second, for `hide_boxes`."""
 
     def __init__(self, presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s) -> None:
-        """Measure the half second by `presentation_time_s`, which for a recording does not depend on reading speed."""
+        """Measure time with `presentation_time_s`; for a recording it must not depend on the reading speed."""
         self._presentation_time_s = presentation_time_s
         self._boxes: deque[tuple[float, Xyxy]] = deque(maxlen=_MAX_BOXES)
 

@@ -1,4 +1,4 @@
-"""Detected faces and the result of one frame: what detectors, trackers, the classifier and sinks pass on."""
+"""Detected faces and the result of one frame: the data that detectors, trackers, the classifier and sinks exchange."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Face:
         score: The detector's score, 0 to 1.
         label: The chosen class; empty before classification.
         probability: The probability of `label`.
-        probabilities: Label → probability for all classes, in the model's order; empty before classification.
+        probabilities: The probability of each class by label, in the model's order; empty before classification.
         track_id: The id of the face in all frames it is tracked through; None without tracking.
         detected: Whether the detector found the box in this frame; False for a box that the tracker moved here.
     """
@@ -42,7 +42,8 @@ class Face:
 class Detections:
     """The N faces of one frame as arrays, the highest score first as a detector returns them.
 
-    Iteration and an integer index give a `Face`; a slice, an index array or a mask gives the `Detections` of that part.
+    Iteration yields `Face` objects, an integer index returns one. A slice, an index array or a mask returns the
+    `Detections` of that part.
 
         large = detections[(detections.xyxy[:, 2] - detections.xyxy[:, 0]) > 100]
         for face in large:
@@ -54,7 +55,7 @@ class Detections:
             comparable.
         landmarks_xy: float32 (N, 5, 2) in pixels of the frame, as seen in the image: left eye, right eye, tip of the
             nose, left and right corner of the mouth; None if the detector has no landmarks.
-        track_ids: int64 (N,), counted from 1 and used once per run; None without tracking.
+        track_ids: int64 (N,), counted from 1, each used once per run; None without tracking.
         detected: bool (N,), see `Face.detected`; None if the detector found all of them in this frame.
         probabilities: float32 (N, classes), smoothed over time for tracked faces; None before classification.
         classes: The names of the columns of `probabilities`.
@@ -117,13 +118,14 @@ class FrameResult:
     Attributes:
         sequence: The frame's number, see `Frame.sequence`.
         monotonic_s: Capture time on the clock of `time.monotonic`, which never jumps.
-        wall_s: Capture time as Unix time, which jumps when a board without a clock battery receives the time.
+        wall_s: Capture time as Unix time, which jumps when a board without a clock battery receives the
+            network time.
         frame_wh: Width and height of the frame.
         faces: The classified faces.
-        stage_ms: Stage → milliseconds, for the stages before the sinks.
+        stage_ms: Time of each stage before the sinks in milliseconds, by stage name.
         age_ms: Time from capture to this result.
         health: State of board and process (`Health.as_document`), in the first result after each sample of it.
-        file: The image's own file, if every frame of the source has one.
+        file: Path of the image file, if the source consists of image files.
     """
 
     sequence: int

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 from edgekit.device.detections import Face, FrameResult
 
-# A face that is missed for longer than this starts over.
+# After a gap longer than this, the hold time of a face's label starts again.
 _MAX_GAP_S = 1.0
 
 
 @dataclass(frozen=True)
 class EventRules:
-    """Conditions for an event: the label of a track differs from that of the track's latest event, and the following.
+    """Conditions for an event, in addition to a label that differs from that of the track's latest event.
 
     Attributes:
         hold_s: How long the label must be held, in seconds.
@@ -137,7 +137,7 @@ class EventDetector:
         if now_s - track.since_s < rules.hold_s or track.label == track.event_label:
             return False
         if rules.labels and track.label not in rules.labels:
-            # No event, but the next label is a change again.
+            # No event. A return to the label of the latest event then counts as a change.
             track.event_label = None
             return False
         return now_s - track.event_s >= rules.cooldown_s
@@ -156,7 +156,7 @@ class EventDetector:
         )
 
     def _remove_ended(self, now_s: float) -> None:
-        # Kept during the cooldown, which also applies to a track that reappears.
+        # Tracks are kept during the cooldown, which also applies to a track that reappears.
         kept_s = max(_MAX_GAP_S, self._rules.cooldown_s)
         ended = [key for key, track in self._tracks.items() if now_s - track.seen_s > kept_s]
         for key in ended:

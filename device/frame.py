@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit.preprocess import ImageU8
 
-# For a sequence of images without a frame rate.
+# Used for a sequence of images without a frame rate.
 _ASSUMED_FPS = 25.0
 
 
@@ -42,7 +42,7 @@ class Frame:
         monotonic_s: Capture time on the clock of `time.monotonic`.
         wall_s: Capture time as Unix time.
         image: uint8 (H, W, 3) B, G, R, or planes of luma and chroma as a camera delivers them.
-        file: The image's own file, if every frame of the source has one.
+        file: Path of the image file, if the source consists of image files.
         small: The same view in fewer pixels, for the detector; None: the detector gets `image`.
     """
 
@@ -77,7 +77,7 @@ class Frame:
 
     @property
     def small_luma(self) -> ImageU8 | None:
-        """The luma of `small_bgr`, as `luma`."""
+        """The luma of the detector's view, uint8 (h, w); None for a B, G, R image."""
         return _luma(self.small or self.image)
 
 
@@ -130,7 +130,7 @@ class Source(Protocol):
 
 
 def presentation_time_s(source: Source) -> Callable[[Frame], float]:
-    """Return the function that gives the time of a frame of `source` in seconds.
+    """Return the function that returns the time of a frame of `source` in seconds.
 
     For a recording this is the frame's position in it, so that results do not depend on how fast it is read.
     """

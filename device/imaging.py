@@ -53,10 +53,10 @@ def decode_image(data: bytes, name: str) -> ImageU8:
 
 
 def check_image(image: ImageU8) -> None:
-    """Check the array of an image that a caller from outside passes.
+    """Check an image array that the user has passed.
 
     Raises:
-        InputError: It is not uint8 (H, W) or (H, W, 3), or has no pixels.
+        InputError: The image is not uint8 (H, W) or (H, W, 3), or has no pixels.
     """
     is_image = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size > 0
     if not is_image or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):

@@ -9,16 +9,16 @@ from edgekit.errors import InputError
 
 # Longer side of the detector's input if no smallest face is given.
 DEFAULT_INPUT_SIZE_PX = 320
-# Size that a face needs in the detector's input: of 24 faces in four images and clips, YuNet at score 0.7 found 24 when
-# scaled to 24 px, 22 at 20 px, 11 at 16 px, 5 at 14 px. Haar's windows are 24 px wide.
+# Size that a face needs in the detector's input: of 24 faces in four images and videos, YuNet at score 0.7 found 24
+# when they were scaled to 24 px, 22 at 20 px, 11 at 16 px, 5 at 14 px. Haar's windows are 24 px wide.
 _FACE_IN_INPUT_PX = 24
-# YuNet halves its input five times.
+# YuNet halves its input five times: the sides must be multiples of 32.
 _STEP_PX = 32
 
 
 @dataclass(frozen=True)
 class Region:
-    """Left, top, width and height in pixels of the frame, or as fractions of it if the sums do not exceed 1."""
+    """Left, top, width and height in pixels, or as fractions of the frame if x + width and y + height are at most 1."""
 
     x: float
     y: float

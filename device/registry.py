@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["source", "detector", "tracker", "sink"]
 
 _STREAMS = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
 
-# Name → module and factory function; docs/extending.md describes arguments and return values.
+# Module and factory function of each name; docs/extending.md describes arguments and return values.
 _OWN: dict[Kind, dict[str, str]] = {
     "source": {
         "demo": "edgekit.device.sources.demo:open_demo",

@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from edgekit.models.train import train as train
     from edgekit.report.compare import compare as compare
 
-# onnxruntime's own builds send usage data to their maker from 1.32 on; it looks at this when it is loaded, in this
-# process or in one that this process starts.
+# onnxruntime's own builds send usage data to their vendor from 1.32 on. onnxruntime reads this variable when it is
+# loaded, in this process or in a child process.
 _os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.2.0"
 
-# Public name → module that defines it.
+# The module that defines each public name.
 _PUBLIC = {
     "load_model": "edgekit.device.engines.classifier",
     "detect_faces": "edgekit.device.detection",

@@ -1,4 +1,4 @@
-"""Description of this machine and of its present conditions, which belong beside every frame rate.
+"""Description of this machine and of its present conditions, to be reported with every frame rate.
 
 `read_board` returns what is constant (model, processor, system), `read_conditions` what varies (clock, temperature,
 throttling). All values come from files below `root` and from one firmware tool, so that text captured on a board can
@@ -218,7 +218,7 @@ def systemd_is_running() -> bool:
 
 _TOOL_TIMEOUT_S = 5
 
-# Bits of get_throttled (Raspberry Pi documentation, "vcgencmd"). The same flags, shifted by 16 bits, are since boot.
+# Bits of get_throttled (Raspberry Pi documentation, "vcgencmd"). The same flags, shifted by 16 bits, mean "since boot".
 _SINCE_BOOT_SHIFT = 16
 _THROTTLE_BITS = {
     0: "under-voltage (weak power supply or cable)",
@@ -270,7 +270,7 @@ def _scaled(text: str | None, factor: float) -> float | None:
 
 
 def _device_tree(root: Path, name: str) -> str | None:
-    # Not /proc/device-tree, which is an absolute link to this folder and leads out of a replayed root.
+    # /proc/device-tree is not used: it is an absolute link to this folder and leads out of a replayed root.
     return _line(root / "sys/firmware/devicetree/base" / name)
 
 

@@ -2,7 +2,7 @@
 
 It is stored in the model's `metadata_props[METADATA_KEY]`. Export writes it; every other part reads it and needs no
 further options. The schema's version is `MAJOR.MINOR`: a reader accepts any minor of its major (unknown fields of a
-later minor are ignored) and refuses other majors.
+later minor are ignored) and rejects other majors.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class _Version:
 
 
 def _validate(contract: Contract) -> None:
-    """Check what types cannot express, of contracts made in code too."""
+    """Check what types cannot express; contracts made in code are checked too."""
     labels = contract.labels
     _require(1 <= len(labels) <= _MAX_LABELS, "labels", f"{len(labels)} labels", f"1 to {_MAX_LABELS}")
     _require(len(set(labels)) == len(labels), "labels", "a duplicate name", "distinct names")

@@ -158,7 +158,7 @@ def _read_bounded(response: http.client.HTTPResponse, pinned: PinnedFile, ends_s
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    # Without urllib's default handlers, which follow redirects to file: and ftp: URLs.
+    # The opener has no handlers for file: and ftp: URLs, so that it cannot follow redirects to them.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

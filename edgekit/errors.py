@@ -43,6 +43,6 @@ class SourceError(EdgekitError):
 
 
 class HostError(EdgekitError):
-    """A board could not be reached or prepared over SSH, or its part of the work failed."""
+    """A board could not be reached or prepared over SSH, or a command on it failed."""
 
     exit_code = EXIT_HOSTS

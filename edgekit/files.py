@@ -80,7 +80,7 @@ def check_writable(target: Path) -> None:
 def remove_leftovers(target: Path) -> None:
     """Remove temporary files of `atomic_path` for `target` that were left by killed processes.
 
-    Files that a process still writes are kept, and all files on file systems without locks.
+    Files that a process is still writing are kept. On file systems without locks all files are kept.
     """
     for path in target.parent.glob(f"{glob.escape(_prefix(target))}????????{glob.escape(target.suffix)}"):
         with suppress(OSError), path.open("rb") as stream:
@@ -107,8 +107,8 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
     If the block raises, a folder that was created here and is still empty is removed.
 
     Raises:
-        InputError: Another process has locked it.
-        OSError: It cannot be created.
+        InputError: Another process has locked the folder.
+        OSError: The folder cannot be created.
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Install commands for messages: extras of edgekit from where the user has it (a clone, a wheel file or the index).
+"""Install commands for messages: they install extras from the source of this edgekit (clone, wheel file or index).
 
-The name `edgekit` on PyPI belongs to another project, so that no message may name it as a requirement; the distribution
-of this project is `edgekit-pi`.
+The name `edgekit` on PyPI belongs to another project, so no message may name it as a requirement; the distribution of
+this project is `edgekit-pi`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Models by name (`default`, and `distilled` if it is installed) or by path."""
+"""Finds models by name (`default`, and `distilled` if it is installed) or by path."""
 
 from __future__ import annotations
 
@@ -67,6 +67,6 @@ def asset(name: str) -> Path:
     """Return the path of a file of the package.
 
     Raises:
-        InputError: The installation does not contain it.
+        InputError: The installation does not contain the file.
     """
     return require_file(ASSETS / name, "shipped file")

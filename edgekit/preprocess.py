@@ -36,8 +36,8 @@ def square_crop_box(
     The square is centred on the box. Its side is the mean of the box's width and height times `1 + 2 * margin`, at
     least one pixel and at most the frame's shorter side. A square that would extend beyond the frame is moved inside.
 
-    With the mean side one margin fits YuNet's tall boxes and Haar's square ones: both crops then match the framing of
-    FER-2013 (measured by benchmarks/models/crop_margin.py).
+    With the mean of width and height as side, the same margin fits YuNet's tall boxes and Haar's square boxes: both
+    crops then match the framing of FER-2013 (measured by benchmarks/models/crop_margin.py).
 
     Args:
         xyxy: Left, top, right, bottom in pixels; may lie partly outside the frame.
@@ -133,8 +133,8 @@ def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
 def to_input(crops: ImageU8, spec: InputSpec) -> FloatArray | ImageU8:
     """Return the input of a model file: (N, channels, H, W), contiguous, in the contract's element type.
 
-    For "uint8" it consists of the pixels, for "float32" it is `to_tensor`, which describes arguments and errors. A
-    contiguous batch of gray crops for a gray uint8 net is not copied.
+    For "uint8" the result contains the pixels unchanged, for "float32" it is the result of `to_tensor`; see there for
+    arguments and errors. A contiguous batch of gray crops for a gray uint8 net is not copied.
     """
     if spec.element_type == "float32":
         return to_tensor(crops, spec)

@@ -33,7 +33,7 @@ def parse_json(content: str | bytes, name: str) -> Any:
         name: The document in error messages, such as "the contract".
 
     Raises:
-        InputError: It is not JSON.
+        InputError: The text is not JSON.
     """
     try:
         return json.loads(content, parse_constant=_refuse_constant)
@@ -46,7 +46,7 @@ def convert(value: Any, to: type[_T], field: str) -> _T:
 
     Args:
         value: What `parse_json` returned.
-        to: The type, its fields annotated.
+        to: The dataclass or struct.
         field: What an error message calls a field, such as "contract field".
 
     Raises:

@@ -1,6 +1,6 @@
 """The cells of a benchmark and the order in which they are measured.
 
-A cell is one model with one number of threads in one kind of measurement.
+A cell is one combination of a model, a number of threads and a kind of measurement.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from edgekit.errors import InputError
 from edgekit.report.document import KINDS, Kind
 from edgekit.text import counted
 
-# Kinds whose iteration is a frame, and those whose frames come from memory.
+# FRAME_KINDS: an iteration is a frame. CACHE_KINDS: the frames come from memory.
 FRAME_KINDS: tuple[Kind, ...] = ("per-frame", "loop", "camera")
 CACHE_KINDS: tuple[Kind, ...] = ("per-frame", "loop")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure.
+    """A model, a number of threads and a kind of measurement.
 
     Kinds: "inference" is the net alone on a prepared input; "classifier" also crops and prepares the faces and computes
     probabilities; "per-frame" also detects the faces of a frame from memory, one frame at a time in one thread; "loop"
     is the loop of `edgekit run` (threads, detection schedule, tracker, smoothing) over frames from memory; "camera" is
     "per-frame" with a camera's newest frame, including the wait for it.
 
-    `threads` are those within the classifier and the detector; None (in a loop): as `edgekit run` plans them.
+    `threads` is the number of threads within the classifier and within the detector. A loop may have None
+    and then uses the threads that `edgekit run` plans.
     """
 
     model: str
@@ -52,11 +53,12 @@ class Cell:
 def plan_cells(
     models: Sequence[tuple[str, Path]], thread_counts: Sequence[int] | None, kinds: Sequence[Kind]
 ) -> list[Cell]:
-    """Return every combination once.
+    """Return one cell for each combination of model, kind and thread count.
 
     Args:
         models: Name and file of each model.
-        thread_counts: Default: 1 and all processors, and one loop per model with the threads of `edgekit run`.
+        thread_counts: Numbers of threads. None: 1 and the number of processors, and one loop per model with the threads
+            of `edgekit run`.
         kinds: Kinds of measurements.
 
     Raises:
@@ -91,7 +93,7 @@ def default_thread_counts() -> tuple[int, ...]:
 def plan_rounds(cells: Sequence[Cell], rounds: int, seed: int) -> list[Cell]:
     """Return the cells `rounds` times, each round in its own order that the seed determines.
 
-    If the machine is hot or busy for a while, that slows one process of every cell, not every process of one cell.
+    A short period in which the machine is hot or busy then slows one process of each cell, not all of one cell.
     """
     random_ = random.Random(seed)  # noqa: S311 (an order, not a secret)
     return [cell for _ in range(rounds) for cell in random_.sample(list(cells), len(cells))]

@@ -52,7 +52,7 @@ def describe_model(name: str, path: Path) -> ModelInfo:
     """Return a report's description of a model file.
 
     Raises:
-        InputError: It cannot be loaded or has no valid contract, or its engine is not installed.
+        InputError: The file cannot be loaded or has no valid contract, or its engine is not installed.
     """
     contract = open_engine(path, 1).contract
     return ModelInfo(

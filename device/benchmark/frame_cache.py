@@ -27,7 +27,7 @@ _MEMORY_FOLDER = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class FrameCache:
-    """The first frames of a source; `sha256` is that of their pixels, `fps` the source's nominal rate or None.
+    """The first frames of a source; `sha256` is the hash of their pixels, `fps` the nominal frame rate or None.
 
     `complete` is False if the source has more frames than fit into the limit.
     """
@@ -84,8 +84,8 @@ def load_frame_cache(source: Source, limit_mib: int) -> FrameCache:
 def shared_frame_cache(cache: FrameCache) -> Iterator[Path]:
     """Write a cache to a file for other processes to map with `map_frame_cache`; yield the file's path.
 
-    The file lies in memory if there is room. It has no name in any folder: however this process ends, the space is
-    freed.
+    The file is in memory if there is enough space. It has no name in any folder, so its space is freed however this
+    process ends.
     """
     try:
         in_memory = shutil.disk_usage(_MEMORY_FOLDER).free > 2 * cache.mib * (1 << 20)

@@ -41,7 +41,7 @@ def measure_loop(
     max_warm_up_s: float,
     progress: Callable[[float], None],
 ) -> Run:
-    """Measure the loop with its defaults; `measure` describes the arguments, an iteration is a frame."""
+    """Measure the loop with its default options; see `measure` for the arguments. One iteration is one frame."""
     plan = plan_threads(None, cell.threads)
     set_opencv_threads(plan.opencv)
     before = read_conditions()
@@ -102,7 +102,7 @@ class _BlockSampler:
         """Nothing to close."""
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Count a frame, and end its block with the last one."""
+        """Count a frame; after the last frame of a block, add the block's sample."""
         del frame
         if self.recorder is not None and not self.recorder.done:
             for stage, time_ms in result.stage_ms.items():
@@ -115,7 +115,7 @@ class _BlockSampler:
         elif self._frames == BLOCK_FRAMES:
             now_s = time.perf_counter()
             block_ms = (now_s - self._block_started_s) * 1e3
-            # The next block starts here and not after the bookkeeping, during which the other stages go on.
+            # The next block starts now, because the other stages continue during the bookkeeping below.
             self._frames, self._block_started_s = 0, now_s
             self._end_block(block_ms / BLOCK_FRAMES)
 

@@ -43,7 +43,7 @@ class MachineWatch:
         return self._clock() - self.started_s
 
     def update(self, iterations: int, busy_s: float, last: bool = False) -> None:
-        """Take a reading if it is due, or the `last` one; the counts are those since the start."""
+        """Take a reading if one is due or `last` is true; `iterations` and `busy_s` count from the start."""
         now_s = self._clock()
         if iterations == self._iterations or (not last and now_s - self._last_s < self._period_s):
             return
@@ -63,7 +63,10 @@ class MachineWatch:
 
 
 class OtherLoad:
-    """Number of processors that other programs (and other guests of a virtual machine's host) used since creation."""
+    """Number of processors that other programs, and other guests of a virtual machine's host, have used on average.
+
+    The average is over the time since the object was created.
+    """
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class OtherLoad:
 
 
 def busy_processor_s(root: Path) -> float | None:
-    """Return the seconds since boot that the processors were not idle, summed, or None if unknown."""
+    """Return the busy time of all processors since boot, summed, in seconds; None if it is unknown."""
     try:
         text = (root / "proc/stat").read_text()
     except OSError:

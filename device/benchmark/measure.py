@@ -1,4 +1,6 @@
-"""Measures one cell in this process: warm-up until the times are stable, then iterations while the machine is watched.
+"""Measures one cell in this process: warm-up until the times are stable, then recorded iterations.
+
+The state of the machine (temperature, clock, throttle flags) is recorded with the iterations.
 
 Each cell is measured in several such processes (`rounds.py`).
 """
@@ -37,9 +39,9 @@ _FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
 
 @dataclass(frozen=True)
 class Inputs:
-    """What cells are measured on: frames from memory, an opened camera, and a factory of detectors.
+    """Inputs of a measurement: frames in memory, an opened camera, and a factory of detectors.
 
-    `make_detector` takes the number of threads within a detection.
+    The argument of `make_detector` is the number of threads within a detection.
     """
 
     cache: FrameCache | None = None
@@ -62,8 +64,8 @@ def measure(
 
     Args:
         cell: What to measure.
-        inputs: What it is measured on.
-        seconds: Minimum time of measured work, and the maximum of the warm-up.
+        inputs: The frames, camera and detector for the measurement.
+        seconds: Minimum time of measured work, and maximum time of the warm-up.
         min_iterations: Minimum number of measured iterations.
         batch: Faces per iteration of "inference" and "classifier".
         progress: Called about twice a second, outside of the measured time, with the share done.

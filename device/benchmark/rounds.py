@@ -30,7 +30,7 @@ _POLL_PERIOD_S = 1.0
 
 @dataclass
 class Measured:
-    """A cell with the runs of its processes; `discarded` are those that were measured again."""
+    """A cell with the runs of its processes; `discarded` are the invalid runs, which were repeated."""
 
     cell: Cell
     runs: list[Run] = field(default_factory=list)
@@ -51,11 +51,11 @@ def run_worker(job: Job, progress: Callable[[float], None]) -> Run:
     """Measure one job in a new Python process.
 
     Raises:
-        EdgekitError: The job cannot be measured, or the process died.
+        EdgekitError: The job cannot be measured, or the process ended without a result.
     """
     package_root = str(Path(edgekit.__file__).parents[1])
     python_path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    # In its own session: Ctrl-C reaches this process only, which then ends the worker.
+    # The worker has its own session: Ctrl-C reaches this process only, which then ends the worker.
     with (
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(
@@ -101,7 +101,7 @@ def measure_all(
 ) -> tuple[list[Measured], bool]:
     """Measure the plan; return its cells in the order they were first measured, and whether all of it was done.
 
-    Ctrl-C ends it early: finished processes are returned, only the running one is lost.
+    Ctrl-C ends the measurement early: the runs of finished processes are returned, that of the current one is lost.
 
     Args:
         plan: What to measure.
@@ -156,7 +156,7 @@ def _measure_valid(
     run: Callable[[Job, Callable[[float], None]], Run],
     progress: Callable[[float], None],
 ) -> tuple[Run, list[Run]]:
-    """Measure a cell in one process, again if it is invalid; return the last run and those discarded."""
+    """Measure a cell in one process, and repeat an invalid run; return the last run and the discarded ones."""
     discarded: list[Run] = []
     while True:
         done = run(plan.make_job(cell), progress)

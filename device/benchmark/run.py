@@ -38,7 +38,7 @@ _CACHE_LIMIT_MIB = 160
 
 @dataclass(frozen=True)
 class BenchmarkProgress:
-    """Progress of a benchmark: `done` of `total` processes; `finished` is the result of one that has just ended."""
+    """Progress of a benchmark: `done` of `total` processes; `finished` is the result of a process that just ended."""
 
     cell: Cell
     done: float
@@ -76,11 +76,12 @@ def benchmark(
     Args:
         models: One or several .onnx or .ncnn files, or names such as "default".
         kinds: What to measure; see `Cell`.
-        threads: Thread counts. Default: 1 and all processors; a loop is measured once, as `edgekit run` plans it.
+        threads: Numbers of threads. None: 1 and the number of processors, and a loop once with the threads that
+            `edgekit run` plans.
         source: The frames of "per-frame" and "loop", as `edgekit run --source`.
         camera: The camera of "camera", as `edgekit run --camera`.
         detector: The detector of the frame kinds.
-        detector_model: Its model file; default: downloaded once.
+        detector_model: Model file of the detector; default: downloaded once.
         detector_size_px: Longer side of the detector's input image.
         seconds: Minimum time per cell, shared by its processes.
         processes: Processes per cell; an interval needs at least three.
@@ -97,7 +98,7 @@ def benchmark(
     Raises:
         InputError: A model or an argument is invalid.
         SourceError: The source has no frames, or the camera is absent or lost.
-        EdgekitError: A process died.
+        EdgekitError: A process ended without a result.
 
     Example:
         >>> report = edgekit.benchmark(["float.onnx", "int8.onnx"], seconds=5, kinds=["inference", "loop"])
@@ -148,7 +149,7 @@ def benchmark(
 
 
 def _available(choice: DetectorChoice, notify: Callable[[str], None]) -> DetectorChoice:
-    """Return the detector that is available: if it falls back to another, that is decided and reported once."""
+    """Return `choice`, or the detector that replaces it if it is not available; the user is notified once."""
     detector = create_detector(
         choice.name, model_path=choice.model_path, input_size_px=choice.input_size_px, notify=notify
     )

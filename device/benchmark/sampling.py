@@ -17,7 +17,8 @@ from edgekit.device.pipeline.latency import summarize
 from edgekit.report.document import BoardState, Latency, ProcessResult, ThreadUse, WarmUp
 from edgekit.report.statistics import is_stable
 
-# Of milliseconds: a small net may take a few microseconds, and rounding must not move a median out of its interval.
+# Digits of times in milliseconds: a small net may take a few microseconds, and rounding must not move a median out of
+# its interval.
 _DIGITS = 5
 _WATCH_PERIOD_S = 1.0
 _MAX_READINGS = 200
@@ -25,11 +26,11 @@ _PROGRESS_PERIOD_S = 0.5
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process measured of a cell: `process`, which goes into the report, and the samples behind it.
+    """Measurement of a cell in one process: `process`, which is written to the report, and its samples.
 
     `samples_ms` are the times of iterations in their order; see `CellResult` for what an iteration is. `detector`,
-    `faces_per_frame` and `stages_ms` are those of the frame kinds, `ages_ms` (capture to result) those of a loop and of
-    a camera, `threads` those of a loop. `process.started_s` is on the system's monotonic clock.
+    `faces_per_frame` and `stages_ms` are set for the frame kinds, `ages_ms` (capture to result) for a loop and a
+    camera, `threads` for a loop. `process.started_s` is on the system's monotonic clock.
     """
 
     process: ProcessResult
@@ -64,7 +65,7 @@ class Settling:
 
 
 class Recorder:
-    """Records samples and watches the machine meanwhile, until there are enough of them.
+    """Records samples until there are enough, and the state of the machine at intervals.
 
     Args:
         seconds: Minimum time of measured work.
@@ -91,7 +92,7 @@ class Recorder:
         return self.iterations >= self._min_iterations and self.busy_s >= self._seconds
 
     def add(self, sample_ms: float, iterations: int = 1) -> bool:
-        """Add the time of one iteration, or the mean time of consecutive ones; return whether there are enough."""
+        """Add the time of one iteration, or the mean time of consecutive ones; return `done`."""
         self.samples_ms.append(sample_ms)
         self.iterations += iterations
         self.busy_s += sample_ms * iterations / 1e3
@@ -102,7 +103,7 @@ class Recorder:
         return self.done
 
     def result(self, load_ms: float, warm_up: WarmUp, before: Conditions, after: Conditions) -> ProcessResult:
-        """Return the result of this process; its quality flags are not known yet."""
+        """Return the result of this process, without quality flags, which are determined later."""
         return ProcessResult(
             started_s=self._watch.started_s,
             elapsed_s=round(self._watch.elapsed_s, 3),
@@ -126,7 +127,7 @@ def latency_of(samples_ms: Iterable[float]) -> Latency:
 
 
 def board_state(conditions: Conditions) -> BoardState:
-    """Return the state of the board as a report has it."""
+    """Return the state of the board in the form that a report contains."""
     return msgspec.convert(conditions.as_document(), BoardState)
 
 

@@ -58,7 +58,7 @@ class Job:
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a worker's output: the share done, the finished run, or an error with the exit code it stands for."""
+    """One line of a worker's output: the share done, the finished run, or an error with its exit code."""
 
     progress: float | None = None
     run: Run | None = None
@@ -95,7 +95,7 @@ def measure_job(job: Job, progress: Callable[[float], None]) -> Run:
 
 
 def main() -> int:
-    """Measure the job on stdin and write messages to stdout; the exit code is 0 unless the process dies."""
+    """Measure the job on stdin and write messages to stdout; the exit code is 0 unless the process crashes."""
     # Libraries may print on stdout; the messages have their own descriptor.
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -15,15 +15,15 @@ from edgekit.device.detections import Detections
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 
-# Chosen on two clips and three images: steps of 1.2 on an equalised image find a face in as many frames as steps of 1.1
-# without equalisation, at a fraction of the cost.
+# Chosen on two videos and three images: steps of 1.2 on an equalised image find a face in as many frames as steps of
+# 1.1 without equalisation, at a fraction of the cost.
 SCALE_STEP = 1.2
 MIN_NEIGHBORS = 4
 MIN_FACE_FRACTION = 0.1
 
 _CASCADE = "haarcascade_frontalface_default.xml"
 _TRAINED_FACE_PX = 24
-# Folders of Linux distributions, whose OpenCV has no cv2.data.
+# Folders of the cascades of Linux distributions; their OpenCV has no cv2.data.
 _SYSTEM_FOLDERS = ("/usr/share/opencv4/haarcascades", "/usr/local/share/opencv4/haarcascades")
 
 
@@ -47,7 +47,7 @@ class Haar:
         self._score_threshold = score_threshold
 
     def detect(self, image_bgr: ImageU8) -> Detections:
-        """Return the faces of a uint8 (H, W, 3) image whose side is at least a tenth of the image's shorter side.
+        """Return the faces of a uint8 (H, W, 3) image that are not smaller than a tenth of the image's shorter side.
 
         A cascade has no probability: the score is n / (n + 1) for a face found in n neighbouring windows. n is at least
         4, so that no score is below 0.8.
@@ -56,7 +56,7 @@ class Haar:
         scale = self.input_size_px / max(width, height)
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         size_wh = (max(round(width * scale), 1), max(round(height * scale), 1))
-        # Area averaging: the features are a few pixels wide and suffer from aliasing; it is fast on one channel.
+        # Area averaging, because the features are a few pixels wide and suffer from aliasing. It is fast on gray.
         gray = cv2.resize(gray, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         min_face_px = max(_TRAINED_FACE_PX, round(min(size_wh) * MIN_FACE_FRACTION))
         boxes, neighbors = self._cascade.detectMultiScale2(

@@ -1,7 +1,7 @@
 """The YuNet face detector on ONNX Runtime.
 
 Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector (Machine Intelligence Research, 2023). The net has three
-grids of cells, 8, 16 and 32 pixels wide. Each cell outputs two probabilities whose geometric mean is the score, a box
+grids with cells of 8, 16 and 32 pixels. Each cell outputs two probabilities whose geometric mean is the score, a box
 (centre in cells from the cell's corner, logarithm of the size in cells) and five landmarks (in cells).
 """
 
@@ -84,7 +84,8 @@ class YuNet:
             self._content_wh, canvas_wh = input_sizes((width, height), self.input_size_px, self.fixed_size_hw)
             self._tensor = np.zeros((1, 3, canvas_wh[1], canvas_wh[0]), np.float32)
         if self._content_wh != self._frame_wh:
-            # Bilinear: area averaging takes 8 to 40 times as long, often longer than the net, and finds no more faces.
+            # Bilinear, because area averaging takes 8 to 40 times as long, often longer than the net, and the detector
+            # finds no more faces with it.
             image_bgr = np.asarray(cv2.resize(image_bgr, self._content_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
         content_w, content_h = self._content_wh
         self._tensor[0, :, :content_h, :content_w] = image_bgr.transpose(2, 0, 1)

@@ -27,7 +27,7 @@ from edgekit.preprocess import FloatArray, ImageU8, crop_face, softmax, to_input
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The classes of N images.
+    """The class probabilities of N images.
 
     Attributes:
         classes: The model's labels, the names of the columns of `probabilities`.
@@ -56,7 +56,8 @@ class Classifier:
         spinning: bool = False,
         level: GraphLevel = "all",
     ) -> None:
-        """Load the model file at `path`; see `open_engine`, `intra_op_threads` defaults to `default_intra_op_threads`.
+        """Load the model file at `path`; see `open_engine`. The default of `intra_op_threads` is
+        `default_intra_op_threads`.
 
         Raises:
             InputError: As `open_engine`.
@@ -139,8 +140,8 @@ def load_model(model: str | Path = "default", *, threads: int | None = None) -> 
 def _as_list(images: ImageU8 | Sequence[ImageU8]) -> Sequence[ImageU8]:
     """Return one image as a list of one, and several as a list; `check_image` refuses what is neither.
 
-    An array (N, H, W) with a last axis of up to four is one image with channels: a stack of gray images that narrow is
-    not meant.
+    An array of three axes whose last axis has at most four elements is one image with channels, not a stack of gray
+    images.
     """
     if isinstance(images, np.ndarray):
         is_stack = images.ndim == 4 or (images.ndim == 3 and images.shape[2] > 4)

@@ -1,8 +1,8 @@
 """Runs each .ncnn file once in a child process before it is loaded here.
 
 ncnn trusts its files: a damaged or hostile graph crashes it, allocates all memory or never ends. The child process
-(`ncnn_trial`) has bounded memory and time, so that such a file costs one error message. A file that passed is not run
-again: its hash is kept in this process and in the user's cache folder.
+(`ncnn_trial`) has bounded memory and time, so that such a file only causes an error message. A file that passed is not
+run again: its hash is kept in this process and in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_once(path: Path, file: NcnnFile, library_version: str) -> None:
     Args:
         path: The file.
         file: Its content.
-        library_version: Version of ncnn; another one checks again.
+        library_version: Version of ncnn; a file is checked again with another version.
 
     Raises:
         InputError: The file crashes ncnn, exceeds the limits of memory or time, or its output is not one value per

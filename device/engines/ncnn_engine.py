@@ -44,7 +44,7 @@ class NcnnEngine:
             if hasattr(self._net.opt, name):  # older versions lack some of them
                 setattr(self._net.opt, name, False)
         self._net.opt.num_threads = intra_op_threads
-        # From memory ncnn would keep references to the bytes.
+        # ncnn would keep references to weights that it loads from memory.
         with _as_file(file.weights) as weights:
             if self._net.load_param_mem(file.graph) or self._net.load_model(weights):
                 reason = f"ncnn {self._ncnn.__version__} cannot load its graph and weights"

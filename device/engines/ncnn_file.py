@@ -1,7 +1,7 @@
 """The .ncnn file format: an uncompressed zip archive of contract, graph and weights of a classifier.
 
 `contract.json` is the contract of every model file; `graph.param` and `weights.bin` are ncnn's own files. The same
-three always make the same bytes. Weights are float32.
+contents always result in the same bytes. Weights are float32.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DAMAGES = (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeE
 
 @dataclass(frozen=True)
 class NcnnFile:
-    """The content of a .ncnn file; whether graph and weights fit together is found by `ncnn_check`."""
+    """The content of a .ncnn file; `ncnn_check` checks whether graph and weights fit together."""
 
     contract: Contract
     graph: str
@@ -47,7 +47,7 @@ class NcnnFile:
 
     @property
     def structure_sha256(self) -> str:
-        """Hash of the graph without contract and weights: the same for one net with other weights."""
+        """Hash of the graph without contract and weights: equal for files of one net with different weights."""
         return hashlib.sha256(self.graph.encode()).hexdigest()
 
 
@@ -55,7 +55,7 @@ def pack_ncnn(contract: Contract, graph: str, weights: bytes) -> bytes:
     """Return the file of a contract, a graph and its weights.
 
     Raises:
-        InputError: The contract is not one of a float32 net for ncnn, or the graph is not a .param file.
+        InputError: The contract does not describe a float32 net for ncnn, or the graph is not a .param file.
     """
     _checked_layers(contract, graph)
     buffer = io.BytesIO()

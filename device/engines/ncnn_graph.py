@@ -23,7 +23,7 @@ KINDS = frozenset(
     | {"UnaryOp", "Reduction", "Reshape", "Flatten", "ShuffleChannel", "Clip", "Dropout", "ReLU", "Sigmoid", "Swish"}
     | {"HardSigmoid", "HardSwish"}
 )
-# Kind → the settings with its number of weights, whether it has a bias, and its number of outputs.
+# For each kind of layer: the keys of its number of weights, its bias (0: none) and its number of outputs.
 _WEIGHTED = {
     "Convolution": ("6", "5", "0"),
     "ConvolutionDepthWise": ("6", "5", "0"),
@@ -49,7 +49,7 @@ def read_graph(text: str) -> tuple[Layer, ...]:
     """Return the layers of a .param file.
 
     Raises:
-        InputError: The text is not of that form, or has no `INPUT` or `OUTPUT`.
+        InputError: The text is not a .param file, or has no `INPUT` or `OUTPUT`.
     """
     lines = text.split("\n")
     rows = [line.split() for line in lines[2:] if line.strip()]

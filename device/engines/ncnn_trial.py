@@ -33,7 +33,7 @@ def main(path: Path, memory_bytes: int) -> int:
         print(f"it needs more than {memory_bytes >> 20} MiB of memory")
         return EXIT_FAULT
     except InputError as error:
-        # The message of the engine is complete: `ncnn_check` adds its beginning and its cure again.
+        # Remove the beginning and the cure of the message, because `ncnn_check` adds them to the reason.
         print(str(error).removeprefix(f"model '{path}' cannot be run by ncnn: ").removesuffix(": export it again"))
         return EXIT_FAULT
     return EXIT_OK

@@ -18,7 +18,7 @@ _LEVELS: dict[GraphLevel, ort.GraphOptimizationLevel] = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-# Fatal only: the logger prints names from the model file unescaped; errors are raised as exceptions too.
+# Only fatal errors are logged: the logger prints names from the model file unescaped, and errors raise exceptions too.
 _LOG_FATAL = 4
 ort.set_default_logger_severity(_LOG_FATAL)
 # Share of the machine's memory for all models of a process: a file of a few bytes can request terabytes.
@@ -62,8 +62,9 @@ def open_session(
     Args:
         path: The model file.
         intra_op_threads: Threads within one inference, at least 1.
-        spinning: Whether idle threads wait actively between inferences. A single model is faster so, but the pipeline
-            takes nearly twice as long with two spinning threads as with one, because they take processors from capture.
+        spinning: Whether idle threads wait actively between inferences. A single model is faster with
+            spinning, but the pipeline takes nearly twice as long with two spinning threads as with one, because they
+            take processors from capture.
         level: ONNX Runtime's level of graph optimisation.
 
     Raises:

@@ -18,7 +18,7 @@ def set_opencv_threads(threads: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return name → version of edgekit, Python and the libraries; ncnn's if this process runs a model on it."""
+    """Return the versions of edgekit, Python and the libraries by name; ncnn's only if this process uses ncnn."""
     ncnn = ncnn_engine.version()
     return {
         "edgekit": __version__,

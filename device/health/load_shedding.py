@@ -45,7 +45,7 @@ _PI_MAX_TEMPERATURE_C = 75.0
 # Flags of edgekit.boards.Throttling: those of a lowered clock, and those that precede one.
 _SLOWED_BITS = 1 << 1 | 1 << 2
 _WARNING_BITS = 1 << 0 | 1 << 3
-# Upper bound of the pause after a frame, so that a camera's gap is not doubled and SIGTERM is not delayed.
+# Upper bound of the pause after a frame, so that a long wait for the camera is not doubled and SIGTERM is not delayed.
 _MAX_PAUSE_S = 0.5
 # Warning flags alone raise the level no further than this.
 _WARNING_LEVEL = 1
@@ -70,7 +70,7 @@ class LoadLimits:
 
 @dataclass(frozen=True)
 class LoadState:
-    """Level, time of its last change, and time since which it could fall; monotonic seconds."""
+    """Level, time of its last change, and time since when nothing has required it; monotonic seconds."""
 
     level: int = 0
     changed_s: float | None = None

@@ -58,7 +58,7 @@ class Health:
 
 
 class HealthSummary:
-    """Extremes of all samples of a run; its memory does not grow with their number."""
+    """Minima and maxima of all samples of a run; its memory does not grow with the number of samples."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -87,8 +87,8 @@ class HealthSummary:
         return Throttling(self._flags).now
 
     def as_document(self) -> dict[str, Any]:
-        """Return the extremes, ready for JSON: `max_…` and `min_…` of the known values, and a sample's mean cost."""
-        # Copies, because the sampler's thread may add to them.
+        """Return the known extremes (`max_…`, `min_…`) and the mean CPU time per sample, ready for JSON."""
+        # These are copies, because the sampler's thread may add to the originals.
         rounded = {f"max_{name}": round(value, 1) for name, value in self._peak.copy().items()}
         rounded |= {f"min_{name}": round(value, 1) for name, value in self._least.copy().items()}
         mean_ms = round(self.cost_ms / self.samples, 3) if self.samples else None
@@ -169,7 +169,7 @@ class HealthSampler:
                 self._latest = sample
                 for watch in self._watchers:
                     watch(sample)
-                # Relative to the planned time, so that a sample's duration does not lengthen the period.
+                # Relative to the previous planned time, so that a sample's duration does not lengthen the period.
                 next_s = max(next_s + self._period_s, time.monotonic())
                 if self._stop.wait(next_s - time.monotonic()):
                     return

@@ -94,7 +94,7 @@ class LatencyMeter:
         return self.frames / self.elapsed_s if self.frames and self.elapsed_s > 0 else 0.0
 
     def stages(self) -> dict[str, LatencySummary]:
-        """Return stage → statistics in the order of first appearance; empty before the first counted frame."""
+        """Return the statistics of the stages by name, in the order of first appearance; empty without frames."""
         return {stage: summarize(samples.values()) for stage, samples in self._samples_ms.items()}
 
 

@@ -32,7 +32,7 @@ WAIT = "wait"
 
 @dataclass
 class _InFlight:
-    """A frame on its way through the stages."""
+    """A frame in flight, with what the stages have added to it."""
 
     frame: Frame
     timer: StageTimer
@@ -53,7 +53,7 @@ def run(
     threaded: bool = True,
     health: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> None:
-    """Pass every result of `frame_results` to every sink; the arguments are the same.
+    """Pass every result of `frame_results` to every sink; see there for the other arguments.
 
     Raises:
         StorageError: A sink cannot write.
@@ -90,9 +90,9 @@ def frame_results(
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
     """Yield each frame with its result until the source ends or is stopped, or `max_frames` results are done.
 
-    With `threaded`, capture, tracking and classification each run in a thread of their own and the consumer in this
-    one; the results of a recording are the same without. Between the stages a frame of a live source is replaced by a
-    newer one, a frame of another source waits.
+    With `threaded`, capture, tracking and classification each run in a thread of their own, and the consumer in the
+    caller's thread. The results of a recording are the same without threads. A frame of a live source that waits for
+    the next stage is replaced by a newer one; a frame of another source is kept until the next stage takes it.
 
     `meter` receives the stages of every frame in milliseconds (capture, detect, track, crop, classify, sinks, and wait
     for the time between stages) and its age when the result was done. `capture` is the wait for a frame and its

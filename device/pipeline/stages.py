@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
-# A stage can hang in a driver without limit; closing must not.
+# A stage can hang in a driver for ever; `Stages.__exit__` must not.
 _JOIN_S = 2.0
 
 
@@ -44,11 +44,11 @@ class Stages:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Stage → number of its items that were replaced by newer ones before the next stage took them."""
+        """The number of items of each stage, by name, that newer ones replaced before the next stage took them."""
         return {stage.name: stage.dropped for stage in self._running if not self._every_item}
 
     def prefetch(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """Return `items`, computed in a thread called `name` while the consumer processes the previous one."""
+        """Return `items`, computed in a thread called `name` while the consumer processes the previous item."""
         if not self.threaded:
             return iter(items)
         stage: _Stage[T] = _Stage(name, iter(items), self._every_item)

@@ -281,7 +281,7 @@ def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
 def create_face_tracker(detector: Detector, source: Source, options: StreamOptions) -> FaceTracker:
     """Return the detector with the detection schedule and the tracker of `options`, for the frames of `source`."""
     schedule = Adaptive() if options.detect_every == "auto" else Every(options.detect_every)
-    # Images without an order in time are detected one by one.
+    # Images without an order in time are not tracked: the detector runs on each of them.
     is_sequence = source.live or source.fps is not None or options.detect_every != "auto"
     tracks = detector.name != "none" and is_sequence
     return FaceTracker(

@@ -12,7 +12,7 @@ from typing import Self
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 
-# sd_watchdog_enabled(3) recommends half the watchdog's time; a quarter leaves room for a slow frame.
+# sd_watchdog_enabled(3) recommends half the watchdog's time; a quarter tolerates a slow frame.
 _HEARTBEATS_PER_WATCHDOG = 4
 _LONGEST_PAUSE_S = 5.0
 
@@ -44,7 +44,7 @@ class Notifier:
 
 
 def find_notifier(environ: Mapping[str, str] = os.environ) -> Notifier | None:
-    """Return a notifier for the service manager that started this process; None without one (NOTIFY_SOCKET)."""
+    """Return a notifier for the service manager that started this process (NOTIFY_SOCKET); None if there is none."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return None

@@ -14,12 +14,12 @@ from edgekit.errors import EXIT_USAGE, InputError
 Scope: TypeAlias = Literal["user", "system"]
 State: TypeAlias = Literal["not installed", "stopped", "starting", "running", "waiting to restart", "failed"]
 
-# From start to the first result: a Pi 3B+ needs long for the imports and the camera's start.
+# Longest time from start to the first result: a Pi 3B+ needs long for the imports and the camera's start.
 START_TIMEOUT_S = 180
 # Longest time between two finished frames. It must exceed the time in which a lost camera is reopened
 # (device/sources/live.py), because no frame is finished meanwhile.
 WATCHDOG_S = 60
-# From SIGTERM to SIGKILL; a run finishes its frame and flushes its outputs within 2 s.
+# Time from SIGTERM to SIGKILL; a run finishes its frame and flushes its outputs within 2 s.
 STOP_TIMEOUT_S = 10
 # No restart after these exit codes: the same settings would fail again.
 NO_RESTART_EXIT_CODES = (EXIT_USAGE,)
@@ -33,8 +33,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class RestartPolicy:
     """Pauses between restarts after failures: from `first_pause_s` to `longest_pause_s` in `steps` geometric steps.
 
-    More than `burst` starts in `window_s` are a permanent failure. The pauses alone stay below this limit, so that a
-    camera that was unplugged for a day is found again; it ends a service that is restarted repeatedly by hand.
+    More than `burst` starts in `window_s` are a permanent failure. Automatic restarts stay below this limit, so that a
+    service finds a camera that was unplugged for a day; repeated restarts by hand can exceed it.
     """
 
     first_pause_s: float = 5

@@ -28,7 +28,7 @@ _STATES: dict[str, State] = {
     "inactive": "stopped",
     "failed": "failed",
 }
-# ExecMainCode is the kernel's si_code, which tells how a process ended.
+# ExecMainCode is the kernel's si_code, the way in which a process ended.
 _EXITED = "1"
 _BY_SIGNAL = ("2", "3")
 
@@ -95,7 +95,7 @@ class SystemdManager:
 
         Raises:
             InputError: The service is not installed, or edgekit did not write it.
-            EdgekitError: systemd refuses.
+            EdgekitError: systemd rejects the restart.
         """
         self._restart(self._require_changeable(name).name)
 
@@ -122,7 +122,7 @@ class SystemdManager:
         self._systemctl("reset-failed", path.name, check=False)
 
     def _restart(self, unit: str) -> None:
-        # A service that has used up its starts is not started again without this.
+        # Without this, systemd does not start a service that has reached its limit of starts.
         self._systemctl("reset-failed", unit, check=False)
         self._systemctl("restart", "--no-block", unit)
 
@@ -186,7 +186,7 @@ class SystemdManager:
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LC_ALL": "C"}
-    # `su` and cron do not set it, and `systemctl --user` needs it to reach the user's systemd.
+    # `su` and cron do not set this variable, which `systemctl --user` needs to reach the user's systemd.
     environment.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     try:
         return subprocess.run(
@@ -209,7 +209,7 @@ def _existing_groups() -> list[str]:
 
 
 def _cache_of(user: str | None) -> Path | None:
-    """Return the user's folder of downloads, because a board without internet cannot download them again."""
+    """Return the user's download folder if it exists; a board without internet cannot download its files again."""
     if user is None:
         return None
     folder = Path(pwd.getpwnam(user).pw_dir) / ".cache/edgekit"

@@ -1,4 +1,4 @@
-"""Text of a systemd unit. A pure function: facts about the machine are arguments."""
+"""Text of a systemd unit. `unit_text` is a pure function: facts about the machine are its arguments."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _system_sandbox(spec: ServiceSpec, cache: Path | None) -> list[str]:
         *_SYSTEM_SANDBOX,
         *(f"DeviceAllow={device} rw" for device in _DEVICES),
         f"ReadWritePaths={' '.join(quote(str(path)) for path in writable)}",
-        # For data that outlives a run (the MQTT buffer): home folders are read-only.
+        # The folder for data that outlives a run (the MQTT buffer), because home folders are read-only.
         f"StateDirectory=edgekit/{spec.name}",
         *own_cache,
     ]

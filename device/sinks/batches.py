@@ -15,7 +15,7 @@ from edgekit.errors import StorageError
 # One write per second, or earlier for a full batch, because writes wear out an SD card.
 _FLUSH_S = 1.0
 _FLUSH_CHARS = 64 << 10
-# Bound of the buffer while the disk fails; then the oldest lines are dropped.
+# Largest size of the buffer while the disk fails; beyond it the oldest lines are dropped.
 _MAX_BUFFERED_CHARS = 1 << 20
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 1.5
@@ -46,7 +46,7 @@ class BatchedLines:
         self._lines.header = line
 
     def write(self, text: str) -> None:
-        """Take whole lines."""
+        """Add whole lines to the buffer."""
         with self._changed:
             if self._thread is None:
                 self._thread = Worker(self._work, "lines")
@@ -62,7 +62,7 @@ class BatchedLines:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Write the buffered lines and close the file; a disk that stalls is not waited for."""
+        """Write the buffered lines and close the file; do not wait for a disk that stalls."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -84,7 +84,10 @@ class BatchedLines:
                 return
 
     def _sleep(self, pause_s: float) -> None:
-        """Wait for `pause_s`, a full batch outside an outage, or the end; the caller holds the condition."""
+        """Wait until `pause_s` is over, a batch is full (not in an outage) or `close` is called.
+
+        The caller holds the condition.
+        """
         end_s = time.monotonic() + pause_s
         while not self._closing and (left_s := end_s - time.monotonic()) > 0:
             if self._buffered_chars >= _FLUSH_CHARS and not self._outage.active:

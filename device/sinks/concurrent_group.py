@@ -1,4 +1,4 @@
-"""Sinks that are closed concurrently: the end of a run takes as long as the slowest, not the sum."""
+"""Sinks that are closed concurrently: the end of a run takes as long as the slowest sink, not as their sum."""
 
 from __future__ import annotations
 

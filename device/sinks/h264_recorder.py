@@ -21,7 +21,7 @@ from edgekit.device.sources.settings import EncodedPacket
 from edgekit.errors import InputError
 
 _SUFFIX = ".mp4"
-# Each fragment begins with a key frame. The header is written with the first one, which describes the video.
+# Each fragment begins with a key frame. The header is written with the first key frame, which describes the video.
 _MUXER_OPTIONS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
 # A few seconds of video, for a disk that stalls.
 _MAX_QUEUED_PACKETS = 128
@@ -31,7 +31,7 @@ _CLOSE_TIMEOUT_S = 1.5
 
 
 class H264Recorder:
-    """Writes packets by a thread, so that a slow or failing disk neither delays the camera nor ends the run.
+    """Writes packets in a thread, so that a slow or failing disk neither delays the camera nor ends the run.
 
     `target` is the latest file, older ones are numbered. Implements `sources.settings.EncodedVideo`.
     """

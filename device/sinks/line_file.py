@@ -20,7 +20,7 @@ _TAIL_BYTES = 1 << 20
 
 
 class LineFile:
-    """A text file that is appended in place, so that other programs can follow it; `-` is stdout.
+    """A text file to which lines are appended in place, so that other programs can follow it; `-` is stdout.
 
     The first line creates or empties the file. With a rotation an existing file is continued, for a service that
     restarts. A line that does not fit on the disk is removed again, and `write` may be retried.
@@ -50,7 +50,7 @@ class LineFile:
         """Append whole lines and pass them to the operating system at once.
 
         Raises:
-            StorageError: They cannot be written.
+            StorageError: The lines cannot be written.
         """
         try:
             if self._target == STDOUT:
@@ -117,7 +117,7 @@ def _other_header(path: Path, header: bytes) -> bool:
 
 
 def _drop_partial_line(handle: int) -> int:
-    """Truncate a file behind its last line end and return its length in bytes."""
+    """Truncate a file after its last line end and return its length in bytes."""
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         return 0

@@ -11,7 +11,7 @@ from edgekit.device.sinks.rotation import Rotation
 
 
 class Lines(Protocol):
-    """Takes whole lines. Every file begins with `header`, one line or ""."""
+    """Interface of the writers of whole lines. Every file begins with `header`, which is one line or ""."""
 
     header: str
 

@@ -113,7 +113,7 @@ class Monitor:
 
 
 class MonitorSink(Sink):
-    """Adds every result to a monitor; comes before the sinks that read the monitor."""
+    """Adds every result to a monitor; must come before the sinks that read the monitor."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -127,7 +127,7 @@ class MonitorSink(Sink):
 def _rate(recent: list[tuple[float, Mapping[str, float], float]], now_s: float) -> float:
     if len(recent) < 2:
         return 0.0
-    # Up to now, not up to the latest frame, so that the rate of a stalled camera falls.
+    # The rate is computed up to now, not up to the latest frame, so that it falls if the camera stalls.
     return (len(recent) - 1) / max(now_s - recent[0][0], 1e-6)
 
 

@@ -39,7 +39,7 @@ def open_video(
     """Return a sink that records a video to `target`.
 
     The video of a live source is encoded by a thread, which drops frames when it is behind and survives disk outages.
-    Of a recording every frame is written, and a disk error ends the run.
+    Every frame of a recording is written, and a disk error ends the run.
 
     Args:
         target: The .mp4 file.
@@ -69,7 +69,7 @@ class RotatingVideo(Sink):
         self._rotation = rotation
         self._make = partial(VideoSink, target, fps, live, self._rename_older)
         self._file = self._make()
-        # One for all files, because a face may be visible across the change of files.
+        # One blur for all files, because a face may be visible across the change of files.
         self._blur = blur
         self._started_s: float | None = None
         self._finished = 0
@@ -78,7 +78,7 @@ class RotatingVideo(Sink):
         """Finish the current file.
 
         Raises:
-            StorageError: It cannot be finished.
+            StorageError: The file cannot be finished.
         """
         self.finish_file()
 
@@ -112,7 +112,7 @@ class RotatingVideo(Sink):
         """Complete and name the current file; the next frame begins another.
 
         Raises:
-            StorageError: It cannot be finished.
+            StorageError: The file cannot be finished.
         """
         file, self._file, self._started_s = self._file, self._make(), None
         file.__exit__(None, None, None)
@@ -164,7 +164,7 @@ class RecorderThread:
         """Finish the video.
 
         Raises:
-            EdgekitError: These frames cannot be encoded.
+            EdgekitError: The frames cannot be encoded.
         """
         end_s = time.monotonic() + _CLOSE_TIMEOUT_S
         # On a disk that stalls the queue stays full: the end of the run must not wait for it.
@@ -182,11 +182,11 @@ class RecorderThread:
         """Queue a frame, or drop it if the encoder is behind.
 
         Raises:
-            EdgekitError: These frames cannot be encoded.
+            EdgekitError: The frames cannot be encoded.
         """
         self._thread.check()
         self._frames += 1
-        # Not in the thread, because the faces of dropped frames count too.
+        # This is not done in the thread, because the faces of dropped frames count too.
         hidden_xyxy = self._video.hidden_boxes(frame, result)
         try:
             self._queue.put_nowait((frame, result, hidden_xyxy))

@@ -1,4 +1,4 @@
-"""File rotation: results.jsonl is the latest file, results.1.jsonl the one before, results.2.jsonl older still."""
+"""File rotation: results.jsonl is the latest file, results.1.jsonl the previous one, and so on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Rotation:
 def shift(path: Path, keep: int | None) -> None:
     """Rename `path` to number 1, number 1 to 2, and so on; delete files beyond number `keep` (None: keep all).
 
-    Only consecutive numbers from 1 belong to the rotation: `door.2024.mp4` beside `door.mp4` is left alone.
+    Only consecutive numbers from 1 belong to the rotation: `door.2024.mp4` beside `door.mp4` is not renamed.
 
     Raises:
         OSError: The folder cannot be written.

@@ -25,7 +25,7 @@ _CODEC = "mp4v"
 _STILLS_FPS = 5.0
 _CAMERA_FPS = 15.0
 
-# Closing an .mp4 writes its index, about 20 bytes per frame; recording ends while there is space for it.
+# Closing an .mp4 writes its index, about 20 bytes per frame; recording ends while there is still space for the index.
 _RESERVE_BYTES = 256 << 10
 _INDEX_BYTES_PER_FRAME = 32
 

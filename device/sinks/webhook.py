@@ -84,7 +84,7 @@ class Webhook:
                 return
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Raise what ended the thread, if something did; a webhook sends no results."""
+        """Raise the exception of the thread, if there was one; a webhook sends no results."""
         del frame, result
         self._thread.check()
 
@@ -134,7 +134,7 @@ def _split(url: str) -> urllib.parse.SplitResult:
     try:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url
-        # Checked here because http.client would raise with the first event only.
+        # Checked here, because http.client would raise an error only when the first event is sent.
         usable = usable and url.isascii() and bool((parts.hostname or "").encode("idna"))
         _ = parts.port
     except ValueError:

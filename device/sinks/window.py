@@ -1,4 +1,4 @@
-"""Results in a window."""
+"""Shows frames and their results in a window."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.install_hint import install_command
 _TITLE = "edgekit (q to quit)"
 _KEYS_TO_QUIT = (ord("q"), 27)
 
-# Qt aborts the process if it cannot reach the display, so a child process tries it first.
+# Qt aborts the process if it cannot reach the display, so a child process opens a window first.
 _TRIAL = "import cv2; cv2.namedWindow('edgekit'); cv2.waitKey(1)"
 _TRIAL_TIMEOUT_S = 60
 _NOT_BUILT_IN = "The function is not implemented"

@@ -36,7 +36,7 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
             sources.
 
     Raises:
-        InputError: Nothing readable at `uri`, or `realtime` for a recording without a frame rate.
+        InputError: There is nothing readable at `uri`, or `realtime` for a recording without a frame rate.
         SourceError: The stream does not respond.
     """
     source = _open(uri, notify)
@@ -71,7 +71,7 @@ def _open(uri: str, notify: Callable[[str], None]) -> Source:
 def _exists(name: str) -> bool:
     try:
         return Path(name).exists()
-    except OSError:  # longer than a file name can be, as a pipeline may be
+    except OSError:  # longer than a file name may be, such as a pipeline
         return False
 
 

@@ -150,7 +150,7 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
 def _open_written_pipe(path: Path) -> int:
     """Return the descriptor of a named pipe once it has data.
 
-    Signals interrupt this wait. They would not interrupt FFmpeg's own.
+    Signals interrupt this wait. They would not interrupt a wait inside FFmpeg.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -182,5 +182,5 @@ def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], 
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    # frame_9 before frame_10.
+    # Sorts frame_9 before frame_10.
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]

@@ -1,4 +1,4 @@
-"""Live sources: a thread reads the device continuously, and a slot of one holds the newest frame."""
+"""Live sources: a thread reads the device continuously and keeps only the newest frame."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _REOPEN_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 # No attempt begins later than this after the loss: each can take until its own time-out, and the run must end with its
 # recordings complete before the service watchdog ends it (service/spec.py).
 LAST_ATTEMPT_S = 25.0
-# Time-outs for opening a device. The first is shorter than a service's start time-out; the later one is a little longer
-# than a stream's own (opencv.OPEN_TIMEOUT_MS), whose error names the reason.
+# Time-outs for opening a device: at the start, shorter than a service's start time-out; after a loss, a little longer
+# than the time-out of a stream (opencv.OPEN_TIMEOUT_MS), because the stream's error names the reason.
 _FIRST_OPEN_S = 90.0
 REOPEN_S = 12.0
 # Longest delay until a waiting thread notices `stop`.
@@ -36,7 +36,7 @@ class CapturedImage:
     Attributes:
         picture: uint8 (H, W, 3) B, G, R, or the planes that the camera delivered.
         taken_s: Capture time on the clock of `time.monotonic`; None: the time of reading.
-        small: The same view with fewer pixels, only beside planes.
+        small: The same view with fewer pixels; only if `picture` is planes.
     """
 
     picture: ImageU8 | Planes
@@ -44,7 +44,7 @@ class CapturedImage:
     small: Planes | None = None
 
 
-# What a device returns: an image, uint8 (H, W, 3) B, G, R, or one with more information.
+# A device returns an image, uint8 (H, W, 3) B, G, R, or a `CapturedImage`.
 Picture: TypeAlias = ImageU8 | CapturedImage
 # An open camera or stream, used by one thread at a time.
 Device: TypeAlias = Readable[Picture]
@@ -54,7 +54,7 @@ class LiveSource:
     """The newest frames of a camera or stream; older ones are dropped and counted.
 
     A device that is lost, or delivers nothing for several seconds, is reopened up to five times with growing pauses.
-    `notify` reports a delay within two seconds, and each loss.
+    `notify` receives a line for each loss, and for each delay within two seconds of its start.
     """
 
     frame_count = None
@@ -68,7 +68,7 @@ class LiveSource:
         notify: Callable[[str], None],
         cure: str = "check that it is sending and that no other program uses it",
     ) -> None:
-        """Open the device with `connect` and read its first image; `cure` is the advice if there is none.
+        """Open the device with `connect` and read its first image; `cure` is the advice if there is no image.
 
         Raises:
             SourceError: The device cannot be opened, or delivers no image.

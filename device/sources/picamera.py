@@ -39,7 +39,7 @@ def open_picamera(number: int, settings: CameraSettings, notify: Callable[[str],
         InputError: The camera lacks a requested control or sensor mode, or the region lies outside the frame.
     """
     name = _name(number)
-    # Outside the open time-out: this import takes seconds on a slow board.
+    # Imported before the time-out for opening starts: this import takes seconds on a slow board.
     picamera2_class = _picamera2(name)
 
     def connect() -> _PiCamera:
@@ -103,7 +103,7 @@ class _PiCamera:
     def read(self) -> CapturedImage | None:
         started_s = time.monotonic()
         try:
-            # With a time-out: a thread that waits for ever would hold the camera, and it could not be opened again.
+            # Without a time-out a thread could wait for ever and hold the camera, which could not be opened again.
             # picamera2 raises a TimeoutError, which is an OSError.
             request = self._camera.capture_request(wait=read_timeout_s(self._latest_read_s))
         except (RuntimeError, OSError):

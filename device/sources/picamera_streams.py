@@ -15,7 +15,7 @@ from edgekit.errors import SourceError
 # Supported by the camera hardware of every Raspberry Pi; other cameras may deliver NV12 instead.
 FORMAT = "YUV420"
 _LAYOUTS: dict[str, Layout] = {"YUV420": "i420", "NV12": "nv12"}
-# Least longer side of the detector's stream, because the tracker uses it too.
+# Minimum of the longer side of the detector's stream, because the tracker uses this stream too.
 _MIN_LORES_PX = 320
 
 
@@ -68,7 +68,7 @@ def full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
 
 
 def configured_streams(configuration: Any, name: str) -> dict[str, Stream]:
-    """Return the streams of a picamera2 configuration: "main", and "lores" if present; `name` is the camera's.
+    """Return the streams of a picamera2 configuration: "main", and "lores" if present; `name` is for messages.
 
     Raises:
         SourceError: A stream has an unsupported format.

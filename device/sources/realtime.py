@@ -59,7 +59,7 @@ class RealtimeSource:
         for frame in self._recording:
             if started_s is None or started_wall_s is None:
                 started_s, started_wall_s = time.monotonic(), time.time()
-            # A held frame is dropped only if the next one is due already.
+            # A held frame is dropped only if the next frame is due already.
             due_s = started_s + frame.sequence * self._period_s
             if held is not None:
                 if due_s <= time.monotonic():

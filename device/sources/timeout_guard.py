@@ -18,12 +18,12 @@ from edgekit.errors import SourceError
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
-# A read that takes longer than this is reported, or counts as the loss of the device. Slow senders have a multiple of
-# the time of their latest read.
+# A read that takes longer than this is reported, or counts as the loss of the device. For slow
+# senders the limit is a multiple of the duration of their latest read.
 REPORT_S = 1.5
 LOST_S = 5.0
 _SLOW_SENDER_FACTOR = 4
-# The first image of a stream can take several seconds, until the next key frame. No read has more time than this.
+# The first image of a stream can take several seconds, until the next key frame. No read may take longer than this.
 FIRST_S = 10.0
 
 # A device that responds ends its thread within the time of one frame.
@@ -95,7 +95,7 @@ class TimeoutGuard(Generic[T]):
         self.fps = opened
 
     def read(self) -> T | None:
-        """Return the next image, or None if the device is lost or the time-out is over.
+        """Return the next image, or None if the device is lost or the time-out has passed.
 
         Raises:
             Exception: Whatever the device's `read` raises.

@@ -1,1 +1,1 @@
-"""Detection and tracking: where the faces of each frame are and which of them are the same."""
+"""Detection and tracking: finds the faces of each frame, and gives a face the same id in all frames."""

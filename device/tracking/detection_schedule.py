@@ -12,7 +12,8 @@ import numpy as np
 from edgekit.device.tracking.tracks import iou
 from edgekit.preprocess import FloatArray, ImageU8
 
-# Frames between two detections: at most, after a face appeared or disappeared, and if tracks may be mixed up.
+# Frames between two detections: the maximum, the first interval after a face appeared or disappeared, and the interval
+# while tracks may be mixed up.
 _LONGEST, _SHORTEST, _DOUBTFUL = 10, 4, 2
 # Upper limit in seconds, for cameras with a low frame rate.
 _LONGEST_S = 0.5
@@ -20,7 +21,7 @@ _LONGEST_S = 0.5
 _COARSE_WH = (32, 24)
 _CHANGED_LEVELS = 18.0
 _CUT_LEVELS = 25.0
-# Changed cells outside the known people that trigger a detection.
+# Number of changed cells outside known faces and their bodies that triggers a detection.
 _CHANGED_CELLS = 6
 # The body moves with the face: changes within this distance, in widths and heights of the face, are ignored.
 _BODY_SIDE, _BODY_ABOVE, _BODY_BELOW = 1.0, 0.6, 2.5
@@ -102,7 +103,7 @@ class Adaptive:
         if state.frames >= _DOUBTFUL and (state.followed < _MIN_FOLLOWED or _touch(state.boxes)):
             return True
         if state.boxes and state.frames < self._interval:
-            # No need to look for a cut: it would have lost the faces.
+            # No check for a cut is needed: at a cut the tracker would have lost the faces.
             return False
         outside, everywhere = self._change(state)
         return everywhere >= _CUT_LEVELS or outside >= _CHANGED_CELLS

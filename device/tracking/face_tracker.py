@@ -140,7 +140,7 @@ class FaceTracker:
 
     def _track(self, frame: Frame, luma: ImageU8, time_s: float, schedule: Schedule) -> bool:
         """Move the known faces into this frame; return whether the detector has to run on it."""
-        # Counts the frames that arrive here: dropped frames of a live source cost nothing.
+        # Counts only the frames that arrive here, not the dropped frames of a live source.
         self._frames_since_detection += 1
         if self._luma is None or self._detected_s is None or self._luma.shape != luma.shape:
             return True
@@ -160,7 +160,7 @@ class FaceTracker:
         return state.frames >= self._detect_every_at_least and schedule.due(state)
 
     def _select(self, faces: Detections) -> Detections:
-        """Return all faces, or only the largest; a tracked face stays until another is clearly larger."""
+        """Return all faces, or only the largest; the chosen face is kept until another is clearly larger."""
         if not self._largest_only or len(faces) < 2:
             return faces
         areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
@@ -178,7 +178,7 @@ def flow_luma(frame: Frame) -> ImageU8:
     if luma is None:
         luma = np.asarray(cv2.cvtColor(frame.small_bgr, cv2.COLOR_BGR2GRAY), np.uint8)
     height, width = luma.shape
-    # Only whole steps: area averaging by other factors takes ten times as long.
+    # The factor is an integer, because area averaging by other factors takes ten times as long.
     step = max(round(max(height, width) / _FLOW_SIDE_PX), 1)
     if step == 1:
         return luma
@@ -188,7 +188,7 @@ def flow_luma(frame: Frame) -> ImageU8:
 
 
 def _view(frame: Frame, region: Region | None) -> tuple[ImageU8, FloatArray, FloatArray]:
-    """Return the detector's view, its corner in `small_bgr`, and the factor from pixels of that to frame pixels."""
+    """Return the detector's view, its upper left corner in `small_bgr`, and the scale from `small_bgr` to the frame."""
     image_bgr = frame.small_bgr
     small_wh = image_bgr.shape[1], image_bgr.shape[0]
     scale = np.divide(frame.size_wh, small_wh).astype(np.float32)

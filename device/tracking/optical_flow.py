@@ -19,13 +19,13 @@ from edgekit.preprocess import FloatArray, ImageU8
 _GRID = 5
 # The grid covers the middle of the box: the corners show the background.
 _INNER = (0.2, 0.8)
-# Small, because the cost grows with the area and has to stay below a detector's millisecond.
+# Small, because the cost grows with the area and has to stay below the millisecond of a detection.
 _WINDOW_WH = (9, 9)
 _LEVELS = 3
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.05)
 # A point counts as tracked if it returns to within this distance of its start.
 _MAX_RETURN_PX = 1.0
-# A point that differs from the median motion by more than this plus this share of the box is an outlier.
+# A point is an outlier if it differs from the median motion by more than _MAX_STRAY_PX + _MAX_STRAY * side of the box.
 _MAX_STRAY_PX, _MAX_STRAY = 1.5, 0.04
 _MIN_FOLLOWED = 0.3
 # Limit of the change in size from one frame to the next.

@@ -1,7 +1,7 @@
-"""Track ids: which box of this frame is which face of the last one, by overlap.
+"""Track ids: assigns the boxes of a frame to the faces of the previous frame, by overlap.
 
 A face keeps its id while its boxes overlap from detection to detection. A face that the detector loses becomes hidden:
-its box moves on at its last speed, so that a face that passes behind another gets its own id back.
+its box continues at its last speed, so that a face that passes behind another gets its own id again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import numpy as np
 from edgekit.device.detections import Detections
 from edgekit.preprocess import FloatArray
 
-# A box continues a track at this intersection over union. A face that moved fast may instead lie within this share of
-# its own size from the predicted place, if its size has not changed by more than the ratio.
+# A box continues a track if their intersection over union is at least _MIN_IOU. A face that moved fast overlaps less:
+# its box continues the track if it is within _MAX_SHIFT times its size of the predicted place and its size has changed
+# by a factor of at most _MAX_SIZE_RATIO.
 _MIN_IOU = 0.25
 _MAX_SHIFT = 0.6
 _MAX_SIZE_RATIO = 1.5
 # A face that is hidden for longer than this gets a new id.
 _HIDDEN_S = 1.0
-# Weight of a new speed measurement; between two detections most of it is noise of the box.
+# Weight of a new speed measurement; between two detections most of the measured speed is noise.
 _SPEED_GAIN = 0.4
 
 
@@ -63,9 +64,9 @@ class TrackManager:
         return [track for track in self._tracks if not track.hidden]
 
     def move(self, xyxy: Sequence[FloatArray | None], time_s: float) -> bool:
-        """Move the visible faces to `xyxy`, in their order; return whether none of them was lost (None).
+        """Move the visible faces to `xyxy`, in their order (None: the face was lost); return whether none was lost.
 
-        A lost face becomes hidden. Hidden faces move on at their last speed.
+        A lost face becomes hidden. Hidden faces continue at their last speed.
         """
         elapsed_s = self._elapsed(time_s)
         for track in self._tracks:
@@ -98,7 +99,7 @@ class TrackManager:
         for index, (box, score) in enumerate(zip(detections.xyxy, detections.scores.tolist(), strict=True)):
             track = found.get(index) or self._start(box, time_s)
             if elapsed_s and index in found:
-                # The box has already moved at its speed: the rest of the way corrects the speed.
+                # The track has already moved at its speed: the remaining distance corrects the speed.
                 miss = (_centre(box) - _centre(track.xyxy)) / np.float32(elapsed_s)
                 track.speed_xy = np.asarray(track.speed_xy + _SPEED_GAIN * miss, np.float32)
             track.xyxy = np.asarray(box, np.float32)

@@ -17,7 +17,7 @@ from typing import Any
 from edgekit.files import atomic_path
 
 _MIN_NAME_LENGTH = 3
-# Four numbers after an OpenCV package are its version, not an address.
+# Four numbers after the name of an OpenCV package are its version, not an address.
 _IPV4 = re.compile(r"(opencv[\w-]{0,40} (?:\d{1,3}\.){3}\d{1,3})|(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?!\d|\.\d)")
 _IPV6_PARTS = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{0,4}|(?:\d{1,3}\.){3}\d{1,3})(?:%\w+)?(?![\w:.])"

@@ -8,7 +8,7 @@ import signal
 from edgekit.doctor.probe import Finding, Probe, ToolResult, is_raspberry_pi
 from edgekit.install_hint import install_command
 
-# The requirement of setup.cfg.
+# The same requirement as in setup.cfg.
 _ONNXRUNTIME = "onnxruntime>=1.20,!=1.21.0"
 _KNOWN_BAD = {"1.21.0": "microsoft/onnxruntime#23957"}
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
@@ -46,7 +46,7 @@ def onnxruntime(probe: Probe) -> Finding:
 
 
 def opencv(probe: Probe) -> Finding:
-    """Check that exactly one OpenCV is installed: version 4, and on a board without windows."""
+    """Check that exactly one OpenCV is installed, that it is version 4, and on a Raspberry Pi that it is headless."""
     done = probe.imported("cv2", *_OPENCV)
     versions = _versions(done)
     names = " ".join(versions)
@@ -72,7 +72,7 @@ def opencv(probe: Probe) -> Finding:
 
 
 def picamera2(probe: Probe) -> Finding | None:
-    """Check on a Raspberry Pi that picamera2 can be imported, together with simplejpeg and numpy's binary interface."""
+    """Check on a Raspberry Pi that picamera2 can be imported with the installed simplejpeg and numpy."""
     if not is_raspberry_pi(probe.board()):
         return None
     done = probe.imported("picamera2", "picamera2", "simplejpeg", "numpy")

@@ -21,7 +21,7 @@ _COOL = "cool it: heat sink, fan, or free air"
 
 
 def board(probe: Probe) -> Finding:
-    """Describe the machine; warn about an emulator, whose times are not a board's."""
+    """Describe the machine; warn about an emulator, because its times are not valid for a board."""
     found = probe.board()
     parts = [found.model or "unknown board", f"{found.processors or '?'} processors", found.architecture]
     parts += [f"{found.memory_total_mib} MiB"] if found.memory_total_mib else []
@@ -56,7 +56,7 @@ def python(probe: Probe) -> Finding:
 
 
 def memory(probe: Probe) -> Finding:
-    """Check that memory for a model is free, and contiguous memory (CMA) for camera buffers."""
+    """Check that enough memory is free for a model, and enough contiguous memory (CMA) for camera buffers."""
     text = probe.read("proc/meminfo") or ""
     total, available, cma, cma_free = (_mib(text, key) for key in ("MemTotal", "MemAvailable", "CmaTotal", "CmaFree"))
     if total is None or available is None:
@@ -102,7 +102,7 @@ def governor(probe: Probe) -> Finding:
     clock = f"{now.clock_mhz:.0f} MHz" if now.clock_mhz else "unknown"
     highest = f", up to {now.clock_max_mhz:.0f}" if now.clock_max_mhz else ""
     text = f"governor {now.governor}, now {clock}{highest}"
-    # The drivers of PCs have no other governor that scales the clock.
+    # On a PC, 'powersave' is the governor that scales the clock.
     driver = probe.line("sys/devices/system/cpu/cpu0/cpufreq/scaling_driver") or ""
     if now.governor == "powersave" and not driver.startswith(("intel_", "amd_")):
         cure = "echo ondemand | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"

@@ -95,7 +95,7 @@ def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> Host
 
 
 def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport | None:
-    """Return the reports of all boards as one, with each board's outcome under `hosts`; None without any."""
+    """Return the reports of all boards as one, with each board's outcome under `hosts`; None if there is no report."""
     reports = {done.host.label: done.result.report for done in results if done.result is not None}
     if not reports:
         return None
@@ -127,7 +127,7 @@ def _read_report(content: bytes, label: str) -> BenchmarkReport:
 def _edgekit_command(
     connection: Connection, board: Probe, job: Job, uploads: Sequence[Upload], reporter: HostReporter
 ) -> tuple[EdgekitCommand, int]:
-    """Return how to call edgekit on the board, and the bytes sent for it."""
+    """Return how to call edgekit on the board, and the number of bytes sent to install it."""
     host = connection.host
     if not job.install:
         return use_installed(board, host.label), 0

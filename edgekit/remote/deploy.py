@@ -24,11 +24,11 @@ from edgekit.remote.transfer import Upload, send
 from edgekit.text import one_line
 
 _LIMIT_BYTES = 1 << 20
-# A service without a frame fails 180 s after its start (device/service/spec.py); a little more than that.
+# A little more than the 180 s after which a service without a frame fails (device/service/spec.py).
 _HEALTH_S = 200
 _SETTLE_S = 10
 _TRIAL_S = 300
-# The trial, two waits for the first frame, and the steps between them on a slow card.
+# Time for the trial, two waits for the first frame, and the steps between them on a slow card.
 _TIMEOUT_S = 1800
 
 
@@ -100,7 +100,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
     """Send a release to the board of an open connection and switch to it.
 
     Raises:
-        HostError: The board refused the release before anything was changed, or the connection was lost.
+        HostError: The board rejected the release before anything was changed, or the connection was lost.
     """
     host = connection.host
     board = probe(connection)
@@ -143,7 +143,7 @@ def rollback_host(
     """Switch the board of an open connection to the release `to`; None: the release before the current one.
 
     Raises:
-        HostError: The board refused, or the connection was lost.
+        HostError: The board rejected the change, or the connection was lost.
     """
     plan = {**_plan("rollback", service), "to": to, "settle_s": settle_s}
     return _change(connection.host.label, _run_on_board(connection, probe(connection), plan, reporter))

@@ -1,6 +1,6 @@
 """Names of sent files: `bench --host` passes them in an environment variable, and the board's report uses them.
 
-On a board a sent file has its hash as name; the report must have the name that the user gave on the workstation.
+On a board the name of a sent file is its hash; the report must contain the name that the user gave on the workstation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _VARIABLE = "EDGEKIT_FILE_NAMES"
 
 
 def names_setting(names: Mapping[str, str]) -> str:
-    """Return the environment variable, as NAME=VALUE, that gives files on the board (path → name) their names."""
+    """Return the environment variable, as NAME=VALUE, that contains `names`: a name by each path on the board."""
     return f"{_VARIABLE}={json.dumps(names)}"
 
 

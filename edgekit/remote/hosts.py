@@ -17,11 +17,11 @@ MAX_PORT = 65_535
 _MAX_INVENTORY_BYTES = 1 << 20
 _MAX_LABEL = 64
 
-# An alias of ssh's configuration, a DNS name, or an IPv4 or IPv6 address. Without characters that have a meaning to a
-# shell, a terminal or ssh's command line: a ProxyCommand with %h passes the name to a shell.
+# A name is an alias of ssh's configuration, a DNS name, or an IPv4 or IPv6 address. It has no characters with a meaning
+# to a shell, a terminal or ssh's command line, because a ProxyCommand with %h passes the name to a shell.
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 _NAME = r"[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}(?:%[A-Za-z0-9_.-]{1,32})?"
-# An option of ssh whose value is the next argument, and a setting of its configuration.
+# _TAKES_VALUE: an option of ssh whose value is the next argument. _SETTING: a setting of ssh's configuration.
 _TAKES_VALUE = re.compile("-[BbcDEeFIiJLlmOoPpQRSWw]")
 _SETTING = re.compile("[A-Za-z]+=")
 _ADDRESS = re.compile(rf"(?:{_USER}@)?{_NAME}")
@@ -66,7 +66,7 @@ def parse_host(
     """Return the host of a --host option; its address is also its label.
 
     Raises:
-        InputError: It is not `[user@]host`, or too long for a label.
+        InputError: The text is not `[user@]host`, or is too long for a label.
     """
     address = _address(text)
     if len(address) > _MAX_LABEL:
@@ -114,10 +114,10 @@ def read_inventory(
 
 
 def check_different(hosts: Sequence[Host]) -> None:
-    """Raise an error if an address or a label occurs twice.
+    """Check that the addresses and the labels are different.
 
     Raises:
-        InputError: One does.
+        InputError: An address or a label occurs twice.
     """
     addresses = [f"{host.address} (port {host.port or 22})" for host in hosts]
     for what, values in (("host", addresses), ("label", [host.label for host in hosts])):

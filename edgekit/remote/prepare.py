@@ -46,7 +46,7 @@ class EdgekitCommand:
     """How to call edgekit on a board: `words` stand before the subcommand.
 
     `environment` and `code` are the folders that `prepare` made on the board; None for an installed edgekit.
-    `sent_bytes` is what `prepare` sent, 0 if everything was there.
+    `sent_bytes` is the number of bytes that `prepare` sent, 0 if nothing was missing.
     """
 
     words: tuple[str, ...]
@@ -59,7 +59,7 @@ def check_fit(probe: Probe, label: str) -> Python:
     """Return the board's Python if edgekit can run on the board.
 
     Raises:
-        HostError: It cannot; the message names the reason and the cure.
+        HostError: edgekit cannot run there; the message names the reason and the cure.
     """
     python = probe.python
     bits = {probe.system_bits, python.bits if python else None} - {None}
@@ -167,7 +167,7 @@ def use_installed(probe: Probe, label: str) -> EdgekitCommand:
     """Return how to call the edgekit that is installed on the board.
 
     Raises:
-        HostError: None is installed.
+        HostError: No edgekit is installed.
     """
     if not probe.commands:
         raise HostError(f"{label}: no 'edgekit' is installed on the board: install it, or leave out --no-install")
@@ -213,7 +213,7 @@ def clean(connection: Connection) -> int:
     """Remove edgekit's files from the board's cache and return their size in KiB.
 
     Raises:
-        HostError: They cannot be removed, or a running edgekit uses them.
+        HostError: The files cannot be removed, or a running edgekit uses them.
     """
     done = connection.run(shell(_CLEAN), timeout_s=_CLEAN_TIMEOUT_S, limit_bytes=64)
     if done.returncode == _IN_USE:
@@ -235,10 +235,10 @@ def _environment_key(hashes: Sequence[str], python: Python, camera: bool) -> str
 
 
 def check_space(probe: Probe, missing: Sequence[Upload], extra_bytes: int, label: str) -> None:
-    """Check that the board's disk has space for wheels, unpacked, and for `extra_bytes` more.
+    """Check that the board's disk has space for the missing wheels, for their content, and for `extra_bytes` more.
 
     Raises:
-        HostError: It has not.
+        HostError: There is too little space.
     """
     needed = sum(upload.size_bytes for upload in missing) * (1 + _UNPACKED_FACTOR) + extra_bytes
     if needed and probe.free_bytes is not None and probe.free_bytes < needed + _SPARE_BYTES:

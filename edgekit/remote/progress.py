@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgekit.text import one_line
 
-# Set to 1, commands write progress lines instead of drawing bars.
+# If this variable is 1, commands write progress lines instead of drawing bars.
 PROGRESS_VARIABLE = "EDGEKIT_PROGRESS_LINES"
 _PREFIX = "edgekit-progress "
 _MAX_WHAT_CHARS = 100

@@ -290,8 +290,8 @@ class Connection:
         return not self._ends_soon()
 
     def _ends_soon(self) -> bool:
-        # A command can fail with the connection before the master process has ended. A command that returns ssh's own
-        # exit code is delayed by this timeout.
+        # A command can fail through a lost connection before the master process has ended. A command that returns ssh's
+        # own exit code is delayed by this timeout.
         master = self._master
         if master is None:
             return True
@@ -301,7 +301,7 @@ class Connection:
 
     def _reason(self, stderr: str) -> str:
         text = f"{stderr}\n{self._master_stderr.text()}".strip()
-        return explain(text, self.host) if text else "the board or the network is gone"
+        return explain(text, self.host) if text else "the board or the network does not respond"
 
 
 def shell(text: str, *arguments: str) -> list[str]:

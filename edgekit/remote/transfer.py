@@ -17,7 +17,7 @@ from edgekit.remote.ssh import Connection, shell
 
 _CHUNK_BYTES = 1 << 16
 _ATTEMPTS = 4
-# Syncing to a slow card takes long, and so does waiting for another sender of the same file.
+# Writing to a slow card (sync) and waiting for another sender of the same file can take long.
 _SILENCE_S = 900
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 

@@ -32,7 +32,7 @@ from edgekit.text import one_line
 
 _PIP_TIMEOUT_S = 1800
 _DONE = "wheels.json"
-# Numbers of sets of wheels in the cache: of edgekit itself, and of dependencies, about 100 MB per platform.
+# Number of sets of wheels kept in the cache: of edgekit itself, and of its dependencies (about 100 MB per platform).
 _KEPT_OWN = 3
 _KEPT_PLATFORMS = 10
 _ROOMS = ("models", "export", "device")
@@ -86,7 +86,7 @@ def dependency_wheels(wheel: Upload, target: Target, cache: Path | None = None) 
     The cached wheels are used until edgekit's requirements or the target change.
 
     Raises:
-        HostError: They cannot be downloaded.
+        HostError: The wheels cannot be downloaded.
         InputError: edgekit is not installed, or this Python has no pip.
     """
     content = {

@@ -193,7 +193,7 @@ def _panel(
         return [*parts, text(_LEFT, top + 36, "not available on this machine", "tick")]
     values = [value for _, points in curves for _, value in points]
     least, most = min(values), max(values)
-    # At least 5 % of the value, so that noise looks like noise.
+    # The axis covers at least 5 % of the value, so that noise does not fill the panel.
     room = max((most - least) * 0.1, most * 0.05 - (most - least) / 2, 1.0)
     up = Scale(least - room, most + room, top + 70, top + 6)
     parts += _frame(across, up, top + 6, top + 70, ticks(up.low, up.high, 3))

@@ -55,7 +55,7 @@ class BoardChange:
     """The comparison of one board.
 
     `differences` are conditions that should be equal and are not; `notes` are other differences, such as versions.
-    `unmatched` are cells without a counterpart. `doubts` are reasons to doubt cells that are compared all the same.
+    `unmatched` are cells without a counterpart. `doubts` are reasons to doubt cells that are compared nevertheless.
     """
 
     board: str
@@ -78,7 +78,7 @@ class Comparison:
         return [cell for board in self.boards for cell in board.cells]
 
     def regressions(self, percent: float) -> list[CellChange]:
-        """Return the cells that are really slower, by more than `percent`."""
+        """Return the cells with the verdict "slower" whose median grew by more than `percent`."""
         return [cell for cell in self.cells if cell.verdict == "slower" and cell.ratio > 1 + percent / 100]
 
     def judged(self) -> list[CellChange]:

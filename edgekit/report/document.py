@@ -15,7 +15,7 @@ SCHEMA = "edgekit.bench/2.1"
 MAX_NAME_CHARS = 500
 MAX_BOARDS = 200
 
-# In the order of tables. "per-frame" is called "pipeline" in documents before 2.1.
+# The kinds in the order of tables. "per-frame" is called "pipeline" in documents before 2.1.
 Kind: TypeAlias = Literal["inference", "classifier", "per-frame", "loop", "camera"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 QualityFlag: TypeAlias = Literal["throttled", "clock changed", "not warm", "busy"]
@@ -104,7 +104,7 @@ class WarmUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_flags": "marks"}):
-    """What one process measured of a cell.
+    """Measurement of a cell in one process.
 
     `started_s` counts from the start of the benchmark. `load_ms` is the time to read the model file and create its
     session. `others_processors` is the number of processors that other programs used.
@@ -153,9 +153,9 @@ class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
 class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_flags": "marks"}):
     """One model on one engine with one number of threads in one kind of measurement.
 
-    `latency` is that of one iteration, over all processes: a batch of faces ("inference", "classifier") or one frame.
-    In a "loop" an iteration is one frame of a block of consecutive frames: its time is the block's, divided by its
-    frames. `median_interval_ms` is the 95 % interval of the median; null with fewer than three processes.
+    `latency` is the time of one iteration, over all processes: a batch of faces ("inference", "classifier") or one
+    frame. In a "loop" the time of a frame is the time of a block of consecutive frames, divided by their number.
+    `median_interval_ms` is the 95 % interval of the median; null with fewer than three processes.
     `images_per_s` counts faces or frames. `age` is the time from the capture of a frame to its result.
     """
 
@@ -183,7 +183,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_fla
 
     @property
     def key(self) -> tuple[str, str, str, int, int]:
-        """What distinguishes a cell from the others of a board: kind, model, engine, threads, batch."""
+        """The values that identify a cell of a board: kind, model, engine, threads, batch."""
         return self.kind, self.model, self.engine, self.intra_op_threads, self.batch
 
 
@@ -262,7 +262,7 @@ class BoardResult(msgspec.Struct, frozen=True, kw_only=True, rename={"frame_cach
 
 
 class HostOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What measuring over SSH took: time until the board measured and bytes sent, or the error in one line."""
+    """Overhead of a measurement over SSH (time until it started, bytes sent), or the error in one line."""
 
     label: Text
     error: Annotated[str, Meta(max_length=2000)] | None

@@ -17,7 +17,7 @@ from edgekit.report import charts, view
 from edgekit.report.document import KINDS, BenchmarkReport, BoardResult, Kind
 
 _FOLDER = Path(__file__).parent
-# With more cells, only the first model's distributions are unfolded.
+# With more cells than this, only the first model's distributions are unfolded.
 _OPEN_CELLS = 6
 
 

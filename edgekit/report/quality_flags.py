@@ -28,8 +28,8 @@ _NOW_BITS = 0xF
 def find_quality_flags(process: ProcessResult, processors: int | None) -> tuple[QualityFlag, ...]:
     """Return the quality flags of one process's measurement.
 
-    It counts as throttled if a throttle flag was set at any reading, or if the firmware has recorded one since the
-    process started.
+    The measurement counts as throttled if a throttle flag was set at any reading, or if the firmware has recorded one
+    since the process started.
 
     Args:
         process: The measurement.

@@ -48,12 +48,12 @@ def read_document(path: Path) -> BenchmarkReport:
 
 
 def parse_document(content: bytes, name: str) -> BenchmarkReport:
-    """Return a benchmark report, validated and with harmless strings; `name` is its name in error messages.
+    """Return a benchmark report, validated and without control characters; `name` is its name in error messages.
 
     Documents of any schema 2.x are read as the current one.
 
     Raises:
-        InputError: It is too large, not JSON, of another major version, or not as the schema requires.
+        InputError: The document is too large, not JSON, of another major version, or does not match the schema.
     """
     if len(content) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES >> 20} MiB: not a benchmark document")
@@ -90,7 +90,7 @@ def check_fits(*, names: Iterable[str] = (), boards: int = 1) -> None:
     """Check before a measurement that a document can hold its results.
 
     Args:
-        names: Of models and sources.
+        names: Names of models and sources.
         boards: Number of boards.
 
     Raises:
@@ -129,7 +129,7 @@ def _cleaned(value: Any, name: str, depth: int = 0) -> Any:
         return [_cleaned(item, name, depth + 1) for item in value]
     if isinstance(value, dict):
         cleaned = {_plain(key): _cleaned(item, name, depth + 1) for key, item in value.items()}
-        # Schema 2.0's name of the kind.
+        # The name of this kind in schema 2.0.
         return cleaned | {"kind": "per-frame"} if cleaned.get("kind") == "pipeline" else cleaned
     return value
 

@@ -33,7 +33,7 @@ def _table(board: BoardResult, model: str) -> RenderableType:
     title = Text(PurePath(model).name)
     engine, engines = view.COLUMNS.index("engine"), {cell.engine for cell in cells}
     if engine in shown and len(engines) == 1:
-        # In the title instead of a column, so that quality flags fit into eighty columns.
+        # The engine is in the title instead of a column, so that quality flags fit into eighty columns.
         shown.remove(engine)
         title.append(f", {engines.pop()}")
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -37,7 +37,7 @@ def board_title(result: BoardResult) -> str:
 
 
 def virtualization_warning(result: BoardResult) -> str | None:
-    """Return the warning on top of a report that was not measured on bare hardware."""
+    """Return the warning at the top of a report that was not measured on bare hardware."""
     return {"emulator": _EMULATED, "virtual machine": _VIRTUAL}.get(result.board.virtualization or "")
 
 
@@ -90,7 +90,7 @@ def facts(result: BoardResult) -> list[str]:
 
 
 def warnings(result: BoardResult) -> list[str]:
-    """Return the reasons to doubt a board's results, the virtualization warning excepted."""
+    """Return the reasons to doubt a board's results, except the virtualization warning."""
     found = []
     for flag, meaning in EXPLANATIONS.items():
         flagged = [cell for cell in result.cells if flag in cell.quality_flags]

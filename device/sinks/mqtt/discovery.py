@@ -10,7 +10,7 @@ from edgekit import __version__
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 
 _PREFIX = "homeassistant"
-# Three missed states, which are sent every ten seconds at least.
+# Time after three missed state messages, which are sent at least every ten seconds.
 _EXPIRES_S = 35
 
 _MEASURED = {"state_class": "measurement"}

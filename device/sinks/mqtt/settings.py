@@ -34,7 +34,7 @@ class MqttSettings:
         key: Private key of `certificate`.
         discovery: Whether the camera is announced to Home Assistant.
         buffer: File of the events that are not yet delivered; None: one in the user's state folder.
-        buffer_events: Most events in the buffer.
+        buffer_events: Largest number of events in the buffer.
     """
 
     host: str
@@ -118,7 +118,7 @@ def _address(url: str) -> tuple[str, int, bool]:
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
-        (parts.hostname or "").encode("idna")  # as the resolver will
+        (parts.hostname or "").encode("idna")  # as the resolver does
     except ValueError:
         raise InputError("the MQTT broker's address must look like mqtt://host:1883") from None
     if parts.username is not None or parts.password is not None:
@@ -139,7 +139,7 @@ def _topic(topic: str | None) -> str:
 
 
 def _state_folder() -> Path:
-    # Set by systemd for services; several folders are separated by colons.
+    # systemd sets this variable for services; several folders are separated by colons.
     if folders := os.environ.get("STATE_DIRECTORY"):
         return Path(folders.split(":")[0])
     import platformdirs

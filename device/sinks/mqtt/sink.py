@@ -19,7 +19,7 @@ from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.worker import Worker
 
-# Most unconfirmed events at a time: enough for a slow network, few to resend after a loss.
+# Largest number of unconfirmed events: enough for a slow network, few to resend after the connection was lost.
 _MAX_UNCONFIRMED = 20
 _MIN_STATE_PERIOD_S = 1.0
 _MAX_STATE_PERIOD_S = 10.0
@@ -91,7 +91,7 @@ class MqttSink:
             self._spool.close()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Raise what ended a thread, if something did; results are read from the monitor, images are never sent."""
+        """Raise the exception of a thread, if there was one; results come from the monitor, images are never sent."""
         del frame, result
         for thread in self._threads:
             thread.check()

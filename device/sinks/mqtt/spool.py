@@ -135,10 +135,12 @@ class Spool:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, check_same_thread=False)
     try:
-        # Locked during the whole run, so that no other run sends these events; also keeps the index of WAL in memory.
+        # The file is locked during the whole run, so that no other run sends these events. The index of the WAL then
+        # stays in memory.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
-        # Fewer flushes to the SD card. A power cut can lose the latest events but not the file, a kill loses nothing.
+        # NORMAL causes fewer flushes to the SD card. A power cut can lose the latest events but not the file; a kill
+        # loses nothing.
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("BEGIN EXCLUSIVE")
         database.execute(_SCHEMA)

@@ -22,7 +22,7 @@ _SEND_BUFFER_BYTES = 128 << 10
 
 
 class Access:
-    """Admits requests with the right token, or without a token those addressed to this machine by a local name."""
+    """Admits requests with the right token; if no token is set, requests to a local name of this machine."""
 
     def __init__(self, token: str | None) -> None:
         """Use `token`; None admits this machine only.
@@ -52,7 +52,7 @@ class Access:
     def admits(self, authorization: str, cookie: str, host: str) -> bool:
         """Return whether a request with these headers is admitted; "" stands for a missing header."""
         if self._token is None:
-            # Against DNS rebinding: a foreign name that resolves to 127.0.0.1 appears in the Host header.
+            # Prevents DNS rebinding: a foreign name that resolves to 127.0.0.1 appears in the Host header.
             return _is_local_name(host)
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() == "bearer" and self.is_token(token.strip()):

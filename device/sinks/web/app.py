@@ -22,7 +22,7 @@ from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
 
 _FOLDER = Path(__file__).parent
-# Path → files that are concatenated, and media type.
+# For each path: the files that are concatenated, and the media type.
 _FILES = {
     "/": (("head.html", "page.html"), "text/html"),
     "/login": (("head.html", "login.html"), "text/html"),

@@ -1,4 +1,4 @@
-"""Images for viewers: each is encoded once for all viewers, and none without a viewer."""
+"""Images for viewers: each is encoded once for all viewers, and none is encoded without a viewer."""
 
 from __future__ import annotations
 

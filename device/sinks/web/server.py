@@ -21,7 +21,8 @@ from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.worker import Worker
 
 _MAX_CONNECTIONS = 200
-# Time for a request to arrive, from the start of the connection, or from its first byte on a reused one.
+# Time limit for the arrival of a request, from the start of the connection, or on a reused connection from the first
+# byte of the request.
 _REQUEST_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 0.4
 

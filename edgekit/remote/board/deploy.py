@@ -6,14 +6,16 @@ earlier one, the earlier one is on the disk (fsync of the file, then of its fold
 State after an interruption (SIGKILL, power cut) at each step, and who repairs it:
 
 1. `releases/.new-ID` is being filled: nothing has changed; the next call removes it.
-2. tried, synced and renamed to `releases/ID`: a complete release that is not used.
-3. `pending` names it and its predecessor: as before.
-4. `current` renamed onto it: the predecessor's process continues; any start, by hand, at boot or after a failure, runs
-   the new release, which has loaded and classified in the trial. The next call restarts the service and checks it.
+2. The folder is tried, synced and renamed to `releases/ID`: the release is complete, but not used.
+3. `pending` names the release and its predecessor: the release is still not used.
+4. `current` links to the release: the predecessor's process continues; any start, by hand, at boot or after a failure,
+   runs the new release, which has passed the trial. The next call restarts the service and checks the release.
 5. systemd has received the request to restart the service, one message without a partial state: the new release runs.
-   The next call checks it, and goes back to the predecessor if it fails.
-6. failed, `current` renamed back: the predecessor runs after any start; the next call restarts it.
-7. `pending` removed: done. Old releases are renamed before they are deleted, so that none with a final name is partial.
+   The next call checks the release, and goes back to the predecessor if the release fails.
+6. The release has failed and `current` links to the predecessor: any start runs the predecessor; the next call
+   restarts the service.
+7. `pending` is removed: the change is complete. Old releases are renamed before they are deleted, so that every
+   release with a final name is complete.
 
 On a board without systemd steps 5 and 6 do nothing: the user's own service manager starts and restarts `edgekit run`.
 
@@ -37,7 +39,7 @@ from edgekit.remote.board.service import Service
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Run the plan's `action`: deploy, rollback (`to` a release, None: the one before) or releases; print the result.
+    """Run the plan's `action`: deploy, rollback (`to` a release; None: the previous one) or releases; print the result.
 
     The plan also has the `name` and `scope` of the service, and how long to wait (`health_s`, `settle_s`); for a deploy
     the fields of `Releases.create`, and the number of releases to `keep`.
@@ -81,7 +83,7 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
 def _activate(releases: Releases, service: Service, release: str) -> str | None:
     """Switch to a release and check that it runs; return why it fails, None if it runs.
 
-    If it fails, switch back to the previous release.
+    If it fails, the previous release runs again.
     """
     previous = releases.current()
     service.refuse_foreign_service(release)
@@ -155,6 +157,6 @@ def _row(releases: Releases, name: str) -> dict[str, Any]:
     try:
         about = {**releases.about(name), "failed": (releases.folder / name / "failed").exists()}
     except HostError:
-        # One of the others may be what the user wants to go back to.
+        # A damaged release must not hide the others: the user may want to go back to one of them.
         about = {"model": "damaged", "edgekit": "?", "created_unix_s": 0, "failed": True}
     return {**about, "release": name}

@@ -1,6 +1,6 @@
 """Runs on a board with `python3 -c`: imports the sent modules and calls `main` of one of them.
 
-Its argument is a JSON object, compressed by zlib and encoded by base64: `modules` (module name → source), `main` (a
+Its argument is a JSON object, compressed by zlib and encoded by base64: `modules` (sources by module name), `main` (a
 module name) and `argument` (the argument of its `main`). `main` returns the exit code; an error is printed as one line.
 """
 

@@ -38,7 +38,7 @@ class Releases:
         self.link = self.root / "current"
 
     def ids(self) -> list[str]:
-        """Return all complete releases, the oldest first, by number: the board's clock may be wrong."""
+        """Return all complete releases, the oldest first, sorted by number because the board's clock may be wrong."""
         names = [path.name for path in self.folder.glob("*") if _ID.fullmatch(path.name)]
         return sorted(names, key=lambda name: int(name.partition("-")[0]))
 
@@ -54,7 +54,7 @@ class Releases:
         """Return the content of a release's `release.json`.
 
         Raises:
-            HostError: It cannot be read or is not complete.
+            HostError: The file cannot be read or is not complete.
         """
         document = self.read(f"releases/{release}/release.json")
         if document is None or not document.keys() >= _REQUIRED:
@@ -62,7 +62,7 @@ class Releases:
         return document
 
     def runtime(self, release: str) -> Runtime:
-        """Return the edgekit of a release, by the path through `current` for the current one."""
+        """Return the edgekit of a release; the path of the current release goes through the link `current`."""
         home = self.link if self.current() == release else self.folder / release
         return Runtime(self.about(release)["command"], home, self.data)
 
@@ -70,7 +70,7 @@ class Releases:
         """Make a new release, try it, rename it to its final name, and return the name.
 
         Args:
-            plan: `files` (name → the file's path and hash), `environment` and `code` (folders to link) or `command`
+            plan: `files` (path and hash of each file, by name), `environment` and `code` (folders to link) or `command`
                 (the edgekit installed on the board), `about` (fields for `release.json`), `trial_s`.
 
         Raises:
@@ -84,7 +84,7 @@ class Releases:
             for name, (path, sha256) in files.items():
                 _link(path, str(fresh / name))
                 if sha256_of(fresh / name) != sha256:
-                    Path(path).unlink()  # a file in the store is not sent again
+                    Path(path).unlink()  # while a file is in the store, it is not sent again
                     raise HostError(f"{name} is damaged on the board's disk: deploy again, and check the disk")
             if plan["environment"]:
                 report("linking the environment")
@@ -115,10 +115,10 @@ class Releases:
         sync(self.root)
 
     def check(self, release: str) -> None:
-        """Refuse a release whose files are not what they were.
+        """Check that the files of a release have not changed.
 
         Raises:
-            HostError: They are not.
+            HostError: A file has changed.
         """
         for name, sha256 in self.about(release)["files"].items():
             if sha256_of(self.folder / release / name) != sha256:
@@ -148,7 +148,7 @@ class Releases:
         return self.read("pending")
 
     def end(self) -> None:
-        """Record that the change is complete, after all its files, those of the service too, are on the disk."""
+        """Write all files to the disk, those of the service too, and record that the change is complete."""
         os.sync()
         (self.root / "pending").unlink(missing_ok=True)
         sync(self.root)
@@ -175,8 +175,8 @@ class Releases:
         fresh.mkdir(mode=0o700)
         try:
             yield fresh
-            # Content before name: after a power cut a release with its final name is complete. `sync` is faster than an
-            # fsync of each of the environment's thousands of files, and Linux waits until all are written.
+            # Content before name, so that after a power cut a release with its final name is complete. `sync` is faster
+            # than an fsync of each of the environment's thousands of files, and Linux waits until all are written.
             os.sync()
             fresh.rename(self.folder / release)
             sync(self.folder)

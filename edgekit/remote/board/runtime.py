@@ -56,7 +56,7 @@ class Runtime:
         """Read the settings of a release, load its model and classify one frame.
 
         Raises:
-            HostError: One of these failed.
+            HostError: One of these steps failed.
         """
         report("trying the settings and the model")
         settings = tomllib.loads((release / "edgekit.toml").read_text())
@@ -64,7 +64,7 @@ class Runtime:
         detector = [f"--{key}={settings[key]}" for key in _TRIAL_KEYS if key in settings]
         if (release / "detector.onnx").exists():
             detector.append(f"--detector-model={release / 'detector.onnx'}")
-        # Without camera and outputs, because the release that runs uses them.
+        # The trial has no camera and no outputs, because the running release uses them.
         for detector_options in (detector, ["--detector=none"]):
             model = str(release / model_name(release))
             words = ["--model", model, "--source", "demo", "--max-frames", "1", "--json"]

@@ -24,7 +24,7 @@ _FAILED = ("failed", "waiting to restart")
 class Service:
     """The service of a folder of releases, of the user or of the system (`scope`).
 
-    `health_s` is the time limit of its first frame, `settle_s` the time it must run after it. `is_managed` is False
+    `health_s` is the time limit for the first frame, `settle_s` how long it must run afterwards. `is_managed` is False
     on a board without systemd: then no service is installed and no release is checked.
     """
 
@@ -38,10 +38,10 @@ class Service:
         self.is_managed = systemd_is_running()
 
     def refuse_foreign_service(self, release: str) -> None:
-        """Refuse a service of this name that deploy did not create.
+        """Check that an installed service of this name was made by deploy.
 
         Raises:
-            HostError: There is one.
+            HostError: The service was not made by deploy.
         """
         if self.is_managed and self._read_note() is None and self.status(release)["state"] != "not installed":
             raise HostError(f"the service '{self._name}' was not made by deploy: choose another --name")
@@ -98,7 +98,7 @@ class Service:
         return self._check(release, before.get("pid"))
 
     def _check(self, release: str, old_pid: int | None) -> str | None:
-        """Wait until a new process has given a frame and runs on; return why it fails, None if it runs."""
+        """Wait until a new process has finished a frame and keeps running; return why it fails, None if it runs."""
         ends_s = time.monotonic() + self._health_s
         seen: tuple[int, float] | None = None
         bad = 0
@@ -140,7 +140,7 @@ class Service:
 
     def run_options(self, release: str) -> list[str]:
         """Return the options of `edgekit run` for a release, with paths through the link `current`."""
-        # Through the link, so that the service does not change with the release.
+        # The paths go through the link, so that the service is the same for every release.
         there, here = self._releases.folder / release, self._releases.link
         options = ["--config", str(here / "edgekit.toml"), "--model", str(here / model_name(there))]
         if (there / "detector.onnx").exists():
