@@ -40,7 +40,7 @@ def relabel_by_text(
 
     Args:
         checkpoint: A student in an embedding space.
-        descriptions: New label → sentences; see `edgekit.models.clip.descriptions`.
+        descriptions: Sentences of each new label; see `edgekit.models.clip.descriptions`.
         clip: Name or file of the teacher's CLIP.
         prompts: File of the teacher's prompts, if it had prompts.
 
