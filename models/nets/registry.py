@@ -56,7 +56,7 @@ def create_model(name: str, num_classes: int) -> nn.Module:
 
 
 def require_no_space(name: str) -> None:
-    """Check that a name has no embedding space, whose class vectors only a teacher can provide.
+    """Check that a net's name includes no embedding space, whose class vectors only a teacher can provide.
 
     Raises:
         InputError: The name has the form `NAME@WIDTH`.
@@ -81,7 +81,7 @@ def embedding_name(name: str, embed_dim: int) -> str:
 
 
 def class_dimensions(name: str) -> dict[str, int]:
-    """Return the tensors of a net whose shape depends on the number of classes: name → that dimension.
+    """Return the tensors whose shape depends on the number of classes: index of the class dimension by tensor name.
 
     Raises:
         InputError: The name is not known.
