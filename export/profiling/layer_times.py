@@ -77,7 +77,7 @@ def measure_layers(
         seconds: Duration of the measurement; at least ten inferences run.
         shapes: Shapes of the inputs by name.
         progress: Called with the share done, 0..1.
-        content: The model to run instead of the file: the same with names for all nodes.
+        content: The same model with names for all nodes; it is run instead of the file.
 
     Raises:
         InputError: The model cannot be loaded or run on noise of these shapes.
@@ -100,7 +100,7 @@ def measure_layers(
 
 
 def seen_tensors(model: onnx.ModelProto, path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorInfo]:
-    """Run a graph once on noise and return shape and element size of each node's output, for computed shapes.
+    """Run a graph once on noise to resolve computed shapes; return shape and element size of each node's output.
 
     Raises:
         InputError: The graph cannot be run.
@@ -147,7 +147,7 @@ def _run(
 
 
 def _nodes(events: Iterable[dict[str, Any]]) -> tuple[MeasuredNode, ...]:
-    """Return the median time per node of the profiler's events, the few of the warm-up included."""
+    """Return the median time per node from the profiler's events, which include the few warm-up runs."""
     times_us: dict[str, list[float]] = defaultdict(list)
     kinds: dict[str, str] = {}
     for event in events:
