@@ -69,9 +69,9 @@ def command(out: Output, model: str, show_layers: bool) -> None:
 
 @dataclass(frozen=True)
 class _Contents:
-    """Contents of a model file; `cost` is None for an .ncnn file and without the libraries that count.
+    """Contents of a model file; `cost` is None for an .ncnn file, or without the extra `export`.
 
-    `training` is a checkpoint's record of its training. `ncnn` is there for an .ncnn file.
+    `training` is a checkpoint's record of its training. `ncnn` is set for an .ncnn file.
     """
 
     contract: Contract | None

@@ -1,4 +1,4 @@
-"""`edgekit verify`: compare an exported file on the device's code with its source on the training code."""
+"""`edgekit verify`: compare an exported file, run by the device's code, with its source, run by the training code."""
 
 from __future__ import annotations
 

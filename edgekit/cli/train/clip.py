@@ -66,7 +66,7 @@ def refuse_others_options(architecture: str) -> None:
     """Refuse options that do not belong to a model.
 
     Raises:
-        click.UsageError: One was given.
+        click.UsageError: Such an option was given.
     """
     foreign = _CLIP_OPTIONS - _OPTIONS_OF.get(architecture, set()) | _FOREIGN.get(architecture, set())
     for parameter in click.get_current_context().command.params:
