@@ -34,7 +34,8 @@ def command(out: Output, model: str, show_layers: bool) -> None:
     is shown without those fields. Parameters, multiply-accumulates and bytes need the extra 'export', and are not
     counted for .ncnn files.
 
-    For a checkpoint the training and the teachers are shown too, for a file of trained prompts the CLIP they need.
+    For a checkpoint, the training and the teachers are shown too; for a file of trained prompts, the CLIP that they
+    need.
 
     \b
     Examples:

@@ -83,7 +83,7 @@ _RESULTS = section(
         "--rotate-age",
         type=Duration(_LEAST_ROTATION_S),
         metavar="TIME",
-        help="Start a new file of these after this time, such as 1h or 7d.",
+        help="Start a new file of these outputs after this time, such as 1h or 7d.",
     ),
     click.option(
         "--rotate-keep",
