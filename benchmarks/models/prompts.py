@@ -65,10 +65,10 @@ VARIANTS = {
 }
 ON_ALL_IMAGES = (BASE, "independent prompts")
 TITLES = {
-    "few-shot": "{shots} images a class",
+    "few-shot": "{shots} images per class",
     "all": "All images",
-    "base-to-novel": "Base to novel classes, {shots} images a base class",
-    "ablations": "Ablations, {shots} images a class",
+    "base-to-novel": "Base to novel classes, {shots} images per base class",
+    "ablations": "Ablations, {shots} images per class",
 }
 
 

@@ -165,7 +165,7 @@ def _nodes(events: Iterable[dict[str, Any]]) -> tuple[MeasuredNode, ...]:
 def _noise(node: ort.NodeArg, shape: Sequence[int], path: Path) -> NDArray[Any]:
     kind = _TYPES.get(node.type)
     if kind is None:
-        raise InputError(f"model '{path}': input '{node.name}' has type {node.type}, for which there is no noise")
+        raise InputError(f"model '{path}': input '{node.name}' has type {node.type}, which cannot be filled with noise")
     if float(np.prod([float(size) for size in shape])) * np.dtype(kind).itemsize > _MAX_INPUT_BYTES:
         raise InputError(
             f"model '{path}': input '{node.name}' has shape {shape}, which is larger than {_MAX_INPUT_BYTES} bytes"
