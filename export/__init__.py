@@ -1,8 +1,8 @@
 """Export, quantisation, verification and cost of models: from torch to ONNX and ncnn.
 
-The package itself is the public function `edgekit.export`, because a submodule and a function of one name share one
-attribute of `edgekit`: whichever is imported first, `edgekit.export` is this module, and calling it calls
-`edgekit.export.run.export`, which is imported on the first call.
+This package is callable: `edgekit.export(...)` calls `edgekit.export.run.export`, which it imports on the first call. A
+function `export` beside this package would occupy the same attribute of `edgekit`, and the import order would decide
+which of the two it is.
 
     import edgekit
     from edgekit.export.onnx.targets import TARGETS

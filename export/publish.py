@@ -71,8 +71,8 @@ bytes as ONNX. Made by `python -m edgekit.export.publish`.
 
 ## Data
 
-FER-2013 (Goodfellow et al., ICML 2013 challenge): 48x48 gray pictures from a web image search, labelled by people of
-whom few agree; about a third of the labels are disputed. It is handed out for research and is not part of edgekit.
+FER-2013 (Goodfellow et al., ICML 2013 challenge): 48x48 gray pictures from a web image search, labelled by people
+who often disagree; about a third of the labels are disputed. It is distributed for research and is not part of edgekit.
 Trained on Training ({training[data_name]}, content sha256 `{training[data_sha256]}`), the epoch chosen on
 {training[validation]}, measured once on {split}.
 

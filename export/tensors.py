@@ -115,7 +115,7 @@ def structure_sha256(model: onnx.ModelProto) -> str:
 
 
 def _quantized_biases(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of biases of quantised nodes: they are int32, which indices may be too."""
+    """Return the names of biases of quantised nodes; they are int32, so their type does not identify them."""
     position = {"DequantizeLinear": 0, "QLinearConv": 8, "QGemm": 6}
     return {
         node.input[position[node.op_type]]

@@ -86,7 +86,8 @@ def build_merged_net(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]
 
     Args:
         checkpoint: A checkpoint of any registry net.
-        merges: New label → old labels, from `edgekit.models.data.merging.parse_merges`. Labels in no merge are removed.
+        merges: Old labels of each new label, from `edgekit.models.data.merging.parse_merges`. Labels in no merge are
+            removed.
 
     Raises:
         InputError: The architecture is unknown, or the weights do not fit it.
@@ -125,7 +126,7 @@ def import_authors_checkpoint(path: Path, labels: tuple[str, ...], dataset_name:
 
 
 def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
-    """Return the checkpoint with these of its labels only, in this order; the last layer is cut accordingly."""
+    """Return the checkpoint with the given labels only, in the given order; the last layer keeps their rows only."""
     check_weights(checkpoint)
     contract = checkpoint.contract
     kept = torch.tensor([contract.labels.index(name) for name in labels])

@@ -35,7 +35,7 @@ WARM_UP = 2
 
 
 def default_state() -> Path:
-    """Return the folder of the emulator and its system: $EDGEKIT_A53, or in the user's cache folder."""
+    """Return the folder of the emulator and its system: $EDGEKIT_A53, or a folder in the user's cache."""
     named = os.environ.get("EDGEKIT_A53")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgekit-a53"
 

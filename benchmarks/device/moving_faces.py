@@ -1,4 +1,4 @@
-"""A clip with known boxes: real faces that move, grow, cross, enter and leave over a real background.
+"""A test video with known boxes: real faces that move, grow, cross, enter and leave over a real background.
 
 Faces are cut out of pictures and pasted along paths, so box and visibility of each face are known exactly in every
 frame.

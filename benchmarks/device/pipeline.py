@@ -1,4 +1,4 @@
-"""edgekit's pipeline against the classic demo loop and a plain loop, and its YuNet against OpenCV's, on equal frames.
+"""Speed of edgekit's pipeline against two simpler loops, and of its YuNet against OpenCV's, on equal frames.
 
     python benchmarks/device/pipeline.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx
 
@@ -7,7 +7,7 @@ frontalface_default (scale 1.1, 5 neighbours, no minimum size) on each 640x480 f
 plain loop runs in one thread: YuNet at 320 pixels on each frame, then all faces in one batch. The pipeline is that of
 `edgekit run`: stages in threads, faces tracked between detections.
 
-Rounds are the pairs of `pairs.py`. Times are wall time; the pipeline's include the start of its threads.
+Each round is one pair of `pairs.py`. Times are wall time; those of the pipeline include the start of its threads.
 """
 
 from __future__ import annotations
@@ -221,9 +221,9 @@ def show(comparisons: Sequence[Comparison], console: Console) -> None:
 
 @click.command()
 @click.option("--clip", default="demo", show_default=True, help="A source that ends: a video file, or `demo`.")
-@click.option("--detector-model", type=click.Path(path_type=Path), required=True, help="YuNet of May 2026.")
+@click.option("--detector-model", type=click.Path(path_type=Path), required=True, help="YuNet's file of May 2026.")
 @click.option("--model", default="default", show_default=True, help="The classifier, an exported .onnx.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of OpenCV and ONNX Runtime.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads per library.")
 @click.option("--frames", "frame_count", type=click.IntRange(min=1), default=60, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=3), default=9, show_default=True)
 @click.option("--json", "as_json", is_flag=True)

@@ -3,9 +3,10 @@
     python benchmarks/device/session_start.py                       # the shipped model
     python benchmarks/device/session_start.py mine.onnx mine.ncnn   # and an .ncnn file
 
-Prints a table of medians. Each variant runs in its own process, the variants in turn: it imports the engine, records
-its memory, loads the model, classifies once, then forty times. `saved` variants load a file that ONNX Runtime wrote
-after optimising the model to that level; files beyond `extended` are valid only on the processor that wrote them.
+Prints a table of medians. Each round runs every variant once, in its own process. The process imports the engine,
+records its memory, loads the model, and classifies once, then forty times. `saved` variants load a file that ONNX
+Runtime wrote after optimising the model to that level; files beyond `extended` are valid only on the processor that
+wrote them.
 """
 
 from __future__ import annotations

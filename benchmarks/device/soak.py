@@ -200,11 +200,16 @@ def _usual(values: Sequence[int]) -> int:
 
 @click.command()
 @click.option(
-    "--clip", "clips", multiple=True, required=True, type=click.Path(path_type=Path), help="Repeated without end."
+    "--clip",
+    "clips",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Video whose frames are repeated. Repeatable.",
 )
 @click.option("--detector-model", type=_PATH, help="YuNet's file; default: as `edgekit run`.")
 @click.option("--minutes", default=30.0, show_default=True, type=click.FloatRange(min=0.1), help="Duration.")
-@click.option("--min-frames", default=0, type=click.IntRange(0), help="Run longer until there are so many.")
+@click.option("--min-frames", default=0, type=click.IntRange(0), help="Run until this many frames are processed.")
 @click.option(
     "--warm-up", "warm_up_s", default=60.0, show_default=True, help="Seconds at the start that are not judged."
 )

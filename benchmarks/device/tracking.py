@@ -1,15 +1,19 @@
-"""Face tracking between detections, against detection on every frame and against holding the last box.
+"""Face tracking between detections, compared with detection on every frame and with holding the last box.
 
     python benchmarks/device/tracking.py --detector-model face_detection_yunet_2026may.onnx --media ../shared/data/media
 
-Clips: real ones, and one made of real faces that move, grow, cross, enter and leave, with known boxes
+The clips are real videos, and one made of real faces that move, grow, cross, enter and leave, with known boxes
 (`moving_faces.py`). The reference is YuNet at 320 pixels on every frame. Holding the last box shows how hard a clip is:
-on the made clip it must fail.
+on the made clip it must miss the required agreement.
 
-Printed per clip: agreement, the share of the reference's boxes with a box of their own at intersection over union of
-0.5 or more; strays, the share of boxes without such a partner; switches, how often a face continues under another id;
-cost, the time of detection and tracking alone, frames in memory, as the median ratio of the pairs of `pairs.py`. Exit
-code 3 if a requirement is not met.
+Prints four figures per clip:
+- agreement: share of the reference's boxes with a match (one to one, intersection over union of 0.5 or more);
+- strays: share of the boxes without a match in the reference;
+- switches: how often the id of a face changes;
+- cost: time of detection and tracking on frames in memory, divided by that of detection on every frame (median ratio
+  of the pairs of `pairs.py`).
+
+The exit code is 3 if a requirement is not met.
 """
 
 from __future__ import annotations
@@ -148,7 +152,7 @@ def partners(wanted: np.ndarray, given: np.ndarray) -> list[int | None]:
 
 
 def agreement(wanted: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the share of wanted boxes with a partner, and the share of given boxes without."""
+    """Return the share of wanted boxes with a partner, and the share of given boxes without one."""
     pairs = [partners(a, b) for a, b in zip(wanted, given, strict=True)]
     met = sum(partner is not None for frame in pairs for partner in frame)
     total, offered = sum(map(len, wanted)), sum(map(len, given))

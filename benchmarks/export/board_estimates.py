@@ -1,11 +1,12 @@
-"""Fit of compute and bandwidth of boards to published latencies, with a check on nets left out.
+"""Fit of compute and bandwidth of boards to published latencies, with leave-one-out errors.
 
     python benchmarks/export/board_estimates.py --count    counts the published nets (minutes; needs [export])
     python benchmarks/export/board_estimates.py            fits; writes export/profiling/board_rooflines.json
 
 Prints the table of docs/profile.md. `board_nets.py` has the nets; their counts are kept in board_estimates/nets.json,
-so that a fit needs no torch. YuNet needs its file: --yunet face_detection_yunet_2026may.onnx. Only ncnn's rows are
-fitted: enough nets, one engine, one method. The rows of OpenCV, which are not in the fit, are predicted as a test.
+so that a fit needs no torch. YuNet needs its file: --yunet face_detection_yunet_2026may.onnx. Only the rows of ncnn are
+fitted, because they have enough nets, one engine and one method. The rows of OpenCV are not fitted but predicted, as a
+test.
 """
 
 from __future__ import annotations

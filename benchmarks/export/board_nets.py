@@ -1,7 +1,8 @@
 """The nets of edgekit/published_latencies.csv that torchvision and timm have, as ONNX graphs.
 
-Left out, because no library here has them as the benchmark ran them: shufflenet (v1), proxylessnasnet, blazeface, the
-SSD and YOLO nets, nanodet, MobileFaceNet, and vision_transformer, whose variant is not published.
+These nets are left out, because neither library has them in the form that the benchmark ran: shufflenet (v1),
+proxylessnasnet, blazeface, the SSD and YOLO nets, nanodet, MobileFaceNet, and vision_transformer, whose variant is not
+published.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def _timm(name: str, **options: object) -> Callable[[], nn.Module]:
     return lambda: timm.create_model(name, pretrained=False, **options)
 
 
-_COMPUTED_WIDTHS = ("regnety_400m",)  # its constructor reads values of tensors, which "meta" has not
-# Name in the CSV → constructor.
+_COMPUTED_WIDTHS = ("regnety_400m",)  # its constructor reads values of tensors, which do not exist on "meta"
+# The constructor of each net by its name in the CSV.
 NETS: dict[str, Callable[[], nn.Module]] = {
     "squeezenet": _torchvision("squeezenet1_1"),
     "mobilenet": _timm("mobilenetv1_100"),

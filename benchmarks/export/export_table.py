@@ -3,9 +3,9 @@
     python benchmarks/export/export_table.py --data fer2013.tar.gz -o out/export
 
 Exports the shipped checkpoint in all forms (torch's own export, the presets, int8, ncnn) and writes the files, table.md
-and table.json to the folder. Times are of one run on this machine with one thread, the files in turn. Counts of an
-emulated Cortex-A53 are read from benchmarks/a53/results, by structure (`benchmarks/a53/count.py` makes them). Run it
-on an otherwise idle machine.
+and table.json to the folder. Times are measured on this machine with one thread, in rounds over all files. Counts of an
+emulated Cortex-A53 are read from benchmarks/a53/results, matched by the graph's structure (`benchmarks/a53/count.py`
+writes them). Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations

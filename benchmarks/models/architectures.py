@@ -3,8 +3,8 @@
     python benchmarks/models/architectures.py --train --data fer2013.tar.gz --only mobilenetv2
     python benchmarks/models/architectures.py --evaluate --latency --report --data fer2013.tar.gz
 
-Four steps, all by default or those whose flags are given; each step keeps its results, so it can be interrupted and
-repeated:
+There are four steps. Without flags all of them run, else those whose flags are given. Each step keeps its results, so
+it can be interrupted and repeated:
 
     --train      trains each net with `edgekit train` and the same recipe, epochs and seed
     --evaluate   exports each net, counts its cost, measures accuracy on PrivateTest (of trained nets)
@@ -64,7 +64,7 @@ NETS = (
 LEARNING_RATES = {"mobilenetv2": 0.02, "mobilenetv3-small": 0.02, "shufflenetv2-x0.5": 0.02}
 # bf16 slows depthwise convolutions down: a step of these nets takes 1.7 to 2.2 times as long.
 FLOAT32_NETS = ("mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5")
-# Cost only: edgecnn-g with the channel gathers of learned groups.
+# Nets whose cost alone is measured: edgecnn-g with the channel gathers of learned groups.
 UNTRAINED_NETS = ("edgecnn-g-condensed",)
 TEST_SPLIT = "PrivateTest"
 MEASURED_NAME = "measured.json"

@@ -1,11 +1,11 @@
-"""Time of augmenting a batch of tensors, against picture by picture with torchvision on PIL.
+"""Time of augmentation on batches of tensors, compared with torchvision on one PIL picture at a time.
 
     python benchmarks/models/augmentation.py [--images 4096] [--batch 64] [--rounds 7] [--threads N] [--json]
 
 Both sides cut a random 44x44 crop from 48x48 gray pictures, mirror half of them and scale to floats 0..1 of three
 channels: edgekit on a batch of uint8 tensors, torchvision on PIL pictures (RandomCrop, RandomHorizontalFlip, ToTensor),
-as in the code of EdgeCNN's authors. Same pictures, same number of threads, alternating rounds. Prints time per image
-and the median of the rounds' ratios.
+as in the code of EdgeCNN's authors. Both sides use the same pictures and number of threads, in alternating rounds.
+Prints time per image and the median of the rounds' ratios.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python benchmarks/models/clip_towers.py towers --threads 2
     python benchmarks/models/clip_towers.py step --threads 2 --batch 4
 
-`towers` prints the time of the image tower with prompts, of the same pass without, and of the ensemble, divided by that
-of open_clip's plain tower, in alternating pairs (see `pairs.py`). The ensemble passes each image through two towers.
+`towers` prints the time of the image tower with prompts, of the same pass without prompts, and of the ensemble, each
+divided by the time of open_clip's plain tower, in alternating pairs (see `pairs.py`). The ensemble passes each image
+through two towers.
 
 `step` prints time and memory of a step of prompt training, and the estimated duration of a whole training.
 """
@@ -83,7 +84,7 @@ class StepCost:
 
 
 def preset(config: ClipConfig) -> PromptConfig:
-    """Return the few-shot setting, limited to a smaller CLIP's layers."""
+    """Return the few-shot setting, limited to the layers of a smaller CLIP."""
     return shortened(PRESETS["few-shot"], config)
 
 

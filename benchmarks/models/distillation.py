@@ -11,12 +11,15 @@ the same images, in alternating pairs (see `pairs.py`). Run it on an otherwise i
 `agreement` prints the share of images on which two models have equal top-1: a teacher and its student, or two trainings
 of the teacher with different seeds.
 
-`relabel` prints the top-1 accuracy of a student with merged classes, by four methods: the sum of the old probabilities,
-as in `edgekit export --merge`; the mean direction of the old class vectors; that mean plus an offset that makes its
-logit equal to the sum's on average over the images of `--offset-split` (whose labels are not used); vectors of new
-texts.
+`relabel` prints the top-1 accuracy of a student with merged classes, by four methods:
 
-`distillation_study.py` makes the tables over several seeds, with the trainings.
+- the sum of the old probabilities, as in `edgekit export --merge`;
+- the mean direction of the old class vectors;
+- that mean plus an offset per class, which makes its mean logit over the images of `--offset-split` equal to that of
+  the sum (the labels of these images are not used);
+- class vectors of new texts.
+
+`distillation_study.py` runs the trainings and writes the tables over several seeds.
 """
 
 from __future__ import annotations
@@ -87,7 +90,7 @@ class Side:
         self._optimizer = make_optimizer(recipe, self._net)
 
     def train(self, steps: int) -> None:
-        """Run this number of steps."""
+        """Run `steps` training steps."""
         generator = torch.Generator().manual_seed(0)
         batches = torch.split(self._task.order(generator), self._recipe.batch_size)
         for step in range(steps):
@@ -275,7 +278,7 @@ def means_and_sums(
 ) -> tuple[FloatArray, FloatArray]:
     """Return two forms of merged logits, (N, new classes) each, of a student's (N, old classes).
 
-    The logits of the mean directions of old class vectors, and log Σ exp of the old logits.
+    The first are the logits of the mean directions of old class vectors, the second are log Σ exp of the old logits.
     """
     labels, vectors = checkpoint.contract.labels, checkpoint.state["class_vectors"].numpy()
     means, sums = [], []

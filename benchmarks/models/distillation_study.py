@@ -8,14 +8,14 @@
 
 A finished training is not repeated, an interrupted one is resumed. Each command writes its table as .md and .json.
 
-`students` compares a distilled student with the same net trained on labels alone with the same budget: accuracy, and
-agreement with the teacher, beside the agreement of the teacher with itself trained with another seed. `--teacher` and
-`--again` can be repeated: an ensemble, and one of the same nets with other seeds.
+`students` compares a distilled student with the same net trained on labels alone with the same budget. It reports the
+accuracy, the agreement with the teacher, and the agreement of the teacher with the same net trained with another seed
+(`--again`). Several `--teacher` and several `--again` form two ensembles.
 
 `merged` compares classes merged without training, by the methods of `distillation.py relabel`, with nets trained for
 the merged classes.
 
-`--recipe` and `--init` are those of all trainings. Options after `--` go to `edgekit distill`, such as
+`--recipe` and `--init` apply to all trainings. Options after `--` are passed to `edgekit distill`, such as
 `-- --temperature 4`.
 """
 
@@ -220,7 +220,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 @main.command(context_settings={"ignore_unknown_options": True})
 @_common
 @click.option("--teacher", "teachers", multiple=True, required=True, help="As for `edgekit distill`. Repeatable.")
-@click.option("--again", "agains", multiple=True, required=True, help="The same, trained with other seeds.")
+@click.option("--again", "agains", multiple=True, required=True, help="The same nets, trained with other seeds.")
 @click.option("--clip", help="The CLIP that a teacher's prompts belong to.")
 @click.argument("more", nargs=-1)
 def students(

@@ -4,8 +4,8 @@
         --base-clip runs/mini-base/best.safetensors --threads 1
     python benchmarks/models/prompts.py --data fer2013.tar.gz --clip ... --base-clip ... --report --final
 
-Five steps, all by default or those whose flags are given; a finished training is not repeated, an interrupted one is
-resumed:
+There are five steps. Without flags all of them run, else those whose flags are given. A finished training is not
+repeated, an interrupted one is resumed:
 
     --few-shot        every variant, 16 images per class, several seeds
     --full            HiCroPL and independent prompts on all images, one seed
@@ -13,9 +13,10 @@ resumed:
     --ablations       HiCroPL with one part changed, 16 images per class
     --report          writes prompts.md and prompts.json; with --final also measures PrivateTest
 
-First the remaining time is estimated from a step timed here; `--estimate` prints it and stops.
+Before the trainings, the remaining time is estimated from a step timed on this machine; `--estimate` prints it and
+stops.
 
-All comparisons use PublicTest. `--final` is for the end, when all choices are made: it measures the variants, without
+All comparisons use PublicTest. Use `--final` at the end, when all choices are made: it measures the variants, without
 the ablations, on PrivateTest.
 """
 
@@ -114,7 +115,7 @@ def planned(groups: Sequence[str], seeds: int, shots: int, layers: int) -> Itera
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of starting a training and reading its data, of a step of `batch` images, of evaluating one image."""
+    """Seconds to start a training and read its data, to train a step of `batch` images, and to evaluate one image."""
 
     start_s: float
     step_s: float
@@ -204,7 +205,7 @@ def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -
 
 
 def measure_finally(run: Run, clip_path: Path, data: Path, runs: Path) -> None:
-    """Measure a trained run on PrivateTest once; the result is kept beside the others."""
+    """Measure a trained run on PrivateTest once; the result is kept in the run's folder."""
     folder = run.folder(runs)
     if (folder / FINAL_NAME).exists() or not (folder / RESULTS_NAME).exists():
         return
@@ -287,11 +288,11 @@ def _table(entries: Sequence[dict[str, Any]], split: str) -> list[str]:
 @click.option("--final", is_flag=True, help="Measure the variants on PrivateTest.")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="FER-2013 in any form edgekit reads.")
 @click.option("--clip", type=click.Path(path_type=Path), required=True, help="The CLIP to prompt.")
-@click.option("--base-clip", type=click.Path(path_type=Path), help="Pretrained without the novel classes.")
+@click.option("--base-clip", type=click.Path(path_type=Path), help="A CLIP pretrained without the novel classes.")
 @click.option("--shots", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), help="Of few-shot trainings; default: the recipe's 50.")
-@click.option("--full-epochs", type=click.IntRange(min=1), help="On all images; default: the recipe's 5.")
+@click.option("--epochs", type=click.IntRange(min=1), help="For few-shot trainings; default: the recipe's 50.")
+@click.option("--full-epochs", type=click.IntRange(min=1), help="For trainings on all images; default: the recipe's 5.")
 @click.option("--n-ctx", type=click.IntRange(min=1), help="Prompt tokens per layer; default: the preset's.")
 @click.option("--min-area", type=float, help="Smallest random crop; default: the published 0.08.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)

@@ -1,16 +1,16 @@
-"""Training step of edgekit against the same net trained as EdgeCNN's authors do.
+"""Speed of edgekit's training step, compared with the same net trained as EdgeCNN's authors train it.
 
     python benchmarks/models/training_speed.py --threads 2
 
-The authors' dense layers keep only their inputs for the backward pass and compute concatenation, first convolution and
-its BatchNorm again there (torch.utils.checkpoint), on contiguous (NCHW) tensors. edgekit keeps the results and uses
+The authors' dense layers keep only their inputs for the backward pass, which recomputes concatenation, first
+convolution and its BatchNorm (torch.utils.checkpoint), on contiguous (NCHW) tensors. edgekit keeps the results and uses
 channels_last. The first ratio compares both differences at once, the second checkpointing alone, with channels_last on
 both sides. Prints images/s and both ratios, each the median of alternating pairs (see `pairs.py`). Run it on an
 otherwise idle machine.
 
 Equality is checked first, with channels_last on both sides: over ten steps from the same trained weights on the same
 batches the losses must agree within 1e-4. (With different layouts torch sums in another order, and rounding alone
-causes differences of about that size; from random weights larger ones.)
+causes differences of about that size. With random weights they are larger.)
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Side:
 
 
 def our_side(start: Checkpoint, precision: Precision) -> Side:
-    """Return edgekit's training from these weights."""
+    """Return edgekit's training, which starts from a checkpoint."""
     return Side(build_net(start), precision, torch.channels_last)
 
 
@@ -205,7 +205,7 @@ def main(
     steps: int,
     as_json: bool,
 ) -> None:
-    """Compare images per second of our training step and the authors'."""
+    """Compare images per second of edgekit's training step and the authors'."""
     if threads:
         torch.set_num_threads(threads)
     try:

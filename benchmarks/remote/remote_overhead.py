@@ -2,8 +2,8 @@
 
     python benchmarks/remote/remote_overhead.py --host pi@raspberrypi.local
 
-Unknown options go to `edgekit bench`. The time includes connecting, checking what is installed, starting edgekit and
-a measuring process, and its warm-up, up to the first counted iteration (`overhead_s` in the document).
+Unknown options are passed to `edgekit bench`. The time includes connecting, checking what is installed, starting
+edgekit and a measuring process, and its warm-up, up to the first counted iteration (`overhead_s` in the document).
 """
 
 from __future__ import annotations

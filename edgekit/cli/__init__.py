@@ -35,7 +35,7 @@ SECTIONS = {
 # Modules whose names are not their commands' names: `import` is a keyword of Python.
 _MODULES = {"import": "import_"}
 
-# Top-level module → extra of the distribution that installs it.
+# The extra of the distribution that installs each top-level module.
 _EXTRAS = {
     "cv2": "device",
     "onnxruntime": "device",
@@ -90,7 +90,7 @@ class _LazyGroup(click.Group):
                 formatter.write_dl([(name, each.get_short_help_str(limit)) for name, each in commands if each])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        # Without the commands' help, because it would import all of them: a second on a Pi.
+        # Without the commands' help, because reading it imports all commands, which takes a second on a Pi.
         names = [CompletionItem(name) for name in self.list_commands(ctx) if name.startswith(incomplete)]
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
@@ -153,7 +153,7 @@ def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     interruptions = _Interruptions()
     _prepare_streams()
-    # It warns about a read-only home folder, but draws all the same.
+    # matplotlib warns about a read-only home folder, but it can draw anyway.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)

@@ -70,7 +70,7 @@ def command_named(name: str) -> click.Command:
 
 
 def settings(context: click.Context) -> dict[str, Any]:
-    """Return key → value of a parsed command; None for options that are not set."""
+    """Return the value of each key of a parsed command; None for options that are not set."""
     return {key: _plain(context.params[option.name or ""]) for key, option in _keys(context.command).items()}
 
 
@@ -86,7 +86,7 @@ def render(context: click.Context) -> str:
 
 
 def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
-    """Return parameter name → value from a TOML file of settings for `command`.
+    """Return the values in a TOML file of settings for `command`, by parameter name.
 
     Raises:
         InputError: The file cannot be read or is not TOML, or a key or value does not fit an option of the command.
@@ -127,12 +127,12 @@ def _load(context: click.Context, option: click.Parameter, path: Path | None) ->
 
 
 def _defaults(command: click.Command) -> dict[str, Any]:
-    """Return parameter name → value for a call without arguments."""
+    """Return the values of all parameters in a call without arguments, by name."""
     return command.make_context(command.name, []).params
 
 
 def _keys(command: click.Command) -> dict[str, click.Option]:
-    """Return key → option, in the order of the help."""
+    """Return the options by their key, in the order of the help."""
     return {
         max(option.opts, key=len).lstrip("-"): option
         for option in command.params

@@ -65,7 +65,7 @@ def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str
         reason: Completes the message "--option …", such as "goes with --eval".
 
     Raises:
-        click.UsageError: One of them is given.
+        click.UsageError: One of the options is given.
     """
     for option in context.command.params:
         if option.name in parameters and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT:

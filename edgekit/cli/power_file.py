@@ -1,4 +1,4 @@
-"""`--power-file`: readings of a power meter, from a file at the end or from a stream as they arrive."""
+"""`--power-file`: readings of a power meter, from a file after the measurement or from a stream as they arrive."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def open_power_meter(where: str | None, warn: Callable[[str], None]) -> Callable
     """Return a function that takes the Unix time of the start and returns the readings until now.
 
     Args:
-        where: A file, a named pipe or device, or "-" for stdin; None: no power meter. A stream is read from now on, so
-            that the meter never blocks.
+        where: A file, a named pipe or device, or "-" for stdin; None: no power meter. A thread reads a stream from now
+            on, so that the meter never blocks.
         warn: Receives warnings about lines that cannot be read.
 
     Raises:
-        InputError: The file does not exist; later also if it cannot be read.
+        InputError: The file does not exist. The returned function raises it if the file cannot be read.
     """
     from edgekit.errors import InputError
     from edgekit.files import require_file

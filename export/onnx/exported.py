@@ -33,8 +33,8 @@ class Exported:
     """An exported file.
 
     `net_parameters` counts the parameters of the net in training, `cost` those of the file. `changed` has the number
-    of places that each enabled rewrite changed. `opset` and `ir_version` are None for an .ncnn file. `ensemble` is
-    there if a prompted CLIP was exported without its frozen tower.
+    of places that each enabled rewrite changed. `opset` and `ir_version` are None for an .ncnn file. `ensemble` is set
+    if a prompted CLIP was exported without its frozen tower.
     """
 
     path: Path

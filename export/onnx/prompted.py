@@ -1,7 +1,7 @@
 """Export of a CLIP with trained prompts to one ONNX file: images in, logits out, without a text tower.
 
-The prompts are constants of the image tower. For the ensemble, the frozen tower runs beside it. The text side is one
-matrix: class vectors times logit scale.
+The prompts are constants of the image tower. For the ensemble, the file also contains the frozen tower. The text side
+is one matrix: class vectors times logit scale.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import DataSet
 from edgekit.models.evaluation.evaluate import aligned, evaluate
 
-# Logits are cosines times 100, so rounding weighs more than in other nets.
+# Logits are cosines times 100, so rounding errors are larger than in other nets.
 TOLERANCE = 1e-3
 
 
@@ -65,7 +65,8 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
         descriptions: Sentences of classes that replace the trained ones; see `edgekit.models.clip.descriptions`.
 
     Raises:
-        InputError: The prompts depend on the image, `clip` is missing or another CLIP, or a sentence is too long.
+        InputError: The prompts were trained with --upstream-compat, `clip` is missing or another CLIP, or a sentence is
+            too long.
         UnavailableError: The CLIP cannot be downloaded.
     """
     checkpoint = load_lasting_prompts(path)

@@ -1,4 +1,4 @@
-"""Presets per processor: the rewrites and the form of int8 that a count or a measurement supports there."""
+"""Presets per processor: the rewrites and the int8 format, chosen by counts or measurements where there are any."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ TARGETS: dict[str, Target] = {
 GENERIC = "generic"
 
 
-# Without benefit for an int8 file: it has no vectors of 16 channels, a Cast before QuantizeLinear costs what it saves,
-# and blocks without concatenations were not counted.
+# These rewrites have no known benefit for an int8 file: it has no vectors of 16 channels, a Cast before QuantizeLinear
+# costs as much as it saves, and concat-free was not counted for int8.
 _FLOAT32_ONLY = frozenset({"pack-channels", "uint8-input", "concat-free"})
 
 

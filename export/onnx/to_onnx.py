@@ -165,7 +165,7 @@ def contract_of(model: onnx.ModelProto) -> Contract:
     """Return the contract in a model's metadata.
 
     Raises:
-        InputError: There is none, or it is not valid.
+        InputError: The model has no contract, or the contract is not valid.
     """
     documents = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
     if not documents:
@@ -212,7 +212,7 @@ def _check_fit(net: nn.Module, example: torch.Tensor, contract: Contract) -> Non
 
 
 def finished(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
-    """Return the model with contract and producer fields set, after `onnx.checker`."""
+    """Set the contract and the producer fields, check the model with `onnx.checker`, and return it."""
     model.ir_version = IR_VERSION
     model.producer_name = "edgekit"
     model.producer_version = __version__

@@ -77,7 +77,7 @@ def measure_layers(
         seconds: Duration of the measurement; at least ten inferences run.
         shapes: Shapes of the inputs by name.
         progress: Called with the share done, 0..1.
-        content: The model to run instead of the file: the same with names for all nodes.
+        content: The same model with names for all nodes; it is run instead of the file.
 
     Raises:
         InputError: The model cannot be loaded or run on noise of these shapes.
@@ -100,7 +100,7 @@ def measure_layers(
 
 
 def seen_tensors(model: onnx.ModelProto, path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorInfo]:
-    """Run a graph once on noise and return shape and element size of each node's output, for computed shapes.
+    """Run a graph once on noise to resolve computed shapes; return shape and element size of each node's output.
 
     Raises:
         InputError: The graph cannot be run.
@@ -147,7 +147,7 @@ def _run(
 
 
 def _nodes(events: Iterable[dict[str, Any]]) -> tuple[MeasuredNode, ...]:
-    """Return the median time per node of the profiler's events, the few of the warm-up included."""
+    """Return the median time per node from the profiler's events, which include the few warm-up runs."""
     times_us: dict[str, list[float]] = defaultdict(list)
     kinds: dict[str, str] = {}
     for event in events:
@@ -165,7 +165,7 @@ def _nodes(events: Iterable[dict[str, Any]]) -> tuple[MeasuredNode, ...]:
 def _noise(node: ort.NodeArg, shape: Sequence[int], path: Path) -> NDArray[Any]:
     kind = _TYPES.get(node.type)
     if kind is None:
-        raise InputError(f"model '{path}': input '{node.name}' has type {node.type}, for which there is no noise")
+        raise InputError(f"model '{path}': input '{node.name}' has type {node.type}, which cannot be filled with noise")
     if float(np.prod([float(size) for size in shape])) * np.dtype(kind).itemsize > _MAX_INPUT_BYTES:
         raise InputError(
             f"model '{path}': input '{node.name}' has shape {shape}, which is larger than {_MAX_INPUT_BYTES} bytes"

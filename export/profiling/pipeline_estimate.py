@@ -1,4 +1,4 @@
-"""Estimate of the whole loop on a board: capture, detector every Nth frame, optical flow between, classifier.
+"""Estimate of the whole loop on a board: capture, detector on every Nth frame, else optical flow, classifier.
 
 Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by
 the ratio of the classifier's one-thread estimate on the board to its time here.
@@ -39,7 +39,7 @@ _LEAST_RUNS, _LEAST_S = 25, 0.3
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the loop: estimated time per frame, its basis, and the runtime's stage (one thread each) it runs in."""
+    """A part of the loop: its estimated time per frame, the basis of the estimate, and the runtime's stage."""
 
     name: str
     stage: str

@@ -99,7 +99,7 @@ def profile_file(
     Args:
         path: Any .onnx file.
         cache_kib: Size of the cache for `memory_bytes`.
-        size_wh: Width and height for inputs with dynamic ones.
+        size_wh: Width and height of inputs whose width and height are dynamic.
         intra_op_threads: Threads of the measurement.
         seconds: Duration of the measurement; 0: none.
         progress: Called with the share measured, 0..1.
@@ -163,7 +163,7 @@ def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path
     """Set the batch size of all inputs to 1, and dynamic heights and widths to `size_wh`.
 
     Raises:
-        InputError: Another dimension is dynamic, or there is no `size_wh`.
+        InputError: Another dimension is dynamic, or a size is dynamic and `size_wh` is None.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
@@ -193,7 +193,7 @@ def _with_names(model: onnx.ModelProto) -> bytes | None:
     """Name nodes without name in place and return the serialised model, or None if it can be read from the file.
 
     ONNX Runtime's profiler identifies nodes by name. The result is None if all nodes have names, or if tensors are
-    stored outside the file: their paths are relative to it.
+    stored outside the file, because their paths are relative to it.
     """
     nameless = [index for index, node in enumerate(model.graph.node) if not node.name]
     outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)

@@ -1,7 +1,8 @@
 """Latency estimates per board: one roofline per layer, fitted to published measurements.
 
 A layer takes max(MACs / compute, bytes / bandwidth) (Williams, Waterman, Patterson: Roofline, CACM 2009), a net the sum
-of its layers. Bytes are counted without reuse in a cache, which predicts published nets best of the counts tried.
+of its layers. Bytes are counted without reuse in a cache, which predicts published latencies better than all other
+counts that were tried.
 
 `benchmarks/export/board_estimates.py` fits compute and bandwidth per board, number of threads and precision, computes
 the leave-one-out errors, and writes `board_rooflines.json`.
@@ -35,8 +36,8 @@ class Roofline:
     """Compute and bandwidth of a board, and the quality of their fit.
 
     `rows` is the number of published nets in the fit, `coverage` the share of them inside the interval predicted from
-    the others, `typical_error` the median factor between a net and that prediction. `reason` is why there is no
-    estimate, or None.
+    the others, `typical_error` the median factor between a net's latency and that prediction. `reason` is why there is
+    no estimate, or None.
     """
 
     board: str

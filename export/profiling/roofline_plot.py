@@ -32,12 +32,12 @@ class _Point:
 
 
 def save_roofline(path: Path, profile: Profile, estimate: Estimate, title: str) -> None:
-    """Draw each layer with arithmetic at its intensity; the area is its share of the estimated time.
+    """Draw each layer that multiplies at its arithmetic intensity; the area is its share of the estimated time.
 
-    Layers that only move bytes are not drawn; the legend has their share.
+    Layers that only move bytes are not drawn; the legend shows their share.
 
     Raises:
-        InputError: The file's suffix is not supported, or no layer has arithmetic.
+        InputError: The file's suffix is not supported, or no layer multiplies.
         StorageError: The file cannot be written.
     """
     check_plot_path(path)

@@ -25,8 +25,8 @@ _BOARD_THREADS = (1, 4)
 class LoopOptions:
     """Settings of the estimated loop.
 
-    The detector (YuNet; file `detector_model`, default: downloaded once) runs on every Nth frame (`detect_every`) at
-    `detector_size_px`, its input's longer side.
+    The detector, YuNet, runs on every Nth frame (N is `detect_every`). `detector_model` is its file; default:
+    downloaded once. `detector_size_px` is the longer side of its input.
     """
 
     detect_every: int = 5
@@ -37,7 +37,7 @@ class LoopOptions:
 
 @dataclass(frozen=True)
 class BoardEstimate:
-    """Latency of the model on a board; `estimate` is None if there is none, for the `reason`."""
+    """Latency of the model on a board; if `estimate` is None, `reason` is why."""
 
     board: KnownBoard
     threads: int
@@ -47,7 +47,7 @@ class BoardEstimate:
 
 @dataclass(frozen=True)
 class LoopEstimate:
-    """The whole loop on a board; `estimate` is None if there is none, for the `reason`."""
+    """Estimate of the whole loop on a board; if `estimate` is None, `reason` is why."""
 
     board: KnownBoard
     threads: int
@@ -85,7 +85,7 @@ def profile(
     Args:
         model: Any .onnx file, or a shipped model's name.
         board: A key of `edgekit.latencies.KNOWN_BOARDS`; None: all boards.
-        size_wh: Width and height of inputs whose own are dynamic.
+        size_wh: Width and height of inputs whose width and height are dynamic.
         seconds: Duration of the measurement; 0: none.
         threads: Threads of the measurement.
         loop: Settings of an estimate of the whole loop at 640x480; needs a measurement with one thread.

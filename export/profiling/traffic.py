@@ -72,7 +72,7 @@ def weight_bytes(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None =
 
 
 class _Cache:
-    """LRU cache of whole tensors by name, the last used at the end."""
+    """LRU cache of whole tensors by name; the most recently used one is the last."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity = capacity_bytes

@@ -46,7 +46,8 @@ class Calibration:
 class QuantizedExport:
     """A quantised file; `error`, `kept` and `error_without` as in `edgekit.export.quantization.quantize.Quantized`.
 
-    `reference` and `own` are the evaluations of the float32 file and of this one; None without evaluation data.
+    `reference` and `own` are the evaluations of the float32 file and of the quantised file; None without evaluation
+    data.
     `source` is the float32 export if the model was a checkpoint.
     """
 
@@ -105,7 +106,8 @@ def quantize_file(
         progress: Called with (stage, done, total or None).
 
     Raises:
-        GateError: Accuracy drops by more. The file is kept as NAME.refused.onnx, `target` is left unchanged.
+        GateError: Accuracy drops by more than `max_drop_points`. The file is kept as NAME.refused.onnx, `target` is
+            left unchanged.
         InputError: The file or the data cannot be used.
     """
     result = _quantized(load_graph(source), quantization, settings, calibration, partial(progress, "calibrating"))

@@ -28,7 +28,7 @@ from edgekit.preprocess import FloatArray, ImageU8, to_input
 CalibrationMethod: TypeAlias = Literal["minmax", "percentile", "entropy"]
 
 # A layer stays in float32 if that removes at least this share of the quantised net's error. The threshold is high
-# because float32 layers cost conversions around them: EdgeCNN's stem would remove 7 to 14 % of the error.
+# because a float32 layer needs conversions before and after it: EdgeCNN's stem would remove 7 to 14 % of the error.
 SENSITIVE_SHARE = 0.25
 
 # The quantiser keeps all activations of a stride in memory before it adds them to its histograms: 6 MB per crop of
@@ -86,7 +86,7 @@ def quantize_static(
         crops: uint8 (N, H, W, 1 or 3) of real data, N ≥ 1.
         settings: Types, form and calibration method.
         calibration: Description of the crops for the contract.
-        progress: Called with (inferences done, inferences in all).
+        progress: Called with (inferences done, inferences in total).
 
     Raises:
         InputError: There is no crop.
@@ -117,7 +117,7 @@ def quantize_static(
 
 
 def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` with 8-bit weights; activations are quantised at each inference with the range found there."""
+    """Return `model` with 8-bit weights; activations are quantised at each inference with the range measured in it."""
     contract = contract_of(model)
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
@@ -128,7 +128,7 @@ def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` with float16 weights and arithmetic, and its own input and output types."""
+    """Return `model` with float16 weights and arithmetic, and unchanged input and output types."""
     contract = contract_of(model)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -167,7 +167,7 @@ def _quantized(
 
 
 class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Calibration data: one crop at a time, preprocessed as in the runtime; its length is in whole strides."""
+    """Calibration data: one crop at a time, preprocessed as in the runtime; its length is a multiple of the stride."""
 
     def __init__(self, crops: ImageU8, contract: Contract, report: _Report) -> None:
         self._crops, self._spec, self._report = crops, contract.input, report

@@ -58,18 +58,19 @@ def quantize(
         print(result.own.accuracy, result.drop_points)
 
     Args:
-        model: A .safetensors checkpoint or a shipped model's name, exported first, or an exported float32 .onnx file.
+        model: A .safetensors checkpoint or a shipped model's name, which are exported first, or an exported float32
+            .onnx file.
         output: The file to write.
         method: "int8" (needs `calibrate`), "dynamic" or "fp16".
         calibrate: The data set for calibration.
-        calibrate_split: Its split.
-        calibration_images: Number of images drawn from it.
-        calibration_method: How value ranges are found.
-        seed: Draws the images.
+        calibrate_split: The split of `calibrate`.
+        calibration_images: Number of images drawn from that split.
+        calibration_method: Method that derives an activation's range from its values.
+        seed: Seed for the choice of calibration images.
         types: Activations and weights of int8; default: the target's.
         form: "qdq" or "qoperator"; default: the target's.
         evaluate_on: The data set on which the float32 and the quantised file are evaluated.
-        evaluation_split: Its split.
+        evaluation_split: The split of `evaluate_on`.
         max_drop_points: Largest allowed drop of accuracy in percentage points.
         target: See `edgekit.export`; for an .onnx file it only chooses `types` and `form`.
         passes: See `edgekit.export`.
@@ -135,7 +136,7 @@ def _contract(path: Path) -> Contract:
 
 
 def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageProgress) -> dict[Path, DataSet]:
-    """Read each data set once; a missing split is an error before the next data set is read."""
+    """Read each data set once; a missing split raises an error before the next data set is read."""
     data: dict[Path, DataSet] = {}
     for path in dict.fromkeys(path for path, _ in uses):
         data[path] = load_dataset(path, contract.crop.resize_hw[0], partial(progress, f"reading {path.name}"))

@@ -1,4 +1,4 @@
-"""Check of a graph against the oldest supported onnxruntime, from the list of its operators.
+"""Check whether the oldest supported onnxruntime can run a graph, from the list of its operators.
 
 `tools/runtime_kernels.py` writes `oldest_runtime.json` with that onnxruntime.
 """

@@ -24,7 +24,7 @@ from edgekit.preprocess import FloatArray, ImageU8, to_input
 
 # Largest rms(difference) / rms(reference) of equal layers: rounding of float32.
 SAME_FLOAT32 = 1e-4
-# The same for int8: the layers of the shipped net have 0.016 to 0.12 (QDQ).
+# The same limit for int8; the layers of the shipped net differ by 0.016 to 0.12 (QDQ).
 SAME_INT8 = 0.2
 
 _FLOAT = onnx.TensorProto.FLOAT
@@ -107,7 +107,7 @@ def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
 def net_results(net: nn.Module, tensor: FloatArray) -> dict[str, FloatArray]:
     """Return the output of each module of a net for an input tensor, by the module's name.
 
-    A convolution before a BatchNorm has the BatchNorm's output: the exporter makes one layer of both.
+    A convolution before a BatchNorm gets the BatchNorm's output, because the exporter merges both into one layer.
     """
     results: dict[str, Tensor] = {}
     made_by: dict[int, str] = {}
@@ -141,7 +141,7 @@ def net_results(net: nn.Module, tensor: FloatArray) -> dict[str, FloatArray]:
 def by_layer(results: Mapping[str, FloatArray], path: Path) -> dict[str, FloatArray]:
     """Return a net's results by the names of a file's layers.
 
-    A layer named after a module has the module's output, and so has the last layer of a module with code of its own.
+    A layer named after a module gets the module's output. So does the last layer of a module that has its own code.
     """
     order = [_layer_name(node) for node in load_graph(path).graph.node]
     named = {name: results[name] for name in order if name in results}

@@ -1,7 +1,7 @@
 """Parity of training and device code: the same images through both, from image file to label.
 
-The training side reads, resizes and crops the images as evaluation does. The device side reads each image again, makes
-it a frame, crops it with the file's own contract and classifies it with the runtime's code.
+The training side reads, resizes and crops the images as evaluation does. The device side reads each image again,
+converts it to a frame, crops it with the file's own contract and classifies it with the runtime's code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation
 from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_face, to_gray
 
 _BATCH_CROPS = 160
-# Share of the largest logit: rounding of float32 for logits beyond some tens, such as those of a CLIP's student.
+# Tolerance as a share of the largest logit, for float32 rounding of logits above some tens, as in a CLIP's student.
 _FLOAT32_SHARE = 1e-5
 _STANDARD_ERRORS = 2
 

@@ -97,12 +97,12 @@ def verify(
 
     Args:
         model: The exported file, .onnx or .ncnn, or a shipped model's name.
-        against: The .safetensors or .onnx file it was made from.
+        against: The .safetensors or .onnx file that `model` was made from.
         data: A data set.
         split: Name of the split.
         limit: Largest number of images, evenly spread over the split; None: all.
         layers: Whether to compare all layers; without it they are compared only if logits or labels differ too much.
-        contempt: Use of the class contempt: "drop", "keep", or the class that takes it in.
+        contempt: Treatment of the class contempt: "drop", "keep", or the class that its images are counted as.
         threads: CPU threads of both sides; None: chosen for the machine.
         progress: Called with (stage, done, total or None).
         notify: Called with one line for the user.
@@ -154,7 +154,7 @@ def verify(
 
 
 def _open_device(path: Path, engine: Engine, threads: int | None, faults: list[str]) -> Classifier | None:
-    """Return the device side; a file that can be read but not run becomes a fault and gives None."""
+    """Return the device side; if the file can be read but not run, append a fault and return None."""
     contract_in(path)
     try:
         return Classifier(path, threads)

@@ -12,7 +12,7 @@ from edgekit.models.checkpoints.torch_file import load_tensors
 
 _DENSE = re.compile(r"features\.dense(\d+)_(\d+)\.denselayer\d+_\d+\.(conv0|norm0|conv1|norm1)\.(.+)")
 _PARTS = {"conv0": "expand", "norm0": "expand_norm", "conv1": "reduce", "norm1": "reduce_norm"}
-# Growth rate, which is the number of output channels of a dense layer → net.
+# The net of each growth rate. The growth rate is the number of output channels of a dense layer.
 _ARCHITECTURES = {8: "edgecnn", 16: "edgecnn-wide"}
 
 

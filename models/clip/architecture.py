@@ -13,7 +13,7 @@ from edgekit.errors import InputError
 
 Activation = Literal["gelu", "quick-gelu"]
 
-# R, G, B values of OpenAI's CLIPs, which the CLIPs trained by open_clip share.
+# Normalisation of R, G, B in OpenAI's CLIPs and in the CLIPs trained by open_clip.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 _HEAD_WIDTH = 64
@@ -178,7 +178,7 @@ def config_from_open_clip(document: Mapping[str, Any], activation: Activation | 
     """Return the architecture of one of open_clip's model configurations.
 
     Raises:
-        InputError: It is not a CLIP with two plain transformers.
+        InputError: The configuration is not that of a CLIP with two plain transformers.
     """
     vision, text = document["vision_cfg"], document["text_cfg"]
     known_vision = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}

@@ -46,7 +46,7 @@ class Phrasing:
             return
         words = [forms["classes"][name] for name in classes]
         adjectives = [_pick(word["adjectives"], generator) for word in words]
-        # Mixed captions consist of adjectives; so in a mixed batch the captions of one expression do, too.
+        # Mixed captions use adjectives, so the other captions of a mixed batch use adjectives too.
         nouns = not self.is_mixed and generator.random() < _NOUN_PROBABILITY
         template = _pick(forms["noun" if nouns else "adjective"], generator)
         named = [_pick(word["nouns"], generator) for word in words] if nouns else adjectives
@@ -71,13 +71,14 @@ def captions_of(
     """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,).
 
     The shares of an image's classes are its one-hot label, averaged with its targets where there are any. In mixed
-    batches a caption names the two largest shares; in all others one class, drawn with its share as probability.
+    batches a caption names the classes with the two largest shares. In all other batches it names one class, which is
+    drawn with its share as the probability.
 
     Args:
         classes: Names in label order.
         labels: int64 (N,).
         targets: Shares of the votes for each class, float32 (N, classes).
-        uniform: Random numbers in [0, 1) that draw the class, float32 (N,).
+        uniform: Random numbers in [0, 1) that select the class, float32 (N,).
         seed: Seed of the words.
     """
     phrasing = Phrasing(classes, seed)

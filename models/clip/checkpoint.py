@@ -62,7 +62,7 @@ class PromptCheckpoint:
 
 @dataclass(frozen=True)
 class _Document:
-    """The checkpoint's metadata; `classes` has the order of `descriptions`, whose keys are sorted in the file."""
+    """The checkpoint's metadata; `classes` keeps the class order, because the file sorts `descriptions`."""
 
     schema: str
     config: PromptConfig
@@ -136,7 +136,7 @@ def load_prompts(path: Path) -> PromptCheckpoint:
 
 
 def load_lasting_prompts(path: Path) -> PromptCheckpoint:
-    """Return the checkpoint in a file, of prompts that inference does not change.
+    """Return the checkpoint in a file; refuse prompts that change during inference.
 
     Raises:
         InputError: As for `load_prompts`, or the prompts were trained with --upstream-compat.
@@ -154,7 +154,7 @@ def require_clip(path: Path, clip: str | None) -> str:
     """Return `clip`, the name or file of the CLIP for the prompts at `path`.
 
     Raises:
-        InputError: It is None; the message names the CLIP to give.
+        InputError: `clip` is None; the message names the CLIP to give.
     """
     if clip is None:
         wanted = load_prompts(path).clip

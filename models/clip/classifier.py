@@ -1,4 +1,4 @@
-"""CLIPs as classifiers of images, with and without prompts, with a contract as every classifier has."""
+"""Image classifiers made of a CLIP, with or without prompts; they have a contract like every other classifier."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prompted_classifier(
         net: The prompted CLIP.
         dataset_name: For the contract.
         gray: Whether images are converted to gray, for prompts trained on gray images.
-        zero_shot: Receives the plain CLIP's logits of each batch, which the ensemble computes in any case.
+        zero_shot: List to which the plain CLIP's logits of each batch are appended; the ensemble computes them anyway.
     """
     net = net.eval()
     # With upstream_compat every pass changes the prompts and so the text features, in evaluation too.

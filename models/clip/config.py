@@ -37,8 +37,9 @@ class PromptConfig:
         ensemble: Whether features are the mean of prompted and frozen features.
         consistency_on: Features that are compared with the frozen ones: those of the ensemble, as in the authors' code,
             or the prompted ones alone.
-        upstream_compat: Do as the authors' released code: every pass, in evaluation too, overwrites the learned prompts
-            with the mapped ones, so that mappers and proxies receive no gradient; all layers start with equal values.
+        upstream_compat: Reproduce the authors' released code: every forward pass, also in evaluation, overwrites the
+            learned prompts with the mapped ones, so that mappers and proxies receive no gradient. All layers start with
+            equal values.
         proxy: How a layer's prompts become one token: by the method's attention, or (ablation) as their mean.
         mapper: How prompts receive knowledge from the proxies: by the method's attention over the proxies of all layers
             of the group, or (ablation) by a linear map of the proxy of the same layer.
@@ -94,7 +95,7 @@ def shortened(config: PromptConfig, clip: ClipConfig) -> PromptConfig:
 
 
 def at_depth(config: PromptConfig, depth: int) -> PromptConfig:
-    """Return `config` with another depth and a cross_layer at the same share of it.
+    """Return `config` with another depth, and with `cross_layer` scaled in proportion to the depth.
 
     Raises:
         InputError: The depth is less than 1.

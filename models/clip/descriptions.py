@@ -48,7 +48,7 @@ def read_descriptions(path: Path) -> Descriptions:
     """Return the descriptions in a file.
 
     Raises:
-        InputError: It is not a JSON object of lists of sentences, or contains a class twice.
+        InputError: The file is missing, is not a JSON object of lists of sentences, or contains a class twice.
     """
     require_file(path, "descriptions file")
     if path.stat().st_size > _MAX_BYTES:
@@ -64,7 +64,7 @@ def parse_descriptions(document: object) -> Descriptions:
     """Return the descriptions in a JSON value.
 
     Raises:
-        InputError: It is not an object of lists of sentences.
+        InputError: The value is not an object of lists of sentences.
     """
     if not isinstance(document, Mapping) or not document:
         raise InputError('expected {"class": ["sentence", ...], ...}')

@@ -65,7 +65,7 @@ class FrozenClip(nn.Module):
         """Return tokens, int64 (N, context_length), on the model's device; see the function `tokenize`.
 
         Raises:
-            InputError: As for that function.
+            InputError: As for the function `tokenize`.
         """
         return tokenize(texts, self.config).to(self.model.logit_scale.device)
 
@@ -77,7 +77,7 @@ class FrozenClip(nn.Module):
 
 
 def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
-    """Return tokens, int64 (N, context_length): start token, words, end token, zeros; as open_clip's tokenizer.
+    """Return tokens, int64 (N, context_length): start token, words, end token, zeros. open_clip returns the same.
 
     Raises:
         InputError: A text is longer than the context or contains a start or end token, or the CLIP's vocabulary is not

@@ -47,8 +47,8 @@ class MiniClipTask(Task):
     """Trains both towers with open_clip's contrastive loss on augmented images with composed captions.
 
     Images of a batch with equal content have the same caption, which is encoded once. The loss needs no correction for
-    that: with equal text features it equals the cross-entropy with targets that are shared equally by the images of a
-    caption.
+    shared captions: with equal text features it equals the cross-entropy whose target probability is divided equally
+    among the images of a caption.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MiniClipTask(Task):
             config: Architecture of the towers.
             classes: Names in label order.
             class_descriptions: Sentences per class, for the zero-shot validation.
-            recipe: Its augmentation is used.
+            recipe: The recipe; the task uses its augmentation.
             training: Training images; captions follow their targets, if they have any.
             validation: Images whose zero-shot accuracy selects the best epoch.
             dataset_name: For the contract.
@@ -108,7 +108,7 @@ class MiniClipTask(Task):
         return torch.randperm(len(self._training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return (count, augmentation's + 2): augmentation, the draw of the class, and the batch's seed of words."""
+        """Return random numbers (count, 11 + 2): augmentation, choice of the class, and the seed of the words."""
         own = torch.rand(count, 1, generator=generator)
         shared = torch.rand(1, 1, generator=generator).expand(count, 1)
         return torch.cat([draw(count, generator), own, shared], dim=1)

@@ -24,8 +24,9 @@ _FEW_TOKENS = 100
 def encode_image(visual: Any, images: Tensor, prompts: Tensor | None = None) -> Tensor:
     """Return image features (N, embed_dim), not normalised.
 
-    The prompts are the last n tokens and have no position; those of layer 1 pass `ln_pre` as all tokens do. In layers
-    2 to D, the layer's prompts replace the outputs of the previous layer's; after layer D the outputs stay.
+    The prompts are the last n tokens and have no positional embedding. The prompts of layer 1 pass through `ln_pre`
+    like all tokens. In layers 2 to D, the layer's own prompts replace the previous layer's outputs for these n tokens;
+    after layer D the outputs are kept.
 
     Args:
         visual: open_clip's image tower.
@@ -51,8 +52,8 @@ def encode_image(visual: Any, images: Tensor, prompts: Tensor | None = None) -> 
 def encode_text(model: Any, tokens: Tensor, prompts: Tensor | None = None) -> Tensor:
     """Return text features (N, embed_dim), not normalised.
 
-    The prompts replace the n tokens after the start token: in layer 1 their embeddings, in layers 2 to D the outputs of
-    the previous layer; after layer D the outputs stay.
+    The prompts belong to the n tokens after the start token. In layer 1 they replace the embeddings of these tokens, in
+    layers 2 to D the previous layer's outputs for these tokens; after layer D the outputs are kept.
 
     Args:
         model: open_clip's `CLIP`.

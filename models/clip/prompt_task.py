@@ -44,7 +44,7 @@ class PromptTask(Task):
             clip: The towers; moved to the training's device.
             config: Hyper-parameters.
             class_descriptions: Sentences per class, in the order of the labels.
-            recipe: Its random resized crops are used.
+            recipe: The recipe; the task uses its random resized crops.
             training: Training images of the CLIP's size.
             validation: Images that each epoch is evaluated on.
             dataset_name: For the contract.
@@ -78,7 +78,7 @@ class PromptTask(Task):
         self._examples = on_device(self._training, device)
         prompted = PromptedClip(self._clip, self._config, self._descriptions)
         if self._config.upstream_compat:
-            # Mappers and proxies never get a gradient, and several processes would wait for one.
+            # Mappers and proxies never receive a gradient, and distributed training would wait for one.
             for name, parameter in prompted.learner.named_parameters():
                 parameter.requires_grad_(name in ("text_prompts", "vision_prompts"))
         return _LossNet(prompted)

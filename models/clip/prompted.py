@@ -39,7 +39,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class _Features:
-    """Unit vectors (N or C, embed_dim) with prompts, of the frozen CLIP, and those `used` for the logits."""
+    """Unit vectors (N or C, embed_dim) of the prompted and of the frozen CLIP, and those `used` for the logits."""
 
     used: Tensor
     prompted: Tensor
@@ -118,8 +118,8 @@ class PromptedClip(nn.Module):
     def loss(self, images: Tensor, labels: Tensor) -> Losses:
         """Return the losses of images (N, 3, size, size) with labels (N,).
 
-        Classification is the cross-entropy, each consistency 1 minus the mean cosine between trained and frozen
-        features.
+        The classification loss is the cross-entropy. Each consistency loss is 1 minus the mean cosine between trained
+        and frozen features.
         """
         prompts = self.learner()
         image, text = self._image(images, prompts), self._text(prompts)
@@ -130,11 +130,11 @@ class PromptedClip(nn.Module):
         return Losses(total, classification, text_consistency, image_consistency, logits)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Return unit vectors (N, embed_dim); with an ensemble, its features."""
+        """Return the image features that the logits are computed from: unit vectors (N, embed_dim)."""
         return self._image(images, self.learner()).used
 
     def text_features(self) -> Tensor:
-        """Return unit vectors (C, embed_dim); with an ensemble, its features."""
+        """Return the text features that the logits are computed from: unit vectors (C, embed_dim)."""
         return self._text(self.learner()).used
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:

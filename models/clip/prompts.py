@@ -176,7 +176,7 @@ def _condensed(proxies: nn.ModuleList, prompts: Tensor) -> Tensor:
 
 
 def _layers(count: int, make: Callable[[], nn.Module], equal: bool) -> nn.ModuleList:
-    """Return `count` modules; with equal or with independent initial values."""
+    """Return `count` modules, with the same initial values if `equal`, else with independent ones."""
     if equal and count:
         first = make()
         return nn.ModuleList([first, *(copy.deepcopy(first) for _ in range(count - 1))])

@@ -175,7 +175,7 @@ def measure(
         net: The prompted CLIP with the trained classes.
         data: The data set; its test split is evaluated.
         describe: Returns the sentences of classes by name.
-        targets: Other data sets, from `load_target`; those of "domain" have classes of `data` only.
+        targets: Other data sets, from `load_target`; for the task "domain" their classes must be classes of `data`.
         notify: Called before each evaluation with a message that names it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Reader of the tensors in a TorchScript archive, the form of OpenAI's CLIP files, that executes none of its code.
+"""Reader of the tensors in a TorchScript archive (the format of OpenAI's CLIP files); it executes no code of the file.
 
 An archive is a zip of uncompressed storages, a pickle that maps tensors to storages, and source code. `torch.jit.load`
 compiles the code; this reader reads the pickle only, with an unpickler that creates only tensors and empty objects.
@@ -102,7 +102,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member; torch compresses none, and a compressed one could expand to any size."""
+    """Return a member's bytes. A compressed member is refused: torch writes none, and it could expand to any size."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise pickle.UnpicklingError(f"its member '{name}' is compressed")
     return archive.read(name)
@@ -116,7 +116,7 @@ def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int
 
 
 def _first(value: object = None, *_: object) -> object:
-    """Return the argument of torch.jit's helpers: lists of numbers and typed values, which no weight depends on."""
+    """Return the first argument: replaces torch.jit's helpers for lists and typed values, which contain no weights."""
     return value
 
 

@@ -34,7 +34,7 @@ class MiniClipOptions(TrainingOptions):
     """Options of `train_mini`; see `TrainingOptions` for those that all trainings share.
 
     - `descriptions`: JSON file of sentences per class for the zero-shot validation; default: the shipped ones.
-    - `leave_out`: classes to train without: neither their images nor captions that name them.
+    - `leave_out`: classes to train without; neither their images nor captions that name them are used.
 
     Raises:
         InputError: A value is not allowed.

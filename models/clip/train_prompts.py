@@ -76,16 +76,16 @@ _UNUSED_BY_FLOW = {"one-way": ("cross_layer",), "independent": ("cross_layer", "
 class PromptTrainingOptions(TrainingOptions):
     """Options of `train_prompts`; see `TrainingOptions` for those that all trainings share.
 
-    - `clip`: file of the CLIP, or one of open_clip's names as MODEL/WEIGHTS; `activation`: the CLIP's, if its file
-      does not state it.
+    - `clip`: file of the CLIP, or one of open_clip's names as MODEL/WEIGHTS; `activation`: the CLIP's activation
+      function, if its file does not state it.
     - `task`: what to train on and how to evaluate, see `protocols.load_task_data` and `protocols.measure`.
     - `recipe`: default: the task's.
     - `shots`: training images per class, by default 16; not with task "all".
     - `eval_data`: data sets to evaluate on, for the tasks "cross-dataset" and "domain".
     - `test_split`: split to evaluate on; default: `PrivateTest` or `test`, else the validation images.
     - `descriptions`: JSON file of sentences per class; default: the shipped ones of the seven expressions.
-    - `min_area`: least share of the image in a random crop; default: the recipe's.
-    - `depth`: D, prompted layers; `cross_layer`, by default, is scaled with it.
+    - `min_area`: smallest area of a random crop, as a fraction of the image; default: the recipe's.
+    - `depth`: D, number of prompted layers; the default of `cross_layer` is scaled with it.
     - All others: see `config.PromptConfig`; None: the value of the task's preset.
 
     Raises:
@@ -144,7 +144,7 @@ class PromptTrainingResult:
     Attributes:
         training: Paths, best epoch and reports of the training.
         evaluation: Accuracies with prompts and zero-shot; None in all but the first of several processes.
-        results: The JSON file with both; None as above.
+        results: JSON file with the training and the accuracies; None where `evaluation` is None.
     """
 
     training: TrainingResult

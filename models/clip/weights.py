@@ -1,4 +1,4 @@
-"""Weights of a CLIP from a file in any of the forms in which they are published."""
+"""Reader of a CLIP's weights in every file format in which they are published."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class _Document:
 def read_clip_file(path: Path) -> ClipFile:
     """Return the weights in OpenAI's TorchScript archive, a state dict (also in a training checkpoint) or safetensors.
 
-    No code in the file is executed. The activation of OpenAI's files is QuickGELU. That of other files is stated by an
-    `open_clip_config.json` in the same folder, and GELU without one.
+    No code in the file is executed. The activation of OpenAI's files is QuickGELU. The activation of other files is
+    read from `open_clip_config.json` in the same folder; without that file it is GELU.
 
     Raises:
         InputError: The file is damaged or has another form.
@@ -76,10 +76,10 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def check_schema(document: object, major: int) -> None:
-    """Check that a document is an object of a major version.
+    """Check that a document is a JSON object with the given major version of the schema.
 
     Raises:
-        InputError: It is not.
+        InputError: The document is not an object, or has another major version.
     """
     version = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(version, str) or version.partition(".")[0] != str(major):
@@ -111,7 +111,7 @@ def _read_safetensors(path: Path) -> ClipFile:
 
 
 def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
-    """Return the weights with OpenAI's names, in which neither a wrapper nor the text tower has a prefix."""
+    """Return the weights with OpenAI's names: without the prefixes of wrappers and of open_clip's text tower."""
     cleaned = {}
     for name, value in state.items():
         short = str(name).removeprefix("module.").removeprefix("text.")
@@ -119,7 +119,7 @@ def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:
             continue
         if not isinstance(value, Tensor):
             raise InputError(f"CLIP file '{path}' contains a {type(value).__name__} under '{name}': expected tensors")
-        # An expanded view: a few bytes that would fill any memory.
+        # An expanded view has few bytes in the file, but a copy of it could fill the memory.
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise InputError(f"CLIP file '{path}' contains fewer values of tensor '{name}' than its shape has")
         cleaned[short] = value.float() if value.is_floating_point() else value

@@ -21,7 +21,7 @@ class Augmentation:
     - `crop_px`: side of the random crop.
     - `flip`: mirror half of the images.
     - `rotation_deg`, `scale` (fraction), `shear_deg`: random affine map.
-    - `brightness` (fraction of white), `contrast` (fraction).
+    - `brightness` (fraction of white), `contrast` (fraction): random offset and gain of the pixel values.
     - `cutout_px`: side of a square of zeros, in a `cutout_probability` of the images (Cutout, arXiv 1708.04552).
     - `translation`: shift beyond the image border, as a fraction of the image's side; border pixels are repeated.
     """

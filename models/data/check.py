@@ -1,6 +1,6 @@
 """Quality check of a data set: counts, unreadable and blank images, duplicates, conflicting labels.
 
-Two images are identical if all their pixels are, as stored; a gray image stored as RGB equals the gray image.
+Two images are identical if their stored pixels are equal. A gray image stored as RGB counts as a gray image.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Findings:
     """Result of the check. A group is a tuple of records of identical images.
 
     - `repeated`: groups with several images in one split; `surplus` is the number of images beyond one per split.
-    - `crossing`: groups in several splits; `pairs` counts them for each two splits, `leaking` counts those with images
-      in the training split, None without one. `training` is the name of the training split.
+    - `crossing`: groups in several splits; `pairs` counts them for each pair of splits. `leaking` counts those with
+      images in the training split. `training` is the name of the training split. Without a training split, `leaking`
+      and `training` are None.
     - `conflicting`: groups with several labels.
     - `imbalance`: size of the largest class divided by that of the smallest one, in the training split, or in all
       splits together if there is no training split.

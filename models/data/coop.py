@@ -81,7 +81,7 @@ def _rows(rows: object, split: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _root(existing: set[PurePosixPath], first: PurePosixPath, path: Path) -> PurePosixPath:
-    """Return the folder that the paths are relative to, itself relative to the file's folder."""
+    """Return the folder to which the listed paths are relative, as a path below the split file's folder."""
     for root in sorted({PurePosixPath(), *(PurePosixPath(name.parts[0]) for name in existing if len(name.parts) > 1)}):
         if root / first in existing:
             return root

@@ -57,7 +57,7 @@ def read_csv(path: Path, square: Square, report: Callable[[int, int | None], Non
 
 
 def read_hdf5(path: Path, square: Square | None) -> dict[str, ImageSet]:
-    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`; `square` None: sizes as stored.
+    """Return the splits of an HDF5 file with `<Usage>_pixel` and `<Usage>_label`; without `square`, sizes as stored.
 
     Raises:
         InputError: The file has another form, or contains other values than pixels and labels.

@@ -40,7 +40,10 @@ _FIT_STEPS = 100
 
 @dataclass(frozen=True)
 class Votes:
-    """Votes of a CSV: `counts` float32 (rows, 10), `usages`, and `paths`; None: rows in the order of fer2013.csv."""
+    """Votes of a CSV: `counts` float32 (rows, 10), `usages`, `paths`.
+
+    `paths` is None if the rows have the order of fer2013.csv.
+    """
 
     counts: NDArray[np.float32]
     usages: tuple[str, ...]
@@ -51,7 +54,7 @@ def read_votes(path: Path) -> Votes:
     """Read votes in either format.
 
     Raises:
-        InputError: The file is missing, lacks a column, or contains something else than numbers of votes.
+        InputError: The file is missing, lacks a column, or contains a value that is not a number of votes.
     """
     require_file(path, "FER+ file")
     counts: list[list[int]] = []
@@ -87,14 +90,15 @@ def with_ferplus(
 ) -> DataSet:
     """Return FER-2013 with labels or training targets from the votes.
 
-    - "majority": in all splits, the label is the class with most votes. As in FER+, answers with a single vote are
-      ignored, and an image is removed unless one answer has more than half of the remaining votes. Images whose
+    - "majority": in all splits, the label is the class with most votes. As in FER+, choices with a single vote are
+      ignored, and an image is removed unless one choice has more than half of the remaining votes. Images whose
       majority is contempt, unknown or "not a face" are removed too.
     - "soft": the same images and labels; the training target is the distribution of the remaining votes over the seven
       expressions.
     - "posterior": all images and labels are unchanged; the training target is P(label | votes), fitted on the training
-      split. It removes the noise of a single annotator, and all information of the label that the votes lack: alone it
-      trains worse than the labels (docs/results.md). Images without votes get the fit's prediction for zero votes.
+      split. This target has no noise of a single annotator, but it also loses the information that only the label
+      contains: used alone, it gives a lower accuracy than the labels (docs/results.md). Images without votes get the
+      fit's prediction for zero votes.
 
     Args:
         dataset: FER-2013, with names for votes by path.

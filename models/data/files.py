@@ -26,9 +26,9 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Files:
-    """Images and label lists: `names` in the fastest order to read, and `read`, which raises InputError.
+    """Images and label lists; `names` have the fastest order to read, `read` returns bytes or raises InputError.
 
-    `empty_folders` contain neither, at any depth.
+    `empty_folders` contain neither images nor label lists, at any depth.
     """
 
     names: tuple[PurePosixPath, ...]

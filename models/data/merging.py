@@ -17,7 +17,7 @@ Merges = dict[str, tuple[str, ...]]
 
 
 def parse_merges(texts: Sequence[str], labels: Sequence[str]) -> Merges:
-    """Return new label → old labels from texts of the form `NEW=OLD,OLD`.
+    """Return the old labels of each new label, from texts of the form `NEW=OLD,OLD`.
 
     Raises:
         InputError: A text has another form, an old label does not exist, or a label occurs twice.

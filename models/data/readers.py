@@ -42,8 +42,8 @@ from edgekit.preprocess import ImageU8
 Fit = Literal["stretch", "center"]
 # Contract architectures of CLIPs (prompted, plain), which take the central square.
 CLIP_ARCHITECTURES = ("clip-prompted", "clip")
-# New split → (old split, indices of its images). Other images are not decoded. `Select` computes a selection from the
-# labels of each split and the classes.
+# For each new split: the old split and the indices of its images. Other images are not decoded. `Select` computes a
+# selection from the labels of each split and the classes.
 Selection = Mapping[str, tuple[str, NDArray[np.int64]]]
 Select = Callable[[Mapping[str, NDArray[np.int64]], tuple[str, ...]], Selection]
 
@@ -105,7 +105,7 @@ def is_of_files(path: Path) -> bool:
 
 
 def dataset_name(path: Path, classes: tuple[str, ...], splits: Iterable[str]) -> str:
-    """Return the name of a data set whose format contains none: \"fer2013\", or from the file name."""
+    """Return the name of a data set whose format contains no name: fer2013, or the file name without suffixes."""
     if classes == EXPRESSIONS and set(splits) <= set(USAGES):
         return "fer2013"
     return path.resolve().name.partition(".")[0] or path.resolve().name

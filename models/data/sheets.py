@@ -37,7 +37,7 @@ _LONGEST_CAPTION = 40
 def save_sheets(scan: Scan, findings: Findings, folder: Path) -> list[Path]:
     """Draw one PNG per class in `folder`, which is created, and return the paths in label order.
 
-    Each shows up to 100 random images, blank ones last. Images with a fault have a coloured frame.
+    Each PNG shows up to 100 random images, blank ones last. Images with a fault have a coloured frame.
 
     Raises:
         StorageError: A file cannot be written.

@@ -44,10 +44,10 @@ def distillation_targets(
     progress: Progress | None = None,
     notify: Notify = ignore_message,
 ) -> TeacherOutputs:
-    """Return the teacher's outputs for images, from the cache where it has them.
+    """Return the teacher's outputs for images; outputs in the cache are read, all others are computed.
 
-    All augmented crops of an image have one target: the mean of the logits over the views, and the renormalised mean of
-    the embeddings. The members of an ensemble are cached separately.
+    All augmented crops of an image share one target: the mean of the logits over the views, and the renormalised mean
+    of the embeddings. The members of an ensemble are cached separately.
 
     Args:
         teacher: The teacher.
@@ -144,7 +144,7 @@ def _computed(teacher: Teacher, images: ImageU8, views: Views, report: Callable[
         if outputs.embeddings is not None:
             embeddings.append(outputs.embeddings.reshape(len(crops), count, -1))
         report(start + len(crops))
-    # safetensors writes memory as it is, and selected columns are in Fortran order.
+    # safetensors writes the memory as it is, but an array of selected columns has Fortran order.
     arrays = {"logits": np.ascontiguousarray(np.concatenate(logits), np.float32)}
     # Half precision is enough for unit vectors, but not for logits.
     return arrays | ({"embeddings": np.concatenate(embeddings).astype(np.float16)} if embeddings else {})
@@ -154,7 +154,7 @@ def finite_outputs(teacher: Teacher, crops: ImageU8) -> TeacherOutputs:
     """Return the teacher's outputs for crops.
 
     Raises:
-        InputError: They contain NaN or infinity.
+        InputError: The outputs contain NaN or infinity.
     """
     outputs = teacher.predict(crops)
     if not np.isfinite(outputs.logits).all():

@@ -40,7 +40,7 @@ def relabel_by_text(
 
     Args:
         checkpoint: A student in an embedding space.
-        descriptions: New label → sentences; see `edgekit.models.clip.descriptions`.
+        descriptions: Sentences of each new label; see `edgekit.models.clip.descriptions`.
         clip: Name or file of the teacher's CLIP.
         prompts: File of the teacher's prompts, if it had prompts.
 
@@ -78,7 +78,8 @@ def _plain_vectors(clip: FrozenClip, identity: ClipIdentity, descriptions: Mappi
     if clip.config != identity.config:
         raise InputError(
             f"CLIP '{clip.source}' has the weights of the teacher's CLIP '{identity.source}', but another "
-            f"architecture (activation {clip.config.activation}, not {identity.config.activation}?): give that file"
+            f"architecture (activation {clip.config.activation}, the teacher's has {identity.config.activation}): "
+            "give the teacher's file"
         )
     return frozen_classifier(clip, descriptions)
 

@@ -54,10 +54,10 @@ class DistillOptions(TrainingOptions):
     - `on_the_fly`: the teacher classifies every augmented crop instead.
     - `cache`: folder of the teacher's outputs; default: in `output`.
     - `unlabelled`: folder or archive of images without labels to learn from as well.
-    - `teacher_power`, `votes_power`: with FER+ posteriors, see `votes.VotePowers`.
+    - `teacher_power`, `votes_power`: used with FER+ posteriors; see `votes.VotePowers`.
     - `clip`: the CLIP of the teacher's prompts; `descriptions`: class sentences of a CLIP without prompts;
-      `activation`: the CLIP's, if its file does not state it.
-    - `plain`: what the files of ONNX teachers without contract do not state.
+      `activation`: the CLIP's activation function, if its file does not state it.
+    - `plain`: properties of ONNX teachers without contract, whose files do not state them.
 
     Raises:
         InputError: A value is not allowed, or two options exclude each other.
@@ -117,7 +117,7 @@ class DistillationResult:
         agreement: Share of the validation images on which student and teacher have the same label, 0..1; None in all
             but the first of several processes.
         member_agreement: The same for each member of an ensemble, in the order of `teachers`.
-        teacher_accuracy: The teacher's accuracy on the validation images, 0..1; None as above.
+        teacher_accuracy: The teacher's accuracy on the validation images, 0..1; None where `agreement` is None.
     """
 
     training: TrainingResult
@@ -139,8 +139,8 @@ def distill(
 ) -> DistillationResult:
     """Train a student on the outputs of teachers, then compare both on the validation images.
 
-    The output folder receives the files of `edgekit.train`. The student of a CLIP lives in the CLIP's embedding space,
-    so that `edgekit.export` can give it other labels without training.
+    The output folder receives the files of `edgekit.train`. The student of a CLIP has the CLIP's embedding space, so
+    `edgekit.export` can give it other labels without training.
 
     Args:
         options: The options; None: made from `values`, which are the fields of `DistillOptions`.
@@ -206,7 +206,7 @@ def _teacher_options(options: DistillOptions) -> TeacherOptions:
 def _with_unlabelled(
     options: DistillOptions, training: ImageSet, is_gray: bool, notify: Notify, progress: StageProgress | None
 ) -> tuple[ImageSet, str | None]:
-    """Return the training images with those without labels, and the checksum of the latter."""
+    """Return the training images with the unlabelled images appended, and the checksum of the unlabelled ones."""
     if options.unlabelled is None:
         return training, None
     more = load_unlabelled(options.unlabelled, SIDE_PX, is_gray, of_stage(progress, "reading unlabelled images"))

@@ -27,7 +27,7 @@ from edgekit.models.training.task import StepLoss
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """Settings of a distillation that decide its result.
+    """Settings that determine the result of a distillation.
 
     Attributes:
         weights: Weights of the parts of the loss.
@@ -57,7 +57,7 @@ class TeacherBatch:
 
 
 class DistillationTask(NetTask):
-    """A net of the registry, in its teacher's embedding space if there is one; validation uses the labels."""
+    """Distillation of a registry net, in the teacher's embedding space if it has one; validation uses the labels."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class DistillationTask(NetTask):
 
         Args:
             contract: Contract of the student; see `student_architecture`.
-            recipe: Its augmentation and label smoothing are used.
+            recipe: The recipe; the task uses its augmentation and label smoothing.
             training: Training images; a label of -1 is unknown.
             validation: Images that select the best epoch.
             teacher: A teacher for the contract's labels.
@@ -105,7 +105,10 @@ class DistillationTask(NetTask):
         return net
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the weighted loss of augmented images; correct: the label, or the teacher's class if it is unknown."""
+        """Return the weighted loss of augmented images.
+
+        A prediction is correct if it equals the label, or the teacher's class for an image without label.
+        """
         images = self.augmented(indices, numbers)
         teacher, weights = self._teacher_batch(indices, images), self._config.weights
         if self._teacher.space is None:

@@ -51,7 +51,8 @@ class Teacher:
         labels: Labels in the order of the logits.
         sha256: Checksum of everything that its outputs depend on, except the labels.
         predict: Function of crops uint8 (N, H, W, 1 gray or 3 R, G, B) of any size.
-        share_hw: Height and width of its views as shares of the face image's; see `edgekit.models.distill.views`.
+        share_hw: Height and width of its views as fractions of the face image's height and width; see
+            `edgekit.models.distill.views`.
         space: Its embedding space; None: it has none.
         members: The members of an ensemble.
         facts: Further fields of its record in a checkpoint.
@@ -74,7 +75,7 @@ class Teacher:
 
 
 def name_of(path: Path) -> str:
-    """Return the name of a teacher for messages: the file's, with its folder if every training's file has that name."""
+    """Return a teacher's name for messages: the file name, with its folder if the file is a training's result."""
     return f"{path.resolve().parent.name}/{path.name}" if path.name == BEST_NAME else path.name
 
 

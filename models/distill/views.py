@@ -26,8 +26,8 @@ def cut_views(images: ImageU8, views: Views, share_hw: tuple[float, float]) -> I
 
     Args:
         images: uint8 (N, H, W, C).
-        views: The centre crop; with its mirror image; or centre and four corners with their mirror images.
-        share_hw: Height and width of a view as shares of the image's; ten crops are at most 11/12.
+        views: The centre crop; the centre crop and its mirror image; or centre, four corners and their mirror images.
+        share_hw: Height and width of a view as fractions of the image's; at most 11/12 for ten crops.
 
     Returns:
         uint8 (N, views, h, w, C).

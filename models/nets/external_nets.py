@@ -1,6 +1,7 @@
 """Small nets from torchvision and timm, unchanged and without pretrained weights.
 
-They are designed for images of 224 px and halve the resolution five times; 44 px become 2 x 2 before the last pooling.
+They are designed for images of 224 px and halve the resolution five times; images of 44 px become 2 x 2 features before
+the last pooling.
 """
 
 from __future__ import annotations

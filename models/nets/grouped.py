@@ -37,7 +37,7 @@ class FixedGroupConv2d(nn.Module):
 
 
 class GatherGroupConv2d(FixedGroupConv2d):
-    """The condensed form of a learned group convolution: input channel i of it is channel `index[i]` of the input."""
+    """The condensed form of a learned group convolution, which reads input channel `index[i]` as channel i."""
 
     index: Tensor
 
@@ -79,7 +79,7 @@ class LearnedGroupConv2d(nn.Module):
 
     @torch.no_grad()
     def drop_connections(self, kept_inputs: int) -> None:
-        """Keep the `kept_inputs` inputs of each group with the largest sum of absolute weights; restore none."""
+        """Keep the `kept_inputs` inputs of each group with the largest sum of absolute weights, and drop the others."""
         weight = (self.conv.weight * self._weight_mask()).abs().sum(dim=(2, 3))  # (out, in)
         saliency = weight.view(self.groups, -1, self.conv.in_channels).sum(dim=1)  # (groups, in)
         kept = saliency.masked_fill(self.mask == 0, -1.0).topk(kept_inputs, dim=1).indices
@@ -119,7 +119,7 @@ def edgecnn_g_learned(num_classes: int) -> EdgeCNN:
 
 
 def edgecnn_g_condensed(num_classes: int) -> EdgeCNN:
-    """Return the form that `condense` returns, with random weights: to load a condensed checkpoint."""
+    """Return EdgeCNN-G in its condensed form with random weights; needed to load a condensed checkpoint."""
     return EdgeCNN(EdgeCNNConfig(num_classes), GatherGroupConv2d, _SHUFFLE_GROUPS)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-# Logits this far below the largest of their image are clamped: exp(-80) is zero in float32 beside 1.
+# Logits are clamped to at most this far below the image's largest one: in float32, 1 + exp(-80) equals 1.
 _MAX_GAP = 80.0
 
 

@@ -56,7 +56,7 @@ def create_model(name: str, num_classes: int) -> nn.Module:
 
 
 def require_no_space(name: str) -> None:
-    """Check that a name has no embedding space, whose class vectors only a teacher can provide.
+    """Check that a net's name includes no embedding space, whose class vectors only a teacher can provide.
 
     Raises:
         InputError: The name has the form `NAME@WIDTH`.

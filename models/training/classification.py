@@ -43,9 +43,9 @@ class NetTask(Task):
 
         Args:
             contract: Architecture, labels, preprocessing and data set of the net.
-            recipe: Its augmentation and label smoothing are used, stage by stage.
+            recipe: The recipe; each of its stages sets the augmentation and the label smoothing.
             training: The training images.
-            validation: The images that the best epoch is chosen with.
+            validation: The images that select the best epoch.
             initial: Weights to start from; None: random ones.
         """
         self.contract = contract

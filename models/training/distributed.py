@@ -48,7 +48,7 @@ def launch(accelerator: Accelerator, precision: Precision) -> Fabric:
 
 
 def is_first_process() -> bool:
-    """Return whether this process has rank 0; after `launch`."""
+    """Return whether this process has rank 0; valid after `launch`."""
     return not (torch.distributed.is_available() and torch.distributed.is_initialized()) or (
         torch.distributed.get_rank() == 0
     )
@@ -72,7 +72,7 @@ class GatheredBatchNorm2d(nn.BatchNorm2d):
         self._fabric = [fabric]  # in a list, so that nn.Module does not register it
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised (N, C, H, W)."""
+        """Return the normalised tensor (N, C, H, W)."""
         if not self.training:
             return super().forward(input)
         x = input.float()

@@ -28,8 +28,8 @@ class InitialWeights:
 def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str], None]) -> InitialWeights:
     """Return the tensors of a checkpoint that fit the net described by `contract`.
 
-    These are all tensors if the labels are equal. With other labels, or from a plain classifier to one in an embedding
-    space or back, the last layer does not fit and is not in the result; `notify` is called with a message about it.
+    If the labels are equal, these are all tensors. If the labels differ, or only one of the two nets has an embedding
+    space, the last layer does not fit and is left out; `notify` is called with a message about it.
 
     Raises:
         InputError: The file is not a checkpoint, or is one of another net.

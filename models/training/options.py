@@ -65,7 +65,7 @@ def require_choice(name: str, value: str, choices: Any) -> None:
     """Check that `value` is one of the strings of the Literal type `choices`.
 
     Raises:
-        InputError: It is not.
+        InputError: `value` is not one of `choices`.
     """
     if value not in get_args(choices):
         raise InputError(f"{name} is {value!r}: expected one of {', '.join(get_args(choices))}")

@@ -49,7 +49,7 @@ class Recipe:
     - `label_smoothing` is not applied where the data set has target distributions.
     - `grad_clamp` clamps each gradient element to ±`grad_clamp`; 0: off.
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
-    - `keep`: which weights are saved: of the epoch with the highest validation accuracy, or of the last epoch.
+    - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
     """
 
     epochs: int
@@ -139,7 +139,7 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
             {"params": [parameter for parameter in parameters if parameter.ndim >= 2]},
             {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
         ]
-        # Fused: one pass over the parameters, of which a small CLIP's vocabulary is the largest part.
+        # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
         return torch.optim.AdamW(
             groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
         )
@@ -188,7 +188,7 @@ _FER2013 = Recipe(
 
 RECIPES = {
     "fer2013": _FER2013,
-    # The two stages as recipes of their own, for distillation with another teacher in each. The second needs --init.
+    # The two stages as separate recipes, for distillation with a different teacher in each. The second needs --init.
     "fer2013-start": replace(_FER2013, epochs=60, finish=None),
     "fer2013-finish": replace(
         _FER2013, epochs=36, max_lr=0.015, augmentation=_CROP_AND_FLIP, label_smoothing=0.0, finish=None
@@ -204,8 +204,8 @@ RECIPES = {
     ),
     "hicropl": _PROMPTS,
     "hicropl-short": replace(_PROMPTS, epochs=5),
-    # A CLIP from random weights: each epoch pairs an image with another caption, and a transformer needs translation
-    # beyond the crop.
+    # For a CLIP with random initial weights: each epoch pairs an image with another caption, and a transformer needs
+    # translation beyond the crop.
     "clip-mini": Recipe(
         epochs=24,
         augmentation=Augmentation(

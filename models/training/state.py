@@ -85,7 +85,7 @@ def _first_difference(name: str, before: object, now: object) -> str | None:
 
 
 def _check_archive(path: Path) -> None:
-    """Compare the checksums of the archive's members, which torch does not."""
+    """Compare the checksums of the archive's members, because torch does not."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

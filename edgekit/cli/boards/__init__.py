@@ -1,1 +1,1 @@
-"""Commands on boards over SSH: the --host options, and what the commands share."""
+"""Commands on boards over SSH: the --host options, and helpers that the commands share."""

@@ -1,4 +1,4 @@
-"""Options of the commands that use boards over SSH, and what these commands share."""
+"""Options of the commands that use boards over SSH, and helpers that these commands share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ _LINE_EVERY_S = 60.0
 
 @dataclass(frozen=True)
 class HostChoice:
-    """Hosts of the command line, none for this machine; how many in parallel, and whether to install edgekit there."""
+    """Boards given on the command line; without `hosts`, the command uses this machine.
+
+    `parallel` is the number of boards to work on at a time; `install`: whether to install edgekit on them.
+    """
 
     hosts: tuple[Host, ...]
     parallel: int
@@ -112,7 +115,7 @@ def raise_failures(failures: Sequence[tuple[str, str]], total: int) -> None:
     """Raise one error for all boards that failed, given as (label, reason).
 
     Raises:
-        HostError: At least one failed.
+        HostError: At least one board failed.
     """
     if not failures:
         return
@@ -153,7 +156,7 @@ class BoardReporter:
         self._bar.__exit__(*exception)
 
     def message(self, host: Host, text: str) -> None:
-        """Print a line of a board; only the first lines of a board that prints too many."""
+        """Print a line of a board; lines beyond a limit per board are dropped."""
         with self._lock:
             self._lines[host.label] += 1
             if self._lines[host.label] <= _MAX_LINES:

@@ -1,4 +1,4 @@
-"""Shared by `edgekit deploy`, `rollback` and `releases`: options, the release to deploy, and the results."""
+"""Helpers of `edgekit deploy`, `rollback` and `releases`: options, the release to deploy, and the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgekit.remote.parallel import HostResult
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
-# Settings that need packages in addition to edgekit-pi[device], and the extra that has them.
+# Settings that need packages in addition to edgekit-pi[device], and the extra that installs them.
 _EXTRAS = {"mqtt": "mqtt", "web": "preview"}
 
 
@@ -46,7 +46,7 @@ def chosen_service(name: str, scope: Any) -> Service:
 
 
 def read_package(out: Output, model: str, config: Path, keep: int, settle_s: float, install: bool) -> Package:
-    """Return the release of a model and a file of settings.
+    """Return the release made of a model and a settings file.
 
     Raises:
         InputError: The settings are not valid for `edgekit run`, or a file cannot be read.

@@ -54,7 +54,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         "--threads",
         callback=_thread_counts,
         metavar="1,2,4",
-        help="Thread counts. [default: 1 and all processors; the loop as `edgekit run` plans it]",
+        help="Thread counts. [default: 1 and all processors; for the loop, those of `edgekit run`]",
     ),
     click.option(
         "--seconds", type=NumberRange(0.01, 3600), default=10, show_default=True, help="Minimum time per cell."
@@ -169,7 +169,7 @@ def command(
     iterations, in several processes, after a warm-up that lasts until the times are stable. The processes run in
     rounds, each in an order shuffled by the seed. The report contains percentiles, the interval of the median, memory,
     versions, and the board with its temperature, clock, governor and throttle flags. A process in which the board
-    throttled or its clock changed is measured again after a pause. Ctrl-C keeps what is finished.
+    throttled or its clock changed is measured again after a pause. After Ctrl-C, the finished measurements are kept.
 
     With --host or --inventory the models are measured on boards over SSH. edgekit is installed there first; the boards
     need no internet access.

@@ -22,7 +22,9 @@ from edgekit.cli.output import Output, common_options
     metavar="TOML",
     help="Settings of `edgekit run`; its model is MODEL.",
 )
-@click.option("--keep", type=click.IntRange(2, 100), default=3, show_default=True, metavar="N", help="Releases kept.")
+@click.option(
+    "--keep", type=click.IntRange(2, 100), default=3, show_default=True, metavar="N", help="Number of releases to keep."
+)
 @click.option(
     "--canary", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Boards to deploy to first."
 )
@@ -52,9 +54,9 @@ def command(
 ) -> None:
     """Send model, settings and edgekit to boards, try them there, switch to them, and check that they run.
 
-    A board changes only after the model has classified a frame on it. A release that gives no first frame, or ends
-    soon after it, is replaced by the release before. After the first failure the remaining boards are not changed, and
-    the exit code is 4.
+    A board changes only after the model has classified a frame on it. A release that gives no first frame, or ends soon
+    after it, is replaced by the previous release. After the first failure the remaining boards are not changed, and the
+    exit code is 4.
 
     \b
     Examples:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         multiple=True,
         required=True,
         metavar="MODEL|DIR|CLIP",
-        help="Model, training's folder, prompts, CLIP file or open_clip name. Several: their mean probability.",
+        help="Model, folder of a training, prompts, CLIP file or open_clip name. Several are averaged.",
     ),
     click.option("--student", default="edgecnn", show_default=True, help="The net: one of train's, or timm/NAME."),
     click.option("--clip", metavar="FILE|NAME", help="The CLIP that the teacher's prompts were trained for."),
@@ -82,12 +82,12 @@ def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **
     """Train a small net to give the outputs of a teacher.
 
     A teacher is a checkpoint, an exported model, any other ONNX classifier, a CLIP, or a CLIP with trained prompts. The
-    student of a CLIP lives in its embedding space, so that `export` can give it other labels later.
+    student of a CLIP has the CLIP's embedding space, so that `export` can give it other labels later.
 
     With --ferplus and --ferplus-labels posterior, the targets combine the teacher with P(label | votes).
 
-    The teacher classifies each image once and its outputs are cached, so an epoch costs the student only. The output
-    folder receives the files of `train`.
+    The teacher classifies each image once and its outputs are cached, so an epoch takes the time of the student only.
+    The output folder receives the files of `train`.
 
     \b
     Examples:

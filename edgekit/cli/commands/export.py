@@ -59,8 +59,8 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
     during export, and the file does not need it.
 
     MODEL may also be a file of trained prompts (with --clip): the file has the image tower with the prompts, the frozen
-    tower for the ensemble, and the text side as a matrix. --no-pass ensemble leaves the frozen tower out and prints
-    what that saves, with --eval in accuracy too.
+    tower for the ensemble, and the text side as a matrix. --no-pass ensemble leaves the frozen tower out and compares
+    size and cost of both forms, with --eval their accuracy too.
 
     \b
     Examples:

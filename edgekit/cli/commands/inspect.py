@@ -34,7 +34,8 @@ def command(out: Output, model: str, show_layers: bool) -> None:
     is shown without those fields. Parameters, multiply-accumulates and bytes need the extra 'export', and are not
     counted for .ncnn files.
 
-    For a checkpoint the training and the teachers are shown too, for a file of trained prompts the CLIP they need.
+    For a checkpoint, the training and the teachers are shown too; for a file of trained prompts, the CLIP that they
+    need.
 
     \b
     Examples:
@@ -69,9 +70,9 @@ def command(out: Output, model: str, show_layers: bool) -> None:
 
 @dataclass(frozen=True)
 class _Contents:
-    """Contents of a model file; `cost` is None for an .ncnn file and without the libraries that count.
+    """Contents of a model file; `cost` is None for an .ncnn file, or without the extra `export`.
 
-    `training` is a checkpoint's record of its training. `ncnn` is there for an .ncnn file.
+    `training` is a checkpoint's record of its training. `ncnn` is set for an .ncnn file.
     """
 
     contract: Contract | None

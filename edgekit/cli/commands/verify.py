@@ -1,4 +1,4 @@
-"""`edgekit verify`: compare an exported file on the device's code with its source on the training code."""
+"""`edgekit verify`: compare an exported file, run by the device's code, with its source, run by the training code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from edgekit.errors import GateError
 
 @click.command("verify", short_help="Check that a file classifies as its source does.")
 @click.argument("model")
-@click.option("--against", required=True, metavar="MODEL", help="The .safetensors or .onnx file MODEL is made from.")
+@click.option(
+    "--against", required=True, metavar="MODEL", help="The .safetensors or .onnx file that MODEL was made from."
+)
 @click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
 @click.option("--split", default="PrivateTest", show_default=True, help="Name of the split.")
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Compare at most N images, spread evenly over the split."
 )
-@click.option("--layers", "show_layers", is_flag=True, help="Show the difference of every layer both sides have.")
+@click.option("--layers", "show_layers", is_flag=True, help="Show the difference of every layer that both sides have.")
 @contempt_option
 @threads_option
 @common_options
@@ -41,8 +43,9 @@ def command(
     0.15 of their root mean square, with equal top-1 on 95 % of the images and an accuracy at most half a point lower.
     If the output differs by more, the first layer that differs is named.
 
-    Also refused: an operator, operator set or input that the oldest supported onnxruntime or edgekit's runtime does
-    not support, and a contract that does not fit the graph. Exit code 3: MODEL was refused.
+    A file is also refused if it has an operator, operator set or input that the oldest supported onnxruntime or
+    edgekit's runtime does not support, or a contract that does not fit the graph. The exit code is 3 if MODEL is
+    refused.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgekit.export.profiling.run import BoardEstimate, LoopEstimate, ProfileReport
 
 _SHOWN_LAYERS = 20
-# The numeric columns take 55; rich would break them on a narrower terminal.
+# The numeric columns take 55 characters; rich would break them on a narrower terminal.
 _LEAST_COLUMNS = 80
 
 
@@ -36,7 +36,7 @@ def draw_roofline(out: Output, path: Path, report: ProfileReport) -> None:
     """Draw the roofline of the first board for the first number of threads that has an estimate.
 
     Raises:
-        InputError: There is none, or no layer has arithmetic.
+        InputError: No number of threads has an estimate, or no layer multiplies.
     """
     from edgekit.export.profiling.roofline_plot import save_roofline
 

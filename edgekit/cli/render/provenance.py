@@ -8,14 +8,14 @@ from typing import Any
 
 _TARGETS = {"ce": "labels", "kl": "teacher's probabilities", "cosine": "teacher's embeddings"}
 
-# Limits for a record from an unknown file: edgekit's own have some thousand characters, and indentation multiplies the
-# length of deep nesting.
+# Limits for the record in a file of unknown origin. edgekit's own records have some thousand characters; in deeply
+# nested ones, indentation multiplies the length.
 _MAX_CHARS = 200_000
 _MAX_DEPTH = 20
 
 
 def limited(training: Mapping[str, Any], warn: Callable[[str], None]) -> Mapping[str, Any]:
-    """Return a checkpoint's record of its training; if it is too large or not JSON, warn and return nothing."""
+    """Return a checkpoint's record of its training; if it is too large or not JSON, warn and return an empty one."""
     try:
         chars = len(json.dumps(training, allow_nan=False))
     except (ValueError, RecursionError):

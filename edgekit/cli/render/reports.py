@@ -1,4 +1,4 @@
-"""The options of commands that write reports, and writing them."""
+"""Options of the commands that write reports, and the class that writes the files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ReportFiles:
         """Check the suffixes.
 
         Raises:
-            InputError: A file has another suffix than its form.
+            InputError: The suffix of a file does not match its format.
         """
         from edgekit.errors import InputError
 
@@ -61,7 +61,7 @@ class ReportFiles:
     def open(self, stack: ExitStack) -> Callable[[BenchmarkReport], None]:
         """Reserve all files and return a function that writes them.
 
-        A file that cannot be written is thus found before the measurement. The files appear when the stack closes
+        So a file that cannot be written raises an error before the measurement. The files appear when the stack closes
         without an error, and only if the function was called.
         """
         from edgekit.files import atomic_path

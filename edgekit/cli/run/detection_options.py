@@ -25,7 +25,7 @@ class _Every(click.IntRange):
 
 @dataclass(frozen=True)
 class DetectionOptions:
-    """The values of these options, under their parameters' names."""
+    """Values of the options below; each field has the name of a parameter."""
 
     detect_every: int | Literal["auto"]
     tracker: str

@@ -20,7 +20,7 @@ _MAX_BUFFERS = 32
 
 @dataclass(frozen=True)
 class InputOptions:
-    """The values of these options, under their parameters' names."""
+    """Values of the options below; each field has the name of a parameter."""
 
     realtime: bool
     camera_size: str | None

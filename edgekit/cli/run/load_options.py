@@ -11,7 +11,7 @@ from edgekit.cli.options import NumberRange, grouped_options, threads_option
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """The values of these options, under their parameters' names."""
+    """Values of the options below; each field has the name of a parameter."""
 
     threads: int | None
     single_thread: bool

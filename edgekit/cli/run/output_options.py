@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.rotation import Rotation
 
 STDOUT = "-"
-# Smaller files would be too many to read.
+# Smaller limits would give too many files to read.
 _LEAST_ROTATION_BYTES = 10_000
 _LEAST_ROTATION_S = 1.0
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The values of these options, under their parameters' names."""
+    """Values of the options below; each field has the name of a parameter."""
 
     save: Path | None
     record: Path | None
@@ -83,7 +83,7 @@ _RESULTS = section(
         "--rotate-age",
         type=Duration(_LEAST_ROTATION_S),
         metavar="TIME",
-        help="Start a new file of these after this time, such as 1h or 7d.",
+        help="Start a new file of these outputs after this time, such as 1h or 7d.",
     ),
     click.option(
         "--rotate-keep",
@@ -185,7 +185,7 @@ add_output_options = grouped_options("outputs", Outputs, (_RESULTS, _WEB_PAGE, _
 
 
 def rotation_of(outputs: Outputs) -> Rotation:
-    """Return when a new file starts, and how many are kept."""
+    """Return the rotation settings: when a new file starts, and how many files are kept."""
     from edgekit.device.sinks.rotation import Rotation
 
     return Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
@@ -224,7 +224,7 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     _refuse_without_effect(outputs)
 
 
-# Prefix of parameters → the outputs that they need, at least one.
+# By prefix of the parameters: the outputs of which these parameters need at least one.
 _NEEDED_OUTPUTS = {
     "rotate_": ("save", "record", "jsonl", "csv_file"),
     "blur_": ("save", "web"),
@@ -236,10 +236,10 @@ _NEEDED_OUTPUTS = {
 
 
 def _refuse_without_effect(outputs: Outputs) -> None:
-    """Refuse options on the command line that have no effect; a file of settings may hold more than one run uses.
+    """Refuse options on the command line that have no effect; those from a settings file may be unused.
 
     Raises:
-        click.UsageError: There is such an option.
+        click.UsageError: An option has no effect.
     """
     context = click.get_current_context(silent=True)
     if context is None:

@@ -66,7 +66,7 @@ def refuse_others_options(architecture: str) -> None:
     """Refuse options that do not belong to a model.
 
     Raises:
-        click.UsageError: One was given.
+        click.UsageError: Such an option was given.
     """
     foreign = _CLIP_OPTIONS - _OPTIONS_OF.get(architecture, set()) | _FOREIGN.get(architecture, set())
     for parameter in click.get_current_context().command.params:
@@ -215,12 +215,12 @@ _OPTIONS = (
     click.option(
         "--min-area",
         type=NumberRange(0, 1, min_open=True),
-        help="hicropl: least share of the image in a random crop; default: 0.08.",
+        help="hicropl: smallest area of a random crop, as a fraction of the image; default: 0.08.",
     ),
     click.option(
         "--upstream-compat",
         is_flag=True,
-        help="hicropl: as the authors' released code, which overwrites the prompts in every forward pass.",
+        help="hicropl: train like the authors' released code, which overwrites the prompts in every forward pass.",
     ),
     click.option(
         "--leave-out",

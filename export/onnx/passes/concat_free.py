@@ -19,9 +19,10 @@ from edgekit.export.onnx.passes.editing import (
     reweighted,
 )
 
-# The wide convolution's output must fit the L1 cache of a small core. Larger blocks need fewer instructions too, but
-# more memory traffic, counted on an emulated A53: 0.0572 M L2 misses instead of 0.0483 M with 64 KiB, which includes
-# EdgeCNN's second block, and 0.0878 M without limit (`--target a53 --no-pass uint8-input`, benchmarks/a53/count.py).
+# The wide convolution's output must fit the L1 cache of a small core. In larger blocks the rewrite saves instructions
+# too, but adds memory traffic. Counted on an emulated A53: 0.0483 M L2 misses with this limit, 0.0572 M with 64 KiB,
+# which includes EdgeCNN's second block, and 0.0878 M without a limit (`--target a53 --no-pass uint8-input`,
+# benchmarks/a53/count.py).
 LARGEST_BYTES = 32 << 10
 
 
@@ -39,7 +40,7 @@ def concat_free(model: ir.Model) -> int:
 
     conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...; all terms that read one part become one wide convolution
     and a Split. The number of multiplications is the same, but each part goes through im2col once instead of once per
-    layer. Other readers of a concatenation keep one of all its parts. Blocks whose wide output exceeds
+    layer. All other readers of a concatenation read a new one of the same parts. Blocks whose wide output exceeds
     `LARGEST_BYTES` stay unchanged.
     """
     return sum(_take_apart(model.graph, chain) for chain in list(dense_chains(model.graph)))
@@ -94,7 +95,7 @@ def _alike(readers: list[_Reader]) -> bool:
 
 
 def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
-    """Convolve `part`, these channels of the block, once for all readers and append the terms to their sums."""
+    """Convolve `part` (`channels` of the block) once for all readers and append the terms to their sums."""
     if not readers:
         return
     weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])

@@ -20,7 +20,7 @@ def constant(value: ir.Value | None) -> Weights | None:
 
 
 def add_weight(graph: ir.Graph, name: str, array: Weights) -> ir.Value:
-    """Register values as a float32 initialiser, with a number behind a name that is taken, and return it."""
+    """Register values as a float32 initialiser and return it; a name that is taken gets a number appended."""
     number, candidate = 0, name
     while candidate in graph.initializers:
         number += 1
@@ -120,7 +120,8 @@ def reweighted(
 ) -> ir.Value:
     """Insert a copy of `conv` with other weights, input or attributes and return its output.
 
-    It is inserted before the node `before`, by default before `conv`. `conv` stays: the caller may `replace` it.
+    It is inserted before the node `before`, by default before `conv`. `conv` stays in the graph: the caller may
+    `replace` it.
     """
     graph = conv.node.graph
     assert isinstance(graph, ir.Graph)

@@ -23,8 +23,8 @@ def merge_pool(model: ir.Model) -> int:
     """Merge average pools into the convolutions before them and return the number of convolutions changed.
 
     The mean over p x p outputs of a k x k convolution is one (k + p - 1) x (k + p - 1) convolution with the pool's
-    stride s: 3 x 3 before a pool of 2 becomes 4 x 4 with stride 2. It saves work if (k + p - 1)^2 / s^2 < k^2. The pool
-    of a concatenation or a sum is first distributed over its parts if one of them is such a convolution; the other
+    stride s: 3 x 3 before a pool of 2 becomes 4 x 4 with stride 2. It saves multiplications if k + p - 1 < k s. The
+    pool of a concatenation or a sum is first distributed over its parts if one of them is such a convolution; the other
     parts keep a pool.
     """
     return sum(_merge(node) for node in list(model.graph) if node.op_type == "AveragePool")

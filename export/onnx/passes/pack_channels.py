@@ -25,7 +25,8 @@ def pack_channels(model: ir.Model) -> int:
     LANES / g layers that each append g channels write into one tensor: each convolution outputs LANES channels, zero
     except its own g, and adds the outputs of the layers before it, which ONNX Runtime fuses into the convolution.
     Readers of a tensor that is not full yet get zero weights for the missing channels. Concatenations then join whole
-    vectors and need no reordering. The output is the same; on processors without NCHWc kernels the rewrite only costs.
+    vectors and need no reordering. The output is the same; on processors without NCHWc kernels the rewrite only adds
+    cost.
     """
     return sum(_pack(chain) for chain in list(dense_chains(model.graph)))
 

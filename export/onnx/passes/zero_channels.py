@@ -1,4 +1,4 @@
-"""Zero channels appended to a tensor: which readers can ignore them, and their new weights."""
+"""Append zero channels to a tensor: check that its readers can ignore them, and give the readers zero weights."""
 
 from __future__ import annotations
 
