@@ -81,8 +81,6 @@ class StreamOptions:
     max_frames: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.source is None) == (self.camera is None):
-            raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and value != "auto" and not least <= value <= most:
@@ -267,6 +265,8 @@ def stream(
 
 
 def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
+    if (options.source is None) == (options.camera is None):
+        raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
     if options.source is not None:
         return open_source(str(options.source), notify, realtime=options.realtime)
     settings = replace(
