@@ -1,4 +1,4 @@
-"""Program inside the emulated system: inferences of one model, each between the two marks of `counter.c`.
+"""Program inside the emulated system: it runs one model, each inference between the two marks of `counter.c`.
 
 Runs any .onnx file with ONNX Runtime, and an .ncnn file with edgekit's engine, Python included.
 """

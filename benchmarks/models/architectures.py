@@ -165,7 +165,7 @@ def _accuracy(path: Path, dataset: DataSet) -> dict[str, Any]:
 def latencies(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, Any]:
     """Return by net the median time in ms, and the median over rounds of its ratio to EdgeCNN.
 
-    In a round each net runs `inferences` times at batch size 1; each round starts with another net.
+    In a round each net runs `inferences` times at batch size 1; each round starts with a different net.
     """
     nets = {name: Classifier(path, intra_op_threads=1) for name, path in paths.items()}
     generator = np.random.default_rng(0)

@@ -245,8 +245,8 @@ def step(
         raise click.ClickException(str(error)) from error
     said = estimate(cost, len(EXPRESSIONS), shots, RECIPES["hicropl"].epochs, tested)
     click.echo(
-        f"{shape}, {precision}, {torch.get_num_threads()} threads ({clock} time): a step of {batch} images "
-        f"{cost.step_s:.2f} s, an image evaluated {cost.evaluated_image_s * 1000:.0f} ms, {cost.peak_mib:.0f} MiB at "
+        f"{shape}, {precision}, {torch.get_num_threads()} threads ({clock} time): a step of {batch} images takes "
+        f"{cost.step_s:.2f} s, evaluating an image {cost.evaluated_image_s * 1000:.0f} ms, {cost.peak_mib:.0f} MiB at "
         f"most, prompts {cost.prompts_mib:.0f} MiB; {said}",
         err=as_json,
     )

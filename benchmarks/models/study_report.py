@@ -167,7 +167,7 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _label(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each name beside its point, at the first place that is free of names and points."""
+    """Write each name next to its point, at the first place that is free of names and points."""
     at_px = [tuple(axes.transData.transform((x, y))) for x, y, _ in points]
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at_px]
     frame = axes.get_window_extent()

@@ -196,8 +196,8 @@ def _size_bytes(names: Iterable[str], tensors: Mapping[str, TensorInfo]) -> int 
 def _peak_bytes(
     graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto], tensors: Mapping[str, TensorInfo]
 ) -> int | None:
-    """Return the peak size of live tensors; a tensor lives from its producer to its last reader."""
-    source: dict[str, str] = {}  # output of a renaming node → the tensor it renames
+    """Return the peak size of live tensors; a tensor is live from its producer to its last reader."""
+    source: dict[str, str] = {}  # the tensor that a node renames, by the node's output
     last_use: dict[str, int] = {}
     for index, node in enumerate(graph.node):
         if node.op_type in RENAME and node.input and node.input[0] not in constants:

@@ -65,7 +65,7 @@ def predicted_ms(point: Point, macs_per_s: float, bytes_per_s: float) -> float:
 
 
 def fit(points: Sequence[Point]) -> Fit:
-    """Fit by least squares of the logarithm over a grid; `errors` is empty with fewer than `LEAST_ROWS` points."""
+    """Fit by least squares of the log latency over a grid; `errors` is empty with fewer than `LEAST_ROWS` points."""
     measured = np.log([point.measured_ms for point in points])  # (points,)
     grid = np.log(np.stack([_over_grid(point) for point in points]))  # (points, compute, bandwidth)
     squared = (measured[:, None, None] - grid) ** 2

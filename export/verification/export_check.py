@@ -56,7 +56,7 @@ def check_export(
         contract: The checkpoint's contract.
         crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.preprocess.crop_face`.
         tolerance: Exclusive limit of the absolute difference of a logit.
-        same_top1: Whether top-1 must be equal on every crop, too.
+        same_top1: Whether top-1 must also be equal on every crop.
 
     Raises:
         GateError: A logit is NaN or infinity or differs by `tolerance` or more, or top-1 differs.

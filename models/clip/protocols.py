@@ -110,7 +110,7 @@ def load_task_data(
     contempt: str = "drop",
     notify: Notify = ignore_message,
 ) -> TaskData:
-    """Return the images of a task: `shots` training images per class, or all with task "all"; the whole test split.
+    """Return a task's images: `shots` training images per class (all with task "all"), and the whole test split.
 
     Only the sampled images are decoded. For the validation images see `few_shot`.
 

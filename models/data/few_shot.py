@@ -15,7 +15,7 @@ from edgekit.models.data.readers import Selection
 
 # The splits of a sampled data set.
 TRAIN, VALIDATION, TEST = "train", "val", "test"
-# Validation images per class: as many as shots, but at most four as in CoOp.
+# Validation images per class: as many as shots, but at most four, as in CoOp.
 MAX_VALIDATION_SHOTS = 4
 
 

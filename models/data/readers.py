@@ -64,8 +64,8 @@ def load_dataset(
         path: A folder, a .tar/.tar.gz/.tgz archive, a .csv, an .h5/.hdf5 or a split_zhou_*.json file.
         size_px: Height and width of the resized images.
         progress: Called with (images read, images in total or None).
-        contempt: Treatment of the class contempt beside the seven expressions: "drop", "keep", or the name of a class
-            that its images are counted as.
+        contempt: Treatment of the class contempt in addition to the seven expressions: "drop", "keep", or the name
+            of the class that its images are counted as.
         notify: Called with messages about removed images and similar decisions.
         fit: How images that are not square become square.
         select: Selects images before they are decoded; default: all.

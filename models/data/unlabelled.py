@@ -1,4 +1,4 @@
-"""Unlabelled images, used beside the labelled ones in distillation."""
+"""Unlabelled images, used in distillation in addition to the labelled ones."""
 
 from __future__ import annotations
 

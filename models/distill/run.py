@@ -53,7 +53,7 @@ class DistillOptions(TrainingOptions):
     - `views`: the views of each image that the teacher classifies once; default: "center-flip".
     - `on_the_fly`: the teacher classifies every augmented crop instead.
     - `cache`: folder of the teacher's outputs; default: in `output`.
-    - `unlabelled`: folder or archive of images without labels to learn from as well.
+    - `unlabelled`: folder or archive of images without labels, used in addition to the labelled ones.
     - `teacher_power`, `votes_power`: used with FER+ posteriors; see `votes.VotePowers`.
     - `clip`: the CLIP of the teacher's prompts; `descriptions`: class sentences of a CLIP without prompts;
       `activation`: the CLIP's activation function, if its file does not state it.

@@ -27,7 +27,7 @@ Balance = Literal["none", "loss", "sampler"]
 
 
 class NetTask(Task):
-    """Training of a registry net, without the loss; validation uses the labels and the centre crop."""
+    """Base class of trainings of a registry net, without a loss; validation uses the labels and the centre crop."""
 
     examples: Examples
 

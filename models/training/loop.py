@@ -80,9 +80,8 @@ def train_job(
 ) -> list[EpochReport]:
     """Train, and write `best.safetensors`, `last.pt`, `metrics.jsonl`, TensorBoard events and `curves.png` to `output`.
 
-    `best.safetensors` has the weights of the epoch with the highest validation accuracy, or of the last epoch,
-    depending on the recipe. Under torchrun every process computes its share of each batch, and BatchNorm spans all
-    processes.
+    `best.safetensors` has the weights of the epoch with the highest validation accuracy, or of the last epoch if the
+    recipe keeps that. Under torchrun every process computes its share of each batch, and BatchNorm spans all processes.
 
     Args:
         job: What to train.
@@ -235,7 +234,7 @@ class _Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # A smaller decay in the first steps, so that the initial weights do not stay in the average for long.
+        # The decay is smaller in the first steps, so that the initial weights do not stay in the average for long.
         decay = min(self.job.recipe.ema_decay, self.steps_taken / (self.steps_taken + 10))
         average, current = self.learned_average.state_dict(), self.learned.state_dict()
         for mean, value in zip(average.values(), current.values(), strict=True):

@@ -1,4 +1,4 @@
-"""`edgekit doctor --host`: checks several boards in parallel and prints one after the other."""
+"""`edgekit doctor --host`: checks boards in parallel and prints the findings of one board after the other."""
 
 from __future__ import annotations
 

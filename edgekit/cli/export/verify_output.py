@@ -45,7 +45,7 @@ def _show_parity(out: Output, check: ParityCheck) -> None:
     out.say(
         f"logits          differ by at most {found.logits_difference:.2e} ({limit}; largest {found.largest_logit:.1f})"
     )
-    out.say(f"one or a batch  differ by at most {found.batch_difference:.2e}")
+    out.say(f"batch size      changes logits by at most {found.batch_difference:.2e}")
     out.say(f"top-1           equal on {found.same_top1} (required: {tolerance.top1_share:.0%})")
 
 
