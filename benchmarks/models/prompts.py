@@ -67,7 +67,7 @@ ON_ALL_IMAGES = (BASE, "independent prompts")
 TITLES = {
     "few-shot": "{shots} images per class",
     "all": "All images",
-    "base-to-novel": "Base to novel classes, {shots} images a base class",
+    "base-to-novel": "Base to novel classes, {shots} images per base class",
     "ablations": "Ablations, {shots} images per class",
 }
 
