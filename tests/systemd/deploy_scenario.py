@@ -21,7 +21,7 @@ from stage import PATIENCE_S, serve, tell
 
 NAME = "edgekit"
 # Of what a deploy on the board is given to run.
-LOADER = b"class _Sent("
+LOADER = b"class _SentModules("
 
 
 class Machine:

@@ -73,7 +73,7 @@ def test_a_deploy_killed_with_everything_leaves_what_runs_at_the_next_start(step
 def test_the_next_call_settles_it_and_goes_back(steps: dict[str, dict[str, Any]]) -> None:
     back = steps["rollback"]
     assert back["code"] == 0, back["said"]
-    assert "an earlier call was cut off" in back["said"]
+    assert "an earlier call was interrupted" in back["said"]
     assert (back["state"], back["current"], back["runs"]) == (
         "running", steps["second"]["current"], steps["second"]["runs"],
     )  # fmt: skip
