@@ -67,7 +67,7 @@ def target_options(function: _Function) -> _Function:
 
 
 def quantize_options(function: _Function) -> _Function:
-    """Add --quantize and its options."""
+    """Add --quantize and the options of quantisation and its gate."""
     quantisation = section(
         "Quantisation",
         click.option(
@@ -111,7 +111,11 @@ def quantize_options(function: _Function) -> _Function:
             "--form", type=click.Choice(["qdq", "qoperator"]), help="Form of the file; default: the target's."
         ),
     )
-    evaluation = section(
+    return quantisation(_evaluation_options(function))
+
+
+def _evaluation_options(function: _Function) -> _Function:
+    return section(
         "Evaluation",
         click.option(
             "--eval",
@@ -129,8 +133,7 @@ def quantize_options(function: _Function) -> _Function:
             metavar="POINTS",
             help="With --eval: refuse the file (exit 3) if accuracy drops by more percentage points.",
         ),
-    )
-    return quantisation(evaluation(function))
+    )(function)
 
 
 def check_combination(context: click.Context, options: Mapping[str, Any], is_prompts: bool) -> None:

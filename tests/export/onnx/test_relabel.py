@@ -151,7 +151,7 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
             "need the text tower of the student's teacher, CLIP 'random:1'",
         ),
         ("student", lambda c: relabel_by_text(c, NEW, text, prompts), "had no prompts: leave --prompts out"),
-        ("student", lambda c: relabel_by_text(c, NEW, str(folder / "other.safetensors"), None), "its weights differ"),
+        ("student", lambda c: relabel_by_text(c, NEW, str(folder / "other.safetensors"), None), "the weights differ"),
         (
             "student",
             lambda c: relabel_by_text(c, NEW, str(folder / "quick.safetensors"), None),

@@ -206,7 +206,7 @@ def test_whatever_goes_wrong_the_old_file_stays(
 
     small = onnx.ModelProto(producer_name="stands")
     monkeypatch.setattr(module, "convert", lambda *_: (small, {}))
-    monkeypatch.setattr(module, "verify", fail)
+    monkeypatch.setattr(module, "check_export", fail)
     target = tmp_path / "model.onnx"
     target.write_bytes(b"old")
     with pytest.raises(seen):

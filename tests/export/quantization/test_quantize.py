@@ -60,7 +60,10 @@ def test_static_files_are_small_and_close(
     assert seen[-1][0] == seen[-1][1]
     contract = contract_of(made.model)
     assert contract.precision == "int8"
-    assert contract.calibration == f"portrait, minmax, {form} {types} per channel"
+    # Without VNNI instructions the stem may stay in float32.
+    assert (contract.calibration or "").removesuffix(
+        ", float32: stem"
+    ) == f"portrait, minmax, {form} {types} per channel"
     assert contract.provenance.accuracy == ()
     classifier = opened(made.model, tmp_path)
     assert (classifier.logits(crops).argmax(1) == opened(default, tmp_path).logits(crops).argmax(1)).mean() > 0.9
@@ -76,7 +79,8 @@ def test_stdout_is_left_to_results(
     default: onnx.ModelProto, crops: ImageU8, method: CalibrationMethod, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made = quantize_static(default, crops[:2], StaticSettings("u8s8", "qdq", method), "x")
-    assert contract_of(made.model).calibration == f"x, {method}, qdq u8s8 per channel"
+    calibration = contract_of(made.model).calibration or ""
+    assert calibration.removesuffix(", float32: stem") == f"x, {method}, qdq u8s8 per channel"
     assert capfd.readouterr() == ("", "")
 
 

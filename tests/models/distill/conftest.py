@@ -47,9 +47,9 @@ class BarTeacher:
 
     def teacher(self) -> Teacher:
         space = self.space if self.embeds else None
-        return Teacher("clip" if space else "classifier", "bars", EXPRESSIONS, self.sha256, self.answer, space=space)
+        return Teacher("clip" if space else "classifier", "bars", EXPRESSIONS, self.sha256, self.predict, space=space)
 
-    def answer(self, crops: ImageU8) -> TeacherOutputs:
+    def predict(self, crops: ImageU8) -> TeacherOutputs:
         self.shapes.append(crops.shape)
         vectors: FloatArray = self.space.class_vectors[self.named(crops)]
         logits = self.space.logit_scale * vectors @ self.space.class_vectors.T

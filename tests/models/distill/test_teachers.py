@@ -151,7 +151,7 @@ def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
             "--teacher-scale, --teacher-mean, --teacher-std, --teacher-output",
         ),
         (replace(SAID, size_px=8, std=None), "contract: give --teacher-std$"),
-        (replace(SAID, size_px=8, labels=("a", "b")), "--teacher-labels names 2 classes, the graph has 3 outputs"),
+        (replace(SAID, size_px=8, labels=("a", "b")), "--teacher-labels has 2 classes, the graph 3 outputs"),
         (replace(SAID, size_px=8, mean=(0.5,)), "'input.mean' has 1 values"),
         (replace(SAID, size_px=8, labels=("a", "b", "a")), "'labels' has a duplicate name"),
         (replace(SAID, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph has 3 channels"),
