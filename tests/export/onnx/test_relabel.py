@@ -155,19 +155,19 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
         (
             "student",
             lambda c: relabel_by_text(c, NEW, str(folder / "quick.safetensors"), None),
-            "activation is quick-gelu",
+            "activation quick-gelu",
         ),
         ("student", lambda c: relabel_by_text(c, NEW, "absent.pt", None), "does not exist"),
         ("student", lambda c: relabel_by_text(c, long, text, None), "description of class 'x': .*: shorten it"),
-        ("prompted", lambda c: relabel_by_text(c, NEW, text, None), r"name their file with --prompts"),
+        ("prompted", lambda c: relabel_by_text(c, NEW, text, None), r"give their file with --prompts"),
         ("prompted", lambda c: relabel_by_text(c, NEW, text, folder / "clip.safetensors"), "are not the teacher's"),
         ("prompted", lambda c: relabel_by_text(c, NEW, text, folder), "is a folder, not a file"),
         (
             "plain",
             lambda c: relabel_by_text(c, NEW, text, None),
-            "mini-xception is a plain classifier, whose labels are fixed",
+            "mini-xception has no embedding space, so its labels are fixed",
         ),
-        ("unknown", lambda c: relabel_by_text(c, NEW, text, None), "does not say which CLIP its teacher was"),
+        ("unknown", lambda c: relabel_by_text(c, NEW, text, None), "has no valid record of its CLIP teacher"),
     ]
 
 
