@@ -155,7 +155,7 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
         (
             "student",
             lambda c: relabel_by_text(c, NEW, str(folder / "quick.safetensors"), None),
-            "activation quick-gelu",
+            "activation is quick-gelu",
         ),
         ("student", lambda c: relabel_by_text(c, NEW, "absent.pt", None), "does not exist"),
         ("student", lambda c: relabel_by_text(c, long, text, None), "description of class 'x': .*: shorten it"),
