@@ -92,7 +92,7 @@ def test_a_board_measures_with_the_options_and_names_given_here(
     assert [each["name"] for each in board["models"]] == [str(model)]
     assert {cell["model"] for cell in board["cells"]} == {str(model)}
     assert board["clip"]["source"] == source.name
-    assert {cell["batch"] for cell in board["cells"] if cell["kind"] != "pipeline"} == {3}
+    assert {cell["batch"] for cell in board["cells"] if cell["kind"] in ("inference", "classifier")} == {3}
     assert board["notes"] == {"fan": "none; $(off)"}
     assert board["settings"]["seed"] == 7
     assert document["hosts"][0]["overhead_s"] > 0
