@@ -18,14 +18,18 @@ from edgekit.typed_json import convert, parse_json, shown
 
 METADATA_KEY = "edgekit"
 SCHEMA_MAJOR = 1
-# 1.1 added input.element_type and verified_level.
-SCHEMA_VERSION = f"{SCHEMA_MAJOR}.1"
+# 1.1 added input.element_type and verified_level; 1.2 crop.fit, subject and temperature.
+SCHEMA_VERSION = f"{SCHEMA_MAJOR}.2"
 
 Channels: TypeAlias = Literal["rgb", "bgr", "gray"]
 ElementType: TypeAlias = Literal["float32", "uint8"]
 Precision: TypeAlias = Literal["float32", "float16", "int8"]
 GraphLevel: TypeAlias = Literal["none", "basic", "extended", "all"]
 OutputMeaning: TypeAlias = Literal["logits"]
+# How an image that is not a face box becomes square: its central square, padded with gray, or stretched.
+Fit: TypeAlias = Literal["square", "pad", "stretch"]
+# What the model classifies: each detected face, or the whole image.
+Subject: TypeAlias = Literal["face", "image"]
 
 _MAX_DOCUMENT_CHARS = 1_000_000
 _MAX_LABELS = 100_000
@@ -59,17 +63,18 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class CropSpec:
-    """How a face box becomes an image of the net's input size.
+    """How a face box, or an image without one, becomes an image of the net's input size.
 
-    The box is made square (with its mean side), widened by `margin` (a fraction of that side) on every side, and kept
-    inside the frame. The crop is resized to `resize_hw`, converted to gray if `grayscale` is true, and cut to its
-    centre `center_crop_hw`.
+    A face box is made square (with its mean side), widened by `margin` (a fraction of that side) on every side, and
+    kept inside the frame. An image without a face box is changed as `fit` says. The result is resized to `resize_hw`,
+    converted to gray if `grayscale` is true, and cut to its centre `center_crop_hw`.
     """
 
     margin: float
     grayscale: bool
     resize_hw: tuple[_SidePx, _SidePx]
     center_crop_hw: tuple[_SidePx, _SidePx]
+    fit: Fit = "square"
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,8 @@ class Contract:
 
     `precision` is that of weights and arithmetic, `calibration` describes how the ranges of a quantised model were
     determined, and `verified_level` is ONNX Runtime's graph optimization level at which export verified the outputs.
+    `subject` is what the model classifies. The logits are already divided by `temperature`, with which calibration on
+    validation images made the probabilities match the accuracy (Guo et al. 2017, section 4.2); 1: not calibrated.
 
     Example:
         >>> contract = Contract.from_json(model_metadata["edgekit"])
@@ -123,6 +130,8 @@ class Contract:
     precision: Precision = "float32"
     calibration: _Text | None = None
     verified_level: GraphLevel | None = None
+    subject: Subject = "face"
+    temperature: float = 1.0
     provenance: Provenance = field(default_factory=Provenance)
     schema: str = SCHEMA_VERSION
 
@@ -201,6 +210,8 @@ def _validate(contract: Contract) -> None:
     _require(
         crop.center_crop_hw == spec.size_hw, "crop.center_crop_hw", str(crop.center_crop_hw), f"size_hw {spec.size_hw}"
     )
+    in_range = _MIN_FACTOR <= contract.temperature <= _MAX_FACTOR
+    _require(in_range, "temperature", str(contract.temperature), _FACTORS)
     for result in contract.provenance.accuracy:
         _require(0 <= result.correct <= result.total, "provenance.accuracy", shown(result.correct), "correct <= total")
 

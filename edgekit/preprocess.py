@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.contract import CropSpec, InputSpec
+from edgekit.contract import CropSpec, Fit, InputSpec
 
 ImageU8: TypeAlias = NDArray[np.uint8]
 FloatArray: TypeAlias = NDArray[np.float32]
@@ -58,29 +58,68 @@ def square_crop_box(
 def crop_face(
     image_bgr: ImageU8, xyxy: Sequence[float] | FloatArray, crop: CropSpec, size_hw: tuple[int, int], resize: Resize
 ) -> ImageU8:
-    """Return the crop of one face: uint8 (size_hw[0], size_hw[1], 1 or 3), see `fit_image`."""
-    height, width = image_bgr.shape[:2]
-    x0, y0, x1, y1 = square_crop_box(xyxy, (width, height), crop.margin)
-    return fit_image(image_bgr[y0:y1, x0:x1], crop, size_hw, resize)
-
-
-def fit_image(image_bgr: ImageU8, crop: CropSpec, size_hw: tuple[int, int], resize: Resize) -> ImageU8:
-    """Return an image of a face in the net's size: resized, converted to gray if required, and centre-cropped.
+    """Return the crop of one face: uint8 (size_hw[0], size_hw[1], 1 or 3), channels 1 if `crop.grayscale` else R, G, B.
 
     Args:
-        image_bgr: uint8 (H, W) gray or (H, W, 3) B, G, R.
+        image_bgr: The frame, uint8 (H, W) gray or (H, W, 3) B, G, R.
+        xyxy: The face box: left, top, right, bottom in pixels.
         crop: The contract's crop.
         size_hw: The contract's input size.
         resize: Called only when the size differs from `crop.resize_hw`, with (width, height).
-
-    Returns:
-        uint8 (size_hw[0], size_hw[1], channels), channels 1 if `crop.grayscale` else 3 (R, G, B).
     """
-    return center_crop(resize_image(image_bgr, crop, resize), size_hw)
+    height, width = image_bgr.shape[:2]
+    x0, y0, x1, y1 = square_crop_box(xyxy, (width, height), crop.margin)
+    return center_crop(_resized(image_bgr[y0:y1, x0:x1], crop, resize), size_hw)
 
 
-def resize_image(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
-    """Return `image_bgr` as uint8 (resize_hw[0], resize_hw[1], 1 or 3): `fit_image` before its centre crop."""
+def crop_image(image_bgr: ImageU8, crop: CropSpec, size_hw: tuple[int, int], resize: Resize) -> ImageU8:
+    """Return an image that is not a face box in the net's size, see `fit_image`; arguments and result as `crop_face`.
+
+    Training, evaluation, calibration and verification read image files with this function, or with `fit_image` where
+    the augmentation moves the last crop; the runtime uses it for whole frames.
+    """
+    return center_crop(fit_image(image_bgr, crop, resize), size_hw)
+
+
+def fit_image(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
+    """Return an image as uint8 (resize_hw[0], resize_hw[1], 1 or 3): `crop_image` before its centre crop.
+
+    `crop.fit` is "square": the central part of the same shape as `resize_hw` is resized; "pad": gray bars complete the
+    image to that shape; "stretch": width and height are resized by different factors.
+    """
+    return _resized(_FITS[crop.fit](image_bgr, crop.resize_hw), crop, resize)
+
+
+def _central_part(image: ImageU8, shape_hw: tuple[int, int]) -> ImageU8:
+    height, width = image.shape[:2]
+    scale = min(height / shape_hw[0], width / shape_hw[1])
+    new_h, new_w = (max(round(side * scale), 1) for side in shape_hw)
+    top, left = (math.floor((have - want) / 2 + 0.5) for have, want in ((height, new_h), (width, new_w)))
+    return image[top : top + new_h, left : left + new_w]
+
+
+def _padded(image: ImageU8, shape_hw: tuple[int, int]) -> ImageU8:
+    height, width = image.shape[:2]
+    scale = max(height / shape_hw[0], width / shape_hw[1])
+    new_h, new_w = (max(round(side * scale), have) for side, have in zip(shape_hw, (height, width), strict=True))
+    if (new_h, new_w) == (height, width):
+        return image
+    padded = np.full((new_h, new_w, *image.shape[2:]), _PADDING, np.uint8)
+    top, left = (new_h - height) // 2, (new_w - width) // 2
+    padded[top : top + height, left : left + width] = image
+    return padded
+
+
+_PADDING = 128
+_FITS: dict[Fit, Callable[[ImageU8, tuple[int, int]], ImageU8]] = {
+    "square": _central_part,
+    "pad": _padded,
+    "stretch": lambda image, _shape_hw: image,
+}
+
+
+def _resized(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
+    """Return an image resized to `crop.resize_hw`, gray or R, G, B."""
     height, width = crop.resize_hw
     if image_bgr.shape[:2] != (height, width):
         image_bgr = resize(image_bgr, (width, height))

@@ -29,7 +29,7 @@ from edgekit.device.imaging import resize
 from edgekit.errors import EdgekitError
 from edgekit.model_store import resolve_model
 from edgekit.models.data.readers import load_dataset
-from edgekit.preprocess import FloatArray, ImageU8, crop_face, fit_image
+from edgekit.preprocess import FloatArray, ImageU8, crop_face, crop_image
 
 FRAME_WH = (640, 480)
 FACE_SIDES_PX = (120, 260)
@@ -102,7 +102,7 @@ def measure(
         if len(found):
             pasted.append(candidate)
             boxes.append(found.xyxy[0])
-            originals.append(fit_image(image, crop, size_hw, resize))
+            originals.append(crop_image(image, crop, size_hw, resize))
             kept_labels.append(label)
     if not boxes:
         raise click.ClickException(f"{detector.name} detected none of {len(images)} faces")

@@ -7,7 +7,7 @@ import numpy as np
 from edgekit.contract import CropSpec
 from edgekit.device.imaging import resize
 from edgekit.models.data import ImageSet
-from edgekit.preprocess import ImageU8, center_crop, resize_image
+from edgekit.preprocess import ImageU8, center_crop, fit_image
 
 
 def to_size(image: ImageU8, size_px: int) -> ImageU8:
@@ -17,7 +17,7 @@ def to_size(image: ImageU8, size_px: int) -> ImageU8:
     if image.ndim == 2:
         same = image.shape == (size_px, size_px)
         return (image if same else resize(image, (size_px, size_px)))[..., np.newaxis]
-    return resize_image(image, CropSpec(0.0, False, (size_px, size_px), (size_px, size_px)), resize)
+    return fit_image(image, CropSpec(0.0, False, (size_px, size_px), (size_px, size_px), "stretch"), resize)
 
 
 def to_central_square(image: ImageU8, size_px: int) -> ImageU8:

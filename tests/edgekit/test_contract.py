@@ -48,6 +48,7 @@ NULLABLE = {
 }
 # Fields that may be missing: the structures have defaults for them.
 OPTIONAL = NULLABLE | {
+    "crop.fit",
     "input.element_type",
     "input.layout",
     "output.meaning",
@@ -55,6 +56,8 @@ OPTIONAL = NULLABLE | {
     "provenance",
     "provenance.accuracy",
     "provenance.dataset",
+    "subject",
+    "temperature",
 }
 
 

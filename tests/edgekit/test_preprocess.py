@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit import preprocess
-from edgekit.contract import CropSpec, InputSpec
+from edgekit.contract import CropSpec, Fit, InputSpec
 from edgekit.device.imaging import resize
 
 GRAY_CROP = CropSpec(margin=0.1, grayscale=True, resize_hw=(48, 48), center_crop_hw=(44, 44))
@@ -96,18 +97,18 @@ class TestCropFace:
 
     def test_a_picture_of_the_right_size_is_not_resized(self):
         image = random_image(48, 48)
-        face = preprocess.fit_image(image, GRAY_CROP, (44, 44), never_resize)
+        face = preprocess.crop_image(image, GRAY_CROP, (44, 44), never_resize)
         np.testing.assert_array_equal(face[..., 0], image[2:46, 2:46])
 
     def test_colour_crops_are_red_green_blue(self):
         blue = np.zeros((48, 48, 3), np.uint8)
         blue[..., 0] = 200
         np.testing.assert_array_equal(
-            preprocess.fit_image(blue, COLOUR_CROP, (44, 44), never_resize)[0, 0], [0, 0, 200]
+            preprocess.crop_image(blue, COLOUR_CROP, (44, 44), never_resize)[0, 0], [0, 0, 200]
         )
 
     def test_a_gray_picture_has_three_equal_channels_where_the_crop_has_colour(self):
-        face = preprocess.fit_image(random_image(48, 48), COLOUR_CROP, (44, 44), never_resize)
+        face = preprocess.crop_image(random_image(48, 48), COLOUR_CROP, (44, 44), never_resize)
         np.testing.assert_array_equal(face[..., 0], face[..., 2])
 
 
@@ -217,3 +218,31 @@ class TestSoftmax:
     def test_sums_to_one_and_never_overflows(self):
         probabilities = preprocess.softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]], np.float32))
         np.testing.assert_allclose(probabilities, [[1, 0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(("fit", "expected"), [("square", [[30, 40]] * 2), ("stretch", [[15, 55]] * 2)])
+def test_an_image_without_a_face_box_is_cut_or_stretched(fit: Fit, expected: list[list[int]]) -> None:
+    image = np.array([[0, 10, 20, 30, 40, 50, 60, 70]] * 2, np.uint8)
+    fitted = preprocess.fit_image(image, CropSpec(0.25, True, (2, 2), (2, 2), fit), resize)
+    np.testing.assert_array_equal(fitted[..., 0], expected)
+
+
+def test_an_image_without_a_face_box_is_padded_with_gray_above_and_below() -> None:
+    image = random_image(2, 8)
+    fitted = preprocess.fit_image(image, CropSpec(0.25, True, (8, 8), (8, 8), "pad"), never_resize)[..., 0]
+    np.testing.assert_array_equal(fitted[3:5], image)
+    assert (np.delete(fitted, [3, 4], axis=0) == 128).all()
+
+
+def test_a_square_image_is_the_same_for_every_fit() -> None:
+    image = random_image(60, 60)
+    fits = [preprocess.fit_image(image, replace(COLOUR_CROP, fit=fit), resize) for fit in get_args(Fit)]
+    assert all((each == fits[0]).all() for each in fits)
+
+
+def test_the_central_part_is_what_a_face_box_of_the_whole_image_gives() -> None:
+    for height, width in [(33, 100), (101, 64), (48, 49), (7, 5)]:
+        image = random_image(height, width)
+        cut = preprocess.crop_image(image, COLOUR_CROP, (44, 44), resize)
+        box = preprocess.crop_face(image, (0, 0, width, height), COLOUR_CROP, (44, 44), resize)
+        np.testing.assert_array_equal(cut, box)

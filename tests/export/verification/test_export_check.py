@@ -132,7 +132,7 @@ def test_the_authors_checkpoint_is_exported_exactly_on_real_faces(
     from edgekit.device.imaging import decode_image, resize
     from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
     from edgekit.models.model_loading import build_net
-    from edgekit.preprocess import fit_image
+    from edgekit.preprocess import crop_image
 
     path = tmp_path / "authors.safetensors"
     theirs = shared / "reference/edgecnn/FER2013_EdgeCNN_PrivateTest_model.t7"
@@ -148,7 +148,7 @@ def test_the_authors_checkpoint_is_exported_exactly_on_real_faces(
                 stream = archive.extractfile(member)
                 assert stream is not None
                 image = decode_image(stream.read(), member.name)
-                faces.append(fit_image(image, crop, size_hw, resize))
+                faces.append(crop_image(image, crop, size_hw, resize))
             if len(faces) == 200:
                 break
     result = check_export(exported.path, build_net(checkpoint), checkpoint.contract, np.stack(faces))
