@@ -22,6 +22,7 @@ def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
     return draw_faces(tmp_path / "faces", {"Training": 14, "PublicTest": 7, "PrivateTest": 14})
 
 
+@pytest.mark.slow
 def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(
     load: Load, faces: Path, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_run_that_is_too_short_is_no_verdict(soak):
         soak.judge(steady(62), ordered(soak), EXIT_OK, 60, 0)
 
 
+@pytest.mark.slow
 def test_a_short_soak_of_the_real_command(tmp_path, tiny_model):
     clip = tmp_path / "clip.mp4"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))

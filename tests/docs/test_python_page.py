@@ -33,7 +33,13 @@ def test_the_page_has_ten_examples() -> None:
     assert len(EXAMPLES) == 10
 
 
-@pytest.mark.parametrize("title", EXAMPLES)
+# These train, export or measure.
+SLOW = {"Train, export and check", "Quantise with a gate", "Benchmark two files"}
+
+
+@pytest.mark.parametrize(
+    "title", [pytest.param(title, marks=[pytest.mark.slow] if title in SLOW else []) for title in EXAMPLES]
+)
 def test_an_example_runs(title: str, folder: Path, play: Callable[..., Any]) -> None:
     code = EXAMPLES[title]
     if "camera=" in code:

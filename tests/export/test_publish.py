@@ -25,6 +25,7 @@ def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
     return draw_faces(tmp_path / "faces", {"Training": 28, "PublicTest": 7, "PrivateTest": 7})
 
 
+@pytest.mark.slow
 def test_a_distilled_model_is_published_with_its_teacher_named(
     faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,7 @@ def test_the_card_names_the_shipped_net_that_it_started_from(faces: Path, tmp_pa
     assert "The initial weights were those of `default`, the checkpoint with sha256 `" in card
 
 
+@pytest.mark.slow
 def test_the_card_says_where_the_net_started(faces: Path, tmp_path: Path) -> None:
     for name, start in (("first", []), ("second", ["--init", str(tmp_path / "first/best.safetensors")])):
         run = ["train", "--data", str(faces), "-o", str(tmp_path / name), "--epochs", "1", "-q", *start]

@@ -46,6 +46,7 @@ def test_finds_no_face_where_there_is_none(shared: Path, name: str) -> None:
     assert len(Haar(320, 0.7).detect(cv2.imread(str(shared / "data/media" / name)))) == 0
 
 
+@pytest.mark.slow
 def test_finds_the_one_face_of_a_clip_in_nearly_every_frame(shared: Path) -> None:
     capture = cv2.VideoCapture(str(shared / "data/media/fer_test.mp4"))
     frames = []

@@ -107,6 +107,7 @@ def test_agreement_is_reported_for_each_teacher_and_the_ensemble(
     assert f"agreement with its teacher: {expected[2]:.2%} of val" in err
 
 
+@pytest.mark.slow
 def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, clip: Path, tmp_path: Path) -> None:
     output, cache = tmp_path / "run", tmp_path / "answers"
     more = ["--cache", cache, "--unlabelled", faces / "val", "--quiet"]
@@ -136,6 +137,7 @@ def test_a_clips_student_gets_other_labels_at_export(edgekit: Run, faces: Path, 
     assert Classifier(model).contract.labels == ("b", "a")
 
 
+@pytest.mark.slow
 def test_a_plain_onnx_file_teaches_in_an_ensemble_on_the_fly(
     edgekit: Run, faces: Path, teacher: Path, tmp_path: Path
 ) -> None:

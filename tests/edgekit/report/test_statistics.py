@@ -31,6 +31,7 @@ def processes(random: np.random.Generator, count: int, between: float, within: f
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "between", "within"), [(3, 0.02, 0.005), (5, 0.01, 0.01), (5, 0.02, 0.005)])
 def test_nineteen_intervals_in_twenty_hold_the_truth(count: int, between: float, within: float) -> None:
     random = np.random.default_rng(5)
@@ -73,6 +74,7 @@ def test_a_ratio_holds_the_truth_and_is_wider_than_either_interval() -> None:
     assert ratio_interval(2.0, (2.0, 2.0), 3.0, (3.0, 3.0)) == pytest.approx((1.5, 1.5))
 
 
+@pytest.mark.slow
 def test_comparisons_of_the_same_thing_seldom_see_a_difference() -> None:
     random = np.random.default_rng(3)
     seen = 0

@@ -64,6 +64,7 @@ def test_probabilities_are_added(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, _sums(path, crops), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_files_for_both_engines_give_the_sums(tmp_path: Path) -> None:
     path = _checkpoint(tmp_path / "start.safetensors", "edgecnn@24")
     files = tmp_path / "merged.onnx", tmp_path / "merged.ncnn"

@@ -258,7 +258,9 @@ def test_random_nets_answer_the_same_after_any_rewrites(made: tuple[Builder, Con
     after(net.model(contract), contract, names)
 
 
-@pytest.mark.parametrize("target", sorted(TARGETS))
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=[] if name == "a53" else pytest.mark.slow) for name in sorted(TARGETS)]
+)
 def test_every_target_answers_as_torch_on_real_face_crops(
     target: str, checkpoint: Path, edgecnn: nn.Module, contract: Contract, tmp_path: Path
 ) -> None:
@@ -279,6 +281,7 @@ def test_a_target_changes_the_shipped_net_everywhere_it_can(target: str, tmp_pat
     assert (spec.channels, spec.element_type) == ("gray", "uint8")
 
 
+@pytest.mark.slow
 def test_the_same_checkpoint_and_target_give_the_same_bytes_in_another_process(
     checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_the_file_answers_as_the_prompted_clip(
     assert np.ptp(expected[:, 0]) > 0.01  # images differ
 
 
+@pytest.mark.slow
 def test_each_weight_is_in_the_file_once_and_the_text_tower_is_not(tmp_path: Path) -> None:
     path, clip = make(tmp_path)
     net = open_prompts(path, clip, None)
@@ -91,6 +92,7 @@ def test_each_weight_is_in_the_file_once_and_the_text_tower_is_not(tmp_path: Pat
     assert exported.size_bytes < 4 * 1.05 * own + 100_000
 
 
+@pytest.mark.slow
 def test_without_the_ensemble_half_the_work_is_left_and_its_cost_is_said(tmp_path: Path, crops: np.ndarray) -> None:
     path, clip = make(tmp_path)
     net = open_prompts(path, clip, None)

@@ -127,6 +127,7 @@ def test_projector_vectors_and_scale_are_the_last_products_of_the_graph(folder: 
     assert {tuple(tensor.dims) for tensor in model.graph.initializer} >= {(24, 3)}
 
 
+@pytest.mark.slow
 def test_a_large_space_and_scale_pass_verification(folder: Path) -> None:
     torch.manual_seed(0)
     net = create_model("edgecnn@512", 7)

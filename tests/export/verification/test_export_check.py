@@ -124,6 +124,7 @@ def test_the_portraits_box_is_where_a_detector_finds_the_face() -> None:
     assert max(overlaps) > 0.5
 
 
+@pytest.mark.slow
 def test_the_authors_checkpoint_is_exported_exactly_on_real_faces(
     shared: Path, tmp_path: Path, contract: Contract
 ) -> None:

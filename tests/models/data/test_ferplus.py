@@ -213,6 +213,7 @@ def test_damaged_votes_are_refused(tmp_path: Path, content: str, message: str) -
         read_votes(path)
 
 
+@pytest.mark.slow
 def test_the_shared_votes_explain_two_labels_of_three(shared: Path) -> None:
     with (shared / "data/ferplus_votes.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["usage"] == "Training"]

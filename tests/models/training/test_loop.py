@@ -139,6 +139,7 @@ def test_targets_that_are_certain_train_as_labels_without_smoothing(bars: DataSe
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["loss", "sampler"])
 def test_balance_makes_a_rare_class_count(bars: DataSet, tmp_path: Path, balance: Balance) -> None:
     training = bars.splits["Training"]
@@ -258,6 +259,7 @@ def test_best_weights_lost_in_an_interruption_come_back_when_resuming(bars: Data
     assert (finished / BEST_NAME).read_bytes() == best
 
 
+@pytest.mark.slow
 def test_learned_groups_are_condensed_by_the_end(bars: DataSet, tmp_path: Path) -> None:
     train_job(_job(bars, architecture="edgecnn-g-learned"), tmp_path)
     masks = [tensor for name, tensor in _weights(tmp_path).items() if name.endswith("expand.mask")]
@@ -291,6 +293,7 @@ def _train_here(folder: Path, output: Path, epochs: int, resume: bool = False) -
     train(data=folder, output=output, epochs=epochs, batch_size=28, accelerator="cpu", threads=1, resume=resume)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(bars_folder: Path, tmp_path: Path) -> None:
     # Two steps: training amplifies rounding, which stays far below the effect of a BatchNorm over half of the batch.
     _train_here(bars_folder, tmp_path / "one", epochs=1)
