@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, raise_failures, yunet_upload
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, needs_detector, raise_failures, yunet_upload
 from edgekit.cli.output import Output, one_line
 from edgekit.errors import InputError
 
@@ -78,7 +78,7 @@ def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Job:
     files: dict[str, Upload] = {}
     if has_pipeline:
         options += _source(params["source_uri"], files)
-    if has_pipeline or has_camera:
+    if (has_pipeline or has_camera) and any(needs_detector(upload.path) for upload in uploads.values()):
         _add_detector(out, params, files)
     extras = engine_extras(upload.path for upload in uploads.values())
     return Job(uploads, tuple(options), files, camera=has_camera, install=chosen.install, extras=extras)
@@ -127,5 +127,5 @@ def _add_detector(out: Output, params: Mapping[str, Any], files: dict[str, Uploa
     path = params["detector_model"]
     if path is not None:
         files["--detector-model"] = pack(path, "detector model")
-    elif params["detector_name"] == "yunet" and (upload := yunet_upload(out)) is not None:
+    elif params["detector_name"] in (None, "yunet") and (upload := yunet_upload(out)) is not None:
         files["--detector-model"] = upload
