@@ -160,8 +160,9 @@ def _detectors(
     """
     faces = [path for path in paths if contract_in(path).subject == "face"]
     if not faces:
+        requested = name or (str(model_path) if model_path is not None else None)
         for path in paths:
-            needed_detector("image", name, path)
+            needed_detector("image", requested, path)
         return {}
     choice = DetectorChoice(needed_detector("face", name, faces[0]), model_path, input_size_px)
     return dict.fromkeys(faces, _available(choice, notify))

@@ -156,6 +156,8 @@ def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
     assert "detector: none" in facts(board)
     with pytest.raises(InputError, match="needs no face detector: leave out detector 'yunet'"):
         edgekit.benchmark(tiny_image_model, kinds=["loop"], detector="yunet")
+    with pytest.raises(InputError, match=r"leave out detector 'y\.onnx'"):
+        edgekit.benchmark(tiny_image_model, kinds=["loop"], detector_model="y.onnx")
 
 
 def test_of_two_models_the_one_of_faces_gets_the_detector(tiny_model, tiny_image_model, monkeypatch):
