@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edgekit.boards import read_board
 from edgekit.device.frame import Source
-from edgekit.device.health.load_shedding import LoadLimits, LoadShedder, PacedSource, default_max_temperature_c
+from edgekit.device.health.load_shedding import (
+    LEVELS,
+    LEVELS_OF_WHOLE_IMAGES,
+    LoadLimits,
+    LoadShedder,
+    PacedSource,
+    default_max_temperature_c,
+)
 from edgekit.device.health.sampler import Health, HealthSampler
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
-from edgekit.device.tracking.localizer import Localizer
+from edgekit.device.tracking.localizer import Localizer, WholeImage
 
 if TYPE_CHECKING:
     from edgekit.device.sink import Sink
@@ -37,7 +44,8 @@ class RuntimeMonitor:
         """
         limit_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
         self._returned: Health | None = None
-        self._shedder = LoadShedder(LoadLimits(limit_c), notify)
+        levels = LEVELS_OF_WHOLE_IMAGES if isinstance(localizer, WholeImage) else LEVELS
+        self._shedder = LoadShedder(LoadLimits(limit_c), notify, levels)
         self._shedder.subscribe(
             lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
         )
