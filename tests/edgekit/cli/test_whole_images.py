@@ -16,9 +16,10 @@ import onnx
 import pytest
 
 import edgekit
-from edgekit.cli import _run
+from edgekit.cli import _run, cli
 from edgekit.cli.boards.bench import _job
 from edgekit.cli.boards.hosts import HostChoice, needs_detector
+from edgekit.cli.boards.releases import read_package
 from edgekit.cli.commands.bench import command as bench_command
 from edgekit.cli.output import Output
 from edgekit.contract import METADATA_KEY, Contract
@@ -188,3 +189,13 @@ def test_boards_get_no_detector_for_it(tiny_model, tiny_image_model):
     with bench_command.make_context("bench", [model]).scope(cleanup=False):
         job = _job(Output(as_json=False, quiet=True), HostChoice((), 1), [model])
     assert list(job.files) == []
+
+
+def test_a_release_of_it_has_no_detector(tiny_image_model, tmp_path):
+    settings = tmp_path / "edgekit.toml"
+    settings.write_text('source = "demo"\n')
+    with cli.make_context("edgekit", ["deploy"]).scope(cleanup=False):
+        package = read_package(
+            Output(as_json=False, quiet=True), str(tiny_image_model), settings, 2, 1.0, install=False
+        )
+    assert sorted(package.files) == ["edgekit.toml", "model.onnx"]
