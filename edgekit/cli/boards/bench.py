@@ -78,8 +78,8 @@ def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Job:
     files: dict[str, Upload] = {}
     if has_pipeline:
         options += _source(params["source_uri"], files)
-    if (has_pipeline or has_camera) and any(needs_detector(upload.path) for upload in uploads.values()):
-        _add_detector(out, params, files)
+    if has_pipeline or has_camera:
+        _add_detector(out, params, files, [upload.path for upload in uploads.values()])
     extras = engine_extras(upload.path for upload in uploads.values())
     return Job(uploads, tuple(options), files, camera=has_camera, install=chosen.install, extras=extras)
 
@@ -121,11 +121,12 @@ def _source(uri: str, files: dict[str, Upload]) -> list[str]:
     return ["--source", uri]
 
 
-def _add_detector(out: Output, params: Mapping[str, Any], files: dict[str, Upload]) -> None:
+def _add_detector(out: Output, params: Mapping[str, Any], files: dict[str, Upload], models: Sequence[Path]) -> None:
     from edgekit.remote.transfer import pack
 
     path = params["detector_model"]
     if path is not None:
         files["--detector-model"] = pack(path, "detector model")
-    elif params["detector_name"] in (None, "yunet") and (upload := yunet_upload(out)) is not None:
-        files["--detector-model"] = upload
+    elif params["detector_name"] in (None, "yunet") and any(map(needs_detector, models)):
+        upload = yunet_upload(out)
+        files |= {} if upload is None else {"--detector-model": upload}
