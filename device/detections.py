@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.contract import Subject
 from edgekit.preprocess import FloatArray
 
 IntArray: TypeAlias = NDArray[np.int64]
@@ -121,11 +122,12 @@ class FrameResult:
         wall_s: Capture time as Unix time, which jumps when a board without a clock battery receives the
             network time.
         frame_wh: Width and height of the frame.
-        faces: The classified faces.
+        faces: The classified faces. With `subject` "image" a single entry: the frame, or its region of interest.
         stage_ms: Time of each stage before the sinks in milliseconds, by stage name.
         age_ms: Time from capture to this result.
         health: State of board and process (`Health.as_document`), in the first result after each sample of it.
         file: Path of the image file, if the source consists of image files.
+        subject: What the model classifies, see `Contract.subject`.
     """
 
     sequence: int
@@ -137,3 +139,4 @@ class FrameResult:
     age_ms: float
     health: Mapping[str, Any] | None = None
     file: str | None = None
+    subject: Subject = "face"

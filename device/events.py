@@ -1,4 +1,4 @@
-"""Events: label changes of tracked faces, filtered by hold time, cooldown and probability."""
+"""Events: label changes of tracked faces or of the whole image, filtered by hold time, cooldown and probability."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Event:
 
     Attributes:
         event_id: Unique across runs; identifies an event that is received twice.
-        track_id: Number of the track; None if faces are not tracked.
+        track_id: Number of the track, 1 for the whole image; None if faces are not tracked.
         label: The new label.
         previous: Label of the track's latest event, None for the first.
         probability: Probability of `label` in the frame that triggered the event.

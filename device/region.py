@@ -14,16 +14,35 @@ DEFAULT_INPUT_SIZE_PX = 320
 _FACE_IN_INPUT_PX = 24
 # YuNet halves its input five times: the sides must be multiples of 32.
 _STEP_PX = 32
+# A region in pixels with a shorter side is a mistake, such as fractions that exceed the frame (0,0,2,2).
+_MIN_SIDE_PX = 8
 
 
 @dataclass(frozen=True)
 class Region:
-    """Left, top, width and height in pixels, or as fractions of the frame if x + width and y + height are at most 1."""
+    """Left, top, width and height in pixels, or as fractions of the frame if x + width and y + height are at most 1.
+
+    A region in pixels is at least 8 pixels wide and high.
+    """
 
     x: float
     y: float
     width: float
     height: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.x, self.y, self.width, self.height)
+        if not all(map(math.isfinite, numbers)) or min(self.x, self.y) < 0 or min(self.width, self.height) <= 0:
+            raise InputError(f"region '{self}' is empty or starts outside the frame: give x,y >= 0 and w,h > 0")
+        if not self._is_fractions and min(self.width, self.height) < _MIN_SIDE_PX:
+            raise InputError(
+                f"region '{self}' is smaller than {_MIN_SIDE_PX}x{_MIN_SIDE_PX} pixels, and as fractions it exceeds "
+                "the frame: give pixels, or fractions with x+w and y+h at most 1"
+            )
+
+    @property
+    def _is_fractions(self) -> bool:
+        return max(self.x + self.width, self.y + self.height) <= 1
 
     def xyxy(self, frame_wh: tuple[int, int]) -> tuple[int, int, int, int]:
         """Return the region as left, top, right, bottom in whole pixels of a frame.
@@ -32,10 +51,16 @@ class Region:
             InputError: The region does not lie inside the frame.
         """
         frame_w, frame_h = frame_wh
-        fractions = max(self.x + self.width, self.y + self.height) <= 1
-        to_x, to_y = (frame_w, frame_h) if fractions else (1, 1)
-        x0, y0 = math.floor(self.x * to_x), math.floor(self.y * to_y)
-        x1, y1 = math.ceil((self.x + self.width) * to_x), math.ceil((self.y + self.height) * to_y)
+        to_x, to_y = (frame_w, frame_h) if self._is_fractions else (1, 1)
+        left, top, right, bottom = (
+            self.x * to_x,
+            self.y * to_y,
+            (self.x + self.width) * to_x,
+            (self.y + self.height) * to_y,
+        )
+        # Rounded, because 0.4 + 0.2 is more than 0.6.
+        x0, y0 = math.floor(round(left, 6)), math.floor(round(top, 6))
+        x1, y1 = math.ceil(round(right, 6)), math.ceil(round(bottom, 6))
         if x1 > frame_w or y1 > frame_h:
             raise InputError(
                 f"region {self} does not lie inside the frame of {frame_w}x{frame_h}: choose a smaller one"
@@ -50,14 +75,12 @@ def parse_region(text: str) -> Region:
     """Return the region for the text `x,y,w,h`.
 
     Raises:
-        InputError: The text is not four numbers, or the region is empty or starts outside the frame.
+        InputError: The text is not four numbers, or not a region.
     """
     try:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"region '{text}' is not of the form x,y,w,h: write four numbers") from error
-    if not all(map(math.isfinite, (x, y, width, height))) or x < 0 or y < 0 or width <= 0 or height <= 0:
-        raise InputError(f"region '{text}' is empty or starts outside the frame: give x,y >= 0 and w,h > 0")
     return Region(x, y, width, height)
 
 

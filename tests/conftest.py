@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
     path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
     save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_image_model(tiny_model: Path) -> Path:
+    """What `tiny_model` is, for whole images."""
+    import onnx
+
+    from edgekit.contract import METADATA_KEY, Contract
+
+    model = onnx.load(tiny_model)
+    (document,) = model.metadata_props
+    contract = replace(Contract.from_json(document.value), subject="image")
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    path = tiny_model.with_name("tiny-image.onnx")
+    onnx.save(model, path)
     return path
 
 

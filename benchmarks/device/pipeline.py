@@ -135,10 +135,11 @@ def each(work: Callable[[ImageU8], int]) -> Work:
 
 def plain_loop(classifier: Classifier, detector: YuNet) -> Work:
     """Return a function that detects, crops and classifies on each frame, one step after the other."""
+    localizer = FaceTracker(detector, None)
 
     def work(image_bgr: ImageU8) -> int:
         frame = Frame(sequence=0, monotonic_s=time.monotonic(), wall_s=time.time(), image=image_bgr)
-        return len(recognise(frame, detector, classifier, StageTimer()).faces)
+        return len(recognise(frame, localizer, classifier, StageTimer()).faces)
 
     return each(work)
 

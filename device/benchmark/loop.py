@@ -17,12 +17,13 @@ from edgekit.device.benchmark.sampling import Recorder, Run, Settling
 from edgekit.device.detection import Detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.engine import contract_in
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
-from edgekit.device.pipeline.stream import StreamOptions, create_face_tracker
+from edgekit.device.pipeline.stream import StreamOptions, create_localizer
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.report.document import ThreadUse, WarmUp
 
@@ -42,13 +43,14 @@ def measure_loop(
     progress: Callable[[float], None],
 ) -> Run:
     """Measure the loop with its default options; see `measure` for the arguments. One iteration is one frame."""
-    plan = plan_threads(None, cell.threads)
+    contract = contract_in(cell.path)
+    plan = plan_threads(None, cell.threads, detects=contract.subject == "face")
     set_opencv_threads(plan.opencv)
     before = read_conditions()
     loading_s = time.perf_counter()
     classifier = Classifier(cell.path, plan.classifier, plan.spinning)
     load_ms = (time.perf_counter() - loading_s) * 1e3
-    detector = make_detector(plan.detector)
+    localizer = create_localizer(contract, source, StreamOptions(), lambda: make_detector(plan.detector))
     sampler = _BlockSampler(
         max_warm_up_s,
         lambda: Recorder(seconds, max(min_iterations, _MIN_BLOCKS * BLOCK_FRAMES), 1, progress),
@@ -56,7 +58,7 @@ def measure_loop(
     )
     run(
         source,
-        create_face_tracker(detector, source, StreamOptions()),
+        localizer,
         classifier,
         [sampler],
         LatencyMeter(),
@@ -72,7 +74,7 @@ def measure_loop(
         batch=1,
         intra_op_threads=plan.classifier,
         samples_ms=tuple(recorder.samples_ms),
-        detector=detector.name,
+        detector=localizer.detector_name,
         faces_per_frame=sampler.faces / recorder.iterations,
         stages_ms={name: tuple(times) for name, times in sampler.stages_ms.items()},
         ages_ms=tuple(sampler.ages_ms),

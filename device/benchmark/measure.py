@@ -22,11 +22,12 @@ from edgekit.device.detection import Detector
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source
-from edgekit.device.imaging import resize
-from edgekit.device.pipeline.loop import recognise
+from edgekit.device.pipeline.loop import crop_faces, recognise
 from edgekit.device.stage_timer import StageTimer
+from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.device.tracking.localizer import Localizer, WholeImage
 from edgekit.errors import SourceError
-from edgekit.preprocess import ImageU8, crop_face, softmax, to_input
+from edgekit.preprocess import ImageU8, softmax, to_input
 from edgekit.report.document import Kind, WarmUp
 
 MIN_ITERATIONS = 100
@@ -67,7 +68,7 @@ def measure(
         inputs: The frames, camera and detector for the measurement.
         seconds: Minimum time of measured work, and maximum time of the warm-up.
         min_iterations: Minimum number of measured iterations.
-        batch: Faces per iteration of "inference" and "classifier".
+        batch: Faces or images per iteration of "inference" and "classifier".
         progress: Called about twice a second, outside of the measured time, with the share done.
 
     Raises:
@@ -113,7 +114,7 @@ def measure(
         batch=batch,
         intra_op_threads=threads,
         samples_ms=tuple(recorder.samples_ms),
-        detector=pipeline.detector.name if pipeline else None,
+        detector=pipeline.localizer.detector_name if pipeline else None,
         faces_per_frame=pipeline.faces / recorder.iterations if pipeline else None,
         stages_ms={name: tuple(times) for name, times in pipeline.stages_ms.items()} if pipeline else {},
         ages_ms=tuple(pipeline.ages_ms) if pipeline else (),
@@ -137,8 +138,12 @@ class _Pipeline:
     """Processes the next frame with each call; with a camera, waiting for the frame is a stage too."""
 
     def __init__(self, classifier: Classifier, inputs: Inputs, threads: int, kind: Kind) -> None:
-        assert inputs.make_detector is not None
-        self.detector = inputs.make_detector(threads)
+        self.localizer: Localizer
+        if classifier.contract.subject == "image":
+            self.localizer = WholeImage(None, is_sequence=True)
+        else:
+            assert inputs.make_detector is not None
+            self.localizer = FaceTracker(inputs.make_detector(threads), None)
         self._classifier = classifier
         self._live = kind == "camera"
         frames: Iterable[Frame] | None = inputs.camera
@@ -161,7 +166,7 @@ class _Pipeline:
         if frame is None:
             raise SourceError("the camera stopped during the measurement: check that it is still connected")
         timer.mark("capture") if self._live else timer.skip()
-        result = recognise(frame, self.detector, self._classifier, timer)
+        result = recognise(frame, self.localizer, self._classifier, timer)
         for stage, time_ms in timer.ms.items():
             self.stages_ms.setdefault(stage, []).append(time_ms)
         if self._live:
@@ -171,12 +176,12 @@ class _Pipeline:
 
 def _classifier_iteration(classifier: Classifier, kind: Kind, batch: int) -> Callable[[], object]:
     contract = classifier.contract
-    frame_bgr = np.random.default_rng(0).integers(0, 256, (*_FRAME_WH[::-1], 3), np.uint8)
+    frame = Frame(0, 0.0, 0.0, np.random.default_rng(0).integers(0, 256, (*_FRAME_WH[::-1], 3), np.uint8))
+    box = _FACE_XYXY if contract.subject == "face" else (0, 0, *_FRAME_WH)
+    xyxy = np.tile(np.array(box, np.float32), (batch, 1))
 
     def crops() -> ImageU8:
-        return np.stack(
-            [crop_face(frame_bgr, _FACE_XYXY, contract.crop, contract.input.size_hw, resize) for _ in range(batch)]
-        )
+        return crop_faces(frame, xyxy, contract)
 
     if kind == "inference":
         tensor = to_input(crops(), contract.input)

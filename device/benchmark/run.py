@@ -25,7 +25,8 @@ from edgekit.device.benchmark.measure import MIN_ITERATIONS
 from edgekit.device.benchmark.rounds import Plan, measure_all
 from edgekit.device.benchmark.sampling import Run
 from edgekit.device.benchmark.worker import DetectorChoice, Job
-from edgekit.device.detection import create_detector
+from edgekit.device.detection import create_detector, needed_detector
+from edgekit.device.engines.engine import contract_in
 from edgekit.device.sources import open_source
 from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
@@ -53,7 +54,7 @@ def benchmark(
     threads: Sequence[int] | None = None,
     source: str = "demo",
     camera: str = "auto",
-    detector: str = "yunet",
+    detector: str | None = None,
     detector_model: str | Path | None = None,
     detector_size_px: int = 320,
     seconds: float = 10.0,
@@ -80,12 +81,12 @@ def benchmark(
             `edgekit run` plans.
         source: The frames of "per-frame" and "loop", as `edgekit run --source`.
         camera: The camera of "camera", as `edgekit run --camera`.
-        detector: The detector of the frame kinds.
+        detector: The detector of the frame kinds; default: "yunet". Models of whole images use none.
         detector_model: Model file of the detector; default: downloaded once.
         detector_size_px: Longer side of the detector's input image.
         seconds: Minimum time per cell, shared by its processes.
         processes: Processes per cell; an interval needs at least three.
-        batch: Faces per iteration of "inference" and "classifier".
+        batch: Faces or images per iteration of "inference" and "classifier".
         seed: Determines the order of the cells.
         cool_down_s: Longest pause between processes, in which the board cools down.
         allow_throttled: Keep measurements of a throttled board instead of repeating them.
@@ -115,7 +116,8 @@ def benchmark(
     board = read_board()
     uses_frames = any(kind in FRAME_KINDS for kind in kinds)
     detector_path = None if detector_model is None else Path(detector_model)
-    choice = _available(DetectorChoice(detector, detector_path, detector_size_px), notify) if uses_frames else None
+    paths = [path for _, path in named] if uses_frames else []
+    choices = _detectors(paths, detector, detector_path, detector_size_px, notify)
     settings = Settings(
         seconds=seconds,
         min_iterations=MIN_ITERATIONS,
@@ -125,7 +127,7 @@ def benchmark(
         cool_down_s=cool_down_s,
         allow_throttled=allow_throttled,
         intra_op_threads=tuple(threads or default_thread_counts()),
-        detector_size_px=detector_size_px if uses_frames else None,
+        detector_size_px=detector_size_px if choices else None,
         camera=camera if "camera" in kinds else None,
     )
     with ExitStack() as stack:
@@ -133,7 +135,7 @@ def benchmark(
         cache_path = stack.enter_context(shared_frame_cache(cache)) if cache else None
         plan = Plan(
             plan_rounds(cells, processes, seed),
-            lambda cell: _job(cell, settings, choice, cache_path),
+            lambda cell: _job(cell, settings, choices.get(cell.path), cache_path),
             cool_down_s,
             allow_throttled,
         )
@@ -146,6 +148,24 @@ def benchmark(
         raise KeyboardInterrupt
     subject = Subject(board, described, cache, settings, notes or {})
     return build_report(subject, measured, started_s=started_s, complete=complete, power=power(started_unix_s))
+
+
+def _detectors(
+    paths: Sequence[Path], name: str | None, model_path: Path | None, input_size_px: int, notify: Callable[[str], None]
+) -> dict[Path, DetectorChoice]:
+    """Return the detector of each model of faces; models of whole images have none.
+
+    Raises:
+        InputError: A detector is requested and no model is of faces, or the detector cannot be created.
+    """
+    faces = [path for path in paths if contract_in(path).subject == "face"]
+    if not faces:
+        requested = name or (str(model_path) if model_path is not None else None)
+        for path in paths:
+            needed_detector("image", requested, path)
+        return {}
+    choice = DetectorChoice(needed_detector("face", name, faces[0]), model_path, input_size_px)
+    return dict.fromkeys(faces, _available(choice, notify))
 
 
 def _available(choice: DetectorChoice, notify: Callable[[str], None]) -> DetectorChoice:

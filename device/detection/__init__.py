@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from edgekit.contract import Subject
 from edgekit.device import registry
 from edgekit.device.detections import Detections
 from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
@@ -39,9 +40,11 @@ __all__ = [
     "WholeFrame",
     "create_detector",
     "detect_faces",
+    "needed_detector",
 ]
 
 DETECTOR_NAMES = registry.own_names("detector")
+DEFAULT_DETECTOR = "yunet"
 DEFAULT_SCORE_THRESHOLD = 0.7
 _WITHOUT_FILE = ("haar", "none")
 
@@ -88,7 +91,7 @@ class WholeFrame:
 def detect_faces(
     image_bgr: ImageU8,
     *,
-    detector: str = "yunet",
+    detector: str = DEFAULT_DETECTOR,
     detector_model: str | Path | None = None,
     input_size_px: int = DEFAULT_INPUT_SIZE_PX,
     score_threshold: float = DEFAULT_SCORE_THRESHOLD,
@@ -125,6 +128,21 @@ def detect_faces(
             notify=notify,
         )
     return kept[key].detect(as_frame(image_bgr))
+
+
+def needed_detector(subject: Subject, requested: str | None, model: Path) -> str:
+    """Return the name of the detector for a model: the requested one, by default what the model's subject needs.
+
+    Raises:
+        InputError: A detector is requested for a model that classifies whole images.
+    """
+    if subject == "face":
+        return requested or DEFAULT_DETECTOR
+    if requested not in (None, "none"):
+        raise InputError(
+            f"model '{model}' classifies the whole image and needs no face detector: leave out detector '{requested}'"
+        )
+    return "none"
 
 
 # Detectors keep buffers and may not be shared between threads.

@@ -78,4 +78,4 @@ def contract_in(path: Path) -> Contract:
         return read_ncnn(path).contract
     from edgekit.device.engines.session import open_session, read_contract
 
-    return read_contract(open_session(path, 1), path)
+    return read_contract(open_session(path, 1, level="none"), path)

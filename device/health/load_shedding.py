@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -36,6 +36,14 @@ LEVELS = (
     LoadLevel(1, 10, 1.0, 1.0, "detection in 1 of 10 frames"),
     LoadLevel(2, 20, 0.75, 1.0, "detection in 1 of 20 frames, on a smaller image"),
     LoadLevel(3, 20, 0.5, 0.5, "detection in 1 of 20 frames, on an image of half the size, at half the frame rate"),
+)
+
+# As many levels for a model of whole images, which has only its frame rate to reduce.
+LEVELS_OF_WHOLE_IMAGES = (
+    LEVELS[0],
+    LoadLevel(1, 1, 1.0, 0.75, "three quarters of the frame rate"),
+    LoadLevel(2, 1, 1.0, 0.5, "half the frame rate"),
+    LoadLevel(3, 1, 1.0, 0.25, "a quarter of the frame rate"),
 )
 
 # The firmware of every Raspberry Pi lowers the clock at 80 °C; that of a 3B+ also at 60 °C, from 1.4 to 1.2 GHz, and
@@ -162,13 +170,14 @@ class PacedSource:
 class LoadShedder:
     """Derives the load level from health samples; `level` may be read from any thread."""
 
-    def __init__(self, limits: LoadLimits, notify: Callable[[str], None]) -> None:
-        """Start at full load; `notify` receives one line for each change."""
+    def __init__(self, limits: LoadLimits, notify: Callable[[str], None], levels: Sequence[LoadLevel] = LEVELS) -> None:
+        """Start at full load, `levels[0]`; `notify` receives one line for each change."""
         self._limits = limits
         self._notify = notify
         self._subscribers: list[Callable[[LoadLevel], None]] = []
         self._state = LoadState()
-        self.level = LEVELS[0]
+        self._levels = levels
+        self.level = levels[0]
         self.max_level = 0
 
     def subscribe(self, change: Callable[[LoadLevel], None]) -> None:
@@ -181,7 +190,7 @@ class LoadShedder:
         self._state = next_state(self._state, sample, self._limits)
         if self._state.level == before:
             return
-        self.level = LEVELS[self._state.level]
+        self.level = self._levels[self._state.level]
         self.max_level = max(self.max_level, self.level.number)
         for change in self._subscribers:
             change(self.level)

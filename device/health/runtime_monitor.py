@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edgekit.boards import read_board
 from edgekit.device.frame import Source
-from edgekit.device.health.load_shedding import LoadLimits, LoadShedder, PacedSource, default_max_temperature_c
+from edgekit.device.health.load_shedding import (
+    LEVELS,
+    LEVELS_OF_WHOLE_IMAGES,
+    LoadLimits,
+    LoadShedder,
+    PacedSource,
+    default_max_temperature_c,
+)
 from edgekit.device.health.sampler import Health, HealthSampler
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
-from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.device.tracking.localizer import Localizer, WholeImage
 
 if TYPE_CHECKING:
     from edgekit.device.sink import Sink
@@ -20,26 +27,27 @@ if TYPE_CHECKING:
 class RuntimeMonitor:
     """Samples health and sheds load inside its `with` block.
 
-    >>> with RuntimeMonitor(Path.cwd(), None, face_tracker, print) as monitor:
-    ...     run(monitor.paced(source), face_tracker, classifier, [*sinks, *monitor.sinks()], meter)
+    >>> with RuntimeMonitor(Path.cwd(), None, localizer, print) as monitor:
+    ...     run(monitor.paced(source), localizer, classifier, [*sinks, *monitor.sinks()], meter)
     """
 
     def __init__(
-        self, folder: Path, max_temperature_c: float | None, face_tracker: FaceTracker, notify: Callable[[str], None]
+        self, folder: Path, max_temperature_c: float | None, localizer: Localizer, notify: Callable[[str], None]
     ) -> None:
         """Prepare; the first sample is taken when the block is entered.
 
         Args:
             folder: Where results are written; the free space of its disk is sampled.
             max_temperature_c: Temperature from which load is shed; None: the board's default, none on a PC.
-            face_tracker: Detects less often, and on smaller images, while load is shed.
+            localizer: Detects less often, and on smaller images, while load is shed.
             notify: Receives one line for each change of the load level.
         """
         limit_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
         self._returned: Health | None = None
-        self._shedder = LoadShedder(LoadLimits(limit_c), notify)
+        levels = LEVELS_OF_WHOLE_IMAGES if isinstance(localizer, WholeImage) else LEVELS
+        self._shedder = LoadShedder(LoadLimits(limit_c), notify, levels)
         self._shedder.subscribe(
-            lambda level: face_tracker.set_load_level(level.detect_every_at_least, level.detector_scale)
+            lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
         )
         self._sampler = HealthSampler(folder, notify, [self._shedder.observe])
 

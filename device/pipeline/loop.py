@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from edgekit.contract import Contract
-from edgekit.device.detection import Detector
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
@@ -22,8 +21,8 @@ from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stages import Stages
 from edgekit.device.sink import Sink
 from edgekit.device.stage_timer import StageTimer
-from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.preprocess import FloatArray, ImageU8, crop_face
+from edgekit.device.tracking.localizer import Localizer
+from edgekit.preprocess import FloatArray, ImageU8, crop_face, crop_image
 
 AGE = "age"
 # Stage name of the time a frame waits between two stages.
@@ -42,7 +41,7 @@ class _InFlight:
 
 def run(
     source: Source,
-    face_tracker: FaceTracker,
+    localizer: Localizer,
     classifier: Classifier,
     sinks: Sequence[Sink],
     meter: LatencyMeter,
@@ -61,7 +60,7 @@ def run(
     """
     results = frame_results(
         source,
-        face_tracker,
+        localizer,
         classifier,
         meter,
         max_frames,
@@ -78,7 +77,7 @@ def run(
 
 def frame_results(
     source: Source,
-    face_tracker: FaceTracker,
+    localizer: Localizer,
     classifier: Classifier,
     meter: LatencyMeter,
     max_frames: int | None = None,
@@ -101,8 +100,8 @@ def frame_results(
 
     Args:
         source: The frames, in a `with` block of the caller.
-        face_tracker: Detects and tracks the faces.
-        classifier: Classifies the faces.
+        localizer: Returns the boxes to classify: a `FaceTracker`, or `WholeImage`.
+        classifier: Classifies them.
         meter: Receives the times.
         max_frames: Largest number of results.
         smoother: Smooths each face's probabilities over time.
@@ -115,7 +114,7 @@ def frame_results(
         InputError: The source has no readable frame, or the model returns NaN or infinity.
     """
     with Stages(threaded, every_item=not source.live) as stages:
-        captured = _warmed_up(_captured(source, max_frames), face_tracker, classifier)
+        captured = _warmed_up(_captured(source, max_frames), localizer, classifier)
         first = next(captured, None)
         if first is None:
             return
@@ -124,7 +123,7 @@ def frame_results(
         items: Iterator[_InFlight] = itertools.chain([first], captured)
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
-        items = _prefetch(stages, "find", _tracked(items, face_tracker))
+        items = _prefetch(stages, "find", _tracked(items, localizer))
         items = _prefetch(stages, "classify", _classified(items, classifier, smoother, presentation_time_s))
         try:
             for item in itertools.islice(items, max_frames):
@@ -140,15 +139,13 @@ def frame_results(
             source.stop()
 
 
-def recognise(frame: Frame, detector: Detector, classifier: Classifier, timer: StageTimer) -> FrameResult:
-    """Return the classified faces of a single frame; `timer` gets the stages detect, crop and classify.
+def recognise(frame: Frame, localizer: Localizer, classifier: Classifier, timer: StageTimer) -> FrameResult:
+    """Return the result of a single frame; `timer` gets the stages of the localizer, crop and classify.
 
     Raises:
         InputError: The model returns NaN or infinity.
     """
-    faces = detector.detect(frame.small_bgr)
-    timer.mark("detect")
-    return classify(frame, faces, classifier, timer)
+    return classify(frame, localizer.find(frame, timer), classifier, timer)
 
 
 def classify(
@@ -192,17 +189,25 @@ def classify(
         stage_ms=dict(timer.ms),
         age_ms=(time.monotonic() - frame.monotonic_s) * 1e3,
         file=frame.file,
+        subject=classifier.contract.subject,
     )
 
 
 def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
-    """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0."""
+    """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0.
+
+    For a model of whole images the boxes are regions in whole pixels, which are cut as they are and then fitted as the
+    contract says.
+    """
     size_hw = contract.input.size_hw
     if len(xyxy) == 0:
         return np.zeros((0, *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
     # A gray net needs no colours: a camera's luma is used as it is.
     luma = frame.luma if contract.crop.grayscale else None
     image = frame.image_bgr if luma is None else luma
+    if contract.subject == "image":
+        regions = (image[y0:y1, x0:x1] for x0, y0, x1, y1 in xyxy.astype(int))
+        return np.stack([crop_image(region, contract.crop, size_hw, resize) for region in regions])
     return np.stack([crop_face(image, box, contract.crop, size_hw, resize) for box in xyxy])
 
 
@@ -215,11 +220,11 @@ def _captured(source: Source, max_frames: int | None) -> Iterator[_InFlight]:
         timer = StageTimer()
 
 
-def _warmed_up(items: Iterator[_InFlight], face_tracker: FaceTracker, classifier: Classifier) -> Iterator[_InFlight]:
+def _warmed_up(items: Iterator[_InFlight], localizer: Localizer, classifier: Classifier) -> Iterator[_InFlight]:
     """Run one untimed warm-up pass on the first frame, then yield all frames."""
     for index, item in enumerate(items):
         if index == 0:
-            face_tracker.warm_up(item.frame)
+            localizer.warm_up(item.frame)
             whole_frame = np.array([[0, 0, *item.frame.size_wh]], np.float32)
             classifier.logits(crop_faces(item.frame, whole_frame, classifier.contract))
             item.timer.skip()
@@ -234,9 +239,9 @@ def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator
         yield item
 
 
-def _tracked(items: Iterable[_InFlight], face_tracker: FaceTracker) -> Iterator[_InFlight]:
+def _tracked(items: Iterable[_InFlight], localizer: Localizer) -> Iterator[_InFlight]:
     for item in items:
-        item.faces = face_tracker.find(item.frame, item.timer)
+        item.faces = localizer.find(item.frame, item.timer)
         yield item
 
 

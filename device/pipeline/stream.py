@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
-from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector
+from edgekit.contract import Contract
+from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.engine import contract_in
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
@@ -31,6 +33,7 @@ from edgekit.device.sink import Sink
 from edgekit.device.sources import CameraSettings, open_camera, open_source
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.device.tracking.localizer import Localizer, WholeImage
 from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
 
@@ -45,16 +48,17 @@ class StreamOptions:
         source: An image, folder, glob pattern, video file, stream address or "demo", see `sources.open_source`.
         camera: A camera, see `sources.open_camera`. Exactly one of `source` and `camera` is given.
         camera_settings: Size, frame rate and controls of the camera. The stream fills in what depends on the detector
-            (`detector_px`, `min_face_px` and `region`).
+            (`detector_px`, `min_face_px`, `region` and `detects`).
         realtime: Play a video file at its own frame rate.
         model: A shipped model's name, or the path of an .onnx or .ncnn file.
-        detector: "yunet", "haar", "none" (every frame is one face) or a registered name.
+        detector: "yunet", "haar", "none" (every frame is one face) or a registered name; None: "yunet", or "none" for a
+            model that classifies whole images.
         detector_model: YuNet's .onnx file; None: downloaded once into the user's cache.
         detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
         detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
         tracker: The tracker for the frames between, by name.
         smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
-        region: The part of the frame to search; None: all of it.
+        region: The part of the frame to search or, for whole images, to classify; None: all of it.
         min_face_px: Smallest face, in pixels of the frame; 0: no limit.
         largest_only: Keep only the largest face of each frame.
         threads: Threads within each net and OpenCV; None: chosen for the machine.
@@ -67,7 +71,7 @@ class StreamOptions:
     camera_settings: CameraSettings = CameraSettings()  # noqa: RUF009 - frozen
     realtime: bool = False
     model: str | Path = "default"
-    detector: str = "yunet"
+    detector: str | None = None
     detector_model: Path | None = None
     detector_size_px: int | None = None
     detect_every: int | Literal["auto"] = "auto"
@@ -107,7 +111,7 @@ class Stream:
     Attributes:
         source: The opened source.
         classifier: The model.
-        face_tracker: The detector with its schedule and tracker.
+        localizer: The detector with its schedule and tracker, or `WholeImage`.
         meter: Latencies per stage and the frame rate.
         threads: The number of threads of each part.
     """
@@ -121,16 +125,19 @@ class Stream:
             StorageError: The download of the detector is not the expected file.
         """
         self.meter = LatencyMeter()
-        self.threads = plan_threads(options.threaded, options.threads)
+        model_path = resolve_model(str(options.model), DEVICE_SUFFIXES)
+        contract = contract_in(model_path)
+        options = _completed(options, contract, model_path)
+        self.threads = plan_threads(options.threaded, options.threads, detects=contract.subject == "face")
         self._options = options
         self._results = self._iterate()
         set_opencv_threads(self.threads.opencv)
-        model_path = resolve_model(str(options.model), DEVICE_SUFFIXES)
         with ExitStack() as opened:
-            self.source = opened.enter_context(_open(options, notify))
+            self.source = opened.enter_context(_open(options, contract, notify))
             self.classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
-            detector = _create_detector(options, self.threads.detector, notify)
-            self.face_tracker = create_face_tracker(detector, self.source, options)
+            self.localizer = create_localizer(
+                contract, self.source, options, lambda: _create_detector(options, self.threads.detector, notify)
+            )
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -200,7 +207,7 @@ class Stream:
     def _frame_results(self, source: Source, health: Callable[[], Mapping[str, Any] | None] = lambda: None) -> _Results:
         return frame_results(
             source,
-            self.face_tracker,
+            self.localizer,
             self.classifier,
             self.meter,
             self._options.max_frames,
@@ -218,7 +225,7 @@ def stream(
     camera_settings: CameraSettings = CameraSettings(),  # noqa: B008 - frozen
     realtime: bool = False,
     model: str | Path = "default",
-    detector: str = "yunet",
+    detector: str | None = None,
     detector_model: str | Path | None = None,
     detector_size_px: int | None = None,
     detect_every: int | Literal["auto"] = "auto",
@@ -264,7 +271,7 @@ def stream(
     return Stream(options, notify)
 
 
-def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
+def _open(options: StreamOptions, contract: Contract, notify: Callable[[str], None]) -> Source:
     if (options.source is None) == (options.camera is None):
         raise InputError("a stream reads either a source or a camera: give one of source= and camera=")
     if options.source is not None:
@@ -274,12 +281,21 @@ def _open(options: StreamOptions, notify: Callable[[str], None]) -> Source:
         detector_px=None if _chooses_input_size(options) else options.detector_size_px or DEFAULT_INPUT_SIZE_PX,
         min_face_px=options.min_face_px,
         region=options.region,
+        detects=contract.subject == "face",
     )
     return open_camera(options.camera or "", notify, settings)
 
 
-def create_face_tracker(detector: Detector, source: Source, options: StreamOptions) -> FaceTracker:
-    """Return the detector with the detection schedule and the tracker of `options`, for the frames of `source`."""
+def create_localizer(
+    contract: Contract, source: Source, options: StreamOptions, make_detector: Callable[[], Detector]
+) -> Localizer:
+    """Return what the model of `contract` needs to localize its subject in the frames of `source`.
+
+    For faces this is a detector with the detection schedule and the tracker of `options`, else `WholeImage`.
+    """
+    if contract.subject == "image":
+        return WholeImage(options.region, is_sequence=source.live or source.fps is not None)
+    detector = make_detector()
     schedule = Adaptive() if options.detect_every == "auto" else Every(options.detect_every)
     # Images without an order in time are not tracked: the detector runs on each of them.
     is_sequence = source.live or source.fps is not None or options.detect_every != "auto"
@@ -296,7 +312,25 @@ def create_face_tracker(detector: Detector, source: Source, options: StreamOptio
     )
 
 
+def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:
+    """Return the options with the detector that the model needs.
+
+    Raises:
+        InputError: An option of the face detection is set for a model that classifies whole images.
+    """
+    options = replace(options, detector=needed_detector(contract.subject, options.detector, model))
+    if contract.subject == "image":
+        names = ("detector_model", "detector_size_px", "detect_every", "min_face_px", "largest_only")
+        given = [name for name in names if getattr(options, name) != getattr(StreamOptions, name)]
+        if given:
+            raise InputError(
+                f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
+            )
+    return options
+
+
 def _create_detector(options: StreamOptions, threads: int, notify: Callable[[str], None]) -> Detector:
+    assert options.detector is not None
     return create_detector(
         options.detector,
         model_path=options.detector_model,

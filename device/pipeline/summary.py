@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from edgekit.contract import Subject
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.pipeline.latency import LatencyMeter, LatencySummary
@@ -15,16 +16,18 @@ from edgekit.device.sink import Sink
 
 
 class Tally(Sink):
-    """A sink that counts faces and labels."""
+    """A sink that counts faces, or whole images, and labels."""
 
     def __init__(self) -> None:
         self.faces = 0
         self.frames_with_faces = 0
         self.labels: Counter[str] = Counter()
+        self.subject: Subject = "face"
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Add the frame's faces."""
         del frame
+        self.subject = result.subject
         self.faces += len(result.faces)
         self.frames_with_faces += bool(result.faces)
         self.labels.update(face.label for face in result.faces)
@@ -65,10 +68,11 @@ def rate_line(meter: LatencyMeter) -> str:
 
 
 def count_lines(meter: LatencyMeter, tally: Tally) -> str:
-    """Return the number of faces and, on a second line, the faces per label."""
+    """Return the number of faces or images and, on a second line, their labels with counts."""
     labels = ", ".join(f"{label} {count}" for label, count in tally.labels.most_common())
     faces = f"faces: {tally.faces} in {tally.frames_with_faces} of {meter.frames} frames"
-    text = f"{faces}\nlabels: {labels}" if labels else faces
+    counted = faces if tally.subject == "face" else f"images: {tally.faces}"
+    text = f"{counted}\nlabels: {labels}" if labels else counted
     # Labels come from a model file and may contain terminal escapes.
     return "".join(char if char == "\n" or char.isprintable() else "?" for char in text)
 

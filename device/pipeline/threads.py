@@ -40,18 +40,21 @@ class ThreadPlan:
         )
 
 
-def plan_threads(staged: bool | None, threads: int | None, processors: int | None = None) -> ThreadPlan:
+def plan_threads(
+    staged: bool | None, threads: int | None, processors: int | None = None, *, detects: bool = True
+) -> ThreadPlan:
     """Return the threads for this machine.
 
     Parallel stages use the processors better than threads within one stage: on a Pi's Cortex-A53 four threads make a
     net 1.4 to 1.9 times as fast, not four times. So the detector, the longest stage, gets the processors that the other
     stages do not need, and everything else gets one thread. Threads do not spin, because spinning takes processors from
-    the other stages.
+    the other stages. Without a detector, the classifier is the longest stage.
 
     Args:
         staged: Whether each stage gets a thread; None: if there is more than one processor.
         threads: Threads within each net and OpenCV; None: chosen here.
         processors: Number of processors; default: those that this process may use.
+        detects: Whether there is a detector.
     """
     processors = processors or available_processors()
     staged = processors > 1 if staged is None else staged
@@ -60,5 +63,5 @@ def plan_threads(staged: bool | None, threads: int | None, processors: int | Non
     if not staged:
         alone = min(default_intra_op_threads(), processors)
         return ThreadPlan(False, alone, alone, processors)
-    detector = 1 if default_intra_op_threads() == 1 else max(processors - 2, 1)
-    return ThreadPlan(True, detector, 1, 1)
+    longest = 1 if default_intra_op_threads() == 1 else max(processors - 2, 1)
+    return ThreadPlan(True, longest, 1, 1) if detects else ThreadPlan(True, 1, longest, 1)

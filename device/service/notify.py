@@ -98,7 +98,13 @@ class HeartbeatSink:
             return
         else:
             fps = (self._frames - self._sent_frames) / (now_s - self._sent_s)
-            text = f"{self._frames} frames, {fps:.1f} frames/s, {len(result.faces)} faces in the last frame"
+            text = f"{self._frames} frames, {fps:.1f} frames/s, {_last_result(result)}"
             more = self._describe() if self._describe else ""
             self._notifier.send(WATCHDOG="1", STATUS=f"{text}; {more}" if more else text)
         self._sent_s, self._sent_frames = now_s, self._frames
+
+
+def _last_result(result: FrameResult) -> str:
+    if result.subject == "image":
+        return f"last label: {', '.join(face.label for face in result.faces)}"
+    return f"{len(result.faces)} faces in the last frame"

@@ -1,4 +1,4 @@
-"""Results as CSV: one row per face."""
+"""Results as CSV: one row per face, or per frame for a model of whole images."""
 
 from __future__ import annotations
 

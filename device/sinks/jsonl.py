@@ -29,13 +29,17 @@ class JsonLinesSink(Sink):
 def as_document(result: FrameResult) -> dict[str, Any]:
     """Return the JSON document of one frame.
 
+    "subject" is present for a model of whole images only; its single entry in "faces" is the frame or the region.
+
     Rounded: seconds to six digits, milliseconds to three, boxes (pixels) to two, scores to four, probabilities to six.
     """
     file = {} if result.file is None else {"file": result.file}
+    subject = {} if result.subject == "face" else {"subject": result.subject}
     health = {} if result.health is None else {"health": dict(result.health)}
     return {
         "sequence": result.sequence,
         **file,
+        **subject,
         "monotonic_s": round(result.monotonic_s, 6),
         "wall_s": round(result.wall_s, 6),
         "frame_wh": list(result.frame_wh),

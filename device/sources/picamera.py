@@ -219,7 +219,7 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
     import libcamera
 
     size_wh = settings.size_wh or _SIZE_WH
-    lores_wh = lores_size(size_wh, full_view_px(size_wh, settings))
+    lores_wh = lores_size(size_wh, full_view_px(size_wh, settings)) if settings.detects else None
     unknown = sorted(set(settings.controls) - set(camera.camera_controls))
     if unknown:
         supported = ", ".join(sorted(camera.camera_controls)) or "none"

@@ -61,6 +61,7 @@ class CameraSettings:
         detector_px: Longer side of the detector's input in pixels; None: as `min_face_px` requires.
         min_face_px: Smallest face to be detected, in pixels of the frame; 0: no minimum.
         region: The part of the rotated frame that the detector sees; None: all of it.
+        detects: Whether there is a detector, which may need a second stream.
         recording: Receives the camera's encoded video; picamera2 only.
     """
 
@@ -76,6 +77,7 @@ class CameraSettings:
     detector_px: int | None = None
     min_face_px: int = 0
     region: Region | None = None
+    detects: bool = True
     recording: EncodedVideo | None = None
 
 

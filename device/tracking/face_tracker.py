@@ -70,6 +70,11 @@ class FaceTracker:
         self._frames_since_detection = 0
         self._chosen_id: int | None = None
 
+    @property
+    def detector_name(self) -> str:
+        """The detector's name in reports."""
+        return self.detector.name
+
     def warm_up(self, frame: Frame) -> None:
         """Choose the detector's input size if requested, and run the detector once."""
         view_bgr, _, scale = _view(frame, self._region)

@@ -105,9 +105,7 @@ def detector_options(function: _Function) -> _Function:
             "--detector",
             "detector_name",
             type=_DetectorName(["yunet", "haar", "none"]),
-            default="yunet",
-            show_default=True,
-            help="Face detector; none: each frame is one face.",
+            help="Face detector; none: each frame is one face; default: yunet, none for a model of whole images.",
         ),
         click.option(
             "--detector-model",

@@ -77,7 +77,8 @@ def facts(result: BoardResult) -> list[str]:
         lines.append(f"frames: {cache.frames} of '{cache.source}', {width}x{height}, from memory")
     detectors = dict.fromkeys(cell.detector for cell in result.cells if cell.detector)
     if detectors:
-        lines.append(f"detector: {', '.join(detectors)}, input {settings.detector_size_px} px")
+        size = "" if settings.detector_size_px is None else f", input {settings.detector_size_px} px"
+        lines.append(f"detector: {', '.join(detectors)}{size}")
     uses = dict.fromkeys(thread_text(cell.threads) for cell in result.cells if cell.threads)
     lines += [f"loop: {use}" for use in uses]
     if result.notes:

@@ -1,5 +1,7 @@
 """Estimate of the whole loop on a board: capture, detector on every Nth frame, else optical flow, classifier.
 
+A model of whole images has neither detector nor optical flow.
+
 Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by
 the ratio of the classifier's one-thread estimate on the board to its time here.
 """
@@ -23,6 +25,7 @@ from edgekit.device.engines.session import open_session
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import read_image, resize
+from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker
@@ -30,7 +33,7 @@ from edgekit.export.profiling.profile import Profile, profile_file
 from edgekit.export.profiling.roofline import SPREAD, Estimate
 from edgekit.latencies import KnownBoard
 from edgekit.model_store import asset
-from edgekit.preprocess import ImageU8, crop_face, softmax, to_input
+from edgekit.preprocess import ImageU8, softmax, to_input
 
 FRAME_WH = (640, 480)
 _FACE_XYXY = (240.0, 160.0, 400.0, 320.0)
@@ -49,12 +52,15 @@ class Part:
 
 @dataclass(frozen=True)
 class PipelineEstimate:
-    """Estimate of the loop on a board; `fps` and `staged_fps` are (lowest, highest) frames per second."""
+    """Estimate of the loop on a board; `fps` and `staged_fps` are (lowest, highest) frames per second.
+
+    `detector_wh` is None for a model of whole images.
+    """
 
     board: str
     threads: int
     detect_every: int
-    detector_wh: tuple[int, int]
+    detector_wh: tuple[int, int] | None
     faces: int
     precision: str
     parts: tuple[Part, ...]
@@ -97,7 +103,7 @@ class PipelineEstimate:
 def estimate_pipeline(
     classifier_profile: Profile,
     model: Path,
-    detector_model: Path,
+    detector_model: Path | None,
     board: KnownBoard,
     *,
     threads: int,
@@ -110,7 +116,7 @@ def estimate_pipeline(
     Args:
         classifier_profile: Profile of `model`, measured on this machine with one thread.
         model: The classifier's file.
-        detector_model: YuNet's file.
+        detector_model: YuNet's file; None for a model of whole images.
         board: The board.
         threads: Threads of both nets on the board.
         detect_every: The detector runs on every Nth frame, optical flow on the others.
@@ -120,21 +126,30 @@ def estimate_pipeline(
     Raises:
         InputError: A file cannot be used.
     """
-    _, detector_wh = input_sizes(FRAME_WH, detector_size_px)
-    detector_profile = profile_file(detector_model, cache_kib=board.shared_cache_kib, size_wh=detector_wh)
-    classify, detect = classifier_profile.on(board, threads), detector_profile.on(board, threads)
-    alone = classifier_profile.on(board, 1)
-    for found in (classify, detect, alone):
+    classify, alone = classifier_profile.on(board, threads), classifier_profile.on(board, 1)
+    for found in (classify, alone):
         if isinstance(found, str):
             return found
     assert isinstance(classify, Estimate)
-    assert isinstance(detect, Estimate)
     assert isinstance(alone, Estimate)
     assert classifier_profile.measured is not None
     scale = alone.middle_ms / classifier_profile.measured.median_ms
     here = _measure_here(model, detector_model, detector_size_px, faces)
     scaled = f"measured here, times {scale:.0f}"
-    share = 1 / detect_every
+    detector_wh: tuple[int, int] | None = None
+    find_parts: tuple[Part, ...] = ()
+    if detector_model is not None:
+        _, detector_wh = input_sizes(FRAME_WH, detector_size_px)
+        detect = profile_file(detector_model, cache_kib=board.shared_cache_kib, size_wh=detector_wh).on(board, threads)
+        if isinstance(detect, str):
+            return detect
+        share = 1 / detect_every
+        find_parts = (
+            Part(f"detector net, every {detect_every}th frame", "find", detect.middle_ms * share, "roofline"),
+            Part("detector: scale and decode", "find", here["around detector"] * scale * share, scaled),
+            Part("track: flow between detections", "find", here["track"] * scale * (1 - share), scaled),
+        )
+    cut = "faces: cut and prepare" if detector_model is not None else "image: fit and prepare"
     return PipelineEstimate(
         board=board.name,
         threads=threads,
@@ -144,52 +159,53 @@ def estimate_pipeline(
         precision=classifier_profile.precision,
         parts=(
             Part("capture: colour and copy", "capture", here["capture"] * scale, scaled),
-            Part(f"detector net, every {detect_every}th frame", "find", detect.middle_ms * share, "roofline"),
-            Part("detector: scale and decode", "find", here["around detector"] * scale * share, scaled),
-            Part("track: flow between detections", "find", here["track"] * scale * (1 - share), scaled),
-            Part("faces: cut and prepare", "classify", here["prepare"] * scale, scaled),
+            *find_parts,
+            Part(cut, "classify", here["prepare"] * scale, scaled),
             Part("classifier net", "classify", classify.middle_ms * faces, "roofline"),
         ),
     )
 
 
-def _measure_here(model: Path, detector_model: Path, size_px: int, faces: int) -> dict[str, float]:
+def _measure_here(model: Path, detector_model: Path | None, size_px: int, faces: int) -> dict[str, float]:
     """Return the time in ms per call of each part that is not a net, with one thread."""
     frames = _portraits(faces)
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     before_threads = cv2.getNumThreads()
     set_opencv_threads(1)
     try:
-        classifier = Classifier(model, 1)
-        detector = YuNet(detector_model, size_px, 0.7, intra_op_threads=1)
-        contract = classifier.contract
+        contract = Classifier(model, 1).contract
+        box = _FACE_XYXY if contract.subject == "face" else (0, 0, *FRAME_WH)
+        xyxy = np.tile(np.array(box, np.float32), (faces, 1))
 
         def prepare() -> Any:
-            size_hw = contract.input.size_hw
-            crops = [crop_face(frames[0], _FACE_XYXY, contract.crop, size_hw, resize) for _ in range(faces)]
+            crops = crop_faces(Frame(0, 0.0, 0.0, frames[0]), xyxy, contract)
             softmax(np.zeros((faces, len(contract.labels)), np.float32))
-            return to_input(np.stack(crops), contract.input)
-
-        _, detector_wh = input_sizes(FRAME_WH, size_px, detector.fixed_size_hw)
-        tensor = np.zeros((1, 3, *reversed(detector_wh)), np.float32)
-        net = open_session(detector_model, 1)
-        name = net.get_inputs()[0].name
-        whole_ms, net_ms = _ms(lambda: detector.detect(frames[0])), _ms(lambda: net.run(None, {name: tensor}))
-        face_tracker = FaceTracker(detector, Every(1_000_000))
-        numbers = itertools.count()
-
-        def follow() -> Any:
-            number = next(numbers)
-            return face_tracker.find(Frame(number, number / 30, number / 30, frames[number % 2]), StageTimer())
+            return to_input(crops, contract.input)
 
         return {
             "capture": _ms(lambda: cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420)),
-            "around detector": max(whole_ms - net_ms, 0.0),
-            "track": _ms(follow),
             "prepare": _ms(prepare),
+            **({} if detector_model is None else _measure_detection(detector_model, size_px, frames)),
         }
     finally:
         set_opencv_threads(before_threads)
+
+
+def _measure_detection(detector_model: Path, size_px: int, frames: list[ImageU8]) -> dict[str, float]:
+    detector = YuNet(detector_model, size_px, 0.7, intra_op_threads=1)
+    _, detector_wh = input_sizes(FRAME_WH, size_px, detector.fixed_size_hw)
+    tensor = np.zeros((1, 3, *reversed(detector_wh)), np.float32)
+    net = open_session(detector_model, 1)
+    name = net.get_inputs()[0].name
+    whole_ms, net_ms = _ms(lambda: detector.detect(frames[0])), _ms(lambda: net.run(None, {name: tensor}))
+    face_tracker = FaceTracker(detector, Every(1_000_000))
+    numbers = itertools.count()
+
+    def follow() -> Any:
+        number = next(numbers)
+        return face_tracker.find(Frame(number, number / 30, number / 30, frames[number % 2]), StageTimer())
+
+    return {"around detector": max(whole_ms - net_ms, 0.0), "track": _ms(follow)}
 
 
 def _portraits(faces: int) -> list[ImageU8]:

@@ -26,7 +26,8 @@ class LoopOptions:
     """Settings of the estimated loop.
 
     The detector, YuNet, runs on every Nth frame (N is `detect_every`). `detector_model` is its file; default:
-    downloaded once. `detector_size_px` is the longer side of its input.
+    downloaded once. `detector_size_px` is the longer side of its input. A model of whole images takes only the
+    defaults.
     """
 
     detect_every: int = 5
@@ -107,7 +108,7 @@ def profile(
         raise InputError(f"board '{board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
     if loop and (not seconds or threads != 1):
         raise InputError("the estimate of the loop needs a measurement with one thread: give seconds, and threads=1")
-    detector = _loop_detector(path, loop, notify) if loop else None
+    detector = _loop_detector(path, loop, notify) if loop else None  # None for a model of whole images too
     boards = [KNOWN_BOARDS[board]] if board else list(KNOWN_BOARDS.values())
     found = profile_file(
         path,
@@ -118,13 +119,16 @@ def profile(
         progress=lambda share: progress("measuring", round(100 * share), 100),
     )
     cases = [(each, count) for each in boards for count in _BOARD_THREADS]
-    loops = _loop_estimates(found, path, detector, loop, cases) if loop and detector else ()
+    loops = _loop_estimates(found, path, detector, loop, cases) if loop else ()
     return ProfileReport(path, found, tuple(_estimate(found, *case) for case in cases), loops)
 
 
-def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path:
-    """Return YuNet's file; open it and the classifier, so that errors come before the measurement."""
-    Classifier(path, 1)
+def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None:
+    """Return YuNet's file, None for whole images; open it and the classifier: errors come before the measurement."""
+    if Classifier(path, 1).contract.subject == "image":
+        if loop != LoopOptions():
+            raise InputError(f"model '{path}' classifies the whole image: leave out faces and the detector's settings")
+        return None
     try:
         detector = loop.detector_model or cached_download(YUNET, notify=notify)
     except UnavailableError as error:
@@ -141,7 +145,7 @@ def _estimate(found: Profile, board: KnownBoard, threads: int) -> BoardEstimate:
 
 
 def _loop_estimates(
-    found: Profile, path: Path, detector: Path, loop: LoopOptions, cases: Sequence[tuple[KnownBoard, int]]
+    found: Profile, path: Path, detector: Path | None, loop: LoopOptions, cases: Sequence[tuple[KnownBoard, int]]
 ) -> tuple[LoopEstimate, ...]:
     loops = []
     for board, threads in cases:

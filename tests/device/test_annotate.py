@@ -45,3 +45,25 @@ def test_the_label_stays_inside_the_frame(xyxy):
 def test_letters_that_the_font_lacks_do_no_harm():
     image = np.zeros((200, 200, 3), np.uint8)
     assert draw_faces(image, [face(10, 50, 90, 90, label="überrascht 😀")]).any()
+
+
+def test_the_whole_frame_gets_its_label_at_the_top_left_and_no_outline():
+    image = np.zeros((480, 640, 3), np.uint8)
+    drawn = draw_faces(image, [face(0, 0, 640, 480)]).max(axis=2) > 0
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), columns.min()) == (0, 0)
+    assert (rows.max() < 50, columns.max() < 320) == (True, True)
+
+
+def test_a_region_is_outlined_on_all_sides():
+    image = np.zeros((480, 640, 3), np.uint8)
+    drawn = draw_faces(image, [face(0, 200, 640, 300)]).max(axis=2) > 0
+    assert drawn[200:300, 1].all()
+    assert drawn[299:301, 300].any()
+
+
+def test_a_label_wider_than_the_frame_is_made_smaller():
+    image = np.full((40, 48, 3), 255, np.uint8)
+    letters = draw_faces(image, [face(0, 0, 48, 40, label="WWWWWWWWWWWW")]).max(axis=2) < 150
+    assert letters[:, :44].any()
+    assert not letters[:, -1].any(), "the text ends before the edge of the frame"

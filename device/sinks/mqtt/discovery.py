@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgekit import __version__
+from edgekit.contract import Subject
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 
 _PREFIX = "homeassistant"
@@ -16,6 +17,10 @@ _EXPIRES_S = 35
 _MEASURED = {"state_class": "measurement"}
 _DIAGNOSTIC = {"entity_category": "diagnostic"}
 _THROTTLED = "{{ 'ON' if value_json.throttling and value_json.throttling.now else 'OFF' }}"
+
+# Entities of face detection, removed for a model of whole images.
+_OF_FACES = ("faces", "present")
+_NAMES_OF_IMAGES = {"label": "Label", "changed": "Label changed"}
 
 # Component, object id, name, topic below the camera's topic, template of the value (None: the event itself), and
 # further fields of the discovery document.
@@ -33,8 +38,13 @@ _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
 )  # fmt: skip
 
 
-def discovery_messages(settings: MqttSettings, labels: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the topic and payload of every entity, to be published as retained messages."""
+def discovery_messages(
+    settings: MqttSettings, labels: Sequence[str], subject: Subject = "face"
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the topic and payload of every entity, to be published as retained messages.
+
+    The payload of an entity that a model of this subject does not have is empty, which removes it from Home Assistant.
+    """
     device = {
         "identifiers": [settings.node],
         "name": settings.topic,
@@ -43,8 +53,12 @@ def discovery_messages(settings: MqttSettings, labels: Sequence[str]) -> Iterato
         "sw_version": __version__,
     }
     for component, object_id, name, topic, template, details in _ENTITIES:
+        config_topic = f"{_PREFIX}/{component}/{settings.node}/{object_id}/config"
+        if subject == "image" and object_id in _OF_FACES:
+            yield config_topic, b""
+            continue
         document: dict[str, Any] = {
-            "name": name,
+            "name": _NAMES_OF_IMAGES.get(object_id, name) if subject == "image" else name,
             "unique_id": f"{settings.node}_{object_id}",
             "state_topic": f"{settings.topic}/{topic}",
             "availability_topic": f"{settings.topic}/availability",
@@ -59,4 +73,4 @@ def discovery_messages(settings: MqttSettings, labels: Sequence[str]) -> Iterato
             document |= {"value_template": template, "expire_after": _EXPIRES_S}
         if document.get("device_class") == "enum":
             document["options"] = list(labels)
-        yield f"{_PREFIX}/{component}/{settings.node}/{object_id}/config", json.dumps(document).encode()
+        yield config_topic, json.dumps(document).encode()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from edgekit.contract import Subject
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
@@ -43,6 +44,8 @@ class MqttSink:
         monitor: Monitor,
         notify: Callable[[str], None],
         pauses_s: Sequence[float] = _RECONNECT_PAUSES_S,
+        *,
+        subject: Subject = "face",
     ) -> None:
         """Open the buffer; entering the `with` block connects.
 
@@ -52,6 +55,7 @@ class MqttSink:
             monitor: Provides state and health.
             notify: Called with one line for each warning, from another thread.
             pauses_s: Pauses between attempts to connect; the last one repeats.
+            subject: What the model classifies, for Home Assistant.
 
         Raises:
             InputError: Another run uses the buffer, or a certificate cannot be loaded.
@@ -59,6 +63,7 @@ class MqttSink:
         check_certificates(settings)
         self._settings = settings
         self._labels = labels
+        self._subject = subject
         self._monitor = monitor
         self._notify = notify
         self._pauses_s = pauses_s
@@ -135,7 +140,7 @@ class MqttSink:
     def _send(self, session: Session) -> None:
         topic = self._settings.topic
         if self._settings.discovery:
-            for discovery_topic, payload in discovery_messages(self._settings, self._labels):
+            for discovery_topic, payload in discovery_messages(self._settings, self._labels, self._subject):
                 session.publish(discovery_topic, payload, retain=True)
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}

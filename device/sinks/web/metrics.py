@@ -38,7 +38,7 @@ def _lines(monitor: Monitor, preview: Preview) -> Iterator[str]:
     yield from _family("edgekit_frames_total", "counter", "Frames with a result.", [({}, state["frames"])])
     yield from _family("edgekit_frames_missed_total", "counter", "Frames without a result.", [({}, state["missed"])])
     faces = [({"label": label}, count) for label, count in state["labels"].items()]
-    yield from _family("edgekit_faces_total", "counter", "Faces by label.", faces)
+    yield from _family("edgekit_faces_total", "counter", "Classified faces or images by label.", faces)
     yield from _family(
         "edgekit_frames_per_second", "gauge", "Frame rate over the last five seconds.", [({}, state["fps"])]
     )

@@ -28,8 +28,10 @@ function show(state) {
   byId("temperature").textContent = number(health.temperature_c, 1);
   byId("clock").textContent = number(health.clock_mhz, 0);
   showThrottle(health.throttling);
-  showFaces(state.latest ? state.latest.faces : []);
-  showEvents(state.events);
+  // A model of whole images has one result per frame, which needs no number.
+  const isNumbered = !(state.latest && state.latest.subject === "image");
+  showFaces(state.latest ? state.latest.faces : [], isNumbered);
+  showEvents(state.events, isNumbered);
   const viewers = state.viewers === 1 ? "1 viewer" : `${state.viewers} viewers`;
   const counts = [`${state.frames} frames`, `${state.missed} frames without a result`, viewers, `running for ${duration(state.uptime_s)}`];
   if (known(health.memory_own_mib)) counts.push(`${number(health.memory_own_mib, 0)} MiB memory used`);
@@ -59,11 +61,11 @@ function showThrottle(throttling) {
   line.textContent = now ? `Throttling now: ${now}` : before ? `Throttling since boot: ${before}` : "Throttling: none since boot";
 }
 
-function showFaces(faces) {
+function showFaces(faces, isNumbered) {
   byId("faces").replaceChildren(...faces.map((face) => {
     const card = element("li", undefined, "card face");
     const title = element("h3", face.label);
-    title.append(element("small", known(face.track_id) ? `face ${face.track_id}` : ""));
+    title.append(element("small", isNumbered && known(face.track_id) ? `face ${face.track_id}` : ""));
     card.append(title);
     const best = Object.entries(face.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 3);
     for (const [label, probability] of best) {
@@ -77,12 +79,12 @@ function showFaces(faces) {
   }));
 }
 
-function showEvents(events) {
+function showEvents(events, isNumbered) {
   if (!events.length) return;
   byId("events").replaceChildren(...events.map((event) => {
     const line = element("li");
     line.append(element("time", new Date(1000 * event.wall_s).toLocaleTimeString()));
-    const who = known(event.track_id) ? `face ${event.track_id}: ` : "";
+    const who = isNumbered && known(event.track_id) ? `face ${event.track_id}: ` : "";
     line.append(element("span", `${who}${event.previous ? `${event.previous} → ` : ""}${event.label}`));
     return line;
   }));

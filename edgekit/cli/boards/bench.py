@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.boards.hosts import BoardReporter, HostChoice, raise_failures, yunet_upload
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, needs_detector, raise_failures, yunet_upload
 from edgekit.cli.output import Output, one_line
 from edgekit.errors import InputError
 
@@ -79,7 +79,7 @@ def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Job:
     if has_pipeline:
         options += _source(params["source_uri"], files)
     if has_pipeline or has_camera:
-        _add_detector(out, params, files)
+        _add_detector(out, params, files, [upload.path for upload in uploads.values()])
     extras = engine_extras(upload.path for upload in uploads.values())
     return Job(uploads, tuple(options), files, camera=has_camera, install=chosen.install, extras=extras)
 
@@ -121,11 +121,12 @@ def _source(uri: str, files: dict[str, Upload]) -> list[str]:
     return ["--source", uri]
 
 
-def _add_detector(out: Output, params: Mapping[str, Any], files: dict[str, Upload]) -> None:
+def _add_detector(out: Output, params: Mapping[str, Any], files: dict[str, Upload], models: Sequence[Path]) -> None:
     from edgekit.remote.transfer import pack
 
     path = params["detector_model"]
     if path is not None:
         files["--detector-model"] = pack(path, "detector model")
-    elif params["detector_name"] == "yunet" and (upload := yunet_upload(out)) is not None:
-        files["--detector-model"] = upload
+    elif params["detector_name"] in (None, "yunet") and any(map(needs_detector, models)):
+        upload = yunet_upload(out)
+        files |= {} if upload is None else {"--detector-model": upload}

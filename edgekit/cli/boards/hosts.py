@@ -135,6 +135,16 @@ def yunet_upload(out: Output) -> Upload | None:
         return None
 
 
+def needs_detector(model: Path) -> bool:
+    """Return whether a model classifies faces; True where onnxruntime, which reads its contract, is not installed."""
+    from edgekit.device.engines.engine import contract_in
+
+    try:
+        return contract_in(model).subject == "face"
+    except ModuleNotFoundError:
+        return True
+
+
 class BoardReporter:
     """Prints messages of boards and their progress: one bar per board on a terminal, else one line per minute."""
 

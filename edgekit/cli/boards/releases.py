@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from edgekit.cli.boards.hosts import raise_failures, yunet_upload
+from edgekit.cli.boards.hosts import needs_detector, raise_failures, yunet_upload
 from edgekit.cli.output import Output
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
         raise InputError(f"settings '{config}' must have either a source or a camera")
     path = resolve_model(model, DEVICE_SUFFIXES)
     files = {f"model{path.suffix}": pack(path, "model"), "edgekit.toml": pack(config, "settings")}
-    if settings.get("detector_name", "yunet") == "yunet" and settings.get("detector_model") is None:
+    uses_yunet = settings.get("detector_name", "yunet") == "yunet" and settings.get("detector_model") is None
+    if uses_yunet and needs_detector(path):
         detector = yunet_upload(out)
         files |= {} if detector is None else {"detector.onnx": detector}
     extras = tuple(extra for key, extra in _EXTRAS.items() if settings.get(key) is not None)

@@ -67,7 +67,11 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         help="Processes that share the time of a cell.",
     ),
     click.option(
-        "--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Faces per call of the classifier."
+        "--batch",
+        type=click.IntRange(1, 1024),
+        default=1,
+        show_default=True,
+        help="Faces or images per call of the classifier.",
     ),
     click.option(
         "--pipeline/--no-pipeline",
@@ -141,7 +145,7 @@ def command(
     batch: int,
     pipeline: bool,
     camera: str | None,
-    detector_name: str,
+    detector_name: str | None,
     detector_model: Path | None,
     detector_size: int,
     seed: int,
@@ -161,7 +165,7 @@ def command(
     \b
     Four kinds are measured:
       inference   the net
-      classifier  the net and face preparation
+      classifier  the net and the preparation of its input
       per-frame   the pipeline, one frame at a time
       loop        the loop of `edgekit run`
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.export.tensors import Shape
 
 _LABEL_WIDTH = 13
+_FITS = {"square": "central square", "pad": "padded to a square", "stretch": "stretched to a square"}
 
 
 @click.command("inspect", short_help="Show the contents of a model file.")
@@ -168,16 +169,20 @@ def _show_contract(out: Output, contents: _Contents) -> None:
     inside = ", computed in the file" if spec.element_type == "uint8" else ""
     scaling = _scaling_text(contract) + inside
     _line(out, "input", f"'{spec.name}' {spec.element_type} {shape} {spec.channels}: {scaling}")
-    _line(
-        out,
-        "crop",
-        f"face box + {crop.margin:.0%} on every side, {'gray, ' if crop.grayscale else ''}"
-        f"resized to {_size_text(crop.resize_hw)}, centre {_size_text(crop.center_crop_hw)}",
-    )
+    _line(out, "classifies", "each face" if contract.subject == "face" else "the whole image")
+    resized = f"resized to {_size_text(crop.resize_hw)}, centre {_size_text(crop.center_crop_hw)}"
+    then = f"{'gray, ' * crop.grayscale}{resized}"
+    if contract.subject == "face":
+        _line(out, "crop", f"face box + {crop.margin:.0%} on every side, {then}")
+        _line(out, "without box", _FITS[crop.fit])
+    else:
+        _line(out, "crop", f"{_FITS[crop.fit]}, {then}")
     _line(out, "output", f"'{contract.output.name}' (N, {len(contract.labels)}) {contract.output.meaning}")
     _line(
         out, "precision", contract.precision + (f", calibrated on {contract.calibration}" * bool(contract.calibration))
     )
+    calibrated = f"{contract.temperature:g}, included in the logits"
+    _line(out, "temperature", "1 (not calibrated)" if contract.temperature == 1 else calibrated)
     if contract.verified_level:
         _line(out, "verified at", f"graph optimisation level '{contract.verified_level}'")
     _line(out, "trained on", provenance.dataset)

@@ -65,7 +65,7 @@ def command(
     pipeline: bool,
     detect_every: int,
     faces: int,
-    detector_name: str,
+    detector_name: str | None,
     detector_model: Path | None,
     detector_size: int,
 ) -> None:
@@ -75,7 +75,8 @@ def command(
     memory and a cache of the board's size. The shares of the time are measured on this machine by ONNX Runtime. An
     estimate is no measurement: it comes from the board's roofline, fitted to published latencies of other nets.
 
-    --pipeline adds capture, YuNet on every Nth frame, optical flow on the others, and the classifier.
+    --pipeline adds capture, YuNet on every Nth frame, optical flow on the others, and the classifier. A model of whole
+    images needs neither detector nor optical flow.
 
     \b
     Examples:
@@ -87,8 +88,8 @@ def command(
     if not pipeline:
         loop_only = ("detect_every", "faces", "detector_name", "detector_model", "detector_size")
         refuse_unused(click.get_current_context(), loop_only, "goes with --pipeline")
-    elif detector_name != "yunet":
-        raise click.UsageError("--pipeline has the cost of YuNet only: leave --detector at yunet")
+    elif detector_name not in (None, "yunet"):
+        raise click.UsageError("--pipeline has the cost of YuNet only: leave --detector out")
     elif not seconds:
         raise click.UsageError("--pipeline scales times measured here: leave --seconds above 0")
     elif threads != 1:

@@ -75,7 +75,7 @@ def command(
     camera: str | None,
     max_frames: int | None,
     model: str,
-    detector_name: str,
+    detector_name: str | None,
     detector_model: Path | None,
     detector_size: int,
     input_options: InputOptions,
@@ -84,6 +84,8 @@ def command(
     load: LoadOptions,
 ) -> None:
     """Find the faces in every frame, classify each of them, and measure the frame rate.
+
+    A model that classifies whole images needs no detector: each frame, or its region of --roi, gets one label.
 
     The run ends with the source, after --max-frames, or at Ctrl-C or SIGTERM, which finish the current frame and keep
     all recorded results.
@@ -96,6 +98,7 @@ def command(
       edgekit run --camera picamera2 --camera-size 1280x720 --control ExposureTime=10000
       edgekit run --source holiday.mp4 --model mine.onnx --jsonl - | jq .faces
       edgekit run --source 'crops/*.png' --detector none --csv crops.csv
+      edgekit run --camera --model door.onnx --roi 100,50,200,300 --web
       edgekit run --camera --web --mqtt mqtt://broker.local
       edgekit run --config edgekit.toml
     """
@@ -129,13 +132,13 @@ def command(
             max_frames=max_frames,
         )
         stream = opened.enter_context(Stream(options, out.warn))
-        monitor = RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.face_tracker, out.warn)
+        monitor = RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.localizer, out.warn)
         opened.enter_context(monitor)
         # With --jsonl - stdout has the results, and text goes to stderr.
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         tally, finished = Tally(), False
         sinks = [
-            *open_sinks(outputs, stream.source, stream.classifier.labels, text.say, out.warn, health=monitor.health),
+            *open_sinks(outputs, stream.source, stream.classifier.contract, text.say, out.warn, health=monitor.health),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
             *monitor.sinks(),

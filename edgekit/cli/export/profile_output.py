@@ -148,12 +148,11 @@ def _show_loop(out: Output, loop: LoopEstimate) -> None:
         out.say(f"whole loop on {_where(loop)}: no estimate: {loop.reason}")
         return
     low_fps, high_fps = found.fps
-    width, height = found.detector_wh
-    out.say(
-        f"whole loop on {_where(loop)}, {FRAME_WH[0]}x{FRAME_WH[1]}, YuNet at {width}x{height} "
-        f"on every {found.detect_every}th frame, {found.faces} face{'s' if found.faces > 1 else ''}, "
-        f"{found.precision}: an estimate"
-    )
+    subject = "the whole image"
+    if found.detector_wh is not None:
+        width, height = found.detector_wh
+        subject = f"YuNet at {width}x{height} on every {found.detect_every}th frame, {counted(found.faces, 'face')}"
+    out.say(f"whole loop on {_where(loop)}, {FRAME_WH[0]}x{FRAME_WH[1]}, {subject}, {found.precision}: an estimate")
     out.say(f"  one thread: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest part: {found.bound_by.name}")
     if found.staged_fps is not None:
         low_fps, high_fps = found.staged_fps

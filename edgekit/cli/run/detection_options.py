@@ -60,7 +60,7 @@ _OPTIONS = (
         metavar="SECONDS",
         help="Time constant for smoothing a tracked face's probabilities; 0: no smoothing.",
     ),
-    click.option("--roi", metavar="X,Y,W,H", help="Search only this region; in pixels, or as fractions up to 1."),
+    click.option("--roi", metavar="X,Y,W,H", help="Use only this region; in pixels, or as fractions up to 1."),
     click.option(
         "--min-face",
         type=click.IntRange(0, 100_000),
@@ -78,7 +78,7 @@ _OPTIONS = (
 add_detection_options = grouped_options("detection", DetectionOptions, _OPTIONS)
 
 
-def check_detection_options(detection: DetectionOptions, detector_name: str) -> None:
+def check_detection_options(detection: DetectionOptions, detector_name: str | None) -> None:
     """Check the options before anything slow is imported.
 
     Raises:

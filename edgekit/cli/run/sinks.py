@@ -10,6 +10,7 @@ from edgekit.cli.progress import counted, progress_bar
 from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
 
 if TYPE_CHECKING:
+    from edgekit.contract import Contract
     from edgekit.device.blur import FaceBlur
     from edgekit.device.detections import FrameResult
     from edgekit.device.events import Outlet
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def open_sinks(
     outputs: Outputs,
     source: Source,
-    labels: Sequence[str],
+    contract: Contract,
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
@@ -31,14 +32,15 @@ def open_sinks(
     Raises:
         InputError: A sink cannot be created with these options.
     """
+    _check_for_model(outputs, contract)
+    labels = contract.labels
     sinks = _files(outputs, source, labels, notify)
     if outputs.show:
         from edgekit.device.sinks.window import WindowSink
 
         sinks.append(WindowSink(source.stop))
     sinks += _registered(outputs, source, labels, notify)
-    _check_labels(outputs, labels)
-    outlets = _network(outputs, source, labels, say, notify, health, sinks)
+    outlets = _network(outputs, source, contract, say, notify, health, sinks)
     if outlets:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
@@ -116,7 +118,7 @@ def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify:
 def _network(
     outputs: Outputs,
     source: Source,
-    labels: Sequence[str],
+    contract: Contract,
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
@@ -158,7 +160,7 @@ def _network(
             buffer=outputs.mqtt_buffer,
             buffer_events=outputs.mqtt_buffer_events,
         )
-        mqtt = MqttSink(settings, labels, monitor, notify)
+        mqtt = MqttSink(settings, contract.labels, monitor, notify, subject=contract.subject)
         network.append(mqtt)
         outlets.append(mqtt)
     if outputs.webhook is not None:
@@ -172,9 +174,14 @@ def _network(
     return [monitor, *outlets]
 
 
-def _check_labels(outputs: Outputs, labels: Sequence[str]) -> None:
+def _check_for_model(outputs: Outputs, contract: Contract) -> None:
     from edgekit.errors import InputError
 
+    if outputs.blur_faces and contract.subject == "image":
+        raise InputError(
+            "--blur-faces needs the face detector, which a model of whole images does not use: leave it out"
+        )
     for label in outputs.event_label:
-        if label not in labels:
-            raise InputError(f"--event-label '{label}' is not a label of the model: choose from {', '.join(labels)}")
+        if label not in contract.labels:
+            known = ", ".join(contract.labels)
+            raise InputError(f"--event-label '{label}' is not a label of the model: choose from {known}")

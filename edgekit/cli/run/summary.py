@@ -17,7 +17,7 @@ def print_summary(text: Output, stream: Stream, tally: Tally, monitor: RuntimeMo
     """Print frame rate, latencies, faces, threads and health."""
     from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
 
-    text.say(f"source {stream.source.name}, detector {stream.face_tracker.detector.name}, model {model}")
+    text.say(f"source {stream.source.name}, detector {stream.localizer.detector_name}, model {model}")
     text.say(rate_line(stream.meter))
     text.console.print(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))
@@ -46,10 +46,11 @@ def summary(
             "path": str(classifier.path),
             "architecture": classifier.contract.architecture,
             "precision": classifier.contract.precision,
+            "subject": classifier.contract.subject,
         },
-        "detector": stream.face_tracker.detector.name,
+        "detector": stream.localizer.detector_name,
         "settings": {
-            "detector_size_px": stream.face_tracker.input_size_px,
+            "detector_size_px": stream.localizer.input_size_px,
             "threads": stream.threads.as_document(),
             **settings,
         },

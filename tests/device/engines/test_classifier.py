@@ -18,6 +18,7 @@ from edgekit.device.frame import Frame
 from edgekit.device.imaging import as_frame
 from edgekit.device.pipeline.loop import recognise
 from edgekit.device.stage_timer import StageTimer
+from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 
@@ -180,7 +181,7 @@ def images(*shapes: tuple[int, ...]) -> list[ImageU8]:
 
 def of_the_runtime(model: Classifier, image: ImageU8) -> list[float]:
     """Return what `run --detector none` computes."""
-    result = recognise(Frame(0, 0.0, 0.0, as_frame(image)), WholeFrame(), model, StageTimer())
+    result = recognise(Frame(0, 0.0, 0.0, as_frame(image)), FaceTracker(WholeFrame(), None), model, StageTimer())
     assert result.faces.probabilities is not None
     return list(result.faces.probabilities[0].tolist())
 

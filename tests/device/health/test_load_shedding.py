@@ -14,6 +14,7 @@ from edgekit.device.detection import WholeFrame
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.health.load_shedding import (
     LEVELS,
+    LEVELS_OF_WHOLE_IMAGES,
     LoadLimits,
     LoadShedder,
     LoadState,
@@ -26,6 +27,7 @@ from edgekit.device.health.sampler import Health
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.device.tracking.localizer import WholeImage
 
 NOTHING = Conditions(*[None] * 9)
 LIMITS = LoadLimits(max_temperature_c=75, hysteresis_c=5, rise_s=10, fall_s=30)
@@ -91,8 +93,10 @@ def test_a_warning_after_throttling_keeps_the_first_step_only():
     assert levels([(30, None, THROTTLED), (200, None, SOFT_LIMIT)])[-1] == 1
 
 
-def test_each_level_does_no_more_than_the_one_before():
-    for before, after in itertools.pairwise(LEVELS):
+@pytest.mark.parametrize("levels", [LEVELS, LEVELS_OF_WHOLE_IMAGES])
+def test_each_level_does_no_more_than_the_one_before(levels):
+    assert len(levels) == len(LEVELS)
+    for before, after in itertools.pairwise(levels):
         assert after.number == before.number + 1
         assert after.detect_every_at_least >= before.detect_every_at_least
         assert after.detector_scale <= before.detector_scale
@@ -146,6 +150,13 @@ def test_a_hot_board_makes_the_finder_search_less(tmp_path, told):
     assert searched(range(20, 40)) <= 2
     assert monitor.as_document()["max_load_level"] == 1
     assert told == ["80.0 °C (limit 75 °C): load level 1 of 3, detection in 1 of 10 frames"]
+
+
+def test_a_hot_board_gets_fewer_frames_of_whole_images(tmp_path, told):
+    monitor = RuntimeMonitor(tmp_path, 75, WholeImage(None, is_sequence=True), told.append)
+    monitor._shedder.observe(sample(0, 80.0))
+    assert monitor._shedder.level.frame_share == 0.75
+    assert told == ["80.0 °C (limit 75 °C): load level 1 of 3, three quarters of the frame rate"]
 
 
 class Three(RecordedSource):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,14 @@ import pytest
 
 import edgekit
 from edgekit.cli import _run
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.events import EventDetector, EventRules
+from edgekit.device.frame import Frame
+from edgekit.device.imaging import resize
+from edgekit.device.pipeline.loop import crop_faces
+from edgekit.device.pipeline.threads import plan_threads
 from edgekit.errors import EXIT_OK, InputError
+from edgekit.preprocess import crop_image
 
 
 def fail(text: str) -> None:
@@ -71,12 +79,14 @@ def test_a_stream_that_was_never_read_closes(tiny_model: Path) -> None:
     assert list(stream) == []
 
 
-def test_a_source_is_closed_if_the_model_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_is_closed_if_the_detector_cannot_be_loaded(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed: list[object] = []
     monkeypatch.setattr("edgekit.device.sources.demo.DemoSource.__exit__", lambda *_: closed.append(1))
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(InputError, match=r"text\.onnx"):
-        edgekit.stream(source="demo", detector="none", model=tmp_path / "text.onnx")
+        edgekit.stream(source="demo", detector_model=tmp_path / "text.onnx", model=tiny_model)
     assert closed == [1]
 
 
@@ -84,3 +94,46 @@ def test_a_source_is_closed_if_the_model_cannot_be_loaded(tmp_path: Path, monkey
 def test_a_stream_needs_one_source(arguments: dict[str, str], tiny_model: Path) -> None:
     with pytest.raises(InputError, match="either a source or a camera"):
         edgekit.stream(model=tiny_model, **arguments)
+
+
+def clip(path: Path, *colours_bgr: tuple[int, int, int]) -> Path:
+    """Write a video with one plain frame per colour, 20 frames per second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
+    for colour in colours_bgr:
+        writer.write(np.full((48, 64, 3), colour, np.uint8))
+    writer.release()
+    return path
+
+
+def test_the_label_of_whole_images_is_smoothed_over_a_video_and_its_changes_are_events(
+    tiny_image_model: Path, tmp_path: Path
+) -> None:
+    red, green = (0, 0, 250), (0, 250, 0)
+    video = clip(tmp_path / "door.mp4", *[red] * 20, green, *[red] * 9, *[green] * 30)
+    plain = list(edgekit.stream(source=video, model=tiny_image_model, smooth_s=0))
+    assert [result.faces.labels for result in plain[19:22]] == [("red",), ("green",), ("red",)]
+    smooth = list(edgekit.stream(source=video, model=tiny_image_model))
+    assert [result.faces.labels for result in smooth[19:22]] == [("red",)] * 3, "one frame changes nothing"
+    assert {result.subject for result in smooth} == {"image"}
+    detector = EventDetector(EventRules(hold_s=0.3))
+    events = [event for result in smooth for event in detector.update(result, result.sequence / 20)]
+    assert [(event.track_id, event.previous, event.label) for event in events] == [
+        (1, None, "red"),
+        (1, "red", "green"),
+    ]
+
+
+def test_a_region_is_cut_as_it_is_and_then_fitted(tiny_image_model: Path) -> None:
+    contract = Classifier(tiny_image_model, 1).contract
+    gray = replace(contract, crop=replace(contract.crop, grayscale=True))
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    box = np.array([[8, 4, 40, 28]], np.float32)
+    (crop,) = crop_faces(Frame(0, 0.0, 0.0, image), box, gray)
+    np.testing.assert_array_equal(crop, crop_image(image[4:28, 8:40], gray.crop, (8, 8), resize))
+
+
+def test_without_a_detector_the_classifier_gets_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.device.pipeline.threads.default_intra_op_threads", lambda: 4)
+    with_detector, without = (plan_threads(None, None, 4, detects=detects) for detects in (True, False))
+    assert (with_detector.detector, with_detector.classifier) == (2, 1)
+    assert (without.detector, without.classifier) == (1, 2)

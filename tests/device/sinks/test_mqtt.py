@@ -16,6 +16,7 @@ from edgekit.boards import Conditions, Throttling
 from edgekit.device.events import Event
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
+from edgekit.device.sinks.mqtt.discovery import discovery_messages
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.errors import InputError
 from tests.waiting import wait_until
@@ -162,6 +163,14 @@ def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
     assert configs["homeassistant/event/edgekit_test/changed/config"]["event_types"] == list(LABELS)
     assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == list(LABELS)
     assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
+
+
+def test_home_assistant_gets_no_faces_of_whole_images():
+    settings = MqttSettings.parse("mqtt://broker", None, topic="edgekit/door")
+    messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, LABELS, "image")}
+    assert [name for name, body in messages.items() if body == b""] == ["faces", "present"]
+    assert json.loads(messages["label"])["name"] == "Label"
+    assert json.loads(messages["changed"])["name"] == "Label changed"
 
 
 def test_discovery_can_be_left_out(broker, open_sink):

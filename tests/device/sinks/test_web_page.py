@@ -6,11 +6,13 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgekit.boards import Conditions, Throttling
+from edgekit.contract import Subject
 from edgekit.device.events import EventRules
 from edgekit.device.sinks.events import EventSink
 from edgekit.device.sinks.monitor import Monitor
@@ -59,14 +61,16 @@ def site(feed, told) -> Iterator[Callable[..., WebSink]]:
     ended = threading.Event()
     with ExitStack() as stack:
 
-        def serve(token: str | None = None, address: str = "0") -> WebSink:
+        def serve(token: str | None = None, address: str = "0", subject: Subject = "face") -> WebSink:
             monitor = Monitor("demo", lambda: HOT)
             sink = stack.enter_context(WebSink(address, token, monitor, notify=told.append, max_fps=20))
             events = EventSink(EventRules(hold_s=0.2), [monitor])
 
             def play() -> None:
                 while not ended.wait(0.02):
-                    frame, result = feed.next("happy" if feed.sequence % 100 < 50 else "sad", "calm")
+                    others = ("calm",) if subject == "face" else ()
+                    frame, result = feed.next("happy" if feed.sequence % 100 < 50 else "sad", *others)
+                    result = replace(result, subject=subject)
                     monitor.add(result)
                     sink.write(frame, result)
                     events.write(frame, result)
@@ -128,6 +132,15 @@ def test_the_page_lives_frames_move_and_the_chart_grows(browser, site, tmp_path:
     # Browsers report here what a policy forbade and what a script stumbled over.
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert browser.save_screenshot(str(tmp_path / "page.png"))
+
+
+def test_whole_images_have_one_label_without_a_number(browser, site):
+    browser.get(site(subject="image").url)
+    wait(browser, "document.getElementById('events').textContent.includes('happy → sad')")
+    assert browser.execute_script("return document.querySelectorAll('#faces li').length") == 1
+    shown = browser.find_element("tag name", "main").text
+    assert "80 %" in shown
+    assert "face 1" not in shown
 
 
 def test_the_token_is_refused_and_accepted(browser, site):

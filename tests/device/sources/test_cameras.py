@@ -148,6 +148,7 @@ def test_the_pi_camera_gives_luma_as_it_comes_and_colours_in_order(camera_class,
     ("size_wh", "wants", "small_wh"),
     [
         ((640, 480), {}, (320, 240)),
+        ((640, 480), {"detects": False}, None),
         ((640, 480), {"detector_px": 640}, None),
         ((1280, 720), {"detector_px": 640}, (640, 360)),
         ((1280, 720), {"detector_px": 64}, (320, 180)),

@@ -66,13 +66,16 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
     assert fields(out) == {
         "file": f"{path}, {path.stat().st_size:,} bytes",
         "sha256": sha256_of(path),
-        "contract": "version 1.1",
+        "contract": "version 1.2",
         "architecture": "mean",
         "labels": "3: red, green, blue",
         "input": "'input' float32 (N, 3, 8, 8) rgb: (pixel * 0.00392157 - [0, 0, 0]) / [1, 1, 1]",
+        "classifies": "each face",
         "crop": "face box + 0% on every side, resized to 8x8, centre 8x8",
+        "without box": "central square",
         "output": "'logits' (N, 3) logits",
         "precision": "float32",
+        "temperature": "1 (not calibrated)",
         "trained on": "faces",
         "accuracy": "75.00% (3 of 4) on faces test, center-crop",
         "checkpoint": f"sha256 {'ab' * 32}",
@@ -86,6 +89,17 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
         "peak 780 of activations",
         "intensity": "0.0 FLOPs (two per MAC) per byte, without reuse in a cache",
     }
+
+
+def test_a_model_of_whole_images_shows_fit_and_temperature(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    contract = contract_of(tiny_model)
+    contract = replace(contract, subject="image", temperature=1.25, crop=replace(contract.crop, fit="pad"))
+    code, out, _ = edgekit("inspect", with_document(tiny_model, tmp_path / "model.onnx", contract.to_json()))
+    shown = fields(out)
+    assert (code, shown["classifies"]) == (0, "the whole image")
+    assert shown["crop"] == "padded to a square, resized to 8x8, centre 8x8"
+    assert shown["temperature"] == "1.25, included in the logits"
+    assert "without box" not in shown
 
 
 def test_json_gives_everything_in_one_document(edgekit: Run, tiny_model: Path) -> None:

@@ -1,0 +1,80 @@
+"""What a model classifies in each frame: the interface of `FaceTracker`, and its counterpart for whole images."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from edgekit.device.detections import Detections
+from edgekit.device.frame import Frame
+from edgekit.device.region import Region
+from edgekit.device.stage_timer import StageTimer
+
+_TRACK_ID = 1
+
+
+class Localizer(Protocol):
+    """Returns the boxes that the model classifies, for frames in their order."""
+
+    @property
+    def detector_name(self) -> str:
+        """The detector's name in reports; "none" without a detector."""
+        ...
+
+    @property
+    def input_size_px(self) -> int | None:
+        """The longer side of the detector's input at full load; None if it takes images of any size."""
+        ...
+
+    def warm_up(self, frame: Frame) -> None:
+        """Prepare for frames like this one.
+
+        Raises:
+            InputError: The region lies outside the frame.
+        """
+        ...
+
+    def find(self, frame: Frame, timer: StageTimer) -> Detections:
+        """Return the boxes of the next frame, without classes; `timer` gets the stages of the work.
+
+        Raises:
+            InputError: The region lies outside the frame.
+        """
+        ...
+
+    def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
+        """Reduce the work from the next frame on, or restore it; may be called from any thread."""
+        ...
+
+
+class WholeImage:
+    """Returns one box per frame: the region of interest, or the whole frame. Needs no detector."""
+
+    detector_name = "none"
+    input_size_px = None
+
+    def __init__(self, region: Region | None, *, is_sequence: bool) -> None:
+        """Use `region` of each frame; None: all of it. In a sequence the box always has the same track id."""
+        self._region = region
+        self._track_ids = np.array([_TRACK_ID]) if is_sequence else None
+
+    def warm_up(self, frame: Frame) -> None:
+        """Check the region; raises as `find`."""
+        self._xyxy(frame)
+
+    def find(self, frame: Frame, timer: StageTimer) -> Detections:
+        """Return the box of the region with score 1, in whole pixels.
+
+        Raises:
+            InputError: The region lies outside the frame.
+        """
+        del timer
+        xyxy = np.array([self._xyxy(frame)], np.float32)
+        return Detections(xyxy, np.ones(1, np.float32), track_ids=self._track_ids)
+
+    def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
+        """Do nothing: without a detector only a lower frame rate reduces the load."""
+
+    def _xyxy(self, frame: Frame) -> tuple[int, int, int, int]:
+        return (0, 0, *frame.size_wh) if self._region is None else self._region.xyxy(frame.size_wh)

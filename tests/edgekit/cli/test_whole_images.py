@@ -1,0 +1,201 @@
+"""`edgekit run` and its neighbours with a model that classifies whole images: one label per frame, no detector."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+import edgekit
+from edgekit.cli import _run, cli
+from edgekit.cli.boards.bench import _job
+from edgekit.cli.boards.hosts import HostChoice, needs_detector
+from edgekit.cli.boards.releases import read_package
+from edgekit.cli.commands.bench import command as bench_command
+from edgekit.cli.output import Output
+from edgekit.contract import METADATA_KEY, Contract
+from edgekit.device.benchmark.run import _detectors
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.imaging import resize
+from edgekit.errors import EXIT_OK, EXIT_USAGE, InputError
+from edgekit.model_store import resolve_model
+from edgekit.preprocess import crop_image
+from edgekit.report.view import facts
+
+GREEN_BGR = (80, 220, 60)
+
+
+@pytest.fixture(autouse=True)
+def no_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Fail if a detector is created or downloaded, or anything is written to the cache of downloads."""
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("a detector was created or downloaded")
+
+    for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.run"):
+        __import__(module)
+        monkeypatch.setattr(sys.modules[module], "create_detector", refuse)
+    monkeypatch.setattr("edgekit.device.detection.cached_download", refuse)
+    monkeypatch.setattr("edgekit.downloads.cached_download", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run(tiny_image_model: Path, tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Run the command on a source and return its JSON lines."""
+
+    def on(source: object, *arguments: object) -> list[dict[str, Any]]:
+        lines = tmp_path / "out.jsonl"
+        words = ["run", "--source", source, "--model", tiny_image_model, "--jsonl", lines, *arguments]
+        assert _run(list(map(str, words))) == EXIT_OK
+        assert not (tmp_path / "cache").exists()
+        return [json.loads(line) for line in lines.read_text().splitlines()]
+
+    return on
+
+
+def save(path: Path, *parts_bgr: tuple[int, int, int], size_wh: tuple[int, int] = (64, 48)) -> Path:
+    """Write an image of vertical stripes."""
+    width, height = size_wh
+    stripes = [np.full((height, width // len(parts_bgr), 3), part, np.uint8) for part in parts_bgr]
+    path.parent.mkdir(exist_ok=True)
+    assert cv2.imwrite(str(path), np.hstack(stripes))
+    return path
+
+
+def test_images_get_one_label_each_without_a_track(run, tmp_path, capsys):
+    save(tmp_path / "images/0.png", (0, 0, 250), size_wh=(64, 48))
+    save(tmp_path / "images/1.png", (0, 250, 0), size_wh=(30, 90))
+    lines = run(tmp_path / "images")
+    assert [line["subject"] for line in lines] == ["image", "image"]
+    faces = [line["faces"] for line in lines]
+    assert [[(face["label"], face["track_id"]) for face in each] for each in faces] == [
+        [("red", None)],
+        [("green", None)],
+    ]
+    assert [face["xyxy"] for (face,) in faces] == [[0, 0, 64, 48], [0, 0, 30, 90]]
+    out = capsys.readouterr().out
+    assert "images: 2\nlabels: red 1, green 1" in out
+    assert "detect " not in out, "there is no stage of detection"
+
+
+def test_the_demo_gets_one_label_per_frame_in_the_records_and_the_video(run, tmp_path, capsys):
+    lines = run("demo", "--max-frames", 8, "--save", tmp_path / "out.mp4", "--csv", tmp_path / "out.csv", "--json")
+    assert [[face["track_id"] for face in line["faces"]] for line in lines] == [[1]] * 8
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 9
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["detector"], summary["faces"], summary["model"]["subject"]) == ("none", 8, "image")
+    frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1].astype(int)
+    near = np.abs(frame - GREEN_BGR).max(axis=2) < 60
+    assert near[:8, :40].mean() > 0.8, "the label is at the top left"
+    assert near[-3:].mean() < 0.1, "the frame has no outline"
+
+
+def test_only_the_region_is_classified_and_outlined(run, tmp_path, tiny_image_model):
+    image = save(tmp_path / "a/0.png", (0, 0, 250), (0, 250, 0), (250, 0, 0), size_wh=(300, 200))
+    assert [line["faces"][0]["label"] for line in run(image.parent, "--roi", "0,0,100,200")] == ["red"]
+    (line,) = run(image.parent, "--roi", "0.4,0.5,0.2,0.25", "--save", tmp_path / "out.mp4")
+    (face,) = line["faces"]
+    assert (face["label"], face["xyxy"]) == ("green", [120, 100, 180, 150])
+    model = Classifier(tiny_image_model, 1)
+    region = cv2.imread(str(image))[100:150, 120:180]
+    crop = crop_image(region, model.contract.crop, model.contract.input.size_hw, resize)
+    assert list(face["probabilities"].values()) == pytest.approx(model.probabilities(crop[None])[0].tolist(), abs=1e-6)
+    frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1].astype(int)
+    near = np.abs(frame - GREEN_BGR).max(axis=2) < 70
+    assert near[149:152, 130:170].any(axis=0).mean() > 0.8, "the lower edge of the region is drawn"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--detector", "yunet"], "classifies the whole image and needs no face detector: leave out detector 'yunet'"),
+        (["--detector", "haar"], "leave out detector 'haar'"),
+        (["--detect-every", "5", "--largest"], "and detect_every, largest_only would have no effect"),
+        (["--min-face", "40"], "min_face_px would have no effect"),
+        (["--detector-size", "640"], "detector_size_px would have no effect"),
+        (["--detector-model", "yunet.onnx"], "detector_model would have no effect"),
+        (["--blur-faces", "--save", "out.mp4"], "--blur-faces needs the face detector"),
+        (["--roi", "0,0,2,2"], "region '0,0,2,2' is smaller than 8x8 pixels, and as fractions it exceeds the frame"),
+        (["--roi", "0.5,0.5,0.6,0.2"], "as fractions it exceeds the frame"),
+        (["--roi", "0,0,700,10"], "region 0,0,700,10 does not lie inside the frame of 640x480"),
+        (["--roi", "-0.1,0,0.5,0.5"], "region '-0.1,0,0.5,0.5' is empty or starts outside the frame"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_before_the_first_result(
+    tiny_image_model, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "--source", "demo", "--model", str(tiny_image_model), "--max-frames", "2", *arguments]
+    assert _run(words) == EXIT_USAGE
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert (captured.err.count("\n"), captured.out) == (1, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_detector_may_be_none_explicitly(run):
+    assert len(run("demo", "--max-frames", 1, "--detector", "none")) == 1
+
+
+def test_the_benchmark_measures_it_without_a_detector(tiny_image_model):
+    report = edgekit.benchmark(
+        tiny_image_model, kinds=["loop"], threads=[1], seconds=0.01, processes=1, cool_down_s=0, notify=pytest.fail
+    )
+    (board,) = report.boards
+    assert [(cell.kind, cell.detector, cell.faces_per_frame) for cell in board.cells] == [("loop", "none", 1.0)]
+    assert board.settings.detector_size_px is None
+    assert "detector: none" in facts(board)
+    with pytest.raises(InputError, match="needs no face detector: leave out detector 'yunet'"):
+        edgekit.benchmark(tiny_image_model, kinds=["loop"], detector="yunet")
+    with pytest.raises(InputError, match=r"leave out detector 'y\.onnx'"):
+        edgekit.benchmark(tiny_image_model, kinds=["loop"], detector_model="y.onnx")
+
+
+def test_of_two_models_the_one_of_faces_gets_the_detector(tiny_model, tiny_image_model, monkeypatch):
+    monkeypatch.setattr("edgekit.device.benchmark.run.create_detector", lambda name, **_: SimpleNamespace(name=name))
+    choices = _detectors([tiny_model, tiny_image_model], None, None, 256, pytest.fail)
+    assert {path: choice.name for path, choice in choices.items()} == {tiny_model: "yunet"}
+
+
+def test_the_estimate_of_the_loop_has_neither_detector_nor_flow(tmp_path, capsys):
+    model = onnx.load(resolve_model("default", (".onnx",)))
+    contract = next(replace(Contract.from_json(prop.value), subject="image") for prop in model.metadata_props)
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    onnx.save(model, tmp_path / "image.onnx")
+    words = ["profile", str(tmp_path / "image.onnx"), "--board", "pi3b+", "--pipeline", "--seconds", "0.05"]
+    assert _run([*words, "--json"]) == EXIT_OK
+    captured = capsys.readouterr()
+    loops = json.loads(captured.out)["pipeline"]
+    assert [part["stage"] for part in loops[0]["parts"]] == ["capture", "classify", "classify"]
+    assert "640x480, the whole image, " in captured.err
+    assert _run([*words, "--faces", "2"]) == EXIT_USAGE
+    assert "classifies the whole image: leave out faces and the detector's settings" in capsys.readouterr().err
+
+
+def test_boards_get_no_detector_for_it(tiny_model, tiny_image_model):
+    assert needs_detector(tiny_model)
+    assert not needs_detector(tiny_image_model)
+    model = str(tiny_image_model)
+    with bench_command.make_context("bench", [model]).scope(cleanup=False):
+        job = _job(Output(as_json=False, quiet=True), HostChoice((), 1), [model])
+    assert list(job.files) == []
+
+
+def test_a_release_of_it_has_no_detector(tiny_image_model, tmp_path):
+    settings = tmp_path / "edgekit.toml"
+    settings.write_text('source = "demo"\n')
+    with cli.make_context("edgekit", ["deploy"]).scope(cleanup=False):
+        package = read_package(
+            Output(as_json=False, quiet=True), str(tiny_image_model), settings, 2, 1.0, install=False
+        )
+    assert sorted(package.files) == ["edgekit.toml", "model.onnx"]
