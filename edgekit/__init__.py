@@ -7,8 +7,8 @@
         print(result.faces.labels)
 
 `import edgekit` loads the standard library only. Each name of `__all__` is imported when it is first used, together
-with the libraries it needs: `load_model`, `stream`, `detect_faces` and `benchmark` need edgekit-pi[device], the
-training functions [train], the export functions [export].
+with the libraries it needs: `load_model`, `stream`, `detect_faces`, `crop_photos` and `benchmark` need
+edgekit-pi[device], the training functions [train], the export functions [export].
 """
 
 from __future__ import annotations

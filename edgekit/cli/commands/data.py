@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.options import PATH, NumberRange, contempt_option, detector_options, threads_option
+from edgekit.cli.options import PATH, NumberRange, contempt_option, detector_options, min_face_option, threads_option
 from edgekit.cli.output import Output, common_options, one_line
 from edgekit.errors import EdgekitError, InputError
 
@@ -44,13 +44,7 @@ def command() -> None:
     help="Faces of a photograph to crop; single: only of photographs with one face.",
 )
 @detector_options
-@click.option(
-    "--min-face",
-    type=click.IntRange(0, 100_000),
-    default=0,
-    metavar="PX",
-    help="Discard smaller faces; also sets --detector-size unless that is given.",
-)
+@min_face_option
 @click.option(
     "--margin",
     type=NumberRange(0, 10),
@@ -107,7 +101,7 @@ def crop(out: Output, photos: Path, output: Path, detector_size: int, **options:
         report = crop_photos(
             photos,
             output,
-            detector=options.pop("detector_name"),
+            detector=options.pop("detector_name") or "yunet",
             detector_size_px=given_detector_size(detector_size),
             min_face_px=options.pop("min_face"),
             max_side_px=options.pop("max_side"),
@@ -120,10 +114,11 @@ def crop(out: Output, photos: Path, output: Path, detector_size: int, **options:
 
 
 def _print_crops(out: Output, report: CropReport, output: Path) -> None:
-    _line(out, "photographs", f"{report.photographs:,}, {report.present:,} of them cropped earlier")
+    earlier = f", {report.present:,} of them cropped earlier" if report.present else ""
+    _line(out, "photographs", f"{report.photographs:,}{earlier}")
     _line(out, "crops", f"{report.crops:,} in {output}: {_shares(report.per_folder)}" if report.crops else "none")
-    _line(out, "no face", f"{report.without_face:,}")
-    _line(out, "several", f"{report.several_faces:,}")
+    _line(out, "no face", f"{report.without_face:,} photographs")
+    _line(out, "several", f"{report.several_faces:,} photographs with more than one face")
     _line(out, "unreadable", _counted(report.unreadable))
 
 

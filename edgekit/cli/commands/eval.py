@@ -13,6 +13,7 @@ from edgekit.cli.options import (
     contempt_option,
     detector_options,
     merge_option,
+    min_face_option,
     refuse_unused,
     threads_option,
 )
@@ -45,13 +46,7 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
 @section(
     "Photographs",
     detector_options,
-    click.option(
-        "--min-face",
-        type=click.IntRange(0, 100_000),
-        default=0,
-        metavar="PX",
-        help="Discard smaller faces; also sets --detector-size unless that is given.",
-    ),
+    min_face_option,
 )
 @section(
     "Figures",
@@ -168,7 +163,7 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
             classifiers,
             photos,
             split=options["split"],
-            detector=options["detector_name"],
+            detector=options["detector_name"] or "yunet",
             detector_model=options["detector_model"],
             detector_size_px=given_detector_size(options["detector_size"]),
             min_face_px=options["min_face"],
