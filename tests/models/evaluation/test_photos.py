@@ -107,11 +107,14 @@ def test_the_probabilities_are_those_of_a_run(tmp_path: Path) -> None:
     happy = tmp_path / "photos/happy"
     views = [PORTRAIT, PORTRAIT[:, ::-1], PORTRAIT[20:400], resize(PORTRAIT, (300, 300)), PORTRAIT // 2]
     views.append(cv2.cvtColor(PORTRAIT, cv2.COLOR_BGR2GRAY))
+    smaller = resize(np.ascontiguousarray(PORTRAIT[:300, 389:89:-1] // 2), (200, 200))
+    views.append(np.hstack([np.vstack([smaller, np.zeros((100, 200, 3), np.uint8)]), PORTRAIT[:300, 90:390]]))
     for number, view in enumerate(views):
         write(happy / f"{number}.png", np.ascontiguousarray(view))
     [result] = evaluate(tmp_path / "photos", "default")
     with edgekit.stream(source=happy, model="default", detector="haar", largest_only=True, smooth_s=0) as stream:
         seen = np.concatenate([frame.faces.probabilities for frame in stream])
+    assert result.several_faces == 1
     exponents = np.exp(result.with_face.logits)
     np.testing.assert_allclose(exponents / exponents.sum(axis=1, keepdims=True), seen, atol=1e-5)
     assert len(seen) == len(views)
