@@ -48,10 +48,8 @@ def command() -> None:
 @click.option(
     "--margin",
     type=NumberRange(0, 10),
-    default=0.04,
-    show_default=True,
     metavar="X",
-    help="Fraction of the face's side added on every side; the default is that of edgekit's models.",
+    help="Fraction of the face's side added on every side; default: that of edgekit's models.",
 )
 @click.option(
     "--max-side",
@@ -80,7 +78,7 @@ def command() -> None:
 )
 @threads_option
 @common_options
-def crop(out: Output, photos: Path, output: Path, detector_size: int, **options: Any) -> None:
+def crop(out: Output, photos: Path, output: Path, detector_size: int, margin: float | None, **options: Any) -> None:
     """Cut the faces out of PHOTOS: a folder or .tar.gz archive of photographs, or a video.
 
     Crops keep the photographs' paths, so that folders of classes and splits stay; crops.csv lists every photograph with
@@ -96,6 +94,7 @@ def crop(out: Output, photos: Path, output: Path, detector_size: int, **options:
     from edgekit.cli.progress import counted, progress_bar
     from edgekit.cli.run.detection_options import given_detector_size
     from edgekit.models.data.crop import crop_photos
+    from edgekit.preprocess import CROP_MARGIN
 
     with progress_bar(out) as progress:
         report = crop_photos(
@@ -104,6 +103,7 @@ def crop(out: Output, photos: Path, output: Path, detector_size: int, **options:
             detector=options.pop("detector_name") or "yunet",
             detector_size_px=given_detector_size(detector_size),
             min_face_px=options.pop("min_face"),
+            margin=CROP_MARGIN if margin is None else margin,
             max_side_px=options.pop("max_side"),
             notify=out.warn,
             progress=counted(progress, "cropping faces"),

@@ -125,6 +125,14 @@ def test_checkpoint_and_exported_file_give_the_same(photos: Path) -> None:
     np.testing.assert_allclose(exported.with_face.logits, checkpoint.with_face.logits, atol=1e-3)
 
 
+def test_a_file_for_ncnn_gives_what_the_file_for_onnxruntime_gives(
+    tmp_path: Path, tiny_model: Path, tiny_ncnn: Path
+) -> None:
+    write(tmp_path / "photos/red/1.png", PORTRAIT)
+    first, second = evaluate(tmp_path / "photos", tiny_model, tiny_ncnn)
+    np.testing.assert_allclose(first.with_face.logits, second.with_face.logits, atol=1e-4)
+
+
 def test_labels_come_from_a_table_where_there_is_one(photos: Path, tmp_path: Path) -> None:
     table = "path,Label,person\nphotos/happy/right.png,Happiness,7\nphotos/contempt/1.png,sad,8\nabsent.png,sad,8\n"
     (photos / "photos.csv").write_text(table)
