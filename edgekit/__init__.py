@@ -7,8 +7,8 @@
         print(result.faces.labels)
 
 `import edgekit` loads the standard library only. Each name of `__all__` is imported when it is first used, together
-with the libraries it needs: `load_model`, `stream`, `detect_faces` and `benchmark` need edgekit-pi[device], the
-training functions [train], the export functions [export].
+with the libraries it needs: `load_model`, `stream`, `detect_faces`, `crop_photos` and `benchmark` need
+edgekit-pi[device], the training functions [train], the export functions [export].
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from edgekit.export.quantization.run import quantize as quantize
     from edgekit.export.run import export as export
     from edgekit.export.verification.run import verify as verify
+    from edgekit.models.data.crop import crop_photos as crop_photos
     from edgekit.models.distill.run import distill as distill
+    from edgekit.models.evaluation.photos import evaluate_photos as evaluate_photos
     from edgekit.models.evaluation.run import evaluate as evaluate
     from edgekit.models.train import train as train
     from edgekit.report.compare import compare as compare
@@ -63,6 +65,8 @@ _PUBLIC = {
     "train": "edgekit.models.train",
     "distill": "edgekit.models.distill.run",
     "evaluate": "edgekit.models.evaluation.run",
+    "evaluate_photos": "edgekit.models.evaluation.photos",
+    "crop_photos": "edgekit.models.data.crop",
     "quantize": "edgekit.export.quantization.run",
     "verify": "edgekit.export.verification.run",
     "profile": "edgekit.export.profiling.run",

@@ -23,6 +23,9 @@ ImageU8: TypeAlias = NDArray[np.uint8]
 FloatArray: TypeAlias = NDArray[np.float32]
 Resize: TypeAlias = Callable[[ImageU8, tuple[int, int]], ImageU8]
 
+# Margin around a detected face box, as a fraction of its side; chosen by benchmarks/models/crop_margin.py.
+CROP_MARGIN = 0.04
+
 # ITU-R BT.601 luma in 1/2^14, the weights OpenCV and JPEG use: B, G, R.
 _LUMA_BGR = np.array([1868, 9617, 4899], dtype=np.uint32)
 _LUMA_SHIFT = 14

@@ -23,9 +23,7 @@ from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
 from edgekit.models.nets.merged import MergedClasses
 from edgekit.models.nets.registry import class_dimensions, create_model
-
-# Margin around a detected face box, as a fraction of its side; chosen by benchmarks/models/crop_margin.py.
-CROP_MARGIN = 0.04
+from edgekit.preprocess import CROP_MARGIN
 
 
 def build_net(checkpoint: Checkpoint) -> nn.Module:

@@ -127,6 +127,17 @@ def detector_options(function: _Function) -> _Function:
     return function
 
 
+def min_face_option(function: _Function) -> _Function:
+    """Add --min-face, for the faces of photographs."""
+    return click.option(
+        "--min-face",
+        type=click.IntRange(0, 100_000),
+        default=0,
+        metavar="PX",
+        help="Discard smaller faces; also sets --detector-size unless that is given.",
+    )(function)
+
+
 def threads_option(function: _Function) -> _Function:
     """Add --threads N."""
     return click.option(

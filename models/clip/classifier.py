@@ -15,8 +15,7 @@ from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
 from edgekit.models.data.readers import CLIP_ARCHITECTURES
-from edgekit.models.model_loading import CROP_MARGIN
-from edgekit.preprocess import FloatArray, ImageU8, to_tensor
+from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, to_tensor
 
 # Architectures in the contracts of CLIPs.
 PROMPTED, PLAIN = CLIP_ARCHITECTURES

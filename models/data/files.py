@@ -17,6 +17,8 @@ from edgekit.errors import InputError
 # Label files of RAF-DB: the official one (with its misspelling), and those on Kaggle.
 LABEL_LISTS = ("list_patition_label.txt", "list_partition_label.txt")
 LABEL_TABLES = ("train_labels.csv", "test_labels.csv")
+# Label and person of each photograph, see `edgekit.models.data.photos`.
+PHOTO_TABLE = "photos.csv"
 
 _MAX_FILE_BYTES = 64 << 20
 # Names are stored in an array of fixed width, but a .tar can contain names of any length.
@@ -84,7 +86,7 @@ def _empty(folders: Iterable[PurePosixPath], names: Iterable[PurePosixPath]) -> 
 
 
 def _wanted(names: tuple[PurePosixPath, ...], path: Path) -> tuple[PurePosixPath, ...]:
-    lists = (*LABEL_LISTS, *LABEL_TABLES)
+    lists = (*LABEL_LISTS, *LABEL_TABLES, PHOTO_TABLE)
     chosen = tuple(
         name
         for name in names

@@ -7,7 +7,7 @@ result.accuracy, result.confusion
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +62,8 @@ class TorchClassifier:
 class Evaluation:
     """Predictions for a split: true classes `truths` int64 (N,), N ≥ 1, and `logits` float32 (N, classes).
 
-    `dataset` and `split` name the images where they are known.
+    `dataset` and `split` name the images where they are known. `left_out` is the number of the split's images that were
+    not evaluated, because FER+ has no majority for an expression.
     """
 
     labels: tuple[str, ...]
@@ -70,6 +71,7 @@ class Evaluation:
     logits: FloatArray
     dataset: str = ""
     split: str = ""
+    left_out: int = 0
 
     def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
         """Return the result for the images that a mask selects."""
@@ -116,6 +118,30 @@ class Evaluation:
             label: float(self.confusion[index, index] / counts[index]) if counts[index] else None
             for index, label in enumerate(self.labels)
         }
+
+
+def mean_recall(per_class: Mapping[str, float | None], classes: Sequence[str] = ()) -> float | None:
+    """Return the mean of the recalls of some classes, by default of all; None if none of them has images.
+
+    Classes without images do not count.
+
+    Raises:
+        InputError: `per_class` lacks one of the classes.
+    """
+    check_labels(classes, tuple(per_class))
+    recalls = [recall for name, recall in per_class.items() if recall is not None and (not classes or name in classes)]
+    return sum(recalls) / len(recalls) if recalls else None
+
+
+def check_labels(classes: Sequence[str], labels: Sequence[str]) -> None:
+    """Check that classes are among a model's labels.
+
+    Raises:
+        InputError: One is not.
+    """
+    for name in classes:
+        if name not in labels:
+            raise InputError(f"the model has no class '{name}': its labels are {', '.join(labels)}")
 
 
 def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClassifier:

@@ -13,6 +13,7 @@ from pathlib import Path
 from edgekit.model_store import resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, split_to_measure
+from edgekit.models.data.ferplus import with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
 from edgekit.models.data.readers import CLIP_ARCHITECTURES, Fit, load_dataset
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_classifier
@@ -29,6 +30,7 @@ def evaluate(
     without_duplicates: bool = False,
     merges: Sequence[str] = (),
     contempt: str = "drop",
+    ferplus: str | Path | None = None,
     threads: int | None = None,
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
@@ -43,6 +45,8 @@ def evaluate(
         without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
         merges: Texts NEW=OLD,OLD that merge classes of the data; classes in none of them are removed.
         contempt: Treatment of the class contempt: "drop", "keep", or the class its images are counted as.
+        ferplus: CSV of FER+ votes: the labels are then the majority of the votes, see
+            `edgekit.models.data.ferplus.with_ferplus`.
         threads: Number of CPU threads; None: chosen for the machine.
         notify: Called with messages for the user.
         progress: Called with (stage, images done, images in total or None).
@@ -64,9 +68,15 @@ def evaluate(
         )
     split = split_to_measure(data, split)
     part = distinct_images(data, split) if without_duplicates else data.split(split)
+    of_split = len(part)
+    if ferplus is not None:
+        voted = with_ferplus(data, Path(ferplus), "majority", notify=notify)
+        # Compared with all images of the other splits, also with those that have no majority.
+        mixed = replace(voted, splits={**data.splits, split: voted.split(split)})
+        data, part = voted, distinct_images(mixed, split) if without_duplicates else voted.split(split)
     images = aligned(data, part, contract)
     result = evaluate_images(classifier, images, protocol, of_stage(progress, "classifying"))
-    return replace(result, dataset=data.name, split=split)
+    return replace(result, dataset=data.name, split=split, left_out=of_split - len(part))
 
 
 def read_evaluation_data(

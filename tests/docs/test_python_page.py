@@ -25,12 +25,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, draw_faces: Callable[..., P
     folder = tmp_path_factory.mktemp("page")
     shutil.copy(ROOT / "edgekit" / "assets" / "astronaut.png", folder / "portrait.png")
     assert cv2.imwrite(str(folder / "face.png"), cv2.imread(str(folder / "portrait.png"))[66:190, 172:276])
+    (folder / "photos" / "happy").mkdir(parents=True)
+    shutil.copy(folder / "portrait.png", folder / "photos" / "happy")
     draw_faces(folder / "faces", {"train": 70, "val": 28, "test": 28})
     return folder
 
 
-def test_the_page_has_ten_examples() -> None:
-    assert len(EXAMPLES) == 10
+def test_the_page_has_eleven_examples() -> None:
+    assert len(EXAMPLES) == 11
 
 
 # These train, export or measure.

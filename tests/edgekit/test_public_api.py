@@ -22,10 +22,12 @@ PUBLIC = {
     "__version__",
     "benchmark",
     "compare",
+    "crop_photos",
     "detect_faces",
     "distill",
     "errors",
     "evaluate",
+    "evaluate_photos",
     "export",
     "load_model",
     "profile",
@@ -77,7 +79,7 @@ def test_export_is_callable_whatever_was_imported_before(first: str) -> None:
 def test_the_device_side_of_the_api_loads_no_framework() -> None:
     code = (
         "import edgekit, json, sys\n"
-        "edgekit.load_model, edgekit.stream, edgekit.detect_faces, edgekit.benchmark, edgekit.compare\n"
+        "edgekit.load_model, edgekit.stream, edgekit.detect_faces, edgekit.crop_photos, edgekit.benchmark\n"
         "print(json.dumps([name for name in ('torch', 'onnx', 'matplotlib') if name in sys.modules]))"
     )
     assert json.loads(run(code)) == []

@@ -1,4 +1,4 @@
-"""`edgekit eval`: accuracy of a checkpoint or an exported file on a data set."""
+"""`edgekit eval`: accuracy of a checkpoint or an exported file on a data set, or on whole photographs."""
 
 from __future__ import annotations
 
@@ -7,86 +7,189 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.options import PATH, activation_option, contempt_option, merge_option, threads_option
-from edgekit.cli.output import Output, common_options, one_line
+from edgekit.cli.options import (
+    PATH,
+    activation_option,
+    contempt_option,
+    detector_options,
+    merge_option,
+    min_face_option,
+    refuse_unused,
+    threads_option,
+)
+from edgekit.cli.output import Output, common_options
+from edgekit.cli.sections import SectionedCommand, section
+from edgekit.cli.train.eval_output import evaluation_document, photos_document, print_evaluation, print_photos
 
 if TYPE_CHECKING:
-    from edgekit.models.evaluation.evaluate import Evaluation
+    from collections.abc import Sequence
 
-_MAX_COLUMNS = 4096
+    from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation
+
+_CLIP_OPTIONS = ("clip_source", "descriptions", "activation")
+_ONLY_WITH_DATA = ("protocol", "without_duplicates", "merges", "contempt", "ferplus", *_CLIP_OPTIONS)
+_ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_face")
 
 
-@click.command("eval", short_help="Measure accuracy on a data set.")
-@click.argument("model")
-@click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
-@click.option("--split", help="Split to evaluate on; default: PrivateTest or test.")
-@click.option(
-    "--protocol",
-    type=click.Choice(["center-crop", "ten-crop"]),
-    default="center-crop",
-    show_default=True,
-    help="center-crop: as on the device; ten-crop: mean over ten crops, as in papers.",
+@click.command("eval", cls=SectionedCommand, short_help="Measure accuracy on a data set or on photographs.")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@section(
+    "Data",
+    click.option("--data", type=PATH, help="Images of the net's subject: folders, .tar.gz, fer2013.csv or .h5."),
+    click.option("--photos", type=PATH, help="Whole photographs: class folders, or a folder with photos.csv; .tar.gz."),
+    click.option("--split", help="Split to evaluate on; default: PrivateTest or test, with --photos all of them."),
+    contempt_option,
+    merge_option,
+    click.option("--without-duplicates", is_flag=True, help="Exclude images that occur in another split too."),
+    click.option("--ferplus", type=PATH, metavar="CSV", help="Measure against the majority of the FER+ votes."),
 )
-@click.option("--without-duplicates", is_flag=True, help="Exclude images that occur in another split too.")
-@click.option("--clip", "clip_source", metavar="NAME|FILE", help="CLIP for trained prompts or for zero-shot.")
-@click.option(
-    "--descriptions",
-    type=PATH,
-    metavar="FILE",
-    help="With --clip: sentences for the classes of the data; default: those of the training.",
+@section(
+    "Photographs",
+    detector_options,
+    min_face_option,
 )
-@click.option("--plot", type=PATH, help="Plot confusion matrix and reliability diagram (.png, .svg, .pdf).")
-@activation_option
-@merge_option
-@contempt_option
+@section(
+    "Figures",
+    click.option(
+        "--protocol",
+        type=click.Choice(["center-crop", "ten-crop"]),
+        default="center-crop",
+        show_default=True,
+        help="center-crop: as on the device; ten-crop: mean over ten crops, as in papers.",
+    ),
+    click.option(
+        "--recall-of",
+        default="",
+        metavar="CLASS,CLASS",
+        help="Print the mean recall of these classes too.",
+    ),
+    click.option("--plot", type=PATH, help="Plot confusion matrix and reliability diagram (.png, .svg, .pdf)."),
+)
+@section(
+    "CLIP",
+    click.option("--clip", "clip_source", metavar="NAME|FILE", help="CLIP for trained prompts or for zero-shot."),
+    click.option(
+        "--descriptions",
+        type=PATH,
+        metavar="FILE",
+        help="With --clip: sentences for the classes of the data; default: those of the training.",
+    ),
+    activation_option,
+)
 @threads_option
 @common_options
 def command(
-    out: Output,
-    model: str,
-    data: Path,
-    plot: Path | None,
-    clip_source: str | None,
-    descriptions: Path | None,
-    activation: Any,
-    **options: Any,
+    out: Output, models: tuple[str, ...], data: Path | None, photos: Path | None, plot: Path | None, **options: Any
 ) -> None:
     """Measure the accuracy of MODEL: an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`.
 
-    All forms are evaluated on the same pixels, cropped by the code that runs on the device. With --clip, MODEL is a
-    file of trained prompts, or `zero-shot` for the CLIP alone; images are then cropped to their central square.
+    With --data, images are classified as they are, on the pixels that the device computes. With --photos, the runtime's
+    detector finds the largest face of each photograph, as `edgekit run --largest` does: photographs without a face are
+    counted as wrong, and once more left out. Several models share one detection.
+
+    With --clip, MODEL is a file of trained prompts, or `zero-shot` for the CLIP alone; images are then cropped to their
+    central square.
 
     \b
     Examples:
       edgekit eval default --data fer2013.tar.gz
       edgekit eval runs/mine/best.safetensors --data fer2013.csv --protocol ten-crop
       edgekit eval mine.onnx --data folders --split test --plot eval.png --json
+      edgekit eval default --data fer2013.tar.gz --ferplus ferplus_votes.csv
+      edgekit eval default mine.onnx --photos photos --recall-of happy,sad,neutral
       edgekit eval runs/moods/best.safetensors --data fer2013.csv --merge good=happy,surprise
           --merge bad=sad,angry
       edgekit eval runs/prompts/best.safetensors --clip ViT-B-16.pt --data fer2013.tar.gz
       edgekit eval zero-shot --clip ViT-B-16.pt --data folders --descriptions mine.json --split test
     """
+    if (data is None) == (photos is None):
+        raise click.UsageError("give one of --data and --photos")
+    refuse_unused(
+        click.get_current_context(),
+        _ONLY_WITH_DATA if data is None else _ONLY_WITH_PHOTOS,
+        "goes with --data" if data is None else "goes with --photos",
+    )
+    if len(models) > 1 and (data is not None or plot):
+        raise click.UsageError(f"{len(models)} models are given: only --photos without --plot takes more than one")
+    if plot:
+        from edgekit.models.evaluation.plots import check_plot_path
+
+        check_plot_path(plot)
+    options["recall_of"] = tuple(filter(None, map(str.strip, options["recall_of"].split(","))))
+    if photos is not None:
+        _on_photos(out, models, photos, plot, options)
+    else:
+        _on_data(out, models[0], data, plot, options)
+
+
+def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, options: dict[str, Any]) -> None:
     from edgekit.cli.progress import by_stage, progress_bar
-    from edgekit.models.evaluation.plots import check_plot_path, save_evaluation
+    from edgekit.models.evaluation.plots import save_evaluation
     from edgekit.models.evaluation.run import evaluate
 
-    if plot:
-        check_plot_path(plot)
+    clip_source, descriptions, activation, recall_of = (options.pop(name) for name in (*_CLIP_OPTIONS, "recall_of"))
+    for name in _ONLY_WITH_PHOTOS:
+        options.pop(name)
+    assert data is not None
     if clip_source is None and (descriptions or activation or model == "zero-shot"):
         raise click.UsageError("zero-shot, --descriptions and --activation need --clip")
     with progress_bar(out) as bars:
         messages: dict[str, Any] = {"notify": out.say, "progress": by_stage(bars)}
         if clip_source is None:
-            result = evaluate(model, data, **options, **messages)
+            [classifier] = _opened([model], options["threads"], recall_of)
+            result = evaluate(classifier, data, **options, **messages)
         else:
             result = _evaluate_clip(clip_source, model, descriptions, activation, data, options, messages)
     title = f"on {result.dataset} {result.split}, {options['protocol']}"
+    document = evaluation_document(result, model, options["protocol"], options["without_duplicates"], recall_of)
     out.say(f"{model} {title}")
-    _print_tables(out, result)
+    print_evaluation(out, result, recall_of)
     if plot:
         save_evaluation(plot, result, f"{Path(model).name} {title}")
         out.say(f"confusion matrix and reliability diagram: {plot}")
-    out.result(_document(result, model, options["protocol"], options["without_duplicates"]))
+    out.result(document)
+
+
+def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | None, options: dict[str, Any]) -> None:
+    from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.cli.run.detection_options import given_detector_size
+    from edgekit.models.evaluation.photos import evaluate_photos
+    from edgekit.models.evaluation.plots import save_evaluation
+
+    recall_of = options["recall_of"]
+    classifiers = _opened(models, options["threads"], recall_of)
+    with progress_bar(out) as bars:
+        results = evaluate_photos(
+            classifiers,
+            photos,
+            split=options["split"],
+            detector=options["detector_name"] or "yunet",
+            detector_model=options["detector_model"],
+            detector_size_px=given_detector_size(options["detector_size"]),
+            min_face_px=options["min_face"],
+            threads=options["threads"],
+            notify=out.say,
+            progress=by_stage(bars),
+        )
+    document = photos_document(photos, models, results, recall_of)
+    for model, result in zip(models, results, strict=True):
+        print_photos(out, model, result, recall_of)
+    if plot:
+        title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
+        save_evaluation(plot, results[0].with_face, f"{title}, photographs with a face")
+        out.say(f"confusion matrix and reliability diagram: {plot}")
+    out.result(document)
+
+
+def _opened(models: Sequence[str], threads: int | None, recall_of: Sequence[str]) -> list[CropClassifier]:
+    """Return the models; the classes of --recall-of are checked before anything is measured."""
+    from edgekit.model_store import resolve_model
+    from edgekit.models.evaluation.evaluate import check_labels, open_classifier
+
+    classifiers = [open_classifier(resolve_model(model), threads) for model in models]
+    for classifier in classifiers:
+        check_labels(recall_of, classifier.contract.labels)
+    return classifiers
 
 
 def _evaluate_clip(
@@ -114,43 +217,3 @@ def _evaluate_clip(
     notify = messages["notify"]
     classifier, dataset = open_clip_classifier(clip_source, prompts, descriptions, read, notify, activation)
     return evaluate(classifier, dataset, **options, **messages)
-
-
-def _document(result: Evaluation, model: str, protocol: str, without_duplicates: bool) -> dict[str, Any]:
-    return {
-        "model": model,
-        "dataset": result.dataset,
-        "split": result.split,
-        "protocol": protocol,
-        "without_duplicates": without_duplicates,
-        "accuracy": result.accuracy,
-        "correct": result.correct,
-        "total": result.total,
-        "per_class": result.per_class,
-        "loss": result.loss,
-        "calibration_error": result.calibration.expected_error,
-        "labels": list(result.labels),
-        "confusion": result.confusion.tolist(),
-    }
-
-
-def _print_tables(out: Output, result: Evaluation) -> None:
-    from rich.measure import Measurement
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("true class", "recall", *result.labels):
-        table.add_column(Text(one_line(column)), justify="left" if column == "true class" else "right", no_wrap=True)
-    for index, (label, recall) in enumerate(result.per_class.items()):
-        cells = (str(count) for count in result.confusion[index])
-        table.add_row(Text(one_line(label)), "-" if recall is None else f"{recall:.2%}", *cells)
-    console = out.console
-    # In a narrow terminal, wrapped lines are readable and truncated columns are not.
-    needed = Measurement.get(console, console.options.update(width=_MAX_COLUMNS), table).maximum
-    console.width = max(console.width, needed)
-    console.print(table)
-    out.say(
-        f"accuracy {result.accuracy:.2%} ({result.correct} of {result.total}), cross-entropy {result.loss:.3f}, "
-        f"calibration error {result.calibration.expected_error:.3f}"
-    )

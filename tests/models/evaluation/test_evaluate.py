@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import save_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
+from edgekit.models.data.ferplus import COLUMNS
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, aligned, evaluate, open_classifier
+from edgekit.models.evaluation.run import evaluate as evaluate_model
 from edgekit.models.model_loading import contract_for, import_authors_checkpoint
 from edgekit.preprocess import FloatArray, ImageU8
 
@@ -62,6 +66,35 @@ def test_a_class_the_model_lacks_is_named(bars: DataSet) -> None:
     other = DataSet("x", ("angry", "contempt"), {})
     with pytest.raises(InputError, match="'contempt'"):
         aligned(other, bars.splits["PrivateTest"], _Brightest.contract)
+
+
+def test_images_are_measured_against_the_majority_of_ferplus(bars: DataSet, tmp_path: Path) -> None:
+    columns = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    rows, splits = [], {}
+    for split, part in bars.splits.items():
+        names = np.array([f"{split}_{index}.jpg" for index in range(len(part))])
+        splits[split] = replace(part, names=names)
+        rows += [
+            [split, name, *votes_for(**{columns[label]: 9})] for name, label in zip(names, part.labels, strict=True)
+        ]
+    first = next(index for index, row in enumerate(rows) if row[0] == "PrivateTest")
+    rows[first][2:] = votes_for(neutral=9)  # a label that the image does not show
+    rows[first + 1][2:] = rows[2][2:] = votes_for(happiness=5, fear=5)  # no majority; row 2 is Training's third image
+    with (tmp_path / "votes.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["usage", "kaggle_path", *COLUMNS], *rows])
+    # The image without a majority is in Training too, and so is the third one.
+    splits["Training"] = replace(splits["Training"], images=splits["Training"].images.copy())
+    splits["Training"].images[1:3] = splits["PrivateTest"].images[1:3]
+    data = replace(bars, splits=splits)
+    result = evaluate_model(_Brightest(), data, ferplus=tmp_path / "votes.csv")
+    assert (result.correct, result.total, result.left_out) == (19, 20, 1)
+    assert result.dataset == "fer2013 with FER+ majority labels"
+    distinct = evaluate_model(_Brightest(), data, ferplus=tmp_path / "votes.csv", without_duplicates=True)
+    assert (distinct.correct, distinct.total, distinct.left_out) == (18, 19, 0)
+
+
+def votes_for(**counts: int) -> list[int]:
+    return [counts.get(name, 0) for name in COLUMNS]
 
 
 def test_an_empty_split_is_refused(bars: DataSet) -> None:

@@ -1,0 +1,429 @@
+"""`edgekit.crop_photos`: faces cut out of photographs and videos, for labelling and training.
+
+report = edgekit.crop_photos("photos", "crops")
+print(f"{report.crops} crops, {report.without_face} photographs without a face")
+
+A crop has exactly the region that the runtime cuts for a face box, before it is resized. Training that reads a crop as
+an image therefore gets the pixels that the runtime computes from the photograph, if the crop was not made smaller
+(`max_side_px`) and is stored without loss (PNG).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, TypeAlias, get_args
+
+import cv2
+import msgspec
+import numpy as np
+
+from edgekit.device.detections import Face
+from edgekit.device.imaging import IMAGE_SUFFIXES, decode_image, resize
+from edgekit.device.sources import Source, open_source, presentation_time_s
+from edgekit.errors import InputError
+from edgekit.files import exclusive_folder, write_atomic
+from edgekit.models.callbacks import Notify, Progress, ignore_message
+from edgekit.models.data.files import open_files
+from edgekit.models.data.photos import PhotoDetector, PhotoFacts, read_photo_table
+from edgekit.preprocess import CROP_MARGIN, ImageU8, square_crop_box
+
+# Which faces of a photograph are cropped: the largest, all, or the only one of photographs with one face.
+WhichFaces: TypeAlias = Literal["largest", "all", "single"]
+CropFormat: TypeAlias = Literal["png", "jpg"]
+Status: TypeAlias = Literal["crop", "no face", "several faces", "unreadable"]
+
+CROP_TABLE = "crops.csv"
+DEFAULT_MAX_SIDE_PX = 256
+DEFAULT_EVERY_S = 1.0
+
+_ARCHIVES = (".tar", ".tar.gz", ".tgz")
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class CropRow:
+    """One row of `crops.csv`: a crop, or a photograph or video frame without one.
+
+    Attributes:
+        path: The crop's file, relative to the table; empty without a crop.
+        source: The photograph: name of the data, and path in it; or the video's name.
+        time_s: Time of the frame in a video.
+        label: Class in the data's photos.csv; empty where only the folder states it.
+        person: Person or group in the data's photos.csv.
+        x0: Left side of the detector's box in pixels of the photograph; `y0`, `x1` and `y1` are its other sides.
+        score: The detector's score.
+        faces: Number of detected faces in the photograph.
+        status: "crop", "no face", "several faces" (with `faces="single"`) or "unreadable".
+        settings: The options that the result depends on.
+    """
+
+    path: str = ""
+    source: str = ""
+    time_s: float | None = None
+    label: str = ""
+    person: str = ""
+    x0: float | None = None
+    y0: float | None = None
+    x1: float | None = None
+    y1: float | None = None
+    score: float | None = None
+    faces: int = 0
+    status: Status = "crop"
+    settings: str = ""
+
+
+@dataclass(frozen=True)
+class CropReport:
+    """Result of `crop_photos`.
+
+    Attributes:
+        detector: The detector that was used.
+        rows: The rows of `crops.csv` for the photographs of this call.
+        present: Number of photographs that an earlier call had cropped with the same options.
+    """
+
+    detector: str
+    rows: tuple[CropRow, ...]
+    present: int
+
+    @property
+    def photographs(self) -> int:
+        """Number of photographs, or frames of the video."""
+        return len({(row.source, row.time_s) for row in self.rows})
+
+    @property
+    def crops(self) -> int:
+        """Number of crops."""
+        return self._count("crop")
+
+    @property
+    def without_face(self) -> int:
+        """Number of photographs without a detected face."""
+        return self._count("no face")
+
+    @property
+    def several_faces(self) -> int:
+        """Number of photographs with more than one detected face."""
+        return len({(row.source, row.time_s) for row in self.rows if row.faces > 1})
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """The photographs that could not be read."""
+        return tuple(row.source for row in self.rows if row.status == "unreadable")
+
+    @property
+    def per_folder(self) -> dict[str, int]:
+        """Number of crops in each folder, "." being the folder of `crops.csv`."""
+        return dict(Counter(str(PurePosixPath(row.path).parent) for row in self.rows if row.path))
+
+    def _count(self, status: Status) -> int:
+        return sum(row.status == status for row in self.rows)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    faces: WhichFaces
+    margin: float
+    max_side_px: int
+    image_format: CropFormat
+    description: str
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A photograph or a frame: `read` decodes it, `target` is the path of its crop without suffix."""
+
+    source: str
+    time_s: float | None
+    target: PurePosixPath
+    facts: PhotoFacts
+    read: Callable[[], ImageU8]
+
+    @property
+    def key(self) -> _Key:
+        return self.source, self.time_s
+
+
+_Key: TypeAlias = tuple[str, float | None]
+
+
+def crop_photos(
+    photos: str | Path,
+    output: str | Path,
+    *,
+    faces: WhichFaces = "largest",
+    detector: str = "yunet",
+    detector_model: str | Path | None = None,
+    detector_size_px: int | None = None,
+    min_face_px: int = 0,
+    margin: float = CROP_MARGIN,
+    max_side_px: int = DEFAULT_MAX_SIDE_PX,
+    image_format: CropFormat = "png",
+    every_s: float = DEFAULT_EVERY_S,
+    threads: int | None = None,
+    notify: Notify = ignore_message,
+    progress: Progress = lambda _done, _total: None,
+) -> CropReport:
+    """Cut the faces out of photographs.
+
+    Crops have the photographs' paths below `output`, so that folders of classes and splits stay. `output/crops.csv`
+    lists every photograph. Photographs that an earlier call cropped with the same options are skipped. An interrupted
+    call leaves complete files only.
+
+    Args:
+        photos: A folder or a .tar, .tar.gz or .tgz archive of images, with class folders or without; a video; an image.
+        output: The folder of the crops: a new one, an empty one, or that of an earlier call.
+        faces: "largest", "all", or "single": only from photographs with exactly one face.
+        detector: "yunet", "haar" or a registered name.
+        detector_model: YuNet's .onnx file; None: downloaded once.
+        detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
+        min_face_px: Smallest face in pixels of the photograph; 0: no limit.
+        margin: Fraction of the face box's side added on every side; the default is that of edgekit's models.
+        max_side_px: Crops with a longer side are made smaller.
+        image_format: "png", or "jpg" with quality 95.
+        every_s: Time between two frames of a video, in seconds.
+        threads: Threads within one detection; None: chosen for the machine.
+        notify: Called with messages for the user.
+        progress: Called with (photographs done, photographs in total or None).
+
+    Raises:
+        InputError: The photographs or an option cannot be used, or `output` contains other files or lies in `photos`.
+        StorageError: A file cannot be written.
+    """
+    photos, output = Path(photos), Path(output)
+    _check_options(faces, image_format, margin, max_side_px, every_s)
+    _check_output(photos, output)
+    model_path = None if detector_model is None else Path(detector_model)
+    finder = PhotoDetector(
+        detector,
+        model_path=model_path,
+        input_size_px=detector_size_px,
+        min_face_px=min_face_px,
+        threads=threads,
+        notify=notify,
+    )
+    limits = f"at {detector_size_px or 'default'} px, min face {min_face_px} px, {faces}"
+    model = f" ({model_path.name})" if model_path else ""
+    description = f"{finder.name}{model} {limits}, margin {margin:g}, at most {max_side_px} px, {image_format}"
+    settings = _Settings(faces, margin, max_side_px, image_format, description)
+    with exclusive_folder(output), _open_photos(photos, every_s, notify) as (total, items):
+        return _crop_all(items, total, finder, settings, output, notify, progress)
+
+
+def _check_options(faces: str, image_format: str, margin: float, max_side_px: int, every_s: float) -> None:
+    for name, text, choices in (("faces", faces, WhichFaces), ("image_format", image_format, CropFormat)):
+        if text not in get_args(choices):
+            raise InputError(f"{name} is {text!r}: expected one of {', '.join(get_args(choices))}")
+    for name, value, least, most in (
+        ("margin", margin, 0.0, 10.0),
+        ("max_side_px", max_side_px, 8, 10_000),
+        ("every_s", every_s, 0.001, 1e6),
+    ):
+        if not least <= value <= most:
+            raise InputError(f"{name} is {value}: expected {least:g} to {most:g}")
+
+
+def _check_output(photos: Path, output: Path) -> None:
+    if not photos.exists():
+        raise InputError(f"photographs '{photos}' do not exist: expected a folder, an archive, a video or an image")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"'{output}' is a file: name a folder for the crops")
+    if photos.is_dir() and output.resolve().is_relative_to(photos.resolve()):
+        raise InputError(f"'{output}' lies in the photographs' folder '{photos}': name a folder outside")
+    if output.is_dir() and any(output.iterdir()) and not (output / CROP_TABLE).exists():
+        raise InputError(f"'{output}' contains other files and no {CROP_TABLE}: name a new folder")
+
+
+def _crop_all(
+    items: Iterator[_Photo],
+    total: int | None,
+    finder: PhotoDetector,
+    settings: _Settings,
+    output: Path,
+    notify: Notify,
+    progress: Progress,
+) -> CropReport:
+    table = output / CROP_TABLE
+    done = _read_rows(table)
+    owners = {row.path: key for key, rows in done.items() for row in rows if row.path}
+    visited: list[_Key] = []
+    present = 0
+    _write_rows(table, done)
+    try:
+        for photo in items:
+            earlier = done.get(photo.key, [])
+            if _is_current(earlier, settings, output):
+                present += 1
+            else:
+                crops = _crops_of(photo, finder, settings, notify)
+                _write_crops(crops, photo.key, owners, output)
+                done[photo.key] = [row for row, _ in crops]
+                for row in earlier:
+                    if row.path and row.path not in {now.path for now in done[photo.key]}:
+                        (output / row.path).unlink(missing_ok=True)
+            visited.append(photo.key)
+            progress(len(visited), total)
+    finally:
+        _write_rows(table, done)
+    return CropReport(finder.name, tuple(row for key in visited for row in done[key]), present)
+
+
+def _is_current(rows: Sequence[CropRow], settings: _Settings, output: Path) -> bool:
+    """Return whether an earlier call cropped a photograph with these settings and its crops exist."""
+    return bool(rows) and all(
+        row.settings == settings.description
+        and row.status != "unreadable"
+        and (not row.path or (output / row.path).is_file())
+        for row in rows
+    )
+
+
+def _crops_of(
+    photo: _Photo, finder: PhotoDetector, settings: _Settings, notify: Notify
+) -> list[tuple[CropRow, ImageU8 | None]]:
+    """Return the rows of one photograph, each with its crop."""
+    plain = CropRow("", photo.source, photo.time_s, photo.facts.label, photo.facts.person)
+    plain = replace(plain, settings=settings.description)
+    try:
+        image = photo.read()
+    except InputError as error:
+        notify(f"{error}: skipped")
+        return [(replace(plain, status="unreadable"), None)]
+    found = finder.detect(image)
+    plain = replace(plain, faces=len(found))
+    if len(found) == 0:
+        return [(replace(plain, status="no face"), None)]
+    if settings.faces == "single" and len(found) > 1:
+        return [(replace(plain, status="several faces"), None)]
+    chosen = list(found) if settings.faces == "all" else [found[0]]
+    crops: list[tuple[CropRow, ImageU8 | None]] = []
+    for number, face in enumerate(chosen, start=1):
+        name = photo.target.name + (f"-face{number}" if number > 1 else "")
+        path = photo.target.with_name(f"{name}.{settings.image_format}")
+        crops.append(
+            (_with_box(plain, str(path), face), crop_region(image, face, settings.margin, settings.max_side_px))
+        )
+    return crops
+
+
+def _with_box(row: CropRow, path: str, face: Face) -> CropRow:
+    x0, y0, x1, y1 = (round(value, 1) for value in face.xyxy)
+    return replace(row, path=path, x0=x0, y0=y0, x1=x1, y1=y1, score=round(face.score, 4))
+
+
+def crop_region(image: ImageU8, face: Face, margin: float, max_side_px: int) -> ImageU8:
+    """Return the square that the runtime cuts for a face box, in the image's channels, at most `max_side_px` wide."""
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = square_crop_box(face.xyxy, (width, height), margin)
+    region = np.ascontiguousarray(image[y0:y1, x0:x1])
+    return region if x1 - x0 <= max_side_px else resize(region, (max_side_px, max_side_px))
+
+
+def _write_crops(
+    crops: Iterable[tuple[CropRow, ImageU8 | None]], key: _Key, owners: dict[str, _Key], output: Path
+) -> None:
+    for row, crop in crops:
+        if crop is None:
+            continue
+        owner = owners.setdefault(row.path, key)
+        if owner != key:
+            raise InputError(f"'{output / row.path}' is the crop of '{owner[0]}' already: name another folder")
+        suffix = PurePosixPath(row.path).suffix
+        quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix == ".jpg" else []
+        write_atomic(output / row.path, cv2.imencode(suffix, crop, quality)[1].tobytes())
+
+
+@contextmanager
+def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple[int | None, Iterator[_Photo]]]:
+    """Open the photographs: their number, if it is known, and an iterator of them."""
+    if photos.is_dir() or photos.name.lower().endswith(_ARCHIVES):
+        with open_files(photos) as files:
+            if not files.images:
+                raise InputError(f"photographs '{photos}' contain no image: expected {', '.join(IMAGE_SUFFIXES)}")
+            facts = read_photo_table(files, str(photos))
+            stems = Counter(name.with_suffix("") for name in files.images)
+            yield (
+                len(files.images),
+                (
+                    _Photo(
+                        source=str(PurePosixPath(photos.resolve().name) / name),
+                        time_s=None,
+                        # Pictures that differ only in their suffix keep it.
+                        target=_inside(name if stems[name.with_suffix("")] > 1 else name.with_suffix(""), photos),
+                        facts=facts.get(name, PhotoFacts()),
+                        read=lambda name=name: decode_image(files.read(name), f"{photos}/{name}"),  # type: ignore[misc]
+                    )
+                    for name in files.images
+                ),
+            )
+        return
+    with open_source(str(photos), notify) as source:
+        yield _frame_total(source, every_s), _frames(source, photos, every_s)
+
+
+def _frames(source: Source, path: Path, every_s: float) -> Iterator[_Photo]:
+    """Yield the frames of a video that are at least `every_s` apart, or an image."""
+    time_of = presentation_time_s(source)
+    due_s = 0.0
+    for frame in source:
+        time_s = round(time_of(frame), 3)
+        if time_s >= due_s:
+            due_s = time_s + every_s - 1e-3
+            target = path.stem if frame.file else f"{path.stem}-{frame.sequence:06d}"
+            image = frame.image_bgr
+            yield _Photo(
+                source=path.name,
+                time_s=None if frame.file else time_s,
+                target=PurePosixPath(target),
+                facts=PhotoFacts(),
+                read=lambda image=image: image,  # type: ignore[misc]
+            )
+
+
+def _frame_total(source: Source, every_s: float) -> int | None:
+    if source.frame_count is None or source.fps is None:
+        return source.frame_count
+    return math.ceil(source.frame_count / max(source.fps * every_s, 1))
+
+
+def _inside(name: PurePosixPath, where: Path) -> PurePosixPath:
+    # Archives and tables may contain names of any form.
+    if name.is_absolute() or ".." in name.parts:
+        raise InputError(f"'{where}': the name '{name}' leads out of the folder of crops: rename it")
+    return name
+
+
+def _read_rows(table: Path) -> dict[_Key, list[CropRow]]:
+    """Return the rows of an earlier call by photograph.
+
+    Raises:
+        InputError: The file is not a table of crops.
+    """
+    rows: dict[_Key, list[CropRow]] = {}
+    if not table.exists():
+        return rows
+    try:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            for values in csv.DictReader(stream):
+                given = {name: value for name, value in values.items() if name and value}
+                row = msgspec.convert(given, CropRow, strict=False)
+                _inside(PurePosixPath(row.path), table)
+                rows.setdefault((row.source, row.time_s), []).append(row)
+    except (csv.Error, msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise InputError(f"'{table}' is damaged: {error}: name a new folder for the crops") from error
+    return rows
+
+
+def _write_rows(table: Path, rows: Mapping[_Key, Sequence[CropRow]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(CropRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for group in rows.values() for row in group)
+    write_atomic(table, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -1,0 +1,153 @@
+"""Photographs: whole pictures in folders or archives, what is known of each, and the faces in them.
+
+A file `photos.csv` among the pictures may give each one a label and a person, or a group such as a place or a day:
+
+    path,label,person
+    monday/001.jpg,happy,12
+
+`path` is relative to the folder of `photos.csv`, or starts with that folder's own name. The columns label and person
+are optional; the column `group` has the meaning of `person`. Without labels the pictures are in class folders.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Sizable, create_detector
+from edgekit.device.detections import Detections
+from edgekit.device.frame import Frame
+from edgekit.device.imaging import as_frame
+from edgekit.device.region import detector_input_px
+from edgekit.device.stage_timer import StageTimer
+from edgekit.device.tracking.face_tracker import FaceTracker
+from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify
+from edgekit.models.data import ALL_IMAGES
+from edgekit.models.data.files import PHOTO_TABLE, Files, ImageEntry
+from edgekit.models.data.layout import canonical_class, find_layout
+from edgekit.preprocess import ImageU8
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """What `photos.csv` states of one photograph; text that is not given is empty."""
+
+    label: str = ""
+    person: str = ""
+
+
+class PhotoDetector:
+    """Detects the faces of single photographs, as `edgekit run` does for a folder of images."""
+
+    def __init__(
+        self,
+        detector: str = "yunet",
+        *,
+        model_path: Path | None = None,
+        input_size_px: int | None = None,
+        min_face_px: int = 0,
+        threads: int | None = None,
+        notify: Notify,
+    ) -> None:
+        """Create the detector; see `edgekit.device.detection.create_detector` for arguments and errors.
+
+        Args:
+            detector: Name of the detector.
+            model_path: YuNet's file.
+            input_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
+            min_face_px: Smallest mean side of a face in pixels of the photograph; 0: no limit.
+            threads: Threads within one inference.
+            notify: Called with one line about a download or a replaced detector.
+        """
+        self._detector = create_detector(
+            detector,
+            model_path=model_path,
+            input_size_px=input_size_px or DEFAULT_INPUT_SIZE_PX,
+            intra_op_threads=threads,
+            notify=notify,
+        )
+        self.name = self._detector.name
+        self._min_face_px = min_face_px
+        self._chooses_input_size = min_face_px > 0 and input_size_px is None
+
+    def detect(self, image: ImageU8) -> Detections:
+        """Return the faces of a uint8 (H, W) or (H, W, 3) B, G, R image, the largest first."""
+        frame = Frame(0, 0.0, 0.0, as_frame(image))
+        if self._chooses_input_size and isinstance(self._detector, Sizable):
+            self._detector.input_size_px = detector_input_px(frame.size_wh, self._min_face_px)
+        face_tracker = FaceTracker(self._detector, None, min_face_px=self._min_face_px)
+        faces = face_tracker.find(frame, StageTimer())
+        areas = (faces.xyxy[:, 2:] - faces.xyxy[:, :2]).prod(axis=1)
+        return faces[np.argsort(-areas, kind="stable")]
+
+
+def read_photo_table(files: Files, where: str) -> Mapping[PurePosixPath, PhotoFacts]:
+    """Return what `photos.csv` states of the images of `files`; empty if there is no such file.
+
+    Args:
+        files: From `edgekit.models.data.files.open_files`.
+        where: Name of the data in messages.
+
+    Raises:
+        InputError: There are several such files, or one lacks the column path, is damaged, or lists an image twice.
+    """
+    tables = [name for name in files.names if name.name.lower() == PHOTO_TABLE]
+    if not tables:
+        return {}
+    if len(tables) > 1:
+        raise InputError(f"data '{where}' has {len(tables)} files {PHOTO_TABLE}: give the folder of one")
+    name, images = tables[0], set(files.images)
+    facts: dict[PurePosixPath, PhotoFacts] = {}
+    for number, row in enumerate(_rows(files, name, where), start=2):
+        path = _image_of(row.get("path", ""), name.parent, images)
+        if path in facts:
+            raise InputError(f"data '{where}', '{name}', line {number}: '{path}' is listed twice")
+        if path is not None:
+            person = row.get("person", "") or row.get("group", "")
+            facts[path] = PhotoFacts(canonical_class(row.get("label", "")), person)
+    if not facts:
+        raise InputError(f"data '{where}', '{name}': none of its paths is an image of the data: check the column path")
+    return facts
+
+
+def labelled_photos(files: Files, where: str, notify: Notify) -> list[ImageEntry]:
+    """Return the photographs with their classes, from `photos.csv` or from class folders, in the fastest order to read.
+
+    Raises:
+        InputError: As `read_photo_table`, or the pictures are neither in class folders nor labelled.
+    """
+    facts = read_photo_table(files, where)
+    labels = {path: fact.label for path, fact in facts.items() if fact.label}
+    if not labels:
+        return list(find_layout(files, where, "keep", notify).entries)
+    if unlabelled := len(files.images) - len(labels):
+        notify(f"{unlabelled} pictures without a label in {PHOTO_TABLE} are left out")
+    return [ImageEntry(path, str(path), ALL_IMAGES, labels[path]) for path in files.images if path in labels]
+
+
+def _rows(files: Files, name: PurePosixPath, where: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV with lower-case column names, without empty values."""
+    try:
+        reader = csv.DictReader(io.StringIO(files.read(name).decode("utf-8-sig", "replace")), restkey="")
+        if "path" not in [column.strip().lower() for column in reader.fieldnames or ()]:
+            raise InputError(f"data '{where}', '{name}' lacks the column path: expected path,label,person")
+        return [
+            {column.strip().lower(): value.strip() for column, value in row.items() if column and value}
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise InputError(f"data '{where}', '{name}' is a damaged CSV file: {error}") from error
+
+
+def _image_of(text: str, folder: PurePosixPath, images: set[PurePosixPath]) -> PurePosixPath | None:
+    """Return the image that a path of the table means, or None."""
+    path = PurePosixPath(text)
+    # A table that was written beside its folder starts each path with the folder's name.
+    candidates = (folder / path, folder.parent / path, folder / PurePosixPath(*path.parts[1:]))
+    return next((name for name in candidates if name in images), None)

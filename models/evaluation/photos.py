@@ -1,0 +1,251 @@
+"""`edgekit.evaluate_photos`: accuracy from whole photographs, through detector, crop and classifier.
+
+[result] = edgekit.evaluate_photos(["default"], "photos")
+print(f"{result.accuracy:.1%} of {result.total} photographs, {result.missed_total} without a detected face")
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.device.detections import Detections
+from edgekit.device.imaging import as_frame, decode_image, resize
+from edgekit.errors import InputError
+from edgekit.model_store import resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
+from edgekit.models.data import ImageSet
+from edgekit.models.data.files import Files, ImageEntry, open_files
+from edgekit.models.data.photos import PhotoDetector, labelled_photos
+from edgekit.models.data.readers import dataset_name, is_of_files
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, evaluate, open_classifier
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.preprocess import ImageU8, crop_face, crop_image
+
+
+@dataclass(frozen=True)
+class PhotoEvaluation:
+    """Result of one model on photographs.
+
+    Attributes:
+        with_face: The predictions for the photographs with a detected face, for the largest face of each. For a model
+            of whole images: the predictions for all photographs.
+        missed: Number of photographs without a detected face, by true class, in label order.
+        several_faces: Number of photographs with more than one detected face.
+        left_out: Number of photographs of each class that the model does not have.
+        unreadable: Paths of the photographs that could not be read; they count nowhere else.
+        detector: Name of the detector; None for a model of whole images.
+    """
+
+    with_face: Evaluation
+    missed: Mapping[str, int]
+    several_faces: int
+    left_out: Mapping[str, int]
+    unreadable: tuple[str, ...]
+    detector: str | None
+
+    @property
+    def missed_total(self) -> int:
+        """Number of photographs without a detected face."""
+        return sum(self.missed.values())
+
+    @property
+    def total(self) -> int:
+        """Number of photographs of the model's classes."""
+        return self.with_face.total + self.missed_total
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of correctly classified photographs, 0..1; one without a detected face is wrong."""
+        return self.with_face.correct / self.total
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """Recall per class, 0..1, missed faces counted as wrong; None for a class without photographs."""
+        counts = self.with_face.confusion.sum(axis=1)
+        totals = [int(count) + self.missed[label] for count, label in zip(counts, self.with_face.labels, strict=True)]
+        return {
+            label: int(self.with_face.confusion[index, index]) / totals[index] if totals[index] else None
+            for index, label in enumerate(self.with_face.labels)
+        }
+
+
+def evaluate_photos(
+    models: Sequence[str | Path | CropClassifier],
+    photos: str | Path,
+    *,
+    split: str | None = None,
+    detector: str = "yunet",
+    detector_model: str | Path | None = None,
+    detector_size_px: int | None = None,
+    min_face_px: int = 0,
+    threads: int | None = None,
+    notify: Notify = ignore_message,
+    progress: StageProgress | None = None,
+) -> list[PhotoEvaluation]:
+    """Classify the largest face of each photograph with one or more models, as `edgekit run --largest` does.
+
+    The faces are detected once for all models. A model of whole images gets the whole photograph.
+
+    Args:
+        models: Names of shipped models, paths of exported files or checkpoints, or classifiers.
+        photos: A folder or a .tar, .tar.gz or .tgz archive with class folders, or with a file photos.csv (columns path
+            and label; see `edgekit.models.data.photos`).
+        split: Name of a split, such as the folder above the class folders; None: all photographs.
+        detector: "yunet", "haar", "none" (the whole photograph is a face) or a registered name.
+        detector_model: YuNet's .onnx file; None: downloaded once.
+        detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
+        min_face_px: Smallest face in pixels of the photograph; 0: no limit.
+        threads: Number of CPU threads; None: chosen for the machine.
+        notify: Called with messages for the user.
+        progress: Called with (stage, photographs done, photographs in total or None).
+
+    Returns:
+        One result per model, in their order.
+
+    Raises:
+        InputError: A model, the photographs or an option cannot be used, or no photograph can be classified.
+    """
+    if threads:
+        set_torch_threads(threads)
+    path = Path(photos)
+    if not is_of_files(path):
+        raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")
+    classifiers = [
+        model if not isinstance(model, str | Path) else open_classifier(resolve_model(str(model)), threads)
+        for model in models
+    ]
+    finder = None
+    if any(classifier.contract.subject == "face" for classifier in classifiers):
+        finder = PhotoDetector(
+            detector,
+            model_path=None if detector_model is None else Path(detector_model),
+            input_size_px=detector_size_px,
+            min_face_px=min_face_px,
+            threads=threads,
+            notify=notify,
+        )
+    with open_files(path) as files:
+        entries = _of_split(labelled_photos(files, str(path), notify), split, path)
+        name = dataset_name(path, (), {entry.split for entry in entries})
+        tallies = [_Tally(classifier) for classifier in classifiers]
+        unreadable = _read_photos(files, entries, finder, tallies, notify, progress)
+    return [
+        tally.result(name, split or "all", unreadable, None if finder is None else finder.name, progress)
+        for tally in tallies
+    ]
+
+
+class _Tally:
+    """Counts and crops of one model while the photographs are read."""
+
+    def __init__(self, classifier: CropClassifier) -> None:
+        self.classifier = classifier
+        self._contract = classifier.contract
+        self._crops: list[ImageU8] = []
+        self._truths: list[int] = []
+        self._missed: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._several = 0
+
+    @property
+    def needs_faces(self) -> bool:
+        """Whether the model classifies faces, not whole images."""
+        return self._contract.subject == "face"
+
+    def takes(self, label: str) -> bool:
+        """Return whether the model has a class."""
+        return label in self._contract.labels
+
+    def leave_out(self, label: str) -> None:
+        """Count a photograph of a class that the model does not have."""
+        self._left_out[label] += 1
+
+    def add(self, image: ImageU8, label: str, faces: Detections) -> None:
+        """Add a photograph, uint8 (H, W, 3) B, G, R, with its faces, the largest first."""
+        crop, size_hw = self._contract.crop, self._contract.input.size_hw
+        if not self.needs_faces:
+            self._crops.append(crop_image(image, crop, size_hw, resize))
+        elif len(faces) == 0:
+            self._missed[label] += 1
+            return
+        else:
+            self._several += len(faces) > 1
+            self._crops.append(crop_face(image, faces.xyxy[0], crop, size_hw, resize))
+        self._truths.append(self._contract.labels.index(label))
+
+    def result(
+        self,
+        dataset: str,
+        split: str,
+        unreadable: tuple[str, ...],
+        detector: str | None,
+        progress: StageProgress | None,
+    ) -> PhotoEvaluation:
+        """Classify the crops.
+
+        Raises:
+            InputError: There is nothing to classify, or the model's output contains NaN or infinity.
+        """
+        labels = self._contract.labels
+        if not self._crops and self._missed:
+            raise InputError(f"the detector '{detector}' finds no face in {self._missed.total()} photographs")
+        if not self._crops:
+            raise InputError(
+                f"no readable photograph has a class of the model: its labels are {', '.join(labels)}, "
+                f"those of the data {', '.join(self._left_out) or 'none'}"
+            )
+        images = ImageSet(np.stack(self._crops), np.array(self._truths, np.int64))
+        predictions = evaluate(self.classifier, images, "center-crop", of_stage(progress, "classifying"))
+        return PhotoEvaluation(
+            replace(predictions, dataset=dataset, split=split),
+            {label: self._missed[label] for label in labels},
+            self._several,
+            dict(self._left_out),
+            unreadable,
+            detector if self.needs_faces else None,
+        )
+
+
+def _read_photos(
+    files: Files,
+    entries: Sequence[ImageEntry],
+    finder: PhotoDetector | None,
+    tallies: Sequence[_Tally],
+    notify: Notify,
+    progress: StageProgress | None,
+) -> tuple[str, ...]:
+    """Add each photograph to the tallies, and return the names of the unreadable ones."""
+    report = of_stage(progress, "detecting faces" if finder else "reading photographs")
+    unreadable = []
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    for number, entry in enumerate(entries, start=1):
+        report(number, len(entries))
+        wanted = [tally for tally in tallies if tally.takes(entry.class_name)]
+        for tally in tallies:
+            if tally not in wanted:
+                tally.leave_out(entry.class_name)
+        if not wanted:
+            continue
+        try:
+            image = as_frame(decode_image(files.read(entry.path), str(entry.path)))
+        except InputError as error:
+            notify(f"{error}: skipped")
+            unreadable.append(entry.name)
+            continue
+        detected = finder.detect(image) if finder and any(tally.needs_faces for tally in wanted) else nothing
+        for tally in wanted:
+            tally.add(image, entry.class_name, detected)
+    return tuple(unreadable)
+
+
+def _of_split(entries: Sequence[ImageEntry], split: str | None, path: Path) -> list[ImageEntry]:
+    chosen = [entry for entry in entries if split in (None, entry.split)]
+    if not chosen:
+        known = sorted({entry.split for entry in entries})
+        raise InputError(f"photographs '{path}' have no split '{split}': they have {', '.join(known)}")
+    return chosen

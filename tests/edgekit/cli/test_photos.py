@@ -1,0 +1,88 @@
+"""`edgekit data crop` and `edgekit eval --photos`, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.model_store import asset
+
+Run = Callable[..., tuple[int, str, str]]
+HAAR = ("--detector", "haar")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    portrait = cv2.imread(str(asset("astronaut.png")))
+    folder = tmp_path / "photos"
+    for name, image in (("happy/1.png", portrait), ("happy/2.png", portrait[:, ::-1]), ("sad/1.png", portrait[:50])):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(folder / name), np.ascontiguousarray(image))
+    return folder
+
+
+def test_crop_reports_counts_and_skips_what_is_there(edgekit: Run, photos: Path, tmp_path: Path) -> None:
+    code, out, err = edgekit("data", "crop", photos, "-o", tmp_path / "crops", *HAAR)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "photographs 3",
+        f"crops       2 in {tmp_path}/crops: happy (2)",
+        "no face     1 photographs",
+        "several     0 photographs with more than one face",
+        "unreadable  none",
+    ]
+    code, out, _ = edgekit("data", "crop", photos, "-o", tmp_path / "crops", *HAAR, "--json")
+    document = json.loads(out)
+    assert (document["cropped_earlier"], document["crops"], document["without_face"]) == (3, 2, 1)
+    assert document["per_folder"] == {"happy": 2}
+
+
+def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path) -> None:
+    arguments = ("eval", "default", "distilled", "--photos", photos, *HAAR, "--recall-of", "happy, sad")
+    code, out, err = edgekit(*arguments, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert [model["model"] for model in document["models"]] == ["default", "distilled"]
+    for model in document["models"]:
+        assert (model["photographs"], model["with_face"], model["missed"], model["detector"]) == (3, 2, 1, "haar")
+        assert model["missed_per_class"]["sad"] == 1
+        assert (model["accuracy"], model["accuracy_with_face"]) == (2 / 3, 1.0)
+        assert (model["mean_recall_of"], model["mean_recall_of_with_face"]) == (0.5, 1.0)
+        assert model["confusion"][model["labels"].index("happy")][model["labels"].index("happy")] == 2
+        assert 0 <= model["calibration_error"] <= 1
+    assert "photographs 3: 2 with a face, 1 without, 0 with several (haar)" in err
+
+
+def test_eval_draws_the_confusion_matrix_of_photographs(edgekit: Run, photos: Path, tmp_path: Path) -> None:
+    code, out, err = edgekit("eval", "default", "--photos", photos, *HAAR, "--plot", tmp_path / "plot.png")
+    assert code == 0, err
+    assert cv2.imread(str(tmp_path / "plot.png")) is not None
+    assert "accuracy 66.67% (2 of 3, without a face is wrong)" in out
+    assert "with a face 100.00% (2 of 2), cross-entropy" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("default",), "give one of --data and --photos"),
+        (("default", "--data", "x", "--photos", "x"), "give one of --data and --photos"),
+        (("default", "--photos", "{photos}", "--protocol", "ten-crop"), "--protocol goes with --data"),
+        (("default", "--data", "{photos}", "--min-face", "40"), "--min-face goes with --photos"),
+        (("default", "distilled", "--data", "{photos}"), "only --photos without --plot takes more than one"),
+        (("default", "--photos", "{photos}", "--recall-of", "joy"), "the model has no class 'joy'"),
+        (("default", "--data", "{photos}", "--recall-of", "joy"), "the model has no class 'joy'"),
+        (("default", "--photos", "absent"), "'absent' does not exist"),
+        (("default", "--photos", "{photos}/happy/1.png"), "has an unknown format"),
+        (("absent.onnx", "--photos", "{photos}"), "model 'absent.onnx' does not exist"),
+    ],
+)
+def test_bad_input_of_eval_is_one_line(edgekit: Run, photos: Path, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = edgekit("eval", *(argument.format(photos=photos) for argument in arguments))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1

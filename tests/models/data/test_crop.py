@@ -1,0 +1,247 @@
+"""Faces cut out of photographs: the pixels are those of the device, and a folder of crops is never half done."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.device.imaging import read_image, resize
+from edgekit.errors import InputError
+from edgekit.model_store import asset
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.data.crop import CropReport, crop_photos
+from edgekit.models.data.photos import PhotoDetector
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.evaluation.evaluate import as_shown
+from edgekit.models.model_loading import contract_for
+from edgekit.preprocess import ImageU8, center_crop, crop_face
+
+PORTRAIT = read_image(asset("astronaut.png"))
+NOBODY = np.full((100, 150, 3), 90, np.uint8)
+
+
+def write(path: Path, image: ImageU8) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def crop(photos: Path, output: Path, **options) -> CropReport:
+    return crop_photos(photos, output, detector="haar", **options)
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((output / "crops.csv").read_text())))
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """One face, two faces, none, and a file that is no picture, in folders of splits and classes."""
+    folder = tmp_path / "photos"
+    write(folder / "train/happy/one.png", PORTRAIT)
+    write(folder / "train/sad/two.png", np.hstack([PORTRAIT[:300, 90:390]] * 2))
+    write(folder / "test/sad/none.png", NOBODY)
+    (folder / "test/sad/text.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("gray_net", [True, False])
+def test_training_gets_from_a_crop_the_pixels_that_the_device_gets_from_the_photograph(
+    tmp_path: Path, colour: bool, gray_net: bool
+) -> None:
+    image = PORTRAIT if colour else cv2.cvtColor(PORTRAIT, cv2.COLOR_BGR2GRAY)
+    write(tmp_path / "photos/happy/1.png", image)
+    crop(tmp_path / "photos", tmp_path / "crops", max_side_px=10_000)
+    contract = contract_for("edgecnn", EXPRESSIONS, "x", gray_net)
+
+    [part] = load_dataset(tmp_path / "crops").splits.values()
+    trained = center_crop(as_shown(part, contract).images, contract.input.size_hw)[0]
+
+    [face] = PhotoDetector("haar", notify=print).detect(image)
+    frame_bgr = image if colour else np.repeat(image[..., np.newaxis], 3, axis=2)
+    on_device = crop_face(frame_bgr, face.xyxy, contract.crop, contract.input.size_hw, resize)
+    np.testing.assert_array_equal(np.broadcast_to(trained, on_device.shape), on_device)
+
+
+def test_folders_stay_and_every_photograph_is_listed(photos: Path, tmp_path: Path) -> None:
+    (photos / "photos.csv").write_text("path,person,label\ntrain/happy/one.png,Ann,happy\n")
+    told: list[str] = []
+    report = crop(photos, tmp_path / "crops", notify=told.append)
+    assert files_in(tmp_path / "crops") == ["crops.csv", "train/happy/one.png", "train/sad/two.png"]
+    assert (report.photographs, report.crops, report.without_face, report.several_faces) == (4, 2, 1, 1)
+    assert report.unreadable == ("photos/test/sad/text.jpg",)
+    assert report.per_folder == {"train/happy": 1, "train/sad": 1}
+    assert [line for line in told if "text.jpg" in line and "skipped" in line]
+    by_source = {row["source"]: row for row in rows_of(tmp_path / "crops")}
+    one = by_source["photos/train/happy/one.png"]
+    assert (one["path"], one["person"], one["label"], one["faces"]) == ("train/happy/one.png", "Ann", "happy", "1")
+    # The face of the portrait, see tests/export/verification/test_export_check.py.
+    assert 150 < float(one["x0"]) < 200 < 250 < float(one["x1"]) < 300
+    assert by_source["photos/test/sad/none.png"]["status"] == "no face"
+    assert by_source["photos/test/sad/text.jpg"]["status"] == "unreadable"
+    assert by_source["photos/train/sad/two.png"]["faces"] == "2"
+
+
+def test_all_faces_or_only_those_that_are_alone(photos: Path, tmp_path: Path) -> None:
+    every = crop(photos, tmp_path / "all", faces="all")
+    assert every.crops == 3
+    assert (tmp_path / "all/train/sad/two-face2.png").exists()
+    alone = crop(photos, tmp_path / "single", faces="single")
+    assert (alone.crops, alone.several_faces) == (1, 1)
+    assert not (tmp_path / "single/train/sad").exists()
+
+
+def test_the_largest_face_is_cropped(tmp_path: Path) -> None:
+    small = resize(PORTRAIT[:300], (256, 150))
+    together = np.zeros((300, 768, 3), np.uint8)
+    together[:150, :256], together[:, 256:] = small, PORTRAIT[:300]
+    write(tmp_path / "photos/1.png", together)
+    report = crop(tmp_path / "photos", tmp_path / "crops", detector_size_px=768)
+    assert report.several_faces == 1
+    [row] = report.rows
+    assert row.x0 is not None
+    assert row.x0 > 256
+
+
+def test_large_crops_are_made_smaller_and_jpegs_are_written(photos: Path, tmp_path: Path) -> None:
+    report = crop(photos, tmp_path / "crops", max_side_px=64, image_format="jpg")
+    assert [row.path for row in report.rows if row.path] == ["train/happy/one.jpg", "train/sad/two.jpg"]
+    assert read_image(tmp_path / "crops/train/happy/one.jpg").shape == (64, 64, 3)
+
+
+def test_a_second_run_crops_what_is_missing_or_was_cropped_with_other_options(photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "crops"
+    first = crop(photos, output, faces="all")
+    kept = (output / "train/happy/one.png").stat().st_mtime_ns
+    (output / "train/sad/two.png").unlink()
+    (photos / "test/sad/text.jpg").write_bytes((photos / "test/sad/none.png").read_bytes())
+    second = crop(photos, output, faces="all")
+    assert second.present == 2  # one.png and none.png
+    assert (output / "train/happy/one.png").stat().st_mtime_ns == kept
+    assert (output / "train/sad/two.png").exists()
+    assert (second.crops, second.without_face, second.unreadable) == (first.crops, 2, ())
+    third = crop(photos, output)
+    assert third.present == 0
+    assert files_in(output) == ["crops.csv", "train/happy/one.png", "train/sad/two.png"]
+    assert len(rows_of(output)) == 4
+
+
+def test_an_interrupted_run_leaves_whole_files_and_is_continued(photos: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int | None) -> None:
+        assert total == 4
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crop(photos, tmp_path / "crops", progress=interrupt)
+    assert files_in(tmp_path / "crops") == ["crops.csv", "train/happy/one.png"]
+    assert [row["source"] for row in rows_of(tmp_path / "crops")] == [
+        "photos/test/sad/none.png",
+        "photos/test/sad/text.jpg",
+        "photos/train/happy/one.png",
+    ]
+    assert crop(photos, tmp_path / "crops").present == 2
+    assert len(rows_of(tmp_path / "crops")) == 4
+
+
+def test_an_archive_gives_what_its_folder_gives(photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as archive:
+        archive.add(photos, "photos")
+    report = crop(tmp_path / "photos.tar.gz", tmp_path / "crops")
+    assert (report.crops, len(report.unreadable)) == (2, 1)
+    assert (tmp_path / "crops/photos/train/happy/one.png").exists()
+    [part] = [split for name, split in load_dataset(tmp_path / "crops").splits.items() if name == "train"]
+    assert len(part) == 2
+
+
+def test_names_of_an_archive_cannot_lead_out_of_the_folder(photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        archive.add(photos / "train/happy/one.png", "a/../../../outside/one.png")
+    with pytest.raises(InputError, match="leads out of the folder of crops"):
+        crop(tmp_path / "photos.tar", tmp_path / "crops")
+    assert not (tmp_path.parent / "outside").exists()
+
+
+def test_frames_of_a_video_are_taken_at_intervals(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "ann.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (256, 256))
+    for _ in range(25):
+        writer.write(resize(PORTRAIT, (256, 256)))
+    writer.release()
+    totals: set[int | None] = set()
+    report = crop(
+        tmp_path / "ann.mp4", tmp_path / "crops", every_s=1.0, progress=lambda _done, total: totals.add(total)
+    )
+    assert [(row.source, row.time_s) for row in report.rows] == [("ann.mp4", 0.0), ("ann.mp4", 1.0), ("ann.mp4", 2.0)]
+    assert files_in(tmp_path / "crops") == ["ann-000000.png", "ann-000010.png", "ann-000020.png", "crops.csv"]
+    assert totals == {3}
+    assert crop(tmp_path / "ann.mp4", tmp_path / "crops", every_s=1.0).present == 3
+
+
+def test_pictures_that_differ_only_in_their_suffix_have_a_crop_each(tmp_path: Path) -> None:
+    for name in ("1.png", "1.bmp"):
+        write(tmp_path / "photos" / name, PORTRAIT)
+    crop(tmp_path / "photos", tmp_path / "crops")
+    assert files_in(tmp_path / "crops") == ["1.bmp.png", "1.png.png", "crops.csv"]
+
+
+def test_crops_of_other_photographs_are_not_overwritten(tmp_path: Path) -> None:
+    for name in ("monday", "tuesday"):
+        write(tmp_path / name / "1.png", PORTRAIT)
+    crop(tmp_path / "monday", tmp_path / "crops")
+    with pytest.raises(InputError, match=r"1\.png' is the crop of 'monday/1\.png' already: name another folder"):
+        crop(tmp_path / "tuesday", tmp_path / "crops")
+    assert [row["source"] for row in rows_of(tmp_path / "crops")] == ["monday/1.png"]
+
+
+def test_folders_that_are_not_for_crops_are_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("")
+    (tmp_path / "empty").mkdir()
+    for source, output, message in (
+        (photos, photos / "crops", "lies in the photographs' folder"),
+        (photos, tmp_path / "mine", "contains other files and no crops.csv: name a new folder"),
+        (photos, tmp_path / "mine/letter.txt", "is a file: name a folder"),
+        (tmp_path / "absent", tmp_path / "crops", "do not exist"),
+        (tmp_path / "empty", tmp_path / "crops", "contain no image"),
+        (tmp_path / "mine/letter.txt", tmp_path / "crops", "cannot be read"),
+    ):
+        with pytest.raises(InputError, match=message):
+            crop(source, output)
+    assert not (tmp_path / "crops").exists()
+    assert files_in(tmp_path / "mine") == ["letter.txt"]
+
+
+def test_a_damaged_table_is_named_and_kept(photos: Path, tmp_path: Path) -> None:
+    crop(photos, tmp_path / "crops")
+    table = tmp_path / "crops/crops.csv"
+    for damage, message in ((",1,", "is damaged"), ("../../x.png,1,", "leads out")):
+        text = "path,faces,x0\n" + damage + ("twice\n" if "damaged" in message else "\n")
+        table.write_text(text)
+        with pytest.raises(InputError, match=message):
+            crop(photos, tmp_path / "crops")
+        assert table.read_text() == text
+
+
+def test_options_are_checked_in_python_too(photos: Path, tmp_path: Path) -> None:
+    for options, message in (
+        ({"faces": "some"}, "faces is 'some': expected one of largest, all, single"),
+        ({"image_format": "gif"}, "image_format is 'gif'"),
+        ({"every_s": 0}, "every_s is 0: expected 0.001"),
+    ):
+        with pytest.raises(InputError, match=message):
+            crop(photos, tmp_path / "crops", **options)
+
+
+def test_smaller_faces_are_discarded(photos: Path, tmp_path: Path) -> None:
+    assert crop(photos, tmp_path / "crops", min_face_px=400).crops == 0

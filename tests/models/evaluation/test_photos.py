@@ -1,0 +1,185 @@
+"""Whole photographs are classified as the device does, and every photograph is counted once."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import edgekit
+from edgekit.contract import Contract, Subject
+from edgekit.device.imaging import read_image, resize
+from edgekit.errors import InputError
+from edgekit.model_store import asset
+from edgekit.models.data import EXPRESSIONS
+from edgekit.models.data.photos import PhotoDetector
+from edgekit.models.evaluation.evaluate import mean_recall, open_classifier
+from edgekit.models.evaluation.photos import PhotoEvaluation, evaluate_photos
+from edgekit.models.model_loading import contract_for
+from edgekit.preprocess import FloatArray, ImageU8, crop_image
+
+PORTRAIT = read_image(asset("astronaut.png"))
+NOBODY = np.full((100, 150, 3), 90, np.uint8)
+
+
+class ByBrightness:
+    """Classifies a bright crop as happy and a dark one as sad; keeps what it got."""
+
+    def __init__(self, subject: Subject = "face") -> None:
+        contract = contract_for("edgecnn", EXPRESSIONS, "x", gray=True)
+        self.contract: Contract = replace(contract, labels=("happy", "sad"), subject=subject)
+        self.crops: list[ImageU8] = []
+
+    def logits(self, crops: ImageU8) -> FloatArray:
+        self.crops += list(crops)
+        is_bright = crops.mean(axis=(1, 2, 3)) > 60
+        return np.stack([is_bright, ~is_bright], axis=1).astype(np.float32)
+
+
+def write(path: Path, image: ImageU8) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def evaluate(photos: Path, *models: object, **options) -> list[PhotoEvaluation]:
+    return evaluate_photos(models or (ByBrightness(),), photos, detector="haar", **options)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """happy: one right, one wrong, one missed; sad: one right with two faces, one unreadable; contempt: one."""
+    folder = tmp_path / "photos"
+    dark = (PORTRAIT // 3).astype(np.uint8)
+    write(folder / "happy/right.png", PORTRAIT)
+    write(folder / "happy/wrong.png", dark)
+    write(folder / "happy/missed.png", NOBODY)
+    write(folder / "sad/right.png", np.hstack([dark[:300, 90:390]] * 2))
+    (folder / "sad/text.png").write_text("no picture")
+    write(folder / "contempt/1.png", PORTRAIT)
+    return folder
+
+
+def test_every_photograph_is_counted_once(photos: Path) -> None:
+    told: list[str] = []
+    [result] = evaluate(photos, notify=told.append)
+    assert (result.total, result.with_face.total, result.missed_total) == (4, 3, 1)
+    assert result.missed == {"happy": 1, "sad": 0}
+    assert (result.several_faces, result.left_out, result.unreadable) == (1, {"contempt": 1}, ("sad/text.png",))
+    assert result.with_face.confusion.tolist() == [[1, 1], [0, 1]]
+    assert (result.accuracy, result.with_face.accuracy) == (2 / 4, 2 / 3)
+    assert result.per_class == {"happy": 1 / 3, "sad": 1.0}
+    assert result.with_face.per_class == {"happy": 1 / 2, "sad": 1.0}
+    assert result.detector == "haar"
+    assert ["text.png" in line and line.endswith(": skipped") for line in told] == [True]
+
+
+def test_faces_are_found_once_for_all_models(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detect, calls = PhotoDetector.detect, []
+    monkeypatch.setattr(PhotoDetector, "detect", lambda self, image: calls.append(1) or detect(self, image))
+    whole, three = ByBrightness("image"), replace(ByBrightness().contract, labels=("sad", "happy", "contempt"))
+    other = ByBrightness()
+    other.contract = three
+    results = evaluate(photos, ByBrightness(), whole, other)
+    assert len(calls) == 5  # all that can be read; contempt is a class of one of the models
+    assert [result.total for result in results] == [4, 4, 5]
+    assert [result.left_out for result in results] == [{"contempt": 1}, {"contempt": 1}, {}]
+
+
+def test_a_model_of_whole_images_gets_the_whole_photograph_and_no_detector(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PhotoDetector, "__init__", lambda *_, **__: pytest.fail("a detector was created"))
+    model = ByBrightness("image")
+    [result] = evaluate(photos, model)
+    assert (result.total, result.missed_total, result.several_faces, result.detector) == (4, 0, 0, None)
+    contract = model.contract
+    seen = {crop.tobytes() for crop in model.crops}
+    for image in (PORTRAIT, NOBODY):
+        assert crop_image(image, contract.crop, contract.input.size_hw, resize).tobytes() in seen
+
+
+def test_the_probabilities_are_those_of_a_run(tmp_path: Path) -> None:
+    happy = tmp_path / "photos/happy"
+    views = [PORTRAIT, PORTRAIT[:, ::-1], PORTRAIT[20:400], resize(PORTRAIT, (300, 300)), PORTRAIT // 2]
+    views.append(cv2.cvtColor(PORTRAIT, cv2.COLOR_BGR2GRAY))
+    smaller = resize(np.ascontiguousarray(PORTRAIT[:300, 389:89:-1] // 2), (200, 200))
+    views.append(np.hstack([np.vstack([smaller, np.zeros((100, 200, 3), np.uint8)]), PORTRAIT[:300, 90:390]]))
+    for number, view in enumerate(views):
+        write(happy / f"{number}.png", np.ascontiguousarray(view))
+    [result] = evaluate(tmp_path / "photos", "default")
+    with edgekit.stream(source=happy, model="default", detector="haar", largest_only=True, smooth_s=0) as stream:
+        seen = np.concatenate([frame.faces.probabilities for frame in stream])
+    assert result.several_faces == 1
+    exponents = np.exp(result.with_face.logits)
+    np.testing.assert_allclose(exponents / exponents.sum(axis=1, keepdims=True), seen, atol=1e-5)
+    assert len(seen) == len(views)
+
+
+def test_checkpoint_and_exported_file_give_the_same(photos: Path) -> None:
+    exported, checkpoint = evaluate(photos, "default", open_classifier(asset("default.safetensors")))
+    np.testing.assert_allclose(exported.with_face.logits, checkpoint.with_face.logits, atol=1e-3)
+
+
+def test_a_file_for_ncnn_gives_what_the_file_for_onnxruntime_gives(
+    tmp_path: Path, tiny_model: Path, tiny_ncnn: Path
+) -> None:
+    write(tmp_path / "photos/red/1.png", PORTRAIT)
+    first, second = evaluate(tmp_path / "photos", tiny_model, tiny_ncnn)
+    np.testing.assert_allclose(first.with_face.logits, second.with_face.logits, atol=1e-4)
+
+
+def test_labels_come_from_a_table_where_there_is_one(photos: Path, tmp_path: Path) -> None:
+    table = "path,Label,person\nphotos/happy/right.png,Happiness,7\nphotos/contempt/1.png,sad,8\nabsent.png,sad,8\n"
+    (photos / "photos.csv").write_text(table)
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        archive.add(photos, "photos")
+    for data in (photos, tmp_path / "photos.tar"):
+        told: list[str] = []
+        [result] = evaluate(data, notify=told.append)
+        assert result.with_face.confusion.tolist() == [[1, 0], [1, 0]]
+        assert told == ["4 pictures without a label in photos.csv are left out"]
+
+
+def test_a_split_is_chosen_by_name(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / "splits" / split / "happy/1.png", PORTRAIT)
+    write(tmp_path / "splits/test/sad/1.png", PORTRAIT)
+    assert evaluate(tmp_path / "splits")[0].total == 3
+    assert evaluate(tmp_path / "splits", split="test")[0].total == 2
+    with pytest.raises(InputError, match="have no split 'val': they have test, train"):
+        evaluate(tmp_path / "splits", split="val")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,label\nhappy/right.png,sad\n", "lacks the column path"),
+        ("path,label\nx.png,sad\n", "none of its paths is an image"),
+        ("path,label\nhappy/right.png,sad\nhappy/right.png,happy\n", "line 3: 'happy/right.png' is listed twice"),
+        ("path,label\nhappy/right.png,angry\n", "those of the data angry"),
+    ],
+)
+def test_a_wrong_table_is_one_line(photos: Path, table: str, message: str) -> None:
+    (photos / "photos.csv").write_text(table)
+    with pytest.raises(InputError, match=message):
+        evaluate(photos)
+
+
+def test_photographs_without_any_face_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "photos/happy/1.png", NOBODY)
+    with pytest.raises(InputError, match="the detector 'haar' finds no face in 1 photographs"):
+        evaluate(tmp_path / "photos")
+
+
+def test_the_mean_recall_counts_chosen_classes_that_have_images() -> None:
+    recalls = {"a": 0.5, "b": None, "c": 1.0}
+    assert mean_recall(recalls) == 0.75
+    assert mean_recall(recalls, ["b", "c"]) == 1.0
+    assert mean_recall(recalls, ["b"]) is None
+    with pytest.raises(InputError, match="no class 'd': its labels are a, b, c"):
+        mean_recall(recalls, ["d"])
