@@ -28,12 +28,12 @@ _MAX_COLUMNS = 4096
     help="center-crop: as on the device; ten-crop: mean over ten crops, as in papers.",
 )
 @click.option("--without-duplicates", is_flag=True, help="Exclude images that occur in another split too.")
-@click.option("--clip", "clip_source", metavar="NAME|FILE", help="CLIP for trained prompts or for zero-shot.")
+@click.option("--clip", "clip_source", metavar="NAME|FILE", help="CLIP of the trained prompts, or for zero-shot.")
 @click.option(
     "--descriptions",
     type=PATH,
     metavar="FILE",
-    help="With --clip: sentences for the classes of the data; default: those of the training.",
+    help="With --clip: JSON file of sentences for each class; default: those used in training.",
 )
 @click.option("--plot", type=PATH, help="Plot confusion matrix and reliability diagram (.png, .svg, .pdf).")
 @activation_option
