@@ -115,7 +115,7 @@ def import_authors_checkpoint(path: Path, labels: tuple[str, ...], dataset_name:
     architecture, state = read_authors_checkpoint(path)
     classes = len(state["classifier.weight"])
     if classes != len(labels):
-        raise InputError(f"'{path}' has {classes} classes, but {len(labels)} labels were given: pass --labels")
+        raise InputError(f"'{path}' has {classes} classes, but {len(labels)} labels were given: give one per class")
     checkpoint = Checkpoint(
         contract_for(architecture, labels, dataset_name, gray), state, {"imported_from_sha256": sha256_of(path)}
     )

@@ -214,6 +214,6 @@ def _downloaded_yunet(notify: Callable[[str], None]) -> Path | None:
     except UnavailableError as error:
         notify(
             f"{error}. Haar detects the faces instead; it is slower and misses more faces. "
-            f"To use YuNet, download {YUNET.url} on another machine and give it with --detector-model FILE"
+            f"To use YuNet, download {YUNET.url} on another machine and give it as detector model (--detector-model)"
         )
         return None

@@ -74,7 +74,7 @@ class H264Recorder:
         try:
             import av
         except ImportError as error:
-            raise InputError(f"--record needs PyAV ({error}): run sudo apt install python3-av") from error
+            raise InputError(f"recording needs PyAV ({error}): run sudo apt install python3-av") from error
         self._av, self._size_wh, self._skips_to_key = av, size_wh, False
         self._thread = threading.Thread(target=self._work, name="recording", daemon=True)
         self._thread.start()

@@ -45,7 +45,7 @@ def open_source(uri: str, notify: Callable[[str], None], realtime: bool = False)
 
         return RealtimeSource(source)
     if realtime:
-        notify(f"{source.name} is a live source: --realtime has no effect")
+        notify(f"{source.name} is a live source: realtime has no effect")
     return source
 
 
@@ -131,7 +131,7 @@ def _first_v4l2(settings: CameraSettings, notify: Callable[[str], None], usb_onl
             reasons.append(str(error))
     if reasons:
         raise SourceError("; ".join(reasons))
-    kind, cure = ("USB", "") if usb_only else ("V4L2", "; for a Raspberry Pi's CSI camera use --camera picamera2")
+    kind, cure = ("USB", "") if usb_only else ("V4L2", "; for a Raspberry Pi's CSI camera choose 'picamera2'")
     raise SourceError(f"no {kind} camera is connected (no device in /sys/class/video4linux){cure}")
 
 

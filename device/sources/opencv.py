@@ -136,11 +136,11 @@ def open_v4l2(path: Path, settings: CameraSettings, notify: Callable[[str], None
     """
     name = f"camera '{path}'"
     if settings.controls:
-        raise InputError(f"{name}: --control needs picamera2: set the control with v4l2-ctl -d {path} -c NAME=VALUE")
+        raise InputError(f"{name}: controls need picamera2: set them with v4l2-ctl -d {path} -c NAME=VALUE")
     if settings.sensor_mode is not None:
-        raise InputError(f"{name}: --sensor-mode needs picamera2: use --camera-size")
+        raise InputError(f"{name}: a sensor mode needs picamera2: choose a camera size instead")
     if settings.recording is not None:
-        raise InputError(f"{name}: --record needs picamera2: use --save")
+        raise InputError(f"{name}: recording needs picamera2: save the frames instead (--save)")
     wanted_wh = settings.size_wh
 
     def connect() -> CaptureDevice:

@@ -196,7 +196,7 @@ def _start_encoder(camera: Any, recording: EncodedVideo, name: str, notify: Call
             notify(f"{name}: no hardware encoder ({error.strerror or error}): encoding in software")
             camera.start_encoder(LibavH264Encoder(), RecordingOutput(), name="main")
     except Exception as error:  # picamera2 raises classes of its own and of PyAV
-        raise SourceError(f"{name} cannot be recorded ({_reason(error)}): omit --record") from error
+        raise SourceError(f"{name} cannot be recorded ({_reason(error)}): leave the recording out") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -209,7 +209,7 @@ def _reason(error: BaseException) -> str:
 def _cure(error: BaseException) -> str:
     reason = _reason(error).lower()
     if "memory" in reason or "allocat" in reason:
-        return "use a smaller --camera-size, or --camera-buffers 2"
+        return "use a smaller camera size, or 2 camera buffers"
     if "busy" in reason or "acquire" in reason:
         return "stop the program that uses it (fuser -v /dev/media*)"
     return "stop other programs that use it, and check with 'rpicam-hello'"
@@ -232,7 +232,7 @@ def _configuration(camera: Any, name: str, settings: CameraSettings) -> Any:
         mode = modes[settings.sensor_mode]
         options["sensor"] = {"output_size": mode["size"], "bit_depth": mode["bit_depth"]}
     if _RATE in settings.controls and settings.fps is not None:
-        raise InputError(f"--control {_RATE} and --camera-fps both set the frame rate of {name}: omit one")
+        raise InputError(f"control {_RATE} and the camera's fps both set the frame rate of {name}: omit one")
     # A camera without this control rejects a rate, and picamera2 prefers FrameRate to the user's limits.
     sets_rate = _RATE in camera.camera_controls and _RATE not in settings.controls
     rate = {"FrameRate": _fps(settings)} if sets_rate else {}

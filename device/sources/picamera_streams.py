@@ -24,7 +24,7 @@ class Stream:
 
     def __init__(self, stream: dict[str, Any], full_range: bool, name: str) -> None:
         if stream["format"] not in _LAYOUTS:
-            raise SourceError(f"{name} delivers format {stream['format']} instead of {FORMAT}: try --camera usb")
+            raise SourceError(f"{name} delivers format {stream['format']} instead of {FORMAT}: try camera 'usb'")
         self._layout = _LAYOUTS[stream["format"]]
         self._size_wh = (int(stream["size"][0]), int(stream["size"][1]))
         self._stride = int(stream["stride"])

@@ -25,7 +25,7 @@ class RealtimeSource:
             InputError: `recording` has no frame rate.
         """
         if recording.fps is None:
-            raise InputError(f"source '{recording.name}' has no frame rate: omit --realtime")
+            raise InputError(f"source '{recording.name}' has no frame rate: leave realtime out")
         self.name = recording.name
         self.fps: float | None = recording.fps
         self.frame_count = recording.frame_count

@@ -80,7 +80,7 @@ def split_planes(buffer: ImageU8, size_wh: tuple[int, int], stride: int, layout:
     if buffer.size < rows * stride or stride < width:
         raise SourceError(
             f"the camera delivers {buffer.size} bytes per image, too few for {width}x{height} in {layout} with rows "
-            f"of {stride} bytes: choose another --camera-size"
+            f"of {stride} bytes: choose another camera size"
         )
     whole = buffer[: rows * stride].reshape(rows, stride)
     luma, chroma = whole[:height, :width], whole[height:]

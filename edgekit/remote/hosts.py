@@ -135,7 +135,9 @@ def _from_table(
     ssh_options: Sequence[str],
 ) -> Host:
     if "ssh_options" in table or "ssh_option" in table:
-        raise InputError(f"{where}: ssh options can run programs on this machine: use ~/.ssh/config or --ssh-option")
+        raise InputError(
+            f"{where}: an inventory must not set ssh options, which can run programs: use ~/.ssh/config or --ssh-option"
+        )
     unknown = set(table) - {"host", "label", "port", "identity"}
     if unknown:
         raise InputError(f"{where}: unknown field '{one_line(sorted(unknown)[0])}' (host, label, port, identity)")

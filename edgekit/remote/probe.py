@@ -76,7 +76,7 @@ def probe(connection: Connection) -> Probe:
 
 
 def parse_probe(text: str, now_s: float) -> Probe:
-    """Return the properties that the script printed, as KEY=VALUE lines; `now_s` is this machine's clock.
+    """Return the board's properties from the KEY=VALUE lines that the script printed; `now_s` is this machine's clock.
 
     Raises:
         ValueError: A required property is missing.

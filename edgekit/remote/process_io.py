@@ -20,7 +20,7 @@ _POLL_S = 0.2
 
 
 class Tail:
-    """The last bytes of a stream."""
+    """The last `kept_bytes` of a stream."""
 
     def __init__(self, kept_bytes: int = _KEPT_ERROR_BYTES) -> None:
         self._kept_bytes = kept_bytes
@@ -28,7 +28,7 @@ class Tail:
         self.closed = threading.Event()
 
     def add(self, data: bytes) -> None:
-        """Append data and drop the oldest bytes."""
+        """Append data, and drop the oldest bytes beyond the limit."""
         self._content += data
         if len(self._content) > self._kept_bytes:
             del self._content[: -self._kept_bytes]

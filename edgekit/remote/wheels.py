@@ -47,7 +47,7 @@ class Target:
     """Platform that wheels are selected for.
 
     `machine` is the output of `uname -m`, `glibc` the version of the C library. `constraints` are pip requirements in
-    addition to edgekit's own, `extras` are installed in addition to `device`, such as `mqtt`.
+    addition to edgekit's own; `extras` are extras of edgekit in addition to `device`, such as `mqtt`.
     """
 
     machine: str
@@ -81,7 +81,7 @@ def own_wheel(cache: Path | None = None) -> Upload:
 
 
 def dependency_wheels(wheel: Upload, target: Target, cache: Path | None = None) -> list[Upload]:
-    """Return the wheels that `edgekit-pi[device]` depends on for a platform, from the cache or downloaded with pip.
+    """Return a platform's wheels of the packages that `edgekit-pi[device]` requires: cached, or downloaded with pip.
 
     The cached wheels are used until edgekit's requirements or the target change.
 

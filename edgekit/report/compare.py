@@ -128,7 +128,7 @@ def compare(
     comparison = _compare_reports(first, _opened(after))
     differences = [difference for board in comparison.boards for difference in board.differences]
     if differences and not allow_different:
-        raise InputError(f"not comparable: {'; '.join(differences)}: --allow-different compares them nevertheless")
+        raise InputError(f"not comparable: {'; '.join(differences)}: allow_different (--allow-different) compares them")
     if not comparison.cells:
         raise InputError("the two reports have no cell in common: measure the same models, threads and kinds")
     return comparison

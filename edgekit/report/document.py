@@ -83,9 +83,9 @@ class BoardState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MachineReading(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the machine between two iterations, and the rate since the reading before.
+    """State of the machine between two iterations.
 
-    `at_s` counts from the start of the measurement.
+    `at_s` counts from the start of the measurement; `images_per_s` is the mean rate since the previous reading.
     """
 
     at_s: Number

@@ -15,7 +15,7 @@ INVALIDATING = frozenset({THROTTLED, CLOCK_CHANGED})
 EXPLANATIONS: dict[QualityFlag, str] = {
     THROTTLED: "the board throttled while measuring: cool it or improve its power supply",
     CLOCK_CHANGED: "the clock changed while measuring: set the governor to 'performance'",
-    NOT_WARM: "the times had not settled when the warm-up ended: increase --seconds",
+    NOT_WARM: "the times had not settled when the warm-up ended: measure for more seconds",
     BUSY: "other programs used the processors: stop them and measure again",
 }
 

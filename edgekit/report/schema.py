@@ -100,7 +100,8 @@ def check_fits(*, names: Iterable[str] = (), boards: int = 1) -> None:
         if len(name) > MAX_NAME_CHARS:
             short = f"{name[:_SHOWN_CHARS]}…{name[-_SHOWN_CHARS:]}"
             raise InputError(
-                f"'{short}' is longer than {MAX_NAME_CHARS} characters: run from the file's folder, or move the file"
+                f"path '{short}' is longer than {MAX_NAME_CHARS} characters: run edgekit in the file's folder, or move "
+                "the file"
             )
     if boards > MAX_BOARDS:
         raise InputError(f"{boards} boards are more than the {MAX_BOARDS} of one report: split the inventory")

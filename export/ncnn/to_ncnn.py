@@ -95,7 +95,7 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
     if contract.input.element_type != "float32" or contract.precision != "float32":
         raise InputError(
             f"an .ncnn file is float32, this model has {contract.input.element_type} input and {contract.precision} "
-            "weights: leave uint8-input and --quantize out"
+            "weights: leave uint8-input and quantisation out"
         )
     shape = (1, channel_count(contract.input.channels), *contract.input.size_hw)
     with tempfile.TemporaryDirectory(prefix="edgekit-pnnx-") as name:

@@ -65,7 +65,7 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
         descriptions: Sentences of classes that replace the trained ones; see `edgekit.models.clip.descriptions`.
 
     Raises:
-        InputError: The prompts were trained with --upstream-compat, `clip` is missing or another CLIP, or a sentence is
+        InputError: The prompts were trained with `upstream_compat`, `clip` is missing or another CLIP, or a sentence is
             too long.
         UnavailableError: The CLIP cannot be downloaded.
     """
@@ -103,7 +103,7 @@ def export_prompts(
     if ensemble:
         return _export_form(net, True, contract, target)
     if not net.config.ensemble:
-        raise InputError("the prompts were trained without an ensemble: omit --no-pass ensemble")
+        raise InputError("the prompts were trained without an ensemble: there is none to leave out")
     exported = _export_form(net, False, contract, target)
     with tempfile.TemporaryDirectory() as folder:
         both_towers = _export_form(net, True, contract, Path(folder) / "ensemble.onnx")

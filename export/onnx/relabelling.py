@@ -46,7 +46,7 @@ def relabelling(
         descriptions = described_classes(classes, notify)
         return lambda checkpoint: relabel_by_text(checkpoint, descriptions, clip, prompts)
     if clip or prompts:
-        raise InputError("--clip and --prompts are for new classes: give some with --class or --classes")
+        raise InputError("clip and prompts are for new classes: give some new classes, or leave both out")
     if not merges:
         return None
 

@@ -78,7 +78,7 @@ def chosen_passes(
         if name not in PASSES:
             raise InputError(f"rewrite '{name}' is unknown: use {', '.join(PASSES)}")
         if name in on and name in off:
-            raise InputError(f"rewrite '{name}' is switched on and off: give --pass or --no-pass")
+            raise InputError(f"rewrite '{name}' is both added and left out: choose one")
         if ncnn and name in on and name in _NOT_IN_NCNN:
             raise InputError(f"rewrite '{name}' does not work for ncnn, whose tensors are float32: leave it out")
     useless = _FLOAT32_ONLY if quantized else _USELESS_IN_NCNN if ncnn else frozenset[str]()

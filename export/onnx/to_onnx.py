@@ -132,9 +132,7 @@ def check_target(target: Path, suffix: str = ONNX_SUFFIX) -> None:
     """
     if target.suffix != suffix:
         engines = {ONNX_SUFFIX: "onnx", NCNN_SUFFIX: "ncnn"}
-        other = (
-            f", or write '{target.suffix}' with --engine {engines[target.suffix]}" if target.suffix in engines else ""
-        )
+        other = f", or choose engine {engines[target.suffix]} for '{target.suffix}'" if target.suffix in engines else ""
         raise InputError(f"output '{target}' must end in '{suffix}': rename it{other}")
     check_writable(target)
 

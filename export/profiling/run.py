@@ -103,7 +103,7 @@ def profile(
         )
     path = resolve_model(str(model), (ONNX_SUFFIX,))
     if size_wh and not has_free_size(path):
-        raise InputError(f"model '{path}' has a fixed input size: leave --size out")
+        raise InputError(f"model '{path}' has a fixed input size: leave size out")
     if board is not None and board not in KNOWN_BOARDS:
         raise InputError(f"board '{board}' is unknown: use one of {', '.join(KNOWN_BOARDS)}")
     if loop and (not seconds or threads != 1):
@@ -132,7 +132,7 @@ def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None
     try:
         detector = loop.detector_model or cached_download(YUNET, notify=notify)
     except UnavailableError as error:
-        raise InputError(f"{error}: name YuNet's file with --detector-model") from error
+        raise InputError(f"{error}: give YuNet's file as detector model (--detector-model)") from error
     YuNet(detector, loop.detector_size_px, score_threshold=0.7, intra_op_threads=1)
     return detector
 

@@ -76,7 +76,7 @@ def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: i
     """
     images = as_shown(dataset.split(split), contract)
     if not len(images):
-        raise InputError(f"split '{split}' has no image to calibrate on: name another with --calibrate-split")
+        raise InputError(f"split '{split}' has no image to calibrate on: choose another calibration split")
     chosen = np.random.default_rng(seed).permutation(len(images))[:count]
     crops = center_crop(images.images[np.sort(chosen)], contract.input.size_hw)
     return Calibration(crops, f"{dataset.name} {split}, {len(chosen)} images, seed {seed}")
@@ -143,7 +143,7 @@ def _quantized(
     if quantization != "int8":
         return Quantized(quantize_dynamic(model) if quantization == "dynamic" else to_float16(model), None, (), {})
     if calibration is None:
-        raise InputError("int8 needs images for calibration: name a data set with --calibrate")
+        raise InputError("int8 needs images for calibration: name a calibration data set (--calibrate)")
     return quantize_static(model, calibration.crops, settings, calibration.text, progress)
 
 

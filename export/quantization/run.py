@@ -126,7 +126,7 @@ def _check_method(
     method: Quantization, calibrate: str | Path | None, types: QuantizedTypes | None, form: QuantizedForm | None
 ) -> None:
     if method == "int8" and calibrate is None:
-        raise InputError("int8 needs images for calibration: name a data set with --calibrate")
+        raise InputError("int8 needs images for calibration: name a calibration data set (--calibrate)")
     if method != "int8" and (calibrate or types or form):
         raise InputError(f"{method} takes no calibration, types or form: leave them out")
 

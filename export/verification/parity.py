@@ -99,14 +99,14 @@ class Parity:
 
     @property
     def relative_difference(self) -> float:
-        """rms(difference) / rms(logits of the training side)."""
+        """rms(difference) / rms(logits from the training code)."""
         expected = self.reference_logits.astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             return float(np.sqrt(np.mean((expected - self.logits) ** 2) / np.mean(expected**2)))
 
     @property
     def largest_logit(self) -> float:
-        """Largest absolute logit of the training side."""
+        """Largest absolute logit from the training code."""
         return float(np.abs(self.reference_logits).max())
 
     @property

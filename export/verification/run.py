@@ -114,7 +114,7 @@ def verify(
     source = resolve_model(str(against), (CHECKPOINT_SUFFIX, ONNX_SUFFIX))
     engine = engine_of(path)
     if layers and path.suffix == NCNN_SUFFIX:
-        raise InputError("--layers: an .ncnn file does not keep the layer names of its source: leave it out")
+        raise InputError("an .ncnn file does not keep the layer names of its source: leave layers out")
     if is_prompts_file(source):
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"

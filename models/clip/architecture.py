@@ -215,8 +215,8 @@ def _tower(state: Mapping[str, Tensor], prefix: str, width: int) -> Tower:
     hidden, _ = _shape(state, f"{prefix}0.mlp.c_fc.weight", 2)
     if width % _HEAD_WIDTH:
         raise InputError(
-            f"a CLIP tower of width {width} cannot have heads of width {_HEAD_WIDTH}: give a file that states its "
-            "architecture, as edgekit saves it"
+            f"a CLIP tower's width is {width}, not a multiple of the usual head width {_HEAD_WIDTH}: give a file that "
+            "states its architecture, as those saved by edgekit do"
         )
     return Tower(width, len(_blocks(state, prefix)), width // _HEAD_WIDTH, hidden / width)
 

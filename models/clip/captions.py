@@ -59,7 +59,7 @@ class Phrasing:
         self._adjectives = adjectives
 
     def caption(self, first: int, second: int | None) -> str:
-        """Return the caption of class `first`, or of `first` with some of `second`."""
+        """Return a caption that names the class `first`, or, with `second`, a mixture of both classes."""
         if second is None:
             return self._single[first]
         return self._mixed.format(self._adjectives[first], self._adjectives[second])

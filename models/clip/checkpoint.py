@@ -139,12 +139,12 @@ def load_lasting_prompts(path: Path) -> PromptCheckpoint:
     """Return the checkpoint in a file; refuse prompts that change during inference.
 
     Raises:
-        InputError: As for `load_prompts`, or the prompts were trained with --upstream-compat.
+        InputError: As for `load_prompts`, or the prompts were trained with `upstream_compat`.
     """
     checkpoint = load_prompts(path)
     if checkpoint.config.upstream_compat:
         raise InputError(
-            f"prompts '{path}' were trained with --upstream-compat, which changes them at every pass: they cannot be "
+            f"prompts '{path}' were trained with upstream-compat, which changes them at every pass: they cannot be "
             "exported or be a teacher; train prompts without it"
         )
     return checkpoint
@@ -160,7 +160,7 @@ def require_clip(path: Path, clip: str | None) -> str:
         wanted = load_prompts(path).clip
         raise InputError(
             f"'{path}' contains prompts for the CLIP '{wanted.source}' (sha256 {wanted.sha256}): "
-            "give its weights with --clip"
+            "give this CLIP (--clip)"
         )
     return clip
 

@@ -91,7 +91,7 @@ def _load_file(
     try:
         config = named or file.config or config_from_weights(file.state, activation or file.activation)
         if activation and config.activation != activation:
-            raise InputError(f"its activation is {config.activation}, not {activation}: leave --activation out")
+            raise InputError(f"its activation is {config.activation}, not {activation}: leave activation out")
         require_shapes(config, file.state)
         model = seeded_model(config, 0)
         load_weights(model, file.state, "CLIP")

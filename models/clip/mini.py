@@ -114,7 +114,7 @@ class MiniClipTask(Task):
         return torch.cat([draw(count, generator), own, shared], dim=1)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
-        """Do nothing."""
+        """Do nothing: no setting of this task changes from epoch to epoch."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the contrastive loss; a prediction is correct if the most similar caption is the image's own."""

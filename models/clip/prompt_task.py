@@ -96,7 +96,7 @@ class PromptTask(Task):
         return draw_crops(count, generator)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
-        """Do nothing."""
+        """Do nothing: no setting of this task changes from epoch to epoch."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return HiCroPL's loss of random crops of the images."""

@@ -116,7 +116,7 @@ class KnowledgeProxy(nn.Module):
 
 
 class Mapper(nn.Module):
-    """Hierarchical knowledge mapper: prompts Q of one modality attend to the proxies P of the other.
+    """Hierarchical knowledge mapper: prompts Q (G, n, d) of one tower attend to the proxies P (G, d') of the other.
 
     q = W_q Q,  h = q + MHA(LN₁ q, LN₁ W_k P, LN₁ W_v P),  out = h + FFN(LN₂ h)
 
@@ -134,7 +134,7 @@ class Mapper(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, prompts: Tensor, proxies: Tensor) -> Tensor:
-        """Return mapped prompts (G, n, d) of prompts (G, n, d) and proxies (G, d of the other tower)."""
+        """Return the mapped prompts (G, n, d); inputs: prompts (G, n, d), and the other tower's proxies (G, d')."""
         q = self.linear_q(prompts.flatten(0, 1))  # (G, n, d) → (G * n, d)
         keys, values = self.ln_1(self.linear_k(proxies)), self.ln_1(self.linear_v(proxies))  # (G, d) each
         attended, _ = self.attn(self.ln_1(q), keys, values, need_weights=False)  # (G * n, d)
@@ -165,7 +165,7 @@ class LinearMapper(nn.Module):
         self.linear_v = nn.Linear(proxy_width, width)
 
     def forward(self, prompts: Tensor, proxies: Tensor) -> Tensor:
-        """Return mapped prompts (G, n, d) of prompts (G, n, d) and proxies (G, d of the other tower)."""
+        """Return the mapped prompts (G, n, d); inputs: prompts (G, n, d), and the other tower's proxies (G, d')."""
         mapped: Tensor = self.linear_q(prompts) + self.linear_v(proxies)[:, None]  # (G, n, d) + (G, 1, d)
         return mapped
 

@@ -210,7 +210,7 @@ class _Scorer:
 
     def score(self, name: str, net: PromptedClip, classes: Sequence[str], images: ImageSet) -> Score:
         if not len(images):
-            raise InputError(f"there is no test image for '{name}': choose another split with --test-split")
+            raise InputError(f"there is no test image for '{name}': choose another test split")
         self._notify(f"evaluating on {name}, {len(images)} images")
         net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes))
         plain: list[FloatArray] = []

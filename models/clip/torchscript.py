@@ -65,7 +65,7 @@ class _Module:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise pickle.UnpicklingError("the state of an object is not a dictionary")
+            raise pickle.UnpicklingError("the state of an object in its pickle is not a dictionary")
         self.__dict__.update(state)
 
 
@@ -87,7 +87,7 @@ class _TensorUnpickler(pickle.Unpickler):
             return dict
         if module == "torch.jit._pickle":
             return _first
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+        raise pickle.UnpicklingError(f"its pickle refers to {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _device, count = pid
@@ -96,7 +96,9 @@ class _TensorUnpickler(pickle.Unpickler):
         if key not in self._storages:
             content = bytearray(_stored(self._archive, f"{self._root}/data/{key}"))
             if len(content) != count * dtype.itemsize:
-                raise pickle.UnpicklingError(f"storage {key} has {len(content)} bytes")
+                raise pickle.UnpicklingError(
+                    f"storage {key} has {len(content)} bytes instead of {count * dtype.itemsize}"
+                )
             self._storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
         return self._storages[key]
 
@@ -122,7 +124,7 @@ def _first(value: object = None, *_: object) -> object:
 
 def _tensors(value: object, name: str, depth: int) -> Iterator[tuple[str, Tensor]]:
     if depth > _MAX_DEPTH:
-        raise pickle.UnpicklingError(f"its modules are nested more than {_MAX_DEPTH} deep")
+        raise pickle.UnpicklingError(f"its modules are nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, _Module):

@@ -124,17 +124,17 @@ class PromptTrainingOptions(TrainingOptions):
             raise InputError("prompts are trained without init and ferplus: leave them out")
         if bool(self.eval_data) != (self.task in TRANSFER_TASKS):
             raise InputError(
-                f"task '{self.task}' needs --eval-data, once per data set to evaluate on"
+                f"task '{self.task}' needs eval-data: one or several data sets to evaluate on"
                 if self.task in TRANSFER_TASKS
-                else f"--eval-data goes with the tasks {' and '.join(TRANSFER_TASKS)}, not with '{self.task}'"
+                else f"eval-data goes with the tasks {' and '.join(TRANSFER_TASKS)}, not with '{self.task}'"
             )
         if self.task == "all" and self.shots is not None:
-            raise InputError("task 'all' trains on all images: leave --shots out, or choose another task")
+            raise InputError("task 'all' trains on all images: leave shots out, or choose another task")
         if self.shots is not None and self.shots < 1:
             raise InputError(f"shots is {self.shots}: expected 1 or more")
         for name in _UNUSED_BY_FLOW.get(self.flow, ()):
             if getattr(self, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} has no effect with --flow {self.flow}: leave it out")
+                raise InputError(f"{name.replace('_', '-')} has no effect with flow {self.flow}: leave it out")
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def training_split(dataset: DataSet, name: str | None = None) -> str:
     Raises:
         InputError: The data set has no such split.
     """
-    return _existing(dataset, name or usual_training_split(dataset.splits), "train", "--train-split")
+    return _existing(dataset, name or usual_training_split(dataset.splits), "train", "training split")
 
 
 def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
@@ -107,14 +107,14 @@ def split_to_measure(dataset: DataSet, name: str | None = None) -> str:
     Raises:
         InputError: The data set has no such split.
     """
-    return _existing(dataset, name or usual_test_split(dataset.splits), "test", "--split")
+    return _existing(dataset, name or usual_test_split(dataset.splits), "test", "test split")
 
 
-def _existing(dataset: DataSet, name: str | None, usual: str, flag: str) -> str:
+def _existing(dataset: DataSet, name: str | None, usual: str, role: str) -> str:
     if name is None:
         raise InputError(
             f"data set '{dataset.name}' has no split named '{usual}': it has {', '.join(dataset.splits)}; "
-            f"choose one with {flag}"
+            f"choose one as the {role}"
         )
     dataset.split(name)
     return name
@@ -157,7 +157,7 @@ def train_and_validation(
         raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")
     validation = validation or usual_validation_split(dataset.splits)
     if validation == train:
-        raise InputError(f"split '{train}' cannot be training and validation split: choose another with --val-split")
+        raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     if validation is not None:
         return training, dataset.split(validation), validation
     subjects = _subjects(training)

@@ -138,7 +138,7 @@ def _counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.fl
     """Return the votes for each split's images: split name → array (N, 10), one row per image."""
     if dataset.classes != EXPRESSIONS:
         raise InputError(
-            f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes: leave --ferplus out"
+            f"FER+ votes belong to FER-2013, but data set '{dataset.name}' has other classes: leave ferplus out"
         )
     votes = read_votes(path)
     counts = _by_order(dataset, votes, path) if votes.paths is None else _by_path(dataset, votes, votes.paths, path)

@@ -63,7 +63,7 @@ def few_shot(
     train = _named(labels, splits.train or usual_training_split(labels), "train")
     validation = splits.validation or usual_validation_split(labels)
     if validation == train:
-        raise InputError(f"split '{train}' cannot be training and validation split: choose another with --val-split")
+        raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     generator = np.random.default_rng(seed)
     few = min(shots, MAX_VALIDATION_SHOTS)
     chosen, held_back = [], []
@@ -72,7 +72,7 @@ def few_shot(
         if len(members) < shots:
             raise InputError(
                 f"class '{name}' has {len(members)} images in split '{train}', fewer than {shots} shots: "
-                f"use --shots {len(members)} or fewer"
+                f"use {len(members)} shots or fewer"
                 if len(members)
                 else f"class '{name}' has no image in split '{train}'"
             )
@@ -133,7 +133,7 @@ def _test(
 def _named(labels: Mapping[str, NDArray[np.int64]], name: str | None, kind: str) -> str:
     if name is None or name not in labels:
         missing = f"no split named '{kind}'" if name is None else f"no split '{name}'"
-        raise InputError(f"the data has {missing}: its splits are {', '.join(labels)}; choose one with --{kind}-split")
+        raise InputError(f"the data has {missing}: its splits are {', '.join(labels)}; choose one as {kind}-split")
     return name
 
 

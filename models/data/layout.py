@@ -75,7 +75,7 @@ def canonical_class(name: str) -> str:
 
 
 def require_contempt(contempt: str, others: Iterable[str]) -> None:
-    """Check the value of --contempt, even if the data has no such class.
+    """Check the value of the option `contempt`, even if the data has no class "contempt".
 
     Raises:
         InputError: The value is neither "drop" nor "keep" nor one of the `others` classes.
@@ -83,7 +83,8 @@ def require_contempt(contempt: str, others: Iterable[str]) -> None:
     classes = set(others)
     if contempt not in ("drop", "keep") and canonical_class(contempt) not in classes:
         raise InputError(
-            f"--contempt {contempt}: the data has no such class: drop, keep, or one of {', '.join(_ordered(classes))}"
+            f"contempt is '{contempt}', but the data has no such class: expected drop, keep or one of "
+            f"{', '.join(_ordered(classes))}"
         )
 
 
@@ -126,7 +127,7 @@ def _apply_contempt(entries: list[ImageEntry], contempt: str, notify: Notify) ->
         return entries
     count = len(entries) - len(rest)
     if contempt == "drop":
-        notify(f"{count} images of contempt are removed (--contempt keep or --contempt CLASS includes them)")
+        notify(f"{count} images of contempt are removed (the option contempt can include them)")
         return rest
     target = canonical_class(contempt)
     notify(f"{count} images of contempt are counted as {target}")

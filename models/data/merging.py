@@ -46,7 +46,7 @@ def report_removed(merges: Merges, labels: Sequence[str], notify: Notify) -> Non
     merged = {name for names in merges.values() for name in names}
     removed = [label for label in labels if label not in merged]
     if removed:
-        notify(one_line(f"classes in no --merge are removed: {', '.join(removed)}"))
+        notify(one_line(f"classes in no merge are removed: {', '.join(removed)}"))
 
 
 def merge_classes(dataset: DataSet, merges: Mapping[str, Sequence[str]]) -> DataSet:

@@ -37,7 +37,7 @@ def load_some(
     dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, select=choose)
     part = dataset.split(split)
     if len(part) == 0:
-        raise InputError(f"split '{split}' of data '{path}' has no images: choose another with --split")
+        raise InputError(f"split '{split}' of data '{path}' has no images: choose another split")
     return dataset, part
 
 

@@ -134,12 +134,12 @@ class _PlainNet:
         size_hw = tuple(side if isinstance(side, int) else cast(int, plain.size_px) for side in graph_hw)
         if plain.size_px is not None and set(size_hw) != {plain.size_px}:
             raise InputError(
-                f"teacher '{path}': --teacher-size is {plain.size_px}, the graph's input is {list(size_hw)}"
+                f"teacher '{path}': the given size is {plain.size_px}, the graph's input is {list(size_hw)}"
             )
         channels = cast(Channels, plain.channels)
         depth = shape[3] if self._channels_last else shape[1]
         if isinstance(depth, int) and depth != channel_count(channels):
-            raise InputError(f"teacher '{path}': --teacher-channels is {channels}, the graph has {depth} channels")
+            raise InputError(f"teacher '{path}': channels is {channels}, the graph has {depth} channels")
         self._batch = shape[0] if isinstance(shape[0], int) else None
         self._gives_probabilities = plain.output == "probabilities"
         spec = InputSpec(
@@ -156,7 +156,7 @@ class _PlainNet:
         found = self.logits(np.zeros((1, *spec.size_hw, channel_count(channels)), np.uint8)).shape[1]
         if found != len(self.contract.labels):
             raise InputError(
-                f"teacher '{path}': --teacher-labels has {len(self.contract.labels)} classes, the graph {found} outputs"
+                f"teacher '{path}': {len(self.contract.labels)} labels are given, the graph has {found} outputs"
             )
 
     def logits(self, crops: ImageU8) -> FloatArray:
@@ -182,14 +182,14 @@ class _PlainNet:
 
 def _require_complete(path: Path, plain: PlainOnnx, graph_hw: list[int | str | None]) -> None:
     needed = {
-        "--teacher-labels": plain.labels,
-        "--teacher-size": plain.size_px or all(isinstance(side, int) for side in graph_hw) or None,
-        "--teacher-channels": plain.channels,
-        "--teacher-scale": plain.scale,
-        "--teacher-mean": plain.mean,
-        "--teacher-std": plain.std,
-        "--teacher-output": plain.output,
+        "labels": plain.labels,
+        "size": plain.size_px or all(isinstance(side, int) for side in graph_hw) or None,
+        "channels": plain.channels,
+        "scale": plain.scale,
+        "mean": plain.mean,
+        "std": plain.std,
+        "output": plain.output,
     }
-    missing = [flag for flag, value in needed.items() if value is None]
+    missing = [name for name, value in needed.items() if value is None]
     if missing:
-        raise InputError(f"teacher '{path}' has no edgekit contract: give {', '.join(missing)}")
+        raise InputError(f"teacher '{path}' has no edgekit contract: give its {', '.join(missing)} (--teacher-…)")

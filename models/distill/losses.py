@@ -23,7 +23,7 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name, weight in (("kl", self.kl), ("ce", self.ce), ("cosine", self.cosine)):
             if not (math.isfinite(weight) and weight >= 0):
-                raise InputError(f"--{name}-weight is {weight}: expected a number of at least 0")
+                raise InputError(f"{name}-weight is {weight}: expected a number of at least 0")
         if not self.kl + self.ce + self.cosine > 0:
             raise InputError("all weights of the loss are 0: give at least one weight above 0")
 
@@ -39,7 +39,7 @@ def loss_weights(teacher: Teacher, kl: float | None, ce: float | None, cosine: f
         InputError: A weight is negative, all are 0, or the teacher has no embeddings to compare with.
     """
     if cosine and teacher.space is None:
-        raise InputError(f"--cosine-weight is {cosine}, but teacher '{teacher.name}' has no embeddings: leave it out")
+        raise InputError(f"cosine-weight is {cosine}, but teacher '{teacher.name}' has no embeddings: leave it out")
     has_space = teacher.space is not None
     return LossWeights(
         kl=1.0 if kl is None else kl,

@@ -116,11 +116,11 @@ def _metadata(path: Path) -> dict[str, str]:
 
 def _refuse_unused(kinds: Sequence[str], options: TeacherOptions) -> None:
     unused = (
-        (options.clip and "prompts" not in kinds, "--clip", "has prompts"),
-        (options.activation and "clip" not in kinds, "--activation", "is a CLIP without prompts"),
-        (options.descriptions and "clip" not in kinds, "--descriptions", "is a CLIP without prompts"),
-        (not options.plain.is_empty and "plain" not in kinds, "--teacher-labels and the like", "lacks a contract"),
+        (options.clip and "prompts" not in kinds, "clip", "has prompts"),
+        (options.activation and "clip" not in kinds, "activation", "is a CLIP without prompts"),
+        (options.descriptions and "clip" not in kinds, "descriptions", "is a CLIP without prompts"),
+        (not options.plain.is_empty and "plain" not in kinds, "teacher-labels and the like", "lacks a contract"),
     )
-    for given, flag, kind in unused:
+    for given, name, kind in unused:
         if given:
-            raise InputError(f"{flag} has no effect, because no teacher {kind}: leave it out")
+            raise InputError(f"no teacher {kind}: leave {name} out")

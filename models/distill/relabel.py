@@ -54,13 +54,13 @@ def relabel_by_text(
     if clip is None:
         raise InputError(
             f"new classes need the text tower of the student's teacher, CLIP '{teacher.clip.source}' "
-            f"(sha256 {teacher.clip.sha256}): give its weights with --clip"
+            f"(sha256 {teacher.clip.sha256}): give this CLIP (--clip)"
         )
     is_prompted = teacher.kind == "prompted-clip"
     if is_prompted and prompts is None:
-        raise InputError(f"the student's teacher had prompts ('{teacher.name}'): give their file with --prompts")
+        raise InputError(f"the student's teacher had prompts ('{teacher.name}'): give their file (--prompts)")
     if prompts is not None and not is_prompted:
-        raise InputError("the student's teacher had no prompts: leave --prompts out")
+        raise InputError("the student's teacher had no prompts: leave prompts out")
     if prompts is not None and sha256_of(require_file(prompts, "prompts")) != teacher.sha256:
         raise InputError(f"prompts '{prompts}' are not the teacher's, whose file has sha256 {teacher.sha256}")
     frozen = load_clip(clip, teacher.clip.config.activation)
@@ -93,7 +93,7 @@ def _vectors(checkpoint: Checkpoint) -> Tensor:
     if _VECTORS not in checkpoint.state:
         raise InputError(
             f"{checkpoint.contract.architecture} has no embedding space, so its labels are fixed: "
-            "distil a student from a CLIP, merge labels with --merge, or train on the new labels"
+            "distil a student from a CLIP, merge labels, or train on the new labels"
         )
     return checkpoint.state[_VECTORS]
 

@@ -85,24 +85,24 @@ class DistillOptions(TrainingOptions):
         if not self.teachers:
             raise InputError("no teacher is given")
         if self.on_the_fly and self.views:
-            raise InputError("--views is for cached outputs: leave it or --on-the-fly out")
+            raise InputError("views are for cached outputs: leave views or on-the-fly out")
         if self.on_the_fly and self.cache:
-            raise InputError("--cache has no effect with --on-the-fly, which caches nothing: leave one of them out")
+            raise InputError("cache has no effect with on-the-fly, which caches nothing: leave one of them out")
 
     def vote_powers(self) -> VotePowers | None:
-        """Return the powers of teacher and votes; None without FER+ posteriors.
+        """Return the exponents of the teacher's probabilities and of P(label | votes); None without FER+ posteriors.
 
         Raises:
-            InputError: A power is given without posteriors or out of range, or `on_the_fly` is set.
+            InputError: An exponent is given without posteriors or out of range, or `on_the_fly` is set.
         """
         named = (("teacher", self.teacher_power), ("votes", self.votes_power))
         given = {name: power for name, power in named if power is not None}
         if self.ferplus is None or self.ferplus_labels != "posterior":
             if given:
-                raise InputError(f"--{next(iter(given))}-power goes with --ferplus and --ferplus-labels posterior")
+                raise InputError(f"{next(iter(given))}-power goes with ferplus and ferplus-labels posterior")
             return None
         if self.on_the_fly:
-            raise InputError("--on-the-fly does not use votes: leave it or --ferplus-labels posterior out")
+            raise InputError("on-the-fly does not use votes: leave it or ferplus-labels posterior out")
         return VotePowers(**given)
 
 

@@ -45,7 +45,7 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.temperature <= 1000:
-            raise InputError(f"--temperature is {self.temperature}: expected 0.01 to 1000")
+            raise InputError(f"temperature is {self.temperature}: expected 0.01 to 1000")
 
 
 @dataclass(frozen=True)

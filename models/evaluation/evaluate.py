@@ -179,9 +179,9 @@ def evaluate(
     total = len(images)
     spec = classifier.contract
     if protocol == "ten-crop" and spec.crop.resize_hw == spec.input.size_hw:
-        raise InputError("the model takes whole images, which have one crop only: use --protocol center-crop")
+        raise InputError("the model takes whole images, which have one crop only: use protocol center-crop")
     if total == 0:
-        raise InputError("the split has no images: choose another with --split")
+        raise InputError("the split has no images: choose another split")
     parts: list[FloatArray] = []
     for start, logits in _logits_in_batches(classifier, images.images, protocol):
         if not np.isfinite(logits).all():

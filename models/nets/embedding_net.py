@@ -28,7 +28,7 @@ class EmbeddingNet(nn.Module):
         self.register_buffer("logit_scale", torch.ones(()))
 
     def set_classes(self, class_vectors: Tensor, logit_scale: float) -> None:
-        """Set the class vectors, unit vectors (classes, embed_dim), and the factor of the cosine similarity."""
+        """Set the class vectors (classes, embed_dim), of length 1, and the factor of the cosine similarity."""
         self.class_vectors.copy_(class_vectors)
         self.logit_scale.fill_(logit_scale)
 

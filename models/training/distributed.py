@@ -32,9 +32,9 @@ def launch(accelerator: Accelerator, precision: Precision) -> Fabric:
     """
     world, local = _count_in_environment("WORLD_SIZE"), _count_in_environment("LOCAL_WORLD_SIZE")
     if accelerator == "gpu" and not torch.cuda.is_available():
-        raise InputError("torch finds no GPU: pass --accelerator cpu")
+        raise InputError("torch finds no GPU: use accelerator cpu")
     if precision == "fp16" and (accelerator == "cpu" or not torch.cuda.is_available()):
-        raise InputError("fp16 training needs a GPU: pass --precision bf16 or fp32")
+        raise InputError("fp16 training needs a GPU: use precision bf16 or fp32")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=accelerator,

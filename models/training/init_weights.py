@@ -37,13 +37,13 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
     checkpoint = load_checkpoint(path)
     old, new = checkpoint.contract.architecture, contract.architecture
     if plain_name(old) != plain_name(new):
-        raise InputError(f"--init '{path}' is a checkpoint of {old}, but the net to train is {new}")
+        raise InputError(f"init '{path}' is a checkpoint of {old}, but the net to train is {new}")
     try:
         check_weights(checkpoint)
     except InputError as error:
-        raise InputError(f"--init '{path}': {error}") from error
+        raise InputError(f"init '{path}': {error}") from error
     if replace(checkpoint.contract.input, name="") != replace(contract.input, name=""):
-        notify(f"--init '{path}' was trained on another input (size, colour order or scale) than this training uses")
+        notify(f"init '{path}' was trained on another input (size, colour order or scale) than this training uses")
     if old == new and checkpoint.contract.labels == contract.labels:
         return InitialWeights(checkpoint.state, sha256_of(path))
     old_prefix, new_prefix = ("" if plain_name(name) == name else NET_PREFIX for name in (old, new))
@@ -53,5 +53,5 @@ def read_initial_weights(path: Path, contract: Contract, notify: Callable[[str],
         for name, tensor in checkpoint.state.items()
         if name.startswith(old_prefix) and name not in last_layer
     }
-    notify(f"--init '{path}': {plain_name(new)} starts from it except for the last layer, which starts at random")
+    notify(f"init '{path}': {plain_name(new)} starts from it except for the last layer, which starts at random")
     return InitialWeights(state, sha256_of(path))

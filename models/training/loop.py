@@ -128,9 +128,9 @@ def check_output(output: Path, resume: bool) -> None:
         raise InputError(f"output '{output}' is a file: name a folder")
     has_state = (output / STATE_NAME).exists()
     if has_state and not resume:
-        raise InputError(f"'{output}' already contains a training: pass --resume to continue it, or another -o")
+        raise InputError(f"'{output}' already contains a training: resume it, or choose another output folder")
     if not has_state and (output / BEST_NAME).exists():
-        raise InputError(f"'{output}' contains {BEST_NAME} without {STATE_NAME} to resume from: pass another -o")
+        raise InputError(f"'{output}' contains {BEST_NAME} without {STATE_NAME} to resume from: choose another folder")
 
 
 def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, on_epoch: EpochCallback | None) -> None:

@@ -102,7 +102,7 @@ class Recipe:
             InputError: The recipe trains prompts, with random resized crops.
         """
         if not isinstance(self.augmentation, Augmentation):
-            raise InputError("the recipe trains prompts: it goes with --model hicropl")
+            raise InputError("the recipe trains prompts: use it with model hicropl")
         return self.augmentation
 
     def learning_rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:

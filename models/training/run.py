@@ -177,7 +177,7 @@ def run_training(
     notify(f"{len(data.training)} training images, {len(data.validation)} images to {purpose} ({data.validation_name})")
     notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, batch size {recipe.batch_size}")
     if options.resume and not (options.output / STATE_NAME).exists():
-        notify(f"--resume: '{options.output}' contains no training, so a new one starts")
+        notify(f"'{options.output}' contains no training to resume, so a new one starts")
     history = train_job(job, options.output, options.resume, on_step, on_epoch)
     best = max(history, key=lambda report: report.validation_accuracy) if recipe.keep == "best" else history[-1]
     checkpoint, curves = options.output / BEST_NAME, options.output / CURVES_NAME

@@ -33,7 +33,7 @@ def release_options(function: _Function) -> _Function:
 
 
 def chosen_service(name: str, scope: Any) -> Service:
-    """Return the service of --name, --user and --system.
+    """Return the service that --name, --user and --system select.
 
     Raises:
         InputError: The name is not valid.

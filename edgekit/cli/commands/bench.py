@@ -79,7 +79,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         show_default=True,
         help="Measure the pipeline too (kinds `per-frame` and `loop`).",
     ),
-    click.option("--seed", type=SEED, default=0, show_default=True, help="Determines the order of the cells."),
+    click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the order of the cells."),
 )
 @section(
     "Frames",

@@ -20,7 +20,7 @@ from edgekit.cli.output import Output, common_options
     type=click.Path(path_type=Path),
     required=True,
     metavar="TOML",
-    help="Settings of `edgekit run`; its model is MODEL.",
+    help="Settings file of `edgekit run` on the boards; MODEL replaces the model in it.",
 )
 @click.option(
     "--keep", type=click.IntRange(2, 100), default=3, show_default=True, metavar="N", help="Number of releases to keep."

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         metavar="MODEL|DIR|CLIP",
         help="Model, folder of a training, prompts, CLIP file or open_clip name. Several are averaged.",
     ),
-    click.option("--student", default="edgecnn", show_default=True, help="The net: one of train's, or timm/NAME."),
+    click.option("--student", default="edgecnn", show_default=True, help="The net, named as in 'train --model'."),
     click.option("--clip", metavar="FILE|NAME", help="The CLIP that the teacher's prompts were trained for."),
     click.option("--descriptions", type=PATH, metavar="JSON", help="Sentences per class, for a CLIP without prompts."),
     activation_option,
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     click.option(
         "--temperature", type=float, default=2.0, show_default=True, help="Softmax temperature of teacher and student."
     ),
-    click.option("--kl-weight", type=float, help="Weight of the divergence from the teacher; default: 1."),
-    click.option("--ce-weight", type=float, help="Weight of the labels; default: 0.1, with a CLIP 0."),
+    click.option("--kl-weight", type=float, help="Weight of the KL divergence from the teacher; default: 1."),
+    click.option(
+        "--ce-weight", type=float, help="Weight of the cross-entropy with labels; default: 0.1, with a CLIP 0."
+    ),
     click.option("--cosine-weight", type=float, help="Weight of the embedding distance; default: 1 with a CLIP."),
     click.option(
         "--views",
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     click.option(
         "--on-the-fly",
         is_flag=True,
-        help="Classify every augmented crop during training instead of cached views; slow.",
+        help="The teacher classifies every augmented crop during training, instead of cached views; slow.",
     ),
     click.option(
         "--teacher-power",
@@ -66,8 +68,8 @@ if TYPE_CHECKING:
     click.option("--teacher-size", type=click.IntRange(1, 1024), metavar="PX", help="Side of the input."),
     click.option("--teacher-channels", type=click.Choice(["rgb", "bgr", "gray"]), help="Colour order of the input."),
     click.option("--teacher-scale", type=float, help="Input = (pixel * scale - mean) / std."),
-    click.option("--teacher-mean", metavar="X[,Y,Z]", help="One value per channel."),
-    click.option("--teacher-std", metavar="X[,Y,Z]", help="One value per channel."),
+    click.option("--teacher-mean", metavar="X[,Y,Z]", help="Mean per channel, see --teacher-scale."),
+    click.option("--teacher-std", metavar="X[,Y,Z]", help="Standard deviation per channel, see --teacher-scale."),
     click.option("--teacher-output", type=click.Choice(["logits", "probabilities"]), help="Meaning of the outputs."),
 )
 @data_options

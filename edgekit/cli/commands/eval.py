@@ -67,12 +67,12 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
 )
 @section(
     "CLIP",
-    click.option("--clip", "clip_source", metavar="NAME|FILE", help="CLIP for trained prompts or for zero-shot."),
+    click.option("--clip", "clip_source", metavar="NAME|FILE", help="CLIP of the trained prompts, or for zero-shot."),
     click.option(
         "--descriptions",
         type=PATH,
         metavar="FILE",
-        help="With --clip: sentences for the classes of the data; default: those of the training.",
+        help="With --clip: JSON file of sentences for each class; default: those used in training.",
     ),
     activation_option,
 )

@@ -29,7 +29,7 @@ from edgekit.models.training.options import TrainingOptions
         default="edgecnn",
         show_default=True,
         help="edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, mobilenetv3-small, "
-        "shufflenetv2-x0.5 or timm/NAME; hicropl or clip-mini.",
+        "shufflenetv2-x0.5 or timm/NAME; hicropl (prompts for a CLIP) or clip-mini (a small CLIP).",
     ),
 )
 @data_options

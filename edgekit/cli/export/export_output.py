@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def show_export(
     out: Output, exported: Exported, quantized: QuantizedExport | None, sha256: str, show_labels: bool
 ) -> None:
-    """Print the result of an export; with `quantized`, `exported` is the file before quantisation."""
+    """Print the result of an export: of `quantized` if the file was quantised; `exported` is the file before that."""
     check, cost, file = exported.verification, exported.cost, quantized or exported
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
     out.say(f"{file.path}: {file.size_bytes:,} bytes, {engine}")

@@ -33,7 +33,7 @@ def report_options(function: _Function) -> _Function:
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """The files a report is written to, by form; None where that form is not written."""
+    """The file for each format of a report; None: the report is not written in that format."""
 
     json_path: Path | None
     html_path: Path | None

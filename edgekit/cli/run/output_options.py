@@ -77,13 +77,13 @@ _RESULTS = section(
         "--rotate-size",
         type=Size(_LEAST_ROTATION_BYTES),
         metavar="SIZE",
-        help="Start a new file of --jsonl, --csv, --save and --record at this size, such as 10MB.",
+        help="Begin a new file of --jsonl, --csv, --save and --record at this size, such as 10MB.",
     ),
     click.option(
         "--rotate-age",
         type=Duration(_LEAST_ROTATION_S),
         metavar="TIME",
-        help="Start a new file of these outputs after this time, such as 1h or 7d.",
+        help="Begin a new file of --jsonl, --csv, --save and --record after this time, such as 1h or 7d.",
     ),
     click.option(
         "--rotate-keep",
@@ -103,7 +103,7 @@ _WEB_PAGE = section(
         is_flag=False,
         flag_value="127.0.0.1:8080",
         metavar="[ADDR]",
-        help="Serve a web page with the frames at HOST:PORT; 127.0.0.1:8080 (without a value).",
+        help="Serve a web page with the frames at HOST:PORT; without a value: 127.0.0.1:8080.",
     ),
     path_option(
         "--web-token-file",

@@ -160,7 +160,7 @@ _TRAINING_SECTIONS: _Sections = {
             type=click.Choice(["fp32", "bf16", "fp16"]),
             default="fp32",
             show_default=True,
-            help="Arithmetic; fp16 needs a GPU.",
+            help="Number format of the training; fp16 needs a GPU.",
         ),
         click.option(
             "--accelerator",

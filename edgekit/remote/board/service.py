@@ -22,9 +22,9 @@ _FAILED = ("failed", "waiting to restart")
 
 
 class Service:
-    """The service of a folder of releases, of the user or of the system (`scope`).
+    """The systemd service for one folder of releases; `scope` is "user" or "system".
 
-    `health_s` is the time limit for the first frame, `settle_s` how long it must run afterwards. `is_managed` is False
+    A started service must process its first frame within `health_s` and then run for `settle_s`. `is_managed` is False
     on a board without systemd: then no service is installed and no release is checked.
     """
 

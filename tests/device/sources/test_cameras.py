@@ -246,14 +246,14 @@ def test_frame_durations_that_the_user_sets_are_the_cameras_rate(camera_class, t
             "picamera2",
             CameraSettings(fps=15, controls={"FrameDurationLimits": (100_000, 100_000)}),
             InputError,
-            "FrameDurationLimits and --camera-fps",
+            "FrameDurationLimits and the camera's fps",
         ),
         ("picamera2", CameraSettings(controls={"Exposure": 1}), InputError, "no control 'Exposure'.*ExposureTime"),
         ("picamera2", CameraSettings(sensor_mode=2), InputError, "no sensor mode 2: use 0 to 1"),
         ("picamera2:3", CameraSettings(), SourceError, "does not exist: use a number from 0 to 0"),
         ("/dev/null", CameraSettings(controls={"Gain": 1}), InputError, "v4l2-ctl -d /dev/null"),
-        ("/dev/null", CameraSettings(sensor_mode=0), InputError, "--camera-size"),
-        ("/dev/null", CameraSettings(recording=RECORDING), InputError, "--record needs picamera2: use --save"),
+        ("/dev/null", CameraSettings(sensor_mode=0), InputError, "choose a camera size"),
+        ("/dev/null", CameraSettings(recording=RECORDING), InputError, "recording needs picamera2: save"),
     ],
 )
 def test_what_a_camera_cannot_do_is_refused_and_the_camera_closed(camera_class, told, which, settings, error, message):
@@ -303,7 +303,7 @@ def test_the_encoder_of_a_pi_camera_feeds_the_recording(camera_class, told, monk
 
 def test_a_recording_without_pyav_is_refused_and_the_camera_closed(camera_class, told, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"--record needs PyAV .*python3-av"):
+    with pytest.raises(InputError, match=r"recording needs PyAV .*python3-av"):
         open_camera("picamera2", told.append, CameraSettings(recording=RECORDING))
     assert camera_class.opened == 0
 
@@ -324,7 +324,7 @@ def test_a_pi_camera_that_gives_another_format_is_refused(camera_class, told):
             RuntimeError("Failed to acquire camera: Device or resource busy"),
             r"cannot be opened \(Failed to acquire camera: Device or resource busy\): stop the program that uses it",
         ),
-        ([{}], RuntimeError("failed to allocate capture buffers for stream main"), "smaller --camera-size"),
+        ([{}], RuntimeError("failed to allocate capture buffers for stream main"), "smaller camera size"),
         ([{}], IndexError("list index out of range"), "cannot be opened"),
     ],
 )

@@ -50,4 +50,4 @@ def test_pictures_have_no_pace(tmp_path, told, picture):
 def test_a_live_stream_has_a_pace_of_its_own(play, told):
     with open_source(play([("pictures", 1000, (64, 48))]).url, told.append, realtime=True) as source:
         assert source.live
-    assert "is a live source: --realtime has no effect" in told[0]
+    assert "is a live source: realtime has no effect" in told[0]

@@ -96,7 +96,7 @@ def test_what_was_decided_about_contempt_is_said(edgekit: Run, tmp_path: Path) -
         cv2.imwrite(str(tmp_path / "ck" / name / f"S010_004_0000000{index}.png"), np.eye(9 + index, dtype=np.uint8))
     code, out, _ = edgekit("data", "check", tmp_path / "ck")
     assert code == 0
-    assert out.startswith("note        1 images of contempt are removed (--contempt")
+    assert out.startswith("note        1 images of contempt are removed (the option contempt")
     code, out, _ = edgekit("data", "check", tmp_path / "ck", "--contempt", "keep")
     assert "images      2, 2 distinct" in out.splitlines()
 

@@ -249,7 +249,7 @@ def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Pat
         (("--quantize", "fp16", "--calibrate", "x"), "needs no images"),
         (("--quantize", "fp16", "--types", "s8s8"), "--types and --form are for --quantize int8"),
         (("--form", "qdq"), "--types and --form are for --quantize int8"),
-        (("--pass", "merge-pool", "--no-pass", "merge-pool"), "switched on and off"),
+        (("--pass", "merge-pool", "--no-pass", "merge-pool"), "both added and left out"),
         (("--quantize", "int8", "--calibrate", "/nowhere"), "/nowhere"),
         (("--pass", "nonesuch"), "nonesuch"),
         (("--calibrate-split", "train"), "--calibrate-split goes with --calibrate: leave it out"),

@@ -122,7 +122,7 @@ def test_run_classifies_with_it(edgekit: Run, model: Path) -> None:
     ("arguments", "message"),
     [
         (("-o", "x.ncnn"), "must end in '.onnx'"),
-        (("-o", "x.ncnn"), "or write '.ncnn' with --engine ncnn"),
+        (("-o", "x.ncnn"), "or choose engine ncnn for '.ncnn'"),
         (("-o", "x.onnx", "--engine", "ncnn"), "must end in '.ncnn'"),
         (("-o", "x.ncnn", "--engine", "ncnn", "--quantize", "fp16"), "writes float32 files: leave --quantize out"),
         (("-o", "x.ncnn", "--engine", "ncnn", "--pass", "uint8-input"), "'uint8-input' does not work for ncnn"),

@@ -56,7 +56,7 @@ def test_a_free_size_must_be_given(edgekit: Run, shared: Path) -> None:
     model = shared / "data/yunet/face_detection_yunet_2026may.onnx"
     code, _, err = edgekit("profile", model, "--seconds", "0")
     assert code == 2
-    assert "give a size with --size WxH" in err
+    assert "give a size (WxH)" in err
     small = document_of(edgekit, model, "--size", "160x128", "--seconds", "0")
     large = document_of(edgekit, model, "--size", "320x256", "--seconds", "0")
     assert small["macs"] == 17_211_200
@@ -227,7 +227,7 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
     ("arguments", "message"),
     [
         (["--size", "320"], "is not a size such as 320x240"),
-        (["--size", "320x240"], "has a fixed input size: leave --size out"),
+        (["--size", "320x240"], "has a fixed input size: leave size out"),
         (["--pipeline", "--detector", "haar"], "--pipeline has the cost of YuNet only"),
         (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
         (["--pipeline", "--threads", "4"], "leave --threads out"),
@@ -256,7 +256,7 @@ def test_a_loop_without_its_files_is_refused_before_anything_is_measured(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     plain = small_net(tmp_path, helper.make_node("Relu", ["x"], ["y"]))
     for arguments, message in (
-        (("default",), "name YuNet's file with --detector-model"),
+        (("default",), "give YuNet's file as detector model"),
         (("default", "--detector-model", tmp_path / "none.onnx"), "none.onnx' does not exist"),
         (("default", "--detector-model", tiny_model), "give a face_detection_yunet .onnx file"),
         ((plain,), "has no edgekit contract"),

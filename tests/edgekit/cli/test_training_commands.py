@@ -110,8 +110,8 @@ def test_merged_classes_are_trained_and_measured_as_such(run: Callable[..., Done
     short = ("--model", "mini-xception", "--epochs", 1, "--batch-size", 10)
     done = run("train", "--data", faces, "-o", tmp_path / "run", *short, *merges, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "classes in no --merge are removed: disgust, neutral\n" in done.stdout
-    assert "/run' contains no training, so a new one starts\n" in done.stdout
+    assert "classes in no merge are removed: disgust, neutral\n" in done.stdout
+    assert "/run' contains no training to resume, so a new one starts\n" in done.stdout
     assert "20 training images, 10 images to choose the best epoch (val)" in done.stdout
     model = tmp_path / "run/best.safetensors"
     checkpoint = load_checkpoint(model)

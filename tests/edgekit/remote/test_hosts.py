@@ -68,7 +68,10 @@ def test_an_inventory_names_boards(tmp_path: Path) -> None:
         ("host = [3]", "is not a table"),
         ("[[host]]", "host is missing"),
         ('[[host]]\nhost = "a;b"', "host 1.*is not \\[user@\\]name"),
-        ('[[host]]\nhost = "a"\nssh_options = ["-oProxyCommand=x"]', "can run programs on this machine"),
+        (
+            '[[host]]\nhost = "a"\nssh_options = ["-oProxyCommand=x"]',
+            "must not set ssh options, which can run programs",
+        ),
         ('[[host]]\nhost = "a"\nport = 70000', "port must be"),
         ('[[host]]\nhost = "a"\nport = true', "port must be"),
         ('[[host]]\nhost = "a"\nlabel = "\\u001b[2J"', "label must be"),

@@ -54,7 +54,7 @@ def test_switches_change_a_preset_and_unknown_or_contradicting_ones_are_refused(
     assert "pack-channels" in chosen_passes("x86", ["pack-channels"], quantized=True)
     with pytest.raises(InputError, match="rewrite 'nonesuch' is unknown"):
         chosen_passes("x86", ["nonesuch"])
-    with pytest.raises(InputError, match="'merge-pool' is switched on and off"):
+    with pytest.raises(InputError, match="'merge-pool' is both added and left out"):
         chosen_passes("x86", ["merge-pool"], ["merge-pool"])
 
 

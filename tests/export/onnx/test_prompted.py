@@ -130,13 +130,13 @@ def test_other_classes_go_in_by_their_descriptions(tmp_path: Path, crops: np.nda
 
 def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     path, clip = make(tmp_path, replace(PROMPTS, upstream_compat=True))
-    with pytest.raises(InputError, match="--upstream-compat, which changes them at every pass"):
+    with pytest.raises(InputError, match="with upstream-compat, which changes them at every pass"):
         open_prompts(path, clip, None)
     path, clip = make(tmp_path, replace(PROMPTS, ensemble=False, consistency_on="prompted"))
-    with pytest.raises(InputError, match="give its weights with --clip"):
+    with pytest.raises(InputError, match="give this CLIP"):
         open_prompts(path, None, None)
     net = open_prompts(path, clip, None)
-    with pytest.raises(InputError, match="omit --no-pass ensemble"):
+    with pytest.raises(InputError, match="there is none to leave out"):
         export_prompts(net, prompts_contract(path, net), tmp_path / "x.onnx", ensemble=False)
     with pytest.raises(InputError, match=r"must end in '\.onnx'"):
         export_prompts(net, prompts_contract(path, net), tmp_path / "x.bin")

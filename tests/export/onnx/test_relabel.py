@@ -151,7 +151,7 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
             lambda c: relabel_by_text(c, NEW, None, None),
             "need the text tower of the student's teacher, CLIP 'random:1'",
         ),
-        ("student", lambda c: relabel_by_text(c, NEW, text, prompts), "had no prompts: leave --prompts out"),
+        ("student", lambda c: relabel_by_text(c, NEW, text, prompts), "had no prompts: leave prompts out"),
         ("student", lambda c: relabel_by_text(c, NEW, str(folder / "other.safetensors"), None), "the weights differ"),
         (
             "student",
@@ -160,7 +160,7 @@ def _bad_changes(folder: Path, prompts: Path) -> list[tuple[str, Relabel, str]]:
         ),
         ("student", lambda c: relabel_by_text(c, NEW, "absent.pt", None), "does not exist"),
         ("student", lambda c: relabel_by_text(c, long, text, None), "description of class 'x': .*: shorten it"),
-        ("prompted", lambda c: relabel_by_text(c, NEW, text, None), r"give their file with --prompts"),
+        ("prompted", lambda c: relabel_by_text(c, NEW, text, None), r"give their file \(--prompts\)"),
         ("prompted", lambda c: relabel_by_text(c, NEW, text, folder / "clip.safetensors"), "are not the teacher's"),
         ("prompted", lambda c: relabel_by_text(c, NEW, text, folder), "is a folder, not a file"),
         (

@@ -141,7 +141,7 @@ def test_other_files_are_distinguished(file: Path, small_clip: FrozenClip, tmp_p
         load_prompts(tmp_path / "clip.safetensors")
     with pytest.raises(InputError, match="are not a safetensors file"):
         load_prompts(tmp_path / "text")
-    with pytest.raises(InputError, match="contains trained prompts: pass the CLIP"):
+    with pytest.raises(InputError, match="contains trained prompts: give also the CLIP"):
         load_checkpoint(file)
 
 

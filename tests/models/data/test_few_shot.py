@@ -58,12 +58,12 @@ def test_only_the_named_classes_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("labels", "shots", "splits", "message"),
     [
-        (LABELS, 16, Splits(), "class 'a' has 10 images in split 'train', fewer than 16 shots: use --shots 10"),
+        (LABELS, 16, Splits(), "class 'a' has 10 images in split 'train', fewer than 16 shots: use 10 shots"),
         ({**LABELS, "train": np.zeros(5, np.int64)}, 1, Splits(), "class 'b' has no image in split 'train'"),
         ({"train": LABELS["train"]}, 10, Splits(), "no image left for validation"),
         ({"x": LABELS["train"], "y": LABELS["val"]}, 1, Splits(), "no split named 'train': its splits are x, y"),
-        (LABELS, 1, Splits(validation="x"), "no split 'x'.*--val-split"),
-        (LABELS, 1, Splits(test="x"), "no split 'x'.*--test-split"),
+        (LABELS, 1, Splits(validation="x"), "no split 'x'.*as val-split"),
+        (LABELS, 1, Splits(test="x"), "no split 'x'.*as test-split"),
         (LABELS, 1, Splits(train="val"), "cannot be training and validation split"),
     ],
 )

@@ -189,7 +189,7 @@ def test_contempt_goes_where_the_flag_says(
 
 
 def test_contempt_that_goes_nowhere_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--contempt neutral: the data has no such class"):
+    with pytest.raises(InputError, match="contempt is 'neutral', but the data has no such class"):
         load_dataset(ck_plus(tmp_path), contempt="neutral")
 
 
@@ -269,5 +269,5 @@ def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_fate_of_contempt_is_refused_where_there_is_none(raf: Path) -> None:
-    with pytest.raises(InputError, match="--contempt glad: the data has no such class"):
+    with pytest.raises(InputError, match="contempt is 'glad', but the data has no such class"):
         load_dataset(raf, contempt="glad")

@@ -147,11 +147,10 @@ def test_probabilities_become_logits(tmp_path: Path, crops: ImageU8) -> None:
     [
         (
             PlainOnnx(),
-            "has no edgekit contract: give --teacher-labels, --teacher-size, --teacher-channels, "
-            "--teacher-scale, --teacher-mean, --teacher-std, --teacher-output",
+            "has no edgekit contract: give its labels, size, channels, scale, mean, std, output",
         ),
-        (replace(SAID, size_px=8, std=None), "contract: give --teacher-std$"),
-        (replace(SAID, size_px=8, labels=("a", "b")), "--teacher-labels has 2 classes, the graph 3 outputs"),
+        (replace(SAID, size_px=8, std=None), "contract: give its std "),
+        (replace(SAID, size_px=8, labels=("a", "b")), "2 labels are given, the graph has 3 outputs"),
         (replace(SAID, size_px=8, mean=(0.5,)), "'input.mean' has 1 values"),
         (replace(SAID, size_px=8, labels=("a", "b", "a")), "'labels' has a duplicate name"),
         (replace(SAID, size_px=8, channels="gray", mean=(0.0,), std=(1.0,)), "the graph has 3 channels"),
@@ -165,7 +164,7 @@ def test_what_a_plain_onnx_file_does_not_say_must_be_said(tmp_path: Path, said: 
 
 
 def test_a_size_other_than_the_graphs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--teacher-size is 9, the graph's input is \[8, 8\]"):
+    with pytest.raises(InputError, match=r"the given size is 9, the graph's input is \[8, 8\]"):
         plain_onnx_teacher(plain_onnx(tmp_path / "plain.onnx", (1, 3, 8, 8)), replace(SAID, size_px=9))
 
 
@@ -254,12 +253,12 @@ def test_teachers_are_known_by_their_files(checkpoint: Path, clip_file: Path, pr
         ("{tmp}/text.txt", {}, "text.txt"),
         ("{tmp}/text.pt", {}, "text.pt"),
         ("no/model", {}, "neither a file nor an open_clip name"),
-        ("{prompts}", {}, "contains prompts for the CLIP .*: give its weights with --clip"),
-        ("{checkpoint}", {"clip": "x"}, "--clip has no effect, because no teacher has prompts"),
+        ("{prompts}", {}, "contains prompts for the CLIP .*: give this CLIP"),
+        ("{checkpoint}", {"clip": "x"}, "no teacher has prompts: leave clip out"),
         (
             "{checkpoint}",
             {"descriptions": Path("x")},
-            "--descriptions has no effect, because no teacher is a CLIP without prompts",
+            "no teacher is a CLIP without prompts: leave descriptions out",
         ),
         ("{checkpoint}", {"plain": SAID}, "no teacher lacks a contract"),
     ],

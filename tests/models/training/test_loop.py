@@ -177,7 +177,7 @@ def test_interrupted_training_resumes_bit_for_bit(bars: DataSet, tmp_path: Path,
 
 
 def test_training_over_another_one_is_refused(bars: DataSet, finished: Path) -> None:
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="resume it"):
         train_job(_job(bars, ONE_EPOCH), finished)
     with pytest.raises(InputError, match="its seed was 0, now it is 1"):
         train_job(_job(bars, ONE_EPOCH, seed=1), finished, resume=True)
