@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from edgekit.device.benchmark.sampling import Run
 from edgekit.device.benchmark.worker import DetectorChoice, Job
 from edgekit.device.detection import create_detector
 from edgekit.device.sources import open_source
-from edgekit.errors import InputError
+from edgekit.errors import InputError, warn
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
 from edgekit.report.document import BenchmarkReport, Kind, ProcessResult, Settings
 from edgekit.report.power import PowerReading
@@ -66,7 +65,7 @@ def benchmark(
     power: Callable[[float], Sequence[PowerReading]] = lambda _: (),
     report_name: Callable[[str], str] = lambda name: name,
     progress: Callable[[BenchmarkProgress], None] = lambda _: None,
-    notify: Callable[[str], None] = warnings.warn,
+    notify: Callable[[str], None] = warn,
 ) -> BenchmarkReport:
     """Measure models on this machine and return the report; docs/benchmarking.md describes the method.
 
