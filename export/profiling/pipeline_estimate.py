@@ -27,7 +27,7 @@ from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.export.profiling.profile import Profile, profile_file
-from edgekit.export.profiling.roofline import SPREAD, Estimate
+from edgekit.export.profiling.roofline import SPREAD
 from edgekit.latencies import KnownBoard
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8, crop_face, softmax, to_input
@@ -124,12 +124,8 @@ def estimate_pipeline(
     detector_profile = profile_file(detector_model, cache_kib=board.shared_cache_kib, size_wh=detector_wh)
     classify, detect = classifier_profile.on(board, threads), detector_profile.on(board, threads)
     alone = classifier_profile.on(board, 1)
-    for found in (classify, detect, alone):
-        if isinstance(found, str):
-            return found
-    assert isinstance(classify, Estimate)
-    assert isinstance(detect, Estimate)
-    assert isinstance(alone, Estimate)
+    if isinstance(classify, str) or isinstance(detect, str) or isinstance(alone, str):
+        return next(found for found in (classify, detect, alone) if isinstance(found, str))
     assert classifier_profile.measured is not None
     scale = alone.middle_ms / classifier_profile.measured.median_ms
     here = _measure_here(model, detector_model, detector_size_px, faces)
@@ -144,7 +140,7 @@ def estimate_pipeline(
         precision=classifier_profile.precision,
         parts=(
             Part("capture: colour and copy", "capture", here["capture"] * scale, scaled),
-            Part(f"detector net, every {detect_every}th frame", "find", detect.middle_ms * share, "roofline"),
+            Part(f"detector net, 1 of {detect_every} frames", "find", detect.middle_ms * share, "roofline"),
             Part("detector: scale and decode", "find", here["around detector"] * scale * share, scaled),
             Part("track: flow between detections", "find", here["track"] * scale * (1 - share), scaled),
             Part("faces: cut and prepare", "classify", here["prepare"] * scale, scaled),
