@@ -137,10 +137,12 @@ def benchmark(
             allow_throttled,
         )
         started_s, started_unix_s = time.monotonic(), time.time()
-        reporter = _Reporter(progress, len(plan.order))
-        measured, complete = measure_all(
-            plan, processors=board.processors, progress=reporter.update, finished=reporter.finish
-        )
+        total = len(plan.order)
+
+        def report(cell: Cell, done: float, run: Run | None) -> None:
+            progress(BenchmarkProgress(cell, done, total, run.process if run else None))
+
+        measured, complete = measure_all(plan, processors=board.processors, progress=report)
     if not measured:
         raise KeyboardInterrupt
     subject = Subject(board, described, cache, settings, notes or {})
@@ -174,19 +176,3 @@ def _job(cell: Cell, settings: Settings, choice: DetectorChoice | None, cache_pa
         detector=choice if cell.kind in FRAME_KINDS else None,
         camera=settings.camera if cell.kind == "camera" else None,
     )
-
-
-class _Reporter:
-    """Calls the user's progress callback."""
-
-    def __init__(self, progress: Callable[[BenchmarkProgress], None], total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._finished = 0
-
-    def update(self, cell: Cell, share: float) -> None:
-        self._progress(BenchmarkProgress(cell, share * self._total, self._total))
-
-    def finish(self, cell: Cell, run: Run) -> None:
-        self._finished += 1
-        self._progress(BenchmarkProgress(cell, self._finished, self._total, run.process))
