@@ -91,11 +91,7 @@ class Throttling:
 
     def explain(self) -> str:
         """Return both lists of flags as one line of text."""
-        if not self.now and not self.since_boot:
-            return "not throttled"
-        parts = [f"now: {', '.join(self.now)}"] if self.now else []
-        parts += [f"since boot: {', '.join(self.since_boot)}"] if self.since_boot else []
-        return "; ".join(parts)
+        return throttle_text(self.now, self.since_boot)
 
 
 @dataclass(frozen=True)
@@ -195,6 +191,12 @@ def parse_throttled(text: str | None) -> Throttling | None:
     """Return the flags in `throttled=0x50005` (vcgencmd) or `50005` (sysfs, also hexadecimal); None for other text."""
     match = re.fullmatch(r"(?:throttled=)?(?:0x)?([0-9a-fA-F]{1,8})", (text or "").strip())
     return Throttling(int(match.group(1), 16)) if match else None
+
+
+def throttle_text(now: Sequence[str], since_boot: Sequence[str]) -> str:
+    """Return the names of throttle flags as one line of text."""
+    lists = {"now": now, "since boot": since_boot}
+    return "; ".join(f"{when}: {', '.join(flags)}" for when, flags in lists.items() if flags) or "not throttled"
 
 
 def systemd_is_running() -> bool:

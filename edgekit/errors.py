@@ -1,6 +1,9 @@
-"""Exceptions of edgekit, and the exit codes of the command line; each class has the exit code for its errors."""
+"""Exceptions and warnings of edgekit, and the exit codes of the command line; each class has its exit code."""
 
 from __future__ import annotations
+
+import sys
+import warnings
 
 EXIT_OK = 0
 EXIT_FAULT = 1
@@ -46,3 +49,11 @@ class HostError(EdgekitError):
     """A board could not be reached or prepared over SSH, or a command on it failed."""
 
     exit_code = EXIT_HOSTS
+
+
+def warn(message: str) -> None:
+    """Issue a warning at the line that called edgekit: the default of `notify` arguments."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("edgekit."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -6,6 +6,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,14 +18,14 @@ _CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
-def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
+def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` and rename it to `target` when the block succeeds.
 
     If the block raises, Ctrl-C included, the temporary file is removed and `target` is unchanged.
 
     Args:
-        target: File to create or replace. Its folder is created.
-        suffix: Suffix of the temporary name, for writers that derive the format from it; default: that of `target`.
+        target: File to create or replace. Its folder is created. The temporary name has the same suffix, because some
+            writers derive the format from it.
 
     Raises:
         InputError: `target` is a folder.
@@ -37,18 +38,15 @@ def atomic_path(target: Path, suffix: str | None = None) -> Iterator[Path]:
         raise InputError(f"'{target}' is a folder: name a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=_prefix(target), suffix=target.suffix if suffix is None else suffix
-        )
+        temporary = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}{target.suffix}"
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error
-    temporary = Path(name)
     try:
         # The lock lasts as long as this process writes: see `remove_leftovers`.
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
-        _match_umask(temporary)
         sync(temporary)
         temporary.replace(target)
         sync(target.parent)
@@ -172,13 +170,6 @@ def sync(path: Path) -> None:
             raise error
     finally:
         os.close(handle)
-
-
-def _match_umask(path: Path) -> None:
-    # mkstemp creates files that only their owner can read.
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
 
 
 def _prefix(target: Path) -> str:

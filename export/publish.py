@@ -26,6 +26,7 @@ from edgekit.models.data import DataSet, duplicated
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, Protocols, aligned, evaluate, open_classifier
 from edgekit.models.model_loading import contract_for
+from edgekit.text import counted
 
 _SPLIT = "PrivateTest"
 _PROTOCOLS: tuple[Protocols, ...] = ("center-crop", "ten-crop")
@@ -94,7 +95,7 @@ split. The calibration error is the mean distance of confidence and accuracy ove
 Epoch {best[epoch]} of {training[recipe][epochs]} ({best[validation_accuracy]:.2%} on {training[validation]}),
 recipe `{training[recipe_name]}`{ferplus}, seed {training[seed]}, precision {training[precision]},
 torch {training[torch_version]}, edgekit {training[edgekit_version]} ({training[git_revision]}),
-{training[threads]} threads.{initial}
+{threads}.{initial}
 
 ```json
 {recipe}
@@ -131,6 +132,7 @@ def _card(
     center, ten = (results[protocol].per_class for protocol in _PROTOCOLS)
     classes = [f"| {label} | {center[label]:.1%} | {ten[label]:.1%} |" for label in contract.labels]
     return _CARD.format(
+        threads=counted(training["threads"], "thread"),
         name=name,
         contract=contract,
         labels=", ".join(contract.labels),

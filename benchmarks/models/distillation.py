@@ -1,22 +1,16 @@
-"""Cost and effect of distillation, in three measurements.
+"""Cost of distillation, and accuracies of a student with merged classes.
 
     python benchmarks/models/distillation.py speed --threads 2
-    python benchmarks/models/distillation.py agreement runs/wide-0 runs/wide-1 --data fer2013.tar.gz
-    python benchmarks/models/distillation.py relabel runs/student/best.safetensors --data fer2013.tar.gz \\
-        --merge positive=happy --merge negative=angry,disgust,fear,sad --merge neutral=neutral --clip clip.safetensors
 
-`speed` prints the time of a training step on cached teacher outputs divided by that of a plain step of the same net on
-the same images, in alternating pairs (see `pairs.py`). Run it on an otherwise idle machine.
+Prints the time of a training step on cached teacher outputs divided by that of a plain step of the same net on the same
+images, in alternating pairs (see `pairs.py`). Run it on an otherwise idle machine.
 
-`agreement` prints the share of images on which two models have equal top-1: a teacher and its student, or two trainings
-of the teacher with different seeds.
-
-`relabel` prints the top-1 accuracy of a student with merged classes, by four methods:
+`merged_accuracies` returns the top-1 accuracy of a student with merged classes, by four methods:
 
 - the sum of the old probabilities, as in `edgekit export --merge`;
 - the mean direction of the old class vectors;
-- that mean plus an offset per class, which makes its mean logit over the images of `--offset-split` equal to that of
-  the sum (the labels of these images are not used);
+- that mean plus an offset per class, which makes its mean logit over the images of another split equal to that of the
+  sum (the labels of these images are not used);
 - class vectors of new texts.
 
 `distillation_study.py` runs the trainings and writes the tables over several seeds.
@@ -26,7 +20,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,10 +36,7 @@ from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.merging import merge_classes, parse_merges
-from edgekit.models.data.readers import load_dataset
-from edgekit.models.distill.cache import agreement, distillation_targets
 from edgekit.models.distill.losses import loss_weights
-from edgekit.models.distill.opening import TeacherOptions, open_teacher
 from edgekit.models.distill.relabel import relabel_by_text
 from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
 from edgekit.models.distill.teachers import EmbeddingSpace, Teacher, TeacherOutputs
@@ -184,58 +174,6 @@ def speed(
     if as_json:
         document = {"board": asdict(read_board()), "torch": torch.__version__, **asdict(result)}
         click.echo(json.dumps(document, indent=2))
-
-
-@main.command("agreement")
-@click.argument("first")
-@click.argument("second")
-@click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option("--split", default="PrivateTest", show_default=True)
-@click.option("--clip", help="CLIP of a teacher with prompts.")
-def agreement_command(first: str, second: str, data: Path, split: str, clip: str | None) -> None:
-    """Print the share of centre crops with equal top-1 of two models, given as for `edgekit distill --teacher`."""
-
-    def measure() -> float:
-        dataset = load_dataset(data)
-        images = dataset.split(split).images
-        # Opened as an ensemble, so that --clip applies to the member with prompts.
-        both = open_teacher([first, second], dataset.classes, TeacherOptions(clip=clip))
-        with tempfile.TemporaryDirectory() as folder:
-            answers = [distillation_targets(member, images, "center", Path(folder)).logits for member in both.members]
-        return agreement(*answers)
-
-    click.echo(f"{first} and {second} agree on {or_line(measure):.2%} of {split}")
-
-
-@main.command()
-@click.argument("student", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True)
-@click.option("--split", default="PrivateTest", show_default=True)
-@click.option("--merge", "merges", multiple=True, required=True, help="NEW=OLD,OLD")
-@click.option(
-    "--descriptions", type=click.Path(path_type=Path), help="Descriptions of the new classes; default: the template."
-)
-@click.option("--clip", help="The teacher's CLIP; without it the texts are not measured.")
-@click.option("--prompts", type=click.Path(path_type=Path))
-@click.option("--offset-split", default="Training", show_default=True)
-def relabel(
-    student: Path,
-    data: Path,
-    split: str,
-    merges: tuple[str, ...],
-    descriptions: Path | None,
-    clip: str | None,
-    prompts: Path | None,
-    offset_split: str,
-) -> None:
-    """Measure the accuracy of a student with merged classes."""
-
-    def measure() -> dict[str, float]:
-        splits = (split, offset_split)
-        return merged_accuracies(student, load_dataset(data), splits, merges, descriptions, clip, prompts)
-
-    for name, accuracy in or_line(measure).items():
-        click.echo(f"{name}: {accuracy:.2%} on {split}")
 
 
 def merged_accuracies(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from edgekit.report.document import (
     CellResult,
     Energy,
     FrameCacheInfo,
-    Histogram,
     ModelInfo,
     ProcessResult,
     RepeatedProcess,
@@ -137,7 +136,7 @@ def _cell_result(measured: Measured, started_s: float, power: Sequence[PowerRead
         images_per_s=round(images_per_s, 3),
         load_ms=round(float(np.median([process.load_ms for process in processes])), 3),
         resident_mib=max(process.resident_mib for process in processes),
-        histogram=Histogram(**asdict(histogram(all_ms))),
+        histogram=histogram(all_ms),
         stages={
             name: latency_of(_joined(runs, name)) for name in dict.fromkeys(n for run in runs for n in run.stages_ms)
         },

@@ -95,8 +95,7 @@ def measure_all(
     plan: Plan,
     *,
     processors: int | None,
-    progress: Callable[[Cell, float], None] = lambda _, __: None,
-    finished: Callable[[Cell, Run], None] = lambda _, __: None,
+    progress: Callable[[Cell, float, Run | None], None] = lambda _, __, ___: None,
     run: Callable[[Job, Callable[[float], None]], Run] = run_worker,
 ) -> tuple[list[Measured], bool]:
     """Measure the plan; return its cells in the order they were first measured, and whether all of it was done.
@@ -106,8 +105,8 @@ def measure_all(
     Args:
         plan: What to measure.
         processors: Number of the board's processors, to decide whether other programs kept it busy.
-        progress: Receives the current cell and the share done of the whole plan.
-        finished: Receives the cell and the run of each finished process.
+        progress: Receives the current cell, the number of processes done (the current one in part), and the run of a
+            process that just ended.
         run: Measures one job.
 
     Raises:
@@ -119,11 +118,11 @@ def measure_all(
         for index, cell in enumerate(plan.order):
             if index:
                 cool_down(start, plan.cool_down_s)
-            done, discarded = _measure_valid(plan, cell, start, processors, run, _scaled(progress, cell, index, plan))
+            done, discarded = _measure_valid(plan, cell, start, processors, run, _share_of(progress, cell, index))
             measured = cells.setdefault(cell, Measured(cell))
             measured.runs.append(done)
             measured.discarded += discarded
-            finished(cell, done)
+            progress(cell, index + 1, done)
     except KeyboardInterrupt:
         return list(cells.values()), False
     return list(cells.values()), True
@@ -168,8 +167,8 @@ def _measure_valid(
         cool_down(start, plan.cool_down_s, min_s=plan.cool_down_s / 2)
 
 
-def _scaled(progress: Callable[[Cell, float], None], cell: Cell, index: int, plan: Plan) -> Callable[[float], None]:
-    return lambda share: progress(cell, (index + share) / len(plan.order))
+def _share_of(progress: Callable[[Cell, float, Run | None], None], cell: Cell, index: int) -> Callable[[float], None]:
+    return lambda share: progress(cell, index + share, None)
 
 
 def _is_cool(now: Conditions, start: Conditions) -> bool:

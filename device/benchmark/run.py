@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from edgekit.device.benchmark.worker import DetectorChoice, Job
 from edgekit.device.detection import create_detector, needed_detector
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.sources import open_source
-from edgekit.errors import InputError
+from edgekit.errors import InputError, warn
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
 from edgekit.report.document import BenchmarkReport, Kind, ProcessResult, Settings
 from edgekit.report.power import PowerReading
@@ -67,7 +66,7 @@ def benchmark(
     power: Callable[[float], Sequence[PowerReading]] = lambda _: (),
     report_name: Callable[[str], str] = lambda name: name,
     progress: Callable[[BenchmarkProgress], None] = lambda _: None,
-    notify: Callable[[str], None] = warnings.warn,
+    notify: Callable[[str], None] = warn,
 ) -> BenchmarkReport:
     """Measure models on this machine and return the report; docs/benchmarking.md describes the method.
 
@@ -140,10 +139,12 @@ def benchmark(
             allow_throttled,
         )
         started_s, started_unix_s = time.monotonic(), time.time()
-        reporter = _Reporter(progress, len(plan.order))
-        measured, complete = measure_all(
-            plan, processors=board.processors, progress=reporter.update, finished=reporter.finish
-        )
+        total = len(plan.order)
+
+        def report(cell: Cell, done: float, run: Run | None) -> None:
+            progress(BenchmarkProgress(cell, done, total, run.process if run else None))
+
+        measured, complete = measure_all(plan, processors=board.processors, progress=report)
     if not measured:
         raise KeyboardInterrupt
     subject = Subject(board, described, cache, settings, notes or {})
@@ -195,19 +196,3 @@ def _job(cell: Cell, settings: Settings, choice: DetectorChoice | None, cache_pa
         detector=choice if cell.kind in FRAME_KINDS else None,
         camera=settings.camera if cell.kind == "camera" else None,
     )
-
-
-class _Reporter:
-    """Calls the user's progress callback."""
-
-    def __init__(self, progress: Callable[[BenchmarkProgress], None], total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._finished = 0
-
-    def update(self, cell: Cell, share: float) -> None:
-        self._progress(BenchmarkProgress(cell, share * self._total, self._total))
-
-    def finish(self, cell: Cell, run: Run) -> None:
-        self._finished += 1
-        self._progress(BenchmarkProgress(cell, self._finished, self._total, run.process))

@@ -13,7 +13,6 @@ Importing this package imports no detector; `create_detector` and `detect_faces`
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from edgekit.device import registry
 from edgekit.device.detections import Detections
 from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
 from edgekit.downloads import YUNET, UnavailableError, cached_download
-from edgekit.errors import InputError
+from edgekit.errors import InputError, warn
 from edgekit.preprocess import ImageU8
 
 __all__ = [
@@ -95,7 +94,7 @@ def detect_faces(
     detector_model: str | Path | None = None,
     input_size_px: int = DEFAULT_INPUT_SIZE_PX,
     score_threshold: float = DEFAULT_SCORE_THRESHOLD,
-    notify: Callable[[str], None] = warnings.warn,
+    notify: Callable[[str], None] = warn,
 ) -> Detections:
     """Return the faces of one image, the highest score first.
 

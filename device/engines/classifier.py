@@ -17,7 +17,6 @@ from typing import Literal
 
 import numpy as np
 
-from edgekit.contract import GraphLevel
 from edgekit.device.engines.engine import open_engine
 from edgekit.device.engines.session import default_intra_op_threads
 from edgekit.errors import InputError
@@ -49,13 +48,7 @@ class Predictions:
 class Classifier:
     """A model file, loaded by its engine. Input size, preprocessing and labels come from the file's contract."""
 
-    def __init__(
-        self,
-        path: Path,
-        intra_op_threads: int | None = None,
-        spinning: bool = False,
-        level: GraphLevel = "all",
-    ) -> None:
+    def __init__(self, path: Path, intra_op_threads: int | None = None, spinning: bool = False) -> None:
         """Load the model file at `path`; see `open_engine`. The default of `intra_op_threads` is
         `default_intra_op_threads`.
 
@@ -64,7 +57,7 @@ class Classifier:
         """
         self.path = path
         self.intra_op_threads = intra_op_threads or default_intra_op_threads()
-        self._engine = open_engine(path, self.intra_op_threads, spinning, level)
+        self._engine = open_engine(path, self.intra_op_threads, spinning)
         self.contract = self._engine.contract
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, get_args
 
-from edgekit.contract import Contract, GraphLevel
+from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.preprocess import FloatArray, ImageU8
@@ -41,16 +41,13 @@ def engine_of(path: Path) -> Engine:
     return _ENGINES[path.suffix]
 
 
-def open_engine(
-    path: Path, intra_op_threads: int, spinning: bool = False, level: GraphLevel = "all"
-) -> InferenceEngine:
+def open_engine(path: Path, intra_op_threads: int, spinning: bool = False) -> InferenceEngine:
     """Load a model file with its engine.
 
     Args:
         path: The file.
         intra_op_threads: Threads within one inference, at least 1.
         spinning: Whether idle threads spin between inferences.
-        level: ONNX Runtime's level of graph optimisation; ncnn has none.
 
     Raises:
         InputError: The file cannot be loaded, has no valid contract, its graph does not fit the contract, or its engine
@@ -63,7 +60,7 @@ def open_engine(
         return NcnnEngine(path, intra_op_threads, spinning)
     from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(path, intra_op_threads, spinning, level)
+    return OnnxRuntimeEngine(path, intra_op_threads, spinning)
 
 
 def contract_in(path: Path) -> Contract:

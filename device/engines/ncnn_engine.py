@@ -35,6 +35,7 @@ class NcnnEngine:
         """
         file = read_ncnn(path)
         self._path = path
+        self._layers = file.layers
         self._ncnn = load_library(path, spinning)
         if not checked:
             check_once(path, file, self._ncnn.__version__)
@@ -58,22 +59,44 @@ class NcnnEngine:
         """
         return np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
 
+    def check_weights(self, image: FloatArray) -> None:
+        """Check that each layer has as many weights as its input needs; ncnn would read memory beyond them.
+
+        Raises:
+            InputError: A layer has another number of weights, or the graph fails.
+        """
+        extractor = self._extractor(image)
+        extractor.set_light_mode(False)
+        for layer in self._layers:
+            if layer.weights_per_input or layer.weights:
+                blob = self._extract(extractor, layer.inputs[0])
+                if not layer.fits((blob.w, blob.h, blob.d, blob.c), blob.dims):
+                    raise self._refusal(
+                        f"layer '{layer.name}' has {layer.weights} weights, its input needs another number"
+                    )
+
     def _infer_one(self, image: FloatArray) -> FloatArray:
+        logits = np.array(self._extract(self._extractor(image), OUTPUT), np.float32)
+        if logits.shape != (len(self.contract.labels),):
+            labels = len(self.contract.labels)
+            raise self._refusal(f"its output has the shape {list(logits.shape)}, but its contract has {labels} labels")
+        return logits
+
+    def _extractor(self, image: FloatArray) -> Any:
         extractor = self._net.create_extractor()
+        # The copy aligns each channel as ncnn's instructions require.
+        extractor.input(INPUT, self._ncnn.Mat(np.ascontiguousarray(image)).clone())
+        return extractor
+
+    def _extract(self, extractor: Any, blob: str) -> Any:
         try:
-            # The copy aligns each channel as ncnn's instructions require.
-            extractor.input(INPUT, self._ncnn.Mat(np.ascontiguousarray(image)).clone())
-            failed, output = extractor.extract(OUTPUT)
-            logits = np.array(output, np.float32)
+            failed, output = extractor.extract(blob)
         except (ValueError, RuntimeError, MemoryError) as error:  # C++ exceptions of ncnn
             raise self._refusal(f"inference fails: {str(error) or type(error).__name__}") from error
         if failed:
             reason = f"inference ends with ncnn's error {failed} (-100: shapes that do not fit, or too little memory)"
             raise self._refusal(reason)
-        if logits.shape != (len(self.contract.labels),):
-            labels = len(self.contract.labels)
-            raise self._refusal(f"its output has the shape {list(logits.shape)}, but its contract has {labels} labels")
-        return logits
+        return output
 
     def _refusal(self, reason: str) -> InputError:
         return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")

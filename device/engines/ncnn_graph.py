@@ -17,32 +17,51 @@ INPUT, OUTPUT = "in0", "out0"
 _MAGIC = "7767517"
 _MAX_LAYERS = 20_000
 _COUNT = re.compile(r"[0-9]{1,5}")
-_SETTING = re.compile(r"([0-9]{1,3})=([0-9]{1,9})")
+_SETTING = re.compile(r"(-?[0-9]{1,6})=(.+)")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+# ncnn stores an array of the key k under -23300 - k.
+_ARRAY_KEY = -23300
 KINDS = frozenset(
     {"Input", "Convolution", "ConvolutionDepthWise", "InnerProduct", "Pooling", "Concat", "Slice", "Split", "BinaryOp"}
     | {"UnaryOp", "Reduction", "Reshape", "Flatten", "ShuffleChannel", "Clip", "Dropout", "ReLU", "Sigmoid", "Swish"}
     | {"HardSigmoid", "HardSwish"}
 )
-# For each kind of layer: the keys of its number of weights, its bias (0: none) and its number of outputs.
-_WEIGHTED = {
-    "Convolution": ("6", "5", "0"),
-    "ConvolutionDepthWise": ("6", "5", "0"),
-    "InnerProduct": ("2", "1", "0"),
-}
+# For each kind of layer: the keys of its number of weights and its bias (0: none). Key 0 is its number of outputs.
+_WEIGHTED = {"Convolution": (6, 5), "ConvolutionDepthWise": (6, 5), "InnerProduct": (2, 1)}
+_KERNEL_W, _GROUPS, _KERNEL_H, _DYNAMIC_WEIGHT = 1, 7, 11, 19
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: the tensors it reads and writes by name, and its number of weights and biases.
+    """One layer: the tensors it reads and writes by name, and its numbers of weights and biases.
 
-    `parameters` is 0 for kinds other than convolutions and inner products.
+    These are 0 for kinds other than convolutions and inner products. `weights_per_input` is the number of weights that
+    ncnn reads for each input channel, or for each input value of an inner product.
     """
 
     name: str
     kind: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    parameters: int
+    weights: int = 0
+    biases: int = 0
+    weights_per_input: float = 0.0
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and biases."""
+        return self.weights + self.biases
+
+    def fits(self, size_whdc: tuple[int, int, int, int], dims: int) -> bool:
+        """Return whether the layer has the weights for an input blob of this size; ncnn does not check it."""
+        width, height, depth, channels = size_whdc
+        if self.kind == "InnerProduct":
+            # With two dimensions each row may be an input of its own.
+            inputs = {width * height * depth * channels, *([width] if dims == 2 else [])}
+        else:
+            # A convolution of one dimension is an inner product.
+            inputs = {channels, *([width] if dims == 1 else [])}
+        return any(self.weights == self.weights_per_input * count for count in inputs)
 
 
 def read_graph(text: str) -> tuple[Layer, ...]:
@@ -78,9 +97,32 @@ def _layer(words: list[str]) -> Layer:
         raise InputError(f"its graph has a line that is not a layer: '{' '.join(words)[:60]}'")
     if words[0] not in KINDS:
         raise InputError(f"its graph has a layer of kind '{words[0][:30]}', which 'edgekit export' does not write")
-    settings = {match[1]: int(match[2]) for word in rest if (match := _SETTING.fullmatch(word))}
-    parameters = 0
-    if words[0] in _WEIGHTED:
-        weights, bias, outputs = (settings.get(key, 0) for key in _WEIGHTED[words[0]])
-        parameters = weights + (outputs if bias else 0)
-    return Layer(words[1], words[0], tuple(names[:reads]), tuple(names[reads:]), parameters)
+    if words[0] not in _WEIGHTED:
+        return Layer(words[1], words[0], tuple(names[:reads]), tuple(names[reads:]))
+    settings = _settings(rest)
+    weights, bias = (settings.get(key, 0) for key in _WEIGHTED[words[0]])
+    outputs = settings.get(0, 0)
+    per_input = float(outputs)
+    if words[0] != "InnerProduct":
+        kernel_w = settings.get(_KERNEL_W, 0)
+        per_input *= kernel_w * settings.get(_KERNEL_H, kernel_w) / (settings.get(_GROUPS, 1) or 1)
+    if reads != 1 or settings.get(_DYNAMIC_WEIGHT, 0):
+        raise InputError(f"its graph has a layer '{words[1][:30]}' whose weights are computed: it cannot be checked")
+    biases = outputs if bias else 0
+    return Layer(words[1], words[0], tuple(names[:reads]), tuple(names[reads:]), weights, biases, per_input)
+
+
+def _settings(words: list[str]) -> dict[int, int]:
+    """Return the whole numbers among the settings `key=value`, by key; those of other types are left out."""
+    settings: dict[int, int] = {}
+    keys = set()
+    for word in words:
+        match = _SETTING.fullmatch(word)
+        key = int(match[1]) if match else -1
+        key = _ARRAY_KEY - key if key <= _ARRAY_KEY else key
+        if match is None or key < 0 or key in keys:
+            raise InputError(f"its graph has a setting that is not valid or occurs twice: '{word[:30]}'")
+        keys.add(key)
+        if _NUMBER.fullmatch(match[2]):
+            settings[key] = int(match[2])
+    return settings

@@ -28,7 +28,9 @@ def main(path: Path, memory_bytes: int) -> int:
     try:
         engine = NcnnEngine(path, 1, checked=True)
         spec = engine.contract.input
-        engine.infer(np.zeros((1, channel_count(spec.channels), *spec.size_hw), np.float32))
+        images = np.zeros((1, channel_count(spec.channels), *spec.size_hw), np.float32)
+        engine.check_weights(images[0])
+        engine.infer(images)
     except MemoryError:
         print(f"it needs more than {memory_bytes >> 20} MiB of memory")
         return EXIT_FAULT

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edgekit.contract import Contract, ElementType, GraphLevel, channel_count
+from edgekit.contract import Contract, ElementType, channel_count
 from edgekit.device.engines.session import open_session, read_contract
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
@@ -19,10 +19,10 @@ _NODE_TYPES: dict[ElementType, str] = {"float32": "tensor(float)", "uint8": "ten
 class OnnxRuntimeEngine:
     """The `InferenceEngine` of an .onnx file."""
 
-    def __init__(self, path: Path, intra_op_threads: int, spinning: bool = False, level: GraphLevel = "all") -> None:
+    def __init__(self, path: Path, intra_op_threads: int, spinning: bool = False) -> None:
         """Load the file; see `edgekit.device.engines.engine.open_engine`."""
         self._path = path
-        self._session = open_session(path, intra_op_threads, spinning, level)
+        self._session = open_session(path, intra_op_threads, spinning)
         self.contract = read_contract(self._session, path)
         _check_graph(self._session, self.contract, path)
 

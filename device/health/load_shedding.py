@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from edgekit.boards import Board
 from edgekit.device.frame import Frame, Source
@@ -132,39 +132,9 @@ class PacedSource:
                 time.sleep(min((time.monotonic() - requested_s) * (1 / share - 1), _MAX_PAUSE_S))
             requested_s = time.monotonic()
 
-    @property
-    def name(self) -> str:
-        """Name of the source."""
-        return self._source.name
-
-    @property
-    def fps(self) -> float | None:
-        """Frame rate of the source at full load."""
-        return self._source.fps
-
-    @property
-    def frame_count(self) -> int | None:
-        """Number of frames of the source."""
-        return self._source.frame_count
-
-    @property
-    def live(self) -> bool:
-        """Whether the source is live."""
-        return self._source.live
-
-    @property
-    def dropped(self) -> int:
-        """Number of frames that the source has dropped."""
-        return self._source.dropped
-
-    @property
-    def skipped(self) -> int:
-        """Number of images that the source could not read."""
-        return self._source.skipped
-
-    def stop(self) -> None:
-        """End the iteration before its next frame."""
-        self._source.stop()
+    def __getattr__(self, name: str) -> Any:
+        """Return all else (`fps`, `dropped`, `stop`, …) from the source."""
+        return getattr(self._source, name)
 
 
 class LoadShedder:

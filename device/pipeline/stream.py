@@ -9,7 +9,6 @@ with edgekit.stream(source="demo") as results:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from edgekit.device.sources import CameraSettings, open_camera, open_source
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import Localizer, WholeImage
-from edgekit.errors import InputError
+from edgekit.errors import InputError, warn
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
 
 _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
@@ -237,7 +236,7 @@ def stream(
     threads: int | None = None,
     threaded: bool | None = None,
     max_frames: int | None = None,
-    notify: Callable[[str], None] = warnings.warn,
+    notify: Callable[[str], None] = warn,
 ) -> Stream:
     """Return an iterator of the results of a source or camera, computed as `edgekit run` does.
 

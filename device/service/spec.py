@@ -44,6 +44,9 @@ class RestartPolicy:
     window_s: float = 600
 
 
+RESTARTS = RestartPolicy()
+
+
 @dataclass(frozen=True)
 class ServiceSpec:
     """A command that runs as a service.
@@ -55,7 +58,6 @@ class ServiceSpec:
         writable: Further folders that the service may write to.
         environment: Additional environment variables.
         run_as: User of a system service; None is root. Always None for a user service.
-        restart: Pauses and limit of restarts.
 
     Raises:
         InputError: A name, folder or text is not usable in a systemd unit.
@@ -67,7 +69,6 @@ class ServiceSpec:
     writable: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     run_as: str | None = None
-    restart: RestartPolicy = RestartPolicy()
 
     def __post_init__(self) -> None:
         check_name(self.name)

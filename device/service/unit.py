@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgekit.device.service.spec import (
     NO_RESTART_EXIT_CODES,
+    RESTARTS,
     START_TIMEOUT_S,
     STOP_TIMEOUT_S,
     WATCHDOG_S,
@@ -74,8 +75,8 @@ def unit_text(
             f"Description=edgekit run ({_specifiers(spec.name)})",
             "After=network-online.target systemd-udev-trigger.service" if system else "",
             "Wants=network-online.target" if system else "",
-            f"StartLimitIntervalSec={spec.restart.window_s:g}",
-            f"StartLimitBurst={spec.restart.burst}",
+            f"StartLimitIntervalSec={RESTARTS.window_s:g}",
+            f"StartLimitBurst={RESTARTS.burst}",
         ],
         "Service": [
             "Type=notify",
@@ -91,7 +92,7 @@ def unit_text(
             f"TimeoutStopSec={STOP_TIMEOUT_S}",
             f"WatchdogSec={WATCHDOG_S}",
             "KillMode=mixed",
-            *_restart(spec, systemd_version),
+            *_restart(systemd_version),
             f"MemoryMax={_MEMORY_MAX}",
             *_SANDBOX,
             *(_system_sandbox(spec, cache) if system else ()),
@@ -112,18 +113,17 @@ def _specifiers(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def _restart(spec: ServiceSpec, systemd_version: int) -> list[str]:
-    policy = spec.restart
+def _restart(systemd_version: int) -> list[str]:
     ends = ["Restart=on-failure", f"RestartPreventExitStatus={' '.join(map(str, NO_RESTART_EXIT_CODES))}"]
     if systemd_version >= _GROWING_PAUSES_SINCE:
         pauses = [
-            f"RestartSec={policy.first_pause_s:g}",
-            f"RestartSteps={policy.steps}",
-            f"RestartMaxDelaySec={policy.longest_pause_s:g}",
+            f"RestartSec={RESTARTS.first_pause_s:g}",
+            f"RestartSteps={RESTARTS.steps}",
+            f"RestartMaxDelaySec={RESTARTS.longest_pause_s:g}",
         ]
     else:
         # One constant pause, long enough that the limit of starts is never reached.
-        pauses = [f"RestartSec={policy.window_s / policy.burst:g}"]
+        pauses = [f"RestartSec={RESTARTS.window_s / RESTARTS.burst:g}"]
     return ends + pauses
 
 

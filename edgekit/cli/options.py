@@ -72,6 +72,11 @@ def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str
             raise click.UsageError(f"{option.opts[0]} {reason}: leave it out", context)
 
 
+def combined(*options: Callable[..., Any]) -> Callable[[_Function], _Function]:
+    """Return one decorator that adds several options, in their order; each is made by `click.option`."""
+    return lambda function: functools.reduce(lambda decorated, option: option(decorated), reversed(options), function)
+
+
 def grouped_options(
     parameter: str, kind: type[Any], options: Sequence[Callable[..., Any]]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -90,41 +95,34 @@ def grouped_options(
             group = kind(**{name: kwargs.pop(name) for name in names})
             function(*args, **{parameter: group}, **kwargs)
 
-        decorated: Callable[..., None] = wrapper
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated
+        return combined(*options)(wrapper)
 
     return decorate
 
 
-def detector_options(function: _Function) -> _Function:
-    """Add --detector, --detector-model and --detector-size."""
-    decorators = (
-        click.option(
-            "--detector",
-            "detector_name",
-            type=_DetectorName(["yunet", "haar", "none"]),
-            help="Face detector; none: each frame is one face; default: yunet, none for a model of whole images.",
-        ),
-        click.option(
-            "--detector-model",
-            type=PATH,
-            metavar="FILE",
-            help="YuNet's .onnx file; default: downloaded once.",
-        ),
-        click.option(
-            "--detector-size",
-            type=click.IntRange(32, 4096),
-            default=320,
-            show_default=True,
-            metavar="PX",
-            help="Longer side of the detector's input image.",
-        ),
-    )
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+# --detector, --detector-model and --detector-size.
+detector_options = combined(
+    click.option(
+        "--detector",
+        "detector_name",
+        type=_DetectorName(["yunet", "haar", "none"]),
+        help="Face detector; none: each frame is one face; default: yunet, none for a model of whole images.",
+    ),
+    click.option(
+        "--detector-model",
+        type=PATH,
+        metavar="FILE",
+        help="YuNet's .onnx file; default: downloaded once.",
+    ),
+    click.option(
+        "--detector-size",
+        type=click.IntRange(32, 4096),
+        default=320,
+        show_default=True,
+        metavar="PX",
+        help="Longer side of the detector's input image.",
+    ),
+)
 
 
 def min_face_option(function: _Function) -> _Function:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from edgekit.doctor.probe import Finding, Probe, is_raspberry_pi
+from edgekit.doctor.probe import Finding, Probe
 
 # V4L2 devices of a Raspberry Pi that are not cameras: codecs, image processors, raw receivers.
 _NO_CAMERAS = re.compile(r"bcm2835-|unicam|pispbe|rp1-cfe|rpi-hevc|rpivid|hevc", re.IGNORECASE)
@@ -14,7 +14,7 @@ _CONFIG = ("boot/firmware/config.txt", "boot/config.txt")
 
 def libcamera(probe: Probe) -> Finding | None:
     """Check on a Raspberry Pi that libcamera finds a camera."""
-    if not is_raspberry_pi(probe.board()):
+    if not probe.board().is_raspberry_pi:
         return None
     done = probe.run("rpicam-hello", "--list-cameras") or probe.run("libcamera-hello", "--list-cameras")
     if done is None:
@@ -45,7 +45,7 @@ def v4l2(probe: Probe) -> Finding:
         name = probe.line(f"{base}/name") or "unnamed"
         if not _NO_CAMERAS.search(name) and (probe.line(f"{base}/index") or "0") == "0":
             cameras.append(f"{name} (/dev/{folder.name})")
-    none = "no USB camera" if is_raspberry_pi(probe.board()) else "no camera"
+    none = "no USB camera" if probe.board().is_raspberry_pi else "no camera"
     return Finding("v4l2", "ok", ", ".join(cameras) or none)
 
 

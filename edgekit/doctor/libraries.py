@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 
-from edgekit.doctor.probe import Finding, Probe, ToolResult, is_raspberry_pi
+from edgekit.doctor.probe import Finding, Probe, ToolResult
 from edgekit.install_hint import install_command
 
 # The same requirement as in setup.cfg.
@@ -65,7 +65,7 @@ def opencv(probe: Probe) -> Finding:
     text = ", ".join(f"{name} {version}" for name, version in versions.items()) or "the system's own"
     if any(version.startswith("5.") for version in versions.values()):
         return Finding("opencv", "warning", f"{text}: has no Haar detector", "pip install 'opencv-python-headless<5'")
-    if versions and not names.endswith("headless") and is_raspberry_pi(probe.board()):
+    if versions and not names.endswith("headless") and probe.board().is_raspberry_pi:
         text = f"{text}: its Qt conflicts with picamera2's"
         return Finding("opencv", "warning", text, _HEADLESS.format(names=names))
     return Finding("opencv", "ok", text)
@@ -73,7 +73,7 @@ def opencv(probe: Probe) -> Finding:
 
 def picamera2(probe: Probe) -> Finding | None:
     """Check on a Raspberry Pi that picamera2 can be imported with the installed simplejpeg and numpy."""
-    if not is_raspberry_pi(probe.board()):
+    if not probe.board().is_raspberry_pi:
         return None
     done = probe.imported("picamera2", "picamera2", "simplejpeg", "numpy")
     versions = _versions(done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from edgekit.doctor.probe import Finding, Probe, is_raspberry_pi
+from edgekit.doctor.probe import Finding, Probe
 
 _LEAST_PYTHON = (3, 11)
 _LOW_MEMORY_MIB = 150
@@ -36,7 +36,7 @@ def system(probe: Probe) -> Finding:
     found = probe.board()
     text = f"{found.os_release or 'unknown system'}, {found.userland_bits} bit, kernel {found.kernel or 'unknown'}"
     if found.userland_bits != 64:
-        cure = "install the 64-bit Raspberry Pi OS" if is_raspberry_pi(found) else "install a 64-bit system"
+        cure = "install the 64-bit Raspberry Pi OS" if found.is_raspberry_pi else "install a 64-bit system"
         return Finding("system", "fault", f"{text}: onnxruntime has no 32-bit packages", cure)
     return Finding("system", "ok", text)
 
@@ -49,7 +49,7 @@ def python(probe: Probe) -> Finding:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < _LEAST_PYTHON:
         return Finding("python", "fault", f"{text}: older than 3.11", "install Raspberry Pi OS Bookworm or later")
-    if is_raspberry_pi(probe.board()) and environment.in_venv and not environment.system_site_packages:
+    if probe.board().is_raspberry_pi and environment.in_venv and not environment.system_site_packages:
         cure = "create it again: python3 -m venv --clear --system-site-packages ~/edgekit-env"
         return Finding("python", "warning", f"{text} that hides the system's picamera2", cure)
     return Finding("python", "ok", text)
@@ -66,7 +66,7 @@ def memory(probe: Probe) -> Finding:
         return Finding("memory", "warning", f"{text}: low", "close other programs; the desktop uses most")
     if cma:
         text += f", CMA {cma_free} of {cma} MiB free"
-        if is_raspberry_pi(probe.board()) and cma < _LOW_CMA_MIB:
+        if probe.board().is_raspberry_pi and cma < _LOW_CMA_MIB:
             cure = "add dtoverlay=cma,cma-64 to /boot/firmware/config.txt and restart"
             return Finding("memory", "warning", f"{text}: low for camera buffers", cure)
         if cma_free is not None and cma_free < _LOW_FREE_CMA_MIB:
@@ -131,7 +131,7 @@ def power(probe: Probe) -> Finding:
     """Check whether the board was throttled or had under-voltage, now or since boot."""
     flags = probe.conditions().throttling
     if flags is None:
-        if is_raspberry_pi(probe.board()):
+        if probe.board().is_raspberry_pi:
             text, cure = "vcgencmd is not installed", "sudo apt install raspi-utils"
             return Finding("power", "unknown", text, cure)
         return Finding("power", "unknown", "only a Raspberry Pi reports it")

@@ -150,11 +150,6 @@ class Probe:
         self.seen[title + exit_code] = done.out + done.err
 
 
-def is_raspberry_pi(board: Board) -> bool:
-    """Return whether a board is a Raspberry Pi."""
-    return board.is_raspberry_pi
-
-
 def _run(arguments: Sequence[str], timeout_s: float) -> ToolResult | None:
     try:
         done = subprocess.run(

@@ -22,16 +22,14 @@ _POLL_S = 0.2
 class Tail:
     """The last `kept_bytes` of a stream."""
 
-    def __init__(self, kept_bytes: int = _KEPT_ERROR_BYTES) -> None:
-        self._kept_bytes = kept_bytes
+    def __init__(self) -> None:
         self._content = bytearray()
         self.closed = threading.Event()
 
     def add(self, data: bytes) -> None:
         """Append data, and drop the oldest bytes beyond the limit."""
         self._content += data
-        if len(self._content) > self._kept_bytes:
-            del self._content[: -self._kept_bytes]
+        del self._content[:-_KEPT_ERROR_BYTES]
 
     def content(self) -> bytes:
         """Return the kept bytes."""

@@ -33,7 +33,6 @@ _CONNECT_TIMEOUT_S = 15
 _OPEN_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 0.5
 _END_TIMEOUT_S = 1.0
-_KEPT_ERROR_BYTES = 1 << 16
 # Enough for the progress lines of a benchmark that takes days.
 _LIMIT_ERROR_BYTES = 64 << 20
 # A socket's path may have 108 bytes, of which ssh needs 17 while it creates the socket.
@@ -104,7 +103,7 @@ class Connection:
         self._ssh = shutil.which("ssh") or ""
         self._folder: Path | None = None
         self._master: subprocess.Popen[bytes] | None = None
-        self._master_stderr = Tail(_KEPT_ERROR_BYTES)
+        self._master_stderr = Tail()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self.started_s = 0.0

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _OLDEST_GLIBC_MINOR = 17
 _WHEEL_NAME = f"{DISTRIBUTION.replace('-', '_')}-{__version__}"
 # A fixed date, so that the same files make the same wheel.
 _DATE = (1980, 1, 1, 0, 0, 0)
+
+_own_wheel_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,10 @@ def own_wheel(cache: Path | None = None) -> Upload:
     content = _pack_wheel()
     folder = (cache or default_cache_dir()) / "wheels" / f"own-{hashlib.sha256(content).hexdigest()}"
     path = folder / f"{_WHEEL_NAME}-py3-none-any.whl"
-    if not path.exists():
-        write_atomic(path, content)
-        _remove_old_wheels(folder, "own-*", _KEPT_OWN)
+    with _own_wheel_lock:  # boards are prepared in parallel
+        if not path.exists():
+            write_atomic(path, content)
+            _remove_old_wheels(folder, "own-*", _KEPT_OWN)
     return pack(path, "wheel")
 
 

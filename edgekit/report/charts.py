@@ -11,6 +11,7 @@ from markupsafe import Markup
 from edgekit.report import view
 from edgekit.report.document import BoardResult, CellResult, Kind
 from edgekit.report.svg import WIDTH, Scale, box, image, line, number, path, text, ticks
+from edgekit.text import counted
 
 _T = TypeVar("_T")
 
@@ -28,8 +29,7 @@ def colour_of(board: BoardResult, model: str) -> str:
 
 def cell_name(cell: CellResult, with_model: bool = True) -> str:
     """Return a cell's name in charts."""
-    threads = cell.intra_op_threads
-    name = f"{threads} thread{'s' if threads > 1 else ''}"
+    name = counted(cell.intra_op_threads, "thread")
     if cell.engine != "onnxruntime":
         name += f", {cell.engine}"
     return f"{PurePath(cell.model).name}, {name}" if with_model else name

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgekit.report.document import Histogram
 
 Samples: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
@@ -34,23 +35,13 @@ _T_975 = (
 _NORMAL_975 = 1.960
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """Counts of latencies in `BINS` bins of equal width from `low_ms` to `high_ms`; `above` is the count beyond."""
-
-    low_ms: float
-    high_ms: float
-    counts: tuple[int, ...]
-    above: int
-
-
 def histogram(samples_ms: Samples) -> Histogram:
     """Return the histogram from the smallest sample to the 99th percentile, so that an outlier does not flatten it."""
     low, high = float(samples_ms.min()), float(np.percentile(samples_ms, 99))
     if high <= low:
         high = low + max(low, 1.0) * 1e-3
     counts, _ = np.histogram(samples_ms, BINS, (low, high))
-    return Histogram(low, high, tuple(int(count) for count in counts), int((samples_ms > high).sum()))
+    return Histogram(low_ms=low, high_ms=high, counts=tuple(map(int, counts)), above=int((samples_ms > high).sum()))
 
 
 def median_interval(processes_ms: Sequence[Samples], seed: int = 0) -> Interval | None:
@@ -92,10 +83,10 @@ def ratio_interval(before: float, before_in: Interval, after: float, after_in: I
     return math.exp(ratio - down), math.exp(ratio + up)
 
 
-def is_stable(window_medians_ms: Sequence[float], tolerance: float = 0.03) -> bool:
-    """Return whether the medians of the last three windows of a warm-up differ by no more than `tolerance`."""
+def is_stable(window_medians_ms: Sequence[float]) -> bool:
+    """Return whether the medians of the last three windows of a warm-up differ by no more than 3 %."""
     last = window_medians_ms[-3:]
-    return len(last) == 3 and max(last) <= min(last) * (1 + tolerance)
+    return len(last) == 3 and max(last) <= min(last) * 1.03
 
 
 def _resampled(samples: Samples, random: np.random.Generator) -> Samples:

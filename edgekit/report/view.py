@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgekit.report.document import KINDS, BoardResult, BoardState, CellResult, ThreadUse, ThrottleState
+from edgekit.boards import throttle_text
+from edgekit.report.document import KINDS, BoardResult, BoardState, CellResult, ThreadUse
 from edgekit.report.quality_flags import EXPLANATIONS
 from edgekit.text import counted
 
@@ -53,17 +54,9 @@ def state_text(state: BoardState) -> str:
     parts = ["temperature unknown" if state.temperature_c is None else f"{state.temperature_c:.1f} °C"]
     parts.append("clock unknown" if state.clock_mhz is None else f"{state.clock_mhz:.0f} MHz")
     parts.append(f"governor {state.governor or 'unknown'}")
-    parts.append("throttling unknown" if state.throttling is None else throttle_text(state.throttling))
+    flags = state.throttling
+    parts.append("throttling unknown" if flags is None else throttle_text(flags.now, flags.since_boot))
     return ", ".join(parts)
-
-
-def throttle_text(throttling: ThrottleState) -> str:
-    """Return the throttle flags in words."""
-    if not throttling.now and not throttling.since_boot:
-        return "not throttled"
-    parts = [f"now: {', '.join(throttling.now)}"] if throttling.now else []
-    parts += [f"since boot: {', '.join(throttling.since_boot)}"] if throttling.since_boot else []
-    return "; ".join(parts)
 
 
 def facts(result: BoardResult) -> list[str]:

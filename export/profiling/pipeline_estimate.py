@@ -30,7 +30,7 @@ from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.export.profiling.profile import Profile, profile_file
-from edgekit.export.profiling.roofline import SPREAD, Estimate
+from edgekit.export.profiling.roofline import SPREAD
 from edgekit.latencies import KnownBoard
 from edgekit.model_store import asset
 from edgekit.preprocess import ImageU8, softmax, to_input
@@ -127,11 +127,8 @@ def estimate_pipeline(
         InputError: A file cannot be used.
     """
     classify, alone = classifier_profile.on(board, threads), classifier_profile.on(board, 1)
-    for found in (classify, alone):
-        if isinstance(found, str):
-            return found
-    assert isinstance(classify, Estimate)
-    assert isinstance(alone, Estimate)
+    if isinstance(classify, str) or isinstance(alone, str):
+        return classify if isinstance(classify, str) else str(alone)
     assert classifier_profile.measured is not None
     scale = alone.middle_ms / classifier_profile.measured.median_ms
     here = _measure_here(model, detector_model, detector_size_px, faces)
@@ -145,7 +142,7 @@ def estimate_pipeline(
             return detect
         share = 1 / detect_every
         find_parts = (
-            Part(f"detector net, every {detect_every}th frame", "find", detect.middle_ms * share, "roofline"),
+            Part(f"detector net, 1 of {detect_every} frames", "find", detect.middle_ms * share, "roofline"),
             Part("detector: scale and decode", "find", here["around detector"] * scale * share, scaled),
             Part("track: flow between detections", "find", here["track"] * scale * (1 - share), scaled),
         )

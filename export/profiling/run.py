@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from edgekit.device.detection.yunet import YuNet
 from edgekit.device.engines.classifier import Classifier
@@ -16,6 +17,8 @@ from edgekit.export.profiling.roofline import Estimate
 from edgekit.latencies import KNOWN_BOARDS, KnownBoard
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
+
+_Estimate = TypeVar("_Estimate", Estimate, PipelineEstimate)
 
 # Numbers of threads that latencies are published for.
 _BOARD_THREADS = (1, 4)
@@ -37,22 +40,12 @@ class LoopOptions:
 
 
 @dataclass(frozen=True)
-class BoardEstimate:
-    """Latency of the model on a board; if `estimate` is None, `reason` is why."""
+class BoardEstimate(Generic[_Estimate]):
+    """Estimate of the model, or of the whole loop, on a board; if `estimate` is None, `reason` is why."""
 
     board: KnownBoard
     threads: int
-    estimate: Estimate | None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class LoopEstimate:
-    """Estimate of the whole loop on a board; if `estimate` is None, `reason` is why."""
-
-    board: KnownBoard
-    threads: int
-    estimate: PipelineEstimate | None
+    estimate: _Estimate | None
     reason: str | None = None
 
 
@@ -62,8 +55,8 @@ class ProfileReport:
 
     model: Path
     profile: Profile
-    estimates: tuple[BoardEstimate, ...]
-    loops: tuple[LoopEstimate, ...] = ()
+    estimates: tuple[BoardEstimate[Estimate], ...]
+    loops: tuple[BoardEstimate[PipelineEstimate], ...] = ()
 
 
 def profile(
@@ -119,8 +112,9 @@ def profile(
         progress=lambda share: progress("measuring", round(100 * share), 100),
     )
     cases = [(each, count) for each in boards for count in _BOARD_THREADS]
+    estimates = tuple(_on_board(each, count, found.on(each, count)) for each, count in cases)
     loops = _loop_estimates(found, path, detector, loop, cases) if loop else ()
-    return ProfileReport(path, found, tuple(_estimate(found, *case) for case in cases), loops)
+    return ProfileReport(path, found, estimates, loops)
 
 
 def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None:
@@ -137,8 +131,7 @@ def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None
     return detector
 
 
-def _estimate(found: Profile, board: KnownBoard, threads: int) -> BoardEstimate:
-    result = found.on(board, threads)
+def _on_board(board: KnownBoard, threads: int, result: _Estimate | str) -> BoardEstimate[_Estimate]:
     if isinstance(result, str):
         return BoardEstimate(board, threads, None, result)
     return BoardEstimate(board, threads, result)
@@ -146,21 +139,21 @@ def _estimate(found: Profile, board: KnownBoard, threads: int) -> BoardEstimate:
 
 def _loop_estimates(
     found: Profile, path: Path, detector: Path | None, loop: LoopOptions, cases: Sequence[tuple[KnownBoard, int]]
-) -> tuple[LoopEstimate, ...]:
-    loops = []
-    for board, threads in cases:
-        result = estimate_pipeline(
-            found,
-            path,
-            detector,
+) -> tuple[BoardEstimate[PipelineEstimate], ...]:
+    return tuple(
+        _on_board(
             board,
-            threads=threads,
-            detect_every=loop.detect_every,
-            detector_size_px=loop.detector_size_px,
-            faces=loop.faces,
+            threads,
+            estimate_pipeline(
+                found,
+                path,
+                detector,
+                board,
+                threads=threads,
+                detect_every=loop.detect_every,
+                detector_size_px=loop.detector_size_px,
+                faces=loop.faces,
+            ),
         )
-        if isinstance(result, str):
-            loops.append(LoopEstimate(board, threads, None, result))
-        else:
-            loops.append(LoopEstimate(board, threads, result))
-    return tuple(loops)
+        for board, threads in cases
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -96,11 +96,17 @@ def quantize_static(
     contract = contract_of(model)
     expected = _logits(model, crops, contract)
     candidates = _first_and_last(model)
-    rounds = 1 + len(candidates) + 1
-    report = _Report(progress, rounds * len(crops))
+    total = (1 + len(candidates) + 1) * len(crops)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
 
     def quantized(kept: tuple[str, ...]) -> tuple[onnx.ModelProto, float]:
-        candidate = _quantized(model, crops, contract, settings, kept, report)
+        candidate = _quantized(model, crops, contract, settings, kept, step)
         return candidate, _relative_error(_logits(candidate, crops, contract), expected)
 
     result, error = quantized(())
@@ -108,7 +114,8 @@ def quantize_static(
     kept = tuple(name for name in candidates if errors[name] < (1 - SENSITIVE_SHARE) * error)
     if kept:
         result, error = quantized(kept)
-    report.finish()
+    if progress:
+        progress(total, total)
     text = (
         f"{calibration}, {settings.method}, {settings.form} {settings.types} per channel"
         f"{', float32: ' + ' '.join(kept) if kept else ''}"
@@ -145,7 +152,7 @@ def _quantized(
     contract: Contract,
     settings: StaticSettings,
     kept: tuple[str, ...],
-    report: _Report,
+    step: Callable[[], None],
 ) -> onnx.ModelProto:
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         # Through a file: the quantiser moves the tensors out of a model that it gets in memory.
@@ -154,7 +161,7 @@ def _quantized(
         ortq.quantize_static(
             source,
             target,
-            _Crops(crops, contract, report),
+            _Crops(crops, contract, step),
             quant_format=_FORMS[settings.form],
             per_channel=True,
             activation_type=_ACTIVATIONS[settings.types],
@@ -169,8 +176,8 @@ def _quantized(
 class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
     """Calibration data: one crop at a time, preprocessed as in the runtime; its length is a multiple of the stride."""
 
-    def __init__(self, crops: ImageU8, contract: Contract, report: _Report) -> None:
-        self._crops, self._spec, self._report = crops, contract.input, report
+    def __init__(self, crops: ImageU8, contract: Contract, step: Callable[[], None]) -> None:
+        self._crops, self._spec, self._step = crops, contract.input, step
         self._next, self._end = 0, len(crops)
 
     def __len__(self) -> int:
@@ -184,22 +191,8 @@ class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
             return None
         crop = self._crops[self._next : self._next + 1]
         self._next += 1
-        self._report.step()
+        self._step()
         return {self._spec.name: to_input(crop, self._spec)}
-
-
-class _Report:
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
-
-    def step(self) -> None:
-        self._done += 1
-        if self._progress:
-            self._progress(self._done, self._total)
-
-    def finish(self) -> None:
-        if self._progress:
-            self._progress(self._total, self._total)
 
 
 def _first_and_last(model: onnx.ModelProto) -> tuple[str, ...]:

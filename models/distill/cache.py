@@ -7,7 +7,6 @@ files or files of another key are computed again.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -108,7 +107,11 @@ class _Cache:
             facts = {**self._key, "start": start, "images": len(part), "view_count": view_count(views)}
             arrays = self._read(path, facts)
             if arrays is None:
-                arrays = _computed(teacher, part, views, functools.partial(_report, report, done + start, total))
+
+                def report_part(count: int, before: int = done + start) -> None:
+                    report(before + count, total)
+
+                arrays = _computed(teacher, part, views, report_part)
                 _write(path, arrays, facts)
             report(done + start + len(part), total)
             parts.append(_mean_of_views(arrays))
@@ -160,10 +163,6 @@ def finite_outputs(teacher: Teacher, crops: ImageU8) -> TeacherOutputs:
     if not np.isfinite(outputs.logits).all():
         raise InputError(f"outputs of teacher '{teacher.name}' contain NaN or infinity: choose another teacher")
     return outputs
-
-
-def _report(report: Progress, before: int, total: int, count: int) -> None:
-    report(before + count, total)
 
 
 def _write(path: Path, arrays: _Arrays, facts: Mapping[str, Any]) -> None:

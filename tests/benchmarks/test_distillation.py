@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS
+from edgekit.models.data.readers import load_dataset
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
@@ -28,7 +28,7 @@ def test_a_comparison_has_a_ratio_for_each_pair(load: Load, embed_dim: int | Non
     assert min(result.ratios) > 0
 
 
-def test_agreement_and_relabelling_are_measured(load: Load, tmp_path: Path) -> None:
+def test_merged_classes_are_measured(load: Load, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for index, label in enumerate(EXPRESSIONS):
         file = tmp_path / "faces" / "test" / label / f"{index}.png"
@@ -45,17 +45,11 @@ def test_agreement_and_relabelling_are_measured(load: Load, tmp_path: Path) -> N
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, Checkpoint(contract_for("mini-xception@12", EXPRESSIONS, "x", True), net.state_dict()))
 
-    def output(*arguments: object) -> str:
-        done = CliRunner().invoke(load("distillation").main, list(map(str, arguments)))
-        assert done.exit_code == 0, done.output
-        return done.output
-
-    data = ("--data", tmp_path / "faces", "--split", "test")
-    assert f"{path} and {tmp_path} agree on 100.00% of test" in output("agreement", path, tmp_path, *data)
-    merges = ("--merge", "good=happy,surprise", "--merge", "bad=sad")
-    found = output("relabel", path, *data, "--offset-split", "test", *merges).splitlines()
+    merges = ("good=happy,surprise", "bad=sad")
+    dataset = load_dataset(tmp_path / "faces")
+    found = load("distillation").merged_accuracies(path, dataset, ("test", "test"), merges, None, None, None)
     ways = ("sum of old probabilities", "mean of old vectors", "mean of old vectors and an offset")
-    assert found == [f"{way}: 66.67% on test" for way in ways]
+    assert found == dict.fromkeys(ways, pytest.approx(2 / 3))
 
 
 def test_an_offset_makes_a_mean_count_as_a_sum(load: Load) -> None:

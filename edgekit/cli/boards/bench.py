@@ -43,11 +43,10 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
         write = files.open(stack)
         with BoardReporter(out) as reporter:
             results = run_on_hosts(chosen.hosts, partial(bench_host, job=job, reporter=reporter), chosen.parallel)
-        failures = [(done.host.label, done.error) for done in results if done.error is not None]
         document = merged_report(results)
         if document is None:
             # Raised within the stack, so that existing report files are kept.
-            raise_failures(failures, len(results))
+            raise_failures(results)
             return
         write(document)
         out.console.print(report_view(document))
@@ -56,10 +55,9 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
         if host.overhead_s is not None:
             sent = f"{host.sent_bytes / 1e6:.1f} MB sent" if host.sent_bytes else "nothing sent"
             out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
-    for path in (files.json_path, files.html_path, files.markdown_path, files.csv_path):
-        if path is not None:
-            out.say(f"report: {path}")
-    raise_failures(failures, len(results))
+    for path in files.paths:
+        out.say(f"report: {path}")
+    raise_failures(results)
 
 
 def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Job:

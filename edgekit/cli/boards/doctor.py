@@ -50,7 +50,7 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
             _write_bundle(bundles[done.host], done.host, done.result)
             out.say(f"bundle: {bundles[done.host]}")
     out.result({"schema": _SCHEMA, "hosts": [_as_document(done) for done in examined]})
-    raise_failures([(done.host.label, done.error) for done in examined if done.error is not None], len(examined))
+    raise_failures(examined)
     by_host = {done.host.label: faults(done.result.findings) for done in examined if done.result is not None}
     texts = [f"{label}: {', '.join(finding.check for finding in found)}" for label, found in by_host.items() if found]
     if texts:

@@ -19,6 +19,7 @@ from edgekit.text import printable
 
 if TYPE_CHECKING:
     from edgekit.remote.hosts import Host
+    from edgekit.remote.parallel import HostResult
     from edgekit.remote.transfer import Upload
 
 _MAX_PARALLEL = 64
@@ -111,16 +112,16 @@ def require_hosts(chosen: HostChoice) -> tuple[Host, ...]:
     return chosen.hosts
 
 
-def raise_failures(failures: Sequence[tuple[str, str]], total: int) -> None:
-    """Raise one error for all boards that failed, given as (label, reason).
+def raise_failures(results: Sequence[HostResult[Any]]) -> None:
+    """Raise one error for all boards that failed.
 
     Raises:
         HostError: At least one board failed.
     """
-    if not failures:
-        return
-    reasons = "; ".join(f"{label}: {reason}" for label, reason in failures)
-    raise HostError(reasons if total == 1 else f"{len(failures)} of {total} boards failed: {reasons}")
+    failures = [f"{done.host.label}: {done.error}" for done in results if done.error is not None and done.tried]
+    if failures:
+        reasons = "; ".join(failures)
+        raise HostError(reasons if len(results) == 1 else f"{len(failures)} of {len(results)} boards failed: {reasons}")
 
 
 def yunet_upload(out: Output) -> Upload | None:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli.boards.hosts import needs_detector, raise_failures, yunet_upload
+from edgekit.cli.options import combined
 from edgekit.cli.output import Output
 
 if TYPE_CHECKING:
     from edgekit.remote.deploy import Package, ReleaseChange, Service
     from edgekit.remote.parallel import HostResult
 
-_Function = TypeVar("_Function", bound=Callable[..., None])
 # Settings that need packages in addition to edgekit-pi[device], and the extra that installs them.
 _EXTRAS = {"mqtt": "mqtt", "web": "preview"}
 
 
-def release_options(function: _Function) -> _Function:
-    """Add --name, --user and --system; the last two are passed as `scope`."""
-    decorators = (
-        click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="The service's name."),
-        click.option("--user", "scope", flag_value="user", help="A service of the board's user; default unless root."),
-        click.option("--system", "scope", flag_value="system", help="A service of the system; needs login as root."),
-    )
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+# --name, --user and --system; the last two are passed as `scope`.
+release_options = combined(
+    click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="The service's name."),
+    click.option("--user", "scope", flag_value="user", help="A service of the board's user; default unless root."),
+    click.option("--system", "scope", flag_value="system", help="A service of the system; needs login as root."),
+)
 
 
 def chosen_service(name: str, scope: Any) -> Service:
@@ -87,7 +83,7 @@ def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> N
         change = result.result
         out.say(f"{result.host.label}: {result.error or (change and _describe(change))}")
     out.result({"boards": [change_document(result) for result in done]})
-    raise_failures([(each.host.label, each.error) for each in done if each.error and each.tried], len(done))
+    raise_failures(done)
 
 
 def _describe(change: ReleaseChange) -> str:

@@ -36,6 +36,6 @@ def clean_command(out: Output, chosen: HostChoice) -> None:
     freed_kib = {done.host.label: done.result for done in results if done.result is not None}
     for label, size_kib in freed_kib.items():
         out.say(f"{label}: {size_kib / 1024:.1f} MiB removed")
-    failures = [(done.host.label, done.error) for done in results if done.error is not None]
-    out.result({"removed_kib": freed_kib, "failed": dict(failures)})
-    raise_failures(failures, len(results))
+    failed = {done.host.label: done.error for done in results if done.error is not None}
+    out.result({"removed_kib": freed_kib, "failed": failed})
+    raise_failures(results)

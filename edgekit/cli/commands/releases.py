@@ -39,10 +39,10 @@ def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
     found = {done.host.label: done.result for done in results if done.result is not None}
     for label, listed in found.items():
         _show(out, label, listed)
-    failures = [(done.host.label, done.error) for done in results if done.error is not None]
+    failed = {done.host.label: done.error for done in results if done.error is not None}
     boards = [{"host": label, **asdict(listed)} for label, listed in found.items()]
-    out.result({"boards": boards, "failed": dict(failures)})
-    raise_failures(failures, len(hosts))
+    out.result({"boards": boards, "failed": failed})
+    raise_failures(results)
 
 
 def _show(out: Output, label: str, listed: ReleaseList) -> None:

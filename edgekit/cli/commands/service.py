@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import chdir, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.config import command_named
+from edgekit.cli.options import combined
 from edgekit.cli.output import Output, common_options, printable
 from edgekit.errors import EdgekitError, InputError
 
@@ -20,19 +20,13 @@ if TYPE_CHECKING:
     from edgekit.device.service import Scope
     from edgekit.device.service.systemd import SystemdManager
 
-_Function = TypeVar("_Function", bound=Callable[..., None])
 
-
-def _service_options(function: _Function) -> _Function:
-    """Add --name, --user and --system; the last two are passed as `scope`."""
-    decorators = (
-        click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="Name of the service."),
-        click.option("--user", "scope", flag_value="user", help="A service of your own; the default unless root."),
-        click.option("--system", "scope", flag_value="system", help="A service of the machine; needs root."),
-    )
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+# --name, --user and --system; the last two are passed as `scope`.
+_service_options = combined(
+    click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="Name of the service."),
+    click.option("--user", "scope", flag_value="user", help="A service of your own; the default unless root."),
+    click.option("--system", "scope", flag_value="system", help="A service of the machine; needs root."),
+)
 
 
 @click.group("service", short_help="Run `edgekit run` as a systemd service.")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from edgekit.export.profiling.pipeline_estimate import PipelineEstimate
     from edgekit.export.profiling.profile import LayerProfile, Profile
-    from edgekit.export.profiling.run import BoardEstimate, LoopEstimate, ProfileReport
+    from edgekit.export.profiling.roofline import Estimate
+    from edgekit.export.profiling.run import BoardEstimate, ProfileReport
 
 _SHOWN_LAYERS = 20
 # The numeric columns take 55 characters; rich would break them on a narrower terminal.
@@ -128,7 +129,7 @@ def _show_totals(out: Output, profile: Profile) -> None:
         )
 
 
-def _show_estimate(out: Output, case: BoardEstimate) -> None:
+def _show_estimate(out: Output, case: BoardEstimate[Estimate]) -> None:
     if case.estimate is None:
         out.say(f"  {_where(case):<32} no estimate: {case.reason}")
         return
@@ -140,7 +141,7 @@ def _show_estimate(out: Output, case: BoardEstimate) -> None:
     )
 
 
-def _show_loop(out: Output, loop: LoopEstimate) -> None:
+def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:
     from edgekit.export.profiling.pipeline_estimate import FRAME_WH
 
     found = loop.estimate
@@ -151,7 +152,8 @@ def _show_loop(out: Output, loop: LoopEstimate) -> None:
     subject = "the whole image"
     if found.detector_wh is not None:
         width, height = found.detector_wh
-        subject = f"YuNet at {width}x{height} on every {found.detect_every}th frame, {counted(found.faces, 'face')}"
+        frames, faces = counted(found.detect_every, "frame"), counted(found.faces, "face")
+        subject = f"YuNet at {width}x{height} in 1 of {frames}, {faces}"
     out.say(f"whole loop on {_where(loop)}, {FRAME_WH[0]}x{FRAME_WH[1]}, {subject}, {found.precision}: an estimate")
     out.say(f"  one thread: {low_fps:.0f} to {high_fps:.0f} frames/s, slowest part: {found.bound_by.name}")
     if found.staged_fps is not None:
@@ -162,7 +164,7 @@ def _show_loop(out: Output, loop: LoopEstimate) -> None:
         out.say(f"  {part.name:<32} {part.middle_ms:6.2f} ms per frame ({part.basis})")
 
 
-def _where(case: BoardEstimate | LoopEstimate) -> str:
+def _where(case: BoardEstimate[Any]) -> str:
     return f"{case.board.name}, {counted(case.threads, 'thread')}"
 
 
@@ -173,7 +175,7 @@ def _interval(low_ms: float, high_ms: float) -> str:
     return f"{low_ms:.{digits}f} to {high_ms:.{digits}f} ms"
 
 
-def _estimate_document(case: BoardEstimate) -> dict[str, Any]:
+def _estimate_document(case: BoardEstimate[Estimate]) -> dict[str, Any]:
     document: dict[str, Any] = {"board": case.board.key, "name": case.board.name, "threads": case.threads}
     found = case.estimate
     if found is None:
@@ -188,7 +190,7 @@ def _estimate_document(case: BoardEstimate) -> dict[str, Any]:
     }
 
 
-def _loop_document(loop: LoopEstimate) -> dict[str, Any]:
+def _loop_document(loop: BoardEstimate[PipelineEstimate]) -> dict[str, Any]:
     if loop.estimate is None:
         return {"board": loop.board.key, "threads": loop.threads, "reason": loop.reason}
     return _pipeline_document(loop.estimate) | {"board": loop.board.key}

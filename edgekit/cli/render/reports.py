@@ -7,28 +7,25 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
+
+from edgekit.cli.options import combined
 
 if TYPE_CHECKING:
     from edgekit.report.document import BenchmarkReport
 
-_Function = TypeVar("_Function", bound=Callable[..., None])
 _SUFFIXES = {"json_path": ".json", "html_path": ".html", "markdown_path": ".md", "csv_path": ".csv"}
 
 
-def report_options(function: _Function) -> _Function:
-    """Add --html, --markdown and --csv."""
-    file = click.Path(path_type=Path)
-    decorators = (
-        click.option("--html", "html_path", type=file, metavar="FILE", help="Write one self-contained HTML page."),
-        click.option("--markdown", "markdown_path", type=file, metavar="FILE", help="Write the tables as Markdown."),
-        click.option("--csv", "csv_path", type=file, metavar="FILE", help="Write CSV, one line per cell."),
-    )
-    for decorator in reversed(decorators):
-        function = decorator(function)
-    return function
+_FILE = click.Path(path_type=Path)
+# --html, --markdown and --csv.
+report_options = combined(
+    click.option("--html", "html_path", type=_FILE, metavar="FILE", help="Write one self-contained HTML page."),
+    click.option("--markdown", "markdown_path", type=_FILE, metavar="FILE", help="Write the tables as Markdown."),
+    click.option("--csv", "csv_path", type=_FILE, metavar="FILE", help="Write CSV, one line per cell."),
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ An existing environment is not changed; a new one is renamed to its final name w
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import fcntl
 import os
@@ -47,7 +46,7 @@ def main(plan: dict[str, Any]) -> int:
                 return WHEELS_GONE
         if not (environment / _READY).exists():
             with _new_folder(environment) as fresh:
-                _make_environment(fresh, environment, wheels, plan["system_packages"])
+                _make_environment(fresh, wheels, plan["system_packages"])
         if not (code / _READY).exists():
             with _new_folder(code) as fresh:
                 _unpack(own_wheel, fresh)
@@ -73,14 +72,13 @@ def _new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _make_environment(fresh: Path, final: Path, wheels: list[Path], system_packages: bool) -> None:
+def _make_environment(fresh: Path, wheels: list[Path], system_packages: bool) -> None:
     _print("making an environment")
     venv.EnvBuilder(system_site_packages=system_packages, symlinks=True).create(fresh)
     site = fresh / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
     for number, wheel in enumerate(wheels, 1):
         _print(f"unpacking {number} of {len(wheels)}")
         _unpack(wheel, site)
-        _write_scripts(site, fresh / "bin", final / "bin" / "python")
     _print("importing the installed packages")
     for module in _IMPORTS:
         _try_import(fresh / "bin" / "python", module)
@@ -105,19 +103,6 @@ def _unpack(wheel: Path, site: Path) -> None:
                 shutil.copyfileobj(source, sink, 1 << 20)
             if entry.external_attr >> 16 & 0o111:
                 target.chmod(0o755)
-
-
-def _write_scripts(site: Path, folder: Path, python: Path) -> None:
-    for file in site.glob("*.dist-info/entry_points.txt"):
-        points = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-        points.optionxform = str  # type: ignore[assignment, method-assign]
-        points.read_string(file.read_text())
-        for name, target in points["console_scripts"].items() if points.has_section("console_scripts") else ():
-            module, _, function = target.partition("[")[0].strip().partition(":")
-            if Path(name).name == name and all(part.isidentifier() for part in [*module.split("."), function]):
-                script = folder / name
-                script.write_text(f"#!{python}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n")
-                script.chmod(0o755)
 
 
 def _try_import(python: Path, module: str) -> None:

@@ -131,3 +131,10 @@ def test_faces_of_one_image(shared: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_no_image_has_no_faces() -> None:
     with pytest.raises(InputError, match=r"float64 \(8, 8\): pass a uint8 array"):
         detect_faces(np.zeros((8, 8)), detector="none")
+
+
+def test_a_warning_names_the_line_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "YUNET", NOWHERE)
+    with pytest.warns(UserWarning, match="Haar") as caught:
+        detect_faces(np.zeros((48, 64, 3), np.uint8), input_size_px=64)
+    assert {warning.filename for warning in caught} == {__file__}

@@ -259,6 +259,13 @@ def test_a_text_that_is_no_graph_is_refused(tmp_path: Path, old: str, new: str, 
             "a layer of kind 'CopyTo', which 'edgekit export'",
         ),
         (ncnn_nets.GRAPH.replace("Pooling max", "ROIAlign max"), None, "a layer of kind 'ROIAlign', which"),
+        (
+            ncnn_nets.GRAPH.replace("6=72 9=1", "6=72 9=1 06=72"),
+            None,
+            "a setting that is not valid or occurs twice: '06",
+        ),
+        (ncnn_nets.GRAPH.replace("6=72 9=1", "6=72 9=1 -23306=1,9"), None, "occurs twice: '-23306=1,9'"),
+        (ncnn_nets.GRAPH.replace("6=72 9=1", "6=72 9=1 19=1"), None, "whose weights are computed"),
     ],
 )
 def test_weights_and_layers_that_export_does_not_write_are_refused(
@@ -307,6 +314,17 @@ SLOW = without_weights("Pooling slow 1 1 in0 last 0=0 1=1501 11=1501 2=1 3=750 5
         (ncnn_nets.GRAPH.replace("4=1 14=1 5=1 6=72 7=8", "4=2 14=1 5=1 6=72 7=8"), None, r"crashes ncnn \(SIG"),
         (ncnn_nets.GRAPH.replace("-233,-233", "400,-233"), None, "inference ends with ncnn's error|crashes ncnn"),
         (HUGE, b"\0" * 8, "inference ends with ncnn's error -100|needs more than 256 MiB|crashes ncnn"),
+        # ncnn itself would read beyond these weights.
+        (
+            without_weights("InnerProduct last 1 1 in0 last 0=3 1=0 2=6"),
+            b"\0" * 28,
+            "layer 'last' has 6 weights, its input needs another number",
+        ),
+        (
+            without_weights("Convolution last 1 1 in0 last 0=3 1=1 5=0 6=6"),
+            b"\0" * 28,
+            "layer 'last' has 6 weights, its input needs another number",
+        ),
         (without_weights("ReLU last 1 1 in0 last"), b"", r"output has the shape \[1\], but its contract has 3 labels"),
     ],
 )

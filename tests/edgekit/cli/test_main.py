@@ -34,6 +34,12 @@ def test_a_usage_error_is_one_line_that_names_the_help(edgekit: Run) -> None:
     assert "edgekit run --help" in err
 
 
+def test_debug_is_accepted_before_the_command_too(edgekit: Run) -> None:
+    code, _, err = edgekit("--debug", "inspect", "absent.onnx")
+    assert (code, "Traceback" in err, "model 'absent.onnx' does not exist" in err) == (2, True, True)
+    assert "No such command 'xyz'" in edgekit("--debug", "xyz")[2]
+
+
 def test_a_missing_library_is_reported_with_the_command_that_installs_it() -> None:
     code = (
         "import sys; sys.modules['onnxruntime'] = None; sys.argv[1:] = ['run', '--source', 'demo']\n"
