@@ -10,11 +10,13 @@ from edgekit.cli.progress import counted, progress_bar
 from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
 
 if TYPE_CHECKING:
+    from edgekit.contract import Contract
     from edgekit.device.blur import FaceBlur
     from edgekit.device.detections import FrameResult
     from edgekit.device.events import Outlet
     from edgekit.device.frame import Frame, Source
     from edgekit.device.sink import Sink
+    from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.monitor import ReadHealth
 
 
@@ -49,6 +51,35 @@ def open_sinks(
         )
         sinks.append(EventSink(rules, outlets, presentation_time_s(source)))
     return sinks
+
+
+def collect_sinks(
+    outputs: Outputs, source: Source, contract: Contract, notify: Callable[[str], None]
+) -> list[CollectSink]:
+    """Return the sink of --collect, if it is given.
+
+    Raises:
+        InputError: The folder is a file.
+    """
+    if outputs.collect is None:
+        return []
+    from edgekit.cli.param_types import parse_collect_when
+    from edgekit.device.sinks.collect import CollectSink, CropFolder, EveryInterval, best_of_track, uncertain
+
+    folder = CropFolder(
+        outputs.collect,
+        source.name,
+        notify,
+        max_crops=outputs.collect_max,
+        max_bytes=round(outputs.collect_max_mb * 1e6),
+    )
+    name, value = parse_collect_when(outputs.collect_when)
+    strategy: Strategy
+    if name == "uncertain":
+        strategy = uncertain(value)
+    else:
+        strategy = EveryInterval(value) if name == "every" else best_of_track()
+    return [CollectSink(strategy, folder, contract, source)]
 
 
 def progress_sinks(out: Output, outputs: Outputs, frame_count: int | None, max_frames: int | None) -> list[Sink]:

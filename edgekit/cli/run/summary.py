@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.output import Output
@@ -11,16 +12,22 @@ if TYPE_CHECKING:
     from edgekit.device.health.runtime_monitor import RuntimeMonitor
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.summary import Tally
+    from edgekit.device.sinks.collect import CollectSink
 
 
-def print_summary(text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, model: str) -> None:
-    """Print frame rate, latencies, faces, threads and health."""
+def print_summary(
+    text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, model: str, collecting: Sequence[CollectSink]
+) -> None:
+    """Print frame rate, latencies, faces, collected crops, threads and health."""
     from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
 
     text.say(f"source {stream.source.name}, detector {stream.face_tracker.detector.name}, model {model}")
     text.say(rate_line(stream.meter))
     text.console.print(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))
+    for sink in collecting:
+        left_out = f", {sink.left_out} left out" if sink.left_out else ""
+        text.say(f"collected: {sink.folder.saved} crops in {sink.folder.folder}{left_out}")
     text.say(stream.threads.describe())
     text.say(monitor.describe() or "health: unknown")
 
@@ -32,6 +39,7 @@ def summary(
     signals: StopSignals,
     finished: bool,
     settings: dict[str, Any],
+    collecting: Sequence[CollectSink],
 ) -> dict[str, Any]:
     """Return the document of --json; `settings` are the options in force."""
     from edgekit.device.engines.versions import versions
@@ -55,6 +63,7 @@ def summary(
         },
         "versions": versions(),
         **summary_document(stream.meter, tally),
+        "collected": collecting[0].document() if collecting else None,
         "health": monitor.as_document(),
     }
 
