@@ -30,7 +30,7 @@ from edgekit.device.sink import Sink
 from edgekit.device.sinks.rotation import Outage
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import InputError, StorageError
-from edgekit.files import write_atomic
+from edgekit.files import append_line, write_atomic
 from edgekit.preprocess import FloatArray, ImageU8, square_crop_box
 
 CROPS_FOLDER = "crops"
@@ -293,7 +293,7 @@ class CropFolder:
         try:
             write_atomic(path, encoded)
             try:
-                _append_line(self.folder / CROPS_FILE, line)
+                append_line(self.folder / CROPS_FILE, line)
             except OSError as error:
                 path.unlink(missing_ok=True)
                 raise StorageError(f"cannot write '{self.folder / CROPS_FILE}': {error.strerror or error}") from error
@@ -377,22 +377,3 @@ class CollectSink(Sink):
     def _work(self) -> None:
         while (crop := self._waiting.get()) is not None:
             self.folder.save(crop)
-
-
-def _append_line(path: Path, line: bytes) -> None:
-    """Append a line, complete or not at all; a partial line that a power cut left is ended first.
-
-    Raises:
-        OSError: The line cannot be written.
-    """
-    with path.open("ab+", buffering=0) as stream:
-        end = stream.seek(0, 2)
-        if end and stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
-            line = b"\n" + line
-        rest = memoryview(line)
-        try:
-            while rest:
-                rest = rest[stream.write(rest) :]
-        except OSError:
-            stream.truncate(end)
-            raise

@@ -76,7 +76,7 @@ def bind(address: str, token: str | None) -> socket.socket:
     family, _, _, _, where = found[0]
     if token is None and not ipaddress.ip_address(str(where[0]).partition("%")[0]).is_loopback:
         raise InputError(
-            f"--web {address} shows the camera to other machines: set a token with --web-token-file FILE or "
+            f"--web {address} shows images to other machines: set a token with --web-token-file FILE or "
             "EDGEKIT_WEB_TOKEN"
         )
     listener = socket.socket(family, socket.SOCK_STREAM)

@@ -74,12 +74,12 @@ def collect_sinks(
         max_bytes=round(outputs.collect_max_mb * 1e6),
     )
     name, value = parse_collect_when(outputs.collect_when)
-    strategy: Strategy
-    if name == "uncertain":
-        strategy = uncertain(value)
-    else:
-        strategy = EveryInterval(value) if name == "every" else best_of_track()
-    return [CollectSink(strategy, folder, contract, source)]
+    strategies: dict[str, Callable[[float], Strategy]] = {
+        "uncertain": uncertain,
+        "every": EveryInterval,
+        "best-of-track": lambda _: best_of_track(),
+    }
+    return [CollectSink(strategies[name](value), folder, contract, source)]
 
 
 def progress_sinks(out: Output, outputs: Outputs, frame_count: int | None, max_frames: int | None) -> list[Sink]:
