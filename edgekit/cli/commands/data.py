@@ -107,7 +107,7 @@ def label(
     from edgekit.device.sinks.credentials import read_secret
     from edgekit.files import exclusive_folder
 
-    store = LabelStore(folder, output, classes.split(",") if classes else (), out.warn)
+    store = LabelStore(folder, output, [name.strip() for name in classes.split(",")] if classes else (), out.warn)
     token = read_secret(web_token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
     stopped = threading.Event()
     with StopSignals() as signals, exclusive_folder(folder), LabelPage(store, address, token, out.warn) as page:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.output import Output
 from edgekit.cli.run.signals import StopSignals
+from edgekit.text import counted
 
 if TYPE_CHECKING:
     from edgekit.device.health.runtime_monitor import RuntimeMonitor
@@ -27,7 +28,7 @@ def print_summary(
     text.say(count_lines(stream.meter, tally))
     for sink in collecting:
         left_out = f", {sink.left_out} left out" if sink.left_out else ""
-        text.say(f"collected: {sink.folder.saved} crops in {sink.folder.folder}{left_out}")
+        text.say(f"collected: {counted(sink.folder.saved, 'crop')} in {sink.folder.folder}{left_out}")
     text.say(stream.threads.describe())
     text.say(monitor.describe() or "health: unknown")
 
