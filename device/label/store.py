@@ -393,8 +393,6 @@ def _move(source: Path, target: Path) -> bool:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not source.is_file():
-            return False
         try:
             source.rename(target)
         except OSError as error:

@@ -129,8 +129,9 @@ def command(
             max_frames=max_frames,
         )
         stream = opened.enter_context(Stream(options, out.warn))
-        monitor = RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.face_tracker, out.warn)
-        opened.enter_context(monitor)
+        monitor = opened.enter_context(
+            RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.face_tracker, out.warn)
+        )
         # With --jsonl - stdout has the results, and text goes to stderr.
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         tally, finished = Tally(), False

@@ -156,6 +156,7 @@ def test_a_class_that_cannot_be_a_folder_of_its_own_is_refused(label, tmp_path, 
 )
 def test_only_collected_crops_are_served(label, tmp_path, path):
     collect(tmp_path / "c", [1])
+    (tmp_path / "c/crops/x.png").write_bytes(b"not in the index")
     assert label().request("GET", path)[0] == 404
 
 

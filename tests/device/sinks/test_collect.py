@@ -237,6 +237,14 @@ def test_a_folder_deleted_in_the_run_is_made_again(tmp_path, told):
     assert told == []
 
 
+def test_a_crop_without_its_line_is_removed(tmp_path, told):
+    (tmp_path / "crops.jsonl").mkdir()
+    with Run(tmp_path, EveryInterval(1), told) as run:
+        run.write(0, (1, SURE))
+    assert list((tmp_path / "crops").iterdir()) == []
+    assert (run.sink.left_out, len(told)) == (1, 1)
+
+
 def test_a_folder_replaced_by_a_file_is_reported_once(tmp_path, told):
     with Run(tmp_path / "c", EveryInterval(1), told) as run:
         run.write(0, (1, SURE))
