@@ -129,15 +129,13 @@ def command(
             max_frames=max_frames,
         )
         stream = opened.enter_context(Stream(options, out.warn))
-        monitor = opened.enter_context(
-            RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.face_tracker, out.warn)
-        )
+        monitor = RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.face_tracker, out.warn)
+        opened.enter_context(monitor)
         # With --jsonl - stdout has the results, and text goes to stderr.
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         tally, finished = Tally(), False
-        collecting = collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn)
         sinks = [
-            *collecting,
+            *collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn),
             *open_sinks(outputs, stream.source, stream.classifier.labels, text.say, out.warn, health=monitor.health),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
@@ -150,9 +148,9 @@ def command(
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
-                print_summary(text, stream, tally, monitor, model, collecting)
+                print_summary(text, stream, tally, monitor, model, sinks)
                 settings = {"max_frames": max_frames, "single_thread": load.single_thread}
                 settings |= asdict(input_options) | asdict(detection)
-                out.result(summary(stream, tally, monitor, signals, finished, settings, collecting))
+                out.result(summary(stream, tally, monitor, signals, finished, settings, sinks))
     if signals.interrupted:
         raise KeyboardInterrupt
