@@ -14,6 +14,7 @@ import errno
 import io
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,11 @@ class LabelStore:
     """
 
     def __init__(
-        self, folder: Path, out: Path | None = None, classes: Sequence[str] = (), notify: Callable[[str], None] = print
+        self,
+        folder: Path,
+        out: Path | None = None,
+        classes: Sequence[str] = (),
+        notify: Callable[[str], None] = warnings.warn,
     ) -> None:
         """Read `folder`, and continue where an earlier labelling ended.
 
@@ -96,6 +101,7 @@ class LabelStore:
 
         Raises:
             InputError: The folder has no crops, or a class cannot be the name of a folder.
+            StorageError: groups.csv cannot be written.
         """
         if not (folder / CROPS_FILE).is_file():
             raise InputError(f"'{folder}' has no {CROPS_FILE}: collect crops with edgekit run --collect {folder}")
@@ -121,6 +127,8 @@ class LabelStore:
         self.refresh()
         self._read_log()
         self._read_groups()
+        if any(label is not None for label in self._labels.values()):
+            self._write_groups()  # a full disk or a power cut may have left an older one
 
     @property
     def classes(self) -> tuple[str, ...]:

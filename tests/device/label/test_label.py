@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from edgekit.device.label import LabelStore
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 from edgekit.models.data.readers import load_dataset
 from tests.device.label.crops import CLASSES, collect
 
@@ -223,6 +224,26 @@ def test_a_disk_error_is_reported_and_loses_nothing(label, tmp_path):
     assert "cannot move" in answer["error"]
     assert answer["waiting"] == 2
     assert placed(tmp_path / "c") == {"crops": [first, second]}
+
+
+def test_a_full_disk_loses_no_crop_and_labelling_goes_on_after_it(small_disk):
+    first, second = collect(small_disk / "c", [1, 1])
+    store = LabelStore(small_disk / "c")
+    (small_disk / "filler").write_bytes(b"")
+    with suppress(OSError), (small_disk / "filler").open("ab", buffering=0) as filler:
+        while filler.write(bytes(4096)):
+            pass
+    with pytest.raises(StorageError):
+        store.decide([first], "sad")
+    assert sorted(path.name for path in (small_disk / "c").rglob("*.png")) == [first, second]
+    (small_disk / "filler").unlink()
+    store = LabelStore(small_disk / "c")
+    if store.summary()["waiting"] == 2:
+        store.decide([first], "sad")
+    assert groups(small_disk / "c") == ["path,group", f"sad/{first},run-t0"]
+    store.decide([second], "sad")
+    assert placed(small_disk / "c") == {"labelled/sad": [first, second]}
+    assert groups(small_disk / "c") == ["path,group", f"sad/{first},run-t0", f"sad/{second},run-t1"]
 
 
 def test_rows_of_groups_from_another_folder_are_kept(label, tmp_path):
