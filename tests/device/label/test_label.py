@@ -263,7 +263,7 @@ def test_a_decision_is_answered_at_once_among_hundreds_of_crops(label, tmp_path)
         start_s = time.perf_counter()
         assert client.post("/api/decide", files=[name], label="sad")[0] == 200
         times_s.append(time.perf_counter() - start_s)
-    # Generous for a busy machine; docs/running.md has the measured time.
+    # Generous for a busy machine; benchmarks/device/labelling.py measures it.
     assert sorted(times_s)[20] < 0.5
 
 
