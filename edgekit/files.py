@@ -98,6 +98,25 @@ def write_atomic(target: Path, content: bytes | str) -> None:
         temporary.write_bytes(data)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line, complete or not at all; a partial line that a power cut left is ended first.
+
+    Raises:
+        OSError: The line cannot be written.
+    """
+    with path.open("ab+", buffering=0) as stream:
+        end = stream.seek(0, 2)
+        if end and stream.seek(end - 1) >= 0 and stream.read(1) != b"\n":
+            line = b"\n" + line
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[stream.write(rest) :]
+        except OSError:
+            stream.truncate(end)
+            raise
+
+
 @contextmanager
 def exclusive_folder(folder: Path) -> Iterator[None]:
     """Create `folder` and lock it against other processes for the duration of the block.

@@ -1,4 +1,4 @@
-"""Option types for sizes and times with units: 10MB, 90s, 7d."""
+"""Option types: sizes and times with units (10MB, 90s, 7d), and strategies of --collect-when."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import click
 _SIZE_UNITS = {"": 1, "B": 1, "K": 10**3, "KB": 10**3, "M": 10**6, "MB": 10**6, "G": 10**9, "GB": 10**9,
                "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}  # fmt: skip
 _TIME_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+# Of --collect-when: the margin of `uncertain`, and the shortest time of `every`.
+_DEFAULT_MARGIN = 0.3
+_LEAST_INTERVAL_S = 0.1
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
@@ -50,3 +53,41 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         if not math.isfinite(seconds) or seconds < self._min_s:
             self.fail(f"'{value}' is too short: at least {self._min_s:g} s", param, ctx)
         return seconds
+
+
+class CollectWhen(click.ParamType):  # type: ignore[type-arg]
+    """When a crop is collected: `uncertain`, `uncertain:MARGIN`, `every:TIME` or `best-of-track`; the value is text."""
+
+    name = "strategy"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, checked."""
+        try:
+            parse_collect_when(str(value))
+        except (ValueError, click.BadParameter):
+            self.fail(
+                f"'{value}' is not a strategy: write uncertain, uncertain:0.2 (a margin of 0 to 1), every:10s or "
+                "best-of-track",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
+def parse_collect_when(text: str) -> tuple[str, float]:
+    """Return the name of a strategy of --collect-when and its number: margin, seconds, or 0 if it has none.
+
+    Raises:
+        ValueError, click.BadParameter: The text is not a strategy.
+    """
+    name, colon, value = text.partition(":")
+    if name == "uncertain":
+        margin = float(value) if colon else _DEFAULT_MARGIN
+        if not 0 < margin <= 1:
+            raise ValueError(text)
+        return name, margin
+    if name == "every":
+        return name, Duration(_LEAST_INTERVAL_S).convert(value, None, None)
+    if text != "best-of-track":
+        raise ValueError(text)
+    return text, 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,7 @@ import pytest
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.preprocess import ImageU8
+from tests.browser import open_browser
 
 WriteClip = Callable[..., Path]
 
@@ -72,3 +73,10 @@ def _face(label: str, track_id: int) -> Face:
 def feed() -> Feed:
     """Makes frames and results."""
     return Feed()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """A browser for the tests of a module."""
+    with open_browser(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver

@@ -35,6 +35,7 @@ ONE_MODULE_ONLY = {
     "edgekit.device.sinks.h264_recorder": {"av"},
     "edgekit.device.engines.ncnn_engine": {"ncnn"},
     "edgekit.device.sinks.mqtt.session": {"paho"},
+    "edgekit.device.label.app": {"starlette"},
     "edgekit.device.sinks.web.app": {"starlette"},
     "edgekit.device.sinks.web.server": {"uvicorn", "h11"},
     "edgekit.models.nets.external_nets": {"timm", "torchvision"},

@@ -1,13 +1,13 @@
-"""HTTP application of the web page. No other module imports Starlette."""
+"""HTTP application of the web page of a run; its static files, login and guard also serve the page for labelling."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,14 +21,17 @@ from edgekit.device.sinks.web.access import COOKIE, Access
 from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 # For each path: the files that are concatenated, and the media type.
-_FILES = {
-    "/": (("head.html", "page.html"), "text/html"),
-    "/login": (("head.html", "login.html"), "text/html"),
-    "/page.js": (("page.js",), "text/javascript"),
-    "/page.css": (("page.css",), "text/css"),
-    "/icon.svg": (("icon.svg",), "image/svg+xml"),
+Files: TypeAlias = Mapping[str, tuple[Sequence[Path], str]]
+_LOGIN_FILES: Files = {
+    "/login": ((FOLDER / "head.html", FOLDER / "login.html"), "text/html"),
+    "/icon.svg": ((FOLDER / "icon.svg",), "image/svg+xml"),
+}
+_FILES: Files = {
+    "/": ((FOLDER / "head.html", FOLDER / "page.html"), "text/html"),
+    "/page.js": ((FOLDER / "page.js",), "text/javascript"),
+    "/page.css": ((FOLDER / "page.css",), "text/css"),
 }
 # Available without a token.
 _PUBLIC_PATHS = frozenset({"/login", "/page.css", "/icon.svg", "/healthz"})
@@ -52,37 +55,41 @@ _BOUNDARY = "edgekit-frame"
 
 def make_app(access: Access, monitor: Monitor, preview: Preview) -> ASGIApp:
     """Return the application with the page, video, state, state stream, metrics, health check and login."""
-    web = _Web(access, monitor, preview)
+    web = _Web(monitor, preview)
     routes = [
-        *(Route(path, web.file, name=path) for path in _FILES),
-        Route("/login", web.log_in, methods=["POST"]),
+        *Site(access, _FILES).routes(),
         Route("/stream.mjpg", web.video),
         Route("/api/state", web.state),
         Route("/api/events", web.events),
         Route("/metrics", web.metrics),
         Route("/healthz", web.healthz),
     ]
-    return _Guard(Starlette(routes=routes), access)
+    return guarded(Starlette(routes=routes), access)
 
 
-class _Web:
-    def __init__(self, access: Access, monitor: Monitor, preview: Preview) -> None:
+class Site:
+    """The static files of a page, and its login."""
+
+    def __init__(self, access: Access, files: Files) -> None:
+        files = {**_LOGIN_FILES, **files}
         self._access = access
-        self._monitor = monitor
-        self._preview = preview
         self._delaying = asyncio.Lock()
-        self._files = {
-            path: b"".join((_FOLDER / name).read_bytes() for name in names) for path, (names, _) in _FILES.items()
-        }
+        self._contents = {path: b"".join(file.read_bytes() for file in parts) for path, (parts, _) in files.items()}
+        self._media_types = {path: media_type for path, (_, media_type) in files.items()}
 
-    async def file(self, request: Request) -> Response:
+    def routes(self) -> list[Route]:
+        """Return the routes of the files and of the login."""
+        files = [Route(path, self._file, name=path) for path in self._contents]
+        return [*files, Route("/login", self._log_in, methods=["POST"])]
+
+    async def _file(self, request: Request) -> Response:
         path = request.url.path
-        content = self._files[path]
+        content = self._contents[path]
         if path == "/login" and request.url.query == _WRONG_TOKEN_QUERY:
             content = content.replace(b"<label", b'<p class="pill bad">Wrong token</p>\n<label', 1)
-        return Response(content, media_type=_FILES[path][1])
+        return Response(content, media_type=self._media_types[path])
 
-    async def log_in(self, request: Request) -> Response:
+    async def _log_in(self, request: Request) -> Response:
         body = bytearray()
         try:
             async for chunk in request.stream():
@@ -101,6 +108,12 @@ class _Web:
         if self._access.needs_token:
             response.set_cookie(COOKIE, self._access.cookie, _COOKIE_LIFETIME_S, httponly=True, samesite="strict")
         return response
+
+
+class _Web:
+    def __init__(self, monitor: Monitor, preview: Preview) -> None:
+        self._monitor = monitor
+        self._preview = preview
 
     async def video(self, _: Request) -> Response:
         if self._preview.viewers >= _MAX_VIEWERS:
@@ -149,6 +162,11 @@ class _Web:
 
     def _is_stalled(self) -> bool:
         return self._monitor.since_last_frame_s() > _STALLED_AFTER_S
+
+
+def guarded(app: ASGIApp, access: Access) -> ASGIApp:
+    """Return `app` behind a check of every request, with the security headers on every response."""
+    return _Guard(app, access)
 
 
 class _Guard:

@@ -1,11 +1,11 @@
-"""Web server of the page, in its own thread. No other module imports uvicorn or h11."""
+"""Web server of a page, in its own thread. No other module imports uvicorn or h11."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import h11
 import uvicorn
@@ -27,7 +27,70 @@ _REQUEST_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 0.4
 
 
-class WebSink:
+class WebServer:
+    """Serves an application in a thread, for the duration of a `with` block."""
+
+    def __init__(self, address: str, token: str | None, app: Any, notify: Callable[[str], None]) -> None:
+        """Listen at `address`; entering the `with` block starts the server.
+
+        Args:
+            address: HOST:PORT, HOST or PORT.
+            token: Token that viewers must send; None admits this machine only.
+            app: The ASGI application; it checks the token.
+            notify: Called with one line for each warning, from another thread.
+
+        Raises:
+            InputError: The address cannot be used, or is reachable from other machines without a token.
+        """
+        self._listener = bind(address, token)
+        self.url = url_of(self._listener)
+        config = uvicorn.Config(
+            app,
+            http=RequestTimeoutProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MAX_CONNECTIONS,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = Worker(lambda: asyncio.run(self._serve()), "web")
+        self._log_handler = _OneLineHandler(notify)
+
+    def __enter__(self) -> Self:
+        logger = logging.getLogger("uvicorn.error")
+        logger.addHandler(self._log_handler)
+        logger.propagate = False
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop the server."""
+        self._log_handler.muted = True
+        self._server.should_exit = True
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        # A viewer that reads nothing would delay a graceful shutdown.
+        self._server.force_exit = True
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        self._listener.close()
+        logging.getLogger("uvicorn.error").removeHandler(self._log_handler)
+
+    def check(self) -> None:
+        """Raise the exception that ended the server, if there was one."""
+        self._thread.check()
+
+    async def _serve(self) -> None:
+        await self._server.serve(sockets=[self._listener])
+        # Connections with unsent data are still open.
+        for connection in list(self._server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0)
+
+
+class WebSink(WebServer):
     """Serves the web page of a run; `write` stores a reference to the frame and never waits for a viewer."""
 
     def __init__(
@@ -53,57 +116,23 @@ class WebSink:
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
-        access = Access(token)
-        self._listener = bind(address, token)
-        self.url = url_of(self._listener)
         self.preview = Preview(max_fps, blur)
-        config = uvicorn.Config(
-            make_app(access, monitor, self.preview),
-            http=RequestTimeoutProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=_MAX_CONNECTIONS,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = Worker(lambda: asyncio.run(self._serve()), "web")
-        self._log_handler = _OneLineHandler(notify)
+        super().__init__(address, token, make_app(Access(token), monitor, self.preview), notify)
 
     def __enter__(self) -> Self:
-        logger = logging.getLogger("uvicorn.error")
-        logger.addHandler(self._log_handler)
-        logger.propagate = False
         self.preview.start()
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(self, *exception: object) -> None:
         """End all streams and stop the server."""
         self._log_handler.muted = True
         self.preview.stop()
-        self._server.should_exit = True
-        self._thread.join(_CLOSE_TIMEOUT_S)
-        # A viewer that reads nothing would delay a graceful shutdown.
-        self._server.force_exit = True
-        self._thread.join(_CLOSE_TIMEOUT_S)
-        self._listener.close()
-        logging.getLogger("uvicorn.error").removeHandler(self._log_handler)
+        super().__exit__(*exception)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Show the frame; the page reads its result from the monitor."""
-        self._thread.check()
+        self.check()
         self.preview.offer(frame, result)
-
-    async def _serve(self) -> None:
-        await self._server.serve(sockets=[self._listener])
-        # Connections with unsent data are still open.
-        for connection in list(self._server.server_state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
-        await asyncio.sleep(0)
 
 
 class RequestTimeoutProtocol(H11Protocol):

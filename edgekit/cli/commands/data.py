@@ -1,4 +1,4 @@
-"""`edgekit data`: faces cut out of photographs, and the quality check of a data set."""
+"""`edgekit data`: faces cut out of photographs, quality check of a data set, labelling of collected crops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.options import PATH, NumberRange, contempt_option, detector_options, min_face_option, threads_option
+from edgekit.cli.options import (
+    PATH,
+    NumberRange,
+    contempt_option,
+    detector_options,
+    min_face_option,
+    path_option,
+    threads_option,
+)
 from edgekit.cli.output import Output, common_options, one_line
 from edgekit.errors import EdgekitError, InputError
 
@@ -21,15 +29,16 @@ _LABEL_WIDTH = 11
 _EXAMPLES = 5
 
 
-@click.group("data", short_help="Crop faces from photographs, check a data set.")
+@click.group("data", short_help="Crop faces from photographs, label crops, check a data set.")
 def command() -> None:
-    """Prepare a data set, and check it before training on it.
+    """Prepare a data set: crop photographs, label the crops of `edgekit run --collect`, check the result.
 
     \b
     Examples:
       edgekit data crop photos -o crops
       edgekit data check fer2013.tar.gz
       edgekit data check RAF-DB/basic --sheet sheets
+      edgekit data label collected
     """
 
 
@@ -176,6 +185,55 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     out.result({**_document(scan, findings), "notes": notes, "sheets": [str(file) for file in sheets]})
     if findings.faults:
         raise EdgekitError(f"data '{path}': {'; '.join(findings.faults)}")
+
+
+@command.command("label", short_help="Sort collected crops into class folders, in a browser.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("-o", "--output", type=PATH, metavar="OUT", help="Folder of the class folders; default: DIR/labelled.")
+@click.option("--classes", metavar="A,B,...", help="Classes to choose from; default: those of the collecting model.")
+@click.option(
+    "--web", "address", default="127.0.0.1:8080", show_default=True, metavar="ADDR", help="Address of the page."
+)
+@path_option(
+    "--web-token-file",
+    "FILE",
+    "File with the page's access token, or set EDGEKIT_WEB_TOKEN; required for browsers on other machines.",
+)
+@common_options
+def label(
+    out: Output, folder: Path, output: Path | None, classes: str | None, address: str, web_token_file: Path | None
+) -> None:
+    """Serve a web page on which the crops in DIR, from `edgekit run --collect`, are labelled by keyboard.
+
+    Each decision moves files from DIR to OUT/CLASS/, which `train --data OUT` reads. Ctrl-C ends the page; the next
+    start continues.
+
+    \b
+    Examples:
+      edgekit data label collected
+      edgekit data label collected --classes open,closed -o door
+      edgekit data label collected --web 0.0.0.0:8080 --web-token-file web-token
+    """
+    import threading
+
+    from edgekit.cli.run.signals import StopSignals
+    from edgekit.device.label import LabelPage, LabelStore
+    from edgekit.device.sinks.credentials import read_secret
+    from edgekit.files import exclusive_folder
+
+    store = LabelStore(folder, output, [name.strip() for name in classes.split(",")] if classes else (), out.warn)
+    token = read_secret(web_token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
+    stopped = threading.Event()
+    with StopSignals() as signals, exclusive_folder(folder), LabelPage(store, address, token, out.warn) as page:
+        signals.on_stop(stopped.set)
+        out.say(f"label {store.summary()['waiting']} crops at {page.url} (Ctrl-C ends)")
+        while not stopped.wait(1.0):
+            page.check()
+    summary = store.summary()
+    counts = ", ".join(f"{name} {count}" for name, count in summary["counts"].items())
+    out.say(f"labelled in {store.out}: {counts or 'none'}; discarded {summary['discarded']}")
+    out.say(f"{summary['waiting']} of {summary['total']} crops wait, {summary['missing']} were deleted")
+    out.result({"folder": str(folder), "output": str(store.out), "url": page.url, **summary})
 
 
 def _print_report(out: Output, scan: Scan, found: Findings) -> None:

@@ -29,7 +29,7 @@ from edgekit.cli.run.input_options import (
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
 from edgekit.cli.run.output_options import STDOUT, Outputs, add_output_options, check_outputs, recorder_of
 from edgekit.cli.run.signals import StopSignals
-from edgekit.cli.run.sinks import open_sinks, progress_sinks
+from edgekit.cli.run.sinks import collect_sinks, open_sinks, progress_sinks
 from edgekit.cli.run.summary import print_summary, summary
 from edgekit.cli.sections import SectionedCommand, section
 
@@ -138,6 +138,7 @@ def command(
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         tally, finished = Tally(), False
         sinks = [
+            *collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn),
             *open_sinks(outputs, stream.source, stream.classifier.contract, text.say, out.warn, health=monitor.health),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
@@ -150,9 +151,9 @@ def command(
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
-                print_summary(text, stream, tally, monitor, model)
+                print_summary(text, stream, tally, monitor, model, sinks)
                 settings = {"max_frames": max_frames, "single_thread": load.single_thread}
                 settings |= asdict(input_options) | asdict(detection)
-                out.result(summary(stream, tally, monitor, signals, finished, settings))
+                out.result(summary(stream, tally, monitor, signals, finished, settings, sinks))
     if signals.interrupted:
         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.options import NumberRange, grouped_options, path_option
-from edgekit.cli.param_types import Duration, Size
+from edgekit.cli.param_types import CollectWhen, Duration, Size
 from edgekit.cli.sections import section
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class Outputs:
     rotate_age: float | None
     rotate_keep: int
     blur_faces: bool
+    collect: Path | None
+    collect_when: str
+    collect_max: int
+    collect_max_mb: float
     web: str | None
     web_token_file: Path | None
     web_fps: float
@@ -94,6 +98,36 @@ _RESULTS = section(
         help="Number of older files to keep.",
     ),
     click.option("--blur-faces/--no-blur-faces", default=False, help="Make faces unrecognisable in --save and --web."),
+)
+
+_COLLECTING = section(
+    "Collecting",
+    path_option("--collect", "DIR", "Save crops for labelling (edgekit data label DIR)."),
+    click.option(
+        "--collect-when",
+        type=CollectWhen(),
+        default="uncertain",
+        show_default=True,
+        metavar="STRATEGY",
+        help="uncertain[:MARGIN]: the two best classes differ by less than 0.3, or MARGIN; every:TIME, such as "
+        "every:10s; best-of-track: one crop of each face.",
+    ),
+    click.option(
+        "--collect-max",
+        type=click.IntRange(1, 1_000_000),
+        default=2000,
+        show_default=True,
+        metavar="N",
+        help="Largest number of crops in DIR that wait for labelling.",
+    ),
+    click.option(
+        "--collect-max-mb",
+        type=NumberRange(0.001, 1_000_000),
+        default=200,
+        show_default=True,
+        metavar="MB",
+        help="Largest size of these crops.",
+    ),
 )
 
 _WEB_PAGE = section(
@@ -181,7 +215,7 @@ _EVENTS = section(
 )
 
 # Adds these options to a command, which gets their values as the parameter `outputs`.
-add_output_options = grouped_options("outputs", Outputs, (_RESULTS, _WEB_PAGE, _MQTT, _EVENTS))
+add_output_options = grouped_options("outputs", Outputs, (_RESULTS, _COLLECTING, _WEB_PAGE, _MQTT, _EVENTS))
 
 
 def rotation_of(outputs: Outputs) -> Rotation:
@@ -219,6 +253,10 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
         raise click.UsageError("--record is for a Raspberry Pi's camera: use --save, or --camera")
     if outputs.record is not None and outputs.blur_faces:
         raise click.UsageError("--record does not blur faces: leave out --record or --blur-faces")
+    if outputs.collect is not None and outputs.blur_faces:
+        raise click.UsageError(
+            "--collect saves faces that --blur-faces is to make unrecognisable: leave out --collect or --blur-faces"
+        )
     if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
         raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
     _refuse_without_effect(outputs)
@@ -228,6 +266,7 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
 _NEEDED_OUTPUTS = {
     "rotate_": ("save", "record", "jsonl", "csv_file"),
     "blur_": ("save", "web"),
+    "collect_": ("collect",),
     "web_": ("web",),
     "mqtt_": ("mqtt",),
     "webhook_": ("webhook",),

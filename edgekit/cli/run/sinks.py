@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgekit.device.events import Outlet
     from edgekit.device.frame import Frame, Source
     from edgekit.device.sink import Sink
+    from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.monitor import ReadHealth
 
 
@@ -51,6 +52,35 @@ def open_sinks(
         )
         sinks.append(EventSink(rules, outlets, presentation_time_s(source)))
     return sinks
+
+
+def collect_sinks(
+    outputs: Outputs, source: Source, contract: Contract, notify: Callable[[str], None]
+) -> list[CollectSink]:
+    """Return the sink of --collect, if it is given.
+
+    Raises:
+        InputError: The folder is a file.
+    """
+    if outputs.collect is None:
+        return []
+    from edgekit.cli.param_types import parse_collect_when
+    from edgekit.device.sinks.collect import CollectSink, CropFolder, EveryInterval, best_of_track, uncertain
+
+    folder = CropFolder(
+        outputs.collect,
+        source.name,
+        notify,
+        max_crops=outputs.collect_max,
+        max_bytes=round(outputs.collect_max_mb * 1e6),
+    )
+    name, value = parse_collect_when(outputs.collect_when)
+    strategies: dict[str, Callable[[float], Strategy]] = {
+        "uncertain": uncertain,
+        "every": EveryInterval,
+        "best-of-track": lambda _: best_of_track(),
+    }
+    return [CollectSink(strategies[name](value), folder, contract, source)]
 
 
 def progress_sinks(out: Output, outputs: Outputs, frame_count: int | None, max_frames: int | None) -> list[Sink]:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.output import Output
 from edgekit.cli.run.signals import StopSignals
+from edgekit.text import counted
 
 if TYPE_CHECKING:
     from edgekit.device.health.runtime_monitor import RuntimeMonitor
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.summary import Tally
+    from edgekit.device.sink import Sink
+    from edgekit.device.sinks.collect import CollectSink
 
 
-def print_summary(text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, model: str) -> None:
-    """Print frame rate, latencies, faces, threads and health."""
+def print_summary(
+    text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, model: str, sinks: Sequence[Sink]
+) -> None:
+    """Print frame rate, latencies, faces, collected crops, threads and health."""
     from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
 
     text.say(f"source {stream.source.name}, detector {stream.localizer.detector_name}, model {model}")
     text.say(rate_line(stream.meter))
     text.console.print(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))
+    for sink in _collecting(sinks):
+        left_out = f", {sink.left_out} left out" if sink.left_out else ""
+        text.say(f"collected: {counted(sink.folder.saved, 'crop')} in {sink.folder.folder}{left_out}")
     text.say(stream.threads.describe())
     text.say(monitor.describe() or "health: unknown")
 
@@ -32,6 +41,7 @@ def summary(
     signals: StopSignals,
     finished: bool,
     settings: dict[str, Any],
+    sinks: Sequence[Sink],
 ) -> dict[str, Any]:
     """Return the document of --json; `settings` are the options in force."""
     from edgekit.device.engines.versions import versions
@@ -56,8 +66,15 @@ def summary(
         },
         "versions": versions(),
         **summary_document(stream.meter, tally),
+        "collected": next((sink.document() for sink in _collecting(sinks)), None),
         "health": monitor.as_document(),
     }
+
+
+def _collecting(sinks: Sequence[Sink]) -> list[CollectSink]:
+    from edgekit.device.sinks.collect import CollectSink
+
+    return [sink for sink in sinks if isinstance(sink, CollectSink)]
 
 
 def _ended(signals: StopSignals, finished: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,42 +16,15 @@ from edgekit.device.events import EventRules
 from edgekit.device.sinks.events import EventSink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web import WebSink
+from tests.browser import PROGRAMS, wait
 
 TOKEN = "a-token-that-nobody-guesses"
-PATIENCE_S = 60
 VIEWERS = 4
 HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
-PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 
 pytestmark = pytest.mark.skipif(
     not all(PROGRAMS.values()), reason="no chromium and chromedriver here: apt install chromium chromium-driver"
 )
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = PROGRAMS["chromium"]
-    for argument in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        "--window-size=1280,900",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(PROGRAMS["chromedriver"]))
-    driver.set_script_timeout(PATIENCE_S)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
@@ -83,12 +55,6 @@ def site(feed, told) -> Iterator[Callable[..., WebSink]]:
 
         yield serve
     assert told == []
-
-
-def wait(browser, condition: str) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(browser, PATIENCE_S).until(lambda driver: driver.execute_script(f"return {condition}"), condition)
 
 
 # What the picture shows at this moment, as one number.

@@ -1,10 +1,13 @@
-"""`edgekit data check`, as a user types it."""
+"""`edgekit data check` and `edgekit data label`, as a user types them."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from edgekit.files import exclusive_folder
+from edgekit.install_hint import install_command
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -131,3 +137,75 @@ def test_one_split_alone_is_counted_once_and_a_home_that_cannot_be_written_is_no
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[4].split() == ["class", "train"]
+
+
+@pytest.fixture
+def collected(tmp_path: Path) -> Path:
+    """A folder with one collected crop."""
+    folder = tmp_path / "collected"
+    (folder / "crops").mkdir(parents=True)
+    cv2.imwrite(str(folder / "crops" / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    (folder / "crops.jsonl").write_text('{"file": "crops/a.png", "probabilities": {"cat": 0.6, "dog": 0.4}}\n')
+    return folder
+
+
+def test_labelling_serves_a_page_until_ctrl_c_and_prints_what_was_done(collected: Path) -> None:
+    command = [sys.executable, "-m", "edgekit.cli", "data", "label", str(collected), "--web", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        try:
+            first = running.stderr.readline()
+            address = re.search(r"http://([^/]+)/", first)
+            assert address is not None, first
+            page = http.client.HTTPConnection(address[1], timeout=60)
+            body = json.dumps({"files": ["a.png"], "label": "dog"})
+            page.request("POST", "/api/decide", body, {"Content-Type": "application/json"})
+            assert json.load(page.getresponse())["waiting"] == 0
+            page.close()
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == 0, err
+    assert json.loads(out)["counts"] == {"cat": 0, "dog": 1}
+    assert f"labelled in {collected}/labelled: cat 0, dog 1; discarded 0" in err
+    assert (collected / "labelled/dog/a.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--web", "0.0.0.0:0"], "set a token with --web-token-file FILE or EDGEKIT_WEB_TOKEN"),
+        (["--classes", "cat,Cat"], "differ only in case"),
+        (["--classes", "cat,../dog"], "class '../dog' cannot be the name of a folder"),
+        (["-o", "collected/crops.jsonl"], "is a file: name a folder for the labelled crops"),
+    ],
+)
+def test_labelling_refuses_bad_options_in_one_line(
+    edgekit: Run, collected: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(collected.parent)
+    code, out, err = edgekit("data", "label", "collected", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_labelling_needs_a_folder_of_crops_that_no_other_process_labels(edgekit: Run, collected: Path) -> None:
+    code, _, err = edgekit("data", "label", collected.parent)
+    assert code == 2
+    assert "collect crops with edgekit run --collect" in err
+    with exclusive_folder(collected):
+        code, _, err = edgekit("data", "label", collected, "--web", "0")
+    assert code == 2
+    assert "another process is writing to" in err
+
+
+def test_labelling_without_the_web_parts_names_their_extra(
+    edgekit: Run, collected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("edgekit.device.label", "edgekit.device.sinks.web"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "starlette.applications", None)
+    code, _, err = edgekit("data", "label", collected)
+    assert code == 1
+    assert install_command("preview") in err

@@ -40,6 +40,11 @@ _NOBODY = "http://127.0.0.1:9/"
             "'grumpy' is not a label of the model",
         ),
         (["--webhook", _NOBODY, "--event-hold", "soon"], "'soon' is not a time: write 90s, 15min, 12h or 7d"),
+        (["--collect", "c", "--save", "s.mp4", "--blur-faces"], "--collect saves faces that --blur-faces is to make"),
+        (["--collect", "c", "--collect-when", "often"], "'often' is not a strategy: write uncertain, uncertain:0.2"),
+        (["--collect", "c", "--collect-when", "uncertain:2"], "'uncertain:2' is not a strategy"),
+        (["--collect", "c", "--collect-when", "every:soon"], "'every:soon' is not a strategy"),
+        (["--collect-max", "3"], "--collect-max has no effect without --collect"),
         (["--csv", "r.csv", "--rotate-size", "1"], "'1' is too small: at least 10000 bytes"),
     ],
 )
@@ -92,6 +97,34 @@ def test_an_option_that_would_do_nothing_is_refused(edgekit, options, fault: str
     assert (code, out) == (2, "")
     assert fault in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("when", ["every:0.1s", "uncertain:1", "best-of-track"])
+def test_crops_are_collected_and_counted(edgekit, tiny_model, tmp_path: Path, when: str):
+    folder = tmp_path / "c"
+    options = ("--detector", "none", "--max-frames", 5, "--collect", folder, "--collect-when", when, "--json")
+    code, out, err = edgekit("run", "--model", tiny_model, "--source", "demo", *options, "--collect-max", 1)
+    assert code == 0
+    collected = json.loads(out)["collected"]
+    assert (collected["saved"], len(list(folder.glob("crops/*.png")))) == (1, 1)
+    assert collected["left_out"] > 0
+    assert f"collected: 1 crop in {folder}, {collected['left_out']} left out" in err
+
+
+def test_blurred_faces_are_not_collected_by_settings_in_a_file(edgekit, tmp_path: Path):
+    config = tmp_path / "edgekit.toml"
+    config.write_text(f'collect = "{tmp_path}/c"\nblur-faces = true\nweb = "0"\n')
+    code, _, err = edgekit("run", "--config", config, "--source", "demo")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "leave out --collect or --blur-faces" in err
+
+
+def test_a_file_as_folder_for_crops_is_refused(edgekit, tiny_model, tmp_path: Path):
+    (tmp_path / "c").write_text("")
+    options = ("--detector", "none", "--collect", tmp_path / "c")
+    code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is a file: name a folder for the crops" in err
 
 
 def test_settings_in_a_file_may_wait_for_their_output(edgekit, tiny_model, tmp_path: Path):

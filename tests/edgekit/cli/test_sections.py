@@ -83,7 +83,8 @@ def test_values_arrive_as_without_sections() -> None:
 
 def test_help_of_run_has_its_sections_in_the_same_columns() -> None:
     text = CliRunner().invoke(run_command, ["--help"]).output
-    expected = ["Source", "Camera", "Faces", "Results", "Web page", "MQTT", "Events", "Speed and load", "Settings"]
+    expected = ["Source", "Camera", "Faces", "Results", "Collecting", "Web page", "MQTT", "Events"]
+    expected += ["Speed and load", "Settings"]
     assert titles(text) == [*expected, "Other options"]
     columns = {len(match[0]) for line in text.splitlines() if (match := re.match(r"  -\S.*?  +(?=\S)", line))}
     assert columns == {34}

@@ -1,0 +1,8 @@
+"""Labelling of collected crops in a browser: `LabelPage` serves the page, `LabelStore` moves the files."""
+
+from __future__ import annotations
+
+from edgekit.device.label.page import LabelPage
+from edgekit.device.label.store import LabelStore
+
+__all__ = ["LabelPage", "LabelStore"]

@@ -1,0 +1,132 @@
+"""HTTP application of the page for labelling. Beside the web page of a run, the only module that imports Starlette."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from edgekit.device.label.store import ConflictError, LabelStore
+from edgekit.device.sinks.web.access import Access
+from edgekit.device.sinks.web.app import FOLDER, Files, Site, guarded
+from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.typed_json import convert, parse_json
+
+_HERE = Path(__file__).parent
+_FILES: Files = {
+    "/": ((FOLDER / "head.html", _HERE / "label.html"), "text/html"),
+    "/label.js": ((_HERE / "label.js",), "text/javascript"),
+    "/page.css": ((FOLDER / "page.css", _HERE / "label.css"), "text/css"),
+}
+_MAX_BODY_BYTES = 1 << 20
+_STATUS = {InputError: 400, ConflictError: 409, StorageError: 507}
+
+
+@dataclass(frozen=True)
+class _Decide:
+    files: list[str]
+    label: str | None
+
+
+@dataclass(frozen=True)
+class _Undo:
+    id: int
+
+
+@dataclass(frozen=True)
+class _NewClass:
+    name: str
+
+
+def make_app(access: Access, store: LabelStore) -> ASGIApp:
+    """Return the application; all requests run in the server's thread, one after the other."""
+    label = _Label(store)
+    routes = [
+        *Site(access, _FILES).routes(),
+        Route("/api/state", label.state),
+        Route("/crop/{name}", label.crop),
+        Route("/api/decide", label.decide, methods=["POST"]),
+        Route("/api/undo", label.undo, methods=["POST"]),
+        Route("/api/classes", label.add_class, methods=["POST"]),
+    ]
+    return guarded(Starlette(routes=routes), access)
+
+
+class _Label:
+    def __init__(self, store: LabelStore) -> None:
+        self._store = store
+
+    async def state(self, request: Request) -> Response:
+        """Return the whole state, or 204 if it is still of the version that the page has."""
+        self._store.refresh()
+        if request.query_params.get("version") == str(self._store.version):
+            return Response(status_code=204)
+        return JSONResponse(self._store.state())
+
+    async def crop(self, request: Request) -> Response:
+        try:
+            return Response(self._store.read_crop(request.path_params["name"]), media_type="image/png")
+        except InputError as error:
+            return PlainTextResponse(f"{error}\n", 404)
+
+    async def decide(self, request: Request) -> Response:
+        """Apply a decision; the answer has the new counts, and the crops that were deleted before."""
+
+        def work(body: Any) -> dict[str, Any]:
+            wanted = convert(body, _Decide, "request field")
+            decision = self._store.decide(wanted.files, wanted.label)
+            return {**self._store.summary(), "gone": decision.missing}
+
+        return await self._change(request, work)
+
+    async def undo(self, request: Request) -> Response:
+        """Undo the latest decision; the answer has the whole state."""
+
+        def work(body: Any) -> dict[str, Any]:
+            decision = self._store.undo(convert(body, _Undo, "request field").id)
+            return {**self._store.state(), "restored": decision.files, "gone": decision.missing}
+
+        return await self._change(request, work)
+
+    async def add_class(self, request: Request) -> Response:
+        """Add a class; the answer has the whole state."""
+
+        def work(body: Any) -> dict[str, Any]:
+            self._store.add_class(convert(body, _NewClass, "request field").name)
+            return self._store.state()
+
+        return await self._change(request, work)
+
+    async def _change(self, request: Request, work: Callable[[Any], dict[str, Any]]) -> Response:
+        """Return the answer to a request that changes something; an error comes with the present state."""
+        if not _is_from_page(request):
+            return PlainTextResponse("only the page itself may send this\n", 403)
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MAX_BODY_BYTES:
+                    return PlainTextResponse("request too long\n", 413)
+        except ClientDisconnect:
+            return PlainTextResponse("incomplete request\n", 400)
+        try:
+            return JSONResponse(work(parse_json(bytes(body), "the request")))
+        except EdgekitError as error:
+            document = {**self._store.state(), "error": str(error)}
+            return JSONResponse(document, _STATUS.get(type(error), 500))
+
+
+def _is_from_page(request: Request) -> bool:
+    """Return whether a request can be from this page: another site can send neither this type nor this origin."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    origin = request.headers.get("origin")
+    same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    return same and media_type == "application/json"

@@ -1,0 +1,415 @@
+"""Collected crops and their labels. A decision moves files; the folders they lie in are the state.
+
+DIR/crops/NAME.png          waits for a decision
+OUT/CLASS/NAME.png          labelled; OUT is DIR/labelled unless given
+DIR/discarded/NAME.png      not usable
+DIR/labels.jsonl            one line for each decision and each undo
+OUT/groups.csv              path and group (track) of each labelled file, for splits that keep a track together
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edgekit.device.sinks.collect import CROPS_FILE, CROPS_FOLDER, margin
+from edgekit.errors import EdgekitError, InputError, StorageError
+from edgekit.files import append_line, write_atomic
+from edgekit.typed_json import convert, parse_json
+
+LABELLED_FOLDER = "labelled"
+DISCARDED_FOLDER = "discarded"
+LABELS_FILE = "labels.jsonl"
+GROUPS_FILE = "groups.csv"
+
+_FILE = re.compile(rf"{CROPS_FOLDER}/(\w[\w.-]*\.png)", re.ASCII)
+_MAX_CLASS_BYTES = 100
+_MAX_CLASSES = 1000
+
+
+class ConflictError(EdgekitError):
+    """A decision names crops that were decided before, or an undo names another decision than the latest."""
+
+
+@dataclass
+class _Crop:
+    """A line of crops.jsonl; `label` is the class it was put into, None for a discarded crop."""
+
+    file: str
+    probabilities: dict[str, float] = field(default_factory=dict)
+    track: str | None = None
+    time: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.file.rpartition("/")[2]
+
+    @property
+    def group(self) -> str:
+        return self.track or self.name
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Crops that got `label`, or were discarded if it is None; `missing` ones were deleted before."""
+
+    id: int
+    label: str | None
+    files: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _LogLine:
+    id: int | None = None
+    undo: int | None = None
+    label: str | None = None
+    files: tuple[str, ...] = ()
+
+
+class LabelStore:
+    """The crops of one folder with their labels; for one thread.
+
+    Attributes:
+        version: Increases with every change.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        out: Path | None = None,
+        classes: Sequence[str] = (),
+        notify: Callable[[str], None] = warnings.warn,
+    ) -> None:
+        """Read `folder`, and continue where an earlier labelling ended.
+
+        Args:
+            folder: Folder of `edgekit run --collect`.
+            out: Folder of the class folders; None: `folder`/labelled.
+            classes: Classes to choose from; empty: those of the model that collected the crops.
+            notify: Called with one line for each warning.
+
+        Raises:
+            InputError: The folder has no crops, or a class cannot be the name of a folder.
+            StorageError: groups.csv cannot be written.
+        """
+        if not (folder / CROPS_FILE).is_file():
+            raise InputError(f"'{folder}' has no {CROPS_FILE}: collect crops with edgekit run --collect {folder}")
+        self.folder = folder
+        self.out = folder / LABELLED_FOLDER if out is None else out
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"'{self.out}' is a file: name a folder for the labelled crops")
+        self.version = 1
+        self._notify = notify
+        self._classes: list[str] = []
+        self._has_given_classes = bool(classes)
+        for name in classes:
+            self._add_class(name)
+        self._crops: dict[str, _Crop] = {}
+        # Where the decided crops are: a class, None for discarded ones. Neither here nor in `_missing`: waiting.
+        self._labels: dict[str, str | None] = {}
+        self._missing: set[str] = set()
+        self._decisions: list[Decision] = []
+        self._last_id = 0
+        self._index_bytes = 0
+        self._foreign_groups: list[list[str]] = []
+        self._read_placed()
+        self.refresh()
+        self._read_log()
+        self._read_groups()
+        if any(label is not None for label in self._labels.values()):
+            self._write_groups()  # a full disk or a power cut may have left an older one
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes to choose from."""
+        return tuple(self._classes)
+
+    def refresh(self) -> None:
+        """Read the crops that were collected since the last call."""
+        path = self.folder / CROPS_FILE
+        try:
+            if path.stat().st_size < self._index_bytes:  # deleted and collected anew
+                self._index_bytes = 0
+            with path.open("rb") as stream:
+                stream.seek(self._index_bytes)
+                data = stream.read()
+        except FileNotFoundError:
+            return
+        whole = data.rfind(b"\n") + 1
+        self._index_bytes += whole
+        damaged = 0
+        for line in data[:whole].splitlines():
+            try:
+                crop = convert(parse_json(line, "crop"), _Crop, "crop field")
+            except InputError:
+                crop = None
+            if crop is None or not _FILE.fullmatch(crop.file):
+                damaged += 1
+            elif crop.name not in self._crops:
+                self._add_crop(crop)
+        if damaged:
+            self._notify(f"'{path}' has {damaged} damaged lines: they are skipped")
+
+    def state(self) -> dict[str, Any]:
+        """Return the document of the page: classes, counts, and the waiting crops in groups, uncertain ones first."""
+        groups: dict[str, list[_Crop]] = {}
+        for name, crop in self._crops.items():
+            if self._is_waiting(name):
+                groups.setdefault(crop.group, []).append(crop)
+        documents = [_group_document(key, crops) for key, crops in groups.items()]
+        documents.sort(key=lambda group: group["margin"])
+        return {**self.summary(), "classes": self._classes, "groups": documents}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts and the latest decision."""
+        counts = Counter(label for label in self._labels.values() if label is not None)
+        last = self._decisions[-1] if self._decisions else None
+        return {
+            "version": self.version,
+            "total": len(self._crops),
+            "waiting": len(self._crops) - len(self._labels) - len(self._missing),
+            "discarded": sum(label is None for label in self._labels.values()),
+            "missing": len(self._missing),
+            "counts": {name: counts[name] for name in self._classes},
+            "last": None if last is None else {"id": last.id, "label": last.label, "files": last.files},
+        }
+
+    def read_crop(self, name: str) -> bytes:
+        """Return the PNG file of a crop, waiting or decided.
+
+        Raises:
+            InputError: There is no such crop, or its file was deleted.
+        """
+        if name not in self._crops:
+            raise InputError(f"crop '{name}' does not exist")
+        try:
+            return self._place(name).read_bytes()
+        except OSError as error:
+            raise InputError(f"crop '{name}' was deleted") from error
+
+    def decide(self, names: Sequence[str], label: str | None) -> Decision:
+        """Move crops to the folder of a class, or to the discarded ones; files that were deleted are skipped.
+
+        Args:
+            names: File names of waiting crops.
+            label: The class; None: discard.
+
+        Raises:
+            InputError: A crop or the class does not exist. Nothing is changed.
+            ConflictError: A crop was decided before. Nothing is changed.
+            StorageError: A file cannot be moved; those before it were.
+        """
+        if label is not None and label not in self._classes:
+            raise InputError(f"class '{label}' does not exist: choose one of {', '.join(self._classes)}")
+        names = tuple(dict.fromkeys(names))
+        if not names or any(name not in self._crops for name in names):
+            raise InputError("the decision names a crop that does not exist: reload the page")
+        if any(name in self._labels for name in names):
+            raise ConflictError("this was decided on another page: nothing is changed")
+        moved: list[str] = []
+        try:
+            for name in names:
+                target = self._folder_of(label) / name
+                if _move(self.folder / CROPS_FOLDER / name, target):
+                    self._labels[name] = label
+                    self._missing.discard(name)
+                    moved.append(name)
+                else:
+                    self._missing.add(name)
+        finally:
+            self.version += 1
+            decision = Decision(self._last_id + 1, label, tuple(moved), tuple(n for n in names if n in self._missing))
+            if moved:
+                self._last_id += 1
+                self._decisions.append(decision)
+                self._log({"id": decision.id, "label": label, "files": moved})
+                self._write_groups()
+        return decision
+
+    def undo(self, decision_id: int) -> Decision:
+        """Move the crops of the latest decision back; files that were deleted are skipped.
+
+        Raises:
+            ConflictError: The latest decision is another one. Nothing is changed.
+            StorageError: A file cannot be moved; those before it were.
+        """
+        if not self._decisions or self._decisions[-1].id != decision_id:
+            raise ConflictError("the latest decision is another one: nothing is changed")
+        decision = self._decisions[-1]
+        missing = []
+        for name in decision.files:
+            if name not in self._labels:
+                continue  # moved back before a disk error
+            if not _move(self._place(name), self.folder / CROPS_FOLDER / name):
+                self._missing.add(name)
+                missing.append(name)
+            del self._labels[name]
+        self._decisions.pop()
+        self.version += 1
+        self._log({"undo": decision_id})
+        self._write_groups()
+        return Decision(decision.id, decision.label, decision.files, tuple(missing))
+
+    def add_class(self, name: str) -> None:
+        """Add a class to choose from.
+
+        Raises:
+            InputError: The name cannot be that of a folder, or differs from another class only in case.
+        """
+        self._add_class(name)
+        self.version += 1
+
+    def _add_class(self, name: str) -> None:
+        _check_class(name)
+        for other in self._classes:
+            if other == name:
+                raise InputError(f"class '{name}' is given twice")
+            if other.lower() == name.lower():
+                raise InputError(f"classes '{other}' and '{name}' differ only in case: use one of them")
+        if len(self._classes) >= _MAX_CLASSES:
+            raise InputError(f"more than {_MAX_CLASSES} classes: use fewer")
+        self._classes.append(name)
+
+    def _add_crop(self, crop: _Crop) -> None:
+        self._crops[crop.name] = crop
+        self.version += 1
+        if crop.name in self._labels:
+            pass
+        elif crop.name in self._placed:
+            self._labels[crop.name] = self._placed[crop.name]
+        elif not (self.folder / crop.file).is_file():
+            self._missing.add(crop.name)
+        if self._has_given_classes:
+            return
+        for name in crop.probabilities:
+            if name.lower() not in (known.lower() for known in self._classes):
+                self._add_class(name)
+
+    def _read_placed(self) -> None:
+        """Find the crops that an earlier labelling has moved; its classes are offered again."""
+        self._placed: dict[str, str | None] = {}
+        for path in (self.folder / DISCARDED_FOLDER).glob("*.png"):
+            self._placed[path.name] = None
+        for folder in sorted(self.out.iterdir()) if self.out.is_dir() else ():
+            names = [path.name for path in folder.glob("*.png")] if folder.is_dir() else []
+            if names and folder.name not in self._classes:
+                self._add_class(folder.name)
+            self._placed |= dict.fromkeys(names, folder.name)
+
+    def _read_log(self) -> None:
+        """Read the decisions of an earlier labelling, as far as they still hold, so that they can be undone."""
+        path = self.folder / LABELS_FILE
+        for text in path.read_bytes().splitlines() if path.is_file() else ():
+            try:
+                line = convert(parse_json(text, "decision"), _LogLine, "decision field")
+            except InputError:
+                continue
+            if line.id is not None:
+                self._last_id = max(self._last_id, line.id)
+                self._decisions.append(Decision(line.id, line.label, line.files))
+            else:
+                self._decisions = [decision for decision in self._decisions if decision.id != line.undo]
+
+        def holds(decision: Decision) -> bool:
+            return all(self._labels.get(name, "") == decision.label for name in decision.files)
+
+        self._decisions = [decision for decision in self._decisions if holds(decision)]
+
+    def _read_groups(self) -> None:
+        """Keep the rows of groups.csv about files that are not from this folder."""
+        path = self.out / GROUPS_FILE
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+                rows = list(csv.reader(stream))[1:]
+            self._foreign_groups = [row for row in rows if row and row[0].rpartition("/")[2] not in self._crops]
+
+    def _write_groups(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("path", "group"))
+        writer.writerows(self._foreign_groups)
+        for name, label in self._labels.items():
+            if label is not None:
+                writer.writerow((f"{label}/{name}", self._crops[name].group))
+        write_atomic(self.out / GROUPS_FILE, text.getvalue())
+
+    def _log(self, line: dict[str, Any]) -> None:
+        path = self.folder / LABELS_FILE
+        document = {**line, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        try:
+            append_line(path, (json.dumps(document) + "\n").encode())
+        except OSError as error:
+            raise StorageError(f"cannot write '{path}': {error.strerror or error}") from error
+
+    def _is_waiting(self, name: str) -> bool:
+        return name not in self._labels and name not in self._missing
+
+    def _place(self, name: str) -> Path:
+        folder = self._folder_of(self._labels[name]) if name in self._labels else self.folder / CROPS_FOLDER
+        return folder / name
+
+    def _folder_of(self, label: str | None) -> Path:
+        return self.folder / DISCARDED_FOLDER if label is None else self.out / label
+
+
+def _group_document(key: str, crops: list[_Crop]) -> dict[str, Any]:
+    """Return a group for the page: `probabilities` is the mean of its crops, `margin` the smallest of theirs."""
+    labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)
+    mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
+    return {
+        "key": key,
+        "margin": round(min(margin(crop.probabilities.values()) for crop in crops), 6),
+        "suggestion": max(mean, key=lambda label: mean[label], default=None),
+        "probabilities": {label: round(value, 4) for label, value in mean.items()},
+        "crops": [
+            {"name": crop.name, "time": crop.time, "probabilities": crop.probabilities}
+            for crop in sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
+        ],
+    }
+
+
+def _check_class(name: str) -> None:
+    """Check that a class can be the name of a folder.
+
+    Raises:
+        InputError: It cannot.
+    """
+    is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
+    if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
+        raise InputError(
+            f"class '{name[:40]}' cannot be the name of a folder: use letters, digits, - and _, at most "
+            f"{_MAX_CLASS_BYTES} bytes"
+        )
+
+
+def _move(source: Path, target: Path) -> bool:
+    """Move a file, also to another disk; return False if it was deleted.
+
+    Raises:
+        StorageError: The file cannot be moved.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            write_atomic(target, source.read_bytes())
+            source.unlink()
+    except OSError as error:
+        if not source.exists():
+            return False
+        raise StorageError(f"cannot move '{source}' to '{target.parent}': {error.strerror or error}") from error
+    return True

@@ -1,0 +1,379 @@
+"""Crops for labelling, saved while a run goes on: PNG files and one JSON line for each.
+
+    DIR/crops/RUN-00001.png     the square that the classifier saw, before its resizing
+    DIR/crops.jsonl             file, time, label, probabilities, track, score, source
+
+`edgekit.device.label` shows them in a browser and sorts them into class folders.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import cv2
+import numpy as np
+
+from edgekit.contract import Contract
+from edgekit.device.detections import Face, FrameResult
+from edgekit.device.frame import Frame, Source, presentation_time_s
+from edgekit.device.imaging import resize
+from edgekit.device.sink import Sink
+from edgekit.device.sinks.rotation import Outage
+from edgekit.device.sinks.worker import Worker
+from edgekit.errors import InputError, StorageError
+from edgekit.files import append_line, write_atomic
+from edgekit.preprocess import FloatArray, ImageU8, square_crop_box
+
+CROPS_FOLDER = "crops"
+CROPS_FILE = "crops.jsonl"
+DEFAULT_MAX_CROPS = 2000
+DEFAULT_MAX_MB = 200
+MAX_SIDE_PX = 256
+
+# Shortest time between two uncertain crops of one track.
+_UNCERTAIN_INTERVAL_S = 5.0
+# A track that has no box for this long has ended; the tracker itself waits up to one second.
+_TRACK_LOST_S = 2.0
+# Side of the image on which sharpness is measured, and the variance of its Laplacian that counts as half sharp.
+_SHARPNESS_SIDE_PX = 64
+_HALF_SHARP = 100.0
+# Crops of a live source that wait for the disk; further ones are left out.
+_MAX_WAITING = 32
+_CLOSE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Pixels to save, uint8 (H, W) gray or (H, W, 3) B, G, R, and the JSON document about them."""
+
+    image: ImageU8
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A classified face of a frame; `landmarks_xy` is float32 (5, 2) or None, see `Detections`."""
+
+    frame: Frame
+    face: Face
+    landmarks_xy: FloatArray | None
+    contract: Contract
+
+    @cached_property
+    def image(self) -> ImageU8:
+        """The pixels that the classifier's crop is made of, at most `MAX_SIDE_PX` wide and high; may be a view."""
+        # As `crop_faces` of the pipeline: a gray net gets a camera's luma as it is.
+        luma = self.frame.luma if self.contract.crop.grayscale else None
+        image = self.frame.image_bgr if luma is None else luma
+        x0, y0, x1, y1 = self._box()
+        image = image[y0:y1, x0:x1]
+        height, width = image.shape[:2]
+        scale = MAX_SIDE_PX / max(height, width)
+        if scale >= 1:
+            return image
+        return resize(image, (max(round(width * scale), 1), max(round(height * scale), 1)))
+
+    def crop(self) -> Crop:
+        """Return a copy that does not keep the frame in memory."""
+        face, wall_s = self.face, self.frame.wall_s
+        document = {
+            "time": datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds"),
+            "unix_s": round(wall_s, 3),
+            "label": face.label,
+            "probability": round(face.probability, 6),
+            "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
+            "track": face.track_id,
+            "score": round(face.score, 4),
+            "xyxy": [round(value, 2) for value in face.xyxy],
+            "sequence": self.frame.sequence,
+        }
+        if self.frame.file is not None:
+            document["image"] = self.frame.file
+        return Crop(np.array(self.image), document)
+
+    def _box(self) -> tuple[int, int, int, int]:
+        width, height = self.frame.size_wh
+        if self.contract.subject == "face":
+            return square_crop_box(self.face.xyxy, (width, height), self.contract.crop.margin)
+        x0, y0, x1, y1 = (round(value) for value in self.face.xyxy)
+        x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+        return x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
+
+
+class Strategy(Protocol):
+    """Chooses the crops to save among the faces of all frames."""
+
+    def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
+        """Return the crops to save now; called for every frame, `time_s` is its presentation time in seconds."""
+        ...
+
+    def finish(self) -> list[Crop]:
+        """Return the crops to save at the end of the run."""
+        ...
+
+
+class EveryInterval:
+    """All faces of one frame, then none for `interval_s` seconds."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._next_s = -math.inf
+
+    def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
+        """See `Strategy`."""
+        if not candidates or time_s < self._next_s:
+            return []
+        self._next_s = time_s + self._interval_s
+        return [candidate.crop() for candidate in candidates]
+
+    def finish(self) -> list[Crop]:
+        """See `Strategy`."""
+        return []
+
+
+@dataclass
+class _Best:
+    rank: float
+    since_s: float
+    seen_s: float
+    crop: Crop
+
+
+class BestPerTrack:
+    """For each track the crop of the highest rank within `window_s` seconds, or until the track ends.
+
+    Faces with a rank of 0 or less are not saved. Without tracking, every other face is saved.
+    """
+
+    def __init__(self, rank: Callable[[Candidate], float], window_s: float) -> None:
+        self._rank = rank
+        self._window_s = window_s
+        self._best: dict[int, _Best] = {}
+
+    def choose(self, candidates: Sequence[Candidate], time_s: float) -> list[Crop]:
+        """See `Strategy`."""
+        chosen = []
+        for candidate in candidates:
+            rank, track_id = self._rank(candidate), candidate.face.track_id
+            best = None if track_id is None else self._best.get(track_id)
+            if best is not None:
+                best.seen_s = time_s
+            if rank <= (0.0 if best is None else best.rank):
+                continue
+            if track_id is None:
+                chosen.append(candidate.crop())
+            elif best is None:
+                self._best[track_id] = _Best(rank, time_s, time_s, candidate.crop())
+            else:
+                best.rank, best.crop = rank, candidate.crop()
+        due = [
+            track_id
+            for track_id, best in self._best.items()
+            if time_s - best.since_s >= self._window_s or time_s - best.seen_s > _TRACK_LOST_S
+        ]
+        return chosen + [self._best.pop(track_id).crop for track_id in due]
+
+    def finish(self) -> list[Crop]:
+        """See `Strategy`."""
+        crops = [best.crop for best in self._best.values()]
+        self._best.clear()
+        return crops
+
+
+def uncertain(max_margin: float) -> Strategy:
+    """Return the strategy for faces whose two most probable classes differ by less than `max_margin`.
+
+    Of each track the most uncertain crop of five seconds is saved.
+    """
+
+    def rank(candidate: Candidate) -> float:
+        return max_margin - margin(candidate.face.probabilities.values())
+
+    return BestPerTrack(rank, _UNCERTAIN_INTERVAL_S)
+
+
+def best_of_track() -> Strategy:
+    """Return the strategy that saves the most frontal, largest and sharpest crop of each track when it ends."""
+    return BestPerTrack(_quality, math.inf)
+
+
+def margin(probabilities: Iterable[float]) -> float:
+    """Return the difference between the two largest probabilities, 0 to 1; 1 if there are fewer than two."""
+    largest = sorted(probabilities, reverse=True)[:2]
+    return largest[0] - largest[1] if len(largest) == 2 else 1.0
+
+
+def _quality(candidate: Candidate) -> float:
+    """Return 0 (not usable) to 1: the product of size, frontality and sharpness."""
+    if not candidate.face.detected:
+        return 0.0  # the box is an estimate of the tracker
+    image = candidate.image
+    size = float(min(image.shape[:2])) / MAX_SIDE_PX
+    gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    gray = resize(np.asarray(gray, np.uint8), (_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX))
+    variance = float(cv2.Laplacian(gray, cv2.CV_64F).var())
+    sharpness = (variance + 1) / (variance + _HALF_SHARP)
+    return size * sharpness * _frontality(candidate.landmarks_xy)
+
+
+def _frontality(landmarks_xy: FloatArray | None) -> float:
+    """Return 1 for a nose midway between the eyes, 0.01 for a profile; 1 without landmarks."""
+    if landmarks_xy is None:
+        return 1.0
+    left, right, nose = (landmarks_xy[index].astype(float) for index in range(3))
+    axis = right - left
+    along = float(np.dot(nose - left, axis)) / max(float(np.dot(axis, axis)), 1e-6)
+    return max(1 - abs(2 * along - 1), 0.01)
+
+
+class CropFolder:
+    """Appends crops to a folder within limits; a disk error or a limit is reported once, and the losses are counted.
+
+    Attributes:
+        saved: Number of crops that this object has saved.
+        left_out: Number of crops that did not fit or could not be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source_name: str,
+        notify: Callable[[str], None],
+        *,
+        max_crops: int = DEFAULT_MAX_CROPS,
+        max_bytes: int = DEFAULT_MAX_MB * 10**6,
+    ) -> None:
+        """Continue `folder`; crops that it already holds count towards the limits.
+
+        Raises:
+            InputError: `folder` is a file.
+        """
+        crops = folder / CROPS_FOLDER
+        for place in (folder, crops):
+            if place.exists() and not place.is_dir():
+                raise InputError(f"'{place}' is a file: name a folder for the crops")
+        self.folder = folder
+        self.saved = 0
+        self.left_out = 0
+        self._source_name = source_name
+        self._notify = notify
+        self._outage = Outage(f"collecting to '{folder}'", notify)
+        self._max_crops = max_crops
+        self._max_bytes = max_bytes
+        self._full = False
+        # Unique across runs, also on a board whose clock is wrong.
+        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        files = [path.stat().st_size for path in crops.glob("*.png")]
+        self._crops = len(files)
+        index = folder / CROPS_FILE
+        self._bytes = sum(files) + (index.stat().st_size if index.is_file() else 0)
+
+    def save(self, crop: Crop) -> None:
+        """Save a crop and its JSON line, or count it as left out; never leaves a part of either."""
+        encoded = cv2.imencode(".png", crop.image)[1].tobytes()
+        track = crop.document["track"]
+        name = f"{CROPS_FOLDER}/{self._run}-{self.saved + 1:05}.png"
+        document = {"file": name, **crop.document, "source": self._source_name}
+        document["track"] = None if track is None else f"{self._run}-{track}"
+        line = (json.dumps(document, allow_nan=False) + "\n").encode()
+        size = len(encoded) + len(line)
+        if self._is_full(size):
+            self.left_out += 1
+            return
+        path = self.folder / name
+        try:
+            write_atomic(path, encoded)
+            try:
+                append_line(self.folder / CROPS_FILE, line)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise StorageError(f"cannot write '{self.folder / CROPS_FILE}': {error.strerror or error}") from error
+        except (StorageError, InputError, OSError) as error:
+            self.left_out += 1
+            self._outage.begin(str(error))
+            return
+        self._outage.end(f", {self.left_out} crops were left out")
+        self.saved += 1
+        self._crops += 1
+        self._bytes += size
+
+    def _is_full(self, size: int) -> bool:
+        if not self._full and (self._crops >= self._max_crops or self._bytes + size > self._max_bytes):
+            self._full = True
+            self._notify(
+                f"'{self.folder}' is full ({self._crops} crops, {self._bytes / 1e6:.1f} MB): no more crops are "
+                "collected; label or delete some and start again, or raise --collect-max and --collect-max-mb"
+            )
+        return self._full
+
+
+class CollectSink(Sink):
+    """Saves the crops that a strategy chooses; for a live source a thread writes them, and the disk delays no frame."""
+
+    def __init__(self, strategy: Strategy, folder: CropFolder, contract: Contract, source: Source) -> None:
+        self.folder = folder
+        self._strategy = strategy
+        self._contract = contract
+        self._presentation_time_s = presentation_time_s(source)
+        self._overflow = 0
+        self._waiting: queue.Queue[Crop | None] = queue.Queue(_MAX_WAITING)
+        self._thread = Worker(self._work, "collect") if source.live else None
+
+    @property
+    def left_out(self) -> int:
+        """Number of chosen crops that were not saved."""
+        return self.folder.left_out + self._overflow
+
+    def __enter__(self) -> Self:
+        if self._thread is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Save what the strategy still holds; do not wait long for a disk that stalls."""
+        self._save(self._strategy.finish())
+        if self._thread is not None:
+            try:
+                self._waiting.put(None, timeout=_CLOSE_TIMEOUT_S)
+            except queue.Full:
+                self._overflow += self._waiting.qsize()
+            self._thread.join(_CLOSE_TIMEOUT_S)
+            self._thread.check()
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Pass the frame's faces to the strategy and save the crops it returns."""
+        if self._thread is not None:
+            self._thread.check()
+        landmarks = result.faces.landmarks_xy
+        candidates = [
+            Candidate(frame, face, None if landmarks is None else landmarks[index], self._contract)
+            for index, face in enumerate(result.faces)
+        ]
+        self._save(self._strategy.choose(candidates, self._presentation_time_s(frame)))
+
+    def document(self) -> dict[str, Any]:
+        """Return the counts for the summary of a run."""
+        return {"folder": str(self.folder.folder), "saved": self.folder.saved, "left_out": self.left_out}
+
+    def _save(self, crops: Iterable[Crop]) -> None:
+        for crop in crops:
+            if self._thread is None:
+                self.folder.save(crop)
+                continue
+            try:
+                self._waiting.put_nowait(crop)
+            except queue.Full:
+                self._overflow += 1
+
+    def _work(self) -> None:
+        while (crop := self._waiting.get()) is not None:
+            self.folder.save(crop)

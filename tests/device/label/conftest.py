@@ -1,0 +1,55 @@
+"""The page for labelling, as a client sees it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from edgekit.device.label import LabelPage, LabelStore
+
+
+class Client:
+    """Requests to a page; `store` is the state behind it."""
+
+    def __init__(self, page: LabelPage, store: LabelStore) -> None:
+        self.url, self.store = page.url, store
+        self._address = urlsplit(page.url)
+
+    def request(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, bytes]:
+        """Return status and body of one request."""
+        connection = http.client.HTTPConnection(self._address.hostname, self._address.port, timeout=30)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def state(self) -> dict[str, Any]:
+        """Return the page's state."""
+        return json.loads(self.request("GET", "/api/state")[1])
+
+    def post(self, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
+        """Return status and document of a change, sent as the page does."""
+        status, answer = self.request("POST", path, json.dumps(body), Content_Type="application/json")
+        return status, json.loads(answer)
+
+
+@pytest.fixture
+def label(tmp_path: Path, told: list[str]) -> Iterator[Callable[..., Client]]:
+    """Serve the page for `tmp_path`/c; a second call is a restart."""
+    with ExitStack() as stack:
+
+        def serve(token: str | None = None, **options: Any) -> Client:
+            stack.pop_all().close()
+            store = LabelStore(tmp_path / "c", notify=told.append, **options)
+            return Client(stack.enter_context(LabelPage(store, "127.0.0.1:0", token, told.append)), store)
+
+        yield serve

@@ -1,0 +1,107 @@
+"""The page for labelling in a real browser: Debian's Chromium without a window, driven by the keyboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser import PROGRAMS, wait
+from tests.device.label.crops import CLASSES, collect
+
+pytestmark = pytest.mark.skipif(
+    not all(PROGRAMS.values()), reason="no chromium and chromedriver here: apt install chromium chromium-driver"
+)
+
+
+def press(browser, *keys: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    for key in keys:
+        ActionChains(browser).send_keys(key).perform()
+
+
+def shows(browser, name: str) -> None:
+    """Wait until a crop is shown first, with its pixels."""
+    image = "document.querySelector('#crops img')"
+    wait(
+        browser,
+        f"document.getElementById('crops').dataset.crop === '{name}' && {image}.complete && {image}.naturalWidth",
+    )
+
+
+def waiting(browser, count: int) -> None:
+    wait(browser, f"document.body.dataset.waiting === '{count}' && pending === 0")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.png"))
+
+
+def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_decision(browser, label, tmp_path, told):
+    folder = tmp_path / "c"
+    crops = collect(folder, [3, *[1] * 15, 2])  # a track of three, 15 single crops, a track of two
+    track, singles, pair = crops[:3], crops[3:18], crops[18:]
+    client = label()
+    browser.get(client.url)
+    waiting(browser, 20)
+    shows(browser, track[0])
+    assert browser.execute_script("return document.querySelectorAll('#crops img').length") == 3
+    press(browser, "2")  # one key labels the track
+    for name in singles[:13]:
+        shows(browser, name)
+        press(browser, " ")  # the model's label
+    shows(browser, singles[13])
+    press(browser, "x")
+    shows(browser, singles[14])
+    press(browser, "1")
+    shows(browser, pair[0])
+    press(browser, "u")  # the last single crop comes back
+    shows(browser, singles[14])
+    press(browser, "3")
+    shows(browser, pair[0])
+    press(browser, "s", "1")
+    shows(browser, pair[1])
+    press(browser, "3")
+    waiting(browser, 0)
+    assert "All crops are labelled" in browser.find_element("tag name", "body").text
+    # Single crop number i is of track i + 1, whose label the model gives by track modulo 3.
+    expected = {name: CLASSES[(index + 1) % 3] for index, name in enumerate(singles[:13])}
+    expected |= dict.fromkeys(track, "happy") | {singles[14]: "sad", pair[0]: "calm", pair[1]: "sad"}
+    for name in CLASSES:
+        assert names(folder / "labelled" / name) == sorted(crop for crop, given in expected.items() if given == name)
+    assert names(folder / "discarded") == [singles[13]]
+    assert names(folder / "crops") == []
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert told == []
+
+
+def test_two_pages_agree_and_a_late_decision_is_a_conflict(browser, label, tmp_path):
+    first, second, third = collect(tmp_path / "c", [1, 1, 1])
+    client = label()
+    browser.get(client.url)
+    shows(browser, first)
+    browser.execute_script("load = () => {}")  # this page does not ask for news
+    client.post("/api/decide", files=[first], label="sad")
+    press(browser, "1")
+    wait(browser, "document.getElementById('message').textContent.includes('decided on another page')")
+    shows(browser, second)
+    waiting(browser, 2)
+    assert names(tmp_path / "c/labelled/sad") == [first]
+    press(browser, "1")
+    shows(browser, third)
+    waiting(browser, 1)
+    assert names(tmp_path / "c/labelled/calm") == [second]
+
+
+def test_a_crop_deleted_while_it_is_shown_is_named_and_skipped(browser, label, tmp_path):
+    first, second = collect(tmp_path / "c", [1, 1])
+    browser.get(label().url)
+    shows(browser, first)
+    (tmp_path / "c/crops" / first).unlink()
+    press(browser, "1")
+    wait(browser, "document.getElementById('message').textContent.includes('1 deleted before the decision: skipped')")
+    shows(browser, second)
+    press(browser, "1")
+    waiting(browser, 0)
+    assert names(tmp_path / "c/labelled/calm") == [second]

@@ -1,0 +1,270 @@
+"""Collected crops: which are chosen, what is stored, and what happens when the disk or the limit is full."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.device.detections import Detections, FrameResult
+from edgekit.device.frame import Frame
+from edgekit.device.imaging import read_image, resize
+from edgekit.device.sinks.collect import CollectSink, CropFolder, EveryInterval, best_of_track, uncertain
+from edgekit.device.sources.yuv import Planes
+from edgekit.errors import InputError
+from edgekit.preprocess import crop_face, crop_image
+
+LABELS = ("calm", "happy", "sad")
+SURE, UNSURE, MORE_UNSURE = (0.1, 0.8, 0.1), (0.3, 0.4, 0.3), (0.33, 0.35, 0.32)
+GRAY = Contract(
+    architecture="mean",
+    labels=LABELS,
+    input=InputSpec("input", (44, 44), "gray", 1 / 255, (0.0,), (1.0,)),
+    crop=CropSpec(margin=0.1, grayscale=True, resize_hw=(48, 48), center_crop_hw=(44, 44)),
+    output=OutputSpec("logits"),
+)
+COLOUR = replace(
+    GRAY,
+    input=InputSpec("input", (44, 44), "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
+    crop=replace(GRAY.crop, grayscale=False),
+)
+BOX = (40.3, 30.2, 140.9, 170.4)
+
+
+class Recording:
+    """A source of ten frames per second, or a camera."""
+
+    name, fps, live = "clip.mp4", 10.0, False
+
+
+class Run:
+    """Passes made frames to a sink."""
+
+    def __init__(self, folder: Path, strategy, told: list[str], *, contract=GRAY, live: bool = False, **limits) -> None:
+        source = Recording()
+        source.live = live
+        self.sink = CollectSink(strategy, CropFolder(folder, source.name, told.append, **limits), contract, source)
+        self.images = []
+
+    def __enter__(self) -> Run:
+        self.sink.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.sink.__exit__(*exception)
+
+    def write(self, time_s: float, *faces, box=BOX, image=None, landmarks=None) -> None:
+        """Pass a frame at a time; each face is (track id, probabilities)."""
+        if image is None:
+            image = np.random.default_rng(len(self.images)).integers(0, 256, (240, 320, 3), np.uint8)
+        self.images.append(image)
+        frame = Frame(round(time_s * 10), time_s, 1.7e9 + time_s, image)
+        ids = [track for track, _ in faces]
+        found = Detections(
+            np.array([box] * len(faces), np.float32).reshape(-1, 4),
+            np.full(len(faces), 0.9, np.float32),
+            landmarks_xy=landmarks,
+            track_ids=None if None in ids else np.array(ids, np.int64),
+            probabilities=np.array([row for _, row in faces], np.float32).reshape(-1, 3),
+            classes=LABELS,
+            label_indices=np.array([int(np.argmax(row)) for _, row in faces], np.int64),
+        )
+        self.sink.write(frame, FrameResult(frame.sequence, time_s, frame.wall_s, frame.size_wh, found, {}, 1.0))
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "crops.jsonl").read_text().splitlines()]
+
+
+def test_a_line_describes_each_crop(tmp_path, told):
+    with Run(tmp_path / "c", EveryInterval(10), told) as run:
+        run.write(0, (3, UNSURE))
+    (line,) = lines(tmp_path / "c")
+    file = line.pop("file")
+    assert (tmp_path / "c" / file).is_file()
+    assert line.pop("track").endswith("-3")
+    assert line == {
+        "time": "2023-11-14T22:13:20.000+00:00",
+        "unix_s": 1.7e9,
+        "label": "happy",
+        "probability": 0.4,
+        "probabilities": {"calm": 0.3, "happy": 0.4, "sad": 0.3},
+        "score": 0.9,
+        "xyxy": [40.3, 30.2, 140.9, 170.4],
+        "sequence": 0,
+        "source": "clip.mp4",
+    }
+    assert told == []
+
+
+@pytest.mark.parametrize("contract", [GRAY, COLOUR], ids=["gray", "colour"])
+@pytest.mark.parametrize("box", [BOX, (-20.0, 100.0, 90.0, 260.0), (10.0, 10.0, 22.0, 25.0)])
+def test_training_on_a_saved_crop_gets_the_pixels_that_the_device_classified(tmp_path, told, contract, box):
+    with Run(tmp_path, EveryInterval(10), told, contract=contract) as run:
+        run.write(0, (1, SURE), box=box)
+    seen = crop_face(run.images[0], np.array(box, np.float32), contract.crop, (44, 44), resize)
+    saved = crop_image(read_image(tmp_path / lines(tmp_path)[0]["file"]), contract.crop, (44, 44), resize)
+    np.testing.assert_array_equal(saved, seen)
+
+
+def test_a_cameras_luma_is_saved_as_a_gray_net_sees_it(tmp_path, told):
+    generator = np.random.default_rng(0)
+    luma, u, v = (generator.integers(16, 236, size, np.uint8) for size in ((240, 320), (120, 160), (120, 160)))
+    planes = Planes(luma, u, v, full_range=False)
+    with Run(tmp_path, EveryInterval(10), told) as run:
+        run.write(0, (1, SURE), image=planes)
+    saved = crop_image(read_image(tmp_path / lines(tmp_path)[0]["file"]), GRAY.crop, (44, 44), resize)
+    np.testing.assert_array_equal(saved, crop_face(planes.luma, BOX, GRAY.crop, (44, 44), resize))
+
+
+def test_large_crops_are_limited_and_whole_images_keep_their_shape(tmp_path, told):
+    image = np.zeros((600, 800, 3), np.uint8)
+    with Run(tmp_path / "face", EveryInterval(10), told) as run:
+        run.write(0, (1, SURE), image=image, box=(100, 0, 700, 600))
+    with Run(tmp_path / "whole", EveryInterval(10), told, contract=replace(COLOUR, subject="image")) as run:
+        run.write(0, (None, SURE), image=image, box=(0, 0, 800, 600))
+        run.write(10, (None, SURE), image=image, box=(100, 50, 300, 100))
+    shapes = {name: [read_image(tmp_path / name / line["file"]).shape[:2] for line in lines(tmp_path / name)]
+              for name in ("face", "whole")}  # fmt: skip
+    assert shapes == {"face": [(256, 256)], "whole": [(192, 256), (50, 200)]}
+    assert lines(tmp_path / "whole")[0]["track"] is None
+
+
+def test_uncertain_saves_the_most_uncertain_crop_of_a_track_in_five_seconds(tmp_path, told):
+    with Run(tmp_path, uncertain(0.3), told) as run:
+        for tenth in range(100):
+            rows = {20: MORE_UNSURE, 75: MORE_UNSURE}.get(tenth, UNSURE)
+            run.write(tenth / 10, (1, rows), (2, SURE))
+    assert [(line["sequence"], line["track"][-1]) for line in lines(tmp_path)] == [(20, "1"), (75, "1")]
+
+
+def test_images_without_tracks_are_saved_when_uncertain(tmp_path, told):
+    with Run(tmp_path, uncertain(0.3), told) as run:
+        for index, row in enumerate([SURE, UNSURE, MORE_UNSURE]):
+            run.write(index, (None, row))
+    assert [line["sequence"] for line in lines(tmp_path)] == [10, 20]
+
+
+def test_every_saves_all_faces_of_one_frame_per_interval(tmp_path, told):
+    with Run(tmp_path, EveryInterval(1.0), told) as run:
+        run.write(0)
+        for tenth in range(5, 30):
+            run.write(tenth / 10, (1, SURE), (2, SURE))
+    assert [line["sequence"] for line in lines(tmp_path)] == [5, 5, 15, 15, 25, 25]
+
+
+def test_best_of_track_saves_the_largest_sharpest_most_frontal_crop_when_the_track_ends(tmp_path, told):
+    generator = np.random.default_rng(0)
+    sharp = generator.integers(0, 256, (240, 320, 3), np.uint8)
+    blurred = cv2.GaussianBlur(sharp, (0, 0), 8)
+    large, small = (40, 30, 180, 170), (40, 30, 80, 70)
+
+    def landmarks(nose_x: float) -> np.ndarray:
+        return np.array([[[80, 80], [120, 80], [nose_x, 100], [85, 120], [115, 120]]], np.float32)
+
+    frontal, turned = landmarks(100), landmarks(118)
+    with Run(tmp_path, best_of_track(), told) as run:
+        shots = [(blurred, large, frontal), (sharp, small, frontal), (sharp, large, frontal), (sharp, large, turned)]
+        for index, (image, box, points) in enumerate(shots):
+            run.write(index / 10, (1, SURE), image=image, box=box, landmarks=points)
+        run.write(2)
+        assert not (tmp_path / "crops.jsonl").exists(), "the track may come back"
+        run.write(3)
+        assert [line["sequence"] for line in lines(tmp_path)] == [2]
+        run.write(4, (2, SURE))
+    assert [line["sequence"] for line in lines(tmp_path)] == [2, 40], "the end of the run ends the tracks"
+
+
+@pytest.mark.parametrize("limits", [{"max_crops": 3}, {"max_bytes": 200_000}], ids=["number", "bytes"])
+def test_a_full_folder_is_reported_once_and_what_is_left_out_is_counted(tmp_path, told, limits):
+    with Run(tmp_path, EveryInterval(1), told, **limits) as run:
+        for second in range(20):
+            run.write(second, (1, SURE))
+    saved = len(lines(tmp_path))
+    assert len(list(tmp_path.glob("crops/*"))) == saved == run.sink.folder.saved < 20
+    assert run.sink.document() == {"folder": str(tmp_path), "saved": saved, "left_out": 20 - saved}
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= limits.get("max_bytes", 10**9)
+    assert len(told) == 1
+    assert f"'{tmp_path}' is full ({saved} crops" in told[0]
+
+
+def test_a_second_run_appends_counts_the_first_ones_crops_and_has_its_own_tracks(tmp_path, told):
+    for _ in range(2):
+        with Run(tmp_path, EveryInterval(1), told, max_crops=3) as run:
+            run.write(0, (1, SURE))
+            run.write(1, (1, SURE))
+    tracks = [line["track"] for line in lines(tmp_path)]
+    assert len(tracks) == 3
+    assert tracks[0] == tracks[1] != tracks[2]
+    assert "is full (3 crops" in told[0]
+
+
+def test_a_partial_line_of_a_power_cut_does_not_spoil_the_next(tmp_path, told):
+    (tmp_path / "crops.jsonl").write_text('{"file": "crops/a')
+    with Run(tmp_path, EveryInterval(1), told) as run:
+        run.write(0, (1, SURE))
+    assert json.loads((tmp_path / "crops.jsonl").read_text().splitlines()[1])["label"] == "happy"
+
+
+def test_a_full_disk_leaves_out_crops_and_keeps_the_run_alive(small_disk, told):
+    filler = small_disk / "filler"
+    with Run(small_disk / "c", EveryInterval(1), told) as run:
+        run.write(0, (1, SURE))
+        filler.write_bytes(bytes((1 << 20) - sum(p.stat().st_size for p in small_disk.rglob("*.*")) - 20_000))
+        for second in range(1, 4):
+            run.write(second, (1, SURE))
+        filler.unlink()
+        run.write(4, (1, SURE))
+    assert [line["sequence"] for line in lines(small_disk / "c")] == [0, 40]
+    assert len(list(small_disk.glob("c/crops/*"))) == 2, "no partial file"
+    assert len(told) == 2
+    assert "No space left on device: collecting to" in told[0]
+    assert told[1].endswith("has resumed, 3 crops were left out")
+
+
+def test_a_folder_deleted_in_the_run_is_made_again(tmp_path, told):
+    with Run(tmp_path / "c", EveryInterval(1), told) as run:
+        run.write(0, (1, SURE))
+        shutil.rmtree(tmp_path / "c")
+        run.write(1, (1, SURE))
+    assert [line["sequence"] for line in lines(tmp_path / "c")] == [10]
+    assert told == []
+
+
+def test_a_crop_without_its_line_is_removed(tmp_path, told):
+    (tmp_path / "crops.jsonl").mkdir()
+    with Run(tmp_path, EveryInterval(1), told) as run:
+        run.write(0, (1, SURE))
+    assert list((tmp_path / "crops").iterdir()) == []
+    assert (run.sink.left_out, len(told)) == (1, 1)
+
+
+def test_a_folder_replaced_by_a_file_is_reported_once(tmp_path, told):
+    with Run(tmp_path / "c", EveryInterval(1), told) as run:
+        run.write(0, (1, SURE))
+        shutil.rmtree(tmp_path / "c")
+        (tmp_path / "c").write_text("")
+        run.write(1, (1, SURE))
+        run.write(2, (1, SURE))
+    assert (run.sink.left_out, len(told)) == (2, 1)
+    assert "the run continues" in told[0]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, told):
+    (tmp_path / "c").write_text("")
+    with pytest.raises(InputError, match="is a file: name a folder for the crops"):
+        CropFolder(tmp_path / "c", "clip.mp4", told.append)
+
+
+def test_a_camera_is_not_delayed_and_loses_no_crop_at_the_end(tmp_path, told):
+    with Run(tmp_path, EveryInterval(1), told, live=True) as run:
+        for second in range(20):
+            run.write(second, (1, SURE))
+    assert len(lines(tmp_path)) == 20
+    assert run.sink.left_out == 0
