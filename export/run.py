@@ -78,7 +78,7 @@ def export(
         data = None
         if compare_on is not None:
             reading = partial(progress, f"reading {Path(compare_on).name}")
-            whole = load_dataset(Path(compare_on), net.clip.image_size_px, reading, notify=notify, fit="center")
+            whole = load_dataset(Path(compare_on), net.clip.image_size_px, reading, notify=notify, fit="clip")
             data = DataSet(whole.name, whole.classes, {compare_split: whole.split(compare_split)})
         progress("exporting", 0, None)
         return export_prompts(net, prompts_contract(path, net), file, ensemble, data)

@@ -83,7 +83,7 @@ def train(
     contract_for(options.model, ("any",), "any", gray=True)  # reports an unknown net before the data is read
     data = read_training_data(options, options.merges, notify, progress)
     dataset = data.dataset
-    contract = contract_for(options.model, dataset.classes, dataset.name, dataset.is_gray)
+    contract = contract_for(options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit)
     initial = initial_weights(options, contract, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
     merged = {"merged": list(options.merges)} if options.merges else {}

@@ -23,7 +23,7 @@ from edgekit.device.pipeline.stages import Stages
 from edgekit.device.sink import Sink
 from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.face_tracker import FaceTracker
-from edgekit.preprocess import FloatArray, ImageU8, crop_face
+from edgekit.preprocess import FloatArray, ImageU8, crop_face, crop_image
 
 AGE = "age"
 # Stage name of the time a frame waits between two stages.
@@ -196,13 +196,20 @@ def classify(
 
 
 def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
-    """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0."""
+    """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0.
+
+    For a model of whole images the boxes are regions in whole pixels, which are cut as they are and then fitted as the
+    contract says; so is the whole frame, the only box of the detector "none".
+    """
     size_hw = contract.input.size_hw
     if len(xyxy) == 0:
         return np.zeros((0, *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
     # A gray net needs no colours: a camera's luma is used as it is.
     luma = frame.luma if contract.crop.grayscale else None
     image = frame.image_bgr if luma is None else luma
+    if contract.subject == "image" or np.array_equal(xyxy, [(0, 0, *frame.size_wh)]):
+        regions = (image[y0:y1, x0:x1] for x0, y0, x1, y1 in xyxy.astype(int))
+        return np.stack([crop_image(region, contract.crop, size_hw, resize) for region in regions])
     return np.stack([crop_face(image, box, contract.crop, size_hw, resize) for box in xyxy])
 
 

@@ -139,7 +139,8 @@ def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageP
     """Read each data set once; a missing split raises an error before the next data set is read."""
     data: dict[Path, DataSet] = {}
     for path in dict.fromkeys(path for path, _ in uses):
-        data[path] = load_dataset(path, contract.crop.resize_hw[0], partial(progress, f"reading {path.name}"))
+        reading, crop = partial(progress, f"reading {path.name}"), contract.crop
+        data[path] = load_dataset(path, crop.resize_hw[0], reading, fit=crop.fit)
         for used, split in uses:
             if used == path:
                 data[path].split(split)

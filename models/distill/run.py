@@ -167,7 +167,7 @@ def distill(
     teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
     architecture = student_architecture(options.student, teacher)
-    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray)
+    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, options.fit)
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
     training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
     views = None if options.on_the_fly else options.views or "center-flip"
@@ -209,7 +209,8 @@ def _with_unlabelled(
     """Return the training images with the unlabelled images appended, and the checksum of the unlabelled ones."""
     if options.unlabelled is None:
         return training, None
-    more = load_unlabelled(options.unlabelled, SIDE_PX, is_gray, of_stage(progress, "reading unlabelled images"))
+    reading = of_stage(progress, "reading unlabelled images")
+    more = load_unlabelled(options.unlabelled, SIDE_PX, is_gray, reading, fit=options.fit)
     notify(f"{len(more)} images without labels are used as well")
     return with_unlabelled(training, more), pixels_sha256(more)
 
