@@ -30,6 +30,7 @@ from edgekit.models.evaluation.evaluate import evaluate, open_classifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions
@@ -153,6 +154,7 @@ def distill(
         InputError: An option, a teacher or the data is invalid, or the output folder contains another training.
         StorageError: The disk is full or read-only.
         UnavailableError: A CLIP by name cannot be downloaded.
+        GateError: A device would compute other pixels than training did; the checkpoint is kept.
     """
     options = options or DistillOptions(**values)
     powers = options.vote_powers()
@@ -189,6 +191,7 @@ def distill(
     result = DistillationResult(trained, teacher.record(), weights)
     if not is_first_process():
         return result  # the first process compares for all
+    check_device_pixels(trained.checkpoint, data.validation, options.data, options.contempt, notify)
     return _compared(result, teacher, data.validation, folder, notify, progress)
 
 

@@ -1,13 +1,15 @@
-"""Options that all trainings share: data, recipe, machine and output folder. Imports neither torch nor OpenCV."""
+"""Options that all trainings share: data, recipe, machine and output folder. Imports the standard library only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from edgekit.contract import Fit
 from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.contract import Fit
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -54,6 +56,8 @@ class TrainingOptions:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        from edgekit.contract import Fit  # loads msgspec, which no help text needs
+
         for name in ("data", "output", "ferplus"):
             if isinstance(value := getattr(self, name), str):  # from Python, where text is convenient
                 object.__setattr__(self, name, Path(value))
