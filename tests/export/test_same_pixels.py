@@ -96,7 +96,7 @@ def test_a_face_model_without_a_detector_fits_the_frame_as_its_contract_says(
     image = np.zeros((20, 60, 3), np.uint8)
     image[..., 0] = 200
     image[:, 20:40] = (0, 0, 220)
-    model, contract = with_contract(tiny_model, tmp_path, fit=fit)
+    _, contract = with_contract(tiny_model, tmp_path, fit=fit)
     frame = Frame(0, 0.0, 0.0, image)
     (crop,) = crop_faces(frame, np.array([[0, 0, 60, 20]], np.float32), replace(contract, subject="face"))
     assert bool((crop[..., 2] > 0).any()) == (fit != "square")
