@@ -16,7 +16,7 @@ from edgekit.export.onnx.relabelling import NewClasses, described_classes, relab
 from edgekit.export.onnx.targets import GENERIC, chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.own_images import verify_on
-from edgekit.files import check_writable, remove_leftovers
+from edgekit.files import check_writable, remove_leftovers, write_atomic
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.clip.checkpoint import is_prompts_file
@@ -103,8 +103,8 @@ def export(
     if evaluate_on is None:
         return write(path, file, relabel, chosen)
     check_writable(file)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         exported = write(path, Path(folder) / file.name, relabel, chosen)
         verify_on(exported.path, path, relabel, Path(evaluate_on), evaluation_split, file, progress, notify)
-        exported.path.replace(file)
+        write_atomic(file, exported.path.read_bytes())
     return replace(exported, path=file)
