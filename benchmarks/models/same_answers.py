@@ -55,7 +55,7 @@ def main(fer2013: Path, photos: Path | None, model: str, made: int) -> None:
         with tempfile.TemporaryDirectory() as name:
             draw_pictures(Path(name), made)
             parts = [("FER-2013", fer2013, "PublicTest"), ("photographs", photos, "all"), ("made", Path(name), "all")]
-            for title, data, split in parts:
+            for title, data, split in reversed(parts):
                 if data is not None:
                     different += compare(title, data, split, model)
     except EdgekitError as error:
@@ -85,15 +85,19 @@ def compare(title: str, data: Path, split: str, model: str) -> int:
 
 
 def labels_of_run(folder: Path, model: str, names: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield name and label of each picture in `names`, as `edgekit run --detector none --smooth 0` returns them."""
-    pattern = str(folder / "**" / "*.*")
-    with edgekit.stream(source=pattern, model=model, detector="none", smooth_s=0) as results:
-        for result in results:
-            path = Path(result.file or "").relative_to(folder)
-            while str(path) not in names and len(path.parts) > 1:  # names start below the data's common folder
-                path = Path(*path.parts[1:])
-            if str(path) in names:
-                yield str(path), result.faces.labels[0]
+    """Yield name and label of each picture in `names`, as `edgekit run --detector none` returns them."""
+    with tempfile.TemporaryDirectory() as links:
+        linked: dict[str, str] = {}
+        for path in folder.rglob("*.*"):
+            parts = path.relative_to(folder).parts  # names start below the data's common folder
+            ends = ("/".join(parts[start:]) for start in range(len(parts)))
+            if (name := next((end for end in ends if end in names), None)) is not None:
+                link = Path(links) / f"{len(linked)}{path.suffix}"
+                link.symlink_to(path)
+                linked[link.name] = name
+        with edgekit.stream(source=links, model=model, detector="none") as results:
+            for result in results:
+                yield linked[Path(result.file or "").name], result.faces.labels[0]
 
 
 @contextmanager
