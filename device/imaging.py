@@ -1,20 +1,34 @@
-"""Reading, checking and resizing images with OpenCV."""
+"""Reading, checking and resizing images with OpenCV.
+
+Training, evaluation and the runtime read every image file with these functions, so that all get the same pixels: of a
+file with several images the first, upright as its EXIF orientation says, 8 bits per channel, transparent parts on
+white. The file's content decides its format, not its name.
+"""
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff", ".gif")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8"
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
+# Where a PNG's or a WebP's EXIF data starts: a TIFF header behind the name of the chunk.
+_EXIF = re.compile(rb"(?:eXIf|EXIF.{4}(?:Exif\0\0)?)(?=II\*\0|MM\0\*)", re.DOTALL)
+_ORIENTATION_TAG = 0x0112
+_WHITE = 255
 
 
 def resize(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
@@ -29,7 +43,7 @@ def read_image(path: Path) -> ImageU8:
     """Return an image file as uint8 (H, W) if it is stored in gray, else (H, W, 3) B, G, R.
 
     Raises:
-        InputError: The file does not exist or cannot be decoded.
+        InputError: The file does not exist or cannot be decoded, see `decode_image`.
     """
     require_file(path, "image")
     return decode_image(path.read_bytes(), str(path))
@@ -39,17 +53,20 @@ def decode_image(data: bytes, name: str) -> ImageU8:
     """Return an encoded image as `read_image` does; `name` is its name in messages.
 
     Raises:
-        InputError: The bytes are not an image, or the image is damaged or too large.
+        InputError: The bytes are not an image, or the image is damaged, too large, or of a format that the installed
+            OpenCV does not read.
     """
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if _is_whole(data) else None
-    except cv2.error:
-        image = None
+    image = _decoded(data, cv2.IMREAD_ANYCOLOR) if _is_whole(data) else None
     if image is None:
-        raise InputError(
-            f"image '{name}' cannot be decoded: the file is damaged, not an image, or larger than 2^27 pixels"
-        )
-    return np.asarray(image, np.uint8)
+        raise InputError(f"image '{name}' cannot be decoded: {_reason(data)}")
+    if data.startswith(_JPEG_SIGNATURE):  # has no transparency: decoded once
+        return image
+    stored = _decoded(data, cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.ndim != 3 or stored.shape[2] != 4:
+        return image
+    # libtiff has multiplied the colours of 8 bits with their alpha.
+    premultiplied = data.startswith(_TIFF_SIGNATURES) and stored.dtype == np.uint8
+    return _upright(_on_white(stored, premultiplied), _orientation(data))
 
 
 def check_image(image: ImageU8) -> None:
@@ -69,6 +86,65 @@ def as_frame(image: ImageU8) -> ImageU8:
     if image.ndim == 2:
         return np.repeat(image[:, :, np.newaxis], 3, axis=2)
     return image
+
+
+def _decoded(data: bytes, flags: int) -> NDArray[Any] | None:
+    """Return the decoded pixels, or None; `flags` as in `cv2.imdecode`."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _reason(data: bytes) -> str:
+    if data.startswith(b"GIF8"):
+        return (
+            f"the file is damaged, or OpenCV {cv2.__version__} reads no GIF: install OpenCV 4.11 or convert it to PNG"
+        )
+    if data[4:8] == b"ftyp":
+        return f"OpenCV {cv2.__version__} does not read HEIC or AVIF: convert it to JPEG or PNG"
+    if data.startswith(_TIFF_SIGNATURES):
+        return "the TIFF file is damaged, or not one of 8 or 16 bits per channel: convert it to PNG"
+    return "the file is damaged, not an image, or larger than 2^27 pixels"
+
+
+def _on_white(image_bgra: NDArray[Any], premultiplied: bool) -> ImageU8:
+    """Return an image (H, W, 4) of 8 or 16 bits as uint8 (H, W, 3), its transparent parts on white."""
+    wide = image_bgra.astype(np.uint32) >> 8 * (image_bgra.dtype.itemsize - 1)
+    colours, alpha = wide[..., :3], wide[..., 3:]
+    weighted = colours * _WHITE if premultiplied else colours * alpha
+    composited: ImageU8 = ((weighted + _WHITE * (_WHITE - alpha) + _WHITE // 2) // _WHITE).astype(np.uint8)
+    return composited
+
+
+def _upright(image: ImageU8, orientation: int) -> ImageU8:
+    """Return an image turned as an EXIF orientation (1 to 8) says."""
+    if orientation > 4:  # mirrored at the main diagonal
+        image, orientation = image.swapaxes(0, 1), {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
+    if orientation in (2, 3):
+        image = image[:, ::-1]
+    if orientation in (3, 4):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _orientation(data: bytes) -> int:
+    """Return the EXIF orientation (1 to 8) of a PNG or WebP file, 1 if it has none (EXIF 2.32, section 4.6)."""
+    found = _EXIF.search(data)
+    if found is None:
+        return 1
+    tiff = data[found.end() :]
+    order: Literal["little", "big"] = "little" if tiff.startswith(b"II") else "big"
+
+    def number(position: int, size: int) -> int:
+        return int.from_bytes(tiff[position : position + size], order)
+
+    directory = number(4, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
+        if number(entry, 2) == _ORIENTATION_TAG:
+            value = number(entry + 8, 2)
+            return value if 1 <= value <= 8 else 1
+    return 1
 
 
 def _is_whole(data: bytes) -> bool:

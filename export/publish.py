@@ -43,7 +43,7 @@ def publish(checkpoint_path: Path, dataset: DataSet, folder: Path, name: str) ->
     checkpoint = load_checkpoint(checkpoint_path)
     contract = checkpoint.contract
     # The crop margin of live faces was chosen after some checkpoints were trained.
-    crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale).crop
+    crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale, contract.crop.fit).crop
     results = _measure(checkpoint_path, dataset)
     accuracy = tuple(
         Accuracy(dataset.name, _SPLIT, protocol, result.correct, result.total) for protocol, result in results.items()

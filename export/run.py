@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_c
 from edgekit.export.onnx.relabelling import NewClasses, described_classes, relabelling
 from edgekit.export.onnx.targets import GENERIC, chosen_passes
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.files import remove_leftovers
+from edgekit.export.own_images import verify_on
+from edgekit.files import check_writable, remove_leftovers, write_atomic
 from edgekit.model_store import CHECKPOINT_SUFFIX, NCNN_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.clip.checkpoint import is_prompts_file
@@ -35,6 +38,8 @@ def export(
     ensemble: bool = True,
     compare_on: str | Path | None = None,
     compare_split: str = "PrivateTest",
+    evaluate_on: str | Path | None = None,
+    evaluation_split: str = "PrivateTest",
     progress: StageProgress = ignore_progress,
     notify: Notify = ignore_message,
 ) -> Exported:
@@ -57,17 +62,23 @@ def export(
         ensemble: For trained prompts: whether the file contains the frozen tower.
         compare_on: For trained prompts without ensemble: a data set to evaluate both forms on.
         compare_split: The split of `compare_on`.
+        evaluate_on: A data set with which the file is verified from image file to label, as `edgekit.verify` does.
+        evaluation_split: The split of `evaluate_on`.
         progress: Called with (stage, done, total or None).
         notify: Called with one line for the user.
 
     Raises:
         InputError: The model cannot be used, or the arguments do not fit it.
-        GateError: The file's logits differ from the model's; `output` is left unchanged.
+        GateError: The file's logits differ from the model's, or a device computes other pixels or labels from the
+            images of `evaluate_on`; `output` is left unchanged, and in the second case the file is kept as
+            NAME.refused.onnx.
         StorageError: The file cannot be written.
     """
     path, file = resolve_model(str(model), (CHECKPOINT_SUFFIX,)), Path(output)
     remove_leftovers(file)
     if is_prompts_file(path):
+        if evaluate_on is not None:
+            raise InputError(f"'{path}' holds trained prompts: evaluate_on is for a net's checkpoint: leave it out")
         if merges or prompts or passes or without or target != GENERIC:
             raise InputError(
                 f"'{path}' holds trained prompts, which are exported without rewrites and merged labels: "
@@ -78,7 +89,7 @@ def export(
         data = None
         if compare_on is not None:
             reading = partial(progress, f"reading {Path(compare_on).name}")
-            whole = load_dataset(Path(compare_on), net.clip.image_size_px, reading, notify=notify, fit="center")
+            whole = load_dataset(Path(compare_on), net.clip.image_size_px, reading, notify=notify, fit="clip")
             data = DataSet(whole.name, whole.classes, {compare_split: whole.split(compare_split)})
         progress("exporting", 0, None)
         return export_prompts(net, prompts_contract(path, net), file, ensemble, data)
@@ -88,4 +99,12 @@ def export(
     to_ncnn = file.suffix == NCNN_SUFFIX
     chosen = chosen_passes(target, passes, without, ncnn=to_ncnn)
     progress("exporting", 0, None)
-    return (export_to_ncnn if to_ncnn else export_checkpoint)(path, file, relabel, chosen)
+    write = export_to_ncnn if to_ncnn else export_checkpoint
+    if evaluate_on is None:
+        return write(path, file, relabel, chosen)
+    check_writable(file)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = write(path, Path(folder) / file.name, relabel, chosen)
+        verify_on(exported.path, path, relabel, Path(evaluate_on), evaluation_split, file, progress, notify)
+        write_atomic(file, exported.path.read_bytes())
+    return replace(exported, path=file)

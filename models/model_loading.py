@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit import __version__
-from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec, Provenance
+from edgekit.contract import Contract, CropSpec, Fit, InputSpec, OutputSpec, Provenance
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import Checkpoint
@@ -60,8 +60,12 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str)
     net.load_state_dict(state)
 
 
-def contract_for(architecture: str, labels: tuple[str, ...], dataset_name: str, gray: bool) -> Contract:
+def contract_for(
+    architecture: str, labels: tuple[str, ...], dataset_name: str, gray: bool, fit: Fit = "square"
+) -> Contract:
     """Return the contract of a net trained on 48x48 images: 44x44 centre crop, RGB, scaled to 0..1.
+
+    `gray` and `fit` are how the training images were read.
 
     Raises:
         InputError: The architecture is unknown.
@@ -73,7 +77,7 @@ def contract_for(architecture: str, labels: tuple[str, ...], dataset_name: str, 
         architecture=architecture,
         labels=labels,
         input=InputSpec("input", size_hw, "rgb", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        crop=CropSpec(CROP_MARGIN, gray, (SIDE_PX, SIDE_PX), size_hw),
+        crop=CropSpec(CROP_MARGIN, gray, (SIDE_PX, SIDE_PX), size_hw, fit),
         output=OutputSpec("logits"),
         provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),
     )

@@ -16,6 +16,8 @@ from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.classification import Balance, ClassificationTask
+from edgekit.models.training.device_pixels import check_device_pixels
+from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, require_choice
 from edgekit.models.training.run import (
@@ -60,6 +62,8 @@ def train(
 ) -> TrainingResult:
     """Train a net and save the weights of the epoch with the highest validation accuracy.
 
+    At the end up to 64 validation images are read again as a device reads them, and compared.
+
     The output folder receives `best.safetensors`, `last.pt` (to resume), `metrics.jsonl`, TensorBoard events and
     `curves.png`.
 
@@ -73,6 +77,7 @@ def train(
     Raises:
         InputError: An option or the data is invalid, or the output folder contains another training.
         StorageError: The disk is full or read-only.
+        GateError: A device would compute other pixels than training did; the checkpoint is kept.
     """
     options = options or TrainOptions(**values)
     if options.threads:
@@ -83,9 +88,12 @@ def train(
     contract_for(options.model, ("any",), "any", gray=True)  # reports an unknown net before the data is read
     data = read_training_data(options, options.merges, notify, progress)
     dataset = data.dataset
-    contract = contract_for(options.model, dataset.classes, dataset.name, dataset.is_gray)
+    contract = contract_for(options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit)
     initial = initial_weights(options, contract, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
     merged = {"merged": list(options.merges)} if options.merges else {}
     job = make_job(options, data, task, recipe, merged)
-    return run_training(job, options, data, notify, on_step, on_epoch)
+    result = run_training(job, options, data, notify, on_step, on_epoch)
+    if is_first_process():
+        check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
+    return result

@@ -21,7 +21,7 @@ from edgekit.device.engines.engine import open_engine
 from edgekit.device.engines.session import default_intra_op_threads
 from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
-from edgekit.preprocess import FloatArray, ImageU8, crop_face, softmax, to_input
+from edgekit.preprocess import FloatArray, ImageU8, crop_image, softmax, to_input
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Classifier:
         return self.contract.labels
 
     def predict(self, images: ImageU8 | Sequence[ImageU8], channels: Literal["bgr", "rgb"] = "bgr") -> Predictions:
-        """Return the class probabilities of face crops of any size, as `edgekit run --detector none` computes them.
+        """Return the class probabilities of images of any size, as `edgekit run --detector none` computes them.
 
         Args:
             images: One image, uint8 (H, W, 3) or gray (H, W), or several of them: a list, whose sizes may differ, or an
@@ -85,8 +85,7 @@ class Classifier:
         for image in _as_list(images):
             check_image(image)
             image_bgr = image[:, :, ::-1] if channels == "rgb" and image.ndim == 3 else image
-            whole_image = (0, 0, image.shape[1], image.shape[0])
-            crops.append(crop_face(image_bgr, whole_image, self.contract.crop, size_hw, resize))
+            crops.append(crop_image(image_bgr, self.contract.crop, size_hw, resize))
         if not crops:
             return Predictions(self.labels, np.zeros((0, len(self.labels)), np.float32))
         return Predictions(self.labels, self.probabilities(np.stack(crops)))

@@ -197,7 +197,7 @@ def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
     """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0.
 
     For a model of whole images the boxes are regions in whole pixels, which are cut as they are and then fitted as the
-    contract says.
+    contract says; so is the whole frame, the only box of the detector "none".
     """
     size_hw = contract.input.size_hw
     if len(xyxy) == 0:
@@ -205,7 +205,7 @@ def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
     # A gray net needs no colours: a camera's luma is used as it is.
     luma = frame.luma if contract.crop.grayscale else None
     image = frame.image_bgr if luma is None else luma
-    if contract.subject == "image":
+    if contract.subject == "image" or np.array_equal(xyxy, [(0, 0, *frame.size_wh)]):
         regions = (image[y0:y1, x0:x1] for x0, y0, x1, y1 in xyxy.astype(int))
         return np.stack([crop_image(region, contract.crop, size_hw, resize) for region in regions])
     return np.stack([crop_face(image, box, contract.crop, size_hw, resize) for box in xyxy])

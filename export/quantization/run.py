@@ -14,6 +14,7 @@ from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.relabelling import NewClasses, relabelling
 from edgekit.export.onnx.targets import GENERIC, TARGETS, QuantizedForm, QuantizedTypes, chosen_passes
 from edgekit.export.onnx.to_onnx import check_target, contract_of, export_checkpoint
+from edgekit.export.own_images import verify_on
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.quantization.gate import Quantization, QuantizedExport, calibration_crops, quantize_file
 from edgekit.export.quantization.quantize import CalibrationMethod, StaticSettings
@@ -83,7 +84,8 @@ def quantize(
         notify: Called with one line for the user.
 
     Raises:
-        GateError: Accuracy drops by more than `max_drop_points`; the file is kept as NAME.refused.onnx.
+        GateError: Accuracy drops by more than `max_drop_points`, or a device computes other pixels or labels from the
+            images of `evaluate_on` than training; the file is kept as NAME.refused.onnx.
         InputError: The model or the data cannot be used, or the arguments do not fit.
         StorageError: The file cannot be written.
     """
@@ -117,6 +119,8 @@ def quantize(
             if merges:
                 measured_on = merge_classes(measured_on, parse_merges(merges, measured_on.classes))
             evaluation = (measured_on, evaluation_split)
+            if exported:
+                verify_on(exported.path, path, relabel, Path(evaluate_on), evaluation_split, file, progress, notify)
         source = exported.path if exported else path
         result = quantize_file(source, file, method, settings, calibration, evaluation, max_drop_points, progress)
     return replace(result, source=exported)
@@ -139,7 +143,8 @@ def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageP
     """Read each data set once; a missing split raises an error before the next data set is read."""
     data: dict[Path, DataSet] = {}
     for path in dict.fromkeys(path for path, _ in uses):
-        data[path] = load_dataset(path, contract.crop.resize_hw[0], partial(progress, f"reading {path.name}"))
+        reading, crop = partial(progress, f"reading {path.name}"), contract.crop
+        data[path] = load_dataset(path, crop.resize_hw[0], reading, fit=crop.fit)
         for used, split in uses:
             if used == path:
                 data[path].split(split)

@@ -24,7 +24,7 @@ from edgekit.models.callbacks import Notify, Progress, StageProgress
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.originals import load_some, originals
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation
-from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_face, to_gray
+from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_image, to_gray
 
 _BATCH_CROPS = 160
 # Tolerance as a share of the largest logit, for float32 rounding of logits above some tens, as in a CLIP's student.
@@ -157,7 +157,7 @@ def measure_parity(
         data,
         split,
         limit,
-        theirs.crop.resize_hw[0],
+        theirs.crop,
         contempt=contempt,
         notify=notify,
         progress=partial(progress, "training side: reading"),
@@ -248,9 +248,7 @@ def _device_crops(
     crops = np.zeros((len(part), *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
     largest, different, first = 0, 0, None
     for position, name, image in originals(data, split, part, limit, contempt=contempt, progress=progress):
-        frame_bgr = as_frame(image)
-        whole = (0.0, 0.0, float(frame_bgr.shape[1]), float(frame_bgr.shape[0]))
-        crops[position] = crop_face(frame_bgr, whole, contract.crop, size_hw, resize)
+        crops[position] = crop_image(as_frame(image), contract.crop, size_hw, resize)
         difference = _pixel_difference(crops[position], expected[position])
         if difference:
             largest, different = max(largest, difference), different + 1

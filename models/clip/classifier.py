@@ -14,11 +14,10 @@ from edgekit.models.checkpoints.provenance import git_revision
 from edgekit.models.clip.architecture import ClipConfig
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.prompted import PromptedClip, frozen_classifier
-from edgekit.models.data.readers import CLIP_ARCHITECTURES
 from edgekit.preprocess import CROP_MARGIN, FloatArray, ImageU8, to_tensor
 
 # Architectures in the contracts of CLIPs.
-PROMPTED, PLAIN = CLIP_ARCHITECTURES
+PROMPTED, PLAIN = "clip-prompted", "clip"
 
 
 class ClipClassifier:
@@ -95,7 +94,10 @@ def zero_shot_classifier(
 def clip_contract(
     architecture: str, config: ClipConfig, labels: tuple[str, ...], dataset_name: str, gray: bool
 ) -> Contract:
-    """Return the contract of a classifier made of that CLIP: whole images of its input size."""
+    """Return the contract of a classifier made of that CLIP: whole images of its input size.
+
+    Its `crop` is what a device does; in torch a CLIP gets the pixels of its authors, see `to_clip_square`.
+    """
     size_hw = (config.image_size_px, config.image_size_px)
     return Contract(
         architecture=architecture,

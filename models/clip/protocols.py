@@ -118,7 +118,7 @@ def load_task_data(
         InputError: The data is invalid, has no such split, or has too few images or classes for the task.
     """
     if task == "all":
-        whole = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="center")
+        whole = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip")
         training, validation, name = train_and_validation(whole, splits.train, splits.validation, seed)
         return TaskData(with_test_split(whole, training, validation, splits), whole.classes, name)
 
@@ -131,7 +131,7 @@ def load_task_data(
         sampled.update(few_shot(labels, trained(classes), shots, seed, splits))
         return sampled
 
-    dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="center", select=select)
+    dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=select)
     source = sampled[VALIDATION][0]
     name = f"images held back from {source}" if source == sampled[TRAIN][0] else f"a few images of {source}"
     return TaskData(dataset, trained(dataset.classes), name)
@@ -157,7 +157,7 @@ def load_target(
             raise InputError(f"data '{path}' has no split named 'test': its splits are {', '.join(labels)}")
         return {name: (name, np.arange(len(labels[name])))}
 
-    return load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="center", select=only_tests)
+    return load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=only_tests)
 
 
 def measure(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.contract import CropSpec
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
@@ -19,9 +20,11 @@ from edgekit.preprocess import ImageU8
 
 
 def load_some(
-    path: Path, split: str, limit: int | None, size_px: int, *, contempt: str, notify: Notify, progress: Progress
+    path: Path, split: str, limit: int | None, crop: CropSpec, *, contempt: str, notify: Notify, progress: Progress
 ) -> tuple[DataSet, ImageSet]:
     """Read at most `limit` images of one split as training does, evenly spaced over the split's natural order.
+
+    The images have the size `crop.resize_hw` and were made square as `crop.fit` says.
 
     Raises:
         InputError: As for `load_dataset`; or the split does not exist or is empty.
@@ -34,7 +37,9 @@ def load_some(
         total = len(labels[split])
         return {split: (split, spread(total, limit))}
 
-    dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, select=choose)
+    dataset = load_dataset(
+        path, crop.resize_hw[0], progress, contempt=contempt, notify=notify, fit=crop.fit, select=choose
+    )
     part = dataset.split(split)
     if len(part) == 0:
         raise InputError(f"split '{split}' of data '{path}' has no images: choose another split")

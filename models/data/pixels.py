@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 
-from edgekit.contract import CropSpec
+from edgekit.contract import CropSpec, Fit
 from edgekit.device.imaging import resize
 from edgekit.models.data import ImageSet
 from edgekit.preprocess import ImageU8, center_crop, fit_image
 
+# How an image becomes square: a contract's `crop.fit`, or the preprocessing of CLIP's authors.
+DataFit: TypeAlias = Fit | Literal["clip"]
 
-def to_size(image: ImageU8, size_px: int) -> ImageU8:
-    """Return an image (H, W), (H, W, 1) or (H, W, 3) BGR, stretched to uint8 (size_px, size_px, 1 or 3 RGB)."""
+
+def to_size(image: ImageU8, size_px: int, fit: DataFit = "square") -> ImageU8:
+    """Return an image (H, W), (H, W, 1) or (H, W, 3) BGR as uint8 (size_px, size_px, 1 or 3 RGB).
+
+    The pixels are those of `edgekit.preprocess.fit_image`, which the device computes too, except for "clip".
+    """
+    if fit == "clip":
+        return to_clip_square(image, size_px)
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
-    if image.ndim == 2:
-        same = image.shape == (size_px, size_px)
-        return (image if same else resize(image, (size_px, size_px)))[..., np.newaxis]
-    return fit_image(image, CropSpec(0.0, False, (size_px, size_px), (size_px, size_px), "stretch"), resize)
+    size_hw = (size_px, size_px)
+    return fit_image(image, CropSpec(0.0, image.ndim == 2, size_hw, size_hw, fit), resize)
 
 
-def to_central_square(image: ImageU8, size_px: int) -> ImageU8:
+def to_clip_square(image: ImageU8, size_px: int) -> ImageU8:
     """Return the central square of an image, resized to uint8 (size_px, size_px, 1 or 3 RGB), as CLIP's authors do.
 
     The shorter side is resized to `size_px` (bicubic, antialiased) with the aspect ratio kept, then the centre is
-    cropped.
+    cropped. A CLIP in torch is trained and evaluated with these pixels. A device computes others: for an exported CLIP
+    it resizes the central square as for every other model ("square"), and `edgekit.evaluate` and `edgekit.verify` read
+    images for an exported file as the device does.
     """
     from PIL import Image
 

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +34,9 @@ from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
 from edgekit.models.data.files import Files, open_files
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
-from edgekit.models.data.pixels import single_channel_if_gray, stack, to_central_square, to_size
+from edgekit.models.data.pixels import DataFit, single_channel_if_gray, stack, to_size
 from edgekit.preprocess import ImageU8
 
-# How an image becomes a square: stretched, or cropped to its central square as for CLIP.
-Fit = Literal["stretch", "center"]
-# Contract architectures of CLIPs (prompted, plain), which take the central square.
-CLIP_ARCHITECTURES = ("clip-prompted", "clip")
 # For each new split: the old split and the indices of its images. Other images are not decoded. `Select` computes a
 # selection from the labels of each split and the classes.
 Selection = Mapping[str, tuple[str, NDArray[np.int64]]]
@@ -55,7 +50,7 @@ def load_dataset(
     *,
     contempt: str = "drop",
     notify: Notify = ignore_message,
-    fit: Fit = "stretch",
+    fit: DataFit = "square",
     select: Select | None = None,
 ) -> DataSet:
     """Read a data set.
@@ -67,14 +62,14 @@ def load_dataset(
         contempt: Treatment of the class contempt in addition to the seven expressions: "drop", "keep", or the name
             of the class that its images are counted as.
         notify: Called with messages about removed images and similar decisions.
-        fit: How images that are not square become square.
+        fit: How images that are not square become square: that of the contract they are read for.
         select: Selects images before they are decoded; default: all.
 
     Raises:
         InputError: The path does not exist, its format is not recognised, or the data is damaged.
     """
     report = progress or (lambda _done, _total: None)
-    square = functools.partial(to_central_square if fit == "center" else to_size, size_px=size_px)
+    square = functools.partial(to_size, size_px=size_px, fit=fit)
     if is_split_file(path) or is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
             return _read_images(files, layout, path, square, report, select)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.contract import Fit
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Progress
@@ -19,7 +20,9 @@ from edgekit.preprocess import ImageU8, to_gray
 UNKNOWN = -1
 
 
-def load_unlabelled(path: Path, size_px: int, gray: bool, progress: Progress | None = None) -> ImageU8:
+def load_unlabelled(
+    path: Path, size_px: int, gray: bool, progress: Progress | None = None, *, fit: Fit = "square"
+) -> ImageU8:
     """Return all images in a folder and its subfolders, or in a .tar archive; folder names are ignored.
 
     Args:
@@ -27,6 +30,7 @@ def load_unlabelled(path: Path, size_px: int, gray: bool, progress: Progress | N
         size_px: Height and width of the resized images.
         gray: Whether to return one channel, else three (RGB).
         progress: Called with (images read, images in total).
+        fit: How images that are not square become square.
 
     Returns:
         uint8 (N, size_px, size_px, 1 or 3), N ≥ 1.
@@ -39,7 +43,7 @@ def load_unlabelled(path: Path, size_px: int, gray: bool, progress: Progress | N
     images = []
     with open_files(path) as files:
         for number, name in enumerate(files.images, start=1):
-            image = to_size(decode_image(files.read(name), f"{path}/{name}"), size_px)
+            image = to_size(decode_image(files.read(name), f"{path}/{name}"), size_px, fit)
             images.append(_with_channels(image, 1 if gray else 3))
             if progress:
                 progress(number, len(files.images))

@@ -30,6 +30,7 @@ from edgekit.models.evaluation.evaluate import evaluate, open_classifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions
@@ -153,6 +154,7 @@ def distill(
         InputError: An option, a teacher or the data is invalid, or the output folder contains another training.
         StorageError: The disk is full or read-only.
         UnavailableError: A CLIP by name cannot be downloaded.
+        GateError: A device would compute other pixels than training did; the checkpoint is kept.
     """
     options = options or DistillOptions(**values)
     powers = options.vote_powers()
@@ -167,7 +169,7 @@ def distill(
     teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
     architecture = student_architecture(options.student, teacher)
-    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray)
+    contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, options.fit)
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
     training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
     views = None if options.on_the_fly else options.views or "center-flip"
@@ -189,6 +191,7 @@ def distill(
     result = DistillationResult(trained, teacher.record(), weights)
     if not is_first_process():
         return result  # the first process compares for all
+    check_device_pixels(trained.checkpoint, data.validation, options.data, options.contempt, notify)
     return _compared(result, teacher, data.validation, folder, notify, progress)
 
 
@@ -209,7 +212,8 @@ def _with_unlabelled(
     """Return the training images with the unlabelled images appended, and the checksum of the unlabelled ones."""
     if options.unlabelled is None:
         return training, None
-    more = load_unlabelled(options.unlabelled, SIDE_PX, is_gray, of_stage(progress, "reading unlabelled images"))
+    reading = of_stage(progress, "reading unlabelled images")
+    more = load_unlabelled(options.unlabelled, SIDE_PX, is_gray, reading, fit=options.fit)
     notify(f"{len(more)} images without labels are used as well")
     return with_unlabelled(training, more), pixels_sha256(more)
 

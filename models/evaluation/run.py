@@ -15,7 +15,8 @@ from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_s
 from edgekit.models.data import DataSet, distinct_images, split_to_measure
 from edgekit.models.data.ferplus import with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
-from edgekit.models.data.readers import CLIP_ARCHITECTURES, Fit, load_dataset
+from edgekit.models.data.pixels import DataFit
+from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_classifier
 from edgekit.models.evaluation.evaluate import evaluate as evaluate_images
 from edgekit.models.torch_threads import set_torch_threads
@@ -39,7 +40,8 @@ def evaluate(
 
     Args:
         model: Name of a shipped model, path of an exported file or a checkpoint, or a classifier.
-        data: Path of a data set, or a data set already read in the model's image size.
+        data: Path of a data set, which is read as the model's contract says; or a data set already read, such as one
+            for a CLIP in torch (`read_evaluation_data` with the fit "clip").
         split: Name of the split; default: `PrivateTest` or `test`.
         protocol: "center-crop", as on the device, or "ten-crop".
         without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
@@ -62,9 +64,9 @@ def evaluate(
     classifier = open_classifier(resolve_model(str(model)), threads) if isinstance(model, str | Path) else model
     contract = classifier.contract
     if not isinstance(data, DataSet):
-        fit: Fit = "center" if contract.architecture in CLIP_ARCHITECTURES else "stretch"
+        crop = contract.crop
         data = read_evaluation_data(
-            data, contract.crop.resize_hw[0], fit, merges, contempt, notify=notify, progress=progress
+            data, crop.resize_hw[0], crop.fit, merges, contempt, notify=notify, progress=progress
         )
     split = split_to_measure(data, split)
     part = distinct_images(data, split) if without_duplicates else data.split(split)
@@ -82,7 +84,7 @@ def evaluate(
 def read_evaluation_data(
     path: str | Path,
     size_px: int,
-    fit: Fit,
+    fit: DataFit,
     merges: Sequence[str] = (),
     contempt: str = "drop",
     *,

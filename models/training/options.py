@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.contract import Fit
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -25,6 +28,8 @@ class TrainingOptions:
       training images.
     - `contempt`: "drop", "keep", or the class that images of contempt are counted as.
     - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`).
+    - `fit`: how images that are not square become square, recorded in the contract: their central square ("square"),
+      padded with gray ("pad"), or distorted ("stretch").
     - `resume`: continue the training in `output`.
 
     Raises:
@@ -47,14 +52,18 @@ class TrainingOptions:
     contempt: str = "drop"
     ferplus: Path | None = None
     ferplus_labels: VoteLabels = "soft"
+    fit: Fit = "square"
     resume: bool = False
 
     def __post_init__(self) -> None:
+        from edgekit.contract import Fit  # loads msgspec, which no help text needs
+
         for name in ("data", "output", "ferplus"):
             if isinstance(value := getattr(self, name), str):  # from Python, where text is convenient
                 object.__setattr__(self, name, Path(value))
         require_choice("precision", self.precision, Precision)
         require_choice("accelerator", self.accelerator, Accelerator)
+        require_choice("fit", self.fit, Fit)
         require_choice("ferplus_labels", self.ferplus_labels, VoteLabels)
         for name, least in (("epochs", 1), ("batch_size", 2), ("threads", 1)):
             if (value := getattr(self, name)) is not None and value < least:

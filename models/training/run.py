@@ -110,7 +110,7 @@ def read_training_data(
         InputError: The data, the votes, a merge or a split is invalid, or the data has one class only.
     """
     reading = of_stage(progress, "reading images")
-    dataset = load_dataset(options.data, progress=reading, contempt=options.contempt, notify=notify)
+    dataset = load_dataset(options.data, progress=reading, contempt=options.contempt, notify=notify, fit=options.fit)
     if options.ferplus:
         dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, notify)
     if merges:

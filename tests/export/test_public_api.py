@@ -7,10 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import edgekit
+from edgekit.device.imaging import as_frame
 from edgekit.errors import GateError, InputError
+from edgekit.export.verification import parity
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.model_loading import contract_for
@@ -140,3 +144,34 @@ def test_a_gate_error_names_the_drop(small_onnx: Path, faces: Path, tmp_path: Pa
     with pytest.raises(GateError, match="accuracy of dynamic drops by"):
         edgekit.quantize(small_onnx, tmp_path / "d.onnx", method="dynamic", evaluate_on=faces, max_drop_points=-101)
     assert (tmp_path / "d.refused.onnx").exists()
+
+
+@pytest.fixture
+def wide_faces(tmp_path: Path) -> Path:
+    """Seven colour pictures that are not square, one for each expression."""
+    generator = np.random.default_rng(0)
+    for index, name in enumerate(EXPRESSIONS):
+        file = tmp_path / "wide" / "test" / name / f"{index}.png"
+        file.parent.mkdir(parents=True)
+        assert cv2.imwrite(str(file), generator.integers(0, 256, (50, 90, 3), np.uint8))
+    return tmp_path / "wide"
+
+
+def test_export_verifies_the_file_on_the_users_own_images(small: Path, wide_faces: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    exported = edgekit.export(
+        small, tmp_path / "own.onnx", evaluate_on=wide_faces, evaluation_split="test", notify=lines.append
+    )
+    assert exported.path == tmp_path / "own.onnx"
+    assert exported.path.stat().st_size == exported.size_bytes
+    assert lines == ["verified on 7 images of wide test: pixels and labels are equal"]
+
+
+def test_a_file_that_differs_on_own_images_is_kept_under_another_name(
+    small: Path, wide_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "as_frame", lambda image: as_frame(image)[:, ::-1])  # a device that mirrors
+    folder = tmp_path / "new"
+    with pytest.raises(GateError, match=r"preprocessing differs on 7 of 7 images.*kept as '.*own.refused.onnx'"):
+        edgekit.export(small, folder / "own.onnx", evaluate_on=wide_faces, evaluation_split="test")
+    assert [path.name for path in folder.iterdir()] == ["own.refused.onnx"]

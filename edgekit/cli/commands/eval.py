@@ -211,7 +211,7 @@ def _evaluate_clip(
         set_torch_threads(options["threads"])
 
     def read(size_px: int) -> DataSet:
-        return read_evaluation_data(data, size_px, "center", options["merges"], options["contempt"], **messages)
+        return read_evaluation_data(data, size_px, "clip", options["merges"], options["contempt"], **messages)
 
     prompts = None if model == "zero-shot" else Path(model)
     notify = messages["notify"]

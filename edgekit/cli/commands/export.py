@@ -14,6 +14,7 @@ from edgekit.cli.export.options import (
     quantize_arguments,
     quantize_options,
     target_options,
+    verify_arguments,
 )
 from edgekit.cli.options import PATH
 from edgekit.cli.output import Output, common_options
@@ -49,8 +50,11 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
     The file takes any batch size. --target and --pass choose rewrites of the graph that keep its output. The file is
     written only if its logits on face crops equal the checkpoint's. Equal checkpoints and options give equal bytes.
 
-    --quantize int8 --calibrate DATA makes weights and activations 8-bit. --eval DATA then measures both files with the
-    runtime's code; if accuracy drops by more than --max-drop, the file is kept under another name (exit 3).
+    --eval DATA verifies the file with at most 500 of your images, read and classified as on a device; one that differs
+    from training is kept under another name (exit 3).
+
+    --quantize int8 --calibrate DATA makes weights and activations 8-bit. --eval DATA then also measures both files with
+    the runtime's code; if accuracy drops by more than --max-drop, the file is kept under another name (exit 3).
 
     --engine ncnn writes a file for ncnn, converted from the same ONNX model by pnnx.
 
@@ -104,7 +108,8 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
             quantized = quantize(checkpoint, output, **quantize_arguments(options), **arguments)
             exported = quantized.source
         else:
-            exported = export(checkpoint, output, **prompts_arguments(options), **arguments)
+            own = prompts_arguments(options) if is_prompts else verify_arguments(options)
+            exported = export(checkpoint, output, **own, **arguments)
     assert exported is not None
     sha256 = sha256_of(output)
     show_export(out, exported, quantized, sha256, show_labels=is_prompts or bool(classes or options["merges"]))

@@ -122,7 +122,8 @@ def _evaluation_options(function: _Function) -> _Function:
             "evaluate_on",
             type=PATH,
             metavar="DATA",
-            help="Data set on which accuracy is measured before and after quantisation.",
+            help="Your images: the file is verified with them from image file to label; with --quantize, accuracy is "
+            "measured before and after.",
         ),
         click.option("--eval-split", default="PrivateTest", show_default=True, metavar="NAME", help="Split of --eval."),
         click.option(
@@ -180,8 +181,10 @@ def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
 
 
 def _check_quantization(quantization: str | None, options: Mapping[str, Any]) -> None:
-    if quantization is None and (options["calibrate"] or options["evaluate_on"]):
-        raise InputError("--calibrate and --eval are for a quantised file: choose one with --quantize")
+    if quantization is None:
+        refuse_unused(click.get_current_context(), ("max_drop",), "goes with --quantize")
+    if quantization is None and options["calibrate"]:
+        raise InputError("--calibrate is for a quantised file: choose one with --quantize")
     if quantization == "int8" and options["calibrate"] is None:
         raise InputError("--quantize int8 needs images for calibration: name a data set with --calibrate")
     if quantization in ("dynamic", "fp16") and options["calibrate"]:
@@ -208,6 +211,11 @@ def prompts_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "compare_on": options["evaluate_on"],
         "compare_split": options["eval_split"],
     }
+
+
+def verify_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `edgekit.export` that concern the verification of a net's file."""
+    return {"evaluate_on": options["evaluate_on"], "evaluation_split": options["eval_split"]}
 
 
 def quantize_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,8 +44,8 @@ _OPTIONS_OF = {
 _CLIP_OPTIONS = _OPTIONS_OF[PROMPTS] | _OPTIONS_OF[MINI]
 # Options of `edgekit train` that a model does not have.
 _FOREIGN = {
-    PROMPTS: {"balance", "init", "merges", "ferplus", "ferplus_labels"},
-    MINI: {"balance", "init", "merges"},
+    PROMPTS: {"balance", "init", "merges", "ferplus", "ferplus_labels", "fit"},
+    MINI: {"balance", "init", "merges", "fit"},
 }
 
 

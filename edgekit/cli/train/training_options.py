@@ -107,6 +107,13 @@ _DATA_SECTIONS: _Sections = {
             "--val-split",
             help="Split that selects the best epoch; default: PublicTest, val, or 10 % of the training images.",
         ),
+        click.option(
+            "--fit",
+            type=click.Choice(["square", "pad", "stretch"]),
+            default="square",
+            show_default=True,
+            help="How an image becomes square in training and on a device: its central square, padded, or stretched.",
+        ),
         click.option("--ferplus", type=PATH, metavar="CSV", help="FER+ votes for FER-2013; see --ferplus-labels."),
         click.option(
             "--ferplus-labels",

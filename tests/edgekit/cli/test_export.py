@@ -245,7 +245,8 @@ def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Pat
     ("arguments", "message"),
     [
         (("--quantize", "int8"), "name a data set with --calibrate"),
-        (("--eval", "x"), "choose one with --quantize"),
+        (("--calibrate", "x"), "choose one with --quantize"),
+        (("--eval", "x", "--max-drop", "1"), "--max-drop goes with --quantize"),
         (("--quantize", "fp16", "--calibrate", "x"), "needs no images"),
         (("--quantize", "fp16", "--types", "s8s8"), "--types and --form are for --quantize int8"),
         (("--form", "qdq"), "--types and --form are for --quantize int8"),

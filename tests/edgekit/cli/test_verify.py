@@ -104,14 +104,17 @@ def test_other_crops_are_refused_and_the_first_is_named(
     assert document["first_difference"] is None
 
 
-def test_a_picture_training_stretches_and_a_device_cuts_is_found(
+def test_pictures_that_are_not_square_are_verified_and_another_fit_is_found(
     edgekit: Run, model: Path, checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "test/happy").mkdir(parents=True)
     picture = cv2.imread(str(data / "test/happy/2.jpg"))
     assert cv2.imwrite(str(tmp_path / "test/happy/square.png"), picture)
     assert cv2.imwrite(str(tmp_path / "test/happy/wide.png"), cv2.resize(picture, (96, 64)))
-    code, _, err = edgekit("verify", model, "--against", checkpoint, "--data", tmp_path, "--split", "test")
+    arguments = ("--against", checkpoint, "--data", tmp_path, "--split", "test")
+    assert edgekit("verify", model, *arguments)[0] == 0
+    stretching = replace(CONTRACT, crop=replace(CONTRACT.crop, fit="stretch"))
+    code, _, err = edgekit("verify", with_contract(model, tmp_path / "other.onnx", stretching), *arguments)
     assert code == 3
     assert "preprocessing differs on 1 of 2 images" in err
     assert "first on 'test/happy/wide.png'" in err

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgekit.errors import InputError
 from edgekit.models.data.check import analyse, scan_dataset
-from edgekit.models.data.pixels import to_central_square
+from edgekit.models.data.pixels import to_clip_square
 from edgekit.models.data.readers import load_dataset
 
 ROWS: dict[str, list[list[Any]]] = {
@@ -105,6 +105,6 @@ def test_the_central_square_is_that_of_clips_authors(size_wh: tuple[int, int]) -
     bicubic = transforms.InterpolationMode.BICUBIC
     theirs = transforms.Compose([transforms.Resize(24, interpolation=bicubic), transforms.CenterCrop(24)])
     image = np.random.default_rng(0).integers(0, 255, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
-    np.testing.assert_array_equal(to_central_square(image[..., ::-1], 24), np.asarray(theirs(Image.fromarray(image))))
+    np.testing.assert_array_equal(to_clip_square(image[..., ::-1], 24), np.asarray(theirs(Image.fromarray(image))))
     gray = image[..., 0]
-    np.testing.assert_array_equal(to_central_square(gray, 24)[..., 0], np.asarray(theirs(Image.fromarray(gray))))
+    np.testing.assert_array_equal(to_clip_square(gray, 24)[..., 0], np.asarray(theirs(Image.fromarray(gray))))

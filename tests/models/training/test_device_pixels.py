@@ -1,0 +1,80 @@
+"""The check at the end of a training finds pixels that a device would not compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from edgekit.contract import Fit
+from edgekit.errors import GateError, InputError
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.model_loading import contract_for
+from edgekit.models.nets.registry import create_model
+from edgekit.models.training.device_pixels import check_device_pixels
+
+LABELS = ("cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six colour pictures that are not square."""
+    folder = tmp_path_factory.mktemp("wide")
+    generator = np.random.default_rng(0)
+    for index in range(6):
+        file = folder / LABELS[index % 2] / f"{index}.png"
+        file.parent.mkdir(exist_ok=True)
+        assert cv2.imwrite(str(file), generator.integers(0, 256, (60, 110, 3), np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Fit], Path]:
+    """Write an untrained checkpoint with that fit in its contract."""
+    torch.manual_seed(0)
+    net = create_model("mini-xception", 2)
+
+    def write(fit: Fit) -> Path:
+        path = tmp_path_factory.mktemp("checkpoint") / "best.safetensors"
+        save_checkpoint(
+            path, Checkpoint(contract_for("mini-xception", LABELS, "wide", False, fit), net.state_dict(), {})
+        )
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("fit", ["square", "pad", "stretch"])
+def test_images_read_with_the_contracts_fit_pass(wide: Path, checkpoint: Callable[[Fit], Path], fit: Fit) -> None:
+    lines: list[str] = []
+    check_device_pixels(checkpoint(fit), load_dataset(wide, fit=fit).split("all"), wide, "drop", lines.append)
+    assert lines == ["a device reads 6 of 6 validation images as training did"]
+
+
+def test_images_read_with_another_fit_are_an_error_and_the_first_is_named(
+    wide: Path, checkpoint: Callable[[Fit], Path]
+) -> None:
+    stretched = load_dataset(wide, fit="stretch").split("all")
+    path = checkpoint("square")
+    with pytest.raises(GateError, match=r"reads 6 of 6 .* first 'cat/0.png'.*is kept"):
+        check_device_pixels(path, stretched, wide, "drop")
+    assert path.exists()
+
+
+def test_images_without_files_are_compared_as_arrays(wide: Path, checkpoint: Callable[[Fit], Path]) -> None:
+    part = replace(load_dataset(wide).split("all"), names=None)
+    check_device_pixels(checkpoint("square"), part, Path("fer2013.csv"), "drop")
+
+
+def test_a_file_that_is_gone_is_named(wide: Path, checkpoint: Callable[[Fit], Path]) -> None:
+    part = load_dataset(wide).split("all")
+    assert part.names is not None
+    gone = replace(part, names=np.array([name.replace("0.png", "9.png") for name in part.names.tolist()]))
+    with pytest.raises(InputError, match=r"'cat/9\.png' does not exist any more"):
+        check_device_pixels(checkpoint("square"), gone, wide, "drop")
