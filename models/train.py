@@ -8,16 +8,20 @@ Prompts for a CLIP and small CLIPs are trained by `edgekit.models.clip`, student
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from edgekit.contract import Subject
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.classification import Balance, ClassificationTask
+from edgekit.models.training.calibrate import calibrate
+from edgekit.models.training.classification import ClassificationTask
+from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, require_choice
+from edgekit.models.training.recipes import Balance
 from edgekit.models.training.run import (
     TrainingResult,
     initial_weights,
@@ -33,20 +37,27 @@ class TrainOptions(TrainingOptions):
     """Options of `train`; see `TrainingOptions` for those that all trainings share.
 
     - `model`: name of a net, such as "edgecnn" or "timm/NAME" (see `edgekit.models.nets.registry`).
-    - `balance`: equal influence of rare and common classes: "loss" weights the loss, "sampler" repeats images.
+    - `balance`: equal influence of rare and common classes: "loss" weights the loss, "sampler" repeats images;
+      None: the recipe's.
     - `merges`: texts NEW=OLD,OLD that merge classes; classes in none of them are removed.
+    - `subject`: what the model classifies: each detected "face", or the whole "image".
+    - `calibrate`: whether a temperature is fitted on the validation images and folded into the last layer.
 
     Raises:
         InputError: A value is not allowed.
     """
 
     model: str = "edgecnn"
-    balance: Balance = "none"
+    balance: Balance | None = None
     merges: tuple[str, ...] = ()
+    subject: Subject = "face"
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("balance", self.balance, Balance)
+        if self.balance is not None:
+            require_choice("balance", self.balance, Balance)
+        require_choice("subject", self.subject, Subject)
 
 
 def train(
@@ -84,8 +95,13 @@ def train(
     data = read_training_data(options, options.merges, notify, progress)
     dataset = data.dataset
     contract = contract_for(options.model, dataset.classes, dataset.name, dataset.is_gray)
+    contract = replace(contract, subject=options.subject)
     initial = initial_weights(options, contract, notify)
+    recipe = recipe_of(options, initial, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
     merged = {"merged": list(options.merges)} if options.merges else {}
     job = make_job(options, data, task, recipe, merged)
-    return run_training(job, options, data, notify, on_step, on_epoch)
+    result = run_training(job, options, data, notify, on_step, on_epoch)
+    if options.calibrate and is_first_process():
+        result = replace(result, temperature=calibrate(result.checkpoint, data.validation, notify))
+    return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,8 @@ from edgekit.models.model_loading import load_weights
 from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.init_weights import InitialWeights
-from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.recipes import Balance, Recipe
 from edgekit.models.training.task import Examples, StepLoss, Task, Validation, on_device
-
-Balance = Literal["none", "loss", "sampler"]
 
 
 class NetTask(Task):
@@ -68,7 +66,7 @@ class NetTask(Task):
         self.examples = on_device(self._training, device)
         net = create_model(self.contract.architecture, len(self.contract.labels))
         if self._initial is not None:
-            load_weights(net, {**net.state_dict(), **self._initial.state}, self.contract.architecture)
+            load_weights(net, self._initial.merged_into(net.state_dict()), self.contract.architecture)
         return net
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -125,16 +123,16 @@ class ClassificationTask(NetTask):
         recipe: Recipe,
         training: ImageSet,
         validation: ImageSet,
-        balance: Balance = "none",
+        balance: Balance | None = None,
         initial: InitialWeights | None = None,
     ) -> None:
         """Set net and data; see `NetTask`.
 
         `balance` gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse
-        of its size, "sampler" draws each class equally often.
+        of its size, "sampler" draws each class equally often; None: the recipe's.
         """
         super().__init__(contract, recipe, training, validation, initial)
-        self._balance: Balance = balance
+        self._balance: Balance = balance or recipe.balance
         self._class_weights: Tensor | None = None
 
     def fingerprint(self) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class TrainingResult:
     """A finished training: paths of the checkpoint and the learning curves, and the reports of all epochs.
 
     `best` is the report of the epoch whose weights are in the checkpoint: the one with the highest validation accuracy,
-    or the last one if the recipe keeps the last. `validation_name` describes the validation images.
+    or the last one if the recipe keeps the last. `validation_name` describes the validation images. The logits
+    are divided by `temperature` (1: not calibrated).
     """
 
     checkpoint: Path
@@ -62,6 +63,7 @@ class TrainingResult:
     best: EpochReport
     history: tuple[EpochReport, ...]
     validation_name: str
+    temperature: float = 1.0
 
     @property
     def best_epoch(self) -> int:
@@ -79,17 +81,27 @@ class TrainingResult:
             "checkpoint": str(self.checkpoint),
             "best": asdict(self.best),
             "validation": self.validation_name,
+            "temperature": self.temperature,
             "epochs": [asdict(report) for report in self.history],
         }
 
 
-def recipe_of(options: TrainingOptions) -> Recipe:
+def recipe_of(
+    options: TrainingOptions, initial: InitialWeights | None = None, notify: Notify = ignore_message
+) -> Recipe:
     """Return the named recipe with the options' number of epochs, batch size and learning rate.
 
+    `adapt` becomes `adapt-new-classes` where the initial weights lack some of the classes.
+
     Raises:
-        InputError: The recipe is not known.
+        InputError: The recipe is not known, or needs initial weights and there are none.
     """
+    if options.recipe.startswith("adapt") and options.init is None:
+        raise InputError(f"recipe '{options.recipe}' starts from a trained model: add --init default, or another model")
     recipe = get_recipe(options.recipe)
+    if options.recipe == "adapt" and initial is not None and initial.new_classes:
+        notify("the initial weights lack some of the classes: the recipe is adapt-new-classes, all layers learn")
+        recipe = get_recipe("adapt-new-classes")
     return replace(
         recipe,
         epochs=options.epochs or recipe.epochs,
@@ -179,7 +191,7 @@ def run_training(
     if options.resume and not (options.output / STATE_NAME).exists():
         notify(f"--resume: '{options.output}' contains no training, so a new one starts")
     history = train_job(job, options.output, options.resume, on_step, on_epoch)
-    best = max(history, key=lambda report: report.validation_accuracy) if recipe.keep == "best" else history[-1]
+    best = max(history, key=lambda report: report.rank) if recipe.keep == "best" else history[-1]
     checkpoint, curves = options.output / BEST_NAME, options.output / CURVES_NAME
     notify(f"{recipe.keep} epoch {best.epoch}: {best.validation_accuracy:.2%} on {data.validation_name}: {checkpoint}")
     return TrainingResult(checkpoint, curves, best, tuple(history), data.validation_name)

@@ -42,10 +42,11 @@ _OPTIONS_OF = {
     MINI: {"descriptions", "leave_out"},
 }
 _CLIP_OPTIONS = _OPTIONS_OF[PROMPTS] | _OPTIONS_OF[MINI]
-# Options of `edgekit train` that a model does not have.
+# Options of `edgekit train` for nets, and those that a model does not have.
+_OF_NETS = {"balance", "init", "merges", "subject", "calibrate"}
 _FOREIGN = {
-    PROMPTS: {"balance", "init", "merges", "ferplus", "ferplus_labels"},
-    MINI: {"balance", "init", "merges"},
+    PROMPTS: {*_OF_NETS, "ferplus", "ferplus_labels"},
+    MINI: _OF_NETS,
 }
 
 
