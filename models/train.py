@@ -13,6 +13,8 @@ from typing import Any
 
 from edgekit.contract import Subject
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
+from edgekit.models.data import check_classes, identical_images
+from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
@@ -41,6 +43,7 @@ class TrainOptions(TrainingOptions):
       None: the recipe's.
     - `merges`: texts NEW=OLD,OLD that merge classes; classes in none of them are removed.
     - `subject`: what the model classifies: each detected "face", or the whole "image".
+    - `image_size`: side in pixels at which the images are kept, for nets that take any size; the net sees 11/12 of it.
     - `calibrate`: whether a temperature is fitted on the validation images and folded into the last layer.
 
     Raises:
@@ -51,6 +54,7 @@ class TrainOptions(TrainingOptions):
     balance: Balance | None = None
     merges: tuple[str, ...] = ()
     subject: Subject = "face"
+    image_size: int = SIDE_PX
     calibrate: bool = True
 
     def __post_init__(self) -> None:
@@ -91,10 +95,17 @@ def train(
     recipe = recipe_of(options)
     check_output(options.output, options.resume)
     require_no_space(options.model)
-    contract_for(options.model, ("any",), "any", gray=True)  # reports an unknown net before the data is read
-    data = read_training_data(options, options.merges, notify, progress)
+    contract_for(
+        options.model, ("any",), "any", True, options.image_size
+    )  # reports an unknown net before the data is read
+    data = read_training_data(options, options.merges, notify, progress, options.image_size)
     dataset = data.dataset
-    contract = contract_for(options.model, dataset.classes, dataset.name, dataset.is_gray)
+    check_classes(data.training, dataset.classes)
+    if leaked := identical_images(data.training, data.validation):
+        names = data.training.names
+        example = "" if names is None else f", such as {names[leaked[0]]}"
+        notify(f"{len(leaked)} training images are validation images too{example}: their accuracy is too high")
+    contract = contract_for(options.model, dataset.classes, dataset.name, dataset.is_gray, options.image_size)
     contract = replace(contract, subject=options.subject)
     initial = initial_weights(options, contract, notify)
     recipe = recipe_of(options, initial, notify)

@@ -149,7 +149,8 @@ def _read_images(
     for split, indices in chosen.items():
         pairs = [(images[index], layout.classes.index(layout.entries[index].class_name)) for index in indices]
         names = np.array([layout.entries[index].name for index in indices], np.str_)
-        splits[split] = replace(stack(pairs, gray), names=names)
+        groups = np.array([layout.entries[index].group for index in indices], np.str_)
+        splits[split] = replace(stack(pairs, gray), names=names, groups=groups if groups.all() else None)
     name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
     return DataSet(name, layout.classes, splits)
 

@@ -49,7 +49,7 @@ class NetTask(Task):
         self.contract = contract
         self.device = torch.device("cpu")
         self._recipe = recipe
-        self._augmentation = recipe.plain_augmentation
+        self._augmentation = recipe.plain_augmentation.scaled(contract.input.size_hw[0])
         self._label_smoothing = recipe.label_smoothing
         self._training = training
         self._validation = validation
@@ -80,7 +80,8 @@ class NetTask(Task):
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Apply the recipe's stage, and drop connections of learned group convolutions."""
         stage, _ = self._recipe.stage(epoch)
-        self._augmentation, self._label_smoothing = stage.plain_augmentation, stage.label_smoothing
+        self._augmentation = stage.plain_augmentation.scaled(self.contract.input.size_hw[0])
+        self._label_smoothing = stage.label_smoothing
         set_training_progress(net, epoch / self._recipe.epochs)
 
     def validate(self, net: nn.Module) -> Validation:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import InputError
 from edgekit.files import exclusive_folder
+from edgekit.model_store import BEST_NAME as BEST_NAME
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.curves import save_learning_curves
 from edgekit.models.training.distributed import gather_batchnorms, launch, summed
@@ -33,7 +34,6 @@ from edgekit.models.training.recipes import freeze, make_optimizer
 from edgekit.models.training.state import TrainingState, load_state, save_state
 from edgekit.models.training.task import TrainingJob
 
-BEST_NAME = "best.safetensors"
 STATE_NAME = "last.pt"
 CURVES_NAME = "curves.png"
 

@@ -244,7 +244,7 @@ _ADAPT = Recipe(
     weight_decay=0.0,
     patience=15,
     depth_decay=0.0,
-    initial_share=0.5,
+    initial_share=0.6,
     balance="sampler",
 )
 

@@ -17,6 +17,7 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
+from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
 from edgekit.models.data.readers import load_dataset
@@ -115,6 +116,7 @@ def read_training_data(
     merges: Sequence[str] = (),
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
+    size_px: int = SIDE_PX,
 ) -> TrainingData:
     """Read the data set, apply FER+ votes and merged classes, and split it into training and validation images.
 
@@ -122,7 +124,7 @@ def read_training_data(
         InputError: The data, the votes, a merge or a split is invalid, or the data has one class only.
     """
     reading = of_stage(progress, "reading images")
-    dataset = load_dataset(options.data, progress=reading, contempt=options.contempt, notify=notify)
+    dataset = load_dataset(options.data, size_px, reading, contempt=options.contempt, notify=notify)
     if options.ferplus:
         dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, notify)
     if merges:

@@ -31,6 +31,13 @@ from edgekit.models.training.options import TrainingOptions
         help="edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, mobilenetv3-small, "
         "shufflenetv2-x0.5 or timm/NAME; hicropl or clip-mini.",
     ),
+    click.option(
+        "--image-size",
+        type=click.IntRange(48, 224),
+        default=48,
+        show_default=True,
+        help="Side in pixels at which images are kept, for nets that take any size (not EdgeCNN).",
+    ),
 )
 @data_options
 @section(
