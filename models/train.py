@@ -31,6 +31,7 @@ from edgekit.models.training.run import (
     read_training_data,
     recipe_of,
     run_training,
+    with_precision,
 )
 
 
@@ -111,7 +112,7 @@ def train(
     recipe = recipe_of(options, initial, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
     merged = {"merged": list(options.merges)} if options.merges else {}
-    job = make_job(options, data, task, recipe, merged)
+    job = make_job(options, data, task, recipe, merged, with_precision(options, contract, recipe.batch_size, notify))
     result = run_training(job, options, data, notify, on_step, on_epoch)
     if options.calibrate and is_first_process():
         result = replace(result, temperature=calibrate(result.checkpoint, data.validation, notify))

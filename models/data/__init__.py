@@ -33,8 +33,8 @@ class ImageSet:
     """One split: `images` uint8 (N, H, W, 1 gray or 3 RGB) and `labels` int64 (N,).
 
     `targets`, if present, replace the labels in training: distributions over the classes, float32 (N, classes), rows
-    that sum to 1. `names` are the paths of the image files within the data set, if it consists of files; `groups` name the person or
-    the track of each image, if they are known for all.
+    that sum to 1. `names` are the paths of the image files within the data set, if it consists of files; `groups` name
+    the person or the track of each image, if they are known for all.
     """
 
     images: ImageU8
@@ -159,8 +159,8 @@ def train_and_validation(
         train: Name of the training split; None: one of the usual names.
         validation: Name of the validation split; None: one of the usual names. If there is none, a tenth of the
             training images of each class is held back (a fifth, up to 10 images, of a small class), drawn with `seed`;
-            by whole groups where the groups are known. Training images that are pixel-identical to a held-back one are left
-            out. A test split is never chosen.
+            by whole groups where the groups are known. Training images that are pixel-identical to a held-back one
+            are left out. A test split is never chosen.
         seed: Seed for the held-back images.
 
     Raises:

@@ -42,7 +42,7 @@ CURVES_NAME = "curves.png"
 class StepReport:
     """Progress within epoch `epoch` (from 0) of `epochs`, after `step` of `steps` steps.
 
-    `loss` and `accuracy` (0..1) are means over the epoch so far.
+    `loss`, `accuracy` (0..1) and `images_per_second` are means over the epoch so far.
     """
 
     epoch: int
@@ -51,6 +51,7 @@ class StepReport:
     steps: int
     loss: float
     accuracy: float
+    images_per_second: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,8 @@ class _Trainer:
             totals += self._step(batch, task.draw(len(batch), generator), learning_rate)
             if on_step:
                 loss_sum, correct, seen = totals.tolist()
-                on_step(StepReport(epoch, recipe.epochs, step + 1, len(batches), loss_sum / seen, correct / seen))
+                means = loss_sum / seen, correct / seen, seen * self.fabric.world_size / (time.monotonic() - started)
+                on_step(StepReport(epoch, recipe.epochs, step + 1, len(batches), *means))
         loss_sum, correct, seen = summed(self.fabric, totals)
         if not math.isfinite(loss_sum):
             raise InputError(f"the loss is NaN or infinity in epoch {epoch + 1}: lower the learning rate")

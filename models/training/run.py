@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
@@ -21,6 +23,8 @@ from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
 from edgekit.models.data.readers import load_dataset
+from edgekit.models.nets.registry import create_model
+from edgekit.models.training.contention import watched
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
 from edgekit.models.training.loop import (
     BEST_NAME,
@@ -31,8 +35,10 @@ from edgekit.models.training.loop import (
     StepCallback,
     train_job,
 )
-from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.options import Precision, TrainingOptions
+from edgekit.models.training.precision import choose_precision
 from edgekit.models.training.recipes import Recipe, get_recipe
+from edgekit.models.training.state import state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
 
 
@@ -148,14 +154,38 @@ def initial_weights(options: TrainingOptions, contract: Contract, notify: Notify
     return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, notify)
 
 
+def with_precision(options: TrainingOptions, contract: Contract, batch_size: int, notify: Notify) -> Precision:
+    """Return the options' precision; for "auto" the one of the training to resume, or the faster one.
+
+    Raises:
+        InputError: The state to resume from is damaged.
+    """
+    if options.precision != "auto":
+        return options.precision
+    state = options.output / STATE_NAME
+    if options.resume and state.exists():
+        recorded: Precision = state_fingerprint(state).get("precision", "fp32")
+        return recorded
+    if options.accelerator != "cpu" and torch.cuda.is_available():
+        return "fp32"
+    net = create_model(contract.architecture, len(contract.labels))
+    precision, reason = choose_precision(net, contract.input.size_hw, batch_size)
+    notify(f"precision {precision}: {reason}")
+    return precision
+
+
 def make_job(
     options: TrainingOptions,
     data: TrainingData,
     task: Task,
     recipe: Recipe,
     provenance: Mapping[str, Any] | None = None,
+    precision: Precision | None = None,
 ) -> TrainingJob:
-    """Return the training job of a task; `provenance` is added to the record of data, recipe and versions."""
+    """Return the training job of a task; `provenance` is added to the record of data, recipe and versions.
+
+    `precision` replaces that of the options, of which "auto" is fp32.
+    """
     votes = {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus)} if options.ferplus else {}
     return TrainingJob(
         task=task,
@@ -167,7 +197,7 @@ def make_job(
             **(provenance or {}),
         },
         seed=options.seed,
-        precision=options.precision,
+        precision=precision or ("fp32" if options.precision == "auto" else options.precision),
         accelerator=options.accelerator,
     )
 
@@ -192,7 +222,7 @@ def run_training(
     notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, batch size {recipe.batch_size}")
     if options.resume and not (options.output / STATE_NAME).exists():
         notify(f"--resume: '{options.output}' contains no training, so a new one starts")
-    history = train_job(job, options.output, options.resume, on_step, on_epoch)
+    history = train_job(job, options.output, options.resume, watched(on_step, notify), on_epoch)
     best = max(history, key=lambda report: report.rank) if recipe.keep == "best" else history[-1]
     checkpoint, curves = options.output / BEST_NAME, options.output / CURVES_NAME
     notify(f"{recipe.keep} epoch {best.epoch}: {best.validation_accuracy:.2%} on {data.validation_name}: {checkpoint}")
