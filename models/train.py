@@ -14,6 +14,7 @@ from typing import Any
 from edgekit.contract import Subject
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
 from edgekit.models.data import check_classes, identical_images
+from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
@@ -45,6 +46,7 @@ class TrainOptions(TrainingOptions):
     - `merges`: texts NEW=OLD,OLD that merge classes; classes in none of them are removed.
     - `subject`: what the model classifies: each detected "face", or the whole "image".
     - `image_size`: side in pixels at which the images are kept, for nets that take any size; the net sees 11/12 of it.
+    - `cache_images`: where decoded images are kept; "auto": on disk if they need a quarter of the free memory.
     - `calibrate`: whether a temperature is fitted on the validation images and folded into the last layer.
 
     Raises:
@@ -56,12 +58,14 @@ class TrainOptions(TrainingOptions):
     merges: tuple[str, ...] = ()
     subject: Subject = "face"
     image_size: int = SIDE_PX
+    cache_images: ImageCache = "auto"
     calibrate: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.balance is not None:
             require_choice("balance", self.balance, Balance)
+        require_choice("cache_images", self.cache_images, ImageCache)
         require_choice("subject", self.subject, Subject)
 
 
@@ -99,7 +103,7 @@ def train(
     contract_for(
         options.model, ("any",), "any", True, options.image_size
     )  # reports an unknown net before the data is read
-    data = read_training_data(options, options.merges, notify, progress, options.image_size)
+    data = read_training_data(options, options.merges, notify, progress, options.image_size, options.cache_images)
     dataset = data.dataset
     check_classes(data.training, dataset.classes)
     if leaked := identical_images(data.training, data.validation):

@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
+from edgekit.models.data.disk import rows
 from edgekit.preprocess import ImageU8
 
 # In the label order of FER-2013, of the EdgeCNN authors' checkpoints and of every edgekit expression model.
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
+# Images per step of the checksum, which copies those on disk.
+_DIGEST_ROWS = 1024
 # Name of the only split of a data set without splits.
 ALL_IMAGES = "all"
 # Usual names of each kind of split; a name that a data set does not have stands for another of its kind.
@@ -49,7 +52,7 @@ class ImageSet:
     def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSet:
         """Return the images selected by a mask or an index array."""
         return ImageSet(
-            self.images[chosen],
+            rows(self.images, chosen),
             self.labels[chosen],
             None if self.targets is None else self.targets[chosen],
             None if self.names is None else self.names[chosen],
@@ -86,7 +89,8 @@ class DataSet:
         for name in sorted(self.splits):
             part = self.splits[name]
             digest.update(f"\n{name} {part.images.shape}".encode())
-            digest.update(np.ascontiguousarray(part.images).data)
+            for start in range(0, len(part), _DIGEST_ROWS):
+                digest.update(np.ascontiguousarray(part.images[start : start + _DIGEST_ROWS]).data)
             digest.update(part.labels.astype("<i8").tobytes())
             if part.targets is not None:
                 digest.update(part.targets.astype("<f4").tobytes())

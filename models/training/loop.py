@@ -191,6 +191,7 @@ class _Trainer:
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
         task.start_epoch(self.plain, epoch)
+        task.prefetch([batch[self._share] for batch in batches])
         self.net.train()
         freeze(self.learned, recipe.depth_decay)
         totals = torch.zeros(3, device=self.fabric.device)  # sum of losses, correct predictions, examples
@@ -220,6 +221,11 @@ class _Trainer:
         self.history.append(report)
         return report
 
+    @property
+    def _share(self) -> slice:
+        """This process's share of a batch."""
+        return slice(self.fabric.global_rank, None, self.fabric.world_size)
+
     def _batches(self, order: Tensor) -> list[Tensor]:
         """Return the epoch's global batches of indices; each length is a multiple of the number of processes."""
         world = self.fabric.world_size
@@ -230,7 +236,7 @@ class _Trainer:
     def _step(self, batch: Tensor, numbers: Tensor, learning_rate: float) -> Tensor:
         """Take one optimiser step on this process's share of a batch; return what `run_epoch` adds up, (3,)."""
         fabric, grad_clamp = self.fabric, self.job.recipe.grad_clamp
-        share = slice(fabric.global_rank, None, fabric.world_size)
+        share = self._share
         indices = batch[share].to(fabric.device)  # (n,)
         loss, correct = self.job.task.loss(self.net, indices, numbers[share].to(fabric.device))
         self.optimizer.zero_grad()

@@ -19,10 +19,11 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
+from edgekit.models.data.disk import ImageCache, fits_in_memory
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
-from edgekit.models.data.readers import load_dataset
+from edgekit.models.data.readers import count_images, load_dataset
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.contention import watched
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
@@ -123,6 +124,7 @@ def read_training_data(
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
     size_px: int = SIDE_PX,
+    cache: ImageCache = "memory",
 ) -> TrainingData:
     """Read the data set, apply FER+ votes and merged classes, and split it into training and validation images.
 
@@ -130,7 +132,11 @@ def read_training_data(
         InputError: The data, the votes, a merge or a split is invalid, or the data has one class only.
     """
     reading = of_stage(progress, "reading images")
-    dataset = load_dataset(options.data, size_px, reading, contempt=options.contempt, notify=notify)
+    size_bytes = 0 if cache == "memory" else 3 * size_px**2 * count_images(options.data)
+    on_disk = options.output if size_bytes and (cache == "disk" or not fits_in_memory(size_bytes)) else None
+    if on_disk:
+        notify(f"{size_bytes >> 20} MiB of decoded images are kept on disk, in '{on_disk}', and not in memory")
+    dataset = load_dataset(options.data, size_px, reading, contempt=options.contempt, notify=notify, on_disk=on_disk)
     if options.ferplus:
         dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, notify)
     if merges:

@@ -38,6 +38,13 @@ from edgekit.models.training.options import TrainingOptions
         show_default=True,
         help="Side in pixels at which images are kept, for nets that take any size (not EdgeCNN).",
     ),
+    click.option(
+        "--cache-images",
+        type=click.Choice(["auto", "memory", "disk"]),
+        default="auto",
+        show_default=True,
+        help="Where decoded images are kept; auto: on disk if they need more than a quarter of the free memory.",
+    ),
 )
 @data_options
 @section(
