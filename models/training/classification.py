@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from edgekit.contract import Contract
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import ImageSet
-from edgekit.models.data.augment import augment, draw
+from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.data.balance import balanced_order, class_weights
 from edgekit.models.data.disk import is_on_disk
+from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import load_weights
 from edgekit.models.nets.grouped import set_training_progress
@@ -68,7 +69,7 @@ class NetTask(Task):
         self.contract = contract
         self.device = torch.device("cpu")
         self._recipe = recipe
-        self._augmentation = recipe.plain_augmentation.scaled(contract.input.size_hw[0])
+        self._augmentation = self._scaled(recipe.plain_augmentation)
         self._label_smoothing = recipe.label_smoothing
         self._training = training
         self._validation = validation
@@ -100,7 +101,7 @@ class NetTask(Task):
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Apply the recipe's stage, and drop connections of learned group convolutions."""
         stage, _ = self._recipe.stage(epoch)
-        self._augmentation = stage.plain_augmentation.scaled(self.contract.input.size_hw[0])
+        self._augmentation = self._scaled(stage.plain_augmentation)
         self._label_smoothing = stage.label_smoothing
         set_training_progress(net, epoch / self._recipe.epochs)
 
@@ -112,6 +113,11 @@ class NetTask(Task):
             self._loaded = iter(
                 DataLoader(rows, batch_sampler=order, num_workers=_WORKERS, collate_fn=_unchanged)  # type: ignore[arg-type]
             )
+
+    def _scaled(self, augmentation: Augmentation) -> Augmentation:
+        """Return the augmentation for the contract's images; recipes are made for those of 48 pixels."""
+        crop = self.contract.crop
+        return augmentation if crop.resize_hw[0] == SIDE_PX else augmentation.scaled(crop.center_crop_hw[0])
 
     def validate(self, net: nn.Module) -> Validation:
         """Return loss and accuracy on the centre crop."""
