@@ -23,8 +23,8 @@ MIN_IMAGES = 20
 def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message) -> float:
     """Divide the logits of the checkpoint at `path` by a temperature, and return the temperature.
 
-    The last layer's weights and bias are divided, so no prediction changes. The contract records the product of this
-    temperature and the one that the checkpoint has already. A checkpoint is left as it is, and 1 is returned, where
+    The last layer's weights and bias are divided, so no prediction changes. The contract records the temperature. A
+    checkpoint that is calibrated already, as after a resume, is left as it is, and so is one, with 1 returned, where
     there are fewer than 20 validation images, where all or none of them are classified correctly (no temperature is
     best then), or where the net does not end in a linear layer.
 
@@ -33,6 +33,8 @@ def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message)
         StorageError: The file cannot be written.
     """
     checkpoint = load_checkpoint(path)
+    if "calibration" in checkpoint.training:
+        return checkpoint.contract.temperature
     before = _evaluated(checkpoint, validation)
     if len(validation) < MIN_IMAGES or before.correct in (0, before.total):
         reason = f"fewer than {MIN_IMAGES}" if len(validation) < MIN_IMAGES else "all of them are right or wrong"
@@ -47,7 +49,7 @@ def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message)
         return 1.0
     errors = [calibration(softmax(each.logits), each.truths).expected_error for each in (before, after)]
     record = {"temperature": temperature, "error_before": errors[0], "error_after": errors[1]}
-    contract = replace(checkpoint.contract, temperature=checkpoint.contract.temperature * temperature)
+    contract = replace(checkpoint.contract, temperature=temperature)
     save_checkpoint(path, Checkpoint(contract, state, {**checkpoint.training, "calibration": record}))
     notify(
         f"calibrated with temperature {temperature:.3f}: calibration error on the validation images "

@@ -235,7 +235,8 @@ _FER2013 = Recipe(
 )
 
 # For 8 to 500 images per class. The last layer alone learns, and 40 % of what it learns is kept: lower layers that
-# learn gain little on the new images and lose on the old ones. A few validation images choose a worse epoch than the last.
+# learn gain little on the new images and lose on the old ones. A few validation images choose a worse epoch than the
+# last one.
 _ADAPT = Recipe(
     epochs=40,
     augmentation=_CROP_AND_FLIP,

@@ -44,6 +44,7 @@ def test_a_temperature_changes_no_prediction_and_is_recorded(architecture: str, 
     assert temperature != 1
     assert after.contract.temperature == temperature
     assert after.training["calibration"]["temperature"] == temperature
+    assert calibrate(path, part) == temperature  # a resumed training calibrates once
     assert np.allclose(_logits(path, part), before / temperature, rtol=1e-3, atol=1e-3)
 
 
