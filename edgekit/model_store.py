@@ -11,6 +11,8 @@ from edgekit.files import require_file
 ONNX_SUFFIX = ".onnx"
 NCNN_SUFFIX = ".ncnn"
 CHECKPOINT_SUFFIX = ".safetensors"
+# The checkpoint in the folder of a training.
+BEST_NAME = f"best{CHECKPOINT_SUFFIX}"
 # Models that the device can run.
 DEVICE_SUFFIXES = (ONNX_SUFFIX, NCNN_SUFFIX)
 MODEL_SUFFIXES = (*DEVICE_SUFFIXES, CHECKPOINT_SUFFIX)
@@ -25,7 +27,7 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
     """Return the path of a model given by name or path.
 
     Args:
-        name: Name of a shipped model, or a path.
+        name: Name of a shipped model, path of a file, or the folder of a training, which stands for its checkpoint.
         suffixes: File formats that the caller reads; a shipped model is returned in the first one.
 
     Raises:
@@ -41,6 +43,8 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
             raise InputError(f"model '{name}' is not part of this installation: give a path or one of: {installed}")
         return require_file(path, "model")
     path = Path(name)
+    if CHECKPOINT_SUFFIX in suffixes and (path / BEST_NAME).exists():
+        path = path / BEST_NAME
     try:
         require_file(path, "model")
     except InputError as error:

@@ -22,8 +22,10 @@ from edgekit.models.checkpoints.provenance import git_revision
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.nets.edgecnn import INPUT_SIZE_PX
 from edgekit.models.nets.merged import MergedClasses
-from edgekit.models.nets.registry import class_dimensions, create_model
+from edgekit.models.nets.registry import class_dimensions, create_model, takes_any_size
 from edgekit.preprocess import CROP_MARGIN
+
+MAX_IMAGE_SIZE_PX = 224
 
 
 def build_net(checkpoint: Checkpoint) -> nn.Module:
@@ -61,23 +63,35 @@ def load_weights(net: nn.Module, state: Mapping[str, Tensor], architecture: str)
 
 
 def contract_for(
-    architecture: str, labels: tuple[str, ...], dataset_name: str, gray: bool, fit: Fit = "square"
+    architecture: str,
+    labels: tuple[str, ...],
+    dataset_name: str,
+    gray: bool,
+    fit: Fit = "square",
+    image_size_px: int = SIDE_PX,
 ) -> Contract:
-    """Return the contract of a net trained on 48x48 images: 44x44 centre crop, RGB, scaled to 0..1.
+    """Return the contract of a net trained on square images: centre crop of 11/12 of the side, RGB, scaled to 0..1.
+
+    Images of 48 pixels are cropped to 44; other sizes are cropped to a multiple of 4 pixels.
 
     `gray` and `fit` are how the training images were read.
 
     Raises:
-        InputError: The architecture is unknown.
+        InputError: The architecture is unknown or takes images of 48 pixels only, or the size is not 48 to 224.
     """
+    if not SIDE_PX <= image_size_px <= MAX_IMAGE_SIZE_PX:
+        raise InputError(f"image size {image_size_px}: expected {SIDE_PX} to {MAX_IMAGE_SIZE_PX} pixels")
+    if image_size_px != SIDE_PX and not takes_any_size(architecture):
+        raise InputError(f"{architecture} takes images of {SIDE_PX} pixels only: leave --image-size out")
     with torch.device("meta"):
         create_model(architecture, len(labels))
-    size_hw = (INPUT_SIZE_PX, INPUT_SIZE_PX)
+    input_px = image_size_px * INPUT_SIZE_PX // SIDE_PX // 4 * 4
+    size_hw = (input_px, input_px)
     return Contract(
         architecture=architecture,
         labels=labels,
         input=InputSpec("input", size_hw, "rgb", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        crop=CropSpec(CROP_MARGIN, gray, (SIDE_PX, SIDE_PX), size_hw, fit),
+        crop=CropSpec(CROP_MARGIN, gray, (image_size_px, image_size_px), size_hw, fit),
         output=OutputSpec("logits"),
         provenance=Provenance(dataset=dataset_name, git_revision=git_revision(), edgekit_version=__version__),
     )

@@ -8,18 +8,24 @@ Prompts for a CLIP and small CLIPs are trained by `edgekit.models.clip`, student
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from edgekit.contract import Subject
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
+from edgekit.models.data import check_classes, identical_images
+from edgekit.models.data.disk import ImageCache
+from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.classification import Balance, ClassificationTask
+from edgekit.models.training.calibrate import calibrate
+from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, require_choice
+from edgekit.models.training.recipes import Balance
 from edgekit.models.training.run import (
     TrainingResult,
     initial_weights,
@@ -27,6 +33,7 @@ from edgekit.models.training.run import (
     read_training_data,
     recipe_of,
     run_training,
+    with_precision,
 )
 
 
@@ -35,20 +42,32 @@ class TrainOptions(TrainingOptions):
     """Options of `train`; see `TrainingOptions` for those that all trainings share.
 
     - `model`: name of a net, such as "edgecnn" or "timm/NAME" (see `edgekit.models.nets.registry`).
-    - `balance`: equal influence of rare and common classes: "loss" weights the loss, "sampler" repeats images.
+    - `balance`: equal influence of rare and common classes: "loss" weights the loss, "sampler" repeats images;
+      None: the recipe's.
     - `merges`: texts NEW=OLD,OLD that merge classes; classes in none of them are removed.
+    - `subject`: what the model classifies: each detected "face", or the whole "image".
+    - `image_size`: side in pixels at which the images are kept, for nets that take any size; the net sees 11/12 of it.
+    - `cache_images`: where decoded images are kept; "auto": on disk if they need a quarter of the free memory.
+    - `calibrate`: whether a temperature is fitted on the validation images and folded into the last layer.
 
     Raises:
         InputError: A value is not allowed.
     """
 
     model: str = "edgecnn"
-    balance: Balance = "none"
+    balance: Balance | None = None
     merges: tuple[str, ...] = ()
+    subject: Subject = "face"
+    image_size: int = SIDE_PX
+    cache_images: ImageCache = "auto"
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("balance", self.balance, Balance)
+        if self.balance is not None:
+            require_choice("balance", self.balance, Balance)
+        require_choice("cache_images", self.cache_images, ImageCache)
+        require_choice("subject", self.subject, Subject)
 
 
 def train(
@@ -85,15 +104,27 @@ def train(
     recipe = recipe_of(options)
     check_output(options.output, options.resume)
     require_no_space(options.model)
-    contract_for(options.model, ("any",), "any", gray=True)  # reports an unknown net before the data is read
-    data = read_training_data(options, options.merges, notify, progress)
+    # Reports an unknown net, or an image size that it does not take, before the data is read.
+    contract_for(options.model, ("any",), "any", gray=True, image_size_px=options.image_size)
+    data = read_training_data(options, options.merges, notify, progress, options.image_size, options.cache_images)
     dataset = data.dataset
-    contract = contract_for(options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit)
+    check_classes(data.training, dataset.classes)
+    if leaked := identical_images(data.training, data.validation):
+        names = data.training.names
+        example = "" if names is None else f", such as {names[leaked[0]]}"
+        notify(f"{len(leaked)} training images are validation images too{example}: their accuracy is too high")
+    contract = contract_for(
+        options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit, options.image_size
+    )
+    contract = replace(contract, subject=options.subject)
     initial = initial_weights(options, contract, notify)
+    recipe = recipe_of(options, initial, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
     merged = {"merged": list(options.merges)} if options.merges else {}
-    job = make_job(options, data, task, recipe, merged)
+    job = make_job(options, data, task, recipe, merged, with_precision(options, contract, recipe.batch_size, notify))
     result = run_training(job, options, data, notify, on_step, on_epoch)
+    if options.calibrate and is_first_process():
+        result = replace(result, temperature=calibrate(result.checkpoint, data.validation, notify))
     if is_first_process():
         check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
     return result

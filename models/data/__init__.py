@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,20 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
+from edgekit.models.data.disk import rows
 from edgekit.preprocess import ImageU8
 
 # In the label order of FER-2013, of the EdgeCNN authors' checkpoints and of every edgekit expression model.
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
+# Images per step of the checksum, which copies those on disk.
+_DIGEST_ROWS = 1024
 # Name of the only split of a data set without splits.
 ALL_IMAGES = "all"
+# Usual names of each kind of split; a name that a data set does not have stands for another of its kind.
 _TRAIN_SPLITS = ("Training", "train", "training", ALL_IMAGES)
 _VALIDATION_SPLITS = ("PublicTest", "val", "valid", "validation")
 _TEST_SPLITS = ("PrivateTest", "test", "testing")
 # A folder with one of these names is a split, even if it is the only one.
 KNOWN_SPLITS = (*_TRAIN_SPLITS, *_VALIDATION_SPLITS, *_TEST_SPLITS)
-# File names of CK+: subject, sequence, frame.
-_SUBJECT = re.compile(r"(S\d{3})_\d{3}_\d{8}\.")
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,15 @@ class ImageSet:
     """One split: `images` uint8 (N, H, W, 1 gray or 3 RGB) and `labels` int64 (N,).
 
     `targets`, if present, replace the labels in training: distributions over the classes, float32 (N, classes), rows
-    that sum to 1. `names` are the paths of the image files within the data set, if it consists of files.
+    that sum to 1. `names` are the paths of the image files within the data set, if it consists of files; `groups` name
+    the person or the track of each image, if they are known for all.
     """
 
     images: ImageU8
     labels: NDArray[np.int64]
     targets: NDArray[np.float32] | None = None
     names: NDArray[np.str_] | None = None
+    groups: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,10 +52,11 @@ class ImageSet:
     def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageSet:
         """Return the images selected by a mask or an index array."""
         return ImageSet(
-            self.images[chosen],
+            rows(self.images, chosen),
             self.labels[chosen],
             None if self.targets is None else self.targets[chosen],
             None if self.names is None else self.names[chosen],
+            None if self.groups is None else self.groups[chosen],
         )
 
 
@@ -85,7 +89,8 @@ class DataSet:
         for name in sorted(self.splits):
             part = self.splits[name]
             digest.update(f"\n{name} {part.images.shape}".encode())
-            digest.update(np.ascontiguousarray(part.images).data)
+            for start in range(0, len(part), _DIGEST_ROWS):
+                digest.update(np.ascontiguousarray(part.images[start : start + _DIGEST_ROWS]).data)
             digest.update(part.labels.astype("<i8").tobytes())
             if part.targets is not None:
                 digest.update(part.targets.astype("<f4").tobytes())
@@ -116,8 +121,21 @@ def _existing(dataset: DataSet, name: str | None, usual: str, role: str) -> str:
             f"data set '{dataset.name}' has no split named '{usual}': it has {', '.join(dataset.splits)}; "
             f"choose one as the {role}"
         )
+    name = named_split(dataset.splits, name)
     dataset.split(name)
     return name
+
+
+def named_split(splits: Iterable[str], name: str) -> str:
+    """Return the split that `name` stands for: itself, or the one of `splits` with another usual name of its kind.
+
+    >>> named_split(["Training", "PublicTest"], "val")
+    'PublicTest'
+    """
+    if name in splits:
+        return name
+    kinds = (names for names in (_TRAIN_SPLITS, _VALIDATION_SPLITS, _TEST_SPLITS) if name in names)
+    return next((found for names in kinds if (found := _first_known(splits, names))), name)
 
 
 def usual_training_split(splits: Iterable[str]) -> str | None:
@@ -143,9 +161,10 @@ def train_and_validation(
     Args:
         dataset: The data.
         train: Name of the training split; None: one of the usual names.
-        validation: Name of the validation split; None: one of the usual names. If there is none, 10 % of the training
-            images of each class are held back, drawn with `seed`; where the file names contain the subject (CK+), 10 %
-            of the images by whole subjects. A test split is never chosen.
+        validation: Name of the validation split; None: one of the usual names. If there is none, a tenth of the
+            training images of each class is held back (a fifth, up to 10 images, of a small class), drawn with `seed`;
+            by whole groups where the groups are known. Training images that are pixel-identical to a held-back one
+            are left out. A test split is never chosen.
         seed: Seed for the held-back images.
 
     Raises:
@@ -156,16 +175,41 @@ def train_and_validation(
     if len(training) == 0:
         raise InputError(f"split '{train}' of data set '{dataset.name}' is empty")
     validation = validation or usual_validation_split(dataset.splits)
+    validation = validation and named_split(dataset.splits, validation)
     if validation == train:
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     if validation is not None:
         return training, dataset.split(validation), validation
-    subjects = _subjects(training)
-    held_back = _every_tenth(training.labels, seed) if subjects is None else _tenth_by_subject(subjects, seed)
+    labels, groups = training.labels, training.groups
+    held_back = _tenth(labels, seed) if groups is None else _tenth_by_group(labels, groups, seed)
     if not held_back.any() or held_back.all():
         raise InputError(f"split '{train}' is too small to hold back a validation split: add a split 'val'")
-    by_subject = "" if subjects is None else " by subject"
-    return training.subset(~held_back), training.subset(held_back), f"10 % held back from {train}{by_subject}"
+    by_group = "" if groups is None else " by group"
+    kept = ~held_back & ~_identical(training, held_back)
+    left_out = len(labels) - int(held_back.sum()) - int(kept.sum())
+    without = f", without {left_out} training images identical to one of them" if left_out else ""
+    return training.subset(kept), training.subset(held_back), f"10 % held back from {train}{by_group}{without}"
+
+
+def identical_images(training: ImageSet, validation: ImageSet) -> list[int]:
+    """Return the indices of the training images that are pixel-identical to a validation image."""
+    known = {image.tobytes() for image in validation.images}
+    return [index for index, image in enumerate(training.images) if image.tobytes() in known]
+
+
+def check_classes(training: ImageSet, classes: tuple[str, ...]) -> None:
+    """Check that each class has training images, and not one image several times only.
+
+    Raises:
+        InputError: A class has no image, or its images are all identical.
+    """
+    for label, name in enumerate(classes):
+        members = np.flatnonzero(training.labels == label)
+        if len(members) == 0:
+            raise InputError(f"class '{name}' has no training image: add some, or remove the class")
+        images = training.images
+        if len(members) > 1 and all(np.array_equal(images[members[0]], images[index]) for index in members[1:]):
+            raise InputError(f"the {len(members)} training images of class '{name}' are identical: add other pictures")
 
 
 def distinct_images(dataset: DataSet, name: str) -> ImageSet:
@@ -184,24 +228,39 @@ def _first_known(splits: Iterable[str], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if name in existing), None)
 
 
-def _every_tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+def _quota(count: int) -> int:
+    """Return the number of images to hold back of a class of `count` images."""
+    return max(count // 10, min(count // 5, 10))
+
+
+def _tenth(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     chosen = np.zeros(len(labels), bool)
     generator = np.random.default_rng(seed)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        chosen[generator.permutation(members)[: len(members) // 10]] = True
+        chosen[generator.permutation(members)[: _quota(len(members))]] = True
     return chosen
 
 
-def _subjects(part: ImageSet) -> NDArray[np.str_] | None:
-    """Return the subject of each image, or None if a file name does not contain one."""
-    found = [] if part.names is None else [_SUBJECT.match(name.rpartition("/")[2]) for name in part.names]
-    subjects = [match[1] for match in found if match]
-    return np.array(subjects, np.str_) if subjects and len(subjects) == len(part) else None
+def _tenth_by_group(labels: NDArray[np.int64], groups: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
+    """Return a mask of whole groups; small groups first, so that a large one is held back only where a class needs it.
+
+    A group is not held back if a class would keep less than half of its images for training.
+    """
+    counts = np.bincount(labels)
+    quotas = np.array([_quota(int(count)) for count in counts])
+    names, number_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    taken = np.zeros_like(counts)
+    chosen = np.zeros(len(names), bool)
+    order = np.random.default_rng(seed).permutation(len(names))
+    for group in order[np.argsort(sizes[order] > np.median(sizes), kind="stable")]:
+        adds = np.bincount(labels[number_of == group], minlength=len(counts))
+        if ((adds > 0) & (taken < quotas)).any() and (2 * (taken + adds) <= counts)[adds > 0].all():
+            chosen[group] = True
+            taken += adds
+    return chosen[number_of]
 
 
-def _tenth_by_subject(subjects: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
-    order = np.random.default_rng(seed).permutation(np.unique(subjects))
-    sizes = np.cumsum([np.count_nonzero(subjects == subject) for subject in order])
-    enough = int(np.searchsorted(sizes, len(subjects) / 10)) + 1
-    return np.isin(subjects, order[:enough])
+def _identical(part: ImageSet, held_back: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    known = {image.tobytes() for image in part.images[held_back]}
+    return np.array([image.tobytes() in known for image in part.images], bool)

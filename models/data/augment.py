@@ -7,7 +7,7 @@ can therefore draw the numbers of the global batch and each apply its share.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,10 @@ class Augmentation:
     cutout_px: int = 0
     cutout_probability: float = 0.0
     translation: float = 0.0
+
+    def scaled(self, crop_px: int) -> Augmentation:
+        """Return the augmentation for crops of another side, with the cutout in proportion."""
+        return replace(self, crop_px=crop_px, cutout_px=round(self.cutout_px * crop_px / self.crop_px))
 
     @property
     def is_affine(self) -> bool:

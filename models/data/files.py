@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.errors import InputError
+from edgekit.models.data.groups import TABLES as GROUP_TABLES
 
 # Label files of RAF-DB: the official one (with its misspelling), and those on Kaggle.
 LABEL_LISTS = ("list_patition_label.txt", "list_partition_label.txt")
@@ -45,12 +46,13 @@ class Files:
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """One image: path in `Files`, path within the data set, split, and class."""
+    """One image: path in `Files`, path within the data set, split, class, and group (such as a person), if any."""
 
     path: PurePosixPath
     name: str
     split: str
     class_name: str
+    group: str = ""
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def _empty(folders: Iterable[PurePosixPath], names: Iterable[PurePosixPath]) -> 
 
 
 def _wanted(names: tuple[PurePosixPath, ...], path: Path) -> tuple[PurePosixPath, ...]:
-    lists = (*LABEL_LISTS, *LABEL_TABLES, PHOTO_TABLE)
+    lists = (*LABEL_LISTS, *LABEL_TABLES, *GROUP_TABLES)
     chosen = tuple(
         name
         for name in names

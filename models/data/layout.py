@@ -12,6 +12,7 @@ from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES, EXPRESSIONS, KNOWN_SPLITS, rafdb
 from edgekit.models.data.fer2013 import USAGES
 from edgekit.models.data.files import LABEL_LISTS, Files, ImageEntry
+from edgekit.models.data.groups import TABLES, group_folders, group_in_name, groups_in_table
 
 CONTEMPT = "contempt"
 
@@ -62,6 +63,8 @@ def find_layout(files: Files, where: str, contempt: str, notify: Notify) -> Layo
             name, entries = rafdb.NAME, renamed
         elif {entry.class_name for entry in entries} == set(rafdb.CLASSES):
             notify("class folders 1 to 7 keep their names: without a train_labels.csv they are not taken for RAF-DB")
+    _require_distinct({entry.class_name for entry in entries}, where)
+    entries = _with_groups(entries, files)
     require_contempt(contempt, {entry.class_name for entry in entries} - {CONTEMPT})
     entries = _apply_contempt(entries, contempt, notify)
     return Layout(name, _ordered({entry.class_name for entry in entries}), tuple(entries))
@@ -93,7 +96,10 @@ def split_order(splits: Iterable[str]) -> list[str]:
     return sorted(splits, key=lambda name: (USAGES.index(name) if name in USAGES else len(USAGES), name))
 
 
-def _by_folders(images: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry]:
+def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry]:
+    images = files
+    if group_folders(files, KNOWN_SPLITS):
+        images = tuple(file.parent.parent / file.name for file in files)
     above = {name.parts[:-2] for name in images}
     for name in images:
         if len(name.parts) < 2 or (len(name.parts) < 3 and len(above) > 1):
@@ -105,11 +111,31 @@ def _by_folders(images: tuple[PurePosixPath, ...], where: str) -> list[ImageEntr
     has_splits = only is None or (only != () and only[-1] in KNOWN_SPLITS)
     root = _common_start([name.parts[: -3 if has_splits else -2] for name in images])
     entries = []
-    for name in images:
+    for file, name in zip(files, images, strict=True):
         split = name.parts[-3] if has_splits else ALL_IMAGES
         split = name.name.partition("_")[0] if by_usage else split
-        entries.append(ImageEntry(name, "/".join(name.parts[root:]), split, canonical_class(name.parts[-2])))
+        entries.append(ImageEntry(file, "/".join(file.parts[root:]), split, canonical_class(name.parts[-2])))
     return entries
+
+
+def _with_groups(entries: list[ImageEntry], files: Files) -> list[ImageEntry]:
+    """Return the entries with their groups, if every image has one, from tables or else from the paths."""
+    listed: dict[PurePosixPath, str] = {}
+    for table in files.names:
+        if table.name.lower() in TABLES:
+            listed |= groups_in_table(table, files.read(table))
+    groups = [
+        listed.get(entry.path) or listed.get(PurePosixPath(entry.path.name)) or group_in_name(entry.name)
+        for entry in entries
+    ]
+    return [replace(entry, group=group or "") for entry, group in zip(entries, groups, strict=True)]
+
+
+def _require_distinct(classes: set[str], where: str) -> None:
+    folded: dict[str, str] = {}
+    for name in sorted(classes):
+        if (other := folded.setdefault(name.casefold(), name)) != name:
+            raise InputError(f"data '{where}': the classes '{other}' and '{name}' differ only in case: rename one")
 
 
 def _require_utf8(folders: Iterable[PurePosixPath], where: str) -> None:

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
-from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.coop import is_split_file, open_split_file
+from edgekit.models.data.disk import disk_array
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
 from edgekit.models.data.files import Files, open_files
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
@@ -52,6 +53,7 @@ def load_dataset(
     notify: Notify = ignore_message,
     fit: DataFit = "square",
     select: Select | None = None,
+    on_disk: Path | None = None,
 ) -> DataSet:
     """Read a data set.
 
@@ -64,6 +66,7 @@ def load_dataset(
         notify: Called with messages about removed images and similar decisions.
         fit: How images that are not square become square: that of the contract they are read for.
         select: Selects images before they are decoded; default: all.
+        on_disk: Folder for a file of decoded images, if they are image files and shall not be in memory.
 
     Raises:
         InputError: The path does not exist, its format is not recognised, or the data is damaged.
@@ -72,6 +75,8 @@ def load_dataset(
     square = functools.partial(to_size, size_px=size_px, fit=fit)
     if is_split_file(path) or is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
+            if on_disk:
+                return _read_to_disk(files, layout, path, square, report, on_disk)
             return _read_images(files, layout, path, square, report, select)
     require_contempt(contempt, EXPRESSIONS)
     splits = read_csv(path, square, report) if path.name.lower().endswith(".csv") else read_hdf5(path, square)
@@ -144,7 +149,59 @@ def _read_images(
     for split, indices in chosen.items():
         pairs = [(images[index], layout.classes.index(layout.entries[index].class_name)) for index in indices]
         names = np.array([layout.entries[index].name for index in indices], np.str_)
-        splits[split] = replace(stack(pairs, gray), names=names)
+        groups = np.array([layout.entries[index].group for index in indices], np.str_)
+        splits[split] = replace(stack(pairs, gray), names=names, groups=groups if groups.all() else None)
+    name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
+    return DataSet(name, layout.classes, splits)
+
+
+def count_images(path: Path) -> int:
+    """Return the number of image files in a folder or an archive; 0 for the other formats.
+
+    Raises:
+        InputError: The path does not exist or the archive is damaged.
+    """
+    if is_split_file(path) or not is_of_files(path):
+        return 0
+    with open_files(path) as files:
+        return len(files.images)
+
+
+def _read_to_disk(
+    files: Files,
+    layout: Layout,
+    path: Path,
+    square: Callable[[ImageU8], ImageU8],
+    report: Progress,
+    folder: Path,
+) -> DataSet:
+    """Return the data set of `_read_images` with all images in one file in `folder`."""
+    chosen = _chosen(layout, None)
+    order = [index for indices in chosen.values() for index in indices]
+    position = {index: place for place, index in enumerate(order)}
+    pixels: ImageU8 | None = None
+    gray = True
+    for done, index in enumerate(sorted(order), start=1):
+        entry = layout.entries[index]
+        image = single_channel_if_gray(square(decode_image(files.read(entry.path), f"{path}/{entry.path}")))
+        if pixels is None:
+            pixels = disk_array(folder, (len(order), *image.shape[:2], 3))
+        pixels[position[index]] = image
+        gray = gray and image.shape[-1] == 1
+        if done % 256 == 0 or done == len(order):
+            report(done, len(order))
+    assert pixels is not None
+    splits, start = {}, 0
+    for split, indices in chosen.items():
+        entries = [layout.entries[index] for index in indices]
+        groups = np.array([entry.group for entry in entries], np.str_)
+        splits[split] = ImageSet(
+            pixels[start : start + len(indices), ..., : 1 if gray else 3],
+            np.array([layout.classes.index(entry.class_name) for entry in entries], np.int64),
+            names=np.array([entry.name for entry in entries], np.str_),
+            groups=groups if groups.all() else None,
+        )
+        start += len(indices)
     name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
     return DataSet(name, layout.classes, splits)
 

@@ -41,6 +41,7 @@ from edgekit.models.training.run import (
     read_training_data,
     recipe_of,
     run_training,
+    with_precision,
 )
 
 
@@ -186,7 +187,8 @@ def distill(
             training = replace(training, targets=None)
     task = DistillationTask(contract, recipe, training, data.validation, teacher, config, targets, initial)
     notify(f"{architecture} learns from {teacher.name}; loss: {_formula(weights)}")
-    job = make_job(options, data, task, recipe, {"teacher": teacher.record()})
+    precision = with_precision(options, contract, recipe.batch_size, notify)
+    job = make_job(options, data, task, recipe, {"teacher": teacher.record()}, precision)
     trained = run_training(job, options, data, notify, on_step, on_epoch)
     result = DistillationResult(trained, teacher.record(), weights)
     if not is_first_process():

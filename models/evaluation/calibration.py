@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from edgekit.preprocess import FloatArray
 
 _BINS = 15
+# Limits of a fitted temperature; beyond them, a factor has no effect on the probabilities.
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.05, 20.0
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,29 @@ def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int 
             np.bincount(bin_of, confidence, bins) / counts,
             np.bincount(bin_of, is_correct, bins) / counts,
         )
+
+
+def fit_temperature(logits: FloatArray, truths: NDArray[np.int64]) -> float:
+    """Return the temperature, 0.05 to 20, at which the mean cross-entropy of `logits / temperature` is lowest.
+
+    The cross-entropy has one minimum over the inverse temperature, because it is convex in it; a golden-section search
+    finds it. Source: Guo et al., ICML 2017 (arXiv 1706.04599), section 4.2.
+
+    Args:
+        logits: (N, classes), N ≥ 1.
+        truths: The true classes, (N,).
+    """
+    gaps = logits.astype(np.float64)
+    gaps -= gaps[np.arange(len(truths)), truths][:, np.newaxis]  # logit minus that of the true class
+
+    def loss(inverse: float) -> float:
+        return float(np.logaddexp.reduce(gaps * inverse, axis=1).mean())
+
+    low, high = 1 / _MAX_TEMPERATURE, 1 / _MIN_TEMPERATURE
+    while high - low > 1e-4 * low:
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if loss(left) <= loss(right):
+            high = right
+        else:
+            low = left
+    return 2 / (low + high)

@@ -25,6 +25,8 @@ _NETS: dict[str, Callable[[int], nn.Module]] = {
     "mobilenetv3-small": mobilenetv3_small,
     "shufflenetv2-x0.5": shufflenetv2_x05,
 }
+# Nets that end in a global pooling; EdgeCNN's pooling is made for 44 px.
+_ANY_SIZE = {"mini-xception", "mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5"}
 _SPACE_MARK = "@"
 _MAX_EMBED_DIM = 65_536
 
@@ -63,6 +65,12 @@ def require_no_space(name: str) -> None:
     """
     if _SPACE_MARK in name:
         raise InputError(f"model '{name}' includes an embedding space: give the net's name alone")
+
+
+def takes_any_size(name: str) -> bool:
+    """Return whether a net takes images of 44 pixels and more; else it takes 44 only."""
+    plain = plain_name(name)
+    return plain in _ANY_SIZE or plain.startswith(TIMM_PREFIX)
 
 
 def plain_name(name: str) -> str:

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from edgekit.contract import Contract
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from edgekit.models.data import ImageSet
-from edgekit.models.data.augment import augment, draw
+from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.data.balance import balanced_order, class_weights
+from edgekit.models.data.disk import is_on_disk
+from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import load_weights
 from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.init_weights import InitialWeights
-from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.recipes import Balance, Recipe
 from edgekit.models.training.task import Examples, StepLoss, Task, Validation, on_device
 
-Balance = Literal["none", "loss", "sampler"]
+# Processes that read images from the disk: two keep ahead of a CPU's training.
+_WORKERS = 2
+
+
+class _Rows(Dataset[Tensor]):
+    """Images on disk, uint8 (N, C, H, W), read a batch at a time."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._images = images
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        return self._images[torch.tensor(indices)]
+
+
+def _unchanged(batch: Tensor) -> Tensor:
+    return batch
 
 
 class NetTask(Task):
@@ -51,11 +69,12 @@ class NetTask(Task):
         self.contract = contract
         self.device = torch.device("cpu")
         self._recipe = recipe
-        self._augmentation = recipe.plain_augmentation
+        self._augmentation = self._scaled(recipe.plain_augmentation)
         self._label_smoothing = recipe.label_smoothing
         self._training = training
         self._validation = validation
         self._initial = initial
+        self._loaded: Iterator[Tensor] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return architecture, labels and checksum of the initial weights."""
@@ -68,7 +87,7 @@ class NetTask(Task):
         self.examples = on_device(self._training, device)
         net = create_model(self.contract.architecture, len(self.contract.labels))
         if self._initial is not None:
-            load_weights(net, {**net.state_dict(), **self._initial.state}, self.contract.architecture)
+            load_weights(net, self._initial.merged_into(net.state_dict()), self.contract.architecture)
         return net
 
     def order(self, generator: torch.Generator) -> Tensor:
@@ -82,8 +101,23 @@ class NetTask(Task):
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Apply the recipe's stage, and drop connections of learned group convolutions."""
         stage, _ = self._recipe.stage(epoch)
-        self._augmentation, self._label_smoothing = stage.plain_augmentation, stage.label_smoothing
+        self._augmentation = self._scaled(stage.plain_augmentation)
+        self._label_smoothing = stage.label_smoothing
         set_training_progress(net, epoch / self._recipe.epochs)
+
+    def prefetch(self, batches: Sequence[Tensor]) -> None:
+        """Start worker processes that read the batches of an epoch, where the images are on disk."""
+        if is_on_disk(self._training.images):
+            rows = _Rows(self.examples.images)
+            order = [batch.tolist() for batch in batches]
+            self._loaded = iter(
+                DataLoader(rows, batch_sampler=order, num_workers=_WORKERS, collate_fn=_unchanged)  # type: ignore[arg-type]
+            )
+
+    def _scaled(self, augmentation: Augmentation) -> Augmentation:
+        """Return the augmentation for the contract's images; recipes are made for those of 48 pixels."""
+        crop = self.contract.crop
+        return augmentation if crop.resize_hw[0] == SIDE_PX else augmentation.scaled(crop.center_crop_hw[0])
 
     def validate(self, net: nn.Module) -> Validation:
         """Return loss and accuracy on the centre crop."""
@@ -96,7 +130,8 @@ class NetTask(Task):
 
     def augmented(self, indices: Tensor, numbers: Tensor) -> Tensor:
         """Return augmented images in 0..1: float32 (n, 3, h, w), channels_last."""
-        images = augment(self.examples.images[indices], numbers, self._augmentation)  # (n, 1 or 3, h, w)
+        pixels = self.examples.images[indices] if self._loaded is None else next(self._loaded).to(self.device)
+        images = augment(pixels, numbers, self._augmentation)  # (n, 1 or 3, h, w)
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def label_loss(self, logits: Tensor, indices: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -125,16 +160,16 @@ class ClassificationTask(NetTask):
         recipe: Recipe,
         training: ImageSet,
         validation: ImageSet,
-        balance: Balance = "none",
+        balance: Balance | None = None,
         initial: InitialWeights | None = None,
     ) -> None:
         """Set net and data; see `NetTask`.
 
         `balance` gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse
-        of its size, "sampler" draws each class equally often.
+        of its size, "sampler" draws each class equally often; None: the recipe's.
         """
         super().__init__(contract, recipe, training, validation, initial)
-        self._balance: Balance = balance
+        self._balance: Balance = balance or recipe.balance
         self._class_weights: Tensor | None = None
 
     def fingerprint(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    best = max(history, key=lambda report: report.validation_accuracy)
+    best = max(history, key=lambda report: report.rank)
     epochs = [report.epoch for report in history]
     marker = "o" if len(history) < 20 else ""
     figure = Figure(figsize=(10, 4), layout="constrained")

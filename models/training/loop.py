@@ -25,15 +25,15 @@ from torch import Tensor, nn
 
 from edgekit.errors import InputError
 from edgekit.files import exclusive_folder
+from edgekit.model_store import BEST_NAME as BEST_NAME
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.curves import save_learning_curves
 from edgekit.models.training.distributed import gather_batchnorms, launch, summed
 from edgekit.models.training.metrics import MetricsLog
-from edgekit.models.training.recipes import make_optimizer
+from edgekit.models.training.recipes import freeze, make_optimizer
 from edgekit.models.training.state import TrainingState, load_state, save_state
 from edgekit.models.training.task import TrainingJob
 
-BEST_NAME = "best.safetensors"
 STATE_NAME = "last.pt"
 CURVES_NAME = "curves.png"
 
@@ -42,7 +42,7 @@ CURVES_NAME = "curves.png"
 class StepReport:
     """Progress within epoch `epoch` (from 0) of `epochs`, after `step` of `steps` steps.
 
-    `loss` and `accuracy` (0..1) are means over the epoch so far.
+    `loss`, `accuracy` (0..1) and `images_per_second` are means over the epoch so far.
     """
 
     epoch: int
@@ -51,6 +51,7 @@ class StepReport:
     steps: int
     loss: float
     accuracy: float
+    images_per_second: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class EpochReport:
     seconds: float
     images_per_second: float
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Greater for a better epoch: the validation accuracy, and for equal ones the lower validation loss."""
+        return self.validation_accuracy, -self.validation_loss
+
 
 StepCallback = Callable[[StepReport], None]
 EpochCallback = Callable[[EpochReport], None]
@@ -80,8 +86,9 @@ def train_job(
 ) -> list[EpochReport]:
     """Train, and write `best.safetensors`, `last.pt`, `metrics.jsonl`, TensorBoard events and `curves.png` to `output`.
 
-    `best.safetensors` has the weights of the epoch with the highest validation accuracy, or of the last epoch if the
-    recipe keeps that. Under torchrun every process computes its share of each batch, and BatchNorm spans all processes.
+    `best.safetensors` has the weights of the epoch with the highest validation accuracy (of equal ones, the one with
+    the lowest validation loss), or of the last epoch if the recipe keeps that. Under torchrun every process computes
+    its share of each batch, and BatchNorm spans all processes.
 
     Args:
         job: What to train.
@@ -137,6 +144,8 @@ def _run_epochs(trainer: _Trainer, output: Path, on_step: StepCallback | None, o
     is_first = trainer.fabric.is_global_zero
     with MetricsLog(output, trainer.history, enabled=is_first) as log:
         for epoch in range(len(trainer.history), trainer.job.recipe.epochs):
+            if trainer.has_converged:
+                break
             report = trainer.run_epoch(epoch, on_step if is_first else None)
             if is_first:
                 # State before weights: after an interruption between them, resuming writes the weights.
@@ -162,12 +171,16 @@ class _Trainer:
         self.history: list[EpochReport] = []
         self.steps_taken = 0
         net = job.task.build(fabric.device)
+        share = job.recipe.initial_share
+        # The interpolation of initial and trained weights, and the initial weights.
+        self.blend = (copy.deepcopy(net), copy.deepcopy(net.state_dict())) if share else None
         # The averaged net is evaluated and saved; without averaging it is the net itself.
         self.average = _copy(net, job.task.learned(net)).to(fabric.device) if job.recipe.ema_decay else net
         if fabric.world_size > 1:
             gather_batchnorms(net, fabric)
         self.plain = net.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.learned, self.learned_average = job.task.learned(self.plain), job.task.learned(self.average)
+        freeze(self.learned, job.recipe.depth_decay)
         self.net, self.optimizer = fabric.setup(self.plain, make_optimizer(job.recipe, self.learned))
 
     def run_epoch(self, epoch: int, on_step: StepCallback | None) -> EpochReport:
@@ -178,7 +191,9 @@ class _Trainer:
         torch.manual_seed(seed)  # dropout draws from the global generator
         batches = self._batches(task.order(generator))
         task.start_epoch(self.plain, epoch)
+        task.prefetch([batch[self._share] for batch in batches])
         self.net.train()
+        freeze(self.learned, recipe.depth_decay)
         totals = torch.zeros(3, device=self.fabric.device)  # sum of losses, correct predictions, examples
         learning_rate = recipe.max_lr
         for step, batch in enumerate(batches):
@@ -186,13 +201,13 @@ class _Trainer:
             totals += self._step(batch, task.draw(len(batch), generator), learning_rate)
             if on_step:
                 loss_sum, correct, seen = totals.tolist()
-                on_step(StepReport(epoch, recipe.epochs, step + 1, len(batches), loss_sum / seen, correct / seen))
+                means = loss_sum / seen, correct / seen, seen * self.fabric.world_size / (time.monotonic() - started)
+                on_step(StepReport(epoch, recipe.epochs, step + 1, len(batches), *means))
         loss_sum, correct, seen = summed(self.fabric, totals)
         if not math.isfinite(loss_sum):
             raise InputError(f"the loss is NaN or infinity in epoch {epoch + 1}: lower the learning rate")
         trained_s = time.monotonic() - started
-        self.average.eval()
-        validation = task.validate(self.average)
+        validation = task.validate(self.result())
         report = EpochReport(
             epoch=epoch + 1,
             learning_rate=learning_rate,
@@ -206,6 +221,11 @@ class _Trainer:
         self.history.append(report)
         return report
 
+    @property
+    def _share(self) -> slice:
+        """This process's share of a batch."""
+        return slice(self.fabric.global_rank, None, self.fabric.world_size)
+
     def _batches(self, order: Tensor) -> list[Tensor]:
         """Return the epoch's global batches of indices; each length is a multiple of the number of processes."""
         world = self.fabric.world_size
@@ -216,7 +236,7 @@ class _Trainer:
     def _step(self, batch: Tensor, numbers: Tensor, learning_rate: float) -> Tensor:
         """Take one optimiser step on this process's share of a batch; return what `run_epoch` adds up, (3,)."""
         fabric, grad_clamp = self.fabric, self.job.recipe.grad_clamp
-        share = slice(fabric.global_rank, None, fabric.world_size)
+        share = self._share
         indices = batch[share].to(fabric.device)  # (n,)
         loss, correct = self.job.task.loss(self.net, indices, numbers[share].to(fabric.device))
         self.optimizer.zero_grad()
@@ -224,7 +244,7 @@ class _Trainer:
         if grad_clamp:
             nn.utils.clip_grad_value_(self.learned.parameters(), grad_clamp)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("rate", 1.0)
         self.optimizer.step()
         self.steps_taken += 1
         if self.average is not self.plain:
@@ -243,12 +263,30 @@ class _Trainer:
             else:
                 mean.copy_(value)
 
+    @property
+    def has_converged(self) -> bool:
+        """Whether the recipe's patience is exhausted."""
+        ranks = [report.rank for report in self.history]
+        patience = self.job.recipe.patience
+        return 0 < patience <= len(ranks) - 1 - ranks.index(max(ranks)) if ranks else False
+
+    @torch.no_grad()
+    def result(self) -> nn.Module:
+        """Return the net that is evaluated and saved, in eval mode."""
+        if self.blend is None:
+            return self.average.eval()
+        net, initial = self.blend
+        share, trained = self.job.recipe.initial_share, self.average.state_dict()
+        for name, value in net.state_dict().items():
+            value.copy_(trained[name].lerp(initial[name], share) if value.is_floating_point() else trained[name])
+        return net.eval()
+
     def save_if_best(self, path: Path) -> None:
         """Save the averaged weights if the last epoch is the best so far, or if the recipe keeps the last epoch."""
-        *before, last = (report.validation_accuracy for report in self.history)
-        if self.job.recipe.keep == "last" or all(last > accuracy for accuracy in before):
+        *before, last = (report.rank for report in self.history)
+        if self.job.recipe.keep == "last" or all(last > rank for rank in before):
             training = {**self.job.provenance, **self.job.fingerprint(), "best": asdict(self.history[-1])}
-            self.job.task.save(path, self.average, training)
+            self.job.task.save(path, self.result(), training)
 
     def state(self) -> TrainingState:
         return TrainingState(

@@ -11,7 +11,7 @@ from edgekit.errors import InputError
 if TYPE_CHECKING:
     from edgekit.contract import Fit
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 VoteLabels = Literal["posterior", "soft", "majority"]
 
@@ -23,6 +23,7 @@ class TrainingOptions:
     - `data`: folder, archive, .csv or .h5 (see `edgekit.models.data.readers`); `output`: folder for the results.
     - `epochs`, `batch_size` and `max_lr` replace the recipe's values.
     - `init`: checkpoint, or name of a shipped model, to start from instead of random weights.
+    - `precision`: "auto" is bf16 where the processor has it and it is faster (nets on a CPU), else fp32.
     - `threads`: number of CPU threads; None: torch's default.
     - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else 10 % of the
       training images.
@@ -44,7 +45,7 @@ class TrainingOptions:
     max_lr: float | None = None
     init: str | None = None
     seed: int = 0
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     accelerator: Accelerator = "auto"
     threads: int | None = None
     train_split: str | None = None

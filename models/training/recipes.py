@@ -19,6 +19,7 @@ from edgekit.models.data.resized_crop import ResizedCrop
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["one-cycle", "paper", "warm-epoch-cosine"]
 Keep = Literal["best", "last"]
+Balance = Literal["none", "loss", "sampler"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Recipe:
     - `grad_clamp` clamps each gradient element to ±`grad_clamp`; 0: off.
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
+    - `patience`: stop after this many epochs without a better one; 0: off.
+    - `depth_decay`: factor of the learning rate per stage below the last layer (see `layer_rates`); 0 trains the last
+      layer only and freezes the rest with its BatchNorm statistics.
+    - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
+      initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
+    - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
     """
 
     epochs: int
@@ -73,6 +80,10 @@ class Recipe:
     warmup_lr: float = 1e-5
     keep: Keep = "best"
     finish: Finish | None = None
+    patience: int = 0
+    depth_decay: float = 1.0
+    initial_share: float = 0.0
+    balance: Balance = "none"
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
         """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
@@ -129,6 +140,8 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
     SGD and Adam add weight decay to the gradient. AdamW shrinks the weights directly, except for gains, biases and
     scalars, as in CLIP (arXiv 2103.00020).
     """
+    if recipe.depth_decay != 1:
+        return _optimizer_by_depth(recipe, net)
     parameters = list(net.parameters())
     if recipe.optimizer == "adam":
         return torch.optim.Adam(
@@ -151,6 +164,41 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
         nesterov=recipe.nesterov,
     )
 
+
+def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, float]]:
+    """Return each layer of `net` that has parameters of its own, with its factor of the learning rate.
+
+    The last layer has the factor 1. The layers before it are cut into four stages of equally many layers, from the
+    input to the output, with the factors `depth_decay` to the powers 4, 3, 2 and 1.
+    """
+    *layers, last = (module for module in net.modules() if next(module.parameters(recurse=False), None) is not None)
+    stages = [_STAGES - index * _STAGES // len(layers) for index in range(len(layers))]
+    return [*((layer, depth_decay**stage) for layer, stage in zip(layers, stages, strict=True)), (last, 1.0)]
+
+
+def freeze(net: nn.Module, depth_decay: float) -> None:
+    """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics."""
+    for layer, rate in layer_rates(net, depth_decay):
+        if rate == 0:
+            layer.requires_grad_(requires_grad=False).eval()
+
+
+def _optimizer_by_depth(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(layer.parameters(recurse=False)), "rate": rate}
+        for layer, rate in layer_rates(net, recipe.depth_decay)
+        if rate > 0
+    ]
+    return torch.optim.SGD(
+        groups,
+        lr=recipe.max_lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+    )
+
+
+_STAGES = 4
 
 # As published (arXiv 2507.14976): 50 epochs for few-shot training, 5 epochs for transfer to other data sets. The
 # authors crop from the whole image, this code from its central square.
@@ -186,6 +234,21 @@ _FER2013 = Recipe(
     finish=Finish(share=0.5, lr_share=0.12, augmentation=_CROP_AND_FLIP),
 )
 
+# For 8 to 500 images per class. The last layer alone learns, and 40 % of what it learns is kept: lower layers that
+# learn gain little on the new images and lose on the old ones. A few validation images choose a worse epoch than the
+# last one.
+_ADAPT = Recipe(
+    epochs=40,
+    augmentation=_CROP_AND_FLIP,
+    batch_size=32,
+    max_lr=0.1,
+    weight_decay=0.0,
+    keep="last",
+    depth_decay=0.0,
+    initial_share=0.6,
+    balance="sampler",
+)
+
 RECIPES = {
     "fer2013": _FER2013,
     # The two stages as separate recipes, for distillation with a different teacher in each. The second needs --init.
@@ -193,6 +256,9 @@ RECIPES = {
     "fer2013-finish": replace(
         _FER2013, epochs=36, max_lr=0.015, augmentation=_CROP_AND_FLIP, label_smoothing=0.0, finish=None
     ),
+    "adapt": _ADAPT,
+    # The recipe that `adapt` becomes where the initial weights lack some of the classes.
+    "adapt-new-classes": replace(_ADAPT, depth_decay=0.5, initial_share=0.0, keep="best", patience=15),
     # The EdgeCNN authors' schedule (arXiv 1909.13522, released code): random crops and flips only.
     "paper": Recipe(
         epochs=500,

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
@@ -17,9 +19,13 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
+from edgekit.models.data.disk import ImageCache, fits_in_memory
+from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
-from edgekit.models.data.readers import load_dataset
+from edgekit.models.data.readers import count_images, load_dataset
+from edgekit.models.nets.registry import create_model
+from edgekit.models.training.contention import watched
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
 from edgekit.models.training.loop import (
     BEST_NAME,
@@ -30,8 +36,10 @@ from edgekit.models.training.loop import (
     StepCallback,
     train_job,
 )
-from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.options import Precision, TrainingOptions
+from edgekit.models.training.precision import choose_precision
 from edgekit.models.training.recipes import Recipe, get_recipe
+from edgekit.models.training.state import state_fingerprint
 from edgekit.models.training.task import Task, TrainingJob
 
 
@@ -54,7 +62,8 @@ class TrainingResult:
     """A finished training: paths of the checkpoint and the learning curves, and the reports of all epochs.
 
     `best` is the report of the epoch whose weights are in the checkpoint: the one with the highest validation accuracy,
-    or the last one if the recipe keeps the last. `validation_name` describes the validation images.
+    or the last one if the recipe keeps the last. `validation_name` describes the validation images. The logits
+    are divided by `temperature` (1: not calibrated).
     """
 
     checkpoint: Path
@@ -62,6 +71,7 @@ class TrainingResult:
     best: EpochReport
     history: tuple[EpochReport, ...]
     validation_name: str
+    temperature: float = 1.0
 
     @property
     def best_epoch(self) -> int:
@@ -79,17 +89,27 @@ class TrainingResult:
             "checkpoint": str(self.checkpoint),
             "best": asdict(self.best),
             "validation": self.validation_name,
+            "temperature": self.temperature,
             "epochs": [asdict(report) for report in self.history],
         }
 
 
-def recipe_of(options: TrainingOptions) -> Recipe:
+def recipe_of(
+    options: TrainingOptions, initial: InitialWeights | None = None, notify: Notify = ignore_message
+) -> Recipe:
     """Return the named recipe with the options' number of epochs, batch size and learning rate.
 
+    `adapt` becomes `adapt-new-classes` where the initial weights lack some of the classes.
+
     Raises:
-        InputError: The recipe is not known.
+        InputError: The recipe is not known, or needs initial weights and there are none.
     """
+    if options.recipe.startswith("adapt") and options.init is None:
+        raise InputError(f"recipe '{options.recipe}' starts from a trained model: add --init default, or another model")
     recipe = get_recipe(options.recipe)
+    if options.recipe == "adapt" and initial is not None and initial.new_classes:
+        notify("the initial weights lack some of the classes: the recipe is adapt-new-classes, all layers learn")
+        recipe = get_recipe("adapt-new-classes")
     return replace(
         recipe,
         epochs=options.epochs or recipe.epochs,
@@ -103,6 +123,8 @@ def read_training_data(
     merges: Sequence[str] = (),
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
+    size_px: int = SIDE_PX,
+    cache: ImageCache = "memory",
 ) -> TrainingData:
     """Read the data set, apply FER+ votes and merged classes, and split it into training and validation images.
 
@@ -110,7 +132,19 @@ def read_training_data(
         InputError: The data, the votes, a merge or a split is invalid, or the data has one class only.
     """
     reading = of_stage(progress, "reading images")
-    dataset = load_dataset(options.data, progress=reading, contempt=options.contempt, notify=notify, fit=options.fit)
+    size_bytes = 0 if cache == "memory" else 3 * size_px**2 * count_images(options.data)
+    on_disk = options.output if size_bytes and (cache == "disk" or not fits_in_memory(size_bytes)) else None
+    if on_disk:
+        notify(f"{size_bytes >> 20} MiB of decoded images are kept on disk, in '{on_disk}', and not in memory")
+    dataset = load_dataset(
+        options.data,
+        size_px,
+        reading,
+        contempt=options.contempt,
+        notify=notify,
+        fit=options.fit,
+        on_disk=on_disk,
+    )
     if options.ferplus:
         dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, notify)
     if merges:
@@ -134,14 +168,38 @@ def initial_weights(options: TrainingOptions, contract: Contract, notify: Notify
     return read_initial_weights(resolve_model(options.init, (CHECKPOINT_SUFFIX,)), contract, notify)
 
 
+def with_precision(options: TrainingOptions, contract: Contract, batch_size: int, notify: Notify) -> Precision:
+    """Return the options' precision; for "auto" the one of the training to resume, or the faster one.
+
+    Raises:
+        InputError: The state to resume from is damaged.
+    """
+    if options.precision != "auto":
+        return options.precision
+    state = options.output / STATE_NAME
+    if options.resume and state.exists():
+        recorded: Precision = state_fingerprint(state).get("precision", "fp32")
+        return recorded
+    if options.accelerator != "cpu" and torch.cuda.is_available():
+        return "fp32"
+    net = create_model(contract.architecture, len(contract.labels))
+    precision, reason = choose_precision(net, contract.input.size_hw, batch_size)
+    notify(f"precision {precision}: {reason}")
+    return precision
+
+
 def make_job(
     options: TrainingOptions,
     data: TrainingData,
     task: Task,
     recipe: Recipe,
     provenance: Mapping[str, Any] | None = None,
+    precision: Precision | None = None,
 ) -> TrainingJob:
-    """Return the training job of a task; `provenance` is added to the record of data, recipe and versions."""
+    """Return the training job of a task; `provenance` is added to the record of data, recipe and versions.
+
+    `precision` replaces that of the options, of which "auto" is fp32.
+    """
     votes = {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus)} if options.ferplus else {}
     return TrainingJob(
         task=task,
@@ -153,7 +211,7 @@ def make_job(
             **(provenance or {}),
         },
         seed=options.seed,
-        precision=options.precision,
+        precision=precision or ("fp32" if options.precision == "auto" else options.precision),
         accelerator=options.accelerator,
     )
 
@@ -178,8 +236,8 @@ def run_training(
     notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, batch size {recipe.batch_size}")
     if options.resume and not (options.output / STATE_NAME).exists():
         notify(f"'{options.output}' contains no training to resume, so a new one starts")
-    history = train_job(job, options.output, options.resume, on_step, on_epoch)
-    best = max(history, key=lambda report: report.validation_accuracy) if recipe.keep == "best" else history[-1]
+    history = train_job(job, options.output, options.resume, watched(on_step, notify), on_epoch)
+    best = max(history, key=lambda report: report.rank) if recipe.keep == "best" else history[-1]
     checkpoint, curves = options.output / BEST_NAME, options.output / CURVES_NAME
     notify(f"{recipe.keep} epoch {best.epoch}: {best.validation_accuracy:.2%} on {data.validation_name}: {checkpoint}")
     return TrainingResult(checkpoint, curves, best, tuple(history), data.validation_name)

@@ -65,6 +65,16 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
     return state
 
 
+def state_fingerprint(path: Path) -> Mapping[str, Any]:
+    """Return the fingerprint in a state.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    fingerprint = load_tensors(path).get("fingerprint")
+    return fingerprint if isinstance(fingerprint, dict) else {}
+
+
 def _check_types(state: TrainingState) -> None:
     for name, kind in _TYPES.items():
         if not isinstance(getattr(state, name), kind):

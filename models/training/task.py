@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.models.data import ImageSet
+from edgekit.models.data.disk import is_on_disk
 from edgekit.models.training.options import Accelerator, Precision
 from edgekit.models.training.recipes import Recipe
+from edgekit.preprocess import ImageU8
 
 
 class StepLoss(NamedTuple):
@@ -60,6 +62,10 @@ class Task(Protocol):
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Prepare for an epoch, counted from 0."""
 
+    def prefetch(self, batches: Sequence[Tensor]) -> None:
+        """Prepare for the batches of an epoch: indices (n,) of this process's examples, in the order of `loss`."""
+        del batches
+
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the loss of the examples at `indices` with their random `numbers`, both on the net's device."""
 
@@ -96,9 +102,15 @@ class TrainingJob:
 
 
 def on_device(part: ImageSet, device: torch.device) -> Examples:
-    """Return a copy of a split on `device`."""
+    """Return a copy of a split on `device`; images in a file stay there."""
     return Examples(
-        torch.tensor(part.images, device=device).permute(0, 3, 1, 2).contiguous(),  # (N, H, W, C) → (N, C, H, W)
+        _on_device(part.images, device),
         torch.tensor(part.labels, device=device),
         None if part.targets is None else torch.tensor(part.targets, device=device),
     )
+
+
+def _on_device(images: ImageU8, device: torch.device) -> Tensor:
+    if is_on_disk(images):
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+    return torch.tensor(images, device=device).permute(0, 3, 1, 2).contiguous()  # (N, H, W, C) → (N, C, H, W)

@@ -31,6 +31,20 @@ from edgekit.models.training.options import TrainingOptions
         help="edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, mobilenetv3-small, "
         "shufflenetv2-x0.5 or timm/NAME; hicropl (prompts for a CLIP) or clip-mini (a small CLIP).",
     ),
+    click.option(
+        "--image-size",
+        type=click.IntRange(48, 224),
+        default=48,
+        show_default=True,
+        help="Side in pixels at which images are kept, for nets that take any size (not EdgeCNN).",
+    ),
+    click.option(
+        "--cache-images",
+        type=click.Choice(["auto", "memory", "disk"]),
+        default="auto",
+        show_default=True,
+        help="Where decoded images are kept; auto: on disk if they need more than a quarter of the free memory.",
+    ),
 )
 @data_options
 @section(
@@ -39,11 +53,26 @@ from edgekit.models.training.options import TrainingOptions
     click.option(
         "--balance",
         type=click.Choice(["none", "loss", "sampler"]),
-        default="none",
-        show_default=True,
-        help="Give rare and common classes equal influence: weights in the loss, or balanced sampling.",
+        help="Give rare and common classes equal influence: weights in the loss, or balanced sampling; default: the "
+        "recipe's.",
     ),
     merge_option,
+    click.option(
+        "--subject",
+        type=click.Choice(["face", "image"]),
+        default="face",
+        show_default=True,
+        help="What the model classifies: each detected face, or the whole image.",
+    ),
+)
+@section(
+    "Calibration",
+    click.option(
+        "--calibrate/--no-calibrate",
+        default=True,
+        show_default=True,
+        help="Fit a temperature on the validation images and fold it into the last layer.",
+    ),
 )
 @section("CLIP and prompts", clip_options)
 @training_options
@@ -53,8 +82,7 @@ def command(
     options: TrainingOptions,
     clip_values: dict[str, Any],
     model: str,
-    balance: Any,
-    merges: tuple[str, ...],
+    **net_values: Any,
 ) -> None:
     """Train a classifier and save the weights of the best epoch on the validation split.
 
@@ -66,6 +94,7 @@ def command(
       edgekit train --data fer2013.tar.gz -o runs/mine
       edgekit train --data fer2013.csv -o runs/short --epochs 2 --precision bf16
       edgekit train --data fer2013.tar.gz -o runs/mine --resume
+      edgekit train --data my-faces --init default --recipe adapt -o runs/adapted
       edgekit train --data fer2013.csv --ferplus fer2013new.csv -o runs/votes
       edgekit train --data fer2013.csv --merge good=happy,surprise --merge bad=sad,angry -o runs/moods
       tensorboard --logdir runs
@@ -91,7 +120,7 @@ def command(
 
         with training_view(out, options.output) as view:
             result = train(
-                TrainOptions(**vars(options), model=model, balance=balance, merges=merges),
+                TrainOptions(**vars(options), model=model, **net_values),
                 notify=out.say,
                 progress=view.progress,
                 on_step=view.on_step,

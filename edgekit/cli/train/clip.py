@@ -42,10 +42,11 @@ _OPTIONS_OF = {
     MINI: {"descriptions", "leave_out"},
 }
 _CLIP_OPTIONS = _OPTIONS_OF[PROMPTS] | _OPTIONS_OF[MINI]
-# Options of `edgekit train` that a model does not have.
+# Options of `edgekit train` for nets, and those that a model does not have.
+_OF_NETS = {"balance", "init", "merges", "fit", "subject", "calibrate", "image_size", "cache_images"}
 _FOREIGN = {
-    PROMPTS: {"balance", "init", "merges", "ferplus", "ferplus_labels", "fit"},
-    MINI: {"balance", "init", "merges", "fit"},
+    PROMPTS: {*_OF_NETS, "ferplus", "ferplus_labels"},
+    MINI: _OF_NETS,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from edgekit.models.callbacks import StageProgress
     from edgekit.models.training.loop import EpochReport, StepReport
+
+# Seconds between two lines where no terminal shows a bar.
+_LINE_EVERY_S = 60.0
 
 _Sections: TypeAlias = dict[str, tuple[Callable[..., Any], ...]]
 
@@ -45,9 +49,15 @@ def training_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class TrainingView:
-    """Progress of a training: one bar for reading, one over all epochs, and one line per finished epoch."""
+    """Progress of a training: one bar for reading, one over all epochs, and one line per finished epoch.
 
-    def __init__(self, out: Output, bars: Progress) -> None:
+    Without a terminal, one line per minute on stderr takes the place of the bar.
+    """
+
+    def __init__(self, out: Output, bars: Progress, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._printed: float | None = None
+        self._start = (0.0, 0)
         self.progress: StageProgress = by_stage(bars)
         self._out = out
         self._bars = bars
@@ -55,15 +65,33 @@ class TrainingView:
         self._task = bars.add_task("training", total=None, visible=False)
 
     def on_step(self, report: StepReport) -> None:
-        """Advance the bar by one step."""
+        """Advance the bar by one step; without a terminal, print a line once a minute."""
         self._epochs = report.epochs
+        if not self._bars.console.is_terminal:
+            self._print_line(report)
         self._bars.update(
             self._task,
             visible=True,
             total=report.epochs * report.steps,
             completed=report.epoch * report.steps + report.step,
-            description=f"epoch {report.epoch + 1}/{report.epochs}  loss {report.loss:.3f}  acc {report.accuracy:.1%}",
+            description=f"epoch {report.epoch + 1}/{report.epochs}  loss {report.loss:.3f}  acc {report.accuracy:.1%}  "
+            f"{report.images_per_second:.0f} images/s",
         )
+
+    def _print_line(self, report: StepReport) -> None:
+        now = self._clock()
+        done = report.epoch * report.steps + report.step
+        if self._printed is None:
+            self._printed, self._start = now, (now, done)
+        elif now - self._printed >= _LINE_EVERY_S and not self._out.quiet:
+            self._printed = now
+            started, steps_before = self._start
+            left_s = (now - started) / (done - steps_before) * (report.epochs * report.steps - done)
+            click.echo(
+                f"epoch {report.epoch + 1}/{report.epochs}, step {report.step}/{report.steps}: loss {report.loss:.3f}, "
+                f"accuracy {report.accuracy:.1%}, {report.images_per_second:.0f} images/s, {left_s / 60:.0f} min left",
+                err=True,
+            )
 
     def on_epoch(self, report: EpochReport) -> None:
         """Print the result of an epoch."""
@@ -135,8 +163,8 @@ _TRAINING_SECTIONS: _Sections = {
             "--recipe",
             default="fer2013",
             show_default=True,
-            help="fer2013, its stages fer2013-start and fer2013-finish (with --init), or paper; for CLIPs: hicropl, "
-            "hicropl-short, clip-mini.",
+            help="fer2013, its stages fer2013-start and fer2013-finish (with --init), adapt (small own data, with "
+            "--init), or paper; for CLIPs: hicropl, hicropl-short, clip-mini.",
         ),
         click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs; default: the recipe's."),
         click.option(
@@ -164,10 +192,10 @@ _TRAINING_SECTIONS: _Sections = {
     "Machine": (
         click.option(
             "--precision",
-            type=click.Choice(["fp32", "bf16", "fp16"]),
-            default="fp32",
+            type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+            default="auto",
             show_default=True,
-            help="Number format of the training; fp16 needs a GPU.",
+            help="Number format; auto: bf16 where the processor has it and it is faster; fp16 needs a GPU.",
         ),
         click.option(
             "--accelerator",

@@ -67,7 +67,7 @@ def test_train_writes_one_json_document(run: Callable[..., Done], faces: Path, t
 
 def test_train_options_are_checked_in_python_too(faces: Path, tmp_path: Path) -> None:
     for values, message in (
-        ({"precision": "fp64"}, "precision is 'fp64': expected one of fp32, bf16, fp16"),
+        ({"precision": "fp64"}, "precision is 'fp64': expected one of auto, fp32, bf16, fp16"),
         ({"balance": "x"}, "balance is 'x': expected one of none, loss, sampler"),
         ({"batch_size": 1}, "batch_size is 1: expected 2 or more"),
     ):

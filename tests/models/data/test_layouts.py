@@ -204,18 +204,18 @@ def test_no_subject_is_on_both_sides(tmp_path: Path) -> None:
     chosen = set()
     for seed in range(5):
         training, validation, text = train_and_validation(data, None, None, seed)
-        assert text == "10 % held back from all by subject"
+        assert text == "10 % held back from all by group"
         subjects = [set((part.images[:, 0, 0, 0] // 10).tolist()) for part in (training, validation)]
         assert len(training) + len(validation) == 63
         assert subjects[0].isdisjoint(subjects[1])
-        assert len(validation) == 9  # a tenth is 6.3, in whole subjects of three
+        assert len(validation) == 21  # one subject of three images of each class
         chosen.add(frozenset(subjects[1]))
     assert len(chosen) > 1
 
 
 def test_one_subject_alone_cannot_be_held_back() -> None:
-    names = np.array([f"happy/S001_004_{index:08d}.png" for index in range(40)])
-    part = ImageSet(np.zeros((40, 1, 1, 1), np.uint8), np.zeros(40, np.int64), names=names)
+    images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
+    part = ImageSet(images, np.zeros(40, np.int64), groups=np.full(40, "S001"))
     with pytest.raises(InputError, match="too small to hold back"):
         train_and_validation(DataSet("x", ("happy",), {"all": part}), None, None, seed=0)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.models.data import EXPRESSIONS, DataSet, distinct_images, train_and_validation
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, distinct_images, train_and_validation
 from edgekit.models.data.layout import canonical_class
 from edgekit.models.data.readers import load_dataset
 
@@ -259,15 +259,23 @@ def test_a_truncated_image_is_named(bars_folder: Path) -> None:
 
 def test_validation_never_comes_from_a_test_split(bars: DataSet) -> None:
     renamed = DataSet("x", bars.classes, {"train": bars.splits["Training"], "test": bars.splits["PrivateTest"]})
+    _, validation, text = train_and_validation(renamed, None, None, seed=0)
+    assert (len(validation), text) == (7, "10 % held back from train")
+
+
+def test_two_images_are_too_few_to_hold_one_back(bars: DataSet) -> None:
+    few = DataSet("x", bars.classes, {"train": bars.splits["Training"].subset(np.arange(2))})
     with pytest.raises(InputError, match="too small to hold back"):
-        train_and_validation(renamed, None, None, seed=0)
+        train_and_validation(few, None, None, seed=0)
 
 
 def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:
-    big = DataSet("x", bars.classes, {"train": bars.splits["Training"].subset(np.tile(np.arange(56), 3))})
+    labels = np.tile(bars.splits["Training"].labels, 3)
+    images = np.arange(168, dtype=np.uint8).reshape(168, 1, 1, 1)
+    big = DataSet("x", bars.classes, {"train": ImageSet(images, labels)})
     training, validation, name = train_and_validation(big, None, None, seed=0)
-    assert (len(training), len(validation), name) == (154, 14, "10 % held back from train")
-    assert np.bincount(validation.labels).tolist() == [2] * 7
+    assert (len(training), len(validation), name) == (140, 28, "10 % held back from train")
+    assert np.bincount(validation.labels).tolist() == [4] * 7  # a fifth, because the classes are small
 
 
 def test_unknown_split_lists_those_there_are(bars: DataSet) -> None:

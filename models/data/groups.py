@@ -1,0 +1,79 @@
+"""Groups of images that belong together, such as those of one person or one track: read from tables and names.
+
+A validation part is cut off by whole groups, so that no person is on both sides.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+
+# Tables inside the data, and the columns that name a file and its group, in order of preference.
+TABLES = ("persons.csv", "photos.csv", "groups.csv", "labels.csv", "crops.jsonl")
+_FILE_COLUMNS = ("path", "file", "name")
+_GROUP_COLUMNS = ("person", "group", "subject", "track")
+
+_WORD = "(?:person|subject|track|group)"
+_FOLDER = re.compile(rf"{_WORD}[-_ ]?\w+", re.IGNORECASE)
+# person-12_003.jpg, track7-003.png; and CK+: subject, sequence, frame.
+_FILE = re.compile(rf"({_WORD}[-_ ]?\d+)[-_ ]|(S\d{{3}})_\d{{3}}_\d{{8}}\.", re.IGNORECASE)
+
+
+def group_folders(images: Sequence[PurePosixPath], splits: Sequence[str]) -> bool:
+    """Return whether the innermost folders are groups in class folders, as in `happy/person-12/003.jpg`.
+
+    They are if all their names are a word (person, subject, track, group) and a number or name, and if they lie in at
+    least two folders of which none is called as one of `splits`.
+    """
+    if not all(len(name.parts) > 2 and _FOLDER.fullmatch(name.parts[-2]) for name in images):
+        return False
+    above = {name.parts[-3] for name in images}
+    return len(above) > 1 and above.isdisjoint(splits)
+
+
+def group_in_name(name: str) -> str | None:
+    """Return the group in a path within the data set, from its innermost folder or its file name; None if none."""
+    *folders, file = name.split("/")
+    if match := _FILE.match(file):
+        return match[1] or match[2]
+    return folders[-1] if len(folders) > 1 and _FOLDER.fullmatch(folders[-1]) else None
+
+
+def groups_in_table(table: PurePosixPath, content: bytes) -> dict[PurePosixPath, str]:
+    """Return the group of each file that a table names; empty where it has no column of files or of groups.
+
+    The paths are those in the table, and the same relative to the table's folder.
+    """
+    groups = {}
+    for row in _rows(table, content):
+        file = next((row[column] for column in _FILE_COLUMNS if row.get(column)), None)
+        column = next((column for column in _GROUP_COLUMNS if row.get(column) not in (None, "")), None)
+        if file and column:
+            group = f"{column}-{row[column]}"
+            groups[table.parent / str(file)] = groups[PurePosixPath(str(file))] = group
+    return groups
+
+
+def _rows(table: PurePosixPath, content: bytes) -> Iterator[Mapping[str, object]]:
+    text = content.decode("utf-8-sig", "replace")
+    if table.suffix == ".csv":
+        yield from ({(key or "").strip().lower(): value for key, value in row.items()} for row in _csv(text))
+        return
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the last line of an interrupted collection
+        if isinstance(row, dict):
+            yield row
+
+
+def _csv(text: str) -> Iterator[dict[str, str]]:
+    try:
+        yield from csv.DictReader(io.StringIO(text))
+    except csv.Error:
+        return

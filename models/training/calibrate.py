@@ -1,0 +1,62 @@
+"""Temperature of a trained checkpoint, fitted on the validation images and folded into its last layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.models.callbacks import Notify, ignore_message
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.data import ImageSet
+from edgekit.models.evaluation.calibration import calibration, fit_temperature
+from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, evaluate
+from edgekit.models.model_loading import build_net
+from edgekit.models.nets.registry import class_dimensions
+from edgekit.preprocess import softmax
+
+# With fewer validation images the temperature fits their noise.
+MIN_IMAGES = 20
+
+
+def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message) -> float:
+    """Divide the logits of the checkpoint at `path` by a temperature, and return the temperature.
+
+    The last layer's weights and bias are divided, so no prediction changes. The contract records the temperature. A
+    checkpoint that is calibrated already, as after a resume, is left as it is, and so is one, with 1 returned, where
+    there are fewer than 20 validation images, where all or none of them are classified correctly (no temperature is
+    best then), or where the net does not end in a linear layer.
+
+    Raises:
+        InputError: The file is not a checkpoint.
+        StorageError: The file cannot be written.
+    """
+    checkpoint = load_checkpoint(path)
+    if "calibration" in checkpoint.training:
+        return checkpoint.contract.temperature
+    before = _evaluated(checkpoint, validation)
+    if len(validation) < MIN_IMAGES or before.correct in (0, before.total):
+        reason = f"fewer than {MIN_IMAGES}" if len(validation) < MIN_IMAGES else "all of them are right or wrong"
+        notify(f"not calibrated: {len(validation)} validation images, {reason}")
+        return 1.0
+    temperature = fit_temperature(before.logits, before.truths)
+    names = class_dimensions(checkpoint.contract.architecture)
+    state = {name: value / temperature if name in names else value for name, value in checkpoint.state.items()}
+    after = _evaluated(replace(checkpoint, state=state), validation)
+    if not np.allclose(after.logits, before.logits / temperature, rtol=1e-3, atol=1e-3):
+        notify(f"not calibrated: the last layer of {checkpoint.contract.architecture} is not linear")
+        return 1.0
+    errors = [calibration(softmax(each.logits), each.truths).expected_error for each in (before, after)]
+    record = {"temperature": temperature, "error_before": errors[0], "error_after": errors[1]}
+    contract = replace(checkpoint.contract, temperature=temperature)
+    save_checkpoint(path, Checkpoint(contract, state, {**checkpoint.training, "calibration": record}))
+    notify(
+        f"calibrated with temperature {temperature:.3f}: calibration error on the validation images "
+        f"{errors[0]:.3f} before, {errors[1]:.3f} after"
+    )
+    return temperature
+
+
+def _evaluated(checkpoint: Checkpoint, images: ImageSet) -> Evaluation:
+    return evaluate(TorchClassifier(build_net(checkpoint), checkpoint.contract), images, "center-crop")

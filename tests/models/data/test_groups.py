@@ -1,0 +1,111 @@
+"""A validation part is cut off by whole persons or tracks, however the data names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.errors import InputError
+from edgekit.models.data import ImageSet, check_classes, identical_images, named_split, train_and_validation
+from edgekit.models.data.readers import load_dataset
+
+PERSONS, PICTURES = 6, 4
+
+
+def _draw(folder: Path, name_of: Callable[[str, int, int], str]) -> None:
+    """Write the pictures of 6 persons in two classes, in the file that `name_of` (class, person, number) returns."""
+    generator = np.random.default_rng(0)
+    for label in ("open", "shut"):
+        for person in range(PERSONS):
+            for number in range(PICTURES):
+                file = folder / name_of(label, person, number)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                assert cv2.imwrite(str(file), generator.integers(0, 255, (48, 48), dtype=np.uint8))
+
+
+def _in_table(folder: Path, table: str, line: str, head: str = "") -> None:
+    _draw(folder, lambda label, person, number: f"{label}/{person * PICTURES + number}.png")
+    rows = [
+        line.format(file=f"{label}/{index}.png", group=index // PICTURES)
+        for label in ("open", "shut")
+        for index in range(PERSONS * PICTURES)
+    ]
+    (folder / table).write_text("\n".join([*([head] if head else []), *rows]))
+
+
+def _persons_of(part: ImageSet) -> set[str]:
+    assert part.groups is not None
+    return set(part.groups.tolist())
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: _draw(folder, lambda label, person, number: f"{label}/person-{person}/{number}.png"),
+        lambda folder: _draw(folder, lambda label, person, number: f"train/{label}/person-{person}/{number}.png"),
+        lambda folder: _draw(folder, lambda label, person, number: f"{label}/person-{person}_{number}.png"),
+        lambda folder: _in_table(folder, "persons.csv", "{file},{group}", "path,person"),
+        lambda folder: _in_table(folder, "crops.jsonl", '{{"file": "{file}", "track": {group}}}'),
+    ],
+    ids=["folders", "folders-in-split", "file-names", "csv", "jsonl"],
+)
+def test_no_person_is_on_both_sides(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path)
+    data = load_dataset(tmp_path)
+    assert data.classes == ("open", "shut")
+    training, validation, text = train_and_validation(data, None, None, seed=3)
+    assert len(training) + len(validation) == 2 * PERSONS * PICTURES
+    assert set(validation.labels.tolist()) == {0, 1}
+    assert _persons_of(training).isdisjoint(_persons_of(validation))
+    assert len(_persons_of(training)) > len(_persons_of(validation))
+    assert text.endswith("by group")
+
+
+def test_a_picture_without_a_person_leaves_the_split_by_class(tmp_path: Path) -> None:
+    _draw(tmp_path, lambda label, person, number: f"{label}/person-{person}_{number}.png")
+    next((tmp_path / "open").iterdir()).rename(tmp_path / "open/other.png")
+    _, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=0)
+    assert np.bincount(validation.labels).tolist() == [4, 4]
+    assert "group" not in text
+
+
+def test_class_folders_that_are_called_like_groups_stay_classes(tmp_path: Path) -> None:
+    _draw(tmp_path, lambda label, person, number: f"train/group-{label}/{person}-{number}.png")
+    assert load_dataset(tmp_path).classes == ("group-open", "group-shut")
+
+
+def test_identical_pictures_are_not_on_both_sides(tmp_path: Path) -> None:
+    _draw(tmp_path, lambda label, person, number: f"{label}/{person}-{number}.png")
+    for file in list((tmp_path / "open").iterdir()):
+        file.with_name(f"copy-{file.name}").write_bytes(file.read_bytes())
+    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=0)
+    assert not identical_images(training, validation)
+    assert "training images identical to one of them" in text
+
+
+def test_classes_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
+    _draw(tmp_path, lambda label, _person, number: f"{label}/{number}.png")
+    (tmp_path / "open").rename(tmp_path / "Shut")
+    with pytest.raises(InputError, match="'Shut' and 'shut' differ only in case"):
+        load_dataset(tmp_path)
+
+
+def test_a_class_of_identical_pictures_and_one_without_pictures_are_refused() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (6, 4, 4, 1), dtype=np.uint8)
+    images[3:] = images[3]
+    part = ImageSet(images, np.array([0, 0, 0, 1, 1, 1]))
+    with pytest.raises(InputError, match="3 training images of class 'b' are identical"):
+        check_classes(part, ("a", "b"))
+    with pytest.raises(InputError, match="class 'c' has no training image"):
+        check_classes(part.subset(np.array([0, 1, 2])), ("a", "c"))
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("val", "PublicTest"), ("test", "PrivateTest"), ("PublicTest", "PublicTest"), ("odd", "odd")]
+)
+def test_split_names_stand_for_others_of_their_kind(name: str, found: str) -> None:
+    assert named_split(["Training", "PublicTest", "PrivateTest"], name) == found

@@ -1,0 +1,64 @@
+"""The temperature after training: fitted, folded into the weights, recorded; predictions stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.data import ImageSet
+from edgekit.models.evaluation.calibration import fit_temperature
+from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
+from edgekit.models.model_loading import build_net, contract_for
+from edgekit.models.nets.registry import create_model
+from edgekit.models.training.calibrate import calibrate
+
+
+def test_the_fitted_temperature_is_the_one_the_logits_were_scaled_by() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4000, 5)).astype(np.float32)
+    uniform = generator.uniform(size=(4000, 1))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truths = (shares.cumsum(axis=1) < uniform).sum(axis=1)  # drawn with the probabilities that the logits state
+    assert fit_temperature(logits, truths) == pytest.approx(1, abs=0.1)
+    assert fit_temperature(3 * logits, truths) == pytest.approx(3, abs=0.3)
+
+
+@pytest.mark.parametrize("architecture", ["edgecnn", "mini-xception", "shufflenetv2-x0.5"])
+def test_a_temperature_changes_no_prediction_and_is_recorded(architecture: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "net.safetensors"
+    contract = contract_for(architecture, ("a", "b", "c"), "noise", gray=True)
+    save_checkpoint(path, Checkpoint(contract, create_model(architecture, 3).state_dict()))
+    images = np.random.default_rng(0).integers(0, 255, (30, 48, 48, 1), dtype=np.uint8)
+    part = ImageSet(images, np.arange(30) % 3)
+    before = _logits(path, part)
+    truths = before.argmax(axis=1)
+    truths[:9] = (truths[:9] + 1) % 3  # right on 70 %
+    temperature = calibrate(path, replace(part, labels=truths))
+    after = load_checkpoint(path)
+    assert temperature != 1
+    assert after.contract.temperature == temperature
+    assert after.training["calibration"]["temperature"] == temperature
+    assert calibrate(path, part) == temperature  # a resumed training calibrates once
+    assert np.allclose(_logits(path, part), before / temperature, rtol=1e-3, atol=1e-3)
+
+
+def test_few_validation_images_leave_the_checkpoint_alone(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    contract = contract_for("mini-xception", ("a", "b"), "noise", gray=True)
+    save_checkpoint(path, Checkpoint(contract, create_model("mini-xception", 2).state_dict()))
+    content, messages = path.read_bytes(), []
+    part = ImageSet(np.zeros((4, 48, 48, 1), np.uint8), np.arange(4) % 2)
+    assert calibrate(path, part, messages.append) == 1
+    assert path.read_bytes() == content
+    assert "not calibrated: 4 validation images" in messages[0]
+
+
+def _logits(path: Path, part: ImageSet) -> np.ndarray:
+    checkpoint = load_checkpoint(path)
+    return evaluate(TorchClassifier(build_net(checkpoint), checkpoint.contract), part, "center-crop").logits

@@ -1,0 +1,61 @@
+"""What a training finds out about its machine: bf16, and other programs on the cores."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from edgekit.models.training import contention, precision
+from edgekit.models.training.contention import ContentionWatch, busy_seconds
+
+NET = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+
+
+@pytest.mark.parametrize(
+    ("flags", "has_bf16"), [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16", True), ("fpu avx512f avx2", False)]
+)
+def test_bf16_is_read_from_the_processors_flags(
+    flags: str, has_bf16: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(precision, "_CPUINFO", cpuinfo)
+    assert precision.processor_has_bf16() == has_bf16
+
+
+@pytest.mark.parametrize(("bf16_s", "expected"), [(0.5, "bf16"), (0.95, "fp32"), (2.0, "fp32")])
+def test_bf16_is_chosen_only_where_it_is_faster(bf16_s: float, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "_step_s", lambda _net, _images, is_bf16: bf16_s if is_bf16 else 1.0)
+    chosen, reason = precision.choose_precision(NET, (8, 8), 4)
+    assert chosen == expected
+    assert f"{1000 * bf16_s:.0f} ms in bf16" in reason
+
+
+def test_a_processor_without_bf16_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "processor_has_bf16", lambda: False)
+    monkeypatch.setattr(precision, "_step_s", lambda *_: pytest.fail("timed"))
+    assert precision.choose_precision(NET, (8, 8), 4)[0] == "fp32"
+
+
+@pytest.mark.parametrize(("others_s", "warnings"), [(20.0, 1), (0.0, 0)])
+def test_busy_cores_are_reported_once(others_s: float, warnings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contention, "_own_seconds", lambda: 0.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    messages: list[str] = []
+    busy = iter([100.0, 100.0 + others_s])
+    watch = ContentionWatch(messages.append, lambda: next(busy))
+    now = time.monotonic()
+    watch.check(lambda: now + 1)
+    assert not messages
+    watch.check(lambda: now + 10)
+    watch.check(lambda: now + 20)
+    assert len(messages) == warnings
+    assert all("of 2 cores" in message for message in messages)
+
+
+def test_cpu_time_of_all_programs_is_read() -> None:
+    assert (busy_seconds() or 0) > 0
