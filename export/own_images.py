@@ -60,4 +60,4 @@ def verify_on(
         refused = target.with_name(f"{target.stem}.refused{target.suffix}")
         write_atomic(refused, exported.read_bytes())
         raise GateError(f"the file is refused: {'; '.join(faults)}: it is kept as '{refused}'")
-    notify(f"verified on {found.images} images of {data.name} {split}: pixels and labels are equal")
+    notify(f"verified on {found.images} images of {data.name}: pixels and labels are equal")

@@ -188,7 +188,7 @@ def train_and_validation(
     kept = ~held_back & ~_identical(training, held_back)
     left_out = len(labels) - int(held_back.sum()) - int(kept.sum())
     without = f", without {left_out} training images identical to one of them" if left_out else ""
-    return training.subset(kept), training.subset(held_back), f"10 % held back from {train}{by_group}{without}"
+    return training.subset(kept), training.subset(held_back), f"held back from {train}{by_group}{without}"
 
 
 def identical_images(training: ImageSet, validation: ImageSet) -> list[int]:

@@ -119,16 +119,20 @@ def _by_folders(files: tuple[PurePosixPath, ...], where: str) -> list[ImageEntry
 
 
 def _with_groups(entries: list[ImageEntry], files: Files) -> list[ImageEntry]:
-    """Return the entries with their groups, if every image has one, from tables or else from the paths."""
+    """Return the entries with their groups, from tables or else from the paths.
+
+    Where tables list some of the images, each of the others is a group of its own.
+    """
     listed: dict[PurePosixPath, str] = {}
     for table in files.names:
         if table.name.lower() in TABLES:
             listed |= groups_in_table(table, files.read(table))
-    groups = [
-        listed.get(entry.path) or listed.get(PurePosixPath(entry.path.name)) or group_in_name(entry.name)
-        for entry in entries
+    in_tables = [listed.get(entry.path) or listed.get(PurePosixPath(entry.path.name)) for entry in entries]
+    own = any(in_tables)
+    return [
+        replace(entry, group=group or group_in_name(entry.name) or (entry.name if own else ""))
+        for entry, group in zip(entries, in_tables, strict=True)
     ]
-    return [replace(entry, group=group or "") for entry, group in zip(entries, groups, strict=True)]
 
 
 def _require_distinct(classes: set[str], where: str) -> None:

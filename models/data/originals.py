@@ -12,7 +12,7 @@ from edgekit.contract import CropSpec
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
-from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.data import DataSet, ImageSet, named_split
 from edgekit.models.data.coop import is_split_file
 from edgekit.models.data.fer2013 import read_csv, read_hdf5
 from edgekit.models.data.readers import Selection, is_of_files, load_dataset, open_layout
@@ -32,10 +32,10 @@ def load_some(
 
     def choose(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
         del classes
-        if split not in labels:
+        stored = named_split(labels, split)
+        if stored not in labels:
             raise InputError(f"data '{path}' has no split '{split}': it has {', '.join(labels)}")
-        total = len(labels[split])
-        return {split: (split, spread(total, limit))}
+        return {split: (stored, spread(len(labels[stored]), limit))}
 
     dataset = load_dataset(
         path, crop.resize_hw[0], progress, contempt=contempt, notify=notify, fit=crop.fit, select=choose
@@ -69,9 +69,10 @@ def originals(
     assert part.names is not None
     positions = {name: index for index, name in enumerate(part.names.tolist())}
     with open_layout(path, contempt, ignore_message) as (files, layout):
+        stored = named_split([entry.split for entry in layout.entries], split)
         done = 0
         for entry in layout.entries:
-            position = positions.get(entry.name) if entry.split == split else None
+            position = positions.get(entry.name) if entry.split == stored else None
             if position is None:
                 continue
             yield position, entry.name, decode_image(files.read(entry.path), f"{path}/{entry.path}")
@@ -85,9 +86,10 @@ def _from_arrays(
     path: Path, split: str, count: int, limit: int | None, progress: Progress
 ) -> Iterator[tuple[int, str, ImageU8]]:
     if path.name.lower().endswith(".csv"):
-        stored = read_csv(path, lambda image: image, progress)[split]
+        splits = read_csv(path, lambda image: image, progress)
     else:
-        stored = read_hdf5(path, None)[split]
+        splits = read_hdf5(path, None)
+    stored = splits[named_split(splits, split)]
     for position, row in enumerate(spread(len(stored), limit).tolist()):
         image = stored.images[row]
         bgr = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])

@@ -159,9 +159,7 @@ def wide_faces(tmp_path: Path) -> Path:
 
 def test_export_verifies_the_file_on_the_users_own_images(small: Path, wide_faces: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    exported = edgekit.export(
-        small, tmp_path / "own.onnx", evaluate_on=wide_faces, evaluation_split="test", notify=lines.append
-    )
+    exported = edgekit.export(small, tmp_path / "own.onnx", evaluate_on=wide_faces, notify=lines.append)
     assert exported.path == tmp_path / "own.onnx"
     assert exported.path.stat().st_size == exported.size_bytes
     assert lines == ["verified on 7 images of wide test: pixels and labels are equal"]

@@ -101,6 +101,7 @@ class TrainingView:
                 f"validation {report.validation_accuracy:.2%}, {report.seconds:.1f} s, "
                 f"{report.images_per_second:.0f} images/s",
                 highlight=False,
+                soft_wrap=True,
             )
 
 

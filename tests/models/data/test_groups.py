@@ -109,3 +109,16 @@ def test_a_class_of_identical_pictures_and_one_without_pictures_are_refused() ->
 )
 def test_split_names_stand_for_others_of_their_kind(name: str, found: str) -> None:
     assert named_split(["Training", "PublicTest", "PrivateTest"], name) == found
+
+
+def test_where_a_table_lists_some_images_the_others_are_groups_of_their_own(tmp_path: Path) -> None:
+    """Labelled tracks in groups.csv, beside pictures that were added by hand."""
+    _in_table(tmp_path, "groups.csv", "{file},{group}", "path,group")
+    added = cv2.imread(str(tmp_path / "open" / "0.png"))
+    assert cv2.imwrite(str(tmp_path / "open" / "added.png"), 255 - added)
+    training, validation, text = train_and_validation(load_dataset(tmp_path), None, None, seed=3)
+    groups = _persons_of(training) | _persons_of(validation)
+    assert len(groups) == PERSONS + 1
+    assert "open/added.png" in groups
+    assert _persons_of(training).isdisjoint(_persons_of(validation))
+    assert text.endswith("by group")

@@ -204,7 +204,7 @@ def test_no_subject_is_on_both_sides(tmp_path: Path) -> None:
     chosen = set()
     for seed in range(5):
         training, validation, text = train_and_validation(data, None, None, seed)
-        assert text == "10 % held back from all by group"
+        assert text == "held back from all by group"
         subjects = [set((part.images[:, 0, 0, 0] // 10).tolist()) for part in (training, validation)]
         assert len(training) + len(validation) == 63
         assert subjects[0].isdisjoint(subjects[1])

@@ -260,7 +260,7 @@ def test_a_truncated_image_is_named(bars_folder: Path) -> None:
 def test_validation_never_comes_from_a_test_split(bars: DataSet) -> None:
     renamed = DataSet("x", bars.classes, {"train": bars.splits["Training"], "test": bars.splits["PrivateTest"]})
     _, validation, text = train_and_validation(renamed, None, None, seed=0)
-    assert (len(validation), text) == (7, "10 % held back from train")
+    assert (len(validation), text) == (7, "held back from train")
 
 
 def test_two_images_are_too_few_to_hold_one_back(bars: DataSet) -> None:
@@ -274,7 +274,7 @@ def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:
     images = np.arange(168, dtype=np.uint8).reshape(168, 1, 1, 1)
     big = DataSet("x", bars.classes, {"train": ImageSet(images, labels)})
     training, validation, name = train_and_validation(big, None, None, seed=0)
-    assert (len(training), len(validation), name) == (140, 28, "10 % held back from train")
+    assert (len(training), len(validation), name) == (140, 28, "held back from train")
     assert np.bincount(validation.labels).tolist() == [4] * 7  # a fifth, because the classes are small
 
 
