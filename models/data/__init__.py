@@ -186,6 +186,10 @@ def train_and_validation(
         raise InputError(f"split '{train}' is too small to hold back a validation split: add a split 'val'")
     by_group = "" if groups is None else " by group"
     kept = ~held_back & ~_identical(training, held_back)
+    for label in np.unique(labels[~held_back]):
+        if not (kept & (labels == label)).any():
+            name = dataset.classes[label]
+            raise InputError(f"all training images of class '{name}' are identical to held-back ones: add others")
     left_out = len(labels) - int(held_back.sum()) - int(kept.sum())
     without = f", without {left_out} training images identical to one of them" if left_out else ""
     return training.subset(kept), training.subset(held_back), f"held back from {train}{by_group}{without}"

@@ -64,7 +64,7 @@ def save_classes(
 
 def save_video(path: Path, frames: list[ImageU8]) -> None:
     """Write a video of one frame per second."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 1, frames[0].shape[1::-1])
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 1, frames[0].shape[1::-1])
     for frame in frames:
         writer.write(frame)
     writer.release()

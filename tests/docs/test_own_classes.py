@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ _FENCE = re.compile(r"^( *)```(sh|toml)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 def blocks(kind: str, text: str = PAGE) -> list[str]:
     """Return the blocks of that language."""
-    return [body for _, language, body in _FENCE.findall(text) if language == kind]
+    return [textwrap.dedent(body) for _, language, body in _FENCE.findall(text) if language == kind]
 
 
 def commands(text: str = PAGE) -> list[list[str]]:
@@ -100,9 +101,9 @@ class Walk:
             words += ["--detector", "haar"]  # YuNet's file would be downloaded
         if "--host" in words:
             words[words.index("--host") + 1] = self._host.address
-            words += ["--no-install", *ssh_words(self._host)]
+            words += ["--user", *ssh_words(self._host)]  # also where the tests run as root
         if words[0] == "deploy":
-            words += ["--settle", "0.2"]
+            words += ["--settle", "0.2", "--no-install"]
         return words
 
     def save_settings(self, text: str) -> None:
@@ -186,12 +187,12 @@ def test_faces_from_a_camera_to_a_board(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     kinds = tuple(BRIGHTNESS)
-    save_video(tmp_path / "camera.avi", passers_by(18, seed=0))
+    save_video(tmp_path / "camera.mp4", passers_by(18, seed=0))
     save_classes(tmp_path / "photos", draw_face, kinds, 3, seed=1)
     save_classes(tmp_path / "later" / "photos", draw_face, kinds, 2, seed=2)
     cropped = call("data", "crop", "later/photos", "-o", "later/faces", "--detector", "haar")
     assert cropped.returncode == 0, cropped.stderr
-    walk = Walk(tmp_path, "camera.avi", play([("pictures", 1_000_000, (64, 48))]).url, sshd)
+    walk = Walk(tmp_path, "camera.mp4", play([("pictures", 1_000_000, (64, 48))]).url, sshd)
     page = section("Walk 2")
     for text in blocks("toml", page):
         walk.save_settings(text)

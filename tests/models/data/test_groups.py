@@ -122,3 +122,12 @@ def test_where_a_table_lists_some_images_the_others_are_groups_of_their_own(tmp_
     assert "open/added.png" in groups
     assert _persons_of(training).isdisjoint(_persons_of(validation))
     assert text.endswith("by group")
+
+
+def test_a_class_whose_pictures_are_all_identical_is_named(tmp_path: Path) -> None:
+    _draw(tmp_path, lambda label, person, number: f"{label}/{person * PICTURES + number}.png")
+    first, *others = sorted((tmp_path / "shut").iterdir())
+    for file in others:
+        file.write_bytes(first.read_bytes())
+    with pytest.raises(InputError, match="class 'shut' are identical to held-back ones: add others"):
+        train_and_validation(load_dataset(tmp_path), None, None, seed=3)
