@@ -215,20 +215,23 @@ def label(
       edgekit data label collected --web 0.0.0.0:8080 --web-token-file web-token
     """
     import threading
+    from contextlib import nullcontext
 
     from edgekit.cli.run.signals import StopSignals
     from edgekit.device.label import LabelPage, LabelStore
     from edgekit.device.sinks.credentials import read_secret
     from edgekit.files import exclusive_folder
 
-    store = LabelStore(folder, output, [name.strip() for name in classes.split(",")] if classes else (), out.warn)
-    token = read_secret(web_token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
-    stopped = threading.Event()
-    with StopSignals() as signals, exclusive_folder(folder), LabelPage(store, address, token, out.warn) as page:
-        signals.on_stop(stopped.set)
-        out.say(f"label {store.summary()['waiting']} crops at {page.url} (Ctrl-C ends)")
-        while not stopped.wait(1.0):
-            page.check()
+    names = [name.strip() for name in classes.split(",")] if classes else ()
+    with exclusive_folder(folder) if folder.is_dir() else nullcontext():
+        store = LabelStore(folder, output, names, out.warn)
+        token = read_secret(web_token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
+        stopped = threading.Event()
+        with StopSignals() as signals, LabelPage(store, address, token, out.warn) as page:
+            signals.on_stop(stopped.set)
+            out.say(f"label {store.summary()['waiting']} crops at {page.url} (Ctrl-C ends)")
+            while not stopped.wait(1.0):
+                page.check()
     summary = store.summary()
     counts = ", ".join(f"{name} {count}" for name, count in summary["counts"].items())
     out.say(f"labelled in {store.out}: {counts or 'none'}; discarded {summary['discarded']}")

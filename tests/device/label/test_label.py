@@ -11,8 +11,10 @@ import pytest
 
 from edgekit.device.label import LabelStore
 from edgekit.errors import InputError, StorageError
+from edgekit.files import exclusive_folder
 from edgekit.models.data.readers import load_dataset
 from tests.device.label.crops import CLASSES, collect
+from tests.edgekit.remote.commands import call
 
 TOKEN = "a-token-that-nobody-guesses"
 
@@ -276,3 +278,15 @@ def test_classes_that_differ_only_in_case_are_refused(tmp_path):
     collect(tmp_path / "c", [1])
     with pytest.raises(InputError, match="differ only in case"):
         LabelStore(tmp_path / "c", classes=("Open", "open"))
+
+
+def test_a_second_command_on_the_folder_is_refused_before_it_writes(tmp_path):
+    folder = tmp_path / "c"
+    (name,) = collect(folder, [1])
+    LabelStore(folder).decide([name], "sad")
+    (folder / "labelled" / "groups.csv").unlink()
+    with exclusive_folder(folder):
+        done = call("data", "label", folder, "--web", "127.0.0.1:0")
+    assert done.returncode == 2
+    assert "another process is writing to" in done.stderr
+    assert not (folder / "labelled" / "groups.csv").exists()
