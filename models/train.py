@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from edgekit.contract import Subject
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
-from edgekit.models.data import check_classes, identical_images
+from edgekit.models.data import ImageSet, check_classes, identical_images
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.model_loading import contract_for
@@ -127,4 +129,15 @@ def train(
         result = replace(result, temperature=calibrate(result.checkpoint, data.validation, notify))
     if is_first_process():
         check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
+    _report_chance(result, data.validation, notify)
     return result
+
+
+def _report_chance(result: TrainingResult, validation: ImageSet, notify: Notify) -> None:
+    """Print a line about a model that is right no more often than the most frequent class alone would be."""
+    share = np.bincount(validation.labels).max() / len(validation)
+    if result.validation_accuracy <= share:
+        notify(
+            f"always answering the most frequent class would be right on {share:.2%} of the validation images: use "
+            "more pictures, --init default --recipe adapt, or more --epochs"
+        )

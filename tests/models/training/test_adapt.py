@@ -14,13 +14,14 @@ from torch import nn
 from edgekit.errors import InputError
 from edgekit.model_store import resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
-from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.model_loading import contract_for
-from edgekit.models.train import train
+from edgekit.models.train import _report_chance, train
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.init_weights import read_initial_weights
 from edgekit.models.training.loop import BEST_NAME, EpochReport, train_job
 from edgekit.models.training.recipes import RECIPES, freeze, layer_rates
+from edgekit.models.training.run import TrainingResult
 from edgekit.models.training.task import TrainingJob
 
 DEFAULT = resolve_model("default", (".safetensors",))
@@ -101,3 +102,14 @@ def test_own_classes_are_learned_calibrated_and_recorded(tmp_path: Path) -> None
     assert contract.temperature == result.temperature
     assert any("adapt-new-classes" in message for message in messages)
     assert result.validation_accuracy > 0.8
+
+
+@pytest.mark.parametrize(("accuracy", "lines"), [(0.75, 1), (0.76, 0)])
+def test_a_model_that_is_no_better_than_the_most_frequent_class_is_reported(accuracy: float, lines: int) -> None:
+    report = EpochReport(1, 0.1, 1.0, 0.5, 0.9, accuracy, 1.0, 1.0)
+    result = TrainingResult(Path("best"), Path("curves"), report, (report,), "val")
+    validation = ImageSet(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 1, 1]))
+    printed: list[str] = []
+    _report_chance(result, validation, printed.append)
+    assert len(printed) == lines
+    assert all("right on 75.00% of the validation images" in line for line in printed)
