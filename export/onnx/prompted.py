@@ -34,7 +34,7 @@ TOLERANCE = 1e-3
 
 
 class PromptedTower(nn.Module):
-    """Logits (N, classes) of normalised images (N, 3, size, size)."""
+    """Module that returns logits (N, classes) of normalised images (N, 3, size, size)."""
 
     def __init__(self, net: PromptedClip, ensemble: bool) -> None:
         """Compute prompts and class matrix once; without `ensemble` the frozen tower is left out."""
@@ -57,7 +57,7 @@ class PromptedTower(nn.Module):
 
 
 def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequence[str]] | None) -> PromptedClip:
-    """Return a prompted CLIP that can be exported.
+    """Return the prompted CLIP made of trained prompts and the CLIP they were trained for.
 
     Args:
         path: A file of trained prompts.
@@ -65,8 +65,8 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
         descriptions: Sentences of classes that replace the trained ones; see `edgekit.models.clip.descriptions`.
 
     Raises:
-        InputError: The prompts were trained with `upstream_compat`, `clip` is missing or another CLIP, or a sentence is
-            too long.
+        InputError: The prompts were trained with `upstream_compat`, `clip` is None or is not the CLIP that the prompts
+            were trained for, or a sentence is too long.
         UnavailableError: The CLIP cannot be downloaded.
     """
     checkpoint = load_lasting_prompts(path)

@@ -77,7 +77,7 @@ def measure_layers(
         seconds: Duration of the measurement; at least ten inferences run.
         shapes: Shapes of the inputs by name.
         progress: Called with the share done, 0..1.
-        content: The same model with names for all nodes; it is run instead of the file.
+        content: The same model, serialised, with names for all nodes; it is run instead of the file.
 
     Raises:
         InputError: The model cannot be loaded or run on noise of these shapes.

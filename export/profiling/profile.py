@@ -27,10 +27,10 @@ _PRODUCTS = re.compile(r"Conv|Gemm|MatMul")
 class LayerProfile:
     """Profile of one node of the file.
 
-    `moved_bytes` is its traffic without reuse in a cache, with quantisation fused into the nodes around it.
-    `memory_bytes` is the traffic between memory and a cache of the board's size. `share` is its share of the time
-    measured here; None if not measured or if the runtime fused it into another node. `groups` is 1 except for grouped
-    convolutions.
+    `moved_bytes` is the node's traffic without reuse in a cache, with quantisation fused into the nodes around it.
+    `memory_bytes` is the traffic between memory and a cache of the board's size. `share` is the node's share of the
+    time measured on this machine; None if not measured or if the runtime fused it into another node. `groups` is 1
+    except for grouped convolutions.
     """
 
     name: str
@@ -101,11 +101,11 @@ def profile_file(
         cache_kib: Size of the cache for `memory_bytes`.
         size_wh: Width and height of inputs whose width and height are dynamic.
         intra_op_threads: Threads of the measurement.
-        seconds: Duration of the measurement; 0: none.
-        progress: Called with the share measured, 0..1.
+        seconds: Duration of the measurement; 0: no measurement.
+        progress: Called with the share of the measurement that is done, 0..1.
 
     Raises:
-        InputError: The file is not an ONNX model, a shape stays unknown, or the model cannot be run.
+        InputError: The file is not an ONNX model, a shape cannot be determined, or the model cannot be run.
     """
     model = load_graph(path)
     named = _with_names(model)
@@ -249,7 +249,7 @@ def _groups(node: onnx.NodeProto) -> int:
 
 
 def _precision(model: onnx.ModelProto, cost: GraphCost) -> Precision:
-    """Return the type of weights of most multiply-accumulates."""
+    """Return the data type of the weights that most multiply-accumulates use."""
     constants = constant_tensors(model.graph)
     stored_as = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     eight_bits = 0

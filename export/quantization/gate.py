@@ -46,8 +46,8 @@ class Calibration:
 class QuantizedExport:
     """A quantised file; `error`, `kept` and `error_without` as in `edgekit.export.quantization.quantize.Quantized`.
 
-    `reference` and `own` are the evaluations of the float32 file and of the quantised file; None without evaluation
-    data. `source` is the float32 export if the model was a checkpoint.
+    `reference` is the evaluation of the float32 file, `own` that of the quantised file; both are None without
+    evaluation data. `source` is the float32 export if the model was a checkpoint.
     """
 
     path: Path

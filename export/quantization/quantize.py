@@ -47,7 +47,7 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class StaticSettings:
-    """Settings of int8: types of activations and weights, form of the file, method that finds value ranges."""
+    """Settings of int8: data types of activations and weights, form of the file, method that finds value ranges."""
 
     types: QuantizedTypes = "u8s8"
     form: QuantizedForm = "qdq"
@@ -59,8 +59,8 @@ class Quantized:
     """A quantised model.
 
     `error` is the root mean square of the logits' change divided by that of the logits; None if not measured. `kept`
-    names the layers left in float32. `error_without` has the error with the first or the last layer in float32, by
-    the layer's name.
+    names the layers left in float32. `error_without` maps the name of the first and of the last layer to the error with
+    that layer in float32.
     """
 
     model: onnx.ModelProto
@@ -124,7 +124,7 @@ def quantize_static(
 
 
 def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` with 8-bit weights; activations are quantised at each inference with the range measured in it."""
+    """Return `model` with 8-bit weights; each inference quantises its activations by their range in that inference."""
     contract = contract_of(model)
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
@@ -174,7 +174,7 @@ def _quantized(
 
 
 class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Calibration data: one crop at a time, preprocessed as in the runtime; its length is a multiple of the stride."""
+    """Calibration data: one preprocessed crop at a time; its length is rounded up to a multiple of the stride."""
 
     def __init__(self, crops: ImageU8, contract: Contract, step: Callable[[], None]) -> None:
         self._crops, self._spec, self._step = crops, contract.input, step

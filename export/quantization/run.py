@@ -136,7 +136,7 @@ def _contract(path: Path) -> Contract:
 
 
 def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageProgress) -> dict[Path, DataSet]:
-    """Read each data set once; a missing split raises an error before the next data set is read."""
+    """Return each data set by its path; a missing split raises an error before the next data set is read."""
     data: dict[Path, DataSet] = {}
     for path in dict.fromkeys(path for path, _ in uses):
         data[path] = load_dataset(path, contract.crop.resize_hw[0], partial(progress, f"reading {path.name}"))

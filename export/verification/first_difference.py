@@ -1,7 +1,7 @@
 """First layer at which two models differ: intermediate results compared by layer name.
 
-The exporter names a node after its module (`edgekit.export.onnx.passes.tidy`), so a file can be compared with its net,
-and files of one net with each other. Layers whose shape a rewrite changed are skipped.
+The exporter names a node after its module (`edgekit.export.onnx.passes.tidy`), so an exported file can be compared with
+its net, or with another file exported from the same net. Layers whose shape a rewrite changed are skipped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LayerDifference:
 
 
 def layer_differences(reference: Mapping[str, FloatArray], path: Path, crops: ImageU8) -> list[LayerDifference]:
-    """Return the difference of each layer that both sides have, in the file's order.
+    """Return the difference of each layer that both models have, in the file's order.
 
     Args:
         reference: Results of `by_layer` or `file_results` for the same crops.

@@ -34,11 +34,11 @@ _STANDARD_ERRORS = 2
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Allowed differences of a file from its source; None: not checked.
+    """Allowed differences of a file from its source; a difference whose limit is None is not checked.
 
     `logits` limits the absolute difference of a logit; the limit is `logit_share` of the largest logit if that is more.
     `relative` limits rms(difference) / rms(logits). `top1_share` is the smallest share of images with equal top-1.
-    `drop` limits the drop of accuracy (0..1), plus two standard errors of the difference.
+    Accuracy (0..1) may drop by at most `drop` plus two standard errors of the difference.
     """
 
     logits: float | None
@@ -73,8 +73,8 @@ class Parity:
     `crop_difference` is the largest difference of a pixel (0 to 255), `crops_different` the number of images with a
     difference, `first_different` the name of the first. `logits` and `reference_logits` are (N, labels).
     `batch_difference` is the largest difference of a logit between batches of one and of many images. `reference` and
-    `device` are the evaluations; None if the data has a class that the model does not have. `crops` are uint8
-    (N, H, W, 1 or 3) of the device side.
+    `device` are the evaluations of both sides; None if the data has a class that the model does not have. `crops` are
+    uint8 (N, H, W, 1 or 3) of the device side.
     """
 
     crop_difference: int
@@ -135,7 +135,7 @@ def measure_parity(
     """Classify the same images with both sides and return their differences.
 
     Args:
-        reference: The training side: a checkpoint, or the file that the device's file was made from.
+        reference: The training side: the checkpoint or file that the device's file was made from.
         device: The device side.
         data: The data set.
         split: Name of the split.
@@ -243,7 +243,11 @@ def _device_crops(
     contempt: str,
     progress: Progress,
 ) -> tuple[ImageU8, int, int, str | None]:
-    """Return the device's crops, the largest difference from `expected`, how many differ, and the first one's name."""
+    """Return the device's crops, compared with the training side's, `expected`.
+
+    Returns:
+        The crops; the largest difference of a pixel; the number of images that differ; the name of the first of them.
+    """
     size_hw = contract.input.size_hw
     crops = np.zeros((len(part), *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
     largest, different, first = 0, 0, None

@@ -56,7 +56,7 @@ class ParityCheck:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Result of `verify`: one line per fault, none if the file passed.
+    """Result of `verify`; `faults` has one line per fault and is empty if the file passed.
 
     `oldest_runtime` is the version of the oldest supported onnxruntime (None for .ncnn), `loaded_by` the version that
     loaded the file in a trial (None if it is not installed). `check` is None if the file cannot run on a device.
@@ -154,7 +154,7 @@ def verify(
 
 
 def _open_device(path: Path, engine: Engine, threads: int | None, faults: list[str]) -> Classifier | None:
-    """Return the device side; if the file can be read but not run, append a fault and return None."""
+    """Return the classifier that a device uses; if it cannot run the file, append a fault and return None."""
     contract_in(path)
     try:
         return Classifier(path, threads)

@@ -1,4 +1,4 @@
-"""Rewrite fold-batchnorm: a BatchNorm behind a convolution becomes part of its weights."""
+"""Rewrite fold-batchnorm: a BatchNorm behind a convolution becomes part of the convolution's weights."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def rewritten(model: ir.Model, contract: Contract, names: Collection[str]) -> tu
     """Apply the named rewrites and constant folding in place to a graph from torch's exporter.
 
     Returns:
-        The contract of the rewritten graph, and the number of places that each rewrite changed.
+        The contract of the rewritten graph, and the number of changes that each rewrite made.
     """
     changed = {name: 0 for name in REWRITES if name in names}
     # BatchNorm is folded before the optimiser, which would fold it in float32, and after constant folding, because a
