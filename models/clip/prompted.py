@@ -39,7 +39,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class _Features:
-    """Unit vectors (N or C, embed_dim) of the prompted and of the frozen CLIP, and those `used` for the logits."""
+    """Unit vectors (N or C, embed_dim) of the prompted and of the frozen CLIP; the logits are computed from `used`."""
 
     used: Tensor
     prompted: Tensor
@@ -49,7 +49,8 @@ class _Features:
 class PromptedClip(nn.Module):
     """A frozen CLIP with a prompt learner and the classes to distinguish.
 
-    Only `learner` is trained and saved; its state dict contains neither the CLIP nor the features of its text tower.
+    Only `learner` is trained and saved; its state dict contains neither the CLIP nor the features of the CLIP's text
+    tower.
 
     Example:
         >>> net = PromptedClip(load_clip("ViT-B-16.pt"), PromptConfig(), {"cat": ["a photo of a cat."], "dog": []})
@@ -67,7 +68,7 @@ class PromptedClip(nn.Module):
         """Encode the descriptions with the frozen text tower.
 
         Args:
-            clip: The towers.
+            clip: The frozen CLIP.
             config: Hyper-parameters.
             class_descriptions: Sentences per class in the order of the logits; a class without any gets a template.
             learner: Trained prompts; default: new ones, drawn from torch's global generator.
@@ -97,7 +98,7 @@ class PromptedClip(nn.Module):
         return tuple(self.class_descriptions)
 
     def with_classes(self, class_descriptions: Mapping[str, Sequence[str]]) -> PromptedClip:
-        """Return a classifier of other classes that shares the CLIP and the learner."""
+        """Return a classifier of other classes that shares this net's CLIP and prompt learner."""
         return PromptedClip(self.clip, self.config, class_descriptions, self.learner)
 
     def forward(self, images: Tensor, text_features: Tensor | None = None) -> Tensor:
@@ -163,7 +164,7 @@ class PromptedClip(nn.Module):
 
 @contextmanager
 def prompts_kept(net: PromptedClip) -> Iterator[None]:
-    """Restore the learned prompts at the end, because with `upstream_compat` every pass changes them."""
+    """Context that restores the learned prompts on exit: with `upstream_compat` every forward pass changes them."""
     before = {name: tensor.clone() for name, tensor in net.learner.state_dict().items()}
     try:
         yield

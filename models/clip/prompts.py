@@ -1,9 +1,9 @@
 """HiCroPL's prompt learner: prompts of every layer, knowledge proxies and mappers (arXiv 2507.14976, section 3).
 
-- `KnowledgeProxy`: the paper's layer-specific knowledge proxy (LKP, figure 2b); condenses the prompts of one layer to
-  one token p_l.
-- `Mapper`: the paper's hierarchical knowledge mapper M; the prompts of one modality attend to the proxies of the other,
-  of all layers of a group at once, which fuses knowledge of several scales.
+- `KnowledgeProxy`: the paper's layer-specific knowledge proxy (LKP, figure 2b); it condenses the prompts of one layer
+  to one token p_l.
+- `Mapper`: the paper's hierarchical knowledge mapper M; the prompts of one modality attend to the other modality's
+  proxies of all layers of a group, which fuses knowledge of several scales.
 - `PromptLearner`: both directions of the flow. With text prompts T_l, vision prompts V_l and cross layer k:
 
       [V_1 … V_k]   ← M_tv([V_1 … V_k],   [p_1 … p_k])      with p_l = LKP(T_l)
@@ -73,7 +73,10 @@ class PromptLearner(nn.Module):
                 self.vision_prompts.copy_(self.vision_prompts[:1].clone().expand_as(self.vision_prompts))
 
     def forward(self) -> Prompts:
-        """Return the prompts of all layers; mapped prompts keep their gradient."""
+        """Return the prompts of all layers.
+
+        Gradients flow through the mapped prompts to mappers and proxies, except with `upstream_compat`.
+        """
         if not self.config.upstream_compat:
             return self._mapped()
         # The authors' code copies the mapped values into the parameters at every pass, without gradient.
