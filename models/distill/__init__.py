@@ -1,1 +1,1 @@
-"""Distillation: a small net learns from the outputs of teachers (cached), with losses and relabelling by text."""
+"""Distillation: train a small net on the cached outputs of teachers, and replace its labels by described ones."""
