@@ -16,8 +16,8 @@ _BINS = 15
 class Calibration:
     """Predictions sorted into bins of equal width by confidence, the probability of the predicted class.
 
-    `counts` int64 (bins,); `confidence` and `accuracy` float64 (bins,) are the means of each bin, 0..1, NaN for an
-    empty bin.
+    `counts` int64 (bins,) are the predictions per bin; `confidence` and `accuracy` float64 (bins,) are the means of
+    each bin, 0..1, NaN for an empty bin.
     """
 
     counts: NDArray[np.int64]
