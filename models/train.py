@@ -33,8 +33,9 @@ class TrainOptions(TrainingOptions):
     """Options of `train`; see `TrainingOptions` for those that all trainings share.
 
     - `model`: name of a net, such as "edgecnn" or "timm/NAME" (see `edgekit.models.nets.registry`).
-    - `balance`: equal influence of rare and common classes: "loss" weights the loss, "sampler" repeats images.
-    - `merges`: texts NEW=OLD,OLD that merge classes; classes in none of them are removed.
+    - `balance`: gives rare and common classes equal influence: "loss" weights the loss by class, "sampler" draws images
+      of rare classes more often.
+    - `merges`: texts NEW=OLD,OLD that merge classes; classes that none of the texts names are removed.
 
     Raises:
         InputError: A value is not allowed.
