@@ -1,4 +1,4 @@
-"""Endurance test of `edgekit run`: memory growth, open files, threads and order of frames over minutes.
+"""Endurance test of `edgekit run`: memory growth, open files, threads and order of frames over several minutes.
 
     python benchmarks/device/soak.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx -o soak.json
 
@@ -68,7 +68,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Summary of the samples; `failed` names each requirement that is not met."""
+    """Summary of the samples; `failed` names the requirements that are not met."""
 
     frames: int
     faces: int
@@ -140,7 +140,7 @@ def jpegs(clips: Sequence[Path], console: Console) -> list[bytes]:
 
 @contextmanager
 def endless(pictures: Sequence[bytes]) -> Iterator[Path]:
-    """Yield a named pipe that repeats the pictures without end to its reader."""
+    """Yield the path of a named pipe; its reader receives the pictures over and over again."""
 
     def write() -> None:
         with suppress(BrokenPipeError), path.open("wb", buffering=0) as pipe:
@@ -156,7 +156,7 @@ def endless(pictures: Sequence[bytes]) -> Iterator[Path]:
 
 
 def read_lines(stream: IO[str], order: Order) -> None:
-    """Check every line with `order`."""
+    """Check each line of the stream with `order`."""
     for line in stream:
         order.take(line)
 

@@ -24,7 +24,7 @@ from edgekit.export.profiling.cost import load_graph
 
 
 def caffe_alexnet() -> nn.Module:
-    """Return AlexNet of Caffe and ncnn, with groups (torchvision's has none), without its two normalisations."""
+    """Return AlexNet with groups as in Caffe and ncnn (torchvision's has none), without its two normalisations."""
     return nn.Sequential(
         nn.Conv2d(3, 96, 11, 4),
         nn.ReLU(),

@@ -113,7 +113,7 @@ def _noise(spec: InputSpec) -> FloatArray | ImageU8:
 
 
 def estimated(graph: Path, contract: Contract) -> tuple[float, float] | None:
-    """Return the interval in ms that `edgekit profile` estimates for the board; None without a roofline.
+    """Return the interval of the latency in ms that `edgekit profile` estimates for the board; None without a roofline.
 
     There are rooflines for float32 and calibrated int8. An .ncnn file is estimated by the graph it was converted from.
     """
@@ -136,7 +136,7 @@ def table(
     rounds: int,
     inferences: int,
 ) -> list[dict[str, Any]]:
-    """Return one row per file; `graphs` has the source graphs of .ncnn files."""
+    """Return one table row per file; `graphs` has the ONNX files from which the .ncnn files were converted."""
     stored = [json.loads(path.read_text()) for path in sorted(COUNTS.glob("*.json"))]
     counts = {document["structure_sha256"]: document["median"] for document in stored}
     times = ratios(paths, rounds, inferences)

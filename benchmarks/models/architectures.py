@@ -11,8 +11,8 @@ it can be interrupted and repeated:
     --latency    times all nets in ONNX Runtime, one thread, in interleaved rounds; needs an idle machine
     --report     writes study.md, study.json and study.png; A53 counts are read from benchmarks/a53/results
 
-Counts on the emulated A53 (see a53/README.md) depend on a net's structure, not on its weights: those of an untrained
-net's file are valid for the trained one, and --evaluate exports untrained nets too.
+Counts on the emulated A53 (see a53/README.md) depend on a net's structure, not on its weights: counts of an untrained
+net's file are valid for the trained net, so --evaluate exports untrained nets, too.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _accuracy(path: Path, dataset: DataSet) -> dict[str, Any]:
 
 
 def latencies(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, Any]:
-    """Return by net the median time in ms, and the median over rounds of its ratio to EdgeCNN.
+    """Return, for each net, the median time in ms, and the median over rounds of the ratio to EdgeCNN's time.
 
     In a round each net runs `inferences` times at batch size 1; each round starts with a different net.
     """
