@@ -166,9 +166,10 @@ class _Tally:
         self._left_out[label] += 1
 
     def add(self, image: ImageU8, label: str, faces: Detections) -> None:
-        """Add the crop of the largest face of a photograph, or count the photograph as missed.
+        """Add a photograph: its crop for the model, or a missed face if `faces` is empty.
 
-        `image` is uint8 (H, W, 3) B, G, R; `faces` are ordered by size, the largest first.
+        The crop shows the first of `faces`, which are ordered by size, or the whole image for a model of whole images.
+        `image` is uint8 (H, W, 3) B, G, R.
         """
         crop, size_hw = self._contract.crop, self._contract.input.size_hw
         if not self.needs_faces:

@@ -81,7 +81,7 @@ def embedding_name(name: str, embed_dim: int) -> str:
 
 
 def class_dimensions(name: str) -> dict[str, int]:
-    """Return the dimension that is the number of classes, for each tensor of the net that has one, by tensor name.
+    """Return, by tensor name, which dimension has the size `num_classes`, for the tensors that have such a dimension.
 
     Raises:
         InputError: The name is not known.
