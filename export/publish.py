@@ -1,4 +1,4 @@
-"""Files of a shipped model from a trained checkpoint: checkpoint with measured accuracy, export, model card.
+"""Create the files of a shipped model from a trained checkpoint: checkpoint, exported file, model card.
 
     python -m edgekit.export.publish runs/default/best.safetensors --data fer2013.tar.gz --name default
     python -m edgekit.export.publish runs/student/best.safetensors --data fer2013.tar.gz --name distilled
@@ -42,7 +42,7 @@ def publish(checkpoint_path: Path, dataset: DataSet, folder: Path, name: str) ->
     """Write checkpoint, exported file and model card of a shipped model, and return its export."""
     checkpoint = load_checkpoint(checkpoint_path)
     contract = checkpoint.contract
-    # The crop margin of live faces was chosen after some checkpoints were trained.
+    # An older checkpoint may contain another crop margin of live faces than the current one.
     crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale).crop
     results = _measure(checkpoint_path, dataset)
     accuracy = tuple(

@@ -29,7 +29,7 @@ _BITS_BY_NAME = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape and element size of a tensor; None where unknown."""
+    """Shape and element size of a tensor; None for what is unknown."""
 
     shape: Shape | None
     element_bits: int | None
@@ -48,7 +48,7 @@ def product(dimensions: Shape) -> int | None:
 
 
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Return initialisers and outputs of Constant nodes by name."""
+    """Return the graph's constant tensors, initialisers and outputs of Constant nodes, by name."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":

@@ -22,7 +22,7 @@ class EnsembleForm:
 
 @dataclass(frozen=True)
 class EnsembleComparison:
-    """Both forms of a prompted CLIP, exported to compare them."""
+    """A prompted CLIP exported with and without its frozen tower, for comparison."""
 
     with_ensemble: EnsembleForm
     without_ensemble: EnsembleForm

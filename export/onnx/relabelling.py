@@ -1,4 +1,4 @@
-"""Other labels for an exported file: merged labels, or labels given by text to a student of a CLIP."""
+"""Other labels for an exported file: merged labels, or, for a student of a CLIP, labels described in text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.models.model_loading import build_merged_net
 
 # Returns the net with its new labels, and its contract.
 Relabel: TypeAlias = Callable[[Checkpoint], tuple[nn.Module, Contract]]
-# Names of new labels; a mapping also has the sentences that describe each.
+# Names of new labels; a mapping also has the sentences that describe each label.
 NewClasses: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 
 

@@ -70,7 +70,7 @@ def chosen_passes(
     quantized: bool = False,
     ncnn: bool = False,
 ) -> frozenset[str]:
-    """Return a target's rewrites that help this kind of file, plus those in `on`, minus those in `off`.
+    """Return the rewrites of a target that are useful for this kind of file, plus those in `on`, minus those in `off`.
 
     Raises:
         InputError: The target or a name is unknown, a name is in both lists, or ncnn does not support the rewrite.

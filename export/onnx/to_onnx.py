@@ -1,4 +1,4 @@
-"""Export of a checkpoint to one self-describing ONNX file, checked against torch."""
+"""Export of a checkpoint to one self-describing ONNX file, whose logits are compared with torch's."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def export_checkpoint(
 
 
 def open_checkpoint(checkpoint_path: Path, relabel: Relabel | None = None) -> tuple[nn.Module, Contract]:
-    """Return a checkpoint's net and the contract of its exported file, with the checkpoint's sha256 in it.
+    """Return a checkpoint's net and the contract of its exported file, which contains the checkpoint's sha256.
 
     Raises:
         InputError: The checkpoint cannot be used.

@@ -85,7 +85,7 @@ class GraphCost:
 
     @property
     def read_bytes(self) -> int | None:
-        """Bytes of activations read."""
+        """Bytes read, except constants."""
         return _total(layer.read_bytes for layer in self.layers)
 
     @property
@@ -124,7 +124,7 @@ def graph_cost(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = N
     """Return the cost of one inference at batch size 1.
 
     Multiply-accumulates per output value: (input channels / groups) * kernel area for Conv, the inner dimension for
-    Gemm and MatMul; Quantised operators count in the same way; adding a bias does not count. `seen` has the shapes that
+    Gemm and MatMul. Quantised operators count in the same way; adding a bias does not count. `seen` has the shapes that
     shape inference does not determine, see `graph_tensors`.
 
     Raises:
@@ -196,7 +196,10 @@ def _size_bytes(names: Iterable[str], tensors: Mapping[str, TensorInfo]) -> int 
 def _peak_bytes(
     graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto], tensors: Mapping[str, TensorInfo]
 ) -> int | None:
-    """Return the peak size of live tensors; a tensor is live from its producer to its last reader."""
+    """Return the largest total size of tensors that are live at the same time.
+
+    A tensor is live from its producer to its last reader.
+    """
     source: dict[str, str] = {}  # the tensor that a node renames, by the node's output
     last_use: dict[str, int] = {}
     for index, node in enumerate(graph.node):

@@ -68,12 +68,12 @@ class PipelineEstimate:
 
     @property
     def middle_ms(self) -> float:
-        """Time per frame in ms, all parts one after the other."""
+        """Estimated time per frame in ms if all parts run one after the other."""
         return sum(part.middle_ms for part in self.parts)
 
     @property
     def fps(self) -> tuple[float, float]:
-        """Frame rate with all parts one after the other."""
+        """Frame rate (lowest, highest) if all parts run one after the other."""
         return 1e3 / (self.middle_ms * SPREAD), 1e3 * SPREAD / self.middle_ms
 
     @property
@@ -91,7 +91,7 @@ class PipelineEstimate:
 
     @property
     def staged_fps(self) -> tuple[float, float] | None:
-        """Frame rate with each stage on its own core, without contention for memory bandwidth.
+        """Frame rate (lowest, highest) if each stage has its own core, without contention for memory bandwidth.
 
         None if a net uses more than one thread.
         """

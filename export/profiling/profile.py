@@ -53,7 +53,7 @@ class LayerProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """Profile of a file; `runtime_share` is the share of the measured time in nodes that the runtime added."""
+    """Profile of a file; `runtime_share` is the share of the measured time spent in nodes that the runtime added."""
 
     layers: tuple[LayerProfile, ...]
     cost: GraphCost
@@ -188,10 +188,10 @@ def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path
 
 
 def _with_names(model: onnx.ModelProto) -> bytes | None:
-    """Name nodes without name in place and return the serialised model, or None if it can be read from the file.
+    """Return the model with names for all nodes, serialised; None if the file itself can be profiled.
 
-    ONNX Runtime's profiler identifies nodes by name. The result is None if all nodes have names, or if tensors are
-    stored outside the file, because their paths are relative to it.
+    Nodes without a name get one in place, because ONNX Runtime's profiler identifies nodes by name. The result is None
+    if all nodes have names, or if tensors are stored outside the file, because their paths are relative to it.
     """
     nameless = [index for index, node in enumerate(model.graph.node) if not node.name]
     outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
@@ -208,10 +208,10 @@ def _fixed_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 
 def _shares(model: onnx.ModelProto, measured: MeasuredGraph) -> tuple[dict[int, float], float]:
-    """Return each node's share of the measured time by the node's index, and the share of nodes the runtime added.
+    """Return the share of the measured time by node index, and the share of all nodes that the runtime added.
 
-    ONNX Runtime names a convolution with fused activation after the activation or its output tensor; its time is
-    counted for the convolution.
+    ONNX Runtime names a convolution with fused activation after the activation or its output tensor; the time of that
+    node is counted for the convolution.
     """
     numbers = {node.name: index for index, node in enumerate(model.graph.node) if node.name}
     makers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}

@@ -72,12 +72,12 @@ class Estimate:
 
     @property
     def low_ms(self) -> float:
-        """Lower end of the interval."""
+        """Lower end of the estimate's interval."""
         return self.middle_ms / SPREAD
 
     @property
     def high_ms(self) -> float:
-        """Upper end of the interval."""
+        """Upper end of the estimate's interval."""
         return self.middle_ms * SPREAD
 
 

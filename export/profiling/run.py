@@ -1,4 +1,4 @@
-"""The public function `edgekit.profile`."""
+"""The public function `edgekit.profile`: cost, layer times and estimated latency of a model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ class BoardEstimate(Generic[_Estimate]):
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """Profile of a model, and its estimates per board and number of threads; `loops` is empty without `loop`."""
+    """Profile of a model, and its estimates per board and number of threads.
+
+    `loops` has the estimates of the whole loop; it is empty if `profile` was called without `loop`.
+    """
 
     model: Path
     profile: Profile

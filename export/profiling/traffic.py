@@ -139,7 +139,7 @@ def _fused(
         if node.op_type in RENAME and source not in constants:
             stored_name[node.output[0]] = source
         elif node.op_type == "DequantizeLinear":
-            # Its readers read the 8-bit tensor.
+            # The readers of the result read the 8-bit tensor.
             stored_name[node.output[0]] = source
             fused.add(index)
         elif node.op_type != "QuantizeLinear" and not fuse_activations:

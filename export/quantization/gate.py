@@ -69,7 +69,7 @@ class QuantizedExport:
 
 
 def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: int, seed: int) -> Calibration:
-    """Return `count` crops of a split drawn by the seed, or all if it has fewer.
+    """Return `count` crops of a split, drawn with the seed; all crops if the split has fewer.
 
     Raises:
         InputError: The split does not exist or is empty, or its images have another size.

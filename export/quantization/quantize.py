@@ -78,8 +78,8 @@ def quantize_static(
 ) -> Quantized:
     """Return `model` with int8 weights (per channel) and 8-bit activations.
 
-    The first and the last layer are each tried in float32 on the calibration crops; a layer stays in float32 if the
-    logits' error falls by `SENSITIVE_SHARE`.
+    The error of the logits on the calibration crops is measured with the first and with the last layer in float32; each
+    layer stays in float32 if that reduces the error by more than the share `SENSITIVE_SHARE`.
 
     Args:
         model: A float32 model with a contract.
@@ -219,7 +219,7 @@ def _relative_error(found: FloatArray, expected: FloatArray) -> float:
 def _with_contract(
     model: onnx.ModelProto, contract: Contract, precision: Literal["float16", "int8"], calibration: str | None
 ) -> onnx.ModelProto:
-    """Return the model with its new contract, without the accuracies of the float32 model."""
+    """Return the model with the contract of a quantised file, without the accuracies measured on the float32 model."""
     provenance = replace(contract.provenance, accuracy=())
     new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)
     del model.metadata_props[:]

@@ -1,4 +1,4 @@
-"""The public function `edgekit.quantize`."""
+"""The public function `edgekit.quantize`: quantisation of a model with a gate on its accuracy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def quantize(
     progress: StageProgress = ignore_progress,
     notify: Notify = ignore_message,
 ) -> QuantizedExport:
-    """Quantise a model to one .onnx file; with `evaluate_on`, refuse it if accuracy drops too much.
+    """Quantise a model to one .onnx file; with `evaluate_on`, the file is refused if its accuracy is too low.
 
     Example:
         result = edgekit.quantize("mine.safetensors", "int8.onnx", calibrate="faces", evaluate_on="faces")

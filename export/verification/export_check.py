@@ -19,7 +19,7 @@ from edgekit.preprocess import FloatArray, ImageU8, crop_face
 
 TOLERANCE = 1e-4
 
-# Face box in the shipped portrait; scales and shifts of it are fractions of its side.
+# Face box in the shipped portrait; scales and shifts of the box are fractions of its side.
 _PORTRAIT = "astronaut.png"
 _FACE_XYXY = (172.0, 66.0, 276.0, 190.0)
 _SCALES = (0.85, 1.0, 1.25)

@@ -141,7 +141,8 @@ def net_results(net: nn.Module, tensor: FloatArray) -> dict[str, FloatArray]:
 def by_layer(results: Mapping[str, FloatArray], path: Path) -> dict[str, FloatArray]:
     """Return a net's results by the names of a file's layers.
 
-    A layer named after a module gets the module's output. So does the last layer of a module that has its own code.
+    A layer that is named after a module gets the module's output. The last layer inside a module gets that module's
+    output, too.
     """
     order = [_layer_name(node) for node in load_graph(path).graph.node]
     named = {name: results[name] for name in order if name in results}

@@ -1,4 +1,4 @@
-"""Parity of training and device code: the same images through both, from image file to label.
+"""Parity of training and device code: both process the same images, from image file to label, and are compared.
 
 The training side reads, resizes and crops the images as evaluation does. The device side reads each image again,
 converts it to a frame, crops it with the file's own contract and classifies it with the runtime's code.
@@ -62,7 +62,7 @@ _NCNN = Tolerance(logits=1e-3, top1_share=1.0, logit_share=_FLOAT32_SHARE)
 
 
 def tolerance_for(precision: Precision, engine: Engine = "onnxruntime") -> Tolerance:
-    """Return the tolerance for a file of that precision on that engine against its float32 source."""
+    """Return the tolerance for a file of that precision on that engine, compared with its float32 source."""
     return _NCNN if engine == "ncnn" else _TOLERANCES[precision]
 
 
@@ -89,12 +89,12 @@ class Parity:
 
     @property
     def images(self) -> int:
-        """Number of images compared."""
+        """Number of images that were compared."""
         return len(self.logits)
 
     @property
     def logits_difference(self) -> float:
-        """Largest difference of a logit."""
+        """Largest difference between a logit of the device and of the training code."""
         return largest_difference(self.reference_logits, self.logits)
 
     @property
@@ -111,12 +111,12 @@ class Parity:
 
     @property
     def same_top1(self) -> int:
-        """Number of images with equal top-1."""
+        """Number of images for which both sides have the same top-1 class."""
         return int((self.reference_logits.argmax(axis=1) == self.logits.argmax(axis=1)).sum())
 
     @property
     def worst(self) -> NDArray[np.int64]:
-        """Indices of the images, the largest difference of logits first."""
+        """Indices of the images in descending order of their difference of logits."""
         difference = np.abs(self.reference_logits.astype(np.float64) - self.logits).max(axis=1)
         return np.argsort(-np.nan_to_num(difference, nan=np.inf), kind="stable")
 
@@ -185,7 +185,7 @@ def measure_parity(
 
 
 def parity_faults(found: Parity, tolerance: Tolerance) -> list[str]:
-    """Return one line per difference beyond the tolerance; empty if the file can be used."""
+    """Return one line for each difference that exceeds the tolerance; empty if the file can be used."""
     faults = []
     if found.crops_different:
         faults.append(

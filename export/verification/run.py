@@ -1,4 +1,4 @@
-"""The public function `edgekit.verify`."""
+"""The public function `edgekit.verify`: comparison of an exported file with its source, from image file to label."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ _TRACED_IMAGES = 8
 class ParityCheck:
     """Differences of the file from its source, the tolerance, and the file's contract.
 
-    `layers` has the difference of each layer if they were compared; `first` is the first one beyond the tolerance.
+    `layers` has the difference of each layer if layers were compared; `first` is the first layer whose difference
+    exceeds the tolerance.
     """
 
     parity: Parity
@@ -72,7 +73,7 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether there is no fault."""
+        """Whether the file has no fault."""
         return not self.faults
 
 

@@ -14,7 +14,7 @@ Weights = NDArray[np.float64]
 
 
 def constant(value: ir.Value | None) -> Weights | None:
-    """Return a constant's values as float64, or None if the value is an input or computed."""
+    """Return a constant's values as float64; None if the value is a graph input or the output of another node."""
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return None if tensor is None else tensor.numpy().astype(np.float64)
 
@@ -82,7 +82,7 @@ class Convolution:
 
     @property
     def groups(self) -> int:
-        """Number of channel groups."""
+        """Number of groups of the convolution, which divide its channels."""
         return integer(self.node, "group", 1)
 
     @property
@@ -98,7 +98,7 @@ class Convolution:
 
 
 def convolution(node: ir.Node | None) -> Convolution | None:
-    """Return a Conv node with constant weights and explicit padding as a `Convolution`, any other node as None."""
+    """Return a Conv node with constant weights and explicit padding as a `Convolution`; None for any other node."""
     if node is None or node.op_type != "Conv":
         return None
     if not has_plain_padding(node):

@@ -18,8 +18,7 @@ from edgekit.export.onnx.passes.pack_channels import pack_channels
 from edgekit.export.onnx.passes.tidy import tidy
 from edgekit.export.onnx.passes.uint8_input import uint8_input
 
-# Takes the graph and the contract after the previous rewrites; returns the number of places changed and the new
-# contract.
+# Takes the graph and the contract after the previous rewrites; returns the number of changes and the new contract.
 Rewrite: TypeAlias = Callable[[ir.Model, Contract], tuple[int, Contract]]
 
 _NO_LIMIT = 1 << 62

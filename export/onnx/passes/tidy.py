@@ -1,4 +1,4 @@
-"""Last step of every export: readable names, and no paths of the exporting machine."""
+"""Last rewrite of every export: gives nodes readable names and removes paths of the exporting machine."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def append_zeros(value: ir.Value, channels: int, but_for: Collection[ir.Node] = 
 
 
 def with_channels(shape: ir.Shape | None, channels: int) -> ir.Shape | None:
-    """Return the shape with another number of channels."""
+    """Return a shape (N, C, ...) with C replaced by `channels`."""
     return None if shape is None else ir.Shape([shape[0], channels, *shape[2:]])
 
 
