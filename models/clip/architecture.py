@@ -78,7 +78,7 @@ class ClipConfig:
 
 
 def build_model(config: ClipConfig) -> nn.Module:
-    """Return open_clip's model of that architecture, initialised from torch's global generator."""
+    """Return open_clip's model of an architecture, with initial weights drawn from torch's global generator."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision, text = config.vision, config.text

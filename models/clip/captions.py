@@ -35,7 +35,7 @@ class Phrasing:
     """
 
     def __init__(self, classes: Sequence[str], seed: int) -> None:
-        """Draw the words for each class."""
+        """Draw the words for each class with `seed`."""
         generator = np.random.default_rng(seed)
         forms = _forms()
         known = not captions_with_names(classes)

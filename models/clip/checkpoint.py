@@ -59,7 +59,7 @@ class PromptCheckpoint:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order of the logits."""
+        """Class names in the order of the logits."""
         return tuple(self.descriptions)
 
 

@@ -1,4 +1,4 @@
-"""Image classifiers made of a CLIP, with or without prompts; they have a contract like every other classifier."""
+"""Image classifiers made of a CLIP, with or without prompts; each has a contract, as all classifiers do."""
 
 from __future__ import annotations
 

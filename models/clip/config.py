@@ -17,7 +17,7 @@ MapperKind = Literal["attention", "linear"]
 
 # Heads of every attention in proxies and mappers; the widths of both towers must be multiples of it.
 HEADS = 8
-# Longer contexts are initialised with noise, because the context words do not fill them.
+# Contexts with more tokens are initialised with noise, because the context words do not fill them.
 MAX_WORDS_N_CTX = 4
 
 

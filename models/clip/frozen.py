@@ -70,7 +70,7 @@ class FrozenClip(nn.Module):
         return tokenize(texts, self.config).to(self.model.logit_scale.device)
 
     def weights_sha256(self) -> str:
-        """Return the digest of the weights, which does not depend on their file."""
+        """Return the SHA-256 of the weights, which is the same for every file that contains these weights."""
         if self._weights_sha256 is None:
             self._weights_sha256 = weights_digest(self.model.state_dict())
         return self._weights_sha256

@@ -74,7 +74,7 @@ class PromptTask(Task):
         }
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return a prompted CLIP with new prompts."""
+        """Return a prompted CLIP with initial prompts."""
         self._examples = on_device(self._training, device)
         prompted = PromptedClip(self._clip, self._config, self._descriptions)
         if self._config.upstream_compat:
@@ -132,7 +132,7 @@ class _LossNet(nn.Module):
 
 
 def normalized(pixels: Tensor, config: ClipConfig) -> Tensor:
-    """Return the image tower's input (N, 3, H, W) of pixels (N, 1 or 3, H, W) in 0..1."""
+    """Return the normalised input (N, 3, H, W) of the image tower for pixels (N, 1 or 3, H, W) in 0..1."""
     mean = torch.tensor(config.image_mean, device=pixels.device)[:, None, None]  # (3, 1, 1)
     std = torch.tensor(config.image_std, device=pixels.device)[:, None, None]
     return (pixels - mean) / std

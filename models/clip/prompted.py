@@ -1,6 +1,7 @@
 """A CLIP with HiCroPL prompts as a classifier (arXiv 2507.14976, section 3): features, logits and loss.
 
-Shapes: N images, C classes, embed_dim the length of the features. Prompts are described in `prompts`.
+Shapes: N images, C classes, embed_dim the length of the features. The shapes of the prompts are described in the module
+`prompts`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PLACEHOLDER = "X"
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of a batch, scalars, and its logits (N, C).
+    """Losses of a batch (scalars) and the batch's logits (N, C).
 
     total = classification + λ (text_consistency + image_consistency)
     """
@@ -94,7 +95,7 @@ class PromptedClip(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order of the logits."""
+        """Class names in the order of the logits."""
         return tuple(self.class_descriptions)
 
     def with_classes(self, class_descriptions: Mapping[str, Sequence[str]]) -> PromptedClip:
@@ -139,7 +140,7 @@ class PromptedClip(nn.Module):
         return self._text(self.learner()).used
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """Return scaled cosines (N, C) of unit vectors (N, embed_dim) and (C, embed_dim)."""
+        """Return logits (N, C): scaled cosines of unit vectors, images (N, embed_dim) and classes (C, embed_dim)."""
         # In float32 also under autocast, because the logit scale, 100, multiplies rounding errors.
         with torch.autocast(image_features.device.type, enabled=False):
             return self.clip.logit_scale * image_features @ text_features.T

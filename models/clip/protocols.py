@@ -1,4 +1,4 @@
-"""The four evaluation protocols of prompt learning (arXiv 2507.14976, section 4), and training on all images."""
+"""The four evaluation protocols of prompt learning (arXiv 2507.14976, section 4), and one that trains on all images."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TaskData:
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracies 0..1 on one set of images, with prompts and zero-shot."""
+    """Accuracies 0..1 on one set of images: with trained prompts, and zero-shot."""
 
     name: str
     accuracy: float

@@ -232,7 +232,10 @@ def _shots(options: PromptTrainingOptions) -> int | None:
 
 
 def _recipe(options: PromptTrainingOptions) -> Recipe:
-    """Return the recipe with the options' `min_area`; `PromptTask` refuses recipes without random resized crops."""
+    """Return the recipe with the options' `min_area`.
+
+    A recipe without random resized crops is returned unchanged, because `PromptTask` refuses it.
+    """
     recipe = recipe_of(options)
     if options.min_area is None or not isinstance(recipe.augmentation, ResizedCrop):
         return recipe

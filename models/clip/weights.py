@@ -38,7 +38,7 @@ class ClipFile:
 
 @dataclass(frozen=True)
 class _Document:
-    """Metadata of a CLIP that edgekit saved."""
+    """Header of a safetensors file of a CLIP that edgekit saved."""
 
     schema: str
     config: ClipConfig

@@ -1,1 +1,1 @@
-"""Distillation: train a small net on the cached outputs of teachers, and replace its labels by described ones."""
+"""Distillation: train a small net on cached outputs of teachers; replace its labels by labels described in text."""

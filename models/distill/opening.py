@@ -79,7 +79,7 @@ def open_teacher(
 
 
 def _resolve(source: str) -> str:
-    """Return the path of a source; an open_clip name is returned unchanged."""
+    """Return the path of a source; the name of a CLIP in open_clip is returned unchanged."""
     path = Path(source)
     if path.is_dir():
         if not (path / BEST_NAME).exists():

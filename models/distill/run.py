@@ -90,7 +90,7 @@ class DistillOptions(TrainingOptions):
             raise InputError("cache has no effect with on-the-fly, which caches nothing: leave one of them out")
 
     def vote_powers(self) -> VotePowers | None:
-        """Return the exponents of the teacher's probabilities and of P(label | votes); None without FER+ posteriors.
+        """Return the exponents by which teacher and FER+ votes are combined; None without FER+ posteriors.
 
         Raises:
             InputError: An exponent is given without posteriors or out of range, or `on_the_fly` is set.
@@ -175,7 +175,7 @@ def distill(
     folder = options.cache or options.output / FOLDER_NAME
     targets = None
     if views:
-        check_writable(folder / "targets")  # before the teacher runs for hours
+        check_writable(folder / "targets")  # a read-only folder is reported before the teacher runs for hours
         reading = of_stage(progress, "running the teacher")
         targets = distillation_targets(teacher, training.images, views, folder, reading, notify)
         if powers and training.targets is not None:

@@ -50,7 +50,7 @@ class DistillationConfig:
 
 @dataclass(frozen=True)
 class TeacherBatch:
-    """The teacher's logits (N, classes) and unit vectors (N, embed_dim) for a batch."""
+    """A teacher's outputs for a batch: logits (N, classes), and unit vectors (N, embed_dim) or None."""
 
     logits: Tensor
     embeddings: Tensor | None
@@ -91,7 +91,7 @@ class DistillationTask(NetTask):
         self._targets = targets
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels, teacher and settings."""
+        """Return architecture, labels, teacher and distillation settings."""
         return {
             **super().fingerprint(),
             "distillation": {"teacher_sha256": self._teacher.sha256, **asdict(self._config)},

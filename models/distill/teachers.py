@@ -29,7 +29,7 @@ class EmbeddingSpace:
 
     @property
     def embed_dim(self) -> int:
-        """Number of dimensions."""
+        """Number of dimensions of the embedding space."""
         return int(self.class_vectors.shape[1])
 
 
