@@ -1,4 +1,4 @@
-"""Types of the callbacks through which long functions report progress and messages to their caller."""
+"""Types of the callbacks by which long-running functions report progress and messages to their caller."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Calibration:
 
 
 def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int = _BINS) -> Calibration:
-    """Return the calibration of predictions.
+    """Return the calibration of predictions: counts, mean confidence and accuracy per bin.
 
     Args:
         probabilities: (N, classes), N ≥ 1; each row sums to 1.

@@ -43,7 +43,7 @@ class CropClassifier(Protocol):
 
 
 class TorchClassifier:
-    """A torch net with the contract that its exported file will have."""
+    """A torch net as a classifier, with the contract that its exported file will have."""
 
     def __init__(self, net: nn.Module, contract: Contract, device: torch.device | None = None) -> None:
         """Use `net` in eval mode on `device` (default: CPU)."""
@@ -164,7 +164,7 @@ def evaluate(
     protocol: Protocols,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Classify a split.
+    """Classify the images of a split and return the predictions.
 
     Args:
         classifier: The classifier; its contract defines the crops.
@@ -193,7 +193,7 @@ def evaluate(
 
 
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
-    """Return `images` with labels numbered as in the contract, converted to gray if the contract requires it.
+    """Return `images` with labels numbered as in the contract, and converted to gray if the contract requires it.
 
     Raises:
         InputError: The data set has a class that the model does not have, or the images have another size.

@@ -55,7 +55,7 @@ class PhotoEvaluation:
 
     @property
     def total(self) -> int:
-        """Number of photographs of the model's classes."""
+        """Number of photographs of the model's classes, with or without a detected face."""
         return self.with_face.total + self.missed_total
 
     @property
