@@ -22,7 +22,7 @@ SPREADS = ((0.01, 0.01), (0.0, 0.02), (0.02, 0.005))
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of coverage per number of processes and spread."""
     print("| processes | between processes | within | intervals that contain the true median | median width |")
     print("| --- | --- | --- | --- | --- |")
     for count in (3, 5):

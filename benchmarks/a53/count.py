@@ -42,7 +42,7 @@ def default_state() -> Path:
 
 
 def structure_of(model: Path) -> str:
-    """Return the hash of a file's graph without weights."""
+    """Return the hash of a file's graph without weights, which is equal for all files of one architecture."""
     return read_ncnn(model).structure_sha256 if engine_of(model) == "ncnn" else structure_sha256(load_graph(model))
 
 
@@ -116,7 +116,7 @@ def count(model: Path, state: Path, sections: int, shape: str) -> list[dict[str,
 
 
 def record(model: Path, state: Path, sections: Sequence[dict[str, int]], shape: str) -> dict[str, Any]:
-    """Return the JSON document: counts, method and model file."""
+    """Return the JSON document of a model: counts, method of the measurement, and model file."""
     engine = engine_of(model)
     qemu = subprocess.run([state / "qemu-aarch64", "--version"], check=True, capture_output=True, text=True)
     return {

@@ -47,7 +47,7 @@ def onnx_inference(path: str, shape: str) -> Callable[[], object]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    # Instructions of spinning threads depend on time.
+    # The number of instructions of spinning threads depends on time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (node,) = session.get_inputs()

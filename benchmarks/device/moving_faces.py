@@ -35,7 +35,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class KnownFace:
-    """Face number `who` of a frame: its box, and whether enough of it is visible for a detector."""
+    """Face number `who` of a frame: its box, and whether enough of the face is visible for a detector."""
 
     who: int
     xyxy: FloatArray

@@ -2,12 +2,12 @@
 
     python benchmarks/device/pipeline.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx
 
-Prints frame rates, faces and ratios with their required values. The classic loop of many tutorials runs Haar's
-frontalface_default (scale 1.1, 5 neighbours, no minimum size) on each 640x480 frame and classifies face by face. The
-plain loop runs in one thread: YuNet at 320 pixels on each frame, then all faces in one batch. The pipeline is that of
-`edgekit run`: stages in threads, faces tracked between detections.
+Prints frame rates, numbers of faces, and ratios of times with their required values. The classic loop of many tutorials
+runs Haar's frontalface_default (scale 1.1, 5 neighbours, no minimum size) on each 640x480 frame and classifies face by
+face. The plain loop runs in one thread: YuNet at 320 pixels on each frame, then all faces in one batch. The pipeline is
+that of `edgekit run`: stages in threads, faces tracked between detections.
 
-Each round is one pair of `pairs.py`. Times are wall time; those of the pipeline include the start of its threads.
+Each round is one pair of `pairs.py`. Times are wall time; the time of the pipeline includes the start of its threads.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def each(work: Callable[[ImageU8], int]) -> Work:
 
 
 def plain_loop(classifier: Classifier, detector: YuNet) -> Work:
-    """Return a function that detects, crops and classifies on each frame, one step after the other."""
+    """Return the plain loop: a function that detects, crops and classifies on each frame, in one thread."""
     localizer = FaceTracker(detector, None)
 
     def work(image_bgr: ImageU8) -> int:

@@ -70,7 +70,7 @@ def save(model: Path, level: str, form: str, target: Path) -> None:
 
 
 def memory_kib(field: str) -> int:
-    """Return a field of /proc/self/status, in KiB."""
+    """Return the value of a field of /proc/self/status, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1])
 
@@ -110,7 +110,7 @@ def measure(
 
 
 def variants(models: tuple[Path, ...], folder: Path) -> dict[str, list[Any]]:
-    """Return the arguments of `measure` for each variant by its name."""
+    """Return the arguments of `measure` by the name of the variant."""
     found: dict[str, list[Any]] = {}
     for model in models:
         spec = contract_in(model).input

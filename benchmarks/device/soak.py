@@ -49,14 +49,14 @@ _STOP_TIMEOUT_S = 30
 
 @dataclass
 class Order:
-    """Number of result lines, and a fault for each line out of order."""
+    """Number of result lines, and one fault for each line that is out of order."""
 
     frames: int = 0
     faces: int = 0
     faults: list[str] = field(default_factory=list)
 
     def take(self, line: str) -> None:
-        """Check one result line."""
+        """Check one line of the results."""
         found = re.match(r'\{"sequence": (\d+), "monotonic_s": ([0-9.]+)', line)
         if found is None:
             self.faults.append(f"no result: {line[:80]}")
@@ -88,8 +88,8 @@ def judge(
 ) -> Verdict:
     """Return the verdict on samples of (seconds since the start, use).
 
-    Open files and threads are the most frequent numbers in the first and the second half after the warm-up, because
-    reading the board's state opens a file for a moment.
+    Numbers of open files and threads are compared between the first and the second half after the warm-up. Each half is
+    represented by its most frequent number, because reading the board's state opens a file for a short time.
 
     Raises:
         InputError: There are too few samples after the warm-up.
@@ -128,7 +128,7 @@ def judge(
 
 
 def jpegs(clips: Sequence[Path], console: Console) -> list[bytes]:
-    """Return every frame of the clips as a JPEG."""
+    """Return all frames of the clips as JPEG files."""
     pictures = []
     for clip in clips:
         with open_source(str(clip), console.print) as source:

@@ -64,7 +64,7 @@ NETS = (
 LEARNING_RATES = {"mobilenetv2": 0.02, "mobilenetv3-small": 0.02, "shufflenetv2-x0.5": 0.02}
 # bf16 slows depthwise convolutions down: a step of these nets takes 1.7 to 2.2 times as long.
 FLOAT32_NETS = ("mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5")
-# Nets whose cost alone is measured: edgecnn-g with the channel gathers of learned groups.
+# Nets of which only the cost is measured: edgecnn-g with the channel gathers of learned groups.
 UNTRAINED_NETS = ("edgecnn-g-condensed",)
 TEST_SPLIT = "PrivateTest"
 MEASURED_NAME = "measured.json"
@@ -72,7 +72,7 @@ LATENCY_NAME = "latency.json"
 
 
 def train_net(name: str, data: Path, folder: Path, budget: Sequence[str]) -> None:
-    """Train one net, or resume its training.
+    """Train one net, or resume its training if it was interrupted.
 
     Raises:
         click.ClickException: The training failed; its own message is on stderr.
@@ -85,7 +85,7 @@ def train_net(name: str, data: Path, folder: Path, budget: Sequence[str]) -> Non
 
 
 def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, Any]:
-    """Export a net and return its cost, and its accuracy if it is trained; the results are kept in the folder.
+    """Export a net and return its cost, and its accuracy if it is trained; the results are stored in the folder.
 
     A net whose training was interrupted counts as untrained.
     """

@@ -46,8 +46,8 @@ from edgekit.models.torch_threads import set_torch_threads
 from edgekit.preprocess import FloatArray
 
 RESULTS_NAME = "run.json"
-REQUIRED_SHARE = 0.9  # share of the teacher's agreement with itself
-ALLOWED_LOSS = 0.02  # accuracy below a net trained for the merged classes
+REQUIRED_SHARE = 0.9  # agreement with the teacher, divided by the teacher's agreement with its other seed
+ALLOWED_LOSS = 0.02  # drop of accuracy, 0..1, compared with a net trained for the merged classes
 MERGES = ("positive=happy", "negative=angry,disgust,fear,sad", "neutral=neutral")
 TRAINED = "trained for them"
 TEXTS = Path(__file__).with_name("merged_classes.json")
@@ -154,7 +154,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Study:
-    """Options of both commands: the data, the budget of each training, and the output folders."""
+    """Options of both commands: the data, the training budget, and the output folders."""
 
     data: Path
     split: str

@@ -103,7 +103,7 @@ def ablations(layers: int) -> dict[str, tuple[str, ...]]:
 
 
 def planned(groups: Sequence[str], seeds: int, shots: int, layers: int) -> Iterator[Run]:
-    """Yield the trainings in execution order."""
+    """Yield the trainings of the given groups in the order of execution."""
     for group in groups:
         if group == "all":
             yield from (Run(group, name, 0, "all", shots, VARIANTS[name]) for name in ON_ALL_IMAGES)
