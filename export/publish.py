@@ -1,4 +1,4 @@
-"""Create the files of a shipped model from a trained checkpoint: checkpoint, exported file, model card.
+"""Files of a shipped model from a trained checkpoint: checkpoint with measured accuracy, export, model card.
 
     python -m edgekit.export.publish runs/default/best.safetensors --data fer2013.tar.gz --name default
     python -m edgekit.export.publish runs/student/best.safetensors --data fer2013.tar.gz --name distilled

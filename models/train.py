@@ -33,8 +33,8 @@ class TrainOptions(TrainingOptions):
     """Options of `train`; see `TrainingOptions` for those that all trainings share.
 
     - `model`: name of a net, such as "edgecnn" or "timm/NAME" (see `edgekit.models.nets.registry`).
-    - `balance`: gives rare and common classes equal influence: "loss" weights the loss by class, "sampler" draws images
-      of rare classes more often.
+    - `balance`: gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse of
+      its size, "sampler" draws each class equally often.
     - `merges`: texts NEW=OLD,OLD that merge classes; classes that none of the texts names are removed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Time until `edgekit bench --host` measures on the board, in the first run and in later runs without changes.
+"""Time until `edgekit bench --host` measures on the board: first run, and later runs when nothing has changed.
 
     python benchmarks/remote/remote_overhead.py --host pi@raspberrypi.local
 
