@@ -1,8 +1,8 @@
 """Distillation targets from a teacher and FER+ votes (ten people's votes per image).
 
-Votes and teacher are not independent, so their probabilities are combined as a product of powers: softmax(a log
-p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1, because information that both share would count
-twice. `benchmarks/models/votes.py` measures this combination.
+Votes and teacher are not independent, so their probabilities are combined as a product of powers:
+softmax(a log p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1, because information that both share
+would count twice. `benchmarks/models/votes.py` measures this combination.
 """
 
 from __future__ import annotations

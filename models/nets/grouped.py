@@ -65,7 +65,7 @@ class LearnedGroupConv2d(nn.Module):
 
     @property
     def inputs_per_group(self) -> int:
-        """Number of input channels that a group reads after condensing: its share."""
+        """Number of input channels that a group reads after condensing."""
         return self.conv.in_channels // self.groups
 
     def forward(self, x: Tensor) -> Tensor:
