@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 # Tables inside the data, and the columns that name a file and its group, in order of preference.
-TABLES = ("persons.csv", "photos.csv", "groups.csv", "labels.csv", "crops.jsonl")
+TABLES = ("persons.csv", "photos.csv", "groups.csv", "labels.csv", "crops.csv", "crops.jsonl")
 _FILE_COLUMNS = ("path", "file", "name")
 _GROUP_COLUMNS = ("person", "group", "subject", "track")
 
