@@ -42,13 +42,8 @@ def publish(checkpoint_path: Path, dataset: DataSet, folder: Path, name: str) ->
     """Write checkpoint, exported file and model card of a shipped model, and return its export."""
     checkpoint = load_checkpoint(checkpoint_path)
     contract = checkpoint.contract
-<<<<<<< HEAD
-    # The crop margin of live faces was chosen after some checkpoints were trained.
-    crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale, contract.crop.fit).crop
-=======
     # An older checkpoint may contain another crop margin of live faces than the current one.
-    crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale).crop
->>>>>>> docb
+    crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale, contract.crop.fit).crop
     results = _measure(checkpoint_path, dataset)
     accuracy = tuple(
         Accuracy(dataset.name, _SPLIT, protocol, result.correct, result.total) for protocol, result in results.items()

@@ -94,14 +94,10 @@ def zero_shot_classifier(
 def clip_contract(
     architecture: str, config: ClipConfig, labels: tuple[str, ...], dataset_name: str, gray: bool
 ) -> Contract:
-<<<<<<< HEAD
-    """Return the contract of a classifier made of that CLIP: whole images of its input size.
+    """Return the contract of a CLIP as a classifier: it takes whole images of the CLIP's input size.
 
     Its `crop` is what a device does; in torch a CLIP gets the pixels of its authors, see `to_clip_square`.
     """
-=======
-    """Return the contract of a CLIP as a classifier: it takes whole images of the CLIP's input size."""
->>>>>>> docb
     size_hw = (config.image_size_px, config.image_size_px)
     return Contract(
         architecture=architecture,
