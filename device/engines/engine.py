@@ -47,7 +47,7 @@ def open_engine(path: Path, intra_op_threads: int, spinning: bool = False) -> In
     Args:
         path: The file.
         intra_op_threads: Threads within one inference, at least 1.
-        spinning: Whether idle threads spin between inferences.
+        spinning: Whether idle threads wait actively between inferences, which keeps processors busy.
 
     Raises:
         InputError: The file cannot be loaded, has no valid contract, its graph does not fit the contract, or its engine

@@ -52,7 +52,7 @@ def run(
     threaded: bool = True,
     health: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> None:
-    """Pass every result of `frame_results` to every sink; see there for the other arguments.
+    """Pass every result of `frame_results` to every sink; the other arguments are those of `frame_results`.
 
     Raises:
         StorageError: A sink cannot write.
@@ -232,7 +232,7 @@ def _warmed_up(items: Iterator[_InFlight], localizer: Localizer, classifier: Cla
 
 
 def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator[_InFlight]:
-    """Yield the items, computed in a thread of their own if there are threads; the wait for the consumer is timed."""
+    """Yield the items; with threads, a separate thread computes them, and the wait for the consumer is timed."""
     for item in stages.prefetch(name, items):
         if stages.threaded:
             item.timer.mark(WAIT)

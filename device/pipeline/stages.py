@@ -1,6 +1,6 @@
 """Concurrent pipeline stages: iterators that each run in a thread, connected by slots for one item.
 
-OpenCV and ONNX Runtime release Python's lock while they compute, so that stages made of them run in parallel.
+OpenCV and ONNX Runtime release Python's lock while they compute, so that stages that call them run in parallel.
 """
 
 from __future__ import annotations

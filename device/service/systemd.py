@@ -34,7 +34,7 @@ _BY_SIGNAL = ("2", "3")
 
 
 class SystemdManager:
-    """The system's systemd, or the user's own instance of it."""
+    """The system's instance of systemd, or the user's own instance."""
 
     name = "systemd"
 

@@ -135,7 +135,10 @@ class RotatingVideo(Sink):
 
 
 class RecorderThread:
-    """Encodes a video in a thread; a disk outage is reported once, drops frames, and is retried regularly."""
+    """Encodes a video in a thread. During a disk outage, frames are dropped and writing is retried regularly.
+
+    An outage is reported once.
+    """
 
     def __init__(
         self,

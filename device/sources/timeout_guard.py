@@ -41,7 +41,7 @@ def read_timeout_s(latest_read_s: float | None) -> float:
 def any_reading() -> bool:
     """Return whether the reading thread of any device still runs.
 
-    The interpreter must not shut down beside such a thread: the process aborts if the driver returns at that moment.
+    The interpreter must not shut down while such a thread runs: the process aborts if the driver's call returns then.
     """
     return any(thread.is_alive() for thread in _readers)
 

@@ -1,4 +1,7 @@
-"""What a model classifies in each frame: the interface of `FaceTracker`, and its counterpart for whole images."""
+"""Localizers return the boxes that a model classifies: the interface, and the localizer for whole images.
+
+`FaceTracker` is the localizer for faces.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class WholeImage:
     input_size_px = None
 
     def __init__(self, region: Region | None, *, is_sequence: bool) -> None:
-        """Use `region` of each frame; None: all of it. In a sequence the box always has the same track id."""
+        """Use `region` of each frame; None: the whole frame. In a sequence all boxes have the same track id."""
         self._region = region
         self._track_ids = np.array([_TRACK_ID]) if is_sequence else None
 

@@ -85,7 +85,7 @@ class TrackManager:
         """Update the tracks with the detections of `time_s`; call `move` first if the visible faces could be tracked.
 
         A detection continues the track it overlaps most, else starts a new one. Tracks without a detection become
-        hidden; those hidden for too long are removed.
+        hidden. Tracks that have been hidden for too long are removed.
         """
         elapsed_s = self._elapsed(time_s)
         for track in self._tracks:

@@ -19,7 +19,7 @@ _KEEPALIVE_S = 20
 
 
 class RefusedError(OSError):
-    """The broker rejects the connection, or does not respond to the request for it."""
+    """The broker rejects the connection, or does not respond to the connection request."""
 
 
 class Session:
