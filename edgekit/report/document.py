@@ -52,7 +52,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of latencies in bins of equal width from `low_ms` to `high_ms`; `above` is the count beyond the last."""
+    """Counts of latencies in bins of equal width from `low_ms` to `high_ms`; `above` is the count above `high_ms`."""
 
     low_ms: Number
     high_ms: Number
@@ -141,7 +141,11 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Threads of a loop, as `edgekit run` plans them: one per stage if `staged`, and those within each library."""
+    """Threads of a loop, as `edgekit run` plans them.
+
+    If `staged`, each stage has its own thread. The numbers are threads within one call of detector, classifier and
+    OpenCV. If `spinning`, idle threads of ONNX Runtime wait actively.
+    """
 
     staged: bool
     detector: PositiveCount
@@ -200,7 +204,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameCacheInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The frames in memory; `complete` is false if the source has more than were loaded."""
+    """The frames of the benchmark, held in memory; `complete` is false if the source has more than were loaded."""
 
     source: ModelName
     frames: Count

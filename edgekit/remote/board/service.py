@@ -1,4 +1,4 @@
-"""The systemd service that runs the current release: started through the release's edgekit, and checked."""
+"""Installs, restarts and checks the systemd service of the current release, with that release's own edgekit."""
 
 from __future__ import annotations
 
