@@ -54,7 +54,7 @@ class Settling:
         self._medians_ms: list[float] = []
 
     def add_window(self, samples_ms: Sequence[float], iterations: int) -> WarmUp | None:
-        """Add a window of iterations; return the finished warm-up, or None if it goes on."""
+        """Add a window of iterations; return the finished warm-up, or None if the warm-up continues."""
         self._iterations += iterations
         self._medians_ms.append(float(np.median(samples_ms)))
         elapsed_s = time.perf_counter() - self._started_s

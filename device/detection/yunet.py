@@ -97,10 +97,11 @@ class YuNet:
 def input_sizes(
     frame_wh: tuple[int, int], input_size_px: int, fixed_size_hw: tuple[int, int] | None = None
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the frame's size in the net's input and the size of that input, both as (width, height).
+    """Return the size to which the frame is scaled, and the size of the net's input, both as (width, height).
 
-    The frame keeps its aspect ratio and fills the upper left corner; the rest is black. Its longer side becomes
-    `input_size_px` and the input's sides are the next multiples of 32; with `fixed_size_hw` the frame is scaled to fit.
+    The scaled frame keeps its aspect ratio. It fills the upper left corner of the input; the rest is black. Its longer
+    side is `input_size_px`, and the input's sides are the next multiples of 32. With `fixed_size_hw` the input has that
+    size and the frame is scaled to fit.
     """
     width, height = frame_wh
     if fixed_size_hw:

@@ -16,7 +16,7 @@ _ENGINES: dict[str, Engine] = {ONNX_SUFFIX: "onnxruntime", NCNN_SUFFIX: "ncnn"}
 
 
 class InferenceEngine(Protocol):
-    """A classifier's file, loaded by an engine. Several threads may call it at the same time."""
+    """A classifier's model file, loaded by an engine. Several threads may call `infer` at the same time."""
 
     @property
     def contract(self) -> Contract:

@@ -111,7 +111,7 @@ def version() -> str | None:
 
 
 def load_library(path: Path, spinning: bool) -> Any:
-    """Import ncnn and return its module; its idle threads sleep unless `spinning`.
+    """Import ncnn and return its module. ncnn's idle threads sleep unless `spinning`.
 
     Raises:
         InputError: ncnn is not installed; `path` is the model in the message.

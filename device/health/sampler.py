@@ -33,7 +33,7 @@ class Health:
     disk_free_mib: int | None
 
     def as_document(self) -> dict[str, Any]:
-        """Return the sample, ready for JSON: the fields of `Conditions`, own memory, threads, open files, free disk."""
+        """Return the sample, ready for JSON: the fields of `Conditions`, this process's resources, free disk space."""
         own = self.process
         return {
             "monotonic_s": round(self.monotonic_s, 3),

@@ -1,4 +1,4 @@
-"""Collected crops and their labels. A decision moves files; the folders they lie in are the state.
+"""Collected crops and their labels. A decision moves a crop's file; the folder of the file is the state of the crop.
 
 DIR/crops/NAME.png          waits for a decision
 OUT/CLASS/NAME.png          labelled; OUT is DIR/labelled unless given
@@ -403,7 +403,7 @@ def _check_class(name: str) -> None:
 
 
 def _move(source: Path, target: Path) -> bool:
-    """Move a file, also to another disk; return False if it was deleted.
+    """Move a file, also to another disk; return False if `source` was deleted before.
 
     Raises:
         StorageError: The file cannot be moved.

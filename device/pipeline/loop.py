@@ -196,8 +196,8 @@ def classify(
 def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
     """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0.
 
-    For a model of whole images the boxes are regions in whole pixels, which are cut as they are and then fitted as the
-    contract says.
+    For a model of whole images the boxes are regions in whole pixels. They are cut without a margin and fitted by
+    `preprocess.crop_image`.
     """
     size_hw = contract.input.size_hw
     if len(xyxy) == 0:

@@ -194,7 +194,7 @@ class Stream:
     def close(self) -> None:
         """End the threads and close the source; a second call does nothing.
 
-        From another thread than the one that iterates, `stop` ends the iteration.
+        Only the thread that iterates may call this method. Other threads call `stop` instead.
         """
         self._results.close()
         self._opened.close()

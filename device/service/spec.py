@@ -90,7 +90,7 @@ class ServiceSpec:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """State of a service; `text` is its own status line, `last_exit` the exit code or signal of its last process."""
+    """State of a service. `text` is the status text that it has sent, `last_exit` the end of its last process."""
 
     name: str
     manager: str

@@ -213,7 +213,7 @@ def margin(probabilities: Iterable[float]) -> float:
 
 
 def _quality(candidate: Candidate) -> float:
-    """Return 0 (not usable) to 1: the product of size, frontality and sharpness."""
+    """Return the quality of a crop, 0 (not usable) to 1: the product of size, frontality and sharpness."""
     if not candidate.face.detected:
         return 0.0  # the box is an estimate of the tracker
     image = candidate.image
@@ -226,7 +226,7 @@ def _quality(candidate: Candidate) -> float:
 
 
 def _frontality(landmarks_xy: FloatArray | None) -> float:
-    """Return 1 for a nose midway between the eyes, 0.01 for a profile; 1 without landmarks."""
+    """Return how frontal a face is: 1 for a nose midway between the eyes, 0.01 for a profile; 1 without landmarks."""
     if landmarks_xy is None:
         return 1.0
     left, right, nose = (landmarks_xy[index].astype(float) for index in range(3))

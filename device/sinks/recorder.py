@@ -57,7 +57,7 @@ def open_video(
 
 
 class RotatingVideo(Sink):
-    """A video in one or more files: `target` is the latest, older ones are numbered, higher is older."""
+    """A video in one or more files. `target` is the latest file; a higher number means an older file."""
 
     def __init__(self, target: Path, fps: float | None, live: bool, rotation: Rotation, blur: FaceBlur | None) -> None:
         """Prepare to write `target`; arguments as in `open_video`.

@@ -121,7 +121,7 @@ class TimeoutGuard(Generic[T]):
         return image
 
     def close(self) -> None:
-        """Release the device; one that does not respond is released as soon as it does."""
+        """Release the device; a device that does not respond now is released when it responds."""
         self._requests.put(False)
         self._thread.join(_CLOSE_S)
 

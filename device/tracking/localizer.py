@@ -31,7 +31,7 @@ class Localizer(Protocol):
         ...
 
     def warm_up(self, frame: Frame) -> None:
-        """Prepare for frames like this one.
+        """Prepare for frames of the size of `frame`; called before the first `find`.
 
         Raises:
             InputError: The region lies outside the frame.
@@ -39,7 +39,7 @@ class Localizer(Protocol):
         ...
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
-        """Return the boxes of the next frame, without classes; `timer` gets the stages of the work.
+        """Return the boxes of the next frame, without classes; `timer` receives the times of the stages.
 
         Raises:
             InputError: The region lies outside the frame.

@@ -51,7 +51,7 @@ class Track:
 
 
 class TrackManager:
-    """Assigns track ids to detections. Times are presentation times in seconds and never run backwards."""
+    """Assigns track ids to detections. Times are presentation times in seconds and never decrease."""
 
     def __init__(self) -> None:
         self._tracks: list[Track] = []

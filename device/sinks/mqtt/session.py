@@ -56,7 +56,7 @@ class Session:
         self._client = client
 
     def __enter__(self) -> Self:
-        """Connect.
+        """Connect to the broker.
 
         Raises:
             OSError: The broker cannot be reached, its certificate is not trusted, or it rejects the connection.
