@@ -1,8 +1,8 @@
 """The model-file contract: one JSON document inside the .onnx with everything that a program needs to use the model.
 
-It is stored in the model's `metadata_props[METADATA_KEY]`. Export writes it; every other part reads it and needs no
-further options. The schema's version is `MAJOR.MINOR`: a reader accepts any minor of its major (unknown fields of a
-later minor are ignored) and rejects other majors.
+The document is stored in the model's `metadata_props[METADATA_KEY]`. Export writes it; all other parts of edgekit read
+it and need no further options. The schema's version is `MAJOR.MINOR`. A reader accepts every minor version of its own
+major version, ignoring unknown fields, and rejects other major versions.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def square_crop_box(
 def crop_face(
     image_bgr: ImageU8, xyxy: Sequence[float] | FloatArray, crop: CropSpec, size_hw: tuple[int, int], resize: Resize
 ) -> ImageU8:
-    """Return the crop of one face: uint8 (size_hw[0], size_hw[1], 1 or 3), channels 1 if `crop.grayscale` else R, G, B.
+    """Return the crop of one face: uint8 (size_hw[0], size_hw[1], 1) if `crop.grayscale`, else (…, 3) R, G, B.
 
     Args:
         image_bgr: The frame, uint8 (H, W) gray or (H, W, 3) B, G, R.

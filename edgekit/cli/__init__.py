@@ -55,7 +55,7 @@ _EXTRAS = {
 
 
 class _StdoutClosedError(Exception):
-    """The reader of stdout has closed it, as `| head` does."""
+    """The program that reads stdout has closed the pipe, as `| head` does."""
 
 
 class _LazyGroup(click.Group):

@@ -21,10 +21,10 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 
 class NumberRange(click.FloatRange):
-    """click's FloatRange without NaN, which FloatRange accepts because NaN is neither below nor above a limit."""
+    """click's FloatRange that rejects NaN. FloatRange accepts NaN, which is neither below nor above a limit."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number."""
+        """Return the number; NaN is a usage error."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
@@ -32,7 +32,7 @@ class NumberRange(click.FloatRange):
 
 
 class _NamedPath(click.Path):
-    """click's Path without the empty text, which pathlib reads as the current folder."""
+    """click's Path that rejects the empty text, which pathlib would read as the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":

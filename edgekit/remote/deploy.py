@@ -34,7 +34,7 @@ _TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class Service:
-    """Service that runs the releases. `scope` None: a service of the system for root, else of the user."""
+    """Service that runs the releases. With `scope` None it is a system service for root, else a user service."""
 
     name: str = "edgekit"
     scope: Literal["user", "system"] | None = None
@@ -44,10 +44,10 @@ class Service:
 class Package:
     """A release to deploy.
 
-    `files` are its files by their names in the release: `model.onnx` or `model.ncnn`, `edgekit.toml` and others.
-    `camera` is the camera in the settings, which decides whether picamera2 is required. `extras` are required in
-    addition to `edgekit-pi[device]`. `install` is False to use the edgekit that is installed on the board. `settle_s`
-    is how long the release must run after its first frame.
+    `files` maps names in the release, such as `model.onnx` or `model.ncnn` and `edgekit.toml`, to files of this
+    machine. `camera` is the camera in the settings, which decides whether picamera2 is required. `extras` are required
+    in addition to `edgekit-pi[device]`. `install` is False to use the edgekit that is installed on the board.
+    `settle_s` is how long the release must run after its first frame.
     """
 
     files: Mapping[str, Upload]

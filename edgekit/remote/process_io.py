@@ -180,7 +180,7 @@ class _Reader:
             selector.register(stream, selectors.EVENT_READ)
 
     def read(self, key: selectors.SelectorKey) -> bool:
-        """Read once and return False if there was nothing to read."""
+        """Read once from one of the streams; return False if no data was available."""
         try:
             data = os.read(key.fd, _READ_BYTES)
         except BlockingIOError:

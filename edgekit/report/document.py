@@ -248,8 +248,8 @@ class BoardInfo(msgspec.Struct, frozen=True, kw_only=True):
 class BoardResult(msgspec.Struct, frozen=True, kw_only=True, rename={"frame_cache": "clip"}):
     """One board: what it is, how it was measured, and the results.
 
-    `label` is the user's name for the board; null if it is the only one. `notes` are the user's: fan, power supply,
-    ambient temperature. `complete` is false if the measurement was interrupted.
+    `label` is the user's name for the board; null if it is the only one. `notes` are conditions that the user has
+    given, such as fan, power supply and ambient temperature. `complete` is false if the measurement was interrupted.
     """
 
     label: Annotated[str, Meta(max_length=100)] | None

@@ -1,4 +1,4 @@
-"""Texts that all forms of a report share: titles, units, board states, warnings, and the order of cells."""
+"""Texts that all output formats of a report share: titles, units, board states, warnings, and the order of cells."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class ReportFiles:
         return [path for path in astuple(self) if path is not None]
 
     def check(self) -> None:
-        """Check the suffixes.
+        """Check that the suffix of each file matches its format.
 
         Raises:
             InputError: The suffix of a file does not match its format.

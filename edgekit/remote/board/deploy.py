@@ -82,9 +82,9 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
 
 
 def _activate(releases: Releases, service: Service, release: str) -> str | None:
-    """Switch to a release and check that it runs; return why it fails, None if it runs.
+    """Switch to a release and check that it runs; return the reason of a failure, or None.
 
-    If it fails, the previous release runs again.
+    After a failure the previous release runs again.
     """
     previous = releases.current()
     service.refuse_foreign_service(release)
