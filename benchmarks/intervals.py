@@ -1,10 +1,10 @@
-"""Coverage of the interval of a median on simulated latencies: the table of docs/benchmarking.md.
+"""Coverage of the confidence interval of a median on simulated latencies; prints the table of docs/benchmarking.md.
 
     python benchmarks/intervals.py
 
-Prints, for each number of processes and spread, the share of intervals that contain the true median, and their median
-width. Latencies are log-normal around a true median; successive ones in a process are correlated (first-order
-autoregressive).
+For each number of processes and each spread, the table has the share of intervals that contain the true median, and the
+median width of the intervals. Latencies are log-normal around a true median; successive latencies of a process are
+correlated (first-order autoregressive).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPREADS = ((0.01, 0.01), (0.0, 0.02), (0.02, 0.005))
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of coverage per number of processes and spread."""
     print("| processes | between processes | within | intervals that contain the true median | median width |")
     print("| --- | --- | --- | --- | --- |")
     for count in (3, 5):
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def coverage(count: int, between: float, within: float) -> tuple[float, float]:
-    """Return the share of intervals that contain `TRUE_MS`, and their median width as a share of it."""
+    """Return the share of intervals that contain `TRUE_MS`, and their median width as a fraction of `TRUE_MS`."""
     random = np.random.default_rng(5)
     intervals = []
     for trial in range(TRIALS):

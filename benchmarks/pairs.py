@@ -1,4 +1,4 @@
-"""Comparison of two functions on one machine: pairs of runs that alternate which function runs first.
+"""Comparison of two functions on one machine by pairs of runs; the function that runs first alternates.
 
 A pair's ratio compares runs that follow each other, so a slow phase of the machine affects both; the median over the
 pairs is robust against a disturbance of a single run.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pairs:
-    """Median seconds of the first and the second function, second over first in each pair, and the median ratio."""
+    """Median seconds of the first and of the second function; time ratio second / first of each pair; median ratio."""
 
     first_s: float
     second_s: float
@@ -28,9 +28,10 @@ def time_pairs(
     pairs: int,
     clock: Callable[[], float] | None = None,
 ) -> Pairs:
-    """Time `pairs` pairs of calls; both functions get the pair's number and should be warm.
+    """Time `pairs` pairs of calls and return the times.
 
-    `clock` returns seconds; default: wall time. On a machine with other load use `time.process_time`.
+    Both functions are called with the number of the pair. Call both once before, so that no pair contains their
+    warm-up. `clock` returns seconds; default: wall time. On a machine with other load use `time.process_time`.
     """
     now = clock or time.perf_counter
     first_s, second_s = [], []

@@ -28,12 +28,12 @@ class FaceBlur:
     """Collects the face boxes of the latest half second, for `hide_boxes`."""
 
     def __init__(self, presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s) -> None:
-        """Measure time with `presentation_time_s`; for a recording it must not depend on the reading speed."""
+        """Take a frame's time from `presentation_time_s`; for a recording, that must be its position in the video."""
         self._presentation_time_s = presentation_time_s
         self._boxes: deque[tuple[float, Xyxy]] = deque(maxlen=_MAX_BOXES)
 
     def update(self, frame: Frame, result: FrameResult) -> None:
-        """Add the boxes of a frame; must be called for every frame, shown or not."""
+        """Add the boxes of a frame; must be called for every frame, also for frames that are not published."""
         time_s = self._presentation_time_s(frame)
         self._boxes.extend((time_s, face.xyxy) for face in result.faces)
         while self._boxes and time_s - self._boxes[0][0] > _KEPT_S:
@@ -45,7 +45,7 @@ class FaceBlur:
 
 
 def hide_boxes(image_bgr: ImageU8, boxes_xyxy: Sequence[Xyxy]) -> ImageU8:
-    """Return a copy of a frame, uint8 (H, W, 3), with every box and a margin around it reduced to 6 x 6 cells."""
+    """Return a copy of a frame, uint8 (H, W, 3), with each box, and a margin around it, pixelated to 6 x 6 cells."""
     canvas = image_bgr.copy()
     height, width = canvas.shape[:2]
     # Cells are computed from the original, so that overlapping boxes also hide each other's edges.

@@ -125,7 +125,7 @@ class FrameResult:
         faces: The classified faces. With `subject` "image" a single entry: the frame, or its region of interest.
         stage_ms: Time of each stage before the sinks in milliseconds, by stage name.
         age_ms: Time from capture to this result.
-        health: State of board and process (`Health.as_document`), in the first result after each sample of it.
+        health: State of board and process (`Health.as_document`), in the first result after each health sample.
         file: Path of the image file, if the source consists of image files.
         subject: What the model classifies, see `Contract.subject`.
     """

@@ -93,7 +93,7 @@ class _Track:
 
 
 class EventDetector:
-    """Applies the rules to successive frames."""
+    """Derives events from the results of successive frames, according to `EventRules`."""
 
     def __init__(self, rules: EventRules) -> None:
         self._rules = rules

@@ -132,7 +132,7 @@ class Source(Protocol):
 def presentation_time_s(source: Source) -> Callable[[Frame], float]:
     """Return the function that returns the time of a frame of `source` in seconds.
 
-    For a recording this is the frame's position in it, so that results do not depend on how fast it is read.
+    For a recording this is the frame's position in the video, so that results do not depend on the reading speed.
     """
     if source.live:
         return lambda frame: frame.monotonic_s
@@ -141,7 +141,7 @@ def presentation_time_s(source: Source) -> Callable[[Frame], float]:
 
 
 class RecordedSource:
-    """Base class of sources that yield every frame: `stop` and the `with` block."""
+    """Base class of sources that yield every frame; it implements `stop` and the `with` block."""
 
     live = False
     dropped = 0

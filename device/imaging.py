@@ -148,7 +148,10 @@ def _orientation(data: bytes) -> int:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Return False for an empty file and for a truncated or damaged PNG, for which libpng prints its own messages."""
+    """Return False for an empty file and for a truncated or damaged PNG.
+
+    Other formats are left to the decoder. A damaged PNG is not, because libpng would print messages of its own.
+    """
     if not data.startswith(_PNG_SIGNATURE):
         return bool(data)
     position = len(_PNG_SIGNATURE)

@@ -1,4 +1,4 @@
-"""The region of interest of a frame, and the size of the detector's input for it."""
+"""The region of interest of a frame, and the size of the detector's input."""
 
 from __future__ import annotations
 

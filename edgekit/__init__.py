@@ -90,5 +90,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """Return the public names beside the module's own."""
+    """Return the names of `__all__` and of the module's globals."""
     return sorted({*globals(), *__all__})

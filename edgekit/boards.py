@@ -1,4 +1,4 @@
-"""Description of this machine and of its present conditions, to be reported with every frame rate.
+"""Description of this machine and of its present conditions, which are reported beside every measured frame rate.
 
 `read_board` returns what is constant (model, processor, system), `read_conditions` what varies (clock, temperature,
 throttling). All values come from files below `root` and from one firmware tool, so that text captured on a board can
@@ -26,7 +26,7 @@ RunTool: TypeAlias = Callable[[Sequence[str]], str | None]
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python that runs edgekit; no file below `root` describes it."""
+    """The Python that runs edgekit. Its values come from the process itself, not from files below `root`."""
 
     architecture: str = field(default_factory=platform.machine)
     userland_bits: int = 8 * struct.calcsize("P")
@@ -39,7 +39,7 @@ class Board:
 
     Attributes:
         model: Name of the board from its device tree; on a PC the name of the processor.
-        cpu: Name of the core.
+        cpu: Name of the CPU core, such as Cortex-A53.
         cpu_part: Part number of an ARM core, such as 0xd03.
         processors: Number of logical processors.
         architecture: Output of `uname -m`.
@@ -48,7 +48,7 @@ class Board:
         os_release: Name and version of the system.
         kernel: Release of the kernel.
         python: Version of the running Python.
-        virtualization: "emulator" where instructions are emulated; times measured there are not a board's times.
+        virtualization: "emulator" if the processor is emulated; times measured on an emulator are not a board's times.
     """
 
     model: str | None
@@ -90,7 +90,7 @@ class Throttling:
         return tuple(text for bit, text in _THROTTLE_BITS.items() if self.bits >> (bit + _SINCE_BOOT_SHIFT) & 1)
 
     def explain(self) -> str:
-        """Return both lists of flags as one line of text."""
+        """Return the flags that are set now and those since boot as one line of text."""
         return throttle_text(self.now, self.since_boot)
 
 
@@ -168,8 +168,8 @@ def run_tool(arguments: Sequence[str]) -> str | None:
 def read_conditions(root: Path = Path("/"), run: RunTool = run_tool) -> Conditions:
     """Return the present state of the machine; `run` executes the firmware tool `vcgencmd`.
 
-    If `run` returns None, only files are read: the clock is then the one that the kernel requested, and the throttle
-    flags come from sysfs of Raspberry Pi's kernel, or are limited to the under-voltage alarm of Debian's kernel.
+    If `run` returns None, only files are read. The clock is then the one that the kernel requested. The throttle flags
+    come from sysfs; Raspberry Pi's kernel has all of them there, Debian's kernel only the under-voltage alarm.
     """
     cpufreq = root / "sys/devices/system/cpu/cpu0/cpufreq"
     clock_mhz, clock_source = _clock(root, cpufreq, run)

@@ -1,8 +1,8 @@
 """The model-file contract: one JSON document inside the .onnx with everything that a program needs to use the model.
 
-It is stored in the model's `metadata_props[METADATA_KEY]`. Export writes it; every other part reads it and needs no
-further options. The schema's version is `MAJOR.MINOR`: a reader accepts any minor of its major (unknown fields of a
-later minor are ignored) and rejects other majors.
+The document is stored in the model's `metadata_props[METADATA_KEY]`. Export writes it; all other parts of edgekit read
+it and need no further options. The schema's version is `MAJOR.MINOR`. A reader accepts every minor version of its own
+major version, ignoring unknown fields, and rejects other major versions.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class CropSpec:
     """How a face box, or an image without one, becomes an image of the net's input size.
 
     A face box is made square (with its mean side), widened by `margin` (a fraction of that side) on every side, and
-    kept inside the frame. An image without a face box is changed as `fit` says. The result is resized to `resize_hw`,
-    converted to gray if `grayscale` is true, and cut to its centre `center_crop_hw`.
+    kept inside the frame. An image without a face box is cut, padded or stretched according to `fit`. The result is
+    resized to `resize_hw`, converted to gray if `grayscale` is true, and cut to its centre `center_crop_hw`.
     """
 
     margin: float
@@ -113,8 +113,8 @@ class Contract:
 
     `precision` is that of weights and arithmetic, `calibration` describes how the ranges of a quantised model were
     determined, and `verified_level` is ONNX Runtime's graph optimization level at which export verified the outputs.
-    `subject` is what the model classifies. The logits are already divided by `temperature`, with which calibration on
-    validation images made the probabilities match the accuracy (Guo et al. 2017, section 4.2); 1: not calibrated.
+    `subject` is what the model classifies. `temperature` is the factor of temperature scaling (Guo et al. 2017, section
+    4.2), fitted on validation images; 1 means not calibrated. The file's logits are already divided by `temperature`.
 
     Example:
         >>> contract = Contract.from_json(model_metadata["edgekit"])
@@ -158,7 +158,7 @@ class Contract:
 
 
 def channel_count(channels: Channels) -> int:
-    """Return the number of channels of a tensor with that colour order."""
+    """Return the number of channels of a tensor with the colour order `channels`."""
     return 1 if channels == "gray" else 3
 
 
@@ -168,7 +168,7 @@ def required_fields() -> tuple[str, ...]:
 
 
 def _check_version(data: object) -> None:
-    """Check the version first: the fields of another major are unknown."""
+    """Check the schema version before all other fields, because another major version may have different fields."""
     version = convert(data, _Version, "contract field").schema
     major, _, minor = version.partition(".")
     if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()) or len(version) > 20:
@@ -188,7 +188,7 @@ class _Version:
 
 
 def _validate(contract: Contract) -> None:
-    """Check what types cannot express; contracts made in code are checked too."""
+    """Check the ranges and the relations between fields, which the field types do not express."""
     labels = contract.labels
     _require(1 <= len(labels) <= _MAX_LABELS, "labels", f"{len(labels)} labels", f"1 to {_MAX_LABELS}")
     _require(len(set(labels)) == len(labels), "labels", "a duplicate name", "distinct names")

@@ -16,7 +16,7 @@ EXIT_INTERRUPTED = 130
 
 
 class EdgekitError(Exception):
-    """Base class: an error that the user can correct; one line that names the subject, the value and the cure."""
+    """Base class of errors that the user can correct. The message is one line: the subject, the value and the cure."""
 
     exit_code = EXIT_FAULT
 
@@ -52,7 +52,7 @@ class HostError(EdgekitError):
 
 
 def warn(message: str) -> None:
-    """Issue a warning at the line that called edgekit: the default of `notify` arguments."""
+    """Issue a Python warning that shows the line that called edgekit; the default of all `notify` arguments."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("edgekit."):
         level, frame = level + 1, frame.f_back

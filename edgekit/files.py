@@ -99,7 +99,9 @@ def write_atomic(target: Path, content: bytes | str) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append a line, complete or not at all; a partial line that a power cut left is ended first.
+    """Append a line completely or not at all.
+
+    If a power cut has left a partial line at the end of the file, the new line begins after a line break.
 
     Raises:
         OSError: The line cannot be written.

@@ -1,4 +1,4 @@
-"""Install commands for messages: they install extras from the source of this edgekit (clone, wheel file or index).
+"""The pip commands in messages, which install extras from where this edgekit came from: clone, wheel file or index.
 
 The name `edgekit` on PyPI belongs to another project, so no message may name it as a requirement; the distribution of
 this project is `edgekit-pi`.

@@ -1,6 +1,6 @@
-"""Latencies that others published for these boards, each with its source: `published_latencies.csv`.
+"""Published latencies of nets on the Raspberry Pi models of `KNOWN_BOARDS`, with sources (`published_latencies.csv`).
 
-They are averages of benchmarks with batch 1 on the CPU. Cooling, memory and engine versions differ between the rows.
+Each is the average of a benchmark with batch 1 on the CPU. Cooling, memory and engine versions differ between the rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class KnownBoard:
-    """A board: its name as an option (`key`) and in the table, its processor and its last shared cache."""
+    """A board. `key` is its name on the command line, `name` its name in the table of latencies.
+
+    `shared_cache_kib` is the size of the last cache level that all cores share.
+    """
 
     key: str
     name: str
@@ -35,7 +38,7 @@ KNOWN_BOARDS = {
 
 @dataclass(frozen=True)
 class PublishedLatency:
-    """One row: `input_px` is the side or WxH as published, `precision` fp32 or int8, `source` a URL."""
+    """One row of the table. `input_px` is the side or WxH as published, `precision` fp32 or int8, `source` a URL."""
 
     board: str
     cpu: str
@@ -50,7 +53,7 @@ class PublishedLatency:
 
 
 def published_latencies() -> list[PublishedLatency]:
-    """Return the rows of the table."""
+    """Return the rows of `published_latencies.csv`."""
     with Path(__file__).with_name("published_latencies.csv").open(newline="") as stream:
         return [
             PublishedLatency(

@@ -63,12 +63,12 @@ def shipped_models() -> tuple[str, ...]:
 
 
 def engine_extras(paths: Iterable[Path]) -> tuple[str, ...]:
-    """Return the extras that these models need in addition to `device`."""
+    """Return the extras of edgekit-pi, in addition to `device`, that the engines of these model files need."""
     return ("ncnn",) if any(path.suffix == NCNN_SUFFIX for path in paths) else ()
 
 
 def asset(name: str) -> Path:
-    """Return the path of a file of the package.
+    """Return the path of a file that is shipped in `edgekit/assets`.
 
     Raises:
         InputError: The installation does not contain the file.

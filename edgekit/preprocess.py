@@ -61,7 +61,7 @@ def square_crop_box(
 def crop_face(
     image_bgr: ImageU8, xyxy: Sequence[float] | FloatArray, crop: CropSpec, size_hw: tuple[int, int], resize: Resize
 ) -> ImageU8:
-    """Return the crop of one face: uint8 (size_hw[0], size_hw[1], 1 or 3), channels 1 if `crop.grayscale` else R, G, B.
+    """Return the crop of one face: uint8 (size_hw[0], size_hw[1], 1) if `crop.grayscale`, else (…, 3) R, G, B.
 
     Args:
         image_bgr: The frame, uint8 (H, W) gray or (H, W, 3) B, G, R.
@@ -76,10 +76,10 @@ def crop_face(
 
 
 def crop_image(image_bgr: ImageU8, crop: CropSpec, size_hw: tuple[int, int], resize: Resize) -> ImageU8:
-    """Return an image that is not a face box in the net's size, see `fit_image`; arguments and result as `crop_face`.
+    """Fit an image that has no face box with `fit_image`, and return its centre crop in the net's size.
 
-    Training, evaluation, calibration and verification read image files with this function, or with `fit_image` where
-    the augmentation moves the last crop; the runtime uses it for whole frames.
+    Arguments and result are those of `crop_face`. Training, evaluation, calibration and verification read image files
+    with this function, or with `fit_image` where augmentation moves the crop. The runtime uses it for whole frames.
     """
     return center_crop(fit_image(image_bgr, crop, resize), size_hw)
 
@@ -87,8 +87,8 @@ def crop_image(image_bgr: ImageU8, crop: CropSpec, size_hw: tuple[int, int], res
 def fit_image(image_bgr: ImageU8, crop: CropSpec, resize: Resize) -> ImageU8:
     """Return an image as uint8 (resize_hw[0], resize_hw[1], 1 or 3): `crop_image` before its centre crop.
 
-    `crop.fit` is "square": the central part of the same shape as `resize_hw` is resized; "pad": gray bars complete the
-    image to that shape; "stretch": width and height are resized by different factors.
+    With `crop.fit` "square", the largest central part with the aspect ratio of `resize_hw` is resized. With "pad", gray
+    bars are added to reach that aspect ratio. With "stretch", width and height are resized by different factors.
     """
     return _resized(_FITS[crop.fit](image_bgr, crop.resize_hw), crop, resize)
 
@@ -175,8 +175,8 @@ def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
 def to_input(crops: ImageU8, spec: InputSpec) -> FloatArray | ImageU8:
     """Return the input of a model file: (N, channels, H, W), contiguous, in the contract's element type.
 
-    For "uint8" the result contains the pixels unchanged, for "float32" it is the result of `to_tensor`; see there for
-    arguments and errors. A contiguous batch of gray crops for a gray uint8 net is not copied.
+    For "uint8" the result contains the pixels unchanged, for "float32" it is the result of `to_tensor`. Arguments and
+    errors are those of `to_tensor`. A contiguous batch of gray crops for a gray uint8 net is not copied.
     """
     if spec.element_type == "float32":
         return to_tensor(crops, spec)

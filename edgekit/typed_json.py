@@ -114,7 +114,7 @@ def _expected(fault: str, to: type, keys: list[str | int | None]) -> str:
 
 
 def _choices(to: type, keys: list[str | int | None]) -> list[str]:
-    """Return the allowed values of the field at a path, which msgspec's message does not list."""
+    """Return the allowed values of the field at the path `keys`, which msgspec's message does not list."""
     schema = msgspec.json.schema(to)
 
     def resolved(node: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 This package is callable: `edgekit.export(...)` calls `edgekit.export.run.export`, which it imports on the first call. A
 function `export` beside this package would occupy the same attribute of `edgekit`, and the import order would decide
-which of the two it is.
+whether the attribute is the function or the package.
 
     import edgekit
     from edgekit.export.onnx.targets import TARGETS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _CallableModule(ModuleType):
-    """Module type of `edgekit.export`: a call exports a model."""
+    """Type of the module `edgekit.export`; calling the module exports a model."""
 
     def __call__(self, model: str | Path, output: str | Path, **options: Any) -> Exported:
         """Export a model; see `edgekit.export.run.export` for options, result and errors."""

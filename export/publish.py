@@ -39,10 +39,10 @@ _WITHOUT_DUPLICATES = " without duplicates"
 
 
 def publish(checkpoint_path: Path, dataset: DataSet, folder: Path, name: str) -> Exported:
-    """Write the three files of a shipped model and return its export."""
+    """Write checkpoint, exported file and model card of a shipped model, and return its export."""
     checkpoint = load_checkpoint(checkpoint_path)
     contract = checkpoint.contract
-    # The crop margin of live faces was chosen after some checkpoints were trained.
+    # An older checkpoint may contain another crop margin of live faces than the current one.
     crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale, contract.crop.fit).crop
     results = _measure(checkpoint_path, dataset)
     accuracy = tuple(
@@ -150,7 +150,7 @@ def _card(
 
 
 def _teacher(name: str, training: Mapping[str, Any]) -> str:
-    """Return the section on the teacher, or an empty text."""
+    """Return the model card's section on the teacher; empty if the net was not distilled."""
     if "teacher" not in training:
         return ""
     distillation = training["distillation"]

@@ -1,4 +1,4 @@
-"""The public function `edgekit.export`."""
+"""The public function `edgekit.export`: export of a checkpoint to one .onnx or .ncnn file."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def export(
         output: The file to write; its suffix chooses the engine.
         target: Preset of rewrites; a key of `edgekit.export.onnx.targets.TARGETS`.
         passes: Rewrites to add to the preset's.
-        without: Rewrites to leave out.
-        merges: Texts `NEW=OLD,OLD` that replace old labels by new ones; labels in no text are removed.
+        without: Rewrites to remove from the preset's.
+        merges: Texts `NEW=OLD,OLD` that merge old labels into new ones; old labels that no text names are removed.
         classes: New labels of a CLIP's student or of trained prompts, with or without describing sentences.
         clip: The teacher's CLIP for `classes`, or the CLIP of trained prompts; by name or file.
-        prompts: The teacher's prompts for `classes`, if it has some.
+        prompts: The teacher's trained prompts for `classes`, if it has prompts.
         ensemble: For trained prompts: whether the file contains the frozen tower.
         compare_on: For trained prompts without ensemble: a data set to evaluate both forms on.
         compare_split: The split of `compare_on`.

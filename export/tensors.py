@@ -29,14 +29,14 @@ _BITS_BY_NAME = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape and element size of a tensor; None where unknown."""
+    """Shape and element size of a tensor; None for what is unknown."""
 
     shape: Shape | None
     element_bits: int | None
 
     @property
     def size_bytes(self) -> int | None:
-        """Size of all elements, packed."""
+        """Size of all elements in bytes, without padding."""
         elements = None if self.shape is None else product(self.shape)
         return None if elements is None or self.element_bits is None else (elements * self.element_bits + 7) // 8
 
@@ -48,7 +48,7 @@ def product(dimensions: Shape) -> int | None:
 
 
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Return initialisers and outputs of Constant nodes by name."""
+    """Return the graph's constant tensors, initialisers and outputs of Constant nodes, by name."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
@@ -61,9 +61,9 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 def graph_tensors(
     model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto], seen: Mapping[str, TensorInfo] | None = None
 ) -> dict[str, TensorInfo]:
-    """Return the inferred shape and element size of every tensor at batch size 1.
+    """Return the shape and element size of every tensor at batch size 1.
 
-    Tensors that shape inference leaves open are taken from `seen`, the result of
+    For tensors whose shape ONNX's shape inference does not determine, `seen` has shape and size; it is the result of
     `edgekit.export.profiling.layer_times.seen_tensors`.
 
     Raises:

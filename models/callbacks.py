@@ -1,4 +1,4 @@
-"""Types of the callbacks through which long functions report progress and messages to their caller."""
+"""Types of the callbacks by which long-running functions report progress and messages to their caller."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ StageProgress = Callable[[str, int, int | None], None]
 
 
 def ignore_message(message: str) -> None:
-    """Do nothing: the default of `notify` arguments."""
+    """Ignore a message: the default of `notify` arguments, for callers that display no messages."""
 
 
 def ignore_progress(stage: str, done: int, total: int | None) -> None:
-    """Do nothing: a default of `progress` arguments."""
+    """Ignore a progress report: a default of `progress` arguments, for callers that display no progress."""
 
 
 def of_stage(progress: StageProgress | None, stage: str) -> Progress:
-    """Return a callback that reports the progress of one stage; without `progress` it does nothing."""
+    """Return a callback that reports one stage's progress to `progress`; if `progress` is None, it does nothing."""
 
     def report(done: int, total: int | None) -> None:
         if progress:

@@ -1,4 +1,4 @@
-"""Nets with their weights: a checkpoint read into a net, the contract of a new net, merged classes, imported weights.
+"""Nets with weights: build a net from a checkpoint, merge its classes, import the EdgeCNN authors' checkpoints.
 
 net = build_net(load_checkpoint(Path("runs/mine/best.safetensors")))  # (N, 3, 44, 44) → logits (N, classes)
 """
@@ -102,8 +102,8 @@ def build_merged_net(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]
 
     Args:
         checkpoint: A checkpoint of any registry net.
-        merges: Old labels of each new label, from `edgekit.models.data.merging.parse_merges`. Labels in no merge are
-            removed.
+        merges: Old labels of each new label, from `edgekit.models.data.merging.parse_merges`. Old labels that are in
+            none of the merges are removed.
 
     Raises:
         InputError: The architecture is unknown, or the weights do not fit it.
@@ -119,7 +119,7 @@ def build_merged_net(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]
 
 
 def import_authors_checkpoint(path: Path, labels: tuple[str, ...], dataset_name: str, gray: bool) -> Checkpoint:
-    """Return a checkpoint of the EdgeCNN authors' released code (usually `*.t7`) as one of edgekit.
+    """Convert a checkpoint of the EdgeCNN authors' released code (usually `*.t7`) to one of edgekit.
 
     Args:
         path: The file.
@@ -142,7 +142,7 @@ def import_authors_checkpoint(path: Path, labels: tuple[str, ...], dataset_name:
 
 
 def _with_labels(checkpoint: Checkpoint, labels: Sequence[str]) -> Checkpoint:
-    """Return the checkpoint with the given labels only, in the given order; the last layer keeps their rows only."""
+    """Return the checkpoint with only the given labels, in that order, and only their rows of the last layer."""
     check_weights(checkpoint)
     contract = checkpoint.contract
     kept = torch.tensor([contract.labels.index(name) for name in labels])

@@ -44,9 +44,9 @@ class TrainOptions(TrainingOptions):
     """Options of `train`; see `TrainingOptions` for those that all trainings share.
 
     - `model`: name of a net, such as "edgecnn" or "timm/NAME" (see `edgekit.models.nets.registry`).
-    - `balance`: equal influence of rare and common classes: "loss" weights the loss, "sampler" repeats images;
-      None: the recipe's.
-    - `merges`: texts NEW=OLD,OLD that merge classes; classes in none of them are removed.
+    - `balance`: gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse of
+      its size, "sampler" draws each class equally often; None: the recipe's.
+    - `merges`: texts NEW=OLD,OLD that merge classes; classes that none of the texts names are removed.
     - `subject`: what the model classifies: each detected "face", or the whole "image".
     - `image_size`: side in pixels at which the images are kept, for nets that take any size; the net sees 11/12 of it.
     - `cache_images`: where decoded images are kept; "auto": on disk if they need a quarter of the free memory.

@@ -1,4 +1,4 @@
-"""Check an environment with edgekit-pi[device]: the command works, and no training library is installed."""
+"""Check an environment with edgekit-pi[device]: the command `edgekit` works, and no training library is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Build the source archive and from it the wheel, and compare both with the tree: `check_packages.py FOLDER`."""
+"""Build the source archive and, from it, the wheel, and check that both contain all files of the source tree.
+
+Usage: `check_packages.py FOLDER`
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def expected_files() -> set[str]:
-    """Return the files of every package in setup.cfg by their installed names."""
+    """Return the installed paths of the files of every package in setup.cfg."""
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     files = set()
@@ -36,7 +39,7 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def missing_files(sdist: Path, wheel: Path) -> list[str]:
-    """Return the files that an archive lacks, with the archive's name."""
+    """Return the files that the source archive or the wheel lacks, each as "ARCHIVE: FILE"."""
     with zipfile.ZipFile(wheel) as archive:
         in_wheel = set(archive.namelist())
     with tarfile.open(sdist) as archive:
@@ -54,7 +57,7 @@ def _ships(path: Path) -> bool:
 
 
 def main() -> int:
-    """Build into the folder on the command line and return 0 if no file is missing."""
+    """Build into the folder on the command line; return 0 if no file is missing, else 1."""
     sdist, wheel = build(Path(sys.argv[1]).resolve())
     missing = missing_files(sdist, wheel)
     for name in missing:

@@ -3,7 +3,7 @@
     pip install --no-deps --target old onnxruntime==1.20.1
     PYTHONPATH=old python tools/runtime_kernels.py export/verification/oldest_runtime.json
 
-Run it with the oldest onnxruntime that setup.cfg allows.
+Run this script with the oldest onnxruntime that setup.cfg allows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _IR_VERSIONS = {"1.20": 10}
 
 
 def main() -> None:
-    """Write the list to the file on the command line."""
+    """Write the list to the file named on the command line."""
     kernels: dict[str, dict[str, set[tuple[int, int | None]]]] = defaultdict(lambda: defaultdict(set))
     for kernel in native.get_all_opkernel_def():
         if kernel.provider == "CPUExecutionProvider":

@@ -3,7 +3,8 @@
     python benchmarks/a53/count.py mine.onnx mine.ncnn -o benchmarks/a53/results
 
 ONNX Runtime for arm64, or ncnn for an .ncnn file, runs with one thread under qemu's user mode, and a qemu plugin counts
-(method and limits: README.md). Writes one JSON file per model, named after the model file.
+its instructions, SIMD operations and cache misses (method and limits: README.md). Writes one JSON file per model, named
+after the model file.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ WARM_UP = 2
 
 
 def default_state() -> Path:
-    """Return the folder of the emulator and its system: $EDGEKIT_A53, or a folder in the user's cache."""
+    """Return the folder of the emulator and the emulated system: $EDGEKIT_A53, or a folder in the user's cache."""
     named = os.environ.get("EDGEKIT_A53")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edgekit-a53"
 
 
 def structure_of(model: Path) -> str:
-    """Return the hash of a file's graph without weights."""
+    """Return the hash of a file's graph without weights, which is equal for all files of one architecture."""
     return read_ncnn(model).structure_sha256 if engine_of(model) == "ncnn" else structure_sha256(load_graph(model))
 
 
 def prepare(state: Path) -> None:
-    """Create what is missing in `state`: qemu, its plugin, the arm64 system with both engines, its /sys."""
+    """Create what is missing in `state`: qemu, its plugin, and the arm64 system with both engines and /sys."""
     subprocess.run([HERE / "prepare.sh", state], check=True)
     packages = state / "packages"
     wanted = " ".join(f"{name}=={version(name)}" for name in ("onnxruntime", "numpy", "ncnn"))
@@ -76,7 +77,7 @@ def _describe_processors(folder: Path) -> None:
 
 
 def count(model: Path, state: Path, sections: int, shape: str) -> list[dict[str, int]]:
-    """Return the counts of `sections` inferences of a model at batch size 1.
+    """Return the counts of each of `sections` inferences of a model at batch size 1, by the counter's name.
 
     Raises:
         click.ClickException: The model does not run on the emulated A53.
@@ -115,7 +116,7 @@ def count(model: Path, state: Path, sections: int, shape: str) -> list[dict[str,
 
 
 def record(model: Path, state: Path, sections: Sequence[dict[str, int]], shape: str) -> dict[str, Any]:
-    """Return the JSON document: counts, method and model file."""
+    """Return the JSON document of a model: counts, method of the measurement, and model file."""
     engine = engine_of(model)
     qemu = subprocess.run([state / "qemu-aarch64", "--version"], check=True, capture_output=True, text=True)
     return {

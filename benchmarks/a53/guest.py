@@ -1,6 +1,7 @@
-"""Program inside the emulated system: it runs one model, each inference between the two marks of `counter.c`.
+"""Program inside the emulated system: it runs one model and marks begin and end of each inference for `counter.c`.
 
-Runs any .onnx file with ONNX Runtime, and an .ncnn file with edgekit's engine, Python included.
+It runs any .onnx file with ONNX Runtime, and an .ncnn file with edgekit's engine. The marked sections include the
+Python code around the engine's call.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _FATAL = 4
 
 
 def main(path: str, shape: str, sections: int) -> None:
-    """Run `sections` inferences on noise; dynamic dimensions are 1 unless `shape` ("1,3,44,44") is given."""
+    """Run `sections` inferences on noise; dynamic dimensions have size 1 unless `shape` ("1,3,44,44") is given."""
     infer = ncnn_inference(path) if path.endswith(".ncnn") else onnx_inference(path, shape)
     syscall = ctypes.CDLL(None).syscall
     begin, end = ctypes.c_long(_MARK_BEGIN), ctypes.c_long(_MARK_END)
@@ -46,7 +47,7 @@ def onnx_inference(path: str, shape: str) -> Callable[[], object]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    # Instructions of spinning threads depend on time.
+    # The number of instructions of spinning threads depends on time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (node,) = session.get_inputs()

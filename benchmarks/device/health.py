@@ -2,8 +2,9 @@
 
     python benchmarks/device/health.py --fake-firmware
 
-Prints a JSON document with the mean CPU time per sample and the share of a core in a run. With `--fake-firmware` a
-shell script replaces `vcgencmd`: the firmware's own time is missing, but starting a process costs as on a Raspberry Pi.
+Prints a JSON document with the mean CPU time per sample, and the percentage of a core that sampling takes in a run.
+With `--fake-firmware` a shell script replaces `vcgencmd`: the time of the firmware itself is missing, but the cost of
+starting a process is that on a Raspberry Pi.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _DECISIONS = 100
 
 
 def main() -> None:
-    """Print the median and the 95th percentile in milliseconds."""
+    """Print the median and the 95th percentile of the time per decision, in milliseconds."""
     with tempfile.TemporaryDirectory() as folder:
         names = _collect(Path(folder))
         with LabelPage(LabelStore(Path(folder)), "127.0.0.1:0", None, warnings.warn) as page:

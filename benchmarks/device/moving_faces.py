@@ -26,7 +26,7 @@ _MAX_HIDDEN = 0.5
 
 @dataclass(frozen=True)
 class Cutout:
-    """A face cut out of a picture: uint8 (h, w, 3), opacity float32 (h, w, 1), and the face's box in it."""
+    """A face cut out of a picture: uint8 (h, w, 3), opacity float32 (h, w, 1), and the face's box in the cutout."""
 
     image_bgr: ImageU8
     opacity: FloatArray
@@ -35,7 +35,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class KnownFace:
-    """Face number `who` of a frame: its box, and whether enough of it is visible for a detector."""
+    """Face number `who` of a frame: its box, and whether enough of the face is visible for a detector."""
 
     who: int
     xyxy: FloatArray
@@ -44,7 +44,7 @@ class KnownFace:
 
 @dataclass(frozen=True)
 class _Path:
-    """Path of a face over time 0 to 1: centre in shares of the frame, height of its box in pixels."""
+    """Path of a face over time 0 to 1: centre as fractions of the frame's size, height of the face's box in pixels."""
 
     centre: Callable[[float], tuple[float, float]]
     height_px: Callable[[float], float]
@@ -75,7 +75,7 @@ _PATHS = (
 
 
 def cut_out(picture_bgr: ImageU8, xyxy: Sequence[float] | FloatArray) -> Cutout:
-    """Return the face in the box with a margin that fades out."""
+    """Return the face in a box, with a margin in which the opacity falls to 0."""
     x0, y0, x1, y1 = (float(value) for value in xyxy)
     grow_x, grow_y = _AROUND * (x1 - x0), _AROUND * (y1 - y0)
     height, width = picture_bgr.shape[:2]
@@ -94,7 +94,7 @@ def cut_out(picture_bgr: ImageU8, xyxy: Sequence[float] | FloatArray) -> Cutout:
 def moving_faces(
     cutouts: Sequence[Cutout], background_bgr: ImageU8, frames: int = FRAMES
 ) -> tuple[list[ImageU8], list[list[KnownFace]]]:
-    """Return the frames, uint8 (480, 640, 3), and the faces in each; the four paths use the cutouts in turn."""
+    """Return the frames, uint8 (480, 640, 3), and the known faces of each; the four paths take the cutouts in turn."""
     background = np.asarray(cv2.resize(background_bgr, FRAME_WH, interpolation=cv2.INTER_AREA), np.uint8)
     noise = np.random.default_rng(0)
     images, known = [], []
@@ -114,7 +114,7 @@ def moving_faces(
 
 
 def _paste(canvas: FloatArray, cutout: Cutout, path: _Path, progress: float) -> FloatArray:
-    """Paint the face and return its box in the frame."""
+    """Draw a cutout into the frame `canvas` and return the face's box in the frame."""
     box = cutout.xyxy
     scale = path.height_px(progress) / float(box[3] - box[1])
     centre = np.multiply(path.centre(progress), FRAME_WH)
@@ -137,7 +137,7 @@ def _paste(canvas: FloatArray, cutout: Cutout, path: _Path, progress: float) -> 
 
 
 def _judged(face: KnownFace, in_front: Sequence[KnownFace]) -> KnownFace:
-    """Return the face with `visible` set: false if half of its box is hidden or outside the frame."""
+    """Return the face with `visible` set: false if more than half of its box is hidden or outside the frame."""
     x0, y0, x1, y1 = face.xyxy
     area = (x1 - x0) * (y1 - y0)
     inside = max(min(x1, FRAME_WH[0]) - max(x0, 0), 0) * max(min(y1, FRAME_WH[1]) - max(y0, 0), 0)

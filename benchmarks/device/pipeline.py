@@ -2,12 +2,12 @@
 
     python benchmarks/device/pipeline.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx
 
-Prints frame rates, faces and ratios with their required values. The classic loop of many tutorials runs Haar's
-frontalface_default (scale 1.1, 5 neighbours, no minimum size) on each 640x480 frame and classifies face by face. The
-plain loop runs in one thread: YuNet at 320 pixels on each frame, then all faces in one batch. The pipeline is that of
-`edgekit run`: stages in threads, faces tracked between detections.
+Prints frame rates, numbers of faces, and ratios of times with their required values. The classic loop of many tutorials
+runs Haar's frontalface_default (scale 1.1, 5 neighbours, no minimum size) on each 640x480 frame and classifies face by
+face. The plain loop runs in one thread: YuNet at 320 pixels on each frame, then all faces in one batch. The pipeline is
+that of `edgekit run`: stages in threads, faces tracked between detections.
 
-Each round is one pair of `pairs.py`. Times are wall time; those of the pipeline include the start of its threads.
+Each round is one pair of `pairs.py`. Times are wall time; the time of the pipeline includes the start of its threads.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ Work = Callable[[Sequence[ImageU8]], int]
 
 @dataclass(frozen=True)
 class Comparison:
-    """`ours` against `theirs`: median ms per frame, faces in all frames, ratios of the rounds and their median."""
+    """`ours` compared with `theirs`: median ms per frame, number of faces, ratio of each round and their median."""
 
     name: str
     ours_ms: float
@@ -90,7 +90,7 @@ def load_frames(clip: str, count: int) -> list[ImageU8]:
 
 
 class Memory(RecordedSource):
-    """Recorded source that yields frames from memory."""
+    """Recorded source that yields the given frames from memory."""
 
     name = "memory"
     fps = _FPS
@@ -107,7 +107,7 @@ class Memory(RecordedSource):
 
 
 def our_pipeline(classifier: Classifier, detector: YuNet) -> Work:
-    """Return a function that processes frames as `edgekit run` does."""
+    """Return a function that processes frames in the pipeline of `edgekit run`."""
 
     def work(frames: Sequence[ImageU8]) -> int:
         tally = Tally()
@@ -129,12 +129,12 @@ def our_pipeline(classifier: Classifier, detector: YuNet) -> Work:
 
 
 def each(work: Callable[[ImageU8], int]) -> Work:
-    """Return a function that processes many frames one by one."""
+    """Return a function that calls `work` for each of many frames and returns the total number of faces."""
     return lambda frames: sum(map(work, frames))
 
 
 def plain_loop(classifier: Classifier, detector: YuNet) -> Work:
-    """Return a function that detects, crops and classifies on each frame, one step after the other."""
+    """Return the plain loop: a function that detects, crops and classifies on each frame, in one thread."""
     localizer = FaceTracker(detector, None)
 
     def work(image_bgr: ImageU8) -> int:
@@ -145,7 +145,7 @@ def plain_loop(classifier: Classifier, detector: YuNet) -> Work:
 
 
 def classic_loop(classifier: Classifier) -> Work:
-    """Return the tutorials' loop."""
+    """Return the loop of many tutorials: Haar on each frame, and one classification per face."""
     cascade = cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
     contract = classifier.contract
 
@@ -161,12 +161,12 @@ def classic_loop(classifier: Classifier) -> Work:
 
 
 def our_yunet(detector: YuNet) -> Work:
-    """Return edgekit's YuNet: resize, net, decoding, non-maximum suppression."""
+    """Return a function that runs edgekit's YuNet: resize, net, decoding, non-maximum suppression."""
     return each(lambda image_bgr: len(detector.detect(image_bgr)))
 
 
 def opencvs_yunet(model_path: Path, size_px: int) -> Work:
-    """Return OpenCV's FaceDetectorYN at the same size, resize included."""
+    """Return a function that runs OpenCV's FaceDetectorYN at the same size, resize included."""
     content_wh, _ = input_sizes(FRAME_WH, size_px)
     detector = cv2.FaceDetectorYN.create(str(model_path), "", content_wh, DEFAULT_SCORE_THRESHOLD, NMS_THRESHOLD, TOP_K)
 
@@ -182,7 +182,7 @@ def opencvs_yunet(model_path: Path, size_px: int) -> Work:
 def compare(
     name: str, ours: Work, theirs: Work, frames: Sequence[ImageU8], rounds: int, per_round: int, required: float
 ) -> Comparison:
-    """Return the comparison over `rounds` rounds of `per_round` consecutive frames each."""
+    """Return the comparison of two functions over `rounds` rounds of `per_round` consecutive frames each."""
     for work in (ours, theirs):
         work(frames[:1])
 
@@ -204,7 +204,7 @@ def compare(
 
 
 def show(comparisons: Sequence[Comparison], console: Console) -> None:
-    """Print the table."""
+    """Print the comparisons as a table."""
     table = Table()
     table.add_column("comparison", no_wrap=True)
     for column in ("ours", "theirs", "ratio (range)", "required"):

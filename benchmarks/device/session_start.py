@@ -47,7 +47,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def options_of(settings: dict[str, Any]) -> Any:
-    """Return edgekit's session options, overridden by a variant's."""
+    """Return edgekit's session options, overridden by the settings of a variant."""
     from edgekit.device.engines.session import session_options
 
     options = session_options(1, level=settings.get("level", "all"))
@@ -59,7 +59,7 @@ def options_of(settings: dict[str, Any]) -> Any:
 
 
 def save(model: Path, level: str, form: str, target: Path) -> None:
-    """Write a model as optimised by ONNX Runtime."""
+    """Write a model in the form to which ONNX Runtime optimises it at a level."""
     import onnxruntime as ort
 
     options = options_of({"level": level})
@@ -70,7 +70,7 @@ def save(model: Path, level: str, form: str, target: Path) -> None:
 
 
 def memory_kib(field: str) -> int:
-    """Return a field of /proc/self/status, in KiB."""
+    """Return the value of a field of /proc/self/status, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1])
 
@@ -78,7 +78,7 @@ def memory_kib(field: str) -> int:
 def measure(
     path: Path, input_name: str, shape: list[int], element_type: str, settings: dict[str, Any]
 ) -> dict[str, float]:
-    """Measure one variant in this process, which must not have loaded a model before."""
+    """Return load time, inference times and memory of one variant; this process must not have loaded a model before."""
     tensor = np.zeros(shape, element_type)
     if path.suffix == NCNN_SUFFIX:
         import ncnn  # noqa: F401 (imported before the clock starts)
@@ -110,7 +110,7 @@ def measure(
 
 
 def variants(models: tuple[Path, ...], folder: Path) -> dict[str, list[Any]]:
-    """Return the arguments of `measure` for each variant by its name."""
+    """Return the arguments of `measure` by the name of the variant."""
     found: dict[str, list[Any]] = {}
     for model in models:
         spec = contract_in(model).input

@@ -1,4 +1,4 @@
-"""Endurance test of `edgekit run`: memory growth, open files, threads and order of frames over minutes.
+"""Endurance test of `edgekit run`: memory growth, open files, threads and order of frames over several minutes.
 
     python benchmarks/device/soak.py --clip clip.mp4 --detector-model face_detection_yunet_2026may.onnx -o soak.json
 
@@ -49,14 +49,14 @@ _STOP_TIMEOUT_S = 30
 
 @dataclass
 class Order:
-    """Number of result lines, and a fault for each line out of order."""
+    """Number of result lines, and one fault for each line that is out of order."""
 
     frames: int = 0
     faces: int = 0
     faults: list[str] = field(default_factory=list)
 
     def take(self, line: str) -> None:
-        """Check one result line."""
+        """Check one line of the results."""
         found = re.match(r'\{"sequence": (\d+), "monotonic_s": ([0-9.]+)', line)
         if found is None:
             self.faults.append(f"no result: {line[:80]}")
@@ -68,7 +68,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Summary of the samples; `failed` names each requirement that is not met."""
+    """Summary of the samples; `failed` names the requirements that are not met."""
 
     frames: int
     faces: int
@@ -88,8 +88,8 @@ def judge(
 ) -> Verdict:
     """Return the verdict on samples of (seconds since the start, use).
 
-    Open files and threads are the most frequent numbers in the first and the second half after the warm-up, because
-    reading the board's state opens a file for a moment.
+    Numbers of open files and threads are compared between the first and the second half after the warm-up. Each half is
+    represented by its most frequent number, because reading the board's state opens a file for a short time.
 
     Raises:
         InputError: There are too few samples after the warm-up.
@@ -128,7 +128,7 @@ def judge(
 
 
 def jpegs(clips: Sequence[Path], console: Console) -> list[bytes]:
-    """Return every frame of the clips as a JPEG."""
+    """Return all frames of the clips as JPEG files."""
     pictures = []
     for clip in clips:
         with open_source(str(clip), console.print) as source:
@@ -140,7 +140,7 @@ def jpegs(clips: Sequence[Path], console: Console) -> list[bytes]:
 
 @contextmanager
 def endless(pictures: Sequence[bytes]) -> Iterator[Path]:
-    """Yield a named pipe that repeats the pictures without end to its reader."""
+    """Yield the path of a named pipe; its reader receives the pictures over and over again."""
 
     def write() -> None:
         with suppress(BrokenPipeError), path.open("wb", buffering=0) as pipe:
@@ -156,7 +156,7 @@ def endless(pictures: Sequence[bytes]) -> Iterator[Path]:
 
 
 def read_lines(stream: IO[str], order: Order) -> None:
-    """Check every line with `order`."""
+    """Check each line of the stream with `order`."""
     for line in stream:
         order.take(line)
 

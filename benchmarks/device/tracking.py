@@ -2,16 +2,16 @@
 
     python benchmarks/device/tracking.py --detector-model face_detection_yunet_2026may.onnx --media ../shared/data/media
 
-The clips are real videos, and one made of real faces that move, grow, cross, enter and leave, with known boxes
-(`moving_faces.py`). The reference is YuNet at 320 pixels on every frame. Holding the last box shows how hard a clip is:
-on the made clip it must miss the required agreement.
+The clips are real videos and the made clip: real faces that move, grow, cross, enter and leave, with known boxes
+(`moving_faces.py`). The reference is YuNet at 320 pixels on every frame. The agreement of holding the last box shows
+how hard a clip is: on the made clip it must be below the required one.
 
 Prints four figures per clip:
 - agreement: share of the reference's boxes with a match (one to one, intersection over union of 0.5 or more);
 - strays: share of the boxes without a match in the reference;
 - switches: how often the id of a face changes;
-- cost: time of detection and tracking on frames in memory, divided by that of detection on every frame (median ratio
-  of the pairs of `pairs.py`).
+- cost: time of detection and tracking on frames in memory, divided by the time of detection on every frame (median
+  ratio of the pairs of `pairs.py`).
 
 The exit code is 3 if a requirement is not met.
 """
@@ -60,7 +60,7 @@ MADE = "made"
 
 @dataclass(frozen=True)
 class FrameCache:
-    """Frames in memory; `known` has the faces of each frame of the made clip."""
+    """Frames in memory; `known` has the known faces of each frame of the made clip, and is None for other clips."""
 
     name: str
     fps: float
@@ -73,9 +73,10 @@ class FrameCache:
 
 @dataclass(frozen=True)
 class Figures:
-    """Results of tracking and of holding on one clip; see the module's docstring.
+    """Results of tracking, and of holding the last box, on one clip; see the module's docstring.
 
-    `correct` is the share of the visible known faces that have a box, `reference_correct` that of the reference.
+    `correct` is the share of the visible known faces for which tracking has a box, `reference_correct` that for which
+    the reference has one.
     """
 
     clip: str
@@ -94,7 +95,7 @@ class Figures:
 
     @property
     def faults(self) -> list[str]:
-        """Requirements that are not met."""
+        """The requirements that are not met."""
         found = []
         if self.agreement < REQUIRED_AGREEMENT:
             found.append(f"agreement {self.agreement:.3f} < {REQUIRED_AGREEMENT}")
@@ -115,7 +116,7 @@ def real_clip(path: Path) -> FrameCache:
 
 
 def made_clip(detector: YuNet, media: Path | None) -> FrameCache:
-    """Return the clip with known boxes, from the bundled portrait and, with `media`, two more faces."""
+    """Return the made clip, composed of the bundled portrait and, with `media`, two more faces."""
     portrait = read_image(asset("astronaut.png"))
     pictures = [portrait, np.ascontiguousarray(portrait[:, ::-1])]
     background = np.full((480, 640, 3), 96, np.uint8)
@@ -132,7 +133,7 @@ def follow(face_tracker: FaceTracker, clip: FrameCache) -> list[Detections]:
 
 
 def hold(found: Sequence[Detections], reference: Sequence[Detections], searched: Sequence[bool]) -> list[Detections]:
-    """Return the detector's boxes of the searched frames, repeated until the next searched frame."""
+    """Return the boxes of holding: those of the last frame with a detection, repeated until the next detection."""
     held, last = [], found[0]
     for faces, is_searched in zip(reference, searched, strict=True):
         last = faces if is_searched else last
@@ -141,7 +142,7 @@ def hold(found: Sequence[Detections], reference: Sequence[Detections], searched:
 
 
 def partners(wanted: np.ndarray, given: np.ndarray) -> list[int | None]:
-    """Return for each wanted box the index of its partner, or None: one to one, largest overlap first."""
+    """Return, for each wanted box, the index of its match in `given` or None: one to one, largest overlap first."""
     partner: list[int | None] = [None] * len(wanted)
     overlaps = iou(wanted.reshape(-1, 4), given.reshape(-1, 4))
     while overlaps.size and overlaps.max() >= MIN_IOU:
@@ -152,7 +153,7 @@ def partners(wanted: np.ndarray, given: np.ndarray) -> list[int | None]:
 
 
 def agreement(wanted: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the share of wanted boxes with a partner, and the share of given boxes without one."""
+    """Return the share of wanted boxes with a match, and the share of given boxes without one."""
     pairs = [partners(a, b) for a, b in zip(wanted, given, strict=True)]
     met = sum(partner is not None for frame in pairs for partner in frame)
     total, offered = sum(map(len, wanted)), sum(map(len, given))
@@ -160,7 +161,7 @@ def agreement(wanted: Sequence[np.ndarray], given: Sequence[np.ndarray]) -> tupl
 
 
 def switches(clip: FrameCache, found: Sequence[Detections]) -> tuple[int, int]:
-    """Return the number of faces, and how often one of them continued under another id."""
+    """Return the number of faces, and how often a face continued under another id."""
     if clip.known is None:
         # Real clips show one face: every further id is a switch.
         ids = [track_id for faces in found for track_id in faces.track_ids]
@@ -223,7 +224,7 @@ def measure(clip: FrameCache, detector: YuNet, every: str, rounds: int) -> Figur
 
 
 class _Counting:
-    """A detector that counts its calls."""
+    """A detector that counts how often `detect` is called."""
 
     def __init__(self, detector: YuNet) -> None:
         self.name = detector.name

@@ -3,10 +3,10 @@
     python benchmarks/export/board_estimates.py --count    counts the published nets (minutes; needs [export])
     python benchmarks/export/board_estimates.py            fits; writes export/profiling/board_rooflines.json
 
-Prints the table of docs/profile.md. `board_nets.py` has the nets; their counts are kept in board_estimates/nets.json,
-so that a fit needs no torch. YuNet needs its file: --yunet face_detection_yunet_2026may.onnx. Only the rows of ncnn are
-fitted, because they have enough nets, one engine and one method. The rows of OpenCV are not fitted but predicted, as a
-test.
+Prints the table of docs/profile.md. `board_nets.py` creates the nets; their counts are kept in
+board_estimates/nets.json, so that a fit needs no torch. Counting YuNet requires its file: --yunet
+face_detection_yunet_2026may.onnx. Only latencies of ncnn are fitted, because they cover enough nets with one engine and
+one method. Latencies of OpenCV are not fitted but predicted, as a test of the fit.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ def _roofline(board: str, precision: Precision, threads: int, rows: list[Publish
 
 
 def _test(row: PublishedLatency, nets: dict[str, Any], found: list[Roofline]) -> dict[str, Any] | None:
-    """Return measured and predicted latency of a row of another engine, scaled to the row's clock."""
+    """Return measured and predicted latency for a published latency of OpenCV; None for all others.
+
+    The prediction is scaled to the clock frequency of the measurement.
+    """
     if row.engine != _TEST_ENGINE or row.model not in nets or row.precision != "fp32":
         return None
     for roofline in found:

@@ -24,7 +24,7 @@ from edgekit.export.profiling.cost import load_graph
 
 
 def caffe_alexnet() -> nn.Module:
-    """Return AlexNet of Caffe and ncnn, with groups (torchvision's has none), without its two normalisations."""
+    """Return AlexNet with groups as in Caffe and ncnn (torchvision's has none), without its two normalisations."""
     return nn.Sequential(
         nn.Conv2d(3, 96, 11, 4),
         nn.ReLU(),
@@ -78,7 +78,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 def graph_of(name: str, input_px: int) -> onnx.ModelProto:
-    """Return a net of the CSV as ONNX with folded BatchNorm and arbitrary weights."""
+    """Return a net of the CSV as an ONNX model with folded BatchNorm and arbitrary weights."""
     # "meta" skips the initialisation of up to 138 million weights.
     with nullcontext() if name in _COMPUTED_WIDTHS else torch.device("meta"):
         net = NETS[name]()
@@ -98,7 +98,7 @@ def graph_of(name: str, input_px: int) -> onnx.ModelProto:
 
 
 def yunet_at(path: Path, width_px: int, height_px: int) -> onnx.ModelProto:
-    """Return a YuNet model with the given fixed input size."""
+    """Return the YuNet model with its input size fixed to the given one."""
     model = load_graph(path)
     for dimension, size in zip(
         model.graph.input[0].type.tensor_type.shape.dim, (1, 3, height_px, width_px), strict=True

@@ -70,7 +70,7 @@ def plain_export(checkpoint: Checkpoint) -> onnx.ModelProto:
 
 
 def models(checkpoint: Checkpoint, calibration: Calibration) -> dict[str, onnx.ModelProto]:
-    """Return the table's ONNX files by name."""
+    """Return the ONNX models of the table's .onnx files, by name."""
     net, contract = build_net(checkpoint), checkpoint.contract
     base = to_onnx(net, contract, chosen_passes("x86", quantized=True))
     made = {PLAIN: plain_export(checkpoint)}
@@ -92,7 +92,7 @@ def models_for_ncnn(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
 
 
 def ratios(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, float]:
-    """Return for each file the median over rounds of its time divided by the first file's."""
+    """Return, for each file, the median over rounds of its time divided by the time of the first file."""
     nets = {name: open_engine(path, 1) for name, path in paths.items()}
     inputs = {name: _noise(net.contract.input) for name, net in nets.items()}
     samples: dict[str, list[float]] = {name: [] for name in paths}
@@ -113,7 +113,7 @@ def _noise(spec: InputSpec) -> FloatArray | ImageU8:
 
 
 def estimated(graph: Path, contract: Contract) -> tuple[float, float] | None:
-    """Return the interval in ms that `edgekit profile` estimates for the board; None without a roofline.
+    """Return the interval of the latency in ms that `edgekit profile` estimates for the board; None without a roofline.
 
     There are rooflines for float32 and calibrated int8. An .ncnn file is estimated by the graph it was converted from.
     """
@@ -124,7 +124,7 @@ def estimated(graph: Path, contract: Contract) -> tuple[float, float] | None:
 
 
 def structure_of(path: Path) -> str:
-    """Return the hash of a file's graph without weights."""
+    """Return the hash of a file's graph without weights, which is equal for all files of one architecture."""
     return read_ncnn(path).structure_sha256 if engine_of(path) == "ncnn" else structure_sha256(load_graph(path))
 
 
@@ -136,7 +136,7 @@ def table(
     rounds: int,
     inferences: int,
 ) -> list[dict[str, Any]]:
-    """Return one row per file; `graphs` has the source graphs of .ncnn files."""
+    """Return one table row per file; `graphs` has the ONNX files from which the .ncnn files were converted."""
     stored = [json.loads(path.read_text()) for path in sorted(COUNTS.glob("*.json"))]
     counts = {document["structure_sha256"]: document["median"] for document in stored}
     times = ratios(paths, rounds, inferences)

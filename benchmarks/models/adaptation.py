@@ -1,11 +1,11 @@
 """Adapts the shipped model to faces of other persons with the recipe `adapt`, and measures what it gains and loses.
 
-    python benchmarks/models/adaptation.py --crops photos.npz --data fer2013.tar.gz
+    edgekit data crop photos.tar -o crops
+    python benchmarks/models/adaptation.py --crops crops --data fer2013.tar.gz
 
 For each number of labelled crops per class and each draw, half of the persons give the training crops, and the other
 half, never seen, are measured: mean recall of angry, happy, sad, surprise and neutral. The accuracies on FER-2013 show
-what is forgotten. `photos.npz` has the arrays crops uint8 (N, 48, 48), labels (N,), indices of `EXPRESSIONS`, and
-persons (N,).
+what is forgotten. The persons come from the photographs' table, which `edgekit data crop` copies to `crops.csv`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.model_store import resolve_model
-from edgekit.models.data import EXPRESSIONS, ImageSet
+from edgekit.models.data import EXPRESSIONS, ImageSet, training_split
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import Evaluation, evaluate, open_classifier
 from edgekit.models.train import train
@@ -35,6 +35,19 @@ class Photos:
 
     images: ImageSet
     persons: NDArray[np.int64]
+
+
+def read_photos(crops: Path) -> Photos:
+    """Return the crops of the seven expressions.
+
+    Raises:
+        click.UsageError: The crops have other classes, or no persons.
+    """
+    dataset = load_dataset(crops)
+    images = dataset.split(training_split(dataset))
+    if dataset.classes != EXPRESSIONS or images.groups is None:
+        raise click.UsageError(f"'{crops}' has other classes than the seven expressions, or no table of persons")
+    return Photos(images, np.unique(images.groups, return_inverse=True)[1])
 
 
 def mean_recall(result: Evaluation) -> float:
@@ -68,8 +81,7 @@ def write_folders(photos: Photos, indices: NDArray[np.int64], folder: Path) -> N
 @click.option("--threads", type=int, default=1, show_default=True)
 def main(crops: Path, data: Path, per_class: tuple[int, ...], draws: int, threads: int) -> None:
     """Print one markdown table."""
-    with np.load(crops) as arrays:
-        photos = Photos(ImageSet(arrays["crops"][..., np.newaxis], arrays["labels"]), arrays["persons"])
+    photos = read_photos(crops)
     fer2013 = load_dataset(data)
     initial = open_classifier(resolve_model("default", (".safetensors",)), threads)
     on_photos = evaluate(initial, photos.images, "center-crop")

@@ -11,8 +11,8 @@ it can be interrupted and repeated:
     --latency    times all nets in ONNX Runtime, one thread, in interleaved rounds; needs an idle machine
     --report     writes study.md, study.json and study.png; A53 counts are read from benchmarks/a53/results
 
-Counts on the emulated A53 (see a53/README.md) depend on a net's structure, not on its weights: those of an untrained
-net's file are valid for the trained one, and --evaluate exports untrained nets too.
+Counts on the emulated A53 (see a53/README.md) depend on a net's structure, not on its weights: counts of an untrained
+net's file are valid for the trained net, so --evaluate exports untrained nets, too.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ NETS = (
 LEARNING_RATES = {"mobilenetv2": 0.02, "mobilenetv3-small": 0.02, "shufflenetv2-x0.5": 0.02}
 # bf16 slows depthwise convolutions down: a step of these nets takes 1.7 to 2.2 times as long.
 FLOAT32_NETS = ("mobilenetv2", "mobilenetv3-small", "shufflenetv2-x0.5")
-# Nets whose cost alone is measured: edgecnn-g with the channel gathers of learned groups.
+# Nets of which only the cost is measured: edgecnn-g with the channel gathers of learned groups.
 UNTRAINED_NETS = ("edgecnn-g-condensed",)
 TEST_SPLIT = "PrivateTest"
 MEASURED_NAME = "measured.json"
@@ -72,7 +72,7 @@ LATENCY_NAME = "latency.json"
 
 
 def train_net(name: str, data: Path, folder: Path, budget: Sequence[str]) -> None:
-    """Train one net, or resume its training.
+    """Train one net, or resume its training if it was interrupted.
 
     Raises:
         click.ClickException: The training failed; its own message is on stderr.
@@ -85,7 +85,7 @@ def train_net(name: str, data: Path, folder: Path, budget: Sequence[str]) -> Non
 
 
 def evaluate_net(name: str, folder: Path, dataset: DataSet | None) -> dict[str, Any]:
-    """Export a net and return its cost, and its accuracy if it is trained; the results are kept in the folder.
+    """Export a net and return its cost, and its accuracy if it is trained; the results are stored in the folder.
 
     A net whose training was interrupted counts as untrained.
     """
@@ -163,7 +163,7 @@ def _accuracy(path: Path, dataset: DataSet) -> dict[str, Any]:
 
 
 def latencies(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, Any]:
-    """Return by net the median time in ms, and the median over rounds of its ratio to EdgeCNN.
+    """Return, for each net, the median time in ms, and the median over rounds of the ratio to EdgeCNN's time.
 
     In a round each net runs `inferences` times at batch size 1; each round starts with a different net.
     """

@@ -1,11 +1,11 @@
-"""Cost of prompts for a CLIP with random weights; only the shape of the towers matters.
+"""Cost of prompts for a CLIP with random weights; the cost depends only on the shape of the towers.
 
     python benchmarks/models/clip_towers.py towers --threads 2
     python benchmarks/models/clip_towers.py step --threads 2 --batch 4
 
 `towers` prints the time of the image tower with prompts, of the same pass without prompts, and of the ensemble, each
-divided by the time of open_clip's plain tower, in alternating pairs (see `pairs.py`). The ensemble passes each image
-through two towers.
+divided by the time of open_clip's image tower without prompts, in alternating pairs (see `pairs.py`). The ensemble
+passes each image through two towers.
 
 `step` prints time and memory of a step of prompt training, and the estimated duration of a whole training.
 """
@@ -56,9 +56,10 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 
 @dataclass(frozen=True)
 class TowerCost:
-    """Median seconds per batch, and ratios of the pairs to open_clip's plain image tower with their medians.
+    """Median seconds per batch; ratios of these times to those of open_clip's image tower, per pair and their median.
 
-    `unprompted_s` is edgekit's pass without prompts: the cost of the prompts alone is relative to it.
+    `plain_s` is the time of open_clip's tower. `unprompted_s` is the time of edgekit's pass without prompts, with which
+    the prompted time is compared to get the cost of the prompts alone.
     """
 
     plain_s: float
@@ -74,7 +75,7 @@ class TowerCost:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds of a training step of `batch` images and of evaluating one image; peak memory of the process (MiB)."""
+    """Seconds per training step of `batch` images and per evaluated image, and peak memory of the process in MiB."""
 
     batch: int
     step_s: float
@@ -84,14 +85,14 @@ class StepCost:
 
 
 def preset(config: ClipConfig) -> PromptConfig:
-    """Return the few-shot setting, limited to the layers of a smaller CLIP."""
+    """Return the paper's few-shot hyper-parameters, scaled down to the layers of a smaller CLIP."""
     return shortened(PRESETS["few-shot"], config)
 
 
 def compare_towers(
     config: ClipConfig, batch: int, pairs: int, clock: str, autocast: AbstractContextManager[Any]
 ) -> TowerCost:
-    """Return the comparison, after a warm-up batch; sides without a required ratio get half the pairs."""
+    """Return the comparison, measured after a warm-up batch; towers without a required ratio get half the pairs."""
     clip, values = random_clip(config), preset(config)
     visual = clip.model.visual
     generator = torch.Generator().manual_seed(0)
@@ -130,7 +131,7 @@ def compare_towers(
 
 
 def measure_step(config: ClipConfig, batch: int, steps: int, clock: str, precision: str) -> StepCost:
-    """Return the cost of a step (the fastest of several) and of evaluating an image."""
+    """Return the cost of a training step (the fastest of several) and of evaluating an image."""
     torch.manual_seed(0)
     net = PromptedClip(random_clip(config), preset(config), descriptions_for(EXPRESSIONS))
     optimizer = make_optimizer(RECIPES["hicropl"], net.learner)

@@ -3,9 +3,9 @@
     python benchmarks/models/crop_margin.py --data fer2013.tar.gz --model default --detector-model yunet.onnx
 
 Faces of a split are enlarged and pasted into larger frames, detected, cropped by the runtime's code with several
-margins and vertical shifts, and classified. Prints the accuracy minus that on the original pictures of the same faces,
-in percentage points, for the faces that were detected; their number; and the position of the boxes relative to the
-true frame of the face.
+margins and vertical shifts, and classified. Prints, for the faces that were detected: the accuracy minus the accuracy
+on the original pictures of the same faces, in percentage points; the number of faces; and the position of the boxes
+relative to the square into which the face was pasted.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Pasted:
 class Result:
     """Result of one detector and background.
 
-    `box` is the median of the boxes against the true square of side 1: centre's x and y offset, width, height.
-    `exact_points` is for crops at the true square, `points[shift][margin]` for crops at the box; both are the accuracy
-    minus that on the original pictures, in percentage points.
+    `box` is the median position of the boxes relative to the true square, with the square's side as the unit: x and y
+    offset of the centre, width, height. `exact_points` and `points[shift][margin]` are the accuracy on crops at the
+    true square and at the box, minus the accuracy on the original pictures, in percentage points.
     """
 
     detector: str
@@ -67,7 +67,7 @@ class Result:
 
 
 def paste(face_gray: ImageU8, background: str, rng: np.random.Generator) -> Pasted:
-    """Return a face in a frame whose surroundings are its blurred border or its mean."""
+    """Return a frame with the face pasted into it; its background is the face's blurred border or mean gray."""
     side = int(rng.integers(*FACE_SIDES_PX))
     face = cv2.resize(face_gray, (side, side), interpolation=cv2.INTER_CUBIC)
     width, height = FRAME_WH
@@ -92,7 +92,7 @@ def measure(
     shifts: Sequence[float],
     seed: int,
 ) -> Result:
-    """Return the result for gray images (N, 48, 48)."""
+    """Return the result of one detector and background for gray images (N, 48, 48)."""
     rng = np.random.default_rng(seed)
     crop, size_hw = classifier.contract.crop, classifier.contract.input.size_hw
     pasted, boxes, originals, kept_labels = [], [], [], []
@@ -145,7 +145,7 @@ def shifted(xyxy: FloatArray, shift: float) -> FloatArray:
 
 
 def relative(xyxy: FloatArray, true_xyxy: tuple[int, int, int, int]) -> FloatArray:
-    """Return a box relative to the true square of side 1: centre offset x and y, width, height."""
+    """Return a box relative to the true square, in units of its side: centre offset x and y, width, height."""
     side = true_xyxy[2] - true_xyxy[0]
     centre = (xyxy[:2] + xyxy[2:]) / 2 - (np.array(true_xyxy[:2]) + side / 2)
     return np.concatenate((centre, xyxy[2:] - xyxy[:2])).astype(np.float32) / np.float32(side)

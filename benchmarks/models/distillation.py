@@ -55,7 +55,7 @@ ALLOWED_RATIO = 1.1
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images/s (medians), and the ratios of times of the pairs, distillation over plain, with their median."""
+    """Median images/s of plain training and distillation; time ratio distillation / plain per pair, and its median."""
 
     architecture: str
     embed_dim: int | None
@@ -70,7 +70,10 @@ class Comparison:
 
 
 class Side:
-    """Training of a task by the steps of the training loop: order, draw, loss, backward, step."""
+    """One side of the comparison: trains a task with the steps of the training loop.
+
+    A step is: draw random numbers, loss, backward, optimiser step.
+    """
 
     def __init__(self, task: Task, recipe: Recipe) -> None:
         torch.manual_seed(0)
@@ -92,7 +95,7 @@ class Side:
 
 
 def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, Side]:
-    """Return plain training and distillation from a classifier, or from a CLIP with embeddings of `embed_dim`."""
+    """Return two sides: plain training, and distillation from a classifier or a CLIP with `embed_dim` dimensions."""
     recipe = replace(RECIPES["fer2013"], batch_size=batch, max_lr=0.01)
     generator = np.random.default_rng(0)
     count, classes = 16 * batch, len(EXPRESSIONS)
@@ -115,7 +118,7 @@ def make_sides(student: str, embed_dim: int | None, batch: int) -> tuple[Side, S
 
 
 def compare(student: str, embed_dim: int | None, batch: int, pairs: int, steps_per_side: int) -> Comparison:
-    """Return the comparison, after two warm-up steps of each side."""
+    """Return the comparison of both sides, measured after two warm-up steps of each side."""
     plain, distilling = make_sides(student, embed_dim, batch)
     for side in (plain, distilling):
         side.train(2)
@@ -187,7 +190,7 @@ def merged_accuracies(
 ) -> dict[str, float]:
     """Return the accuracy of a student with merged classes by each method.
 
-    `splits` are the split to evaluate on and the split for the offsets of the mean vectors.
+    `splits` are the split to evaluate on, and the split from which the offsets of the mean vectors are computed.
 
     Raises:
         InputError: The student, the merges, the texts or the teacher do not fit.
@@ -214,7 +217,7 @@ def merged_accuracies(
 def means_and_sums(
     checkpoint: Checkpoint, groups: Mapping[str, Sequence[str]], logits: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return two forms of merged logits, (N, new classes) each, of a student's (N, old classes).
+    """Return two kinds of merged logits, (N, new classes) each, computed from a student's logits (N, old classes).
 
     The first are the logits of the mean directions of old class vectors, the second are log Σ exp of the old logits.
     """
@@ -233,7 +236,7 @@ def _logits(net: torch.nn.Module, contract: Contract, dataset: DataSet, split: s
 
 
 def or_line(measure: Callable[[], Any]) -> Any:
-    """Return the result of `measure`; an error of edgekit becomes one line instead of a traceback."""
+    """Return the result of `measure`; for an error of edgekit, click prints one line instead of a traceback."""
     try:
         return measure()
     except EdgekitError as error:

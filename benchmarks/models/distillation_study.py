@@ -12,8 +12,8 @@ A finished training is not repeated, an interrupted one is resumed. Each command
 accuracy, the agreement with the teacher, and the agreement of the teacher with the same net trained with another seed
 (`--again`). Several `--teacher` and several `--again` form two ensembles.
 
-`merged` compares classes merged without training, by the methods of `distillation.py relabel`, with nets trained for
-the merged classes.
+`merged` compares classes merged without training, by the methods of `merged_accuracies` in distillation.py, with nets
+trained for the merged classes.
 
 `--recipe` and `--init` apply to all trainings. Options after `--` are passed to `edgekit distill`, such as
 `-- --temperature 4`.
@@ -46,15 +46,15 @@ from edgekit.models.torch_threads import set_torch_threads
 from edgekit.preprocess import FloatArray
 
 RESULTS_NAME = "run.json"
-REQUIRED_SHARE = 0.9  # share of the teacher's agreement with itself
-ALLOWED_LOSS = 0.02  # accuracy below a net trained for the merged classes
+REQUIRED_SHARE = 0.9  # agreement with the teacher, divided by the teacher's agreement with its other seed
+ALLOWED_LOSS = 0.02  # drop of accuracy, 0..1, compared with a net trained for the merged classes
 MERGES = ("positive=happy", "negative=angry,disgust,fear,sad", "neutral=neutral")
 TRAINED = "trained for them"
 TEXTS = Path(__file__).with_name("merged_classes.json")
 
 
 def run_once(folder: Path, command: Sequence[object]) -> Path:
-    """Run a training command of edgekit unless its results exist, and return the checkpoint.
+    """Run a training command of edgekit unless its results exist, and return the checkpoint's path.
 
     Raises:
         click.ClickException: The training failed; its own message is on stderr.
@@ -71,25 +71,25 @@ def run_once(folder: Path, command: Sequence[object]) -> Path:
 
 
 def accuracy(logits: FloatArray, dataset: DataSet, split: str) -> float:
-    """Return the accuracy, 0..1."""
+    """Return the accuracy, 0..1, of logits for the images of a split."""
     return float((logits.argmax(axis=1) == dataset.split(split).labels).mean())
 
 
 def centre_logits(path: Path, dataset: DataSet, split: str) -> FloatArray:
-    """Return a net's logits of centre crops, in the order of the data's classes."""
+    """Return a net's logits for the centre crops of a split, in the order of the data's classes."""
     classifier = open_classifier(path)
     result = evaluate(classifier, aligned(dataset, dataset.split(split), classifier.contract), "center-crop")
     return result.logits[:, [classifier.contract.labels.index(name) for name in dataset.classes]]
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return mean and standard deviation in percent."""
+    """Return mean and standard deviation of accuracies as text, in percent."""
     mean = f"{statistics.mean(values):.2%}"
     return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def students_page(facts: dict[str, Any]) -> str:
-    """Return students.md."""
+    """Return the content of students.md."""
     distilled, plain = facts["distilled"], facts["plain"]
     share = statistics.mean(distilled["agreement"]) / facts["retest"]
     rows = [
@@ -121,7 +121,7 @@ def students_page(facts: dict[str, Any]) -> str:
 
 
 def merged_page(facts: dict[str, Any]) -> str:
-    """Return merged.md."""
+    """Return the content of merged.md."""
     trained = statistics.mean(facts["accuracy"][TRAINED])
     rows = []
     for name, values in facts["accuracy"].items():
@@ -154,7 +154,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Study:
-    """Options of both commands: the data, the budget of each training, and the output folders."""
+    """Options of both commands: the data, the training budget, and the output folders."""
 
     data: Path
     split: str
@@ -170,14 +170,14 @@ class Study:
 
     @property
     def flags(self) -> list[object]:
-        """Data and budget as options of `edgekit train` and `edgekit distill`."""
+        """Data and training budget as options of `edgekit train` and `edgekit distill`."""
         given = (("--init", self.init), ("--epochs", self.epochs), ("--threads", self.threads))
         more = [part for flag, value in given if value is not None for part in (flag, value)]
         return ["--data", self.data, "--precision", self.precision, "--recipe", self.recipe, *more]
 
     @property
     def budget(self) -> str:
-        """The budget as text."""
+        """The training budget as text."""
         start = f" from '{self.init}'" if self.init else ""
         return f"{f'{self.epochs} epochs of' if self.epochs else 'all of'} {self.recipe}{start} in {self.precision}"
 
@@ -189,7 +189,7 @@ class Study:
 
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options; the command gets them as one `study: Study`."""
+    """Add the options of both commands to a command, which receives them as one `study: Study`."""
 
     @functools.wraps(function)
     def wrapper(**arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Hierarchical prompts against simpler ones on one CLIP: few-shot, all images, base to novel classes, ablations.
+"""HiCroPL's prompts compared with simpler prompts on one CLIP: few-shot, all images, base to novel, ablations.
 
     python benchmarks/models/prompts.py --data fer2013.tar.gz --clip runs/mini/best.safetensors \\
         --base-clip runs/mini-base/best.safetensors --threads 1
@@ -16,8 +16,8 @@ repeated, an interrupted one is resumed:
 Before the trainings, the remaining time is estimated from a step timed on this machine; `--estimate` prints it and
 stops.
 
-All comparisons use PublicTest. Use `--final` at the end, when all choices are made: it measures the variants, without
-the ablations, on PrivateTest.
+All comparisons use PublicTest. Use `--final` when all choices are made: it measures all variants except the ablations
+on PrivateTest.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training: group, variant, seed and flags."""
+    """One training: group, variant, seed, task, images per class, and flags."""
 
     group: str
     variant: str
@@ -89,7 +89,7 @@ class Run:
 
 
 def ablations(layers: int) -> dict[str, tuple[str, ...]]:
-    """Return the ablations of HiCroPL for a CLIP with this number of prompted layers."""
+    """Return the flags of each ablation of HiCroPL, for a CLIP with this number of prompted layers."""
     return {
         "proxies: mean": ("--proxy", "mean"),
         "mapper: linear, own layer": ("--mapper", "linear"),
@@ -103,7 +103,7 @@ def ablations(layers: int) -> dict[str, tuple[str, ...]]:
 
 
 def planned(groups: Sequence[str], seeds: int, shots: int, layers: int) -> Iterator[Run]:
-    """Yield the trainings in execution order."""
+    """Yield the trainings of the given groups in the order of execution."""
     for group in groups:
         if group == "all":
             yield from (Run(group, name, 0, "all", shots, VARIANTS[name]) for name in ON_ALL_IMAGES)
@@ -115,7 +115,10 @@ def planned(groups: Sequence[str], seeds: int, shots: int, layers: int) -> Itera
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds to start a training and read its data, to train a step of `batch` images, and to evaluate one image."""
+    """Speed of this machine: seconds to start a training, per step of `batch` images, and per evaluated image.
+
+    The start includes reading the data.
+    """
 
     start_s: float
     step_s: float
@@ -124,7 +127,7 @@ class Pace:
 
 
 def measure_pace(clip: FrozenClip, data: Path, n_ctx: int | None, precision: str) -> tuple[Pace, dict[str, int]]:
-    """Return the pace of this machine with that CLIP, and the number of images per split."""
+    """Return the speed of this machine with a CLIP, and the number of images per split."""
     counts: dict[str, int] = {}
 
     def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
@@ -173,7 +176,7 @@ def seconds_of(run: Run, pace: Pace, counts: Mapping[str, int], epochs: int | No
 
 
 def estimate_text(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> str:
-    """Return the estimate as text."""
+    """Return the estimated duration of all trainings as text."""
     lines = [
         f"{len(runs)} trainings remain: about {sum(seconds) / 3600:.1f} hours at the pace measured now (a step of "
         f"{pace.batch} images {pace.step_s:.2f} s, an image evaluated {1000 * pace.evaluated_image_s:.1f} ms, a start "
@@ -187,7 +190,7 @@ def estimate_text(runs: Sequence[Run], seconds: Sequence[float], pace: Pace) -> 
 
 
 def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -> None:
-    """Train, or resume a training; a finished run is skipped.
+    """Run a training or resume it; a finished one is skipped.
 
     Raises:
         click.ClickException: The training failed; its own message is on stderr.
@@ -205,7 +208,7 @@ def train(run: Run, clip: Path, data: Path, runs: Path, budget: Sequence[str]) -
 
 
 def measure_finally(run: Run, clip_path: Path, data: Path, runs: Path) -> None:
-    """Measure a trained run on PrivateTest once; the result is kept in the run's folder."""
+    """Measure a trained run on PrivateTest; a result that is already in the run's folder is kept."""
     folder = run.folder(runs)
     if (folder / FINAL_NAME).exists() or not (folder / RESULTS_NAME).exists():
         return
@@ -218,7 +221,7 @@ def measure_finally(run: Run, clip_path: Path, data: Path, runs: Path) -> None:
 
 
 def collected(plan: Sequence[Run], runs: Path) -> list[dict[str, Any]]:
-    """Return the existing results, one entry per group and variant, values in the order of the seeds."""
+    """Return the existing results: one entry per group and variant, with its values in the order of the seeds."""
     entries: dict[tuple[str, str], dict[str, Any]] = {}
     for run in plan:
         for split, name in ((CHOSEN_ON, RESULTS_NAME), (TESTED_ON, FINAL_NAME)):
@@ -234,13 +237,13 @@ def collected(plan: Sequence[Run], runs: Path) -> list[dict[str, Any]]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return mean and standard deviation in percent for a table."""
+    """Return mean and standard deviation of accuracies as text, in percent, for a table."""
     mean = f"{statistics.mean(values):.2%}"
     return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def report(entries: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
-    """Return prompts.md."""
+    """Return the content of prompts.md."""
     lines = ["# Prompts compared", ""]
     lines += [
         f"CLIP: `{facts['clip']}` (sha256 {facts['clip_sha256'][:12]}). Mean ± standard deviation over seeds.",

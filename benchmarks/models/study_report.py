@@ -1,4 +1,4 @@
-"""Table, document and plot of the study, from the results of `architectures.py` and `a53/count.py`."""
+"""Table, JSON document and plot of the study of nets, from the results of `architectures.py` and `a53/count.py`."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _label(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each name next to its point, at the first place that is free of names and points."""
+    """Write the name of each point next to it, at the first position that overlaps no name and no point."""
     at_px = [tuple(axes.transData.transform((x, y))) for x, y, _ in points]
     taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in at_px]
     frame = axes.get_window_extent()

@@ -3,10 +3,10 @@
     python benchmarks/models/training_speed.py --threads 2
 
 The authors' dense layers keep only their inputs for the backward pass, which recomputes concatenation, first
-convolution and its BatchNorm (torch.utils.checkpoint), on contiguous (NCHW) tensors. edgekit keeps the results and uses
-channels_last. The first ratio compares both differences at once, the second checkpointing alone, with channels_last on
-both sides. Prints images/s and both ratios, each the median of alternating pairs (see `pairs.py`). Run it on an
-otherwise idle machine.
+convolution and its BatchNorm (torch.utils.checkpoint), on contiguous (NCHW) tensors. edgekit keeps the results for the
+backward pass and uses channels_last. The first ratio measures both differences together; the second measures
+checkpointing alone, with channels_last on both sides. Prints images/s and both ratios, each the median of alternating
+pairs (see `pairs.py`). Run it on an otherwise idle machine.
 
 Equality is checked first, with channels_last on both sides: over ten steps from the same trained weights on the same
 batches the losses must agree within 1e-4. (With different layouts torch sums in another order, and rounding alone
@@ -51,10 +51,10 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images/s (medians), and ratios of times, the authors' over edgekit's, per pair and their median.
+    """Median images/s; ratios of the authors' time to edgekit's, per pair and their median.
 
-    `checkpointing` is the authors' net with channels_last. `loss_difference` is the largest relative difference of two
-    losses over ten steps with channels_last on both sides, `losses` are edgekit's.
+    `checkpointing` is the authors' net with channels_last. `losses` are edgekit's losses over ten steps with
+    channels_last on both sides, `loss_difference` is their largest relative difference from the authors' losses.
     """
 
     architecture: str
@@ -105,7 +105,7 @@ class Side:
         self._layout = layout
 
     def step(self, batch: Batch) -> Tensor:
-        """Run one step and return its loss."""
+        """Run one training step and return its loss."""
         images, labels = batch
         images = images.expand(-1, 3, -1, -1).contiguous(memory_format=self._layout)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
@@ -117,17 +117,17 @@ class Side:
         return loss.detach()
 
     def losses(self, batches: Sequence[Batch]) -> list[float]:
-        """Run one step per batch and return the losses."""
+        """Run one training step per batch and return the losses."""
         return [float(self.step(batch)) for batch in batches]
 
 
 def our_side(start: Checkpoint, precision: Precision) -> Side:
-    """Return edgekit's training, which starts from a checkpoint."""
+    """Return edgekit's side of the comparison, which starts from a checkpoint."""
     return Side(build_net(start), precision, torch.channels_last)
 
 
 def their_side(start: Checkpoint, precision: Precision, layout: torch.memory_format = torch.contiguous_format) -> Side:
-    """Return the authors' training with checkpointing, in the given layout.
+    """Return the authors' side of the comparison, with checkpointing and the given memory layout.
 
     Raises:
         click.ClickException: The checkpoint is not an EdgeCNN.

@@ -1,9 +1,10 @@
-"""FER+ votes against FER-2013's labels: the votes alone, a net alone, and both together.
+"""Accuracy of FER+ votes on FER-2013's labels: the votes alone, a net alone, and both combined.
 
     python benchmarks/models/votes.py --data fer2013.tar.gz --ferplus ferplus_votes.csv
 
-Prints, on a split that neither was fitted on, accuracy and cross-entropy of P(label | votes), of the net's centre crop
-and its mirror image, and of the product softmax(a log p_net + b (log P(label | votes) - log prior)).
+Prints, on a split that neither votes nor net were fitted on, accuracy and cross-entropy of three predictions: P(label |
+votes), the net on the centre crop and its mirror image, and the product softmax(a log p_net + b (log P(label | votes) -
+log prior)).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Cell:
     Kinds: "inference" is the net alone on a prepared input; "classifier" also crops and prepares the faces and computes
     probabilities; "per-frame" also detects the faces of a frame from memory, one frame at a time in one thread; "loop"
     is the loop of `edgekit run` (threads, detection schedule, tracker, smoothing) over frames from memory; "camera" is
-    "per-frame" with a camera's newest frame, including the wait for it.
+    "per-frame" with a camera's newest frame, including the wait for that frame.
 
     `threads` is the number of threads within the classifier and within the detector. A loop may have None
     and then uses the threads that `edgekit run` plans.
@@ -62,7 +62,7 @@ def plan_cells(
         kinds: Kinds of measurements.
 
     Raises:
-        InputError: There is no model or kind, one of them or a thread count is given twice, a kind is unknown, or a
+        InputError: There is no model or kind, a model, kind or thread count is given twice, a kind is unknown, or a
             thread count is below 1.
     """
     counts = default_thread_counts() if thread_counts is None else thread_counts
@@ -86,7 +86,7 @@ def plan_cells(
 
 
 def default_thread_counts() -> tuple[int, ...]:
-    """Return 1 and the number of processors."""
+    """Return the default numbers of threads: 1 and the number of processors."""
     return tuple(sorted({1, available_processors()}))
 
 

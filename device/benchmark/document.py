@@ -48,7 +48,7 @@ class Subject:
 
 
 def describe_model(name: str, path: Path) -> ModelInfo:
-    """Return a report's description of a model file.
+    """Return the description of a model file for the report.
 
     Raises:
         InputError: The file cannot be loaded or has no valid contract, or its engine is not installed.
@@ -78,7 +78,7 @@ def build_report(
     Args:
         subject: What was measured and how.
         measured: At least one cell, each with at least one run.
-        started_s: The start on the system's monotonic clock; times in the report count from there.
+        started_s: The start on the system's monotonic clock; times in the report count from this start.
         complete: Whether everything planned was measured.
         power: Readings of a power meter.
     """

@@ -101,7 +101,7 @@ class _BlockSampler:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Nothing to close."""
+        """Do nothing: the sampler has nothing to close."""
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Count a frame; after the last frame of a block, add the block's sample."""

@@ -43,7 +43,10 @@ class MachineWatch:
         return self._clock() - self.started_s
 
     def update(self, iterations: int, busy_s: float, last: bool = False) -> None:
-        """Take a reading if one is due or `last` is true; `iterations` and `busy_s` count from the start."""
+        """Take a reading if one is due or `last` is true.
+
+        `iterations` is the number of iterations since the start, `busy_s` the time spent in them.
+        """
         now_s = self._clock()
         if iterations == self._iterations or (not last and now_s - self._last_s < self._period_s):
             return
@@ -63,9 +66,9 @@ class MachineWatch:
 
 
 class OtherLoad:
-    """Number of processors that other programs, and other guests of a virtual machine's host, have used on average.
+    """Mean number of processors in use by other programs, since this object was created.
 
-    The average is over the time since the object was created.
+    In a virtual machine, processor time that the host gives to other guests counts as used.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class OtherLoad:
         self._started = self._now()
 
     def processors(self) -> float | None:
-        """Return the number, or None where the kernel does not provide it."""
+        """Return the mean number of processors, or None if the kernel does not provide the processors' times."""
         (started_s, busy_s, own_s), (now_s, busy_now_s, own_now_s) = self._started, self._now()
         if busy_s is None or busy_now_s is None or now_s <= started_s:
             return None

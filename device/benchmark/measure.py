@@ -61,7 +61,7 @@ def measure(
 ) -> Run:
     """Measure one cell for at least `seconds` and `min_iterations` after the warm-up, in this process.
 
-    OpenCV gets as many threads as the classifier and keeps them.
+    OpenCV's number of threads is set to that of the classifier, and not reset afterwards.
 
     Args:
         cell: What to measure.
@@ -135,7 +135,7 @@ def _warm_up(iteration: Callable[[], object], max_s: float) -> WarmUp:
 
 
 class _Pipeline:
-    """Processes the next frame with each call; with a camera, waiting for the frame is a stage too."""
+    """Processes the next frame with each call. With a camera, the wait for the frame is measured as a stage, too."""
 
     def __init__(self, classifier: Classifier, inputs: Inputs, threads: int, kind: Kind) -> None:
         self.localizer: Localizer

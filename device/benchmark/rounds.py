@@ -98,13 +98,13 @@ def measure_all(
     progress: Callable[[Cell, float, Run | None], None] = lambda _, __, ___: None,
     run: Callable[[Job, Callable[[float], None]], Run] = run_worker,
 ) -> tuple[list[Measured], bool]:
-    """Measure the plan; return its cells in the order they were first measured, and whether all of it was done.
+    """Measure the plan; return its cells with their runs, in the order of first measurement, and whether all were done.
 
     Ctrl-C ends the measurement early: the runs of finished processes are returned, that of the current one is lost.
 
     Args:
         plan: What to measure.
-        processors: Number of the board's processors, to decide whether other programs kept it busy.
+        processors: Number of the board's processors, to decide whether other programs kept the board busy.
         progress: Receives the current cell, the number of processes done (the current one in part), and the run of a
             process that just ended.
         run: Measures one job.
@@ -137,7 +137,7 @@ def cool_down(
 ) -> float:
     """Wait until the board is as cool as at the `start` and not throttled, at most `max_s`; return the seconds waited.
 
-    A board without a known temperature waits `min_s`.
+    If the temperature is unknown, the pause is `min_s`.
     """
     waited_s = min(min_s, max_s)
     sleep(waited_s)

@@ -78,9 +78,10 @@ def benchmark(
         kinds: What to measure; see `Cell`.
         threads: Numbers of threads. None: 1 and the number of processors, and a loop once with the threads that
             `edgekit run` plans.
-        source: The frames of "per-frame" and "loop", as `edgekit run --source`.
-        camera: The camera of "camera", as `edgekit run --camera`.
-        detector: The detector of the frame kinds; default: "yunet". Models of whole images use none.
+        source: The frames for the kinds "per-frame" and "loop", as `edgekit run --source`.
+        camera: The camera for the kind "camera", as `edgekit run --camera`.
+        detector: The detector for the kinds "per-frame", "loop" and "camera"; default: "yunet". Models of whole images
+            use none.
         detector_model: Model file of the detector; default: downloaded once.
         detector_size_px: Longer side of the detector's input image.
         seconds: Minimum time per cell, shared by its processes.
@@ -154,7 +155,7 @@ def benchmark(
 def _detectors(
     paths: Sequence[Path], name: str | None, model_path: Path | None, input_size_px: int, notify: Callable[[str], None]
 ) -> dict[Path, DetectorChoice]:
-    """Return the detector of each model of faces; models of whole images have none.
+    """Return the detector of each model that classifies faces, by model file; models of whole images have none.
 
     Raises:
         InputError: A detector is requested and no model is of faces, or the detector cannot be created.

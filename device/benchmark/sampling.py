@@ -26,11 +26,11 @@ _PROGRESS_PERIOD_S = 0.5
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """Measurement of a cell in one process: `process`, which is written to the report, and its samples.
+    """Measurement of a cell in one process: the part for the report, `process`, and the samples.
 
-    `samples_ms` are the times of iterations in their order; see `CellResult` for what an iteration is. `detector`,
-    `faces_per_frame` and `stages_ms` are set for the frame kinds, `ages_ms` (capture to result) for a loop and a
-    camera, `threads` for a loop. `process.started_s` is on the system's monotonic clock.
+    `samples_ms` are the times of iterations in their order; see `CellResult` for what an iteration is. The kinds
+    "per-frame", "loop" and "camera" set `detector`, `faces_per_frame` and `stages_ms`; "loop" and "camera" set
+    `ages_ms` (capture to result); "loop" sets `threads`. `process.started_s` is on the system's monotonic clock.
     """
 
     process: ProcessResult
@@ -54,7 +54,7 @@ class Settling:
         self._medians_ms: list[float] = []
 
     def add_window(self, samples_ms: Sequence[float], iterations: int) -> WarmUp | None:
-        """Add a window of iterations; return the finished warm-up, or None if it goes on."""
+        """Add a window of iterations; return the finished warm-up, or None if the warm-up continues."""
         self._iterations += iterations
         self._medians_ms.append(float(np.median(samples_ms)))
         elapsed_s = time.perf_counter() - self._started_s
@@ -65,7 +65,7 @@ class Settling:
 
 
 class Recorder:
-    """Records samples until there are enough, and the state of the machine at intervals.
+    """Records latency samples until there are enough, and the state of the machine at intervals.
 
     Args:
         seconds: Minimum time of measured work.

@@ -1,6 +1,7 @@
-"""Measures one cell in its own process: `python -m edgekit.device.benchmark.worker`, a job on stdin, JSON lines out.
+"""Measures one cell in its own process: `python -m edgekit.device.benchmark.worker`.
 
-Each line is a `Message`: first the progress, then the run or an error.
+The program reads a `Job` from stdin and writes JSON lines to stdout. Each line is a `Message`: first the progress, then
+the run or an error.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DetectorChoice:
-    """The detector of the frame kinds."""
+    """The detector for the kinds "per-frame", "loop" and "camera"."""
 
     name: str
     model_path: Path | None
@@ -36,7 +37,7 @@ class DetectorChoice:
 class Job:
     """A cell and how to measure it; see `measure`.
 
-    `cache_path` is a file of `save_frame_cache`, `camera` an argument of `open_camera`.
+    `cache_path` is a file that `save_frame_cache` wrote. `camera` is the camera's name for `open_camera`.
     """
 
     cell: Cell

@@ -2,7 +2,8 @@
 
 Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector (Machine Intelligence Research, 2023). The net has three
 grids with cells of 8, 16 and 32 pixels. Each cell outputs two probabilities whose geometric mean is the score, a box
-(centre in cells from the cell's corner, logarithm of the size in cells) and five landmarks (in cells).
+and five landmarks. The unit of both is the side of the cell: the centre of the box and the landmarks are offsets from
+the cell's corner, and width and height of the box are logarithms.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class YuNet:
                 2023 is fixed at 640 x 640.
             input_size_px: Longer side of the net's input; ignored for a file of fixed size.
             score_threshold: Faces with a lower score are discarded.
-            nms_threshold: Of two boxes with a larger intersection over union, the lower score is discarded.
+            nms_threshold: Of two boxes whose intersection over union is larger than this, the one with the lower score
+                is discarded.
             top_k: Largest number of candidates for non-maximum suppression.
             intra_op_threads: Threads within one inference; default: `default_intra_op_threads`.
 
@@ -95,10 +97,11 @@ class YuNet:
 def input_sizes(
     frame_wh: tuple[int, int], input_size_px: int, fixed_size_hw: tuple[int, int] | None = None
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the frame's size in the net's input and the size of that input, both as (width, height).
+    """Return the size to which the frame is scaled, and the size of the net's input, both as (width, height).
 
-    The frame keeps its aspect ratio and fills the upper left corner; the rest is black. Its longer side becomes
-    `input_size_px` and the input's sides are the next multiples of 32; with `fixed_size_hw` the frame is scaled to fit.
+    The scaled frame keeps its aspect ratio. It fills the upper left corner of the input; the rest is black. Its longer
+    side is `input_size_px`, and the input's sides are the next multiples of 32. With `fixed_size_hw` the input has that
+    size and the frame is scaled to fit.
     """
     width, height = frame_wh
     if fixed_size_hw:

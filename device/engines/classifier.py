@@ -69,8 +69,8 @@ class Classifier:
         """Return the class probabilities of images of any size, as `edgekit run --detector none` computes them.
 
         Args:
-            images: One image, uint8 (H, W, 3) or gray (H, W), or several of them: a list, whose sizes may differ, or an
-                array (N, H, W, 3) or (N, H, W).
+            images: One image, uint8 (H, W, 3) or gray (H, W), or several: a list of images, whose sizes may differ, or
+                an array (N, H, W, 3) or (N, H, W).
             channels: Channel order of colour images.
 
         Raises:
@@ -130,10 +130,10 @@ def load_model(model: str | Path = "default", *, threads: int | None = None) -> 
 
 
 def _as_list(images: ImageU8 | Sequence[ImageU8]) -> Sequence[ImageU8]:
-    """Return one image as a list of one, and several as a list; `check_image` refuses what is neither.
+    """Return `images` as a list of images; a single image becomes a list with one element.
 
     An array of three axes whose last axis has at most four elements is one image with channels, not a stack of gray
-    images.
+    images. The images are not checked here; `check_image` does that.
     """
     if isinstance(images, np.ndarray):
         is_stack = images.ndim == 4 or (images.ndim == 3 and images.shape[2] > 4)

@@ -16,7 +16,7 @@ _ENGINES: dict[str, Engine] = {ONNX_SUFFIX: "onnxruntime", NCNN_SUFFIX: "ncnn"}
 
 
 class InferenceEngine(Protocol):
-    """A classifier's file, loaded by an engine. Several threads may call it at the same time."""
+    """A classifier's model file, loaded by an engine. Several threads may call `infer` at the same time."""
 
     @property
     def contract(self) -> Contract:
@@ -47,7 +47,7 @@ def open_engine(path: Path, intra_op_threads: int, spinning: bool = False) -> In
     Args:
         path: The file.
         intra_op_threads: Threads within one inference, at least 1.
-        spinning: Whether idle threads spin between inferences.
+        spinning: Whether idle threads wait actively between inferences, which keeps processors busy.
 
     Raises:
         InputError: The file cannot be loaded, has no valid contract, its graph does not fit the contract, or its engine

@@ -60,7 +60,9 @@ class NcnnEngine:
         return np.stack([self._infer_one(image) for image in np.asarray(tensor, np.float32)])
 
     def check_weights(self, image: FloatArray) -> None:
-        """Check that each layer has as many weights as its input needs; ncnn would read memory beyond them.
+        """Check that each layer has as many weights as its input needs.
+
+        ncnn does not check this, and would read memory beyond the weights.
 
         Raises:
             InputError: A layer has another number of weights, or the graph fails.
@@ -109,7 +111,7 @@ def version() -> str | None:
 
 
 def load_library(path: Path, spinning: bool) -> Any:
-    """Import ncnn and return its module; its idle threads sleep unless `spinning`.
+    """Import ncnn and return its module. ncnn's idle threads sleep unless `spinning`.
 
     Raises:
         InputError: ncnn is not installed; `path` is the model in the message.
@@ -132,7 +134,7 @@ def load_library(path: Path, spinning: bool) -> Any:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Yield the path of a file in memory with `content`."""
+    """Yield the path of an in-memory file that contains `content`."""
     handle = os.memfd_create("weights")
     try:
         with open(handle, "wb", closefd=False) as stream:

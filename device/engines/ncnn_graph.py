@@ -1,7 +1,7 @@
 """ncnn's text form of a graph (.param): its layers, restricted to the kinds that `edgekit export` writes.
 
-Other kinds of ncnn can read and write outside their tensors at places the file chooses. Shapes are not inferred here;
-`ncnn_check` finds out whether ncnn can run the graph.
+Other kinds of layers can make ncnn read and write memory outside their tensors, at addresses that the file determines.
+Shapes are not inferred here; `ncnn_check` tests whether ncnn can run the graph.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _KERNEL_W, _GROUPS, _KERNEL_H, _DYNAMIC_WEIGHT = 1, 7, 11, 19
 class Layer:
     """One layer: the tensors it reads and writes by name, and its numbers of weights and biases.
 
-    These are 0 for kinds other than convolutions and inner products. `weights_per_input` is the number of weights that
-    ncnn reads for each input channel, or for each input value of an inner product.
+    The numbers are 0 for kinds other than convolutions and inner products. `weights_per_input` is the number of weights
+    that ncnn reads for each input channel, or for each input value of an inner product.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Layer:
         return self.weights + self.biases
 
     def fits(self, size_whdc: tuple[int, int, int, int], dims: int) -> bool:
-        """Return whether the layer has the weights for an input blob of this size; ncnn does not check it."""
+        """Return whether the layer has the weights that an input blob of this size needs; ncnn does not check this."""
         width, height, depth, channels = size_whdc
         if self.kind == "InnerProduct":
             # With two dimensions each row may be an input of its own.
@@ -113,7 +113,7 @@ def _layer(words: list[str]) -> Layer:
 
 
 def _settings(words: list[str]) -> dict[int, int]:
-    """Return the whole numbers among the settings `key=value`, by key; those of other types are left out."""
+    """Return the whole numbers among the settings `key=value`, by key; other values are left out."""
     settings: dict[int, int] = {}
     keys = set()
     for word in words:

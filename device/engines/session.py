@@ -63,8 +63,8 @@ def open_session(
         path: The model file.
         intra_op_threads: Threads within one inference, at least 1.
         spinning: Whether idle threads wait actively between inferences. A single model is faster with
-            spinning, but the pipeline takes nearly twice as long with two spinning threads as with one, because they
-            take processors from capture.
+            spinning, but the pipeline takes nearly twice as long with two spinning threads as with one, because
+            spinning threads take processors from capture.
         level: ONNX Runtime's level of graph optimisation.
 
     Raises:

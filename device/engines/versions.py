@@ -1,4 +1,4 @@
-"""Versions of the libraries under the runtime, and OpenCV's number of threads."""
+"""Versions of the libraries that the runtime uses, and the setting of OpenCV's number of threads."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from edgekit.device.health.sampler import Health
 
 @dataclass(frozen=True)
 class LoadLevel:
-    """Amount of work per frame and second; level 0 is full load.
+    """One level of load shedding: the amount of work per frame, and the frame rate.
 
     Attributes:
-        number: 0, 1, …; a higher level is less work.
+        number: 0 is full load; a higher number is less work.
         detect_every_at_least: Smallest interval between two detections, in frames; faces are tracked in between.
-        detector_scale: Factor of the detector's input size.
-        frame_share: Factor of the frame rate.
+        detector_scale: Factor for the detector's input size, at most 1.
+        frame_share: Factor for the frame rate, at most 1.
         text: Description of the level.
     """
 
@@ -78,7 +78,11 @@ class LoadLimits:
 
 @dataclass(frozen=True)
 class LoadState:
-    """Level, time of its last change, and time since when nothing has required it; monotonic seconds."""
+    """The number of the load level, and two times in monotonic seconds from which the next level is derived.
+
+    `changed_s` is the time of the level's last change. `calm_since_s` is the time since which a lower level would be
+    enough; None if the current level is required.
+    """
 
     level: int = 0
     changed_s: float | None = None
@@ -122,7 +126,7 @@ class PacedSource:
         self._source.__exit__(*exception)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the source's frames; without a pause at full load."""
+        """Yield the source's frames, each followed by a pause if the load level reduces the frame rate."""
         requested_s = time.monotonic()
         for frame in self._source:
             yield frame
@@ -133,7 +137,7 @@ class PacedSource:
             requested_s = time.monotonic()
 
     def __getattr__(self, name: str) -> Any:
-        """Return all else (`fps`, `dropped`, `stop`, …) from the source."""
+        """Return any other attribute (`fps`, `dropped`, `stop`, …) from the wrapped source."""
         return getattr(self._source, name)
 
 
@@ -155,7 +159,7 @@ class LoadShedder:
         self._subscribers.append(change)
 
     def observe(self, sample: Health) -> None:
-        """Process one sample of the sampler."""
+        """Update the level from one health sample; report a change and pass the new level to the subscribers."""
         before = self._state.level
         self._state = next_state(self._state, sample, self._limits)
         if self._state.level == before:

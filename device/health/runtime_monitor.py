@@ -34,7 +34,7 @@ class RuntimeMonitor:
     def __init__(
         self, folder: Path, max_temperature_c: float | None, localizer: Localizer, notify: Callable[[str], None]
     ) -> None:
-        """Prepare; the first sample is taken when the block is entered.
+        """Prepare sampling and load shedding; the first sample is taken when the block is entered.
 
         Args:
             folder: Where results are written; the free space of its disk is sampled.

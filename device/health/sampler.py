@@ -33,7 +33,7 @@ class Health:
     disk_free_mib: int | None
 
     def as_document(self) -> dict[str, Any]:
-        """Return the sample, ready for JSON: the fields of `Conditions`, own memory, threads, open files, free disk."""
+        """Return the sample, ready for JSON: the fields of `Conditions`, this process's resources, free disk space."""
         own = self.process
         return {
             "monotonic_s": round(self.monotonic_s, 3),
@@ -68,7 +68,7 @@ class HealthSummary:
         self._least: dict[str, float] = {}
 
     def add(self, sample: Health, cost_ms: float) -> None:
-        """Add a sample and the CPU time that it cost."""
+        """Add a sample and the CPU time that it took."""
         self.samples += 1
         self.cost_ms += cost_ms
         now, own = sample.conditions, sample.process
@@ -121,7 +121,7 @@ class HealthSampler:
         run: RunTool = run_tool,
         period_s: float = PERIOD_S,
     ) -> None:
-        """Prepare; the first sample is taken when the block is entered.
+        """Prepare sampling; the first sample is taken when the block is entered.
 
         Args:
             folder: Folder whose disk is sampled.

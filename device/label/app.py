@@ -1,4 +1,4 @@
-"""HTTP application of the page for labelling. Beside the web page of a run, the only module that imports Starlette."""
+"""HTTP application of the page for labelling. Only this module and the web page of a run import Starlette."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _Label:
         self._store = store
 
     async def state(self, request: Request) -> Response:
-        """Return the whole state, or 204 if it is still of the version that the page has."""
+        """Respond with the whole state, or with status 204 if the page already has the current version."""
         self._store.refresh()
         if request.query_params.get("version") == str(self._store.version):
             return Response(status_code=204)
@@ -78,7 +78,7 @@ class _Label:
             return PlainTextResponse(f"{error}\n", 404)
 
     async def decide(self, request: Request) -> Response:
-        """Apply a decision; the answer has the new counts, and the crops that were deleted before."""
+        """Apply a decision. The response has the new counts, and the crops whose files were already deleted."""
 
         def work(body: Any) -> dict[str, Any]:
             wanted = convert(body, _Decide, "request field")
@@ -88,7 +88,7 @@ class _Label:
         return await self._change(request, work)
 
     async def undo(self, request: Request) -> Response:
-        """Undo the latest decision; the answer has the whole state."""
+        """Undo the latest decision. The response has the whole state."""
 
         def work(body: Any) -> dict[str, Any]:
             decision = self._store.undo(convert(body, _Undo, "request field").id)
@@ -97,7 +97,7 @@ class _Label:
         return await self._change(request, work)
 
     async def add_class(self, request: Request) -> Response:
-        """Add a class; the answer has the whole state."""
+        """Add a class. The response has the whole state."""
 
         def work(body: Any) -> dict[str, Any]:
             self._store.add_class(convert(body, _NewClass, "request field").name)
@@ -106,7 +106,7 @@ class _Label:
         return await self._change(request, work)
 
     async def _change(self, request: Request, work: Callable[[Any], dict[str, Any]]) -> Response:
-        """Return the answer to a request that changes something; an error comes with the present state."""
+        """Apply `work` to the body of a request and return the response; an error response has the whole state, too."""
         if not _is_from_page(request):
             return PlainTextResponse("only the page itself may send this\n", 403)
         body = bytearray()
@@ -125,7 +125,10 @@ class _Label:
 
 
 def _is_from_page(request: Request) -> bool:
-    """Return whether a request can be from this page: another site can send neither this type nor this origin."""
+    """Return whether a request can be from this page: JSON, and from the page's own origin.
+
+    A browser lets no other site send such a request.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     origin = request.headers.get("origin")
     same = origin is None or urlsplit(origin).netloc == request.headers.get("host")

@@ -1,4 +1,4 @@
-"""Collected crops and their labels. A decision moves files; the folders they lie in are the state.
+"""Collected crops and their labels. A decision moves a crop's file; the folder of the file is the state of the crop.
 
 DIR/crops/NAME.png          waits for a decision
 OUT/CLASS/NAME.png          labelled; OUT is DIR/labelled unless given
@@ -43,7 +43,7 @@ class ConflictError(EdgekitError):
 
 @dataclass
 class _Crop:
-    """A line of crops.jsonl; `label` is the class it was put into, None for a discarded crop."""
+    """A collected crop, as its line of crops.jsonl describes it."""
 
     file: str
     probabilities: dict[str, float] = field(default_factory=dict)
@@ -61,7 +61,10 @@ class _Crop:
 
 @dataclass(frozen=True)
 class Decision:
-    """Crops that got `label`, or were discarded if it is None; `missing` ones were deleted before."""
+    """One decision: `files` are the crops that got the class `label`; None: they were discarded.
+
+    `missing` are crops of the decision whose files were already deleted.
+    """
 
     id: int
     label: str | None
@@ -78,7 +81,7 @@ class _LogLine:
 
 
 class LabelStore:
-    """The crops of one folder with their labels; for one thread.
+    """The crops of one folder with their labels; not thread-safe.
 
     Attributes:
         version: Increases with every change.
@@ -199,7 +202,7 @@ class LabelStore:
             raise InputError(f"crop '{name}' was deleted") from error
 
     def decide(self, names: Sequence[str], label: str | None) -> Decision:
-        """Move crops to the folder of a class, or to the discarded ones; files that were deleted are skipped.
+        """Move crops to the folder of a class, or to that of discarded crops; files that were deleted are skipped.
 
         Args:
             names: File names of waiting crops.
@@ -208,7 +211,7 @@ class LabelStore:
         Raises:
             InputError: A crop or the class does not exist. Nothing is changed.
             ConflictError: A crop was decided before. Nothing is changed.
-            StorageError: A file cannot be moved; those before it were.
+            StorageError: A file cannot be moved. The files before it have been moved.
         """
         if label is not None and label not in self._classes:
             raise InputError(f"class '{label}' does not exist: choose one of {', '.join(self._classes)}")
@@ -242,7 +245,7 @@ class LabelStore:
 
         Raises:
             ConflictError: The latest decision is another one. Nothing is changed.
-            StorageError: A file cannot be moved; those before it were.
+            StorageError: A file cannot be moved. The files before it have been moved.
         """
         if not self._decisions or self._decisions[-1].id != decision_id:
             raise ConflictError("the latest decision is another one: nothing is changed")
@@ -297,7 +300,7 @@ class LabelStore:
                 self._add_class(name)
 
     def _read_placed(self) -> None:
-        """Find the crops that an earlier labelling has moved; its classes are offered again."""
+        """Find the crops that an earlier labelling has moved, and add the classes of that labelling."""
         self._placed: dict[str, str | None] = {}
         for path in (self.folder / DISCARDED_FOLDER).glob("*.png"):
             self._placed[path.name] = None
@@ -308,7 +311,10 @@ class LabelStore:
             self._placed |= dict.fromkeys(names, folder.name)
 
     def _read_log(self) -> None:
-        """Read the decisions of an earlier labelling, as far as they still hold, so that they can be undone."""
+        """Read the decisions of an earlier labelling, so that they can be undone.
+
+        A decision is dropped if one of its files has been moved since.
+        """
         path = self.folder / LABELS_FILE
         for text in path.read_bytes().splitlines() if path.is_file() else ():
             try:
@@ -327,7 +333,7 @@ class LabelStore:
         self._decisions = [decision for decision in self._decisions if holds(decision)]
 
     def _read_groups(self) -> None:
-        """Keep the rows of groups.csv about files that are not from this folder."""
+        """Read the rows of groups.csv about files of other collected folders, so that writing groups.csv keeps them."""
         path = self.out / GROUPS_FILE
         if path.is_file():
             with path.open(newline="", encoding="utf-8", errors="replace") as stream:
@@ -364,7 +370,10 @@ class LabelStore:
 
 
 def _group_document(key: str, crops: list[_Crop]) -> dict[str, Any]:
-    """Return a group for the page: `probabilities` is the mean of its crops, `margin` the smallest of theirs."""
+    """Return the JSON document of a group of crops, for the page.
+
+    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop.
+    """
     labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)
     mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
     return {
@@ -383,7 +392,7 @@ def _check_class(name: str) -> None:
     """Check that a class can be the name of a folder.
 
     Raises:
-        InputError: It cannot.
+        InputError: The class cannot be the name of a folder.
     """
     is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
     if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
@@ -394,7 +403,7 @@ def _check_class(name: str) -> None:
 
 
 def _move(source: Path, target: Path) -> bool:
-    """Move a file, also to another disk; return False if it was deleted.
+    """Move a file, also to another disk; return False if `source` was deleted before.
 
     Raises:
         StorageError: The file cannot be moved.

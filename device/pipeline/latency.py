@@ -49,8 +49,8 @@ class LatencyMeter:
     """Collects the stage times of every frame and the frame rate, without the warm-up.
 
     Call `start` when the run begins and `add` after each frame. The first `warm_up_frames` are excluded: the clock
-    restarts when the last of them ends. `dropped_by_stage` counts the frames that were replaced by newer ones, per
-    stage that produced them.
+    restarts at the end of the last excluded frame. `dropped_by_stage` counts, per stage, the frames of that stage that
+    newer ones replaced.
     """
 
     def __init__(self, warm_up_frames: int = 0, clock: Callable[[], float] = time.perf_counter) -> None:

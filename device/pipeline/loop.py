@@ -52,7 +52,7 @@ def run(
     threaded: bool = True,
     health: Callable[[], Mapping[str, Any] | None] = lambda: None,
 ) -> None:
-    """Pass every result of `frame_results` to every sink; see there for the other arguments.
+    """Pass every result of `frame_results` to every sink; the other arguments are those of `frame_results`.
 
     Raises:
         StorageError: A sink cannot write.
@@ -196,8 +196,8 @@ def classify(
 def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
     """Return the crops of all faces of a frame as one batch: uint8 (N, H, W, 1 or 3), N may be 0.
 
-    For a model of whole images the boxes are regions in whole pixels, which are cut as they are and then fitted as the
-    contract says; so is the whole frame, the only box of the detector "none".
+    For a model of whole images the boxes are regions in whole pixels. They are cut without a margin and fitted by
+    `preprocess.crop_image`; so is the whole frame, the only box of the detector "none".
     """
     size_hw = contract.input.size_hw
     if len(xyxy) == 0:
@@ -232,7 +232,7 @@ def _warmed_up(items: Iterator[_InFlight], localizer: Localizer, classifier: Cla
 
 
 def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator[_InFlight]:
-    """Yield the items, computed in a thread of their own if there are threads; the wait for the consumer is timed."""
+    """Yield the items; with threads, a separate thread computes them, and the wait for the consumer is timed."""
     for item in stages.prefetch(name, items):
         if stages.threaded:
             item.timer.mark(WAIT)

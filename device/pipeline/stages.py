@@ -1,6 +1,6 @@
 """Concurrent pipeline stages: iterators that each run in a thread, connected by slots for one item.
 
-OpenCV and ONNX Runtime release Python's lock while they compute, so that stages made of them run in parallel.
+OpenCV and ONNX Runtime release Python's lock while they compute, so that stages that call them run in parallel.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Stages:
     """The threads of one run, which end with the `with` block.
 
     With `every_item` a stage waits until its item has been taken before it starts the next one, so that at most one
-    item waits between two stages. Without, a stage continues and replaces the waiting item by a newer one; `dropped`
-    counts the replaced items per stage.
+    item waits between two stages. Without `every_item` a stage continues and replaces the waiting item by a newer one;
+    `dropped` counts the replaced items per stage.
 
     The exception of a stage is raised where its items are consumed.
     """

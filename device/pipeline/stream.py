@@ -57,7 +57,7 @@ class StreamOptions:
         detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
         tracker: The tracker for the frames between, by name.
         smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
-        region: The part of the frame to search or, for whole images, to classify; None: all of it.
+        region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
         min_face_px: Smallest face, in pixels of the frame; 0: no limit.
         largest_only: Keep only the largest face of each frame.
         threads: Threads within each net and OpenCV; None: chosen for the machine.
@@ -177,7 +177,7 @@ class Stream:
 
         Raises:
             StorageError: A sink cannot write.
-            SourceError, InputError: As iteration.
+            SourceError, InputError: As `__next__`.
         """
         with self._opened, ExitStack() as opened:
             for sink in sinks:
@@ -194,7 +194,7 @@ class Stream:
     def close(self) -> None:
         """End the threads and close the source; a second call does nothing.
 
-        From another thread than the one that iterates, `stop` ends the iteration.
+        Only the thread that iterates may call this method. Other threads call `stop` instead.
         """
         self._results.close()
         self._opened.close()
@@ -288,9 +288,10 @@ def _open(options: StreamOptions, contract: Contract, notify: Callable[[str], No
 def create_localizer(
     contract: Contract, source: Source, options: StreamOptions, make_detector: Callable[[], Detector]
 ) -> Localizer:
-    """Return what the model of `contract` needs to localize its subject in the frames of `source`.
+    """Return the localizer for the model of `contract` and the frames of `source`.
 
-    For faces this is a detector with the detection schedule and the tracker of `options`, else `WholeImage`.
+    For a model of faces this is a `FaceTracker` with the detection schedule and the tracker of `options`, for a model
+    of whole images it is `WholeImage`.
     """
     if contract.subject == "image":
         return WholeImage(options.region, is_sequence=source.live or source.fps is not None)

@@ -65,7 +65,7 @@ class HeartbeatSink:
         describe: Callable[[], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Compute the pause between heartbeats.
+        """Derive the pause between heartbeats from the notifier's watchdog time.
 
         Args:
             notifier: Receives the messages; closed with the sink.

@@ -34,7 +34,7 @@ class RestartPolicy:
     """Pauses between restarts after failures: from `first_pause_s` to `longest_pause_s` in `steps` geometric steps.
 
     More than `burst` starts in `window_s` are a permanent failure. Automatic restarts stay below this limit, so that a
-    service finds a camera that was unplugged for a day; repeated restarts by hand can exceed it.
+    service is still restarted after a camera was unplugged for a day. Repeated restarts by hand can exceed the limit.
     """
 
     first_pause_s: float = 5
@@ -90,7 +90,7 @@ class ServiceSpec:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """State of a service; `text` is its own status line, `last_exit` the exit code or signal of its last process."""
+    """State of a service. `text` is the status text that it has sent, `last_exit` the end of its last process."""
 
     name: str
     manager: str

@@ -34,7 +34,7 @@ _BY_SIGNAL = ("2", "3")
 
 
 class SystemdManager:
-    """The system's systemd, or the user's own instance of it."""
+    """The system's instance of systemd, or the user's own instance."""
 
     name = "systemd"
 
@@ -209,7 +209,10 @@ def _existing_groups() -> list[str]:
 
 
 def _cache_of(user: str | None) -> Path | None:
-    """Return the user's download folder if it exists; a board without internet cannot download its files again."""
+    """Return edgekit's cache folder of `user`, None if it does not exist.
+
+    The service uses the downloads in this folder, because a board without internet cannot download them again.
+    """
     if user is None:
         return None
     folder = Path(pwd.getpwnam(user).pw_dir) / ".cache/edgekit"

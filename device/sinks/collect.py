@@ -122,7 +122,7 @@ class Strategy(Protocol):
 
 
 class EveryInterval:
-    """All faces of one frame, then none for `interval_s` seconds."""
+    """Strategy that saves all faces of one frame, then none for `interval_s` seconds."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -149,9 +149,9 @@ class _Best:
 
 
 class BestPerTrack:
-    """For each track the crop of the highest rank within `window_s` seconds, or until the track ends.
+    """Strategy that saves, for each track, the crop with the highest rank within `window_s` seconds or until its end.
 
-    Faces with a rank of 0 or less are not saved. Without tracking, every other face is saved.
+    Faces with a rank of 0 or less are never saved. Without tracking, all faces with a higher rank are saved.
     """
 
     def __init__(self, rank: Callable[[Candidate], float], window_s: float) -> None:
@@ -192,7 +192,7 @@ class BestPerTrack:
 def uncertain(max_margin: float) -> Strategy:
     """Return the strategy for faces whose two most probable classes differ by less than `max_margin`.
 
-    Of each track the most uncertain crop of five seconds is saved.
+    For each track, the most uncertain crop within five seconds is saved.
     """
 
     def rank(candidate: Candidate) -> float:
@@ -213,7 +213,7 @@ def margin(probabilities: Iterable[float]) -> float:
 
 
 def _quality(candidate: Candidate) -> float:
-    """Return 0 (not usable) to 1: the product of size, frontality and sharpness."""
+    """Return the quality of a crop, 0 (not usable) to 1: the product of size, frontality and sharpness."""
     if not candidate.face.detected:
         return 0.0  # the box is an estimate of the tracker
     image = candidate.image
@@ -226,7 +226,7 @@ def _quality(candidate: Candidate) -> float:
 
 
 def _frontality(landmarks_xy: FloatArray | None) -> float:
-    """Return 1 for a nose midway between the eyes, 0.01 for a profile; 1 without landmarks."""
+    """Return how frontal a face is: 1 for a nose midway between the eyes, 0.01 for a profile; 1 without landmarks."""
     if landmarks_xy is None:
         return 1.0
     left, right, nose = (landmarks_xy[index].astype(float) for index in range(3))
@@ -317,7 +317,7 @@ class CropFolder:
 
 
 class CollectSink(Sink):
-    """Saves the crops that a strategy chooses; for a live source a thread writes them, and the disk delays no frame."""
+    """Saves the crops that a strategy chooses; for a live source a thread writes them, so that no frame waits."""
 
     def __init__(self, strategy: Strategy, folder: CropFolder, contract: Contract, source: Source) -> None:
         self.folder = folder

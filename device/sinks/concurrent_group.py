@@ -1,4 +1,4 @@
-"""Sinks that are closed concurrently: the end of a run takes as long as the slowest sink, not as their sum."""
+"""Sinks that are closed concurrently, so that the end of a run takes only as long as the slowest of them."""
 
 from __future__ import annotations
 

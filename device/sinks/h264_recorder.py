@@ -80,7 +80,7 @@ class H264Recorder:
         self._thread.start()
 
     def put(self, packet: EncodedPacket) -> None:
-        """Queue a packet. If the queue is full, drop it and those that depend on it, up to the next key frame."""
+        """Queue a packet. If the queue is full, drop this packet and all following ones up to the next key frame."""
         self._skips_to_key = self._skips_to_key and not packet.is_key
         if not self._skips_to_key:
             try:

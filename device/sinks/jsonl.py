@@ -29,9 +29,10 @@ class JsonLinesSink(Sink):
 def as_document(result: FrameResult) -> dict[str, Any]:
     """Return the JSON document of one frame.
 
-    "subject" is present for a model of whole images only; its single entry in "faces" is the frame or the region.
+    For a model of whole images the document has "subject", and the single entry of "faces" is the frame or its region.
 
-    Rounded: seconds to six digits, milliseconds to three, boxes (pixels) to two, scores to four, probabilities to six.
+    Values are rounded: seconds and probabilities to six decimals, scores to four, milliseconds to three, boxes (pixels)
+    to two.
     """
     file = {} if result.file is None else {"file": result.file}
     subject = {} if result.subject == "face" else {"subject": result.subject}

@@ -86,7 +86,7 @@ class Monitor:
             return time.monotonic() - (self._started_s if self._added_s is None else self._added_s)
 
     def document(self) -> dict[str, Any]:
-        """Return the current state ready for JSON; the rate covers the last five seconds, stage times the last one."""
+        """Return the current state ready for JSON; frame rate and age cover five seconds, stage times one second."""
         report = self._read_health()
         now_s = time.monotonic()
         with self._lock:

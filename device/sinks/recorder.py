@@ -57,7 +57,7 @@ def open_video(
 
 
 class RotatingVideo(Sink):
-    """A video in one or more files: `target` is the latest, older ones are numbered, higher is older."""
+    """A video in one or more files. `target` is the latest file; a higher number means an older file."""
 
     def __init__(self, target: Path, fps: float | None, live: bool, rotation: Rotation, blur: FaceBlur | None) -> None:
         """Prepare to write `target`; arguments as in `open_video`.
@@ -135,7 +135,10 @@ class RotatingVideo(Sink):
 
 
 class RecorderThread:
-    """Encodes a video in a thread; a disk outage is reported once, drops frames, and is retried regularly."""
+    """Encodes a video in a thread. During a disk outage, frames are dropped and writing is retried regularly.
+
+    An outage is reported once.
+    """
 
     def __init__(
         self,

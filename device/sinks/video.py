@@ -31,7 +31,7 @@ _INDEX_BYTES_PER_FRAME = 32
 
 
 class VideoSink(Sink):
-    """Writes an .mp4 file that gets its name once it is complete.
+    """Writes an .mp4 file, which has a temporary name until it is complete.
 
     The video has the size of the first frame; frames of other sizes are fitted into it. Frames of a live source are
     repeated or dropped so that the video plays in real time, with pauses cut to one second. The video is kept if the

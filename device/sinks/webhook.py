@@ -84,7 +84,7 @@ class Webhook:
                 return
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Raise the exception of the thread, if there was one; a webhook sends no results."""
+        """Raise the exception of the thread, if there was one. A webhook sends events only, not results of frames."""
         del frame, result
         self._thread.check()
 

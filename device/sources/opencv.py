@@ -248,7 +248,7 @@ def _open_node(path: Path, name: str, settings: CameraSettings) -> cv2.VideoCapt
 
 
 def node_holders(path: Path, proc: Path = Path("/proc")) -> list[str]:
-    """Return the processes that have a device open, as `pid 812 (motion)`; only root sees those of other users."""
+    """Return the processes that have a device open, as `pid 812 (motion)`; only root sees other users' processes."""
     holders = []
     for process in sorted(proc.glob("[0-9]*"), key=lambda entry: int(entry.name)):
         if str(path) in _open_files(process):

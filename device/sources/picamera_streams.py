@@ -41,10 +41,11 @@ class Stream:
 
 
 def lores_size(size_wh: tuple[int, int], full_view_px: int) -> tuple[int, int] | None:
-    """Return the (width, height) of the detector's stream, or None if the main stream of `size_wh` can serve.
+    """Return the (width, height) of the detector's stream, or None if the detector can use the main stream.
 
-    The longer side is at least `full_view_px`, so that the detector's input is never enlarged. The size is the main
-    size divided by an integer and rounded down to even numbers, so that both streams show the same view.
+    The longer side is at least `full_view_px`, so that the detector's input is never enlarged. The size is that of the
+    main stream, `size_wh`, divided by an integer and rounded down to even numbers, so that both streams show the same
+    view.
     """
     divisor = math.floor(max(size_wh) / max(full_view_px, _MIN_LORES_PX))
     if divisor < 2:
@@ -53,7 +54,7 @@ def lores_size(size_wh: tuple[int, int], full_view_px: int) -> tuple[int, int] |
 
 
 def full_view_px(size_wh: tuple[int, int], settings: CameraSettings) -> int:
-    """Return the longer side of the full view at which the detector's region has the size of the detector's input.
+    """Return the longer side of the whole frame, in pixels, at which the region of interest fills the detector's input.
 
     Raises:
         InputError: The region lies outside the frame.

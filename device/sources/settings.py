@@ -60,7 +60,7 @@ class CameraSettings:
         buffers: Number of frame buffers.
         detector_px: Longer side of the detector's input in pixels; None: as `min_face_px` requires.
         min_face_px: Smallest face to be detected, in pixels of the frame; 0: no minimum.
-        region: The part of the rotated frame that the detector sees; None: all of it.
+        region: The part of the rotated frame that the detector sees; None: the whole frame.
         detects: Whether there is a detector, which may need a second stream.
         recording: Receives the camera's encoded video; picamera2 only.
     """

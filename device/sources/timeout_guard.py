@@ -41,7 +41,7 @@ def read_timeout_s(latest_read_s: float | None) -> float:
 def any_reading() -> bool:
     """Return whether the reading thread of any device still runs.
 
-    The interpreter must not shut down beside such a thread: the process aborts if the driver returns at that moment.
+    The interpreter must not shut down while such a thread runs: the process aborts if the driver's call returns then.
     """
     return any(thread.is_alive() for thread in _readers)
 
@@ -121,7 +121,7 @@ class TimeoutGuard(Generic[T]):
         return image
 
     def close(self) -> None:
-        """Release the device; one that does not respond is released as soon as it does."""
+        """Release the device; a device that does not respond now is released when it responds."""
         self._requests.put(False)
         self._thread.join(_CLOSE_S)
 

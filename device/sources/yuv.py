@@ -68,7 +68,7 @@ def split_planes(buffer: ImageU8, size_wh: tuple[int, int], stride: int, layout:
     Args:
         buffer: uint8 (bytes,): the rows of luma, then the rows of chroma.
         size_wh: Width and height in pixels, both even.
-        stride: Bytes from one luma row to the next; separate u and v rows have half of it.
+        stride: Bytes from one luma row to the next; the stride of separate u and v planes is half as large.
         layout: "i420": the u plane, then the v plane; "nv12": u and v interleaved.
         full_range: Whether luma is 0 for black and 255 for white.
 

@@ -39,7 +39,7 @@ class TrackingState:
         luma: The frame, uint8 (h, w).
         boxes: The tracked faces, each xyxy float32 (4,) in pixels of `luma`.
         lost: Whether a face could not be tracked into this frame.
-        followed: The smallest share of tracked points of any face.
+        followed: The share of a face that could be tracked (`Moved.followed`), of the face with the smallest share.
     """
 
     frames: int
@@ -109,14 +109,14 @@ class Adaptive:
         return everywhere >= _CUT_LEVELS or outside >= _CHANGED_CELLS
 
     def detected(self, luma: ImageU8, changed: bool) -> None:
-        """Measure changes from this frame on; a detection without a change lengthens the interval."""
+        """Use this frame as the reference for changes of the image; lengthen the interval if no face has changed."""
         self._coarse = _coarse(luma)
         # One detection can be wrong: the next frame confirms a face that appeared or disappeared.
         self._confirm_next = changed
         self._interval = _SHORTEST if changed else min(self._interval + 1, _LONGEST)
 
     def _change(self, state: TrackingState) -> tuple[int, float]:
-        """Return the number of cells that changed outside faces, and the mean change of the whole image."""
+        """Return the change since the last detection: number of changed cells outside faces, and mean of all cells."""
         if self._coarse is None:
             return 0, 0.0
         change = _coarse(state.luma) - self._coarse

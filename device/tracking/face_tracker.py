@@ -27,7 +27,10 @@ _NO_LUMA: ImageU8 = np.zeros((0, 0), np.uint8)
 
 
 class FaceTracker:
-    """Detects and tracks the faces of frames in their order. One thread at a time, except for `set_load_level`."""
+    """Detects and tracks the faces of frames, which are given in their order.
+
+    Only `set_load_level` may be called while another thread uses the object.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class FaceTracker:
             detector: Finds the faces of an image.
             schedule: On which frames the detector runs; None: on every frame, and faces get no track ids.
             tracker: Moves boxes on the frames between.
-            region: The part of the frame to search; default: all of it.
+            region: The part of the frame to search; default: the whole frame.
             min_face_px: Smallest mean side of a box, in pixels of the frame; smaller faces are discarded.
             choose_input_size: Set the detector's input size from `min_face_px` and the first frame.
             largest_only: Keep only the largest face of each frame.

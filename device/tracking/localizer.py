@@ -1,4 +1,7 @@
-"""What a model classifies in each frame: the interface of `FaceTracker`, and its counterpart for whole images."""
+"""Localizers return the boxes that a model classifies: the interface, and the localizer for whole images.
+
+`FaceTracker` is the localizer for faces.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Localizer(Protocol):
         ...
 
     def warm_up(self, frame: Frame) -> None:
-        """Prepare for frames like this one.
+        """Prepare for frames of the size of `frame`; called before the first `find`.
 
         Raises:
             InputError: The region lies outside the frame.
@@ -36,7 +39,7 @@ class Localizer(Protocol):
         ...
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
-        """Return the boxes of the next frame, without classes; `timer` gets the stages of the work.
+        """Return the boxes of the next frame, without classes; `timer` receives the times of the stages.
 
         Raises:
             InputError: The region lies outside the frame.
@@ -55,7 +58,7 @@ class WholeImage:
     input_size_px = None
 
     def __init__(self, region: Region | None, *, is_sequence: bool) -> None:
-        """Use `region` of each frame; None: all of it. In a sequence the box always has the same track id."""
+        """Use `region` of each frame; None: the whole frame. In a sequence all boxes have the same track id."""
         self._region = region
         self._track_ids = np.array([_TRACK_ID]) if is_sequence else None
 

@@ -33,7 +33,7 @@ _MAX_GROWTH = 1.15
 
 
 def create() -> Tracker:
-    """Return `move_boxes`."""
+    """Return the tracker `move_boxes`; this is the factory function in the registry."""
     return move_boxes
 
 
@@ -43,7 +43,7 @@ def move_boxes(before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> 
     Args:
         before: Luma of the earlier frame, uint8 (H, W).
         after: Luma of the later frame, of the same size.
-        boxes: xyxy in pixels of these images.
+        boxes: xyxy float32 (4,), in pixels of both images.
     """
     if not boxes:
         return []

@@ -11,7 +11,7 @@ from edgekit.preprocess import FloatArray, ImageU8
 
 @dataclass(frozen=True)
 class Moved:
-    """A box in the next frame: xyxy float32 (4,), and the share of it that could be tracked (0 to 1)."""
+    """A box in the next frame: xyxy float32 (4,), and the share of its content that could be tracked (0 to 1)."""
 
     xyxy: FloatArray
     followed: float

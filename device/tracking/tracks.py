@@ -51,7 +51,7 @@ class Track:
 
 
 class TrackManager:
-    """Assigns track ids to detections. Times are presentation times in seconds and never run backwards."""
+    """Assigns track ids to detections. Times are presentation times in seconds and never decrease."""
 
     def __init__(self) -> None:
         self._tracks: list[Track] = []
@@ -85,7 +85,7 @@ class TrackManager:
         """Update the tracks with the detections of `time_s`; call `move` first if the visible faces could be tracked.
 
         A detection continues the track it overlaps most, else starts a new one. Tracks without a detection become
-        hidden; those hidden for too long are removed.
+        hidden. Tracks that have been hidden for too long are removed.
         """
         elapsed_s = self._elapsed(time_s)
         for track in self._tracks:

@@ -55,11 +55,11 @@ _EXTRAS = {
 
 
 class _StdoutClosedError(Exception):
-    """The reader of stdout has closed it, as `| head` does."""
+    """The program that reads stdout has closed the pipe, as `| head` does."""
 
 
 class _LazyGroup(click.Group):
-    """Group that imports a command's module when the command is used, and lists the commands in sections."""
+    """click group that imports a command's module when the command is used, and lists the commands in sections."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -96,7 +96,7 @@ class _LazyGroup(click.Group):
 
 
 class _TextOrFile(click.ParamType):  # type: ignore[type-arg]
-    """Text for which the shell completes file names."""
+    """click's text type, with completion of file names in the shell."""
 
     name = "text"
 

@@ -26,11 +26,12 @@ _NOT_SETTINGS = frozenset({"config", "print_config", "as_json", "debug", "quiet"
 def config_options(*alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Function], _Function]:
     """Add --config and --print-config to a command whose other options are its settings.
 
-    Each option of the command is a key of the file; nothing has to be registered.
+    Each option of the command is a key of the file.
 
     Args:
-        alternatives: Mutually exclusive parameters, each with the parameters that depend on it. If one of them is on
-            the command line, the others of the file and their dependent parameters are reset to their defaults.
+        alternatives: Groups of mutually exclusive parameters, each with the parameters that depend on it. If the
+            command line has a parameter of a group, the file's parameters of that group, and the parameters that
+            depend on them, are reset to their defaults.
     """
 
     def decorate(function: _Function) -> _Function:
@@ -61,7 +62,7 @@ def config_options(*alternatives: Mapping[str, Sequence[str]]) -> Callable[[_Fun
 
 
 def command_named(name: str) -> click.Command:
-    """Return another command of the program that runs now, such as "run"; commands do not import each other."""
+    """Return another command of the running program, such as "run", because commands do not import each other."""
     context = click.get_current_context().find_root()
     assert isinstance(context.command, click.Group)
     command = context.command.get_command(context, name)
@@ -70,7 +71,7 @@ def command_named(name: str) -> click.Command:
 
 
 def settings(context: click.Context) -> dict[str, Any]:
-    """Return the value of each key of a parsed command; None for options that are not set."""
+    """Return the value of each option of a parsed command, by key; None for options that are not set."""
     return {key: _plain(context.params[option.name or ""]) for key, option in _keys(context.command).items()}
 
 
@@ -127,7 +128,7 @@ def _load(context: click.Context, option: click.Parameter, path: Path | None) ->
 
 
 def _defaults(command: click.Command) -> dict[str, Any]:
-    """Return the values of all parameters in a call without arguments, by name."""
+    """Return the default value of each parameter, by name."""
     return command.make_context(command.name, []).params
 
 
@@ -183,7 +184,10 @@ def _value(path: Path, key: str, option: click.Option, value: object, context: c
 
 
 def _superseded(context: click.Context, alternatives: Sequence[Mapping[str, Sequence[str]]]) -> list[tuple[str, Any]]:
-    """Return the file's parameters that the command line replaces by an alternative, each with its default."""
+    """Return the parameters to reset, each with its default; see `alternatives` in `config_options`.
+
+    Each of these parameters has a value from the file, and the command line has another parameter of its group.
+    """
     names: list[str] = []
     for group in alternatives:
         sources = {name: context.get_parameter_source(name) for name in group}

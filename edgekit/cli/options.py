@@ -21,10 +21,10 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 
 class NumberRange(click.FloatRange):
-    """click's FloatRange without NaN, which FloatRange accepts because NaN is neither below nor above a limit."""
+    """click's FloatRange that rejects NaN. FloatRange accepts NaN, which is neither below nor above a limit."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number."""
+        """Return the number; NaN is a usage error."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value} is not a number", param, ctx)
@@ -32,7 +32,7 @@ class NumberRange(click.FloatRange):
 
 
 class _NamedPath(click.Path):
-    """click's Path without the empty text, which pathlib reads as the current folder."""
+    """click's Path that rejects the empty text, which pathlib would read as the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -45,7 +45,7 @@ PATH = _NamedPath(path_type=Path)
 
 
 class _DetectorName(click.Choice[str]):
-    """Name of a detector; those that other packages register are looked up only if the name is not edgekit's own."""
+    """Name of a detector. Other packages are searched only for a name that is not one of edgekit's detectors."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value not in self.choices:
@@ -73,7 +73,7 @@ def refuse_unused(context: click.Context, parameters: Sequence[str], reason: str
 
 
 def combined(*options: Callable[..., Any]) -> Callable[[_Function], _Function]:
-    """Return one decorator that adds several options, in their order; each is made by `click.option`."""
+    """Return one decorator that adds several options, in their order. Each argument is a result of `click.option`."""
     return lambda function: functools.reduce(lambda decorated, option: option(decorated), reversed(options), function)
 
 
@@ -147,7 +147,7 @@ def threads_option(function: _Function) -> _Function:
 
 
 def contempt_option(function: _Function) -> _Function:
-    """Add --contempt."""
+    """Add --contempt, which determines how images of CK+'s eighth expression are used."""
     return click.option(
         "--contempt",
         default="drop",
@@ -158,7 +158,7 @@ def contempt_option(function: _Function) -> _Function:
 
 
 def activation_option(function: _Function) -> _Function:
-    """Add --activation."""
+    """Add --activation, the activation function of a CLIP."""
     return click.option(
         "--activation",
         type=click.Choice(["gelu", "quick-gelu"]),
@@ -167,7 +167,7 @@ def activation_option(function: _Function) -> _Function:
 
 
 def merge_option(function: _Function) -> _Function:
-    """Add --merge NEW=OLD,OLD."""
+    """Add --merge NEW=OLD,OLD, which merges classes."""
     return click.option(
         "--merge",
         "merges",

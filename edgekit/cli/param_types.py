@@ -56,7 +56,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 class CollectWhen(click.ParamType):  # type: ignore[type-arg]
-    """When a crop is collected: `uncertain`, `uncertain:MARGIN`, `every:TIME` or `best-of-track`; the value is text."""
+    """Strategy of --collect-when, as text: `uncertain`, `uncertain:MARGIN`, `every:TIME` or `best-of-track`."""
 
     name = "strategy"
 

@@ -47,7 +47,7 @@ def _lines(console: Console) -> Progress:
     from rich.progress import Progress, TaskID
 
     class Lines(Progress):
-        """Prints one line per update, which the edgekit at the other end of the SSH connection reads."""
+        """Progress display that prints one line per update, for the edgekit on the workstation to read over SSH."""
 
         def update(self, task_id: TaskID, *args: Any, **kwargs: Any) -> None:
             super().update(task_id, *args, **kwargs)

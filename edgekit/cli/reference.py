@@ -38,7 +38,7 @@ def _helps(command: click.Command, name: str, parent: click.Context | None) -> I
 
 
 def main() -> int:
-    """Write the page, or only compare it with --check; return 1 if it is out of date."""
+    """Write the page; with --check only compare the existing page, and return 1 if it is out of date."""
     parser = argparse.ArgumentParser(prog="python -m edgekit.cli.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, and fail if the page is out of date")
     parser.add_argument("path", nargs="?", type=Path, default=Path("docs/commands.md"))

@@ -45,7 +45,7 @@ def redact(text: str, names: Sequence[str]) -> str:
 
 
 def own_names() -> list[str]:
-    """Return the names of this user and this host that are long enough to be searched for."""
+    """Return the names of this user and this host for `redact`, without "root", "localhost" and very short names."""
     names = [socket.gethostname(), socket.getfqdn(), os.environ.get("SUDO_USER", ""), Path.home().name]
     with suppress(OSError, KeyError):  # a user without an entry in /etc/passwd
         names.append(getpass.getuser())
@@ -55,7 +55,7 @@ def own_names() -> list[str]:
 
 
 def capture_text(seen: Mapping[str, str]) -> str:
-    """Return all files and outputs that were read as one text, in the format of tests/fixtures/boards."""
+    """Return one text with all files and tool outputs of `Probe.seen`, in the format of tests/fixtures/boards."""
     parts = ["# captured: by 'edgekit doctor --bundle', redacted\n"]
     for title, body in seen.items():
         text = body.replace("\0", "\\0")

@@ -65,7 +65,7 @@ def parse_findings(content: bytes, name: str) -> list[Finding]:
     `name` is the subject of the error message.
 
     Raises:
-        InputError: The output is not such a document.
+        InputError: The output is not a document of `edgekit doctor --json`.
     """
     try:
         document = json.loads(content[: _MAX_BYTES + 1])

@@ -28,7 +28,7 @@ def numpy(probe: Probe) -> Finding:
 
 
 def onnxruntime(probe: Probe) -> Finding:
-    """Check that onnxruntime can be imported; SIGILL is reported with the version to exclude."""
+    """Check that onnxruntime can be imported; a crash by SIGILL is reported with the onnxruntime version to exclude."""
     done = probe.imported("onnxruntime", "onnxruntime")
     version = _versions(done).get("onnxruntime", "unknown version")
     if done.code == -signal.SIGILL:

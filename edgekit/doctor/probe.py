@@ -80,7 +80,10 @@ def run_tool(arguments: Sequence[str]) -> ToolResult | None:
 
 
 def import_in_child(module: str, distributions: Sequence[str]) -> ToolResult:
-    """Import a module in a new Python process; `out` has one line `name version` per installed distribution."""
+    """Import a module in a new Python process and return its result.
+
+    The result's `out` has one line `name version` for each of `distributions` that is installed.
+    """
     done = _run([sys.executable, "-c", _IMPORT_CODE, module, *distributions], _IMPORT_TIMEOUT_S)
     return done or ToolResult(1, "", f"importing {module} took longer than {_IMPORT_TIMEOUT_S} s")
 

@@ -8,7 +8,7 @@ _PROPERTIES = "--property=LoadState,ActiveState,SubState,Result,NRestarts,ExecMa
 
 
 def service(probe: Probe) -> Finding:
-    """Return the state of the service `edgekit`, the system's or else the user's."""
+    """Return the state of the system service `edgekit`, or of the user service if there is no system service."""
     for scope in ([], ["--user"]):
         done = probe.run("systemctl", *scope, "show", "edgekit", _PROPERTIES)
         if done is None or done.code:

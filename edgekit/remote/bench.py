@@ -32,9 +32,10 @@ _ERROR, _WARNING = "edgekit: error: ", "edgekit: warning: "
 class Job:
     """Benchmark to run on each board.
 
-    `models` are files by their names in the report. `options` are passed to the board's `edgekit bench` unchanged;
-    `files` are options whose value is a file to send. `camera` requires picamera2 of the board's system. `install` is
-    False to use the edgekit that is installed on the board. `extras` are required in addition to `edgekit-pi[device]`.
+    `models` maps names in the report to files. `options` are passed to the board's `edgekit bench` unchanged. `files`
+    maps options, such as --source, to the file to send as their value. `camera` is True if the benchmark needs the
+    picamera2 of the board's system. `install` is False to use the edgekit that is installed on the board. `extras` are
+    required in addition to `edgekit-pi[device]`.
     """
 
     models: Mapping[str, Upload]
@@ -104,7 +105,7 @@ def merged_report(results: Sequence[HostResult[HostReport]]) -> BenchmarkReport 
 
 
 def _host_outcome(done: HostResult[HostReport]) -> HostOutcome:
-    """Return the part of the outcome that a report keeps: no address, because reports are shown to other people."""
+    """Return a host's outcome for the report, without its address, because reports are shown to other people."""
     overhead_s = done.result.overhead_s if done.result else None
     return HostOutcome(
         label=done.host.label,

@@ -34,7 +34,7 @@ _TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class Service:
-    """Service that runs the releases. `scope` None: a service of the system for root, else of the user."""
+    """Service that runs the releases. With `scope` None it is a system service for root, else a user service."""
 
     name: str = "edgekit"
     scope: Literal["user", "system"] | None = None
@@ -44,10 +44,10 @@ class Service:
 class Package:
     """A release to deploy.
 
-    `files` are its files by their names in the release: `model.onnx` or `model.ncnn`, `edgekit.toml` and others.
-    `camera` is the camera in the settings, which decides whether picamera2 is required. `extras` are required in
-    addition to `edgekit-pi[device]`. `install` is False to use the edgekit that is installed on the board. `settle_s`
-    is how long the release must run after its first frame.
+    `files` maps names in the release, such as `model.onnx` or `model.ncnn` and `edgekit.toml`, to files of this
+    machine. `camera` is the camera in the settings, which decides whether picamera2 is required. `extras` are required
+    in addition to `edgekit-pi[device]`. `install` is False to use the edgekit that is installed on the board.
+    `settle_s` is how long the release must run after its first frame.
     """
 
     files: Mapping[str, Upload]
@@ -88,7 +88,7 @@ class Release:
 
 @dataclass(frozen=True)
 class ReleaseList:
-    """Releases of a board, the current one, whether a change was interrupted, and the state of the service."""
+    """Releases of a board, and the state of their service; `cut` is True if a change was interrupted."""
 
     releases: tuple[Release, ...] = ()
     current: str | None = None
@@ -177,9 +177,10 @@ def list_host(connection: Connection, service: Service, reporter: HostReporter) 
 def roll_out(
     hosts: Sequence[Host], work: Callable[[Connection], ReleaseChange], *, canary: int, parallel: int
 ) -> Iterator[HostResult[ReleaseChange]]:
-    """Yield the result of each host: of the first `canary` ones, then of `parallel` at a time; stop after a failure.
+    """Call `work` for the first `canary` hosts, then for `parallel` hosts at a time, and yield the result of each host.
 
-    The remaining hosts are then not tried. A release that failed on its board is an error, too.
+    After a failure the remaining hosts are not changed: their results have `tried` False. A release that fails on its
+    board is a failure, too.
     """
     waves = [hosts[:canary], *(hosts[at : at + parallel] for at in range(canary, len(hosts), parallel))]
     failed = False

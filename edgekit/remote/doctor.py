@@ -33,8 +33,8 @@ _MAX_NAME_CHARS = 256
 class Examined:
     """Findings of the doctor on a board.
 
-    `python` is the Python whose libraries were examined. `seen` holds the files and outputs that were read, by title,
-    `names` the names of the board and its user in them.
+    `python` is the path of the Python whose libraries were examined. `seen` has the files and tool outputs that were
+    read, by title. `names` are the names of the board and its user, to be removed from `seen`.
     """
 
     findings: list[Finding]
@@ -46,7 +46,7 @@ class Examined:
 def examine_host(
     connection: Connection, reporter: HostReporter, *, capture: bool = False, install: bool = True
 ) -> Examined:
-    """Return the doctor's findings on a board; nothing is written there.
+    """Return the doctor's findings on a board; nothing is written on the board.
 
     The libraries examined are those of the installed edgekit, else of the environment that `edgekit bench --host` made,
     else of the system.
@@ -75,7 +75,7 @@ def examine_host(
 
 
 def shell_findings(board: Probe) -> list[Finding]:
-    """Return findings on a board whose Python cannot run the doctor, with the doctor's texts."""
+    """Return findings from the properties that `probe` read, for a board whose Python cannot run the doctor."""
     memory = f", {board.memory_mib} MiB" if board.memory_mib else ""
     bits = board.system_bits
     system = f"{board.system or 'unknown system'}, {bits or '?'} bit"

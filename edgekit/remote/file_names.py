@@ -13,7 +13,7 @@ _VARIABLE = "EDGEKIT_FILE_NAMES"
 
 
 def names_setting(names: Mapping[str, str]) -> str:
-    """Return the environment variable, as NAME=VALUE, that contains `names`: a name by each path on the board."""
+    """Return the environment variable, as NAME=VALUE, with `names`: the user's file name for each path on the board."""
     return f"{_VARIABLE}={json.dumps(names)}"
 
 

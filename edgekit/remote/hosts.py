@@ -46,7 +46,7 @@ def ssh_arguments(texts: Sequence[str]) -> tuple[str, ...]:
     """Return arguments for ssh from the values of --ssh-option: `Name=value`, as in ssh_config, or ssh's own arguments.
 
     Raises:
-        InputError: A value is neither of them: ssh would read it as the host's name.
+        InputError: A value has neither form; ssh would read it as the host's name.
     """
     arguments: list[str] = []
     for text in texts:
@@ -114,7 +114,7 @@ def read_inventory(
 
 
 def check_different(hosts: Sequence[Host]) -> None:
-    """Check that the addresses and the labels are different.
+    """Check that each address and each label occurs only once.
 
     Raises:
         InputError: An address or a label occurs twice.

@@ -1,6 +1,7 @@
 """Installs edgekit on a board: an isolated environment in the user's cache, from wheels that this machine sends.
 
-`prepare` returns the command that calls edgekit there. Nothing is installed system-wide; `clean` removes everything.
+`prepare` returns the command that calls edgekit on the board. Nothing is installed system-wide. `clean` removes all
+files.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class EdgekitCommand:
-    """How to call edgekit on a board: `words` stand before the subcommand.
+    """How to call edgekit on a board: `words` are the part of the command line before the subcommand.
 
     `environment` and `code` are the folders that `prepare` made on the board; None for an installed edgekit.
     `sent_bytes` is the number of bytes that `prepare` sent, 0 if nothing was missing.
@@ -59,7 +60,7 @@ def check_fit(probe: Probe, label: str) -> Python:
     """Return the board's Python if edgekit can run on the board.
 
     Raises:
-        HostError: edgekit cannot run there; the message names the reason and the cure.
+        HostError: edgekit cannot run on the board; the message names the reason and the cure.
     """
     python = probe.python
     bits = {probe.system_bits, python.bits if python else None} - {None}

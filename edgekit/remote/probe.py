@@ -31,9 +31,9 @@ class Python:
 class Probe:
     """Properties of a board.
 
-    `root` is edgekit's folder in the user's cache on the board; `environments` and `codes` are the names of what is
-    installed in it. `clock_ahead_s` is the board's clock minus this machine's. `commands` are paths of the `edgekit`
-    commands that are installed on the board.
+    `root` is edgekit's folder in the user's cache on the board. `environments` and `codes` are the names of the
+    environments and of the copies of edgekit in this folder. `clock_ahead_s` is the board's clock minus this machine's.
+    `commands` are paths of the `edgekit` commands that are installed on the board.
     """
 
     root: str

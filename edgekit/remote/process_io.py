@@ -1,4 +1,4 @@
-"""Exchanges data with a local process whose output is not trusted: bounded in memory and in time."""
+"""Exchanges data with a local process within limits of memory and time, because its output is not trusted."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class _Writer:
 
 
 class _Reader:
-    """Reads stdout and stderr of a process into `output`, and passes lines of stderr of bounded length on."""
+    """Reads stdout and stderr of a process into `output`, and calls `on_stderr_line` with lines of bounded length."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class _Reader:
             selector.register(stream, selectors.EVENT_READ)
 
     def read(self, key: selectors.SelectorKey) -> bool:
-        """Read once and return False if there was nothing to read."""
+        """Read once from one of the streams; return False if no data was available."""
         try:
             data = os.read(key.fd, _READ_BYTES)
         except BlockingIOError:
@@ -199,7 +199,7 @@ class _Reader:
         return True
 
     def end(self) -> None:
-        """Pass on an unfinished last line."""
+        """Call `on_stderr_line` with a last line that has no line break."""
         if self._on_line is not None and self._rest:
             self._on_line(self._rest.decode(errors="replace"))
 

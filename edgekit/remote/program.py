@@ -30,7 +30,7 @@ def program(name: str, argument: Mapping[str, Any]) -> list[str]:
 
 @cache
 def needed(module: str) -> Mapping[str, str]:
-    """Return the sources of the modules of edgekit that a module imports, directly or not, by module name."""
+    """Return the sources of the modules of edgekit that a module imports, directly or indirectly, by module name."""
     sources: dict[str, str] = {}
     left = [module, _ERRORS]
     while left:
@@ -44,7 +44,7 @@ def needed(module: str) -> Mapping[str, str]:
 
 
 def _imported(source: str) -> Iterator[str]:
-    """Yield the names that a module imports when it runs, without those for type checkers."""
+    """Yield the names that a module imports at run time, without imports under `if TYPE_CHECKING`."""
     left: list[ast.AST] = [ast.parse(source)]
     while left:
         node = left.pop()

@@ -138,8 +138,9 @@ class Connection:
 
         Args:
             arguments: The program and its arguments, passed on unchanged whatever characters they contain.
-            stdin: Data for its stdin.
-            hold_stdin: Keep its stdin open until it ends; a closed stdin then means that the connection was lost.
+            stdin: Data for the program's stdin.
+            hold_stdin: Keep stdin open until the program ends. The program then detects a lost connection by its closed
+                stdin.
             timeout_s: Maximum duration; None for no limit.
             silence_s: Maximum time without output and without reading from stdin; None for no limit.
             limit_bytes: Maximum size of stdout.

@@ -1,4 +1,4 @@
-"""Sends files to a board's store: a file that is already there is not sent again, an interrupted transfer is resumed.
+"""Sends files to a board's store: a file in the store is not sent again, and an interrupted transfer is resumed.
 
 The store is a folder in the user's cache on the board. The name of a file in it is its SHA-256 and its suffix.
 """
@@ -70,7 +70,7 @@ def pack(path: Path, what: str) -> Upload:
 
 
 def send(connection: Connection, store: Store, upload: Upload, progress: Progress = lambda _, __: None) -> int:
-    """Send a file to the store unless it is there, and return the number of bytes sent.
+    """Send a file to the store unless the store has it, and return the number of bytes sent.
 
     A partly sent file is completed. The board verifies the hash before it renames the file to its final name.
 

@@ -1,1 +1,1 @@
-"""Benchmark reports: the document, its validation, statistics, forms (terminal, HTML, Markdown, CSV) and comparison."""
+"""Benchmark reports: document, validation, statistics, output as text, HTML, Markdown and CSV, and comparison."""

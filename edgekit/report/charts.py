@@ -90,7 +90,7 @@ def distribution(board: BoardResult, cell: CellResult) -> Markup:
 
 
 def rates(board: BoardResult, cell: CellResult) -> Markup:
-    """Return a cell's images/s over time, one curve per process; nothing if there are no readings."""
+    """Return a chart of a cell's images/s over time, one curve per process; empty if there are no readings."""
     processes = [process for process in cell.processes if process.during]
     seconds = max((process.during[-1].at_s for process in processes), default=0)
     values = [reading.images_per_s for process in processes for reading in process.during]
@@ -107,9 +107,9 @@ def rates(board: BoardResult, cell: CellResult) -> Markup:
 
 
 def stages(board: BoardResult) -> Markup:
-    """Return the mean time per frame of each pipeline stage, stacked.
+    """Return a stacked bar chart of the mean time per frame of each pipeline stage, one bar per cell.
 
-    The detector does not run in every frame of a loop: a stage's mean is over all frames.
+    A stage's mean is over all frames, although the detector does not run in every frame of a loop.
     """
     cells = [cell for model in board.models for cell in view.cells_of(board, model.name) if cell.stages]
     means_ms = [
@@ -147,7 +147,7 @@ def stages(board: BoardResult) -> Markup:
 
 
 def timeline(board: BoardResult) -> Markup:
-    """Return speed, temperature and clock over the benchmark, one below the other, with throttled times shaded.
+    """Return charts of speed, temperature and clock over the benchmark, with throttled times shaded.
 
     Speed is in percent of each cell's mean, so that all cells share one axis.
     """

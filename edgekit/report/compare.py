@@ -25,7 +25,7 @@ _BOARD_FIELDS = ("model", "cpu", "processors", "architecture", "userland_bits", 
 
 @dataclass(frozen=True)
 class CellChange:
-    """One measurement of a model (B) against that of its baseline (A).
+    """Comparison of one cell of a model (B) with the same cell of its baseline (A).
 
     `ratio` is B's median latency divided by A's, `ratio_interval` its 95 % interval. `why` is the reason for "cannot
     tell".
@@ -102,14 +102,14 @@ def compare(
 
     A difference is real where the 95 % interval of the ratio of the medians excludes 1.
 
-    Two reports: boards are paired by label (a single one in each with the other), cells by kind, engine, threads, batch
-    and model. Models are paired by their file's SHA-256, else by name, which counts as a difference. One report: each
-    model is compared with the baseline, by kind, threads and batch.
+    With two reports, boards are paired by label; if each report has a single board, these two are paired. Cells are
+    paired by kind, engine, threads, batch and model. Models are paired by their file's SHA-256, else by name, which
+    counts as a difference. With one report, each model is compared with the baseline, by kind, threads and batch.
 
     Args:
         before: A report or its file.
-        after: Another; None: compare the models of the first.
-        baseline: The model that the others are compared with, if there is one report; default: its first.
+        after: A second report or its file; None: compare the models of `before`.
+        baseline: The model that the others are compared with, if there is one report; default: its first model.
         allow_different: Compare although board, clock, frames or model differ. A single model in each report is then
             paired whatever its name.
 
@@ -318,7 +318,7 @@ def _change(before: CellResult, after: CellResult) -> CellChange:
 
 
 def _interval(cell: CellResult) -> Interval | None:
-    """Return the interval of the median, widened to include it: rounding may have put the median outside."""
+    """Return the interval of the median, widened to include the median, which rounding may have put outside."""
     limits, median_ms = cell.median_interval_ms, cell.latency.p50_ms
     return limits and (min(limits[0], median_ms), max(limits[1], median_ms))
 

@@ -52,7 +52,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of latencies in bins of equal width from `low_ms` to `high_ms`; `above` is the count beyond the last."""
+    """Counts of latencies in bins of equal width from `low_ms` to `high_ms`; `above` is the count above `high_ms`."""
 
     low_ms: Number
     high_ms: Number
@@ -141,7 +141,11 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Threads of a loop, as `edgekit run` plans them: one per stage if `staged`, and those within each library."""
+    """Threads of a loop, as `edgekit run` plans them.
+
+    If `staged`, each stage has its own thread. The numbers are threads within one call of detector, classifier and
+    OpenCV. If `spinning`, idle threads of ONNX Runtime wait actively.
+    """
 
     staged: bool
     detector: PositiveCount
@@ -200,7 +204,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameCacheInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The frames in memory; `complete` is false if the source has more than were loaded."""
+    """The frames of the benchmark, held in memory; `complete` is false if the source has more than were loaded."""
 
     source: ModelName
     frames: Count
@@ -244,8 +248,8 @@ class BoardInfo(msgspec.Struct, frozen=True, kw_only=True):
 class BoardResult(msgspec.Struct, frozen=True, kw_only=True, rename={"frame_cache": "clip"}):
     """One board: what it is, how it was measured, and the results.
 
-    `label` is the user's name for the board; null if it is the only one. `notes` are the user's: fan, power supply,
-    ambient temperature. `complete` is false if the measurement was interrupted.
+    `label` is the user's name for the board; null if it is the only one. `notes` are conditions that the user has
+    given, such as fan, power supply and ambient temperature. `complete` is false if the measurement was interrupted.
     """
 
     label: Annotated[str, Meta(max_length=100)] | None

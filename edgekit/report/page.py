@@ -22,7 +22,7 @@ _OPEN_CELLS = 6
 
 
 def to_html(report: BenchmarkReport) -> str:
-    """Return the page."""
+    """Return the report as an HTML page."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,

@@ -52,8 +52,8 @@ def parse_readings(lines: Iterable[str], start_unix_s: float) -> tuple[list[Powe
 def mean_watts(readings: Sequence[PowerReading], from_s: float, to_s: float) -> float | None:
     """Return the mean power from `from_s` to `to_s` in watts, interpolated linearly between readings.
 
-    The result is None if fewer than two readings lie inside, or if the first or the last of them is further from its
-    end of the interval than twice the largest gap between readings.
+    The result is None if the readings do not cover the interval: fewer than two of them lie inside, or the time without
+    a reading at its start or end is longer than twice the largest gap between those inside.
     """
     times = np.array([reading.at_s for reading in readings])
     watts = np.array([reading.watts for reading in readings])

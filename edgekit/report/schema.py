@@ -77,10 +77,10 @@ def from_document(document: Any, name: str) -> BenchmarkReport:
 
 
 def check(report: BenchmarkReport, name: str) -> None:
-    """Check what types cannot express.
+    """Check the relations between the values of a report, which the field types do not express.
 
     Raises:
-        InputError: Values contradict each other; the message names the place.
+        InputError: Values contradict each other; the message names the board or the cell.
     """
     for index, board in enumerate(report.boards):
         _check_board(board, f"{name}: boards[{index}]")
@@ -163,7 +163,7 @@ def _check_board(board: BoardResult, name: str) -> None:
 
 
 def main() -> int:
-    """Write the schema file, or with --check only compare; return 1 if it is out of date."""
+    """Write the schema file; with --check only compare the existing file, and return 1 if it is out of date."""
     parser = argparse.ArgumentParser(prog="python -m edgekit.report.schema", description="Writes bench.schema.json.")
     parser.add_argument("--check", action="store_true", help="change nothing, fail if the file is out of date")
     parser.add_argument("path", nargs="?", type=Path, default=SCHEMA_FILE)

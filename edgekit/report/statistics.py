@@ -3,9 +3,9 @@
 Iterations of one process are not independent: they share a memory layout, a processor and a moment. The interval of a
 median therefore comes from several processes, by a block bootstrap in two stages: processes are resampled with
 replacement, and within each of them blocks of consecutive iterations. The standard deviation of the resampled medians
-is the standard error. Resampling n processes underestimates the variance by (n - 1) / n, which is corrected; for the
-uncertainty of the standard error itself it is multiplied by Student's t for n - 1 degrees of freedom. All of this is
-done on logarithms, since speeds differ by factors.
+is the standard error. Resampling n processes underestimates the variance by (n - 1) / n, which is corrected. Half of
+the interval is the standard error times Student's t for n - 1 degrees of freedom, because the standard error is itself
+an estimate. All of this is computed on the logarithms of the latencies, because speeds differ by factors.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ def is_stable(window_medians_ms: Sequence[float]) -> bool:
 
 
 def _resampled(samples: Samples, random: np.random.Generator) -> Samples:
-    """Return a resample of the same size, of blocks of consecutive samples that wrap around the end."""
+    """Return a bootstrap sample of the same size, made of blocks of consecutive samples.
+
+    A block that reaches the end of the samples continues at their beginning.
+    """
     size = samples.size
     length = max(1, round(size ** (1 / 2)))
     starts = random.integers(0, size, -(-size // length))

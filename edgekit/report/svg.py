@@ -40,7 +40,7 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def number(value: float) -> str:
-    """Return a number short enough for an axis."""
+    """Return a number as a short text for an axis."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""Texts that all forms of a report share: titles, units, board states, warnings, and the order of cells."""
+"""Texts that all output formats of a report share: titles, units, board states, warnings, and the order of cells."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def cells_of(result: BoardResult, model: str) -> list[CellResult]:
 
 
 def row(cell: CellResult) -> tuple[str, ...]:
-    """Return a cell as texts under `COLUMNS`."""
+    """Return a cell as a table row: one text for each of `COLUMNS`."""
     return (
         cell.kind,
         cell.engine,

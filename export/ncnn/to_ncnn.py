@@ -1,6 +1,7 @@
-"""Export of a checkpoint to one .ncnn file: to ONNX, converted by pnnx, packed, and checked against torch.
+"""Export of a checkpoint to one .ncnn file.
 
-Only pnnx's program is used, not its Python package: importing that loads torch's build tools.
+The checkpoint is exported to ONNX, the ONNX model is converted by pnnx, and the file's logits are compared with
+torch's. Only the program of pnnx is used, because importing its Python package loads torch's build tools.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def export_to_ncnn(
     Args:
         checkpoint_path: A .safetensors file.
         target: The .ncnn file.
-        relabel: Gives the net other labels; see `edgekit.export.onnx.relabelling`.
+        relabel: Function that gives the net other labels; see `edgekit.export.onnx.relabelling`.
         passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
 
     Raises:
@@ -82,7 +83,7 @@ def export_to_ncnn(
 
 
 def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
-    """Return the .ncnn file of an exported model.
+    """Convert an exported ONNX model and return the content of its .ncnn file.
 
     Args:
         model: From `edgekit.export.onnx.to_onnx`.
@@ -126,7 +127,7 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
 
 
 def ncnn_contract(contract: Contract) -> Contract:
-    """Return the contract of the .ncnn file: input and output have pnnx's names."""
+    """Return the contract of the .ncnn file, in which input and output have the names that pnnx gives them."""
     return replace(
         contract,
         input=replace(contract.input, name=INPUT),

@@ -1,1 +1,1 @@
-"""Export to ONNX: the exporter, presets per processor, graph rewrites, new labels, and prompted CLIP."""
+"""Export to ONNX: the exporter, presets per processor, graph rewrites, other labels, and prompted CLIP."""

@@ -13,7 +13,7 @@ from edgekit.export.verification.export_check import ExportCheck
 
 @dataclass(frozen=True)
 class EnsembleForm:
-    """A prompted CLIP exported with or without its frozen tower: size, MACs per image, accuracy 0..1 if measured."""
+    """Size, MACs per image and, if measured, accuracy (0..1) of a prompted CLIP with or without its frozen tower."""
 
     size_bytes: int
     macs: int | None
@@ -22,7 +22,7 @@ class EnsembleForm:
 
 @dataclass(frozen=True)
 class EnsembleComparison:
-    """Both forms of a prompted CLIP, exported to compare them."""
+    """A prompted CLIP exported with and without its frozen tower, for comparison."""
 
     with_ensemble: EnsembleForm
     without_ensemble: EnsembleForm
@@ -32,9 +32,9 @@ class EnsembleComparison:
 class Exported:
     """An exported file.
 
-    `net_parameters` counts the parameters of the net in training, `cost` those of the file. `changed` has the number
-    of places that each enabled rewrite changed. `opset` and `ir_version` are None for an .ncnn file. `ensemble` is set
-    if a prompted CLIP was exported without its frozen tower.
+    `net_parameters` is the number of parameters of the net in training; `cost` is the cost of the exported graph.
+    `changed` maps each enabled rewrite to the number of changes that it made. `opset` and `ir_version` are None for an
+    .ncnn file. `ensemble` is set if a prompted CLIP was exported without its frozen tower.
     """
 
     path: Path

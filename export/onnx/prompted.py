@@ -1,7 +1,7 @@
 """Export of a CLIP with trained prompts to one ONNX file: images in, logits out, without a text tower.
 
-The prompts are constants of the image tower. For the ensemble, the file also contains the frozen tower. The text side
-is one matrix: class vectors times logit scale.
+The prompts are constants of the image tower. For the ensemble, the file also contains the frozen tower. The text tower
+is replaced by one matrix: class vectors times logit scale.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOLERANCE = 1e-3
 
 
 class PromptedTower(nn.Module):
-    """Logits (N, classes) of normalised images (N, 3, size, size)."""
+    """Module that returns logits (N, classes) of normalised images (N, 3, size, size)."""
 
     def __init__(self, net: PromptedClip, ensemble: bool) -> None:
         """Compute prompts and class matrix once; without `ensemble` the frozen tower is left out."""
@@ -48,7 +48,7 @@ class PromptedTower(nn.Module):
             self.register_buffer("class_matrix", (net.clip.logit_scale * net.text_features()).T.contiguous())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
+        """Return the logits (N, classes) of normalised images."""
         features = F.normalize(encode_image(self.visual, images, self.prompts), dim=-1)
         if self.ensemble:
             frozen = F.normalize(encode_image(self.visual, images), dim=-1)
@@ -57,7 +57,7 @@ class PromptedTower(nn.Module):
 
 
 def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequence[str]] | None) -> PromptedClip:
-    """Return a prompted CLIP that can be exported.
+    """Return the prompted CLIP made of trained prompts and the CLIP they were trained for.
 
     Args:
         path: A file of trained prompts.
@@ -65,8 +65,8 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
         descriptions: Sentences of classes that replace the trained ones; see `edgekit.models.clip.descriptions`.
 
     Raises:
-        InputError: The prompts were trained with `upstream_compat`, `clip` is missing or another CLIP, or a sentence is
-            too long.
+        InputError: The prompts were trained with `upstream_compat`, `clip` is None or is not the CLIP that the prompts
+            were trained for, or a sentence is too long.
         UnavailableError: The CLIP cannot be downloaded.
     """
     checkpoint = load_lasting_prompts(path)
@@ -75,7 +75,10 @@ def open_prompts(path: Path, clip: str | None, descriptions: Mapping[str, Sequen
 
 
 def prompts_contract(path: Path, net: PromptedClip) -> Contract:
-    """Return the contract of the exported file: whole pictures, gray if the prompts were trained on gray ones."""
+    """Return the contract of the exported file.
+
+    The file takes whole pictures, converted to gray if the prompts were trained on gray pictures.
+    """
     training = load_prompts(path).training
     name, gray = str(training.get("data_name", "unknown")), bool(training.get("gray"))
     contract = clip_contract(PROMPTED, net.clip.config, net.classes, name, gray)

@@ -1,4 +1,4 @@
-"""Other labels for an exported file: merged labels, or labels given by text to a student of a CLIP."""
+"""Other labels for an exported file: merged labels, or, for a student of a CLIP, labels described in text."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from edgekit.models.model_loading import build_merged_net
 
 # Returns the net with its new labels, and its contract.
 Relabel: TypeAlias = Callable[[Checkpoint], tuple[nn.Module, Contract]]
-# Names of new labels; a mapping also has the sentences that describe each.
+# Names of new labels; a mapping also has the sentences that describe each label.
 NewClasses: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 def relabelling(
     merges: Sequence[str], classes: NewClasses, clip: str | None, prompts: Path | None, notify: Notify
 ) -> Relabel | None:
-    """Return the function that gives a checkpoint other labels, or None if it keeps its own.
+    """Return the function that gives a checkpoint other labels, or None if the checkpoint keeps its labels.
 
     Args:
-        merges: Texts `NEW=OLD,OLD`: the new label's probability is the sum of the old ones'. Labels in no text are
-            removed.
+        merges: Texts `NEW=OLD,OLD`: the new label's probability is the sum of the old labels' probabilities. Old labels
+            that no text names are removed.
         classes: New labels of a CLIP's student, encoded by the teacher's text tower.
         clip: The teacher's CLIP, by name or file, for `classes`.
-        prompts: The teacher's prompts, if it has some, for `classes`.
+        prompts: The teacher's trained prompts, if it has prompts, for `classes`.
         notify: Called with a line about removed labels, and about classes described by the template.
 
     Raises:
@@ -62,7 +62,7 @@ def relabelling(
 
 
 def described_classes(classes: NewClasses, notify: Notify) -> Descriptions:
-    """Return the sentences of each new class; those without sentences get the shipped ones or the template.
+    """Return the sentences of each new class; classes without sentences get the shipped ones or the template.
 
     Raises:
         InputError: A name is given twice.

@@ -1,4 +1,7 @@
-"""Presets per processor: the rewrites and the int8 format, chosen by counts or measurements where there are any."""
+"""Presets per processor: the rewrites and the int8 format of the exported file.
+
+Where operation counts or measured times exist, the presets are chosen by them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ PASSES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Target:
-    """A preset: names of rewrites, and the types and form of an int8 file."""
+    """A preset: names of the rewrites, and the data types and form (QDQ or QOperator) of an int8 file."""
 
     passes: frozenset[str]
     types: QuantizedTypes
@@ -67,7 +70,7 @@ def chosen_passes(
     quantized: bool = False,
     ncnn: bool = False,
 ) -> frozenset[str]:
-    """Return a target's rewrites that help this kind of file, plus those in `on`, minus those in `off`.
+    """Return the rewrites of a target that are useful for this kind of file, plus those in `on`, minus those in `off`.
 
     Raises:
         InputError: The target or a name is unknown, a name is in both lists, or ncnn does not support the rewrite.

@@ -1,4 +1,4 @@
-"""Export of a checkpoint to one self-describing ONNX file, checked against torch."""
+"""Export of a checkpoint to one self-describing ONNX file, whose logits are compared with torch's."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def export_checkpoint(
     Args:
         checkpoint_path: A .safetensors file.
         target: The .onnx file.
-        relabel: Gives the net other labels; see `edgekit.export.onnx.relabelling`.
+        relabel: Function that gives the net other labels; see `edgekit.export.onnx.relabelling`.
         passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
 
     Raises:
@@ -65,7 +65,7 @@ def export_checkpoint(
 
 
 def open_checkpoint(checkpoint_path: Path, relabel: Relabel | None = None) -> tuple[nn.Module, Contract]:
-    """Return a checkpoint's net and the contract of its exported file, with the checkpoint's sha256 in it.
+    """Return a checkpoint's net and the contract of its exported file, which contains the checkpoint's sha256.
 
     Raises:
         InputError: The checkpoint cannot be used.
@@ -95,7 +95,7 @@ def export_net(
         contract: The contract stored in the file.
         target: The .onnx file.
         passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
-        tolerance: Exclusive limit of the absolute difference of a logit between file and net.
+        tolerance: The export fails if a logit of the file differs from the net's by this value or more.
         shares_weights: Whether the net uses some layers twice; the file then stores their weights once.
 
     Raises:
@@ -149,7 +149,7 @@ def to_onnx(net: nn.Module, contract: Contract, passes: Collection[str] = TARGET
 def convert(
     net: nn.Module, contract: Contract, passes: Collection[str], shares_weights: bool = False
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
-    """Return the model of `to_onnx` and the number of places that each rewrite changed."""
+    """Return the model of `to_onnx` and the number of changes that each rewrite made."""
     model = _exported_graph(net.eval(), contract)
     contract, changed = rewritten(model, contract, passes)
     if shares_weights:

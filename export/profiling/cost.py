@@ -39,7 +39,7 @@ class LayerCost:
     """Cost of one node; `macs` and bytes are None if a shape they depend on is unknown.
 
     Traffic is counted without reuse in a cache: each node reads all its constants (`weight_bytes`) and all its other
-    inputs (`read_bytes`) and writes its outputs (`written_bytes`). Reshape and similar operators move nothing.
+    inputs (`read_bytes`) and writes its outputs (`written_bytes`). Reshape and similar operators move no bytes.
     """
 
     name: str
@@ -61,10 +61,10 @@ class LayerCost:
 class GraphCost:
     """Cost of one inference at batch size 1, node by node, without the fusion that a runtime does.
 
-    `parameters` counts each weight once, however often it is used, without BatchNorm's running statistics.
-    `uncounted` names operators in the graph whose multiply-accumulates are not counted, `moveless` those that move no
-    byte. `peak_activation_bytes` is the largest size of all live activations in the file's order, without weights; None
-    if a shape is unknown.
+    `parameters` counts each weight once, however often it is used, without BatchNorm's running statistics. `uncounted`
+    names the graph's operators whose multiply-accumulates are not counted, `moveless` its operators that move no byte.
+    `peak_activation_bytes` is the largest total size of activations that are live at the same time, without weights, if
+    the nodes run in the file's order; None if a shape is unknown.
     """
 
     layers: tuple[LayerCost, ...]
@@ -85,7 +85,7 @@ class GraphCost:
 
     @property
     def read_bytes(self) -> int | None:
-        """Bytes of activations read."""
+        """Bytes read, except constants."""
         return _total(layer.read_bytes for layer in self.layers)
 
     @property
@@ -124,8 +124,8 @@ def graph_cost(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = N
     """Return the cost of one inference at batch size 1.
 
     Multiply-accumulates per output value: (input channels / groups) * kernel area for Conv, the inner dimension for
-    Gemm and MatMul; the same for quantised operators, and none for a bias. `seen` has shapes that shape inference
-    leaves open, see `graph_tensors`.
+    Gemm and MatMul. Quantised operators count in the same way; adding a bias does not count. `seen` has the shapes that
+    shape inference does not determine, see `graph_tensors`.
 
     Raises:
         InputError: Shape inference fails.
@@ -196,7 +196,10 @@ def _size_bytes(names: Iterable[str], tensors: Mapping[str, TensorInfo]) -> int 
 def _peak_bytes(
     graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto], tensors: Mapping[str, TensorInfo]
 ) -> int | None:
-    """Return the peak size of live tensors; a tensor is live from its producer to its last reader."""
+    """Return the largest total size of tensors that are live at the same time.
+
+    A tensor is live from its producer to its last reader.
+    """
     source: dict[str, str] = {}  # the tensor that a node renames, by the node's output
     last_use: dict[str, int] = {}
     for index, node in enumerate(graph.node):

@@ -54,7 +54,7 @@ class MeasuredGraph:
     nodes: tuple[MeasuredNode, ...]
 
     def by_kind(self) -> list[tuple[str, float]]:
-        """Return (operator, share of the time), the largest first."""
+        """Return (operator, share of the time) for each operator, the largest share first."""
         shares: dict[str, float] = defaultdict(float)
         for node in self.nodes:
             shares[node.op_type] += node.share
@@ -77,7 +77,7 @@ def measure_layers(
         seconds: Duration of the measurement; at least ten inferences run.
         shapes: Shapes of the inputs by name.
         progress: Called with the share done, 0..1.
-        content: The same model with names for all nodes; it is run instead of the file.
+        content: The same model, serialised, with names for all nodes; it is run instead of the file.
 
     Raises:
         InputError: The model cannot be loaded or run on noise of these shapes.
@@ -100,7 +100,9 @@ def measure_layers(
 
 
 def seen_tensors(model: onnx.ModelProto, path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, TensorInfo]:
-    """Run a graph once on noise to resolve computed shapes; return shape and element size of each node's output.
+    """Run a graph once on noise and return shape and element size of each node's output, by the output's name.
+
+    Shapes that are computed at run time are thereby known.
 
     Raises:
         InputError: The graph cannot be run.
@@ -147,7 +149,7 @@ def _run(
 
 
 def _nodes(events: Iterable[dict[str, Any]]) -> tuple[MeasuredNode, ...]:
-    """Return the median time per node from the profiler's events, which include the few warm-up runs."""
+    """Return the median time per node from the profiler's events; the few warm-up runs are included."""
     times_us: dict[str, list[float]] = defaultdict(list)
     kinds: dict[str, str] = {}
     for event in events:

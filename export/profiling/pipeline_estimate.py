@@ -1,9 +1,10 @@
-"""Estimate of the whole loop on a board: capture, detector on every Nth frame, else optical flow, classifier.
+"""Estimate of the frame rate of `edgekit run` on a board.
 
-A model of whole images has neither detector nor optical flow.
+The loop captures each frame, runs the detector on every Nth frame and optical flow on the others, and classifies the
+faces. A model that classifies whole images needs neither detector nor optical flow.
 
 Nets are estimated by the board's roofline. All other parts are measured on this machine with one thread and scaled by
-the ratio of the classifier's one-thread estimate on the board to its time here.
+the ratio of the classifier's one-thread estimate on the board to its measured time here.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _LEAST_RUNS, _LEAST_S = 25, 0.3
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the loop: its estimated time per frame, the basis of the estimate, and the runtime's stage."""
+    """A part of the loop: its pipeline stage, its estimated time per frame, and the basis of the estimate."""
 
     name: str
     stage: str
@@ -54,7 +55,7 @@ class Part:
 class PipelineEstimate:
     """Estimate of the loop on a board; `fps` and `staged_fps` are (lowest, highest) frames per second.
 
-    `detector_wh` is None for a model of whole images.
+    `detector_wh` is None for a model that classifies whole images.
     """
 
     board: str
@@ -67,22 +68,22 @@ class PipelineEstimate:
 
     @property
     def middle_ms(self) -> float:
-        """Time per frame in ms, all parts one after the other."""
+        """Estimated time per frame in ms if all parts run one after the other."""
         return sum(part.middle_ms for part in self.parts)
 
     @property
     def fps(self) -> tuple[float, float]:
-        """Frame rate with all parts one after the other."""
+        """Frame rate (lowest, highest) if all parts run one after the other."""
         return 1e3 / (self.middle_ms * SPREAD), 1e3 * SPREAD / self.middle_ms
 
     @property
     def bound_by(self) -> Part:
-        """The slowest part."""
+        """The part with the longest time per frame."""
         return max(self.parts, key=lambda part: part.middle_ms)
 
     @property
     def longest_stage(self) -> tuple[str, float]:
-        """The slowest stage and its time per frame in ms."""
+        """The stage with the longest time per frame, and that time in ms."""
         stages: dict[str, float] = {}
         for part in self.parts:
             stages[part.stage] = stages.get(part.stage, 0.0) + part.middle_ms
@@ -90,7 +91,7 @@ class PipelineEstimate:
 
     @property
     def staged_fps(self) -> tuple[float, float] | None:
-        """Frame rate with each stage on its own core, without contention for memory bandwidth.
+        """Frame rate (lowest, highest) if each stage has its own core, without contention for memory bandwidth.
 
         None if a net uses more than one thread.
         """
@@ -116,7 +117,7 @@ def estimate_pipeline(
     Args:
         classifier_profile: Profile of `model`, measured on this machine with one thread.
         model: The classifier's file.
-        detector_model: YuNet's file; None for a model of whole images.
+        detector_model: YuNet's file; None for a model that classifies whole images.
         board: The board.
         threads: Threads of both nets on the board.
         detect_every: The detector runs on every Nth frame, optical flow on the others.
@@ -164,7 +165,7 @@ def estimate_pipeline(
 
 
 def _measure_here(model: Path, detector_model: Path | None, size_px: int, faces: int) -> dict[str, float]:
-    """Return the time in ms per call of each part that is not a net, with one thread."""
+    """Return the time in ms per call, on this machine with one thread, of each part that is not a net."""
     frames = _portraits(faces)
     yuv = cv2.cvtColor(frames[0], cv2.COLOR_BGR2YUV_I420)
     before_threads = cv2.getNumThreads()
@@ -206,7 +207,7 @@ def _measure_detection(detector_model: Path, size_px: int, frames: list[ImageU8]
 
 
 def _portraits(faces: int) -> list[ImageU8]:
-    """Return two frames with the shipped portrait once per face, shifted by two pixels between them."""
+    """Return two frames that show the shipped portrait `faces` times, shifted by two pixels between the frames."""
     columns = math.ceil(math.sqrt(faces))
     side = min(FRAME_WH) // columns
     portrait = resize(read_image(asset("astronaut.png")), (side, side))
@@ -218,7 +219,7 @@ def _portraits(faces: int) -> list[ImageU8]:
 
 
 def _ms(function: Callable[[], object]) -> float:
-    """Return the shortest time in ms of many calls, which other programs disturb least."""
+    """Return the shortest time of many calls in ms; other programs disturb the shortest call least."""
     least_s = math.inf
     runs, until_s = 0, time.perf_counter() + _LEAST_S
     while runs < _LEAST_RUNS or time.perf_counter() < until_s:

@@ -27,10 +27,10 @@ _PRODUCTS = re.compile(r"Conv|Gemm|MatMul")
 class LayerProfile:
     """Profile of one node of the file.
 
-    `moved_bytes` is its traffic without reuse in a cache, with quantisation fused into the nodes around it.
-    `memory_bytes` is the traffic between memory and a cache of the board's size. `share` is its share of the time
-    measured here; None if not measured or if the runtime fused it into another node. `groups` is 1 except for grouped
-    convolutions.
+    `moved_bytes` is the node's traffic without reuse in a cache, with quantisation fused into the nodes around it.
+    `memory_bytes` is the traffic between memory and a cache of the board's size. `share` is the node's share of the
+    time measured on this machine; None if not measured or if the runtime fused it into another node. `groups` is 1
+    except for grouped convolutions.
     """
 
     name: str
@@ -53,7 +53,7 @@ class LayerProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """Profile of a file; `runtime_share` is the share of the measured time in nodes that the runtime added."""
+    """Profile of a file; `runtime_share` is the share of the measured time spent in nodes that the runtime added."""
 
     layers: tuple[LayerProfile, ...]
     cost: GraphCost
@@ -101,11 +101,11 @@ def profile_file(
         cache_kib: Size of the cache for `memory_bytes`.
         size_wh: Width and height of inputs whose width and height are dynamic.
         intra_op_threads: Threads of the measurement.
-        seconds: Duration of the measurement; 0: none.
-        progress: Called with the share measured, 0..1.
+        seconds: Duration of the measurement; 0: no measurement.
+        progress: Called with the share of the measurement that is done, 0..1.
 
     Raises:
-        InputError: The file is not an ONNX model, a shape stays unknown, or the model cannot be run.
+        InputError: The file is not an ONNX model, a shape cannot be determined, or the model cannot be run.
     """
     model = load_graph(path)
     named = _with_names(model)
@@ -188,10 +188,10 @@ def fix_input_size(model: onnx.ModelProto, size_wh: tuple[int, int] | None, path
 
 
 def _with_names(model: onnx.ModelProto) -> bytes | None:
-    """Name nodes without name in place and return the serialised model, or None if it can be read from the file.
+    """Return the model with names for all nodes, serialised; None if the file itself can be profiled.
 
-    ONNX Runtime's profiler identifies nodes by name. The result is None if all nodes have names, or if tensors are
-    stored outside the file, because their paths are relative to it.
+    Nodes without a name get one in place, because ONNX Runtime's profiler identifies nodes by name. The result is None
+    if all nodes have names, or if tensors are stored outside the file, because their paths are relative to it.
     """
     nameless = [index for index, node in enumerate(model.graph.node) if not node.name]
     outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
@@ -208,10 +208,10 @@ def _fixed_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 
 def _shares(model: onnx.ModelProto, measured: MeasuredGraph) -> tuple[dict[int, float], float]:
-    """Return each node's share of the measured time by the node's index, and the share of nodes the runtime added.
+    """Return the share of the measured time by node index, and the share of all nodes that the runtime added.
 
-    ONNX Runtime names a convolution with fused activation after the activation or its output tensor; its time is
-    counted for the convolution.
+    ONNX Runtime names a convolution with fused activation after the activation or its output tensor; the time of that
+    node is counted for the convolution.
     """
     numbers = {node.name: index for index, node in enumerate(model.graph.node) if node.name}
     makers = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
@@ -249,7 +249,7 @@ def _groups(node: onnx.NodeProto) -> int:
 
 
 def _precision(model: onnx.ModelProto, cost: GraphCost) -> Precision:
-    """Return the type of weights of most multiply-accumulates."""
+    """Return the data type of the weights that most multiply-accumulates use."""
     constants = constant_tensors(model.graph)
     stored_as = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     eight_bits = 0

@@ -1,8 +1,8 @@
 """Latency estimates per board: one roofline per layer, fitted to published measurements.
 
-A layer takes max(MACs / compute, bytes / bandwidth) (Williams, Waterman, Patterson: Roofline, CACM 2009), a net the sum
-of its layers. Bytes are counted without reuse in a cache, which predicts published latencies better than all other
-counts that were tried.
+A layer takes max(MACs / compute, bytes / bandwidth) (Williams, Waterman, Patterson: Roofline, CACM 2009). A net takes
+the sum of its layers' times. Bytes are counted without reuse in a cache: this count predicts published latencies better
+than all other counts that were tried.
 
 `benchmarks/export/board_estimates.py` fits compute and bandwidth per board, number of threads and precision, computes
 the leave-one-out errors, and writes `board_rooflines.json`.
@@ -33,11 +33,11 @@ _MS_PER_S = 1e3
 
 @dataclass(frozen=True)
 class Roofline:
-    """Compute and bandwidth of a board, and the quality of their fit.
+    """Compute and bandwidth of a board, and the quality of their fit to published latencies.
 
-    `rows` is the number of published nets in the fit, `coverage` the share of them inside the interval predicted from
-    the others, `typical_error` the median factor between a net's latency and that prediction. `reason` is why there is
-    no estimate, or None.
+    `rows` is the number of published nets in the fit. Each net's latency is also predicted by a fit to the other nets:
+    `coverage` is the share of nets whose latency is inside the predicted interval, `typical_error` the median factor
+    between latency and prediction. `reason` states why the roofline gives no estimate; None if it gives one.
     """
 
     board: str
@@ -72,12 +72,12 @@ class Estimate:
 
     @property
     def low_ms(self) -> float:
-        """Lower end of the interval."""
+        """Lower end of the estimate's interval."""
         return self.middle_ms / SPREAD
 
     @property
     def high_ms(self) -> float:
-        """Upper end of the interval."""
+        """Upper end of the estimate's interval."""
         return self.middle_ms * SPREAD
 
 
@@ -89,7 +89,7 @@ def rooflines() -> tuple[Roofline, ...]:
 
 
 def roofline_of(board: str, precision: Precision, threads: int) -> Roofline:
-    """Return a board's roofline; one with a `reason` and NaN if there is no published latency."""
+    """Return a board's roofline; without published latencies its `reason` is set and its numbers are NaN."""
     for each in rooflines():
         if (each.board, each.precision, each.threads) == (board, precision, threads):
             return each
@@ -98,7 +98,7 @@ def roofline_of(board: str, precision: Precision, threads: int) -> Roofline:
 
 
 def estimate(layers: Sequence[LayerWork], roofline: Roofline) -> Estimate | None:
-    """Return the estimated latency of a net, or None if the roofline has a `reason`."""
+    """Return the estimated latency of a net; None if the roofline's `reason` is set."""
     if roofline.reason is not None:
         return None
     computing = [layer.macs / roofline.macs_per_s * _MS_PER_S for layer in layers]

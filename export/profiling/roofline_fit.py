@@ -27,9 +27,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Fit:
-    """Best compute (MACs/s) and bandwidth (bytes/s).
+    """Result of a fit: compute (MACs/s) and bandwidth (bytes/s) with the smallest error.
 
-    `errors` has measured / predicted for each point, predicted by a fit to the other points.
+    `errors` has, for each point, its latency divided by the latency that a fit to the other points predicts.
     """
 
     macs_per_s: float
@@ -38,17 +38,17 @@ class Fit:
 
     @property
     def coverage(self) -> float:
-        """Share of the points inside the interval predicted from the others."""
+        """Share of the points whose latency is inside the interval predicted from the other points."""
         return float(np.mean([1 / SPREAD <= error <= SPREAD for error in self.errors])) if self.errors else 0.0
 
     @property
     def typical_error(self) -> float:
-        """Median factor (≥ 1) between a point and its prediction from the others."""
+        """Median factor (≥ 1) between a point's latency and its prediction from the other points."""
         return float(math.exp(np.median(np.abs(np.log(self.errors))))) if self.errors else math.nan
 
     @property
     def reason(self) -> str | None:
-        """Reason why the fit gives no estimate, or None."""
+        """Reason why the fit gives no estimate; None if it gives one."""
         if len(self.errors) < LEAST_ROWS:
             return f"only {len(self.errors)} published nets, {LEAST_ROWS} are needed"
         if self.coverage < LEAST_COVERAGE:
@@ -60,12 +60,15 @@ class Fit:
 
 
 def predicted_ms(point: Point, macs_per_s: float, bytes_per_s: float) -> float:
-    """Return a net's latency by the roofline."""
+    """Return the latency in ms that the roofline predicts for a net."""
     return float(np.maximum(point.macs / macs_per_s, point.moved_bytes / bytes_per_s).sum() * 1e3)
 
 
 def fit(points: Sequence[Point]) -> Fit:
-    """Fit by least squares of the log latency over a grid; `errors` is empty with fewer than `LEAST_ROWS` points."""
+    """Return the compute and bandwidth, on a grid, with the smallest squared error of the log latency.
+
+    `errors` is empty with fewer than `LEAST_ROWS` points.
+    """
     measured = np.log([point.measured_ms for point in points])  # (points,)
     grid = np.log(np.stack([_over_grid(point) for point in points]))  # (points, compute, bandwidth)
     squared = (measured[:, None, None] - grid) ** 2
@@ -79,7 +82,7 @@ def fit(points: Sequence[Point]) -> Fit:
 
 
 def _over_grid(point: Point) -> NDArray[np.float64]:
-    """Return the latency in ms for each pair on the grid: (compute, bandwidth)."""
+    """Return a net's predicted latency in ms for each pair (compute, bandwidth) on the grid."""
     result = np.zeros((len(_COMPUTE), len(_BANDWIDTH)))
     for macs, moved in zip(point.macs, point.moved_bytes, strict=True):
         result += np.maximum((macs / _COMPUTE)[:, None], (moved / _BANDWIDTH)[None, :])

@@ -32,9 +32,10 @@ class _Point:
 
 
 def save_roofline(path: Path, profile: Profile, estimate: Estimate, title: str) -> None:
-    """Draw each layer that multiplies at its arithmetic intensity; the area is its share of the estimated time.
+    """Plot each layer that has multiplications as a disc at its arithmetic intensity and attainable speed.
 
-    Layers that only move bytes are not drawn; the legend shows their share.
+    The area of the disc is the layer's share of the estimated time. Layers that only move bytes are not drawn; the
+    legend shows their share.
 
     Raises:
         InputError: The file's suffix is not supported, or no layer multiplies.

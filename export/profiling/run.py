@@ -1,4 +1,4 @@
-"""The public function `edgekit.profile`."""
+"""The public function `edgekit.profile`: cost, layer times and estimated latency of a model."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _BOARD_THREADS = (1, 4)
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """Settings of the estimated loop.
+    """Settings of the estimate of the whole loop.
 
-    The detector, YuNet, runs on every Nth frame (N is `detect_every`). `detector_model` is its file; default:
-    downloaded once. `detector_size_px` is the longer side of its input. A model of whole images takes only the
-    defaults.
+    `detect_every` is N: the detector, YuNet, runs on every Nth frame. `detector_model` is YuNet's file; default:
+    downloaded once. `detector_size_px` is the longer side of YuNet's input. `faces` is the number of faces per frame.
+    For a model that classifies whole images all settings must have their defaults.
     """
 
     detect_every: int = 5
@@ -41,7 +41,7 @@ class LoopOptions:
 
 @dataclass(frozen=True)
 class BoardEstimate(Generic[_Estimate]):
-    """Estimate of the model, or of the whole loop, on a board; if `estimate` is None, `reason` is why."""
+    """Estimate of the model, or of the whole loop, on a board; without an `estimate`, `reason` states why."""
 
     board: KnownBoard
     threads: int
@@ -51,7 +51,10 @@ class BoardEstimate(Generic[_Estimate]):
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """Profile of a model, and its estimates per board and number of threads; `loops` is empty without `loop`."""
+    """Profile of a model, and its estimates per board and number of threads.
+
+    `loops` has the estimates of the whole loop; it is empty if `profile` was called without `loop`.
+    """
 
     model: Path
     profile: Profile
@@ -80,7 +83,7 @@ def profile(
         model: Any .onnx file, or a shipped model's name.
         board: A key of `edgekit.latencies.KNOWN_BOARDS`; None: all boards.
         size_wh: Width and height of inputs whose width and height are dynamic.
-        seconds: Duration of the measurement; 0: none.
+        seconds: Duration of the measurement; 0: no measurement.
         threads: Threads of the measurement.
         loop: Settings of an estimate of the whole loop at 640x480; needs a measurement with one thread.
         progress: Called with (stage, percent done, 100).
@@ -118,7 +121,10 @@ def profile(
 
 
 def _loop_detector(path: Path, loop: LoopOptions, notify: Notify) -> Path | None:
-    """Return YuNet's file, None for whole images; open it and the classifier: errors come before the measurement."""
+    """Return the path of YuNet's file; None for a model that classifies whole images.
+
+    Classifier and YuNet are loaded once here, so that errors are raised before the measurement.
+    """
     if Classifier(path, 1).contract.subject == "image":
         if loop != LoopOptions():
             raise InputError(f"model '{path}' classifies the whole image: leave out faces and the detector's settings")

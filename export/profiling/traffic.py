@@ -1,7 +1,7 @@
-"""Traffic between cache and memory of a graph with fused nodes and a cache of a given size.
+"""Bytes that a graph moves between cache and memory, with fused nodes and a cache of a given size.
 
 `edgekit.export.profiling.cost` counts the traffic of each node alone. Here activations and quantisation are fused into
-the nodes around them, as in ONNX Runtime and ncnn, and an LRU cache keeps tensors.
+the nodes around them, as in ONNX Runtime and ncnn, and an LRU cache holds tensors.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def memory_bytes(
 def weight_bytes(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None = None) -> tuple[int | None, ...]:
     """Return the bytes of constants that each node reads, in their stored type; None if unknown.
 
-    `seen` as for `memory_bytes`.
+    `seen` has computed shapes, see `graph_tensors`.
     """
     constants = constant_tensors(model.graph)
     tensors = graph_tensors(model, constants, seen)
@@ -72,14 +72,18 @@ def weight_bytes(model: onnx.ModelProto, seen: Mapping[str, TensorInfo] | None =
 
 
 class _Cache:
-    """LRU cache of whole tensors by name; the most recently used one is the last."""
+    """LRU cache of whole tensors by name; the last entry is the most recently used one."""
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity = capacity_bytes
         self._held: OrderedDict[str, tuple[int, bool]] = OrderedDict()
 
     def touch(self, name: str, size: int, *, written: bool, wanted: Mapping[str, int]) -> int:
-        """Use a tensor and return the bytes moved between cache and memory."""
+        """Read or write a tensor and return the bytes moved between cache and memory.
+
+        `wanted` has the number of remaining reads of each tensor: an evicted result without further reads is not
+        written to memory.
+        """
         if size > self._capacity:
             self._held.pop(name, None)
             return size
@@ -119,7 +123,7 @@ def _node_bytes(
 def _fused(
     graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto], fuse_activations: bool
 ) -> tuple[dict[str, str], frozenset[int]]:
-    """Return the name under which each fused tensor is stored, and the indices of nodes fused into others."""
+    """Return the name of the stored tensor for each fused one, and the indices of nodes fused into others."""
     readers: dict[str, list[int]] = {}
     makers: dict[str, int] = {}
     for index, node in enumerate(graph.node):
@@ -135,7 +139,7 @@ def _fused(
         if node.op_type in RENAME and source not in constants:
             stored_name[node.output[0]] = source
         elif node.op_type == "DequantizeLinear":
-            # Its readers read the 8-bit tensor.
+            # The readers of the result read the 8-bit tensor.
             stored_name[node.output[0]] = source
             fused.add(index)
         elif node.op_type != "QuantizeLinear" and not fuse_activations:

@@ -46,8 +46,8 @@ class Calibration:
 class QuantizedExport:
     """A quantised file; `error`, `kept` and `error_without` as in `edgekit.export.quantization.quantize.Quantized`.
 
-    `reference` and `own` are the evaluations of the float32 file and of the quantised file; None without evaluation
-    data. `source` is the float32 export if the model was a checkpoint.
+    `reference` is the evaluation of the float32 file, `own` that of the quantised file; both are None without
+    evaluation data. `source` is the float32 export if the model was a checkpoint.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class QuantizedExport:
 
 
 def calibration_crops(dataset: DataSet, split: str, contract: Contract, count: int, seed: int) -> Calibration:
-    """Return `count` crops of a split drawn by the seed, or all if it has fewer.
+    """Return `count` crops of a split, drawn with the seed; all crops if the split has fewer.
 
     Raises:
         InputError: The split does not exist or is empty, or its images have another size.

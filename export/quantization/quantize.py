@@ -47,7 +47,7 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class StaticSettings:
-    """Settings of int8: types of activations and weights, form of the file, method that finds value ranges."""
+    """Settings of int8: data types of activations and weights, form of the file, method that finds value ranges."""
 
     types: QuantizedTypes = "u8s8"
     form: QuantizedForm = "qdq"
@@ -59,8 +59,8 @@ class Quantized:
     """A quantised model.
 
     `error` is the root mean square of the logits' change divided by that of the logits; None if not measured. `kept`
-    names the layers left in float32. `error_without` has the error with the first or the last layer in float32, by
-    the layer's name.
+    names the layers left in float32. `error_without` maps the name of the first and of the last layer to the error with
+    that layer in float32.
     """
 
     model: onnx.ModelProto
@@ -78,8 +78,8 @@ def quantize_static(
 ) -> Quantized:
     """Return `model` with int8 weights (per channel) and 8-bit activations.
 
-    The first and the last layer are each tried in float32 on the calibration crops; a layer stays in float32 if the
-    logits' error falls by `SENSITIVE_SHARE`.
+    The error of the logits on the calibration crops is measured with the first and with the last layer in float32; each
+    layer stays in float32 if that reduces the error by more than the share `SENSITIVE_SHARE`.
 
     Args:
         model: A float32 model with a contract.
@@ -124,7 +124,7 @@ def quantize_static(
 
 
 def quantize_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` with 8-bit weights; activations are quantised at each inference with the range measured in it."""
+    """Return `model` with 8-bit weights; each inference quantises its activations by their range in that inference."""
     contract = contract_of(model)
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "dynamic.onnx"
@@ -174,7 +174,7 @@ def _quantized(
 
 
 class _Crops(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Calibration data: one crop at a time, preprocessed as in the runtime; its length is a multiple of the stride."""
+    """Calibration data: one preprocessed crop at a time; its length is rounded up to a multiple of the stride."""
 
     def __init__(self, crops: ImageU8, contract: Contract, step: Callable[[], None]) -> None:
         self._crops, self._spec, self._step = crops, contract.input, step
@@ -219,7 +219,7 @@ def _relative_error(found: FloatArray, expected: FloatArray) -> float:
 def _with_contract(
     model: onnx.ModelProto, contract: Contract, precision: Literal["float16", "int8"], calibration: str | None
 ) -> onnx.ModelProto:
-    """Return the model with its new contract, without the accuracies of the float32 model."""
+    """Return the model with the contract of a quantised file, without the accuracies measured on the float32 model."""
     provenance = replace(contract.provenance, accuracy=())
     new = replace(contract, schema=SCHEMA_VERSION, precision=precision, calibration=calibration, provenance=provenance)
     del model.metadata_props[:]

@@ -1,4 +1,4 @@
-"""The public function `edgekit.quantize`."""
+"""The public function `edgekit.quantize`: quantisation of a model with a gate on its accuracy."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def quantize(
     progress: StageProgress = ignore_progress,
     notify: Notify = ignore_message,
 ) -> QuantizedExport:
-    """Quantise a model to one .onnx file; with `evaluate_on`, refuse it if accuracy drops too much.
+    """Quantise a model to one .onnx file; with `evaluate_on`, the file is refused if its accuracy is too low.
 
     Example:
         result = edgekit.quantize("mine.safetensors", "int8.onnx", calibrate="faces", evaluate_on="faces")
@@ -140,7 +140,7 @@ def _contract(path: Path) -> Contract:
 
 
 def _load(uses: Sequence[tuple[Path, str]], contract: Contract, progress: StageProgress) -> dict[Path, DataSet]:
-    """Read each data set once; a missing split raises an error before the next data set is read."""
+    """Return each data set by its path; a missing split raises an error before the next data set is read."""
     data: dict[Path, DataSet] = {}
     for path in dict.fromkeys(path for path, _ in uses):
         reading, crop = partial(progress, f"reading {path.name}"), contract.crop

@@ -1,6 +1,6 @@
 """Check whether the oldest supported onnxruntime can run a graph, from the list of its operators.
 
-`tools/runtime_kernels.py` writes `oldest_runtime.json` with that onnxruntime.
+`tools/runtime_kernels.py` creates the list, `oldest_runtime.json`, from that onnxruntime.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ print(onnxruntime.__version__)
 
 @dataclass(frozen=True)
 class OldestRuntime:
-    """Abilities of the oldest supported onnxruntime.
+    """Operator sets and kernels of the oldest supported onnxruntime.
 
     `opsets` has the newest operator set per domain. `kernels` has, by domain and operator, the version ranges of its
     CPU kernels; a range that ends with None has no end.
@@ -51,7 +51,7 @@ class OldestRuntime:
 
 @cache
 def oldest_runtime() -> OldestRuntime:
-    """Return the abilities of the oldest supported onnxruntime."""
+    """Return the operator sets and kernels of the oldest supported onnxruntime."""
     document = json.loads(Path(__file__).with_name("oldest_runtime.json").read_text())
     return OldestRuntime(document["onnxruntime"], document["ir_version"], document["opsets"], document["kernels"])
 
@@ -92,7 +92,7 @@ def load_in_oldest_runtime(path: Path, folder: str | None = None) -> tuple[str |
 
     Args:
         path: The model.
-        folder: Folder of that onnxruntime; default: the environment variable.
+        folder: Folder of that onnxruntime; default: the environment variable named by `OLDEST_RUNTIME_VARIABLE`.
 
     Returns:
         The version that loaded the file, or None if there is no folder; and the error message, or None.

@@ -19,7 +19,7 @@ from edgekit.preprocess import FloatArray, ImageU8, crop_face
 
 TOLERANCE = 1e-4
 
-# Face box in the shipped portrait; scales and shifts of it are fractions of its side.
+# Face box in the shipped portrait; scales and shifts of the box are fractions of its side.
 _PORTRAIT = "astronaut.png"
 _FACE_XYXY = (172.0, 66.0, 276.0, 190.0)
 _SCALES = (0.85, 1.0, 1.25)
@@ -30,8 +30,8 @@ _SHIFTS = (-0.12, 0.0, 0.12)
 class ExportCheck:
     """Largest absolute differences of logits over `crops` face crops.
 
-    `max_abs_difference` compares torch with the file, `batch_difference` the file with batches of one crop and with
-    all crops in one batch. Both are below `tolerance`.
+    `max_abs_difference` compares the file's logits with torch's. `batch_difference` compares the file's logits for all
+    crops in one batch with those for one crop at a time. Both are below `tolerance`.
     """
 
     crops: int
@@ -51,11 +51,11 @@ def check_export(
     """Compare the logits of an exported file with those of its net.
 
     Args:
-        path: The file; the runtime's code reads it with its own contract.
-        net: The net; it classifies as in evaluation.
+        path: The file; the runtime's code classifies with the contract in it.
+        net: The net; it classifies through `TorchClassifier`, as in evaluation.
         contract: The checkpoint's contract.
         crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.preprocess.crop_face`.
-        tolerance: Exclusive limit of the absolute difference of a logit.
+        tolerance: The check fails if logits differ by this value or more.
         same_top1: Whether top-1 must also be equal on every crop.
 
     Raises:
@@ -118,7 +118,7 @@ def portrait_crops(contract: Contract) -> ImageU8:
 
 
 def largest_difference(a: FloatArray, b: FloatArray) -> float:
-    """Return the largest absolute difference of two arrays of equal shape; NaN if an array has one."""
+    """Return the largest absolute difference of two arrays of equal shape; NaN if one of them contains NaN."""
     # The difference of two infinities is NaN, which callers treat as a difference.
     with np.errstate(invalid="ignore"):
         return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())

@@ -1,7 +1,7 @@
 """First layer at which two models differ: intermediate results compared by layer name.
 
-The exporter names a node after its module (`edgekit.export.onnx.passes.tidy`), so a file can be compared with its net,
-and files of one net with each other. Layers whose shape a rewrite changed are skipped.
+The exporter names a node after its module (`edgekit.export.onnx.passes.tidy`), so an exported file can be compared with
+its net, or with another file exported from the same net. Layers whose shape a rewrite changed are skipped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LayerDifference:
 
 
 def layer_differences(reference: Mapping[str, FloatArray], path: Path, crops: ImageU8) -> list[LayerDifference]:
-    """Return the difference of each layer that both sides have, in the file's order.
+    """Return the difference of each layer that both models have, in the file's order.
 
     Args:
         reference: Results of `by_layer` or `file_results` for the same crops.
@@ -141,7 +141,8 @@ def net_results(net: nn.Module, tensor: FloatArray) -> dict[str, FloatArray]:
 def by_layer(results: Mapping[str, FloatArray], path: Path) -> dict[str, FloatArray]:
     """Return a net's results by the names of a file's layers.
 
-    A layer named after a module gets the module's output. So does the last layer of a module that has its own code.
+    A layer that is named after a module gets the module's output. The last layer inside a module gets that module's
+    output, too.
     """
     order = [_layer_name(node) for node in load_graph(path).graph.node]
     named = {name: results[name] for name in order if name in results}

@@ -1,4 +1,4 @@
-"""Parity of training and device code: the same images through both, from image file to label.
+"""Parity of training and device code: both process the same images, from image file to label, and are compared.
 
 The training side reads, resizes and crops the images as evaluation does. The device side reads each image again,
 converts it to a frame, crops it with the file's own contract and classifies it with the runtime's code.
@@ -34,11 +34,11 @@ _STANDARD_ERRORS = 2
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Allowed differences of a file from its source; None: not checked.
+    """Allowed differences of a file from its source; a difference whose limit is None is not checked.
 
     `logits` limits the absolute difference of a logit; the limit is `logit_share` of the largest logit if that is more.
     `relative` limits rms(difference) / rms(logits). `top1_share` is the smallest share of images with equal top-1.
-    `drop` limits the drop of accuracy (0..1), plus two standard errors of the difference.
+    Accuracy (0..1) may drop by at most `drop` plus two standard errors of the difference.
     """
 
     logits: float | None
@@ -62,7 +62,7 @@ _NCNN = Tolerance(logits=1e-3, top1_share=1.0, logit_share=_FLOAT32_SHARE)
 
 
 def tolerance_for(precision: Precision, engine: Engine = "onnxruntime") -> Tolerance:
-    """Return the tolerance for a file of that precision on that engine against its float32 source."""
+    """Return the tolerance for a file of that precision on that engine, compared with its float32 source."""
     return _NCNN if engine == "ncnn" else _TOLERANCES[precision]
 
 
@@ -73,8 +73,8 @@ class Parity:
     `crop_difference` is the largest difference of a pixel (0 to 255), `crops_different` the number of images with a
     difference, `first_different` the name of the first. `logits` and `reference_logits` are (N, labels).
     `batch_difference` is the largest difference of a logit between batches of one and of many images. `reference` and
-    `device` are the evaluations; None if the data has a class that the model does not have. `crops` are uint8
-    (N, H, W, 1 or 3) of the device side.
+    `device` are the evaluations of both sides; None if the data has a class that the model does not have. `crops` are
+    uint8 (N, H, W, 1 or 3) of the device side.
     """
 
     crop_difference: int
@@ -89,12 +89,12 @@ class Parity:
 
     @property
     def images(self) -> int:
-        """Number of images compared."""
+        """Number of images that were compared."""
         return len(self.logits)
 
     @property
     def logits_difference(self) -> float:
-        """Largest difference of a logit."""
+        """Largest difference between a logit of the device and of the training code."""
         return largest_difference(self.reference_logits, self.logits)
 
     @property
@@ -111,12 +111,12 @@ class Parity:
 
     @property
     def same_top1(self) -> int:
-        """Number of images with equal top-1."""
+        """Number of images for which both sides have the same top-1 class."""
         return int((self.reference_logits.argmax(axis=1) == self.logits.argmax(axis=1)).sum())
 
     @property
     def worst(self) -> NDArray[np.int64]:
-        """Indices of the images, the largest difference of logits first."""
+        """Indices of the images in descending order of their difference of logits."""
         difference = np.abs(self.reference_logits.astype(np.float64) - self.logits).max(axis=1)
         return np.argsort(-np.nan_to_num(difference, nan=np.inf), kind="stable")
 
@@ -135,7 +135,7 @@ def measure_parity(
     """Classify the same images with both sides and return their differences.
 
     Args:
-        reference: The training side: a checkpoint, or the file that the device's file was made from.
+        reference: The training side: the checkpoint or file that the device's file was made from.
         device: The device side.
         data: The data set.
         split: Name of the split.
@@ -185,7 +185,7 @@ def measure_parity(
 
 
 def parity_faults(found: Parity, tolerance: Tolerance) -> list[str]:
-    """Return one line per difference beyond the tolerance; empty if the file can be used."""
+    """Return one line for each difference that exceeds the tolerance; empty if the file can be used."""
     faults = []
     if found.crops_different:
         faults.append(
@@ -243,7 +243,11 @@ def _device_crops(
     contempt: str,
     progress: Progress,
 ) -> tuple[ImageU8, int, int, str | None]:
-    """Return the device's crops, the largest difference from `expected`, how many differ, and the first one's name."""
+    """Return the device's crops, compared with the training side's, `expected`.
+
+    Returns:
+        The crops; the largest difference of a pixel; the number of images that differ; the name of the first of them.
+    """
     size_hw = contract.input.size_hw
     crops = np.zeros((len(part), *size_hw, 1 if contract.crop.grayscale else 3), np.uint8)
     largest, different, first = 0, 0, None

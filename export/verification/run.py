@@ -1,4 +1,4 @@
-"""The public function `edgekit.verify`."""
+"""The public function `edgekit.verify`: comparison of an exported file with its source, from image file to label."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ _TRACED_IMAGES = 8
 class ParityCheck:
     """Differences of the file from its source, the tolerance, and the file's contract.
 
-    `layers` has the difference of each layer if they were compared; `first` is the first one beyond the tolerance.
+    `layers` has the difference of each layer if layers were compared; `first` is the first layer whose difference
+    exceeds the tolerance.
     """
 
     parity: Parity
@@ -56,7 +57,7 @@ class ParityCheck:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Result of `verify`: one line per fault, none if the file passed.
+    """Result of `verify`; `faults` has one line per fault and is empty if the file passed.
 
     `oldest_runtime` is the version of the oldest supported onnxruntime (None for .ncnn), `loaded_by` the version that
     loaded the file in a trial (None if it is not installed). `check` is None if the file cannot run on a device.
@@ -72,7 +73,7 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether there is no fault."""
+        """Whether the file has no fault."""
         return not self.faults
 
 
@@ -154,7 +155,7 @@ def verify(
 
 
 def _open_device(path: Path, engine: Engine, threads: int | None, faults: list[str]) -> Classifier | None:
-    """Return the device side; if the file can be read but not run, append a fault and return None."""
+    """Return the classifier that a device uses; if it cannot run the file, append a fault and return None."""
     contract_in(path)
     try:
         return Classifier(path, threads)

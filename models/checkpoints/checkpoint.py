@@ -32,7 +32,7 @@ _OTHER_KINDS = {
 class Checkpoint:
     """Weights of a net, the contract of the model exported from it, and the record of its training.
 
-    `state` is the net's state dict; `training` has recipe, seed, versions and checksums of the data.
+    `state` is the net's state dict; `training` contains recipe, seed, versions and checksums of the data.
     """
 
     contract: Contract

@@ -17,7 +17,7 @@ from edgekit.files import write_atomic
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor], key: str, document: Mapping[str, Any]) -> None:
-    """Write a state dict atomically, with `document` in the header under `key`; equal content gives equal bytes.
+    """Write a state dict atomically, with `document` under `key` in the header; equal content gives equal bytes.
 
     Raises:
         StorageError: The file cannot be written.
@@ -28,17 +28,17 @@ def write_tensors(path: Path, state: Mapping[str, Tensor], key: str, document: M
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the header's text entries.
+    """Return the tensors, and the text entries of the header.
 
     Raises:
-        InputError: The file is not a complete safetensors file; the message is the reason without the path.
+        InputError: The file is not a complete safetensors file; the message has the reason, but not the path.
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Return the header's text entries only.
+    """Return the text entries of the header without reading the tensors.
 
     Raises:
         InputError: As for `read_tensors`.

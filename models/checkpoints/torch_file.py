@@ -41,7 +41,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def _refuse_compressed(path: Path) -> None:
-    """Refuse an archive with compressed members: torch writes none, and decompressing them could fill the memory."""
+    """Raise InputError for an archive with compressed files: torch writes none, and they could fill the memory."""
     if not zipfile.is_zipfile(path):
         return
     try:

@@ -1,1 +1,1 @@
-"""CLIP: load and freeze one, train HiCroPL prompts for it (arXiv 2507.14976), or pretrain a small one."""
+"""CLIP: load a frozen CLIP, train HiCroPL prompts for it (arXiv 2507.14976), or pretrain a small CLIP."""

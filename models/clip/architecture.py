@@ -1,4 +1,4 @@
-"""Architecture of a CLIP with two plain transformers: stated by a document, or derived from the weights' shapes."""
+"""Architecture of a CLIP with two plain transformers: read from a document, or derived from the weights' shapes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ClipConfig:
 
 
 def build_model(config: ClipConfig) -> nn.Module:
-    """Return open_clip's model of that architecture, initialised from torch's global generator."""
+    """Return open_clip's model of an architecture, with initial weights drawn from torch's global generator."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision, text = config.vision, config.text
@@ -108,7 +108,7 @@ def build_model(config: ClipConfig) -> nn.Module:
 def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> ClipConfig:
     """Return the architecture of a state dict, from its tensors' shapes.
 
-    Heads are assumed to be 64 wide, as in every published CLIP ViT.
+    Attention heads are assumed to have 64 channels, as in every published CLIP ViT.
 
     Raises:
         InputError: The tensors are not those of a CLIP with a plain ViT.

@@ -1,7 +1,7 @@
 """Captions composed from labels or vote shares, the texts on which a small CLIP is pretrained.
 
 Within a batch all images with the same content get the same caption, and each batch draws new words. So the contrastive
-loss never treats two captions with the same meaning as different.
+loss never treats two captions with the same meaning as a negative pair.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _FILE = Path(__file__).with_name("captions.json")
 class Phrasing:
     """The words of all captions of one batch, drawn with `seed`.
 
-    `is_mixed`: captions may name two expressions.
+    `is_mixed` is true if the captions of the batch may name two expressions.
     """
 
     def __init__(self, classes: Sequence[str], seed: int) -> None:
-        """Draw the words for each class."""
+        """Draw the words for each class with `seed`."""
         generator = np.random.default_rng(seed)
         forms = _forms()
         known = not captions_with_names(classes)
@@ -70,9 +70,9 @@ def captions_of(
 ) -> tuple[list[str], Tensor]:
     """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,).
 
-    The shares of an image's classes are its one-hot label, averaged with its targets where there are any. In mixed
-    batches a caption names the classes with the two largest shares. In all other batches it names one class, which is
-    drawn with its share as the probability.
+    The class shares of an image are its one-hot label; with `targets` they are the mean of the one-hot label and the
+    image's targets. In mixed batches a caption names the classes with the two largest shares. In all other batches it
+    names one class, which is drawn with its share as its probability.
 
     Args:
         classes: Names in label order.
@@ -102,7 +102,7 @@ def captions_of(
 
 
 def captions_with_names(classes: Sequence[str]) -> list[str]:
-    """Return all captions that contain the classes' own names; none if all classes are known expressions."""
+    """Return all captions that contain the classes' own names; an empty list if all classes are known expressions."""
     forms = _forms()
     if all(name in forms["classes"] for name in classes):
         return []

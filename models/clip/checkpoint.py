@@ -1,4 +1,4 @@
-"""Checkpoints of trained prompts: safetensors without the CLIP, which is identified by checksums.
+"""Checkpoints of trained prompts: safetensors without the CLIP, which they identify by checksums.
 
 net = build_prompted(load_prompts(Path("runs/prompts/best.safetensors")), load_clip("ViT-B-16.pt"))
 """
@@ -32,7 +32,10 @@ SCHEMA_VERSION = f"{SCHEMA_MAJOR}.0"
 
 @dataclass(frozen=True)
 class ClipIdentity:
-    """Origin of a CLIP, checksums of its file and of its weights in any file, and its architecture."""
+    """Origin and architecture of a CLIP, and checksums of its file and of its weights.
+
+    The checksum of the weights is the same for each file format that contains them.
+    """
 
     source: str
     sha256: str
@@ -56,13 +59,13 @@ class PromptCheckpoint:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order of the logits."""
+        """Class names in the order of the logits."""
         return tuple(self.descriptions)
 
 
 @dataclass(frozen=True)
 class _Document:
-    """The checkpoint's metadata; `classes` keeps the class order, because the file sorts `descriptions`."""
+    """The checkpoint's metadata; `classes` is stored because the file sorts the classes in `descriptions` by name."""
 
     schema: str
     config: PromptConfig
@@ -73,7 +76,7 @@ class _Document:
 
 
 def prompt_checkpoint(prompted: PromptedClip, training: Mapping[str, Any]) -> PromptCheckpoint:
-    """Return the checkpoint of a prompted CLIP in its present state."""
+    """Return the checkpoint of a prompted CLIP with its current prompts."""
     clip = prompted.clip
     return PromptCheckpoint(
         config=prompted.config,
@@ -136,7 +139,7 @@ def load_prompts(path: Path) -> PromptCheckpoint:
 
 
 def load_lasting_prompts(path: Path) -> PromptCheckpoint:
-    """Return the checkpoint in a file; refuse prompts that change during inference.
+    """Return the checkpoint in a file if its prompts do not change during inference.
 
     Raises:
         InputError: As for `load_prompts`, or the prompts were trained with `upstream_compat`.

@@ -1,4 +1,4 @@
-"""Image classifiers made of a CLIP, with or without prompts; they have a contract like every other classifier."""
+"""Image classifiers made of a CLIP, with or without prompts; each has a contract, as all classifiers do."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PROMPTED, PLAIN = "clip-prompted", "clip"
 
 
 class ClipClassifier:
-    """A classifier of images of the CLIP's input size; made by `prompted_classifier` or `zero_shot_classifier`."""
+    """A CLIP as an image classifier; created by `prompted_classifier` or `zero_shot_classifier`."""
 
     def __init__(self, contract: Contract, logits: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """Take the function from normalised images (N, 3, H, W) to logits (N, labels)."""
+        """Create the classifier; `logits` maps normalised images (N, 3, H, W) to logits (N, labels)."""
         self.contract = contract
         self._logits = logits
         self._device = device
@@ -43,9 +43,9 @@ def prompted_classifier(
 
     Args:
         net: The prompted CLIP.
-        dataset_name: For the contract.
+        dataset_name: Name of the data set in the contract.
         gray: Whether images are converted to gray, for prompts trained on gray images.
-        zero_shot: List to which the plain CLIP's logits of each batch are appended; the ensemble computes them anyway.
+        zero_shot: List to which the logits of the CLIP without prompts are appended, one array per batch.
     """
     net = net.eval()
     # With upstream_compat every pass changes the prompts and so the text features, in evaluation too.
@@ -74,7 +74,7 @@ def zero_shot_classifier(
     Args:
         clip: The CLIP.
         class_descriptions: Sentences per class, in the order of the logits.
-        dataset_name: For the contract.
+        dataset_name: Name of the data set in the contract.
         gray: Whether images are converted to gray.
         text: Text features (classes, embed_dim) of the descriptions, if they are already computed.
 
@@ -94,7 +94,7 @@ def zero_shot_classifier(
 def clip_contract(
     architecture: str, config: ClipConfig, labels: tuple[str, ...], dataset_name: str, gray: bool
 ) -> Contract:
-    """Return the contract of a classifier made of that CLIP: whole images of its input size.
+    """Return the contract of a CLIP as a classifier: it takes whole images of the CLIP's input size.
 
     Its `crop` is what a device does; in torch a CLIP gets the pixels of its authors, see `to_clip_square`.
     """

@@ -1,4 +1,4 @@
-"""Hyper-parameters of HiCroPL (arXiv 2507.14976) and the paper's two settings of them."""
+"""Hyper-parameters of HiCroPL (arXiv 2507.14976), and the two sets of values that the paper uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MapperKind = Literal["attention", "linear"]
 
 # Heads of every attention in proxies and mappers; the widths of both towers must be multiples of it.
 HEADS = 8
-# Longer contexts are initialised with noise, because the context words do not fill them.
+# Contexts with more tokens are initialised with noise, because the context words do not fill them.
 MAX_WORDS_N_CTX = 4
 
 
@@ -32,8 +32,9 @@ class PromptConfig:
         consistency_weight: λ, weight of the distance between trained and frozen features.
         context_words: Initial text prompts of the first layer if n is at most 4; words beyond n stay in front of the
             class name and are not trained.
-        flow: "hicropl"; "one-way": from text to vision in all D layers, as in MaPLe; "independent": no flow, each tower
-            trains its own prompts. The latter two do not use `cross_layer`.
+        flow: Flow of knowledge between the towers. "hicropl": as given by `cross_layer`; "one-way": from text to vision
+            in all D layers, as in MaPLe; "independent": no flow, each tower trains its own prompts. The latter two do
+            not use `cross_layer`.
         ensemble: Whether features are the mean of prompted and frozen features.
         consistency_on: Features that are compared with the frozen ones: those of the ensemble, as in the authors' code,
             or the prompted ones alone.
@@ -90,7 +91,7 @@ PRESETS: Mapping[str, PromptConfig] = {
 
 
 def shortened(config: PromptConfig, clip: ClipConfig) -> PromptConfig:
-    """Return `config` with depth and cross_layer scaled down to the layers of a CLIP that has fewer."""
+    """Return `config`; if the CLIP has fewer layers than its depth, depth and cross_layer are scaled down to them."""
     return at_depth(config, min(config.depth, clip.vision.layers, clip.text.layers))
 
 
@@ -105,10 +106,11 @@ def at_depth(config: PromptConfig, depth: int) -> PromptConfig:
 
 
 def require_fit(config: PromptConfig, clip: ClipConfig) -> None:
-    """Check that prompts fit a CLIP.
+    """Check that prompts of this configuration can be inserted into a CLIP.
 
     Raises:
-        InputError: The CLIP has too few layers, too short a context, or a width that is not a multiple of the heads.
+        InputError: The CLIP has too few layers, too short a context, or a width that is not a multiple of the number of
+            attention heads.
     """
     for name, tower in (("image", clip.vision), ("text", clip.text)):
         if config.depth > tower.layers:

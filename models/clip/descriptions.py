@@ -25,13 +25,13 @@ def descriptions_for(
 ) -> Descriptions:
     """Return the sentences of each class, in the order of `classes`.
 
-    Upper and lower case match each other, and `_` matches a space. A class that has no sentences in the file gets one
-    made from `TEMPLATE`.
+    Class names are compared without regard to case, and `_` matches a space. A class that has no sentences in the file
+    gets one made from `TEMPLATE`.
 
     Args:
         classes: Names of the classes.
         path: File of descriptions; default: the shipped one.
-        notify: Called with one message that names the classes that get the template, if there are any.
+        notify: Called with one message that names the classes that get the template, if any class does.
 
     Raises:
         InputError: The file is invalid.
@@ -77,12 +77,12 @@ def parse_descriptions(document: object) -> Descriptions:
 
 
 def sentences_or_template(name: str, sentences: Sequence[str]) -> tuple[str, ...]:
-    """Return the sentences, or the template with the class's name if there are none."""
+    """Return the sentences; if there are none, one sentence made from the template and the class's name."""
     return tuple(sentences) or (TEMPLATE.format(as_words(name)),)
 
 
 def as_words(name: str) -> str:
-    """Return a class's name as it is written in a sentence."""
+    """Return a class's name with spaces instead of underscores, as it is written in a sentence."""
     return name.replace("_", " ").strip()
 
 

@@ -22,7 +22,7 @@ class FrozenClip(nn.Module):
     """
 
     def __init__(self, model: nn.Module, config: ClipConfig, source: str, sha256: str | None = None) -> None:
-        """Freeze `model`; for weights without a file, `sha256` is their own digest."""
+        """Freeze `model`; without `sha256`, the checksum of the file is replaced by that of the weights."""
         super().__init__()
         self.model: Any = model.float().requires_grad_(False).eval()
         self.config = config
@@ -32,7 +32,7 @@ class FrozenClip(nn.Module):
 
     @property
     def image_size_px(self) -> int:
-        """Height and width of the images."""
+        """Height and width of the input images in pixels."""
         return self.config.image_size_px
 
     @property
@@ -42,12 +42,12 @@ class FrozenClip(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """Factor between cosines and logits, a scalar."""
+        """Factor by which cosine similarities are multiplied to get logits, a scalar."""
         scale: Tensor = self.model.logit_scale.exp()
         return scale
 
     def train(self, mode: bool = True) -> FrozenClip:
-        """Stay in eval mode, also as a part of a module in training mode."""
+        """Keep eval mode, even if the module that contains this CLIP is set to training mode."""
         del mode
         return super().train(False)
 
@@ -70,14 +70,16 @@ class FrozenClip(nn.Module):
         return tokenize(texts, self.config).to(self.model.logit_scale.device)
 
     def weights_sha256(self) -> str:
-        """Return the digest of the weights, which does not depend on their file."""
+        """Return the SHA-256 of the weights, which is the same for every file that contains these weights."""
         if self._weights_sha256 is None:
             self._weights_sha256 = weights_digest(self.model.state_dict())
         return self._weights_sha256
 
 
 def tokenize(texts: Sequence[str], config: ClipConfig) -> Tensor:
-    """Return tokens, int64 (N, context_length): start token, words, end token, zeros. open_clip returns the same.
+    """Return tokens, int64 (N, context_length): start token, words, end token, zeros.
+
+    open_clip's tokenizer returns the same tokens.
 
     Raises:
         InputError: A text is longer than the context or contains a start or end token, or the CLIP's vocabulary is not

@@ -40,7 +40,7 @@ def load_clip(source: str | Path, activation: Activation | None = None) -> Froze
     Args:
         source: A file (OpenAI's TorchScript archive, open_clip's state dict, safetensors), or open_clip's names as
             MODEL/WEIGHTS, such as `ViT-B-16-quickgelu/openai`, which open_clip downloads into its cache.
-        activation: Default: as described in `read_clip_file`.
+        activation: The CLIP's activation function; default: as described in `read_clip_file`.
 
     Raises:
         InputError: The file is damaged or not a CLIP with a plain ViT, or open_clip has no such name.
@@ -59,9 +59,9 @@ def random_clip(config: ClipConfig, seed: int = 0) -> FrozenClip:
 
 
 def seeded_model(config: ClipConfig, seed: int) -> nn.Module:
-    """Return open_clip's model, not frozen, with initial weights drawn with `seed`.
+    """Return open_clip's model with trainable initial weights, drawn with `seed`.
 
-    torch's global generator keeps its state.
+    The state of torch's global random generator is left unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,7 +69,7 @@ def seeded_model(config: ClipConfig, seed: int) -> nn.Module:
 
 
 def save_clip(path: Path, model: nn.Module, config: ClipConfig, training: Mapping[str, Any] | None = None) -> None:
-    """Write a CLIP as safetensors that state its architecture, for `load_clip`.
+    """Write a CLIP to a safetensors file for `load_clip`; the file contains the architecture.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""A small CLIP for faces of 48 px, and the task that pretrains it on images with composed captions."""
+"""A small CLIP for faces of 48 pixels, and the task that pretrains it on images with composed captions."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _MAX_LOG_SCALE = math.log(100)
 class MiniClipTask(Task):
     """Trains both towers with open_clip's contrastive loss on augmented images with composed captions.
 
-    Images of a batch with equal content have the same caption, which is encoded once. The loss needs no correction for
-    shared captions: with equal text features it equals the cross-entropy whose target probability is divided equally
-    among the images of a caption.
+    Images of a batch with equal content have the same caption, which is encoded once. Shared captions need no
+    correction of the loss: with equal text features it equals a cross-entropy whose target probability is divided
+    equally among the images of a caption.
     """
 
     def __init__(
@@ -61,16 +61,17 @@ class MiniClipTask(Task):
         validation: ImageSet,
         dataset_name: str,
     ) -> None:
-        """Set the towers and the data.
+        """Create the task.
 
         Args:
             config: Architecture of the towers.
             classes: Names in label order.
             class_descriptions: Sentences per class, for the zero-shot validation.
             recipe: The recipe; the task uses its augmentation.
-            training: Training images; captions follow their targets, if they have any.
+            training: Training images; their captions are composed from their labels and, if they have them, their
+                targets.
             validation: Images whose zero-shot accuracy selects the best epoch.
-            dataset_name: For the contract.
+            dataset_name: Name of the data set in the contract.
 
         Raises:
             InputError: The recipe's crops do not have the size of the CLIP's images, or a text is longer than the
@@ -104,11 +105,11 @@ class MiniClipTask(Task):
         return build_model(self._config)
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Return all images once, in random order."""
+        """Return the indices of all images once, in random order."""
         return torch.randperm(len(self._training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return random numbers (count, 11 + 2): augmentation, choice of the class, and the seed of the words."""
+        """Return random numbers (count, 11 + 2): augmentation, choice of the class, choice of the words."""
         own = torch.rand(count, 1, generator=generator)
         shared = torch.rand(1, 1, generator=generator).expand(count, 1)
         return torch.cat([draw(count, generator), own, shared], dim=1)
@@ -117,7 +118,7 @@ class MiniClipTask(Task):
         """Do nothing: no setting of this task changes from epoch to epoch."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the contrastive loss; a prediction is correct if the most similar caption is the image's own."""
+        """Return the contrastive loss; a prediction is correct if the most similar caption is the image's caption."""
         pixels = augment(self._examples.images[indices], numbers[:, :-2], self._augmentation)
         pixels = pixels.expand(-1, 3, -1, -1)  # (N, 3, H, W)
         targets = None if self._examples.targets is None else self._examples.targets[indices]
@@ -134,7 +135,7 @@ class MiniClipTask(Task):
         return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
 
     def validate(self, net: nn.Module) -> Validation:
-        """Return zero-shot loss and accuracy."""
+        """Return zero-shot loss and accuracy on the validation images."""
         # FrozenClip would freeze the net itself.
         clip = FrozenClip(copy.deepcopy(net), self._config, "in training", sha256="in training")
         gray = self._validation.images.shape[-1] == 1
@@ -143,7 +144,7 @@ class MiniClipTask(Task):
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write the CLIP for `load_clip`."""
+        """Write the CLIP to a file for `load_clip`."""
         save_clip(path, net, self._config, training)
 
 

@@ -24,16 +24,18 @@ def open_clip_classifier(
 ) -> tuple[ClipClassifier, DataSet]:
     """Return a classifier and the data set to classify.
 
-    They are opened together because the CLIP determines the size of the images, and the data the classes.
+    Both are opened by one function because the CLIP determines the size of the images, and the data determine the
+    classes.
 
     Args:
         clip_source: As for `load_clip`.
         prompts: File of trained prompts; None: the plain CLIP.
-        descriptions: Sentences for the data's classes; default: with prompts those of their training, without prompts
-            the shipped ones.
+        descriptions: File of sentences for the data's classes; default: with prompts the sentences used in their
+            training, without prompts the shipped ones.
         read: Returns the data set, given the height and width of its images in pixels.
         notify: Called with one message that names the classes without description.
-        activation: As for `load_clip`; default: with prompts that of their training.
+        activation: The CLIP's activation function, as for `load_clip`; default: with prompts, the one used in their
+            training.
 
     Raises:
         InputError: The CLIP, the prompts, the data or the descriptions are invalid or do not fit each other.

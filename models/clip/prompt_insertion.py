@@ -1,8 +1,8 @@
 """Forward passes of open_clip's towers, with prompts inserted into the first D layers or without prompts.
 
-The features equal those of open_clip. Two parts that do not influence them are not computed: in the last layer all
-tokens except the one that becomes the feature, and in texts all tokens after the longest text's end. Attention keeps
-the batch first and uses the packed weights, which avoids copies.
+The features equal those of open_clip. Two parts that do not influence the features are not computed: in the last layer
+all tokens except the one that becomes the feature, and in texts all tokens after the end of the longest text. Attention
+takes batch-first tensors and the packed weights, which avoids copies.
 
 Shapes: N images or texts, L tokens, D prompted layers, n prompts per layer, width d (d_v of the image tower, d_t of the
 text tower), h attention heads.
@@ -26,7 +26,7 @@ def encode_image(visual: Any, images: Tensor, prompts: Tensor | None = None) -> 
 
     The prompts are the last n tokens and have no positional embedding. The prompts of layer 1 pass through `ln_pre`
     like all tokens. In layers 2 to D, the layer's own prompts replace the previous layer's outputs for these n tokens;
-    after layer D the outputs are kept.
+    after layer D, these n tokens are processed like all others.
 
     Args:
         visual: open_clip's image tower.
@@ -53,7 +53,8 @@ def encode_text(model: Any, tokens: Tensor, prompts: Tensor | None = None) -> Te
     """Return text features (N, embed_dim), not normalised.
 
     The prompts belong to the n tokens after the start token. In layer 1 they replace the embeddings of these tokens, in
-    layers 2 to D the previous layer's outputs for these tokens; after layer D the outputs are kept.
+    layers 2 to D the previous layer's outputs for these tokens; after layer D, these n tokens are processed like all
+    others.
 
     Args:
         model: open_clip's `CLIP`.
@@ -79,10 +80,10 @@ def encode_text(model: Any, tokens: Tensor, prompts: Tensor | None = None) -> Te
 
 
 def trained_attention(tokens: int, device: torch.device) -> AbstractContextManager[None]:
-    """Return a context in which attention over `tokens` tokens uses the faster kernel while gradients are computed.
+    """Return a context that selects the faster attention kernel for training with sequences of `tokens` tokens.
 
-    On a CPU (bf16, one thread) the fused kernel's backward pass takes twice the time of the unfused one for 17 to 77
-    tokens, and 0.6 times for 213.
+    On a CPU (bf16, one thread) the fused kernel's backward pass takes twice the time of the unfused kernel's for 17 to
+    77 tokens, and 0.6 times the time for 213 tokens.
     """
     if device.type == "cpu" and tokens <= _FEW_TOKENS and torch.is_grad_enabled():
         return sdpa_kernel(SDPBackend.MATH)
@@ -90,7 +91,7 @@ def trained_attention(tokens: int, device: torch.device) -> AbstractContextManag
 
 
 def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-    """Return the output of open_clip's residual block for tokens (N, L, d), or for some of them, `wanted` (N, Q, d)."""
+    """Return the output of open_clip's residual block for tokens x (N, L, d), or only for tokens `wanted` (N, Q, d)."""
     attention, normed = block.attn, block.ln_1(x)
     width, heads = x.shape[2], attention.num_heads
     if wanted is None:
@@ -115,5 +116,5 @@ def _through(block: Any, x: Tensor, wanted: Tensor | None = None, mask: Tensor |
 
 
 def _repeated(prompts: Tensor, x: Tensor) -> Tensor:
-    """Return prompts (n, d) for each row of x: (N, n, d)."""
+    """Return prompts (n, d) repeated for each of the N images or texts in x: (N, n, d)."""
     return prompts.to(x.dtype).expand(x.shape[0], -1, -1)

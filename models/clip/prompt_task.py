@@ -38,19 +38,19 @@ class PromptTask(Task):
         validation: ImageSet,
         dataset_name: str,
     ) -> None:
-        """Set the CLIP, the hyper-parameters and the data.
+        """Create the task.
 
         Args:
-            clip: The towers; moved to the training's device.
+            clip: The frozen CLIP; it is moved to the device of the training.
             config: Hyper-parameters.
             class_descriptions: Sentences per class, in the order of the labels.
             recipe: The recipe; the task uses its random resized crops.
             training: Training images of the CLIP's size.
             validation: Images that each epoch is evaluated on.
-            dataset_name: For the contract.
+            dataset_name: Name of the data set in the contract.
 
         Raises:
-            InputError: The recipe has another augmentation.
+            InputError: The recipe's augmentation is not random resized crops.
         """
         if not isinstance(recipe.augmentation, ResizedCrop):
             raise InputError("the recipe has no random resized crops: prompts need 'hicropl' or 'hicropl-short'")
@@ -74,7 +74,7 @@ class PromptTask(Task):
         }
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return a prompted CLIP with new prompts."""
+        """Return a prompted CLIP with initial prompts."""
         self._examples = on_device(self._training, device)
         prompted = PromptedClip(self._clip, self._config, self._descriptions)
         if self._config.upstream_compat:
@@ -84,22 +84,22 @@ class PromptTask(Task):
         return _LossNet(prompted)
 
     def learned(self, net: nn.Module) -> nn.Module:
-        """Return the prompt learner."""
+        """Return the part of the net that is trained: the prompt learner."""
         return _prompted(net).learner
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """Return all images once, in random order."""
+        """Return the indices of all images once, in random order."""
         return torch.randperm(len(self._training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return the random numbers of the crops (count, 5)."""
+        """Return random numbers (count, 5) for the crops."""
         return draw_crops(count, generator)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Do nothing: no setting of this task changes from epoch to epoch."""
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return HiCroPL's loss of random crops of the images."""
+        """Return HiCroPL's loss on random crops of the images."""
         # (N, C, size, size)
         crops = resized_crops(self._examples.images[indices], numbers, self._crop, self._clip.image_size_px)
         labels = self._examples.labels[indices]
@@ -107,7 +107,7 @@ class PromptTask(Task):
         return StepLoss(total, (logits.argmax(dim=1) == labels).sum())
 
     def validate(self, net: nn.Module) -> Validation:
-        """Return loss and accuracy on whole images."""
+        """Return loss and accuracy on whole validation images."""
         prompted = _prompted(net)
         with prompts_kept(prompted):
             classifier = prompted_classifier(prompted, self._dataset_name, self._gray)
@@ -115,7 +115,7 @@ class PromptTask(Task):
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write the prompts without the CLIP."""
+        """Write the checkpoint of the prompts, without the CLIP."""
         save_prompts(path, prompt_checkpoint(_prompted(net), training))
 
 
@@ -132,7 +132,7 @@ class _LossNet(nn.Module):
 
 
 def normalized(pixels: Tensor, config: ClipConfig) -> Tensor:
-    """Return the image tower's input (N, 3, H, W) of pixels (N, 1 or 3, H, W) in 0..1."""
+    """Return the normalised input (N, 3, H, W) of the image tower for pixels (N, 1 or 3, H, W) in 0..1."""
     mean = torch.tensor(config.image_mean, device=pixels.device)[:, None, None]  # (3, 1, 1)
     std = torch.tensor(config.image_std, device=pixels.device)[:, None, None]
     return (pixels - mean) / std

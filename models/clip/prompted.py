@@ -1,6 +1,7 @@
 """A CLIP with HiCroPL prompts as a classifier (arXiv 2507.14976, section 3): features, logits and loss.
 
-Shapes: N images, C classes, embed_dim the length of the features. Prompts are described in `prompts`.
+Shapes: N images, C classes, embed_dim the length of the features. The shapes of the prompts are described in the module
+`prompts`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PLACEHOLDER = "X"
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of a batch, scalars, and its logits (N, C).
+    """Losses of a batch (scalars) and the batch's logits (N, C).
 
     total = classification + λ (text_consistency + image_consistency)
     """
@@ -39,7 +40,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class _Features:
-    """Unit vectors (N or C, embed_dim) of the prompted and of the frozen CLIP, and those `used` for the logits."""
+    """Unit vectors (N or C, embed_dim) of the prompted and of the frozen CLIP; the logits are computed from `used`."""
 
     used: Tensor
     prompted: Tensor
@@ -49,7 +50,8 @@ class _Features:
 class PromptedClip(nn.Module):
     """A frozen CLIP with a prompt learner and the classes to distinguish.
 
-    Only `learner` is trained and saved; its state dict contains neither the CLIP nor the features of its text tower.
+    Only `learner` is trained and saved; its state dict contains neither the CLIP nor the features of the CLIP's text
+    tower.
 
     Example:
         >>> net = PromptedClip(load_clip("ViT-B-16.pt"), PromptConfig(), {"cat": ["a photo of a cat."], "dog": []})
@@ -67,7 +69,7 @@ class PromptedClip(nn.Module):
         """Encode the descriptions with the frozen text tower.
 
         Args:
-            clip: The towers.
+            clip: The frozen CLIP.
             config: Hyper-parameters.
             class_descriptions: Sentences per class in the order of the logits; a class without any gets a template.
             learner: Trained prompts; default: new ones, drawn from torch's global generator.
@@ -93,11 +95,11 @@ class PromptedClip(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names in the order of the logits."""
+        """Class names in the order of the logits."""
         return tuple(self.class_descriptions)
 
     def with_classes(self, class_descriptions: Mapping[str, Sequence[str]]) -> PromptedClip:
-        """Return a classifier of other classes that shares the CLIP and the learner."""
+        """Return a classifier of other classes that shares this net's CLIP and prompt learner."""
         return PromptedClip(self.clip, self.config, class_descriptions, self.learner)
 
     def forward(self, images: Tensor, text_features: Tensor | None = None) -> Tensor:
@@ -138,7 +140,7 @@ class PromptedClip(nn.Module):
         return self._text(self.learner()).used
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """Return scaled cosines (N, C) of unit vectors (N, embed_dim) and (C, embed_dim)."""
+        """Return logits (N, C): scaled cosines of unit vectors, images (N, embed_dim) and classes (C, embed_dim)."""
         # In float32 also under autocast, because the logit scale, 100, multiplies rounding errors.
         with torch.autocast(image_features.device.type, enabled=False):
             return self.clip.logit_scale * image_features @ text_features.T
@@ -163,7 +165,7 @@ class PromptedClip(nn.Module):
 
 @contextmanager
 def prompts_kept(net: PromptedClip) -> Iterator[None]:
-    """Restore the learned prompts at the end, because with `upstream_compat` every pass changes them."""
+    """Context that restores the learned prompts on exit: with `upstream_compat` every forward pass changes them."""
     before = {name: tensor.clone() for name, tensor in net.learner.state_dict().items()}
     try:
         yield

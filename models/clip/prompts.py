@@ -1,9 +1,9 @@
 """HiCroPL's prompt learner: prompts of every layer, knowledge proxies and mappers (arXiv 2507.14976, section 3).
 
-- `KnowledgeProxy`: the paper's layer-specific knowledge proxy (LKP, figure 2b); condenses the prompts of one layer to
-  one token p_l.
-- `Mapper`: the paper's hierarchical knowledge mapper M; the prompts of one modality attend to the proxies of the other,
-  of all layers of a group at once, which fuses knowledge of several scales.
+- `KnowledgeProxy`: the paper's layer-specific knowledge proxy (LKP, figure 2b); it condenses the prompts of one layer
+  to one token p_l.
+- `Mapper`: the paper's hierarchical knowledge mapper M; the prompts of one modality attend to the other modality's
+  proxies of all layers of a group, which fuses knowledge of several scales.
 - `PromptLearner`: both directions of the flow. With text prompts T_l, vision prompts V_l and cross layer k:
 
       [V_1 … V_k]   ← M_tv([V_1 … V_k],   [p_1 … p_k])      with p_l = LKP(T_l)
@@ -40,7 +40,7 @@ class PromptLearner(nn.Module):
     """All trained parameters: text prompts (D, n, d_t), vision prompts (D, n, d_v), proxies and mappers."""
 
     def __init__(self, config: PromptConfig, clip: ClipConfig, context: Tensor | None = None) -> None:
-        """Draw initial values from torch's global generator.
+        """Create the learner; initial values are drawn from torch's global generator.
 
         Args:
             config: Hyper-parameters.
@@ -73,7 +73,10 @@ class PromptLearner(nn.Module):
                 self.vision_prompts.copy_(self.vision_prompts[:1].clone().expand_as(self.vision_prompts))
 
     def forward(self) -> Prompts:
-        """Return the prompts of all layers; mapped prompts keep their gradient."""
+        """Return the prompts of all layers.
+
+        Gradients flow through the mapped prompts to mappers and proxies, except with `upstream_compat`.
+        """
         if not self.config.upstream_compat:
             return self._mapped()
         # The authors' code copies the mapped values into the parameters at every pass, without gradient.
@@ -120,7 +123,7 @@ class Mapper(nn.Module):
 
     q = W_q Q,  h = q + MHA(LN₁ q, LN₁ W_k P, LN₁ W_v P),  out = h + FFN(LN₂ h)
 
-    The three LN₁ share their parameters. The FFN is four times as wide as the prompts and has QuickGELU.
+    The three LN₁ share their parameters. The FFN has 4 d hidden units and QuickGELU.
     """
 
     def __init__(self, width: int, proxy_width: int) -> None:
@@ -134,7 +137,7 @@ class Mapper(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, prompts: Tensor, proxies: Tensor) -> Tensor:
-        """Return the mapped prompts (G, n, d); inputs: prompts (G, n, d), and the other tower's proxies (G, d')."""
+        """Return the mapped prompts (G, n, d) for prompts (G, n, d) of one tower and proxies (G, d') of the other."""
         q = self.linear_q(prompts.flatten(0, 1))  # (G, n, d) → (G * n, d)
         keys, values = self.ln_1(self.linear_k(proxies)), self.ln_1(self.linear_v(proxies))  # (G, d) each
         attended, _ = self.attn(self.ln_1(q), keys, values, need_weights=False)  # (G * n, d)
@@ -165,7 +168,7 @@ class LinearMapper(nn.Module):
         self.linear_v = nn.Linear(proxy_width, width)
 
     def forward(self, prompts: Tensor, proxies: Tensor) -> Tensor:
-        """Return the mapped prompts (G, n, d); inputs: prompts (G, n, d), and the other tower's proxies (G, d')."""
+        """Return the mapped prompts (G, n, d) for prompts (G, n, d) of one tower and proxies (G, d') of the other."""
         mapped: Tensor = self.linear_q(prompts) + self.linear_v(proxies)[:, None]  # (G, n, d) + (G, 1, d)
         return mapped
 

@@ -1,4 +1,4 @@
-"""The four evaluation protocols of prompt learning (arXiv 2507.14976, section 4), and training on all images."""
+"""The four evaluation protocols of prompt learning (arXiv 2507.14976, section 4), and one that trains on all images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TRANSFER_TASKS = ("cross-dataset", "domain")
 class TaskData:
     """A data set with the splits "train", "val" and "test", and the classes to train on.
 
-    `validation_name` describes the images of "val".
+    `validation_name` is a short description of the images in "val".
     """
 
     dataset: DataSet
@@ -56,18 +56,18 @@ class TaskData:
 
     @property
     def training(self) -> ImageSet:
-        """Training images, with labels counted within `trained`."""
+        """Training images; their labels are indices into `trained`."""
         return of_classes(self.dataset.split(TRAIN), range(len(self.trained)))
 
     @property
     def validation(self) -> ImageSet:
-        """Validation images, with labels counted within `trained`."""
+        """Validation images; their labels are indices into `trained`."""
         return of_classes(self.dataset.split(VALIDATION), range(len(self.trained)))
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracies 0..1 on one set of images, with prompts and zero-shot."""
+    """Accuracies 0..1 on one set of images: with trained prompts, and zero-shot."""
 
     name: str
     accuracy: float
@@ -77,7 +77,7 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The scores of a task, and a summary of them by name, 0..1."""
+    """Scores of a task, and a summary: accuracies 0..1 by name."""
 
     task: TaskName
     scores: tuple[Score, ...]
@@ -90,12 +90,12 @@ class TaskResult:
 
 
 def preset_of(task: TaskName) -> PromptConfig:
-    """Return the paper's hyper-parameters of a task; "all" has those of few-shot."""
+    """Return the paper's hyper-parameters of a task; the task "all" uses those of few-shot."""
     return PRESETS["cross-dataset" if task in TRANSFER_TASKS else "few-shot"]
 
 
 def recipe_name_of(task: TaskName) -> str:
-    """Return the recipe of a task: the long one for tasks with few images, else the short one."""
+    """Return the name of a task's recipe: the long recipe for tasks with few images, else the short one."""
     return "hicropl" if task in ("few-shot", "base-to-novel") else "hicropl-short"
 
 
@@ -110,7 +110,7 @@ def load_task_data(
     contempt: str = "drop",
     notify: Notify = ignore_message,
 ) -> TaskData:
-    """Return a task's images: `shots` training images per class (all with task "all"), and the whole test split.
+    """Return a task's images: `shots` training images per class (task "all": all images), and the whole test split.
 
     Only the sampled images are decoded. For the validation images see `few_shot`.
 
@@ -144,7 +144,7 @@ def load_target(
     contempt: str = "drop",
     notify: Notify = ignore_message,
 ) -> DataSet:
-    """Return the test split of another data set, or its only split.
+    """Return the test split of another data set; if it has only one split, that split.
 
     Raises:
         InputError: The data is invalid, or has several splits and no test split.
@@ -201,7 +201,7 @@ def measure(
 
 
 class _Scorer:
-    """Evaluates a prompted CLIP and the plain one on the same images; `describe` returns sentences of classes."""
+    """Evaluates a CLIP with and without prompts on the same images; `describe` returns the sentences of classes."""
 
     def __init__(self, describe: Callable[[Sequence[str]], Descriptions], notify: Notify, gray: bool) -> None:
         self._describe = describe
@@ -252,7 +252,7 @@ def _evaluated(classifier: ClipClassifier, images: ImageSet) -> Evaluation:
 
 
 def _with_labels_of(net: PromptedClip, target: DataSet, part: ImageSet) -> ImageSet:
-    """Return a data set's images with the labels of the net's classes."""
+    """Return a data set's images with labels numbered as in the net's classes."""
     return aligned(target, part, clip_contract(PROMPTED, net.clip.config, net.classes, target.name, gray=False))
 
 

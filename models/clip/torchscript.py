@@ -58,7 +58,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class _Module:
-    """An object of the archive, with the attributes that the pickle gives it."""
+    """Stand-in for a module in the archive; its attributes are those that the pickle sets."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -104,7 +104,10 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member's bytes. A compressed member is refused: torch writes none, and it could expand to any size."""
+    """Return the bytes of an uncompressed file in the archive.
+
+    A compressed file is refused: torch writes none, and it could expand to any size.
+    """
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise pickle.UnpicklingError(f"its member '{name}' is compressed")
     return archive.read(name)
@@ -118,7 +121,10 @@ def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int
 
 
 def _first(value: object = None, *_: object) -> object:
-    """Return the first argument: replaces torch.jit's helpers for lists and typed values, which contain no weights."""
+    """Return the first argument.
+
+    The unpickler calls it instead of torch.jit's helpers for lists and typed values, which contain no weights.
+    """
     return value
 
 

@@ -79,14 +79,14 @@ class PromptTrainingOptions(TrainingOptions):
     - `clip`: file of the CLIP, or one of open_clip's names as MODEL/WEIGHTS; `activation`: the CLIP's activation
       function, if its file does not state it.
     - `task`: what to train on and how to evaluate, see `protocols.load_task_data` and `protocols.measure`.
-    - `recipe`: default: the task's.
+    - `recipe`: name of the recipe; default: the task's.
     - `shots`: training images per class, by default 16; not with task "all".
     - `eval_data`: data sets to evaluate on, for the tasks "cross-dataset" and "domain".
     - `test_split`: split to evaluate on; default: `PrivateTest` or `test`, else the validation images.
     - `descriptions`: JSON file of sentences per class; default: the shipped ones of the seven expressions.
     - `min_area`: smallest area of a random crop, as a fraction of the image; default: the recipe's.
     - `depth`: D, number of prompted layers; the default of `cross_layer` is scaled with it.
-    - All others: see `config.PromptConfig`; None: the value of the task's preset.
+    - All other fields: see `config.PromptConfig`; None selects the value of the task's preset.
 
     Raises:
         InputError: A value is not allowed, or two options exclude each other.
@@ -209,7 +209,7 @@ def train_prompts(
 
 
 def prompt_config(options: PromptTrainingOptions, clip: ClipConfig, notify: Notify = ignore_message) -> PromptConfig:
-    """Return the preset of the options' task with the options' values, scaled down to a CLIP with fewer layers.
+    """Return the task's preset, scaled down to a CLIP with fewer layers and overridden by the options that are set.
 
     Raises:
         InputError: A value is out of range, or the prompts do not fit the CLIP.
@@ -232,7 +232,10 @@ def _shots(options: PromptTrainingOptions) -> int | None:
 
 
 def _recipe(options: PromptTrainingOptions) -> Recipe:
-    """Return the recipe with the options' `min_area`; `PromptTask` refuses recipes without random resized crops."""
+    """Return the recipe with the options' `min_area`.
+
+    A recipe without random resized crops is returned unchanged, because `PromptTask` refuses it.
+    """
     recipe = recipe_of(options)
     if options.min_area is None or not isinstance(recipe.augmentation, ResizedCrop):
         return recipe

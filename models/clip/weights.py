@@ -38,7 +38,7 @@ class ClipFile:
 
 @dataclass(frozen=True)
 class _Document:
-    """Metadata of a CLIP that edgekit saved."""
+    """Header of a safetensors file of a CLIP that edgekit saved."""
 
     schema: str
     config: ClipConfig
@@ -51,7 +51,7 @@ def read_clip_file(path: Path) -> ClipFile:
     read from `open_clip_config.json` in the same folder; without that file it is GELU.
 
     Raises:
-        InputError: The file is damaged or has another form.
+        InputError: The file is damaged or has another format.
     """
     require_file(path, "CLIP file")
     if is_torchscript(path):
@@ -67,7 +67,7 @@ def read_clip_file(path: Path) -> ClipFile:
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """Return a SHA-256 of names and float32 values, which is equal for equal weights in files of any form."""
+    """Return a SHA-256 of names and float32 values, which is equal for equal weights in files of any format."""
     digest = sha256()
     for name in sorted(state):
         digest.update(name.encode())

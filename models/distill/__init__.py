@@ -1,1 +1,1 @@
-"""Distillation: a small net learns from the outputs of teachers (cached), with losses and relabelling by text."""
+"""Distillation: train a small net on cached outputs of teachers; replace its labels by labels described in text."""

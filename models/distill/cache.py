@@ -43,7 +43,7 @@ def distillation_targets(
     progress: Progress | None = None,
     notify: Notify = ignore_message,
 ) -> TeacherOutputs:
-    """Return the teacher's outputs for images; outputs in the cache are read, all others are computed.
+    """Return the teacher's outputs for images: cached outputs are read, all others are computed and cached.
 
     All augmented crops of an image share one target: the mean of the logits over the views, and the renormalised mean
     of the embeddings. The members of an ensemble are cached separately.
@@ -80,7 +80,7 @@ def distillation_targets(
 
 
 def pixels_sha256(images: ImageU8) -> str:
-    """Return a checksum over pixels, shape and order of images."""
+    """Return a checksum over pixels, shape and order of the images."""
     return _digest({"images": images})
 
 
@@ -90,7 +90,7 @@ def agreement(first: FloatArray, second: FloatArray) -> float:
 
 
 class _Cache:
-    """The files of one key."""
+    """The cached files of one key (teacher, labels, views, pixels)."""
 
     def __init__(self, folder: Path, key: Mapping[str, Any], notify: Notify) -> None:
         self._key = key

@@ -30,9 +30,9 @@ _LEAST_PROBABILITY = 1e-12
 
 @dataclass(frozen=True)
 class PlainOnnx:
-    """Properties of an ONNX file without contract; None: unknown.
+    """Properties of an ONNX file without contract; None where a property is not known.
 
-    `size_px` is required only if the graph's input size is free; `scale`, `mean` and `std` as in
+    `size_px` is required only if the graph's input size is dynamic. `scale`, `mean` and `std` have the meaning of
     `edgekit.contract.InputSpec`.
     """
 
@@ -51,7 +51,7 @@ class PlainOnnx:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no property is known."""
+        """Whether all properties are None."""
         return self == PlainOnnx()
 
 
@@ -98,8 +98,8 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
 def plain_onnx_teacher(path: Path, plain: PlainOnnx, threads: int | None = None) -> Teacher:
     """Return a third-party ONNX classifier as a teacher; its input is the whole face image.
 
-    The graph has one float32 input (N, C, H, W) or (N, H, W, C) with a free or fixed N; its first output is
-    (N, classes).
+    The graph has one float32 input (N, C, H, W) or (N, H, W, C) with dynamic or fixed N; its first output is (N,
+    classes).
 
     Raises:
         InputError: A required property is missing from `plain`, or contradicts the graph.
@@ -119,7 +119,7 @@ def plain_onnx_teacher(path: Path, plain: PlainOnnx, threads: int | None = None)
 
 
 class _PlainNet:
-    """A session with the contract made from the graph and the stated properties."""
+    """ONNX Runtime session of a third-party file, with a contract made from the graph and the given properties."""
 
     def __init__(self, path: Path, session: ort.InferenceSession, plain: PlainOnnx) -> None:
         self._path = path

@@ -24,10 +24,10 @@ from edgekit.preprocess import ImageU8, to_tensor
 
 
 def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torch.device) -> Teacher:
-    """Return a CLIP whose class vectors are the encoded descriptions.
+    """Return a CLIP as a teacher whose class vectors are the encoded descriptions.
 
     Raises:
-        InputError: A description does not fit the context.
+        InputError: A description is longer than the CLIP's context.
     """
     clip = clip.to(device)
     # The outputs also depend on activation and normalisation, which the weights do not contain.
@@ -44,7 +44,7 @@ def zero_shot_teacher(clip: FrozenClip, descriptions: Descriptions, device: torc
 
 
 def prompted_teacher(path: Path, clip: FrozenClip, device: torch.device) -> Teacher:
-    """Return a CLIP with the trained prompts in the file at `path`.
+    """Return a CLIP with the trained prompts in the file at `path` as a teacher.
 
     Raises:
         InputError: The file does not contain prompts that can be loaded, or they belong to another CLIP.

@@ -1,4 +1,4 @@
-"""Loss of a student: divergence from the teacher, cross-entropy with the labels, distance of embeddings."""
+"""Loss of a student: KL divergence from the teacher, cross-entropy with the labels, distance of embeddings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.models.distill.teachers import Teacher
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of divergence from the teacher, cross-entropy with the labels, and cosine distance of embeddings."""
+    """Weights of KL divergence from the teacher, cross-entropy with the labels, and cosine distance of embeddings."""
 
     kl: float
     ce: float
@@ -29,11 +29,11 @@ class LossWeights:
 
 
 def loss_weights(teacher: Teacher, kl: float | None, ce: float | None, cosine: float | None) -> LossWeights:
-    """Return the weights, with defaults for those that are None.
+    """Return the loss weights; a weight that is None gets its default.
 
-    Defaults with a classifier: 1 for the divergence, and 0.1 for the labels, which correct the teacher's errors. With a
-    CLIP: 1 for the divergence, 1 for the cosine distance and 0 for the labels, as in PromptKD (CVPR 2024), which uses
-    unlabelled images.
+    With a classifier as teacher the defaults are 1 for the divergence and 0.1 for the cross-entropy with the labels,
+    which corrects the teacher's errors. With a CLIP they are 1 for the divergence, 1 for the cosine distance and 0 for
+    the labels, as in PromptKD (CVPR 2024), which uses unlabelled images.
 
     Raises:
         InputError: A weight is negative, all are 0, or the teacher has no embeddings to compare with.
@@ -59,5 +59,5 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) ->
 
 
 def cosine_distance(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
-    """Return 1 - cosine of unit vectors (N, embed_dim): (N,)."""
+    """Return 1 minus the cosine similarity, (N,), of unit vectors (N, embed_dim)."""
     return 1 - (embeddings * teacher_embeddings).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Opens teachers by name: models, folders of trainings, prompts, CLIPs."""
+"""Opens teachers given by name or path: models, folders of trainings, trained prompts, CLIPs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class TeacherOptions:
     Attributes:
         clip: File or name of the CLIP that the prompts were trained for.
         descriptions: File of class sentences for a CLIP without prompts.
-        activation: Activation of a CLIP whose file does not state it.
+        activation: Activation function of a CLIP whose file does not state it.
         plain: Properties of ONNX files without contract.
-        threads: Threads of ONNX Runtime.
+        threads: Number of threads of ONNX Runtime.
         use_gpu: Whether to use a GPU if there is one.
     """
 
@@ -53,7 +53,7 @@ def open_teacher(
     file, or the name of a CLIP in open_clip.
 
     Raises:
-        InputError: A source cannot be used or lacks one of the labels, or an option applies to none of them.
+        InputError: A source cannot be used or lacks one of the labels, or an option applies to none of the sources.
         UnavailableError: A CLIP by name cannot be downloaded.
     """
     device = torch.device("cuda" if options.use_gpu and torch.cuda.is_available() else "cpu")
@@ -79,7 +79,7 @@ def open_teacher(
 
 
 def _resolve(source: str) -> str:
-    """Return the path of a source; an open_clip name is returned unchanged."""
+    """Return the path of a source; the name of a CLIP in open_clip is returned unchanged."""
     path = Path(source)
     if path.is_dir():
         if not (path / BEST_NAME).exists():

@@ -1,4 +1,4 @@
-"""New labels for a trained student in an embedding space: only its class vectors are replaced."""
+"""New labels for a trained student in an embedding space, without training: only its class vectors are replaced."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _ClipTeacher:
 def relabel_by_text(
     checkpoint: Checkpoint, descriptions: Mapping[str, Sequence[str]], clip: str | None, prompts: Path | None
 ) -> tuple[nn.Module, Contract]:
-    """Return the student with new classes, encoded by its teacher's text tower, and its contract.
+    """Return the student with new classes, encoded by the text tower of its teacher, and its new contract.
 
     Args:
         checkpoint: A student in an embedding space.

@@ -53,13 +53,13 @@ class DistillOptions(TrainingOptions):
     - `student`: name of the net to train.
     - `temperature`: τ of both softmaxes; `kl_weight`, `ce_weight`, `cosine_weight`: see `losses.loss_weights`.
     - `views`: the views of each image that the teacher classifies once; default: "center-flip".
-    - `on_the_fly`: the teacher classifies every augmented crop instead.
-    - `cache`: folder of the teacher's outputs; default: in `output`.
+    - `on_the_fly`: the teacher classifies every augmented crop instead of fixed views.
+    - `cache`: folder of the teacher's cached outputs; default: a folder in `output`.
     - `unlabelled`: folder or archive of images without labels, used in addition to the labelled ones.
     - `teacher_power`, `votes_power`: used with FER+ posteriors; see `votes.VotePowers`.
     - `clip`: the CLIP of the teacher's prompts; `descriptions`: class sentences of a CLIP without prompts;
       `activation`: the CLIP's activation function, if its file does not state it.
-    - `plain`: properties of ONNX teachers without contract, whose files do not state them.
+    - `plain`: properties of ONNX teachers whose files have no contract.
 
     Raises:
         InputError: A value is not allowed, or two options exclude each other.
@@ -92,7 +92,7 @@ class DistillOptions(TrainingOptions):
             raise InputError("cache has no effect with on-the-fly, which caches nothing: leave one of them out")
 
     def vote_powers(self) -> VotePowers | None:
-        """Return the exponents of the teacher's probabilities and of P(label | votes); None without FER+ posteriors.
+        """Return the exponents by which teacher and FER+ votes are combined; None without FER+ posteriors.
 
         Raises:
             InputError: An exponent is given without posteriors or out of range, or `on_the_fly` is set.
@@ -118,7 +118,7 @@ class DistillationResult:
         loss_weights: Weights of the parts of the loss.
         agreement: Share of the validation images on which student and teacher have the same label, 0..1; None in all
             but the first of several processes.
-        member_agreement: The same for each member of an ensemble, in the order of `teachers`.
+        member_agreement: The agreement of each member of an ensemble with the student, in the order of `teachers`.
         teacher_accuracy: The teacher's accuracy on the validation images, 0..1; None where `agreement` is None.
     """
 
@@ -178,7 +178,7 @@ def distill(
     folder = options.cache or options.output / FOLDER_NAME
     targets = None
     if views:
-        check_writable(folder / "targets")  # before the teacher runs for hours
+        check_writable(folder / "targets")  # a read-only folder is reported before the teacher runs for hours
         reading = of_stage(progress, "running the teacher")
         targets = distillation_targets(teacher, training.images, views, folder, reading, notify)
         if powers and training.targets is not None:
@@ -228,7 +228,7 @@ def _compared(
     notify: Notify,
     progress: StageProgress | None,
 ) -> DistillationResult:
-    """Return the result with agreement and the teacher's accuracy on the validation images."""
+    """Return the result with agreement and the teacher's accuracy, both measured on the validation images."""
     student_logits = evaluate(open_classifier(result.training.checkpoint), validation, "center-crop").logits
     reading = of_stage(progress, "comparing with the teacher")
 

@@ -32,8 +32,8 @@ class DistillationConfig:
     Attributes:
         weights: Weights of the parts of the loss.
         temperature: τ of both softmaxes.
-        views: Views of the cached targets; None: the teacher classifies each augmented crop.
-        unlabelled: Checksum of the images without labels; None: there are none.
+        views: Views whose teacher outputs are cached; None: the teacher classifies each augmented crop.
+        unlabelled: Checksum of the images without labels; None: all images have labels.
         votes: Powers by which FER+ votes were combined with the targets; None: without votes.
     """
 
@@ -50,14 +50,17 @@ class DistillationConfig:
 
 @dataclass(frozen=True)
 class TeacherBatch:
-    """The teacher's logits (N, classes) and unit vectors (N, embed_dim) for a batch."""
+    """A teacher's outputs for a batch: logits (N, classes), and unit vectors (N, embed_dim) or None."""
 
     logits: Tensor
     embeddings: Tensor | None
 
 
 class DistillationTask(NetTask):
-    """Distillation of a registry net, in the teacher's embedding space if it has one; validation uses the labels."""
+    """Trains a registry net on a teacher's outputs, in the teacher's embedding space if the teacher has one.
+
+    Validation uses the labels.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class DistillationTask(NetTask):
         Args:
             contract: Contract of the student; see `student_architecture`.
             recipe: The recipe; the task uses its augmentation and label smoothing.
-            training: Training images; a label of -1 is unknown.
+            training: Training images; images with label -1 are unlabelled.
             validation: Images that select the best epoch.
             teacher: A teacher for the contract's labels.
             config: Settings of the distillation.
@@ -88,14 +91,14 @@ class DistillationTask(NetTask):
         self._targets = targets
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return architecture, labels, teacher and settings."""
+        """Return architecture, labels, teacher and distillation settings."""
         return {
             **super().fingerprint(),
             "distillation": {"teacher_sha256": self._teacher.sha256, **asdict(self._config)},
         }
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return a new student with its teacher's class vectors."""
+        """Return a new student; in an embedding space its class vectors are the teacher's."""
         net, targets, space = super().build(device), self._targets, self._teacher.space
         self._on_device = None if targets is None else _to_device(targets, device)
         if space is not None:
@@ -105,7 +108,7 @@ class DistillationTask(NetTask):
         return net
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the weighted loss of augmented images.
+        """Return the weighted sum of the losses on augmented images.
 
         A prediction is correct if it equals the label, or the teacher's class for an image without label.
         """

@@ -1,4 +1,4 @@
-"""Teachers: functions from images to logits, and to embeddings if the teacher has an embedding space."""
+"""Teachers: functions that map images to logits, and to embeddings if the teacher has an embedding space."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Kind = Literal["classifier", "clip", "prompted-clip", "ensemble"]
 
 @dataclass(frozen=True)
 class EmbeddingSpace:
-    """Embedding space of a CLIP: unit `class_vectors` float32 (classes, embed_dim) and the scale of the cosines."""
+    """Embedding space of a CLIP: unit `class_vectors` float32 (classes, embed_dim), and the scale of the logits."""
 
     class_vectors: FloatArray
     logit_scale: float
 
     @property
     def embed_dim(self) -> int:
-        """Number of dimensions."""
+        """Number of dimensions of the embedding space."""
         return int(self.class_vectors.shape[1])
 
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """`logits` float32 (N, classes); unit `embeddings` (N, embed_dim) if the teacher has an embedding space."""
+    """Outputs of a teacher: `logits` float32 (N, classes), and unit vectors `embeddings` (N, embed_dim) or None."""
 
     logits: FloatArray
     embeddings: FloatArray | None = None
@@ -47,15 +47,15 @@ class Teacher:
 
     Attributes:
         kind: Kind of the model.
-        name: Name in messages.
+        name: The teacher's name in messages.
         labels: Labels in the order of the logits.
-        sha256: Checksum of everything that its outputs depend on, except the labels.
-        predict: Function of crops uint8 (N, H, W, 1 gray or 3 R, G, B) of any size.
-        share_hw: Height and width of its views as fractions of the face image's height and width; see
+        sha256: Checksum of everything that the teacher's outputs depend on, except the labels.
+        predict: Function that returns the outputs for crops uint8 (N, H, W, 1 gray or 3 R, G, B) of any size.
+        share_hw: Height and width of the teacher's views as fractions of the face image's height and width; see
             `edgekit.models.distill.views`.
-        space: Its embedding space; None: it has none.
-        members: The members of an ensemble.
-        facts: Further fields of its record in a checkpoint.
+        space: The teacher's embedding space; None: the teacher has none.
+        members: The members of an ensemble; empty for a single model.
+        facts: Further fields of the teacher's record in a checkpoint.
     """
 
     kind: Kind
@@ -69,22 +69,22 @@ class Teacher:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """Return the record of the teacher in a student's checkpoint."""
+        """Return the record of the teacher that a student's checkpoint contains."""
         members = {"members": [member.record() for member in self.members]} if self.members else {}
         return {"kind": self.kind, "name": self.name, "sha256": self.sha256, **self.facts, **members}
 
 
 def name_of(path: Path) -> str:
-    """Return a teacher's name for messages: the file name, with its folder if the file is a training's result."""
+    """Return a teacher's name for messages: the file name, preceded by its folder for a result of a training."""
     return f"{path.resolve().parent.name}/{path.name}" if path.name == BEST_NAME else path.name
 
 
 def for_labels(teacher: Teacher, labels: Sequence[str], notify: Notify = ignore_message) -> Teacher:
-    """Return the teacher with its logits in the order of `labels`, compared without regard to case.
+    """Return the teacher with its logits in the order of `labels`; names are compared without regard to case.
 
     Args:
         teacher: The teacher.
-        labels: Labels of the data.
+        labels: Labels of the data set.
         notify: Called with a message if the teacher has classes that the data lacks; they are removed.
 
     Raises:
@@ -109,9 +109,10 @@ def for_labels(teacher: Teacher, labels: Sequence[str], notify: Notify = ignore_
 
 
 def ensemble(teachers: Sequence[Teacher]) -> Teacher:
-    """Return several teachers for the same labels as one; a single teacher is returned unchanged.
+    """Return several teachers for the same labels as one teacher; a single teacher is returned unchanged.
 
-    Its probabilities are the mean of the members' probabilities, because logits of different nets differ in scale.
+    The probabilities of the ensemble are the mean of its members' probabilities, because logits of different nets
+    differ in scale.
     """
     if len(teachers) == 1:
         return teachers[0]

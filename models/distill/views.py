@@ -26,7 +26,8 @@ def cut_views(images: ImageU8, views: Views, share_hw: tuple[float, float]) -> I
 
     Args:
         images: uint8 (N, H, W, C).
-        views: The centre crop; the centre crop and its mirror image; or centre, four corners and their mirror images.
+        views: "center": the centre crop; "center-flip": the centre crop and its mirror image; "ten-crop": centre, four
+            corners and their mirror images.
         share_hw: Height and width of a view as fractions of the image's; at most 11/12 for ten crops.
 
     Returns:

@@ -1,8 +1,8 @@
 """Distillation targets from a teacher and FER+ votes (ten people's votes per image).
 
 Votes and teacher are not independent, so their probabilities are combined as a product of powers:
-softmax(a log p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1 for the shared part.
-`benchmarks/models/votes.py` measures this combination.
+softmax(a log p_teacher + b (log P(label | votes) - log P(label))), with a, b < 1, because information that both share
+would count twice. `benchmarks/models/votes.py` measures this combination.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgekit.preprocess import FloatArray
 
 @dataclass(frozen=True)
 class VotePowers:
-    """The powers a and b; 0.7 and 0.5 gave the lowest cross-entropy on FER-2013's PublicTest (docs/results.md)."""
+    """The exponents a and b; 0.7 and 0.5 gave the lowest cross-entropy on FER-2013's PublicTest (docs/results.md)."""
 
     teacher: float = 0.7
     votes: float = 0.5
@@ -39,7 +39,7 @@ def with_votes(
         outputs: The teacher's outputs, `logits` (N, classes).
         posteriors: P(label | votes), float (N, classes); a row of zeros for an image without votes.
         prior: P(label), float (classes,).
-        powers: The powers of teacher and votes.
+        powers: The exponents of teacher and votes.
 
     Returns:
         The outputs with logits that are log probabilities up to a constant per image.
@@ -53,7 +53,7 @@ def with_votes(
 
 
 def class_shares(labels: NDArray[np.int64], classes: int) -> FloatArray:
-    """Return P(label), float32 (classes,), from labels; labels below 0 are unknown."""
+    """Return P(label), float32 (classes,): the share of each class among the labels; labels below 0 are not counted."""
     counts = np.bincount(labels[labels >= 0], minlength=classes)
     shares: FloatArray = (counts / max(1, counts.sum())).astype(np.float32)
     return shares

@@ -20,8 +20,8 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 class Calibration:
     """Predictions sorted into bins of equal width by confidence, the probability of the predicted class.
 
-    `counts` int64 (bins,); `confidence` and `accuracy` float64 (bins,) are the means of each bin, 0..1, NaN for an
-    empty bin.
+    `counts` int64 (bins,) are the predictions per bin; `confidence` and `accuracy` float64 (bins,) are the means of
+    each bin, 0..1, NaN for an empty bin.
     """
 
     counts: NDArray[np.int64]
@@ -39,7 +39,7 @@ class Calibration:
 
 
 def calibration(probabilities: FloatArray, truths: NDArray[np.int64], bins: int = _BINS) -> Calibration:
-    """Return the calibration of predictions.
+    """Return the calibration of predictions: counts, mean confidence and accuracy per bin.
 
     Args:
         probabilities: (N, classes), N ≥ 1; each row sums to 1.

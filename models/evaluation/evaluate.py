@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on a split, through the preprocessing of the runtime.
+"""Evaluation of a classifier on a split, with the preprocessing of the runtime.
 
 classifier = open_classifier(Path("mine.onnx"))  # or a .safetensors checkpoint
 result = evaluate(classifier, aligned(dataset, dataset.split("test"), classifier.contract), "center-crop")
@@ -34,7 +34,7 @@ _BATCH_CROPS = 160
 
 
 class CropClassifier(Protocol):
-    """Anything that maps crops to logits: `TorchClassifier`, or `edgekit.device.engines.classifier.Classifier`."""
+    """Protocol of classifiers of crops: `TorchClassifier`, or `edgekit.device.engines.classifier.Classifier`."""
 
     contract: Contract
 
@@ -43,7 +43,7 @@ class CropClassifier(Protocol):
 
 
 class TorchClassifier:
-    """A torch net with the contract that its exported file will have."""
+    """A torch net as a classifier, with the contract that its exported file will have."""
 
     def __init__(self, net: nn.Module, contract: Contract, device: torch.device | None = None) -> None:
         """Use `net` in eval mode on `device` (default: CPU)."""
@@ -63,7 +63,7 @@ class Evaluation:
     """Predictions for a split: true classes `truths` int64 (N,), N ≥ 1, and `logits` float32 (N, classes).
 
     `dataset` and `split` name the images where they are known. `left_out` is the number of the split's images that were
-    not evaluated, because FER+ has no majority for an expression.
+    not evaluated, because their FER+ votes have no majority for an expression.
     """
 
     labels: tuple[str, ...]
@@ -74,7 +74,7 @@ class Evaluation:
     left_out: int = 0
 
     def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
-        """Return the result for the images that a mask selects."""
+        """Return the evaluation of the images that a boolean mask selects."""
         return replace(self, truths=self.truths[chosen], logits=self.logits[chosen])
 
     @cached_property
@@ -86,7 +86,7 @@ class Evaluation:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Confidence compared with accuracy, in bins."""
+        """Confidence compared with accuracy, in bins of confidence."""
         return calibration(softmax(self.logits), self.truths)
 
     @property
@@ -121,7 +121,7 @@ class Evaluation:
 
 
 def mean_recall(per_class: Mapping[str, float | None], classes: Sequence[str] = ()) -> float | None:
-    """Return the mean of the recalls of some classes, by default of all; None if none of them has images.
+    """Return the mean of the recalls of some classes, by default of all; None if none of these classes has images.
 
     Classes without images do not count.
 
@@ -137,7 +137,7 @@ def check_labels(classes: Sequence[str], labels: Sequence[str]) -> None:
     """Check that classes are among a model's labels.
 
     Raises:
-        InputError: One is not.
+        InputError: A class is not among the labels.
     """
     for name in classes:
         if name not in labels:
@@ -164,7 +164,7 @@ def evaluate(
     protocol: Protocols,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Classify a split.
+    """Classify the images of a split and return the predictions.
 
     Args:
         classifier: The classifier; its contract defines the crops.
@@ -193,7 +193,7 @@ def evaluate(
 
 
 def aligned(dataset: DataSet, images: ImageSet, contract: Contract) -> ImageSet:
-    """Return `images` with labels numbered as in the contract, converted to gray if the contract requires it.
+    """Return `images` with labels numbered as in the contract, and converted to gray if the contract requires it.
 
     Raises:
         InputError: The data set has a class that the model does not have, or the images have another size.

@@ -1,4 +1,4 @@
-"""`edgekit.evaluate_photos`: accuracy from whole photographs, through detector, crop and classifier.
+"""`edgekit.evaluate_photos`: accuracy on whole photographs, measured through detector, crop and classifier.
 
 [result] = edgekit.evaluate_photos(["default"], "photos")
 print(f"{result.accuracy:.1%} of {result.total} photographs, {result.missed_total} without a detected face")
@@ -37,7 +37,7 @@ class PhotoEvaluation:
         missed: Number of photographs without a detected face, by true class, in label order.
         several_faces: Number of photographs with more than one detected face.
         left_out: Number of photographs of each class that the model does not have.
-        unreadable: Paths of the photographs that could not be read; they count nowhere else.
+        unreadable: Paths of the photographs that could not be read; no other field counts them.
         detector: Name of the detector; None for a model of whole images.
     """
 
@@ -55,17 +55,17 @@ class PhotoEvaluation:
 
     @property
     def total(self) -> int:
-        """Number of photographs of the model's classes."""
+        """Number of photographs of the model's classes, with or without a detected face."""
         return self.with_face.total + self.missed_total
 
     @property
     def accuracy(self) -> float:
-        """Fraction of correctly classified photographs, 0..1; one without a detected face is wrong."""
+        """Fraction of correctly classified photographs, 0..1; a photograph without a detected face counts as wrong."""
         return self.with_face.correct / self.total
 
     @property
     def per_class(self) -> dict[str, float | None]:
-        """Recall per class, 0..1, missed faces counted as wrong; None for a class without photographs."""
+        """Recall per class, 0..1; undetected faces count as wrong, and a class without photographs has None."""
         counts = self.with_face.confusion.sum(axis=1)
         totals = [int(count) + self.missed[label] for count, label in zip(counts, self.with_face.labels, strict=True)]
         return {
@@ -97,8 +97,8 @@ def evaluate_photos(
             and label; see `edgekit.models.data.photos`).
         split: Name of a split, such as the folder above the class folders; None: all photographs.
         detector: "yunet", "haar", "none" (the whole photograph is a face) or a registered name.
-        detector_model: YuNet's .onnx file; None: downloaded once.
-        detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
+        detector_model: YuNet's .onnx file; None: the file is downloaded once.
+        detector_size_px: Longer side of the detector's input; None: 320, or more if `min_face_px` requires it.
         min_face_px: Smallest face in pixels of the photograph; 0: no limit.
         threads: Number of CPU threads; None: chosen for the machine.
         notify: Called with messages for the user.
@@ -141,7 +141,7 @@ def evaluate_photos(
 
 
 class _Tally:
-    """Counts and crops of one model while the photographs are read."""
+    """Counts and crops of one model, collected while the photographs are read."""
 
     def __init__(self, classifier: CropClassifier) -> None:
         self.classifier = classifier
@@ -158,7 +158,7 @@ class _Tally:
         return self._contract.subject == "face"
 
     def takes(self, label: str) -> bool:
-        """Return whether the model has a class."""
+        """Return whether the class `label` is one of the model's classes."""
         return label in self._contract.labels
 
     def leave_out(self, label: str) -> None:
@@ -166,7 +166,11 @@ class _Tally:
         self._left_out[label] += 1
 
     def add(self, image: ImageU8, label: str, faces: Detections) -> None:
-        """Add a photograph, uint8 (H, W, 3) B, G, R, with its faces, the largest first."""
+        """Add a photograph: its crop for the model, or a missed face if `faces` is empty.
+
+        The crop shows the first of `faces`, which are ordered by size, or the whole image for a model of whole images.
+        `image` is uint8 (H, W, 3) B, G, R.
+        """
         crop, size_hw = self._contract.crop, self._contract.input.size_hw
         if not self.needs_faces:
             self._crops.append(crop_image(image, crop, size_hw, resize))
@@ -186,7 +190,7 @@ class _Tally:
         detector: str | None,
         progress: StageProgress | None,
     ) -> PhotoEvaluation:
-        """Classify the crops.
+        """Classify the collected crops and return the result.
 
         Raises:
             InputError: There is nothing to classify, or the model's output contains NaN or infinity.
@@ -219,7 +223,7 @@ def _read_photos(
     notify: Notify,
     progress: StageProgress | None,
 ) -> tuple[str, ...]:
-    """Add each photograph to the tallies, and return the names of the unreadable ones."""
+    """Add each photograph to the tallies, and return the names of the unreadable photographs."""
     report = of_stage(progress, "detecting faces" if finder else "reading photographs")
     unreadable = []
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))

@@ -32,7 +32,7 @@ def check_plot_path(path: Path) -> None:
 
 
 def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
-    """Plot the confusion matrix (each cell: share of the true class, and count) and a reliability diagram.
+    """Plot the confusion matrix (each cell: share of the true class, and number of images) and a reliability diagram.
 
     Raises:
         InputError: The file name ends in none of .png, .svg, .pdf.

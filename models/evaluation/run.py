@@ -36,7 +36,7 @@ def evaluate(
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
 ) -> Evaluation:
-    """Classify one split of a data set with a model.
+    """Classify one split of a data set with a model and return the predictions.
 
     Args:
         model: Name of a shipped model, path of an exported file or a checkpoint, or a classifier.
@@ -73,7 +73,7 @@ def evaluate(
     of_split = len(part)
     if ferplus is not None:
         voted = with_ferplus(data, Path(ferplus), "majority", notify=notify)
-        # Compared with all images of the other splits, also with those that have no majority.
+        # Images are compared with all images of the other splits, also with those without a majority of FER+ votes.
         mixed = replace(voted, splits={**data.splits, split: voted.split(split)})
         data, part = voted, distinct_images(mixed, split) if without_duplicates else voted.split(split)
     images = aligned(data, part, contract)

@@ -1,1 +1,1 @@
-"""Nets: EdgeCNN and its variants, Mini-Xception, external nets, and the registry that creates them by name."""
+"""Nets: EdgeCNN and its variants, Mini-Xception, external nets, and the registry that creates nets by name."""

@@ -1,7 +1,7 @@
-"""EdgeCNN: a densely connected net for small inputs (arXiv 1909.13522), from which its variants are configured.
+"""EdgeCNN: a densely connected net for small inputs (arXiv 1909.13522), and the base of its variants.
 
-A 3x3 stem is followed by three blocks of dense layers. Each dense layer appends `growth` channels to its input. The
-transitions between blocks are pooling only:
+A 3x3 stem is followed by three blocks of dense layers. Each dense layer appends `growth` channels to its input. Between
+blocks there is only pooling:
 
     stem 3x3 → max pool 3/2/1 → 4 dense layers → average pool 2 → 4 dense layers → average pool 2
              → 7 dense layers → ReLU → average pool 5 → linear
@@ -30,7 +30,8 @@ _REDUCE_GROUPS = 8
 class EdgeCNNConfig:
     """Hyper-parameters; the defaults are those of the published net (418,487 parameters with 7 classes).
 
-    `growth` is k in the paper; the bottleneck has `bottleneck_factor * growth` channels.
+    `growth` is k in the paper: the number of channels that a dense layer appends. The first convolution of a dense
+    layer has `bottleneck_factor * growth` output channels.
     """
 
     num_classes: int
@@ -42,7 +43,7 @@ class EdgeCNNConfig:
 
 
 class EdgeCNN(nn.Module):
-    """EdgeCNN: logits (N, num_classes) of float images (N, in_channels, 44, 44)."""
+    """EdgeCNN: returns logits (N, num_classes) of float images (N, in_channels, 44, 44)."""
 
     def __init__(self, config: EdgeCNNConfig, make_conv: ConvFactory | None = None, shuffle_groups: int = 1) -> None:
         """Create the net with random weights.
@@ -94,7 +95,7 @@ class EdgeCNN(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """(N, C, H, W) → (N, C + growth, H, W): the input with new channels appended (the paper's composite layer)."""
+    """The paper's composite layer: appends `growth` channels to its input, (N, C, H, W) → (N, C + growth, H, W)."""
 
     def __init__(
         self, in_channels: int, bottleneck: int, growth: int, make_conv: ConvFactory, shuffle_groups: int
@@ -107,7 +108,7 @@ class DenseLayer(nn.Module):
         self.reduce_norm = nn.BatchNorm2d(growth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the input with `growth` new channels appended."""
+        """Return the input with the new channels appended."""
         new = torch.relu(self.expand_norm(self.expand(x)))
         new = self.reduce_norm(self.reduce(self.shuffle(new)))
         return torch.cat([x, new], dim=1)
@@ -119,7 +120,7 @@ def edgecnn(num_classes: int) -> EdgeCNN:
 
 
 def edgecnn_wide(num_classes: int) -> EdgeCNN:
-    """Return the authors' wider net, growth 16: 1,388,807 parameters, 142.5 M multiply-accumulates with 7 classes."""
+    """Return the authors' wider net (growth 16): 1,388,807 parameters, 142.5 M multiply-accumulates with 7 classes."""
     return EdgeCNN(EdgeCNNConfig(num_classes, growth=16))
 
 

@@ -1,4 +1,4 @@
-"""A small net in a teacher's embedding space: it maps images to unit vectors, and classes are unit vectors too."""
+"""A small net that maps images into a teacher's embedding space, in which each class is a unit vector."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NET_PREFIX = "net."
 
 
 class EmbeddingNet(nn.Module):
-    """Logits (N, classes) of float images: scaled cosine similarities to class vectors, as in CLIP.
+    """Net whose logits (N, classes) are scaled cosine similarities of image embeddings to class vectors, as in CLIP.
 
-    `net` has embed_dim outputs, so its last layer is the projection into the embedding space. The class vectors are a
-    buffer and not trained, so the classes can be replaced without training.
+    `net` maps float images to embed_dim outputs, so its last layer is the projection into the embedding space. The
+    class vectors are a buffer and are not trained, so the classes can be replaced without training.
     """
 
     def __init__(self, net: nn.Module, num_classes: int, embed_dim: int) -> None:
@@ -28,7 +28,7 @@ class EmbeddingNet(nn.Module):
         self.register_buffer("logit_scale", torch.ones(()))
 
     def set_classes(self, class_vectors: Tensor, logit_scale: float) -> None:
-        """Set the class vectors (classes, embed_dim), of length 1, and the factor of the cosine similarity."""
+        """Set the class vectors, unit vectors (classes, embed_dim), and the factor of the cosine similarity."""
         self.class_vectors.copy_(class_vectors)
         self.logit_scale.fill_(logit_scale)
 

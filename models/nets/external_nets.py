@@ -61,7 +61,7 @@ def _from_torchvision(name: str, num_classes: int) -> nn.Module:
 
 
 def _library(module: str, net_name: str) -> Any:
-    """Import a net's library on first use, because edgekit's own nets do not need it."""
+    """Import and return a net's library on first use, because edgekit's own nets do not need it."""
     library = module.partition(".")[0]
     try:
         return importlib.import_module(module)

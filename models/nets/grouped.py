@@ -1,11 +1,11 @@
 """EdgeCNN-G: the variant with grouped convolutions, which needs fewer multiplications than EdgeCNN.
 
 According to the paper (arXiv 1909.13522) it is slower than EdgeCNN on boards with slow memory. Both convolutions of a
-dense layer are grouped (4 and 8 groups) with a channel shuffle between them. Each has a BatchNorm, as in CondenseNet
-(arXiv 1711.09224), in addition to that of the dense layer. The input channels of a group are either fixed (consecutive
-channels) or learned: training starts with all connections and removes, in steps, the inputs with the smallest weights
-of each group until each group reads its share. `condense` then converts the net into a channel gather followed by
-grouped convolutions.
+dense layer are grouped (4 and 8 groups) with a channel shuffle between them. Each convolution has its own BatchNorm, as
+in CondenseNet (arXiv 1711.09224), in addition to that of the dense layer. The input channels of a group are either
+fixed (consecutive channels) or learned. If they are learned, training starts with all connections and removes from each
+group, in steps, the input channels with the smallest weights, until each of the G groups reads 1 / G of the channels.
+`condense` then converts the net into a channel gather followed by grouped convolutions.
 
 With 7 classes the net has 419,687 parameters before and 104,327 after condensing.
 """
@@ -37,7 +37,7 @@ class FixedGroupConv2d(nn.Module):
 
 
 class GatherGroupConv2d(FixedGroupConv2d):
-    """The condensed form of a learned group convolution, which reads input channel `index[i]` as channel i."""
+    """A condensed learned group convolution; its input channel i is channel `index[i]` of the tensor."""
 
     index: Tensor
 
@@ -90,7 +90,7 @@ class LearnedGroupConv2d(nn.Module):
         """Return the equivalent channel gather and grouped convolution.
 
         Raises:
-            ValueError: A group reads more inputs than its share.
+            ValueError: A group still reads more than `inputs_per_group` input channels.
         """
         if int(self.mask.sum(dim=1).max()) != self.inputs_per_group:
             raise ValueError("connections are not dropped yet: train for at least half of the epochs first")
@@ -124,9 +124,10 @@ def edgecnn_g_condensed(num_classes: int) -> EdgeCNN:
 
 
 def set_training_progress(net: nn.Module, progress: float) -> None:
-    """Drop connections of every learned group convolution in `net` according to `progress`, 0..1 of the training.
+    """Drop connections of every learned group convolution in `net` according to the training's `progress`, 0..1.
 
-    During the first half of training the inputs of a group decrease in `groups - 1` equal steps from all to its share.
+    During the first half of training the input channels of a group decrease in `groups - 1` equal steps from all
+    channels to `inputs_per_group`.
     """
     for module in net.modules():
         if isinstance(module, LearnedGroupConv2d):

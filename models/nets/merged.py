@@ -12,10 +12,11 @@ _MAX_GAP = 80.0
 
 
 class MergedClasses(nn.Module):
-    """Logits (N, new classes) from a net's logits (N, old classes): log Σ exp over the members of each new class.
+    """Net with merged classes: the logit of a new class is log Σ exp of its members' logits in the old net.
 
-    The softmax of these logits is exact, because they differ from log-probabilities by one constant per image. The
-    module contains no multiplication, so quantisation leaves it in float32, and ncnn supports each of its operations.
+    The softmax of the new logits is exactly the sum of the members' probabilities, because the new logits differ from
+    their logarithms by one constant per image. The module contains no multiplication, so quantisation leaves it in
+    float32, and ncnn supports each of its operations.
     """
 
     def __init__(self, net: nn.Module, sizes: Sequence[int]) -> None:
@@ -34,7 +35,7 @@ class MergedClasses(nn.Module):
 
 
 def _row_maximum(values: Tensor) -> Tensor:
-    """Return the maximum of each row, (N, 1), by comparing halves: pnnx does not convert a maximum reduction."""
+    """Return each row's maximum, (N, 1), by comparing halves: pnnx does not convert a maximum reduction."""
     while (count := values.shape[1]) > 1:
         half = count // 2
         halves = torch.split(values, [half, half, count % 2] if count % 2 else [half, half], dim=1)

@@ -2,8 +2,8 @@
 
     conv 3x3 → conv 3x3 → 4 residual modules of 16, 32, 64 and 128 channels → conv 3x3 to the classes → global average
 
-Each module halves the resolution: it adds two separable convolutions with a max pool to a 1x1 convolution of stride 2.
-There is no fully connected layer: the last convolution returns one map per class, whose mean is the logit.
+Each module halves the resolution: it is the sum of two separable convolutions with a max pool, and of a 1x1 convolution
+of stride 2. There is no fully connected layer: the last convolution returns one map per class, whose mean is the logit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MODULE_CHANNELS = (16, 32, 64, 128)
 
 
 class MiniXception(nn.Module):
-    """Mini-Xception: logits (N, num_classes) of float images (N, 3, 44, 44) or larger."""
+    """Mini-Xception: returns logits (N, num_classes) of float images (N, 3, 44, 44) or larger."""
 
     def __init__(self, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class MiniXception(nn.Module):
 
 
 class _ResidualModule(nn.Module):
-    """x (N, C, H, W) → (N, out_channels, H / 2, W / 2), rounded up."""
+    """Residual module: (N, C, H, W) → (N, out_channels, H / 2, W / 2), with H / 2 and W / 2 rounded up."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _ResidualModule(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of shortcut and body."""
+        """Return the sum of the 1x1 convolution (shortcut) and the separable convolutions (body)."""
         total: Tensor = self._shortcut(x) + self.body(x)
         return total
 

@@ -1,4 +1,4 @@
-"""Nets by name: edgekit's own, torchvision's, `timm/NAME` for those of timm, `NAME@WIDTH` in an embedding space."""
+"""Nets by name: edgekit's own, torchvision's, timm's as `timm/NAME`, and nets in an embedding space as `NAME@WIDTH`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _MAX_EMBED_DIM = 65_536
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names that `create_model` accepts, without those of timm."""
+    """Return the names that `create_model` accepts, without timm's nets."""
     return tuple(_NETS)
 
 
 def create_model(name: str, num_classes: int) -> nn.Module:
-    """Return a net with random weights: float images (N, 3, 44, 44) → logits (N, num_classes).
+    """Return a net with random weights that maps float images (N, 3, 44, 44) to logits (N, num_classes).
 
-    `NAME@WIDTH` is an `EmbeddingNet` around net NAME, in a space of WIDTH dimensions.
+    The name `NAME@WIDTH` creates an `EmbeddingNet` that wraps net NAME, in an embedding space of WIDTH dimensions.
 
     Raises:
         InputError: The name is not known, `num_classes` is below 1, or the net's library is not installed.
@@ -58,7 +58,7 @@ def create_model(name: str, num_classes: int) -> nn.Module:
 
 
 def require_no_space(name: str) -> None:
-    """Check that a net's name includes no embedding space, whose class vectors only a teacher can provide.
+    """Check that a net's name is not `NAME@WIDTH`: the class vectors of an embedding space come from a teacher only.
 
     Raises:
         InputError: The name has the form `NAME@WIDTH`.
@@ -74,7 +74,7 @@ def takes_any_size(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """Return the net's name without the embedding space."""
+    """Return NAME for `NAME@WIDTH`; other names are returned unchanged."""
     return name.partition(_SPACE_MARK)[0]
 
 
@@ -89,7 +89,7 @@ def embedding_name(name: str, embed_dim: int) -> str:
 
 
 def class_dimensions(name: str) -> dict[str, int]:
-    """Return, for each tensor whose shape depends on the number of classes, the index of that dimension.
+    """Return, by tensor name, which dimension has the size `num_classes`, for the tensors that have such a dimension.
 
     Raises:
         InputError: The name is not known.

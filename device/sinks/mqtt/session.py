@@ -19,7 +19,7 @@ _KEEPALIVE_S = 20
 
 
 class RefusedError(OSError):
-    """The broker rejects the connection, or does not respond to the request for it."""
+    """The broker rejects the connection, or does not respond to the connection request."""
 
 
 class Session:
@@ -56,7 +56,7 @@ class Session:
         self._client = client
 
     def __enter__(self) -> Self:
-        """Connect.
+        """Connect to the broker.
 
         Raises:
             OSError: The broker cannot be reached, its certificate is not trusted, or it rejects the connection.

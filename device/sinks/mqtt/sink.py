@@ -96,7 +96,10 @@ class MqttSink:
             self._spool.close()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Raise the exception of a thread, if there was one; results come from the monitor, images are never sent."""
+        """Raise the exception of one of the sink's threads, if there was one.
+
+        The threads read results from the monitor. Frames are never sent.
+        """
         del frame, result
         for thread in self._threads:
             thread.check()

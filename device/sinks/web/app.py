@@ -165,7 +165,7 @@ class _Web:
 
 
 def guarded(app: ASGIApp, access: Access) -> ASGIApp:
-    """Return `app` behind a check of every request, with the security headers on every response."""
+    """Return an application that passes admitted requests to `app`, and adds security headers to every response."""
     return _Guard(app, access)
 
 

@@ -1,4 +1,4 @@
-"""Images for viewers: each is encoded once for all viewers, and none is encoded without a viewer."""
+"""JPEG images for the viewers of the web page: one encoding serves all viewers, and none is done without a viewer."""
 
 from __future__ import annotations
 

@@ -138,7 +138,8 @@ class WebSink(WebServer):
 class RequestTimeoutProtocol(H11Protocol):
     """Closes connections whose request times out or that exceed the connection limit.
 
-    uvicorn applies its own limit to complete requests only, and its own timer between requests only.
+    uvicorn's own limit counts complete requests only, and its own timer runs between requests only. Neither stops a
+    client that never completes its request.
     """
 
     _timer: asyncio.TimerHandle | None = None

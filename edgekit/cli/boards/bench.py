@@ -1,4 +1,4 @@
-"""`edgekit bench --host`: the same measurement on boards."""
+"""`edgekit bench --host`: runs the benchmark on boards over SSH and merges their reports."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _words(parameter: click.Parameter, value: Any) -> list[str]:
 
 
 def _source(uri: str, files: dict[str, Upload]) -> list[str]:
-    """Return the options for a source, or add its file to `files`."""
+    """Return the options that pass the source `uri` to the boards; for a file, add it to `files` and return none."""
     from edgekit.remote.transfer import pack
 
     path = Path(uri)

@@ -33,7 +33,8 @@ _LINE_EVERY_S = 60.0
 class HostChoice:
     """Boards given on the command line; without `hosts`, the command uses this machine.
 
-    `parallel` is the number of boards to work on at a time; `install`: whether to install edgekit on them.
+    `parallel` is the maximum number of boards in use at a time. `install` is False to use the edgekit that is installed
+    on the boards.
     """
 
     hosts: tuple[Host, ...]
@@ -95,7 +96,7 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def no_install_option(function: Callable[..., None]) -> Callable[..., None]:
-    """Add --no-install; must stand below `host_options`."""
+    """Add --no-install. This decorator must stand below `host_options`, which passes the value on in `HostChoice`."""
     return click.option(
         "--no-install",
         "install",
@@ -106,7 +107,11 @@ def no_install_option(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def require_hosts(chosen: HostChoice) -> tuple[Host, ...]:
-    """Return the hosts of a command that needs at least one."""
+    """Return the hosts of a command that needs at least one.
+
+    Raises:
+        click.UsageError: No host is given.
+    """
     if not chosen.hosts:
         raise click.UsageError("no board given: use --host USER@HOST or --inventory FILE.toml")
     return chosen.hosts
@@ -137,7 +142,7 @@ def yunet_upload(out: Output) -> Upload | None:
 
 
 def needs_detector(model: Path) -> bool:
-    """Return whether a model classifies faces; True where onnxruntime, which reads its contract, is not installed."""
+    """Return whether a model classifies faces; True if its contract cannot be read without onnxruntime."""
     from edgekit.device.engines.engine import contract_in
 
     try:

@@ -70,7 +70,7 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
 
 
 def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> None:
-    """Print one line per board as the results arrive, then the document.
+    """Print one line per board as the results arrive, then the JSON document.
 
     Raises:
         HostError: A board failed.

@@ -99,7 +99,7 @@ def _show(out: Output, board: BoardChange) -> None:
 
 
 def _table(cells: list[CellChange]) -> Table:
-    """Return the table of a model and its baseline."""
+    """Return a table that compares one model (B) with its baseline (A), with one row per cell."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text

@@ -182,7 +182,7 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
 
 
 def _opened(models: Sequence[str], threads: int | None, recall_of: Sequence[str]) -> list[CropClassifier]:
-    """Return the models; the classes of --recall-of are checked before anything is measured."""
+    """Load the models, and check before any measurement that each has the classes of --recall-of."""
     from edgekit.model_store import resolve_model
     from edgekit.models.evaluation.evaluate import check_labels, open_classifier
 

@@ -1,1 +1,1 @@
-"""Parts of the commands `export`, `verify`, `profile` and `inspect`: option groups, rules and output."""
+"""Parts of the commands `export`, `verify`, `profile` and `inspect`: option groups, their checks, and output."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def show_export(
     out: Output, exported: Exported, quantized: QuantizedExport | None, sha256: str, show_labels: bool
 ) -> None:
-    """Print the result of an export: of `quantized` if the file was quantised; `exported` is the file before that."""
+    """Print the result of an export. For a quantised file this is `quantized`, and `exported` is the float32 file."""
     check, cost, file = exported.verification, exported.cost, quantized or exported
     engine = "ncnn" if exported.opset is None else f"opset {exported.opset}, IR {exported.ir_version}"
     out.say(f"{file.path}: {file.size_bytes:,} bytes, {engine}")
@@ -53,7 +53,7 @@ def export_document(
     target: str,
     sha256: str,
 ) -> dict[str, Any]:
-    """Return the JSON document."""
+    """Return the result of an export as the document of --json."""
     file = quantized or exported
     return {
         "path": str(file.path),

@@ -67,7 +67,7 @@ def target_options(function: _Function) -> _Function:
 
 
 def quantize_options(function: _Function) -> _Function:
-    """Add --quantize and the options of quantisation and its gate."""
+    """Add --quantize, the options of quantisation, and those of the accuracy limit for the quantised file."""
     quantisation = section(
         "Quantisation",
         click.option(

@@ -54,7 +54,7 @@ def draw_roofline(out: Output, path: Path, report: ProfileReport) -> None:
 
 
 def profile_document(report: ProfileReport) -> dict[str, Any]:
-    """Return the JSON document."""
+    """Return a profile as the document of --json."""
     profile, measured = report.profile, report.profile.measured
     return {
         "model": str(report.model),

@@ -25,7 +25,7 @@ def show_report(out: Output, report: VerifyReport, show_layers: bool) -> None:
 
 
 def verify_document(report: VerifyReport) -> dict[str, Any]:
-    """Return the JSON document, without the data's name."""
+    """Return the result of a verification as the document of --json; the caller adds the name of the data set."""
     document: dict[str, Any] = {"model": str(report.model), "against": str(report.against), "engine": report.engine}
     if report.oldest_runtime:
         document["oldest_runtime"] = {"version": report.oldest_runtime, "loaded_by": report.loaded_by}

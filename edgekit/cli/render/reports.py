@@ -43,7 +43,7 @@ class ReportFiles:
         return [path for path in astuple(self) if path is not None]
 
     def check(self) -> None:
-        """Check the suffixes.
+        """Check that the suffix of each file matches its format.
 
         Raises:
             InputError: The suffix of a file does not match its format.
@@ -56,10 +56,10 @@ class ReportFiles:
                 raise InputError(f"report '{path}' must end in {suffix}")
 
     def open(self, stack: ExitStack) -> Callable[[BenchmarkReport], None]:
-        """Reserve all files and return a function that writes them.
+        """Reserve all files, and return a function that writes a report to them.
 
-        So a file that cannot be written raises an error before the measurement. The files appear when the stack closes
-        without an error, and only if the function was called.
+        A file that cannot be written therefore raises an error before the measurement. The files appear when the stack
+        closes without an error, and only if the function was called.
         """
         from edgekit.files import atomic_path
 

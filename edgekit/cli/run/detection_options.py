@@ -25,7 +25,7 @@ class _Every(click.IntRange):
 
 @dataclass(frozen=True)
 class DetectionOptions:
-    """Values of the options below; each field has the name of a parameter."""
+    """Values of the options for detection and tracking; each field has the name of its option's parameter."""
 
     detect_every: int | Literal["auto"]
     tracker: str

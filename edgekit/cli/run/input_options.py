@@ -20,7 +20,7 @@ _MAX_BUFFERS = 32
 
 @dataclass(frozen=True)
 class InputOptions:
-    """Values of the options below; each field has the name of a parameter."""
+    """Values of the options for source and camera; each field has the name of its option's parameter."""
 
     realtime: bool
     camera_size: str | None
@@ -104,7 +104,7 @@ def check_input_options(options: InputOptions, source_uri: str | None, camera: s
     """Check the options before anything slow is imported.
 
     Raises:
-        click.UsageError: Not exactly one of source and camera is given, or an option does not apply to it.
+        click.UsageError: Not exactly one of source and camera is given, or an option does not apply to the given one.
     """
     if (source_uri is None) == (camera is None):
         fault = "both --source and --camera are given" if source_uri is not None else "no source is given"

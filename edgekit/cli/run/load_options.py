@@ -11,7 +11,7 @@ from edgekit.cli.options import NumberRange, grouped_options, threads_option
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Values of the options below; each field has the name of a parameter."""
+    """Values of the options for threads and load shedding; each field has the name of its option's parameter."""
 
     threads: int | None
     single_thread: bool

@@ -25,7 +25,7 @@ _LEAST_ROTATION_S = 1.0
 
 @dataclass(frozen=True)
 class Outputs:
-    """Values of the options below; each field has the name of a parameter."""
+    """Values of the options for outputs; each field has the name of its option's parameter."""
 
     save: Path | None
     record: Path | None
@@ -275,7 +275,7 @@ _NEEDED_OUTPUTS = {
 
 
 def _refuse_without_effect(outputs: Outputs) -> None:
-    """Refuse options on the command line that have no effect; those from a settings file may be unused.
+    """Refuse options on the command line that have no effect. Options from a settings file may have no effect.
 
     Raises:
         click.UsageError: An option has no effect.

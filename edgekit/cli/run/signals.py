@@ -45,7 +45,7 @@ class StopSignals:
         return self.interrupted or self.terminated
 
     def on_stop(self, stop: Callable[[], None]) -> None:
-        """Set the function that a signal calls from now on, inside the signal handler."""
+        """Set the function that the signal handler calls from now on."""
         self._stop = stop
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -57,7 +57,7 @@ def open_sinks(
 def collect_sinks(
     outputs: Outputs, source: Source, contract: Contract, notify: Callable[[str], None]
 ) -> list[CollectSink]:
-    """Return the sink of --collect, if it is given.
+    """Return a list with the sink of --collect, or an empty list without --collect.
 
     Raises:
         InputError: The folder is a file.
@@ -84,7 +84,7 @@ def collect_sinks(
 
 
 def progress_sinks(out: Output, outputs: Outputs, frame_count: int | None, max_frames: int | None) -> list[Sink]:
-    """Return a sink that shows a progress bar, if the number of frames is known and stdout has no JSON lines."""
+    """Return a list with the sink of the progress bar, empty if the frame count is unknown or stdout has JSON lines."""
     if frame_count is None or outputs.jsonl == STDOUT:
         return []
     return [_Progress(out, min(frame_count, max_frames or frame_count))]

@@ -43,7 +43,7 @@ def summary(
     settings: dict[str, Any],
     sinks: Sequence[Sink],
 ) -> dict[str, Any]:
-    """Return the document of --json; `settings` are the options in force."""
+    """Return the document of --json; `settings` are the options in effect."""
     from edgekit.device.engines.versions import versions
     from edgekit.device.pipeline.summary import summary_document
 

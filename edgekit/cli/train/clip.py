@@ -1,4 +1,4 @@
-"""Options of `edgekit train` for CLIPs, and their trainings: prompts (hicropl) and a small CLIP (clip-mini)."""
+"""Options of `edgekit train` for CLIPs, and the training of prompts (hicropl) and of a small CLIP (clip-mini)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _FOREIGN = {
 
 
 def clip_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options and pass those that the user gave to the command as one dictionary `clip_values`."""
+    """Add the options of CLIPs; the command receives those that the user gave as one dictionary, `clip_values`."""
 
     @functools.wraps(function)
     def wrapper(**arguments: Any) -> None:
@@ -64,7 +64,7 @@ def clip_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def refuse_others_options(architecture: str) -> None:
-    """Refuse options that do not belong to a model.
+    """Check that no option was given that has no effect for the model `architecture`.
 
     Raises:
         click.UsageError: Such an option was given.

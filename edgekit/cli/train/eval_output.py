@@ -1,4 +1,4 @@
-"""What `edgekit eval` prints: the tables and documents of evaluations, on prepared images and on photographs."""
+"""Output of `edgekit eval`: tables and JSON documents of evaluations, on prepared images and on photographs."""
 
 from __future__ import annotations
 

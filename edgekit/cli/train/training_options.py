@@ -31,7 +31,7 @@ _Sections: TypeAlias = dict[str, tuple[Callable[..., Any], ...]]
 
 
 def data_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for data and output; must stand above `training_options`, which passes their values on."""
+    """Add the options for data and output; this decorator stands above `training_options`, which passes the values."""
     return _with_sections(_DATA_SECTIONS, function)
 
 
@@ -49,7 +49,7 @@ def training_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class TrainingView:
-    """Progress of a training: one bar for reading, one over all epochs, and one line per finished epoch.
+    """Progress of a training: a bar for reading the data, a bar over all epochs, and one line per finished epoch.
 
     Without a terminal, one line per minute on stderr takes the place of the bar.
     """

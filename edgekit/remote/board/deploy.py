@@ -1,7 +1,7 @@
 """Runs on the board: switches to a release, checks that it runs, and switches back if it fails.
 
-It completes what it has begun even if the connection is lost (SIGHUP is ignored). Before each step that depends on an
-earlier one, the earlier one is on the disk (fsync of the file, then of its folder; sync for an environment).
+The program completes what it has begun even if the connection is lost (SIGHUP is ignored). Each step is on the disk
+before a step that depends on it begins (fsync of the file, then of its folder; sync for an environment).
 
 State after an interruption (SIGKILL, power cut) at each step, and who repairs it:
 
@@ -39,10 +39,11 @@ from edgekit.remote.board.service import Service
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Run the plan's `action`: deploy, rollback (`to` a release; None: the previous one) or releases; print the result.
+    """Run the plan's `action`, which is "deploy", "rollback" or "releases" (list them), and print the result as JSON.
 
-    The plan also has the `name` and `scope` of the service, and how long to wait (`health_s`, `settle_s`); for a deploy
-    the fields of `Releases.create`, and the number of releases to `keep`.
+    The plan also has the `name` and `scope` of the service, and how long to wait for it (`health_s`, `settle_s`). A
+    deploy has the fields of `Releases.create` and the number of releases to `keep`. A rollback has the release `to`
+    switch to; None: the previous one.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     releases = Releases(plan["name"])
@@ -81,9 +82,9 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
 
 
 def _activate(releases: Releases, service: Service, release: str) -> str | None:
-    """Switch to a release and check that it runs; return why it fails, None if it runs.
+    """Switch to a release and check that it runs; return the reason of a failure, or None.
 
-    If it fails, the previous release runs again.
+    After a failure the previous release runs again.
     """
     previous = releases.current()
     service.refuse_foreign_service(release)

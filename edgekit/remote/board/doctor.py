@@ -1,6 +1,6 @@
 """Runs on the board: the doctor. It also works on a 32-bit system and with a full disk.
 
-It prints one line of JSON with the findings, and one with the files and outputs that were read, if they are wanted.
+It prints two lines of JSON: the findings, then the path of the Python and, if requested, what the checks have read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgekit.remote.progress import progress_line
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Examine this machine; with `capture` the files and outputs that were read are printed, too."""
+    """Run the checks on this machine and print the findings; with `capture` also the files and tool outputs read."""
     probe, capture = Probe(), plan["capture"]
     findings = examine(probe, _print_progress)
     print(json.dumps(as_document(findings)))

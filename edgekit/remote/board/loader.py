@@ -1,7 +1,8 @@
 """Runs on a board with `python3 -c`: imports the sent modules and calls `main` of one of them.
 
-Its argument is a JSON object, compressed by zlib and encoded by base64: `modules` (sources by module name), `main` (a
-module name) and `argument` (the argument of its `main`). `main` returns the exit code; an error is printed as one line.
+The loader's argument is a JSON object, compressed by zlib and encoded by base64. It has `modules` (sources by module
+name), `main` (the name of the module to run) and `argument` (the argument of that module's `main`). `main` returns the
+exit code; an error is printed as one line.
 """
 
 from __future__ import annotations

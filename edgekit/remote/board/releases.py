@@ -62,7 +62,7 @@ class Releases:
         return document
 
     def runtime(self, release: str) -> Runtime:
-        """Return the edgekit of a release; the path of the current release goes through the link `current`."""
+        """Return how to call the edgekit of a release; for the current release its path contains the link `current`."""
         home = self.link if self.current() == release else self.folder / release
         return Runtime(self.about(release)["command"], home, self.data)
 
@@ -104,7 +104,7 @@ class Releases:
         return release
 
     def place(self, release: str | None) -> None:
-        """Set `current` to a release in one atomic step; None removes it."""
+        """Let the link `current` point to a release, in one atomic step; None removes the link."""
         if release is None:
             self.link.unlink(missing_ok=True)
         else:
@@ -135,26 +135,26 @@ class Releases:
                 shutil.rmtree(old_folder, ignore_errors=True)
 
     def mark_failed(self, release: str, why: str) -> None:
-        """Mark a release as failed; errors are ignored."""
+        """Write the reason why a release failed into its folder; errors of the disk are ignored."""
         with contextlib.suppress(OSError):
             (self.folder / release / "failed").write_text(why)
 
     def begin(self, release: str, previous: str | None) -> None:
-        """Record a change before it is made."""
+        """Record in `pending` that a switch from `previous` to `release` begins."""
         write_atomic(self.root / "pending", json.dumps({"release": release, "previous": previous}))
 
     def unfinished(self) -> dict[str, Any] | None:
-        """Return the change that was begun and not completed."""
+        """Return the content of `pending`, the change that was begun and not completed; None if there is none."""
         return self.read("pending")
 
     def end(self) -> None:
-        """Write all files to the disk, those of the service too, and record that the change is complete."""
+        """Write all files to the disk, those of the service too, and remove `pending`: the change is complete."""
         os.sync()
         (self.root / "pending").unlink(missing_ok=True)
         sync(self.root)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return a JSON object in the folder, None if it is missing or not valid."""
+        """Return the JSON object in the file `name`; None if the file is missing or not valid."""
         try:
             document = json.loads((self.root / name).read_text())
         except (OSError, ValueError):

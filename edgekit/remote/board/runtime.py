@@ -1,4 +1,4 @@
-"""The edgekit of a release: calls it, and tries a new release before anything is changed."""
+"""Calls the edgekit of a release, and tries a new release before the board switches to it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _TRIAL_KEYS = ("detector", "detector-model", "detector-size")
 class Runtime:
     """How to call the edgekit of a release.
 
-    `own` is the path of the edgekit that is installed on the board; None for the environment in `home`. Commands run in
-    the folder `data`.
+    `home` is the folder of the release. `own` is the path of an edgekit that is installed on the board; None to use the
+    environment in `home`. Commands run in the folder `data`.
     """
 
     own: str | None

@@ -1,4 +1,4 @@
-"""The systemd service that runs the current release: started through the release's edgekit, and checked."""
+"""Installs, restarts and checks the systemd service of the current release, with that release's own edgekit."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Service:
         return document
 
     def restart_and_check(self, release: str) -> str | None:
-        """Restart the service with the current release; return why it fails, None if it runs."""
+        """Restart the service with the current release and check it; return the reason of a failure, or None."""
         if not self.is_managed:
             return None
         try:
@@ -98,7 +98,7 @@ class Service:
         return self._check(release, before.get("pid"))
 
     def _check(self, release: str, old_pid: int | None) -> str | None:
-        """Wait until a new process has finished a frame and keeps running; return why it fails, None if it runs."""
+        """Wait until a new process has finished a frame and keeps running; return the reason of a failure, or None."""
         ends_s = time.monotonic() + self._health_s
         seen: tuple[int, float] | None = None
         bad = 0

@@ -1,4 +1,4 @@
-"""Runs on the board: unpacks wheels into an environment, without pip, network or special rights.
+"""Runs on the board: unpacks wheels into an environment, without pip, network access or root.
 
 An existing environment is not changed; a new one is renamed to its final name when it is complete.
 """
@@ -27,9 +27,11 @@ _IMPORTS = ("numpy", "cv2", "onnxruntime", "click", "jinja2", "msgspec", "platfo
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Install the environment and the code of a plan; return 0 or `WHEELS_GONE`.
+    """Install the environment and the code of a plan; return the exit code, 0 or `WHEELS_GONE`.
 
-    The plan has `root`, `environment` and `code` (names), `wheels` and `own_wheel` (paths), `system_packages`, `keep`.
+    The plan has `root` (edgekit's folder), `environment` and `code` (names), `wheels` and `own_wheel` (paths),
+    `system_packages` (whether the environment can import the packages of the board's system), and `keep` (the number of
+    environments to keep).
 
     Raises:
         HostError: A wheel does not work on this board.

@@ -1,1 +1,1 @@
-"""Graph rewrites, one function per module; each returns the number of places it changed."""
+"""Graph rewrites, one function per module; each returns the number of changes that it made."""

@@ -1,4 +1,4 @@
-"""Rewrite concat-free: each part of a dense block is convolved once, for all layers that read it."""
+"""Rewrite concat-free: each input of a dense block's concatenations is convolved once, for all layers that read it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LARGEST_BYTES = 32 << 10
 
 @dataclass(frozen=True)
 class _Reader:
-    """A convolution that reads the first `parts` parts of a block, and the terms of its sum so far."""
+    """A convolution that reads the first `parts` parts of a block, and the terms of its output computed so far."""
 
     conv: Convolution
     parts: int
@@ -38,10 +38,10 @@ class _Reader:
 def concat_free(model: ir.Model) -> int:
     """Split the convolutions of dense blocks by input part and return the number of blocks rewritten.
 
-    conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...; all terms that read one part become one wide convolution
-    and a Split. The number of multiplications is the same, but each part goes through im2col once instead of once per
-    layer. All other readers of a concatenation read a new one of the same parts. Blocks whose wide output exceeds
-    `LARGEST_BYTES` stay unchanged.
+    conv(concat(x, n1, ...)) = conv_x(x) + conv_1(n1) + ...: all terms that read one part, such as n1, become one wide
+    convolution and a Split. The number of multiplications is the same, but each part goes through im2col once instead
+    of once per layer. Nodes other than these convolutions read a new concatenation of the same parts. Blocks whose wide
+    convolution has an output larger than `LARGEST_BYTES` stay unchanged.
     """
     return sum(_take_apart(model.graph, chain) for chain in list(dense_chains(model.graph)))
 
@@ -75,7 +75,7 @@ def _take_apart(graph: ir.Graph, chain: list[ir.Node]) -> bool:
 
 
 def _widest_bytes(readers: list[_Reader]) -> float:
-    """Return the size of the output of all readers together for one image; infinity if unknown."""
+    """Return the size in bytes of the wide convolution's output for one image; infinity if a dimension is unknown."""
     shape = readers[0].conv.node.outputs[0].shape
     sizes = [size for size in (shape or [None])[2:] if isinstance(size, int)]
     if shape is None or len(sizes) != len(shape) - 2:
@@ -90,12 +90,12 @@ def _readers(graph: ir.Graph, value: ir.Value | None, parts: int) -> list[_Reade
 
 
 def _alike(readers: list[_Reader]) -> bool:
-    """Return whether all have equal kernel size, padding, strides and dilations."""
+    """Return whether all readers have equal kernel size, padding, strides and dilations."""
     return len({(conv.weight.shape[2:], conv.pads, conv.steps) for conv in (reader.conv for reader in readers)}) == 1
 
 
 def _read_once(part: ir.Value, channels: slice, readers: list[_Reader], before: ir.Node) -> None:
-    """Convolve `part` (`channels` of the block) once for all readers and append the terms to their sums."""
+    """Convolve `part` (`channels` of the block) once for all readers and append each reader's term to its `terms`."""
     if not readers:
         return
     weight = np.concatenate([reader.conv.weight[:, channels] for reader in readers])

@@ -1,4 +1,4 @@
-"""Dense blocks of a graph: chains of concatenations, each of which appends a convolution's output."""
+"""Search for the dense blocks of a graph: chains of concatenations that each append the output of one convolution."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgekit.export.onnx.passes.editing import Convolution, convolution, integer
 
 
 def dense_chains(graph: ir.Graph) -> Iterator[list[ir.Node]]:
-    """Yield the concatenations of each dense block in order; each appends one convolution's output to the last."""
+    """Yield each dense block as the list of its concatenations; each appends a convolution's output."""
     seen: set[ir.Node] = set()
     for node in graph:
         chain: list[ir.Node] = []
@@ -24,7 +24,7 @@ def dense_chains(graph: ir.Graph) -> Iterator[list[ir.Node]]:
 
 
 def added_by(concat: ir.Node) -> Convolution | None:
-    """Return the convolution whose output a concatenation appends; None if the node does anything else."""
+    """Return the convolution whose output a Concat node appends to its first input; None for all other nodes."""
     if concat.op_type != "Concat" or integer(concat, "axis", 0) != 1 or len(concat.inputs) != 2:
         return None
     new = concat.inputs[1]

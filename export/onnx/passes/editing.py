@@ -14,13 +14,13 @@ Weights = NDArray[np.float64]
 
 
 def constant(value: ir.Value | None) -> Weights | None:
-    """Return a constant's values as float64, or None if the value is an input or computed."""
+    """Return a constant's values as float64; None if the value is a graph input or the output of another node."""
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return None if tensor is None else tensor.numpy().astype(np.float64)
 
 
 def add_weight(graph: ir.Graph, name: str, array: Weights) -> ir.Value:
-    """Register values as a float32 initialiser and return it; a name that is taken gets a number appended."""
+    """Register values as a float32 initialiser and return it; a number is appended to the name if the name exists."""
     number, candidate = 0, name
     while candidate in graph.initializers:
         number += 1
@@ -29,7 +29,7 @@ def add_weight(graph: ir.Graph, name: str, array: Weights) -> ir.Value:
 
 
 def add_constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """Register an array as an initialiser of its own type and return it; the name must be free."""
+    """Register an array as an initialiser of its own type and return it; the graph must not contain the name."""
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
@@ -62,7 +62,7 @@ def insert(
 
 
 def replace(old: ir.Node, new: ir.Value) -> None:
-    """Replace a node's output by `new`, which takes its name and its place as graph output, and remove the node."""
+    """Remove node `old`; `new` replaces its output and takes over the output's name and role as graph output."""
     replaced = old.outputs[0]
     name = replaced.name
     new.type, new.shape = replaced.type, replaced.shape
@@ -82,12 +82,12 @@ class Convolution:
 
     @property
     def groups(self) -> int:
-        """Number of channel groups."""
+        """Number of groups of the convolution, which divide its channels."""
         return integer(self.node, "group", 1)
 
     @property
     def pads(self) -> tuple[int, ...]:
-        """Zero padding: the begin of each axis, then the end of each."""
+        """Zero padding as in ONNX: at the beginning of each axis, then at the end of each axis."""
         return ints(self.node, "pads", [0] * (2 * (self.weight.ndim - 2)))
 
     @property
@@ -98,7 +98,7 @@ class Convolution:
 
 
 def convolution(node: ir.Node | None) -> Convolution | None:
-    """Return a Conv node with constant weights and explicit padding as a `Convolution`, any other node as None."""
+    """Return a Conv node with constant weights and explicit padding as a `Convolution`; None for any other node."""
     if node is None or node.op_type != "Conv":
         return None
     if not has_plain_padding(node):
@@ -120,7 +120,7 @@ def reweighted(
 ) -> ir.Value:
     """Insert a copy of `conv` with other weights, input or attributes and return its output.
 
-    It is inserted before the node `before`, by default before `conv`. `conv` stays in the graph: the caller may
+    The copy is inserted before the node `before`, by default before `conv`. `conv` stays in the graph: the caller may
     `replace` it.
     """
     graph = conv.node.graph
@@ -140,12 +140,12 @@ def is_read_once(value: ir.Value) -> bool:
 
 
 def ints(node: ir.Node, name: str, default: Sequence[int]) -> tuple[int, ...]:
-    """Return an attribute that is a list of integers."""
+    """Return an attribute that is a list of integers; `default` if the node does not have the attribute."""
     return tuple(node.attributes[name].as_ints()) if name in node.attributes else tuple(default)
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:
-    """Return an integer attribute."""
+    """Return an integer attribute; `default` if the node does not have the attribute."""
     return node.attributes[name].as_int() if name in node.attributes else default
 
 

@@ -1,4 +1,4 @@
-"""Rewrite fold-batchnorm: a BatchNorm behind a convolution becomes part of its weights."""
+"""Rewrite fold-batchnorm: a BatchNorm behind a convolution becomes part of the convolution's weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def fold_batchnorm(model: ir.Model) -> int:
     """Fold each BatchNormalization behind a Conv into the Conv's weights and return the number folded.
 
     With g = scale / sqrt(variance + epsilon): weight' = g * weight and bias' = g * (bias - mean) + shift, computed in
-    float64 and rounded once. A BatchNormalization stays if another node reads the convolution's output, or if a tensor
-    involved is not constant.
+    float64 and rounded once. A BatchNormalization is not folded if another node reads the convolution's output, or if
+    one of these tensors is not constant.
     """
     return sum(_fold(model.graph, node) for node in list(model.graph) if node.op_type == "BatchNormalization")
 

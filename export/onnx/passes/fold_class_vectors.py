@@ -13,7 +13,7 @@ _KINDS = frozenset({"Mul", "Transpose"})
 
 
 def fold_class_vectors(model: ir.Model) -> int:
-    """Replace constant expressions in the second factor of MatMul nodes by their value and return how many.
+    """Replace constant expressions in the second factor of MatMul nodes by their value and return the number replaced.
 
     A student's logits are `embedding @ (scale * class_vectors).T`; the transposed product is computed in float64 and
     rounded once.

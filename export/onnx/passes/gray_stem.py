@@ -1,4 +1,4 @@
-"""Rewrite gray-stem: a net for gray pictures takes one channel instead of three equal ones."""
+"""Rewrite gray-stem: a net for gray pictures takes one input channel instead of three channels with equal pixels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from edgekit.export.onnx.passes.editing import convolution, replace, reweighted
 def gray_stem(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
     """Sum the first convolution's weights over its input channels if the contract's crops are gray.
 
-    If x is the picture normalised by the first channel's mean and deviation, channel c is a_c x + b_c, so
-    weight' = sum a_c weight_c. The offsets b_c are zero if all channels have one mean; otherwise they are added to the
-    bias, which is exact only without zero padding.
+    If x is the picture normalised by the first channel's mean and deviation, input channel c is a_c x + b_c, so weight'
+    = sum a_c weight_c. The offsets b_c are zero if all channels have one mean; otherwise they are added to the bias,
+    which is exact only without zero padding.
 
     Returns:
         The number of convolutions changed and the contract with "gray" input; 0 and the same contract if the crops

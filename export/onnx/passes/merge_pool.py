@@ -23,9 +23,9 @@ def merge_pool(model: ir.Model) -> int:
     """Merge average pools into the convolutions before them and return the number of convolutions changed.
 
     The mean over p x p outputs of a k x k convolution is one (k + p - 1) x (k + p - 1) convolution with the pool's
-    stride s: 3 x 3 before a pool of 2 becomes 4 x 4 with stride 2. It saves multiplications if k + p - 1 < k s. The
-    pool of a concatenation or a sum is first distributed over its parts if one of them is such a convolution; the other
-    parts keep a pool.
+    stride s: 3 x 3 before a pool of 2 becomes 4 x 4 with stride 2. This saves multiplications if k + p - 1 < k s. The
+    pool of a concatenation or a sum is first distributed over its inputs if at least one input is a convolution that
+    can be merged; the other inputs keep a pool.
     """
     return sum(_merge(node) for node in list(model.graph) if node.op_type == "AveragePool")
 
@@ -57,7 +57,7 @@ def _mergeable(value: ir.Value, size: int, stride: int) -> int:
 
 
 def _parts(value: ir.Value) -> list[ir.Value]:
-    """Return the parts over which a pool can be distributed: inputs of a concatenation, terms of a sum."""
+    """Return the values over which a pool can be distributed: inputs of a concatenation, terms of a sum."""
     node = value.producer()
     if node is None or not is_read_once(value):
         return []

@@ -1,4 +1,4 @@
-"""Rewrite pack-channels: layers of a dense block with few channels share one tensor of a vector's width."""
+"""Rewrite pack-channels: dense-block layers that append few channels share one tensor as wide as a SIMD vector."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LANES = 16
 def pack_channels(model: ir.Model) -> int:
     """Pack the growth of dense blocks into tensors of `LANES` channels and return the number of layers packed.
 
-    LANES / g layers that each append g channels write into one tensor: each convolution outputs LANES channels, zero
-    except its own g, and adds the outputs of the layers before it, which ONNX Runtime fuses into the convolution.
-    Readers of a tensor that is not full yet get zero weights for the missing channels. Concatenations then join whole
-    vectors and need no reordering. The output is the same; on processors without NCHWc kernels the rewrite only adds
-    cost.
+    LANES / g layers that each append g channels share one tensor. Each convolution outputs LANES channels, of which all
+    but its own g are zero. The outputs of the layers before it are added; ONNX Runtime fuses this addition into the
+    convolution. A layer that reads the tensor before all its channels are computed has zero weights for the missing
+    ones. Concatenations then join whole vectors and need no reordering. The output is the same; on processors without
+    NCHWc kernels the rewrite only adds cost.
     """
     return sum(_pack(chain) for chain in list(dense_chains(model.graph)))
 

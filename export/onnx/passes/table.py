@@ -18,8 +18,7 @@ from edgekit.export.onnx.passes.pack_channels import pack_channels
 from edgekit.export.onnx.passes.tidy import tidy
 from edgekit.export.onnx.passes.uint8_input import uint8_input
 
-# Takes the graph and the contract after the previous rewrites; returns the number of places changed and the new
-# contract.
+# Takes the graph and the contract after the previous rewrites; returns the number of changes and the new contract.
 Rewrite: TypeAlias = Callable[[ir.Model, Contract], tuple[int, Contract]]
 
 _NO_LIMIT = 1 << 62
@@ -45,7 +44,7 @@ def rewritten(model: ir.Model, contract: Contract, names: Collection[str]) -> tu
     """Apply the named rewrites and constant folding in place to a graph from torch's exporter.
 
     Returns:
-        The contract of the rewritten graph, and the number of places that each rewrite changed.
+        The contract of the rewritten graph, and the number of changes that each rewrite made.
     """
     changed = {name: 0 for name in REWRITES if name in names}
     # BatchNorm is folded before the optimiser, which would fold it in float32, and after constant folding, because a

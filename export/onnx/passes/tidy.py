@@ -1,4 +1,4 @@
-"""Last step of every export: readable names, and no paths of the exporting machine."""
+"""Last rewrite of every export: gives nodes readable names and removes paths of the exporting machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def tidy(model: ir.Model) -> int:
     """Rename nodes, tensors and constants, clear the exporter's metadata, and return the number of nodes.
 
     A node has the name of its module (`blocks.0.1.expand`); an operation in a module's own code has the module's name
-    and its own (`blocks.0.1.concat`). A tensor has the name of the node that computes it, weights `NODE.weight` and
-    `NODE.bias`. The graph's inputs and outputs keep their names.
+    followed by the operation's (`blocks.0.1.concat`). A tensor has the name of the node that computes it, weights
+    `NODE.weight` and `NODE.bias`. The graph's inputs and outputs keep their names.
     """
     graph = model.graph
     fixed = {*graph.inputs, *graph.outputs}

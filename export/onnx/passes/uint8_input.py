@@ -15,8 +15,8 @@ def uint8_input(model: ir.Model, contract: Contract) -> tuple[int, Contract]:
     """Fold `(pixel * scale - mean) / std` into the first convolution's weights, behind a Cast of uint8 pixels.
 
     weight'_c = weight_c scale / std_c and bias' = bias - sum weight_c mean_c / std_c. Zero padding of the scaled image
-    equals padding of the pixels by mean / scale: if the convolution pads, a Pad node does that, which needs one mean
-    for all channels.
+    equals padding of the pixels by mean / scale: if the convolution pads, a Pad node pads the pixels, which requires
+    the same mean for all channels.
 
     Returns:
         The number of convolutions changed and the contract with "uint8" input; 0 and the same contract if the input

@@ -1,4 +1,4 @@
-"""Append zero channels to a tensor: check that its readers can ignore them, and give the readers zero weights."""
+"""Append zero channels to a tensor: check that its readers accept more channels, and give the readers zero weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def takes_zeros(value: ir.Value, but_for: Collection[ir.Node] = ()) -> bool:
 
 
 def append_zeros(value: ir.Value, channels: int, but_for: Collection[ir.Node] = ()) -> None:
-    """Give all readers of `value`, for which `takes_zeros` holds, zero weights for more channels; set its shape."""
+    """Add `channels` zero channels to the shape of `value`, and zero weights for them to all its readers.
+
+    `takes_zeros` must hold for `value`; `but_for` are readers that the caller rewrites itself.
+    """
     for use in list(value.uses()):
         node, graph = use.node, use.node.graph
         assert isinstance(graph, ir.Graph)
@@ -65,7 +68,7 @@ def append_zeros(value: ir.Value, channels: int, but_for: Collection[ir.Node] = 
 
 
 def with_channels(shape: ir.Shape | None, channels: int) -> ir.Shape | None:
-    """Return the shape with another number of channels."""
+    """Return a shape (N, C, ...) with C replaced by `channels`."""
     return None if shape is None else ir.Shape([shape[0], channels, *shape[2:]])
 
 
