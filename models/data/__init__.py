@@ -74,14 +74,15 @@ class DataSet:
         return all(part.images.shape[-1] == 1 for part in self.splits.values())
 
     def split(self, name: str) -> ImageSet:
-        """Return a split.
+        """Return a split; a usual name that the data set does not have stands for the one of its kind.
 
         Raises:
-            InputError: The data set has no split of that name; the message lists its splits.
+            InputError: The data set has no such split; the message lists its splits.
         """
-        if name not in self.splits:
+        found = named_split(self.splits, name)
+        if found not in self.splits:
             raise InputError(f"data set '{self.name}' has no split '{name}': it has {', '.join(self.splits)}")
-        return self.splits[name]
+        return self.splits[found]
 
     def checksum(self) -> str:
         """Return a SHA-256 over classes, labels, targets and pixels; it does not depend on the file format."""

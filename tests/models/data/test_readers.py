@@ -280,7 +280,8 @@ def test_held_back_images_leave_the_training_split(bars: DataSet) -> None:
 
 def test_unknown_split_lists_those_there_are(bars: DataSet) -> None:
     with pytest.raises(InputError, match="it has Training, PublicTest, PrivateTest"):
-        bars.split("test")
+        bars.split("nowhere")
+    assert bars.split("test") is bars.splits["PrivateTest"]
 
 
 def _write_one_split(path: Path, pixels: object, labels: object, **storage: object) -> Path:
