@@ -30,7 +30,7 @@ def launch(accelerator: Accelerator, precision: Precision) -> Fabric:
     Raises:
         InputError: There is no GPU, fp16 was requested without one, or torchrun's environment is invalid.
     """
-    world, local = _count_in_environment("WORLD_SIZE"), _count_in_environment("LOCAL_WORLD_SIZE")
+    world, local = count_in_environment("WORLD_SIZE"), count_in_environment("LOCAL_WORLD_SIZE")
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("torch finds no GPU: use accelerator cpu")
     if precision == "fp16" and (accelerator == "cpu" or not torch.cuda.is_available()):
@@ -105,7 +105,12 @@ def gather_batchnorms(net: nn.Module, fabric: Fabric) -> None:
             gather_batchnorms(module, fabric)
 
 
-def _count_in_environment(name: str) -> int:
+def count_in_environment(name: str) -> int:
+    """Return the number of processes in a variable of torchrun's environment; 1 without the variable.
+
+    Raises:
+        InputError: The value is not a number of processes.
+    """
     text = os.environ.get(name, "1")
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise InputError(f"environment variable {name} is {text!r}: expected the number of processes, set by torchrun")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from edgekit.models.training.distributed import count_in_environment
 from edgekit.models.training.options import Precision
 
 _CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -25,8 +25,11 @@ def choose_precision(net: nn.Module, size_hw: tuple[int, int], batch_size: int) 
         net: A net to time, float images (N, 3, H, W) → logits; it is left in training mode.
         size_hw: Height and width of its input.
         batch_size: Images per step.
+
+    Raises:
+        InputError: torchrun's environment is invalid.
     """
-    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+    if count_in_environment("WORLD_SIZE") > 1:
         return "fp32", "all processes of a training need the same: pass --precision bf16 to choose it"
     if not processor_has_bf16():
         return "fp32", "the processor has no bf16 arithmetic"

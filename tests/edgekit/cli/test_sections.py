@@ -62,7 +62,10 @@ def test_arguments_are_not_listed_as_options() -> None:
     [
         (bench_command, ["Measurement", "Frames", "Conditions", "Report", "Boards"]),
         (export_command, ["File", "Rewrites", "Labels", "Quantisation", "Evaluation"]),
-        (train_command, ["Model", "Data", "Output", "Classes", "CLIP and prompts", "Training", "Machine"]),
+        (
+            train_command,
+            ["Model", "Data", "Output", "Classes", "Calibration", "CLIP and prompts", "Training", "Machine"],
+        ),
     ],
 )
 def test_long_help_has_sections(command: click.Command, expected: list[str]) -> None:

@@ -77,7 +77,17 @@ def test_train_options_are_checked_in_python_too(faces: Path, tmp_path: Path) ->
 
 def test_the_help_of_train_has_titled_sections(run: Callable[..., Done]) -> None:
     titles = re.findall(r"^([A-Z][A-Za-z ]+):$", run("train", "--help").stdout, re.MULTILINE)
-    assert titles == ["Model", "Data", "Output", "Classes", "CLIP and prompts", "Training", "Machine", "Other options"]
+    assert titles == [
+        "Model",
+        "Data",
+        "Output",
+        "Classes",
+        "Calibration",
+        "CLIP and prompts",
+        "Training",
+        "Machine",
+        "Other options",
+    ]
 
 
 def test_evaluate_returns_the_numbers_of_the_command(run: Callable[..., Done], trained: Path, faces: Path) -> None:
