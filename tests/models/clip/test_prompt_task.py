@@ -175,7 +175,7 @@ def test_presets_shrink_to_a_smaller_clip(clip: FrozenClip) -> None:
 def test_a_recipe_of_other_nets_is_refused(clip: FrozenClip, bars: DataSet) -> None:
     with pytest.raises(InputError, match="prompts need 'hicropl'"):
         job(clip, bars, RECIPES["fer2013"])
-    with pytest.raises(InputError, match="goes with --model hicropl"):
+    with pytest.raises(InputError, match="use it with model hicropl"):
         _ = RECIPES["hicropl"].plain_augmentation
 
 
