@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from types import FrameType
@@ -234,10 +235,22 @@ class _Interruptions:
         for number in (signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
+        self._report_ignored, sys.unraisablehook = sys.unraisablehook, self._repeat
 
     def restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._report_ignored
+
+    def _repeat(self, ignored: sys.UnraisableHookArgs) -> None:
+        """Send SIGTERM once more if Python has ignored the KeyboardInterrupt, as in destructors and their like."""
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            self._report_ignored(ignored)
+            return
+        # From another thread and later: a signal that arrives now would be ignored too.
+        repeat = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        repeat.daemon = True
+        repeat.start()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -64,6 +64,7 @@ def test_the_files_are_small_enough_to_ship(name: str) -> None:
     assert all(path.stat().st_size < 2_000_000 for path in _files(name))
 
 
+@pytest.mark.slow
 @each_model
 def test_the_onnx_file_is_the_checkpoints_export(name: str, tmp_path: Path) -> None:
     onnx, checkpoint = _files(name)
@@ -86,8 +87,9 @@ def test_its_training_is_on_record(name: str) -> None:
         assert f"FER+ votes with the powers {powers['teacher']} and {powers['votes']}" in card
 
 
+@pytest.mark.slow
 @each_model
-@pytest.mark.parametrize("protocol", ["center-crop", pytest.param("ten-crop", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("protocol", ["center-crop", "ten-crop"])
 def test_contract_and_card_have_the_accuracy_that_eval_measures(shared: Path, name: str, protocol: str) -> None:
     onnx, checkpoint = _files(name)
     document = _json("eval", name, "--data", shared / "data/fer2013.tar.gz", "--protocol", protocol)

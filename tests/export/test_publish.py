@@ -57,6 +57,7 @@ def test_a_distilled_model_is_published_with_its_teacher_named(
     assert modelfiles.shipped_models() == ("distilled",)
 
 
+@pytest.mark.slow
 def test_the_card_names_the_shipped_net_that_it_started_from(faces: Path, tmp_path: Path) -> None:
     run = ["train", "--data", str(faces), "-o", str(tmp_path / "run"), "--epochs", "1", "-q", "--init", "default"]
     done = CliRunner().invoke(cli, [*run, "--accelerator", "cpu"], catch_exceptions=False)

@@ -152,6 +152,7 @@ def test_a_small_clip_is_pretrained_and_used(edgekit: Run, tmp_path: Path) -> No
     assert json.loads(stdout)["total"] == 21
 
 
+@pytest.mark.slow
 def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before(edgekit: Run, tmp_path: Path) -> None:
     prompts, model = "prompts/best.safetensors", tmp_path / "clip.onnx"
     code, out, err = edgekit("export", prompts, "--clip", "clip.safetensors", "-o", model)

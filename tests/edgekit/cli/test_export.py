@@ -143,6 +143,7 @@ def test_the_output_must_be_named(edgekit: Run, checkpoint: Path) -> None:
     assert "--output" in err
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_nothing(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
     code, out, err = edgekit("export", checkpoint, "-o", small_disk / "model.onnx")
     assert (code, out) == (74, "")
@@ -163,6 +164,7 @@ def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_export_left_is_removed_by_the_next(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     with subprocess.Popen([EDGEKIT, "export", checkpoint, "-o", target]) as process:
@@ -222,6 +224,7 @@ def test_labels_put_together_are_measured_as_such(
     assert Classifier(tmp_path / "model.onnx").contract.labels == ("good", "bad")
 
 
+@pytest.mark.slow
 def test_a_target_and_switches_choose_the_rewrites(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     arguments = ("--target", "a53", "--no-pass", "uint8-input", "--pass", "pack-channels", "--json")

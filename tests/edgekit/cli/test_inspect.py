@@ -199,6 +199,7 @@ def test_without_the_extra_the_contract_is_still_shown(
     assert document["layers"] is document["macs"] is document["opset"] is None
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_shown_with_the_nets_own_parameters(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     labels = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

@@ -202,6 +202,7 @@ def _two_classes(folder: Path) -> Path:
     return folder / "two"
 
 
+@pytest.mark.slow
 def test_checkpoint_and_exported_file_have_the_same_confusion(
     run: Callable[..., Done], faces: Path, trained: Path, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_in
     assert rollback_host(connection, SERVICE, None, Quiet()).current == first.release
 
 
+@pytest.mark.slow
 def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
     board: Board, connection: Connection, make: MakePackage
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_damaged_release_hides_no_other_and_a_good_one_is_gone_back_to(
     assert board.model_that_runs() == content(make(1))
 
 
+@pytest.mark.slow
 def test_a_release_for_another_engine_takes_over_and_goes_back(
     board: Board, connection: Connection, make: MakePackage, tiny_ncnn: Path
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_first_release_that_does_not_come_up_leaves_no_service(
     assert deploy(connection, make(2)).error is None
 
 
+@pytest.mark.slow
 def test_old_releases_go_but_not_the_one_before(board: Board, connection: Connection, make: MakePackage) -> None:
     done = [deploy(connection, make(number, keep=2)).release for number in range(1, 4)]
     assert [each.release for each in list_host(connection, SERVICE, Quiet()).releases] == done[-2:]
@@ -211,6 +214,7 @@ def test_a_file_that_changed_in_the_boards_store_is_refused_once_and_sent_anew(
     assert "edited" not in settings.read_text()
 
 
+@pytest.mark.slow
 def test_an_environment_becomes_part_of_the_release(
     board: Board, connection: Connection, make: MakePackage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -268,6 +268,7 @@ def test_every_target_answers_as_torch_on_real_face_crops(
     assert check_export(exported.path, edgecnn, contract, portrait_crops(contract)).max_abs_difference < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["x86", "a53"])
 def test_a_target_changes_the_shipped_net_everywhere_it_can(target: str, tmp_path: Path) -> None:
     from edgekit.model_store import resolve_model

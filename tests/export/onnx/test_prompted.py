@@ -119,6 +119,7 @@ def test_without_the_ensemble_half_the_work_is_left_and_its_cost_is_said(tmp_pat
     assert np.abs(small - whole).max() > 0.01
 
 
+@pytest.mark.slow
 def test_other_classes_go_in_by_their_descriptions(tmp_path: Path, crops: np.ndarray) -> None:
     path, clip = make(tmp_path)
     net = open_prompts(path, clip, {"cat": ("a cat",), "ape": ("an ape",), "owl": ("an owl",)})

@@ -121,6 +121,7 @@ def test_nothing_of_this_machine_is_in_the_file(model: onnx.ModelProto, exported
     assert not any(item.doc_string or item.metadata_props for item in (graph, *graph.node, *graph.input, *graph.output))
 
 
+@pytest.mark.slow
 def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(
     exported: Exported, checkpoint: Path, tmp_path: Path
 ) -> None:

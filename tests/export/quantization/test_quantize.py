@@ -174,6 +174,7 @@ def test_top_1_is_the_same_for_every_number_of_threads_and_nearly_so_for_every_l
         assert (logits.argmax(1) == reference).mean() >= 0.96
 
 
+@pytest.mark.slow
 def test_an_uint8_input_is_kept_when_asked_for(crops: ImageU8, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(resolve_model("default", (".safetensors",)))
     model = to_onnx(build_net(checkpoint), checkpoint.contract, chosen_passes("x86", ["uint8-input"], quantized=True))

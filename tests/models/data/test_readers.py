@@ -200,6 +200,7 @@ def test_names_of_expressions_are_recognised() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_shared_fer2013_has_the_official_splits(shared: Path) -> None:
     data = load_dataset(shared / "data/fer2013.tar.gz")
     assert {name: len(part) for name, part in data.splits.items()} == {

@@ -157,6 +157,7 @@ def test_the_checkpoint_says_who_taught_and_keeps_the_class_vectors(
     assert checkpoint.state["logit_scale"].item() == 8
 
 
+@pytest.mark.slow
 def test_images_without_labels_are_learned_from(
     bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
 ) -> None:

@@ -102,9 +102,8 @@ def test_an_empty_split_is_refused(bars: DataSet) -> None:
         evaluate(_Brightest(), bars.splits["PrivateTest"].subset(np.arange(0)), "center-crop")
 
 
-@pytest.mark.parametrize(
-    ("protocol", "correct"), [("center-crop", 2472), pytest.param("ten-crop", 2570, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("protocol", "correct"), [("center-crop", 2472), ("ten-crop", 2570)])
 def test_authors_checkpoint_has_the_reference_accuracy(
     shared: Path, tmp_path: Path, protocol: str, correct: int
 ) -> None:

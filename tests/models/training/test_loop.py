@@ -307,6 +307,7 @@ def test_two_processes_give_the_result_of_one(bars_folder: Path, tmp_path: Path)
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_training_killed_after_an_epoch_resumes_to_the_same_weights(bars_folder: Path, tmp_path: Path) -> None:
     _train_here(bars_folder, tmp_path / "whole", epochs=4)
     parts = tmp_path / "parts"
