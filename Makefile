@@ -35,7 +35,8 @@ demo: $(DEMO)/installed
 
 PYTEST = $(TEST)/bin/python -m pytest --numprocesses $(WORKERS)
 BOARDS = tests/virtual_pi tests/systemd
-WITHOUT_BOARDS = $(BOARDS:%=--ignore=%) -m "not slow"
+MARKS ?= not slow
+WITHOUT_BOARDS = $(BOARDS:%=--ignore=%) -m "$(MARKS)"
 
 test: $(TEST)/installed
 	$(PYTEST) $(WITHOUT_BOARDS) --durations 20

@@ -66,6 +66,7 @@ def test_every_net_of_the_study_exists(study: ModuleType) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_an_untrained_net_is_exported_and_costed_once(
     study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def test_an_untrained_net_is_exported_and_costed_once(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_an_interrupted_training_has_no_accuracy(study: ModuleType, tmp_path: Path) -> None:
     recipe = {"epochs": 2, "batch_size": 64}
     training = {"recipe": recipe, "recipe_name": "fer2013", "precision": "bf16", "seed": 0, "data_sha256": "0" * 64}

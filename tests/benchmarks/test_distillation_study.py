@@ -23,6 +23,7 @@ def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(
     load: Load, faces: Path, tmp_path: Path
 ) -> None:

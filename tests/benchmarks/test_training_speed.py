@@ -42,6 +42,7 @@ def test_both_sides_compute_the_same_and_only_theirs_computes_twice(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_a_comparison_has_a_ratio_for_each_pair(load: Callable[[str], ModuleType], default: Checkpoint) -> None:
     result = load("training_speed").compare(default, "fp32", batch_size=2, pairs=2, steps_per_side=1)
     assert (len(result.ratios), len(result.checkpointing_ratios), len(result.losses)) == (2, 2, 10)

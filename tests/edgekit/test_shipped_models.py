@@ -89,7 +89,7 @@ def test_its_training_is_on_record(name: str) -> None:
 
 @pytest.mark.slow
 @each_model
-@pytest.mark.parametrize("protocol", ["center-crop", "ten-crop"])
+@pytest.mark.parametrize("protocol", ["center-crop", pytest.param("ten-crop", marks=pytest.mark.by_hand)])
 def test_contract_and_card_have_the_accuracy_that_eval_measures(shared: Path, name: str, protocol: str) -> None:
     onnx, checkpoint = _files(name)
     document = _json("eval", name, "--data", shared / "data/fer2013.tar.gz", "--protocol", protocol)

@@ -32,6 +32,7 @@ def processes(random: np.random.Generator, count: int, between: float, within: f
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 @pytest.mark.parametrize(("count", "between", "within"), [(3, 0.02, 0.005), (5, 0.01, 0.01), (5, 0.02, 0.005)])
 def test_nineteen_intervals_in_twenty_hold_the_truth(count: int, between: float, within: float) -> None:
     random = np.random.default_rng(5)
