@@ -172,6 +172,7 @@ def test_prompts_are_exported_with_their_clip_and_run_and_are_measured_as_before
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_an_export_without_the_ensemble_reports_both_costs(edgekit: Run, tmp_path: Path) -> None:
     export = ("export", "prompts/best.safetensors", "--clip", "clip.safetensors", "-o", tmp_path / "small.onnx")
     code, out, err = edgekit(*export, "--no-pass", "ensemble", "--eval", "faces", "--eval-split", "test", "--json")

@@ -211,6 +211,7 @@ def test_what_a_quantised_file_lacks_is_said_before_the_net_is_exported(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_labels_put_together_are_measured_as_such(
     edgekit: Run, checkpoint: Path, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
 ) -> None:

@@ -156,6 +156,7 @@ def test_the_gate_refuses_what_answers_worse_and_keeps_it_under_another_name(
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_top_1_is_the_same_for_every_number_of_threads_and_nearly_so_for_every_level(
     default: onnx.ModelProto, crops: ImageU8, tmp_path: Path
 ) -> None:
