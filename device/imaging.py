@@ -23,6 +23,8 @@ from edgekit.preprocess import ImageU8
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff", ".gif")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Offset of the colour type in the first chunk.
+_PNG_COLOUR_TYPE = 25
 _JPEG_SIGNATURE = b"\xff\xd8"
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 # Where a PNG's or a WebP's EXIF data starts: a TIFF header behind the name of the chunk.
@@ -37,6 +39,15 @@ def resize(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
     shrinks = size_wh[0] * size_wh[1] < width * height
     resized = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.asarray(resized, np.uint8)
+
+
+def at_most(image: ImageU8, side_px: int) -> ImageU8:
+    """Return an image resized so that neither side is longer than `side_px`; a smaller one is returned unchanged."""
+    height, width = image.shape[:2]
+    scale = side_px / max(height, width)
+    if scale >= 1:
+        return image
+    return resize(image, (max(round(width * scale), 1), max(round(height * scale), 1)))
 
 
 def read_image(path: Path) -> ImageU8:
@@ -59,7 +70,7 @@ def decode_image(data: bytes, name: str) -> ImageU8:
     image = _decoded(data, cv2.IMREAD_ANYCOLOR) if _is_whole(data) else None
     if image is None:
         raise InputError(f"image '{name}' cannot be decoded: {_reason(data)}")
-    if data.startswith(_JPEG_SIGNATURE):  # has no transparency: decoded once
+    if not _may_be_transparent(data):
         return image
     stored = _decoded(data, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.ndim != 3 or stored.shape[2] != 4:
@@ -94,6 +105,14 @@ def _decoded(data: bytes, flags: int) -> NDArray[Any] | None:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
+
+
+def _may_be_transparent(data: bytes) -> bool:
+    """Return False for what cannot be transparent, so that it is decoded once: JPEG, PNM, and PNG without alpha."""
+    if data.startswith(_PNG_SIGNATURE):
+        # Bit 2 of the colour type is alpha; a chunk tRNS before the pixels makes colours transparent (PNG, 11.2.2).
+        return bool(data[_PNG_COLOUR_TYPE] & 4) or b"tRNS" in data[: data.find(b"IDAT")]
+    return not data.startswith((_JPEG_SIGNATURE, b"P2", b"P3", b"P5", b"P6"))
 
 
 def _reason(data: bytes) -> str:

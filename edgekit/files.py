@@ -6,7 +6,6 @@ import fcntl
 import glob
 import hashlib
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +37,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise InputError(f"'{target}' is a folder: name a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f"{_prefix(target)}{secrets.token_hex(4)}{target.suffix}"
+        temporary = target.parent / f"{_prefix(target)}{os.urandom(4).hex()}{target.suffix}"
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error

@@ -48,7 +48,7 @@ def _source() -> dict[str, str] | None:
     if url.scheme != "file" or url.netloc not in ("", "localhost") or not url.path.startswith("/"):
         return None
     return {
-        # pip takes the path of a folder as it is, and that of an archive as a URL.
+        # pip accepts a plain path for a folder, but needs a file:// URL for an archive.
         "path": url.path if folder is None else unquote(url.path),
         "is_folder": "" if folder is None else "yes",
         "editable": "yes" if editable else "",

@@ -43,7 +43,9 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
             raise InputError(f"model '{name}' is not part of this installation: give a path or one of: {installed}")
         return require_file(path, "model")
     path = Path(name)
-    if CHECKPOINT_SUFFIX in suffixes and (path / BEST_NAME).exists():
+    if CHECKPOINT_SUFFIX in suffixes and path.is_dir():
+        if not (path / BEST_NAME).exists():
+            raise InputError(f"model '{name}' is a folder without {BEST_NAME}: give a file or the folder of a training")
         path = path / BEST_NAME
     try:
         require_file(path, "model")

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgekit.contract import Subject
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
-from edgekit.models.data import ImageSet, check_classes, identical_images
+from edgekit.models.data import ImageSet, check_classes, identical_to
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.model_loading import contract_for
@@ -111,10 +111,10 @@ def train(
     data = read_training_data(options, options.merges, notify, progress, options.image_size, options.cache_images)
     dataset = data.dataset
     check_classes(data.training, dataset.classes)
-    if leaked := identical_images(data.training, data.validation):
+    if (leaked := identical_to(data.training.images, data.validation.images)).any():
         names = data.training.names
-        example = "" if names is None else f", such as {names[leaked[0]]}"
-        notify(f"{len(leaked)} training images are validation images too{example}: their accuracy is too high")
+        example = "" if names is None else f", such as {names[leaked.argmax()]}"
+        notify(f"{leaked.sum()} training images are validation images too{example}: their accuracy is too high")
     contract = contract_for(
         options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit, options.image_size
     )

@@ -42,13 +42,13 @@ from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.tensors import structure_sha256
 from edgekit.files import sha256_of, write_atomic
+from edgekit.model_store import BEST_NAME
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.evaluate import aligned, evaluate
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
-from edgekit.models.training.loop import BEST_NAME
 from edgekit.models.training.metrics import METRICS_NAME
 
 NETS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,12 +101,6 @@ class NcnnEngine:
 
     def _refusal(self, reason: str) -> InputError:
         return InputError(f"model '{self._path}' cannot be run by ncnn: {reason}: export it again")
-
-
-def version() -> str | None:
-    """Return ncnn's version if this process has imported it, else None."""
-    library = sys.modules.get("ncnn")
-    return None if library is None else str(library.__version__)
 
 
 def load_library(path: Path, spinning: bool) -> Any:

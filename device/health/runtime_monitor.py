@@ -10,7 +10,7 @@ from edgekit.boards import read_board
 from edgekit.device.frame import Source
 from edgekit.device.health.load_shedding import (
     LEVELS,
-    LEVELS_OF_WHOLE_IMAGES,
+    LEVELS_WITHOUT_DETECTOR,
     LoadLimits,
     LoadShedder,
     PacedSource,
@@ -18,7 +18,7 @@ from edgekit.device.health.load_shedding import (
 )
 from edgekit.device.health.sampler import Health, HealthSampler
 from edgekit.device.service.notify import HeartbeatSink, find_notifier
-from edgekit.device.tracking.localizer import Localizer, WholeImage
+from edgekit.device.tracking.localizer import Localizer
 
 if TYPE_CHECKING:
     from edgekit.device.sink import Sink
@@ -44,7 +44,7 @@ class RuntimeMonitor:
         """
         limit_c = max_temperature_c if max_temperature_c is not None else default_max_temperature_c(read_board())
         self._returned: Health | None = None
-        levels = LEVELS_OF_WHOLE_IMAGES if isinstance(localizer, WholeImage) else LEVELS
+        levels = LEVELS_WITHOUT_DETECTOR if localizer.detector_name == "none" else LEVELS
         self._shedder = LoadShedder(LoadLimits(limit_c), notify, levels)
         self._shedder.subscribe(
             lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from edgekit.device.label.store import ConflictError, LabelStore
 from edgekit.device.sinks.web.access import Access
-from edgekit.device.sinks.web.app import FOLDER, Files, Site, guarded
+from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.typed_json import convert, parse_json
 
@@ -57,7 +57,7 @@ def make_app(access: Access, store: LabelStore) -> ASGIApp:
         Route("/api/undo", label.undo, methods=["POST"]),
         Route("/api/classes", label.add_class, methods=["POST"]),
     ]
-    return guarded(Starlette(routes=routes), access)
+    return Guard(Starlette(routes=routes), access)
 
 
 class _Label:

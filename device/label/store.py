@@ -10,19 +10,19 @@ OUT/groups.csv              path and group (track) of each labelled file, for sp
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgekit.device.sinks.collect import CROPS_FILE, CROPS_FOLDER, margin
+from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move
+from edgekit.device.sinks.collect import CROPS_FILE, CROPS_FOLDER
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.files import append_line, write_atomic
 from edgekit.typed_json import convert, parse_json
@@ -33,30 +33,11 @@ LABELS_FILE = "labels.jsonl"
 GROUPS_FILE = "groups.csv"
 
 _FILE = re.compile(rf"{CROPS_FOLDER}/(\w[\w.-]*\.png)", re.ASCII)
-_MAX_CLASS_BYTES = 100
 _MAX_CLASSES = 1000
 
 
 class ConflictError(EdgekitError):
     """A decision names crops that were decided before, or an undo names another decision than the latest."""
-
-
-@dataclass
-class _Crop:
-    """A collected crop, as its line of crops.jsonl describes it."""
-
-    file: str
-    probabilities: dict[str, float] = field(default_factory=dict)
-    track: str | None = None
-    time: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.file.rpartition("/")[2]
-
-    @property
-    def group(self) -> str:
-        return self.track or self.name
 
 
 @dataclass(frozen=True)
@@ -118,7 +99,7 @@ class LabelStore:
         self._has_given_classes = bool(classes)
         for name in classes:
             self._add_class(name)
-        self._crops: dict[str, _Crop] = {}
+        self._crops: dict[str, CollectedCrop] = {}
         # Where the decided crops are: a class, None for discarded ones. Neither here nor in `_missing`: waiting.
         self._labels: dict[str, str | None] = {}
         self._missing: set[str] = set()
@@ -154,7 +135,7 @@ class LabelStore:
         damaged = 0
         for line in data[:whole].splitlines():
             try:
-                crop = convert(parse_json(line, "crop"), _Crop, "crop field")
+                crop = convert(parse_json(line, "crop"), CollectedCrop, "crop field")
             except InputError:
                 crop = None
             if crop is None or not _FILE.fullmatch(crop.file):
@@ -166,11 +147,11 @@ class LabelStore:
 
     def state(self) -> dict[str, Any]:
         """Return the document of the page: classes, counts, and the waiting crops in groups, uncertain ones first."""
-        groups: dict[str, list[_Crop]] = {}
+        groups: dict[str, list[CollectedCrop]] = {}
         for name, crop in self._crops.items():
             if self._is_waiting(name):
                 groups.setdefault(crop.group, []).append(crop)
-        documents = [_group_document(key, crops) for key, crops in groups.items()]
+        documents = [group_document(key, crops) for key, crops in groups.items()]
         documents.sort(key=lambda group: group["margin"])
         return {**self.summary(), "classes": self._classes, "groups": documents}
 
@@ -224,7 +205,7 @@ class LabelStore:
         try:
             for name in names:
                 target = self._folder_of(label) / name
-                if _move(self.folder / CROPS_FOLDER / name, target):
+                if move(self.folder / CROPS_FOLDER / name, target):
                     self._labels[name] = label
                     self._missing.discard(name)
                     moved.append(name)
@@ -254,7 +235,7 @@ class LabelStore:
         for name in decision.files:
             if name not in self._labels:
                 continue  # moved back before a disk error
-            if not _move(self._place(name), self.folder / CROPS_FOLDER / name):
+            if not move(self._place(name), self.folder / CROPS_FOLDER / name):
                 self._missing.add(name)
                 missing.append(name)
             del self._labels[name]
@@ -274,7 +255,7 @@ class LabelStore:
         self.version += 1
 
     def _add_class(self, name: str) -> None:
-        _check_class(name)
+        check_class(name)
         for other in self._classes:
             if other == name:
                 raise InputError(f"class '{name}' is given twice")
@@ -284,7 +265,7 @@ class LabelStore:
             raise InputError(f"more than {_MAX_CLASSES} classes: use fewer")
         self._classes.append(name)
 
-    def _add_crop(self, crop: _Crop) -> None:
+    def _add_crop(self, crop: CollectedCrop) -> None:
         self._crops[crop.name] = crop
         self.version += 1
         if crop.name in self._labels:
@@ -367,58 +348,3 @@ class LabelStore:
 
     def _folder_of(self, label: str | None) -> Path:
         return self.folder / DISCARDED_FOLDER if label is None else self.out / label
-
-
-def _group_document(key: str, crops: list[_Crop]) -> dict[str, Any]:
-    """Return the JSON document of a group of crops, for the page.
-
-    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop.
-    """
-    labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)
-    mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
-    return {
-        "key": key,
-        "margin": round(min(margin(crop.probabilities.values()) for crop in crops), 6),
-        "suggestion": max(mean, key=lambda label: mean[label], default=None),
-        "probabilities": {label: round(value, 4) for label, value in mean.items()},
-        "crops": [
-            {"name": crop.name, "time": crop.time, "probabilities": crop.probabilities}
-            for crop in sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
-        ],
-    }
-
-
-def _check_class(name: str) -> None:
-    """Check that a class can be the name of a folder.
-
-    Raises:
-        InputError: The class cannot be the name of a folder.
-    """
-    is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
-    if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
-        raise InputError(
-            f"class '{name[:40]}' cannot be the name of a folder: use letters, digits, - and _, at most "
-            f"{_MAX_CLASS_BYTES} bytes"
-        )
-
-
-def _move(source: Path, target: Path) -> bool:
-    """Move a file, also to another disk; return False if `source` was deleted before.
-
-    Raises:
-        StorageError: The file cannot be moved.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            source.rename(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            write_atomic(target, source.read_bytes())
-            source.unlink()
-    except OSError as error:
-        if not source.exists():
-            return False
-        raise StorageError(f"cannot move '{source}' to '{target.parent}': {error.strerror or error}") from error
-    return True

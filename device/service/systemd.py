@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgekit.boards import systemd_is_running
 from edgekit.device.service.spec import DEVICE_GROUPS, Scope, ServiceSpec, ServiceStatus, State, require_root
 from edgekit.device.service.unit import MARK, unit_text
 from edgekit.errors import EdgekitError, InputError
@@ -227,3 +228,17 @@ def _last_exit(properties: dict[str, str]) -> str | None:
     if code == _EXITED:
         return f"exit code {status}"
     return f"signal {status}" if code in _BY_SIGNAL else None
+
+
+def find_manager(scope: Scope) -> SystemdManager:
+    """Return the service manager of this machine.
+
+    Raises:
+        InputError: This machine does not run systemd.
+    """
+    if not systemd_is_running():
+        raise InputError(
+            "this machine does not run systemd, so edgekit cannot manage a service here: `edgekit run` works in the "
+            "foreground under any service manager; to start it at boot, add '@reboot edgekit run ...' to 'crontab -e'"
+        )
+    return SystemdManager(scope)

@@ -25,7 +25,7 @@ import numpy as np
 from edgekit.contract import Contract
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame, Source, presentation_time_s
-from edgekit.device.imaging import resize
+from edgekit.device.imaging import at_most, resize
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.rotation import Outage
 from edgekit.device.sinks.worker import Worker
@@ -75,12 +75,7 @@ class Candidate:
         luma = self.frame.luma if self.contract.crop.grayscale else None
         image = self.frame.image_bgr if luma is None else luma
         x0, y0, x1, y1 = self._box()
-        image = image[y0:y1, x0:x1]
-        height, width = image.shape[:2]
-        scale = MAX_SIDE_PX / max(height, width)
-        if scale >= 1:
-            return image
-        return resize(image, (max(round(width * scale), 1), max(round(height * scale), 1)))
+        return at_most(image[y0:y1, x0:x1], MAX_SIDE_PX)
 
     def crop(self) -> Crop:
         """Return a copy that does not keep the frame in memory."""

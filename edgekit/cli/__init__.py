@@ -16,14 +16,17 @@ import threading
 import traceback
 from contextlib import suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from edgekit import __version__
 from edgekit.cli.output import describe_os_error, one_line
 from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError
 from edgekit.text import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # Commands in the order of `edgekit --help`, by the titles of its sections.
 SECTIONS = {
@@ -91,6 +94,8 @@ class _LazyGroup(click.Group):
                 formatter.write_dl([(name, each.get_short_help_str(limit)) for name, each in commands if each])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         # Without the commands' help, because reading it imports all commands, which takes a second on a Pi.
         names = [CompletionItem(name) for name in self.list_commands(ctx) if name.startswith(incomplete)]
         return names + click.Command.shell_complete(self, ctx, incomplete)
@@ -102,6 +107,8 @@ class _TextOrFile(click.ParamType):  # type: ignore[type-arg]
     name = "text"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         del ctx, param
         return [CompletionItem(incomplete, type="file")]
 

@@ -186,7 +186,7 @@ def train_and_validation(
     if not held_back.any() or held_back.all():
         raise InputError(f"split '{train}' is too small to hold back a validation split: add a split 'val'")
     by_group = "" if groups is None else " by group"
-    kept = ~held_back & ~_identical(training, held_back)
+    kept = ~held_back & ~identical_to(training.images, training.images[held_back])
     for label in np.unique(labels[~held_back]):
         if not (kept & (labels == label)).any():
             name = dataset.classes[label]
@@ -196,10 +196,10 @@ def train_and_validation(
     return training.subset(kept), training.subset(held_back), f"held back from {train}{by_group}{without}"
 
 
-def identical_images(training: ImageSet, validation: ImageSet) -> list[int]:
-    """Return the indices of the training images that are pixel-identical to a validation image."""
-    known = {image.tobytes() for image in validation.images}
-    return [index for index, image in enumerate(training.images) if image.tobytes() in known]
+def identical_to(images: ImageU8, others: Iterable[ImageU8]) -> NDArray[np.bool_]:
+    """Return a mask of the images (N, H, W, C) that are pixel-identical to one of `others`: bool (N,)."""
+    known = {image.tobytes() for image in others}
+    return np.array([image.tobytes() in known for image in images], bool)
 
 
 def check_classes(training: ImageSet, classes: tuple[str, ...]) -> None:
@@ -224,8 +224,8 @@ def distinct_images(dataset: DataSet, name: str) -> ImageSet:
 
 def duplicated(dataset: DataSet, name: str) -> NDArray[np.bool_]:
     """Return a mask of the images that are pixel-identical to an image of another split: bool (N,)."""
-    others = {image.tobytes() for other, images in dataset.splits.items() if other != name for image in images.images}
-    return np.array([image.tobytes() in others for image in dataset.split(name).images], bool)
+    others = (image for other, part in dataset.splits.items() if other != name for image in part.images)
+    return identical_to(dataset.split(name).images, others)
 
 
 def _first_known(splits: Iterable[str], names: tuple[str, ...]) -> str | None:
@@ -264,8 +264,3 @@ def _tenth_by_group(labels: NDArray[np.int64], groups: NDArray[np.str_], seed: i
             chosen[group] = True
             taken += adds
     return chosen[number_of]
-
-
-def _identical(part: ImageSet, held_back: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    known = {image.tobytes() for image in part.images[held_back]}
-    return np.array([image.tobytes() in known for image in part.images], bool)

@@ -10,73 +10,36 @@ an image therefore gets the pixels that the runtime computes from the photograph
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
 import cv2
-import msgspec
 import numpy as np
 
 from edgekit.device.detections import Face
-from edgekit.device.imaging import IMAGE_SUFFIXES, decode_image, resize
+from edgekit.device.imaging import IMAGE_SUFFIXES, at_most, decode_image
 from edgekit.device.sources import Source, open_source, presentation_time_s
 from edgekit.errors import InputError
 from edgekit.files import exclusive_folder, write_atomic
 from edgekit.models.callbacks import Notify, Progress, ignore_message
-from edgekit.models.data.files import open_files
+from edgekit.models.data.crop_table import CROP_TABLE, CropRow, Key, Status, inside, read_rows, write_rows
+from edgekit.models.data.files import ARCHIVE_SUFFIXES, open_files
 from edgekit.models.data.photos import PhotoDetector, PhotoFacts, read_photo_table
 from edgekit.preprocess import CROP_MARGIN, ImageU8, square_crop_box
 
 # Which faces of a photograph are cropped: the largest, all, or the only one of photographs with one face.
 WhichFaces: TypeAlias = Literal["largest", "all", "single"]
 CropFormat: TypeAlias = Literal["png", "jpg"]
-Status: TypeAlias = Literal["crop", "no face", "several faces", "unreadable"]
 
-CROP_TABLE = "crops.csv"
 DEFAULT_MAX_SIDE_PX = 256
 DEFAULT_EVERY_S = 1.0
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _JPEG_QUALITY = 95
-
-
-@dataclass(frozen=True)
-class CropRow:
-    """One row of `crops.csv`: a crop, or a photograph or video frame without one.
-
-    Attributes:
-        path: The crop's file, relative to the table; empty without a crop.
-        source: The photograph: name of the data, and path in it; or the video's name.
-        time_s: Time of the frame in a video.
-        label: Class in the data's photos.csv; empty where only the folder states it.
-        person: Person or group in the data's photos.csv.
-        x0: Left side of the detector's box in pixels of the photograph; `y0`, `x1` and `y1` are its other sides.
-        score: The detector's score.
-        faces: Number of detected faces in the photograph.
-        status: "crop", "no face", "several faces" (with `faces="single"`) or "unreadable".
-        settings: The options that the result depends on.
-    """
-
-    path: str = ""
-    source: str = ""
-    time_s: float | None = None
-    label: str = ""
-    person: str = ""
-    x0: float | None = None
-    y0: float | None = None
-    x1: float | None = None
-    y1: float | None = None
-    score: float | None = None
-    faces: int = 0
-    status: Status = "crop"
-    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,11 +110,8 @@ class _Photo:
     read: Callable[[], ImageU8]
 
     @property
-    def key(self) -> _Key:
+    def key(self) -> Key:
         return self.source, self.time_s
-
-
-_Key: TypeAlias = tuple[str, float | None]
 
 
 def crop_photos(
@@ -251,11 +211,11 @@ def _crop_all(
     progress: Progress,
 ) -> CropReport:
     table = output / CROP_TABLE
-    done = _read_rows(table)
+    done = read_rows(table)
     owners = {row.path: key for key, rows in done.items() for row in rows if row.path}
-    visited: list[_Key] = []
+    visited: list[Key] = []
     present = 0
-    _write_rows(table, done)
+    write_rows(table, done)
     try:
         for photo in items:
             earlier = done.get(photo.key, [])
@@ -271,7 +231,7 @@ def _crop_all(
             visited.append(photo.key)
             progress(len(visited), total)
     finally:
-        _write_rows(table, done)
+        write_rows(table, done)
     return CropReport(finder.name, tuple(row for key in visited for row in done[key]), present)
 
 
@@ -322,12 +282,11 @@ def crop_region(image: ImageU8, face: Face, margin: float, max_side_px: int) -> 
     """Return the square that the runtime cuts for a face box, in the image's channels, at most `max_side_px` wide."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = square_crop_box(face.xyxy, (width, height), margin)
-    region = np.ascontiguousarray(image[y0:y1, x0:x1])
-    return region if x1 - x0 <= max_side_px else resize(region, (max_side_px, max_side_px))
+    return at_most(np.ascontiguousarray(image[y0:y1, x0:x1]), max_side_px)
 
 
 def _write_crops(
-    crops: Iterable[tuple[CropRow, ImageU8 | None]], key: _Key, owners: dict[str, _Key], output: Path
+    crops: Iterable[tuple[CropRow, ImageU8 | None]], key: Key, owners: dict[str, Key], output: Path
 ) -> None:
     for row, crop in crops:
         if crop is None:
@@ -343,7 +302,7 @@ def _write_crops(
 @contextmanager
 def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple[int | None, Iterator[_Photo]]]:
     """Open the photographs: their number, if it is known, and an iterator of them."""
-    if photos.is_dir() or photos.name.lower().endswith(_ARCHIVES):
+    if photos.is_dir() or photos.name.lower().endswith(ARCHIVE_SUFFIXES):
         with open_files(photos) as files:
             if not files.images:
                 raise InputError(f"photographs '{photos}' contain no image: expected {', '.join(IMAGE_SUFFIXES)}")
@@ -356,7 +315,7 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
                         source=str(PurePosixPath(photos.resolve().name) / name),
                         time_s=None,
                         # Pictures that differ only in their suffix keep it.
-                        target=_inside(name if stems[name.with_suffix("")] > 1 else name.with_suffix(""), photos),
+                        target=inside(name if stems[name.with_suffix("")] > 1 else name.with_suffix(""), photos),
                         facts=facts.get(name, PhotoFacts()),
                         read=lambda name=name: decode_image(files.read(name), f"{photos}/{name}"),  # type: ignore[misc]
                     )
@@ -391,39 +350,3 @@ def _frame_total(source: Source, every_s: float) -> int | None:
     if source.frame_count is None or source.fps is None:
         return source.frame_count
     return math.ceil(source.frame_count / max(source.fps * every_s, 1))
-
-
-def _inside(name: PurePosixPath, where: Path) -> PurePosixPath:
-    # Archives and tables may contain names of any form.
-    if name.is_absolute() or ".." in name.parts:
-        raise InputError(f"'{where}': the name '{name}' leads out of the folder of crops: rename it")
-    return name
-
-
-def _read_rows(table: Path) -> dict[_Key, list[CropRow]]:
-    """Return the rows of an earlier call by photograph.
-
-    Raises:
-        InputError: The file is not a table of crops.
-    """
-    rows: dict[_Key, list[CropRow]] = {}
-    if not table.exists():
-        return rows
-    try:
-        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            for values in csv.DictReader(stream):
-                given = {name: value for name, value in values.items() if name and value}
-                row = msgspec.convert(given, CropRow, strict=False)
-                _inside(PurePosixPath(row.path), table)
-                rows.setdefault((row.source, row.time_s), []).append(row)
-    except (csv.Error, msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise InputError(f"'{table}' is damaged: {error}: name a new folder for the crops") from error
-    return rows
-
-
-def _write_rows(table: Path, rows: Mapping[_Key, Sequence[CropRow]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(CropRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for group in rows.values() for row in group)
-    write_atomic(table, text.getvalue().encode("utf-8", "surrogateescape"))

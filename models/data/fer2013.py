@@ -53,7 +53,12 @@ def read_csv(path: Path, square: Square, report: Callable[[int, int | None], Non
             raise InputError(f"data '{path}' is a damaged CSV file: {error}") from error
     if not groups:
         raise InputError(f"data '{path}' has no rows")
-    return {split: stack(entries, gray=True) for split, entries in groups.items()}
+    return {
+        split: ImageSet(
+            stack([image for image, _ in entries], gray=True), np.array([label for _, label in entries], np.int64)
+        )
+        for split, entries in groups.items()
+    }
 
 
 def read_hdf5(path: Path, square: Square | None) -> dict[str, ImageSet]:

@@ -15,6 +15,7 @@ from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.errors import InputError
 from edgekit.models.data.groups import TABLES as GROUP_TABLES
 
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # Label files of RAF-DB: the official one (with its misspelling), and those on Kaggle.
 LABEL_LISTS = ("list_patition_label.txt", "list_partition_label.txt")
 LABEL_TABLES = ("train_labels.csv", "test_labels.csv")

@@ -6,11 +6,13 @@ A validation part is cut off by whole groups, so that no person is on both sides
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
+
+from edgekit.models.data.tables import csv_rows
 
 # Tables inside the data, and the columns that name a file and its group, in order of preference.
 TABLES = ("persons.csv", "photos.csv", "groups.csv", "labels.csv", "crops.csv", "crops.jsonl")
@@ -59,21 +61,14 @@ def groups_in_table(table: PurePosixPath, content: bytes) -> dict[PurePosixPath,
 
 
 def _rows(table: PurePosixPath, content: bytes) -> Iterator[Mapping[str, object]]:
-    text = content.decode("utf-8-sig", "replace")
     if table.suffix == ".csv":
-        yield from ({(key or "").strip().lower(): value for key, value in row.items()} for row in _csv(text))
+        with suppress(csv.Error):  # a table that is not one of groups
+            yield from csv_rows(content)
         return
-    for line in text.splitlines():
+    for line in content.decode("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue  # the last line of an interrupted collection
         if isinstance(row, dict):
             yield row
-
-
-def _csv(text: str) -> Iterator[dict[str, str]]:
-    try:
-        yield from csv.DictReader(io.StringIO(text))
-    except csv.Error:
-        return

@@ -66,20 +66,28 @@ def originals(
     if not (is_split_file(path) or is_of_files(path)):
         yield from _from_arrays(path, split, len(part), limit, progress)
         return
+    yield from stored_files(path, part, contempt, progress)
+
+
+def stored_files(
+    path: Path, part: ImageSet, contempt: str, progress: Progress | None = None
+) -> Iterator[tuple[int, str, ImageU8]]:
+    """Yield each image of `part` as `originals` does, from its file in the data set at `path`.
+
+    Raises:
+        InputError: A file does not exist any more, or is damaged.
+    """
     assert part.names is not None
     positions = {name: index for index, name in enumerate(part.names.tolist())}
     with open_layout(path, contempt, ignore_message) as (files, layout):
-        stored = named_split([entry.split for entry in layout.entries], split)
-        done = 0
         for entry in layout.entries:
-            position = positions.get(entry.name) if entry.split == stored else None
-            if position is None:
-                continue
-            yield position, entry.name, decode_image(files.read(entry.path), f"{path}/{entry.path}")
-            done += 1
-            progress(done, len(part))
-    if done != len(part):
-        raise InputError(f"data '{path}' changed while it was read: {done} of {len(part)} images still exist")
+            position = positions.pop(entry.name, None)
+            if position is not None:
+                yield position, entry.name, decode_image(files.read(entry.path), f"{path}/{entry.path}")
+                if progress:
+                    progress(len(part) - len(positions), len(part))
+    if positions:
+        raise InputError(f"data '{path}' changed while it was read: '{next(iter(positions))}' does not exist any more")
 
 
 def _from_arrays(

@@ -12,7 +12,6 @@ are optional; the column `group` has the meaning of `person`. Without labels the
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,6 +30,7 @@ from edgekit.models.callbacks import Notify
 from edgekit.models.data import ALL_IMAGES
 from edgekit.models.data.files import PHOTO_TABLE, Files, ImageEntry
 from edgekit.models.data.layout import canonical_class, find_layout
+from edgekit.models.data.tables import csv_rows
 from edgekit.preprocess import ImageU8
 
 
@@ -132,17 +132,13 @@ def labelled_photos(files: Files, where: str, notify: Notify) -> list[ImageEntry
 
 
 def _rows(files: Files, name: PurePosixPath, where: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV with lower-case column names, without empty values."""
     try:
-        reader = csv.DictReader(io.StringIO(files.read(name).decode("utf-8-sig", "replace")), restkey="")
-        if "path" not in [column.strip().lower() for column in reader.fieldnames or ()]:
-            raise InputError(f"data '{where}', '{name}' lacks the column path: expected path,label,person")
-        return [
-            {column.strip().lower(): value.strip() for column, value in row.items() if column and value}
-            for row in reader
-        ]
+        rows = csv_rows(files.read(name))
     except csv.Error as error:
         raise InputError(f"data '{where}', '{name}' is a damaged CSV file: {error}") from error
+    if rows and not any("path" in row for row in rows):
+        raise InputError(f"data '{where}', '{name}' lacks the column path: expected path,label,person")
+    return rows
 
 
 def _image_of(text: str, folder: PurePosixPath, images: set[PurePosixPath]) -> PurePosixPath | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from edgekit.contract import CropSpec, Fit
 from edgekit.device.imaging import resize
-from edgekit.models.data import ImageSet
 from edgekit.preprocess import ImageU8, center_crop, fit_image
 
 # How an image becomes square: a contract's `crop.fit`, or the preprocessing of CLIP's authors.
@@ -58,8 +58,6 @@ def single_channel_if_gray(image: ImageU8) -> ImageU8:
     return image
 
 
-def stack(entries: list[tuple[ImageU8, int]], gray: bool) -> ImageSet:
-    """Return images of one size and their labels as an `ImageSet`, with one channel if `gray`, else three."""
-    channels = 1 if gray else 3
-    images = [np.broadcast_to(image, (*image.shape[:2], channels)) for image, _ in entries]
-    return ImageSet(np.stack(images), np.array([label for _, label in entries], np.int64))
+def stack(images: Iterable[ImageU8], gray: bool) -> ImageU8:
+    """Return images of one size as one array (N, H, W, C), with one channel if `gray`, else three."""
+    return np.stack([np.broadcast_to(image, (*image.shape[:2], 1 if gray else 3)) for image in images])

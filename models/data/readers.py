@@ -18,9 +18,8 @@ from __future__ import annotations
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -33,7 +32,7 @@ from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.disk import disk_array
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
-from edgekit.models.data.files import Files, open_files
+from edgekit.models.data.files import ARCHIVE_SUFFIXES, Files, open_files
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
 from edgekit.models.data.pixels import DataFit, single_channel_if_gray, stack, to_size
 from edgekit.preprocess import ImageU8
@@ -97,7 +96,7 @@ def is_of_files(path: Path) -> bool:
     if not path.exists():
         raise InputError(f"data '{path}' does not exist: expected a folder, a .tar.gz, a fer2013.csv or an .h5 file")
     name = path.name.lower()
-    if path.is_dir() or name.endswith((".tar", ".tar.gz", ".tgz")):
+    if path.is_dir() or name.endswith(ARCHIVE_SUFFIXES):
         return True
     if name.endswith((".csv", ".h5", ".hdf5")):
         return False
@@ -137,20 +136,45 @@ def _read_images(
 ) -> DataSet:
     chosen = _chosen(layout, select)
     wanted = sorted({index for indices in chosen.values() for index in indices})  # the fastest order to read
-    images: dict[int, ImageU8] = {}
-    for index in wanted:
+    images = dict(_decoded(files, layout, path, square, report, wanted))
+    gray = all(image.shape[-1] == 1 for image in images.values())
+    splits = {
+        split: _image_set(layout, indices, stack([images[index] for index in indices], gray))
+        for split, indices in chosen.items()
+    }
+    return _data_set(layout, path, splits)
+
+
+def _decoded(
+    files: Files,
+    layout: Layout,
+    path: Path,
+    square: Callable[[ImageU8], ImageU8],
+    report: Progress,
+    wanted: Sequence[int],
+) -> Iterator[tuple[int, ImageU8]]:
+    """Yield the wanted entries' indices and images, in one size and with one channel if gray."""
+    for done, index in enumerate(wanted, start=1):
         entry = layout.entries[index]
         image = decode_image(files.read(entry.path), f"{path}/{entry.path}")
-        images[index] = single_channel_if_gray(square(image))
-        if len(images) % 256 == 0 or len(images) == len(wanted):
-            report(len(images), len(wanted))
-    gray = all(image.shape[-1] == 1 for image in images.values())
-    splits = {}
-    for split, indices in chosen.items():
-        pairs = [(images[index], layout.classes.index(layout.entries[index].class_name)) for index in indices]
-        names = np.array([layout.entries[index].name for index in indices], np.str_)
-        groups = np.array([layout.entries[index].group for index in indices], np.str_)
-        splits[split] = replace(stack(pairs, gray), names=names, groups=groups if groups.all() else None)
+        yield index, single_channel_if_gray(square(image))
+        if done % 256 == 0 or done == len(wanted):
+            report(done, len(wanted))
+
+
+def _image_set(layout: Layout, indices: Sequence[int], images: ImageU8) -> ImageSet:
+    """Return the images of these entries with what the layout states of them."""
+    entries = [layout.entries[index] for index in indices]
+    groups = np.array([entry.group for entry in entries], np.str_)
+    return ImageSet(
+        images,
+        np.array([layout.classes.index(entry.class_name) for entry in entries], np.int64),
+        names=np.array([entry.name for entry in entries], np.str_),
+        groups=groups if groups.all() else None,
+    )
+
+
+def _data_set(layout: Layout, path: Path, splits: Mapping[str, ImageSet]) -> DataSet:
     name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
     return DataSet(name, layout.classes, splits)
 
@@ -181,29 +205,18 @@ def _read_to_disk(
     position = {index: place for place, index in enumerate(order)}
     pixels: ImageU8 | None = None
     gray = True
-    for done, index in enumerate(sorted(order), start=1):
-        entry = layout.entries[index]
-        image = single_channel_if_gray(square(decode_image(files.read(entry.path), f"{path}/{entry.path}")))
+    for index, image in _decoded(files, layout, path, square, report, sorted(order)):
         if pixels is None:
             pixels = disk_array(folder, (len(order), *image.shape[:2], 3))
         pixels[position[index]] = image
         gray = gray and image.shape[-1] == 1
-        if done % 256 == 0 or done == len(order):
-            report(done, len(order))
     assert pixels is not None
     splits, start = {}, 0
     for split, indices in chosen.items():
-        entries = [layout.entries[index] for index in indices]
-        groups = np.array([entry.group for entry in entries], np.str_)
-        splits[split] = ImageSet(
-            pixels[start : start + len(indices), ..., : 1 if gray else 3],
-            np.array([layout.classes.index(entry.class_name) for entry in entries], np.int64),
-            names=np.array([entry.name for entry in entries], np.str_),
-            groups=groups if groups.all() else None,
-        )
+        images = pixels[start : start + len(indices), ..., : 1 if gray else 3]
+        splits[split] = _image_set(layout, indices, images)
         start += len(indices)
-    name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
-    return DataSet(name, layout.classes, splits)
+    return _data_set(layout, path, splits)
 
 
 def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:

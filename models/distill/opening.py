@@ -20,7 +20,6 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.distill.classifiers import PlainOnnx, classifier_teacher, is_plain_onnx, plain_onnx_teacher
 from edgekit.models.distill.clips import prompted_teacher, zero_shot_teacher
 from edgekit.models.distill.teachers import Teacher, ensemble, for_labels
-from edgekit.models.training.loop import BEST_NAME
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,7 @@ def open_teacher(
 def _resolve(source: str) -> str:
     """Return the path of a source; the name of a CLIP in open_clip is returned unchanged."""
     path = Path(source)
-    if path.is_dir():
-        if not (path / BEST_NAME).exists():
-            raise InputError(
-                f"teacher '{source}' is a folder without {BEST_NAME}: give a file or the folder of a training"
-            )
-        return str(path / BEST_NAME)
-    if path.exists() or "/" in source:
+    if not path.is_dir() and (path.exists() or "/" in source):
         return source
     return str(resolve_model(source, (ONNX_SUFFIX, CHECKPOINT_SUFFIX)))
 

@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
+from edgekit.model_store import BEST_NAME
 from edgekit.models.callbacks import Notify, ignore_message
-from edgekit.models.training.loop import BEST_NAME
 from edgekit.preprocess import FloatArray, ImageU8, to_gray
 
 Kind = Literal["classifier", "clip", "prompted-clip", "ensemble"]

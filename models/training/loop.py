@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import InputError
 from edgekit.files import exclusive_folder
-from edgekit.model_store import BEST_NAME as BEST_NAME
+from edgekit.model_store import BEST_NAME
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.curves import save_learning_curves
 from edgekit.models.training.distributed import gather_batchnorms, launch, summed

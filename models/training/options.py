@@ -25,8 +25,8 @@ class TrainingOptions:
     - `init`: checkpoint, or name of a shipped model, to start from instead of random weights.
     - `precision`: "auto" is bf16 where the processor has it and it is faster (nets on a CPU), else fp32.
     - `threads`: number of CPU threads; None: torch's default.
-    - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else 10 % of the
-      training images.
+    - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else a part of
+      the training images.
     - `contempt`: "drop", "keep", or the class that images of contempt are counted as.
     - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`).
     - `fit`: how images that are not square become square, recorded in the contract: their central square ("square"),

@@ -15,7 +15,7 @@ import torch
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
@@ -28,7 +28,6 @@ from edgekit.models.nets.registry import create_model
 from edgekit.models.training.contention import watched
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
 from edgekit.models.training.loop import (
-    BEST_NAME,
     CURVES_NAME,
     STATE_NAME,
     EpochCallback,

@@ -64,7 +64,7 @@ def make_app(access: Access, monitor: Monitor, preview: Preview) -> ASGIApp:
         Route("/metrics", web.metrics),
         Route("/healthz", web.healthz),
     ]
-    return guarded(Starlette(routes=routes), access)
+    return Guard(Starlette(routes=routes), access)
 
 
 class Site:
@@ -164,12 +164,7 @@ class _Web:
         return self._monitor.since_last_frame_s() > _STALLED_AFTER_S
 
 
-def guarded(app: ASGIApp, access: Access) -> ASGIApp:
-    """Return an application that passes admitted requests to `app`, and adds security headers to every response."""
-    return _Guard(app, access)
-
-
-class _Guard:
+class Guard:
     """Rejects requests that are not admitted, and adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
@@ -177,6 +172,8 @@ class _Guard:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request, or pass it to the application."""
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)

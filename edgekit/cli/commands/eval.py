@@ -84,8 +84,8 @@ def command(
     """Measure the accuracy of MODEL: an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`.
 
     With --data, images are classified as they are, on the pixels that the device computes. With --photos, the runtime's
-    detector finds the largest face of each photograph, as `edgekit run --largest` does: photographs without a face are
-    counted as wrong, and once more left out. Several models share one detection.
+    detector finds the largest face of each photograph, as `edgekit run --largest` does. The accuracy is printed for all
+    photographs (those without a face count as wrong) and for those with a face. Several models share one detection.
 
     With --clip, MODEL is a file of trained prompts, or `zero-shot` for the CLIP alone; images are then cropped to their
     central square.

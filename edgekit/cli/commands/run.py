@@ -132,13 +132,13 @@ def command(
             max_frames=max_frames,
         )
         stream = opened.enter_context(Stream(options, out.warn))
-        monitor = RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.localizer, out.warn)
-        opened.enter_context(monitor)
+        monitor = opened.enter_context(RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.localizer, out.warn))
         # With --jsonl - stdout has the results, and text goes to stderr.
         text = replace(out, as_json=True) if outputs.jsonl == STDOUT else out
         tally, finished = Tally(), False
+        collecting = collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn)
         sinks = [
-            *collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn),
+            *collecting,
             *open_sinks(outputs, stream.source, stream.classifier.contract, text.say, out.warn, health=monitor.health),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
@@ -151,9 +151,9 @@ def command(
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
-                print_summary(text, stream, tally, monitor, model, sinks)
+                print_summary(text, stream, tally, monitor, model, collecting)
                 settings = {"max_frames": max_frames, "single_thread": load.single_thread}
                 settings |= asdict(input_options) | asdict(detection)
-                out.result(summary(stream, tally, monitor, signals, finished, settings, sinks))
+                out.result(summary(stream, tally, monitor, signals, finished, settings, collecting))
     if signals.interrupted:
         raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from edgekit.cli.output import Output, common_options, printable
 from edgekit.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
-    from edgekit.device.service import Scope
+    from edgekit.device.service.spec import Scope
     from edgekit.device.service.systemd import SystemdManager
 
 
@@ -87,7 +87,7 @@ def install(
       sudo edgekit service install --name door --run-as pi --
           --source rtsp://10.0.0.7/live --csv door.csv
     """
-    from edgekit.device.service import ServiceSpec
+    from edgekit.device.service.spec import ServiceSpec
 
     if config is None and not run_options:
         raise click.UsageError("nothing to run: give --config TOML, or options of 'edgekit run' after --")
@@ -212,7 +212,8 @@ def _scope(scope: str | None) -> Scope:
 
 
 def _manager(scope: Scope, name: str) -> SystemdManager:
-    from edgekit.device.service import check_name, find_manager
+    from edgekit.device.service.spec import check_name
+    from edgekit.device.service.systemd import find_manager
 
     check_name(name)
     return find_manager(scope)

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from edgekit.device.health.runtime_monitor import RuntimeMonitor
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.summary import Tally
-    from edgekit.device.sink import Sink
     from edgekit.device.sinks.collect import CollectSink
 
 
 def print_summary(
-    text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, model: str, sinks: Sequence[Sink]
+    text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, model: str, collecting: Sequence[CollectSink]
 ) -> None:
     """Print frame rate, latencies, faces, collected crops, threads and health."""
     from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
@@ -27,7 +26,7 @@ def print_summary(
     text.say(rate_line(stream.meter))
     text.console.print(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))
-    for sink in _collecting(sinks):
+    for sink in collecting:
         left_out = f", {sink.left_out} left out" if sink.left_out else ""
         text.say(f"collected: {counted(sink.folder.saved, 'crop')} in {sink.folder.folder}{left_out}")
     text.say(stream.threads.describe())
@@ -41,7 +40,7 @@ def summary(
     signals: StopSignals,
     finished: bool,
     settings: dict[str, Any],
-    sinks: Sequence[Sink],
+    collecting: Sequence[CollectSink],
 ) -> dict[str, Any]:
     """Return the document of --json; `settings` are the options in effect."""
     from edgekit.device.engines.versions import versions
@@ -66,15 +65,9 @@ def summary(
         },
         "versions": versions(),
         **summary_document(stream.meter, tally),
-        "collected": next((sink.document() for sink in _collecting(sinks)), None),
+        "collected": next((sink.document() for sink in collecting), None),
         "health": monitor.as_document(),
     }
-
-
-def _collecting(sinks: Sequence[Sink]) -> list[CollectSink]:
-    from edgekit.device.sinks.collect import CollectSink
-
-    return [sink for sink in sinks if isinstance(sink, CollectSink)]
 
 
 def _ended(signals: StopSignals, finished: bool) -> str:

@@ -134,7 +134,7 @@ _DATA_SECTIONS: _Sections = {
         click.option("--train-split", help="Training split; default: Training or train."),
         click.option(
             "--val-split",
-            help="Split that selects the best epoch; default: PublicTest, val, or 10 % of the training images.",
+            help="Split that selects the best epoch; default: PublicTest, val, or a part of the training images.",
         ),
         click.option(
             "--fit",

@@ -14,7 +14,7 @@ from edgekit.device.detection import WholeFrame
 from edgekit.device.frame import Frame, RecordedSource
 from edgekit.device.health.load_shedding import (
     LEVELS,
-    LEVELS_OF_WHOLE_IMAGES,
+    LEVELS_WITHOUT_DETECTOR,
     LoadLimits,
     LoadShedder,
     LoadState,
@@ -93,7 +93,7 @@ def test_a_warning_after_throttling_keeps_the_first_step_only():
     assert levels([(30, None, THROTTLED), (200, None, SOFT_LIMIT)])[-1] == 1
 
 
-@pytest.mark.parametrize("levels", [LEVELS, LEVELS_OF_WHOLE_IMAGES])
+@pytest.mark.parametrize("levels", [LEVELS, LEVELS_WITHOUT_DETECTOR])
 def test_each_level_does_no_more_than_the_one_before(levels):
     assert len(levels) == len(LEVELS)
     for before, after in itertools.pairwise(levels):

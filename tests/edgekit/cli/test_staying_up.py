@@ -88,7 +88,7 @@ def test_a_throttled_board_is_told_and_given_less_to_do(start, play, scripted_bo
     run = start("--source", server.url, "--jsonl", tmp_path / "r.jsonl")
     wait_until(lambda: scripted_board.times_asked >= 2)
     scripted_board.set(flags=0x50005, clock_mhz=600)
-    run.until_said("throttled: load level 1 of 3, detection in 1 of 10 frames")
+    run.until_said("throttled: load level 1 of 3, three quarters of the frame rate")
     jsonl = tmp_path / "r.jsonl"
     wait_until(lambda: jsonl.exists() and '"0x50005"' in jsonl.read_text())
     run.process.send_signal(signal.SIGTERM)

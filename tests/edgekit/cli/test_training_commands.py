@@ -170,7 +170,7 @@ def test_a_training_starts_from_given_weights(
     for arguments, message in (
         (["--model", "mini-xception"], "is a checkpoint of edgecnn, but the net to train is mini-xception"),
         (["--init", "absent.safetensors"], "'absent.safetensors' does not exist"),
-        (["--init", ""], "is a folder, not a file"),
+        (["--init", ""], "is a folder without best.safetensors"),
     ):
         done = run("train", "--data", faces, "-o", tmp_path / "no", *tiny_step, *arguments)
         assert done.returncode == 2

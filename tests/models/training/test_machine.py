@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import os
 from pathlib import Path
 
 import pytest
 from torch import nn
 
-from edgekit.models.training import contention, precision
-from edgekit.models.training.contention import ContentionWatch, busy_seconds
+from edgekit.device.benchmark.machine_watch import OtherLoad
+from edgekit.models.training import precision
+from edgekit.models.training.contention import watched
 
 NET = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2))
 
@@ -42,20 +43,32 @@ def test_a_processor_without_bf16_is_not_timed(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("others_s", "warnings"), [(20.0, 1), (0.0, 0)])
-def test_busy_cores_are_reported_once(others_s: float, warnings: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contention, "_own_seconds", lambda: 0.0)
+def test_busy_cores_are_reported_once(
+    others_s: float, warnings: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     messages: list[str] = []
-    busy = iter([100.0, 100.0 + others_s])
-    watch = ContentionWatch(messages.append, lambda: next(busy))
-    now = time.monotonic()
-    watch.check(lambda: now + 1)
+    steps: list[str] = []
+    now_s = 0.0
+    (tmp_path / "proc").mkdir()
+
+    def busy(seconds: float) -> None:
+        ticks = int(seconds * os.sysconf("SC_CLK_TCK"))
+        (tmp_path / "proc" / "stat").write_text(f"cpu {ticks} 0 0 0 0 0 0 0 0 0\n")
+
+    def clock() -> float:
+        return now_s
+
+    step = watched(steps.append, messages.append, lambda: OtherLoad(tmp_path, clock, lambda: 0.0), clock)
+    busy(100)
+    step("step")
+    now_s = 1.0
+    step("step")
     assert not messages
-    watch.check(lambda: now + 10)
-    watch.check(lambda: now + 20)
+    busy(100 + others_s)
+    now_s = 10.0
+    step("step")
+    step("step")
     assert len(messages) == warnings
-    assert all("of 2 cores" in message for message in messages)
-
-
-def test_cpu_time_of_all_programs_is_read() -> None:
-    assert (busy_seconds() or 0) > 0
+    assert all("other programs use 2.0 of 2 cores" in message for message in messages)
+    assert len(steps) == 4

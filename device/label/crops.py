@@ -1,0 +1,90 @@
+"""Collected crops as the page for labelling shows them, and their files."""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.device.sinks.collect import margin
+from edgekit.errors import InputError, StorageError
+from edgekit.files import write_atomic
+
+_MAX_CLASS_BYTES = 100
+
+
+@dataclass
+class CollectedCrop:
+    """A collected crop, as its line of crops.jsonl describes it."""
+
+    file: str
+    probabilities: dict[str, float] = field(default_factory=dict)
+    track: str | None = None
+    time: str = ""
+
+    @property
+    def name(self) -> str:
+        """File name, which identifies the crop."""
+        return self.file.rpartition("/")[2]
+
+    @property
+    def group(self) -> str:
+        """The track, or the crop itself without tracking: crops of a group get one label."""
+        return self.track or self.name
+
+
+def group_document(key: str, crops: list[CollectedCrop]) -> dict[str, Any]:
+    """Return the JSON document of a group of crops, for the page.
+
+    `probabilities` is the mean over the crops, `margin` is the smallest margin of a crop.
+    """
+    labels = dict.fromkeys(label for crop in crops for label in crop.probabilities)
+    mean = {label: sum(crop.probabilities.get(label, 0.0) for crop in crops) / len(crops) for label in labels}
+    return {
+        "key": key,
+        "margin": round(min(margin(crop.probabilities.values()) for crop in crops), 6),
+        "suggestion": max(mean, key=lambda label: mean[label], default=None),
+        "probabilities": {label: round(value, 4) for label, value in mean.items()},
+        "crops": [
+            {"name": crop.name, "time": crop.time, "probabilities": crop.probabilities}
+            for crop in sorted(crops, key=lambda crop: margin(crop.probabilities.values()))
+        ],
+    }
+
+
+def check_class(name: str) -> None:
+    """Check that a class can be the name of a folder.
+
+    Raises:
+        InputError: The class cannot be the name of a folder.
+    """
+    is_folder = name and name == name.strip() and name.isprintable() and not re.search(r"^\.|[/\\,]", name)
+    if not is_folder or len(name.encode(errors="replace")) > _MAX_CLASS_BYTES:
+        raise InputError(
+            f"class '{name[:40]}' cannot be the name of a folder: use letters, digits, - and _, at most "
+            f"{_MAX_CLASS_BYTES} bytes"
+        )
+
+
+def move(source: Path, target: Path) -> bool:
+    """Move a file, also to another disk; return False if `source` was deleted before.
+
+    Raises:
+        StorageError: The file cannot be moved.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            write_atomic(target, source.read_bytes())
+            source.unlink()
+    except OSError as error:
+        if not source.exists():
+            return False
+        raise StorageError(f"cannot move '{source}' to '{target.parent}': {error.strerror or error}") from error
+    return True
