@@ -125,6 +125,8 @@ def test_only_a_raspberry_pi_has_a_ceiling_of_its_own():
 
 
 class Counting(WholeFrame):
+    name = "counting"
+
     def __init__(self) -> None:
         self.count = 0
 
