@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from edgekit.device.accounting import Account
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 
@@ -33,7 +34,12 @@ class Sink(Protocol):
     """Receives every frame with its result, in a `with` block. Files are created by the first `write`, not before.
 
     A sink without anything to open or close inherits `__enter__` and `__exit__` from here.
+
+    Attributes:
+        accounts: What the sink received, wrote and dropped; empty for a sink that can lose nothing.
     """
+
+    accounts: Sequence[Account] = ()
 
     def __enter__(self) -> Self:
         return self
