@@ -1,4 +1,4 @@
-"""Finds models by name (`default`, and `distilled` if it is installed) or by path."""
+"""Finds models by name (those of `SHIPPED` that are installed) or by path."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ DEVICE_SUFFIXES = (ONNX_SUFFIX, NCNN_SUFFIX)
 MODEL_SUFFIXES = (*DEVICE_SUFFIXES, CHECKPOINT_SUFFIX)
 _SHIPPED_SUFFIXES = (ONNX_SUFFIX, CHECKPOINT_SUFFIX)
 
-# `distilled` is trained by distillation from a prompted CLIP.
-SHIPPED = ("default", "distilled")
+# `default` is for faces in front of a camera, `fer2013` for comparisons on FER-2013; `distilled` is trained by
+# distillation from a prompted CLIP.
+SHIPPED = ("default", "fer2013", "distilled")
 ASSETS = Path(__file__).parent / "assets"
 
 

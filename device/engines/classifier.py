@@ -120,7 +120,8 @@ def load_model(model: str | Path = "default", *, threads: int | None = None) -> 
     """Return a model, ready to classify images.
 
     Args:
-        model: A shipped model's name ("default", "distilled"), or the path of an .onnx or .ncnn file with a contract.
+        model: A shipped model's name ("default", "fer2013", "distilled"), or the path of an .onnx or .ncnn file with a
+            contract.
         threads: Threads within one inference; default: one on a PC, all processors on other machines.
 
     Raises:

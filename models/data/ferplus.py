@@ -134,6 +134,19 @@ def label_posteriors(dataset: DataSet, path: Path, train: str | None = None) -> 
     return _posteriors(_counts(dataset, path, train), dataset.splits[train].labels, train)
 
 
+def contempt_majority(dataset: DataSet, path: Path, split: str) -> NDArray[np.bool_]:
+    """Return a mask of the images of a split whose votes have a majority for contempt, bool (N,).
+
+    Single votes are ignored, as in `with_ferplus`.
+
+    Raises:
+        InputError: As for `with_ferplus`.
+    """
+    counts = _counts(dataset, path, training_split(dataset))[split]
+    cleaned = np.where(counts > 1, counts, 0)
+    return np.asarray(cleaned[:, COLUMNS.index("contempt")] > cleaned.sum(axis=1) / 2)
+
+
 def _counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
     """Return the votes for each split's images: split name → array (N, 10), one row per image."""
     if dataset.classes != EXPRESSIONS:

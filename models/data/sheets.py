@@ -1,9 +1,10 @@
-"""Contact sheets: one PNG per class with a sample of its images, for inspection before training."""
+"""Contact sheets: one PNG per class with some of its images, for inspection."""
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,10 @@ def save_sheets(scan: Scan, findings: Findings, folder: Path) -> list[Path]:
         order = [*sound[: SAMPLE - len(blank)], *blank]
         tiles = [(scan.thumbnails[index], _mark(scan.records[index], conflicting, crossing)) for index in order]
         counts = {split: findings.counts[split][class_name] for split in scan.splits}
-        plain = re.sub(r"[^\w.-]+", "_", class_name)[:_LONGEST_CAPTION]
-        paths.append(folder / f"{number}-{plain}.png")
-        _save(paths[-1], class_name, counts, tiles)
+        paths.append(sheet_path(folder, number, class_name))
+        parts = "   ".join(f"{caption(split)} {count:,}" for split, count in counts.items())
+        subtitle = f"{sum(counts.values()):,} images:   {parts}"
+        save_sheet(paths[-1], class_name, subtitle, tiles, (_BLANK, _CONFLICTING, _CROSSING))
     return paths
 
 
@@ -67,20 +69,34 @@ def _mark(record: Record, conflicting: set[bytes], crossing: set[bytes]) -> Mark
     return _CROSSING if record.digest in crossing else None
 
 
-def _save(path: Path, class_name: str, counts: dict[str, int], tiles: list[tuple[ImageU8, Mark | None]]) -> None:
+def sheet_path(folder: Path, number: int, class_name: str) -> Path:
+    """Return the path of the sheet of a class."""
+    plain = re.sub(r"[^\w.-]+", "_", class_name)[:_LONGEST_CAPTION]
+    return folder / f"{number}-{plain}.png"
+
+
+def save_sheet(
+    path: Path, title: str, subtitle: str, tiles: Sequence[tuple[ImageU8, Mark | None]], legend: Sequence[Mark]
+) -> None:
+    """Draw one contact sheet: rows of images uint8 (H, W, 1 or 3 RGB), each framed in the colour of its mark if any.
+
+    The marks of `legend` that occur are explained below the images.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
     from PIL import Image, ImageDraw
 
     step = _TILE_PX + _GAP_PX
     rows = max(-(-len(tiles) // _TILES), 1)
-    marks = [mark for mark in (_BLANK, _CONFLICTING, _CROSSING) if any(found == mark for _, found in tiles)]
+    marks = [mark for mark in legend if any(found == mark for _, found in tiles)]
     top = _MARGIN_PX + _CAPTION_PX
     width = 2 * _MARGIN_PX + _TILES * step - _GAP_PX
     height = top + rows * step - _GAP_PX + _MARGIN_PX + (_LEGEND_PX if marks else 0)
     sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN_PX, _MARGIN_PX - 6), _caption(class_name), fill=_INK, font=_font(26))
-    parts = "   ".join(f"{_caption(split)} {count:,}" for split, count in counts.items())
-    pen.text((_MARGIN_PX, _MARGIN_PX + 30), f"{sum(counts.values()):,} images:   {parts}", fill=_FAINT, font=_font(15))
+    pen.text((_MARGIN_PX, _MARGIN_PX - 6), caption(title), fill=_INK, font=_font(26))
+    pen.text((_MARGIN_PX, _MARGIN_PX + 30), subtitle, fill=_FAINT, font=_font(15))
     for number, (thumbnail, mark) in enumerate(tiles):
         x = _MARGIN_PX + number % _TILES * step
         y = top + number // _TILES * step
@@ -98,7 +114,7 @@ def _save(path: Path, class_name: str, counts: dict[str, int], tiles: list[tuple
         sheet.save(temporary, optimize=True)
 
 
-def _caption(text: str) -> str:
+def caption(text: str) -> str:
     """Return a name from the data as one printable line of limited length."""
     safe = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return safe if len(safe) <= _LONGEST_CAPTION else f"{safe[: _LONGEST_CAPTION - 1]}…"

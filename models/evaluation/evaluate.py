@@ -8,7 +8,7 @@ result.accuracy, result.confusion
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -63,7 +63,9 @@ class Evaluation:
     """Predictions for a split: true classes `truths` int64 (N,), N ≥ 1, and `logits` float32 (N, classes).
 
     `dataset` and `split` name the images where they are known. `left_out` is the number of the split's images that were
-    not evaluated, because their FER+ votes have no majority for an expression.
+    not evaluated, because their FER+ votes have no majority for an expression. `contempt` is the number of these whose
+    majority is contempt; None if the labels are not those of FER+. `measures` are the measures of each image's face for
+    `edgekit.accuracy_by`, (N,) each, by name.
     """
 
     labels: tuple[str, ...]
@@ -72,10 +74,13 @@ class Evaluation:
     dataset: str = ""
     split: str = ""
     left_out: int = 0
+    contempt: int | None = None
+    measures: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def subset(self, chosen: NDArray[np.bool_]) -> Evaluation:
         """Return the evaluation of the images that a boolean mask selects."""
-        return replace(self, truths=self.truths[chosen], logits=self.logits[chosen])
+        measures = {name: values[chosen] for name, values in self.measures.items()}
+        return replace(self, truths=self.truths[chosen], logits=self.logits[chosen], measures=measures)
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
@@ -109,6 +114,15 @@ class Evaluation:
     def accuracy(self) -> float:
         """Fraction of correctly classified images, 0..1."""
         return self.correct / self.total
+
+    @property
+    def eight_class_accuracy(self) -> float | None:
+        """Accuracy under the eight-class protocol of FER+, 0..1; None if the labels are not those of FER+.
+
+        Images whose majority is contempt count, and a net without that class is wrong on them (Barsoum et al. 2016,
+        arXiv 1608.01041).
+        """
+        return None if self.contempt is None else self.correct / (self.total + self.contempt)
 
     @property
     def per_class(self) -> dict[str, float | None]:

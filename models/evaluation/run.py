@@ -12,11 +12,13 @@ from pathlib import Path
 
 from edgekit.model_store import resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
-from edgekit.models.data import DataSet, distinct_images, split_to_measure
-from edgekit.models.data.ferplus import with_ferplus
+from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure
+from edgekit.models.data.ferplus import contempt_majority, with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
 from edgekit.models.data.pixels import DataFit
 from edgekit.models.data.readers import load_dataset
+from edgekit.models.evaluation.bands import brightness_of
+from edgekit.models.evaluation.error_sheets import save_errors
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_classifier
 from edgekit.models.evaluation.evaluate import evaluate as evaluate_images
 from edgekit.models.torch_threads import set_torch_threads
@@ -32,6 +34,7 @@ def evaluate(
     merges: Sequence[str] = (),
     contempt: str = "drop",
     ferplus: str | Path | None = None,
+    errors: str | Path | None = None,
     threads: int | None = None,
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
@@ -49,12 +52,15 @@ def evaluate(
         contempt: Treatment of the class contempt: "drop", "keep", or the class its images are counted as.
         ferplus: CSV of FER+ votes: the labels are then the majority of the votes, see
             `edgekit.models.data.ferplus.with_ferplus`.
+        errors: Folder for contact sheets of the wrongly classified images, see
+            `edgekit.models.evaluation.error_sheets.save_errors`.
         threads: Number of CPU threads; None: chosen for the machine.
         notify: Called with messages for the user.
         progress: Called with (stage, images done, images in total or None).
 
     Returns:
-        The predictions, with accuracy, recall per class, confusion matrix and calibration as properties.
+        The predictions, with accuracy, recall per class, confusion matrix and calibration as properties. With
+        `ferplus`, `eight_class_accuracy` is the accuracy under FER+'s usual protocol, in which contempt is a class.
 
     Raises:
         InputError: The model, the data or the split cannot be used.
@@ -70,15 +76,22 @@ def evaluate(
         )
     split = split_to_measure(data, split)
     part = distinct_images(data, split) if without_duplicates else data.split(split)
-    of_split = len(part)
+    of_split, of_contempt = len(part), None
     if ferplus is not None:
+        is_contempt = contempt_majority(data, Path(ferplus), split)
+        of_contempt = int((is_contempt & ~duplicated(data, split) if without_duplicates else is_contempt).sum())
         voted = with_ferplus(data, Path(ferplus), "majority", notify=notify)
         # Images are compared with all images of the other splits, also with those without a majority of FER+ votes.
         mixed = replace(voted, splits={**data.splits, split: voted.split(split)})
         data, part = voted, distinct_images(mixed, split) if without_duplicates else voted.split(split)
     images = aligned(data, part, contract)
     result = evaluate_images(classifier, images, protocol, of_stage(progress, "classifying"))
-    return replace(result, dataset=data.name, split=split, left_out=of_split - len(part))
+    measures = {"brightness": brightness_of(images.images)}
+    left_out = of_split - len(part)
+    result = replace(result, dataset=data.name, split=split, left_out=left_out, contempt=of_contempt, measures=measures)
+    if errors is not None:
+        save_errors(Path(errors), images.images, result)
+    return result
 
 
 def read_evaluation_data(

@@ -20,6 +20,7 @@ PUBLIC = {
     "Source",
     "Tracker",
     "__version__",
+    "accuracy_by",
     "benchmark",
     "compare",
     "crop_photos",

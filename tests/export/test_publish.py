@@ -2,27 +2,114 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from edgekit import model_store as modelfiles
 from edgekit.cli import cli
 from edgekit.device.engines.classifier import Classifier
-from edgekit.export.publish import publish
+from edgekit.device.imaging import read_image
+from edgekit.errors import InputError
+from edgekit.export.publish.measure import Figures, Sources, figures_document
+from edgekit.export.publish.results import BEGIN, END, results_tables, update_results
+from edgekit.export.publish.run import publish, write_card
 from edgekit.files import sha256_of
+from edgekit.model_store import asset
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
 from edgekit.models.data import EXPRESSIONS
-from edgekit.models.data.readers import load_dataset
 
 
 @pytest.fixture
 def faces(draw_faces: Callable[..., Path], tmp_path: Path) -> Path:
     """FER-2013's splits, with a few pictures each."""
     return draw_faces(tmp_path / "faces", {"Training": 28, "PublicTest": 7, "PrivateTest": 7})
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Photographs of happy: two with a face; and one of sad without."""
+    portrait = read_image(asset("astronaut.png"))
+    for name, image in (("happy/1.png", portrait), ("happy/2.png", portrait[:, ::-1]), ("sad/1.png", portrait[:50])):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(file), np.ascontiguousarray(image))
+    return tmp_path / "photos"
+
+
+def model_files(folder: Path) -> Path:
+    """Copy the files of a shipped model into a new folder."""
+    folder.mkdir()
+    for suffix in ("onnx", "safetensors"):
+        shutil.copy(asset(f"fer2013.{suffix}"), folder)
+    return folder
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_a_card_has_the_hubs_front_matter_and_only_measured_figures(faces: Path, photos: Path, tmp_path: Path) -> None:
+    folder, docs = model_files(tmp_path / "assets"), tmp_path / "docs"
+    docs.mkdir()
+    (docs / "results.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    done = write_card(folder, "fer2013", Sources(faces, photos=photos, detector="haar"), docs)
+    card = done.card.read_text()
+    front = front_matter(card)
+    assert (front["license"], front["library_name"], front["datasets"]) == ("mit", "edgekit", ["fer2013", "ferplus"])
+    [model] = front["model-index"]
+    values = {
+        (each["dataset"]["type"], each["metrics"][0]["name"]): each["metrics"][0]["value"] for each in model["results"]
+    }
+    document = json.loads((docs / "models/fer2013.json").read_text())
+    correct = document["fer2013"]["center-crop"]["correct"]
+    assert values["fer2013", "Accuracy, center-crop"] == pytest.approx(100 * correct / 7, abs=0.01)
+    assert values["photographs", "Accuracy"] == 66.67
+    assert f"| FER-2013 PrivateTest | center-crop | {correct / 7:.2%} | {correct} of 7 |" in card
+    assert "| FER+ PrivateTest | | not measured | | |" in card
+    assert "| photographs | without a face is wrong | 66.67% | 2 of 3 |" in card
+    assert "| happy | " in card and "100.0% of 2 |" in card
+    assert "by size, the short side of the face box" in card
+    assert "by yaw" not in card  # Haar has no landmarks
+    assert "(../docs/models/fer2013-photographs.png)" in card
+    assert read_image(docs / "models/fer2013-photographs.png") is not None
+    page = (docs / "results.md").read_text()
+    assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
+    assert f"{correct / 7:.2%} ({correct} of 7)" in page
+    assert "| photographs, mean recall of five | 66.67% (2 of 3) | 50.00% |" in page
+
+
+def test_a_card_states_what_was_not_measured(tmp_path: Path) -> None:
+    card = write_card(model_files(tmp_path / "assets"), "fer2013", Sources()).card.read_text()
+    assert "model-index" not in front_matter(card)
+    assert card.count("| not measured |") == 3
+    assert "Not measured." in card
+
+
+def test_the_threshold_of_uncertain_comes_from_the_contract(tmp_path: Path) -> None:
+    contract = SimpleNamespace(uncertain_below=0.45)
+    assert figures_document(Figures({}, None, None), contract)["uncertain_below"] == 0.45  # type: ignore[arg-type]
+
+
+def test_a_page_without_marks_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="lacks the marks"):
+        update_results(tmp_path / "results.md", tmp_path)
+
+
+def test_the_tables_of_the_results_page_are_those_of_the_documents() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    page = (docs / "results.md").read_text()
+    assert page.partition(f"{BEGIN}\n\n")[2].partition(f"\n{END}")[0] == results_tables(docs / "models")
 
 
 @pytest.mark.slow
@@ -37,7 +124,7 @@ def test_a_distilled_model_is_published_with_its_teacher_named(
     assert CliRunner().invoke(cli, ["distill", *teachers], catch_exceptions=False).exit_code == 0
 
     folder = tmp_path / "assets"
-    exported = publish(tmp_path / "run/best.safetensors", load_dataset(faces), folder, "distilled")
+    published = publish(tmp_path / "run/best.safetensors", folder, "distilled", Sources(faces))
     assert sorted(path.name for path in folder.iterdir()) == [
         f"distilled.{end}" for end in ("md", "onnx", "safetensors")
     ]
@@ -51,7 +138,7 @@ def test_a_distilled_model_is_published_with_its_teacher_named(
     assert sha256_of(clip) in card
     assert "their labels were not used" in card
     assert "loss cosine 1, kl 1, temperature 2." in card
-    assert f"{exported.size_bytes:,}" in card
+    assert f"{published.onnx.stat().st_size:,}" in card
     monkeypatch.setattr(modelfiles, "ASSETS", folder)
     assert modelfiles.resolve_model("distilled") == folder / "distilled.onnx"
     assert modelfiles.shipped_models() == ("distilled",)
@@ -62,7 +149,7 @@ def test_the_card_names_the_shipped_net_that_it_started_from(faces: Path, tmp_pa
     run = ["train", "--data", str(faces), "-o", str(tmp_path / "run"), "--epochs", "1", "-q", "--init", "default"]
     done = CliRunner().invoke(cli, [*run, "--accelerator", "cpu"], catch_exceptions=False)
     assert done.exit_code == 0
-    publish(tmp_path / "run/best.safetensors", load_dataset(faces), tmp_path / "assets", "distilled")
+    publish(tmp_path / "run/best.safetensors", tmp_path / "assets", "distilled", Sources(faces))
     card = (tmp_path / "assets/distilled.md").read_text()
     assert "The initial weights were those of `default`, the checkpoint with sha256 `" in card
 
@@ -76,7 +163,7 @@ def test_the_card_says_where_the_net_started(faces: Path, tmp_path: Path) -> Non
             cli, [*run, "--model", "mini-xception", "--accelerator", "cpu"], catch_exceptions=False
         )
         assert done.exit_code == 0
-        publish(tmp_path / name / "best.safetensors", load_dataset(faces), tmp_path / f"assets-{name}", "default")
+        publish(tmp_path / name / "best.safetensors", tmp_path / f"assets-{name}", "default", Sources(faces))
     first, second = ((tmp_path / f"assets-{name}/default.md").read_text() for name in ("first", "second"))
     assert "The initial weights were random." in first
     start = f"sha256 `{sha256_of(tmp_path / 'first/best.safetensors')}`."

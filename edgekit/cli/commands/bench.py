@@ -160,7 +160,7 @@ def command(
 ) -> None:
     """Measure how fast models are on this machine or on boards.
 
-    MODEL is an .onnx or .ncnn file, `default` or `distilled`; each runs on its own engine.
+    MODEL is an .onnx or .ncnn file, `default`, `fer2013` or `distilled`; each runs on its own engine.
 
     \b
     Four kinds are measured:

@@ -19,7 +19,13 @@ from edgekit.cli.options import (
 )
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.sections import SectionedCommand, section
-from edgekit.cli.train.eval_output import evaluation_document, photos_document, print_evaluation, print_photos
+from edgekit.cli.train.eval_output import (
+    evaluation_document,
+    photos_document,
+    print_breakdowns,
+    print_evaluation,
+    print_photos,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation
 
 _CLIP_OPTIONS = ("clip_source", "descriptions", "activation")
-_ONLY_WITH_DATA = ("protocol", "without_duplicates", "merges", "contempt", "ferplus", *_CLIP_OPTIONS)
+_ONLY_WITH_DATA = ("protocol", "without_duplicates", "merges", "contempt", "ferplus", "errors", *_CLIP_OPTIONS)
 _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_face")
 
 
@@ -41,7 +47,7 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
     contempt_option,
     merge_option,
     click.option("--without-duplicates", is_flag=True, help="Exclude images that occur in another split too."),
-    click.option("--ferplus", type=PATH, metavar="CSV", help="Measure against the majority of the FER+ votes."),
+    click.option("--ferplus", type=PATH, metavar="CSV", help="Measure against the majority of FER+'s votes."),
 )
 @section(
     "Photographs",
@@ -63,7 +69,14 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
         metavar="CLASS,CLASS",
         help="Print the mean recall of these classes too.",
     ),
+    click.option(
+        "--by",
+        default="",
+        metavar="MEASURE,MEASURE",
+        help="Accuracy in bands of brightness and, with --photos, of size and pose.",
+    ),
     click.option("--plot", type=PATH, help="Plot confusion matrix and reliability diagram (.png, .svg, .pdf)."),
+    click.option("--errors", type=PATH, metavar="DIR", help="Contact sheets of the most confident errors, per class."),
 )
 @section(
     "CLIP",
@@ -81,22 +94,29 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
 def command(
     out: Output, models: tuple[str, ...], data: Path | None, photos: Path | None, plot: Path | None, **options: Any
 ) -> None:
-    """Measure the accuracy of MODEL: an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`.
+    """Measure the accuracy of MODEL.
+
+    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default`, `fer2013` or `distilled`.
 
     With --data, images are classified as they are, on the pixels that the device computes. With --photos, the runtime's
     detector finds the largest face of each photograph, as `edgekit run --largest` does. The accuracy is printed for all
     photographs (those without a face count as wrong) and for those with a face. Several models share one detection.
+
+    --by groups the images by what is measured of each face, so that it shows whose faces are classified worse: the
+    brightness of the crop, the short side of the face box, and the head's yaw and roll (from the landmarks of yunet).
 
     With --clip, MODEL is a file of trained prompts, or `zero-shot` for the CLIP alone; images are then cropped to their
     central square.
 
     \b
     Examples:
-      edgekit eval default --data fer2013.tar.gz
+      edgekit eval fer2013 --data fer2013.tar.gz
       edgekit eval runs/mine/best.safetensors --data fer2013.csv --protocol ten-crop
       edgekit eval mine.onnx --data folders --split test --plot eval.png --json
       edgekit eval default --data fer2013.tar.gz --ferplus ferplus_votes.csv
       edgekit eval default mine.onnx --photos photos --recall-of happy,sad,neutral
+      edgekit eval default --photos photos --by brightness,size,pose
+      edgekit eval fer2013 --data fer2013.tar.gz --errors out/errors
       edgekit eval runs/moods/best.safetensors --data fer2013.csv --merge good=happy,surprise
           --merge bad=sad,angry
       edgekit eval runs/prompts/best.safetensors --clip ViT-B-16.pt --data fer2013.tar.gz
@@ -115,19 +135,41 @@ def command(
         from edgekit.models.evaluation.plots import check_plot_path
 
         check_plot_path(plot)
-    options["recall_of"] = tuple(filter(None, map(str.strip, options["recall_of"].split(","))))
+    options["recall_of"] = _names(options["recall_of"])
+    options["by"] = _groupings(options["by"], of_photos=photos is not None)
     if photos is not None:
         _on_photos(out, models, photos, plot, options)
     else:
         _on_data(out, models[0], data, plot, options)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def _groupings(text: str, of_photos: bool) -> tuple[str, ...]:
+    """Return the measures of --by."""
+    names = _names(text)
+    if not names:
+        return ()
+    from edgekit.models.evaluation.bands import GROUPINGS
+
+    known = tuple(GROUPINGS) if of_photos else ("brightness",)
+    for name in names:
+        if name not in known:
+            more = "" if of_photos or name not in GROUPINGS else "; the others go with --photos"
+            raise click.UsageError(f"--by '{name}' is not a measure: expected {', '.join(known)}{more}")
+    return names
+
+
 def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, options: dict[str, Any]) -> None:
     from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.models.evaluation.bands import breakdowns
     from edgekit.models.evaluation.plots import save_evaluation
     from edgekit.models.evaluation.run import evaluate
 
     clip_source, descriptions, activation, recall_of = (options.pop(name) for name in (*_CLIP_OPTIONS, "recall_of"))
+    by = options.pop("by")
     for name in _ONLY_WITH_PHOTOS:
         options.pop(name)
     assert data is not None
@@ -141,9 +183,13 @@ def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, opti
         else:
             result = _evaluate_clip(clip_source, model, descriptions, activation, data, options, messages)
     title = f"on {result.dataset} {result.split}, {options['protocol']}"
-    document = evaluation_document(result, model, options["protocol"], options["without_duplicates"], recall_of)
+    measured = (result, model, options["protocol"], options["without_duplicates"], recall_of)
+    document = evaluation_document(*measured, breakdowns(result, by, recall_of))
     out.say(f"{model} {title}")
     print_evaluation(out, result, recall_of)
+    print_breakdowns(out, breakdowns(result, by, recall_of))
+    if options["errors"]:
+        out.say(f"contact sheets of errors: {options['errors']}")
     if plot:
         save_evaluation(plot, result, f"{Path(model).name} {title}")
         out.say(f"confusion matrix and reliability diagram: {plot}")
@@ -153,6 +199,7 @@ def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, opti
 def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | None, options: dict[str, Any]) -> None:
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.cli.run.detection_options import given_detector_size
+    from edgekit.models.evaluation.bands import breakdowns
     from edgekit.models.evaluation.photos import evaluate_photos
     from edgekit.models.evaluation.plots import save_evaluation
 
@@ -171,9 +218,11 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
             notify=out.say,
             progress=by_stage(bars),
         )
-    document = photos_document(photos, models, results, recall_of)
-    for model, result in zip(models, results, strict=True):
+    by = [breakdowns(result.with_face, options["by"], recall_of) for result in results]
+    document = photos_document(photos, models, results, recall_of, by)
+    for model, result, broken_down in zip(models, results, by, strict=True):
         print_photos(out, model, result, recall_of)
+        print_breakdowns(out, broken_down)
     if plot:
         title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
         save_evaluation(plot, results[0].with_face, f"{title}, photographs with a face")

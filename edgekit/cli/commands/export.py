@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @quantize_options
 @common_options
 def command(out: Output, model: str, output: Path, **options: Any) -> None:
-    """Export MODEL, a .safetensors checkpoint, `default` or `distilled`, to one self-describing file.
+    """Export MODEL, a .safetensors checkpoint, `default`, `fer2013` or `distilled`, to one self-describing file.
 
     The file takes any batch size. --target and --pass choose rewrites of the graph that keep its output. The file is
     written only if its logits on face crops equal the checkpoint's. Equal checkpoints and options give equal bytes.

@@ -31,9 +31,9 @@ _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "st
 def command(out: Output, model: str, show_layers: bool) -> None:
     """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
 
-    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default` or `distilled`. An .onnx file without contract
-    is shown without those fields. Parameters, multiply-accumulates and bytes need the extra 'export', and are not
-    counted for .ncnn files.
+    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default`, `fer2013` or `distilled`. An .onnx file
+    without contract is shown without those fields. Parameters, multiply-accumulates and bytes need the extra 'export',
+    and are not counted for .ncnn files.
 
     For a checkpoint, the training and the teachers are shown too; for a file of trained prompts, the CLIP that they
     need.

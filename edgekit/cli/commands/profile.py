@@ -71,9 +71,10 @@ def command(
 ) -> None:
     """Show each layer's multiply-accumulates, bytes and share of the time, and estimate the latency on a board.
 
-    MODEL is any .onnx file, `default` or `distilled`. Bytes are counted twice: without reuse in a cache, and between
-    memory and a cache of the board's size. The shares of the time are measured on this machine by ONNX Runtime. An
-    estimate is no measurement: it comes from the board's roofline, fitted to published latencies of other nets.
+    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are counted twice: without reuse in a cache,
+    and between memory and a cache of the board's size. The shares of the time are measured on this machine by ONNX
+    Runtime. An estimate is no measurement: it comes from the board's roofline, fitted to published latencies of other
+    nets.
 
     --pipeline adds capture, YuNet on every Nth frame, optical flow on the others, and the classifier. A model of whole
     images needs neither detector nor optical flow.

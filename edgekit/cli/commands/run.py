@@ -60,7 +60,7 @@ from edgekit.cli.sections import SectionedCommand, section
         default="default",
         show_default=True,
         metavar="MODEL",
-        help="Classifier: an .onnx or .ncnn file, `default` or `distilled`.",
+        help="Classifier: an .onnx or .ncnn file, `default`, `fer2013` or `distilled`.",
     ),
     detector_options,
     add_detection_options,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.cli.output import Output, one_line
 
 if TYPE_CHECKING:
+    from edgekit.models.evaluation.bands import Breakdown
     from edgekit.models.evaluation.evaluate import Evaluation
     from edgekit.models.evaluation.photos import PhotoEvaluation
 
@@ -25,10 +26,21 @@ def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) 
     out.say(_mean_recalls(result.per_class, recall_of))
     if result.left_out:
         out.say(f"left out    {result.left_out:,} images of the split, for which FER+ has no majority")
+    if result.contempt is not None:
+        total = result.total + result.contempt
+        out.say(
+            f"eight classes {_percent(result.eight_class_accuracy)} ({result.correct} of {total}): the usual protocol "
+            f"of FER+, {result.contempt} images with a majority for contempt count as wrong"
+        )
 
 
 def evaluation_document(
-    result: Evaluation, model: str, protocol: str, without_duplicates: bool, recall_of: Sequence[str]
+    result: Evaluation,
+    model: str,
+    protocol: str,
+    without_duplicates: bool,
+    recall_of: Sequence[str],
+    by: Sequence[Breakdown] = (),
 ) -> dict[str, Any]:
     """Return the JSON document of an evaluation on prepared images."""
     return {
@@ -38,13 +50,32 @@ def evaluation_document(
         "protocol": protocol,
         "without_duplicates": without_duplicates,
         "left_out": result.left_out,
+        "contempt": result.contempt,
+        "eight_class_accuracy": result.eight_class_accuracy,
         "accuracy": result.accuracy,
         "correct": result.correct,
         "total": result.total,
         "per_class": result.per_class,
         **_recall_document(result.per_class, recall_of),
         **_distribution_document(result),
+        **_by_document(by),
     }
+
+
+def print_breakdowns(out: Output, by: Sequence[Breakdown]) -> None:
+    """Print accuracy, its 95 % Wilson interval and mean recall in bands, one table per measure."""
+    from rich.table import Table
+
+    for breakdown in by:
+        table = Table("band", "faces", "accuracy", "95 % interval", "mean recall", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for band in breakdown.bands:
+            interval = "-" if band.interval is None else f"{band.interval[0]:.1%} to {band.interval[1]:.1%}"
+            table.add_row(band.name, f"{band.total:,}", _percent(band.accuracy), interval, _percent(band.mean_recall))
+        unmeasured = f", {breakdown.unmeasured:,} faces without" if breakdown.unmeasured else ""
+        out.say(f"by {breakdown.name} ({breakdown.text}){unmeasured}")
+        out.console.print(table)
 
 
 def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Sequence[str]) -> None:
@@ -72,7 +103,11 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
 
 
 def photos_document(
-    photos: Path, models: Sequence[str], results: Sequence[PhotoEvaluation], recall_of: Sequence[str]
+    photos: Path,
+    models: Sequence[str],
+    results: Sequence[PhotoEvaluation],
+    recall_of: Sequence[str],
+    by: Sequence[Sequence[Breakdown]],
 ) -> dict[str, Any]:
     """Return the JSON document of an evaluation on photographs; it has one entry per model."""
     return {
@@ -98,8 +133,9 @@ def photos_document(
                 **_recall_document(result.per_class, recall_of),
                 **_recall_document(result.with_face.per_class, recall_of, "_with_face"),
                 **_distribution_document(result.with_face),
+                **_by_document(broken_down),
             }
-            for model, result in zip(models, results, strict=True)
+            for model, result, broken_down in zip(models, results, by, strict=True)
         ],
     }
 
@@ -123,6 +159,10 @@ def _distribution_document(result: Evaluation) -> dict[str, Any]:
         "labels": list(result.labels),
         "confusion": result.confusion.tolist(),
     }
+
+
+def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
+    return {"by": {breakdown.name: breakdown.as_document() for breakdown in by}} if by else {}
 
 
 def _mean_recalls(per_class: Mapping[str, float | None], recall_of: Sequence[str]) -> str:

@@ -79,6 +79,7 @@ def test_images_are_measured_against_the_majority_of_ferplus(bars: DataSet, tmp_
         ]
     first = next(index for index, row in enumerate(rows) if row[0] == "PrivateTest")
     rows[first][2:] = votes_for(neutral=9)  # a label that the image does not show
+    rows[first + 2][2:] = votes_for(contempt=6, neutral=3)
     rows[first + 1][2:] = rows[2][2:] = votes_for(happiness=5, fear=5)  # no majority; row 2 is Training's third image
     with (tmp_path / "votes.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["usage", "kaggle_path", *COLUMNS], *rows])
@@ -87,10 +88,11 @@ def test_images_are_measured_against_the_majority_of_ferplus(bars: DataSet, tmp_
     splits["Training"].images[1:3] = splits["PrivateTest"].images[1:3]
     data = replace(bars, splits=splits)
     result = evaluate_model(_Brightest(), data, ferplus=tmp_path / "votes.csv")
-    assert (result.correct, result.total, result.left_out) == (19, 20, 1)
+    assert (result.correct, result.total, result.left_out, result.contempt) == (18, 19, 2, 1)
+    assert result.eight_class_accuracy == 18 / 20
     assert result.dataset == "fer2013 with FER+ majority labels"
     distinct = evaluate_model(_Brightest(), data, ferplus=tmp_path / "votes.csv", without_duplicates=True)
-    assert (distinct.correct, distinct.total, distinct.left_out) == (18, 19, 0)
+    assert (distinct.correct, distinct.total, distinct.left_out, distinct.contempt) == (18, 19, 0, 0)
 
 
 def votes_for(**counts: int) -> list[int]:

@@ -1,0 +1,110 @@
+"""Text of a model card about the training: its command, teacher, start and recipe, from the checkpoint's record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgekit.files import sha256_of
+from edgekit.model_store import ASSETS, CHECKPOINT_SUFFIX, shipped_models
+from edgekit.text import counted
+
+_KINDS = {
+    "classifier": "a classifier",
+    "clip": "a CLIP that classifies by descriptions of the classes",
+    "prompted-clip": "a CLIP with trained prompts",
+}
+_WEIGHT_OPTIONS = {"ce": "--ce-weight", "cosine": "--cosine-weight", "kl": "--kl-weight"}
+
+
+def training_section(name: str, training: Mapping[str, Any]) -> str:
+    """Return the card's section on the training of the model `name`."""
+    best, recipe = training["best"], training["recipe"]
+    ferplus = ""
+    if "ferplus" in training:
+        ferplus = (
+            f", FER+ votes as `{training['ferplus']}` (Barsoum et al. 2016; CSV sha256 `{training['ferplus_sha256']}`)"
+        )
+    return f"""## Training
+
+    {_command(training)}
+
+Put together from the checkpoint's record; names of files are placeholders, and settings that differ from the recipe's
+are in the JSON below. Epoch {best["epoch"]} of {recipe["epochs"]} ({best["validation_accuracy"]:.2%} on
+{training["validation"]}), recipe `{training["recipe_name"]}`{ferplus}, seed {training["seed"]}, precision
+{training["precision"]}, torch {training["torch_version"]}, edgekit {training["edgekit_version"]}
+({training["git_revision"]}), {counted(training["threads"], "thread")}.{_initial(training)}
+
+```json
+{json.dumps(recipe, indent=2, sort_keys=True)}
+```
+{_teacher(name, training)}"""
+
+
+def _command(training: Mapping[str, Any]) -> str:
+    """Return the command that trained the net, as far as the record contains it."""
+    architecture, distillation = training["architecture"], training.get("distillation")
+    if distillation is None:
+        words = [f"edgekit train --model {architecture}"]
+    else:
+        count = len(training["teacher"].get("members", [None]))
+        words = [f"edgekit distill --student {architecture}", *[f"--teacher TEACHER{n + 1}" for n in range(count)]]
+        words += [f"{_WEIGHT_OPTIONS[loss]} {value:g}" for loss, value in distillation["weights"].items()]
+        words.append(f"--temperature {distillation['temperature']:g}")
+        if distillation["views"]:
+            words.append(f"--views {distillation['views']}")
+    words.append("--data fer2013.tar.gz")
+    if "ferplus" in training:
+        words.append(f"--ferplus ferplus_votes.csv --ferplus-labels {training['ferplus']}")
+    if "label_weight" in training:
+        words.append(f"--label-weight {training['label_weight']:g}")
+    if training.get("initial_sha256"):
+        words.append("--init START")
+    words.append(f"--recipe {training['recipe_name']} --epochs {training['recipe']['epochs']}")
+    words.append(f"--seed {training['seed']} --precision {training['precision']}")
+    return " ".join(words)
+
+
+def _teacher(name: str, training: Mapping[str, Any]) -> str:
+    """Return the model card's section on the teacher; empty if the net was not distilled."""
+    if "teacher" not in training:
+        return ""
+    distillation = training["distillation"]
+    weights = ", ".join(f"{loss} {value:g}" for loss, value in distillation["weights"].items() if value)
+    views = f"its outputs for the views `{distillation['views']}`" if distillation["views"] else "augmented crops"
+    labels = "were used, too" if distillation["weights"]["ce"] else "were not used"
+    powers = distillation.get("votes")  # missing in checkpoints older than this option
+    votes = f" and FER+ votes with the powers {powers['teacher']:g} and {powers['votes']:g}" if powers else ""
+    lines = "\n".join(f"- {line}" for line in _teachers(name, training["teacher"]))
+    return f"""
+## Teacher
+
+It was distilled from a teacher's outputs for the training images; their labels {labels}. The teacher:
+
+{lines}
+
+Distilled on {views}{votes}, loss {weights}, temperature {distillation["temperature"]:g}.
+"""
+
+
+def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
+    if "members" in record:
+        for member in record["members"]:
+            yield from _teachers(name, member)
+        return
+    line = f"{_KINDS[record['kind']]}, `{record['name']}` (sha256 `{record['sha256']}`)"
+    if Path(record["name"]).stem == name:
+        line += ", shipped under this name before"
+    clip = record.get("clip")
+    yield f"{line}, of the CLIP `{clip['source']}` (sha256 `{clip['sha256']}`)" if clip else line
+
+
+def _initial(training: Mapping[str, Any]) -> str:
+    sha256 = training.get("initial_sha256")
+    if not sha256:
+        return " The initial weights were random."
+    shipped = (name for name in shipped_models() if sha256_of(ASSETS / f"{name}{CHECKPOINT_SUFFIX}") == sha256)
+    name = next((f"`{name}`, " for name in shipped), "")
+    return f" The initial weights were those of {name}the checkpoint with sha256 `{sha256}`."
