@@ -6,15 +6,20 @@ import json
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib import get_data_path
 
+import edgekit
 from edgekit import model_store as modelfiles
 from edgekit.cli import cli
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.imaging import read_image, resize
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
-from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, asset, resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 
 REQUIRED = {("fer2013", "center-crop"): 0.7, ("fer2013", "ten-crop"): 0.716}
@@ -113,6 +118,24 @@ def _share_of_happy_frames(*arguments: object) -> float:
 @each_model
 def test_the_portrait_is_happy_with_haar(name: str) -> None:
     assert _share_of_happy_frames("--model", name, "--detector", "haar") >= 0.8
+
+
+# Portraits in the public domain that are at hand: NASA's of Eileen Collins, and the US Navy's of Grace Hopper, which
+# comes with matplotlib. Neither shows anger.
+PORTRAITS = {"astronaut": asset("astronaut.png"), "Grace Hopper": Path(get_data_path(), "sample_data/grace_hopper.jpg")}
+
+
+@pytest.mark.parametrize("portrait", PORTRAITS)
+def test_people_who_are_not_angry_are_not_called_angry(portrait: str, shared: Path, tmp_path: Path) -> None:
+    image = read_image(PORTRAITS[portrait])
+    views = [image, np.ascontiguousarray(image[:, ::-1]), image // 2, resize(image, (256, 256))]
+    for number, view in enumerate(views):
+        assert cv2.imwrite(str(tmp_path / f"{number}.png"), view)
+    detector = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    with edgekit.stream(source=tmp_path, model="default", detector_model=detector, smooth_s=0) as results:
+        faces = [face for result in results for face in result.faces]
+    assert len(faces) == len(views)
+    assert [face.label for face in faces if face.label == "angry"] == []
 
 
 @each_model

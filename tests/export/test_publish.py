@@ -78,13 +78,13 @@ def test_a_card_has_the_hubs_front_matter_and_only_measured_figures(faces: Path,
     assert f"| FER-2013 PrivateTest | center-crop | {correct / 7:.2%} | {correct} of 7 |" in card
     assert "| FER+ PrivateTest | | not measured | | |" in card
     assert "| photographs | without a face is wrong | 66.67% | 2 of 3 |" in card
-    assert "| happy | " in card and "100.0% of 2 |" in card
+    assert "100.0% of 2 |" in card
     assert "by size, the short side of the face box" in card
     assert "by yaw" not in card  # Haar has no landmarks
     assert "(../docs/models/fer2013-photographs.png)" in card
     assert read_image(docs / "models/fer2013-photographs.png") is not None
     page = (docs / "results.md").read_text()
-    assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
+    assert (page.startswith("before\n"), page.endswith("after\n"), "old" in page) == (True, True, False)
     assert f"{correct / 7:.2%} ({correct} of 7)" in page
     assert "| photographs, mean recall of five | 66.67% (2 of 3) | 50.00% |" in page
 
@@ -96,7 +96,7 @@ def test_a_card_states_what_was_not_measured(tmp_path: Path) -> None:
     assert "Not measured." in card
 
 
-def test_the_threshold_of_uncertain_comes_from_the_contract(tmp_path: Path) -> None:
+def test_the_threshold_of_uncertain_comes_from_the_contract() -> None:
     contract = SimpleNamespace(uncertain_below=0.45)
     assert figures_document(Figures({}, None, None), contract)["uncertain_below"] == 0.45  # type: ignore[arg-type]
 

@@ -43,11 +43,11 @@ def test_crop_reports_counts_and_skips_what_is_there(edgekit: Run, photos: Path,
 
 
 def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path) -> None:
-    arguments = ("eval", "default", "distilled", "--photos", photos, *HAAR, "--recall-of", "happy, sad")
+    arguments = ("eval", "fer2013", "distilled", "--photos", photos, *HAAR, "--recall-of", "happy, sad")
     code, out, err = edgekit(*arguments, "--json")
     assert code == 0, err
     document = json.loads(out)
-    assert [model["model"] for model in document["models"]] == ["default", "distilled"]
+    assert [model["model"] for model in document["models"]] == ["fer2013", "distilled"]
     for model in document["models"]:
         assert (model["photographs"], model["with_face"], model["missed"], model["detector"]) == (3, 2, 1, "haar")
         assert model["missed_per_class"]["sad"] == 1
@@ -59,11 +59,45 @@ def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path)
 
 
 def test_eval_draws_the_confusion_matrix_of_photographs(edgekit: Run, photos: Path, tmp_path: Path) -> None:
-    code, out, err = edgekit("eval", "default", "--photos", photos, *HAAR, "--plot", tmp_path / "plot.png")
+    code, out, err = edgekit("eval", "fer2013", "--photos", photos, *HAAR, "--plot", tmp_path / "plot.png")
     assert code == 0, err
     assert cv2.imread(str(tmp_path / "plot.png")) is not None
     assert "accuracy 66.67% (2 of 3, without a face is wrong)" in out
     assert "with a face 100.00% (2 of 2), cross-entropy" in out
+
+
+def test_eval_groups_photographs_by_what_is_measured(edgekit: Run, photos: Path) -> None:
+    arguments = ("eval", "fer2013", "--photos", photos, *HAAR, "--by", "brightness, size")
+    code, out, err = edgekit(*arguments, "--json")
+    assert code == 0, err
+    [model] = json.loads(out)["models"]
+    assert list(model["by"]) == ["brightness", "size"]
+    for breakdown in model["by"].values():
+        assert sum(band["total"] for band in breakdown["bands"]) == model["with_face"] == 2
+        assert sum(band["correct"] for band in breakdown["bands"]) == model["correct"]
+    assert "by size (short side of the face box in the photograph)" in err
+    assert "34.2% to 100.0%" in err  # Wilson's interval of 2 of 2
+
+
+def test_the_pose_comes_from_yunets_landmarks(edgekit: Run, photos: Path, shared: Path) -> None:
+    yunet = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    arguments = ("eval", "fer2013", "--photos", photos, "--detector-model", yunet, "--by", "pose", "--json")
+    code, out, err = edgekit(*arguments)
+    assert code == 0, err
+    by = json.loads(out)["models"][0]["by"]
+    assert {name: [band["total"] for band in each["bands"]] for name, each in by.items()} == {
+        "yaw": [2, 0, 0, 0],
+        "roll": [2, 0, 0, 0],
+    }
+
+
+def test_eval_draws_its_errors(edgekit: Run, photos: Path, tmp_path: Path) -> None:
+    code, out, err = edgekit("eval", "fer2013", "--data", photos, "--split", "all", "--errors", tmp_path / "errors")
+    assert code == 0, err
+    assert f"contact sheets of errors: {tmp_path}/errors" in out
+    drawn = {path.name for path in (tmp_path / "errors").iterdir()}
+    assert "4-sad.png" in drawn  # a strip of background, which no net calls sad
+    assert all(cv2.imread(str(tmp_path / "errors" / name)) is not None for name in drawn)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +108,10 @@ def test_eval_draws_the_confusion_matrix_of_photographs(edgekit: Run, photos: Pa
         (("default", "--photos", "{photos}", "--protocol", "ten-crop"), "--protocol goes with --data"),
         (("default", "--data", "{photos}", "--min-face", "40"), "--min-face goes with --photos"),
         (("default", "distilled", "--data", "{photos}"), "only --photos without --plot takes more than one"),
+        (("default", "--photos", "{photos}", "--by", "age"), "--by 'age' is not a measure: expected brightness, size"),
+        (("default", "--data", "{photos}", "--by", "size"), "expected brightness; the others go with --photos"),
+        (("default", "--photos", "{photos}", *HAAR, "--by", "pose"), "no face has the measure 'yaw'"),
+        (("default", "--photos", "{photos}", "--errors", "x"), "--errors goes with --data"),
         (("default", "--photos", "{photos}", "--recall-of", "joy"), "the model has no class 'joy'"),
         (("default", "--data", "{photos}", "--recall-of", "joy"), "the model has no class 'joy'"),
         (("default", "--photos", "absent"), "'absent' does not exist"),
