@@ -108,6 +108,8 @@ def test_a_page_without_marks_is_one_line(tmp_path: Path) -> None:
 
 def test_the_tables_of_the_results_page_are_those_of_the_documents() -> None:
     docs = Path(__file__).parents[2] / "docs"
+    if not (docs / "models").is_dir():
+        pytest.skip("docs/models has no document: publish a model with --docs docs")
     page = (docs / "results.md").read_text()
     assert page.partition(f"{BEGIN}\n\n")[2].partition(f"\n{END}")[0] == results_tables(docs / "models")
 
