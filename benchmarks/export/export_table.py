@@ -187,7 +187,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
 @click.option("--calibration-images", type=click.IntRange(1), default=500, show_default=True)
 def main(data: Path, split: str, output: Path, rounds: int, inferences: int, calibration_images: int) -> None:
     """Write the files and the table."""
-    checkpoint = load_checkpoint(resolve_model("default", (CHECKPOINT_SUFFIX,)))
+    checkpoint = load_checkpoint(resolve_model("fer2013", (CHECKPOINT_SUFFIX,)))
     dataset = load_dataset(data, checkpoint.contract.crop.resize_hw[0], fit=checkpoint.contract.crop.fit)
     calibration = calibration_crops(dataset, "Training", checkpoint.contract, calibration_images, 0)
     paths, graphs = {}, {}

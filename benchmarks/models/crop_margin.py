@@ -1,6 +1,6 @@
 """Margin by which a detector's box must be widened so that a face is framed as in FER-2013.
 
-    python benchmarks/models/crop_margin.py --data fer2013.tar.gz --model default --detector-model yunet.onnx
+    python benchmarks/models/crop_margin.py --data fer2013.tar.gz --model fer2013 --detector-model yunet.onnx
 
 Faces of a split are enlarged and pasted into larger frames, detected, cropped by the runtime's code with several
 margins and vertical shifts, and classified. Prints, for the faces that were detected: the accuracy minus the accuracy
@@ -171,7 +171,7 @@ def show(result: Result, console: Console) -> None:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="FER-2013 in any form edgekit reads.")
 @click.option("--split", default="PublicTest", show_default=True)
-@click.option("--model", default="default", show_default=True, help="The classifier, an exported .onnx.")
+@click.option("--model", default="fer2013", show_default=True, help="The classifier, an exported .onnx.")
 @click.option("--detector", "names", type=click.Choice(DETECTOR_NAMES), multiple=True, default=("yunet", "haar"))
 @click.option("--detector-model", type=click.Path(path_type=Path), help="YuNet's .onnx file.")
 @click.option("--detector-size", type=int, default=DEFAULT_INPUT_SIZE_PX, show_default=True)

@@ -26,7 +26,7 @@ from edgekit.models.evaluation.evaluate import Evaluation, aligned, evaluate, op
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--ferplus", type=click.Path(path_type=Path), required=True)
-@click.option("--model", default="default", show_default=True)
+@click.option("--model", default="fer2013", show_default=True)
 @click.option("--split", default="PublicTest", show_default=True)
 @click.option("--net-weight", "a", default=0.7, show_default=True)
 @click.option("--votes-weight", "b", default=0.5, show_default=True)

@@ -183,11 +183,12 @@ def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, opti
         else:
             result = _evaluate_clip(clip_source, model, descriptions, activation, data, options, messages)
     title = f"on {result.dataset} {result.split}, {options['protocol']}"
-    measured = (result, model, options["protocol"], options["without_duplicates"], recall_of)
-    document = evaluation_document(*measured, breakdowns(result, by, recall_of))
+    broken_down = breakdowns(result, by, recall_of)
+    protocol, without_duplicates = options["protocol"], options["without_duplicates"]
+    document = evaluation_document(result, model, protocol, without_duplicates, recall_of, broken_down)
     out.say(f"{model} {title}")
     print_evaluation(out, result, recall_of)
-    print_breakdowns(out, breakdowns(result, by, recall_of))
+    print_breakdowns(out, broken_down)
     if options["errors"]:
         out.say(f"contact sheets of errors: {options['errors']}")
     if plot:

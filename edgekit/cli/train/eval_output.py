@@ -40,7 +40,7 @@ def evaluation_document(
     protocol: str,
     without_duplicates: bool,
     recall_of: Sequence[str],
-    by: Sequence[Breakdown] = (),
+    by: Sequence[Breakdown],
 ) -> dict[str, Any]:
     """Return the JSON document of an evaluation on prepared images."""
     return {

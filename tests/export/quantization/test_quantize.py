@@ -33,7 +33,7 @@ from edgekit.preprocess import ImageU8, to_input
 
 @pytest.fixture(scope="module")
 def default() -> onnx.ModelProto:
-    checkpoint = load_checkpoint(resolve_model("default", (".safetensors",)))
+    checkpoint = load_checkpoint(resolve_model("fer2013", (".safetensors",)))
     return to_onnx(build_net(checkpoint), checkpoint.contract, chosen_passes("x86", quantized=True))
 
 
@@ -177,7 +177,7 @@ def test_top_1_is_the_same_for_every_number_of_threads_and_nearly_so_for_every_l
 
 @pytest.mark.slow
 def test_an_uint8_input_is_kept_when_asked_for(crops: ImageU8, tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(resolve_model("default", (".safetensors",)))
+    checkpoint = load_checkpoint(resolve_model("fer2013", (".safetensors",)))
     model = to_onnx(build_net(checkpoint), checkpoint.contract, chosen_passes("x86", ["uint8-input"], quantized=True))
     made = quantize_static(model, crops[:4], StaticSettings(), "x")
     contract = contract_of(made.model)

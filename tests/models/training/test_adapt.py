@@ -24,13 +24,13 @@ from edgekit.models.training.recipes import RECIPES, freeze, layer_rates
 from edgekit.models.training.run import TrainingResult
 from edgekit.models.training.task import TrainingJob
 
-DEFAULT = resolve_model("default", (".safetensors",))
+INITIAL = resolve_model("fer2013", (".safetensors",))
 QUICK = replace(RECIPES["adapt"], epochs=2, batch_size=14)
 
 
 def _adapted(data: DataSet, folder: Path, recipe=QUICK):
     contract = contract_for("edgecnn", data.classes, data.name, data.is_gray)
-    initial = read_initial_weights(DEFAULT, contract, lambda _message: None)
+    initial = read_initial_weights(INITIAL, contract, lambda _message: None)
     parts = data.splits["Training"], data.splits["PublicTest"]
     task = ClassificationTask(contract, recipe, *parts, initial=initial)
     history = train_job(TrainingJob(task, recipe, {}), folder)
@@ -38,7 +38,7 @@ def _adapted(data: DataSet, folder: Path, recipe=QUICK):
 
 
 def test_only_the_last_layer_moves_and_only_by_its_share(bars: DataSet, tmp_path: Path) -> None:
-    start = load_checkpoint(DEFAULT).state
+    start = load_checkpoint(INITIAL).state
     _, shared = _adapted(bars, tmp_path / "shared", replace(QUICK, keep="last"))
     _, whole = _adapted(bars, tmp_path / "whole", replace(QUICK, keep="last", initial_share=0.0))
     for name, tensor in start.items():
@@ -73,8 +73,8 @@ def test_rates_fall_towards_the_input_and_zero_freezes() -> None:
 
 def test_shared_classes_keep_their_rows() -> None:
     contract = contract_for("edgecnn", ("happy", "tired"), "own", gray=True)
-    initial = read_initial_weights(DEFAULT, contract, lambda _message: None)
-    old = load_checkpoint(DEFAULT).state["classifier.weight"]
+    initial = read_initial_weights(INITIAL, contract, lambda _message: None)
+    old = load_checkpoint(INITIAL).state["classifier.weight"]
     merged = initial.merged_into({"classifier.weight": torch.zeros(2, 152), "classifier.bias": torch.zeros(2)})
     assert torch.equal(merged["classifier.weight"][0], old[EXPRESSIONS.index("happy")])
     assert not merged["classifier.weight"][1].any()
@@ -95,7 +95,7 @@ def test_own_classes_are_learned_calibrated_and_recorded(tmp_path: Path) -> None
             image = generator.integers(brightness, brightness + 160, (48, 48), dtype=np.uint8)
             assert cv2.imwrite(str(file), image)
     messages: list[str] = []
-    options = {"recipe": "adapt", "init": "default", "epochs": 2, "subject": "image", "precision": "fp32"}
+    options = {"recipe": "adapt", "init": "fer2013", "epochs": 2, "subject": "image", "precision": "fp32"}
     result = train(data=tmp_path / "data", output=tmp_path / "run", notify=messages.append, **options)
     contract = load_checkpoint(result.checkpoint).contract
     assert contract.subject == "image"
