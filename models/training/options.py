@@ -10,10 +10,10 @@ from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.contract import Fit
+    from edgekit.models.data.ferplus import Mode
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Accelerator = Literal["auto", "cpu", "gpu"]
-VoteLabels = Literal["posterior", "soft", "majority"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class TrainingOptions:
     - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else a part of
       the training images.
     - `contempt`: "drop", "keep", or the class that images of contempt are counted as.
-    - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`).
+    - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`); `label_weight`: weight of
+      the data's labels with "mixed"; default: 0.5.
     - `fit`: how images that are not square become square, recorded in the contract: their central square ("square"),
       padded with gray ("pad"), or distorted ("stretch").
     - `resume`: continue the training in `output`.
@@ -52,12 +53,15 @@ class TrainingOptions:
     val_split: str | None = None
     contempt: str = "drop"
     ferplus: Path | None = None
-    ferplus_labels: VoteLabels = "soft"
+    ferplus_labels: Mode = "soft"
+    label_weight: float | None = None
     fit: Fit = "square"
     resume: bool = False
 
     def __post_init__(self) -> None:
-        from edgekit.contract import Fit  # loads msgspec, which no help text needs
+        # These load msgspec and torch, which no help text needs.
+        from edgekit.contract import Fit
+        from edgekit.models.data.ferplus import Mode
 
         for name in ("data", "output", "ferplus"):
             if isinstance(value := getattr(self, name), str):  # from Python, where text is convenient
@@ -65,7 +69,12 @@ class TrainingOptions:
         require_choice("precision", self.precision, Precision)
         require_choice("accelerator", self.accelerator, Accelerator)
         require_choice("fit", self.fit, Fit)
-        require_choice("ferplus_labels", self.ferplus_labels, VoteLabels)
+        require_choice("ferplus_labels", self.ferplus_labels, Mode)
+        if self.label_weight is not None:
+            if self.ferplus is None or self.ferplus_labels != "mixed":
+                raise InputError("label-weight goes with ferplus and ferplus-labels mixed")
+            if not 0 <= self.label_weight <= 1:
+                raise InputError(f"label-weight is {self.label_weight}: expected 0 to 1")
         for name, least in (("epochs", 1), ("batch_size", 2), ("threads", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}: expected {least} or more")

@@ -146,11 +146,16 @@ _DATA_SECTIONS: _Sections = {
         click.option("--ferplus", type=PATH, metavar="CSV", help="FER+ votes for FER-2013; see --ferplus-labels."),
         click.option(
             "--ferplus-labels",
-            type=click.Choice(["posterior", "soft", "majority"]),
+            type=click.Choice(["posterior", "soft", "majority", "mixed"]),
             default="soft",
             show_default=True,
-            help="soft, majority: labels from the votes; posterior: the data's labels, with P(label | votes) as "
-            "training target.",
+            help="soft, majority: labels from the votes; posterior, mixed: the data's labels, with P(label | votes) or "
+            "a mixture of label and votes as training target.",
+        ),
+        click.option(
+            "--label-weight",
+            type=NumberRange(0, 1),
+            help="Weight of the data's labels with --ferplus-labels mixed; the votes have the rest. Default: 0.5.",
         ),
     ),
     "Output": (
