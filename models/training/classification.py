@@ -96,7 +96,7 @@ class NetTask(Task):
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return the augmentation's random numbers."""
-        return draw(count, generator)
+        return draw(count, generator, self._augmentation)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Apply the recipe's stage, and drop connections of learned group convolutions."""

@@ -169,8 +169,8 @@ _TRAINING_SECTIONS: _Sections = {
             "--recipe",
             default="fer2013",
             show_default=True,
-            help="fer2013, its stages fer2013-start and fer2013-finish (with --init), adapt (small own data, with "
-            "--init), or paper; for CLIPs: hicropl, hicropl-short, clip-mini.",
+            help="fer2013, its stages fer2013-start and fer2013-finish (with --init), camera (with --init), adapt "
+            "(small own data, with --init), or paper; for CLIPs: hicropl, hicropl-short, clip-mini.",
         ),
         click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs; default: the recipe's."),
         click.option(
