@@ -162,6 +162,8 @@ def distill(
     if options.threads:
         set_torch_threads(options.threads)
     recipe = recipe_of(options)
+    if recipe.mixup_alpha and not options.on_the_fly:
+        raise InputError("mixup needs the teacher's outputs for mixed images: add on-the-fly, or leave mixup-alpha out")
     require_no_space(options.student)
     contract_for(options.student, ("any",), "any", gray=True)  # reports an unknown net before the data is read
     check_output(options.output, options.resume)

@@ -123,10 +123,10 @@ class DistillationTask(NetTask):
         if weights.kl:
             loss = loss + weights.kl * kl_divergence(logits, teacher.logits, self._config.temperature)
         if weights.ce:
-            loss = loss + weights.ce * self.label_loss(logits, indices)
+            loss = loss + weights.ce * self.mixed_label_loss(logits, indices, numbers)
         if weights.cosine and embeddings is not None and teacher.embeddings is not None:
             loss = loss + weights.cosine * cosine_distance(embeddings, teacher.embeddings)
-        labels = self.examples.labels[indices]
+        labels = self.shown_labels(indices, numbers)
         truth = torch.where(labels < 0, teacher.logits.argmax(dim=1), labels)
         return StepLoss(loss.mean(), (logits.argmax(dim=1) == truth).sum())
 

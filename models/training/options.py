@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekit.models.data.ferplus import Mode
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+MAX_MIXUP_ALPHA = 10
 Accelerator = Literal["auto", "cpu", "gpu"]
 
 
@@ -21,7 +22,7 @@ class TrainingOptions:
     """What to train on, with which recipe, and where the results go.
 
     - `data`: folder, archive, .csv or .h5 (see `edgekit.models.data.readers`); `output`: folder for the results.
-    - `epochs`, `batch_size` and `max_lr` replace the recipe's values.
+    - `epochs`, `batch_size`, `max_lr` and `mixup_alpha` replace the recipe's values.
     - `init`: checkpoint, or name of a shipped model, to start from instead of random weights.
     - `precision`: "auto" is bf16 where the processor has it and it is faster (nets on a CPU), else fp32.
     - `threads`: number of CPU threads; None: torch's default.
@@ -44,6 +45,7 @@ class TrainingOptions:
     epochs: int | None = None
     batch_size: int | None = None
     max_lr: float | None = None
+    mixup_alpha: float | None = None
     init: str | None = None
     seed: int = 0
     precision: Precision = "auto"
@@ -75,6 +77,8 @@ class TrainingOptions:
                 raise InputError("label-weight goes with ferplus and ferplus-labels mixed")
             if not 0 <= self.label_weight <= 1:
                 raise InputError(f"label-weight is {self.label_weight}: expected 0 to 1")
+        if self.mixup_alpha is not None and not 0 <= self.mixup_alpha <= MAX_MIXUP_ALPHA:
+            raise InputError(f"mixup-alpha is {self.mixup_alpha}: expected 0 to {MAX_MIXUP_ALPHA}")
         for name, least in (("epochs", 1), ("batch_size", 2), ("threads", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}: expected {least} or more")

@@ -31,7 +31,7 @@ class Finish:
     Fine-tuning without affine augmentation or label smoothing, at a low learning rate, matches the evaluation
     distribution.
 
-    `share` is the fraction of all epochs; `lr_share` is the fraction of `max_lr`.
+    `share` is the fraction of all epochs; `lr_share` is the fraction of `max_lr`. The finish has no mixup.
     """
 
     share: float
@@ -49,6 +49,8 @@ class Recipe:
       "paper" holds `max_lr` and, after epoch `decay_start`, multiplies it by `decay_rate` every `decay_every` epochs.
       "warm-epoch-cosine" spends the first epoch at `warmup_lr` and falls from `max_lr` on a cosine, once per epoch.
     - `label_smoothing` is not applied where the data set has target distributions.
+    - `mixup_alpha`: each image is mixed with another one, in shares drawn from Beta(alpha, alpha) (mixup, arXiv
+      1710.09412); 0: off.
     - `grad_clamp` clamps each gradient element to ±`grad_clamp`; 0: off.
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
@@ -85,6 +87,7 @@ class Recipe:
     depth_decay: float = 1.0
     initial_share: float = 0.0
     balance: Balance = "none"
+    mixup_alpha: float = 0.0
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
         """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
@@ -102,6 +105,7 @@ class Recipe:
             max_lr=self.max_lr * self.finish.lr_share,
             augmentation=self.finish.augmentation,
             label_smoothing=self.finish.label_smoothing,
+            mixup_alpha=0.0,
             finish=None,
         )
         return finish, epoch - start

@@ -96,7 +96,7 @@ class TrainingResult:
 def recipe_of(
     options: TrainingOptions, initial: InitialWeights | None = None, notify: Notify = ignore_message
 ) -> Recipe:
-    """Return the named recipe with the options' number of epochs, batch size and learning rate.
+    """Return the named recipe with the options' number of epochs, batch size, learning rate and mixup.
 
     `adapt` becomes `adapt-new-classes` where the initial weights lack some of the classes.
 
@@ -114,6 +114,7 @@ def recipe_of(
         epochs=options.epochs or recipe.epochs,
         batch_size=options.batch_size or recipe.batch_size,
         max_lr=options.max_lr or recipe.max_lr,
+        mixup_alpha=recipe.mixup_alpha if options.mixup_alpha is None else options.mixup_alpha,
     )
 
 

@@ -16,7 +16,7 @@ from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unuse
 from edgekit.cli.output import Output
 from edgekit.cli.progress import by_stage, progress_bar
 from edgekit.cli.sections import section
-from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.options import MAX_MIXUP_ALPHA, TrainingOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -180,6 +180,12 @@ _TRAINING_SECTIONS: _Sections = {
         ),
         click.option(
             "--max-lr", type=NumberRange(0, 100, min_open=True), help="Highest learning rate; default: the recipe's."
+        ),
+        click.option(
+            "--mixup-alpha",
+            type=NumberRange(0, MAX_MIXUP_ALPHA),
+            help="Mix each image with another one, in shares of Beta(ALPHA, ALPHA); default: the recipe's. With "
+            "'distill': only with --on-the-fly.",
         ),
         click.option(
             "--init",
