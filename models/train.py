@@ -16,6 +16,7 @@ import numpy as np
 from edgekit.contract import Subject
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
 from edgekit.models.data import ImageSet, check_classes, identical_to
+from edgekit.models.data.balance import class_prior
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.model_loading import contract_for
@@ -27,6 +28,7 @@ from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, require_choice
+from edgekit.models.training.prior import adjust_prior, class_bias
 from edgekit.models.training.recipes import Balance
 from edgekit.models.training.run import (
     TrainingResult,
@@ -119,12 +121,17 @@ def train(
         options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit, options.image_size
     )
     contract = replace(contract, subject=options.subject)
+    if options.prior_strength:
+        class_bias(options.model)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)
     recipe = recipe_of(options, initial, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
     merged = {"merged": list(options.merges)} if options.merges else {}
     job = make_job(options, data, task, recipe, merged, with_precision(options, contract, recipe.batch_size, notify))
     result = run_training(job, options, data, notify, on_step, on_epoch)
+    if options.prior_strength and is_first_process():
+        prior = class_prior(data.training, len(dataset.classes))
+        adjust_prior(result.checkpoint, prior, options.prior_strength, notify)
     if options.calibrate and is_first_process():
         result = replace(result, temperature=calibrate(result.checkpoint, data.validation, notify))
     if is_first_process():

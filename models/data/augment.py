@@ -53,6 +53,11 @@ class Augmentation:
         return replace(self, crop_px=crop_px, cutout_px=round(self.cutout_px * ratio), camera=camera)
 
     @property
+    def is_crop_and_flip(self) -> bool:
+        """Whether nothing else is done than to crop, and to mirror half of the images."""
+        return self == Augmentation(self.crop_px)
+
+    @property
     def is_affine(self) -> bool:
         """Whether images are resampled, and not only cropped."""
         return bool(self.rotation_deg or self.scale or self.shear_deg or self.translation)
@@ -109,6 +114,25 @@ def _photographed_crop(images: Tensor, numbers: Tensor, augmentation: Augmentati
     return _affine_crop(pixels, numbers.unbind(dim=1), framed)
 
 
+def crop_number(numbers: Tensor, size_hw: tuple[int, int], augmentation: Augmentation) -> Tensor:
+    """Return which of an image's crops `augment` cuts: int64 (N,), from the top left, each before its mirror image.
+
+    Args:
+        numbers: Random numbers (N, 11) from `draw`.
+        size_hw: Height and width of the images.
+        augmentation: An augmentation that only crops and flips.
+    """
+    columns = numbers.unbind(dim=1)
+    top, left = _corner(columns, size_hw, augmentation.crop_px)
+    return 2 * (top * (size_hw[1] - augmentation.crop_px + 1) + left) + _flips(columns, augmentation)
+
+
+def _corner(columns: tuple[Tensor, ...], size_hw: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
+    """Return top and left of each image's random crop, both int64 (N,)."""
+    top, left = ((columns[axis] * (size_hw[axis] - side + 1)).long() for axis in (0, 1))
+    return top, left
+
+
 def _symmetric(uniform: Tensor) -> Tensor:
     return uniform * 2 - 1
 
@@ -120,8 +144,7 @@ def _flips(columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
 def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
     count, channels, height, width = images.shape
     side = augmentation.crop_px
-    top = (columns[0] * (height - side + 1)).long()
-    left = (columns[1] * (width - side + 1)).long()
+    top, left = _corner(columns, (height, width), side)
     span = torch.arange(side, device=images.device)
     across = torch.where(_flips(columns, augmentation)[:, None], side - 1 - span, span)
     rows = (top[:, None] + span) * width  # (N, side)

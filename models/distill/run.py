@@ -16,16 +16,17 @@ from edgekit.files import check_writable
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.data import ImageSet
+from edgekit.models.data.balance import class_prior, class_shares
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
 from edgekit.models.distill.cache import FOLDER_NAME, agreement, distillation_targets, pixels_sha256
 from edgekit.models.distill.classifiers import PlainOnnx
 from edgekit.models.distill.losses import LossWeights, loss_weights
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
-from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
+from edgekit.models.distill.task import DistillationConfig, DistillationTask, check_views, student_architecture
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs
 from edgekit.models.distill.views import Views
-from edgekit.models.distill.votes import VotePowers, class_shares, with_votes
+from edgekit.models.distill.votes import VotePowers, with_votes
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
@@ -34,6 +35,7 @@ from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.prior import adjust_prior, class_bias
 from edgekit.models.training.run import (
     TrainingResult,
     initial_weights,
@@ -170,12 +172,15 @@ def distill(
     data = read_training_data(options, notify=notify, progress=progress)
     dataset = data.dataset
     teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
+    views = None if options.on_the_fly else options.views or "center-flip"
+    check_views(views, recipe, teacher)
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
     architecture = student_architecture(options.student, teacher)
     contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, options.fit)
+    if options.prior_strength:
+        class_bias(architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
     training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
-    views = None if options.on_the_fly else options.views or "center-flip"
     config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers)
     folder = options.cache or options.output / FOLDER_NAME
     targets = None
@@ -195,6 +200,9 @@ def distill(
     result = DistillationResult(trained, teacher.record(), weights)
     if not is_first_process():
         return result  # the first process compares for all
+    if options.prior_strength:
+        prior = class_prior(data.training, len(dataset.classes))
+        adjust_prior(trained.checkpoint, prior, options.prior_strength, notify)
     check_device_pixels(trained.checkpoint, data.validation, options.data, options.contempt, notify)
     return _compared(result, teacher, data.validation, folder, notify, progress)
 

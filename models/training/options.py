@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MAX_MIXUP_ALPHA = 10
+MAX_PRIOR_STRENGTH = 2
 Accelerator = Literal["auto", "cpu", "gpu"]
 
 
@@ -31,6 +32,7 @@ class TrainingOptions:
     - `contempt`: "drop", "keep", or the class that images of contempt are counted as.
     - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`); `label_weight`: weight of
       the data's labels with "mixed"; default: 0.5.
+    - `prior_strength`: strength of the logit adjustment after the training (see `edgekit.models.training.prior`).
     - `fit`: how images that are not square become square, recorded in the contract: their central square ("square"),
       padded with gray ("pad"), or distorted ("stretch").
     - `resume`: continue the training in `output`.
@@ -57,6 +59,7 @@ class TrainingOptions:
     ferplus: Path | None = None
     ferplus_labels: Mode = "soft"
     label_weight: float | None = None
+    prior_strength: float = 0.0
     fit: Fit = "square"
     resume: bool = False
 
@@ -79,6 +82,8 @@ class TrainingOptions:
                 raise InputError(f"label-weight is {self.label_weight}: expected 0 to 1")
         if self.mixup_alpha is not None and not 0 <= self.mixup_alpha <= MAX_MIXUP_ALPHA:
             raise InputError(f"mixup-alpha is {self.mixup_alpha}: expected 0 to {MAX_MIXUP_ALPHA}")
+        if not 0 <= self.prior_strength <= MAX_PRIOR_STRENGTH:
+            raise InputError(f"prior-strength is {self.prior_strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
         for name, least in (("epochs", 1), ("batch_size", 2), ("threads", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}: expected {least} or more")

@@ -209,6 +209,7 @@ def make_job(
             **training_provenance(data.dataset, options.recipe, data.validation_name),
             "training_split": data.training_name,
             **_votes_record(options),
+            **({"prior_strength": options.prior_strength} if options.prior_strength else {}),
             **(provenance or {}),
         },
         seed=options.seed,

@@ -16,7 +16,7 @@ from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unuse
 from edgekit.cli.output import Output
 from edgekit.cli.progress import by_stage, progress_bar
 from edgekit.cli.sections import section
-from edgekit.models.training.options import MAX_MIXUP_ALPHA, TrainingOptions
+from edgekit.models.training.options import MAX_MIXUP_ALPHA, MAX_PRIOR_STRENGTH, TrainingOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -156,6 +156,17 @@ _DATA_SECTIONS: _Sections = {
             "--label-weight",
             type=NumberRange(0, 1),
             help="Weight of the data's labels with --ferplus-labels mixed; the votes have the rest. Default: 0.5.",
+        ),
+    ),
+    "Class shares": (
+        click.option(
+            "--prior-strength",
+            type=NumberRange(0, MAX_PRIOR_STRENGTH),
+            default=0.0,
+            show_default=True,
+            metavar="T",
+            help="After the training, subtract T times the logarithm of each class's share from the logits; 1 gives "
+            "rare and common classes equal influence.",
         ),
     ),
     "Output": (
