@@ -23,6 +23,7 @@ from edgekit.models.distill.cache import FOLDER_NAME, agreement, distillation_ta
 from edgekit.models.distill.classifiers import PlainOnnx
 from edgekit.models.distill.losses import LossWeights, loss_weights
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
+from edgekit.models.distill.out_of_fold import out_of_fold_targets, teachers_by_fold
 from edgekit.models.distill.task import DistillationConfig, DistillationTask, check_views, student_architecture
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs
 from edgekit.models.distill.views import Views
@@ -56,6 +57,7 @@ class DistillOptions(TrainingOptions):
     - `temperature`: τ of both softmaxes; `kl_weight`, `ce_weight`, `cosine_weight`: see `losses.loss_weights`.
     - `views`: the views of each image that the teacher classifies once; default: "center-flip".
     - `on_the_fly`: the teacher classifies every augmented crop instead of fixed views.
+    - `out_of_fold`: each image has the outputs of those teachers only that have not seen it (`TrainOptions.folds`).
     - `cache`: folder of the teacher's cached outputs; default: a folder in `output`.
     - `unlabelled`: folder or archive of images without labels, used in addition to the labelled ones.
     - `teacher_power`, `votes_power`: used with FER+ posteriors; see `votes.VotePowers`.
@@ -75,6 +77,7 @@ class DistillOptions(TrainingOptions):
     cosine_weight: float | None = None
     views: Views | None = None
     on_the_fly: bool = False
+    out_of_fold: bool = False
     cache: Path | None = None
     unlabelled: Path | None = None
     teacher_power: float | None = None
@@ -92,6 +95,15 @@ class DistillOptions(TrainingOptions):
             raise InputError("views are for cached outputs: leave views or on-the-fly out")
         if self.on_the_fly and self.cache:
             raise InputError("cache has no effect with on-the-fly, which caches nothing: leave one of them out")
+        if self.out_of_fold and (self.on_the_fly or self.unlabelled):
+            raise InputError(
+                "out-of-fold needs cached outputs and labelled images: leave on-the-fly and unlabelled out"
+            )
+
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of the teacher's cached outputs."""
+        return self.cache or self.output / FOLDER_NAME
 
     def vote_powers(self) -> VotePowers | None:
         """Return the exponents by which teacher and FER+ votes are combined; None without FER+ posteriors.
@@ -174,6 +186,8 @@ def distill(
     teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
     views = None if options.on_the_fly else options.views or "center-flip"
     check_views(views, recipe, teacher)
+    if options.out_of_fold:
+        teachers_by_fold(teacher)  # missing folds are reported before the teacher runs for hours
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
     architecture = student_architecture(options.student, teacher)
     contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, options.fit)
@@ -181,13 +195,10 @@ def distill(
         class_bias(architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
     training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
-    config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers)
-    folder = options.cache or options.output / FOLDER_NAME
+    config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers, options.out_of_fold)
     targets = None
     if views:
-        check_writable(folder / "targets")  # a read-only folder is reported before the teacher runs for hours
-        reading = of_stage(progress, "running the teacher")
-        targets = distillation_targets(teacher, training.images, views, folder, reading, notify)
+        targets = _targets(options, teacher, training, views, notify, progress)
         if powers and training.targets is not None:
             prior = class_shares(training.labels, len(dataset.classes))
             targets = with_votes(targets, training.targets, prior, powers)
@@ -204,7 +215,23 @@ def distill(
         prior = class_prior(data.training, len(dataset.classes))
         adjust_prior(trained.checkpoint, prior, options.prior_strength, notify)
     check_device_pixels(trained.checkpoint, data.validation, options.data, options.contempt, notify)
-    return _compared(result, teacher, data.validation, folder, notify, progress)
+    return _compared(result, teacher, data.validation, options.cache_folder, notify, progress)
+
+
+def _targets(
+    options: DistillOptions,
+    teacher: Teacher,
+    training: ImageSet,
+    views: Views,
+    notify: Notify,
+    progress: StageProgress | None,
+) -> TeacherOutputs:
+    """Return the teacher's outputs for the views of the training images."""
+    folder, reading = options.cache_folder, of_stage(progress, "running the teacher")
+    check_writable(folder / "targets")  # a read-only folder is reported before the teacher runs for hours
+    if options.out_of_fold:
+        return out_of_fold_targets(teacher, training, views, folder, reading, notify)
+    return distillation_targets(teacher, training.images, views, folder, reading, notify)
 
 
 def _teacher_options(options: DistillOptions) -> TeacherOptions:

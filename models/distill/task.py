@@ -36,6 +36,7 @@ class DistillationConfig:
         temperature: τ of both softmaxes.
         views: Views whose teacher outputs are cached; None: the teacher classifies each augmented crop.
         unlabelled: Checksum of the images without labels; None: all images have labels.
+        out_of_fold: Whether each image has the targets of the teachers that have not seen it.
         votes: Powers by which FER+ votes were combined with the targets; None: without votes.
     """
 
@@ -44,6 +45,7 @@ class DistillationConfig:
     views: Views | None = "center-flip"
     unlabelled: str | None = None
     votes: VotePowers | None = None
+    out_of_fold: bool = False
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.temperature <= 1000:

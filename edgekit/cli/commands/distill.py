@@ -50,6 +50,11 @@ if TYPE_CHECKING:
         help="Views of each image that the teacher classifies; each view is classified once. all-crops: each training "
         "crop has the output for itself, with recipes that only crop and flip. Default: center-flip.",
     ),
+    click.option(
+        "--out-of-fold",
+        is_flag=True,
+        help="Each image has the outputs of those teachers only that have not seen it; see 'train --folds'.",
+    ),
     click.option("--cache", type=PATH, metavar="DIR", help="Folder of the teacher's outputs; default: in --output."),
     click.option(
         "--on-the-fly",

@@ -66,6 +66,16 @@ from edgekit.models.training.options import TrainingOptions
     ),
 )
 @section(
+    "Folds",
+    click.option(
+        "--folds",
+        type=click.IntRange(2, 100),
+        metavar="K",
+        help="Divide the training images into K folds, and train without one of them (--fold).",
+    ),
+    click.option("--fold", type=click.IntRange(0, 99), metavar="N", help="The fold to leave out, from 0; see --folds."),
+)
+@section(
     "Calibration",
     click.option(
         "--calibrate/--no-calibrate",

@@ -54,6 +54,8 @@ _OF_NETS = {
     "cache_images",
     "mixup_alpha",
     "prior_strength",
+    "folds",
+    "fold",
 }
 _FOREIGN = {
     PROMPTS: {*_OF_NETS, "ferplus", "ferplus_labels", "label_weight"},
