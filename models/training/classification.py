@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgekit.models.data.disk import is_on_disk
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import load_weights
+from edgekit.models.nets.branched import merged_name, merged_state
 from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.init_weights import InitialWeights
@@ -131,8 +133,9 @@ class NetTask(Task):
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write a checkpoint with the net's contract."""
-        save_checkpoint(path, Checkpoint(self.contract, net.state_dict(), training))
+        """Write a checkpoint with the net's contract; branches are merged."""
+        contract = replace(self.contract, architecture=merged_name(self.contract.architecture))
+        save_checkpoint(path, Checkpoint(contract, merged_state(net), training))
 
     def augmented(self, indices: Tensor, numbers: Tensor) -> Tensor:
         """Return augmented, and with mixup mixed, images in 0..1: float32 (n, 3, h, w), channels_last."""

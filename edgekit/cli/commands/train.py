@@ -28,8 +28,8 @@ from edgekit.models.training.options import TrainingOptions
         "--model",
         default="edgecnn",
         show_default=True,
-        help="edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, mobilenetv3-small, "
-        "shufflenetv2-x0.5 or timm/NAME; hicropl (prompts for a CLIP) or clip-mini (a small CLIP).",
+        help="edgecnn, edgecnn-branched, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, "
+        "mobilenetv3-small, shufflenetv2-x0.5 or timm/NAME; hicropl (prompts for a CLIP) or clip-mini (a small CLIP).",
     ),
     click.option(
         "--image-size",
