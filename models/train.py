@@ -8,16 +8,19 @@ Prompts for a CLIP and small CLIPs are trained by `edgekit.models.clip`, student
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgekit.contract import Subject
+from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
 from edgekit.models.data import ImageSet, check_classes, identical_to
+from edgekit.models.data.balance import class_prior
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
+from edgekit.models.data.folds import Fold, fold_numbers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
@@ -27,8 +30,10 @@ from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, require_choice
+from edgekit.models.training.prior import adjust_prior, class_bias
 from edgekit.models.training.recipes import Balance
 from edgekit.models.training.run import (
+    TrainingData,
     TrainingResult,
     initial_weights,
     make_job,
@@ -50,6 +55,7 @@ class TrainOptions(TrainingOptions):
     - `subject`: what the model classifies: each detected "face", or the whole "image".
     - `image_size`: side in pixels at which the images are kept, for nets that take any size; the net sees 11/12 of it.
     - `cache_images`: where decoded images are kept; "auto": on disk if they need a quarter of the free memory.
+    - `folds`, `fold`: train without fold number `fold` (from 0) of `folds`; see `edgekit.models.data.folds`.
     - `calibrate`: whether a temperature is fitted on the validation images and folded into the last layer.
 
     Raises:
@@ -63,6 +69,8 @@ class TrainOptions(TrainingOptions):
     image_size: int = SIDE_PX
     cache_images: ImageCache = "auto"
     calibrate: bool = True
+    folds: int | None = None
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +78,13 @@ class TrainOptions(TrainingOptions):
             require_choice("balance", self.balance, Balance)
         require_choice("cache_images", self.cache_images, ImageCache)
         require_choice("subject", self.subject, Subject)
+        if (self.folds is None) != (self.fold is None):
+            raise InputError("folds and fold go together: give both")
+        self.left_out()
+
+    def left_out(self) -> Fold | None:
+        """Return the fold that the training leaves out; None: it uses all images."""
+        return None if self.folds is None or self.fold is None else Fold(self.folds, self.fold)
 
 
 def train(
@@ -109,7 +124,9 @@ def train(
     # Reports an unknown net, or an image size that it does not take, before the data is read.
     contract_for(options.model, ("any",), "any", gray=True, image_size_px=options.image_size)
     data = read_training_data(options, options.merges, notify, progress, options.image_size, options.cache_images)
-    dataset = data.dataset
+    dataset, fold = data.dataset, options.left_out()
+    if fold:
+        data = _without(data, fold, notify)
     check_classes(data.training, dataset.classes)
     if (leaked := identical_to(data.training.images, data.validation.images)).any():
         names = data.training.names
@@ -119,18 +136,32 @@ def train(
         options.model, dataset.classes, dataset.name, dataset.is_gray, options.fit, options.image_size
     )
     contract = replace(contract, subject=options.subject)
+    if options.prior_strength:
+        class_bias(options.model)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)
     recipe = recipe_of(options, initial, notify)
     task = ClassificationTask(contract, recipe, data.training, data.validation, options.balance, initial)
-    merged = {"merged": list(options.merges)} if options.merges else {}
-    job = make_job(options, data, task, recipe, merged, with_precision(options, contract, recipe.batch_size, notify))
+    record: dict[str, Any] = {"merged": list(options.merges)} if options.merges else {}
+    if fold:
+        record["fold"] = asdict(fold)
+    job = make_job(options, data, task, recipe, record, with_precision(options, contract, recipe.batch_size, notify))
     result = run_training(job, options, data, notify, on_step, on_epoch)
+    if options.prior_strength and is_first_process():
+        prior = class_prior(data.training, len(dataset.classes))
+        adjust_prior(result.checkpoint, prior, options.prior_strength, notify)
     if options.calibrate and is_first_process():
         result = replace(result, temperature=calibrate(result.checkpoint, data.validation, notify))
     if is_first_process():
         check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
     _report_chance(result, data.validation, notify)
     return result
+
+
+def _without(data: TrainingData, fold: Fold, notify: Notify) -> TrainingData:
+    """Return the data without the training images of a fold."""
+    kept = fold_numbers(data.training, fold.folds) != fold.fold
+    notify(f"fold {fold.fold} of {fold.folds} is left out: {(~kept).sum()} of {len(kept)} training images")
+    return replace(data, training=data.training.subset(kept))
 
 
 def _report_chance(result: TrainingResult, validation: ImageSet, notify: Notify) -> None:

@@ -112,7 +112,7 @@ class MiniClipTask(Task):
         """Return random numbers (count, 11 + 2): augmentation, choice of the class, choice of the words."""
         own = torch.rand(count, 1, generator=generator)
         shared = torch.rand(1, 1, generator=generator).expand(count, 1)
-        return torch.cat([draw(count, generator), own, shared], dim=1)
+        return torch.cat([draw(count, generator, self._augmentation), own, shared], dim=1)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Do nothing: no setting of this task changes from epoch to epoch."""

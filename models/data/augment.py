@@ -13,6 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgekit.models.data.camera import COLUMNS as CAMERA_COLUMNS
+from edgekit.models.data.camera import Camera, photographed
+
+# Random numbers per image: of the geometry, the pixel values and the cutout; then whether the image is photographed.
+_COLUMNS = 11
+_IS_PHOTOGRAPHED = 11
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -24,6 +31,7 @@ class Augmentation:
     - `brightness` (fraction of white), `contrast` (fraction): random offset and gain of the pixel values.
     - `cutout_px`: side of a square of zeros, in a `cutout_probability` of the images (Cutout, arXiv 1708.04552).
     - `translation`: shift beyond the image border, as a fraction of the image's side; border pixels are repeated.
+    - `camera`: what a camera and a detector do to a part of the images; None: nothing.
     """
 
     crop_px: int
@@ -36,10 +44,18 @@ class Augmentation:
     cutout_px: int = 0
     cutout_probability: float = 0.0
     translation: float = 0.0
+    camera: Camera | None = None
 
     def scaled(self, crop_px: int) -> Augmentation:
-        """Return the augmentation for crops of another side, with the cutout in proportion."""
-        return replace(self, crop_px=crop_px, cutout_px=round(self.cutout_px * crop_px / self.crop_px))
+        """Return the augmentation for crops of another side, with cutout and blur in proportion."""
+        ratio = crop_px / self.crop_px
+        camera = self.camera and self.camera.scaled(ratio)
+        return replace(self, crop_px=crop_px, cutout_px=round(self.cutout_px * ratio), camera=camera)
+
+    @property
+    def is_crop_and_flip(self) -> bool:
+        """Whether nothing else is done than to crop, and to mirror half of the images."""
+        return self == Augmentation(self.crop_px)
 
     @property
     def is_affine(self) -> bool:
@@ -47,9 +63,12 @@ class Augmentation:
         return bool(self.rotation_deg or self.scale or self.shear_deg or self.translation)
 
 
-def draw(count: int, generator: torch.Generator) -> Tensor:
-    """Return the random numbers of `count` images: float32 (count, 11), uniform in [0, 1)."""
-    return torch.rand(count, 11, generator=generator)
+def draw(count: int, generator: torch.Generator, augmentation: Augmentation) -> Tensor:
+    """Return the random numbers of `count` images: float32 (count, 11), uniform in [0, 1); 21 columns with a camera."""
+    numbers = torch.rand(count, _COLUMNS, generator=generator)
+    if augmentation.camera is None:
+        return numbers
+    return torch.cat([numbers, torch.rand(count, 1 + CAMERA_COLUMNS, generator=generator)], dim=1)
 
 
 def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tensor:
@@ -57,7 +76,7 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
 
     Args:
         images: uint8 (N, C, H, W).
-        numbers: Random numbers (N, 11) from `draw`.
+        numbers: Random numbers (N, 11 or 21) from `draw`.
         augmentation: The operations and their ranges.
 
     Returns:
@@ -65,9 +84,12 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
     """
     columns = numbers.unbind(dim=1)
     if augmentation.is_affine:
-        pixels = _affine_crop(images, columns, augmentation)
+        pixels = _affine_crop(_fractions(images), columns, augmentation)
     else:
-        pixels = _crop(images, columns, augmentation).to(torch.float32).mul_(1 / 255)
+        pixels = _fractions(_crop(images, columns, augmentation))
+    if augmentation.camera:
+        chosen = torch.nonzero(columns[_IS_PHOTOGRAPHED] < augmentation.camera.probability).flatten()
+        pixels[chosen] = _photographed_crop(images[chosen], numbers[chosen], augmentation, augmentation.camera)
     if augmentation.brightness or augmentation.contrast:
         gain = 1 + augmentation.contrast * _symmetric(columns[6])
         offset = augmentation.brightness * _symmetric(columns[7])
@@ -75,6 +97,40 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
     if augmentation.cutout_px:
         pixels = _cutout(pixels, columns, augmentation)
     return pixels
+
+
+def _fractions(images: Tensor) -> Tensor:
+    return images.to(torch.float32).mul_(1 / 255)
+
+
+def _photographed_crop(images: Tensor, numbers: Tensor, augmentation: Augmentation, camera: Camera) -> Tensor:
+    """Return crops of photographed images, from a box that is as far off as a detector's."""
+    pixels = photographed(images, numbers[:, _IS_PHOTOGRAPHED + 1 :], camera)
+    framed = replace(
+        augmentation,
+        scale=augmentation.scale + camera.framing_scale,
+        translation=augmentation.translation + camera.framing_shift,
+    )
+    return _affine_crop(pixels, numbers.unbind(dim=1), framed)
+
+
+def crop_number(numbers: Tensor, size_hw: tuple[int, int], augmentation: Augmentation) -> Tensor:
+    """Return which of an image's crops `augment` cuts: int64 (N,), from the top left, each before its mirror image.
+
+    Args:
+        numbers: Random numbers (N, 11) from `draw`.
+        size_hw: Height and width of the images.
+        augmentation: An augmentation that only crops and flips.
+    """
+    columns = numbers.unbind(dim=1)
+    top, left = _corner(columns, size_hw, augmentation.crop_px)
+    return 2 * (top * (size_hw[1] - augmentation.crop_px + 1) + left) + _flips(columns, augmentation)
+
+
+def _corner(columns: tuple[Tensor, ...], size_hw: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
+    """Return top and left of each image's random crop, both int64 (N,)."""
+    top, left = ((columns[axis] * (size_hw[axis] - side + 1)).long() for axis in (0, 1))
+    return top, left
 
 
 def _symmetric(uniform: Tensor) -> Tensor:
@@ -88,8 +144,7 @@ def _flips(columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
 def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
     count, channels, height, width = images.shape
     side = augmentation.crop_px
-    top = (columns[0] * (height - side + 1)).long()
-    left = (columns[1] * (width - side + 1)).long()
+    top, left = _corner(columns, (height, width), side)
     span = torch.arange(side, device=images.device)
     across = torch.where(_flips(columns, augmentation)[:, None], side - 1 - span, span)
     rows = (top[:, None] + span) * width  # (N, side)
@@ -98,8 +153,8 @@ def _crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentatio
     return images.reshape(count, channels, -1).gather(2, flat).view(count, channels, side, side)
 
 
-def _affine_crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
-    _, _, height, width = images.shape
+def _affine_crop(pixels: Tensor, columns: tuple[Tensor, ...], augmentation: Augmentation) -> Tensor:
+    _, _, height, width = pixels.shape
     side = augmentation.crop_px
     angle = math.radians(augmentation.rotation_deg) * _symmetric(columns[3])
     zoom = 1 + augmentation.scale * _symmetric(columns[4])
@@ -117,8 +172,7 @@ def _affine_crop(images: Tensor, columns: tuple[Tensor, ...], augmentation: Augm
         ],
         dim=1,
     )  # (N, 2, 3)
-    grid = F.affine_grid(theta, [len(images), 1, side, side], align_corners=False)
-    pixels = images.to(torch.float32).mul_(1 / 255)
+    grid = F.affine_grid(theta, [len(pixels), 1, side, side], align_corners=False)
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

@@ -1,9 +1,29 @@
-"""Training on classes of very different size: class weights for the loss, or balanced sampling."""
+"""Training on classes of very different size: class weights for the loss, balanced sampling, and class shares."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from edgekit.models.data import ImageSet
+from edgekit.preprocess import FloatArray
+
+
+def class_shares(labels: NDArray[np.int64], classes: int) -> FloatArray:
+    """Return P(label), float32 (classes,): the share of each class among the labels; labels below 0 are not counted."""
+    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    shares: FloatArray = (counts / max(1, counts.sum())).astype(np.float32)
+    return shares
+
+
+def class_prior(part: ImageSet, classes: int) -> FloatArray:
+    """Return the mean training target, float32 (classes,): of the target distributions, or else of the labels."""
+    if part.targets is None:
+        return class_shares(part.labels, classes)
+    mean: FloatArray = part.targets.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return mean
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:

@@ -23,10 +23,12 @@ from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet, training_split
 from edgekit.models.data.layout import canonical_class
 
-Mode = Literal["posterior", "soft", "majority"]
+Mode = Literal["posterior", "soft", "majority", "mixed"]
+DEFAULT_LABEL_WEIGHT = 0.5
 
 # The columns of votes, in the order of `Votes.counts`.
 COLUMNS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+_NO_FACE = [COLUMNS.index("unknown"), COLUMNS.index("NF")]
 _TO_EXPRESSIONS = [[canonical_class(column) for column in COLUMNS].index(name) for name in EXPRESSIONS]
 
 _MAX_VOTES = 1000
@@ -36,6 +38,8 @@ _MIN_MATCH = 0.9
 _MIN_AGREEMENT = 0.4
 _WEIGHT_DECAY = 1e-4
 _FIT_STEPS = 100
+# Smoothing of the label in the targets of mode "mixed", as in recipe fer2013.
+_LABEL_SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,12 @@ def read_votes(path: Path) -> Votes:
 
 
 def with_ferplus(
-    dataset: DataSet, path: Path, mode: Mode = "soft", train: str | None = None, notify: Notify = ignore_message
+    dataset: DataSet,
+    path: Path,
+    mode: Mode = "soft",
+    train: str | None = None,
+    notify: Notify = ignore_message,
+    label_weight: float = DEFAULT_LABEL_WEIGHT,
 ) -> DataSet:
     """Return FER-2013 with labels or training targets from the votes.
 
@@ -99,6 +108,9 @@ def with_ferplus(
       split. This target has no noise of a single annotator, but it also loses the information that only the label
       contains: used alone, it gives a lower accuracy than the labels (docs/results.md). Images without votes get the
       fit's prediction for zero votes.
+    - "mixed": all labels are unchanged; the training target is `label_weight` times the smoothed label plus
+      1 - `label_weight` times the distribution of the votes, as in "soft". Images without such votes get the smoothed
+      label. Training images with a majority for unknown and "not a face" are removed.
 
     Args:
         dataset: FER-2013, with names for votes by path.
@@ -106,6 +118,7 @@ def with_ferplus(
         mode: See above.
         train: Name of the training split; None: one of the usual names.
         notify: Called with the number of images that have votes, and of those removed.
+        label_weight: Weight of the label in mode "mixed", 0..1.
 
     Raises:
         InputError: The classes are not the seven expressions, or the votes belong to other images.
@@ -117,6 +130,15 @@ def with_ferplus(
         notify(f"FER+ votes for {voted} of {total} images; training target: P(label | votes)")
         targets = _posteriors(counts, dataset.splits[train].labels, train)[train]
         part = replace(dataset.splits[train], targets=targets)
+        return replace(dataset, splits={**dataset.splits, train: part})
+    if mode == "mixed":
+        part = _mixed(dataset.splits[train], counts[train], label_weight)
+        removed = len(dataset.splits[train]) - len(part)
+        notify(
+            f"FER+ votes for {voted} of {total} images; training target: {label_weight:g} label + "
+            f"{1 - label_weight:g} votes; {removed} training images that show no face or no known expression "
+            "according to the votes are removed"
+        )
         return replace(dataset, splits={**dataset.splits, train: part})
     splits = {name: _relabelled(part, counts[name], mode) for name, part in dataset.splits.items()}
     removed = total - sum(map(len, splits.values()))
@@ -216,8 +238,23 @@ def _check(training: ImageSet, counts: NDArray[np.float32], path: Path) -> None:
         )
 
 
+def _without_single_votes(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(counts > 1, counts, np.float32(0))
+
+
+def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> ImageSet:
+    cleaned = _without_single_votes(counts)
+    kept = cleaned[:, _NO_FACE].sum(axis=1) <= cleaned.sum(axis=1) / 2
+    expressions, part = cleaned[kept][:, _TO_EXPRESSIONS], part.subset(kept)
+    classes = len(EXPRESSIONS)
+    labels = np.eye(classes)[part.labels] * (1 - _LABEL_SMOOTHING) + _LABEL_SMOOTHING / classes
+    voted = expressions.sum(axis=1, keepdims=True)
+    mixed = label_weight * labels + (1 - label_weight) * expressions / np.maximum(voted, 1)
+    return replace(part, targets=np.where(voted > 0, mixed, labels).astype(np.float32))
+
+
 def _relabelled(part: ImageSet, counts: NDArray[np.float32], mode: Mode) -> ImageSet:
-    cleaned = np.where(counts > 1, counts, 0)
+    cleaned = _without_single_votes(counts)
     expressions = cleaned[:, _TO_EXPRESSIONS]
     kept = expressions.max(axis=1) > cleaned.sum(axis=1) / 2
     shares = expressions[kept] / expressions[kept].sum(axis=1, keepdims=True)

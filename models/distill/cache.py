@@ -46,7 +46,8 @@ def distillation_targets(
     """Return the teacher's outputs for images: cached outputs are read, all others are computed and cached.
 
     All augmented crops of an image share one target: the mean of the logits over the views, and the renormalised mean
-    of the embeddings. The members of an ensemble are cached separately.
+    of the embeddings. With "all-crops" each view has its own logits, (N, views, classes). The members of an ensemble
+    are cached separately.
 
     Args:
         teacher: The teacher.
@@ -104,7 +105,12 @@ class _Cache:
         for start in range(0, len(images), _IMAGES_PER_FILE):
             part = images[start : start + _IMAGES_PER_FILE]
             path = self._folder / f"{start:08d}.safetensors"
-            facts = {**self._key, "start": start, "images": len(part), "view_count": view_count(views)}
+            facts = {
+                **self._key,
+                "start": start,
+                "images": len(part),
+                "view_count": view_count(views, images.shape[1:3]),
+            }
             arrays = self._read(path, facts)
             if arrays is None:
 
@@ -114,7 +120,7 @@ class _Cache:
                 arrays = _computed(teacher, part, views, report_part)
                 _write(path, arrays, facts)
             report(done + start + len(part), total)
-            parts.append(_mean_of_views(arrays))
+            parts.append(TeacherOutputs(arrays["logits"]) if views == "all-crops" else _mean_of_views(arrays))
         embeddings = [part.embeddings for part in parts if part.embeddings is not None]
         return TeacherOutputs(
             np.concatenate([part.logits for part in parts]), np.concatenate(embeddings) if embeddings else None
@@ -137,7 +143,7 @@ class _Cache:
 
 
 def _computed(teacher: Teacher, images: ImageU8, views: Views, report: Callable[[int], None]) -> _Arrays:
-    count = view_count(views)
+    count = view_count(views, images.shape[1:3])
     step = max(1, _CROPS_PER_BATCH // count)
     logits, embeddings = [], []
     for start in range(0, len(images), step):

@@ -71,11 +71,13 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
         InputError: The file cannot be used.
     """
     classifier: CropClassifier
+    fold = {}
     if path.suffix == ONNX_SUFFIX:
         classifier = open_classifier(path, threads)
     else:
         checkpoint = load_checkpoint(path)
         classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract, device)
+        fold = {name: value for name, value in checkpoint.training.items() if name == "fold"}
     contract = classifier.contract
 
     def predict(crops: ImageU8) -> TeacherOutputs:
@@ -91,7 +93,7 @@ def classifier_teacher(path: Path, device: torch.device, threads: int | None = N
         sha256=sha256_of(path),
         predict=predict,
         share_hw=(height, width),
-        facts={"architecture": contract.architecture},
+        facts={"architecture": contract.architecture, **fold},
     )
 
 

@@ -16,16 +16,18 @@ from edgekit.files import check_writable
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.clip.architecture import Activation
 from edgekit.models.data import ImageSet
+from edgekit.models.data.balance import class_prior, class_shares
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.unlabelled import load_unlabelled, with_unlabelled
 from edgekit.models.distill.cache import FOLDER_NAME, agreement, distillation_targets, pixels_sha256
 from edgekit.models.distill.classifiers import PlainOnnx
 from edgekit.models.distill.losses import LossWeights, loss_weights
 from edgekit.models.distill.opening import TeacherOptions, open_teacher
-from edgekit.models.distill.task import DistillationConfig, DistillationTask, student_architecture
+from edgekit.models.distill.out_of_fold import out_of_fold_targets, teachers_by_fold
+from edgekit.models.distill.task import DistillationConfig, DistillationTask, check_views, student_architecture
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs
 from edgekit.models.distill.views import Views
-from edgekit.models.distill.votes import VotePowers, class_shares, with_votes
+from edgekit.models.distill.votes import VotePowers, with_votes
 from edgekit.models.evaluation.evaluate import evaluate, open_classifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
@@ -34,6 +36,7 @@ from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.prior import adjust_prior, class_bias
 from edgekit.models.training.run import (
     TrainingResult,
     initial_weights,
@@ -54,6 +57,7 @@ class DistillOptions(TrainingOptions):
     - `temperature`: τ of both softmaxes; `kl_weight`, `ce_weight`, `cosine_weight`: see `losses.loss_weights`.
     - `views`: the views of each image that the teacher classifies once; default: "center-flip".
     - `on_the_fly`: the teacher classifies every augmented crop instead of fixed views.
+    - `out_of_fold`: each image has the outputs of those teachers only that have not seen it (`TrainOptions.folds`).
     - `cache`: folder of the teacher's cached outputs; default: a folder in `output`.
     - `unlabelled`: folder or archive of images without labels, used in addition to the labelled ones.
     - `teacher_power`, `votes_power`: used with FER+ posteriors; see `votes.VotePowers`.
@@ -73,6 +77,7 @@ class DistillOptions(TrainingOptions):
     cosine_weight: float | None = None
     views: Views | None = None
     on_the_fly: bool = False
+    out_of_fold: bool = False
     cache: Path | None = None
     unlabelled: Path | None = None
     teacher_power: float | None = None
@@ -90,6 +95,15 @@ class DistillOptions(TrainingOptions):
             raise InputError("views are for cached outputs: leave views or on-the-fly out")
         if self.on_the_fly and self.cache:
             raise InputError("cache has no effect with on-the-fly, which caches nothing: leave one of them out")
+        if self.out_of_fold and (self.on_the_fly or self.unlabelled):
+            raise InputError(
+                "out-of-fold needs cached outputs and labelled images: leave on-the-fly and unlabelled out"
+            )
+
+    @property
+    def cache_folder(self) -> Path:
+        """Folder of the teacher's cached outputs."""
+        return self.cache or self.output / FOLDER_NAME
 
     def vote_powers(self) -> VotePowers | None:
         """Return the exponents by which teacher and FER+ votes are combined; None without FER+ posteriors.
@@ -162,25 +176,29 @@ def distill(
     if options.threads:
         set_torch_threads(options.threads)
     recipe = recipe_of(options)
+    if recipe.mixup_alpha and not options.on_the_fly:
+        raise InputError("mixup needs the teacher's outputs for mixed images: add on-the-fly, or leave mixup-alpha out")
     require_no_space(options.student)
     contract_for(options.student, ("any",), "any", gray=True)  # reports an unknown net before the data is read
     check_output(options.output, options.resume)
     data = read_training_data(options, notify=notify, progress=progress)
     dataset = data.dataset
     teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
+    views = None if options.on_the_fly else options.views or "center-flip"
+    check_views(views, recipe, teacher)
+    if options.out_of_fold:
+        teachers_by_fold(teacher)  # missing folds are reported before the teacher runs for hours
     weights = loss_weights(teacher, options.kl_weight, options.ce_weight, options.cosine_weight)
     architecture = student_architecture(options.student, teacher)
     contract = contract_for(architecture, dataset.classes, dataset.name, dataset.is_gray, options.fit)
+    if options.prior_strength:
+        class_bias(architecture)  # reports a net without one before the training
     initial = initial_weights(options, contract, notify)  # a wrong file is reported before the teacher runs for hours
     training, unlabelled_sha256 = _with_unlabelled(options, data.training, dataset.is_gray, notify, progress)
-    views = None if options.on_the_fly else options.views or "center-flip"
-    config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers)
-    folder = options.cache or options.output / FOLDER_NAME
+    config = DistillationConfig(weights, options.temperature, views, unlabelled_sha256, powers, options.out_of_fold)
     targets = None
     if views:
-        check_writable(folder / "targets")  # a read-only folder is reported before the teacher runs for hours
-        reading = of_stage(progress, "running the teacher")
-        targets = distillation_targets(teacher, training.images, views, folder, reading, notify)
+        targets = _targets(options, teacher, training, views, notify, progress)
         if powers and training.targets is not None:
             prior = class_shares(training.labels, len(dataset.classes))
             targets = with_votes(targets, training.targets, prior, powers)
@@ -193,8 +211,27 @@ def distill(
     result = DistillationResult(trained, teacher.record(), weights)
     if not is_first_process():
         return result  # the first process compares for all
+    if options.prior_strength:
+        prior = class_prior(data.training, len(dataset.classes))
+        adjust_prior(trained.checkpoint, prior, options.prior_strength, notify)
     check_device_pixels(trained.checkpoint, data.validation, options.data, options.contempt, notify)
-    return _compared(result, teacher, data.validation, folder, notify, progress)
+    return _compared(result, teacher, data.validation, options.cache_folder, notify, progress)
+
+
+def _targets(
+    options: DistillOptions,
+    teacher: Teacher,
+    training: ImageSet,
+    views: Views,
+    notify: Notify,
+    progress: StageProgress | None,
+) -> TeacherOutputs:
+    """Return the teacher's outputs for the views of the training images."""
+    folder, reading = options.cache_folder, of_stage(progress, "running the teacher")
+    check_writable(folder / "targets")  # a read-only folder is reported before the teacher runs for hours
+    if options.out_of_fold:
+        return out_of_fold_targets(teacher, training, views, folder, reading, notify)
+    return distillation_targets(teacher, training.images, views, folder, reading, notify)
 
 
 def _teacher_options(options: DistillOptions) -> TeacherOptions:

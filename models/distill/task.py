@@ -12,10 +12,12 @@ from torch.nn import functional as F
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.models.data import ImageSet
+from edgekit.models.data.augment import crop_number
+from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.distill.cache import finite_outputs
 from edgekit.models.distill.losses import LossWeights, cosine_distance, kl_divergence
 from edgekit.models.distill.teachers import Teacher, TeacherOutputs
-from edgekit.models.distill.views import Views
+from edgekit.models.distill.views import Views, training_crop_px
 from edgekit.models.distill.votes import VotePowers
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import embedding_name
@@ -34,6 +36,7 @@ class DistillationConfig:
         temperature: τ of both softmaxes.
         views: Views whose teacher outputs are cached; None: the teacher classifies each augmented crop.
         unlabelled: Checksum of the images without labels; None: all images have labels.
+        out_of_fold: Whether each image has the targets of the teachers that have not seen it.
         votes: Powers by which FER+ votes were combined with the targets; None: without votes.
     """
 
@@ -42,6 +45,7 @@ class DistillationConfig:
     views: Views | None = "center-flip"
     unlabelled: str | None = None
     votes: VotePowers | None = None
+    out_of_fold: bool = False
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.temperature <= 1000:
@@ -113,7 +117,7 @@ class DistillationTask(NetTask):
         A prediction is correct if it equals the label, or the teacher's class for an image without label.
         """
         images = self.augmented(indices, numbers)
-        teacher, weights = self._teacher_batch(indices, images), self._config.weights
+        teacher, weights = self._teacher_batch(indices, numbers, images), self._config.weights
         if self._teacher.space is None:
             embeddings, logits = None, net(images).float()
         else:
@@ -123,20 +127,45 @@ class DistillationTask(NetTask):
         if weights.kl:
             loss = loss + weights.kl * kl_divergence(logits, teacher.logits, self._config.temperature)
         if weights.ce:
-            loss = loss + weights.ce * self.label_loss(logits, indices)
+            loss = loss + weights.ce * self.mixed_label_loss(logits, indices, numbers)
         if weights.cosine and embeddings is not None and teacher.embeddings is not None:
             loss = loss + weights.cosine * cosine_distance(embeddings, teacher.embeddings)
-        labels = self.examples.labels[indices]
+        labels = self.shown_labels(indices, numbers)
         truth = torch.where(labels < 0, teacher.logits.argmax(dim=1), labels)
         return StepLoss(loss.mean(), (logits.argmax(dim=1) == truth).sum())
 
-    def _teacher_batch(self, indices: Tensor, images: Tensor) -> TeacherBatch:
+    def _teacher_batch(self, indices: Tensor, numbers: Tensor, images: Tensor) -> TeacherBatch:
+        if self._on_device is not None and self._config.views == "all-crops":
+            height, width = self.examples.images.shape[2:]
+            return TeacherBatch(
+                self._on_device.logits[indices, crop_number(numbers, (height, width), self._augmentation)], None
+            )
         if self._on_device is not None:
             embeddings = self._on_device.embeddings
             return TeacherBatch(self._on_device.logits[indices], None if embeddings is None else embeddings[indices])
         images = images[:, : self.examples.images.shape[1]]  # a gray data set has one channel
         crops = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()  # (N, C, H, W) → (N, H, W, C)
         return _to_device(finite_outputs(self._teacher, crops), self.device)
+
+
+def check_views(views: Views | None, recipe: Recipe, teacher: Teacher) -> None:
+    """Check that a teacher's outputs for `views` can be cached for the crops of `recipe`.
+
+    Raises:
+        InputError: The views are all crops, and the recipe does more than crop and flip, or the teacher has embeddings.
+    """
+    if views != "all-crops":
+        return
+    stages = [recipe.stage(epoch)[0].plain_augmentation for epoch in (0, recipe.epochs - 1)]
+    if not all(stage.is_crop_and_flip and stage.crop_px == training_crop_px(SIDE_PX) for stage in stages):
+        raise InputError(
+            "views all-crops go with recipes that only crop and flip, such as fer2013-finish: change the recipe or "
+            "leave views out"
+        )
+    if teacher.space is not None:
+        raise InputError(
+            f"views all-crops are for teachers without embeddings, unlike '{teacher.name}': leave views out"
+        )
 
 
 def student_architecture(name: str, teacher: Teacher) -> str:

@@ -35,7 +35,10 @@ class EmbeddingSpace:
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """Outputs of a teacher: `logits` float32 (N, classes), and unit vectors `embeddings` (N, embed_dim) or None."""
+    """Outputs of a teacher: `logits` float32 (N, classes), and unit vectors `embeddings` (N, embed_dim) or None.
+
+    Targets of "all-crops" have `logits` (N, views, classes) and no embeddings.
+    """
 
     logits: FloatArray
     embeddings: FloatArray | None = None
@@ -129,7 +132,7 @@ def ensemble(teachers: Sequence[Teacher]) -> Teacher:
 
 
 def mean_of_probabilities(logits: Sequence[FloatArray]) -> FloatArray:
-    """Return logits (N, classes) whose softmax is the mean of the softmaxes of `logits`."""
+    """Return logits (…, classes) whose softmax is the mean of the softmaxes of `logits`."""
     stacked = np.stack(logits).astype(np.float64)
     stacked -= np.logaddexp.reduce(stacked, axis=-1, keepdims=True)
     mean: FloatArray = (np.logaddexp.reduce(stacked, axis=0) - np.log(len(logits))).astype(np.float32)

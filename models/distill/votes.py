@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.distill.teachers import TeacherOutputs
@@ -36,7 +35,7 @@ def with_votes(
     """Return the teacher's outputs combined with votes.
 
     Args:
-        outputs: The teacher's outputs, `logits` (N, classes).
+        outputs: The teacher's outputs, `logits` (N, classes) or (N, views, classes).
         posteriors: P(label | votes), float (N, classes); a row of zeros for an image without votes.
         prior: P(label), float (classes,).
         powers: The exponents of teacher and votes.
@@ -45,15 +44,9 @@ def with_votes(
         The outputs with logits that are log probabilities up to a constant per image.
     """
     logits = outputs.logits.astype(np.float64)
-    logits -= np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    logits -= np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    posteriors = posteriors.reshape(len(logits), *[1] * (logits.ndim - 2), -1)
     evidence = np.log(np.maximum(posteriors, 1e-12)) - np.log(np.maximum(prior, 1e-12))
-    has_votes = posteriors.any(axis=1, keepdims=True)
+    has_votes = posteriors.any(axis=-1, keepdims=True)
     combined = np.where(has_votes, powers.teacher * logits + powers.votes * evidence, logits)
     return replace(outputs, logits=combined.astype(np.float32))
-
-
-def class_shares(labels: NDArray[np.int64], classes: int) -> FloatArray:
-    """Return P(label), float32 (classes,): the share of each class among the labels; labels below 0 are not counted."""
-    counts = np.bincount(labels[labels >= 0], minlength=classes)
-    shares: FloatArray = (counts / max(1, counts.sum())).astype(np.float32)
-    return shares

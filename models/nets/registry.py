@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import InputError
+from edgekit.models.nets.branched import BRANCHED, edgecnn_branched
 from edgekit.models.nets.edgecnn import edgecnn, edgecnn_wide
 from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.external_nets import TIMM_PREFIX, from_timm, mobilenetv2, mobilenetv3_small, shufflenetv2_x05
@@ -16,6 +17,7 @@ from edgekit.models.nets.mini_xception import mini_xception
 
 _NETS: dict[str, Callable[[int], nn.Module]] = {
     "edgecnn": edgecnn,
+    BRANCHED: edgecnn_branched,
     "edgecnn-g": edgecnn_g,
     "edgecnn-g-learned": edgecnn_g_learned,
     "edgecnn-g-condensed": edgecnn_g_condensed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from edgekit.models.data.disk import is_on_disk
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import load_weights
+from edgekit.models.nets.branched import merged_name, merged_state
 from edgekit.models.nets.grouped import set_training_progress
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.init_weights import InitialWeights
+from edgekit.models.training.mixup import draw_shares, main_examples, mix_images, mix_losses
 from edgekit.models.training.recipes import Balance, Recipe
 from edgekit.models.training.task import Examples, StepLoss, Task, Validation, on_device
 
@@ -71,6 +74,7 @@ class NetTask(Task):
         self._recipe = recipe
         self._augmentation = self._scaled(recipe.plain_augmentation)
         self._label_smoothing = recipe.label_smoothing
+        self._mixup_alpha = recipe.mixup_alpha
         self._training = training
         self._validation = validation
         self._initial = initial
@@ -95,14 +99,18 @@ class NetTask(Task):
         return torch.randperm(len(self._training), generator=generator)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return the augmentation's random numbers."""
-        return draw(count, generator)
+        """Return the augmentation's random numbers, and with mixup each example's share as the last column."""
+        numbers = draw(count, generator, self._augmentation)
+        if not self._mixup_alpha:
+            return numbers
+        return torch.cat([numbers, draw_shares(count, self._mixup_alpha, generator)], dim=1)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
         """Apply the recipe's stage, and drop connections of learned group convolutions."""
         stage, _ = self._recipe.stage(epoch)
         self._augmentation = self._scaled(stage.plain_augmentation)
         self._label_smoothing = stage.label_smoothing
+        self._mixup_alpha = stage.mixup_alpha
         set_training_progress(net, epoch / self._recipe.epochs)
 
     def prefetch(self, batches: Sequence[Tensor]) -> None:
@@ -125,14 +133,29 @@ class NetTask(Task):
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write a checkpoint with the net's contract."""
-        save_checkpoint(path, Checkpoint(self.contract, net.state_dict(), training))
+        """Write a checkpoint with the net's contract; branches are merged."""
+        contract = replace(self.contract, architecture=merged_name(self.contract.architecture))
+        save_checkpoint(path, Checkpoint(contract, merged_state(net), training))
 
     def augmented(self, indices: Tensor, numbers: Tensor) -> Tensor:
-        """Return augmented images in 0..1: float32 (n, 3, h, w), channels_last."""
+        """Return augmented, and with mixup mixed, images in 0..1: float32 (n, 3, h, w), channels_last."""
         pixels = self.examples.images[indices] if self._loaded is None else next(self._loaded).to(self.device)
         images = augment(pixels, numbers, self._augmentation)  # (n, 1 or 3, h, w)
+        if self._mixup_alpha:
+            images = mix_images(images, numbers[:, -1])
         return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def mixed_label_loss(
+        self, logits: Tensor, indices: Tensor, numbers: Tensor, class_weights: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss (n,) of `label_loss`; with mixup, of both examples of each image."""
+        if not self._mixup_alpha:
+            return self.label_loss(logits, indices, class_weights)
+        return mix_losses(lambda each: self.label_loss(logits, each, class_weights), indices, numbers[:, -1])
+
+    def shown_labels(self, indices: Tensor, numbers: Tensor) -> Tensor:
+        """Return the label (n,) of each image; with mixup, of the example with the larger share."""
+        return self.examples.labels[main_examples(indices, numbers[:, -1]) if self._mixup_alpha else indices]
 
     def label_loss(self, logits: Tensor, indices: Tensor, class_weights: Tensor | None = None) -> Tensor:
         """Return the cross-entropy (n,) with the targets, or with the smoothed labels where there are no targets.
@@ -192,5 +215,5 @@ class ClassificationTask(NetTask):
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
         """Return the cross-entropy of augmented images."""
         logits = net(self.augmented(indices, numbers)).float()  # (n, classes)
-        correct = logits.argmax(dim=1) == self.examples.labels[indices]
-        return StepLoss(self.label_loss(logits, indices, self._class_weights).mean(), correct.sum())
+        correct = logits.argmax(dim=1) == self.shown_labels(indices, numbers)
+        return StepLoss(self.mixed_label_loss(logits, indices, numbers, self._class_weights).mean(), correct.sum())

@@ -10,10 +10,12 @@ from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.contract import Fit
+    from edgekit.models.data.ferplus import Mode
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+MAX_MIXUP_ALPHA = 10
+MAX_PRIOR_STRENGTH = 2
 Accelerator = Literal["auto", "cpu", "gpu"]
-VoteLabels = Literal["posterior", "soft", "majority"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +23,16 @@ class TrainingOptions:
     """What to train on, with which recipe, and where the results go.
 
     - `data`: folder, archive, .csv or .h5 (see `edgekit.models.data.readers`); `output`: folder for the results.
-    - `epochs`, `batch_size` and `max_lr` replace the recipe's values.
+    - `epochs`, `batch_size`, `max_lr` and `mixup_alpha` replace the recipe's values.
     - `init`: checkpoint, or name of a shipped model, to start from instead of random weights.
     - `precision`: "auto" is bf16 where the processor has it and it is faster (nets on a CPU), else fp32.
     - `threads`: number of CPU threads; None: torch's default.
     - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else a part of
       the training images.
     - `contempt`: "drop", "keep", or the class that images of contempt are counted as.
-    - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`).
+    - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`); `label_weight`: weight of
+      the data's labels with "mixed"; default: 0.5.
+    - `prior_strength`: strength of the logit adjustment after the training (see `edgekit.models.training.prior`).
     - `fit`: how images that are not square become square, recorded in the contract: their central square ("square"),
       padded with gray ("pad"), or distorted ("stretch").
     - `resume`: continue the training in `output`.
@@ -43,6 +47,7 @@ class TrainingOptions:
     epochs: int | None = None
     batch_size: int | None = None
     max_lr: float | None = None
+    mixup_alpha: float | None = None
     init: str | None = None
     seed: int = 0
     precision: Precision = "auto"
@@ -52,12 +57,16 @@ class TrainingOptions:
     val_split: str | None = None
     contempt: str = "drop"
     ferplus: Path | None = None
-    ferplus_labels: VoteLabels = "soft"
+    ferplus_labels: Mode = "soft"
+    label_weight: float | None = None
+    prior_strength: float = 0.0
     fit: Fit = "square"
     resume: bool = False
 
     def __post_init__(self) -> None:
-        from edgekit.contract import Fit  # loads msgspec, which no help text needs
+        # These load msgspec and torch, which no help text needs.
+        from edgekit.contract import Fit
+        from edgekit.models.data.ferplus import Mode
 
         for name in ("data", "output", "ferplus"):
             if isinstance(value := getattr(self, name), str):  # from Python, where text is convenient
@@ -65,7 +74,16 @@ class TrainingOptions:
         require_choice("precision", self.precision, Precision)
         require_choice("accelerator", self.accelerator, Accelerator)
         require_choice("fit", self.fit, Fit)
-        require_choice("ferplus_labels", self.ferplus_labels, VoteLabels)
+        require_choice("ferplus_labels", self.ferplus_labels, Mode)
+        if self.label_weight is not None:
+            if self.ferplus is None or self.ferplus_labels != "mixed":
+                raise InputError("label-weight goes with ferplus and ferplus-labels mixed")
+            if not 0 <= self.label_weight <= 1:
+                raise InputError(f"label-weight is {self.label_weight}: expected 0 to 1")
+        if self.mixup_alpha is not None and not 0 <= self.mixup_alpha <= MAX_MIXUP_ALPHA:
+            raise InputError(f"mixup-alpha is {self.mixup_alpha}: expected 0 to {MAX_MIXUP_ALPHA}")
+        if not 0 <= self.prior_strength <= MAX_PRIOR_STRENGTH:
+            raise InputError(f"prior-strength is {self.prior_strength}: expected 0 to {MAX_PRIOR_STRENGTH}")
         for name, least in (("epochs", 1), ("batch_size", 2), ("threads", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}: expected {least} or more")

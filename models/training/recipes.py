@@ -14,6 +14,7 @@ from torch import nn
 
 from edgekit.errors import InputError
 from edgekit.models.data.augment import Augmentation
+from edgekit.models.data.camera import Camera
 from edgekit.models.data.resized_crop import ResizedCrop
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -30,7 +31,7 @@ class Finish:
     Fine-tuning without affine augmentation or label smoothing, at a low learning rate, matches the evaluation
     distribution.
 
-    `share` is the fraction of all epochs; `lr_share` is the fraction of `max_lr`.
+    `share` is the fraction of all epochs; `lr_share` is the fraction of `max_lr`. The finish has no mixup.
     """
 
     share: float
@@ -48,6 +49,8 @@ class Recipe:
       "paper" holds `max_lr` and, after epoch `decay_start`, multiplies it by `decay_rate` every `decay_every` epochs.
       "warm-epoch-cosine" spends the first epoch at `warmup_lr` and falls from `max_lr` on a cosine, once per epoch.
     - `label_smoothing` is not applied where the data set has target distributions.
+    - `mixup_alpha`: each image is mixed with another one, in shares drawn from Beta(alpha, alpha) (mixup, arXiv
+      1710.09412); 0: off.
     - `grad_clamp` clamps each gradient element to ±`grad_clamp`; 0: off.
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
@@ -84,6 +87,7 @@ class Recipe:
     depth_decay: float = 1.0
     initial_share: float = 0.0
     balance: Balance = "none"
+    mixup_alpha: float = 0.0
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
         """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
@@ -101,6 +105,7 @@ class Recipe:
             max_lr=self.max_lr * self.finish.lr_share,
             augmentation=self.finish.augmentation,
             label_smoothing=self.finish.label_smoothing,
+            mixup_alpha=0.0,
             finish=None,
         )
         return finish, epoch - start
@@ -234,6 +239,30 @@ _FER2013 = Recipe(
     finish=Finish(share=0.5, lr_share=0.12, augmentation=_CROP_AND_FLIP),
 )
 
+# For faces in front of a camera, from the weights of `fer2013`; the last third has plain pixels, as FER-2013's finish.
+_CAMERA = Recipe(
+    epochs=12,
+    augmentation=replace(
+        _CROP_AND_FLIP,
+        camera=Camera(
+            probability=0.5,
+            framing_shift=0.06,
+            framing_scale=0.08,
+            blur_px=1.2,
+            least_resolution=0.5,
+            noise=0.04,
+            least_quality=20,
+            gamma=0.6,
+            gain=0.2,
+            shading=0.3,
+        ),
+    ),
+    max_lr=0.012,
+    ema_decay=0.999,
+    keep="last",
+    finish=Finish(share=1 / 3, lr_share=0.5, augmentation=_CROP_AND_FLIP),
+)
+
 # For 8 to 500 images per class. The last layer alone learns, and 40 % of what it learns is kept: lower layers that
 # learn gain little on the new images and lose on the old ones. A few validation images choose a worse epoch than the
 # last one.
@@ -256,6 +285,7 @@ RECIPES = {
     "fer2013-finish": replace(
         _FER2013, epochs=36, max_lr=0.015, augmentation=_CROP_AND_FLIP, label_smoothing=0.0, finish=None
     ),
+    "camera": _CAMERA,
     "adapt": _ADAPT,
     # The recipe that `adapt` becomes where the initial weights lack some of the classes.
     "adapt-new-classes": replace(_ADAPT, depth_decay=0.5, initial_share=0.0, keep="best", patience=15),

@@ -21,7 +21,7 @@ from edgekit.models.checkpoints.provenance import training_provenance
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
 from edgekit.models.data.disk import ImageCache, fits_in_memory
 from edgekit.models.data.fer2013 import SIDE_PX
-from edgekit.models.data.ferplus import with_ferplus
+from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
 from edgekit.models.data.readers import count_images, load_dataset
 from edgekit.models.nets.registry import create_model
@@ -96,7 +96,7 @@ class TrainingResult:
 def recipe_of(
     options: TrainingOptions, initial: InitialWeights | None = None, notify: Notify = ignore_message
 ) -> Recipe:
-    """Return the named recipe with the options' number of epochs, batch size and learning rate.
+    """Return the named recipe with the options' number of epochs, batch size, learning rate and mixup.
 
     `adapt` becomes `adapt-new-classes` where the initial weights lack some of the classes.
 
@@ -114,6 +114,7 @@ def recipe_of(
         epochs=options.epochs or recipe.epochs,
         batch_size=options.batch_size or recipe.batch_size,
         max_lr=options.max_lr or recipe.max_lr,
+        mixup_alpha=recipe.mixup_alpha if options.mixup_alpha is None else options.mixup_alpha,
     )
 
 
@@ -145,7 +146,9 @@ def read_training_data(
         on_disk=on_disk,
     )
     if options.ferplus:
-        dataset = with_ferplus(dataset, options.ferplus, options.ferplus_labels, options.train_split, notify)
+        dataset = with_ferplus(
+            dataset, options.ferplus, options.ferplus_labels, options.train_split, notify, _label_weight(options)
+        )
     if merges:
         parsed = parse_merges(merges, dataset.classes)
         report_removed(parsed, dataset.classes, notify)
@@ -199,20 +202,32 @@ def make_job(
 
     `precision` replaces that of the options, of which "auto" is fp32.
     """
-    votes = {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus)} if options.ferplus else {}
     return TrainingJob(
         task=task,
         recipe=recipe,
         provenance={
             **training_provenance(data.dataset, options.recipe, data.validation_name),
             "training_split": data.training_name,
-            **votes,
+            **_votes_record(options),
+            **({"prior_strength": options.prior_strength} if options.prior_strength else {}),
             **(provenance or {}),
         },
         seed=options.seed,
         precision=precision or ("fp32" if options.precision == "auto" else options.precision),
         accelerator=options.accelerator,
     )
+
+
+def _label_weight(options: TrainingOptions) -> float:
+    return DEFAULT_LABEL_WEIGHT if options.label_weight is None else options.label_weight
+
+
+def _votes_record(options: TrainingOptions) -> dict[str, Any]:
+    """Return what a checkpoint records about FER+ votes."""
+    if options.ferplus is None:
+        return {}
+    weight = {"label_weight": _label_weight(options)} if options.ferplus_labels == "mixed" else {}
+    return {"ferplus": options.ferplus_labels, "ferplus_sha256": sha256_of(options.ferplus), **weight}
 
 
 def run_training(

@@ -91,7 +91,9 @@ def _first_difference(name: str, before: object, now: object) -> str | None:
             if difference := _first_difference(inner, before.get(key), now.get(key)):
                 return difference
         return None
-    return None if before == now else f"its {name} was {before!r}, now it is {now!r}"
+    # A setting that is missing from the state of an earlier version was off.
+    is_equal = before == now or (before is None and not now)
+    return None if is_equal else f"its {name} was {before!r}, now it is {now!r}"
 
 
 def _check_archive(path: Path) -> None:

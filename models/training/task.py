@@ -76,6 +76,10 @@ class Task(Protocol):
         """Write the trained net; `training` is the record of the training."""
 
 
+# Fields of the provenance that a resumed training must share with the interrupted one.
+_RESUMED_WITH = ("data_sha256", "training_split", "validation", "prior_strength", "fold")
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     """A task with recipe, seed and machine settings; equal jobs on equal machines give equal weights.
@@ -97,7 +101,7 @@ class TrainingJob:
             "recipe": asdict(self.recipe),
             "seed": self.seed,
             "precision": self.precision,
-            **{name: self.provenance.get(name) for name in ("data_sha256", "training_split", "validation")},
+            **{name: self.provenance.get(name) for name in _RESUMED_WITH},
         }
 
 

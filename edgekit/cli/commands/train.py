@@ -28,8 +28,8 @@ from edgekit.models.training.options import TrainingOptions
         "--model",
         default="edgecnn",
         show_default=True,
-        help="edgecnn, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, mobilenetv3-small, "
-        "shufflenetv2-x0.5 or timm/NAME; hicropl (prompts for a CLIP) or clip-mini (a small CLIP).",
+        help="edgecnn, edgecnn-branched, edgecnn-wide, edgecnn-g, edgecnn-g-learned, mini-xception, mobilenetv2, "
+        "mobilenetv3-small, shufflenetv2-x0.5 or timm/NAME; hicropl (prompts for a CLIP) or clip-mini (a small CLIP).",
     ),
     click.option(
         "--image-size",
@@ -64,6 +64,16 @@ from edgekit.models.training.options import TrainingOptions
         show_default=True,
         help="What the model classifies: each detected face, or the whole image.",
     ),
+)
+@section(
+    "Folds",
+    click.option(
+        "--folds",
+        type=click.IntRange(2, 100),
+        metavar="K",
+        help="Divide the training images into K folds, and train without one of them (--fold).",
+    ),
+    click.option("--fold", type=click.IntRange(0, 99), metavar="N", help="The fold to leave out, from 0; see --folds."),
 )
 @section(
     "Calibration",

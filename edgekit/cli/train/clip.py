@@ -43,9 +43,22 @@ _OPTIONS_OF = {
 }
 _CLIP_OPTIONS = _OPTIONS_OF[PROMPTS] | _OPTIONS_OF[MINI]
 # Options of `edgekit train` for nets, and those that a model does not have.
-_OF_NETS = {"balance", "init", "merges", "fit", "subject", "calibrate", "image_size", "cache_images"}
+_OF_NETS = {
+    "balance",
+    "init",
+    "merges",
+    "fit",
+    "subject",
+    "calibrate",
+    "image_size",
+    "cache_images",
+    "mixup_alpha",
+    "prior_strength",
+    "folds",
+    "fold",
+}
 _FOREIGN = {
-    PROMPTS: {*_OF_NETS, "ferplus", "ferplus_labels"},
+    PROMPTS: {*_OF_NETS, "ferplus", "ferplus_labels", "label_weight"},
     MINI: _OF_NETS,
 }
 

@@ -16,7 +16,7 @@ from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unuse
 from edgekit.cli.output import Output
 from edgekit.cli.progress import by_stage, progress_bar
 from edgekit.cli.sections import section
-from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.options import MAX_MIXUP_ALPHA, MAX_PRIOR_STRENGTH, TrainingOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -146,11 +146,27 @@ _DATA_SECTIONS: _Sections = {
         click.option("--ferplus", type=PATH, metavar="CSV", help="FER+ votes for FER-2013; see --ferplus-labels."),
         click.option(
             "--ferplus-labels",
-            type=click.Choice(["posterior", "soft", "majority"]),
+            type=click.Choice(["posterior", "soft", "majority", "mixed"]),
             default="soft",
             show_default=True,
-            help="soft, majority: labels from the votes; posterior: the data's labels, with P(label | votes) as "
-            "training target.",
+            help="soft, majority: labels from the votes; posterior, mixed: the data's labels, with P(label | votes) or "
+            "a mixture of label and votes as training target.",
+        ),
+        click.option(
+            "--label-weight",
+            type=NumberRange(0, 1),
+            help="Weight of the data's labels with --ferplus-labels mixed; the votes have the rest. Default: 0.5.",
+        ),
+    ),
+    "Class shares": (
+        click.option(
+            "--prior-strength",
+            type=NumberRange(0, MAX_PRIOR_STRENGTH),
+            default=0.0,
+            show_default=True,
+            metavar="T",
+            help="After the training, subtract T times the logarithm of each class's share from the logits; 1 gives "
+            "rare and common classes equal influence.",
         ),
     ),
     "Output": (
@@ -164,8 +180,8 @@ _TRAINING_SECTIONS: _Sections = {
             "--recipe",
             default="fer2013",
             show_default=True,
-            help="fer2013, its stages fer2013-start and fer2013-finish (with --init), adapt (small own data, with "
-            "--init), or paper; for CLIPs: hicropl, hicropl-short, clip-mini.",
+            help="fer2013, its stages fer2013-start and fer2013-finish (with --init), camera (with --init), adapt "
+            "(small own data, with --init), or paper; for CLIPs: hicropl, hicropl-short, clip-mini.",
         ),
         click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs; default: the recipe's."),
         click.option(
@@ -175,6 +191,12 @@ _TRAINING_SECTIONS: _Sections = {
         ),
         click.option(
             "--max-lr", type=NumberRange(0, 100, min_open=True), help="Highest learning rate; default: the recipe's."
+        ),
+        click.option(
+            "--mixup-alpha",
+            type=NumberRange(0, MAX_MIXUP_ALPHA),
+            help="Mix each image with another one, in shares of Beta(ALPHA, ALPHA); default: the recipe's. With "
+            "'distill': only with --on-the-fly.",
         ),
         click.option(
             "--init",

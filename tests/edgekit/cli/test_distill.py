@@ -179,6 +179,11 @@ def test_votes_are_put_into_the_teachers_answers(edgekit: Run, faces: Path, teac
     assert training["ferplus"] == "posterior"
     # What is learned towards differs, and the labels stay those of the data.
     assert len(set(losses.values())) == 3
+    mixed = ["--ferplus", votes, "--ferplus-labels", "mixed", "--label-weight", 0.2, "-o", tmp_path / "mixed"]
+    code, _, err = edgekit(*common, *mixed)
+    assert code == 0, err
+    training = load_checkpoint(tmp_path / "mixed/best.safetensors").training
+    assert (training["ferplus"], training["label_weight"]) == ("mixed", 0.2)
     code, _, err = edgekit(
         *common, *with_votes, "--votes-power", 0.4, "--temperature", 1, "--resume", "-o", tmp_path / "votes"
     )

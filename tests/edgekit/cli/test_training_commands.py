@@ -299,6 +299,10 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
             ["train", "--data", "{faces}", "-o", "out", "--ferplus-labels", "soft"],
             "--ferplus-labels goes with --ferplus",
         ),
+        (
+            ["train", "--data", "{faces}", "-o", "out", "--ferplus", "x", "--label-weight", "0.5"],
+            "label-weight goes with ferplus and ferplus-labels mixed",
+        ),
         (["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"], "has one class only, 'a'"),
         (["distill", "--teacher", "x", "--data", "x", "-o", "o", "--on-the-fly", "--cache", "c"], "leave one of them"),
         (["eval", "absent.onnx", "--data", "{faces}"], "model 'absent.onnx' does not exist"),

@@ -11,7 +11,7 @@ IMAGES = torch.arange(6 * 48 * 48).reshape(6, 1, 48, 48).remainder(251).to(torch
 
 
 def _numbers(count: int = 6, seed: int = 0) -> torch.Tensor:
-    return draw(count, torch.Generator().manual_seed(seed))
+    return draw(count, torch.Generator().manual_seed(seed), Augmentation(crop_px=44))
 
 
 def test_random_crops_are_cut_from_the_image() -> None:

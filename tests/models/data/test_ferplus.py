@@ -115,6 +115,43 @@ def test_images_that_leave_take_everything_along(tmp_path: Path) -> None:
     assert said == ["FER+ votes for 11 of 11 images; 1 without a majority for an expression are removed"]
 
 
+def test_mixed_targets_are_a_weighted_mean_of_smoothed_label_and_votes(tmp_path: Path) -> None:
+    torn = (0, votes_for(fear=6, surprise=2, anger=1, contempt=2))
+    rows = {**AGREEING, "Training": [torn, (4, votes_for(anger=1, contempt=7)), *AGREEING["Training"]]}
+    data = faces(rows)
+    path = write_votes(tmp_path / "votes.csv", rows)
+    result = with_ferplus(data, path, "mixed", label_weight=0.25)
+    part = result.splits["Training"]
+    assert part.targets is not None
+    assert part.targets.dtype == np.float32
+    smooth = 0.1 / 7
+    label = 0.9 + smooth
+    mixed = [0.25 * label, 0.25 * smooth, 0.25 * smooth + 0.75 * 0.75, *[0.25 * smooth] * 2]
+    assert part.targets[0, :5] == pytest.approx(mixed)
+    assert part.targets[0, 5] == pytest.approx(0.25 * smooth + 0.75 * 0.25)
+    assert part.targets[1] == pytest.approx([smooth] * 4 + [label] + [smooth] * 2), "no usable vote: the label alone"
+    assert part.targets.sum(axis=1) == pytest.approx(1)
+    assert (part.labels == data.splits["Training"].labels).all()
+    assert result.splits["PublicTest"] is data.splits["PublicTest"]
+    assert result.name == "fer2013"
+    assert result.checksum() != with_ferplus(data, path, "mixed", label_weight=0.5).checksum()
+
+
+def test_mixed_leaves_out_training_images_that_most_votes_call_no_face_or_unknown(tmp_path: Path) -> None:
+    kinds = [votes_for(NF=10), votes_for(unknown=6, anger=4), votes_for(unknown=3, NF=3, anger=4)]
+    stays = [votes_for(unknown=5, anger=5), votes_for(NF=1), votes_for()]
+    training = [*AGREEING["Training"], *[(0, votes) for votes in (*kinds, *stays)]]
+    rows = {**AGREEING, "Training": training * 9, "PublicTest": [(0, votes) for votes in kinds]}
+    said: list[str] = []
+    path = write_votes(tmp_path / "votes.csv", rows)
+    result = with_ferplus(faces(rows), path, "mixed", notify=said.append)
+    assert result.splits["Training"].images.flatten().tolist() == [
+        number for number in range(9 * 13) if number % 13 not in (7, 8, 9)
+    ]
+    assert len(result.splits["PublicTest"]) == 3
+    assert "0.5 label + 0.5 votes; 27 training images" in said[0]
+
+
 def test_the_posterior_is_how_often_a_label_goes_with_the_votes(tmp_path: Path) -> None:
     torn = votes_for(fear=5, surprise=5)
     training = [(2, torn)] * 30 + [(5, torn)] * 10 + [(label, clear(label)) for label in range(7)] * 6

@@ -183,9 +183,9 @@ def test_answers_that_are_no_numbers_are_refused(images: ImageU8, tmp_path: Path
 @pytest.mark.parametrize("views", VIEWS)
 @pytest.mark.parametrize("share", [44 / 48, 1.0])
 def test_views_have_the_size_the_teacher_sees(images: ImageU8, views: Views, share: float) -> None:
-    side = 44 if views == "ten-crop" else round(48 * share)
+    side = 44 if views in ("ten-crop", "all-crops") else round(48 * share)
     crops = cut_views(images[:3], views, (share, share))
-    assert crops.shape == (3, view_count(views), side, side, 1)
+    assert crops.shape == (3, view_count(views, (48, 48)), side, side, 1)
     if views == "center-flip":
         assert np.array_equal(crops[:, 1], crops[:, 0, :, ::-1])
 

@@ -98,6 +98,24 @@ def test_on_the_fly_the_teacher_sees_the_crops_that_the_student_sees(
     assert not (tmp_path / "c").exists()
 
 
+def test_with_mixup_the_teacher_sees_the_mixed_images(
+    bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path
+) -> None:
+    seen = []
+
+    def answer(crops: Any) -> Any:
+        seen.append(crops)
+        return bar_teacher().predict(crops)
+
+    recipe = dataclasses.replace(short, epochs=1, augmentation=Augmentation(crop_px=48, flip=False), mixup_alpha=2.0)
+    teacher = dataclasses.replace(bar_teacher().teacher(), predict=answer)
+    config = DistillationConfig(LossWeights(1, 0.5, 0), views=None)
+    train_job(_job(bars, teacher, recipe, config, tmp_path / "c"), tmp_path / "run")
+    plain = {image.tobytes() for image in bars.splits["Training"].images}
+    mixed = [crop.tobytes() not in plain for crops in seen for crop in crops]
+    assert sum(mixed) > 0.9 * len(mixed)
+
+
 def test_labels_count_if_they_have_weight(bars: DataSet, bar_teacher: Make, short: Recipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(short, epochs=14, ema_decay=0.0, augmentation=Augmentation(crop_px=44))
     config = DistillationConfig(LossWeights(0, 1, 0))

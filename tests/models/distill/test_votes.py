@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from edgekit.errors import InputError
+from edgekit.models.data.balance import class_shares
 from edgekit.models.distill.teachers import TeacherOutputs
-from edgekit.models.distill.votes import VotePowers, class_shares, with_votes
+from edgekit.models.distill.votes import VotePowers, with_votes
 from edgekit.preprocess import softmax
 
 PRIOR = np.array([0.5, 0.25, 0.25], np.float32)

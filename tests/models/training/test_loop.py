@@ -183,6 +183,19 @@ def test_training_over_another_one_is_refused(bars: DataSet, finished: Path) -> 
         train_job(_job(bars, ONE_EPOCH, seed=1), finished, resume=True)
 
 
+def test_a_state_without_a_setting_that_is_off_is_resumed(bars: DataSet, finished: Path) -> None:
+    # As an earlier version of edgekit wrote it, which did not have the setting.
+    path = finished / STATE_NAME
+    state = torch.load(path, weights_only=True)
+    for name in ("patience", "max_lr"):
+        del state["fingerprint"]["recipe"][name]
+        torch.save(state, path)
+        if name == "patience":
+            train_job(_job(bars, ONE_EPOCH), finished, resume=True)
+    with pytest.raises(InputError, match=r"its recipe\.max_lr was None, now it is 0\.05"):
+        train_job(_job(bars, ONE_EPOCH), finished, resume=True)
+
+
 def test_damaged_state_is_refused(bars: DataSet, finished: Path) -> None:
     state = finished / STATE_NAME
     state.write_bytes(state.read_bytes()[:5000])
@@ -285,12 +298,13 @@ def test_schedules() -> None:
 
 def _command(folder: Path, output: Path, epochs: int) -> list[str]:
     arguments = ["train", "--data", str(folder), "-o", str(output), "--epochs", str(epochs), "--batch-size", "28", "-q"]
-    return ["-m", "edgekit.cli", *arguments, "--accelerator", "cpu", "--threads", "1"]
+    return ["-m", "edgekit.cli", *arguments, "--accelerator", "cpu", "--threads", "1", "--precision", "fp32"]
 
 
 def _train_here(folder: Path, output: Path, epochs: int, resume: bool = False) -> None:
     """Train in this process with the options of `_command`."""
-    train(data=folder, output=output, epochs=epochs, batch_size=28, accelerator="cpu", threads=1, resume=resume)
+    machine = {"accelerator": "cpu", "threads": 1, "precision": "fp32"}
+    train(data=folder, output=output, epochs=epochs, batch_size=28, resume=resume, **machine)
 
 
 @pytest.mark.slow

@@ -1,0 +1,64 @@
+"""`edgekit average`: average the weights of several trained nets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.options import PATH, SEED
+from edgekit.cli.output import Output, common_options
+
+
+@click.command("average", short_help="Average the weights of several trained nets.")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL…")
+@click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
+@click.option("--data", type=PATH, help="Training data: BatchNorm statistics and calibration are computed on it again.")
+@click.option("--train-split", help="Training split; default: Training or train.")
+@click.option(
+    "--val-split", help="Split for the calibration; default: PublicTest, val, or a part of the training split."
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the crops.")
+@common_options
+def command(
+    out: Output,
+    models: tuple[str, ...],
+    output: Path,
+    data: Path | None,
+    train_split: str | None,
+    val_split: str | None,
+    seed: int,
+) -> None:
+    """Average the weights of nets that were trained from the same weights (a uniform model soup).
+
+    The nets have one architecture and the same labels. Without --data the BatchNorm statistics are averaged, too, and
+    the result is not calibrated.
+
+    \b
+    Examples:
+      edgekit average runs/seed0 runs/seed1 runs/seed2 --data fer2013.tar.gz -o soup.safetensors
+      edgekit eval soup.safetensors --data fer2013.tar.gz --split PublicTest --protocol ten-crop
+    """
+    from edgekit.cli.progress import by_stage, progress_bar
+    from edgekit.models.average import average_checkpoints
+
+    with progress_bar(out) as bars:
+        result = average_checkpoints(
+            models,
+            output,
+            data,
+            train_split=train_split,
+            val_split=val_split,
+            seed=seed,
+            notify=out.say,
+            progress=by_stage(bars),
+        )
+    out.say(f"{result.checkpoint}: {result.architecture}, the average of {len(models)} models")
+    out.result(
+        {
+            "checkpoint": str(result.checkpoint),
+            "architecture": result.architecture,
+            "models": list(models),
+            "temperature": result.temperature,
+        }
+    )

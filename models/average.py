@@ -1,0 +1,164 @@
+"""Average of the weights of several trained nets (model soup, arXiv 2203.05482, uniform).
+
+    average_checkpoints(["runs/a", "runs/b", "runs/c"], Path("soup.safetensors"), data=Path("fer2013.tar.gz"))
+
+The average of nets that were fine-tuned from the same weights is often better than each of them, at the cost of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.contract import Contract
+from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.data import ImageSet, train_and_validation
+from edgekit.models.data.augment import Augmentation, augment, draw
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.evaluation.evaluate import aligned, as_shown
+from edgekit.models.model_loading import build_net
+from edgekit.models.nets.registry import class_dimensions
+from edgekit.models.training.calibrate import calibrate
+
+_BATCH = 256
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+@dataclass(frozen=True)
+class Average:
+    """An averaged checkpoint: its path, its architecture, and the temperature of its calibration (1: none)."""
+
+    checkpoint: Path
+    architecture: str
+    temperature: float = 1.0
+
+
+def average_checkpoints(
+    models: Sequence[str],
+    output: Path,
+    data: Path | None = None,
+    *,
+    train_split: str | None = None,
+    val_split: str | None = None,
+    seed: int = 0,
+    notify: Notify = ignore_message,
+    progress: StageProgress | None = None,
+) -> Average:
+    """Write the mean of the weights of checkpoints.
+
+    With data, the BatchNorm statistics are computed again on the training images (cropped and mirrored at random), and
+    a temperature is fitted on the validation images; without, the statistics are averaged, too.
+
+    Args:
+        models: At least two checkpoints or folders of trainings, of one architecture and the same labels.
+        output: The .safetensors file to write.
+        data: The data set that the nets were trained on.
+        train_split: Name of the training split; None: one of the usual names.
+        val_split: Name of the validation split; None: one of the usual names, or a part of the training images.
+        seed: Seed of the crops and of a held-back validation part.
+        notify: Called with messages for the user.
+        progress: Called with (stage, items done, items in total or None).
+
+    Raises:
+        InputError: A model or the data cannot be used, the models differ, or the output is one of them.
+        StorageError: The output cannot be written.
+    """
+    paths = [resolve_model(name, (CHECKPOINT_SUFFIX,)) for name in models]
+    _check_paths(paths, output)
+    checkpoints = [load_checkpoint(path) for path in paths]
+    _require_alike(paths, checkpoints)
+    contract = replace(
+        checkpoints[0].contract,
+        temperature=1.0,
+        provenance=replace(checkpoints[0].contract.provenance, accuracy=()),
+    )
+    states = [_uncalibrated(checkpoint) for checkpoint in checkpoints]
+    record: dict[str, Any] = {
+        "average_of": [{"name": name, "sha256": sha256_of(path)} for name, path in zip(models, paths, strict=True)]
+    }
+    averaged = Checkpoint(contract, {name: _mean([state[name] for state in states]) for name in states[0]}, record)
+    if data is None:
+        save_checkpoint(output, averaged)
+        return Average(output, contract.architecture)
+    crop = contract.crop
+    reading = of_stage(progress, "reading images")
+    dataset = load_dataset(data, crop.resize_hw[0], reading, notify=notify, fit=crop.fit)
+    parts = train_and_validation(dataset, train_split, val_split, seed)[:2]
+    training, validation = (as_shown(aligned(dataset, part, contract), contract) for part in parts)
+    net = build_net(averaged)
+    _compute_statistics(net, training, crop.center_crop_hw[0], seed, progress)
+    record |= {"data_sha256": dataset.checksum(), "data_name": dataset.name}
+    save_checkpoint(output, replace(averaged, state=net.state_dict(), training=record))
+    return Average(output, contract.architecture, calibrate(output, validation, notify))
+
+
+def _check_paths(paths: Sequence[Path], output: Path) -> None:
+    if len(paths) < 2:
+        raise InputError("an average needs at least two models: name more")
+    if output.suffix != CHECKPOINT_SUFFIX:
+        raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
+    if output.exists() and any(output.samefile(path) for path in paths):
+        raise InputError(f"output '{output}' is one of the models: choose another file")
+
+
+def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> None:
+    """Check that all nets have the architecture, the labels and the input of the first one."""
+    first = checkpoints[0].contract
+    for path, checkpoint in zip(paths[1:], checkpoints[1:], strict=True):
+        contract = checkpoint.contract
+        for name in ("architecture", "labels", "input", "crop"):
+            if getattr(contract, name) != getattr(first, name):
+                raise InputError(
+                    f"'{path}' has another {name} than '{paths[0]}': only alike nets have a meaningful average"
+                )
+
+
+def _uncalibrated(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights without the temperature by which a calibration has divided those of the last layer."""
+    contract: Contract = checkpoint.contract
+    last = class_dimensions(contract.architecture)
+    return {
+        name: value * contract.temperature if name in last and contract.temperature != 1 else value
+        for name, value in checkpoint.state.items()
+    }
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the mean of tensors; of integers, such as counters, the first."""
+    if not tensors[0].is_floating_point():
+        return tensors[0]
+    return torch.stack([tensor.double() for tensor in tensors]).mean(dim=0).to(tensors[0].dtype)
+
+
+@torch.no_grad()
+def _compute_statistics(
+    net: nn.Module, training: ImageSet, crop_px: int, seed: int, progress: StageProgress | None
+) -> None:
+    """Replace the BatchNorm statistics of `net` by the means over batches of the training images."""
+    norms = [module for module in net.modules() if isinstance(module, _NORMS)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    report = of_stage(progress, "computing BatchNorm statistics")
+    augmentation = Augmentation(crop_px)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(training), generator=generator)
+    done = 0
+    for batch in torch.split(order, _BATCH):
+        if len(batch) > 1:
+            images = torch.from_numpy(training.images[batch.numpy()]).permute(0, 3, 1, 2)
+            numbers = draw(len(batch), generator, augmentation)
+            net(augment(images, numbers, augmentation).expand(-1, 3, -1, -1))
+        done += len(batch)
+        report(done, len(training))
+    net.eval()

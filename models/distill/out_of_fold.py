@@ -1,0 +1,65 @@
+"""Distillation targets of teachers for images that they have not seen: each image has those of its fold's teachers.
+
+A teacher's outputs for its own training images repeat their labels with too much certainty. Teachers trained with
+`edgekit train --folds K --fold N` leave one fold out each; together they have outputs for all images.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify, Progress
+from edgekit.models.data import ImageSet
+from edgekit.models.data.folds import fold_numbers, read_fold
+from edgekit.models.distill.cache import distillation_targets
+from edgekit.models.distill.teachers import Teacher, TeacherOutputs, ensemble
+from edgekit.models.distill.views import Views
+
+
+def teachers_by_fold(teacher: Teacher) -> list[Teacher]:
+    """Return for each fold the teacher that has not seen it; several of one fold are an ensemble.
+
+    Raises:
+        InputError: A teacher has no fold, the teachers have different numbers of folds, or a fold has no teacher.
+    """
+    members = teacher.members or (teacher,)
+    folds = []
+    for member in members:
+        if "fold" not in member.facts:
+            raise InputError(f"teacher '{member.name}' was not trained with --folds and --fold: leave out-of-fold out")
+        folds.append(read_fold(member.facts["fold"]))
+    count = folds[0].folds
+    if different := [fold.folds for fold in folds if fold.folds != count]:
+        raise InputError(f"teachers of {count} and of {different[0]} folds do not divide the data: choose one number")
+    missing = sorted(set(range(count)) - {fold.fold for fold in folds})
+    if missing:
+        raise InputError(f"no teacher has left out fold {missing[0]} of {count}: add one trained with it")
+    return [
+        ensemble([member for member, fold in zip(members, folds, strict=True) if fold.fold == number])
+        for number in range(count)
+    ]
+
+
+def out_of_fold_targets(
+    teacher: Teacher, training: ImageSet, views: Views, folder: Path, progress: Progress, notify: Notify
+) -> TeacherOutputs:
+    """Return the targets of each image from the teachers that have not seen it; see `distillation_targets`.
+
+    Raises:
+        InputError: As for `teachers_by_fold` and `distillation_targets`.
+        StorageError: The cache cannot be written.
+    """
+    by_fold = teachers_by_fold(teacher)
+    numbers = fold_numbers(training, len(by_fold))
+    logits: dict[int, np.ndarray] = {}
+    for number, one in enumerate(by_fold):
+        chosen = np.flatnonzero(numbers == number)
+        if not len(chosen):
+            continue
+        targets = distillation_targets(one, training.subset(chosen).images, views, folder, progress, notify)
+        notify(f"fold {number}: {len(chosen)} images have the outputs of {one.name}, which has not seen them")
+        logits |= dict(zip(chosen.tolist(), targets.logits, strict=True))
+    return TeacherOutputs(np.stack([logits[index] for index in range(len(training))]))

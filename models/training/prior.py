@@ -1,0 +1,61 @@
+"""Logit adjustment (arXiv 2007.07314): a trained net for classes of another frequency than in the training data.
+
+A net trained on classes of different size prefers the frequent ones. Subtracting τ log prior from its logits (τ = 1)
+makes it right equally often on all classes. The paper's loss, with τ log prior added to the logits during training,
+differs from that only by a constant in the last layer's bias, which the training would learn to compensate. So the
+constant is subtracted once after the training, and τ can be changed without training again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify, ignore_message
+from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.models.nets.registry import class_dimensions
+from edgekit.preprocess import FloatArray
+
+_RECORD = "prior_adjustment"
+# Rarer classes count as this frequent.
+_LEAST_SHARE = 1e-4
+
+
+def adjust_prior(path: Path, prior: FloatArray, strength: float, notify: Notify = ignore_message) -> None:
+    """Subtract `strength` times log `prior` (classes,) from the last layer's bias of the checkpoint at `path`.
+
+    Call it before the calibration. Nothing is changed if the checkpoint is adjusted already, as after a resume.
+
+    Raises:
+        InputError: The file is not a checkpoint, or its net's last layer has no bias.
+        StorageError: The file cannot be written.
+    """
+    checkpoint = load_checkpoint(path)
+    if _RECORD in checkpoint.training:
+        return
+    name = class_bias(checkpoint.contract.architecture)
+    logarithms = np.log(np.maximum(prior, _LEAST_SHARE))
+    # Only differences count; without their mean the bias stays in its range.
+    offset = torch.tensor(strength * (logarithms - logarithms.mean()), dtype=torch.float32)
+    state = {**checkpoint.state, name: checkpoint.state[name] - offset}
+    record = {"strength": strength, "prior": [float(share) for share in prior]}
+    save_checkpoint(path, replace(checkpoint, state=state, training={**checkpoint.training, _RECORD: record}))
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in zip(checkpoint.contract.labels, prior, strict=True))
+    notify(f"logits adjusted by {strength:g} times the logarithm of the training data's shares: {shares}")
+
+
+def class_bias(architecture: str) -> str:
+    """Return the name of the last layer's bias.
+
+    Raises:
+        InputError: The net has none.
+    """
+    with torch.device("meta"):
+        names = [name for name in class_dimensions(architecture) if name.endswith("bias")]
+    if len(names) != 1:
+        raise InputError(f"the last layer of {architecture} has no bias: leave prior-strength out")
+    return names[0]

@@ -1,0 +1,89 @@
+"""The average of checkpoints is the mean of their weights, with BatchNorm statistics of the averaged net."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.average import average_checkpoints
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.data import DataSet
+from edgekit.models.model_loading import build_net, contract_for
+from edgekit.models.nets.registry import create_model
+
+
+def _write(bars: DataSet, path: Path, seed: int, architecture: str = "mini-xception", temperature: float = 1.0) -> str:
+    torch.manual_seed(seed)
+    contract = contract_for(architecture, bars.classes, bars.name, gray=True)
+    net = create_model(architecture, 7)
+    net.train()(torch.rand(8, 3, 44, 44))  # other BatchNorm statistics than those of a new net
+    save_checkpoint(path, Checkpoint(replace(contract, temperature=temperature), net.state_dict(), {}))
+    return str(path)
+
+
+def test_weights_are_averaged_without_the_temperatures(bars: DataSet, tmp_path: Path) -> None:
+    temperatures = (2.0, 1.0, 0.5)
+    models = [
+        _write(bars, tmp_path / f"{seed}.safetensors", seed, temperature=temperature)
+        for seed, temperature in enumerate(temperatures)
+    ]
+    output = tmp_path / "soup.safetensors"
+    result = average_checkpoints(models, output)
+    states = [load_checkpoint(Path(model)).state for model in models]
+    soup = load_checkpoint(output)
+    for name, value in soup.state.items():
+        factors = temperatures if name.startswith("classifier") else (1.0, 1.0, 1.0)
+        if value.is_floating_point():
+            expected = sum(state[name] * factor for state, factor in zip(states, factors, strict=True)) / 3
+            torch.testing.assert_close(value, expected)
+    assert any(name.startswith("classifier") for name in soup.state), "the last layer's name"
+    assert (soup.contract.temperature, result.temperature) == (1.0, 1.0)
+    assert [model["name"] for model in soup.training["average_of"]] == models
+
+
+def test_with_data_the_statistics_are_those_of_the_averaged_net(
+    bars: DataSet, bars_folder: Path, tmp_path: Path
+) -> None:
+    models = [_write(bars, tmp_path / f"{seed}.safetensors", seed) for seed in range(2)]
+    output = tmp_path / "soup.safetensors"
+    average_checkpoints(models, output, bars_folder)
+    soup = load_checkpoint(output)
+    net = build_net(soup)
+    first = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    seen = []
+    first.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].mean(dim=(0, 2, 3))))
+    images = torch.from_numpy(bars.splits["Training"].images).permute(0, 3, 1, 2)[:, :, 2:46, 2:46] / 255
+    with torch.no_grad():
+        net(images.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(first.running_mean, seen[0], rtol=0.1, atol=0.02)
+    plain = average_checkpoints(models, tmp_path / "plain.safetensors")
+    mean_of_both = build_net(load_checkpoint(plain.checkpoint))
+    other = next(module for module in mean_of_both.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert not torch.allclose(other.running_mean, first.running_mean, rtol=0.1, atol=0.02)  # type: ignore[arg-type]
+    again = tmp_path / "again.safetensors"
+    average_checkpoints(models, again, bars_folder)
+    assert again.read_bytes() == output.read_bytes()
+
+
+def test_models_that_cannot_be_averaged_are_refused(bars: DataSet, tmp_path: Path) -> None:
+    one, two = (_write(bars, tmp_path / f"{seed}.safetensors", seed) for seed in range(2))
+    wide = _write(bars, tmp_path / "other.safetensors", 0, "edgecnn")
+    labels = replace(bars, classes=tuple(reversed(bars.classes)))
+    turned = _write(labels, tmp_path / "turned.safetensors", 0)
+    output = tmp_path / "soup.safetensors"
+    for models, message in (
+        ([one], "at least two models"),
+        ([one, wide], "has another architecture than"),
+        ([one, turned], "has another labels than"),
+    ):
+        with pytest.raises(InputError, match=message):
+            average_checkpoints(models, output)
+    with pytest.raises(InputError, match="is one of the models"):
+        average_checkpoints([one, two], Path(two))
+    with pytest.raises(InputError, match=r"must end in \.safetensors"):
+        average_checkpoints([one, two], tmp_path / "soup.onnx")
+    assert not output.exists()

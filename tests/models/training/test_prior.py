@@ -1,0 +1,88 @@
+"""Logit adjustment changes the last layer's bias by the logarithm of the class shares, once, before the calibration."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.data import DataSet
+from edgekit.models.data.balance import class_prior
+from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
+from edgekit.models.model_loading import build_net, contract_for
+from edgekit.models.nets.registry import create_model
+from edgekit.models.train import train
+from edgekit.models.training.prior import adjust_prior, class_bias
+
+PRIOR = np.array([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], np.float32)
+
+
+def _checkpoint(bars: DataSet, path: Path) -> Checkpoint:
+    torch.manual_seed(0)
+    contract = contract_for("edgecnn", bars.classes, bars.name, gray=True)
+    save_checkpoint(path, Checkpoint(contract, create_model("edgecnn", 7).state_dict(), {"seed": 3}))
+    return load_checkpoint(path)
+
+
+def _logits(checkpoint: Checkpoint, bars: DataSet) -> np.ndarray:
+    classifier = TorchClassifier(build_net(checkpoint), checkpoint.contract)
+    return evaluate(classifier, bars.splits["PublicTest"], "center-crop").logits
+
+
+def test_logits_change_by_the_logarithm_of_the_shares_once(bars: DataSet, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    said: list[str] = []
+    before = _logits(_checkpoint(bars, path), bars)
+    for _ in range(2):  # as after a resume
+        adjust_prior(path, PRIOR, 0.5, said.append)
+    checkpoint = load_checkpoint(path)
+    change = _logits(checkpoint, bars) - before
+    expected = -0.5 * (np.log(PRIOR) - np.log(PRIOR).mean())
+    assert np.allclose(change, expected, atol=1e-4)
+    assert checkpoint.training["seed"] == 3
+    assert checkpoint.training["prior_adjustment"]["strength"] == 0.5
+    assert checkpoint.training["prior_adjustment"]["prior"] == pytest.approx(PRIOR.tolist())
+    assert said == [
+        "logits adjusted by 0.5 times the logarithm of the training data's shares: angry 40.0%, disgust 10.0%, "
+        "fear 10.0%, happy 10.0%, sad 10.0%, surprise 10.0%, neutral 10.0%"
+    ]
+
+
+def test_the_prior_is_the_mean_target(bars: DataSet) -> None:
+    part = bars.splits["Training"].subset(np.array([0, 1, 7]))
+    assert class_prior(part, 7).tolist() == pytest.approx([2 / 3, 1 / 3, *[0] * 5])
+    targets = np.full((3, 7), 1 / 7, np.float32)
+    targets[0] = np.eye(7)[3]
+    assert class_prior(dataclasses.replace(part, targets=targets), 7)[3] == pytest.approx((1 + 2 / 7) / 3)
+
+
+def test_a_training_adjusts_before_it_calibrates(bars_folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "data": bars_folder,
+        "model": "mini-xception",
+        "epochs": 2,
+        "batch_size": 28,
+        "accelerator": "cpu",
+    }
+    said: list[str] = []
+    train(**options, output=tmp_path / "plain")
+    train(**options, output=tmp_path / "adjusted", prior_strength=1.0, notify=said.append)
+    plain, adjusted = (load_checkpoint(tmp_path / name / "best.safetensors") for name in ("plain", "adjusted"))
+    assert "prior_adjustment" not in plain.training
+    assert adjusted.training["prior_adjustment"]["prior"] == pytest.approx([1 / 7] * 7)
+    kinds = [message.split()[0] for message in said]
+    assert kinds.index("logits") < kinds.index("calibrated")
+    with pytest.raises(InputError, match=r"its prior_strength was 1\.0, now it is 0\.5"):
+        train(**options, output=tmp_path / "adjusted", prior_strength=0.5, resume=True)
+
+
+def test_a_net_whose_last_layer_has_no_bias_is_refused() -> None:
+    assert class_bias("edgecnn") == "classifier.bias"
+    with pytest.raises(InputError, match="leave prior-strength out"):
+        class_bias("edgecnn@12")
