@@ -55,7 +55,9 @@ class SinkCase:
         name: Name of the test's case.
         open: Returns the sink, which writes below a folder.
         stored: Returns how often each item is in these folders, by its sequence number; None if it cannot be counted.
-        counted_as: The field of the account that counts the stored items.
+        counted_as: The field of the account that counts the stored items. Waiting items are kept in memory too, and
+            are all written again after a file is deleted.
+        reason: Reason of losses by a fault of the disk in the account; None: the reason of the fault.
         write: Passes a frame to the sink.
     """
 
@@ -63,6 +65,7 @@ class SinkCase:
     open: Callable[[Path, Notify], Sink]
     stored: Callable[[Iterable[Path]], Counter[int]] | None
     counted_as: str = "written"
+    reason: str | None = None
     write: Callable[[Sink, Frame, FrameResult], None] = lambda sink, frame, result: sink.write(frame, result)
 
 
@@ -70,6 +73,7 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make all sinks write and retry sooner; the order of events is the same."""
     monkeypatch.setattr("edgekit.device.sinks.batches._FLUSH_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", SOON_S)
+    monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._RETRY_S", SOON_S, raising=False)
     monkeypatch.setattr(BatchedLines.__init__, "__defaults__", (SOON_S,))
     monkeypatch.setattr(RecorderThread.__init__, "__defaults__", (SOON_S, 0))
 
@@ -104,7 +108,12 @@ def _video(folder: Path, notify: Notify) -> Sink:
 def _mqtt(folder: Path, notify: Notify) -> MqttSink:
     # Nobody listens at port 1: all events wait in the buffer file.
     settings = MqttSettings.parse("mqtt://127.0.0.1:1", None, topic="edgekit/test", buffer=folder / _BUFFER)
-    return MqttSink(settings, LABELS, Monitor("demo", lambda: None), notify)
+    return MqttSink(
+        settings,
+        LABELS,
+        Monitor("demo", lambda: None),
+        lambda line: None if line.startswith("MQTT broker ") else notify(line),
+    )
 
 
 def _post(sink: Sink, frame: Frame, result: FrameResult) -> None:
@@ -162,6 +171,8 @@ SINKS = (
     SinkCase("csv", _csv, _csv_sequences),
     SinkCase("collect", _collect, _crop_sequences, write=_collect_faces),
     # A live video repeats and drops frames so that it plays in real time.
-    SinkCase("save", _video, None),
-    SinkCase("mqtt buffer", _mqtt, _buffered_sequences, counted_as="waiting", write=_post),
+    SinkCase("save", _video, None, reason="disk not writable"),
+    SinkCase(
+        "mqtt buffer", _mqtt, _buffered_sequences, counted_as="waiting", reason="buffer not writable", write=_post
+    ),
 )

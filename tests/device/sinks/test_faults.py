@@ -87,7 +87,8 @@ def check(case: SinkCase, account: Account, disk: Disk, frames: int) -> dict:
     assert counts["waiting"] == 0 or case.counted_as == "waiting"
     if case.stored is not None:
         stored = case.stored(disk.folders)
-        assert set(stored.values()) <= {1}, "nothing is stored twice"
+        # What waits is written again after its file was deleted or moved.
+        assert case.counted_as == "waiting" or set(stored.values()) <= {1}, "nothing is stored twice"
         assert len(stored) == counts[case.counted_as]
     return counts
 
@@ -137,8 +138,10 @@ def test_what_a_fault_until_the_end_of_the_run_costs_is_counted(case, fault, mak
     if fault.reason == "disk too slow":
         # The write that was under way succeeds after the run has counted it as lost.
         assert counts["produced"] == feed.sequence
+        # The thread that waited for the disk ends, and its file is closed.
+        sink.__exit__(None, None, None)
     else:
-        assert list(counts["dropped"]) == [fault.reason]
+        assert (case.reason or fault.reason) in counts["dropped"]
         check(case, account, disk, feed.sequence)
 
 
