@@ -48,6 +48,7 @@ class Disk:
 
     def move_out(self) -> Path:
         """Move the folder `out` away and return its new place."""
+        self.out.mkdir(exist_ok=True)  # the sink may not have made it again since the fault before
         return self.out.rename(self.aside / str(next(self._numbers)))
 
     def delete_out(self) -> None:

@@ -75,7 +75,7 @@ def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._RETRY_S", SOON_S, raising=False)
     monkeypatch.setattr(BatchedLines.__init__, "__defaults__", (SOON_S,))
-    monkeypatch.setattr(RecorderThread.__init__, "__defaults__", (SOON_S, 0))
+    monkeypatch.setattr(RecorderThread.__init__, "__defaults__", (SOON_S, 1 << 18))
 
 
 def _lines(folders: Iterable[Path], pattern: str) -> list[str]:
