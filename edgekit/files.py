@@ -159,17 +159,17 @@ def exclusive_file(target: Path) -> Iterator[None]:
         InputError: Another process has locked the name.
     """
     target = target.resolve()
-    if target.exists() and not target.is_file():
-        yield
-        return
-    new_folders = [folder for folder in target.parents if not folder.exists()]
     lock = target.with_name(f"{_prefix(target)}lock")
+    new_folders: list[Path] = []
+    handle = None
     try:
-        handle = _open_locked(lock)
+        if target.is_file() or not target.exists():
+            new_folders = [folder for folder in target.parents if not folder.exists()]
+            handle = _open_locked(lock)
     except BlockingIOError as error:
         raise InputError(f"another process is writing to '{target}': wait for it or name another file") from error
     except OSError:
-        handle = None  # writing to the folder reports the reason
+        pass  # writing to the folder reports the reason
     try:
         yield
     finally:
