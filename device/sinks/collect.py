@@ -388,6 +388,5 @@ class CollectSink(Sink):
         while (crop := self._waiting.get()) is not None:
             while not self.folder.save(crop):
                 if self._closing.is_set():
-                    self.folder.account.drop(self.folder.reason)
-                    break
+                    break  # counted by the end of the account
                 self._closing.wait(_RETRY_S)

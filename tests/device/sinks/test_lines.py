@@ -75,6 +75,7 @@ def test_a_csv_row_a_face_with_a_header_once(tmp_path):
         sink.write(frame(6), result(sequence=6))
         sink.write(frame(), result(FACE, FACE))
         sink.write(frame(8), replace(result(FACE, sequence=8), file='a "b"\n,c.png'))
+    assert sink.accounts[0].as_document() == {"produced": 3, "written": 3, "dropped": {}, "waiting": 0}
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["file"] for row in rows] == ["", "", 'a "b"\n,c.png']
