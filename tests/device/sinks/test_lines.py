@@ -72,6 +72,7 @@ def test_json_lines_go_to_stdout(capsys):
 def test_a_csv_row_a_face_with_a_header_once(tmp_path):
     path = tmp_path / "faces.csv"
     with CsvSink(LineFile(str(path)), LABELS) as sink:
+        sink.write(frame(5), result(sequence=5))
         sink.write(frame(6), result(sequence=6))
         sink.write(frame(), result(FACE, FACE))
         sink.write(frame(8), replace(result(FACE, sequence=8), file='a "b"\n,c.png'))
