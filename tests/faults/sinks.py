@@ -69,8 +69,13 @@ class SinkCase:
     write: Callable[[Sink, Frame, FrameResult], None] = lambda sink, frame, result: sink.write(frame, result)
 
 
-def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make all sinks write and retry sooner; the order of events is the same."""
+def quicken(monkeypatch: pytest.MonkeyPatch, close_timeout_s: float = 60.0) -> None:
+    """Make all sinks write and retry sooner; the order of events is the same.
+
+    A busy machine must not make a sink count items as lost at its end: they wait `close_timeout_s` for their threads.
+    """
+    for timeout in ("batches._CLOSE", "collect._CLOSE", "recorder._CLOSE", "mqtt.sink._SAVE"):
+        monkeypatch.setattr(f"edgekit.device.sinks.{timeout}_TIMEOUT_S", close_timeout_s, raising=False)
     monkeypatch.setattr("edgekit.device.sinks.batches._FLUSH_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", SOON_S)
     monkeypatch.setattr("edgekit.device.sinks.mqtt.sink._RETRY_S", SOON_S, raising=False)
