@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -54,3 +54,8 @@ class Sink(Protocol):
             StorageError: The result cannot be stored.
         """
         ...
+
+
+def accounts_of(sinks: Iterable[Sink]) -> list[Account]:
+    """Return the accounts of all sinks; a sink of another package may have none."""
+    return [account for sink in sinks for account in getattr(sink, "accounts", ())]

@@ -133,11 +133,9 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except BlockingIOError as error:
             raise InputError(f"another process is writing to '{folder}': wait for it or name another folder") from error
-        except OSError:
-            pass  # a network file system without locks
         try:
             yield
         except BaseException:
@@ -147,6 +145,76 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
             raise
     finally:
         os.close(handle)
+
+
+@contextmanager
+def exclusive_file(target: Path) -> Iterator[None]:
+    """Lock the name of an output file against other processes for the duration of the block.
+
+    The lock is that of a file beside `target`, `.NAME.lock`, because `target` itself may be renamed or deleted
+    meanwhile. The kernel releases it when the process ends, however it ends. Pipes and devices are not locked, nor are
+    files in folders that cannot be written.
+
+    Raises:
+        InputError: Another process has locked the name.
+    """
+    target = target.resolve()
+    lock = target.with_name(f"{_prefix(target)}lock")
+    new_folders: list[Path] = []
+    handle = None
+    try:
+        if target.is_file() or not target.exists():
+            new_folders = [folder for folder in target.parents if not folder.exists()]
+            handle = _open_locked(lock)
+    except BlockingIOError as error:
+        raise InputError(f"another process is writing to '{target}': wait for it or name another file") from error
+    except OSError:
+        pass  # writing to the folder reports the reason
+    try:
+        yield
+    finally:
+        if handle is not None:
+            with suppress(OSError):
+                if _is_at(lock, handle):
+                    lock.unlink()
+                for folder in new_folders:
+                    folder.rmdir()  # fails unless it is empty
+            os.close(handle)
+
+
+def _open_locked(path: Path) -> int:
+    """Create or open a file, lock it and return its handle; raises BlockingIOError as `_lock`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+        try:
+            _lock(handle)
+            # The process that held the lock may have deleted the file in between.
+            if _is_at(path, handle):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Return whether `path` leads to the open file."""
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(handle))
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file or folder.
+
+    Raises:
+        BlockingIOError: Another process has locked it.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass  # a network file system without locks
 
 
 def sha256_of(path: Path) -> str:

@@ -25,6 +25,7 @@ from edgekit.device.pipeline.loop import run
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
 from edgekit.device.pipeline.stream import StreamOptions, create_localizer
 from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.sink import Sink
 from edgekit.report.document import ThreadUse, WarmUp
 
 # The adaptive schedule detects at least every 10 frames.
@@ -82,7 +83,7 @@ def measure_loop(
     )
 
 
-class _BlockSampler:
+class _BlockSampler(Sink):
     """A sink that samples the time per frame of each block, and stops the source when there are enough samples."""
 
     def __init__(self, max_warm_up_s: float, make_recorder: Callable[[], Recorder], stop: Callable[[], None]) -> None:

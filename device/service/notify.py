@@ -11,6 +11,7 @@ from typing import Self
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
+from edgekit.device.sink import Sink
 
 # sd_watchdog_enabled(3) recommends half the watchdog's time; a quarter tolerates a slow frame.
 _HEARTBEATS_PER_WATCHDOG = 4
@@ -53,7 +54,7 @@ def find_notifier(environ: Mapping[str, str] = os.environ) -> Notifier | None:
     return Notifier(address, int(watchdog_us) / 1e6 if is_monitored and watchdog_us.isdecimal() else None)
 
 
-class HeartbeatSink:
+class HeartbeatSink(Sink):
     """Sink that sends READY after the first frame and a heartbeat every few seconds while frames are finished.
 
     It must be the last sink, so that a frame counts only after all other sinks have taken it.

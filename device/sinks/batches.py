@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from edgekit.device.accounting import loss_reason
 from edgekit.device.sinks.line_file import LineFile
 from edgekit.device.sinks.rotation import Outage
 from edgekit.device.sinks.worker import Worker
@@ -15,14 +16,19 @@ from edgekit.errors import StorageError
 # One write per second, or earlier for a full batch, because writes wear out an SD card.
 _FLUSH_S = 1.0
 _FLUSH_CHARS = 64 << 10
-# Largest size of the buffer while the disk fails; beyond it the oldest lines are dropped.
+# Largest size of the buffer while the disk fails; beyond it the oldest records are dropped.
 _MAX_BUFFERED_CHARS = 1 << 20
 _RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 1.5
+_SLOW = "disk too slow"
 
 
 class BatchedLines:
-    """Buffers lines and writes them about once per second; while the disk fails, up to 1 MiB stays in memory."""
+    """Buffers lines and writes them about once per second; while the disk fails, up to 1 MiB stays in memory.
+
+    Attributes:
+        account: Counts the records.
+    """
 
     def __init__(self, lines: LineFile, what: str, notify: Callable[[str], None], retry_s: float = _RETRY_S) -> None:
         """Write to `lines`; `what` is the name of the recording in messages to `notify`."""
@@ -30,11 +36,13 @@ class BatchedLines:
         self._outage = Outage(what, notify)
         self._retry_s = retry_s
         self._changed = threading.Condition()
-        self._buffer: deque[str] = deque()
+        # Lines, and the number of their records.
+        self._buffer: deque[tuple[str, int]] = deque()
         self._buffered_chars = 0
         self._closing = False
         self._thread: Worker | None = None
-        self.lost_lines = 0
+        self._reason = _SLOW
+        self.account = lines.account
 
     @property
     def header(self) -> str:
@@ -45,29 +53,35 @@ class BatchedLines:
     def header(self, line: str) -> None:
         self._lines.header = line
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, records: int = 1) -> None:
         """Add whole lines to the buffer."""
         with self._changed:
             if self._thread is None:
                 self._thread = Worker(self._work, "lines")
                 self._thread.start()
             self._thread.check()
-            self._buffer.append(text)
+            self.account.produce(records)
+            self._buffer.append((text, records))
             self._buffered_chars += len(text)
             while self._buffered_chars > _MAX_BUFFERED_CHARS and len(self._buffer) > 1:
-                oldest = self._buffer.popleft()
+                oldest, lost = self._buffer.popleft()
                 self._buffered_chars -= len(oldest)
-                self.lost_lines += oldest.count("\n")
+                self.account.drop(self._reason, lost)
             if self._buffered_chars >= _FLUSH_CHARS:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Write the buffered lines and close the file; do not wait for a disk that stalls."""
+        """Write the buffered lines and close the file; do not wait for a disk that stalls.
+
+        Records that could not be written are counted as dropped.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(_CLOSE_TIMEOUT_S)
+        self.account.close(self._reason)
+        if self._thread is not None:
             self._thread.check()
 
     def _work(self) -> None:
@@ -94,18 +108,22 @@ class BatchedLines:
                 return
             self._changed.wait(left_s)
 
-    def _flush(self, batch: deque[str]) -> float:
+    def _flush(self, batch: deque[tuple[str, int]]) -> float:
         """Write a batch, or put it back into the buffer; return the pause in seconds until the next."""
         if not batch:
             return _FLUSH_S
         try:
-            self._lines.write("".join(batch))
+            self._lines.append("".join(text for text, _ in batch))
         except (StorageError, OSError) as error:
+            self._reason = loss_reason(error)
             self._outage.begin(str(error))
             with self._changed:
                 batch.extend(self._buffer)
                 self._buffer = batch
-                self._buffered_chars = sum(map(len, batch))
+                self._buffered_chars = sum(len(text) for text, _ in batch)
             return self._retry_s
-        self._outage.end(f", {self.lost_lines} lines were lost" if self.lost_lines else "")
+        self._reason = _SLOW
+        self.account.write(sum(records for _, records in batch))
+        lost = self.account.lost
+        self._outage.end(f", {lost} records were lost so far" if lost else "")
         return _FLUSH_S

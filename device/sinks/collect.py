@@ -12,7 +12,9 @@ import json
 import math
 import queue
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,6 +25,7 @@ import cv2
 import numpy as np
 
 from edgekit.contract import Contract
+from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.imaging import at_most, resize
@@ -48,7 +51,9 @@ _SHARPNESS_SIDE_PX = 64
 _HALF_SHARP = 100.0
 # Crops of a live source that wait for the disk; further ones are left out.
 _MAX_WAITING = 32
+_RETRY_S = 5.0
 _CLOSE_TIMEOUT_S = 5.0
+_SLOW = "disk too slow"
 
 
 @dataclass(frozen=True)
@@ -231,11 +236,12 @@ def _frontality(landmarks_xy: FloatArray | None) -> float:
 
 
 class CropFolder:
-    """Appends crops to a folder within limits; a disk error or a limit is reported once, and the losses are counted.
+    """Appends crops to a folder within limits; a disk error or a limit is reported once.
 
     Attributes:
         saved: Number of crops that this object has saved.
-        left_out: Number of crops that did not fit or could not be written.
+        account: Counts the crops that were chosen; `save` counts those that it saves or that exceed the limits.
+        reason: Why the latest crop could not be saved, for `Account.drop`.
     """
 
     def __init__(
@@ -258,7 +264,8 @@ class CropFolder:
                 raise InputError(f"'{place}' is a file: name a folder for the crops")
         self.folder = folder
         self.saved = 0
-        self.left_out = 0
+        self.account = Account("collect")
+        self.reason = _SLOW
         self._source_name = source_name
         self._notify = notify
         self._outage = Outage(f"collecting to '{folder}'", notify)
@@ -272,8 +279,8 @@ class CropFolder:
         index = folder / CROPS_FILE
         self._bytes = sum(files) + (index.stat().st_size if index.is_file() else 0)
 
-    def save(self, crop: Crop) -> None:
-        """Save a crop and its JSON line, or count it as left out; never leaves a part of either."""
+    def save(self, crop: Crop) -> bool:
+        """Save a crop and its JSON line, or neither; return False if the disk failed and a retry may succeed."""
         encoded = cv2.imencode(".png", crop.image)[1].tobytes()
         track = crop.document["track"]
         name = f"{CROPS_FOLDER}/{self._run}-{self.saved + 1:05}.png"
@@ -282,8 +289,8 @@ class CropFolder:
         line = (json.dumps(document, allow_nan=False) + "\n").encode()
         size = len(encoded) + len(line)
         if self._is_full(size):
-            self.left_out += 1
-            return
+            self.account.drop("folder full")
+            return True
         path = self.folder / name
         try:
             write_atomic(path, encoded)
@@ -293,13 +300,17 @@ class CropFolder:
                 path.unlink(missing_ok=True)
                 raise StorageError(f"cannot write '{self.folder / CROPS_FILE}': {error.strerror or error}") from error
         except (StorageError, InputError, OSError) as error:
-            self.left_out += 1
+            self.reason = loss_reason(error)
             self._outage.begin(str(error))
-            return
-        self._outage.end(f", {self.left_out} crops were left out")
+            return False
+        self.reason = _SLOW
+        lost = self.account.lost
+        self._outage.end(f", {lost} crops were left out" if lost else "")
+        self.account.write()
         self.saved += 1
         self._crops += 1
         self._bytes += size
+        return True
 
     def _is_full(self, size: int) -> bool:
         if not self._full and (self._crops >= self._max_crops or self._bytes + size > self._max_bytes):
@@ -319,14 +330,15 @@ class CollectSink(Sink):
         self._strategy = strategy
         self._contract = contract
         self._presentation_time_s = presentation_time_s(source)
-        self._overflow = 0
+        self.accounts = (folder.account,)
+        self._closing = threading.Event()
         self._waiting: queue.Queue[Crop | None] = queue.Queue(_MAX_WAITING)
         self._thread = Worker(self._work, "collect") if source.live else None
 
     @property
     def left_out(self) -> int:
         """Number of chosen crops that were not saved."""
-        return self.folder.left_out + self._overflow
+        return self.folder.account.lost
 
     def __enter__(self) -> Self:
         if self._thread is not None:
@@ -337,11 +349,12 @@ class CollectSink(Sink):
         """Save what the strategy still holds; do not wait long for a disk that stalls."""
         self._save(self._strategy.finish())
         if self._thread is not None:
-            try:
+            self._closing.set()
+            with suppress(queue.Full):
                 self._waiting.put(None, timeout=_CLOSE_TIMEOUT_S)
-            except queue.Full:
-                self._overflow += self._waiting.qsize()
             self._thread.join(_CLOSE_TIMEOUT_S)
+        self.folder.account.close(self.folder.reason)
+        if self._thread is not None:
             self._thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -361,14 +374,19 @@ class CollectSink(Sink):
 
     def _save(self, crops: Iterable[Crop]) -> None:
         for crop in crops:
+            self.folder.account.produce()
             if self._thread is None:
-                self.folder.save(crop)
+                if not self.folder.save(crop):
+                    self.folder.account.drop(self.folder.reason)
                 continue
             try:
                 self._waiting.put_nowait(crop)
             except queue.Full:
-                self._overflow += 1
+                self.folder.account.drop(self.folder.reason)
 
     def _work(self) -> None:
         while (crop := self._waiting.get()) is not None:
-            self.folder.save(crop)
+            while not self.folder.save(crop):
+                if self._closing.is_set():
+                    break  # counted by the end of the account
+                self._closing.wait(_RETRY_S)

@@ -9,14 +9,15 @@ from typing import Self
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
-from edgekit.device.sink import Sink
+from edgekit.device.sink import Sink, accounts_of
 
 
-class ConcurrentGroup:
+class ConcurrentGroup(Sink):
     """Several sinks as one, for sinks whose `__exit__` takes a bounded time and raises nothing (network sinks)."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
+        self.accounts = accounts_of(sinks)
 
     def __enter__(self) -> Self:
         with ExitStack() as entered:

@@ -23,6 +23,7 @@ class CsvSink(Sink):
     def __init__(self, lines: Lines, labels: Sequence[str]) -> None:
         lines.header = _rows([[*_COLUMNS, *(f"p_{printable(label)}" for label in labels), "file"]])
         self._lines = lines
+        self.accounts = (lines.account,)
         self._labels = labels
 
     def __exit__(self, *exception: object) -> None:
@@ -47,7 +48,8 @@ class CsvSink(Sink):
                     _as_text(result.file or ""),
                 ]
                 for index, face in enumerate(result.faces)
-            )
+            ),
+            len(result.faces),
         )
 
 

@@ -16,6 +16,7 @@ class JsonLinesSink(Sink):
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
+        self.accounts = (lines.account,)
 
     def __exit__(self, *exception: object) -> None:
         self._lines.close()

@@ -6,12 +6,14 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.device.sinks.rotation import Rotation, shift
-from edgekit.errors import InputError, StorageError
+from edgekit.errors import InputError, StorageError, warn
 from edgekit.model_store import MODEL_SUFFIXES
 
 STDOUT = "-"
@@ -23,11 +25,23 @@ class LineFile:
     """A text file to which lines are appended in place, so that other programs can follow it; `-` is stdout.
 
     The first line creates or empties the file. With a rotation an existing file is continued, for a service that
-    restarts. A line that does not fit on the disk is removed again, and `write` may be retried.
+    restarts. A line that does not fit on the disk is removed again, and `append` may be retried. If the file or its
+    folder is deleted or moved, the next line begins a new file.
+
+    Attributes:
+        header: The first line of every file, or "".
+        account: Counts the records of `write`.
     """
 
-    def __init__(self, target: str, rotation: Rotation | None = None) -> None:
-        """Prepare to write `target`.
+    def __init__(
+        self,
+        target: str,
+        rotation: Rotation | None = None,
+        *,
+        name: str = "lines",
+        notify: Callable[[str], None] = warn,
+    ) -> None:
+        """Prepare to write `target`; `name` is that of the account, `notify` receives one line for each lost file.
 
         Raises:
             InputError: `target` is a folder, or named like an image or a model.
@@ -38,19 +52,37 @@ class LineFile:
             # Usually an input file given by mistake.
             raise InputError(f"'{target}' is named like an image or a model and would be overwritten: use another name")
         self.header = ""
+        self.account = Account(name)
+        self._notify = notify
         self._target = target
         self._rotation = rotation or Rotation()
         self._handle: int | None = None
         # Length of the file up to its last complete line.
         self._whole_bytes = 0
+        # The open file that has a part of lines behind `_whole_bytes`, because removing it failed.
+        self._torn: os.stat_result | None = None
         self._opened_s = 0.0
         self._continue = self._rotation.active
 
-    def write(self, text: str) -> None:
-        """Append whole lines and pass them to the operating system at once.
+    def write(self, text: str, records: int = 1) -> None:
+        """Append whole lines as `append`, and count their records as written or dropped.
 
         Raises:
             StorageError: The lines cannot be written.
+        """
+        self.account.produce(records)
+        try:
+            self.append(text)
+        except Exception as error:
+            self.account.drop(loss_reason(error), records)
+            raise
+        self.account.write(records)
+
+    def append(self, text: str) -> None:
+        """Append whole lines and pass them to the operating system at once; the account is not changed.
+
+        Raises:
+            StorageError: The lines cannot be written, and none of them is in the file.
         """
         try:
             if self._target == STDOUT:
@@ -70,29 +102,59 @@ class LineFile:
             os.close(handle)
 
     def _append(self, data: bytes) -> None:
-        age_s = time.monotonic() - self._opened_s
-        if self._handle is not None and self._whole_bytes and self._rotation.is_due(self._whole_bytes, age_s):
-            self.close()
-            shift(Path(self._target), self._rotation.keep)
-        if self._handle is None:
-            self._open()
-        if not self._whole_bytes:
-            data = self.header.encode() + data
-        assert self._handle is not None
-        rest = memoryview(data)
         try:
+            self._prepare()
+            assert self._handle is not None
+            if not self._whole_bytes:
+                data = self.header.encode() + data
+            rest = memoryview(data)
             while rest:
                 rest = rest[os.write(self._handle, rest) :]
         except OSError:
-            # Pipes and devices cannot be truncated.
             with suppress(OSError):
-                os.ftruncate(self._handle, self._whole_bytes)
-                if self._whole_bytes == 0:
-                    Path(self._target).unlink()
-            with suppress(OSError):
-                self.close()
+                self._take_back()
             raise
         self._whole_bytes += len(data)
+
+    def _prepare(self) -> None:
+        """Open the file, or another one if it is due for rotation or is gone."""
+        is_gone = self._handle is not None and self._is_gone()
+        if is_gone:
+            self.close()
+        elif self._handle is not None and self._whole_bytes:
+            age_s = time.monotonic() - self._opened_s
+            if self._rotation.is_due(self._whole_bytes, age_s):
+                self.close()
+                shift(Path(self._target), self._rotation.keep)
+        if self._handle is None:
+            self._open()
+        if is_gone:
+            self._notify(f"'{self._target}' was deleted or moved: a new file was begun")
+
+    def _is_gone(self) -> bool:
+        """Return whether the path no longer leads to the open file; another program may also have shortened it."""
+        assert self._handle is not None
+        status = os.fstat(self._handle)
+        if stat.S_ISREG(status.st_mode):
+            self._whole_bytes = status.st_size
+        try:
+            return not os.path.samestat(status, Path(self._target).stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+
+    def _take_back(self) -> None:
+        """Remove the part of lines that an error left behind, and close the file."""
+        if self._handle is None:
+            return
+        try:
+            if stat.S_ISREG((status := os.fstat(self._handle)).st_mode):
+                self._torn = status
+                os.ftruncate(self._handle, self._whole_bytes)
+                self._torn = None
+                if self._whole_bytes == 0:
+                    Path(self._target).unlink()
+        finally:
+            self.close()
 
     def _open(self) -> None:
         path = Path(self._target)
@@ -102,7 +164,14 @@ class LineFile:
         # With O_APPEND a line after a truncation follows the last whole line, without a gap of zeros.
         flags = (os.O_RDWR if path.is_file() else os.O_WRONLY) | os.O_CREAT | os.O_APPEND
         self._handle = os.open(path, flags | (0 if self._continue else os.O_TRUNC), 0o666)
-        self._whole_bytes = _drop_partial_line(self._handle) if self._continue else 0
+        status = os.fstat(self._handle)
+        if self._torn is not None and os.path.samestat(self._torn, status):
+            self._whole_bytes = min(self._whole_bytes, status.st_size)
+            os.ftruncate(self._handle, self._whole_bytes)
+        else:
+            self._whole_bytes = status.st_size
+            self._whole_bytes = _drop_partial_line(self._handle) if self._continue else 0
+        self._torn = None
         self._opened_s = time.monotonic()
         self._continue = True
 

@@ -6,10 +6,11 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from edgekit.device.accounting import Account
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
@@ -44,11 +45,20 @@ class StageTotal:
 class Monitor:
     """Keeps the latest result and five seconds of history; one thread adds results, any thread may read."""
 
-    def __init__(self, source_name: str, health: ReadHealth) -> None:
-        """Monitor a run on `source_name`; `health` returns the newest health sample, None before the first."""
+    def __init__(
+        self, source_name: str, health: ReadHealth, accounts: Callable[[], Sequence[Account]] = lambda: ()
+    ) -> None:
+        """Monitor a run on `source_name`.
+
+        Args:
+            source_name: Name of the source; a password in it is removed.
+            health: Returns the newest health sample, None before the first.
+            accounts: Returns the accounts of the run's sinks.
+        """
         # The address of a stream may contain a password.
         self.source_name = re.sub(r"://[^/\s]*@", "://", source_name)
         self._read_health = health
+        self._accounts = accounts
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, Mapping[str, float], float]] = deque()
         self._latest: FrameResult | None = None
@@ -104,6 +114,7 @@ class Monitor:
         document["age_ms"] = round(sum(age for _, _, age in recent) / len(recent), 2) if recent else None
         document["stage_ms"] = _mean_stages(recent, now_s)
         document["latest"] = None if latest is None else as_document(latest)
+        document["outputs"] = {account.name: account.as_document() for account in self._accounts()}
         document["health"] = None if report is None else report.as_document()
         return document
 

@@ -134,7 +134,7 @@ class RotatingVideo(Sink):
         self._finished += 1
 
 
-class RecorderThread:
+class RecorderThread(Sink):
     """Encodes a video in a thread. During a disk outage, frames are dropped and writing is retried regularly.
 
     An outage is reported once.

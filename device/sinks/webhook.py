@@ -16,6 +16,7 @@ from edgekit import __version__
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
+from edgekit.device.sink import Sink
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import InputError
 
@@ -26,7 +27,7 @@ _MAX_QUEUED_EVENTS = 1000
 _CLOSE_TIMEOUT_S = 1.0
 
 
-class Webhook:
+class Webhook(Sink):
     """Posts each event as JSON, in order, from its own thread, so that the pipeline never waits.
 
     An event is dropped and counted in `lost` if the receiver rejects it or four attempts fail. The first of several

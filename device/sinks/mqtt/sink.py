@@ -13,6 +13,7 @@ from edgekit.contract import Subject
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
+from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.discovery import discovery_messages
 from edgekit.device.sinks.mqtt.session import Session, check_certificates
@@ -30,7 +31,7 @@ _FLUSH_TIMEOUT_S = 0.8
 _CLOSE_TIMEOUT_S = 1.2
 
 
-class MqttSink:
+class MqttSink(Sink):
     """Sends every event when it occurs, and state and health regularly.
 
     One thread stores the events in the buffer file. A second one sends them and removes those that the broker has

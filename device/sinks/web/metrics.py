@@ -26,6 +26,13 @@ _HEALTH = (
     ("load_1min", 1.0, "edgekit_load1", "Load average over one minute."),
 )
 
+# Fields of the account of a sink: name, type, metric, help text.
+_OUTPUTS = (
+    ("produced", "counter", "edgekit_output_produced_total", "Items that an output received."),
+    ("written", "counter", "edgekit_output_written_total", "Items that are stored or confirmed."),
+    ("waiting", "gauge", "edgekit_output_waiting", "Items that wait to be written."),
+)
+
 
 def metrics_text(monitor: Monitor, preview: Preview) -> str:
     """Return all metrics as text."""
@@ -48,6 +55,7 @@ def _lines(monitor: Monitor, preview: Preview) -> Iterator[str]:
     since: _Samples = [({}, round(monitor.since_last_frame_s(), 3))]
     yield from _family("edgekit_since_last_frame_seconds", "gauge", "Time since the latest result.", since)
     yield from _stages(monitor)
+    yield from _outputs(state["outputs"])
     yield from _health(state["health"] or {})
     yield from _family("edgekit_web_viewers", "gauge", "Viewers of the video.", [({}, preview.viewers)])
     encoded: _Samples = [({}, preview.encoded)]
@@ -61,6 +69,19 @@ def _stages(monitor: Monitor) -> Iterator[str]:
     for stage, total in list(monitor.stages.items()):
         yield f"{name}_sum{_labels({'stage': stage})} {total.total_ms / 1e3:.6f}"
         yield f"{name}_count{_labels({'stage': stage})} {total.count}"
+
+
+def _outputs(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the accounts of the sinks: produced = written + dropped + waiting."""
+    for field, kind, name, text in _OUTPUTS:
+        samples = [({"output": output}, account[field]) for output, account in outputs.items()]
+        yield from _family(name, kind, text, samples)
+    dropped = [
+        ({"output": output, "reason": reason}, count)
+        for output, account in outputs.items()
+        for reason, count in account["dropped"].items()
+    ]
+    yield from _family("edgekit_output_dropped_total", "counter", "Lost items of an output by reason.", dropped)
 
 
 def _health(health: dict[str, Any]) -> Iterator[str]:

@@ -28,6 +28,7 @@ function show(state) {
   byId("temperature").textContent = number(health.temperature_c, 1);
   byId("clock").textContent = number(health.clock_mhz, 0);
   showThrottle(health.throttling);
+  showLosses(state.outputs);
   // A model of whole images has one result per frame, which needs no number.
   const isNumbered = !(state.latest && state.latest.subject === "image");
   showFaces(state.latest ? state.latest.faces : [], isNumbered);
@@ -59,6 +60,13 @@ function showThrottle(throttling) {
   const before = throttling.since_boot.join(", ");
   line.className = `card throttle ${now ? "bad" : before ? "warn" : "good"}`;
   line.textContent = now ? `Throttling now: ${now}` : before ? `Throttling since boot: ${before}` : "Throttling: none since boot";
+}
+
+function showLosses(outputs) {
+  const losses = Object.entries(outputs).flatMap(([name, account]) =>
+    Object.entries(account.dropped).map(([reason, count]) => `${count} of ${account.produced} ${name} (${reason})`));
+  byId("losses").textContent = `Not written: ${losses.join(", ")}`;
+  byId("losses").hidden = losses.length === 0;
 }
 
 function showFaces(faces, isNumbered) {

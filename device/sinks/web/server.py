@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from edgekit.device.blur import FaceBlur
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
+from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_of
 from edgekit.device.sinks.web.app import make_app
@@ -90,7 +91,7 @@ class WebServer:
         await asyncio.sleep(0)
 
 
-class WebSink(WebServer):
+class WebSink(WebServer, Sink):
     """Serves the web page of a run; `write` stores a reference to the frame and never waits for a viewer."""
 
     def __init__(

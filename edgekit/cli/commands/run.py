@@ -29,7 +29,7 @@ from edgekit.cli.run.input_options import (
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
 from edgekit.cli.run.output_options import STDOUT, Outputs, add_output_options, check_outputs, recorder_of
 from edgekit.cli.run.signals import StopSignals
-from edgekit.cli.run.sinks import collect_sinks, open_sinks, progress_sinks
+from edgekit.cli.run.sinks import collect_sinks, exclusive_outputs, open_sinks, progress_sinks
 from edgekit.cli.run.summary import print_summary, summary
 from edgekit.cli.sections import SectionedCommand, section
 
@@ -107,10 +107,12 @@ def command(
     check_detection_options(detection, detector_name)
 
     with StopSignals(partial(out.result, {"ended": "stopped", "frames": 0})) as signals, ExitStack() as opened:
+        opened.enter_context(exclusive_outputs(outputs))
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
         from edgekit.device.pipeline.stream import Stream, StreamOptions
         from edgekit.device.pipeline.summary import Tally
+        from edgekit.device.sink import accounts_of
 
         options = StreamOptions(
             source=source_uri,
@@ -138,8 +140,9 @@ def command(
         tally, finished = Tally(), False
         collecting = collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn)
         sinks = [
-            *collecting,
-            *open_sinks(outputs, stream.source, stream.classifier.contract, text.say, out.warn, health=monitor.health),
+            *open_sinks(
+                outputs, stream.source, stream.classifier.contract, collecting, text.say, out.warn, monitor.health
+            ),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
             *monitor.sinks(),
@@ -151,9 +154,10 @@ def command(
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:
-                print_summary(text, stream, tally, monitor, model, collecting)
+                accounts = accounts_of(sinks)
+                print_summary(text, stream, tally, monitor, model, collecting, accounts)
                 settings = {"max_frames": max_frames, "single_thread": load.single_thread}
                 settings |= asdict(input_options) | asdict(detection)
-                out.result(summary(stream, tally, monitor, signals, finished, settings, collecting))
+                out.result(summary(stream, tally, monitor, signals, finished, settings, collecting, accounts))
     if signals.interrupted:
         raise KeyboardInterrupt

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edgekit.cli.output import Output
@@ -11,6 +13,7 @@ from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
+    from edgekit.device.accounting import Account
     from edgekit.device.blur import FaceBlur
     from edgekit.device.detections import FrameResult
     from edgekit.device.events import Outlet
@@ -20,22 +23,42 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.monitor import ReadHealth
 
 
+@contextmanager
+def exclusive_outputs(outputs: Outputs) -> Iterator[None]:
+    """Lock the files of the outputs against other runs for the duration of the block.
+
+    Raises:
+        InputError: Another run writes to one of them.
+    """
+    from edgekit.files import exclusive_file
+
+    crops = None if outputs.collect is None else outputs.collect / "crops.jsonl"
+    with ExitStack() as locks:
+        for target in (outputs.jsonl, outputs.csv_file, outputs.save, outputs.record, crops):
+            if target is not None and target != STDOUT:
+                locks.enter_context(exclusive_file(Path(target)))
+        yield
+
+
 def open_sinks(
     outputs: Outputs,
     source: Source,
     contract: Contract,
+    collecting: Sequence[CollectSink],
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
 ) -> list[Sink]:
-    """Return the requested sinks, not yet entered; `health` returns the newest sample of the machine's state.
+    """Return the requested sinks, not yet entered, those of `collecting` first.
+
+    `health` returns the newest sample of the machine's state.
 
     Raises:
         InputError: A sink cannot be created with these options.
     """
     _check_for_model(outputs, contract)
     labels = contract.labels
-    sinks = _files(outputs, source, labels, notify)
+    sinks = [*collecting, *_files(outputs, source, labels, notify)]
     if outputs.show:
         from edgekit.device.sinks.window import WindowSink
 
@@ -91,6 +114,8 @@ def progress_sinks(out: Output, outputs: Outputs, frame_count: int | None, max_f
 
 
 class _Progress:
+    accounts: Sequence[Account] = ()
+
     def __init__(self, out: Output, total: int) -> None:
         self._bar = progress_bar(out)
         self._update = counted(self._bar, "frames")
@@ -119,9 +144,10 @@ def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Call
         from edgekit.device.sinks.lines import open_lines
 
         if outputs.jsonl is not None:
-            sinks.append(JsonLinesSink(open_lines(outputs.jsonl, rotation, source.live, notify)))
+            sinks.append(JsonLinesSink(open_lines(outputs.jsonl, rotation, source.live, notify, "jsonl")))
         if outputs.csv_file is not None:
-            sinks.append(CsvSink(open_lines(outputs.csv_file, rotation, source.live, notify), labels))
+            lines = open_lines(outputs.csv_file, rotation, source.live, notify, "csv")
+            sinks.append(CsvSink(lines, labels))
     if outputs.save is not None:
         from edgekit.device.sinks.recorder import open_video
 
@@ -155,6 +181,7 @@ def _network(
     sinks: list[Sink],
 ) -> list[Outlet]:
     """Append the network sinks to `sinks` and return those that receive events."""
+    from edgekit.device.sink import accounts_of
     from edgekit.device.sinks.credentials import read_secret
 
     outlets: list[Outlet] = []
@@ -164,7 +191,7 @@ def _network(
     from edgekit.device.sinks.monitor import Monitor, MonitorSink
 
     network: list[Sink] = []
-    monitor = Monitor(source.name, health)
+    monitor = Monitor(source.name, health, accounts=lambda: accounts_of(sinks))
     if outputs.web is not None:
         from edgekit.device.sinks.web import WebSink
 

@@ -10,6 +10,7 @@ from edgekit.cli.run.signals import StopSignals
 from edgekit.text import counted
 
 if TYPE_CHECKING:
+    from edgekit.device.accounting import Account
     from edgekit.device.health.runtime_monitor import RuntimeMonitor
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.pipeline.summary import Tally
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
 
 
 def print_summary(
-    text: Output, stream: Stream, tally: Tally, monitor: RuntimeMonitor, model: str, collecting: Sequence[CollectSink]
+    text: Output,
+    stream: Stream,
+    tally: Tally,
+    monitor: RuntimeMonitor,
+    model: str,
+    collecting: Sequence[CollectSink],
+    accounts: Sequence[Account],
 ) -> None:
-    """Print frame rate, latencies, faces, collected crops, threads and health."""
+    """Print frame rate, latencies, faces, collected crops, counts of the outputs, threads and health.
+
+    A warning names the outputs that have lost something.
+    """
     from edgekit.device.pipeline.summary import count_lines, rate_line, summary_table
 
     text.say(f"source {stream.source.name}, detector {stream.localizer.detector_name}, model {model}")
@@ -27,10 +37,14 @@ def print_summary(
     text.console.print(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))
     for sink in collecting:
-        left_out = f", {sink.left_out} left out" if sink.left_out else ""
-        text.say(f"collected: {counted(sink.folder.saved, 'crop')} in {sink.folder.folder}{left_out}")
+        text.say(f"collected: {counted(sink.folder.saved, 'crop')} in {sink.folder.folder}")
+    if accounts:
+        text.say("outputs: " + "; ".join(account.describe() for account in accounts))
     text.say(stream.threads.describe())
     text.say(monitor.describe() or "health: unknown")
+    losses = "; ".join(account.describe() for account in accounts if account.lost)
+    if losses:
+        text.warn(f"not everything was written: {losses}")
 
 
 def summary(
@@ -41,6 +55,7 @@ def summary(
     finished: bool,
     settings: dict[str, Any],
     collecting: Sequence[CollectSink],
+    accounts: Sequence[Account],
 ) -> dict[str, Any]:
     """Return the document of --json; `settings` are the options in effect."""
     from edgekit.device.engines.versions import versions
@@ -66,6 +81,7 @@ def summary(
         "versions": versions(),
         **summary_document(stream.meter, tally),
         "collected": next((sink.document() for sink in collecting), None),
+        "outputs": {account.name: account.as_document() for account in accounts},
         "health": monitor.as_document(),
     }
 

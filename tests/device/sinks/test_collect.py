@@ -19,6 +19,7 @@ from edgekit.device.sinks.collect import CollectSink, CropFolder, EveryInterval,
 from edgekit.device.sources.yuv import Planes
 from edgekit.errors import InputError
 from edgekit.preprocess import crop_face, crop_image
+from tests.waiting import wait_until
 
 LABELS = ("calm", "happy", "sad")
 SURE, UNSURE, MORE_UNSURE = (0.1, 0.8, 0.1), (0.3, 0.4, 0.3), (0.33, 0.35, 0.32)
@@ -226,6 +227,22 @@ def test_a_full_disk_leaves_out_crops_and_keeps_the_run_alive(small_disk, told):
     assert len(told) == 2
     assert "No space left on device: collecting to" in told[0]
     assert told[1].endswith("has resumed, 3 crops were left out")
+
+
+def test_crops_of_a_camera_wait_while_the_disk_is_full(small_disk, told, fill, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.collect._RETRY_S", 0.02)
+    with Run(small_disk / "c", EveryInterval(1), told, live=True) as run:
+        run.write(0, (1, SURE))
+        wait_until(lambda: run.sink.folder.saved == 1)
+        ballast = fill(small_disk)
+        for second in range(1, 4):
+            run.write(second, (1, SURE))
+        wait_until(lambda: told)
+        ballast.unlink()
+        wait_until(lambda: run.sink.folder.saved == 4)
+    assert [line["sequence"] for line in lines(small_disk / "c")] == [0, 10, 20, 30]
+    assert len(told) == 2
+    assert told[1].endswith("has resumed")
 
 
 def test_a_folder_deleted_in_the_run_is_made_again(tmp_path, told):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -70,9 +72,11 @@ def test_json_lines_go_to_stdout(capsys):
 def test_a_csv_row_a_face_with_a_header_once(tmp_path):
     path = tmp_path / "faces.csv"
     with CsvSink(LineFile(str(path)), LABELS) as sink:
+        sink.write(frame(5), result(sequence=5))
         sink.write(frame(6), result(sequence=6))
         sink.write(frame(), result(FACE, FACE))
         sink.write(frame(8), replace(result(FACE, sequence=8), file='a "b"\n,c.png'))
+    assert sink.accounts[0].as_document() == {"produced": 3, "written": 3, "dropped": {}, "waiting": 0}
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["file"] for row in rows] == ["", "", 'a "b"\n,c.png']
@@ -143,3 +147,61 @@ def test_a_pipe_can_be_written(tmp_path):
         with JsonLinesSink(LineFile(str(pipe))) as sink:
             sink.write(frame(), result())
         assert json.loads(reader.communicate(timeout=10)[0])["sequence"] == 7
+
+
+def test_a_file_that_is_deleted_is_written_anew(tmp_path, told):
+    path = tmp_path / "out" / "r.csv"
+    lines = LineFile(str(path), notify=told.append)
+    lines.header = "head\n"
+    lines.write("1\n")
+    path.unlink()
+    lines.write("2\n")
+    assert path.read_text() == "head\n2\n"
+    shutil.rmtree(path.parent)
+    lines.write("3\n")
+    assert path.read_text() == "head\n3\n"
+    path.rename(tmp_path / "moved")
+    lines.write("4\n")
+    lines.close()
+    assert (path.read_text(), (tmp_path / "moved").read_text()) == ("head\n4\n", "head\n3\n")
+    assert told == [f"'{path}' was deleted or moved: a new file was begun"] * 3
+    assert lines.account.as_document() == {"produced": 4, "written": 4, "dropped": {}, "waiting": 0}
+
+
+def test_a_file_that_another_program_empties_gets_its_header_again(tmp_path, told):
+    path = tmp_path / "r.csv"
+    lines = LineFile(str(path), notify=told.append)
+    lines.header = "head\n"
+    lines.write("1\n")
+    path.write_text("")
+    lines.write("2\n")
+    lines.close()
+    assert (path.read_text(), told) == ("head\n2\n", [])
+
+
+def test_rows_that_cannot_be_written_are_counted_by_reason():
+    lines = LineFile("/dev/full")
+    with pytest.raises(StorageError):
+        lines.write("1\n2\n", records=2)
+    assert lines.account.as_document()["dropped"] == {"disk full": 2}
+
+
+def test_a_part_of_lines_that_cannot_be_removed_is_not_there_twice(small_disk, fill, monkeypatch):
+    path = small_disk / "r.txt"
+    text = "".join(f"{number}{'x' * 3000}\n" for number in range(5))
+    lines = LineFile(str(path))
+    lines.write("first\n")
+    ballast = fill(small_disk, but_bytes=8192)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edgekit.device.sinks.line_file.os.ftruncate", fail)
+        with pytest.raises(StorageError, match="No space left"):
+            lines.append(text)
+    assert path.stat().st_size > len("first\n") + 3000, "a whole line of them is in the file"
+    ballast.unlink()
+    lines.append(text)
+    lines.close()
+    assert path.read_text() == f"first\n{text}"

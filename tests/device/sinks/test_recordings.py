@@ -132,7 +132,7 @@ def test_a_table_with_other_columns_is_put_aside(tmp_path):
 
 def test_a_live_sources_lines_are_written_in_batches_and_whole_at_the_end(tmp_path, told, feed):
     path = tmp_path / "r.jsonl"
-    with JsonLinesSink(open_lines(str(path), Rotation(), True, told.append)) as sink:
+    with JsonLinesSink(open_lines(str(path), Rotation(), True, told.append, "jsonl")) as sink:
         for _ in range(100):
             sink.write(*feed.next("happy"))
         assert not path.exists(), "the card gets them together"
@@ -151,7 +151,7 @@ def test_a_disk_that_fills_up_stops_the_lines_not_the_run_and_they_go_on(small_d
     wait_until(path.exists)
     ballast = fill(small_disk)
     attempts = []
-    monkeypatch.setattr(file, "write", lambda text: (attempts.append(text), LineFile.write(file, text)))
+    monkeypatch.setattr(file, "append", lambda text: (attempts.append(text), LineFile.append(file, text)))
     for number in range(1, 2001):
         lines.write(f"{number}\n")
     wait_until(lambda: told != [] and len(attempts) >= 3)
@@ -176,7 +176,7 @@ def test_while_a_disk_is_full_the_oldest_lines_go_and_are_counted(tmp_path, told
     (tmp_path / "file").unlink()
     wait_until(lambda: len(told) == 2)
     lines.close()
-    assert told[1] == "recording has resumed, 900 lines were lost"
+    assert told[1] == "recording has resumed, 900 records were lost so far"
     assert [int(line) for line in path.read_text().splitlines()] == list(range(900, 1000))
 
 
@@ -207,7 +207,7 @@ def test_a_disk_that_stalls_costs_the_run_no_time_and_the_oldest_lines(tmp_path,
     lines = BatchedLines(LineFile(str(path)), "recording", told.append)
     text, number = "x" * 1000, 0
     end_s = time.monotonic() + PATIENCE_S
-    while lines.lost_lines < 100:
+    while lines.account.lost < 100:
         assert time.monotonic() < end_s
         lines.write(f"{number} {text}\n")
         number += 1
@@ -230,7 +230,7 @@ def test_a_disk_that_stalls_costs_the_run_no_time_and_the_oldest_lines(tmp_path,
     numbers = [int(line.partition(" ")[0]) for line in received[:-1]]
     assert received[-1].startswith("last ")
     assert numbers == sorted(set(numbers))
-    assert (len(numbers), numbers[-1]) == (number - lines.lost_lines, number - 1)
+    assert (len(numbers), numbers[-1]) == (number - lines.account.lost, number - 1)
     assert told == []
 
 
@@ -248,7 +248,7 @@ def test_a_writer_that_dies_ends_the_run(tmp_path, told):
 
 
 def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(told):
-    lines = open_lines("/dev/full", Rotation(), None, told.append)
+    lines = open_lines("/dev/full", Rotation(), None, told.append, "jsonl")
     with pytest.raises(StorageError):
         lines.write("1\n")
 

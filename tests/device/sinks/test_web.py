@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgekit.boards import Conditions, Throttling
+from edgekit.device.accounting import Account
 from edgekit.device.blur import FaceBlur
 from edgekit.device.health.sampler import Health
 from edgekit.device.procfs import ProcessUse
@@ -89,8 +90,10 @@ def web(feed, told) -> Iterator[Callable[..., Web]]:
     """Serve on a free port; gives `Web`."""
     with ExitStack() as stack:
 
-        def serve(address: str = "127.0.0.1:0", token: str | None = None, **options) -> Web:
-            monitor = Monitor("demo", lambda: HOT)
+        def serve(
+            address: str = "127.0.0.1:0", token: str | None = None, account: Account | None = None, **options
+        ) -> Web:
+            monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
             sink = WebSink(address, token, monitor, notify=told.append, **options)
             return Web(stack.enter_context(sink), monitor, feed)
 
@@ -163,6 +166,28 @@ def test_metrics_are_what_prometheus_reads(web):
     assert stages["edgekit_stage_seconds_sum", "detect"] == pytest.approx(0.04)
     assert (samples["edgekit_temperature_celsius"], samples["edgekit_throttled"]) == (71.5, 1)
     assert samples["edgekit_throttle_flags"] == 0x80008
+
+
+def test_state_and_metrics_account_for_what_was_written_and_lost(web):
+    account = Account("jsonl")
+    site = web(account=account)
+    account.produce(10)
+    account.write(6)
+    account.drop("disk full", 3)
+    site.write("happy")
+    assert json.loads(site.get("/api/state")[2])["outputs"] == {
+        "jsonl": {"produced": 10, "written": 6, "dropped": {"disk full": 3}, "waiting": 1}
+    }
+    families = text_string_to_metric_families(site.get("/metrics")[2].decode())
+    samples = {sample.name: sample for family in families for sample in family.samples if "output" in sample.name}
+    assert {name: sample.value for name, sample in samples.items()} == {
+        "edgekit_output_produced_total": 10,
+        "edgekit_output_written_total": 6,
+        "edgekit_output_dropped_total": 3,
+        "edgekit_output_waiting": 1,
+    }
+    assert samples["edgekit_output_dropped_total"].labels == {"output": "jsonl", "reason": "disk full"}
+    assert samples["edgekit_output_waiting"].labels == {"output": "jsonl"}
 
 
 def test_metrics_name_each_family_once():

@@ -12,6 +12,7 @@ import pytest
 
 from edgekit.boards import Conditions, Throttling
 from edgekit.contract import Subject
+from edgekit.device.accounting import Account
 from edgekit.device.events import EventRules
 from edgekit.device.sinks.events import EventSink
 from edgekit.device.sinks.monitor import Monitor
@@ -33,8 +34,10 @@ def site(feed, told) -> Iterator[Callable[..., WebSink]]:
     ended = threading.Event()
     with ExitStack() as stack:
 
-        def serve(token: str | None = None, address: str = "0", subject: Subject = "face") -> WebSink:
-            monitor = Monitor("demo", lambda: HOT)
+        def serve(
+            token: str | None = None, address: str = "0", subject: Subject = "face", account: Account | None = None
+        ) -> WebSink:
+            monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
             sink = stack.enter_context(WebSink(address, token, monitor, notify=told.append, max_fps=20))
             events = EventSink(EventRules(hold_s=0.2), [monitor])
 
@@ -147,3 +150,16 @@ def test_several_viewers_in_the_browser_see_it_move_for_one_encoding(browser, si
         browser.switch_to.window(tab)
         browser.close()
     browser.switch_to.window(browser.window_handles[0])
+
+
+def test_the_page_shows_what_was_not_written(browser, site):
+    account = Account("jsonl")
+    browser.get(site(account=account).url)
+    wait(browser, "document.getElementById('status').textContent === 'live'")
+    assert browser.execute_script("return document.getElementById('losses').hidden")
+    account.produce(10)
+    account.drop("disk full", 3)
+    account.drop("disk too slow", 1)
+    shown = "Not written: 3 of 10 jsonl (disk full), 1 of 10 jsonl (disk too slow)"
+    wait(browser, f"document.getElementById('losses').textContent === '{shown}'")
+    assert browser.execute_script("return document.getElementById('losses').checkVisibility()")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,10 +106,15 @@ def test_crops_are_collected_and_counted(edgekit, tiny_model, tmp_path: Path, wh
     options = ("--detector", "none", "--max-frames", 5, "--collect", folder, "--collect-when", when, "--json")
     code, out, err = edgekit("run", "--model", tiny_model, "--source", "demo", *options, "--collect-max", 1)
     assert code == 0
-    collected = json.loads(out)["collected"]
+    document = json.loads(out)
+    collected, counts = document["collected"], document["outputs"]["collect"]
     assert (collected["saved"], len(list(folder.glob("crops/*.png")))) == (1, 1)
     assert collected["left_out"] > 0
-    assert f"collected: 1 crop in {folder}, {collected['left_out']} left out" in err
+    assert counts["dropped"] == {"folder full": collected["left_out"]}
+    assert counts["produced"] == 1 + collected["left_out"]
+    assert f"collected: 1 crop in {folder}\n" in err
+    lost = f"{collected['left_out']} dropped ({collected['left_out']} folder full)"
+    assert f"not everything was written: collect 1 of {counts['produced']} written, {lost}\n" in err
 
 
 def test_blurred_faces_are_not_collected_by_settings_in_a_file(edgekit, tmp_path: Path):
@@ -230,3 +236,65 @@ def test_a_live_run_outlives_a_full_disk_and_records_again(tiny_model, small_dis
     sequences = [json.loads(line)["sequence"] for line in jsonl.read_text().splitlines()]
     assert len(sequences) > 20
     assert sequences == sorted(set(sequences))
+
+
+def test_records_that_a_full_disk_keeps_out_until_the_end_are_counted_everywhere(start, play, small_disk, fill):
+    jsonl, rows = small_disk / "r.jsonl", small_disk / "r.csv"
+    camera = play([("pictures", 100_000, (64, 48))])
+    run = start("--source", camera.url, "--jsonl", jsonl, "--csv", rows, "--web", "0")
+    run.until(lambda: jsonl.exists() and rows.exists())
+    fill(small_disk)
+    run.until_said(f"recording to '{jsonl}' has stopped")
+    run.until_said(f"recording to '{rows}' has stopped")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+    document = json.loads(run.document)
+    for name, header_lines, path in (("jsonl", 0, jsonl), ("csv", 1, rows)):
+        counts = document["outputs"][name]
+        written = len(path.read_text().splitlines()) - header_lines
+        assert counts == {
+            "produced": document["frames"],
+            "written": written,
+            "dropped": {"disk full": document["frames"] - written},
+            "waiting": 0,
+        }
+        lost = document["frames"] - written
+        line = f"{name} {written} of {document['frames']} written, {lost} dropped ({lost} disk full)"
+        assert run.said.count(line) == 2, "in the summary and in the warning"
+    assert run.said.count("warning: not everything was written: jsonl ") == 1
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv"])
+def test_a_file_or_folder_that_is_deleted_in_the_run_is_written_anew(start, play, tmp_path, option):
+    path = tmp_path / "out" / "r.txt"
+    camera = play([("pictures", 100_000, (64, 48))])
+    run = start("--source", camera.url, option, path)
+    run.until(path.exists)
+    shutil.rmtree(path.parent)
+    run.until(path.exists)
+    path.rename(tmp_path / "moved")
+    run.until(path.exists)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
+    counts = json.loads(run.document)["outputs"][option[2:]]
+    assert counts["produced"] == counts["written"] > 0
+    assert run.said.count(f"'{path}' was deleted or moved: a new file was begun") == 2
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--csv", "--save", "--collect"])
+def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
+    edgekit, start, play, tiny_model, tmp_path, option
+):
+    (tmp_path / "link").symlink_to(tmp_path)
+    name = {"--save": "r.mp4", "--collect": "crops"}.get(option, "r.txt")
+    locked = tmp_path / name / "crops.jsonl" if option == "--collect" else tmp_path / name
+    second = ("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 2)
+    first = start("--source", play([("pictures", 100_000, (64, 48))]).url, option, tmp_path / name)
+    first.until((locked.parent / f".{locked.name}.lock").exists)
+    code, out, err = edgekit(*second, option, tmp_path / "link" / name)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"another process is writing to '{locked}': wait for it or name another file" in err
+    first.process.kill()
+    first.end()
+    assert edgekit(*second, option, tmp_path / name)[0] == 0
+    assert not [path.name for path in tmp_path.rglob(".*")], "no lock is left"

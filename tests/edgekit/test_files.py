@@ -1,0 +1,45 @@
+"""Locks on the names of output files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import InputError
+from edgekit.files import exclusive_file
+
+
+def test_a_name_is_locked_until_the_block_ends_and_no_lock_is_left(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "r.jsonl"
+    with exclusive_file(target):
+        with pytest.raises(InputError, match=r"another process is writing to .*/new/r\.jsonl'"), exclusive_file(target):
+            pass
+        with exclusive_file(target.with_name("other.jsonl")):
+            pass
+    assert list(tmp_path.iterdir()) == [], "an empty folder that was made for the lock is removed"
+    with exclusive_file(target):
+        target.write_text("1\n")
+    assert [path.name for path in target.parent.iterdir()] == ["r.jsonl"]
+
+
+def test_a_lock_outlasts_the_file_and_ends_without_a_trace_when_its_folder_is_deleted(tmp_path: Path) -> None:
+    target = tmp_path / "out" / "r.jsonl"
+    with exclusive_file(target):
+        target.write_text("1\n")
+        target.rename(target.with_name("r.1.jsonl"))
+        with pytest.raises(InputError), exclusive_file(target):
+            pass
+        target.parent.rename(tmp_path / "moved")
+        with exclusive_file(target):
+            (tmp_path / "moved").rename(tmp_path / "moved again")
+    assert not target.parent.exists()
+
+
+def test_pipes_and_devices_are_not_locked(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for target in (tmp_path / "pipe", Path("/dev/null")):
+        with exclusive_file(target), exclusive_file(target):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
