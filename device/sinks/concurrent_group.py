@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
+from edgekit.device.accounting import Account
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
@@ -17,6 +18,7 @@ class ConcurrentGroup:
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
+        self.accounts: Sequence[Account] = tuple(account for sink in sinks for account in sink.accounts)
 
     def __enter__(self) -> Self:
         with ExitStack() as entered:
