@@ -2,10 +2,10 @@
 
     python benchmarks/device/mqtt_restarts.py --frames 20000 --restart-s 4 -o restarts.json
 
-Starts its own mosquitto, which keeps sessions over a restart (SIGTERM), and a subscriber with a persistent session. Each
-frame makes one event of the real sink. At the end the account of the sink is compared with what the subscriber received:
-every event must be there, in order of first arrival. The number of second deliveries is printed. The exit code is 3 if
-an event is missing, out of order or not counted.
+Starts its own mosquitto, which keeps sessions over a restart (SIGTERM), and a subscriber with a persistent session.
+Each frame makes one event of the real sink. At the end the account of the sink is compared with what the subscriber
+received: every event must be there, in order of first arrival. The number of second deliveries is printed. The exit
+code is 3 if an event is missing, out of order or not counted.
 """
 
 from __future__ import annotations

@@ -60,6 +60,8 @@ class Journal:
         # Whether the file ends with a partial line.
         self._torn = False
         self.entries = 0
+        # Whether a power cut would lose what was appended.
+        self.unflushed = False
 
     @property
     def usable(self) -> bool:
@@ -109,14 +111,25 @@ class Journal:
                 self._stream.truncate(end)
             raise
         self._torn = False
+        self.unflushed = True
         self.entries += len(messages) + bool(removed)
+
+    def flush(self) -> None:
+        """Have the disk store what was appended.
+
+        Raises:
+            OSError: The disk fails.
+        """
+        if self.unflushed and self._stream is not None:
+            os.fdatasync(self._stream.fileno())
+        self.unflushed = False
 
     def clear(self) -> None:
         """Empty the file, which needs no free space."""
         if self.entries or self._torn:
             assert self._stream is not None
             self._stream.truncate(0)
-            self.entries, self._torn = 0, False
+            self.entries, self._torn, self.unflushed = 0, False, False
 
     def set_aside(self, messages: Sequence[Message]) -> Path:
         """Copy the file to a free name beside it, replace it as `rewrite` does, and return that name.
@@ -154,7 +167,7 @@ class Journal:
             raise
         self.close()
         self._stream = stream
-        self.entries, self._torn = len(messages), False
+        self.entries, self._torn, self.unflushed = len(messages), False, False
 
     def close(self) -> None:
         """Close and unlock the file."""

@@ -25,6 +25,9 @@ _MAX_UNCONFIRMED = 20
 _MIN_STATE_PERIOD_S = 1.0
 _MAX_STATE_PERIOD_S = 10.0
 _RECONNECT_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+# Longest time that an event in the buffer file may be lost by a power cut. Most are delivered before, which saves the
+# SD card a write.
+_FLUSH_S = 1.0
 # Pause before a buffer file that cannot be written is tried again.
 _RETRY_S = 5.0
 _FLUSH_TIMEOUT_S = 0.8
@@ -115,11 +118,14 @@ class MqttSink:
         self._wake.set()
 
     def _save(self) -> None:
-        """Write the changes of the buffer to its file, several with one write."""
+        """Write the changes of the buffer to its file, several with one write, and flush them once per second."""
+        flushed_s = time.monotonic()
         while not self._ended.is_set():
-            self._changed.wait(_RETRY_S if self._spool.outage else None)
+            self._changed.wait(_FLUSH_S if self._spool.unflushed or self._spool.outage else None)
             self._changed.clear()
-            self._spool.sync()
+            is_due = time.monotonic() - flushed_s >= _FLUSH_S
+            self._spool.sync(flush=is_due)
+            flushed_s = time.monotonic() if is_due else flushed_s
             if self._spool.outage:
                 self._ended.wait(_RETRY_S)
 

@@ -84,13 +84,23 @@ class Spool:
                 self._reported_full = False
         self._account.write(len(delivered))
 
-    def sync(self) -> None:
-        """Write all changes to the file; report the start and the end of an outage of the disk."""
+    @property
+    def unflushed(self) -> bool:
+        """Whether a power cut would lose what `sync` has written."""
+        return self._journal.unflushed
+
+    def sync(self, *, flush: bool = False) -> None:
+        """Write all changes to the file; report the start and the end of an outage of the disk.
+
+        With `flush` the disk stores them before the call returns, so that a power cut does not lose them.
+        """
         try:
             if self._journal.usable:
                 self._save()
             else:
                 self._open()
+            if flush:
+                self._journal.flush()
         except (OSError, InputError) as error:
             self._begin_outage(error)
             return
@@ -101,7 +111,7 @@ class Spool:
     def close(self, *, stalled: bool = False) -> None:
         """Write all changes unless the disk is `stalled`, close the file, count and report what it lacks."""
         if not stalled:
-            self.sync()
+            self.sync(flush=True)
             self._journal.close()
         with self._lock:
             lost, repeated = len(self._unsaved), len(self._unremoved)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -401,6 +404,44 @@ def test_whatever_fails_in_between_no_message_is_lost_or_counted_twice(tmp_path,
             spool = open_spool(limit=50)
             assert sequences(spool) == waiting
             assert counts(spool)["produced"] == len(waiting)
+
+
+def test_a_kill_loses_no_event_that_the_file_has(tmp_path, open_spool, told):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom edgekit.device.events import Event\n"
+        "from edgekit.device.sinks.monitor import Monitor\n"
+        "from edgekit.device.sinks.mqtt import MqttSettings, MqttSink\n"
+        "settings = MqttSettings.parse('mqtt://127.0.0.1:9', None, topic='edgekit/test', buffer=Path(sys.argv[1]))\n"
+        "with MqttSink(settings, ('a',), Monitor('x', lambda: None), lambda _: None) as sink:\n"
+        "    for sequence in range(200):\n"
+        "        sink.post(Event(f'run-{sequence}', 1, 'sad', 'happy', 0.9, 1.0, sequence, 1.0, 1.7e9))\n"
+        "    while sink._spool._unsaved: time.sleep(0.01)\n"
+        "    print('saved', flush=True)\n    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "buffer")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"saved\n"
+        child.kill()
+    assert sequences(open_spool()) == list(range(200))
+    assert told == []
+
+
+def test_what_waits_for_longer_than_a_second_is_flushed_to_the_disk(open_sink, monkeypatch):
+    monkeypatch.setattr(sink_module, "_FLUSH_S", 0.05)
+    flush, sizes = os.fdatasync, []
+
+    def note(handle: int) -> None:
+        flush(handle)
+        sizes.append(os.fstat(handle).st_size)
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    sink = open_sink()
+    sink.post(event(0))
+    wait_until(lambda: sizes)
+    sink.post(event(1))
+    wait_until(lambda: len(sizes) > 1)
+    wait_until(lambda: not sink._spool.unflushed)
+    assert sizes[-1] == sink._settings.buffer_path.stat().st_size > sizes[0] > 0
 
 
 def test_the_file_stays_small_over_many_events(tmp_path, open_spool, monkeypatch):
