@@ -99,7 +99,8 @@ class MqttSink:
         self._ended.set()
         self._changed.set()
         saving.join(_SAVE_TIMEOUT_S)
-        self._spool.close(stalled=saving.is_alive())
+        if saving.is_alive():
+            self._spool.give_up("the disk stalls")
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Raise the exception of one of the sink's threads, if there was one.
@@ -128,6 +129,7 @@ class MqttSink:
             flushed_s = time.monotonic() if is_due else flushed_s
             if self._spool.outage:
                 self._ended.wait(_RETRY_S)
+        self._spool.close()
 
     def _connect(self) -> None:
         """Connect, send until the connection is lost, and repeat."""

@@ -19,7 +19,7 @@ _MAX_OLD_ENTRIES = 2000
 class Spool:
     """A thread-safe queue of at most `limit` messages; beyond that the oldest are dropped.
 
-    Only `sync` and `close` touch the disk. What cannot be written stays in memory and is written by a later `sync`, so
+    Only `sync` and `close` write to the disk. What cannot be written stays in memory and is written by a later `sync`, so
     that a failing disk delays no message. Every message is counted in the account.
     """
 
@@ -41,6 +41,7 @@ class Spool:
         self._unremoved: set[int] = set()
         self._latest = 0
         self._reported_full = False
+        self._gave_up = False
         # Why the file cannot be written; "" while it can.
         self.outage = ""
         try:
@@ -108,12 +109,18 @@ class Spool:
             self.outage = ""
             self._notify(f"MQTT buffer '{self._path}' can be written again")
 
-    def close(self, *, stalled: bool = False) -> None:
-        """Write all changes unless the disk is `stalled`, close the file, count and report what it lacks."""
-        if not stalled:
-            self.sync(flush=True)
-            self._journal.close()
+    def close(self) -> None:
+        """Write all changes and close the file; count and report what it lacks."""
+        self.sync(flush=True)
+        self._journal.close()
+        self.give_up(self.outage)
+
+    def give_up(self, reason: str) -> None:
+        """Count and report, once, what the file lacks because of `reason`."""
         with self._lock:
+            if self._gave_up:
+                return
+            self._gave_up = True
             lost, repeated = len(self._unsaved), len(self._unremoved)
             self._discard(list(self._unsaved))
         if not lost and not repeated:
@@ -121,7 +128,7 @@ class Spool:
         if lost:
             self._account.drop("buffer not writable", lost)
         self._notify(
-            f"MQTT buffer '{self._path}' cannot be written ({self.outage or 'the disk stalls'}): "
+            f"MQTT buffer '{self._path}' cannot be written ({reason}): "
             f"{counted(lost, 'event')} lost, {repeated} delivered before are sent again by the next run"
         )
 

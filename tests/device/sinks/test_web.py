@@ -98,9 +98,15 @@ def web(feed, told) -> Iterator[Callable[..., Web]]:
     assert told == []
 
 
+def _whole_line(stream: http.client.HTTPResponse) -> bytes:
+    line = stream.readline()
+    assert line, "the stream has ended"
+    return line
+
+
 def read_picture(stream: http.client.HTTPResponse) -> np.ndarray:
     length = 0
-    while (line := stream.readline().strip()) or not length:
+    while (line := _whole_line(stream).strip()) or not length:
         name, _, value = line.partition(b": ")
         length = int(value) if name == b"Content-Length" else length
     image = cv2.imdecode(np.frombuffer(stream.read(length), np.uint8), cv2.IMREAD_COLOR)
