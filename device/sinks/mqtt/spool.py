@@ -19,8 +19,8 @@ _MAX_OLD_ENTRIES = 2000
 class Spool:
     """A thread-safe queue of at most `limit` messages; beyond that the oldest are dropped.
 
-    Only `sync` and `close` write to the disk. What cannot be written stays in memory and is written by a later `sync`, so
-    that a failing disk delays no message. Every message is counted in the account.
+    Only `sync` and `close` write to the disk. What cannot be written stays in memory and is written by a later `sync`,
+    so that a failing disk delays no message. Every message is counted in the account.
     """
 
     def __init__(self, path: Path, limit: int, account: Account, notify: Callable[[str], None]) -> None:
