@@ -294,13 +294,18 @@ class Broker:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.port = server.getsockname()[1]
         self.folder = folder
-        self.lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "user root"]
+        self.host = "127.0.0.1"
+        self.lines = [f"listener {self.port} {self.host}", "allow_anonymous true", "user root"]
         self.running: subprocess.Popen[bytes] | None = None
 
     def remember(self) -> None:
         """Know subscribers, and what they wait for, over a kill, as brokers of the field do."""
         self.lines += ["persistence true", f"persistence_location {self.folder}/"]
         self.lines += ["autosave_on_changes true", "autosave_interval 1"]
+
+    def move(self, host: str) -> None:
+        """Have another address from the next start on."""
+        self.host, self.lines[0] = host, f"listener {self.port} {host}"
 
     def start(self) -> None:
         (self.folder / "broker.conf").write_text("\n".join(self.lines) + "\n")
@@ -315,12 +320,12 @@ class Broker:
 
     def listen(self, stack: ExitStack, client_id: str = "") -> Listener:
         """Subscribe to everything until `stack` is left."""
-        return Listener(self.port, stack, client_id)
+        return Listener(self.host, self.port, stack, client_id)
 
     def _answers(self) -> bool:
         assert self.running.poll() is None, (self.folder / "broker.log").read_text()
         try:
-            socket.create_connection(("127.0.0.1", self.port)).close()
+            socket.create_connection((self.host, self.port)).close()
         except ConnectionRefusedError:
             return False
         return True
@@ -329,7 +334,7 @@ class Broker:
 class Listener:
     """A subscriber that remembers what arrived."""
 
-    def __init__(self, port: int, stack: ExitStack, client_id: str) -> None:
+    def __init__(self, host: str, port: int, stack: ExitStack, client_id: str) -> None:
         import paho.mqtt.client as paho
 
         self.messages: list[tuple[str, bytes, bool]] = []
@@ -340,7 +345,7 @@ class Listener:
         client.on_subscribe = lambda *_: setattr(self, "subscribed", True)
         client.on_disconnect = lambda *_: setattr(self, "subscribed", False)
         client.on_message = lambda _, __, m: self.messages.append((m.topic, m.payload, m.retain))
-        client.connect("127.0.0.1", port)
+        client.connect(host, port)
         client.loop_start()
         stack.callback(client.loop_stop)
         stack.callback(client.disconnect)

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import queue
+import socket
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import IO, Any, Self
 
 from edgekit import __version__
+from edgekit.device.accounting import Account
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import InputError
+from edgekit.text import counted
 
+# Time limit for the connection to each address of the receiver, for sending, and for the whole response.
 _TIMEOUT_S = 5.0
+# Size limit of a response, which has no useful content. A stream of interim responses would use a whole core.
+_MAX_RESPONSE_BYTES = 64 << 10
 # Pause before each further attempt. Then the event is dropped, so that a receiver is not flooded after an outage.
 _RETRY_PAUSES_S = (1.0, 5.0, 15.0)
 _MAX_QUEUED_EVENTS = 1000
@@ -30,8 +39,11 @@ _CLOSE_TIMEOUT_S = 1.0
 class Webhook(Sink):
     """Posts each event as JSON, in order, from its own thread, so that the pipeline never waits.
 
-    An event is dropped and counted in `lost` if the receiver rejects it or four attempts fail. The first of several
-    losses in a row is reported. Redirects are not followed, because the token is only for the given address.
+    An event is dropped and counted if the receiver rejects it or four attempts fail. The first of several losses in a
+    row is reported. Redirects are not followed, because the token is only for the given address.
+
+    Attributes:
+        accounts: One account, of the events.
     """
 
     def __init__(self, url: str, token: str | None, notify: Callable[[str], None]) -> None:
@@ -51,36 +63,42 @@ class Webhook(Sink):
         self._notify = notify
         self._queue: queue.Queue[Event | None] = queue.Queue(_MAX_QUEUED_EVENTS)
         self._closing = threading.Event()
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._opener = urllib.request.build_opener(_NoRedirects, _HttpHandler, _HttpsHandler)
         self._thread = Worker(self._work, "webhook")
         self._failing = False
-        self.sent = 0
-        self.lost = 0
+        self._ended = False
+        self._counting = threading.Lock()
+        self._account = Account("webhook")
+        self.accounts: Sequence[Account] = (self._account,)
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Wait up to one second until the queued events are sent."""
+        """Wait up to one second until the queued events are sent; count and report those that are not."""
         self._closing.set()
-        try:
+        with suppress(queue.Full):
             self._queue.put_nowait(None)
-        except queue.Full:
-            return
-        self._thread.join(_CLOSE_TIMEOUT_S)
+            self._thread.join(_CLOSE_TIMEOUT_S)
+        with self._counting:
+            self._ended = True
+            left = self._account.waiting
+            if left:
+                self._account.drop("end of the run", left)
+        if left:
+            self._notify(f"webhook {self._name}: {counted(left, 'event')} not confirmed at the end of the run")
 
     def post(self, event: Event) -> None:
         """Queue an event; a full queue drops its oldest one."""
+        self._account.produce()
         while True:
             try:
                 self._queue.put_nowait(event)
             except queue.Full:
-                self._drop("the queue is full")
-                try:
+                with suppress(queue.Empty):
                     self._queue.get_nowait()
-                except queue.Empty:
-                    continue
+                    self._drop("queue full", "the queue is full")
             else:
                 return
 
@@ -97,14 +115,17 @@ class Webhook(Sink):
         for pause_s in (*_RETRY_PAUSES_S, None):
             reason, is_temporary = self._send(body)
             if not reason:
-                self.sent += 1
+                self._count(self._account.write)
                 if self._failing:
                     self._failing = False
-                    self._notify(f"webhook {self._name} accepts events again ({self.lost} dropped so far)")
+                    self._notify(f"webhook {self._name} accepts events again ({self._account.lost} dropped so far)")
                 return
-            if pause_s is None or not is_temporary or self._closing.wait(pause_s):
-                self._drop(reason)
+            if not is_temporary:
+                self._drop("rejected", reason)
                 return
+            if self._closing.wait(0 if pause_s is None else pause_s):
+                return  # counted at the end
+        self._drop("receiver failed", reason)
 
     def _send(self, body: bytes) -> tuple[str, bool]:
         """Return the reason of a failure ("" on success), and whether a retry may succeed."""
@@ -119,11 +140,67 @@ class Webhook(Sink):
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             return str(reason) or type(error).__name__, True
 
-    def _drop(self, reason: str) -> None:
-        self.lost += 1
+    def _drop(self, reason: str, details: str) -> None:
+        self._count(lambda: self._account.drop(reason))
         if not self._failing:
             self._failing = True
-            self._notify(f"webhook {self._name} failed, events are dropped: {reason}")
+            self._notify(f"webhook {self._name} failed, events are dropped: {details}")
+
+    def _count(self, count: Callable[[], None]) -> None:
+        """Count the outcome of an event, unless the end of the run has counted it."""
+        with self._counting:
+            if not self._ended:
+                count()
+
+
+class _BoundedReader(io.RawIOBase):
+    """The data that a socket receives, up to a size and a time. A timeout of the socket limits each read only."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._end_s = time.monotonic() + _TIMEOUT_S
+        self._bytes_left = _MAX_RESPONSE_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            if (left_s := self._end_s - time.monotonic()) <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left_s)
+            count = self._socket.recv_into(buffer)
+        except TimeoutError:
+            raise TimeoutError(f"no complete response within {_TIMEOUT_S:g} s") from None
+        self._bytes_left -= count
+        if self._bytes_left < 0:
+            raise http.client.HTTPException(f"a response of more than {_MAX_RESPONSE_BYTES >> 10} KiB")
+        return count
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp.close()
+        self.fp = io.BufferedReader(_BoundedReader(sock))
+
+
+class _HttpConnection(http.client.HTTPConnection):
+    response_class = _BoundedResponse
+
+
+class _HttpsConnection(http.client.HTTPSConnection):
+    response_class = _BoundedResponse
+
+
+class _HttpHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HttpConnection, req)
+
+
+class _HttpsHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HttpsConnection, req)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -77,7 +77,7 @@ def main(folder: Path, model: str) -> None:
         **running,
         groups=groups and groups.group(1).split(),
         wrote=(folder / odd_name).exists(),
-        buffers=[path.name for path in Path("/var/lib/edgekit/camera").glob("mqtt-*.sqlite")],
+        buffers=[path.name for path in Path("/var/lib/edgekit/camera").glob("mqtt-*")],
     )
 
     os.kill(running["pid"], signal.SIGKILL)

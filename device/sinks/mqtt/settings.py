@@ -52,7 +52,7 @@ class MqttSettings:
 
     def __repr__(self) -> str:
         """Return the address without the password."""
-        return f"MqttSettings({self.host}:{self.port}, {self.topic})"
+        return f"MqttSettings({self.address}, {self.topic})"
 
     @classmethod
     def parse(
@@ -97,6 +97,11 @@ class MqttSettings:
         )
 
     @property
+    def address(self) -> str:
+        """Host and port as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def node(self) -> str:
         """The camera's id in Home Assistant and in file names: the topic, reduced to letters, digits, - and _."""
         return re.sub(r"[^A-Za-z0-9_-]", "_", self.topic)
@@ -111,7 +116,12 @@ class MqttSettings:
     @property
     def buffer_path(self) -> Path:
         """The file of the event buffer."""
-        return self.buffer or _state_folder() / f"mqtt-{self.node}.sqlite"
+        if self.buffer is not None:
+            return self.buffer
+        folder = _state_folder()
+        # The name in edgekit 0.2; the file may hold events of that version.
+        old = folder / f"mqtt-{self.node}.sqlite"
+        return old if old.exists() else folder / f"mqtt-{self.node}.buffer"
 
 
 def _address(url: str) -> tuple[str, int, bool]:
@@ -131,11 +141,16 @@ def _address(url: str) -> tuple[str, int, bool]:
 def _topic(topic: str | None) -> str:
     if topic is None:
         return f"edgekit/{re.sub(r'[^A-Za-z0-9_.-]', '_', socket.gethostname()) or 'camera'}"
-    if not topic or len(topic) > _MAX_TOPIC_CHARS or topic[0] in "$/" or topic[-1] == "/" or not topic.isprintable():
-        raise InputError(f"MQTT topic '{topic}' is invalid: use a name such as edgekit/door")
     if "+" in topic or "#" in topic:
         raise InputError(f"MQTT topic '{topic}' contains a wildcard, + or #: remove it")
+    if not is_topic(topic) or len(topic) > _MAX_TOPIC_CHARS:
+        raise InputError(f"MQTT topic '{topic}' is invalid: use a name such as edgekit/door")
     return topic
+
+
+def is_topic(topic: str) -> bool:
+    """Return whether messages can be published under this topic."""
+    return re.fullmatch(r"[^$/+#]([^+#]*[^/+#])?", topic) is not None and topic.isprintable()
 
 
 def _state_folder() -> Path:

@@ -1,151 +1,210 @@
-"""Buffer of undelivered messages in an SQLite file, which survives outages of the broker and restarts."""
+"""Buffer of undelivered messages: a queue in memory, copied to a file that survives outages and restarts."""
 
 from __future__ import annotations
 
-import sqlite3
+import itertools
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
+from edgekit.device.accounting import Account
+from edgekit.device.sinks.mqtt.journal import Contents, Journal, Message
 from edgekit.errors import InputError
+from edgekit.text import counted
 
-T = TypeVar("T")
-
-_LOCK_TIMEOUT_S = 1.0
-_SCHEMA = "CREATE TABLE IF NOT EXISTS waiting (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload BLOB)"
-
-
-@dataclass(frozen=True)
-class SpooledMessage:
-    """A message in the spool; ids grow in the order of arrival, across restarts too."""
-
-    row_id: int
-    topic: str
-    payload: bytes
+# Entries of removed messages that the file may hold beside as many as there are messages.
+_MAX_OLD_ENTRIES = 2000
 
 
 class Spool:
-    """A thread-safe queue of messages in an SQLite file.
+    """A thread-safe queue of at most `limit` messages; beyond that the oldest are dropped.
 
-    It holds at most `limit` messages; beyond that the oldest are dropped and counted in `dropped`. If the disk fails,
-    is full or read-only, this is reported once and the queue continues in memory.
+    Only `sync` and `close` write to the disk. What cannot be written stays in memory and is written by a later `sync`,
+    so that a failing disk delays no message. Every message is counted in the account.
     """
 
-    def __init__(self, path: Path, limit: int, notify: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, limit: int, account: Account, notify: Callable[[str], None]) -> None:
         """Open the file with the messages of earlier runs, or create it.
 
         Raises:
-            InputError: Another run uses the file.
+            InputError: Another run uses the file, or it is not a file.
         """
         self._path = path
         self._limit = limit
+        self._account = account
         self._notify = notify
+        self._journal = Journal(path)
         self._lock = threading.Lock()
-        self.dropped = 0
+        self._messages: dict[int, Message] = {}
+        # Numbers of the messages that the file lacks (a dictionary keeps the order), and of those it must forget.
+        self._unsaved: dict[int, None] = {}
+        self._unremoved: set[int] = set()
+        self._latest = 0
         self._reported_full = False
-        self._latest_read_id = 0
-        self.in_memory = False
+        self._gave_up = False
+        # Why the file cannot be written; "" while it can.
+        self.outage = ""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _open(path)
-        except (OSError, sqlite3.Error) as error:
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-                raise InputError(
-                    f"MQTT buffer '{path}' is in use by another run: give each run its own --mqtt-topic"
-                ) from error
-            self._database = self._to_memory(error)
-        self._count: int = self._database.execute("SELECT COUNT(*) FROM waiting").fetchone()[0]
+            self._open()
+        except OSError as error:
+            self._begin_outage(error)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._messages)
 
-    def append(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        """Append (topic, payload) pairs with one write to the disk."""
-        self._retry_in_memory(lambda: self._insert(messages))
-
-    def after(self, row_id: int, count: int) -> list[SpooledMessage]:
-        """Return the `count` oldest messages with ids greater than `row_id`."""
-        query = "SELECT id, topic, payload FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
-        rows = self._retry_in_memory(lambda: self._database.execute(query, (row_id, count)).fetchall())
-        if rows:
-            self._latest_read_id = max(self._latest_read_id, rows[-1][0])
-        return [SpooledMessage(*row) for row in rows]
-
-    def remove(self, row_ids: Sequence[int]) -> None:
-        """Remove delivered messages."""
-        self._retry_in_memory(lambda: self._delete(row_ids))
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock, suppress(sqlite3.Error):
-            self._database.close()
-
-    def _retry_in_memory(self, action: Callable[[], T]) -> T:
-        """Return the result of `action`; if the disk fails, move the queue to memory and repeat the action."""
+    def append(self, messages: Iterable[tuple[str, str]]) -> None:
+        """Append (topic, payload) pairs."""
         with self._lock:
-            try:
-                return action()
-            except sqlite3.Error as error:
-                self._database = self._to_memory(error)
-                return action()
-
-    def _insert(self, messages: Sequence[tuple[str, bytes]]) -> None:
-        with self._database:
-            self._database.executemany("INSERT INTO waiting (topic, payload) VALUES (?, ?)", messages)
-            surplus = max(0, self._count + len(messages) - self._limit)
-            if surplus:
-                oldest = "DELETE FROM waiting WHERE id IN (SELECT id FROM waiting ORDER BY id LIMIT ?)"
-                self._database.execute(oldest, (surplus,))
-        self._count += len(messages) - surplus
-        self.dropped += surplus
-        if surplus and not self._reported_full:
-            self._reported_full = True
+            for topic, payload in messages:
+                self._latest += 1
+                self._messages[self._latest] = Message(self._latest, topic, payload)
+                self._unsaved[self._latest] = None
+                self._account.produce()
+            surplus = list(itertools.islice(self._messages, max(0, len(self._messages) - self._limit)))
+            self._discard(surplus)
+            is_new = bool(surplus) and not self._reported_full
+            self._reported_full |= is_new
+        if surplus:
+            self._account.drop("buffer full", len(surplus))
+        if is_new:
             self._notify(f"the MQTT buffer is full ({self._limit} events): the oldest are dropped")
 
-    def _delete(self, row_ids: Sequence[int]) -> None:
-        with self._database:
-            deleted = self._database.executemany("DELETE FROM waiting WHERE id = ?", [(row_id,) for row_id in row_ids])
-        self._count -= max(0, deleted.rowcount)
-        if self._count == 0:
-            self._reported_full = False
+    def after(self, number: int, count: int) -> list[Message]:
+        """Return the `count` oldest messages with numbers greater than `number`."""
+        with self._lock:
+            later = (message for message in self._messages.values() if message.number > number)
+            return list(itertools.islice(later, count))
 
-    def _to_memory(self, error: Exception) -> sqlite3.Connection:
-        """Return a queue in memory with the messages that can still be read from the file, under the same ids."""
-        reason = getattr(error, "strerror", None) or error
-        self._notify(f"MQTT buffer '{self._path}' cannot be used ({reason}): events are buffered in memory")
-        self.in_memory = True
-        memory = sqlite3.connect(":memory:", check_same_thread=False)
-        memory.execute(_SCHEMA)
-        # Ids of new messages must exceed every id that was read, even if the queue is empty.
-        memory.execute("INSERT INTO sqlite_sequence VALUES ('waiting', ?)", (self._latest_read_id,))
-        if hasattr(self, "_database"):
-            with suppress(sqlite3.Error):
-                rows = self._database.execute("SELECT id, topic, payload FROM waiting ORDER BY id").fetchall()
-                memory.executemany("INSERT INTO waiting VALUES (?, ?, ?)", rows)
-            with suppress(sqlite3.Error):
-                self._database.close()
-        memory.commit()
-        self._count = memory.execute("SELECT COUNT(*) FROM waiting").fetchone()[0]
-        return memory
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Remove delivered messages; the file forgets them with the next `sync` that succeeds."""
+        with self._lock:
+            # A message that was dropped meanwhile is counted as dropped.
+            delivered = [number for number in numbers if number in self._messages]
+            self._discard(delivered)
+            if not self._messages:
+                self._reported_full = False
+        self._account.write(len(delivered))
 
+    @property
+    def unflushed(self) -> bool:
+        """Whether a power cut would lose what `sync` has written."""
+        return self._journal.unflushed
 
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, check_same_thread=False)
-    try:
-        # The file is locked during the whole run, so that no other run sends these events. The index of the WAL then
-        # stays in memory.
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        database.execute("PRAGMA journal_mode = WAL")
-        # NORMAL causes fewer flushes to the SD card. A power cut can lose the latest events but not the file; a kill
-        # loses nothing.
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("BEGIN EXCLUSIVE")
-        database.execute(_SCHEMA)
-        database.commit()
-    except BaseException:
-        database.close()
-        raise
-    return database
+    def sync(self, *, flush: bool = False) -> None:
+        """Write all changes to the file; report the start and the end of an outage of the disk.
+
+        With `flush` the disk stores them before the call returns, so that a power cut does not lose them.
+        """
+        try:
+            if self._journal.usable:
+                self._save()
+            else:
+                self._open()
+            if flush:
+                self._journal.flush()
+        except (OSError, InputError) as error:
+            self._begin_outage(error)
+            return
+        if self.outage:
+            self.outage = ""
+            self._notify(f"MQTT buffer '{self._path}' can be written again")
+
+    def close(self) -> None:
+        """Write all changes and close the file; count and report what it lacks."""
+        self.sync(flush=True)
+        self._journal.close()
+        self.give_up(self.outage)
+
+    def give_up(self, reason: str) -> None:
+        """Count and report, once, what the file lacks because of `reason`."""
+        with self._lock:
+            if self._gave_up:
+                return
+            self._gave_up = True
+            lost, repeated = len(self._unsaved), len(self._unremoved)
+            self._discard(list(self._unsaved))
+        if not lost and not repeated:
+            return
+        if lost:
+            self._account.drop("buffer not writable", lost)
+        self._notify(
+            f"MQTT buffer '{self._path}' cannot be written ({reason}): "
+            f"{counted(lost, 'event')} lost, {repeated} delivered before are sent again by the next run"
+        )
+
+    def _discard(self, numbers: Sequence[int]) -> None:
+        """Take messages out of the queue; the caller holds the lock."""
+        for number in numbers:
+            del self._messages[number]
+            if number in self._unsaved:
+                del self._unsaved[number]
+            else:
+                self._unremoved.add(number)
+
+    def _save(self) -> None:
+        with self._lock:
+            messages = list(self._messages.values())
+            added = [self._messages[number] for number in self._unsaved]
+            removed = set(self._unremoved)
+        if not messages:
+            self._journal.clear()
+        elif self._journal.entries > 2 * len(messages) + _MAX_OLD_ENTRIES:
+            self._journal.rewrite(messages)
+        elif added or removed:
+            self._journal.append(added, removed)
+        self._settle(added, removed)
+
+    def _settle(self, added: Sequence[Message], removed: set[int]) -> None:
+        """Note that the file holds `added` and no longer holds `removed`."""
+        with self._lock:
+            for message in added:
+                self._unsaved.pop(message.number, None)
+            self._unremoved -= removed
+            # Removed while they were being written.
+            self._unremoved.update(message.number for message in added if message.number not in self._messages)
+
+    def _open(self) -> None:
+        """Open the file, at the start or after it was deleted, and add its messages to the queue."""
+        contents = self._journal.open()
+        with self._lock:
+            found = list(contents.messages.values())
+            is_start = not self._latest
+            if not is_start:
+                # Numbers of this run are taken.
+                found = [Message(self._latest + 1 + place, m.topic, m.payload) for place, m in enumerate(found)]
+            self._latest = max([self._latest, *(message.number for message in found)])
+            waiting = list(self._messages.values())
+            removed = set(self._unremoved)
+        copy = self._renew(contents, [*waiting, *found], can_continue=is_start and not contents.rewrite)
+        with self._lock:
+            self._messages.update({message.number: message for message in found})
+        self._account.produce(len(found))
+        self._settle(waiting, removed)
+        if contents.damaged:
+            self._account.produce(contents.damaged)
+            self._account.drop("damaged", contents.damaged)
+            self._notify(
+                f"MQTT buffer '{self._path}' is damaged: {counted(len(found), 'event')} could be read, "
+                f"{counted(contents.damaged, 'entry', 'entries')} could not{copy and f', kept in {copy}'}"
+            )
+
+    def _renew(self, contents: Contents, messages: Sequence[Message], *, can_continue: bool) -> str:
+        """Replace the file unless it is sound and can be continued; return the quoted name of a copy, or ""."""
+        try:
+            if contents.damaged:
+                return f"'{self._journal.set_aside(messages)}'"
+            if not can_continue:
+                self._journal.rewrite(messages)
+        except OSError:
+            # Damaged lines do no harm where they are.
+            if not can_continue:
+                # The next `sync` opens the file again: its messages are not in the queue yet.
+                self._journal.close()
+                raise
+        return ""
+
+    def _begin_outage(self, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error)
+        if not self.outage:
+            self._notify(f"MQTT buffer '{self._path}' cannot be written ({reason}): events are buffered in memory")
+        self.outage = reason

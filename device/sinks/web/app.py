@@ -48,9 +48,13 @@ _STALLED_AFTER_S = 10.0
 _MAX_VIEWERS = 32
 _MAX_LOGIN_BYTES = 4096
 _WRONG_TOKEN_DELAY_S = 0.5
+# Wrong tokens that wait for this delay; further ones are rejected at once.
+_MAX_WAITING_GUESSES = 10
 _WRONG_TOKEN_QUERY = "wrong"
 _COOKIE_LIFETIME_S = 30 * 86_400
 _BOUNDARY = "edgekit-frame"
+# Key of the scope of an admitted request, for the server's choice of the connections to close.
+ADMITTED = "edgekit.admitted"
 
 
 def make_app(access: Access, monitor: Monitor, preview: Preview) -> ASGIApp:
@@ -74,6 +78,7 @@ class Site:
         files = {**_LOGIN_FILES, **files}
         self._access = access
         self._delaying = asyncio.Lock()
+        self._waiting_guesses = 0
         self._contents = {path: b"".join(file.read_bytes() for file in parts) for path, (parts, _) in files.items()}
         self._media_types = {path: media_type for path, (_, media_type) in files.items()}
 
@@ -100,14 +105,23 @@ class Site:
             return PlainTextResponse("incomplete request\n", 400)
         token = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
         if self._access.needs_token and not self._access.is_token(token):
-            # The lock makes parallel guesses wait in turn.
-            async with self._delaying:
-                await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
-            return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303)
+            return await self._delayed_rejection()
         response = RedirectResponse("/", 303)
         if self._access.needs_token:
             response.set_cookie(COOKIE, self._access.cookie, _COOKIE_LIFETIME_S, httponly=True, samesite="strict")
         return response
+
+    async def _delayed_rejection(self) -> Response:
+        if self._waiting_guesses >= _MAX_WAITING_GUESSES:
+            return PlainTextResponse("too many wrong tokens: try again later\n", 429)
+        self._waiting_guesses += 1
+        try:
+            # The lock makes parallel guesses wait in turn.
+            async with self._delaying:
+                await asyncio.sleep(_WRONG_TOKEN_DELAY_S)
+        finally:
+            self._waiting_guesses -= 1
+        return RedirectResponse(f"/login?{_WRONG_TOKEN_QUERY}", 303)
 
 
 class _Web:
@@ -187,11 +201,10 @@ class Guard:
         await app(scope, receive, send_with_headers)
 
     def _admits(self, scope: Scope) -> bool:
-        if self._access.needs_token and scope["path"] in _PUBLIC_PATHS:
-            return True
         headers = Headers(scope=scope)
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        return self._access.admits(headers.get("authorization", ""), cookie, headers.get("host", ""))
+        scope[ADMITTED] = self._access.admits(headers.get("authorization", ""), cookie, headers.get("host", ""))
+        return scope[ADMITTED] or (self._access.needs_token and scope["path"] in _PUBLIC_PATHS)
 
     def _rejection(self, path: str) -> Response:
         if not self._access.needs_token:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edgekit.device.accounting import Account
 from edgekit.device.blur import FaceBlur
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_of
-from edgekit.device.sinks.web.app import make_app
+from edgekit.device.sinks.web.app import ADMITTED, make_app
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.worker import Worker
 
 _MAX_CONNECTIONS = 200
+# The rest of the connections is for viewers: clients that have sent a request with the token, or where there is no
+# token, any request that names this machine.
+_MAX_UNKNOWN_CONNECTIONS = 100
 # Time limit for the arrival of a request, from the start of the connection, or on a reused connection from the first
 # byte of the request.
 _REQUEST_TIMEOUT_S = 10.0
@@ -54,7 +58,6 @@ class WebServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MAX_CONNECTIONS,
         )
         self._server = uvicorn.Server(config)
         self._thread = Worker(lambda: asyncio.run(self._serve()), "web")
@@ -93,6 +96,9 @@ class WebServer:
 
 class WebSink(WebServer, Sink):
     """Serves the web page of a run; `write` stores a reference to the frame and never waits for a viewer."""
+
+    # Nothing is stored or sent that a viewer could lose.
+    accounts: Sequence[Account] = ()
 
     def __init__(
         self,
@@ -137,21 +143,31 @@ class WebSink(WebServer, Sink):
 
 
 class RequestTimeoutProtocol(H11Protocol):
-    """Closes connections whose request times out or that exceed the connection limit.
+    """Closes connections whose request times out or that exceed the connection limits.
 
-    uvicorn's own limit counts complete requests only, and its own timer runs between requests only. Neither stops a
-    client that never completes its request.
+    Above a limit the oldest connection without an admitted request is closed, not the new one: a viewer's request
+    arrives soon after its connection, while a client that holds connections open without requests always has the
+    oldest. uvicorn's own limit counts complete requests only, and its own timer runs between requests only. Neither
+    stops a client that never completes its request.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _accepted_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer, or close a connection above the limit."""
+        """Start the timer, and close the oldest unknown connection above a limit."""
         super().connection_made(transport)
-        if len(self.connections) > _MAX_CONNECTIONS:
-            transport.abort()
-        else:
-            self._update_timer()
+        self._accepted_s = self.loop.time()
+        self._update_timer()
+        open_ones = [one for one in self.connections if not one.transport.is_closing()]
+        unknown = [one for one in open_ones if isinstance(one, RequestTimeoutProtocol) and not one.is_admitted]
+        if len(unknown) > _MAX_UNKNOWN_CONNECTIONS or len(open_ones) > _MAX_CONNECTIONS:
+            min(unknown, key=lambda one: one._accepted_s).transport.abort()
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether the latest request of the connection was admitted."""
+        return self.scope is not None and bool(self.scope.get(ADMITTED))
 
     def data_received(self, data: bytes) -> None:
         """Stop the timer once the request is complete."""

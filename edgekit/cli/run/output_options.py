@@ -175,7 +175,7 @@ _MQTT = section(
     ),
     click.option(
         "--mqtt-buffer-events",
-        type=click.IntRange(1, 10_000_000),
+        type=click.IntRange(1, 100_000),
         default=10_000,
         show_default=True,
         metavar="N",

@@ -17,7 +17,6 @@ from edgekit.device.events import Event
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
 from edgekit.device.sinks.mqtt.discovery import discovery_messages
-from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.errors import InputError
 from tests.waiting import wait_until
 
@@ -200,7 +199,7 @@ def test_a_password_lets_in_and_a_wrong_one_is_told_without_it(broker, open_sink
     wrong.__exit__(None, None, None)
     sink = open_sink(credentials="door:right:word")
     sink.post(event(0))
-    wait_until(lambda: len(sink._spool) == 0 and not sink._inbox.qsize())
+    wait_until(lambda: len(sink._spool) == 0)
     assert len(told) == 1
 
 
@@ -224,68 +223,8 @@ def test_tls_wants_an_authority_that_vouches_for_the_broker(broker, open_sink, t
 
     trusting = open_sink("mqtts", ca=certificate)
     trusting.post(event(0))
-    wait_until(lambda: len(trusting._spool) == 0 and not trusting._inbox.qsize())
+    wait_until(lambda: len(trusting._spool) == 0)
     assert len(told) == 1
-
-
-def test_a_full_buffer_drops_the_oldest_and_says_so_once(tmp_path, told):
-    spool = Spool(tmp_path / "b.sqlite", 10, told.append)
-    for number in range(25):
-        spool.append([("t", str(number).encode())])
-    assert [int(waiting.payload) for waiting in spool.after(0, 100)] == list(range(15, 25))
-    assert (len(spool), spool.dropped) == (10, 15)
-    assert told == ["the MQTT buffer is full (10 events): the oldest are dropped"]
-    spool.close()
-
-
-def test_a_buffer_is_one_runs_alone(tmp_path, told, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.mqtt.spool._LOCK_TIMEOUT_S", 0.1)
-    spool = Spool(tmp_path / "b.sqlite", 10, told.append)
-    with pytest.raises(InputError, match="in use by another run"):
-        Spool(tmp_path / "b.sqlite", 10, told.append)
-    spool.close()
-    Spool(tmp_path / "b.sqlite", 10, told.append).close()
-    assert told == []
-
-
-@pytest.mark.parametrize("trouble", ["damaged file", "no folder"])
-def test_a_buffer_that_cannot_be_used_moves_to_memory(tmp_path, told, trouble):
-    path = tmp_path / "b.sqlite"
-    if trouble == "damaged file":
-        path.write_text("this is no database " * 100)
-    else:
-        path = tmp_path / "file" / "b.sqlite"
-        (tmp_path / "file").write_text("")
-    spool = Spool(path, 10, told.append)
-    spool.append([("t", b"1"), ("t", b"2")])
-    assert [waiting.payload for waiting in spool.after(0, 5)] == [b"1", b"2"]
-    assert len(told) == 1
-    assert "events are buffered in memory" in told[0]
-
-
-def test_ids_go_on_when_an_empty_buffer_moves_to_memory(tmp_path, told):
-    spool = Spool(tmp_path / "b.sqlite", 10, told.append)
-    spool.append([("t", b"1"), ("t", b"2")])
-    arrived = [message.row_id for message in spool.after(0, 5)]
-    spool.remove(arrived)
-    spool._database.close()  # as good as a disk that is gone
-    spool.append([("t", b"3")])
-    assert spool.in_memory
-    # Who sends asks for what comes after the last it has sent.
-    assert [message.payload for message in spool.after(arrived[-1], 5)] == [b"3"]
-
-
-def test_a_disk_that_fills_up_costs_no_event(small_disk, told):
-    spool = Spool(small_disk / "b.sqlite", 10_000, told.append)
-    payload = b"x" * 10_000
-    for number in range(200):
-        spool.append([("t", b"%d %b" % (number, payload))])
-    assert spool.in_memory
-    assert "events are buffered in memory" in told[0]
-    waiting = spool.after(0, 1000)
-    assert [int(message.payload.split()[0]) for message in waiting] == list(range(200))
-    spool.remove([message.row_id for message in waiting])
-    assert len(spool) == 0
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,15 @@ def web(feed, told) -> Iterator[Callable[..., Web]]:
     assert told == []
 
 
+def _whole_line(stream: http.client.HTTPResponse) -> bytes:
+    line = stream.readline()
+    assert line, "the stream has ended"
+    return line
+
+
 def read_picture(stream: http.client.HTTPResponse) -> np.ndarray:
     length = 0
-    while (line := stream.readline().strip()) or not length:
+    while (line := _whole_line(stream).strip()) or not length:
         name, _, value = line.partition(b": ")
         length = int(value) if name == b"Content-Length" else length
     image = cv2.imdecode(np.frombuffer(stream.read(length), np.uint8), cv2.IMREAD_COLOR)
@@ -383,7 +389,7 @@ def test_a_viewer_may_watch_for_longer_than_a_request_may_take(web):
 
 @pytest.mark.usefixtures("soon")
 def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_long(web, monkeypatch):
-    monkeypatch.setattr("edgekit.device.sinks.web.server._MAX_CONNECTIONS", 20)
+    monkeypatch.setattr("edgekit.device.sinks.web.server._MAX_UNKNOWN_CONNECTIONS", 20)
     site = web()
     with ExitStack() as stack:
         silent = []
@@ -395,6 +401,53 @@ def test_those_who_say_nothing_are_limited_in_number_and_keep_nobody_out_for_lon
         wait_until(lambda: not connections)
         site.write()
         assert site.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET / HTTP/1.1\r\nHost: loc", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+    ids=["nothing", "half a head", "without the token"],
+)
+def test_waves_of_slow_clients_do_not_shut_out_viewers(web, sent):
+    site = web(token=TOKEN)
+    connections = site.sink._server.server_state.connections
+    with site.playing(), ExitStack() as stack:
+        stream = stack.enter_context(site.stream(Authorization=f"Bearer {TOKEN}"))
+        read_picture(stream)
+        for _ in range(3):
+            for _ in range(250):
+                client = stack.enter_context(socket.create_connection((site.address.hostname, site.address.port)))
+                client.sendall(sent)
+            # The slow ones hold as many connections as they can get.
+            wait_until(lambda: len(connections) > 90)
+            assert site.get("/login")[0] == 200
+            assert site.get("/api/state", Authorization=f"Bearer {TOKEN}")[0] == 200
+            read_picture(stream)
+            assert len(connections) < 150
+
+
+def test_many_wrong_tokens_at_once_do_not_pile_up(web, monkeypatch):
+    monkeypatch.setattr("edgekit.device.sinks.web.app._WRONG_TOKEN_DELAY_S", 0.01)
+    monkeypatch.setattr("edgekit.device.sinks.web.app._MAX_WAITING_GUESSES", 3)
+    site = web(token=TOKEN)
+    request = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\nConnection: close\r\n\r\ntoken=wrong"
+    with ExitStack() as stack:
+        place = (site.address.hostname, site.address.port)
+        clients = [stack.enter_context(socket.create_connection(place, PATIENCE_S)) for _ in range(30)]
+        for client in clients:
+            client.sendall(request)
+        statuses = [client.recv(12)[-3:] for client in clients]
+    assert set(statuses) == {b"303", b"429"}
+    assert site.get("/login", "POST", f"token={TOKEN}")[1]["location"] == "/"
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_the_page_is_served_over_ipv6_alone(web):
+    site = web("[::1]:0")
+    assert site.sink.url.startswith("http://[::1]:")
+    assert site.get("/", Host=site.address.netloc)[0] == 200
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", site.address.port))
 
 
 def test_of_many_viewers_who_come_at_once_only_so_many_watch(web, monkeypatch):

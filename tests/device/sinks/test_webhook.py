@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
 from edgekit.device.events import Event
+from edgekit.device.sink import Sink
 from edgekit.device.sinks import webhook as module
 from edgekit.device.sinks.credentials import read_secret
 from edgekit.device.sinks.webhook import Webhook
@@ -62,6 +68,11 @@ def short_pauses(monkeypatch) -> None:
     monkeypatch.setattr(module, "_RETRY_PAUSES_S", (0.01, 0.01))
 
 
+def counts(hook: Webhook) -> dict[str, Any]:
+    (account,) = hook.accounts
+    return account.as_document()
+
+
 def event(sequence: int) -> Event:
     return Event(f"run-{sequence}", 1, "sad", "happy", 0.9, 1.0, sequence, float(sequence), 1.7e9)
 
@@ -70,7 +81,7 @@ def test_events_are_posted_as_json_in_order_with_the_token(receiver, told):
     with Webhook(receiver.url, "the-token", told.append) as hook:
         for sequence in range(5):
             hook.post(event(sequence))
-        wait_until(lambda: hook.sent == 5)
+        wait_until(lambda: counts(hook)["written"] == 5)
     assert receiver.received == [event(sequence).as_document() for sequence in range(5)]
     assert receiver.headers[0]["Authorization"] == "Bearer the-token"
     assert receiver.headers[0]["Content-Type"] == "application/json"
@@ -81,8 +92,8 @@ def test_a_receiver_that_stumbles_gets_the_event_again(receiver, told):
     receiver.answers = [503, 429]
     with Webhook(receiver.url, None, told.append) as hook:
         hook.post(event(0))
-        wait_until(lambda: hook.sent == 1)
-    assert (len(receiver.headers), hook.lost, told) == (3, 0, [])
+        wait_until(lambda: counts(hook)["written"] == 1)
+    assert (len(receiver.headers), counts(hook)["dropped"], told) == (3, {}, [])
     assert "Authorization" not in receiver.headers[0]
 
 
@@ -92,8 +103,8 @@ def test_what_a_receiver_refuses_is_not_repeated_and_told_once(receiver, told, s
     with Webhook(receiver.url, "the-token", told.append) as hook:
         for sequence in range(4):
             hook.post(event(sequence))
-        wait_until(lambda: hook.sent == 1)
-    assert (len(receiver.headers), hook.lost) == (4, 3)
+        wait_until(lambda: counts(hook)["written"] == 1)
+    assert (len(receiver.headers), counts(hook)["dropped"]) == (4, {"rejected": 3})
     assert told == [
         f"webhook 127.0.0.1 failed, events are dropped: HTTP status {status}",
         "webhook 127.0.0.1 accepts events again (3 dropped so far)",
@@ -104,7 +115,7 @@ def test_a_redirect_does_not_carry_the_token_elsewhere(receiver, told):
     receiver.answers = [302]
     with Webhook(receiver.url, "the-token", told.append) as hook:
         hook.post(event(0))
-        wait_until(lambda: hook.lost == 1)
+        wait_until(lambda: counts(hook)["dropped"] == {"rejected": 1})
     assert len(receiver.headers) == 1
     assert "HTTP status 302" in told[0]
 
@@ -114,10 +125,85 @@ def test_nobody_there_is_told_without_the_addresss_secrets_and_holds_up_nobody(r
     with Webhook(receiver.url, "the-token", told.append) as hook:
         for sequence in range(module._MAX_QUEUED_EVENTS * 2):
             hook.post(event(sequence))
-        wait_until(lambda: hook.lost > 0 and told != [])
-    assert len(told) == 1
-    assert "secret-in-address" not in told[0]
-    assert "the-token" not in told[0]
+        wait_until(lambda: counts(hook)["dropped"] and told != [])
+    document = counts(hook)
+    assert document["waiting"] == 0
+    assert sum(document["dropped"].values()) == document["produced"] == module._MAX_QUEUED_EVENTS * 2
+    assert len(told) == 2
+    assert "not confirmed at the end of the run" in told[1]
+    assert "secret-in-address" not in str(told)
+    assert "the-token" not in str(told)
+
+
+class Endless:
+    """A receiver that responds to each request with the same pieces for ever, with a pause before each."""
+
+    def __init__(self, pieces: bytes, pause_s: float) -> None:
+        self._pieces, self._pause_s = pieces, pause_s
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._closing = threading.Event()
+        self.requests = 0
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+
+    def serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        self.requests += 1
+        with connection, suppress(OSError):
+            connection.recv(1 << 16)
+            while not self._closing.wait(self._pause_s):
+                connection.sendall(self._pieces)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "pause_s", "reason"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 40, 0.0, "a response of more than 64 KiB"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", 0.02, "no complete response within 0.3 s"),
+        (b"H", 0.02, "no complete response within 0.3 s"),
+    ],
+    ids=["interim responses at full speed", "interim responses", "drip"],
+)
+def test_a_response_that_never_ends_is_a_failure_and_costs_little(told, monkeypatch, pieces, pause_s, reason):
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.3)
+    receiver = Endless(pieces, pause_s)
+    threading.Thread(target=receiver.serve, daemon=True).start()
+    used: list[float] = []
+    monkeypatch.setattr(Webhook, "_work", lambda hook: (work(hook), used.append(time.thread_time())), raising=True)
+    with Webhook(receiver.url, None, told.append) as hook:
+        hook.post(event(0))
+        wait_until(lambda: counts(hook)["dropped"])
+    wait_until(lambda: used)
+    receiver.close()
+    assert counts(hook) == {"produced": 1, "written": 0, "dropped": {"receiver failed": 1}, "waiting": 0}
+    assert (receiver.requests, told) == (3, [f"webhook 127.0.0.1 failed, events are dropped: {reason}"])
+    # Three attempts, each of which would otherwise use a core until its time is over.
+    assert used[0] < 0.3
+
+
+work = Webhook._work
+
+
+def test_events_that_the_end_of_the_run_cuts_off_are_counted_and_reported(told, monkeypatch):
+    monkeypatch.setattr(module, "_CLOSE_TIMEOUT_S", 0.1)
+    receiver = Endless(b"H", 0.02)
+    threading.Thread(target=receiver.serve, daemon=True).start()
+    with Webhook(receiver.url, None, told.append) as hook:
+        for sequence in range(3):
+            hook.post(event(sequence))
+        wait_until(lambda: receiver.requests)
+    assert counts(hook) == {"produced": 3, "written": 0, "dropped": {"end of the run": 3}, "waiting": 0}
+    assert told == ["webhook 127.0.0.1: 3 events not confirmed at the end of the run"]
+    receiver.close()
 
 
 @pytest.mark.parametrize(
@@ -161,13 +247,26 @@ def test_a_file_without_a_secret_is_refused(tmp_path, told, content):
         read_secret(path, "SOME_TOKEN", "token", told.append)
 
 
+@pytest.mark.parametrize("value", [b"two\nlines", b"not UTF-8 \xff", b"\x1b[2J", b"  "])
+def test_a_variable_without_a_secret_is_refused(told, monkeypatch, value):
+    monkeypatch.setitem(os.environb, b"SOME_TOKEN", value)
+    with pytest.raises(InputError, match="SOME_TOKEN must be the token in one line of plain text") as raised:
+        read_secret(None, "SOME_TOKEN", "token", told.append)
+    assert "lines" not in str(raised.value)
+
+
+def test_a_line_break_at_the_end_of_a_variable_is_no_part_of_the_secret(told, monkeypatch):
+    monkeypatch.setitem(os.environb, b"SOME_TOKEN", "schlüssel\n".encode())
+    assert read_secret(None, "SOME_TOKEN", "token", told.append) == "schlüssel"
+
+
 def test_a_concurrent_group_exits_its_sinks_concurrently_and_those_entered_if_one_fails_to_enter(feed):
     from edgekit.device.sinks.concurrent_group import ConcurrentGroup
 
     meeting = threading.Barrier(2, timeout=PATIENCE_S)
     happened: list[str] = []
 
-    class Guest:
+    class Guest(Sink):
         def __enter__(self):
             happened.append("in")
             return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -57,6 +58,27 @@ def test_what_cannot_be_sent_is_said_before_the_run(edgekit, tiny_model, tmp_pat
     assert message in err
     assert "secret-word" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "option"),
+    [
+        ("EDGEKIT_WEB_TOKEN", ["--web", "0"]),
+        ("EDGEKIT_MQTT_CREDENTIALS", ["--mqtt", "mqtt://127.0.0.1:9"]),
+        ("EDGEKIT_WEBHOOK_TOKEN", ["--webhook", _NOBODY]),
+    ],
+)
+@pytest.mark.parametrize("value", [b"user:secret-word-1\nsecret-word-2", b"secret-word-\xff\xfe"])
+def test_a_secret_of_the_environment_that_is_no_text_is_refused_at_the_start(
+    edgekit, tiny_model, tmp_path, monkeypatch, variable, option, value
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setitem(os.environb, variable.encode(), value)
+    arguments = ("--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 1)
+    code, out, err = edgekit("run", *arguments, *option)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{variable} must be the" in err
+    assert "secret-word" not in err
 
 
 @pytest.mark.parametrize(

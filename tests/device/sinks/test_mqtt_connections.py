@@ -1,0 +1,144 @@
+"""Ways to a broker that fail and heal: certificates, logins over TLS, addresses that change, IPv6 alone."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from edgekit.device.events import Event
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
+from tests.waiting import wait_until
+
+OPENSSL = shutil.which("openssl")
+PASSWORDS = shutil.which("mosquitto_passwd")
+
+
+@pytest.fixture
+def open_sink(broker, tmp_path: Path, told: list[str]) -> Iterator[Callable[..., MqttSink]]:
+    with ExitStack() as stack:
+
+        def start(url: str, credentials: str | None = None, **options) -> MqttSink:
+            options = {"topic": "edgekit/test", "buffer": tmp_path / "buffer"} | options
+            settings = MqttSettings.parse(f"{url}:{broker.port}", credentials, **options)
+            sink = MqttSink(settings, ("sad",), Monitor("demo", lambda: None), told.append, pauses_s=(0.1,))
+            stack.enter_context(sink)
+            sink.post(Event("run-0", 1, "sad", None, 0.9, 1.0, 0, 0.0, 1.7e9))
+            return sink
+
+        yield start
+
+
+def delivered(sink: MqttSink) -> bool:
+    (account,) = sink.accounts
+    return account.as_document()["written"] == 1
+
+
+Certify = Callable[..., Path]
+
+
+@pytest.fixture
+def certify(broker, tmp_path: Path) -> Certify:
+    """Give the broker a certificate that vouches for itself; options go to openssl."""
+    if OPENSSL is None:
+        pytest.skip("no openssl here: apt install openssl")
+    certificate, key = tmp_path / "broker.pem", tmp_path / "broker.key"
+    broker.lines += [f"certfile {certificate}", f"keyfile {key}"]
+
+    def certify(*options: str, name: str = "localhost") -> Path:
+        command = [OPENSSL, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"]
+        command += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate), *options]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if "not_before" in done.stderr:
+            pytest.skip("openssl before 3.4 cannot make such a certificate")
+        assert done.returncode == 0, done.stderr
+        return certificate
+
+    return certify
+
+
+# paho does not close the socket of a handshake that failed; collecting it does.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("options", "name", "reason"),
+    [
+        (("-not_before", "20200101000000Z", "-not_after", "20200201000000Z"), "localhost", "certificate has expired"),
+        # As for a board whose clock starts in the past.
+        (("-not_before", "21000101000000Z", "-not_after", "21000201000000Z"), "localhost", "is not yet valid"),
+        ((), "elsewhere", "Hostname mismatch"),
+    ],
+    ids=["expired", "not yet valid", "other name"],
+)
+def test_a_certificate_that_is_not_valid_is_reported_and_its_successor_accepted(
+    broker, certify, open_sink, told, tmp_path, options, name, reason
+):
+    wrong = certify(*options, name=name)
+    trusted = shutil.copy(wrong, tmp_path / "trusted.pem")
+    broker.start()
+    sink = open_sink("mqtts://localhost", ca=Path(trusted))
+    wait_until(lambda: told != [])
+    assert reason in told[0]
+    assert "events are buffered" in told[0]
+    sink.write(None, None)
+    broker.kill()
+    Path(trusted).write_bytes(certify().read_bytes())
+    broker.start()
+    wait_until(lambda: delivered(sink))
+    assert len(told) == 2
+    assert told[1] == "MQTT broker reconnected, 1 buffered events"
+
+
+@pytest.mark.skipif(PASSWORDS is None, reason="no mosquitto_passwd here: apt install mosquitto")
+def test_a_login_refused_over_tls_is_reported_and_accepted_once_it_is_known(broker, certify, open_sink, told, tmp_path):
+    certificate = certify()
+    passwords = tmp_path / "passwords"
+    passwords.write_text("")
+    passwords.chmod(0o600)
+    broker.lines[1] = f"password_file {passwords}"
+    broker.start()
+    sink = open_sink("mqtts://localhost", "door:right-word", ca=certificate)
+    wait_until(lambda: told != [])
+    assert "connection rejected: Not authorized; events are buffered" in told[0]
+    assert "right-word" not in told[0]
+    subprocess.run([PASSWORDS, "-b", str(passwords), "door", "right-word"], check=True, capture_output=True)
+    broker.kill()
+    broker.start()
+    wait_until(lambda: delivered(sink))
+    assert len(told) == 2
+
+
+def test_a_broker_that_changes_its_address_is_found_by_its_name(broker, open_sink, told, monkeypatch):
+    """The name is looked up at each connection; the test stands for the name server."""
+    look_up = socket.getaddrinfo
+
+    def name_server(host, *arguments, **options):
+        return look_up(broker.host if host == "broker.test" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", name_server)
+    broker.start()
+    sink = open_sink("mqtt://broker.test")
+    wait_until(lambda: delivered(sink))
+    broker.kill()
+    wait_until(lambda: told != [])
+    broker.move("127.0.0.2")
+    broker.start()
+    with ExitStack() as stack:
+        listener = broker.listen(stack)
+        sink.post(Event("run-1", 1, "sad", None, 0.9, 1.0, 1, 0.0, 1.7e9))
+        wait_until(lambda: listener.sequences() == [1])
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_a_broker_with_an_ipv6_address_only(broker, open_sink, told):
+    broker.move("::1")
+    sink = open_sink("mqtt://[::1]")
+    wait_until(lambda: told != [])
+    assert told == [f"MQTT broker [::1]:{broker.port}: [Errno 111] Connection refused; events are buffered"]
+    broker.start()
+    wait_until(lambda: delivered(sink))
