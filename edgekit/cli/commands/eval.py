@@ -63,7 +63,7 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
         metavar="CLASS,CLASS",
         help="Print the mean recall of these classes too.",
     ),
-    click.option("--plot", type=PATH, help="Plot confusion matrix and reliability diagram (.png, .svg, .pdf)."),
+    click.option("--plot", type=PATH, help="Plot confusion matrix, reliability, risk and coverage (.png, .svg, .pdf)."),
 )
 @section(
     "CLIP",
@@ -146,7 +146,7 @@ def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, opti
     print_evaluation(out, result, recall_of)
     if plot:
         save_evaluation(plot, result, f"{Path(model).name} {title}")
-        out.say(f"confusion matrix and reliability diagram: {plot}")
+        out.say(f"confusion matrix, reliability, risk and coverage: {plot}")
     out.result(document)
 
 
@@ -177,7 +177,7 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
     if plot:
         title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
         save_evaluation(plot, results[0].with_face, f"{title}, photographs with a face")
-        out.say(f"confusion matrix and reliability diagram: {plot}")
+        out.say(f"confusion matrix, reliability, risk and coverage: {plot}")
     out.result(document)
 
 

@@ -53,6 +53,25 @@ def test_export_writes_the_file_and_reports_it_as_text_and_as_one_json_document(
     assert Classifier(target).contract.labels == load_checkpoint(checkpoint).contract.labels
 
 
+def test_the_threshold_of_uncertain_answers_is_written_carried_on_and_dropped_with_other_labels(
+    edgekit: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    def exported(source: Path, *options: str) -> float:
+        code, _, err = edgekit("export", source, "-o", tmp_path / "model.onnx", *options)
+        assert code == 0, err
+        return Classifier(tmp_path / "model.onnx").contract.uncertain_below
+
+    good, strict = load_checkpoint(checkpoint), tmp_path / "strict.safetensors"
+    save_checkpoint(strict, replace(good, contract=replace(good.contract, uncertain_below=0.35)))
+    assert exported(checkpoint) == 0
+    assert exported(checkpoint, "--uncertain-below", "0.4") == 0.4
+    assert exported(strict) == 0.35
+    assert exported(strict, "--uncertain-below", "0") == 0
+    merge = ("--merge", "good=happy", "--merge", "bad=sad,angry")
+    assert exported(strict, *merge) == 0
+    assert exported(strict, *merge, "--uncertain-below", "0.6") == 0.6
+
+
 def test_a_checkpoint_that_answers_no_numbers_is_refused_and_the_old_file_stays(
     edgekit: Run, checkpoint: Path, tmp_path: Path
 ) -> None:
