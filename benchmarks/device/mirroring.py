@@ -15,6 +15,7 @@ Clips: the same label changes, of every Nth frame.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,19 +25,18 @@ import click
 import numpy as np
 
 import edgekit
-from edgekit.device.detections import Detections
 from edgekit.device.frame import Frame, RecordedSource, Source
 from edgekit.device.imaging import as_frame, decode_image
-from edgekit.device.pipeline.loop import classify
+from edgekit.device.pipeline.loop import crop_faces
 from edgekit.device.pipeline.smoothing import Smoother
-from edgekit.device.stage_timer import StageTimer
 from edgekit.errors import EdgekitError
 from edgekit.models.data.files import open_files
 from edgekit.models.data.photos import PhotoDetector, labelled_photos
 from edgekit.models.evaluation.evaluate import mean_recall
 from edgekit.preprocess import FloatArray, ImageU8, softmax
 
-_SEQUENCE_S = 2.0
+_SEQUENCE_FRAMES = 60
+_SEQUENCE_FPS = 30
 _JITTER = 0.02
 # Standard deviation of the noise, in levels of 0 to 255.
 _NOISE = 4.0
@@ -48,7 +48,7 @@ _FIVE = ("angry", "happy", "sad", "surprise", "neutral")
 @click.option("--clip", "clips", multiple=True, type=click.Path(path_type=Path))
 @click.option("--every", multiple=True, type=int, default=(1, 3, 6, 15, 30), show_default=True, metavar="N")
 @click.option("--model", default="default", show_default=True)
-@click.option("--sequences", default=500, show_default=True, help="Number of photographs that become sequences.")
+@click.option("--sequences", default=300, show_default=True, help="Number of photographs that become sequences.")
 @click.option("--detector-model", type=click.Path(path_type=Path))
 def main(photos: Path | None, clips: tuple[Path, ...], every: tuple[int, ...], model: str, **options: Any) -> None:
     """Compare labels with and without mirrored crops."""
@@ -129,25 +129,35 @@ def on_photos(photos: Path, model: str, detector_model: Path | None) -> None:
 def on_sequences(photos: Path, model: str, detector_model: Path | None, count: int) -> None:
     """Print accuracy and label changes of photographs shown as sequences, for several frame rates."""
     classifier = edgekit.load_model(model)
-    shown = list(faces_of_photos(photos, detector_model, classifier.labels, count))
-    for fps, mirror in itertools.product((30, 10, 5, 2), (False, True)):
-        random = np.random.default_rng(0)
-        smoother = Smoother(mirror=mirror)
-        right = changed = faces = pairs = 0
-        for track, (image_bgr, xyxy, truth) in enumerate(shown):
-            before = None
-            for index in range(round(_SEQUENCE_S * fps)):
-                frame, found = jittered(image_bgr, xyxy, track, random)
-                time_s = 100.0 * track + index / fps
-                label = classify(frame, found, classifier, StageTimer(), smoother, time_s).faces.labels[0]
-                faces, right = faces + 1, right + (label == truth)
-                pairs, changed = pairs + (before is not None), changed + (before not in (None, label))
-                before = label
+    random = np.random.default_rng(0)
+    tallies = {(step, mirror): Counter[str]() for step, mirror in itertools.product((1, 3, 6, 15), (False, True))}
+    for image_bgr, xyxy, truth in faces_of_photos(photos, detector_model, classifier.labels, count):
+        frames = (jittered(image_bgr, xyxy, random) for _ in range(_SEQUENCE_FRAMES))
+        crops = np.concatenate([crop_faces(*frame, classifier.contract) for frame in frames])
+        plain, mirrored = (classifier.probabilities(each) for each in (crops, np.ascontiguousarray(crops[:, :, ::-1])))
+        for (step, mirror), tally in tallies.items():
+            labels = shown_labels(plain[::step], mirrored[::step], Smoother(mirror=mirror), step / _SEQUENCE_FPS)
+            tally["right"] += labels.count(classifier.labels.index(truth))
+            tally["changed"] += sum(map(operator.ne, labels, labels[1:]))
+            tally.update(faces=len(labels), pairs=len(labels) - 1, sequences=1)
+    for (step, mirror), tally in tallies.items():
+        kind = "mirrored" if mirror else "plain"
         print(
-            f"{len(shown)} sequences at {fps} frames/s, {'mirrored' if mirror else 'plain'}: "
-            f"{right / faces:.2%} of {faces} labels right, {100 * changed / pairs:.2f} changes per 100",
+            f"{tally['sequences']} sequences at {_SEQUENCE_FPS / step:g} frames/s, {kind}: "
+            f"{tally['right'] / tally['faces']:.2%} of {tally['faces']} labels right, "
+            f"{100 * tally['changed'] / tally['pairs']:.2f} changes per 100",
             flush=True,
         )
+
+
+def shown_labels(plain: FloatArray, mirrored: FloatArray, smoother: Smoother, step_s: float) -> list[int]:
+    """Return the label of each frame of a face from the probabilities (frames, classes) of its two crops."""
+    labels, track = [], np.array([1])
+    for index, both in enumerate(zip(plain, mirrored, strict=True)):
+        chosen = smoother.mirrored(track, index * step_s)
+        row = both[int(chosen is not None and chosen[0])]
+        labels.append(int(smoother.smooth(row[np.newaxis], track, index * step_s)[1][0]))
+    return labels
 
 
 def faces_of_photos(
@@ -164,15 +174,13 @@ def faces_of_photos(
                 yield image_bgr, found.xyxy[0], entry.class_name
 
 
-def jittered(image_bgr: ImageU8, xyxy: FloatArray, track: int, random: np.random.Generator) -> tuple[Frame, Detections]:
-    """Return the photograph with noise as a frame, and its box, moved and resized by about 2 % of its side."""
-    noisy = image_bgr + random.normal(0, _NOISE, image_bgr.shape)
+def jittered(image_bgr: ImageU8, xyxy: FloatArray, random: np.random.Generator) -> tuple[Frame, FloatArray]:
+    """Return the photograph with noise as a frame, and its box (1, 4), moved and resized by about 2 % of its side."""
+    noisy = image_bgr + _NOISE * random.standard_normal(image_bgr.shape, np.float32)
     side = float(xyxy[2] - xyxy[0] + xyxy[3] - xyxy[1]) / 2
-    moved = xyxy + np.repeat(random.normal(0, _JITTER * side, (2, 1)), 2, axis=1).T.ravel()
-    moved += random.normal(0, _JITTER * side) * np.array([-0.5, -0.5, 0.5, 0.5])
-    frame = Frame(0, 0.0, 0.0, noisy.clip(0, 255).astype(np.uint8))
-    box = moved.astype(np.float32)[np.newaxis]
-    return frame, Detections(box, np.ones(1, np.float32), track_ids=np.array([track + 1]))
+    right, down, wider = _JITTER * side * random.standard_normal(3, np.float32)
+    moved = xyxy + np.array([right - wider / 2, down - wider / 2, right + wider / 2, down + wider / 2], np.float32)
+    return Frame(0, 0.0, 0.0, noisy.clip(0, 255).astype(np.uint8)), moved[np.newaxis]
 
 
 def on_clip(clip: Path, step: int, model: str, detector_model: Path | None) -> None:

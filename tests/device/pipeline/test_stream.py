@@ -130,19 +130,19 @@ def test_the_label_of_whole_images_is_smoothed_over_a_video_and_its_changes_are_
     ]
 
 
-def test_every_other_crop_of_a_tracked_face_is_mirrored(tiny_model: Path) -> None:
-    def raw_and_expected(model: str, mirror: bool) -> Iterator[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
-        with edgekit.stream(source="demo", detector="haar", model=model, mirror=mirror, max_frames=6) as results:
+def test_every_other_crop_of_a_tracked_face_is_mirrored() -> None:
+    def raw_and_expected(mirror: bool) -> Iterator[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
+        with edgekit.stream(source="demo", detector="haar", mirror=mirror, max_frames=6) as results:
             for frame, result in results.with_frames():
                 crops = crop_faces(frame, result.faces.xyxy, results.classifier.contract)
                 both = (crops, np.ascontiguousarray(crops[:, :, ::-1]))
                 assert result.faces.raw_probabilities is not None
                 yield result.faces.raw_probabilities, [results.classifier.probabilities(each) for each in both]
 
-    for index, (raw, (plain, mirrored)) in enumerate(raw_and_expected("default", mirror=True)):
+    for index, (raw, (plain, mirrored)) in enumerate(raw_and_expected(mirror=True)):
         np.testing.assert_array_equal(raw, mirrored if index % 2 else plain)
         assert np.abs(plain - mirrored).max() > 1e-3
-    for raw, (plain, _) in raw_and_expected("default", mirror=False):
+    for raw, (plain, _) in raw_and_expected(mirror=False):
         np.testing.assert_array_equal(raw, plain)
 
 

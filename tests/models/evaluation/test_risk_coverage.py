@@ -27,4 +27,4 @@ def test_without_a_threshold_it_is_the_accuracy_and_coverage_falls() -> None:
     assert (np.diff(curve.coverage) <= 0).all()
     for threshold, coverage in zip(curve.thresholds, curve.coverage, strict=True):
         # What the runtime calls uncertain.
-        assert coverage == 1 - (probabilities.max(axis=1) < np.float32(threshold)).mean()
+        assert coverage == (~(probabilities.max(axis=1) < np.float32(threshold))).mean()
