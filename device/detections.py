@@ -105,7 +105,11 @@ class Detections:
     @property
     def labels(self) -> tuple[str, ...]:
         """The label of each face; empty before classification."""
-        return () if self.label_indices is None else tuple(face.label for face in self)
+        if self.label_indices is None:
+            return ()
+        uncertain = np.zeros(len(self), np.bool_) if self.uncertain is None else self.uncertain
+        pairs = zip(self.label_indices, uncertain, strict=True)
+        return tuple(UNCERTAIN if is_uncertain else self.classes[index] for index, is_uncertain in pairs)
 
     def _face(self, index: int) -> Face:
         x0, y0, x1, y1 = self.xyxy[index].tolist()

@@ -20,7 +20,7 @@ class RiskCoverage:
 
     An image is answered if the probability of its predicted class is at least the threshold; the runtime gives the
     others the label "uncertain". `coverage` is the share of answered images, `accuracy` the share of correct ones among
-    them (NaN if there are none). The risk is `1 - accuracy`. Source: El-Yaniv and Wiener, JMLR 2010, section 2.
+    them (NaN if there are none); `1 - accuracy` is the risk. Source: El-Yaniv and Wiener, JMLR 11, 2010.
     """
 
     thresholds: NDArray[np.float64]
@@ -35,7 +35,7 @@ def risk_coverage(
 
     Example:
         result = edgekit.evaluate("default", "faces", split="test")
-        curve = edgekit.risk_coverage(softmax(result.logits), result.truths)
+        curve = edgekit.risk_coverage(softmax(result.logits), result.truths, [0.3, 0.35, 0.4])
 
     Args:
         probabilities: (N, classes), N ≥ 1; each row sums to 1.

@@ -142,11 +142,11 @@ def _risk_coverage_document(result: Evaluation) -> list[dict[str, float | None]]
 
 def _risk_coverage_text(result: Evaluation) -> str:
     points = [point for point in _risk_coverage_document(result) if point["threshold"] in _PRINTED_THRESHOLDS]
-    shares = "; ".join(
-        f"{point['threshold']:g}: {_percent(point['coverage'])} answered, {_percent(point['accuracy'])} of them right"
+    shares = ", ".join(
+        f"{point['threshold']:g}: {_percent(point['coverage'])} ({_percent(point['accuracy'])} right)"
         for point in points
     )
-    return f"by smallest probability  {shares}"
+    return f"answered with a probability of at least {shares}"
 
 
 def _mean_recalls(per_class: Mapping[str, float | None], recall_of: Sequence[str]) -> str:
