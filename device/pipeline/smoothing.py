@@ -44,6 +44,8 @@ class Smoother:
     def mirrored(self, track_ids: IntArray | None, time_s: float) -> BoolArray | None:
         """Return the faces of the next frame whose crops are to be mirrored (N,); None if none are.
 
+        Frames further apart than the time constant are not mirrored: smoothing would not average the two views.
+
         Args:
             track_ids: The ids of the frame's faces (N,).
             time_s: Time of the frame in seconds.
@@ -51,7 +53,13 @@ class Smoother:
         if not self._mirror or track_ids is None or self._seconds <= 0:
             return None
         states = (self._known(track_id, time_s) for track_id in track_ids.tolist())
-        return np.array([state is not None and state.frames % 2 == 1 for state in states], np.bool_)
+        return np.array(
+            [
+                state is not None and state.frames % 2 == 1 and time_s - state.time_s <= self._seconds
+                for state in states
+            ],
+            np.bool_,
+        )
 
     def smooth(
         self, probabilities: FloatArray, track_ids: IntArray | None, time_s: float

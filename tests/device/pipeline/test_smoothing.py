@@ -126,9 +126,15 @@ def test_every_other_frame_of_a_track_is_mirrored() -> None:
         mirrored.append(chosen.tolist())
         smoother.smooth(np.full((len(track_ids), 2), 0.5, np.float32), track_ids, index * 0.1)
     assert mirrored == [[False], [False, True], [False, True], [False], []]
-    chosen = smoother.mirrored(ids(1), 60.0)
-    assert chosen is not None
-    assert chosen.tolist() == [False], "a face that was away starts again"
+
+
+def test_frames_too_far_apart_to_be_averaged_are_not_mirrored() -> None:
+    smoother = Smoother(0.4, mirror=True)
+    smoother.smooth(rows(0.5), ids(1), 0.0)
+    for time_s, expected in ((0.3, True), (0.5, False), (60.0, False)):
+        chosen = smoother.mirrored(ids(1), time_s)
+        assert chosen is not None
+        assert chosen.tolist() == [expected]
 
 
 @pytest.mark.parametrize(
