@@ -122,13 +122,14 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
 
 def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
     axes.plot(curve.coverage, curve.accuracy, "o-", color="tab:blue", markersize=3)
-    filled = curve.coverage > 0
+    # Low thresholds have nearly the same coverage, and their numbers would overlap.
+    filled = (curve.coverage > 0) & (curve.coverage < 0.99)
     points = zip(curve.thresholds[filled], curve.coverage[filled], curve.accuracy[filled], strict=True)
     for threshold, coverage, accuracy in list(points)[::2]:
         axes.annotate(f"{threshold:.2g}", (coverage, accuracy), (3, 3), textcoords="offset points", fontsize=7)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
-    axes.set_xlabel("coverage: share answered (numbers: threshold of the confidence)")
+    axes.set_xlabel("coverage: share of answered images")
     axes.set_ylabel("accuracy of the answered")
-    axes.set_title("risk and coverage")
+    axes.set_title("risk and coverage by threshold of the confidence")
