@@ -120,7 +120,7 @@ def our_pipeline(classifier: Classifier, detector: YuNet) -> Work:
                 classifier,
                 [tally],
                 LatencyMeter(),
-                smoother=Smoother(mirror=True),
+                smoother=Smoother(),
                 presentation_time_s=clock,
             )
         return tally.faces

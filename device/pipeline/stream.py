@@ -79,7 +79,7 @@ class StreamOptions:
     detect_every: int | Literal["auto"] = "auto"
     tracker: str = "flow"
     smooth_s: float = DEFAULT_SMOOTHING_S
-    mirror: bool = True
+    mirror: bool = False
     uncertain_below: float | None = None
     region: Region | None = None
     min_face_px: int = 0
@@ -239,7 +239,7 @@ def stream(
     detect_every: int | Literal["auto"] = "auto",
     tracker: str = "flow",
     smooth_s: float = DEFAULT_SMOOTHING_S,
-    mirror: bool = True,
+    mirror: bool = False,
     uncertain_below: float | None = None,
     region: Region | None = None,
     min_face_px: int = 0,

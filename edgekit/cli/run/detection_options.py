@@ -64,7 +64,7 @@ _OPTIONS = (
     ),
     click.option(
         "--mirror/--no-mirror",
-        default=True,
+        default=False,
         show_default=True,
         help="Classify every other frame of a tracked face mirrored, which smoothing averages.",
     ),

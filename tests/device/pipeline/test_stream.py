@@ -148,7 +148,10 @@ def test_every_other_crop_of_a_tracked_face_is_mirrored() -> None:
 
 def test_whole_images_are_not_mirrored(tiny_image_model: Path) -> None:
     assert (
-        create_smoother(Classifier(tiny_image_model, 1).contract, StreamOptions()).mirrored(np.array([1]), 0.0) is None
+        create_smoother(Classifier(tiny_image_model, 1).contract, StreamOptions(mirror=True)).mirrored(
+            np.array([1]), 0.0
+        )
+        is None
     )
 
 
