@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.contract import Subject
+from edgekit.contract import UNCERTAIN, Subject
 from edgekit.preprocess import FloatArray
 
 IntArray: TypeAlias = NDArray[np.int64]
@@ -23,11 +23,14 @@ class Face:
     Attributes:
         xyxy: Left, top, right, bottom in pixels of the frame; may lie partly outside it.
         score: The detector's score, 0 to 1.
-        label: The chosen class; empty before classification.
-        probability: The probability of `label`.
-        probabilities: The probability of each class by label, in the model's order; empty before classification.
+        label: The most probable class, or "uncertain"; empty before classification.
+        probability: The largest of `probabilities`.
+        probabilities: The probability of each class by label, in the model's order, smoothed over time for a tracked
+            face; empty before classification.
         track_id: The id of the face in all frames it is tracked through; None without tracking.
         detected: Whether the detector found the box in this frame; False for a box that the tracker moved here.
+        raw_probabilities: The probabilities that the classifier returned for this frame, not smoothed.
+        uncertain: Whether `probability` is below the threshold, so that the label is "uncertain".
     """
 
     xyxy: tuple[float, float, float, float]
@@ -37,6 +40,8 @@ class Face:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     track_id: int | None = None
     detected: bool = True
+    raw_probabilities: Mapping[str, float] = field(default_factory=dict)
+    uncertain: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +65,11 @@ class Detections:
         detected: bool (N,), see `Face.detected`; None if the detector found all of them in this frame.
         probabilities: float32 (N, classes), smoothed over time for tracked faces; None before classification.
         classes: The names of the columns of `probabilities`.
-        label_indices: int64 (N,), the column of each face's label. For a tracked face it changes only when another
-            class leads clearly, so that it may differ from the largest probability.
+        label_indices: int64 (N,), the column of each face's largest probability; of equal ones the class that was the
+            face's label before.
+        raw_probabilities: float32 (N, classes), those that the classifier returned for this frame; None if they are
+            `probabilities`.
+        uncertain: bool (N,), see `Face.uncertain`; None: no face is uncertain.
     """
 
     xyxy: FloatArray
@@ -72,6 +80,8 @@ class Detections:
     probabilities: FloatArray | None = None
     classes: tuple[str, ...] = ()
     label_indices: IntArray | None = None
+    raw_probabilities: FloatArray | None = None
+    uncertain: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -95,7 +105,11 @@ class Detections:
     @property
     def labels(self) -> tuple[str, ...]:
         """The label of each face; empty before classification."""
-        return () if self.label_indices is None else tuple(self.classes[index] for index in self.label_indices)
+        if self.label_indices is None:
+            return ()
+        uncertain = np.zeros(len(self), np.bool_) if self.uncertain is None else self.uncertain
+        pairs = zip(self.label_indices, uncertain, strict=True)
+        return tuple(UNCERTAIN if is_uncertain else self.classes[index] for index, is_uncertain in pairs)
 
     def _face(self, index: int) -> Face:
         x0, y0, x1, y1 = self.xyxy[index].tolist()
@@ -108,8 +122,16 @@ class Detections:
         if self.probabilities is None or self.label_indices is None:
             return face
         row, best = self.probabilities[index].tolist(), int(self.label_indices[index])
-        probabilities = dict(zip(self.classes, row, strict=True))
-        return replace(face, label=self.classes[best], probability=row[best], probabilities=probabilities)
+        raw = row if self.raw_probabilities is None else self.raw_probabilities[index].tolist()
+        uncertain = self.uncertain is not None and bool(self.uncertain[index])
+        return replace(
+            face,
+            label=UNCERTAIN if uncertain else self.classes[best],
+            probability=row[best],
+            probabilities=dict(zip(self.classes, row, strict=True)),
+            raw_probabilities=dict(zip(self.classes, raw, strict=True)),
+            uncertain=uncertain,
+        )
 
 
 @dataclass(frozen=True)

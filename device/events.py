@@ -18,6 +18,8 @@ _MAX_GAP_S = 1.0
 class EventRules:
     """Conditions for an event, in addition to a label that differs from that of the track's latest event.
 
+    Frames in which the face is uncertain are ignored.
+
     Attributes:
         hold_s: How long the label must be held, in seconds.
         cooldown_s: Least time since the latest event of the same track, in seconds.
@@ -86,6 +88,8 @@ class Outlet(Protocol):
 class _Track:
     label: str
     since_s: float
+    # Time of the latest frame with a label that counts, and of the latest frame with the face.
+    counted_s: float
     seen_s: float
     # Label and time of the latest event.
     event_label: str | None = None
@@ -122,14 +126,16 @@ class EventDetector:
 
     def _update_track(self, key: tuple[str, int], face: Face, now_s: float) -> _Track | None:
         track = self._tracks.get(key)
-        if face.probability < self._rules.min_probability:
+        if track is not None:
+            track.seen_s = now_s
+        if face.uncertain or face.probability < self._rules.min_probability:
             return None
         if track is None:
-            self._tracks[key] = _Track(face.label, now_s, now_s)
+            self._tracks[key] = _Track(face.label, now_s, now_s, now_s)
             return self._tracks[key]
-        if face.label != track.label or now_s - track.seen_s > _MAX_GAP_S:
+        if face.label != track.label or now_s - track.counted_s > _MAX_GAP_S:
             track.label, track.since_s = face.label, now_s
-        track.seen_s = now_s
+        track.counted_s = now_s
         return track
 
     def _is_due(self, track: _Track, now_s: float) -> bool:

@@ -18,7 +18,7 @@ from edgekit.typed_json import convert, parse_json, shown
 
 METADATA_KEY = "edgekit"
 SCHEMA_MAJOR = 1
-# 1.1 added input.element_type and verified_level; 1.2 crop.fit, subject and temperature.
+# 1.1 added input.element_type and verified_level; 1.2 crop.fit, subject, temperature and uncertain_below.
 SCHEMA_VERSION = f"{SCHEMA_MAJOR}.2"
 
 Channels: TypeAlias = Literal["rgb", "bgr", "gray"]
@@ -33,6 +33,8 @@ Subject: TypeAlias = Literal["face", "image"]
 
 _MAX_DOCUMENT_CHARS = 1_000_000
 _MAX_LABELS = 100_000
+# The label of a face or image whose largest probability is below `Contract.uncertain_below`.
+UNCERTAIN = "uncertain"
 # Beyond these, float32 overflows in the preprocessing.
 _MIN_FACTOR, _MAX_FACTOR = 1e-6, 1e6
 _FACTORS = f"{_MIN_FACTOR:g} to {_MAX_FACTOR:g}"
@@ -115,6 +117,7 @@ class Contract:
     determined, and `verified_level` is ONNX Runtime's graph optimization level at which export verified the outputs.
     `subject` is what the model classifies. `temperature` is the factor of temperature scaling (Guo et al. 2017, section
     4.2), fitted on validation images; 1 means not calibrated. The file's logits are already divided by `temperature`.
+    A face or image whose largest probability is below `uncertain_below` gets the label "uncertain"; 0 means none does.
 
     Example:
         >>> contract = Contract.from_json(model_metadata["edgekit"])
@@ -132,6 +135,7 @@ class Contract:
     verified_level: GraphLevel | None = None
     subject: Subject = "face"
     temperature: float = 1.0
+    uncertain_below: float = 0.0
     provenance: Provenance = field(default_factory=Provenance)
     schema: str = SCHEMA_VERSION
 
@@ -212,8 +216,16 @@ def _validate(contract: Contract) -> None:
     )
     in_range = _MIN_FACTOR <= contract.temperature <= _MAX_FACTOR
     _require(in_range, "temperature", str(contract.temperature), _FACTORS)
+    _check_uncertain_below(contract)
     for result in contract.provenance.accuracy:
         _require(0 <= result.correct <= result.total, "provenance.accuracy", shown(result.correct), "correct <= total")
+
+
+def _check_uncertain_below(contract: Contract) -> None:
+    value = contract.uncertain_below
+    _require(0 <= value <= 1, "uncertain_below", str(value), "0 to 1")
+    is_unambiguous = value == 0 or UNCERTAIN not in contract.labels
+    _require(is_unambiguous, "uncertain_below", str(value), f"0, because the model has a label named '{UNCERTAIN}'")
 
 
 def _is_text(label: str) -> bool:

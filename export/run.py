@@ -35,6 +35,7 @@ def export(
     classes: NewClasses = (),
     clip: str | None = None,
     prompts: str | Path | None = None,
+    uncertain_below: float | None = None,
     ensemble: bool = True,
     compare_on: str | Path | None = None,
     compare_split: str = "PrivateTest",
@@ -59,6 +60,8 @@ def export(
         classes: New labels of a CLIP's student or of trained prompts, with or without describing sentences.
         clip: The teacher's CLIP for `classes`, or the CLIP of trained prompts; by name or file.
         prompts: The teacher's trained prompts for `classes`, if it has prompts.
+        uncertain_below: A face or image whose largest probability is lower gets the label "uncertain"; 0: none. None:
+            the checkpoint's threshold; with `merges` or `classes`, 0.
         ensemble: For trained prompts: whether the file contains the frozen tower.
         compare_on: For trained prompts without ensemble: a data set to evaluate both forms on.
         compare_split: The split of `compare_on`.
@@ -92,10 +95,11 @@ def export(
             whole = load_dataset(Path(compare_on), net.clip.image_size_px, reading, notify=notify, fit="clip")
             data = DataSet(whole.name, whole.classes, {compare_split: whole.split(compare_split)})
         progress("exporting", 0, None)
-        return export_prompts(net, prompts_contract(path, net), file, ensemble, data)
+        contract = replace(prompts_contract(path, net), uncertain_below=uncertain_below or 0.0)
+        return export_prompts(net, contract, file, ensemble, data)
     if not ensemble or compare_on is not None:
         raise InputError(f"'{path}' holds no trained prompts: leave ensemble and compare_on out")
-    relabel = relabelling(merges, classes, clip, None if prompts is None else Path(prompts), notify)
+    relabel = relabelling(merges, classes, clip, None if prompts is None else Path(prompts), notify, uncertain_below)
     to_ncnn = file.suffix == NCNN_SUFFIX
     chosen = chosen_passes(target, passes, without, ncnn=to_ncnn)
     progress("exporting", 0, None)

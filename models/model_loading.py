@@ -98,7 +98,9 @@ def contract_for(
 
 
 def build_merged_net(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]) -> tuple[nn.Module, Contract]:
-    """Return a net that classifies into merged classes, and its contract without the measured accuracies.
+    """Return a net that classifies into merged classes, and its contract.
+
+    The contract has neither the measured accuracies nor the threshold `uncertain_below`, which hold for the old labels.
 
     Args:
         checkpoint: A checkpoint of any registry net.
@@ -113,6 +115,7 @@ def build_merged_net(checkpoint: Checkpoint, merges: Mapping[str, Sequence[str]]
     contract = replace(
         checkpoint.contract,
         labels=tuple(merges),
+        uncertain_below=0.0,
         provenance=replace(checkpoint.contract.provenance, accuracy=()),
     )
     return (MergedClasses(net, sizes).eval() if max(sizes) > 1 else net), contract

@@ -22,8 +22,7 @@ from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
-from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
-from edgekit.device.pipeline.stream import StreamOptions, create_localizer
+from edgekit.device.pipeline.stream import StreamOptions, create_localizer, create_smoother
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.sink import Sink
 from edgekit.report.document import ThreadUse, WarmUp
@@ -51,7 +50,8 @@ def measure_loop(
     loading_s = time.perf_counter()
     classifier = Classifier(cell.path, plan.classifier, plan.spinning)
     load_ms = (time.perf_counter() - loading_s) * 1e3
-    localizer = create_localizer(contract, source, StreamOptions(), lambda: make_detector(plan.detector))
+    options = StreamOptions()
+    localizer = create_localizer(contract, source, options, lambda: make_detector(plan.detector))
     sampler = _BlockSampler(
         max_warm_up_s,
         lambda: Recorder(seconds, max(min_iterations, _MIN_BLOCKS * BLOCK_FRAMES), 1, progress),
@@ -63,7 +63,7 @@ def measure_loop(
         classifier,
         [sampler],
         LatencyMeter(),
-        smoother=Smoother(DEFAULT_SMOOTHING_S),
+        smoother=create_smoother(contract, options),
         presentation_time_s=presentation_time_s(source),
         threaded=plan.staged,
     )

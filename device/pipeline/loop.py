@@ -163,21 +163,28 @@ def classify(
         faces: Its faces, without classes.
         classifier: Classifies all faces in one batch.
         timer: Receives the times.
-        smoother: Smooths each face's probabilities over time.
+        smoother: Smooths each face's probabilities over time, and chooses the crops to mirror.
         time_s: Time of the frame in seconds, for the smoother.
 
     Raises:
         InputError: The model returns NaN or infinity.
     """
-    crops = crop_faces(frame, faces.xyxy, classifier.contract)
+    contract = classifier.contract
+    crops = crop_faces(frame, faces.xyxy, contract)
+    smoother = smoother or Smoother(0)
+    mirrored = smoother.mirrored(faces.track_ids, time_s)
+    if mirrored is not None:
+        crops[mirrored] = crops[mirrored, :, ::-1]
     timer.mark("crop")
-    probabilities = classifier.probabilities(crops)
-    if smoother is None:
-        label_indices = probabilities.argmax(axis=1)
-    else:
-        probabilities, label_indices = smoother.smooth(probabilities, faces.track_ids, time_s)
+    raw = classifier.probabilities(crops)
+    probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s)
     classified = replace(
-        faces, probabilities=probabilities, classes=classifier.contract.labels, label_indices=label_indices
+        faces,
+        probabilities=probabilities,
+        raw_probabilities=raw,
+        classes=contract.labels,
+        label_indices=label_indices,
+        uncertain=probabilities.max(axis=1) < contract.uncertain_below,
     )
     timer.mark("classify")
     return FrameResult(
@@ -189,7 +196,7 @@ def classify(
         stage_ms=dict(timer.ms),
         age_ms=(time.monotonic() - frame.monotonic_s) * 1e3,
         file=frame.file,
-        subject=classifier.contract.subject,
+        subject=contract.subject,
     )
 
 

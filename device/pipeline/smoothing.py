@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.device.detections import IntArray
+from edgekit.device.detections import BoolArray, IntArray
 from edgekit.preprocess import FloatArray
 
 DEFAULT_SMOOTHING_S = 0.4
-# Another class becomes the label when its smoothed probability is larger by this much.
+# Another class becomes the label when its averaged probability is larger by this much.
 _LEAD = 0.1
 # A face that was absent for longer starts without history.
 _FORGET_S = 2.0
@@ -19,26 +19,54 @@ _FORGET_S = 2.0
 
 @dataclass
 class _State:
-    probabilities: FloatArray
+    mean: FloatArray
     label: int
     time_s: float
+    frames: int = 1
 
 
 class Smoother:
     """Exponential moving average of each track's probabilities over time, independent of the frame rate.
 
-    The label changes only when another class leads by 0.1.
+    The label changes only when another class leads by 0.1. Until then, the label and the classes above it share the
+    mean of their averages, so that no class has a larger probability than the label.
     """
 
-    def __init__(self, seconds: float = DEFAULT_SMOOTHING_S) -> None:
-        """Smooth with a time constant of `seconds`; 0 switches smoothing off."""
+    def __init__(self, seconds: float = DEFAULT_SMOOTHING_S, *, mirror: bool = False) -> None:
+        """Smooth with a time constant of `seconds`; 0 switches smoothing off.
+
+        With `mirror`, `mirrored` selects every other frame of each track.
+        """
         self._seconds = seconds
+        self._mirror = mirror
         self._states: dict[int, _State] = {}
+
+    def mirrored(self, track_ids: IntArray | None, time_s: float) -> BoolArray | None:
+        """Return the faces of the next frame whose crops are to be mirrored (N,); None if none are.
+
+        Frames further apart than the time constant are not mirrored: smoothing would not average the two views.
+
+        Args:
+            track_ids: The ids of the frame's faces (N,).
+            time_s: Time of the frame in seconds.
+        """
+        if not self._mirror or track_ids is None or self._seconds <= 0:
+            return None
+        states = (self._known(track_id, time_s) for track_id in track_ids.tolist())
+        return np.array(
+            [
+                state is not None and state.frames % 2 == 1 and time_s - state.time_s <= self._seconds
+                for state in states
+            ],
+            np.bool_,
+        )
 
     def smooth(
         self, probabilities: FloatArray, track_ids: IntArray | None, time_s: float
     ) -> tuple[FloatArray, IntArray]:
         """Return the smoothed probabilities (N, classes) and the index of each face's label (N,).
+
+        A face's label has its largest probability; of equal probabilities it is the face's previous label.
 
         Args:
             probabilities: float32 (N, classes), of the faces of one frame.
@@ -50,19 +78,29 @@ class Smoother:
             return probabilities, probabilities.argmax(axis=1)
         states = []
         for row, track_id in zip(probabilities, track_ids.tolist(), strict=True):
-            self._states[track_id] = self._next(self._states.get(track_id), row, time_s)
+            self._states[track_id] = self._next(self._known(track_id, time_s), row, time_s)
             states.append(self._states[track_id])
         self._forget(time_s)
-        return np.stack([state.probabilities for state in states]), np.array([state.label for state in states])
+        return np.stack([_shown(state) for state in states]), np.array([state.label for state in states])
+
+    def _known(self, track_id: int, time_s: float) -> _State | None:
+        state = self._states.get(track_id)
+        return None if state is None or time_s - state.time_s > _FORGET_S else state
 
     def _next(self, state: _State | None, row: FloatArray, time_s: float) -> _State:
-        if state is None or time_s - state.time_s > _FORGET_S:
+        if state is None:
             return _State(row, int(row.argmax()), time_s)
         weight = np.float32(1 - math.exp(-max(time_s - state.time_s, 0.0) / self._seconds))
-        mean = np.asarray(state.probabilities + weight * (row - state.probabilities), np.float32)
+        mean = np.asarray(state.mean + weight * (row - state.mean), np.float32)
         best = int(mean.argmax())
         label = best if mean[best] >= mean[state.label] + _LEAD else state.label
-        return _State(mean, label, time_s)
+        return _State(mean, label, time_s, state.frames + 1)
 
     def _forget(self, time_s: float) -> None:
         self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= _FORGET_S}
+
+
+def _shown(state: _State) -> FloatArray:
+    """Return the averages, with those from the label's to the largest replaced by their mean."""
+    shared = state.mean >= state.mean[state.label]
+    return np.where(shared, np.float32(state.mean[shared].mean(dtype=np.float64)), state.mean)

@@ -57,6 +57,9 @@ class StreamOptions:
         detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
         tracker: The tracker for the frames between, by name.
         smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
+        mirror: Classify the mirrored crop in every other frame of a tracked face; only with smoothing.
+        uncertain_below: A face or image whose largest probability is lower has the label "uncertain"; 0: none; None:
+            the model's threshold, see `Contract.uncertain_below`.
         region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
         min_face_px: Smallest face, in pixels of the frame; 0: no limit.
         largest_only: Keep only the largest face of each frame.
@@ -76,6 +79,8 @@ class StreamOptions:
     detect_every: int | Literal["auto"] = "auto"
     tracker: str = "flow"
     smooth_s: float = DEFAULT_SMOOTHING_S
+    mirror: bool = False
+    uncertain_below: float | None = None
     region: Region | None = None
     min_face_px: int = 0
     largest_only: bool = False
@@ -95,6 +100,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "detector_size_px": (32, 4096),
     "detect_every": (1, 1000),
     "smooth_s": (0, 60),
+    "uncertain_below": (0, 1),
     "min_face_px": (0, 100_000),
     "threads": (1, 1024),
     "max_frames": (1, 2**31),
@@ -109,7 +115,7 @@ class Stream:
 
     Attributes:
         source: The opened source.
-        classifier: The model.
+        classifier: The model; its contract has the stream's `uncertain_below`.
         localizer: The detector with its schedule and tracker, or `WholeImage`.
         meter: Latencies per stage and the frame rate.
         threads: The number of threads of each part.
@@ -126,6 +132,8 @@ class Stream:
         self.meter = LatencyMeter()
         model_path = resolve_model(str(options.model), DEVICE_SUFFIXES)
         contract = contract_in(model_path)
+        if options.uncertain_below is not None:
+            contract = replace(contract, uncertain_below=options.uncertain_below)
         options = _completed(options, contract, model_path)
         self.threads = plan_threads(options.threaded, options.threads, detects=contract.subject == "face")
         self._options = options
@@ -134,6 +142,7 @@ class Stream:
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(options, contract, notify))
             self.classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
+            self.classifier.contract = contract
             self.localizer = create_localizer(
                 contract, self.source, options, lambda: _create_detector(options, self.threads.detector, notify)
             )
@@ -210,7 +219,7 @@ class Stream:
             self.classifier,
             self.meter,
             self._options.max_frames,
-            smoother=Smoother(self._options.smooth_s),
+            smoother=create_smoother(self.classifier.contract, self._options),
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
             health=health,
@@ -230,6 +239,8 @@ def stream(
     detect_every: int | Literal["auto"] = "auto",
     tracker: str = "flow",
     smooth_s: float = DEFAULT_SMOOTHING_S,
+    mirror: bool = False,
+    uncertain_below: float | None = None,
     region: Region | None = None,
     min_face_px: int = 0,
     largest_only: bool = False,
@@ -260,6 +271,8 @@ def stream(
         detect_every=detect_every,
         tracker=tracker,
         smooth_s=smooth_s,
+        mirror=mirror,
+        uncertain_below=uncertain_below,
         region=region,
         min_face_px=min_face_px,
         largest_only=largest_only,
@@ -310,6 +323,11 @@ def create_localizer(
         largest_only=options.largest_only,
         presentation_time_s=presentation_time_s(source),
     )
+
+
+def create_smoother(contract: Contract, options: StreamOptions) -> Smoother:
+    """Return the smoother for the model of `contract`. Whole images are not mirrored: their sides may matter."""
+    return Smoother(options.smooth_s, mirror=options.mirror and contract.subject == "face")
 
 
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:

@@ -18,10 +18,14 @@ _COLUMNS = (
 
 
 class CsvSink(Sink):
-    """Writes a header and one row per face; the last columns are the probability of each label and the image file."""
+    """Writes a header and one row per face.
+
+    The last columns are the probability of each label, smoothed and raw (see `Face`), and the image file.
+    """
 
     def __init__(self, lines: Lines, labels: Sequence[str]) -> None:
-        lines.header = _rows([[*_COLUMNS, *(f"p_{printable(label)}" for label in labels), "file"]])
+        columns = [f"{kind}_{printable(label)}" for kind in ("p", "raw_p") for label in labels]
+        lines.header = _rows([[*_COLUMNS, *columns, "file"]])
         self._lines = lines
         self.accounts = (lines.account,)
         self._labels = labels
@@ -45,6 +49,7 @@ class CsvSink(Sink):
                     _as_text(face.label),
                     f"{face.probability:.6f}",
                     *(f"{face.probabilities[label]:.6f}" for label in self._labels),
+                    *(f"{face.raw_probabilities[label]:.6f}" for label in self._labels),
                     _as_text(result.file or ""),
                 ]
                 for index, face in enumerate(result.faces)

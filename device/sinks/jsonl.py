@@ -61,4 +61,5 @@ def _face(face: Face) -> dict[str, Any]:
         "label": face.label,
         "probability": round(face.probability, 6),
         "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
+        "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
     }

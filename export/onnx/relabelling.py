@@ -1,8 +1,9 @@
-"""Other labels for an exported file: merged labels, or, for a student of a CLIP, labels described in text."""
+"""Other labels for an exported file: merged labels, labels described in text, or the label "uncertain"."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.descriptions import Descriptions, descriptions_for
 from edgekit.models.data.merging import parse_merges, report_removed
 from edgekit.models.distill.relabel import relabel_by_text
-from edgekit.models.model_loading import build_merged_net
+from edgekit.models.model_loading import build_merged_net, build_net
 
 # Returns the net with its new labels, and its contract.
 Relabel: TypeAlias = Callable[[Checkpoint], tuple[nn.Module, Contract]]
@@ -24,7 +25,12 @@ NewClasses: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 def relabelling(
-    merges: Sequence[str], classes: NewClasses, clip: str | None, prompts: Path | None, notify: Notify
+    merges: Sequence[str],
+    classes: NewClasses,
+    clip: str | None,
+    prompts: Path | None,
+    notify: Notify,
+    uncertain_below: float | None = None,
 ) -> Relabel | None:
     """Return the function that gives a checkpoint other labels, or None if the checkpoint keeps its labels.
 
@@ -35,11 +41,27 @@ def relabelling(
         clip: The teacher's CLIP, by name or file, for `classes`.
         prompts: The teacher's trained prompts, if it has prompts, for `classes`.
         notify: Called with a line about removed labels, and about classes described by the template.
+        uncertain_below: The contract's `uncertain_below`; None: the checkpoint's, or 0 with other labels.
 
     Raises:
         InputError: Both `merges` and `classes` are given, a name is given twice, or `clip` or `prompts` are given
-            without `classes`. The returned function raises it for merges that do not fit the checkpoint's labels.
+            without `classes`. The returned function raises it for merges that do not fit the checkpoint's labels, and
+            for an invalid `uncertain_below`.
     """
+    relabel = _other_labels(merges, classes, clip, prompts, notify)
+    if uncertain_below is None:
+        return relabel
+
+    def with_threshold(checkpoint: Checkpoint) -> tuple[nn.Module, Contract]:
+        net, contract = relabel(checkpoint) if relabel else (build_net(checkpoint), checkpoint.contract)
+        return net, replace(contract, uncertain_below=uncertain_below)
+
+    return with_threshold
+
+
+def _other_labels(
+    merges: Sequence[str], classes: NewClasses, clip: str | None, prompts: Path | None, notify: Notify
+) -> Relabel | None:
     if merges and classes:
         raise InputError("both merges and new classes are given: give one of them")
     if classes:

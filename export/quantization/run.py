@@ -49,6 +49,7 @@ def quantize(
     classes: NewClasses = (),
     clip: str | None = None,
     prompts: str | Path | None = None,
+    uncertain_below: float | None = None,
     progress: StageProgress = ignore_progress,
     notify: Notify = ignore_message,
 ) -> QuantizedExport:
@@ -80,6 +81,7 @@ def quantize(
         classes: See `edgekit.export`.
         clip: See `edgekit.export`.
         prompts: See `edgekit.export`.
+        uncertain_below: See `edgekit.export`.
         progress: Called with (stage, done, total or None).
         notify: Called with one line for the user.
 
@@ -90,15 +92,19 @@ def quantize(
         StorageError: The file cannot be written.
     """
     path, file = resolve_model(str(model), (CHECKPOINT_SUFFIX, ONNX_SUFFIX)), Path(output)
-    if path.suffix == ONNX_SUFFIX and (passes or without or classes or clip or prompts):
-        raise InputError(f"'{path}' is exported already: choose rewrites and labels when you export it")
+    if path.suffix == ONNX_SUFFIX and (passes or without or classes or clip or prompts or uncertain_below is not None):
+        raise InputError(
+            f"'{path}' is exported already: choose rewrites, labels and uncertain_below when you export it"
+        )
     _check_method(method, calibrate, types, form)
     check_target(file)
     remove_leftovers(file)
     chosen = chosen_passes(target, passes, without, quantized=True)
     relabel = None
     if path.suffix == CHECKPOINT_SUFFIX:
-        relabel = relabelling(merges, classes, clip, None if prompts is None else Path(prompts), notify)
+        relabel = relabelling(
+            merges, classes, clip, None if prompts is None else Path(prompts), notify, uncertain_below
+        )
     # Both data sets are read, and their splits looked up, before the slow steps.
     given = ((calibrate, calibrate_split), (evaluate_on, evaluation_split))
     data = _load([(Path(each), split) for each, split in given if each is not None], _contract(path), progress)

@@ -116,6 +116,6 @@ def _relabelled(checkpoint: Checkpoint, labels: tuple[str, ...], vectors: Tensor
         )
     # An accuracy measured with the old labels does not apply to the new ones.
     provenance = replace(contract.provenance, accuracy=())
-    contract = replace(contract, labels=labels, provenance=provenance)
+    contract = replace(contract, labels=labels, uncertain_below=0.0, provenance=provenance)
     state = {**checkpoint.state, _VECTORS: vectors.float().cpu()}
     return build_net(replace(checkpoint, contract=contract, state=state)), contract

@@ -24,6 +24,7 @@ from edgekit.model_store import DEVICE_SUFFIXES
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.evaluation.calibration import Calibration, calibration
+from edgekit.models.evaluation.risk_coverage import RiskCoverage, risk_coverage
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import FloatArray, ImageU8, center_crop, softmax, ten_crops, to_gray, to_tensor
 
@@ -93,6 +94,11 @@ class Evaluation:
     def calibration(self) -> Calibration:
         """Confidence compared with accuracy, in bins of confidence."""
         return calibration(softmax(self.logits), self.truths)
+
+    @cached_property
+    def risk_coverage(self) -> RiskCoverage:
+        """Coverage and accuracy of the answered images for thresholds of 0 to 0.95."""
+        return risk_coverage(softmax(self.logits), self.truths)
 
     @property
     def loss(self) -> float:

@@ -1,4 +1,4 @@
-"""Plots of an evaluation, drawn with matplotlib without a display: confusion matrix and reliability diagram."""
+"""Plots of an evaluation, drawn with matplotlib without a display: confusion matrix, reliability, risk and coverage."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from edgekit.errors import InputError
 from edgekit.files import atomic_path
 from edgekit.models.evaluation.calibration import Calibration
+from edgekit.models.evaluation.risk_coverage import RiskCoverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,8 @@ def check_plot_path(path: Path) -> None:
 
 
 def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
-    """Plot the confusion matrix (each cell: share of the true class, and number of images) and a reliability diagram.
+    """Plot the confusion matrix (each cell: share of the true class, and number of images), a reliability diagram and
+    the accuracy of the answered images against their share, for thresholds of the confidence.
 
     Raises:
         InputError: The file name ends in none of .png, .svg, .pdf.
@@ -42,11 +44,12 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     from matplotlib.figure import Figure
 
     side = 2.0 + 0.75 * len(evaluation.labels)
-    figure = Figure(figsize=(side * 1.1 + 4.5, side * 0.95), layout="constrained")
+    figure = Figure(figsize=(side * 1.1 + 9.0, side * 0.95), layout="constrained")
     figure.suptitle(f"{title}: {evaluation.accuracy:.2%} of {evaluation.total} images")
-    matrix, diagram = figure.subplots(1, 2, width_ratios=(side * 1.1, 4.5))
+    matrix, diagram, curve = figure.subplots(1, 3, width_ratios=(side * 1.1, 4.5, 4.5))
     _draw_confusion(matrix, evaluation)
     _draw_reliability(diagram, evaluation.calibration)
+    _draw_risk_coverage(curve, evaluation.risk_coverage)
     save_figure(figure, path)
 
 
@@ -115,3 +118,18 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
     axes.set_title(f"reliability: expected calibration error {calibration.expected_error:.3f}")
     # Below the axes, because bars can reach every corner.
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
+
+
+def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
+    axes.plot(curve.coverage, curve.accuracy, "o-", color="tab:blue", markersize=3)
+    # Low thresholds have nearly the same coverage, and their numbers would overlap.
+    filled = (curve.coverage > 0) & (curve.coverage < 0.99)
+    points = zip(curve.thresholds[filled], curve.coverage[filled], curve.accuracy[filled], strict=True)
+    for threshold, coverage, accuracy in list(points)[::2]:
+        axes.annotate(f"{threshold:.2g}", (coverage, accuracy), (3, 3), textcoords="offset points", fontsize=7)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_xlabel("coverage: share of answered images")
+    axes.set_ylabel("accuracy of the answered")
+    axes.set_title("risk and coverage by threshold of the confidence")

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.contract import UNCERTAIN
 from edgekit.device.detections import Face, FrameResult
 from edgekit.device.frame import Frame
 from edgekit.preprocess import ImageU8
@@ -53,7 +54,10 @@ class Feed:
         self.sequence = 0
 
     def next(self, *labels: str, at_s: float | None = None) -> tuple[Frame, FrameResult]:
-        """Return the next frame with one face a label, tracks 1, 2 and so on, captured now or at `at_s`."""
+        """Return the next frame with one face a label, tracks 1, 2 and so on, captured now or at `at_s`.
+
+        The label "uncertain" is that of a face whose classes have nearly equal probabilities.
+        """
         self.sequence += 1
         now_s = time.monotonic() if at_s is None else at_s
         image = np.full((240, 320, 3), 40 + 7 * self.sequence % 150, np.uint8)
@@ -64,9 +68,22 @@ class Feed:
 
 
 def _face(label: str, track_id: int) -> Face:
-    probabilities = dict.fromkeys(("calm", "happy", "sad"), 0.1) | {label: 0.8}
+    uncertain = label == UNCERTAIN
+    classes = ("calm", "happy", "sad")
+    shown = (
+        dict(zip(classes, (0.3, 0.4, 0.3), strict=True)) if uncertain else dict.fromkeys(classes, 0.1) | {label: 0.8}
+    )
     left = 20.0 + 90 * (track_id - 1)
-    return Face((left, 60.0, left + 70, 150.0), 0.9, label, 0.8, probabilities, track_id)
+    return Face(
+        (left, 60.0, left + 70, 150.0),
+        0.9,
+        label,
+        max(shown.values()),
+        shown,
+        track_id,
+        raw_probabilities=shown,
+        uncertain=uncertain,
+    )
 
 
 @pytest.fixture

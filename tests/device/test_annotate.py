@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,13 @@ def test_the_label_stays_inside_the_frame(xyxy):
     # The plate is the widest filled run of a row: whole, so as wide as its text wherever it stands.
     widest = max(int(row.sum()) for row in plate[:-1])
     assert widest > 120
+
+
+def test_an_uncertain_face_is_gray():
+    image = np.zeros((480, 640, 3), np.uint8)
+    drawn = draw_faces(image, [replace(face(100, 100, 300, 300, label="uncertain"), uncertain=True)])
+    assert (drawn.max(axis=2) == drawn.min(axis=2)).all()
+    assert drawn.max() > 100
 
 
 def test_letters_that_the_font_lacks_do_no_harm():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -23,22 +25,38 @@ def classified(found: Detections) -> Detections:
         detected=np.array([True, False, True]),
         probabilities=np.array([[0.25, 0.75], [0.5, 0.5], [0.625, 0.375]], np.float32),
         classes=("calm", "happy"),
-        label_indices=np.array([1, 1, 1]),
+        label_indices=np.array([1, 1, 0]),
+        raw_probabilities=np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]], np.float32),
+        uncertain=np.array([False, True, False]),
     )
 
 
 def test_a_face_has_plain_values(found: Detections, classified: Detections) -> None:
     first, second, _ = classified
-    assert first == Face((0, 0, 10, 20), pytest.approx(0.9), "happy", 0.75, {"calm": 0.25, "happy": 0.75}, 4, True)
+    assert first == Face(
+        (0, 0, 10, 20),
+        pytest.approx(0.9),
+        "happy",
+        0.75,
+        {"calm": 0.25, "happy": 0.75},
+        4,
+        True,
+        raw_probabilities={"calm": 0.5, "happy": 0.5},
+    )
     assert (second.track_id, second.detected) == (7, False)
     assert all(type(value) is float for value in (*first.xyxy, first.score, first.probability))
     assert found[0] == Face((0, 0, 10, 20), pytest.approx(0.9))
 
 
-def test_the_chosen_label_may_differ_from_the_most_probable(classified: Detections) -> None:
-    assert classified[2].label == "happy"
-    assert classified[2].probability == 0.375
-    assert classified.labels == ("happy", "happy", "happy")
+def test_an_uncertain_face_has_the_probability_of_its_best_class(classified: Detections) -> None:
+    assert classified.labels == ("happy", "uncertain", "calm")
+    assert (classified[1].probability, classified[1].uncertain) == (0.5, True)
+    assert not classified[2].uncertain
+
+
+def test_unsmoothed_probabilities_are_the_shown_ones_by_default(classified: Detections) -> None:
+    face = replace(classified, raw_probabilities=None)[0]
+    assert face.raw_probabilities == face.probabilities
 
 
 @pytest.mark.parametrize(

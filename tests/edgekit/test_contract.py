@@ -58,6 +58,7 @@ OPTIONAL = NULLABLE | {
     "provenance.dataset",
     "subject",
     "temperature",
+    "uncertain_below",
 }
 
 
@@ -189,6 +190,7 @@ def test_a_field_of_a_wrong_type_is_named(path: tuple[str, ...], wrong: object) 
         (("input", "size_hw"), [44.0, 44.0], r"input.size_hw\[0\]' is 44.0: expected a whole number$"),
         (("input", "size_hw"), [40, 44], r"crop.center_crop_hw' has \(44, 44\): expected size_hw \(40, 44\)"),
         (("crop", "margin"), 2.5, "crop.margin' has 2.5: expected 0 to 2"),
+        (("uncertain_below",), 1.5, "uncertain_below' has 1.5: expected 0 to 1"),
         (("crop", "resize_hw"), [48, 40], "crop.center_crop_hw' has"),
         (("provenance", "accuracy", 0, "correct"), 11, "provenance.accuracy' has 11: expected correct <= total"),
         (("provenance", "accuracy", 0, "split"), 1, r"provenance.accuracy\[0\].split' is 1: expected text$"),
@@ -206,6 +208,14 @@ def test_a_gray_input_wants_gray_crops() -> None:
     with pytest.raises(InputError, match=r"crop\.grayscale"):
         replace(CONTRACT, input=gray, crop=replace(CONTRACT.crop, grayscale=False))
     assert replace(CONTRACT, input=gray).input.channels == "gray"
+
+
+def test_a_threshold_and_a_label_uncertain_exclude_each_other() -> None:
+    own = replace(CONTRACT, labels=("door", "uncertain"))
+    assert Contract.from_json(own.to_json()) == own
+    with pytest.raises(InputError, match="expected 0, because the model has a label named 'uncertain'"):
+        replace(own, uncertain_below=0.4)
+    assert read(document() | {"uncertain_below": 0.4}).uncertain_below == 0.4
 
 
 @pytest.mark.parametrize("labels", [(), ("a",) * 2])

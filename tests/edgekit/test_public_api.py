@@ -33,6 +33,7 @@ PUBLIC = {
     "load_model",
     "profile",
     "quantize",
+    "risk_coverage",
     "stream",
     "train",
     "verify",

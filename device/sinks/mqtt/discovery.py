@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgekit import __version__
-from edgekit.contract import Subject
+from edgekit.contract import UNCERTAIN, Subject
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 
 _PREFIX = "homeassistant"
@@ -72,5 +72,5 @@ def discovery_messages(
         else:
             document |= {"value_template": template, "expire_after": _EXPIRES_S}
         if document.get("device_class") == "enum":
-            document["options"] = list(labels)
+            document["options"] = list(dict.fromkeys([*labels, UNCERTAIN]))
         yield config_topic, json.dumps(document).encode()

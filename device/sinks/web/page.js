@@ -35,6 +35,7 @@ function show(state) {
   showEvents(state.events, isNumbered);
   const viewers = state.viewers === 1 ? "1 viewer" : `${state.viewers} viewers`;
   const counts = [`${state.frames} frames`, `${state.missed} frames without a result`, viewers, `running for ${duration(state.uptime_s)}`];
+  if (state.labels.uncertain) counts.push(`${state.labels.uncertain} uncertain`);
   if (known(health.memory_own_mib)) counts.push(`${number(health.memory_own_mib, 0)} MiB memory used`);
   if (known(health.memory_available_mib)) counts.push(`${number(health.memory_available_mib, 0)} MiB memory available`);
   if (known(health.disk_free_mib)) counts.push(`${number(health.disk_free_mib, 0)} MiB disk space free`);
@@ -71,11 +72,15 @@ function showLosses(outputs) {
 
 function showFaces(faces, isNumbered) {
   byId("faces").replaceChildren(...faces.map((face) => {
-    const card = element("li", undefined, "card face");
+    // No class has the label of an uncertain face.
+    const isUncertain = !(face.label in face.probabilities);
+    const card = element("li", undefined, isUncertain ? "card face uncertain" : "card face");
     const title = element("h3", face.label);
     title.append(element("small", isNumbered && known(face.track_id) ? `face ${face.track_id}` : ""));
     card.append(title);
-    const best = Object.entries(face.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    // Of equal probabilities, the label's is first.
+    const isLabel = (entry) => Number(entry[0] === face.label);
+    const best = Object.entries(face.probabilities).sort((a, b) => b[1] - a[1] || isLabel(b) - isLabel(a)).slice(0, 3);
     for (const [label, probability] of best) {
       const bar = element("div", undefined, "bar");
       const track = element("i");

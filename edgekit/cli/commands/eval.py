@@ -75,7 +75,7 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
         metavar="MEASURE,MEASURE",
         help="Accuracy in bands of brightness and, with --photos, of size and pose.",
     ),
-    click.option("--plot", type=PATH, help="Plot confusion matrix and reliability diagram (.png, .svg, .pdf)."),
+    click.option("--plot", type=PATH, help="Plot confusion matrix, reliability, risk and coverage (.png, .svg, .pdf)."),
     click.option("--errors", type=PATH, metavar="DIR", help="Contact sheets of the most confident errors, per class."),
 )
 @section(
@@ -193,7 +193,7 @@ def _on_data(out: Output, model: str, data: Path | None, plot: Path | None, opti
         out.say(f"contact sheets of errors: {options['errors']}")
     if plot:
         save_evaluation(plot, result, f"{Path(model).name} {title}")
-        out.say(f"confusion matrix and reliability diagram: {plot}")
+        out.say(f"confusion matrix, reliability, risk and coverage: {plot}")
     out.result(document)
 
 
@@ -227,7 +227,7 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
     if plot:
         title = f"{Path(models[0]).name} on {results[0].with_face.dataset}"
         save_evaluation(plot, results[0].with_face, f"{title}, photographs with a face")
-        out.say(f"confusion matrix and reliability diagram: {plot}")
+        out.say(f"confusion matrix, reliability, risk and coverage: {plot}")
     out.result(document)
 
 

@@ -16,7 +16,7 @@ from edgekit.cli.export.options import (
     target_options,
     verify_arguments,
 )
-from edgekit.cli.options import PATH
+from edgekit.cli.options import PATH, NumberRange
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.sections import SectionedCommand, section
 
@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     click.option("--clip", metavar="FILE|NAME", help="The teacher's CLIP, for --class and --classes."),
     click.option("--prompts", type=PATH, metavar="FILE", help="The teacher's prompts, if it has some."),
     click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="Merge old labels into a new one."),
+    click.option(
+        "--uncertain-below",
+        type=NumberRange(0, 1),
+        metavar="P",
+        help="Smallest probability of a label; below it, 'edgekit run' gives the label 'uncertain'.",
+    ),
 )
 @quantize_options
 @common_options
@@ -57,6 +63,9 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
     the runtime's code; if accuracy drops by more than --max-drop, the file is kept under another name (exit 3).
 
     --engine ncnn writes a file for ncnn, converted from the same ONNX model by pnnx.
+
+    --uncertain-below writes a threshold into the file that 'edgekit eval' helps to choose. Without it the file has the
+    checkpoint's, or with other labels none.
 
     --merge merges labels without training: the new label's probability is the sum of the old ones'. Labels in no
     --merge are removed. A student of a CLIP can get new labels by text (--class): the teacher's text tower encodes them

@@ -183,6 +183,8 @@ def _show_contract(out: Output, contents: _Contents) -> None:
     )
     calibrated = f"{contract.temperature:g}, included in the logits"
     _line(out, "temperature", "1 (not calibrated)" if contract.temperature == 1 else calibrated)
+    if contract.uncertain_below:
+        _line(out, "uncertain", f"below a probability of {contract.uncertain_below:g}")
     if contract.verified_level:
         _line(out, "verified at", f"graph optimisation level '{contract.verified_level}'")
     _line(out, "trained on", provenance.dataset)

@@ -126,6 +126,8 @@ def command(
             detect_every=detection.detect_every,
             tracker=detection.tracker,
             smooth_s=detection.smooth_s,
+            mirror=detection.mirror,
+            uncertain_below=detection.uncertain_below,
             region=chosen_region(detection),
             min_face_px=detection.min_face,
             largest_only=detection.largest,

@@ -200,7 +200,7 @@ def export_arguments(options: Mapping[str, Any], classes: NewClasses) -> dict[st
         "passes": options["passes_on"],
         "without": [name for name in options["passes_off"] if name != ENSEMBLE],
         "classes": classes,
-        **{name: options[name] for name in ("merges", "clip", "prompts")},
+        **{name: options[name] for name in ("merges", "clip", "prompts", "uncertain_below")},
     }
 
 

@@ -30,6 +30,8 @@ class DetectionOptions:
     detect_every: int | Literal["auto"]
     tracker: str
     smooth_s: float
+    mirror: bool
+    uncertain_below: float | None
     roi: str | None
     min_face: int
     largest: bool
@@ -59,6 +61,18 @@ _OPTIONS = (
         show_default=True,
         metavar="SECONDS",
         help="Time constant for smoothing a tracked face's probabilities; 0: no smoothing.",
+    ),
+    click.option(
+        "--mirror/--no-mirror",
+        default=False,
+        show_default=True,
+        help="Classify every other frame of a tracked face mirrored, which smoothing averages.",
+    ),
+    click.option(
+        "--uncertain-below",
+        type=NumberRange(0, 1),
+        metavar="P",
+        help="Smallest probability of a label; below it, the label is 'uncertain'. Default: the model's.",
     ),
     click.option("--roi", metavar="X,Y,W,H", help="Use only this region; in pixels, or as fractions up to 1."),
     click.option(

@@ -77,6 +77,7 @@ def summary(
             "detector_size_px": stream.localizer.input_size_px,
             "threads": stream.threads.as_document(),
             **settings,
+            "uncertain_below": classifier.contract.uncertain_below,
         },
         "versions": versions(),
         **summary_document(stream.meter, tally),

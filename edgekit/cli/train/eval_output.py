@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from edgekit.models.evaluation.photos import PhotoEvaluation
 
 _MAX_COLUMNS = 4096
+_PRINTED_THRESHOLDS = (0.3, 0.4, 0.5, 0.6)
 
 
 def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) -> None:
-    """Print confusion matrix, accuracy, mean recall and calibration error."""
+    """Print confusion matrix, accuracy, mean recall, calibration error, and risk and coverage."""
     _print_confusion(out, result, result.per_class)
     out.say(
         f"accuracy {result.accuracy:.2%} ({result.correct} of {result.total}), cross-entropy {result.loss:.3f}, "
         f"calibration error {result.calibration.expected_error:.3f}"
     )
     out.say(_mean_recalls(result.per_class, recall_of))
+    out.say(_risk_coverage_text(result))
     if result.left_out:
         out.say(f"left out    {result.left_out:,} images of the split, for which FER+ has no majority")
     if result.contempt is not None:
@@ -95,11 +97,13 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
     if not result.missed_total:
         out.say(f"accuracy {result.accuracy:.2%} ({found.correct} of {result.total}), {error}")
         out.say(_mean_recalls(result.per_class, recall_of))
+        out.say(_risk_coverage_text(found))
         return
     out.say(f"accuracy {result.accuracy:.2%} ({found.correct} of {result.total}, without a face is wrong)")
     out.say(f"         {_mean_recalls(result.per_class, recall_of)}")
     out.say(f"with a face {found.accuracy:.2%} ({found.correct} of {found.total}), {error}")
     out.say(f"         {_mean_recalls(found.per_class, recall_of)}")
+    out.say(_risk_coverage_text(found))
 
 
 def photos_document(
@@ -158,11 +162,31 @@ def _distribution_document(result: Evaluation) -> dict[str, Any]:
         "calibration_error": result.calibration.expected_error,
         "labels": list(result.labels),
         "confusion": result.confusion.tolist(),
+        "risk_coverage": _risk_coverage_document(result),
     }
 
 
 def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
     return {"by": {breakdown.name: breakdown.as_document() for breakdown in by}} if by else {}
+
+
+def _risk_coverage_document(result: Evaluation) -> list[dict[str, float | None]]:
+    """Return the points of the curve; a threshold at which no image is answered has no accuracy."""
+    curve = result.risk_coverage
+    points = zip(curve.thresholds.tolist(), curve.coverage.tolist(), curve.accuracy.tolist(), strict=True)
+    return [
+        {"threshold": threshold, "coverage": coverage, "accuracy": accuracy if coverage else None}
+        for threshold, coverage, accuracy in points
+    ]
+
+
+def _risk_coverage_text(result: Evaluation) -> str:
+    points = [point for point in _risk_coverage_document(result) if point["threshold"] in _PRINTED_THRESHOLDS]
+    shares = ", ".join(
+        f"{point['threshold']:g}: {_percent(point['coverage'])} ({_percent(point['accuracy'])} right)"
+        for point in points
+    )
+    return f"answered with a probability of at least {shares}"
 
 
 def _mean_recalls(per_class: Mapping[str, float | None], recall_of: Sequence[str]) -> str:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from edgekit.device.pipeline.smoothing import Smoother
+from edgekit.preprocess import softmax
+from tests.examples import examples
 
 
 def rows(*first: float) -> np.ndarray:
@@ -71,3 +76,71 @@ def test_no_seconds_change_nothing() -> None:
 def test_no_faces_are_no_faces() -> None:
     smoothed, labels = Smoother().smooth(np.zeros((0, 2), np.float32), ids(), 0.0)
     assert (smoothed.shape, labels.tolist()) == ((0, 2), [])
+
+
+# Logits of one face over some frames, and the times between the frames.
+SEQUENCES = st.tuples(st.integers(1, 30), st.integers(1, 8)).flatmap(
+    lambda shape: st.tuples(
+        arrays.arrays(np.float32, shape, elements=st.floats(-8, 8, width=16)),
+        st.lists(st.floats(0, 3), min_size=shape[0], max_size=shape[0]),
+    )
+)
+
+
+@settings(deadline=None, max_examples=examples(300))
+@given(SEQUENCES, st.sampled_from([0.0, 0.05, 0.4, 5.0]))
+def test_the_label_always_has_the_largest_of_probabilities_that_sum_to_one(
+    sequence: tuple[np.ndarray, list[float]], seconds: float
+) -> None:
+    logits, steps_s = sequence
+    smoother, previous = Smoother(seconds), None
+    for row, time_s in zip(softmax(logits), np.cumsum(steps_s), strict=True):
+        (shown,), (label,) = smoother.smooth(row[np.newaxis], ids(3), float(time_s))
+        assert shown[label] == shown.max()
+        assert shown.sum() == pytest.approx(1, abs=1e-5)
+        if previous is not None and seconds and time_s - previous[1] <= 2:
+            # A label that is among the best stays.
+            assert label == previous[0] or shown[previous[0]] < shown[label]
+        previous = label, float(time_s)
+
+
+def test_a_label_that_is_behind_shares_the_probability_of_the_classes_above_it() -> None:
+    smoother = Smoother(0.001)
+    smoother.smooth(np.array([[0.1, 0.5, 0.4]], np.float32), ids(1), 0.0)
+    (shown,), (label,) = smoother.smooth(np.array([[0.2, 0.38, 0.42]], np.float32), ids(1), 1.0)
+    assert label == 1
+    np.testing.assert_allclose(shown, [0.2, 0.4, 0.4], rtol=1e-6)
+    # The averages go on from the unshared values: a lead of 0.1 is measured between them.
+    (shown,), (label,) = smoother.smooth(np.array([[0.2, 0.34, 0.46]], np.float32), ids(1), 2.0)
+    assert label == 2
+    np.testing.assert_allclose(shown, [0.2, 0.34, 0.46], rtol=1e-6)
+
+
+def test_every_other_frame_of_a_track_is_mirrored() -> None:
+    smoother = Smoother(0.4, mirror=True)
+    frames = [ids(1), ids(2, 1), ids(1, 2), ids(2), ids()]
+    mirrored = []
+    for index, track_ids in enumerate(frames):
+        chosen = smoother.mirrored(track_ids, index * 0.1)
+        assert chosen is not None
+        mirrored.append(chosen.tolist())
+        smoother.smooth(np.full((len(track_ids), 2), 0.5, np.float32), track_ids, index * 0.1)
+    assert mirrored == [[False], [False, True], [False, True], [False], []]
+
+
+def test_frames_too_far_apart_to_be_averaged_are_not_mirrored() -> None:
+    smoother = Smoother(0.4, mirror=True)
+    smoother.smooth(rows(0.5), ids(1), 0.0)
+    for time_s, expected in ((0.3, True), (0.5, False), (60.0, False)):
+        chosen = smoother.mirrored(ids(1), time_s)
+        assert chosen is not None
+        assert chosen.tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("smoother", "track_ids"),
+    [(Smoother(0.4), ids(1)), (Smoother(0, mirror=True), ids(1)), (Smoother(mirror=True), None)],
+)
+def test_without_smoothing_or_ids_nothing_is_mirrored(smoother: Smoother, track_ids: np.ndarray | None) -> None:
+    smoother.smooth(rows(0.5), track_ids, 0.0)
+    assert smoother.mirrored(track_ids, 0.1) is None

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
 
 import edgekit
 from edgekit.cli import _run
+from edgekit.contract import METADATA_KEY
+from edgekit.device.detections import Face
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.engine import contract_in
 from edgekit.device.events import EventDetector, EventRules
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.loop import crop_faces
+from edgekit.device.pipeline.stream import StreamOptions, create_smoother
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.errors import EXIT_OK, InputError
 from edgekit.preprocess import crop_image
@@ -121,6 +128,68 @@ def test_the_label_of_whole_images_is_smoothed_over_a_video_and_its_changes_are_
         (1, None, "red"),
         (1, "red", "green"),
     ]
+
+
+def test_every_other_crop_of_a_tracked_face_is_mirrored() -> None:
+    def raw_and_expected(mirror: bool) -> Iterator[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
+        with edgekit.stream(source="demo", detector="haar", mirror=mirror, max_frames=6) as results:
+            for frame, result in results.with_frames():
+                crops = crop_faces(frame, result.faces.xyxy, results.classifier.contract)
+                both = (crops, np.ascontiguousarray(crops[:, :, ::-1]))
+                assert result.faces.raw_probabilities is not None
+                yield result.faces.raw_probabilities, [results.classifier.probabilities(each) for each in both]
+
+    for index, (raw, (plain, mirrored)) in enumerate(raw_and_expected(mirror=True)):
+        np.testing.assert_array_equal(raw, mirrored if index % 2 else plain)
+        assert np.abs(plain - mirrored).max() > 1e-3
+    for raw, (plain, _) in raw_and_expected(mirror=False):
+        np.testing.assert_array_equal(raw, plain)
+
+
+def test_whole_images_are_not_mirrored(tiny_image_model: Path) -> None:
+    assert (
+        create_smoother(Classifier(tiny_image_model, 1).contract, StreamOptions(mirror=True)).mirrored(
+            np.array([1]), 0.0
+        )
+        is None
+    )
+
+
+def test_a_face_below_the_threshold_is_uncertain(tiny_model: Path, crops: Path, tmp_path: Path) -> None:
+    def faces(model: Path, **options: float) -> list[Face]:
+        stream = edgekit.stream(source=str(crops), detector="none", model=model, **options)
+        return [face for result in stream for face in result.faces]
+
+    (plain, *_) = faces(tiny_model)
+    assert (plain.label, plain.uncertain) == ("red", False)
+    (unsure, *_) = faces(tiny_model, uncertain_below=0.9)
+    assert (unsure.label, unsure.uncertain) == ("uncertain", True)
+    assert (unsure.probability, unsure.probabilities) == (plain.probability, plain.probabilities)
+    (just, *_) = faces(tiny_model, uncertain_below=plain.probability)
+    assert just.label == "red"
+
+    model = with_contract(tiny_model, tmp_path / "strict.onnx", uncertain_below=0.9)
+    assert {face.label for face in faces(model)} == {"uncertain"}
+    assert [face.label for face in faces(model, uncertain_below=0.0)] == ["red", "green", "blue"]
+
+
+def test_a_model_with_a_label_uncertain_has_no_threshold(tiny_model: Path, crops: Path, tmp_path: Path) -> None:
+    model = with_contract(tiny_model, tmp_path / "own.onnx", labels=("red", "uncertain", "blue"))
+    faces = [
+        face for result in edgekit.stream(source=str(crops), detector="none", model=model) for face in result.faces
+    ]
+    assert (faces[1].label, faces[1].uncertain) == ("uncertain", False)
+    with pytest.raises(InputError, match="the model has a label named 'uncertain'"):
+        edgekit.stream(source=str(crops), detector="none", model=model, uncertain_below=0.5)
+
+
+def with_contract(model: Path, path: Path, **changes: object) -> Path:
+    """Write a copy of a model file with another contract."""
+    loaded = onnx.load(model)
+    contract = replace(contract_in(model), **changes)  # type: ignore[arg-type]
+    onnx.helper.set_model_props(loaded, {METADATA_KEY: contract.to_json()})
+    onnx.save(loaded, path)
+    return path
 
 
 def test_a_region_is_cut_as_it_is_and_then_fitted(tiny_image_model: Path) -> None:

@@ -23,7 +23,8 @@ from edgekit.errors import InputError, StorageError
 
 LABELS = ("calm", 'odd, "quoted"')
 PROBABILITIES = dict(zip(LABELS, (0.25, 0.75), strict=True))
-FACE = Face((1.234, 2, 30.5, 40), 0.98761, LABELS[1], 0.75, PROBABILITIES, track_id=3, detected=False)
+RAW = dict(zip(LABELS, (0.1, 0.9), strict=True))
+FACE = Face((1.234, 2, 30.5, 40), 0.98761, LABELS[1], 0.75, PROBABILITIES, 3, detected=False, raw_probabilities=RAW)
 
 
 def frame(sequence: int = 7) -> Frame:
@@ -57,6 +58,7 @@ def test_a_line_of_json_holds_everything_about_a_frame(tmp_path):
                 "label": LABELS[1],
                 "probability": 0.75,
                 "probabilities": {LABELS[0]: 0.25, LABELS[1]: 0.75},
+                "raw_probabilities": {LABELS[0]: 0.1, LABELS[1]: 0.9},
             }
         ],
     }
@@ -81,12 +83,8 @@ def test_a_csv_row_a_face_with_a_header_once(tmp_path):
         rows = list(csv.DictReader(stream))
     assert [row["file"] for row in rows] == ["", "", 'a "b"\n,c.png']
     assert [(row["sequence"], row["face"]) for row in rows] == [("7", "0"), ("7", "1"), ("8", "0")]
-    assert (rows[0]["track_id"], rows[0]["label"], rows[0]["x0"], rows[0][f"p_{LABELS[1]}"]) == (
-        "3",
-        LABELS[1],
-        "1.23",
-        "0.750000",
-    )
+    assert (rows[0]["track_id"], rows[0]["label"], rows[0]["x0"]) == ("3", LABELS[1], "1.23")
+    assert (rows[0][f"p_{LABELS[1]}"], rows[0][f"raw_p_{LABELS[1]}"]) == ("0.750000", "0.900000")
 
 
 def test_an_old_file_stays_until_the_first_line_and_is_then_replaced(tmp_path):

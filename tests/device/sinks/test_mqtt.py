@@ -160,7 +160,7 @@ def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
         assert config["availability_topic"] == "edgekit/test/availability"
         assert config["device"]["identifiers"] == ["edgekit_test"]
     assert configs["homeassistant/event/edgekit_test/changed/config"]["event_types"] == list(LABELS)
-    assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == list(LABELS)
+    assert configs["homeassistant/sensor/edgekit_test/label/config"]["options"] == [*LABELS, "uncertain"]
     assert configs["homeassistant/sensor/edgekit_test/temperature/config"]["device_class"] == "temperature"
 
 

@@ -35,7 +35,11 @@ def site(feed, told) -> Iterator[Callable[..., WebSink]]:
     with ExitStack() as stack:
 
         def serve(
-            token: str | None = None, address: str = "0", subject: Subject = "face", account: Account | None = None
+            token: str | None = None,
+            address: str = "0",
+            subject: Subject = "face",
+            account: Account | None = None,
+            others: tuple[str, ...] = ("calm",),
         ) -> WebSink:
             monitor = Monitor("demo", lambda: HOT, lambda: [account] if account else [])
             sink = stack.enter_context(WebSink(address, token, monitor, notify=told.append, max_fps=20))
@@ -43,8 +47,8 @@ def site(feed, told) -> Iterator[Callable[..., WebSink]]:
 
             def play() -> None:
                 while not ended.wait(0.02):
-                    others = ("calm",) if subject == "face" else ()
-                    frame, result = feed.next("happy" if feed.sequence % 100 < 50 else "sad", *others)
+                    label = "happy" if feed.sequence % 100 < 50 else "sad"
+                    frame, result = feed.next(label, *(others if subject == "face" else ()))
                     result = replace(result, subject=subject)
                     monitor.add(result)
                     sink.write(frame, result)
@@ -101,6 +105,20 @@ def test_the_page_lives_frames_move_and_the_chart_grows(browser, site, tmp_path:
     # Browsers report here what a policy forbade and what a script stumbled over.
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert browser.save_screenshot(str(tmp_path / "page.png"))
+
+
+def test_an_uncertain_face_is_gray_and_counted(browser, site):
+    browser.get(site(others=("uncertain",)).url)
+    wait(browser, "document.getElementById('counts').textContent.includes(' uncertain')")
+    colour = "return getComputedStyle(document.querySelector('#faces li{0} h3')).color"
+    assert (
+        browser.execute_script("return document.querySelector('#faces li.uncertain h3').firstChild.data") == "uncertain"
+    )
+    assert browser.execute_script(colour.format(".uncertain")) != browser.execute_script(
+        colour.format(":not(.uncertain)")
+    )
+    events = browser.execute_script("return document.getElementById('events').textContent")
+    assert "uncertain" not in events
 
 
 def test_whole_images_have_one_label_without_a_number(browser, site):

@@ -18,6 +18,8 @@ import torch
 
 from edgekit.contract import Contract, InputSpec
 from edgekit.device.engines.classifier import Classifier
+from edgekit.export.onnx.relabelling import relabelling
+from edgekit.export.onnx.to_onnx import open_checkpoint
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 
@@ -51,6 +53,30 @@ def test_export_writes_the_file_and_reports_it_as_text_and_as_one_json_document(
     assert (document["net_parameters"], document["parameters"], document["macs"]) == (418_487, 417_287, 48_827_432)
     assert document["contract"]["provenance"]["checkpoint_sha256"] == sha256_of(checkpoint)
     assert Classifier(target).contract.labels == load_checkpoint(checkpoint).contract.labels
+
+
+def test_the_threshold_for_uncertain_is_written_into_the_file(edgekit: Run, checkpoint: Path, tmp_path: Path) -> None:
+    code, _, err = edgekit("export", checkpoint, "-o", tmp_path / "model.onnx", "--uncertain-below", "0.4")
+    assert code == 0, err
+    assert Classifier(tmp_path / "model.onnx").contract.uncertain_below == 0.4
+
+
+@pytest.mark.parametrize(
+    ("merges", "given", "expected"),
+    [
+        ((), None, 0.35),
+        ((), 0.0, 0.0),
+        (("good=happy", "bad=sad,angry"), None, 0.0),
+        (("good=happy", "bad=sad,angry"), 0.6, 0.6),
+    ],
+)
+def test_a_checkpoints_threshold_is_kept_unless_another_is_given_or_the_labels_change(
+    checkpoint: Path, tmp_path: Path, merges: tuple[str, ...], given: float | None, expected: float
+) -> None:
+    good, strict = load_checkpoint(checkpoint), tmp_path / "strict.safetensors"
+    save_checkpoint(strict, replace(good, contract=replace(good.contract, uncertain_below=0.35)))
+    _, contract = open_checkpoint(strict, relabelling(merges, (), None, None, lambda _: None, given))
+    assert contract.uncertain_below == expected
 
 
 def test_a_checkpoint_that_answers_no_numbers_is_refused_and_the_old_file_stays(

@@ -93,12 +93,15 @@ def test_inspect_shows_the_contract_and_what_the_graph_holds(edgekit: Run, tiny_
 
 def test_a_model_of_whole_images_shows_fit_and_temperature(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
     contract = contract_of(tiny_model)
-    contract = replace(contract, subject="image", temperature=1.25, crop=replace(contract.crop, fit="pad"))
+    contract = replace(
+        contract, subject="image", temperature=1.25, uncertain_below=0.4, crop=replace(contract.crop, fit="pad")
+    )
     code, out, _ = edgekit("inspect", with_document(tiny_model, tmp_path / "model.onnx", contract.to_json()))
     shown = fields(out)
     assert (code, shown["classifies"]) == (0, "the whole image")
     assert shown["crop"] == "padded to a square, resized to 8x8, centre 8x8"
     assert shown["temperature"] == "1.25, included in the logits"
+    assert shown["uncertain"] == "below a probability of 0.4"
     assert "without box" not in shown
 
 

@@ -55,6 +55,9 @@ def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path)
         assert (model["mean_recall_of"], model["mean_recall_of_with_face"]) == (0.5, 1.0)
         assert model["confusion"][model["labels"].index("happy")][model["labels"].index("happy")] == 2
         assert 0 <= model["calibration_error"] <= 1
+        assert model["risk_coverage"][0] == {"threshold": 0.0, "coverage": 1.0, "accuracy": 1.0}
+        assert len(model["risk_coverage"]) == 20
+    assert "answered with a probability of at least 0.3: 100.00% (100.00% right), 0.4: " in err
     assert "photographs 3: 2 with a face, 1 without, 0 with several (haar)" in err
 
 
