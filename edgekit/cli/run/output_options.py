@@ -37,6 +37,7 @@ class Outputs:
     rotate_age: float | None
     rotate_keep: int
     blur_faces: bool
+    draw_ids: bool
     collect: Path | None
     collect_when: str
     collect_max: int
@@ -63,7 +64,11 @@ class Outputs:
 
 _RESULTS = section(
     "Results",
-    path_option("--save", "MP4", "Record a video with boxes and labels drawn in."),
+    path_option(
+        "--save",
+        "PATH",
+        "Save the frames with boxes and labels drawn in: a video (.mp4); for images an image file or a folder.",
+    ),
     path_option(
         "--record", "MP4", "Record a Pi's camera without drawings, by the board's H.264 encoder if there is one."
     ),
@@ -98,6 +103,9 @@ _RESULTS = section(
         help="Number of older files to keep.",
     ),
     click.option("--blur-faces/--no-blur-faces", default=False, help="Make faces unrecognisable in --save and --web."),
+    click.option(
+        "--draw-ids/--no-draw-ids", default=False, help="Draw the number of each track in --save, --web and --show."
+    ),
 )
 
 _COLLECTING = section(
@@ -266,6 +274,7 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
 _NEEDED_OUTPUTS = {
     "rotate_": ("save", "record", "jsonl", "csv_file"),
     "blur_": ("save", "web"),
+    "draw_": ("save", "web", "show"),
     "collect_": ("collect",),
     "web_": ("web",),
     "mqtt_": ("mqtt",),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edgekit.cli.output import Output
@@ -11,6 +13,7 @@ from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
+    from edgekit.device.annotate import Draw
     from edgekit.device.blur import FaceBlur
     from edgekit.device.detections import FrameResult
     from edgekit.device.events import Outlet
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.monitor import ReadHealth
+    from edgekit.device.sinks.rotation import Rotation
 
 
 def open_sinks(
@@ -39,7 +43,7 @@ def open_sinks(
     if outputs.show:
         from edgekit.device.sinks.window import WindowSink
 
-        sinks.append(WindowSink(source.stop))
+        sinks.append(WindowSink(source.stop, _draw(outputs)))
     sinks += _registered(outputs, source, labels, notify)
     outlets = _network(outputs, source, contract, say, notify, health, sinks)
     if outlets:
@@ -123,10 +127,26 @@ def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Call
         if outputs.csv_file is not None:
             sinks.append(CsvSink(open_lines(outputs.csv_file, rotation, source.live, notify), labels))
     if outputs.save is not None:
-        from edgekit.device.sinks.recorder import open_video
-
-        sinks.append(open_video(outputs.save, source.fps, source.live, rotation, _blur(outputs, source), notify))
+        sinks.append(_saved_frames(outputs.save, outputs, source, rotation, notify))
     return sinks
+
+
+def _saved_frames(
+    target: Path, outputs: Outputs, source: Source, rotation: Rotation, notify: Callable[[str], None]
+) -> Sink:
+    from edgekit.device.sinks.pictures import PictureSink, is_for_pictures
+    from edgekit.device.sinks.recorder import open_video
+
+    if is_for_pictures(target):
+        return PictureSink(target, source, outputs.blur_faces, _draw(outputs))
+    return open_video(target, source, rotation, _blur(outputs, source), notify, _draw(outputs))
+
+
+def _draw(outputs: Outputs) -> Draw:
+    """Return the function that draws faces, with the options of `outputs`."""
+    from edgekit.device.annotate import draw_faces
+
+    return partial(draw_faces, with_ids=outputs.draw_ids)
 
 
 def _blur(outputs: Outputs, source: Source) -> FaceBlur | None:
@@ -169,8 +189,8 @@ def _network(
         from edgekit.device.sinks.web import WebSink
 
         token = read_secret(outputs.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
-        blur = _blur(outputs, source)
-        web = WebSink(outputs.web, token, monitor, max_fps=outputs.web_fps, blur=blur, notify=notify)
+        blur, draw = _blur(outputs, source), _draw(outputs)
+        web = WebSink(outputs.web, token, monitor, max_fps=outputs.web_fps, blur=blur, draw=draw, notify=notify)
         network.append(web)
         say(f"web page: {web.url}")
     if outputs.mqtt is not None:
