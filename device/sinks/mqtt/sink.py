@@ -46,6 +46,7 @@ class MqttSink:
         pauses_s: Sequence[float] = _RECONNECT_PAUSES_S,
         *,
         subject: Subject = "face",
+        read_snapshot: Callable[[str], bytes | None] | None = None,
     ) -> None:
         """Open the buffer; entering the `with` block connects.
 
@@ -56,6 +57,7 @@ class MqttSink:
             notify: Called with one line for each warning, from another thread.
             pauses_s: Pauses between attempts to connect; the last one repeats.
             subject: What the model classifies, for Home Assistant.
+            read_snapshot: Returns the JPEG image of an event by its name; the latest is published, and retained.
 
         Raises:
             InputError: Another run uses the buffer, or a certificate cannot be loaded.
@@ -64,6 +66,8 @@ class MqttSink:
         self._settings = settings
         self._labels = labels
         self._subject = subject
+        self._read_snapshot = read_snapshot
+        self._snapshot: str | None = None
         self._monitor = monitor
         self._notify = notify
         self._pauses_s = pauses_s
@@ -106,6 +110,7 @@ class MqttSink:
 
     def post(self, event: Event) -> None:
         """Queue an event."""
+        self._snapshot = event.snapshot or self._snapshot
         payload = json.dumps(event.as_document(), allow_nan=False).encode()
         try:
             self._inbox.put_nowait((f"{self._settings.topic}/event", payload))
@@ -143,11 +148,12 @@ class MqttSink:
     def _send(self, session: Session) -> None:
         topic = self._settings.topic
         if self._settings.discovery:
-            for discovery_topic, payload in discovery_messages(self._settings, self._labels, self._subject):
+            shows = self._read_snapshot is not None
+            for discovery_topic, payload in discovery_messages(self._settings, self._labels, self._subject, shows):
                 session.publish(discovery_topic, payload, retain=True)
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}
-        sent_id = 0
+        sent_id, sent_snapshot = 0, None
         schedule = _StateSchedule(self._monitor)
         give_up_s = float("inf")
         while not session.lost:
@@ -166,6 +172,10 @@ class MqttSink:
                     return
                 self._wake.wait(0.1)
                 continue
+            if self._read_snapshot is not None and self._snapshot not in (None, sent_snapshot):
+                sent_snapshot = self._snapshot
+                if (jpeg := self._read_snapshot(sent_snapshot or "")) is not None:
+                    session.publish(f"{topic}/snapshot", jpeg, qos=0, retain=True)
             for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)

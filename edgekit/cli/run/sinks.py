@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.monitor import ReadHealth
     from edgekit.device.sinks.rotation import Rotation
+    from edgekit.device.sinks.snapshots import EventSnapshots
 
 
 def open_sinks(
@@ -45,8 +46,9 @@ def open_sinks(
 
         sinks.append(WindowSink(source.stop, _draw(outputs)))
     sinks += _registered(outputs, source, labels, notify)
-    outlets = _network(outputs, source, contract, say, notify, health, sinks)
-    if outlets:
+    snapshots = _event_snapshots(outputs, source, notify)
+    outlets = _network(outputs, source, contract, say, notify, health, sinks, snapshots)
+    if outlets or snapshots is not None:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
         from edgekit.device.sinks.events import EventSink
@@ -54,7 +56,7 @@ def open_sinks(
         rules = EventRules(
             outputs.event_hold, outputs.event_cooldown, outputs.event_probability, frozenset(outputs.event_label)
         )
-        sinks.append(EventSink(rules, outlets, presentation_time_s(source)))
+        sinks.append(EventSink(rules, outlets, presentation_time_s(source), snapshots))
     return sinks
 
 
@@ -157,6 +159,21 @@ def _blur(outputs: Outputs, source: Source) -> FaceBlur | None:
     return FaceBlur(presentation_time_s(source)) if outputs.blur_faces else None
 
 
+def _event_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], None]) -> EventSnapshots | None:
+    if outputs.event_snapshots is None:
+        return None
+    from edgekit.device.sinks.snapshots import EventSnapshots
+
+    return EventSnapshots(
+        outputs.event_snapshots,
+        notify,
+        max_files=outputs.event_snapshots_max,
+        max_bytes=round(outputs.event_snapshots_max_mb * 1e6),
+        blur=_blur(outputs, source),
+        draw=_draw(outputs),
+    )
+
+
 def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
     from edgekit.device.registry import find
     from edgekit.device.sink import SinkOptions
@@ -173,6 +190,7 @@ def _network(
     notify: Callable[[str], None],
     health: ReadHealth,
     sinks: list[Sink],
+    snapshots: EventSnapshots | None,
 ) -> list[Outlet]:
     """Append the network sinks to `sinks` and return those that receive events."""
     from edgekit.device.sinks.credentials import read_secret
@@ -210,14 +228,16 @@ def _network(
             buffer=outputs.mqtt_buffer,
             buffer_events=outputs.mqtt_buffer_events,
         )
-        mqtt = MqttSink(settings, contract.labels, monitor, notify, subject=contract.subject)
+        read = snapshots.jpeg if snapshots is not None and outputs.mqtt_snapshot else None
+        mqtt = MqttSink(settings, contract.labels, monitor, notify, subject=contract.subject, read_snapshot=read)
         network.append(mqtt)
         outlets.append(mqtt)
     if outputs.webhook is not None:
         from edgekit.device.sinks.webhook import Webhook
 
         token = read_secret(outputs.webhook_token_file, "EDGEKIT_WEBHOOK_TOKEN", "webhook token", notify)
-        webhook = Webhook(outputs.webhook, token, notify)
+        read = snapshots.jpeg if snapshots is not None and outputs.webhook_snapshot else None
+        webhook = Webhook(outputs.webhook, token, notify, read)
         network.append(webhook)
         outlets.append(webhook)
     sinks += [MonitorSink(monitor), ConcurrentGroup(network)]
