@@ -47,11 +47,7 @@ def missing_pyav() -> str:
 
 
 class PacketFile:
-    """An MP4 file of packets that a camera has encoded.
-
-    Attributes:
-        stored: Number of packets in complete fragments.
-    """
+    """An MP4 file of packets that a camera has encoded."""
 
     def __init__(self, path: Path, size_wh: tuple[int, int]) -> None:
         """Create or replace `path`, and its folder.
@@ -63,11 +59,6 @@ class PacketFile:
         self._file = _Muxer(self._av, path)
         self._stream = self._file.add_stream("h264", size_wh, 30)
         self._first_us: int | None = None
-
-    @property
-    def stored(self) -> int:
-        """Number of packets in complete fragments."""
-        return self._file.stored
 
     def put(self, packet: EncodedPacket) -> None:
         """Append a packet; the first one is a key frame.
@@ -113,6 +104,7 @@ class H264File:
             StorageError: The file cannot be created.
         """
         self._av = av = _pyav()
+        self._path = path
         self._file = _Muxer(av, path)
         self._stream = self._encoder(av, size_wh, min(max(fps, 0.1), _MAX_FPS))
         self._key_picture = av.video.frame.PictureType.I
@@ -129,7 +121,7 @@ class H264File:
         """Append a frame, uint8 (H, W, 3) B, G, R; `time_s` counts from any origin and must not decrease.
 
         Raises:
-            StorageError: The file cannot be written, or was removed.
+            StorageError: The file cannot be written, or was removed, or the encoder failed.
         """
         if self._first_s is None:
             self._first_s = time_s
@@ -140,8 +132,7 @@ class H264File:
         if time_s >= self._next_key_s:
             picture.pict_type = self._key_picture
             self._next_key_s = time_s + _KEY_FRAME_EVERY_S
-        for packet in self._stream.encode(picture):
-            self._file.mux(packet)
+        self._encode(picture)
 
     def size_bytes(self) -> int:
         """Return the current size of the file."""
@@ -150,10 +141,18 @@ class H264File:
     def close(self) -> None:
         """Write the last fragment; raises as `write`."""
         try:
-            for packet in self._stream.encode(None):
-                self._file.mux(packet)
+            self._encode(None)
         finally:
             self._file.close()
+
+    def _encode(self, picture: Any) -> None:
+        """Append the packets of a frame; None: those that are still in the encoder."""
+        try:
+            packets = self._stream.encode(picture)
+        except self._av.FFmpegError as error:
+            raise StorageError(f"cannot encode '{self._path}': {error}") from error
+        for packet in packets:
+            self._file.mux(packet)
 
     def _encoder(self, av: ModuleType, size_wh: tuple[int, int], fps: float) -> Any:
         name = _encoder_name(av, size_wh)

@@ -35,6 +35,7 @@ from tests.device.conftest import Feed
 from tests.waiting import wait_until
 
 PATIENCE_S = 30
+NOT_WRITABLE = "disk not writable"
 
 
 def frames_of(path: Path) -> int:
@@ -516,3 +517,16 @@ def test_without_pyav_opencv_encodes_and_one_line_names_the_cure(write_clip, tmp
     assert len(told) == 1 + bool(sink.accounts[0].lost)
     assert "browsers and phones do not play it" in told[0]
     assert "[video]" in told[0]
+
+
+def test_every_frame_of_an_outage_is_counted_as_not_written(tmp_path, told, feed):
+    (tmp_path / "file").touch()
+    sink = RecorderThread(RotatingVideo(live(tmp_path / "file" / "o.mp4"), Rotation(), None), "recording", told.append)
+    with sink:
+        for number in range(20):
+            sink.write(*feed.next("happy"))
+            wait_until(lambda number=number: sink.accounts[0].as_document()["dropped"] == {NOT_WRITABLE: number + 1})
+    assert told == [
+        f"cannot write '{tmp_path / 'file' / 'o.mp4'}': File exists: recording has stopped, the run continues",
+        "recording: dropped 20 of 20 frames: disk not writable",
+    ]
