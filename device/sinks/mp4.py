@@ -1,6 +1,6 @@
 """Fragmented MP4 files of H.264 video. The only module that imports PyAV.
 
-A fragment lasts from one key frame to the next. While a file grows, and after a kill or a power cut, it is playable up
+A fragment lasts from one key frame to the next. While a file grows, and after its process was killed, it is playable up
 to its last complete fragment.
 """
 
