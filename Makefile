@@ -76,7 +76,7 @@ dist: $(TEST)/installed
 clean:
 	rm -rf $(DEMO) $(TEST) $(OUT) build dist edgekit_pi.egg-info
 
-$(DEMO)/installed: EXTRA := device
+$(DEMO)/installed: EXTRA := device,video
 $(TEST)/installed: EXTRA := dev
 
 $(DEMO)/installed $(TEST)/installed: setup.cfg pyproject.toml

@@ -2,54 +2,186 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 
 from edgekit.device.detections import Face
 from edgekit.preprocess import ImageU8
 
+# Draws the faces of a frame into a copy, as `draw_faces` does.
+Draw: TypeAlias = Callable[[ImageU8, Iterable[Face]], ImageU8]
+_Bgr: TypeAlias = tuple[int, int, int]
+
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_BOX_BGR = (80, 220, 60)
-_UNCERTAIN_BGR = (170, 170, 170)
-_TEXT_BGR = (0, 0, 0)
+_BLACK: _Bgr = (0, 0, 0)
+_WHITE: _Bgr = (255, 255, 255)
+
+_GREY: _Bgr = (158, 158, 158)
+# By the position of the label in the model. The seven colours of Okabe and Ito, which people with colour blindness can
+# tell apart (Color Universal Design, 2008), then three of Paul Tol's muted scheme for models with more labels.
+_CLASS_COLOURS: tuple[_Bgr, ...] = (
+    (0, 159, 230),  # orange
+    (233, 180, 86),  # sky blue
+    (115, 158, 0),  # bluish green
+    (66, 228, 240),  # yellow
+    (178, 114, 0),  # blue
+    (0, 94, 213),  # vermilion
+    (167, 121, 204),  # reddish purple
+    (85, 34, 136),  # wine
+    (153, 170, 68),  # teal
+    (51, 153, 153),  # olive
+)
+# Weights of B, G and R in the luma (ITU-R BT.601). Text is black on a plate that is lighter than this.
+_LUMA = (0.114, 0.587, 0.299)
+_DARK_TEXT_FROM = 110
 
 # Line width and font scale grow with the shorter side of the frame.
 _PX_PER_LINE_PX = 240
-_PX_PER_FONT_SCALE = 600
+_PX_PER_FONT_SCALE = 700
 _MIN_FONT_SCALE = 0.35
+# Factor for labels that find no free place.
+_SMALLER = 0.7
 
 
-def draw_faces(image_bgr: ImageU8, faces: Iterable[Face]) -> ImageU8:
+def draw_faces(image_bgr: ImageU8, faces: Iterable[Face], *, with_ids: bool = False) -> ImageU8:
     """Return a copy of a frame, uint8 (H, W, 3) B, G, R, with the box, label and probability of each face drawn in.
 
-    A box that covers the whole frame is not outlined: then the label alone is at the top left.
+    Each class has one colour, the same in every frame and output. Labels do not cover each other as long as the frame
+    has space for them. A box that covers the whole frame is not outlined: then the label alone is at the top left.
+
+    Args:
+        image_bgr: The frame, which is not changed.
+        faces: Its faces.
+        with_ids: Whether the number of its track precedes the label of each face.
     """
     canvas = image_bgr.copy()
-    for face in faces:
-        _draw(canvas, face)
+    height, width = canvas.shape[:2]
+    line_px = max(1, round(min(height, width) / _PX_PER_LINE_PX))
+    # From the top: a label that has to move finds space more often above the others' boxes.
+    ordered = sorted(faces, key=lambda face: (face.xyxy[1], face.xyxy[0]))
+    plates: list[_Plate] = []
+    for face in ordered:
+        x0, y0, x1, y1 = _pixels(face)
+        if x0 > 0 or y0 > 0 or x1 < width or y1 < height:
+            cv2.rectangle(canvas, (x0, y0), (x1, y1), class_colour(face), line_px)
+        if face.label:
+            plates.append(_plate(face, with_ids, (width, height), plates))
+    for plate in plates:
+        _draw_pointer(canvas, plate, line_px)
+    for plate in plates:
+        _draw_plate(canvas, plate)
     return canvas
 
 
-def _draw(canvas: ImageU8, face: Face) -> None:
-    height, width = canvas.shape[:2]
-    box_bgr = _UNCERTAIN_BGR if face.uncertain else _BOX_BGR
-    line_px = max(1, round(min(height, width) / _PX_PER_LINE_PX))
-    scale = max(_MIN_FONT_SCALE, min(height, width) / _PX_PER_FONT_SCALE)
-    # OpenCV's fonts contain ASCII only.
-    text = f"{face.label} {face.probability:.0%}".encode("ascii", "replace").decode()
-    x0, y0, x1, y1 = (round(value) for value in face.xyxy)
-    if x0 > 0 or y0 > 0 or x1 < width or y1 < height:
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), box_bgr, line_px)
+def class_colour(face: Face) -> _Bgr:
+    """Return the colour B, G, R of a face's class: by its position in the model, grey if it is uncertain."""
+    if face.uncertain or face.label not in face.probabilities:
+        return _GREY
+    return _CLASS_COLOURS[list(face.probabilities).index(face.label) % len(_CLASS_COLOURS)]
 
-    pad = 2 * line_px
-    (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, line_px)
-    if text_w + 2 * pad > width:
-        scale *= max(width - 2 * pad, 1) / text_w
-        (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, line_px)
-    left = max(0, min(x0, width - text_w - 2 * pad))
-    plate_h = text_h + baseline + 2 * pad
-    # The label is above the box, or inside it if there is no space between the box and the upper edge of the frame.
-    top = max(0, min(y0 - plate_h if y0 >= plate_h else y0, height - plate_h))
-    cv2.rectangle(canvas, (left, top), (left + text_w + 2 * pad, top + plate_h), box_bgr, cv2.FILLED)
-    cv2.putText(canvas, text, (left + pad, top + pad + text_h), _FONT, scale, _TEXT_BGR, line_px, cv2.LINE_AA)
+
+@dataclass(frozen=True)
+class _Plate:
+    """The filled rectangle of a label, with its text and the face that it belongs to."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    text: str
+    font_scale: float
+    baseline_px: int
+    face: Face
+
+    def is_covered_by(self, other: _Plate) -> bool:
+        """Return whether the two have a pixel in common."""
+        return (
+            self.left < other.left + other.width
+            and other.left < self.left + self.width
+            and self.top < other.top + other.height
+            and other.top < self.top + self.height
+        )
+
+
+def _plate(face: Face, with_ids: bool, frame_wh: tuple[int, int], others: Sequence[_Plate]) -> _Plate:
+    """Return the label of a face at the first place where it covers none of `others`, smaller if there is none."""
+    scale = max(_MIN_FONT_SCALE, min(frame_wh) / _PX_PER_FONT_SCALE)
+    number = f"#{face.track_id} " if with_ids and face.track_id is not None else ""
+    # OpenCV's fonts contain ASCII only.
+    text = f"{number}{face.label} {face.probability:.0%}".encode("ascii", "replace").decode()
+    best = None
+    for smaller in (1.0, _SMALLER):
+        for plate in _plates(face, text, scale * smaller, frame_wh):
+            if not any(plate.is_covered_by(other) for other in others):
+                return plate
+            best = best or plate
+    assert best is not None
+    return best
+
+
+def _plates(face: Face, text: str, scale: float, frame_wh: tuple[int, int]) -> Iterator[_Plate]:
+    """Yield labels within the frame, the best first: at the box, then anywhere by distance."""
+    frame_w, frame_h = frame_wh
+    pad = _pad_px(scale)
+    (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
+    if text_w + 2 * pad > frame_w:
+        scale *= max(frame_w - 2 * pad, 1) / text_w
+        (text_w, text_h), baseline = cv2.getTextSize(text, _FONT, scale, _stroke_px(scale))
+    width, height = text_w + 2 * pad, text_h + baseline + 2 * pad
+    for left, top in _places(face, (width, height), frame_wh):
+        left, top = max(0, min(left, frame_w - width)), max(0, min(top, frame_h - height))
+        yield _Plate(left, top, width, height, text, scale, baseline, face)
+
+
+def _places(face: Face, plate_wh: tuple[int, int], frame_wh: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield left and top of places for a label, the best first."""
+    x0, y0, x1, y1 = _pixels(face)
+    width, height = plate_wh
+    above = y0 - height if y0 >= height else y0
+    yield x0, above
+    yield x1 - width, above
+    yield x0, y1
+    yield x0, y0
+    yield x1 - width, y1
+    rows = range(0, max(frame_wh[1] - height, 0) + 1, max(height // 4, 1))
+    columns = range(0, max(frame_wh[0] - width, 0) + 1, max(width // 8, 1))
+    yield from sorted(
+        ((left, top) for top in rows for left in columns),
+        key=lambda place: (place[0] - x0) ** 2 + (place[1] - above) ** 2,
+    )
+
+
+def _draw_pointer(canvas: ImageU8, plate: _Plate, line_px: int) -> None:
+    """Connect a label to the nearest point of its box, if it is not at the box."""
+    x0, y0, x1, y1 = _pixels(plate.face)
+    centre = plate.left + plate.width // 2, plate.top + plate.height // 2
+    nearest = max(x0, min(centre[0], x1)), max(y0, min(centre[1], y1))
+    if abs(nearest[0] - centre[0]) > plate.width // 2 + 1 or abs(nearest[1] - centre[1]) > plate.height // 2 + 1:
+        cv2.line(canvas, centre, nearest, class_colour(plate.face), line_px, cv2.LINE_AA)
+
+
+def _draw_plate(canvas: ImageU8, plate: _Plate) -> None:
+    colour = class_colour(plate.face)
+    corner = plate.left + plate.width - 1, plate.top + plate.height - 1
+    cv2.rectangle(canvas, (plate.left, plate.top), corner, colour, cv2.FILLED)
+    luma = sum(weight * value for weight, value in zip(_LUMA, colour, strict=True))
+    pad, stroke_px = _pad_px(plate.font_scale), _stroke_px(plate.font_scale)
+    origin = plate.left + pad, plate.top + plate.height - pad - plate.baseline_px
+    text_bgr = _BLACK if luma >= _DARK_TEXT_FROM else _WHITE
+    cv2.putText(canvas, plate.text, origin, _FONT, plate.font_scale, text_bgr, stroke_px, cv2.LINE_AA)
+
+
+def _stroke_px(font_scale: float) -> int:
+    return max(1, round(2 * font_scale))
+
+
+def _pad_px(font_scale: float) -> int:
+    return max(2, round(6 * font_scale))
+
+
+def _pixels(face: Face) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = (round(value) for value in face.xyxy)
+    return x0, y0, x1, y1

@@ -48,6 +48,7 @@ class Event:
         sequence: Sequence number of the triggering frame.
         monotonic_s: Capture time of the triggering frame, monotonic.
         wall_s: Capture time of the triggering frame, Unix time.
+        snapshot: Name of the frame's image in the folder of the snapshots; None without one.
     """
 
     event_id: str
@@ -59,10 +60,11 @@ class Event:
     sequence: int
     monotonic_s: float
     wall_s: float
+    snapshot: str | None = None
 
     def as_document(self) -> dict[str, Any]:
         """Return the JSON document of the event; `event_type` is the field that Home Assistant expects."""
-        return {
+        document = {
             "event_id": self.event_id,
             "event_type": self.label,
             "track_id": self.track_id,
@@ -74,6 +76,7 @@ class Event:
             "monotonic_s": round(self.monotonic_s, 6),
             "wall_s": round(self.wall_s, 6),
         }
+        return document if self.snapshot is None else document | {"snapshot": self.snapshot}
 
 
 class Outlet(Protocol):

@@ -44,6 +44,7 @@ class Frame:
         image: uint8 (H, W, 3) B, G, R, or planes of luma and chroma as a camera delivers them.
         file: Path of the image file, if the source consists of image files.
         small: The same view in fewer pixels, for the detector; None: the detector gets `image`.
+        position_s: Position in the video by its time stamps, in seconds from the first frame; None if it has none.
     """
 
     sequence: int
@@ -52,6 +53,7 @@ class Frame:
     image: ImageU8 | PlanarImage
     file: str | None = None
     small: PlanarImage | None = None
+    position_s: float | None = None
 
     @property
     def image_bgr(self) -> ImageU8:
@@ -115,7 +117,7 @@ class Source(Protocol):
 
     @property
     def skipped(self) -> int:
-        """Image files that could not be read."""
+        """Image files, and frames of a video, that could not be decoded."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -129,15 +131,16 @@ class Source(Protocol):
         ...
 
 
-def presentation_time_s(source: Source) -> Callable[[Frame], float]:
+def presentation_time_s(source: Source, assumed_fps: float = _ASSUMED_FPS) -> Callable[[Frame], float]:
     """Return the function that returns the time of a frame of `source` in seconds.
 
     For a recording this is the frame's position in the video, so that results do not depend on the reading speed.
+    `assumed_fps` is the frame rate of a recording without one.
     """
     if source.live:
         return lambda frame: frame.monotonic_s
-    fps = source.fps or _ASSUMED_FPS
-    return lambda frame: frame.sequence / fps
+    fps = source.fps or assumed_fps
+    return lambda frame: frame.sequence / fps if frame.position_s is None else frame.position_s
 
 
 class RecordedSource:

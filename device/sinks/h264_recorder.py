@@ -7,26 +7,20 @@ it grows and after a power cut.
 from __future__ import annotations
 
 import queue
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-from edgekit.device.sinks.rotation import Outage, Rotation, shift
+from edgekit.device.sinks.mp4 import PacketFile, missing_pyav
+from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes, shift
 from edgekit.device.sources.settings import EncodedPacket
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 
 _SUFFIX = ".mp4"
-# Each fragment begins with a key frame. The header is written with the first key frame, which describes the video.
-_MUXER_OPTIONS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
 # A few seconds of video, for a disk that stalls.
 _MAX_QUEUED_PACKETS = 128
-_RETRY_S = 10.0
-_RESUME_BYTES = 32 << 20
 _CLOSE_TIMEOUT_S = 1.5
 
 
@@ -37,7 +31,7 @@ class H264Recorder:
     """
 
     def __init__(
-        self, target: Path, rotation: Rotation, notify: Callable[[str], None], retry_s: float = _RETRY_S
+        self, target: Path, rotation: Rotation, notify: Callable[[str], None], retry_s: float = RETRY_S
     ) -> None:
         """Prepare to write `target`; `notify` receives one line for each outage of the disk and its end.
 
@@ -56,11 +50,8 @@ class H264Recorder:
         self._queue: queue.Queue[EncodedPacket | None] = queue.Queue(_MAX_QUEUED_PACKETS)
         self._thread: threading.Thread | None = None
         self._size_wh = (0, 0)
-        self._av: Any = None
-        self._container: Any = None
-        self._stream: Any = None
+        self._file: PacketFile | None = None
         self._started_s = 0.0
-        self._first_us = 0
         self._files = 0
         self._skips_to_key = False
         self.dropped = 0
@@ -71,11 +62,9 @@ class H264Recorder:
         Raises:
             InputError: PyAV is missing.
         """
-        try:
-            import av
-        except ImportError as error:
-            raise InputError(f"recording needs PyAV ({error}): run sudo apt install python3-av") from error
-        self._av, self._size_wh, self._skips_to_key = av, size_wh, False
+        if reason := missing_pyav():
+            raise InputError(f"recording needs PyAV ({reason}): run sudo apt install python3-av")
+        self._size_wh, self._skips_to_key = size_wh, False
         self._thread = threading.Thread(target=self._work, name="recording", daemon=True)
         self._thread.start()
 
@@ -104,61 +93,51 @@ class H264Recorder:
         while (packet := self._queue.get()) is not None:
             try:
                 self._write(packet)
-            except Exception as error:  # PyAV raises classes of its own besides OSError
+            except StorageError as error:
                 self._fail(error)
         try:
             self._finish()
-        except Exception as error:  # as above
+        except StorageError as error:
             self._fail(error)
 
     def _write(self, packet: EncodedPacket) -> None:
-        if packet.is_key and self._container is not None and self._is_due():
+        if packet.is_key and self._file is not None and self._is_due(self._file):
             self._finish()
-        if self._container is None:
+        if self._file is None:
             if not packet.is_key or not self._may_begin():
                 return
-            self._begin()
-            self._first_us = packet.time_us
-        coded = self._av.Packet(packet.data)
-        coded.pts = coded.dts = packet.time_us - self._first_us
-        coded.time_base = Fraction(1, 1_000_000)
-        coded.is_keyframe = packet.is_key
-        coded.stream = self._stream
-        self._container.mux(coded)
+            self._file = self._begin()
+        self._file.put(packet)
         self._outage.end("")
 
     def _may_begin(self) -> bool:
         if time.monotonic() < self._retry_at_s:
             return False
-        return not self._outage.active or shutil.disk_usage(self._target.parent).free >= _RESUME_BYTES
+        return not self._outage.active or free_bytes(self._target) >= RESUME_BYTES
 
-    def _begin(self) -> None:
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        if self._rotation.active:
-            shift(self._target, self._rotation.keep)
-        elif self._files:
-            # The camera or the disk failed in between: keep what was recorded before.
-            shift(self._target, None)
-        self._container = self._av.open(str(self._target), "w", format="mp4", options=_MUXER_OPTIONS)
-        self._stream = self._container.add_stream("h264", rate=30)
-        self._stream.width, self._stream.height = self._size_wh
-        self._stream.pix_fmt = "yuv420p"
-        # PyAV opens an encoder to describe the stream, but it encodes nothing.
-        self._stream.codec_context.thread_count = 1
+    def _begin(self) -> PacketFile:
+        try:
+            if self._rotation.active:
+                shift(self._target, self._rotation.keep)
+            elif self._files:
+                # The camera or the disk failed in between: keep what was recorded before.
+                shift(self._target, None)
+        except OSError as error:
+            raise StorageError(f"video '{self._target}' cannot be named: {error.strerror or error}") from error
         self._files += 1
         self._started_s = time.monotonic()
+        return PacketFile(self._target, self._size_wh)
 
-    def _is_due(self) -> bool:
-        return self._rotation.is_due(self._target.stat().st_size, time.monotonic() - self._started_s)
+    def _is_due(self, file: PacketFile) -> bool:
+        return self._rotation.is_due(file.size_bytes(), time.monotonic() - self._started_s)
 
     def _finish(self) -> None:
-        container, self._container, self._stream = self._container, None, None
-        if container is not None:
-            container.close()
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
-    def _fail(self, error: Exception) -> None:
-        reason = getattr(error, "strerror", None) or error
-        self._outage.begin(f"cannot write '{self._target}': {reason}")
+    def _fail(self, error: StorageError) -> None:
+        self._outage.begin(str(error))
         self._retry_at_s = time.monotonic() + self._retry_s
-        with suppress(Exception):  # the file is playable without its end
+        with suppress(StorageError):  # the file is playable without its end
             self._finish()

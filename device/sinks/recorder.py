@@ -3,76 +3,83 @@
 from __future__ import annotations
 
 import queue
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Self
 
+from edgekit.device.accounting import Account
+from edgekit.device.annotate import Draw
 from edgekit.device.blur import FaceBlur, Xyxy
 from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Frame
+from edgekit.device.frame import Frame, Source
 from edgekit.device.sink import Sink
-from edgekit.device.sinks.rotation import Outage, Rotation, shift
-from edgekit.device.sinks.video import VideoSink
+from edgekit.device.sinks.mp4 import missing_pyav
+from edgekit.device.sinks.rotation import RESUME_BYTES, RETRY_S, Outage, Rotation, free_bytes, shift
+from edgekit.device.sinks.video import VideoOptions, VideoSink
 from edgekit.device.sinks.worker import Worker
 from edgekit.errors import EdgekitError, StorageError
+from edgekit.install_hint import install_command
 
-# Few frames are queued because they are large; a live video repeats the previous frame in place of a dropped one.
+# Few frames are queued because they are large.
 _MAX_QUEUED_FRAMES = 3
-_RETRY_S = 10.0
-# Free space needed to resume: with less, each retry on a full disk would leave one more short file.
-_RESUME_BYTES = 32 << 20
 _CLOSE_TIMEOUT_S = 1.5
+# Reasons of dropped frames in the account.
+_TOO_SLOW = "encoder or disk too slow"
+_NOT_WRITABLE = "disk not writable"
 
 
 def open_video(
     target: Path,
-    fps: float | None,
-    live: bool,
+    source: Source,
     rotation: Rotation,
     blur: FaceBlur | None,
     notify: Callable[[str], None],
+    draw: Draw,
 ) -> Sink:
-    """Return a sink that records a video to `target`.
+    """Return a sink that records a video to `target`: H.264 if PyAV is installed, otherwise MPEG-4 by OpenCV.
 
     The video of a live source is encoded by a thread, which drops frames when it is behind and survives disk outages.
     Every frame of a recording is written, and a disk error ends the run.
 
     Args:
         target: The .mp4 file.
-        fps: Nominal frame rate of the source, if known.
-        live: Whether the source is live.
+        source: The source of the frames.
         rotation: When to begin a new file.
         blur: Makes faces unrecognisable; must not be shared with another sink.
         notify: Called with one line for each warning, possibly from another thread.
+        draw: Draws the faces into a frame.
 
     Raises:
         InputError: `target` is not the name of an .mp4 file.
     """
-    rotating = RotatingVideo(target, fps, live, rotation, blur)
-    return RecorderThread(rotating, f"recording to '{target}'", notify) if live else rotating
+    reason = missing_pyav()
+    rotating = RotatingVideo(VideoOptions.of(target, source, draw, h264=not reason), rotation, blur)
+    if reason:
+        notify(
+            f"recording to '{target}': PyAV cannot be used ({reason}), so the video is MPEG-4: browsers and phones do "
+            f"not play it, and it is playable only once it is complete: for H.264 run {install_command('video')}"
+        )
+    return RecorderThread(rotating, f"recording to '{target}'", notify) if source.live else rotating
 
 
 class RotatingVideo(Sink):
     """A video in one or more files. `target` is the latest file; a higher number means an older file."""
 
-    def __init__(self, target: Path, fps: float | None, live: bool, rotation: Rotation, blur: FaceBlur | None) -> None:
-        """Prepare to write `target`; arguments as in `open_video`.
-
-        Raises:
-            InputError: `target` is not the name of an .mp4 file.
-        """
-        self._target = target
+    def __init__(self, options: VideoOptions, rotation: Rotation, blur: FaceBlur | None) -> None:
+        """Prepare to write `options.target`; arguments as in `open_video`."""
+        self._options = options
         self._rotation = rotation
-        self._make = partial(VideoSink, target, fps, live, self._rename_older)
         self._file = self._make()
         # One blur for all files, because a face may be visible across the change of files.
         self._blur = blur
         self._started_s: float | None = None
-        self._finished = 0
+        self._files = 0
+        # Frames of the current file that are counted as written.
+        self._counted = 0
+        self.account = Account("save")
+        self.accounts = (self.account,)
 
     def __exit__(self, *exception: object) -> None:
         """Finish the current file.
@@ -84,6 +91,7 @@ class RotatingVideo(Sink):
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Append the frame with the faces drawn in, or blurred; raises as `record`."""
+        self.account.produce()
         self.record(frame, result, self.hidden_boxes(frame, result))
 
     def hidden_boxes(self, frame: Frame, result: FrameResult) -> list[Xyxy]:
@@ -94,50 +102,69 @@ class RotatingVideo(Sink):
         return self._blur.boxes()
 
     def record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> None:
-        """Append the frame, to a new file if the rotation requires it.
+        """Append the frame, to a new file if the rotation requires it; the caller has counted it as produced.
 
         Raises:
-            StorageError: The disk is full or not writable.
+            StorageError: The disk is full or not writable, or the file was removed.
             InputError: The encoder does not support the size of the frame.
         """
         now_s = time.monotonic()
         if self._started_s is None:
             self._started_s = now_s
-        elif self._rotation.is_due(self._file.written_bytes(), now_s - self._started_s):
+        elif self._rotation.is_due(self._file.size_bytes(), now_s - self._started_s):
             self.finish_file()
             self._started_s = now_s
         self._file.write(frame, result, hidden_xyxy)
+        self._count_stored(self._file)
 
     def finish_file(self) -> None:
-        """Complete and name the current file; the next frame begins another.
+        """Complete the current file; the next frame begins another. Frames that are not in the file are dropped.
 
         Raises:
             StorageError: The file cannot be finished.
         """
         file, self._file, self._started_s = self._file, self._make(), None
-        file.__exit__(None, None, None)
+        try:
+            file.__exit__(None, None, None)
+        finally:
+            self._count_stored(file)
+            if lost := file.frames - self._counted:
+                self.account.drop(_NOT_WRITABLE, lost)
+            self._counted = 0
 
     def free_bytes(self) -> int:
         """Return the free space on the disk of `target`, 0 if unknown."""
-        try:
-            return shutil.disk_usage(self._target.parent).free
-        except OSError:
-            return 0
+        return free_bytes(self._options.target)
 
-    def _rename_older(self) -> None:
-        """Number the older files, just before the new one gets its name."""
-        if self._rotation.active:
-            shift(self._target, self._rotation.keep)
-        elif self._finished:
-            # There was a disk outage in between: keep what was recorded before.
-            shift(self._target, None)
-        self._finished += 1
+    def _make(self) -> VideoSink:
+        return VideoSink(self._options, self._make_room)
+
+    def _make_room(self) -> None:
+        """Number the older files, just before a new one takes the name.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        target = self._options.target
+        try:
+            if self._rotation.active:
+                shift(target, self._rotation.keep)
+            elif self._files:
+                # There was a disk outage in between: keep what was recorded before.
+                shift(target, None)
+        except OSError as error:
+            raise StorageError(f"video '{target}' cannot be named: {error.strerror or error}") from error
+        self._files += 1
+
+    def _count_stored(self, file: VideoSink) -> None:
+        self.account.write(file.stored - self._counted)
+        self._counted = file.stored
 
 
 class RecorderThread(Sink):
     """Encodes a video in a thread. During a disk outage, frames are dropped and writing is retried regularly.
 
-    An outage is reported once.
+    An outage is reported once. Every frame is counted in the account as written or dropped.
     """
 
     def __init__(
@@ -145,19 +172,17 @@ class RecorderThread(Sink):
         video: RotatingVideo,
         what: str,
         notify: Callable[[str], None],
-        retry_s: float = _RETRY_S,
-        resume_bytes: int = _RESUME_BYTES,
+        retry_s: float = RETRY_S,
+        resume_bytes: int = RESUME_BYTES,
     ) -> None:
         self._video = video
         self._resume_bytes = resume_bytes
         self._outage = Outage(what, notify)
-        self._what = what
-        self._notify = notify
         self._retry_s = retry_s
         self._queue: queue.Queue[tuple[Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_MAX_QUEUED_FRAMES)
         self._thread = Worker(self._work, "video")
-        self.dropped = 0
-        self._frames = 0
+        self._account = video.account
+        self.accounts = video.accounts
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -176,9 +201,8 @@ class RecorderThread(Sink):
                 self._queue.put(None, timeout=0.1)
                 break
         self._thread.join(max(0.0, end_s - time.monotonic()))
-        if self.dropped:
-            counts = f"{self.dropped} of {self._frames} frames"
-            self._notify(f"{self._what}: dropped {counts} because the encoder or the disk was too slow")
+        # An encoder that hangs, or a disk that stalls, is left behind with its frames.
+        self._account.close(_TOO_SLOW)
         self._thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -188,18 +212,20 @@ class RecorderThread(Sink):
             EdgekitError: The frames cannot be encoded.
         """
         self._thread.check()
-        self._frames += 1
+        self._account.produce()
         # This is not done in the thread, because the faces of dropped frames count too.
         hidden_xyxy = self._video.hidden_boxes(frame, result)
         try:
             self._queue.put_nowait((frame, result, hidden_xyxy))
         except queue.Full:
-            self.dropped += 1
+            self._account.drop(_TOO_SLOW)
 
     def _work(self) -> None:
         retry_at_s = float("-inf")
         while (item := self._queue.get()) is not None:
-            if time.monotonic() >= retry_at_s and not self._record(*item):
+            if time.monotonic() < retry_at_s:
+                self._account.drop(_NOT_WRITABLE)
+            elif not self._record(*item):
                 retry_at_s = time.monotonic() + self._retry_s
         try:
             self._video.finish_file()
@@ -208,6 +234,7 @@ class RecorderThread(Sink):
 
     def _record(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy]) -> bool:
         if self._outage.active and self._video.free_bytes() < self._resume_bytes:
+            self._account.drop(_NOT_WRITABLE)
             return False
         try:
             self._video.record(frame, result, hidden_xyxy)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+# Pause between two attempts to begin a new video file after the disk failed.
+RETRY_S = 10.0
+# Free space needed for that: with less, each attempt on a full disk would leave one more short file.
+RESUME_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,14 @@ def shift(path: Path, keep: int | None) -> None:
         else:
             older.replace(_numbered(path, number + 1))
     path.replace(_numbered(path, 1))
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space for a file at `path`, whose folders may be missing; 0 if unknown."""
+    try:
+        return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
+    except OSError:
+        return 0
 
 
 def _numbers(path: Path) -> range:

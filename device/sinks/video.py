@@ -2,157 +2,148 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-from edgekit.device.annotate import draw_faces
+from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import Xyxy, hide_boxes
 from edgekit.device.detections import FrameResult
-from edgekit.device.frame import Frame
+from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.sink import Sink
-from edgekit.errors import InputError, StorageError
-from edgekit.files import atomic_path, remove_leftovers
+from edgekit.device.sinks.mp4 import H264File
+from edgekit.device.sinks.opencv_video import OpenCvFile
+from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
 
 _SUFFIX = ".mp4"
-# MPEG-4 part 2, the only video encoder in every OpenCV wheel.
-_CODEC = "mp4v"
+# For sources without a frame rate.
 _STILLS_FPS = 5.0
 _CAMERA_FPS = 15.0
 
-# Closing an .mp4 writes its index, about 20 bytes per frame; recording ends while there is still space for the index.
-_RESERVE_BYTES = 256 << 10
-_INDEX_BYTES_PER_FRAME = 32
 
+@dataclass(frozen=True)
+class VideoOptions:
+    """How a video is recorded.
 
-class VideoSink(Sink):
-    """Writes an .mp4 file, which has a temporary name until it is complete.
-
-    The video has the size of the first frame; frames of other sizes are fitted into it. Frames of a live source are
-    repeated or dropped so that the video plays in real time, with pauses cut to one second. The video is kept if the
-    run ends early.
+    Attributes:
+        target: The .mp4 file.
+        fps: Nominal frame rate.
+        live: Whether the source is live.
+        time_s: Returns the time of a frame in seconds.
+        draw: Draws the faces into a frame.
+        h264: Whether PyAV encodes (`mp4.H264File`); otherwise OpenCV does (`OpenCvFile`).
     """
 
-    def __init__(
-        self,
-        target: Path,
-        fps: float | None,
-        live: bool,
-        before_naming: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Prepare to write `target`.
+    target: Path
+    fps: float
+    live: bool
+    time_s: Callable[[Frame], float]
+    draw: Draw = draw_faces
+    h264: bool = True
 
-        Args:
-            target: The .mp4 file.
-            fps: Nominal frame rate of the source, if known.
-            live: Whether the source is live.
-            before_naming: Called when the video is complete, just before it gets its name.
+    def __post_init__(self) -> None:
+        if self.target.suffix.lower() != _SUFFIX or self.target.is_dir():
+            raise InputError(f"video '{self.target}': name a file that ends in {_SUFFIX}")
+
+    @staticmethod
+    def of(target: Path, source: Source, draw: Draw, h264: bool) -> VideoOptions:
+        """Return the options for the frames of a source; images without a frame rate are shown for 0.2 s each.
 
         Raises:
             InputError: `target` does not end in .mp4 or is a folder.
         """
-        if target.suffix.lower() != _SUFFIX or target.is_dir():
-            raise InputError(f"video '{target}': name a file that ends in {_SUFFIX}")
-        self._fps = _encodable_fps(fps or (_CAMERA_FPS if live else _STILLS_FPS))
-        self._target = target
-        self._live = live
-        self._stack = ExitStack()
-        self._temporary = target
-        self._writer: cv2.VideoWriter | None = None
+        fps = source.fps or (_CAMERA_FPS if source.live else _STILLS_FPS)
+        return VideoOptions(target, fps, source.live, presentation_time_s(source, _STILLS_FPS), draw, h264)
+
+
+class VideoSink(Sink):
+    """Writes one .mp4 file, which is kept if the run ends early.
+
+    The video has the size of the first frame; frames of other sizes are fitted into it.
+
+    Attributes:
+        frames: Number of frames passed to `write`.
+    """
+
+    def __init__(self, options: VideoOptions, make_room: Callable[[], None] = lambda: None) -> None:
+        """Prepare to write the file; `make_room` is called just before it takes its name."""
+        self._options = options
+        self._make_room = make_room
+        self._file: VideoFile | None = None
         self._size_wh = (0, 0)
-        self._written = 0
-        self._last_monotonic_s = 0.0
-        self._owed_frames = 0.0
-        self._before_naming = before_naming
+        self.frames = 0
 
     def __exit__(self, *exception: object) -> None:
-        """Complete and name the video.
+        """Complete the video.
 
         Raises:
             StorageError: The file on the disk is incomplete.
         """
-        if self._writer is None:
-            return
-        with self._stack:
-            self._writer.release()
-            if _playable_frames(self._temporary) != self._written:
-                raise StorageError(f"video '{self._target}' is incomplete: the disk is full or faulty: free some space")
-            try:
-                self._before_naming()
-            except OSError as error:
-                raise StorageError(f"video '{self._target}' cannot be named: {error.strerror or error}") from error
+        if self._file is not None:
+            self._file.close()
 
     def write(self, frame: Frame, result: FrameResult, hidden_xyxy: Sequence[Xyxy] = ()) -> None:
         """Append the frame with its faces drawn in and the boxes `hidden_xyxy` blurred.
 
         Raises:
-            StorageError: The disk is full or not writable.
+            StorageError: The disk is full or not writable, or the file was removed.
             InputError: The encoder does not support the size of the frame.
         """
+        self.frames += 1
         image = hide_boxes(frame.image_bgr, hidden_xyxy) if hidden_xyxy else frame.image_bgr
-        image = draw_faces(image, result.faces)
-        if self._writer is None:
-            self._writer = self._open(image)
-        canvas = _fit(image, self._size_wh)
-        for _ in range(self._repeats(frame.monotonic_s)):
-            self._require_space()
-            self._writer.write(canvas)
-            self._written += 1
+        image = self._options.draw(image, result.faces)
+        if self._file is None:
+            self._file = self._open(image)
+        self._file.write(_fit(image, self._size_wh), self._options.time_s(frame))
 
-    def written_bytes(self) -> int:
+    @property
+    def stored(self) -> int:
+        """Number of frames that are safe in the file."""
+        return self._file.stored if self._file is not None else 0
+
+    def size_bytes(self) -> int:
         """Return the current size of the file."""
-        try:
-            return self._temporary.stat().st_size if self._writer is not None else 0
-        except OSError:
-            return 0
+        return self._file.size_bytes() if self._file is not None else 0
 
-    def _open(self, image: ImageU8) -> cv2.VideoWriter:
+    def _open(self, image: ImageU8) -> VideoFile:
         height, width = image.shape[:2]
-        # The encoder needs an even width and height.
+        # The encoders need an even width and height.
         self._size_wh = (width + width % 2, height + height % 2)
-        # Temporary files of runs that were killed or lost power.
-        remove_leftovers(self._target)
-        self._temporary = self._stack.enter_context(atomic_path(self._target))
-        fourcc = cv2.VideoWriter.fourcc(*_CODEC)
-        try:
-            self._require_space()
-            writer = cv2.VideoWriter(str(self._temporary.resolve()), cv2.CAP_FFMPEG, fourcc, self._fps, self._size_wh)
-            if not writer.isOpened():
-                raise InputError(f"video '{self._target}': this OpenCV cannot encode {width}x{height} pixels")
-        except BaseException as error:
-            self._stack.__exit__(type(error), error, error.__traceback__)
-            raise
-        return writer
-
-    def _require_space(self) -> None:
-        reserve = _RESERVE_BYTES + _INDEX_BYTES_PER_FRAME * self._written
-        if shutil.disk_usage(self._temporary.parent).free < reserve:
-            raise StorageError(
-                f"video '{self._target}' ended after {self._written} frames because the disk is full: free some space"
-            )
-
-    def _repeats(self, monotonic_s: float) -> int:
-        """Return how often the frame is written; 0 drops it."""
-        if not self._live:
-            return 1
-        if self._written == 0:
-            self._owed_frames = 1.0
-        else:
-            self._owed_frames += min(monotonic_s - self._last_monotonic_s, 1.0) * self._fps
-        self._last_monotonic_s = monotonic_s
-        due = int(self._owed_frames)
-        self._owed_frames -= due
-        return due
+        options = self._options
+        if options.h264:
+            self._make_room()
+            return H264File(options.target, self._size_wh, options.fps)
+        return OpenCvFile(options.target, self._size_wh, options.fps, options.live, self._make_room)
 
 
-def _encodable_fps(fps: float) -> float:
-    # MPEG-4 time stamps have at most 65535 ticks per second, too few for fractions of high rates.
-    return max(0.1, round(fps, 2) if fps < 600 else round(fps))
+class VideoFile(Protocol):
+    """A video file that is being written."""
+
+    @property
+    def stored(self) -> int:
+        """Number of frames that are safe in the file."""
+        ...
+
+    def write(self, image_bgr: ImageU8, time_s: float) -> None:
+        """Append a frame of the video's size.
+
+        Raises:
+            StorageError: The disk is full or not writable, or the file was removed.
+        """
+        ...
+
+    def size_bytes(self) -> int:
+        """Return the current size of the file."""
+        ...
+
+    def close(self) -> None:
+        """Complete the file; raises as `write`."""
+        ...
 
 
 def _fit(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
@@ -169,11 +160,3 @@ def _fit(image: ImageU8, size_wh: tuple[int, int]) -> ImageU8:
     top, left = (height - have_h) // 2, (width - have_w) // 2
     canvas[top : top + have_h, left : left + have_w] = image
     return canvas
-
-
-def _playable_frames(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
-    try:
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    finally:
-        capture.release()

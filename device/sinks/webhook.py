@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
 import json
@@ -46,8 +47,16 @@ class Webhook(Sink):
         accounts: One account, of the events.
     """
 
-    def __init__(self, url: str, token: str | None, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        notify: Callable[[str], None],
+        read_snapshot: Callable[[str], bytes | None] | None = None,
+    ) -> None:
         """Prepare to post to `url`, with `token` as bearer token if there is one.
+
+        `read_snapshot` returns the JPEG image of an event by its name; it is sent with the event, in base64.
 
         Raises:
             InputError: `url` is not an http or https address, or contains a password; or `token` is not ASCII.
@@ -61,6 +70,7 @@ class Webhook(Sink):
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._notify = notify
+        self._read_snapshot = read_snapshot
         self._queue: queue.Queue[Event | None] = queue.Queue(_MAX_QUEUED_EVENTS)
         self._closing = threading.Event()
         self._opener = urllib.request.build_opener(_NoRedirects, _HttpHandler, _HttpsHandler)
@@ -109,7 +119,15 @@ class Webhook(Sink):
 
     def _work(self) -> None:
         while (event := self._queue.get()) is not None:
-            self._deliver(json.dumps(event.as_document(), allow_nan=False).encode())
+            self._deliver(json.dumps(self._document(event), allow_nan=False).encode())
+
+    def _document(self, event: Event) -> dict[str, Any]:
+        document = event.as_document()
+        if self._read_snapshot is not None and event.snapshot is not None:
+            jpeg = self._read_snapshot(event.snapshot)
+            if jpeg is not None:
+                document["snapshot_jpeg"] = base64.b64encode(jpeg).decode()
+        return document
 
     def _deliver(self, body: bytes) -> None:
         for pause_s in (*_RETRY_PAUSES_S, None):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import cv2
 
-from edgekit.device.annotate import draw_faces
+from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
@@ -28,14 +28,15 @@ _NOT_BUILT_IN = "The function is not implemented"
 class WindowSink(Sink):
     """Shows every frame with boxes and labels; q, Escape or closing the window calls `on_quit`."""
 
-    def __init__(self, on_quit: Callable[[], None]) -> None:
-        """Open the window.
+    def __init__(self, on_quit: Callable[[], None], draw: Draw = draw_faces) -> None:
+        """Open the window; `draw` draws the faces into a frame.
 
         Raises:
             InputError: There is no display, it cannot be reached, or this OpenCV is headless.
         """
         _require_windows()
         self._on_quit = on_quit
+        self._draw = draw
         cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
 
     def __exit__(self, *exception: object) -> None:
@@ -43,7 +44,7 @@ class WindowSink(Sink):
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Show the frame."""
-        cv2.imshow(_TITLE, draw_faces(frame.image_bgr, result.faces))
+        cv2.imshow(_TITLE, self._draw(frame.image_bgr, result.faces))
         if cv2.waitKey(1) & 0xFF in _KEYS_TO_QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
             self._on_quit()
 

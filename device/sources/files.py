@@ -20,9 +20,17 @@ from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
 
-# The frame count of a container is partly an estimate: a video with fewer frames than this share is damaged.
-_MIN_DECODED_SHARE = 0.95
+# The frame count and duration of a container are partly estimates: a video that ends before this share is damaged.
+_MIN_SHARE = 0.95
 _COUNT_TOLERANCE_FRAMES = 2
+# OpenCV reports a frame that cannot be decoded in the same way as the end: reading goes on for as many frames as are
+# missing, within these limits.
+_MIN_ATTEMPTS = 100
+_MAX_ATTEMPTS = 10_000
+# A lost connection can take seconds to report each failure.
+_MAX_ATTEMPTS_S = 10.0
+# The period between frames of a video without a frame rate.
+_ASSUMED_PERIOD_S = 0.04
 
 
 class ImageSource(RecordedSource):
@@ -62,7 +70,11 @@ class ImageSource(RecordedSource):
 
 
 class VideoSource(RecordedSource):
-    """Every frame of a recorded video. A damaged video ends at the damage, with a warning."""
+    """Every frame of a recorded video that can be decoded, at its time in the video.
+
+    A frame that cannot be decoded is skipped and counted; its number is left out. A video that ends early gives a
+    warning.
+    """
 
     def __init__(self, capture: cv2.VideoCapture, name: str, notify: Callable[[str], None]) -> None:
         """Take ownership of an opened `capture`.
@@ -73,8 +85,14 @@ class VideoSource(RecordedSource):
         self.name = name
         self.fps = capture_fps(capture)
         self.frame_count = capture_frame_count(capture)
+        self.skipped = 0
         self._capture = capture
         self._notify = notify
+        self._sequence = 0
+        self._period_s = _ASSUMED_PERIOD_S if self.fps is None else 1 / self.fps
+        self._position_s = 0.0
+        self._shift_s = 0.0
+        self._longest_pause_s = 0.0
         # The first frame is read here, so that an unreadable video fails before any output file is created.
         self._first = self._read()
         if self._first is None:
@@ -86,26 +104,63 @@ class VideoSource(RecordedSource):
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in order; the capture time is the time of decoding."""
-        image, self._first = self._first, None
-        sequence = 0
-        while image is not None:
-            yield Frame(sequence, time.monotonic(), time.time(), image)
-            if self._stopped:
-                return
-            sequence += 1
-            image = self._read()
-        expected = self.frame_count or 0
-        if sequence < min(expected * _MIN_DECODED_SHARE, expected - _COUNT_TOLERANCE_FRAMES):
-            self._notify(
-                f"video '{self.name}' ends after {sequence} of {expected} frames: the rest is damaged or missing"
-            )
+        frame, self._first = self._first, None
+        try:
+            while frame is not None:
+                yield frame
+                if self._stopped:
+                    return
+                frame = self._read()
+            self._warn_of_early_end()
+        finally:
+            if self.skipped:
+                self._notify(f"video '{self.name}': {self.skipped} frames cannot be decoded and were skipped")
 
-    def _read(self) -> ImageU8 | None:
+    def _read(self) -> Frame | None:
+        """Return the next frame that can be decoded, None at the end."""
+        missing = (self.frame_count or 0) - self._sequence
+        end_s = time.monotonic() + _MAX_ATTEMPTS_S
+        for failed in range(min(max(missing, _MIN_ATTEMPTS), _MAX_ATTEMPTS)):
+            image = self._decode()
+            if image is not None:
+                self.skipped += failed
+                self._sequence += failed + 1
+                self._advance()
+                return Frame(self._sequence - 1, time.monotonic(), time.time(), image, position_s=self._position_s)
+            if self._stopped or time.monotonic() > end_s:
+                break
+        return None
+
+    def _decode(self) -> ImageU8 | None:
         try:
             ok, image = self._capture.read()
         except cv2.error:
             return None
         return as_frame(np.asarray(image, np.uint8)) if ok and image is not None else None
+
+    def _advance(self) -> None:
+        """Set the position to that of the frame just read; positions never decrease."""
+        before_s = self._position_s
+        stamp_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
+        if not stamp_s > 0:  # the first frame, or a video without time stamps
+            self._position_s = max((self._sequence - 1) * self._period_s, before_s)
+            return
+        if stamp_s + self._shift_s < before_s:
+            # The time stamps start again, as in joined MPEG streams.
+            self._shift_s = before_s + self._period_s - stamp_s
+        self._position_s = stamp_s + self._shift_s
+        self._longest_pause_s = max(self._longest_pause_s, self._position_s - before_s)
+
+    def _warn_of_early_end(self) -> None:
+        expected = self.frame_count or 0
+        duration_s = expected * self._period_s
+        # Of a variable frame rate, only the duration is known; the last frame may be shown for long.
+        end_s = self._position_s + max(self._longest_pause_s, self._period_s)
+        few = self._sequence < min(expected * _MIN_SHARE, expected - _COUNT_TOLERANCE_FRAMES)
+        if few and end_s < duration_s * _MIN_SHARE:
+            self._notify(
+                f"video '{self.name}' ends after {end_s:.1f} of {duration_s:.1f} s: the rest is damaged or missing"
+            )
 
 
 class _PipedSource(VideoSource):

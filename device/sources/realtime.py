@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
-from edgekit.device.frame import Frame, Source
+from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.errors import InputError
 
 # Longest delay until `stop` takes effect.
@@ -31,12 +31,12 @@ class RealtimeSource:
         self.frame_count = recording.frame_count
         self.dropped = 0
         self._recording = recording
-        self._period_s = 1 / recording.fps
+        self._position_s = presentation_time_s(recording)
         self._stopping = False
 
     @property
     def skipped(self) -> int:
-        """Number of images that could not be read."""
+        """Number of images or frames that could not be decoded."""
         return self._recording.skipped
 
     def __enter__(self) -> Self:
@@ -60,7 +60,8 @@ class RealtimeSource:
             if started_s is None or started_wall_s is None:
                 started_s, started_wall_s = time.monotonic(), time.time()
             # A held frame is dropped only if the next frame is due already.
-            due_s = started_s + frame.sequence * self._period_s
+            position_s = self._position_s(frame)
+            due_s = started_s + position_s
             if held is not None:
                 if due_s <= time.monotonic():
                     self.dropped += 1
@@ -70,8 +71,7 @@ class RealtimeSource:
                         return
             if not self._wait(due_s):
                 return
-            wall_s = started_wall_s + frame.sequence * self._period_s
-            held = Frame(frame.sequence, due_s, wall_s, frame.image_bgr)
+            held = Frame(frame.sequence, due_s, started_wall_s + position_s, frame.image_bgr)
         if held is not None and not self._stopping:
             yield held
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,33 @@ def write_clip(tmp_path: Path) -> WriteClip:
         for level in levels:
             writer.write(np.full((size_wh[1], size_wh[0], 3), level, np.uint8))
         writer.release()
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_video(tmp_path: Path) -> WriteClip:
+    """Write a video by PyAV whose frames have given times in milliseconds; each is brighter than the one before."""
+    av = pytest.importorskip("av", reason="no PyAV here: pip install av")
+
+    def write(name: str, times_ms: Sequence[int], codec: str = "libx264", noise: int = 0, **container: str) -> Path:
+        path = tmp_path / name
+        rng = np.random.default_rng(0)
+        with av.open(str(path), "w", **container) as file:
+            stream = file.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            stream.codec_context.time_base = Fraction(1, 1000)
+            stream.codec_context.gop_size = 10
+            stream.codec_context.max_b_frames = 0
+            for number, time_ms in enumerate(times_ms):
+                gray = 20 + 6 * number % 180 + rng.integers(0, noise + 1, (96, 160))
+                image = av.VideoFrame.from_ndarray(gray.astype(np.uint8), format="gray").reformat(format="yuv420p")
+                image.pts, image.time_base = time_ms, Fraction(1, 1000)
+                for packet in stream.encode(image):
+                    file.mux(packet)
+            for packet in stream.encode(None):
+                file.mux(packet)
         return path
 
     return write

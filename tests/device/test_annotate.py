@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edgekit.device.annotate import draw_faces
+from edgekit.device.annotate import _plate, class_colour, draw_faces
 from edgekit.device.detections import Face
+
+ORANGE_BGR = (0, 159, 230)
+GREY_BGR = (158, 158, 158)
+LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
 def face(*xyxy: float, label: str = "surprise") -> Face:
@@ -38,17 +43,10 @@ def test_letters_and_lines_grow_with_the_frame(size_hw):
 def test_the_label_stays_inside_the_frame(xyxy):
     image = np.zeros((480, 640, 3), np.uint8)
     drawn = draw_faces(image, [face(*xyxy, label="contempt")])
-    plate = (drawn == (80, 220, 60)).all(axis=2)
+    plate = (drawn == ORANGE_BGR).all(axis=2)
     # The plate is the widest filled run of a row: whole, so as wide as its text wherever it stands.
     widest = max(int(row.sum()) for row in plate[:-1])
     assert widest > 120
-
-
-def test_an_uncertain_face_is_gray():
-    image = np.zeros((480, 640, 3), np.uint8)
-    drawn = draw_faces(image, [replace(face(100, 100, 300, 300, label="uncertain"), uncertain=True)])
-    assert (drawn.max(axis=2) == drawn.min(axis=2)).all()
-    assert drawn.max() > 100
 
 
 def test_letters_that_the_font_lacks_do_no_harm():
@@ -76,3 +74,50 @@ def test_a_label_wider_than_the_frame_is_made_smaller():
     letters = draw_faces(image, [face(0, 0, 48, 40, label="WWWWWWWWWWWW")]).max(axis=2) < 150
     assert letters[:, :44].any()
     assert not letters[:, -1].any(), "the text ends before the edge of the frame"
+
+
+def of_class(label: str, *xyxy: float, track_id: int = 1) -> Face:
+    return Face(xyxy, 0.9, label, 0.875, dict.fromkeys(LABELS, 0.1), track_id)
+
+
+def test_a_class_has_the_same_colour_in_every_frame_and_each_class_its_own():
+    colours = [class_colour(of_class(label, 0, 0, 9, 9)) for label in LABELS]
+    assert len(set(colours)) == len(LABELS)
+    image = np.zeros((200, 300, 3), np.uint8)
+    for others in ([], [of_class("sad", 200, 100, 250, 150)]):
+        drawn = draw_faces(image, [*others, of_class("happy", 50, 60, 120, 150)])
+        assert tuple(drawn[120, 50]) == colours[LABELS.index("happy")]
+
+
+def test_an_uncertain_face_is_grey():
+    uncertain = replace(of_class("happy", 50, 60, 120, 150), label="uncertain", uncertain=True)
+    drawn = draw_faces(np.zeros((200, 300, 3), np.uint8), [uncertain])
+    assert tuple(drawn[120, 50]) == GREY_BGR
+
+
+@pytest.mark.parametrize(("frame_wh", "faces"), [((160, 120), 7), ((640, 480), 12), ((1920, 1080), 12)])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_labels_of_a_crowd_cover_no_other_label_and_stay_inside_the_frame(frame_wh, faces, seed):
+    rng = np.random.default_rng(seed)
+    width, height = frame_wh
+    corners = rng.uniform((0.2 * width, 0.1 * height), (0.6 * width, 0.6 * height), (faces, 2))
+    crowd = [
+        of_class(LABELS[place % 7], x, y, x + 0.2 * width, y + 0.3 * height, track_id=place)
+        for place, (x, y) in enumerate(corners)
+    ]
+    plates = []
+    for one in crowd:
+        plates.append(_plate(one, False, frame_wh, plates))
+    for plate in plates:
+        assert 0 <= plate.left <= width - plate.width
+        assert 0 <= plate.top <= height - plate.height
+    assert not any(a.is_covered_by(b) for a, b in itertools.combinations(plates, 2))
+
+
+def test_the_number_of_the_track_is_drawn_on_request():
+    image = np.zeros((480, 640, 3), np.uint8)
+    one = of_class("happy", 200, 100, 300, 200, track_id=12)
+    plain, numbered = (draw_faces(image, [one], with_ids=with_ids).any(axis=2)[80] for with_ids in (False, True))
+    assert numbered.sum() > plain.sum() + 20
+    untracked = replace(one, track_id=None)
+    np.testing.assert_array_equal(draw_faces(image, [untracked], with_ids=True), draw_faces(image, [untracked]))

@@ -32,7 +32,7 @@ ONE_MODULE_ONLY = {
     "edgekit.report.charts": {"markupsafe"},
     "edgekit.report.svg": {"markupsafe"},
     "edgekit.device.sources.picamera": {"picamera2", "libcamera"},
-    "edgekit.device.sinks.h264_recorder": {"av"},
+    "edgekit.device.sinks.mp4": {"av"},
     "edgekit.device.engines.ncnn_engine": {"ncnn"},
     "edgekit.device.sinks.mqtt.session": {"paho"},
     "edgekit.device.label.app": {"starlette"},
@@ -70,6 +70,7 @@ FLOORS = "every module stands on one"
 DEVICE_SIDE = "however indirectly"
 CORE_ONLY = "nor an engine nor OpenCV"
 CAMERA = "Only one module knows picamera2"
+VIDEO = "Only one module knows PyAV"
 NCNN = "and none imports pnnx"
 DEVICE_FLOORS = "of device/ use only those below them"
 MODELS_FLOORS = "of models/ use only those below them"
@@ -91,6 +92,7 @@ COMMANDS = "No command imports another"
         ("edgekit/contract.py", "import edgekit.device.pipeline.latency", FLOORS),
         ("models/nets/registry.py", "import edgekit.export", FLOORS),
         ("device/pipeline/latency.py", "import picamera2", CAMERA),
+        ("device/sinks/recorder.py", "def f() -> None:\n    import av", VIDEO),
         ("device/engines/classifier.py", "import ncnn", NCNN),
         ("export/ncnn/to_ncnn.py", "def f() -> None:\n    import pnnx", NCNN),
         ("device/sources/files.py", "import edgekit.device.sinks.lines", DEVICE_FLOORS),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+from edgekit.device.annotate import draw_faces
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
@@ -107,7 +108,7 @@ def _collect(folder: Path, notify: Notify) -> Sink:
 
 
 def _video(folder: Path, notify: Notify) -> Sink:
-    return open_video(folder / "o.mp4", 25.0, True, Rotation(), None, notify)
+    return open_video(folder / "o.mp4", LiveSource(), Rotation(), None, notify, draw_faces)
 
 
 def _mqtt(folder: Path, notify: Notify) -> MqttSink:

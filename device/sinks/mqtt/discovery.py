@@ -39,9 +39,11 @@ _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
 
 
 def discovery_messages(
-    settings: MqttSettings, labels: Sequence[str], subject: Subject = "face"
+    settings: MqttSettings, labels: Sequence[str], subject: Subject = "face", snapshots: bool = False
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the topic and payload of every entity, to be published as retained messages.
+
+    `snapshots` adds the image of the latest event.
 
     The payload of an entity that a model of this subject does not have is empty, which removes it from Home Assistant.
     """
@@ -74,3 +76,14 @@ def discovery_messages(
         if document.get("device_class") == "enum":
             document["options"] = list(dict.fromkeys([*labels, UNCERTAIN]))
         yield config_topic, json.dumps(document).encode()
+    image = {
+        "name": "Latest event",
+        "unique_id": f"{settings.node}_snapshot",
+        "image_topic": f"{settings.topic}/snapshot",
+        "content_type": "image/jpeg",
+        "availability_topic": f"{settings.topic}/availability",
+        "device": device,
+        "origin": {"name": "edgekit", "sw_version": __version__},
+    }
+    config_topic = f"{_PREFIX}/image/{settings.node}/snapshot/config"
+    yield config_topic, json.dumps(image).encode() if snapshots else b""

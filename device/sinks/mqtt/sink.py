@@ -55,6 +55,7 @@ class MqttSink(Sink):
         pauses_s: Sequence[float] = _RECONNECT_PAUSES_S,
         *,
         subject: Subject = "face",
+        read_snapshot: Callable[[str], bytes | None] | None = None,
     ) -> None:
         """Open the buffer; entering the `with` block connects.
 
@@ -65,6 +66,7 @@ class MqttSink(Sink):
             notify: Called with one line for each warning, from another thread.
             pauses_s: Pauses between attempts to connect; the last one repeats.
             subject: What the model classifies, for Home Assistant.
+            read_snapshot: Returns the JPEG image of an event by its name; the latest is published, and retained.
 
         Raises:
             InputError: Another run uses the buffer, or a certificate cannot be loaded.
@@ -73,6 +75,8 @@ class MqttSink(Sink):
         self._settings = settings
         self._labels = labels
         self._subject = subject
+        self._read_snapshot = read_snapshot
+        self._snapshot: str | None = None
         self._monitor = monitor
         self._notify = notify
         self._pauses_s = pauses_s
@@ -114,6 +118,7 @@ class MqttSink(Sink):
 
     def post(self, event: Event) -> None:
         """Add an event to the buffer."""
+        self._snapshot = event.snapshot or self._snapshot
         payload = json.dumps(event.as_document(), allow_nan=False)
         self._spool.append([(f"{self._settings.topic}/event", payload)])
         self._changed.set()
@@ -152,11 +157,13 @@ class MqttSink(Sink):
     def _send(self, session: Session) -> None:
         topic = self._settings.topic
         if self._settings.discovery:
-            for discovery_topic, payload in discovery_messages(self._settings, self._labels, self._subject):
+            shows = self._read_snapshot is not None
+            for discovery_topic, payload in discovery_messages(self._settings, self._labels, self._subject, shows):
                 session.publish(discovery_topic, payload, retain=True)
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}
         sent_number = 0
+        sent_snapshot: str | None = None
         schedule = _StateSchedule(self._monitor)
         give_up_s = float("inf")
         while not session.lost:
@@ -174,6 +181,10 @@ class MqttSink(Sink):
                     return
                 self._wake.wait(0.1)
                 continue
+            if self._read_snapshot is not None and self._snapshot not in (None, sent_snapshot):
+                sent_snapshot = self._snapshot
+                if (jpeg := self._read_snapshot(sent_snapshot or "")) is not None:
+                    session.publish(f"{topic}/snapshot", jpeg, qos=0, retain=True)
             for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edgekit.device.annotate import draw_faces
+from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import FaceBlur, hide_boxes
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
@@ -35,11 +35,12 @@ class Preview:
     The pipeline's thread calls `offer`; the event loop calls `join`, `next` and `leave`.
     """
 
-    def __init__(self, max_fps: float, blur: FaceBlur | None) -> None:
+    def __init__(self, max_fps: float, blur: FaceBlur | None, draw: Draw = draw_faces) -> None:
         self._period_s = 1 / max_fps
         self._changed = threading.Condition()
         self._newest: tuple[Frame, FrameResult] | None = None
         self._blur = blur
+        self._draw = draw
         self._viewers = 0
         self._closing = False
         self._image: EncodedImage | None = None
@@ -130,7 +131,7 @@ class Preview:
         return (hide_boxes(image, boxes) if boxes else image), result
 
     def _encode(self, image_bgr: ImageU8, result: FrameResult) -> bytes:
-        drawn = draw_faces(image_bgr, result.faces)
+        drawn = self._draw(image_bgr, result.faces)
         height, width = drawn.shape[:2]
         scale = _MAX_SIDE_PX / max(height, width)
         if scale < 1:

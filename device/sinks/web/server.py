@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgekit.device.accounting import Account
+from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import FaceBlur
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
@@ -108,6 +109,7 @@ class WebSink(WebServer, Sink):
         *,
         max_fps: float = 10.0,
         blur: FaceBlur | None = None,
+        draw: Draw = draw_faces,
         notify: Callable[[str], None],
     ) -> None:
         """Listen at `address`; entering the `with` block starts the server.
@@ -118,12 +120,13 @@ class WebSink(WebServer, Sink):
             monitor: Provides everything except the video.
             max_fps: Highest frame rate of the video.
             blur: Makes faces unrecognisable; must not be shared with another sink.
+            draw: Draws the faces into a frame.
             notify: Called with one line for each warning, from another thread.
 
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
-        self.preview = Preview(max_fps, blur)
+        self.preview = Preview(max_fps, blur, draw)
         super().__init__(address, token, make_app(Access(token), monitor, self.preview), notify)
 
     def __enter__(self) -> Self:

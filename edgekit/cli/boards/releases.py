@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgekit.remote.parallel import HostResult
 
 # Settings that need packages in addition to edgekit-pi[device], and the extra that installs them.
-_EXTRAS = {"mqtt": "mqtt", "web": "preview"}
+_EXTRAS = {"mqtt": "mqtt", "save": "video", "web": "preview"}
 
 
 # --name, --user and --system; the last two are passed as `scope`.

@@ -37,6 +37,7 @@ class Outputs:
     rotate_age: float | None
     rotate_keep: int
     blur_faces: bool
+    draw_ids: bool
     collect: Path | None
     collect_when: str
     collect_max: int
@@ -53,8 +54,13 @@ class Outputs:
     mqtt_discovery: bool
     mqtt_buffer: Path | None
     mqtt_buffer_events: int
+    mqtt_snapshot: bool
     webhook: str | None
     webhook_token_file: Path | None
+    webhook_snapshot: bool
+    event_snapshots: Path | None
+    event_snapshots_max: int
+    event_snapshots_max_mb: float
     event_hold: float
     event_cooldown: float
     event_probability: float
@@ -63,7 +69,11 @@ class Outputs:
 
 _RESULTS = section(
     "Results",
-    path_option("--save", "MP4", "Record a video with boxes and labels drawn in."),
+    path_option(
+        "--save",
+        "PATH",
+        "Save the frames with boxes and labels drawn in: a video (.mp4); for images an image file or a folder.",
+    ),
     path_option(
         "--record", "MP4", "Record a Pi's camera without drawings, by the board's H.264 encoder if there is one."
     ),
@@ -97,7 +107,16 @@ _RESULTS = section(
         metavar="N",
         help="Number of older files to keep.",
     ),
-    click.option("--blur-faces/--no-blur-faces", default=False, help="Make faces unrecognisable in --save and --web."),
+    click.option(
+        "--blur-faces/--no-blur-faces",
+        default=False,
+        help="Make faces unrecognisable in --save, --web and --event-snapshots.",
+    ),
+    click.option(
+        "--draw-ids/--no-draw-ids",
+        default=False,
+        help="Draw the number of each track in --save, --web, --show and --event-snapshots.",
+    ),
 )
 
 _COLLECTING = section(
@@ -181,12 +200,39 @@ _MQTT = section(
         metavar="N",
         help="Largest number of buffered events; the oldest are discarded.",
     ),
+    click.option(
+        "--mqtt-snapshot/--no-mqtt-snapshot",
+        default=False,
+        help="Publish the latest image of --event-snapshots, retained, also for Home Assistant.",
+    ),
 )
 
 _EVENTS = section(
     "Events",
     click.option("--webhook", metavar="URL", help="Post events to this address as JSON."),
     path_option("--webhook-token-file", "FILE", "File with the bearer token, or set EDGEKIT_WEBHOOK_TOKEN."),
+    click.option(
+        "--webhook-snapshot/--no-webhook-snapshot",
+        default=False,
+        help="Send each event with its image of --event-snapshots, in base64.",
+    ),
+    path_option("--event-snapshots", "DIR", "Save the frame of each event as JPEG."),
+    click.option(
+        "--event-snapshots-max",
+        type=click.IntRange(1, 1_000_000),
+        default=1000,
+        show_default=True,
+        metavar="N",
+        help="Largest number of snapshots in DIR; the oldest are deleted.",
+    ),
+    click.option(
+        "--event-snapshots-max-mb",
+        type=NumberRange(0.001, 1_000_000),
+        default=200,
+        show_default=True,
+        metavar="MB",
+        help="Largest size of these snapshots.",
+    ),
     click.option(
         "--event-hold",
         type=Duration(),
@@ -257,6 +303,8 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
         raise click.UsageError(
             "--collect saves faces that --blur-faces is to make unrecognisable: leave out --collect or --blur-faces"
         )
+    if outputs.event_snapshots is None and (outputs.mqtt_snapshot or outputs.webhook_snapshot):
+        raise click.UsageError("--mqtt-snapshot and --webhook-snapshot need --event-snapshots: give a folder")
     if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
         raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
     _refuse_without_effect(outputs)
@@ -265,12 +313,14 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
 # By prefix of the parameters: the outputs of which these parameters need at least one.
 _NEEDED_OUTPUTS = {
     "rotate_": ("save", "record", "jsonl", "csv_file"),
-    "blur_": ("save", "web"),
+    "blur_": ("save", "web", "event_snapshots"),
+    "draw_": ("save", "web", "show", "event_snapshots"),
     "collect_": ("collect",),
     "web_": ("web",),
     "mqtt_": ("mqtt",),
     "webhook_": ("webhook",),
-    "event_": ("mqtt", "webhook", "web"),
+    "event_snapshots_": ("event_snapshots",),
+    "event_": ("mqtt", "webhook", "web", "event_snapshots"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -14,6 +15,7 @@ from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
 if TYPE_CHECKING:
     from edgekit.contract import Contract
     from edgekit.device.accounting import Account
+    from edgekit.device.annotate import Draw
     from edgekit.device.blur import FaceBlur
     from edgekit.device.detections import FrameResult
     from edgekit.device.events import Outlet
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.monitor import ReadHealth
+    from edgekit.device.sinks.rotation import Rotation
+    from edgekit.device.sinks.snapshots import EventSnapshots
 
 
 @contextmanager
@@ -62,10 +66,11 @@ def open_sinks(
     if outputs.show:
         from edgekit.device.sinks.window import WindowSink
 
-        sinks.append(WindowSink(source.stop))
+        sinks.append(WindowSink(source.stop, _draw(outputs)))
     sinks += _registered(outputs, source, labels, notify)
-    outlets = _network(outputs, source, contract, say, notify, health, sinks)
-    if outlets:
+    snapshots = _event_snapshots(outputs, source, notify)
+    outlets = _network(outputs, source, contract, say, notify, health, sinks, snapshots)
+    if outlets or snapshots is not None:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
         from edgekit.device.sinks.events import EventSink
@@ -73,7 +78,7 @@ def open_sinks(
         rules = EventRules(
             outputs.event_hold, outputs.event_cooldown, outputs.event_probability, frozenset(outputs.event_label)
         )
-        sinks.append(EventSink(rules, outlets, presentation_time_s(source)))
+        sinks.append(EventSink(rules, outlets, presentation_time_s(source), snapshots))
     return sinks
 
 
@@ -149,10 +154,26 @@ def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Call
             lines = open_lines(outputs.csv_file, rotation, source.live, notify, "csv")
             sinks.append(CsvSink(lines, labels))
     if outputs.save is not None:
-        from edgekit.device.sinks.recorder import open_video
-
-        sinks.append(open_video(outputs.save, source.fps, source.live, rotation, _blur(outputs, source), notify))
+        sinks.append(_saved_frames(outputs.save, outputs, source, rotation, notify))
     return sinks
+
+
+def _saved_frames(
+    target: Path, outputs: Outputs, source: Source, rotation: Rotation, notify: Callable[[str], None]
+) -> Sink:
+    from edgekit.device.sinks.pictures import PictureSink, is_for_pictures
+    from edgekit.device.sinks.recorder import open_video
+
+    if is_for_pictures(target):
+        return PictureSink(target, source, outputs.blur_faces, _draw(outputs))
+    return open_video(target, source, rotation, _blur(outputs, source), notify, _draw(outputs))
+
+
+def _draw(outputs: Outputs) -> Draw:
+    """Return the function that draws faces, with the options of `outputs`."""
+    from edgekit.device.annotate import draw_faces
+
+    return partial(draw_faces, with_ids=outputs.draw_ids)
 
 
 def _blur(outputs: Outputs, source: Source) -> FaceBlur | None:
@@ -161,6 +182,21 @@ def _blur(outputs: Outputs, source: Source) -> FaceBlur | None:
     from edgekit.device.frame import presentation_time_s
 
     return FaceBlur(presentation_time_s(source)) if outputs.blur_faces else None
+
+
+def _event_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], None]) -> EventSnapshots | None:
+    if outputs.event_snapshots is None:
+        return None
+    from edgekit.device.sinks.snapshots import EventSnapshots
+
+    return EventSnapshots(
+        outputs.event_snapshots,
+        notify,
+        max_files=outputs.event_snapshots_max,
+        max_bytes=round(outputs.event_snapshots_max_mb * 1e6),
+        blur=_blur(outputs, source),
+        draw=_draw(outputs),
+    )
 
 
 def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
@@ -179,6 +215,7 @@ def _network(
     notify: Callable[[str], None],
     health: ReadHealth,
     sinks: list[Sink],
+    snapshots: EventSnapshots | None,
 ) -> list[Outlet]:
     """Append the network sinks to `sinks` and return those that receive events."""
     from edgekit.device.sink import accounts_of
@@ -196,8 +233,8 @@ def _network(
         from edgekit.device.sinks.web import WebSink
 
         token = read_secret(outputs.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
-        blur = _blur(outputs, source)
-        web = WebSink(outputs.web, token, monitor, max_fps=outputs.web_fps, blur=blur, notify=notify)
+        blur, draw = _blur(outputs, source), _draw(outputs)
+        web = WebSink(outputs.web, token, monitor, max_fps=outputs.web_fps, blur=blur, draw=draw, notify=notify)
         network.append(web)
         say(f"web page: {web.url}")
     if outputs.mqtt is not None:
@@ -217,14 +254,16 @@ def _network(
             buffer=outputs.mqtt_buffer,
             buffer_events=outputs.mqtt_buffer_events,
         )
-        mqtt = MqttSink(settings, contract.labels, monitor, notify, subject=contract.subject)
+        read = snapshots.jpeg if snapshots is not None and outputs.mqtt_snapshot else None
+        mqtt = MqttSink(settings, contract.labels, monitor, notify, subject=contract.subject, read_snapshot=read)
         network.append(mqtt)
         outlets.append(mqtt)
     if outputs.webhook is not None:
         from edgekit.device.sinks.webhook import Webhook
 
         token = read_secret(outputs.webhook_token_file, "EDGEKIT_WEBHOOK_TOKEN", "webhook token", notify)
-        webhook = Webhook(outputs.webhook, token, notify)
+        read = snapshots.jpeg if snapshots is not None and outputs.webhook_snapshot else None
+        webhook = Webhook(outputs.webhook, token, notify, read)
         network.append(webhook)
         outlets.append(webhook)
     sinks += [MonitorSink(monitor), ConcurrentGroup(network)]

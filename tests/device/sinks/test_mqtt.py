@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,14 @@ HOT = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling
 def open_sink(broker, tmp_path: Path, told: list[str], feed) -> Iterator[Callable[..., MqttSink]]:
     with ExitStack() as stack:
 
-        def start(scheme: str = "mqtt", credentials: str | None = None, **options) -> MqttSink:
+        def start(scheme: str = "mqtt", credentials: str | None = None, images=None, **options) -> MqttSink:
             url = f"{scheme}://localhost:{broker.port}" if scheme == "mqtts" else f"mqtt://127.0.0.1:{broker.port}"
             options = {"topic": "edgekit/test", "buffer": tmp_path / "buffer.sqlite"} | options
             settings = MqttSettings.parse(url, credentials, **options)
             monitor = Monitor("demo", lambda: HOT)
             monitor.add(feed.next("happy", "sad")[1])
-            return stack.enter_context(MqttSink(settings, LABELS, monitor, told.append, pauses_s=(0.1,)))
+            sink = MqttSink(settings, LABELS, monitor, told.append, pauses_s=(0.1,), read_snapshot=images)
+            return stack.enter_context(sink)
 
         yield start
 
@@ -63,6 +65,21 @@ def test_events_arrive_once_and_in_order_with_state_and_health(broker, open_sink
         assert json.loads(listener.on("edgekit/test/health")[0])["temperature_c"] == 71.5
         wait_until(lambda: len(sink._spool) == 0)
     assert told == []
+
+
+def test_the_latest_image_is_retained_and_shown_by_home_assistant(broker, open_sink):
+    broker.start()
+    images = {"a.jpg": b"\xff\xd8 first", "b.jpg": b"\xff\xd8 second"}
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        sink = open_sink(images=images.get)
+        for name, image in images.items():
+            sink.post(replace(event(0), snapshot=name))
+            wait_until(lambda image=image: image in live.on("edgekit/test/snapshot"))
+        late = broker.listen(stack)
+        wait_until(lambda: ("edgekit/test/snapshot", images["b.jpg"], True) in late.messages)
+        (config,) = (json.loads(body) for topic, body, _ in late.messages if "/image/" in topic)
+        assert (config["image_topic"], config["content_type"]) == ("edgekit/test/snapshot", "image/jpeg")
 
 
 def test_availability_is_retained_says_goodbye_and_tells_a_death(broker, open_sink):
@@ -153,8 +170,9 @@ def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
     with ExitStack() as stack:
         open_sink()
         listener = broker.listen(stack)
-        wait_until(lambda: sum(name.startswith("homeassistant/") for name, _, _ in listener.messages) == 7)
-        configs = {name: json.loads(body) for name, body, retained in listener.messages if name.endswith("/config")}
+        # An empty one removes an entity.
+        wait_until(lambda: sum(name.startswith("homeassistant/") for name, body, _ in listener.messages if body) == 7)
+        configs = {name: json.loads(body) for name, body, _ in listener.messages if name.endswith("/config") and body}
     assert len({config["unique_id"] for config in configs.values()}) == 7
     for config in configs.values():
         assert config["availability_topic"] == "edgekit/test/availability"
@@ -167,7 +185,7 @@ def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
 def test_home_assistant_gets_no_faces_of_whole_images():
     settings = MqttSettings.parse("mqtt://broker", None, topic="edgekit/door")
     messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, LABELS, "image")}
-    assert [name for name, body in messages.items() if body == b""] == ["faces", "present"]
+    assert [name for name, body in messages.items() if body == b""] == ["faces", "present", "snapshot"]
     assert json.loads(messages["label"])["name"] == "Label"
     assert json.loads(messages["changed"])["name"] == "Label changed"
 

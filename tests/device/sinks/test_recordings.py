@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
+import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from edgekit.device.annotate import draw_faces
 from edgekit.device.blur import FaceBlur
 from edgekit.device.sinks.batches import BatchedLines
 from edgekit.device.sinks.csv import CsvSink
@@ -23,11 +28,14 @@ from edgekit.device.sinks.line_file import LineFile
 from edgekit.device.sinks.lines import open_lines
 from edgekit.device.sinks.recorder import RecorderThread, RotatingVideo, open_video
 from edgekit.device.sinks.rotation import Rotation, shift
-from edgekit.device.sinks.video import VideoSink
+from edgekit.device.sinks.video import VideoOptions, VideoSink
+from edgekit.device.sources import open_source
 from edgekit.errors import InputError, StorageError
+from tests.device.conftest import Feed
 from tests.waiting import wait_until
 
 PATIENCE_S = 30
+NOT_WRITABLE = "disk not writable"
 
 
 def frames_of(path: Path) -> int:
@@ -36,6 +44,22 @@ def frames_of(path: Path) -> int:
     while capture.read()[0]:
         count += 1
     return count
+
+
+def live(path: Path) -> VideoOptions:
+    return VideoOptions(path, 25.0, True, lambda frame: frame.monotonic_s)
+
+
+def recorded(path: Path) -> VideoOptions:
+    return VideoOptions(path, 25.0, False, lambda frame: frame.sequence / 25)
+
+
+def recorder(options: VideoOptions, told: list[str]) -> RecorderThread:
+    return RecorderThread(RotatingVideo(options, Rotation(), None), f"recording to '{options.target}'", told.append)
+
+
+def dropped(sink: RecorderThread) -> int:
+    return sink.accounts[0].lost
 
 
 def names(folder: Path) -> list[str]:
@@ -255,21 +279,21 @@ def test_a_recorded_sources_lines_still_end_the_run_on_a_full_disk(told):
 
 def test_a_rotating_video_has_every_frame_in_one_of_its_files(tmp_path, feed):
     path = tmp_path / "o.mp4"
-    video = RotatingVideo(path, 25.0, False, Rotation(size_bytes=5_000, keep=100), blur=None)
+    video = RotatingVideo(recorded(path), Rotation(size_bytes=5_000, keep=100), blur=None)
     rng = np.random.default_rng(0)
     with video:
-        for _ in range(40):
+        for _ in range(105):
             frame, result = feed.next("happy")
             frame.image_bgr[:] = rng.integers(0, 256, frame.image_bgr.shape, np.uint8)
             video.write(frame, result)
     assert len(names(tmp_path)) > 3
-    assert sum(frames_of(file) for file in tmp_path.iterdir()) == 40
+    assert sum(frames_of(file) for file in tmp_path.iterdir()) == 105
 
 
 def test_a_rotation_keeps_the_given_number_of_files_those_of_earlier_runs_included(tmp_path, feed):
     path = tmp_path / "o.mp4"
     path.write_text("an earlier run's")
-    video = RotatingVideo(path, 25.0, False, Rotation(age_s=3600.0, keep=2), blur=None)
+    video = RotatingVideo(recorded(path), Rotation(age_s=3600.0, keep=2), blur=None)
     with video:
         video.write(*feed.next())
     assert (tmp_path / "o.1.mp4").read_text() == "an earlier run's"
@@ -279,34 +303,30 @@ def test_a_rotation_keeps_the_given_number_of_files_those_of_earlier_runs_includ
     assert names(tmp_path) == ["o.1.mp4", "o.2.mp4", "o.mp4"]
 
 
-def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk, told, feed, fill):
+@pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])
+def test_a_live_video_survives_a_full_disk_and_goes_on_in_a_new_file(small_disk, told, feed, fill, h264):
     path = small_disk / "o.mp4"
-    video = RotatingVideo(path, 25.0, True, Rotation(), blur=None)
-    sink = RecorderThread(video, "recording", told.append, retry_s=0.02, resume_bytes=400_000)
-
-    def record_until(condition: Callable[[], bool]) -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < end_s
-            sink.write(*feed.next("happy"))
-            time.sleep(0.005)
-
+    video = RotatingVideo(replace(live(path), h264=h264), Rotation(), blur=None)
+    sink = RecorderThread(video, "recording", told.append, retry_s=0.02, resume_bytes=300_000)
     with sink:
-        record_until(lambda: video._file.written_bytes() > 0)
-        ballast = fill(small_disk, but_bytes=100_000)
-        record_until(lambda: told != [])
-        assert "because the disk is full" in told[0]
+        record_until(lambda: video._file.size_bytes() > 0, sink, feed)
+        ballast = fill(small_disk, but_bytes=200_000)
+        record_until(lambda: told != [], sink, feed)
+        assert ("No space left on device" if h264 else "because the disk is full") in told[0]
         assert told[0].endswith("recording has stopped, the run continues")
         wait_until(path.exists)
         assert frames_of(path) > 0
-        record_until(lambda: feed.sequence > 300)
+        frames = feed.sequence
+        record_until(lambda: feed.sequence > frames + 100, sink, feed)
         assert len(told) == 1
         ballast.unlink()
-        record_until(lambda: "recording has resumed" in told)
-        record_until(lambda: video._file.written_bytes() > 0)
+        record_until(lambda: "recording has resumed" in told, sink, feed)
+        record_until(lambda: video._file.size_bytes() > 0, sink, feed)
     assert names(small_disk) == ["o.1.mp4", "o.mp4"]
     assert frames_of(small_disk / "o.1.mp4") > 0
     assert frames_of(path) > 0
+    counts = sink.accounts[0].as_document()
+    assert counts["written"] + sum(counts["dropped"].values()) == counts["produced"] == feed.sequence
 
 
 def test_an_encoder_that_is_behind_holds_up_nobody(tmp_path, told, feed, monkeypatch):
@@ -318,20 +338,21 @@ def test_an_encoder_that_is_behind_holds_up_nobody(tmp_path, told, feed, monkeyp
         write(self, *recorded)
 
     monkeypatch.setattr(VideoSink, "write", slow)
-    with open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append) as sink:
+    with recorder(live(tmp_path / "o.mp4"), told) as sink:
         for _ in range(100):
             sink.write(*feed.next())
-        assert sink.dropped >= 96
+        assert dropped(sink) >= 96
         released.append(True)
     assert frames_of(tmp_path / "o.mp4") > 0
-    what = f"recording to '{tmp_path / 'o.mp4'}': dropped {sink.dropped} of 100 frames"
-    assert told == [f"{what} because the encoder or the disk was too slow"]
+    counts = sink.accounts[0].as_document()
+    assert counts["dropped"] == {"encoder or disk too slow": dropped(sink)}
+    assert counts["written"] + dropped(sink) == counts["produced"] == 100
 
 
 def test_a_live_video_that_no_encoder_takes_ends_the_run(tmp_path, told, feed):
-    sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append)
+    sink = recorder(live(tmp_path / "o.mp4"), told)
     frame, result = feed.next()
-    object.__setattr__(frame, "image", np.zeros((4, 9000, 3), np.uint8))
+    object.__setattr__(frame, "image", np.zeros((4, 20_000, 3), np.uint8))
 
     def record() -> None:
         with sink:
@@ -351,7 +372,7 @@ def test_blurred_faces_are_not_in_the_video(tmp_path, feed):
     shown = {}
     for blur in (False, True):
         path = tmp_path / f"{blur}.mp4"
-        with open_video(path, 25.0, False, Rotation(), FaceBlur() if blur else None, print) as sink:
+        with RotatingVideo(recorded(path), Rotation(), FaceBlur() if blur else None) as sink:
             frame, result = feed.next("happy", at_s=1.0)
             frame.image_bgr[:] = stripes
             sink.write(frame, result)
@@ -377,14 +398,14 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
         hidden.append(len(recorded[-1]))
 
     monkeypatch.setattr(VideoSink, "write", record)
-    video = RotatingVideo(tmp_path / "o.mp4", 25.0, True, Rotation(), blur=FaceBlur())
+    video = RotatingVideo(live(tmp_path / "o.mp4"), Rotation(), blur=FaceBlur())
     with RecorderThread(video, "recording", told.append) as sink:
         written = 0
-        while not sink.dropped:
+        while not dropped(sink):
             sink.write(*feed.next(at_s=1.0))
             written += 1
         sink.write(*feed.next("happy", at_s=1.0))
-        assert sink.dropped == 2, "this face is in no frame that is recorded"
+        assert dropped(sink) == 2, "this face is in no frame that is recorded"
         ready.set()
         wait_until(lambda: len(hidden) == written - 1)
         video.finish_file()
@@ -397,7 +418,7 @@ def test_a_face_stays_hidden_over_left_out_frames_and_into_the_next_piece(tmp_pa
 def test_a_recordings_faces_are_hidden_for_half_a_second_of_its_own_time(tmp_path, feed):
     """Read slower than it was taken: the next frame comes 0.9 s later and is 0.04 s away."""
     blur = FaceBlur(lambda frame: frame.sequence / 25)
-    with RotatingVideo(tmp_path / "o.mp4", 25.0, False, Rotation(), blur) as video:
+    with RotatingVideo(recorded(tmp_path / "o.mp4"), Rotation(), blur) as video:
         hidden = [len(video.hidden_boxes(*feed.next("happy", at_s=1.0)))]
         hidden += [len(video.hidden_boxes(*feed.next(at_s=1.9 + 0.9 * number))) for number in range(13)]
     assert hidden == [1] * 13 + [0], "0.5 s are twelve pictures at 25 a second"
@@ -407,12 +428,104 @@ def test_an_encoder_that_hangs_does_not_hold_up_the_end(tmp_path, told, feed, mo
     monkeypatch.setattr("edgekit.device.sinks.recorder._CLOSE_TIMEOUT_S", 0.2)
     released = threading.Event()
     monkeypatch.setattr(VideoSink, "write", lambda *_: released.wait(PATIENCE_S))
-    sink = open_video(tmp_path / "o.mp4", 25.0, True, Rotation(), None, told.append)
+    sink = recorder(live(tmp_path / "o.mp4"), told)
     with sink:
-        while not sink.dropped:
+        while not dropped(sink):
             sink.write(*feed.next())
     assert sink._thread.is_alive(), "left behind, not waited for"
     released.set()
     # The end may have found the queue full.
     sink._queue.put(None)
     sink._thread.join(PATIENCE_S)
+
+
+def noisy(feed, number: int) -> tuple:
+    """A frame that no encoder makes small, a fifth of a second after the one before."""
+    frame, result = feed.next("happy", at_s=number / 5)
+    frame.image_bgr[:] = np.random.default_rng(number).integers(0, 256, frame.image_bgr.shape, np.uint8)
+    return frame, result
+
+
+def record_until(condition: Callable[[], object], sink: RecorderThread, feed) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        sink.write(*noisy(feed, feed.sequence))
+        time.sleep(0.005)
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def move(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+
+
+@pytest.mark.parametrize("h264", [True, False], ids=["h264", "mpeg4"])
+@pytest.mark.parametrize("happens", [remove, move])
+def test_a_folder_that_disappears_stops_the_video_not_the_run(tmp_path, told, feed, happens, h264):
+    path = tmp_path / "videos" / "o.mp4"
+    video = RotatingVideo(replace(live(path), h264=h264), Rotation(), None)
+    sink = RecorderThread(video, "recording", told.append, retry_s=0.02)
+    with sink:
+        record_until(lambda: video._file.size_bytes() > 1000, sink, feed)
+        happens(path.parent)
+        record_until(lambda: "recording has resumed" in told, sink, feed)
+        record_until(lambda: video._file.size_bytes() > 1000, sink, feed)
+    stopped = f"cannot write '{path}': No such file or directory: recording has stopped, the run continues"
+    assert told[:2] == [stopped, "recording has resumed"]
+    counts = sink.accounts[0].as_document()
+    assert counts["produced"] == feed.sequence
+    assert counts["waiting"] == 0
+    assert counts["dropped"]["disk not writable"] > 0
+    assert frames_of(path) > 0
+    assert counts["written"] + sum(counts["dropped"].values()) == feed.sequence
+    assert not h264 or counts["written"] >= frames_of(path), "the file before had frames too"
+
+
+def test_an_error_of_the_medium_begins_a_new_file(tmp_path, told, feed):
+    """A limit of the size of a file, as that of FAT on memory sticks: the kernel refuses the write."""
+    path = tmp_path / "o.mp4"
+    sink = RecorderThread(RotatingVideo(live(path), Rotation(), None), "recording", told.append, retry_s=0.02)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with sink:
+            record_until(lambda: told.count("recording has resumed") == 2, sink, feed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert told[0] == f"cannot write '{path}': File too large: recording has stopped, the run continues"
+    counts = sink.accounts[0].as_document()
+    assert counts["waiting"] == 0
+    assert counts["written"] + counts["dropped"].get("disk not writable", 0) <= counts["produced"] == feed.sequence
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["o.1.mp4", "o.2.mp4", "o.mp4"]
+    assert sum(map(frames_of, files)) >= counts["written"]
+
+
+@pytest.mark.parametrize("realtime", [True, False])
+def test_without_pyav_opencv_encodes_and_one_line_names_the_cure(write_clip, tmp_path, told, monkeypatch, realtime):
+    monkeypatch.setitem(sys.modules, "av", None)
+    path = tmp_path / "o.mp4"
+    with open_source(str(write_clip()), told.append, realtime) as source:
+        sink = open_video(path, source, Rotation(), None, told.append, draw_faces)
+        with sink:
+            for frame in source:
+                sink.write(frame, Feed().next()[1])
+    assert frames_of(path) > 0
+    assert len(told) == 1
+    assert "browsers and phones do not play it" in told[0]
+    assert "[video]" in told[0]
+
+
+def test_every_frame_of_an_outage_is_counted_as_not_written(tmp_path, told, feed):
+    (tmp_path / "file").touch()
+    sink = RecorderThread(RotatingVideo(live(tmp_path / "file" / "o.mp4"), Rotation(), None), "recording", told.append)
+    with sink:
+        for number in range(20):
+            sink.write(*feed.next("happy"))
+            wait_until(lambda number=number: sink.accounts[0].as_document()["dropped"] == {NOT_WRITABLE: number + 1})
+    assert told == [
+        f"cannot write '{tmp_path / 'file' / 'o.mp4'}': File exists: recording has stopped, the run continues"
+    ]

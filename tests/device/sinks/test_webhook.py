@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -86,6 +88,18 @@ def test_events_are_posted_as_json_in_order_with_the_token(receiver, told):
     assert receiver.headers[0]["Authorization"] == "Bearer the-token"
     assert receiver.headers[0]["Content-Type"] == "application/json"
     assert told == []
+
+
+def test_an_event_has_its_image_if_it_is_there(receiver, told):
+    images = {"a.jpg": b"\xff\xd8 an image"}
+    with Webhook(receiver.url, None, told.append, images.get) as hook:
+        for name in ("a.jpg", "deleted.jpg", None):
+            hook.post(replace(event(0), snapshot=name))
+        wait_until(lambda: hook.sent == 3)
+    first, second, third = receiver.received
+    assert base64.b64decode(first.pop("snapshot_jpeg")) == images["a.jpg"]
+    assert (first["snapshot"], second["snapshot"]) == ("a.jpg", "deleted.jpg")
+    assert third == event(0).as_document()
 
 
 def test_a_receiver_that_stumbles_gets_the_event_again(receiver, told):

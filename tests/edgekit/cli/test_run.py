@@ -72,6 +72,17 @@ def play(path: Path) -> int:
     return count
 
 
+def test_events_leave_images_and_a_folder_becomes_annotated_images(edgekit_run, crops, tmp_path, capsys):
+    snapshots = tmp_path / "snapshots"
+    options = ["--event-hold", "0s", "--event-snapshots", snapshots, "--event-snapshots-max", 2, "--draw-ids"]
+    assert edgekit_run("--source", "demo", "--max-frames", 8, *options) == EXIT_OK
+    assert 1 <= len(list(snapshots.iterdir())) <= 2
+    assert edgekit_run("--source", crops, "--save", tmp_path / "annotated") == EXIT_OK
+    kept = {path.name for path in crops.iterdir() if path.suffix in (".png", ".jpg")}
+    assert {path.name for path in (tmp_path / "annotated").iterdir()} == kept
+    assert capsys.readouterr().err == ""
+
+
 def test_a_folder_becomes_a_table_a_video_lines_and_rows(edgekit_run, crops, tmp_path, capsys):
     jsonl, rows, video = tmp_path / "out/r.jsonl", tmp_path / "out/r.csv", tmp_path / "out/r.mp4"
     assert edgekit_run("--source", crops, "--jsonl", jsonl, "--csv", rows, "--save", video) == EXIT_OK
@@ -163,6 +174,9 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
         (["--source", "demo", "--csv", "-"], "write --jsonl -"),
         (["--source", "demo", "--save", "a.mp4", "--csv", "./a.mp4"], "the same file twice"),
         (["--source", "a.mp4", "--save", "./a.mp4"], "would be overwritten"),
+        (["--source", "demo", "--webhook", "http://h/", "--webhook-snapshot"], "need --event-snapshots"),
+        (["--source", "demo", "--draw-ids"], "has no effect without --save"),
+        (["--source", "demo", "--save", "out.jpg"], "is for images"),
         (["--source", "demo", "--detector", "dlib"], "'dlib' is not one of"),
         (["--source", "demo", "--max-frames", "0"], "--max-frames"),
         (["--source", "missing.mp4"], "source 'missing.mp4' does not exist"),

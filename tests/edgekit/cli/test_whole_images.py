@@ -23,7 +23,9 @@ from edgekit.cli.boards.releases import read_package
 from edgekit.cli.commands.bench import command as bench_command
 from edgekit.cli.output import Output
 from edgekit.contract import METADATA_KEY, Contract
+from edgekit.device.annotate import class_colour
 from edgekit.device.benchmark.run import _detectors
+from edgekit.device.detections import Face
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.imaging import resize
 from edgekit.errors import EXIT_OK, EXIT_USAGE, InputError
@@ -31,7 +33,10 @@ from edgekit.model_store import resolve_model
 from edgekit.preprocess import crop_image
 from edgekit.report.view import facts
 
-GREEN_BGR = (80, 220, 60)
+
+def drawn_in(label: str) -> tuple[int, int, int]:
+    """The colour of a label's box and plate."""
+    return class_colour(Face((0, 0, 1, 1), 1.0, label, 1.0, dict.fromkeys(("red", "green", "blue"), 0.0)))
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +100,8 @@ def test_the_demo_gets_one_label_per_frame_in_the_records_and_the_video(run, tmp
     summary = json.loads(capsys.readouterr().out)
     assert (summary["detector"], summary["faces"], summary["model"]["subject"]) == ("none", 8, "image")
     frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1].astype(int)
-    near = np.abs(frame - GREEN_BGR).max(axis=2) < 60
+    (label,) = {face["label"] for line in lines for face in line["faces"]}
+    near = np.abs(frame - drawn_in(label)).max(axis=2) < 60
     assert near[:8, :40].mean() > 0.8, "the label is at the top left"
     assert near[-3:].mean() < 0.1, "the frame has no outline"
 
@@ -111,7 +117,7 @@ def test_only_the_region_is_classified_and_outlined(run, tmp_path, tiny_image_mo
     crop = crop_image(region, model.contract.crop, model.contract.input.size_hw, resize)
     assert list(face["probabilities"].values()) == pytest.approx(model.probabilities(crop[None])[0].tolist(), abs=1e-6)
     frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1].astype(int)
-    near = np.abs(frame - GREEN_BGR).max(axis=2) < 70
+    near = np.abs(frame - drawn_in("green")).max(axis=2) < 70
     assert near[149:152, 130:170].any(axis=0).mean() > 0.8, "the lower edge of the region is drawn"
 
 

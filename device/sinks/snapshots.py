@@ -1,0 +1,176 @@
+"""A JPEG image for each event, in a folder whose number and size of images are bounded."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import cv2
+
+from edgekit.device.accounting import Account
+from edgekit.device.annotate import Draw, draw_faces
+from edgekit.device.blur import FaceBlur, Xyxy, hide_boxes
+from edgekit.device.detections import FrameResult
+from edgekit.device.events import Event
+from edgekit.device.frame import Frame
+from edgekit.device.imaging import at_most
+from edgekit.device.sinks.rotation import Outage
+from edgekit.device.sinks.worker import Worker
+from edgekit.errors import InputError, StorageError
+from edgekit.files import write_atomic
+
+_MAX_SIDE_PX = 1280
+_JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
+# Few frames are queued because they are large.
+_MAX_QUEUED = 4
+_CLOSE_TIMEOUT_S = 1.5
+# How long an outlet waits for the image of its event.
+_WAIT_S = 2.0
+# Only files with such a name are ever deleted: time, label, id of the event.
+_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.jpg", re.ASCII)
+# Reasons of dropped images in the account.
+_TOO_SLOW = "encoder or disk too slow"
+_NOT_WRITABLE = "disk not writable"
+
+
+class EventSnapshots:
+    """Encodes and writes the images in a thread. The oldest ones of the folder are deleted to keep the limits."""
+
+    def __init__(
+        self,
+        folder: Path,
+        notify: Callable[[str], None],
+        *,
+        max_files: int = 1000,
+        max_bytes: int = 200_000_000,
+        blur: FaceBlur | None = None,
+        draw: Draw = draw_faces,
+    ) -> None:
+        """Prepare to write; the folder is created with the first image.
+
+        Args:
+            folder: Where the images are stored. Other files in it are left alone.
+            notify: Called with one line for each warning, from another thread.
+            max_files: Largest number of images.
+            max_bytes: Largest size of all images together.
+            blur: Makes faces unrecognisable; must not be shared with another sink.
+            draw: Draws the faces into a frame.
+
+        Raises:
+            InputError: `folder` is a file.
+        """
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"event snapshots: '{folder}' is not a folder: name another place")
+        self._folder = folder
+        self._max_files = max_files
+        self._max_bytes = max_bytes
+        self._blur = blur
+        self._draw = draw
+        self._outage = Outage(f"snapshots of events to '{folder}'", notify)
+        self._queue: queue.Queue[tuple[str, Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_MAX_QUEUED)
+        self._changed = threading.Condition()
+        self._waiting: set[str] = set()
+        self._stored: deque[tuple[str, int]] = deque()
+        self._stored_bytes = 0
+        self._thread = Worker(self._work, "snapshots")
+        self.account = Account("event snapshots")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Write the queued images, for a short time."""
+        with suppress(queue.Full):
+            self._queue.put(None, timeout=_CLOSE_TIMEOUT_S)
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        self.account.close(_TOO_SLOW)
+
+    def update(self, frame: Frame, result: FrameResult) -> None:
+        """Keep the boxes to blur; must be called for every frame. Raises the exception of the thread, if any."""
+        self._thread.check()
+        if self._blur is not None:
+            self._blur.update(frame, result)
+
+    def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:
+        """Queue the frame of an event and return the event with the name of its image; without one, if it is busy."""
+        self.account.produce()
+        name = _name(event)
+        hidden = self._blur.boxes() if self._blur is not None else []
+        with self._changed:
+            self._waiting.add(name)
+        try:
+            self._queue.put_nowait((name, frame, result, hidden))
+        except queue.Full:
+            self._done(name)
+            self.account.drop(_TOO_SLOW)
+            return event
+        return replace(event, snapshot=name)
+
+    def jpeg(self, name: str) -> bytes | None:
+        """Return an image by its name, after waiting for it for up to two seconds; None if it is not there."""
+        with self._changed:
+            self._changed.wait_for(lambda: name not in self._waiting, _WAIT_S)
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError:
+            return None
+
+    def _work(self) -> None:
+        self._find_stored()
+        while (item := self._queue.get()) is not None:
+            name, frame, result, hidden = item
+            try:
+                self._write(name, frame, result, hidden)
+            except (StorageError, OSError) as error:
+                self.account.drop(_NOT_WRITABLE)
+                self._outage.begin(str(error))
+            else:
+                self.account.write()
+                self._outage.end("")
+            finally:
+                self._done(name)
+
+    def _write(self, name: str, frame: Frame, result: FrameResult, hidden_xyxy: list[Xyxy]) -> None:
+        image = hide_boxes(frame.image_bgr, hidden_xyxy) if hidden_xyxy else frame.image_bgr
+        drawn = at_most(self._draw(image, result.faces), _MAX_SIDE_PX)
+        data = cv2.imencode(".jpg", drawn, _JPEG_QUALITY)[1].tobytes()
+        self._make_room(len(data))
+        write_atomic(self._folder / name, data)
+        self._stored.append((name, len(data)))
+        self._stored_bytes += len(data)
+
+    def _make_room(self, size_bytes: int) -> None:
+        while self._stored and (
+            len(self._stored) >= self._max_files or self._stored_bytes + size_bytes > self._max_bytes
+        ):
+            name, oldest_bytes = self._stored.popleft()
+            self._stored_bytes -= oldest_bytes
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _find_stored(self) -> None:
+        """Count the images of earlier runs."""
+        with suppress(OSError):
+            for path in sorted(self._folder.iterdir()):
+                if _NAME.fullmatch(path.name):
+                    self._stored.append((path.name, path.stat().st_size))
+        self._stored_bytes = sum(size_bytes for _, size_bytes in self._stored)
+
+    def _done(self, name: str) -> None:
+        with self._changed:
+            self._waiting.discard(name)
+            self._changed.notify_all()
+
+
+def _name(event: Event) -> str:
+    taken = datetime.fromtimestamp(event.wall_s, UTC)
+    label = re.sub(r"[^A-Za-z0-9_-]", "_", event.label)[:40]
+    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{event.event_id}.jpg"

@@ -1,0 +1,152 @@
+"""Images of events: which frame, how many, and what a bad disk costs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgekit.device.blur import FaceBlur
+from edgekit.device.events import Event, EventRules
+from edgekit.device.imaging import read_image
+from edgekit.device.sinks.events import EventSink
+from edgekit.device.sinks.snapshots import EventSnapshots
+from edgekit.errors import InputError
+from tests.waiting import wait_until
+
+
+def event(number: int, label: str = "happy") -> Event:
+    return Event(f"ab12-{number}", 1, label, None, 0.9, 1.0, number, float(number), 1.7e9 + number)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class Outlet:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def post(self, event: Event) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Hold the thread that writes until the event is set."""
+    ready = threading.Event()
+    write = EventSnapshots._write
+    monkeypatch.setattr(EventSnapshots, "_write", lambda *item: (ready.wait(60), write(*item)))
+    return ready
+
+
+def test_an_event_has_the_frame_that_triggered_it(tmp_path, told, feed):
+    outlet = Outlet()
+    snapshots = EventSnapshots(tmp_path / "new", told.append, draw=lambda image, _: image)
+    with EventSink(EventRules(hold_s=0.0), [outlet], snapshots=snapshots) as sink:
+        for number, label in enumerate(["happy", "happy", "sad"]):
+            sink.write(*feed.next(label, at_s=float(number)))
+    first, second = outlet.events
+    assert names(tmp_path / "new") == sorted([first.snapshot, second.snapshot])
+    assert "-happy-" in first.snapshot
+    assert second.as_document()["snapshot"] == second.snapshot
+    for one in outlet.events:
+        # The brightness of `feed`'s frames.
+        assert read_image(tmp_path / "new" / one.snapshot).mean() == pytest.approx(40 + 7 * one.sequence, abs=2)
+    assert sink.accounts[0].as_document() == {"produced": 2, "written": 2, "dropped": {}, "waiting": 0}
+    assert told == []
+
+
+def test_an_event_without_snapshots_has_no_such_field(feed):
+    outlet = Outlet()
+    with EventSink(EventRules(hold_s=0.0), [outlet]) as sink:
+        sink.write(*feed.next("happy"))
+    assert "snapshot" not in outlet.events[0].as_document()
+
+
+def test_the_oldest_images_are_deleted_also_those_of_earlier_runs_and_nothing_else(tmp_path, told, feed):
+    (tmp_path / "mine.jpg").write_text("a file of the user")
+    for first in (0, 3):
+        with EventSnapshots(tmp_path, told.append, max_files=4) as snapshots:
+            for number in range(first, first + 3):
+                name = snapshots.take(event(number), *feed.next("happy")).snapshot
+                assert snapshots.jpeg(name) == (tmp_path / name).read_bytes()
+    assert [name.split("-")[-1] for name in names(tmp_path)] == ["2.jpg", "3.jpg", "4.jpg", "5.jpg", "mine.jpg"]
+
+
+def test_the_images_together_are_no_larger_than_the_limit(tmp_path, told, feed):
+    with EventSnapshots(tmp_path, told.append, max_bytes=200_000) as snapshots:
+        for number in range(6):
+            frame, result = feed.next("happy")
+            frame.image_bgr[:] = np.random.default_rng(number).integers(0, 256, frame.image_bgr.shape, np.uint8)
+            snapshots.jpeg(snapshots.take(event(number), frame, result).snapshot)
+            assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 200_000
+    assert 2 <= len(names(tmp_path)) < 6
+
+
+def test_blurred_faces_are_not_in_the_image(tmp_path, told, feed):
+    shown = {}
+    for blurred in (False, True):
+        folder = tmp_path / str(blurred)
+        with EventSnapshots(folder, told.append, blur=FaceBlur() if blurred else None) as snapshots:
+            frame, result = feed.next("happy")
+            frame.image_bgr[:, ::2] = 255
+            snapshots.update(frame, result)
+            snapshots.take(event(0), frame, result)
+        (name,) = names(folder)
+        shown[blurred] = np.diff(read_image(folder / name)[80:140, 30:80].astype(int), axis=1).std()
+    assert shown[True] < 20 < 60 < shown[False]
+
+
+def test_an_event_that_comes_while_the_disk_stalls_is_posted_without_an_image(tmp_path, told, feed, slow):
+    with EventSnapshots(tmp_path, told.append) as snapshots:
+        taken = [snapshots.take(event(number), *feed.next("happy")) for number in range(20)]
+        slow.set()
+        wait_until(lambda: snapshots.account.waiting == 0)
+    with_image = [one for one in taken if one.snapshot is not None]
+    assert 4 <= len(with_image) <= 5
+    assert taken[-1].snapshot is None
+    counts = snapshots.account.as_document()
+    assert counts["dropped"] == {"encoder or disk too slow": 20 - len(with_image)}
+    assert counts["written"] == len(names(tmp_path)) == len(with_image)
+
+
+def test_a_full_disk_is_reported_once_and_its_end_too(small_disk, told, feed, fill):
+    ballast = fill(small_disk)
+    with EventSnapshots(small_disk, told.append) as snapshots:
+        for number in range(3):
+            name = snapshots.take(event(number), *feed.next("happy")).snapshot
+            assert snapshots.jpeg(name) is None
+        assert len(told) == 1
+        assert "No space left" in told[0]
+        assert told[0].endswith("has stopped, the run continues")
+        ballast.unlink()
+        assert snapshots.jpeg(snapshots.take(event(3), *feed.next("happy")).snapshot) is not None
+    assert told[1] == f"snapshots of events to '{small_disk}' has resumed"
+    assert snapshots.account.as_document()["dropped"] == {"disk not writable": 3}
+
+
+def test_a_large_frame_is_made_smaller(tmp_path, told, feed):
+    frame, result = feed.next("happy")
+    object.__setattr__(frame, "image", np.zeros((1600, 2560, 3), np.uint8))
+    with EventSnapshots(tmp_path, told.append) as snapshots:
+        snapshots.take(event(0), frame, result)
+    (path,) = tmp_path.iterdir()
+    assert cv2.imread(str(path)).shape == (800, 1280, 3)
+
+
+@pytest.mark.parametrize("label", ["a/b", "../x", "überrascht", ""])
+def test_any_label_gives_a_file_name(tmp_path, told, feed, label):
+    with EventSnapshots(tmp_path / "in", told.append) as snapshots:
+        snapshots.take(event(0, label), *feed.next("happy"))
+    assert len(names(tmp_path / "in")) == 1
+    assert names(tmp_path) == ["in"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, told):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is not a folder"):
+        EventSnapshots(tmp_path / "file", told.append)

@@ -1,0 +1,108 @@
+"""Videos with times of their own and with damage: real files, made by PyAV and read without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+
+from edgekit.device.frame import presentation_time_s
+from edgekit.device.sinks.recorder import RotatingVideo
+from edgekit.device.sinks.rotation import Rotation
+from edgekit.device.sinks.video import VideoOptions
+from edgekit.device.sources import open_source
+from tests.device.conftest import Feed
+
+av = pytest.importorskip("av", reason="no PyAV here: pip install av")
+
+STEADY_MS = [40 * number for number in range(30)]
+PAUSES_MS = [0, 40, 80, 120, 500, 1000, 1040, 1080, 3000, 3040, 5000, 5040]
+
+
+def times_ms(path: Path, told: list[str], realtime: bool = False) -> list[int]:
+    with open_source(str(path), told.append, realtime) as source:
+        time_s = presentation_time_s(source)
+        times = [time_s(frame) for frame in source]
+    return [round((time - times[0]) * 1000) for time in times]
+
+
+def stored_ms(path: Path) -> list[int]:
+    capture = cv2.VideoCapture(str(path))
+    times = []
+    while capture.read()[0]:
+        times.append(round(capture.get(cv2.CAP_PROP_POS_MSEC)))
+    return times
+
+
+def damage(path: Path, *numbers: int) -> Path:
+    """Overwrite the packets of these numbers."""
+    with av.open(str(path)) as file:
+        packets = [bytes(packet) for packet in file.demux(video=0) if packet.size]
+    data = path.read_bytes()
+    for number in numbers:
+        data = data.replace(packets[number], b"\xff" * len(packets[number]))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["pauses.mkv", "pauses.mp4"])
+def test_a_variable_frame_rate_keeps_its_times_and_gives_no_warning(write_video, told, name):
+    path = write_video(name, PAUSES_MS)
+    assert times_ms(path, told) == PAUSES_MS
+    assert told == []
+
+
+def test_in_real_time_each_frame_comes_at_its_own_time(write_video, told):
+    path = write_video("pauses.mkv", [0, 40, 80, 300, 340, 900])
+    # A frame that is late on a loaded machine is left out.
+    assert set(times_ms(path, told, realtime=True)) <= {0, 40, 80, 300, 340, 900}
+    assert told == []
+
+
+@pytest.mark.parametrize("h264", [True, False])
+def test_a_recording_of_a_variable_frame_rate_lasts_as_long(write_video, tmp_path, told, h264):
+    path = tmp_path / "o.mp4"
+    with open_source(str(write_video("pauses.mkv", PAUSES_MS)), told.append) as source:
+        options = VideoOptions.of(path, source, lambda image, _: image, h264)
+        with RotatingVideo(options, Rotation(), None) as video:
+            for frame in source:
+                video.write(frame, Feed().next()[1])
+    stored = stored_ms(path)
+    assert stored == PAUSES_MS if h264 else stored[-1] == pytest.approx(PAUSES_MS[-1], abs=40)
+    assert video.accounts[0].as_document() == {"produced": 12, "written": 12, "dropped": {}, "waiting": 0}
+
+
+@pytest.mark.parametrize("name", ["damaged.mkv", "damaged.mp4"])
+@pytest.mark.parametrize("numbers", [[0], [8], [8, 9, 21]])
+def test_frames_that_cannot_be_decoded_are_skipped_and_counted(write_video, told, name, numbers):
+    path = damage(write_video(name, STEADY_MS, noise=60), *numbers)
+    with open_source(str(path), told.append) as source:
+        frames = list(source)
+        assert source.skipped == len(numbers)
+    left = [number for number in range(30) if number not in numbers]
+    assert [frame.sequence for frame in frames] == left
+    assert [round(frame.position_s * 1000) for frame in frames] == [STEADY_MS[number] for number in left]
+    assert told == [f"video '{path}': {len(numbers)} frames cannot be decoded and were skipped"]
+
+
+def test_a_video_that_ends_early_gives_a_warning(write_video, told):
+    path = write_video("half.mkv", STEADY_MS, noise=60)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert 10 < len(times_ms(path, told)) < 20
+    (message,) = told
+    assert message.startswith(f"video '{path}' ends after 0.")
+    assert message.endswith(" of 1.2 s: the rest is damaged or missing")
+
+
+def test_joined_videos_whose_time_stamps_start_again_play_one_after_the_other(write_video, tmp_path, told):
+    once = write_video("one.ts", STEADY_MS[:10], format="mpegts").read_bytes()
+    (tmp_path / "two.ts").write_bytes(2 * once)
+    times = times_ms(tmp_path / "two.ts", told)
+    assert times == STEADY_MS[:20]
+
+
+def test_a_video_without_time_stamps_has_its_nominal_frame_rate(write_video, told):
+    path = write_video("raw.h264", STEADY_MS, format="h264")
+    assert times_ms(path, told) == STEADY_MS
