@@ -18,7 +18,7 @@ from edgekit.remote.prepare import EdgekitCommand, run_edgekit, use_installed
 from edgekit.remote.probe import MIN_PYTHON, Probe, probe
 from edgekit.remote.program import program
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.ssh import CommandResult, Connection, shell
+from edgekit.remote.ssh import CommandResult, Connection, shell, unexpected
 from edgekit.text import one_line, printable
 
 _TIMEOUT_S = 900.0
@@ -117,7 +117,7 @@ def _findings(done: CommandResult, content: bytes, label: str) -> list[Finding]:
     try:
         findings = parse_findings(content, "it")
     except InputError as error:
-        raise HostError(f"{label}: {_failure(done) or error}") from error
+        raise HostError(f"{label}: {_failure(done) or f'{error}{unexpected(content)}'}") from error
     if not findings:
         raise HostError(f"{label}: the board's doctor returned no findings")
     return findings
