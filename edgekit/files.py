@@ -180,7 +180,7 @@ def require_file(path: Path, what: str) -> Path:
 
 
 def real_path(path: Path) -> Path:
-    """Return the absolute path without symbolic links; of links in a circle, and of what does not exist, the name stays.
+    """Return the absolute path without symbolic links; links in a circle and names that do not exist stay.
 
     `Path.resolve` raises RuntimeError for links in a circle.
     """

@@ -81,7 +81,7 @@ def contradictions(session: ort.InferenceSession, contract: Contract) -> list[st
         )
     if output.type not in _OUTPUT_TYPES:
         found.append(
-            f"the graph's output is {output.type}, the contract's {contract.output.meaning} are numbers: export it again"
+            f"the graph's output is {output.type}, the contract's are {contract.output.meaning}: export it again"
         )
     return found
 

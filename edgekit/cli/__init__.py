@@ -225,7 +225,7 @@ def _check_environment() -> None:
     limit_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
     if 0 <= limit_bytes < _MIN_ADDRESS_SPACE_BYTES:
         raise InputError(
-            f"this shell lets a program reserve {limit_bytes >> 20} MiB of memory (ulimit -v), and edgekit needs at least "
+            f"this shell lets a program reserve {limit_bytes >> 20} MiB of memory (ulimit -v), and edgekit needs "
             f"{_MIN_ADDRESS_SPACE_BYTES >> 20} MiB: run 'ulimit -v unlimited'"
         )
 

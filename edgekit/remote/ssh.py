@@ -351,7 +351,7 @@ def unexpected(output: bytes) -> str:
 
 
 def _token() -> str:
-    """Return a line that no other program prints. It separates a greeting of the board's shell from a program's output."""
+    """Return a line that no other program prints; it separates a greeting from the output."""
     return f"edgekit-{secrets.token_hex(8)}"
 
 

@@ -90,11 +90,11 @@ def test_a_shell_that_ends_at_the_login_is_named_with_its_text(sshd: Sshd, greet
 def test_a_shell_that_prints_without_end_is_stopped(sshd: Sshd, greet: Greet) -> None:
     with Connection(sshd.host()) as connection:
         greet("yes spam")
-        with pytest.raises(HostError, match="it printed 'spa?m?': remove"):
+        with pytest.raises(HostError, match=r"it printed 'spa?m?': remove"):
             connection.run(["true"])
 
 
-def test_a_command_of_the_board_that_prints_more_than_json_is_shown(sshd: Sshd, connection: Connection) -> None:
+def test_a_command_of_the_board_that_prints_more_than_json_is_shown(sshd: Sshd) -> None:
     own = sshd.home / ".local/bin/edgekit"
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text("#!/bin/sh\necho Welcome to the edgekit of board 7\necho '{}'\n")
