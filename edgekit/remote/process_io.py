@@ -45,8 +45,8 @@ class Tail:
 class ProcessOutput:
     """Output of a process; `exceeded` is the limit at which it was killed, None if it ended by itself.
 
-    `preamble` is what it printed on stdout before the limits' `marker`, and `stdout` what it printed after it. `marked` is
-    True if the marker was found.
+    `preamble` is what it printed on stdout before the limits' `marker`, and `stdout` what it printed after the marker.
+    `marked` is True if the marker was found.
     """
 
     stdout: bytearray = field(default_factory=bytearray)

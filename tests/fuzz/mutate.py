@@ -13,7 +13,8 @@ _VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 _WORDS = (
     b"-1", b"0", b"1e999", b"NaN", b"inf", b"true", b"null", b"[", b"{", b"}", b"]", b'"', b"'", b"\\", b"=", b"#",
-    b"\n", b"\r", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"[" * 3000, b"9" * 5000, b"%s%n", b"\x1b[2J", b",",
+    b"\n", b"\r", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"[" * 3000, b"9" * 5000, b"%s%n",
+    b"\x1b[2J", b",",
 )  # fmt: skip
 
 

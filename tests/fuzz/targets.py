@@ -273,12 +273,14 @@ def _crops(path: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in ("crops.jsonl", "labels.jsonl"):
         (folder / name).write_bytes(path.read_bytes())
-    LabelStore(folder, ("a", "b"), None)
+    LabelStore(folder, notify=lambda _: None)
 
 
 def _crops_examples() -> list[bytes]:
-    line = {"file": "a.png", "label": "happy", "score": 0.5, "track": 3, "wall_s": 1.0, "model": "m", "kind": "least"}
-    return [(json.dumps(line) + "\n").encode() * 3]
+    crop = {"file": "crops/a.png", "probabilities": {"happy": 0.5, "sad": 0.5}, "track": "1", "time": "2026-01-01"}
+    decision = {"id": 1, "label": "happy", "files": ["crops/a.png"]}
+    lines = [crop, crop | {"file": "crops/b.png"}, decision, {"undo": 1}]
+    return ["".join(json.dumps(line) + "\n" for line in lines).encode()]
 
 
 def _training_state(path: Path) -> None:

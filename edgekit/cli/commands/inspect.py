@@ -12,7 +12,7 @@ import click
 
 from edgekit.cli.output import Output, common_options, one_line
 from edgekit.cli.render.provenance import limited, training_lines
-from edgekit.errors import EXIT_FAULT, InputError
+from edgekit.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
@@ -72,7 +72,7 @@ def command(out: Output, model: str, show_layers: bool) -> None:
         _line(out, "contradiction", text)
     out.result({**file, **_document(contents)})
     if contents.contradictions:
-        raise click.exceptions.Exit(EXIT_FAULT)
+        raise EdgekitError(f"model '{path}': {contents.contradictions[0]}")
 
 
 @dataclass(frozen=True)
