@@ -76,9 +76,8 @@ def test_a_disk_that_fills_while_a_release_is_made_changes_nothing(
     assert deploy(connection, make(3)).error is None
 
 
-def test_a_benchmark_on_a_full_disk_is_one_line(
-    sshd: Sshd, board: Board, small_cache: Path, large_model: bytes, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("board", "small_cache")
+def test_a_benchmark_on_a_full_disk_is_one_line(sshd: Sshd, large_model: bytes, tmp_path: Path) -> None:
     (tmp_path / "large.onnx").write_bytes(large_model)
     words = ["bench", tmp_path / "large.onnx", "--no-install", "--host", sshd.address, *ssh_words(sshd)]
     done = call(*words)
