@@ -20,7 +20,7 @@ Fill = Callable[..., Path]
 
 
 @pytest.fixture
-def large_model(tiny_model: Path, tmp_path: Path) -> bytes:
+def large_model(tiny_model: Path) -> bytes:
     """A valid model that is larger than the small disk."""
     model = onnx.load(tiny_model)
     model.doc_string = "x" * (2 << 20)
@@ -49,7 +49,7 @@ def test_a_disk_that_fills_while_files_are_sent_changes_nothing(
     connection: Connection, board: Board, make: MakePackage, small_cache: Path, fill: Fill, large_model: bytes
 ) -> None:
     first = deploy(connection, make(1))
-    with pytest.raises(HostError, match="could not be stored: .*No space left on device"):
+    with pytest.raises(HostError, match=r"could not be stored: .*No space left on device"):
         deploy(connection, make(2, content=large_model))
     assert board.current == first.release
     assert [path.name for path in (board.root / "releases").iterdir()] == [first.release]
@@ -63,8 +63,9 @@ def test_a_disk_that_fills_while_files_are_sent_changes_nothing(
     assert deploy(connection, make(3)).error is None
 
 
+@pytest.mark.usefixtures("small_releases")
 def test_a_disk_that_fills_while_a_release_is_made_changes_nothing(
-    connection: Connection, board: Board, make: MakePackage, small_releases: Path, large_model: bytes
+    connection: Connection, board: Board, make: MakePackage, large_model: bytes
 ) -> None:
     first = deploy(connection, make(1))
     with pytest.raises(HostError, match="No space left on device") as caught:
