@@ -6,6 +6,9 @@
 # make test-vivid   a V4L2 camera: the kernel's virtual one in a virtual machine (root, qemu-system-x86, busybox-static)
 # make test-power   deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs)
 # make test-random  the tests of `make test` in random order
+# make test-oldest  the tests of device/ with the oldest supported versions of its dependencies
+# make fuzz         mutated files and answers for so many seconds: make fuzz SECONDS=3600; finds go to tests/fuzz/cases
+# make audit        known vulnerabilities and licences of the dependencies
 # make lint         style, types, import rules, generated pages
 # make dist         wheel and source archive in dist/, checked with twine
 # Another Python: make PYTHON=python3.12 demo (after `make clean` if an environment exists already)
@@ -19,7 +22,11 @@ TEST := .venv-test
 OUT := out
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random lint dist clean help
+OLDEST := .venv-oldest
+AUDIT := .venv-audit
+SECONDS ?= 60
+
+.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random test-oldest fuzz audit lint dist clean help
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -60,6 +67,21 @@ test-vivid: $(TEST)/installed
 test-power: $(TEST)/installed
 	EDGEKIT_TEST_POWER=1 $(TEST)/bin/python -m pytest -s tests/power
 
+test-oldest: $(TEST)/installed
+	$(TEST)/bin/python tools/oldest_requirements.py > $(TEST)/oldest.txt
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(TEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(OLDEST)/bin/python -m pytest --numprocesses $(WORKERS) -m "not slow" tests/device
+
+fuzz: $(TEST)/installed
+	$(TEST)/bin/python -m tests.fuzz.runner --seconds $(SECONDS) --first $$(date +%s) --keep
+
+audit: $(TEST)/installed
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || true
+	$(TEST)/bin/python tools/audit.py $(AUDIT)/bin/pip-audit
+
 lint: $(TEST)/installed
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
@@ -74,7 +96,7 @@ dist: $(TEST)/installed
 	$(TEST)/bin/twine check --strict dist/*
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OUT) build dist edgekit_pi.egg-info
+	rm -rf $(DEMO) $(TEST) $(OLDEST) $(AUDIT) $(OUT) build dist edgekit_pi.egg-info
 
 $(DEMO)/installed: EXTRA := device,video
 $(TEST)/installed: EXTRA := dev

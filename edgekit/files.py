@@ -247,6 +247,14 @@ def require_file(path: Path, what: str) -> Path:
     return path
 
 
+def real_path(path: Path) -> Path:
+    """Return the absolute path without symbolic links; links in a circle and names that do not exist stay.
+
+    `Path.resolve` raises RuntimeError for links in a circle.
+    """
+    return Path(os.path.realpath(path))
+
+
 def sync(path: Path) -> None:
     """Write a file's content, or a folder's entries, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)

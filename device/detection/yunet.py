@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edgekit.device.detections import Detections
-from edgekit.device.engines.session import default_intra_op_threads, open_session
+from edgekit.device.engines.session import default_intra_op_threads, open_session, run_session
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
 
@@ -58,6 +58,7 @@ class YuNet:
         Raises:
             InputError: The file cannot be loaded or is not a YuNet.
         """
+        self._path = model_path
         self._session = open_session(model_path, intra_op_threads or default_intra_op_threads())
         self._score_threshold = score_threshold
         self._nms_threshold = nms_threshold
@@ -73,7 +74,8 @@ class YuNet:
     def detect(self, image_bgr: ImageU8) -> Detections:
         """Return the faces of a uint8 (H, W, 3) image, with landmarks."""
         tensor = self._letterbox(image_bgr)
-        outputs = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {self._input_name: tensor}), strict=True))
+        values = run_session(self._session, self._path, _OUTPUTS, {self._input_name: tensor})
+        outputs = dict(zip(_OUTPUTS, values, strict=True))
         xyxy, scores, landmarks_xy = decode(outputs, tensor.shape[3], self._score_threshold)
         kept = suppress(xyxy, scores, self._nms_threshold, self._top_k)
         to_frame: FloatArray = np.divide(self._frame_wh, self._content_wh, dtype=np.float32)

@@ -8,12 +8,13 @@ import numpy as np
 import onnxruntime as ort
 
 from edgekit.contract import Contract, ElementType, channel_count
-from edgekit.device.engines.session import open_session, read_contract
+from edgekit.device.engines.session import open_session, read_contract, run_session
 from edgekit.errors import InputError
 from edgekit.preprocess import FloatArray, ImageU8
-from edgekit.text import one_line
+from edgekit.text import counted, one_line
 
 _NODE_TYPES: dict[ElementType, str] = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+_OUTPUT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
 class OnnxRuntimeEngine:
@@ -24,49 +25,66 @@ class OnnxRuntimeEngine:
         self._path = path
         self._session = open_session(path, intra_op_threads, spinning)
         self.contract = read_contract(self._session, path)
-        _check_graph(self._session, self.contract, path)
+        found = contradictions(self._session, self.contract)
+        if found:
+            raise InputError(f"model '{path}': {found[0]}")
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
         """Return the logits (N, labels) of input tensors (N, channels, H, W).
 
         Raises:
-            InputError: The graph fails.
+            InputError: The graph fails, or does not return one row per image.
         """
+        names, feed = [self.contract.output.name], {self.contract.input.name: tensor}
         try:
-            outputs = self._session.run([self.contract.output.name], {self.contract.input.name: tensor})
+            (output,) = run_session(self._session, self._path, names, feed)
+        except InputError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             reason = one_line(str(error))
             raise InputError(f"model '{self._path}' fails in inference: export it again ({reason})") from error
-        return np.asarray(outputs[0], np.float32)
+        logits = np.asarray(output, np.float32)
+        if logits.shape != (len(tensor), len(self.contract.labels)):
+            raise InputError(
+                f"model '{self._path}' returns {_size(logits.shape)} values for {counted(len(tensor), 'image')} and "
+                f"{counted(len(self.contract.labels), 'label')}: export it with a dynamic batch"
+            )
+        return logits
 
 
-def _check_graph(session: ort.InferenceSession, contract: Contract, path: Path) -> None:
+def contradictions(session: ort.InferenceSession, contract: Contract) -> list[str]:
+    """Return one line for each statement of a contract that the graph contradicts, with both values and the cure."""
     spec = contract.input
     inputs = {node.name: node for node in session.get_inputs()}
     outputs = {node.name: node for node in session.get_outputs()}
     if list(inputs) != [spec.name] or contract.output.name not in outputs:
-        raise InputError(
-            f"model '{path}': the contract names input '{spec.name}' and output '{contract.output.name}', "
+        return [
+            f"the contract names input '{spec.name}' and output '{contract.output.name}', "
             f"but the graph has {list(inputs)} and {list(outputs)}: export it again"
-        )
+        ]
+    node, output = inputs[spec.name], outputs[contract.output.name]
+    found = []
     expected = [None, channel_count(spec.channels), *spec.size_hw]
-    shape = inputs[spec.name].shape
-    if len(shape) != 4 or any(
-        isinstance(a, int) and b is not None and a != b for a, b in zip(shape, expected, strict=True)
+    if len(node.shape) != 4 or any(
+        isinstance(a, int) and b is not None and a != b for a, b in zip(node.shape, expected, strict=True)
     ):
-        raise InputError(
-            f"model '{path}': the contract's input shape {expected} is not the graph's {shape}: export it again"
-        )
-    if inputs[spec.name].type != _NODE_TYPES[spec.element_type]:
-        raise InputError(
-            f"model '{path}': the graph's input is {inputs[spec.name].type}, "
-            f"the contract's {_NODE_TYPES[spec.element_type]}: export it again"
-        )
-    if isinstance(shape[0], int):
-        raise InputError(f"model '{path}': the batch size is fixed at {shape[0]}: export it with a dynamic batch")
-    classes = outputs[contract.output.name].shape
-    if len(classes) != 2 or classes[1] != len(contract.labels):
-        raise InputError(
-            f"model '{path}': the contract has {len(contract.labels)} labels, but the graph's output is {classes}: "
+        found.append(f"the contract's input shape {expected} is not the graph's {node.shape}: export it again")
+    elif isinstance(node.shape[0], int):
+        found.append(f"the batch size is fixed at {node.shape[0]}: export it with a dynamic batch")
+    if node.type != _NODE_TYPES[spec.element_type]:
+        kind = _NODE_TYPES[spec.element_type]
+        found.append(f"the graph's input is {node.type}, the contract's {kind}: export it again")
+    if len(output.shape) != 2 or output.shape[1] != len(contract.labels):
+        found.append(
+            f"the contract has {len(contract.labels)} labels, but the graph's output is {output.shape}: "
             "export it with as many labels as classes"
         )
+    if output.type not in _OUTPUT_TYPES:
+        found.append(
+            f"the graph's output is {output.type}, the contract's are {contract.output.meaning}: export it again"
+        )
+    return found
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "1"

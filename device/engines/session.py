@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import onnxruntime as ort
 
 from edgekit.contract import METADATA_KEY, Contract, GraphLevel, required_fields
 from edgekit.errors import InputError
 from edgekit.files import require_file
+from edgekit.native_calls import FIRST_CALL_S, NativeCall
 
 _LEVELS: dict[GraphLevel, ort.GraphOptimizationLevel] = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -68,17 +72,57 @@ def open_session(
         level: ONNX Runtime's level of graph optimisation.
 
     Raises:
-        InputError: The file is missing, is not an ONNX model, or cannot be run by the installed onnxruntime.
+        InputError: The file is missing, is not an ONNX model, cannot be run by the installed onnxruntime, or takes more
+            than `FIRST_CALL_S` to load.
     """
     require_file(path, "model")
-    options = session_options(intra_op_threads, spinning, level)
+    return load_session(path, str(path), session_options(intra_op_threads, spinning, level))
+
+
+def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -> ort.InferenceSession:
+    """Return a session with other options than `open_session`; `source` is the file's name or a model in memory.
+
+    Raises:
+        InputError: As `open_session`; `path` is the name in messages.
+    """
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with NativeCall(f"loading model '{path}'", lambda: None, FIRST_CALL_S):
+            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except InputError:
+        raise
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
         ) from error
+
+
+# Sessions whose first inference has ended.
+_tried: WeakSet[ort.InferenceSession] = WeakSet()
+
+
+def run_session(
+    session: ort.InferenceSession, path: Path, names: Sequence[str] | None, feed: Mapping[str, Any]
+) -> list[Any]:
+    """Return the outputs `names` (None: all) of an inference that a signal can end.
+
+    Args:
+        session: The session.
+        path: Its file, for messages.
+        names: Names of the outputs.
+        feed: The inputs by name.
+
+    Raises:
+        InputError: The first inference of the session takes more than `FIRST_CALL_S`.
+        Exception: Whatever onnxruntime raises; its exceptions share no base class of their own.
+    """
+    options = ort.RunOptions()
+    limit_s = None if session in _tried else FIRST_CALL_S
+    with NativeCall(f"an inference of model '{path}'", lambda: setattr(options, "terminate", True), limit_s):
+        outputs: list[Any] = session.run(names, feed, options)
+    if limit_s is not None:
+        _tried.add(session)
+    return outputs
 
 
 def session_options(intra_op_threads: int, spinning: bool = False, level: GraphLevel = "all") -> ort.SessionOptions:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 T = TypeVar("T")
 
 # A stage can hang in a driver for ever; `Stages.__exit__` must not.
-_JOIN_S = 2.0
+_JOIN_S = 0.5
 
 
 class Stages:

@@ -10,6 +10,7 @@ import importlib
 import io
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit import __version__
+from edgekit import __version__, native_calls
+from edgekit.cli.native_watch import NativeWatch
 from edgekit.cli.output import describe_os_error, one_line
-from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError
+from edgekit.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_IO, EXIT_OK, EdgekitError, InputError
 from edgekit.text import printable
 
 if TYPE_CHECKING:
@@ -58,6 +60,13 @@ _EXTRAS = {
 }
 
 
+_OUT_OF_MEMORY = "out of memory: use a smaller batch or close other programs"
+# The dynamic linker's words for a library that does not fit into the memory.
+_NO_MEMORY = ("failed to map segment", "annot allocate memory")
+# With less, OpenCV and onnxruntime crash instead of raising an error.
+_MIN_ADDRESS_SPACE_BYTES = 768 << 20
+
+
 class _StdoutClosedError(Exception):
     """The program that reads stdout has closed the pipe, as `| head` does."""
 
@@ -66,6 +75,7 @@ class _LazyGroup(click.Group):
     """click group that imports a command's module when the command is used, and lists the commands in sections."""
 
     def invoke(self, ctx: click.Context) -> object:
+        _check_environment()
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -144,8 +154,8 @@ def main() -> None:
     """Run the command line and exit: the entry point of the console script."""
     exit_code = _run(sys.argv[1:])
     timeout_guard = sys.modules.get("edgekit.device.sources.timeout_guard")
-    if timeout_guard is not None and timeout_guard.any_reading():
-        # The interpreter's own exit would wait for a thread that is blocked in a camera driver.
+    if native_calls.any_running() or (timeout_guard is not None and timeout_guard.any_reading()):
+        # The interpreter's own exit would wait for a thread that is blocked in a camera driver or in an inference.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
@@ -187,8 +197,10 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         return _report(error, describe_os_error(error), EXIT_IO, debug)
     except MemoryError as error:
-        return _report(error, "out of memory: use a smaller batch or close other programs", EXIT_FAULT, debug)
+        return _report(error, _OUT_OF_MEMORY, EXIT_FAULT, debug)
     except Exception as error:
+        if isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY):
+            return _report(error, _OUT_OF_MEMORY, EXIT_FAULT, debug)
         if interruptions.received:
             # A library replaced the KeyboardInterrupt by its own exception while it was imported.
             return _report_interruption()
@@ -196,6 +208,26 @@ def _run(arguments: list[str]) -> int:
     finally:
         interruptions.restore()
     return EXIT_OK
+
+
+def _check_environment() -> None:
+    """Check what libraries take for granted, and fail without a message if it is missing.
+
+    Raises:
+        InputError: The working folder is gone, or too little memory may be reserved.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109 - the system call itself
+    except OSError as error:
+        raise InputError(
+            f"the working folder cannot be used ({error.strerror}): change to another one with cd"
+        ) from error
+    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= limit_bytes < _MIN_ADDRESS_SPACE_BYTES:
+        raise InputError(
+            f"this shell lets a program reserve {limit_bytes >> 20} MiB of memory (ulimit -v), and edgekit needs "
+            f"{_MIN_ADDRESS_SPACE_BYTES >> 20} MiB: run 'ulimit -v unlimited'"
+        )
 
 
 def _prepare_streams() -> None:
@@ -243,8 +275,11 @@ class _Interruptions:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._receive)
         self._report_ignored, sys.unraisablehook = sys.unraisablehook, self._repeat
+        self._watch = NativeWatch()
+        self._watch.start()
 
     def restore(self) -> None:
+        self._watch.stop()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         sys.unraisablehook = self._report_ignored

@@ -16,7 +16,7 @@ from edgekit.remote.parallel import HostReporter, HostResult
 from edgekit.remote.prepare import EdgekitCommand, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.ssh import Connection
+from edgekit.remote.ssh import Connection, unexpected
 from edgekit.remote.transfer import Upload, send
 from edgekit.report.document import BenchmarkReport, HostOutcome
 from edgekit.report.merging import merge
@@ -119,7 +119,7 @@ def _read_report(content: bytes, label: str) -> BenchmarkReport:
     try:
         report = parse_document(content, "its report")
     except InputError as error:
-        raise HostError(f"{label}: {error}") from error
+        raise HostError(f"{label}: {error}{unexpected(content)}") from error
     if len(report.boards) != 1:
         raise HostError(f"{label}: its report has {len(report.boards)} boards, expected 1")
     return report

@@ -19,7 +19,7 @@ from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import check_fit, check_space, prepare, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.program import program
-from edgekit.remote.ssh import Connection, ConnectionLostError
+from edgekit.remote.ssh import Connection, ConnectionLostError, unexpected
 from edgekit.remote.transfer import Upload, send
 from edgekit.text import one_line
 
@@ -134,7 +134,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         "keep": package.keep,
         "settle_s": package.settle_s,
     }
-    return _change(host.label, _run_on_board(connection, board, plan, reporter))
+    return read_change(host.label, _run_on_board(connection, board, plan, reporter))
 
 
 def rollback_host(
@@ -146,7 +146,7 @@ def rollback_host(
         HostError: The board rejected the change, or the connection was lost.
     """
     plan = {**_plan("rollback", service), "to": to, "settle_s": settle_s}
-    return _change(connection.host.label, _run_on_board(connection, probe(connection), plan, reporter))
+    return read_change(connection.host.label, _run_on_board(connection, probe(connection), plan, reporter))
 
 
 def list_host(connection: Connection, service: Service, reporter: HostReporter) -> ReleaseList:
@@ -155,23 +155,8 @@ def list_host(connection: Connection, service: Service, reporter: HostReporter) 
     Raises:
         HostError: The board returned no valid list.
     """
-    document = _run_on_board(connection, probe(connection), _plan("releases", service), reporter)
-    try:
-        releases = tuple(
-            Release(
-                _shown(row["release"]) or "",
-                _shown(row["model"]) or "",
-                _shown(row["edgekit"]) or "",
-                int(row["created_unix_s"]),
-                row["failed"] is True,
-            )
-            for row in document["releases"]
-        )
-        state = document.get("service") or {}
-        known = {name: _shown(state.get(name)) for name in ("state", "text", "last_exit", "manager")}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise HostError(f"{connection.host.label}: the board's list of releases is not valid") from error
-    return ReleaseList(releases, _shown(document.get("current")), document.get("cut") is True, known)
+    content = _run_on_board(connection, probe(connection), _plan("releases", service), reporter)
+    return read_releases(connection.host.label, content)
 
 
 def roll_out(
@@ -214,9 +199,8 @@ def _plan(action: str, service: Service) -> dict[str, Any]:
     }
 
 
-def _run_on_board(
-    connection: Connection, board: Probe, plan: Mapping[str, Any], reporter: HostReporter
-) -> dict[str, Any]:
+def _run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], reporter: HostReporter) -> bytes:
+    """Run the plan on the board and return what it printed."""
     host = connection.host
     python = check_fit(board, host.label)
     try:
@@ -230,16 +214,51 @@ def _run_on_board(
         raise HostError(f"{error}; the board completes what it has begun: check with 'edgekit releases'") from error
     if done.returncode != 0:
         raise HostError(f"{host.label}: {done.last_error_line or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def _document(label: str, content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(done.text)
+        document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise HostError(f"{host.label}: the board's answer is not JSON") from error
+        raise HostError(f"{label}: the board's answer is not JSON{unexpected(content)}") from error
     if not isinstance(document, dict):
-        raise HostError(f"{host.label}: the board's answer is not valid")
+        raise HostError(f"{label}: the board's answer is not valid{unexpected(content)}")
     return document
 
 
-def _change(label: str, document: Mapping[str, Any]) -> ReleaseChange:
+def read_releases(label: str, content: bytes) -> ReleaseList:
+    """Return the list of releases that a board printed.
+
+    Raises:
+        HostError: The output is not a valid list; `label` is the board's name in the message.
+    """
+    document = _document(label, content)
+    try:
+        releases = tuple(
+            Release(
+                _shown(row["release"]) or "",
+                _shown(row["model"]) or "",
+                _shown(row["edgekit"]) or "",
+                int(row["created_unix_s"]),
+                row["failed"] is True,
+            )
+            for row in document["releases"]
+        )
+        state = document.get("service") or {}
+        known = {name: _shown(state.get(name)) for name in ("state", "text", "last_exit", "manager")}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise HostError(f"{label}: the board's list of releases is not valid") from error
+    return ReleaseList(releases, _shown(document.get("current")), document.get("cut") is True, known)
+
+
+def read_change(label: str, content: bytes) -> ReleaseChange:
+    """Return the change that a board printed.
+
+    Raises:
+        HostError: The output is not a valid change; `label` is the board's name in the message.
+    """
+    document = _document(label, content)
     release, before, current = (_shown(document.get(name)) for name in ("release", "before", "current"))
     if document.get("error") is not None:
         state = f"{current} runs again" if current else "nothing runs, as before"

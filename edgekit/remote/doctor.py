@@ -18,7 +18,7 @@ from edgekit.remote.prepare import EdgekitCommand, run_edgekit, use_installed
 from edgekit.remote.probe import MIN_PYTHON, Probe, probe
 from edgekit.remote.program import program
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
-from edgekit.remote.ssh import CommandResult, Connection, shell
+from edgekit.remote.ssh import CommandResult, Connection, shell, unexpected
 from edgekit.text import one_line, printable
 
 _TIMEOUT_S = 900.0
@@ -71,7 +71,7 @@ def examine_host(
     command = EdgekitCommand(tuple(shell(_CHOOSE_PYTHON, installed, board.root, board.python.path)))
     done = _run_doctor(connection, reporter, command, program("doctor", {"capture": capture}))
     first, _, second = done.stdout.partition(b"\n")
-    return _captured(_findings(done, first, label), second, label)
+    return captured(_findings(done, first, label), second, label)
 
 
 def shell_findings(board: Probe) -> list[Finding]:
@@ -117,7 +117,7 @@ def _findings(done: CommandResult, content: bytes, label: str) -> list[Finding]:
     try:
         findings = parse_findings(content, "it")
     except InputError as error:
-        raise HostError(f"{label}: {_failure(done) or error}") from error
+        raise HostError(f"{label}: {_failure(done) or f'{error}{unexpected(content)}'}") from error
     if not findings:
         raise HostError(f"{label}: the board's doctor returned no findings")
     return findings
@@ -130,15 +130,20 @@ def _failure(done: CommandResult) -> str:
     return f"the board's doctor ended with exit code {done.returncode}{reason}"
 
 
-def _captured(findings: list[Finding], content: bytes, label: str) -> Examined:
+def captured(findings: list[Finding], content: bytes, label: str) -> Examined:
+    """Return the findings with what the second line of the doctor's output has.
+
+    Raises:
+        HostError: The line is not valid; `label` is the board's name in the message.
+    """
     try:
         document: Mapping[str, Any] = json.loads(content)
         python, seen, names = str(document["python"]), dict(document.get("seen", {})), list(document.get("names", []))
-        captured = list(seen.items())[:_MAX_CAPTURED]
+        shown = list(seen.items())[:_MAX_CAPTURED]
         return Examined(
             findings,
             one_line(python)[:_MAX_TITLE_CHARS],
-            {one_line(title)[:_MAX_TITLE_CHARS]: _harmless(str(text)) for title, text in captured},
+            {one_line(title)[:_MAX_TITLE_CHARS]: _harmless(str(text)) for title, text in shown},
             [str(name)[:_MAX_NAME_CHARS] for name in names[:_MAX_NAMES] if len(str(name)) > 2],
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -16,6 +16,7 @@ from typing import IO, Literal
 MAX_LINE_BYTES = 1 << 12
 _KEPT_ERROR_BYTES = 1 << 16
 _READ_BYTES = 1 << 16
+_MAX_PREAMBLE_BYTES = 1 << 16
 _POLL_S = 0.2
 
 
@@ -42,21 +43,31 @@ class Tail:
 
 @dataclass
 class ProcessOutput:
-    """Output of a process; `exceeded` is the limit at which it was killed, None if it ended by itself."""
+    """Output of a process; `exceeded` is the limit at which it was killed, None if it ended by itself.
+
+    `preamble` is what it printed on stdout before the limits' `marker`, and `stdout` what it printed after the marker.
+    `marked` is True if the marker was found.
+    """
 
     stdout: bytearray = field(default_factory=bytearray)
+    preamble: bytearray = field(default_factory=bytearray)
+    marked: bool = False
     stderr: Tail = field(default_factory=Tail)
     exceeded: Literal["time", "silence", "stdout", "stderr"] | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a process: seconds in total, seconds without any input or output, and bytes of output."""
+    """Limits of a process: seconds in total, seconds without any input or output, and bytes of output.
+
+    The bytes of stdout are counted after `marker`, a line that begins the output; a text before it may have 64 KiB.
+    """
 
     timeout_s: float | None
     silence_s: float | None
     stdout_bytes: int
     stderr_bytes: int
+    marker: bytes = b""
 
 
 def communicate(
@@ -74,7 +85,7 @@ def communicate(
     output = ProcessOutput()
     with selectors.DefaultSelector() as selector:
         writer = _Writer(process, iter(chunks), hold_stdin, selector)
-        reader = _Reader(process, selector, output, on_stderr_line)
+        reader = _Reader(process, selector, output, on_stderr_line, limits.marker)
         deadlines = _Deadlines(limits)
         while reader.open_streams and output.exceeded is None:
             ended = process.poll() is not None
@@ -89,7 +100,7 @@ def communicate(
                     has_read |= reader.read(key)
             if ended and not has_read:
                 break
-            if len(output.stdout) > limits.stdout_bytes:
+            if len(output.stdout) > limits.stdout_bytes or len(output.preamble) > _MAX_PREAMBLE_BYTES:
                 output.exceeded = "stdout"
             elif reader.stderr_bytes > limits.stderr_bytes:
                 output.exceeded = "stderr"
@@ -166,7 +177,10 @@ class _Reader:
         selector: selectors.BaseSelector,
         output: ProcessOutput,
         on_stderr_line: Callable[[str], None] | None,
+        marker: bytes,
     ) -> None:
+        output.marked = not marker
+        self._marker = marker
         self._stdout: IO[bytes] | None = process.stdout
         self._selector = selector
         self._output = output
@@ -191,12 +205,24 @@ class _Reader:
             self._selector.unregister(key.fileobj)
             self.open_streams -= 1
         elif key.fileobj is self._stdout:
-            self._output.stdout += data
+            self._add_stdout(data)
         else:
             self.stderr_bytes += len(data)
             self._output.stderr.add(data)
             self._split_lines(data)
         return True
+
+    def _add_stdout(self, data: bytes) -> None:
+        output = self._output
+        if output.marked:
+            output.stdout += data
+            return
+        output.preamble += data
+        at = output.preamble.find(self._marker)
+        if at >= 0:
+            output.marked = True
+            output.stdout += output.preamble[at + len(self._marker) :]
+            del output.preamble[at:]
 
     def end(self) -> None:
         """Call `on_stderr_line` with a last line that has no line break."""

@@ -151,13 +151,17 @@ class Connection:
             ConnectionLostError: The connection ended.
             HostError: A limit was exceeded.
         """
-        process = self._start(command_line(arguments))
+        token = _token()
+        # `exec`: what the shell's start files set up for the end of the shell must not print after the program.
+        process = self._start(f"echo {token}; exec {command_line(arguments)}")
         chunks = (stdin,) if isinstance(stdin, bytes) else stdin
-        limits = Limits(timeout_s, silence_s, limit_bytes, _LIMIT_ERROR_BYTES)
+        limits = Limits(timeout_s, silence_s, limit_bytes, _LIMIT_ERROR_BYTES, f"{token}\n".encode())
         try:
             output = communicate(process, chunks, hold_stdin, limits, on_stderr_line)
         finally:
             self._end(process)
+        if output.exceeded is not None and not output.marked:
+            raise HostError(f"{self.host.label}: {_not_run(output.preamble, output.stderr.content())}")
         if output.exceeded is not None:
             reason = {
                 "stdout": f"printed more than {limit_bytes} bytes",
@@ -169,6 +173,8 @@ class Connection:
         if process.returncode < 0 or (process.returncode == _SSH_FAILED and self._ends_soon()):
             reason = self._reason(output.stderr.text())
             raise ConnectionLostError(f"{self.host.label}: the connection was lost: {reason}")
+        if not output.marked:
+            raise HostError(f"{self.host.label}: {_not_run(output.preamble, output.stderr.content())}")
         return CommandResult(process.returncode, bytes(output.stdout), output.stderr.content())
 
     def close(self) -> None:
@@ -198,7 +204,8 @@ class Connection:
 
     def _open(self) -> None:
         # The master's own session runs `cat`: it ends with its stdin, also when this process is killed.
-        token = f"edgekit-{secrets.token_hex(8)}"
+        token = _token()
+        printed = Tail()
         master = self._master = subprocess.Popen(
             [*self._master_arguments(), f"echo {token}; exec cat"],
             stdin=subprocess.PIPE,
@@ -221,7 +228,7 @@ class Connection:
         timer.daemon = True
         timer.start()
         try:
-            is_open = _read_until(master.stdout, f"{token}\n".encode())
+            is_open = _read_until(master.stdout, f"{token}\n".encode(), printed)
         finally:
             timer.cancel()
         if is_open:
@@ -231,6 +238,8 @@ class Connection:
         with suppress(subprocess.TimeoutExpired):
             master.wait(_CLOSE_TIMEOUT_S)
         stderr_reader.join(_CLOSE_TIMEOUT_S)
+        if printed.content():  # the login worked
+            raise HostError(f"{self.host.label}: {_not_run(printed.content(), self._master_stderr.content())}")
         raise HostError(f"{self.host.label}: {explain(self._master_stderr.text(), self.host)}")
 
     def _master_arguments(self) -> list[str]:
@@ -332,12 +341,37 @@ def _private_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="edgekit-", dir="/tmp"))
 
 
-def _read_until(stream: IO[bytes], line: bytes) -> bool:
+def unexpected(output: bytes) -> str:
+    """Return the end of an error message about output that is not a JSON object: its beginning, and the cure."""
+    text = output[:4096].decode(errors="replace").strip()
+    if text.startswith("{"):
+        return ""
+    shown = f"'{one_line(text)[:100]}'" if text else "nothing"
+    return f" (it printed {shown}: remove what prints it from the board's 'edgekit' command)"
+
+
+def _token() -> str:
+    """Return a line that no other program prints; it separates a greeting from the output."""
+    return f"edgekit-{secrets.token_hex(8)}"
+
+
+def _not_run(printed: bytes | bytearray, stderr: bytes) -> str:
+    """Return one line for a shell that did not run its command, with the last line that it printed."""
+    lines = (printed.decode(errors="replace").strip() or stderr.decode(errors="replace").strip()).splitlines()
+    shown = f"it printed '{one_line(lines[-1])[:200]}'" if lines else "it printed nothing"
+    return (
+        f"the board's shell ended without running the command; {shown}: remove what ends it from ~/.bashrc or "
+        "~/.profile, and a forced command from ~/.ssh/authorized_keys"
+    )
+
+
+def _read_until(stream: IO[bytes], line: bytes, printed: Tail) -> bool:
     # A .bashrc may print text first, of bounded size, and may not end its last line.
     for _ in range(1000):
         read = stream.readline(MAX_LINE_BYTES)
         if read.endswith(line):
             return True
+        printed.add(read)
         if not read:
             return False
     return False

@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgekit.device.engines.session import open_session, session_options
+from edgekit.device.engines.session import load_session, open_session, run_session, session_options
 from edgekit.errors import InputError
 from edgekit.export.tensors import TensorInfo
 
@@ -87,9 +87,9 @@ def measure_layers(
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = ort.InferenceSession(content or str(path), options, providers=["CPUExecutionProvider"])
+            session = load_session(path, content or str(path), options)
             feed = {node.name: _noise(node, shapes[node.name], path) for node in session.get_inputs()}
-            times_ms = _run(session, feed, seconds, progress)
+            times_ms = _run(session, path, feed, seconds, progress)
             events = json.loads(Path(session.end_profiling()).read_text())
         except InputError:
             raise
@@ -121,7 +121,9 @@ def seen_tensors(model: onnx.ModelProto, path: Path, shapes: Mapping[str, Sequen
             raise InputError(str(error).replace(str(copy), str(path))) from error
         feed = {node.name: _noise(node, shapes[node.name], path) for node in session.get_inputs()}
         try:
-            outputs = session.run(names, feed)
+            outputs = run_session(session, path, names, feed)
+        except InputError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise InputError(f"model '{path}' cannot be run on noise: {str(error).splitlines()[0]}") from error
     return {
@@ -132,15 +134,19 @@ def seen_tensors(model: onnx.ModelProto, path: Path, shapes: Mapping[str, Sequen
 
 
 def _run(
-    session: ort.InferenceSession, feed: dict[str, NDArray[Any]], seconds: float, progress: Callable[[float], None]
+    session: ort.InferenceSession,
+    path: Path,
+    feed: dict[str, NDArray[Any]],
+    seconds: float,
+    progress: Callable[[float], None],
 ) -> list[float]:
     for _ in range(_WARM_UP_RUNS):
-        session.run(None, feed)
+        run_session(session, path, None, feed)
     times_ms: list[float] = []
     until_s = time.perf_counter() + seconds
     while len(times_ms) < 10 or time.perf_counter() < until_s:
         started_s = time.perf_counter()
-        session.run(None, feed)
+        run_session(session, path, None, feed)
         times_ms.append((time.perf_counter() - started_s) * 1e3)
         if len(times_ms) % 32 == 0:
             progress(min(1 - (until_s - time.perf_counter()) / seconds, 1.0))

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-from edgekit.device.engines.session import read_contract, session_options
+from edgekit.device.engines.session import load_session, read_contract, run_session, session_options
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.preprocess import FloatArray, ImageU8, to_input
@@ -93,9 +92,9 @@ def file_results(path: Path, crops: ImageU8) -> dict[str, FloatArray]:
     outputs = list(dict.fromkeys(names.values()))
     try:
         options = session_options(1, level="none")
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = load_session(path, model.SerializeToString(), options)
         spec = read_contract(session, path).input
-        given = session.run(outputs, {spec.name: to_input(crops, spec)})
+        given = run_session(session, path, outputs, {spec.name: to_input(crops, spec)})
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"model '{path}' fails when its layers are compared: {reason}") from error

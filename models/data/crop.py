@@ -25,7 +25,7 @@ from edgekit.device.detections import Face
 from edgekit.device.imaging import IMAGE_SUFFIXES, at_most, decode_image
 from edgekit.device.sources import Source, open_source, presentation_time_s
 from edgekit.errors import InputError
-from edgekit.files import exclusive_folder, write_atomic
+from edgekit.files import exclusive_folder, real_path, write_atomic
 from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data.crop_table import CROP_TABLE, CropRow, Key, Status, inside, read_rows, write_rows
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, open_files
@@ -195,7 +195,7 @@ def _check_output(photos: Path, output: Path) -> None:
         raise InputError(f"photographs '{photos}' do not exist: expected a folder, an archive, a video or an image")
     if output.exists() and not output.is_dir():
         raise InputError(f"'{output}' is a file: name a folder for the crops")
-    if photos.is_dir() and output.resolve().is_relative_to(photos.resolve()):
+    if photos.is_dir() and real_path(output).is_relative_to(real_path(photos)):
         raise InputError(f"'{output}' lies in the photographs' folder '{photos}': name a folder outside")
     if output.is_dir() and any(output.iterdir()) and not (output / CROP_TABLE).exists():
         raise InputError(f"'{output}' contains other files and no {CROP_TABLE}: name a new folder")
@@ -312,7 +312,7 @@ def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple
                 len(files.images),
                 (
                     _Photo(
-                        source=str(PurePosixPath(photos.resolve().name) / name),
+                        source=str(PurePosixPath(real_path(photos).name) / name),
                         time_s=None,
                         # Pictures that differ only in their suffix keep it.
                         target=inside(name if stems[name.with_suffix("")] > 1 else name.with_suffix(""), photos),

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
+from edgekit.files import real_path
 from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.coop import is_split_file, open_split_file
@@ -107,7 +108,7 @@ def dataset_name(path: Path, classes: tuple[str, ...], splits: Iterable[str]) ->
     """Return the name of a data set whose format contains no name: fer2013, or the file name without suffixes."""
     if classes == EXPRESSIONS and set(splits) <= set(USAGES):
         return "fer2013"
-    return path.resolve().name.partition(".")[0] or path.resolve().name
+    return real_path(path).name.partition(".")[0] or real_path(path).name
 
 
 @contextmanager

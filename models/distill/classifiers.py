@@ -13,7 +13,7 @@ import onnxruntime as ort
 import torch
 
 from edgekit.contract import Channels, Contract, CropSpec, InputSpec, OutputSpec, channel_count
-from edgekit.device.engines.session import default_intra_op_threads, has_contract, open_session
+from edgekit.device.engines.session import default_intra_op_threads, has_contract, open_session, run_session
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import ONNX_SUFFIX
@@ -175,8 +175,12 @@ class _PlainNet:
         if self._batch and count < self._batch:
             tensor = np.concatenate([tensor, np.repeat(tensor[-1:], self._batch - count, axis=0)])
         try:
-            values = self._session.run([self.contract.output.name], {self.contract.input.name: tensor})[0]
+            (values,) = run_session(
+                self._session, self._path, [self.contract.output.name], {self.contract.input.name: tensor}
+            )
             return np.asarray(values, np.float32).reshape(len(tensor), -1)[:count]
+        except InputError:
+            raise
         except Exception as error:  # onnxruntime's exceptions have no common base class
             reason = str(error).splitlines()[0]
             raise InputError(f"inference of teacher '{self._path}' failed: {reason}") from error

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
+from edgekit.files import real_path
 from edgekit.model_store import BEST_NAME
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.preprocess import FloatArray, ImageU8, to_gray
@@ -79,7 +80,7 @@ class Teacher:
 
 def name_of(path: Path) -> str:
     """Return a teacher's name for messages: the file name, preceded by its folder for a result of a training."""
-    return f"{path.resolve().parent.name}/{path.name}" if path.name == BEST_NAME else path.name
+    return f"{real_path(path).parent.name}/{path.name}" if path.name == BEST_NAME else path.name
 
 
 def for_labels(teacher: Teacher, labels: Sequence[str], notify: Notify = ignore_message) -> Teacher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -52,14 +53,11 @@ def load_state(path: Path, fingerprint: Mapping[str, Any]) -> TrainingState:
         InputError: The file is damaged, or the settings differ; the message names the first difference.
     """
     require_file(path, "training state")
-    _check_archive(path)
     try:
-        state = TrainingState(**load_tensors(path))
+        state = TrainingState(**_fields(path))
         _check_types(state)
     except TypeError as error:
-        raise InputError(
-            f"training state '{path}' is damaged or of another version of edgekit: start again with another -o"
-        ) from error
+        raise _damage(path) from error
     if difference := _first_difference("", state.fingerprint, fingerprint):
         raise InputError(f"cannot resume '{path}': {difference}: use the same settings or another -o")
     return state
@@ -71,7 +69,7 @@ def state_fingerprint(path: Path) -> Mapping[str, Any]:
     Raises:
         InputError: The file is damaged.
     """
-    fingerprint = load_tensors(path).get("fingerprint")
+    fingerprint = _fields(path).get("fingerprint")
     return fingerprint if isinstance(fingerprint, dict) else {}
 
 
@@ -96,12 +94,22 @@ def _first_difference(name: str, before: object, now: object) -> str | None:
     return None if is_equal else f"its {name} was {before!r}, now it is {now!r}"
 
 
-def _check_archive(path: Path) -> None:
-    """Compare the checksums of the archive's members, because torch does not."""
+def _fields(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
+            # torch does not compare the checksums of the archive's members.
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error):
-        return  # `load_tensors` refuses files that are not archives, or are compressed
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, zlib.error, struct.error) as error:
+        raise _damage(path) from error
     if damaged:
-        raise InputError(f"training state '{path}' is damaged: start again with another -o")
+        raise _damage(path)
+    try:
+        return load_tensors(path)
+    except InputError as error:
+        raise _damage(path) from error
+
+
+def _damage(path: Path) -> InputError:
+    return InputError(
+        f"training state '{path}' is damaged or of another version of edgekit: start again with another -o"
+    )

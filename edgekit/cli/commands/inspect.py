@@ -12,7 +12,7 @@ import click
 
 from edgekit.cli.output import Output, common_options, one_line
 from edgekit.cli.render.provenance import limited, training_lines
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
@@ -34,6 +34,8 @@ def command(out: Output, model: str, show_layers: bool) -> None:
     MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default`, `fer2013` or `distilled`. An .onnx file
     without contract is shown without those fields. Parameters, multiply-accumulates and bytes need the extra 'export',
     and are not counted for .ncnn files.
+
+    The exit code is 1 if the contract contradicts the graph; `run` refuses such a file.
 
     For a checkpoint, the training and the teachers are shown too; for a file of trained prompts, the CLIP that they
     need.
@@ -66,14 +68,19 @@ def command(out: Output, model: str, show_layers: bool) -> None:
         _show_cost(out, contents)
     if show_layers:
         _show_layers(out, contents)
+    for text in contents.contradictions:
+        _line(out, "contradiction", text)
     out.result({**file, **_document(contents)})
+    if contents.contradictions:
+        raise EdgekitError(f"model '{path}': {contents.contradictions[0]}")
 
 
 @dataclass(frozen=True)
 class _Contents:
     """Contents of a model file; `cost` is None for an .ncnn file, or without the extra `export`.
 
-    `training` is a checkpoint's record of its training. `ncnn` is set for an .ncnn file.
+    `training` is a checkpoint's record of its training. `ncnn` is set for an .ncnn file. `contradictions` has one line
+    for each statement of the contract that the graph contradicts.
     """
 
     contract: Contract | None
@@ -83,6 +90,7 @@ class _Contents:
     net_parameters: int | None = None
     ncnn: NcnnFile | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    contradictions: tuple[str, ...] = ()
 
 
 def _show_file(out: Output, path: Path) -> dict[str, Any]:
@@ -121,19 +129,21 @@ def _read_ncnn(path: Path) -> _Contents:
 
 
 def _read_onnx(path: Path) -> _Contents:
+    from edgekit.device.engines.onnxruntime_engine import contradictions
     from edgekit.device.engines.session import has_contract, open_session, read_contract
 
     session = open_session(path, intra_op_threads=1, level="none")
     contract = read_contract(session, path) if has_contract(session, path) else None
+    found = tuple(contradictions(session, contract)) if contract else ()
     try:
         from edgekit.export.profiling.cost import graph_cost, load_graph
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise
-        return _Contents(contract, None)
+        return _Contents(contract, None, contradictions=found)
     model = load_graph(path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-    return _Contents(contract, graph_cost(model), opset, model.ir_version)
+    return _Contents(contract, graph_cost(model), opset, model.ir_version, contradictions=found)
 
 
 def _read_checkpoint(out: Output, path: Path) -> _Contents:
@@ -275,6 +285,7 @@ def _document(contents: _Contents) -> dict[str, Any]:
         layers = [asdict(layer) for layer in cost.layers]
     return {
         "contract": asdict(contents.contract) if contents.contract else None,
+        "contradictions": list(contents.contradictions),
         "training": contents.training or None,
         "opset": contents.opset,
         "ir_version": contents.ir_version,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -151,8 +151,10 @@ def command(
         ]
         signals.on_stop(stream.stop)
         try:
-            stream.run(sinks, pace=monitor.paced, health=monitor.new_sample)
-            finished = True
+            # An inference that a signal cancels raises KeyboardInterrupt, whichever signal it was.
+            with suppress(KeyboardInterrupt):
+                stream.run(sinks, pace=monitor.paced, health=monitor.new_sample)
+                finished = True
         finally:
             # A run that fails late (a lost camera, a full disk) has results too.
             if stream.meter.frames or finished or signals.received:

@@ -15,6 +15,7 @@ from edgekit.cli.config import command_named
 from edgekit.cli.options import combined
 from edgekit.cli.output import Output, common_options, printable
 from edgekit.errors import EdgekitError, InputError
+from edgekit.files import real_path
 
 if TYPE_CHECKING:
     from edgekit.device.service.spec import Scope
@@ -94,14 +95,14 @@ def install(
     chosen = _scope(scope)
     if run_as is not None and chosen == "user":
         raise click.UsageError("--run-as is for a --system service: a user service runs as you")
-    settings = ["--config", str(config.resolve())] if config is not None else []
-    run_folder = (folder or Path()).resolve()
+    settings = ["--config", str(real_path(config))] if config is not None else []
+    run_folder = real_path(folder or Path())
     _check_run_options(run_folder, [*settings, *run_options])
     spec = ServiceSpec(
         name=name,
         command=(sys.executable, "-P", "-m", "edgekit.cli", "run", *settings, *run_options),
         folder=run_folder,
-        writable=tuple(path.resolve() for path in writable),
+        writable=tuple(map(real_path, writable)),
         environment=dict(map(_variable, variables)),
         run_as=_existing_user(run_as or os.environ.get("SUDO_USER")) if chosen == "system" else None,
     )

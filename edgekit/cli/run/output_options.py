@@ -12,6 +12,7 @@ import click
 from edgekit.cli.options import NumberRange, grouped_options, path_option
 from edgekit.cli.param_types import CollectWhen, Duration, Size
 from edgekit.cli.sections import section
+from edgekit.files import real_path
 
 if TYPE_CHECKING:
     from edgekit.device.sinks.h264_recorder import H264Recorder
@@ -290,10 +291,10 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     if outputs.csv_file == STDOUT:
         raise click.UsageError("--csv takes a file: for results on stdout write --jsonl -")
     named = (outputs.save, outputs.record, outputs.jsonl, outputs.csv_file)
-    places = [Path(name).resolve() for name in named if name is not None and name != STDOUT]
+    places = [real_path(Path(name)) for name in named if name is not None and name != STDOUT]
     if len(set(places)) < len(places):
         raise click.UsageError("--save, --record, --jsonl and --csv name the same file twice: give each its own")
-    if source is not None and Path(source).resolve() in places:
+    if source is not None and real_path(Path(source)) in places:
         raise click.UsageError(f"'{source}' is the source and would be overwritten: write to another file")
     if outputs.record is not None and source is not None:
         raise click.UsageError("--record is for a Raspberry Pi's camera: use --save, or --camera")

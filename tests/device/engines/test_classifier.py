@@ -21,6 +21,7 @@ from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError
 from edgekit.preprocess import ImageU8
+from tests import hostile_models
 
 
 def contract_of(model: Path) -> Contract:
@@ -244,3 +245,14 @@ def test_a_model_is_found_by_name_or_path(tiny_model: Path) -> None:
 def test_what_is_no_image_is_refused_in_one_line(wrong: object, tiny_model: Path) -> None:
     with pytest.raises(InputError, match=r"^an image is .*: pass a uint8 array"):
         load_model(tiny_model).predict(wrong)  # type: ignore[arg-type]
+
+
+def test_a_model_with_one_row_for_several_images_is_named_with_both_counts(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(hostile_models.one_row(), path)
+    classifier = Classifier(path, 1)
+    assert classifier.logits(np.zeros((1, 12, 12, 3), np.uint8)).shape == (1, 3)
+    with pytest.raises(InputError) as caught:
+        classifier.logits(np.zeros((2, 12, 12, 3), np.uint8))
+    message = f"model '{path}' returns 1 x 3 values for 2 images and 3 labels: export it with a dynamic batch"
+    assert str(caught.value) == message

@@ -317,3 +317,36 @@ def test_a_missing_model_is_refused(edgekit: Run) -> None:
     code, _, err = edgekit("inspect", "nowhere.onnx")
     assert code == 2
     assert "does not exist" in err
+
+
+def test_a_contract_that_contradicts_its_graph_is_shown_with_both(
+    edgekit: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    contract = contract_of(tiny_model)
+    size_hw = (16, 16)
+    crop = replace(contract.crop, resize_hw=size_hw, center_crop_hw=size_hw)
+    wrong = replace(contract, labels=("a", "b"), input=replace(contract.input, size_hw=size_hw), crop=crop)
+    path = with_document(tiny_model, tmp_path / "wrong.onnx", wrong.to_json())
+    code, out, err = edgekit("inspect", path)
+    shown = [line[14:] for line in out.splitlines() if line.startswith("contradiction")]
+    assert shown == [
+        "the contract's input shape [None, 3, 16, 16] is not the graph's ['batch', 3, 8, 8]: export it again",
+        "the contract has 2 labels, but the graph's output is ['batch', 3]: export it with as many labels as classes",
+    ]
+    assert (code, err) == (1, f"edgekit: error: model '{path}': {shown[0]}\n")
+    assert fields(out)["labels"] == "2: a, b"
+    code, out, _ = edgekit("inspect", path, "--json")
+    assert (code, json.loads(out)["contradictions"]) == (1, shown)
+    code, _, err = edgekit("run", "--model", path, "--source", "demo", "--detector", "none")
+    assert (code, err) == (2, f"edgekit: error: model '{path}': {shown[0]}\n")
+
+
+def test_an_output_of_text_is_a_contradiction(edgekit: Run, tiny_model: Path, tmp_path: Path) -> None:
+    model = onnx.load(tiny_model)
+    model.graph.node[-1].output[0] = "numbers"
+    model.graph.node.append(helper.make_node("Cast", ["numbers"], ["logits"], to=onnx.TensorProto.STRING))
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.STRING
+    onnx.save(model, tmp_path / "text.onnx")
+    code, out, _ = edgekit("inspect", tmp_path / "text.onnx")
+    assert code == 1
+    assert "the graph's output is tensor(string), the contract's are logits" in out

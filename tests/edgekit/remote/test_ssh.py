@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import HostError, InputError
+from edgekit.remote.process_io import Tail
 from edgekit.remote.ssh import Connection, ConnectionLostError, _read_until, shell
 from tests.examples import examples
 from tests.waiting import wait_until
@@ -104,7 +105,7 @@ def test_a_connection_that_ends_a_moment_before_its_process_is_lost(
     ("heard", "is_there"), [(b"hello token\n", True), (b"hello\ntoken\n", True), (b"hello", False)]
 )
 def test_a_greeting_of_the_shell_is_skipped(heard: bytes, is_there: bool) -> None:
-    assert _read_until(BytesIO(heard), b"token\n") == is_there
+    assert _read_until(BytesIO(heard), b"token\n", Tail()) == is_there
 
 
 def test_stdin_arrives_complete(connection: Connection) -> None:

@@ -1,0 +1,72 @@
+"""Ends the process within two seconds of a signal that the main thread cannot handle, see `edgekit.native_calls`.
+
+Python's C handler writes each signal's number to a socket at once, whatever the main thread does. A thread reads the
+socket. `CANCEL_S` after a signal it cancels the native calls that began before the signal, and repeats the signal, so
+that a main thread that waits for such a call in another thread stops waiting. `CANCEL_S` later it ends the process if a
+call still holds up the main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+
+from edgekit import native_calls
+from edgekit.errors import EXIT_INTERRUPTED, InputError
+
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+class NativeWatch:
+    """The watching thread, from `start` to `stop`; both are called in the main thread."""
+
+    def start(self) -> None:
+        """Begin to watch for signals."""
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous_stuck, native_calls.on_stuck = native_calls.on_stuck, _end_stuck
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        signal.set_wakeup_fd(self._previous_fd)
+        native_calls.on_stuck = self._previous_stuck
+        self._writer.close()
+
+    def _watch(self) -> None:
+        with self._reader:
+            while numbers := self._reader.recv(64):
+                received_s = time.monotonic()
+                for number in _ENDING.intersection(numbers):
+                    _end_calls(number, received_s)
+
+
+def _end_calls(number: int, received_s: float) -> None:
+    time.sleep(native_calls.CANCEL_S)
+    calls = native_calls.running_since(received_s)
+    if not calls:
+        return
+    for call in calls:
+        call.cancel(KeyboardInterrupt())
+    os.kill(os.getpid(), number)
+    time.sleep(native_calls.CANCEL_S)
+    if any(call.in_main_thread for call in native_calls.running_since(received_s)):
+        native_calls.end_process("interrupted", EXIT_INTERRUPTED)
+
+
+def _end_stuck(error: InputError) -> None:
+    native_calls.end_process(f"error: {error}", error.exit_code)
+
+
+def _forget() -> None:
+    # A child process without exec, such as a worker of a data loader, would write its signals to the parent's socket.
+    with suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,153 @@
+"""Signals and limits of time against models that compute for ever: the process ends, and keeps what it has."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
+from tests import hostile_models
+from tests.edgekit import onnx_faults
+
+Make = Callable[[str], Path]
+
+# Reports each native call on stderr when it begins.
+REPORTED = """
+from edgekit import native_calls
+import sys
+enter = native_calls.NativeCall.__enter__
+def reported(call):
+    print(f"calling {call._subject}", file=sys.stderr, flush=True)
+    return enter(call)
+native_calls.NativeCall.__enter__ = reported
+"""
+SOON = REPORTED + "from edgekit.device.engines import session; session.FIRST_CALL_S = 0.5\n"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Make:
+    """Write one of `hostile_models`."""
+
+    def write(name: str) -> Path:
+        path = tmp_path / f"{name}.onnx"
+        onnx.save(getattr(hostile_models, name)(), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of a black image, which every model answers, and a white one."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index, value in enumerate((0, 255)):
+        assert cv2.imwrite(str(folder / f"{index}.png"), np.full((12, 12, 3), value, np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("threads", [(), ("--single-thread",)])
+def test_a_signal_ends_an_endless_loop_and_keeps_the_results_so_far(start, model, images, tmp_path, number, threads):
+    jsonl = tmp_path / "r.jsonl"
+    path = model("endless_loop")
+    run = start("--model", path, "--source", images, "--jsonl", jsonl, *threads, before=REPORTED)
+    # The warm-up, the black image and the white one.
+    run.until(lambda: run.said.count("calling an inference") == 3)
+    run.process.send_signal(number)
+    assert run.end() == (EXIT_OK if number == signal.SIGTERM else EXIT_INTERRUPTED)
+    assert json.loads(run.document)["ended"] == ("stopped" if number == signal.SIGTERM else "interrupted")
+    assert [Path(json.loads(line)["file"]).name for line in jsonl.read_text().splitlines()] == ["0.png"]
+    assert "error" not in run.said
+
+
+@pytest.mark.parametrize("threads", [(), ("--single-thread",)])
+def test_a_signal_ends_an_operator_that_cannot_be_cancelled(start, model, images, tmp_path, threads):
+    jsonl = tmp_path / "r.jsonl"
+    run = start("--model", model("slow_pool"), "--source", images, "--jsonl", jsonl, *threads, before=REPORTED)
+    run.until(lambda: run.said.count("calling an inference") == 3)
+    run.process.send_signal(signal.SIGTERM)
+    # Without threads the main thread never runs again: its exit code is not that of a run that ended well.
+    assert run.end() == (EXIT_INTERRUPTED if threads else EXIT_OK)
+    assert [Path(json.loads(line)["file"]).name for line in jsonl.read_text().splitlines()] == ["0.png"]
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "inspect"])
+def test_a_signal_ends_a_file_that_does_not_finish_loading(model, command):
+    path = model("slow_to_load")
+    words = {"run": ["--source", "demo", "--model", path], "bench": [path], "inspect": [path]}[command]
+    # `inspect` loads without optimisation, which computes nothing.
+    before = REPORTED.replace("import sys\n", "import sys\nfrom edgekit.device.engines import session\n")
+    before += "session._LEVELS['none'] = session._LEVELS['all']\n"
+    with process(before, command, *words) as running:
+        until(running, "calling loading")
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == EXIT_INTERRUPTED
+
+
+@pytest.mark.parametrize("command", ["verify", "eval"])
+def test_a_signal_ends_an_evaluation(model, tmp_path, command):
+    good = tmp_path / "good.onnx"
+    onnx.save(onnx_faults.good_model(), good)
+    data = onnx_faults.draw(tmp_path)
+    words = ["--data", data, "--split", "test", *(["--against", good] if command == "verify" else [])]
+    with process(REPORTED, command, model("endless_loop"), *words) as running:
+        until(running, "calling an inference of model '{}'".format(tmp_path / "endless_loop.onnx"))
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == EXIT_INTERRUPTED
+
+
+def test_a_signal_ends_a_benchmark_of_an_endless_loop(model):
+    before = "import subprocess, sys\nbegin = subprocess.Popen.__init__\n"
+    before += "def reported(*a, **k): begin(*a, **k); print('measuring', file=sys.stderr, flush=True)\n"
+    before += "subprocess.Popen.__init__ = reported\n"
+    with process(before, "bench", model("endless_loop"), "--no-pipeline", "--seconds", "1") as running:
+        until(running, "measuring")
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == EXIT_INTERRUPTED
+
+
+@pytest.mark.parametrize("name", ["endless_loop", "slow_pool", "slow_to_load"])
+def test_loading_and_the_first_inference_are_bounded(start, model, name):
+    path = model(name)
+    run = start("--model", path, "--source", "demo", before=SOON)
+    assert run.end() == EXIT_USAGE
+    last = run.said.splitlines()[-1]
+    what = "loading" if name == "slow_to_load" else "an inference of"
+    assert last == f"edgekit: error: {what} model '{path}' takes more than 0.5 s: export it again"
+
+
+def test_a_later_inference_has_no_limit(edgekit, tiny_model, monkeypatch):
+    from edgekit.device.engines import session
+
+    limits = []
+    begin = session.NativeCall.__init__
+    monkeypatch.setattr(
+        session.NativeCall,
+        "__init__",
+        lambda call, subject, cancel, limit_s=None: (limits.append(limit_s), begin(call, subject, cancel, limit_s))[1],
+    )
+    edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 3)
+    *loads, first, second, third, fourth = limits
+    assert (first, second, third, fourth) == (session.FIRST_CALL_S, None, None, None)
+    assert set(loads) == {session.FIRST_CALL_S}
+
+
+def process(before: str, *words: object) -> subprocess.Popen[str]:
+    code = f"{before}\nfrom edgekit.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def until(running: subprocess.Popen[str], text: str) -> None:
+    seen = []
+    assert any(seen.append(line) or text in line for line in running.stderr), seen

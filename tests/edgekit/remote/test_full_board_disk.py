@@ -1,0 +1,88 @@
+"""Boards whose disk fills while a release or a benchmark arrives."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+
+from edgekit.errors import EXIT_HOSTS, HostError
+from edgekit.remote.ssh import Connection
+
+from .commands import call, ssh_words
+from .conftest import Sshd
+from .release_board import Board, MakePackage, deploy
+
+Fill = Callable[..., Path]
+
+
+@pytest.fixture
+def large_model(tiny_model: Path) -> bytes:
+    """A valid model that is larger than the small disk."""
+    model = onnx.load(tiny_model)
+    model.doc_string = "x" * (2 << 20)
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def small_cache(board: Board, small_disk: Path) -> Iterator[Path]:
+    """The board's cache, to which files are sent, on a disk of 1 MiB; the check of free space sees another disk."""
+    cache = board.home / ".cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.symlink_to(small_disk)
+    yield small_disk
+    cache.unlink()
+
+
+@pytest.fixture
+def small_releases(board: Board, small_disk: Path) -> Path:
+    """The board's releases on a disk of 1 MiB."""
+    board.root.parent.parent.mkdir(parents=True, exist_ok=True)
+    board.root.parent.symlink_to(small_disk)
+    return small_disk
+
+
+def test_a_disk_that_fills_while_files_are_sent_changes_nothing(
+    connection: Connection, board: Board, make: MakePackage, small_cache: Path, fill: Fill, large_model: bytes
+) -> None:
+    first = deploy(connection, make(1))
+    with pytest.raises(HostError, match=r"could not be stored: .*No space left on device"):
+        deploy(connection, make(2, content=large_model))
+    assert board.current == first.release
+    assert [path.name for path in (board.root / "releases").iterdir()] == [first.release]
+    assert board.wait_until_it_runs()
+    ballast = fill(small_cache)
+    with pytest.raises(HostError, match="No space left on device"):
+        deploy(connection, make(3))
+    ballast.unlink()
+    for part in small_cache.rglob("*.part"):
+        part.unlink()
+    assert deploy(connection, make(3)).error is None
+
+
+@pytest.mark.usefixtures("small_releases")
+def test_a_disk_that_fills_while_a_release_is_made_changes_nothing(
+    connection: Connection, board: Board, make: MakePackage, large_model: bytes
+) -> None:
+    first = deploy(connection, make(1))
+    with pytest.raises(HostError, match="No space left on device") as caught:
+        deploy(connection, make(2, content=large_model))
+    assert "\n" not in str(caught.value)
+    assert board.current == first.release
+    assert [path.name for path in (board.root / "releases").iterdir()] == [first.release]
+    assert not (board.root / "pending").exists()
+    assert deploy(connection, make(3)).error is None
+
+
+@pytest.mark.usefixtures("board", "small_cache")
+def test_a_benchmark_on_a_full_disk_is_one_line(sshd: Sshd, large_model: bytes, tmp_path: Path) -> None:
+    (tmp_path / "large.onnx").write_bytes(large_model)
+    words = ["bench", tmp_path / "large.onnx", "--no-install", "--host", sshd.address, *ssh_words(sshd)]
+    done = call(*words)
+    assert done.returncode == EXIT_HOSTS
+    assert "'large.onnx' could not be stored: " in done.stderr
+    assert done.stderr.count("No space left on device") == 1, done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,195 @@
+"""Runs inputs of seeds through the targets, in a child process with bounded memory, and reports what is wrong.
+
+    python -m tests.fuzz.runner [--seconds S | --count N] [--first SEED] [--target NAME]... [--keep]
+
+Wrong is an exception that is not edgekit's, an error of several lines, an input that takes more than `LIMIT_S`, and the
+end of the child process. `--keep` writes each such input to tests/fuzz/cases, where the test replays it for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from edgekit.errors import EdgekitError
+from tests.fuzz.targets import ROOT, TARGETS, ready
+
+CASES = Path(__file__).parent / "cases"
+LIMIT_S = 30
+# Of the child process and its imports.
+_START_S = 240
+_MEMORY_BYTES = 4 << 30
+
+
+@dataclass
+class Outcome:
+    """Numbers of inputs by result, and a line for each input that went wrong, by `TARGET SEED`."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: dict[str, str] = field(default_factory=dict)
+
+
+class _TooLongError(BaseException):
+    """An input took more than `LIMIT_S`."""
+
+
+def content_of(name: str, seed: int) -> bytes:
+    """Return the input of a seed for a target."""
+    return TARGETS[name].make(random.Random(f"{name} {seed}"))  # noqa: S311 (no secret)
+
+
+def fuzz(names: list[str], first: int, count: int | None, seconds: float | None = None) -> Outcome:
+    """Run `count` seeds per target, or as many as `seconds` allow, and restart the child process after a crash."""
+    outcome, ends_s = Outcome(), None if seconds is None else time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="edgekit-fuzz-") as folder:
+        position, last = first, None if count is None else first + count
+        while (last is None or position < last) and (ends_s is None or time.monotonic() < ends_s):
+            step = 50 if last is None else last - position
+            inputs = [f"{name} {seed}" for seed in range(position, position + step) for name in names]
+            while inputs:
+                inputs = _run_child(Path(folder), inputs, outcome)
+            position += step
+    return outcome
+
+
+def replay(path: Path, folder: Path) -> None:
+    """Run a case `TARGET-ANYTHING` through its target.
+
+    Raises:
+        Exception: What the target raises, if it is wrong.
+    """
+    name = next(name for name in TARGETS if path.name.startswith(f"{name}-"))
+    _read(name, path.read_bytes(), folder)
+
+
+def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
+    """Run inputs in a child; return those that are left after the one that ended it."""
+    done = 0
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz.runner", "--child", str(folder), *inputs],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "XDG_CACHE_HOME": str(folder)},
+        ) as child,
+    ):
+        # What a signal in the child cannot end is killed.
+        timer = threading.Timer(_START_S, child.kill)
+        timer.start()
+        for line in child.stdout:
+            if not line.startswith("{"):
+                continue  # a library printed it
+            timer.cancel()
+            timer = threading.Timer(2 * LIMIT_S, child.kill)
+            timer.start()
+            result = json.loads(line)
+            outcome.counts[f"{inputs[done].split()[0]} {result['result']}"] += 1
+            if result["result"] == "wrong":
+                outcome.wrong[inputs[done]] = result["text"]
+            done += 1
+        timer.cancel()
+        code = child.wait()
+        said.seek(0)
+        last = said.read()[-300:].strip()
+    if done == len(inputs):
+        return []
+    outcome.counts[f"{inputs[done].split()[0]} wrong"] += 1
+    outcome.wrong[inputs[done]] = f"the process ended with {code}: {last}"
+    return inputs[done + 1 :]
+
+
+def _child(folder: Path, inputs: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, _stop)
+    limited = False
+    for line in inputs:
+        name, seed = line.split()
+        content = content_of(name, int(seed))
+        if not limited:  # after the first imports
+            used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used_bytes + _MEMORY_BYTES,) * 2)
+            limited = True
+        result, text = "read", ""
+        signal.alarm(LIMIT_S)
+        try:
+            _read(name, content, folder)
+        except EdgekitError as error:
+            result, text = "refused", str(error)
+            if "\n" in text:
+                result = "wrong"
+        except MemoryError:
+            result = "refused"
+        except BaseException as error:
+            result, text = "wrong", f"{type(error).__name__}: {error}"
+        finally:
+            signal.alarm(0)
+        print(json.dumps({"result": result, "text": text[:500]}), flush=True)
+    os._exit(0)
+
+
+def _read(name: str, content: bytes, folder: Path) -> None:
+    from edgekit.device.engines import session
+
+    session.FIRST_CALL_S = 2.0
+    target = TARGETS[name]
+    path = folder / f"input{target.suffix}"
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    target.read(path)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise _TooLongError(f"more than {LIMIT_S} s")
+
+
+def _lines(outcome: Outcome, names: list[str]) -> Iterator[str]:
+    for name in names:
+        counts = {result: outcome.counts[f"{name} {result}"] for result in ("read", "refused", "wrong")}
+        yield f"{name:15} {sum(counts.values()):7} inputs: " + ", ".join(f"{n} {what}" for what, n in counts.items())
+    for at, text in outcome.wrong.items():
+        yield f"WRONG {at}: {text}"
+
+
+def main() -> int:
+    """Run the program and return its exit code: 1 if an input went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("inputs", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--target", action="append", choices=list(TARGETS))
+    parser.add_argument("--keep", action="store_true")
+    given = parser.parse_args()
+    if given.child is not None:
+        _child(given.child, given.inputs)
+    names = given.target or list(ready())
+    outcome = fuzz(names, given.first, given.count if given.count or given.seconds else 100, given.seconds)
+    print("\n".join(_lines(outcome, names)))
+    for at in outcome.wrong if given.keep else ():
+        name, seed = at.split()
+        (CASES / f"{name}-{seed}").write_bytes(content_of(name, int(seed)))
+    return int(bool(outcome.wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,350 @@
+"""What is fuzzed: the functions through which files and answers of strangers enter, each with valid examples.
+
+A target passes if it returns, or raises one of edgekit's own errors with one line of text. To add one, write a function
+of the file's path and enter it in `TARGETS` with its examples.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from edgekit.errors import EdgekitError, InputError
+from tests.fuzz.mutate import mutated
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader of a file, with that suffix.
+
+    `make` returns the input of a seed. `waits_for` is a reason why the target is not run yet.
+    """
+
+    read: Callable[[Path], object]
+    make: Callable[[random.Random], bytes]
+    suffix: str = ""
+    waits_for: str = ""
+
+
+def of_examples(examples: Callable[[], list[bytes]]) -> Callable[[random.Random], bytes]:
+    """Return a maker of mutations of examples, which are computed once."""
+    kept = cache(examples)
+    return lambda choice: mutated(choice.choice(kept()), choice)
+
+
+def _onnx(path: Path) -> None:
+    import numpy as np
+
+    from edgekit.device.engines.classifier import Classifier
+    from edgekit.device.engines.session import has_contract, open_session
+    from edgekit.export.profiling.cost import graph_cost, load_graph
+
+    has_contract(open_session(path, 1, level="none"), path)
+    graph_cost(load_graph(path))
+    classifier = Classifier(path, 1)
+    size_hw = classifier.contract.input.size_hw
+    for count in (1, 2):
+        classifier.probabilities(np.full((count, *size_hw, 3), 127, np.uint8))
+
+
+def _make_onnx(choice: random.Random) -> bytes:
+    from tests import hostile_models
+    from tests.edgekit.onnx_faults import changed
+
+    if choice.random() < 0.05:
+        name = choice.choice(("endless_loop", "one_row"))
+        return bytes(getattr(hostile_models, name)().SerializeToString())
+    return changed(choice.randrange(1 << 40))
+
+
+def _ncnn(path: Path) -> None:
+    from edgekit.device.engines.classifier import Classifier
+    from edgekit.device.engines.ncnn_file import read_ncnn
+
+    read_ncnn(path)
+    # Only files that are read run in a child process, which takes half a second.
+    Classifier(path, 1)
+
+
+def _ncnn_examples() -> list[bytes]:
+    from edgekit.contract import Contract, CropSpec, InputSpec, OutputSpec
+    from edgekit.device.engines.ncnn_file import pack_ncnn
+
+    size_hw = (8, 8)
+    contract = Contract(
+        "mean",
+        ("red", "green", "blue"),
+        InputSpec("in0", size_hw, "rgb", 1 / 255, (0.0,) * 3, (1.0,) * 3),
+        CropSpec(0.0, False, size_hw, size_hw),
+        OutputSpec("out0"),
+    )
+    mean = "7767517\n2 2\nInput in0 0 1 in0\nPooling mean 1 1 in0 out0 0=1 4=1\n"
+    dense = "7767517\n3 3\nInput in0 0 1 in0\nPooling mean 1 1 in0 m 0=1 4=1\nInnerProduct d 1 1 m out0 0=3 1=1 2=9\n"
+    return [pack_ncnn(contract, mean, b""), pack_ncnn(contract, dense, bytes(4 * 13))]
+
+
+def _checkpoint(path: Path) -> None:
+    from edgekit.models.checkpoints.checkpoint import load_checkpoint
+    from edgekit.models.clip.checkpoint import is_prompts_file, load_prompts
+    from edgekit.models.model_loading import build_net
+
+    load_prompts(path) if is_prompts_file(path) else build_net(load_checkpoint(path))
+
+
+def _make_checkpoint(choice: random.Random) -> bytes:
+    """Mutate the header alone in most cases, because the weights have no structure."""
+    content = (ROOT / "edgekit/assets/default.safetensors").read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    if choice.random() < 0.2:
+        return mutated(content, choice)
+    header = mutated(content[8:end], choice)
+    length = len(header) if choice.random() < 0.8 else choice.choice((0, len(header) + 9, 1 << 31, (1 << 63) + 1))
+    return length.to_bytes(8, "little") + header + content[end:]
+
+
+def _contract(path: Path) -> None:
+    from edgekit.contract import Contract
+
+    Contract.from_json(path.read_bytes().decode(errors="replace")).to_json()
+
+
+def _contract_examples() -> list[bytes]:
+    from edgekit.device.engines.engine import contract_in
+
+    return [
+        contract_in(ROOT / "edgekit/assets" / f"{name}.onnx").to_json().encode() for name in ("default", "distilled")
+    ]
+
+
+def _settings(path: Path) -> None:
+    from edgekit.cli.commands.run import command
+    from edgekit.cli.config import read_settings
+
+    read_settings(path, command)
+
+
+def _settings_examples() -> list[bytes]:
+    import click
+
+    from edgekit.cli.commands.run import command
+    from edgekit.cli.config import render
+
+    words = ["--camera", "auto", "--jsonl", "r.jsonl", "--roi", "0,0,1,1", "--control", "A=1", "--smooth", "0.5"]
+    with click.Context(command, info_name="edgekit run").scope(), command.make_context("run", words) as context:
+        whole = render(context)
+    return [whole.encode(), b'camera = "auto"\njsonl = "r.jsonl"\nmax-frames = 10\nlargest = true\ncontrol = ["A=1"]\n']
+
+
+def _inventory(path: Path) -> None:
+    from edgekit.remote.hosts import check_different, read_inventory
+
+    check_different(read_inventory(path))
+
+
+def _inventory_examples() -> list[bytes]:
+    return [b'[[host]]\nhost = "pi@board"\nlabel = "door"\nport = 22\nidentity = "~/.ssh/id"\n[[host]]\nhost = "b"\n']
+
+
+def _benchmark(path: Path) -> None:
+    from edgekit.report.page import to_html
+    from edgekit.report.schema import read_document
+    from edgekit.report.text import to_csv, to_markdown
+
+    report = read_document(path)
+    for render in (to_html, to_csv, to_markdown):
+        render(report)
+
+
+def _benchmark_examples() -> list[bytes]:
+    document = json.loads((ROOT / "benchmarks/results/vm-epyc-2.json").read_bytes())
+    board = document["boards"][0]
+    board["cells"] = board["cells"][:2]
+    return [json.dumps(document).encode()]
+
+
+def _board_answer(path: Path) -> None:
+    """Read what a board prints: probe, doctor, progress, and the answers of `board/deploy.py`."""
+    from edgekit.doctor.examination import parse_findings
+    from edgekit.remote.deploy import read_change, read_releases
+    from edgekit.remote.doctor import captured
+    from edgekit.remote.prepare import parse_freed
+    from edgekit.remote.probe import parse_probe
+    from edgekit.remote.progress import read_progress
+
+    content = path.read_bytes()
+    text = content.decode(errors="replace")
+    readers: list[Callable[[], object]] = [
+        lambda: read_change("board", content),
+        lambda: read_releases("board", content),
+        lambda: parse_findings(content, "it"),
+        lambda: captured([], content, "board"),
+        lambda: parse_probe(text, 0.0),
+        lambda: parse_freed(text),
+        lambda: [read_progress(line) for line in text.splitlines()],
+    ]
+    accepted = 0
+    for read in readers:
+        try:
+            read()
+            accepted += 1
+        except EdgekitError:
+            pass
+        except ValueError as error:
+            if read is not readers[4]:  # `parse_probe`, whose caller names the board
+                raise error
+    if accepted <= 1:  # `read_progress` returns None for what it does not read
+        raise InputError("no reader accepts it")
+
+
+def _board_examples() -> list[bytes]:
+    from edgekit.doctor.examination import as_document
+    from edgekit.doctor.probe import Finding
+    from edgekit.remote.progress import progress_line
+
+    release = {"release": "0001-abc", "model": "m.onnx", "edgekit": "1", "created_unix_s": 1, "failed": False}
+    service = {"state": "running", "text": "t", "last_exit": None, "manager": "systemd"}
+    documents = [
+        {"release": "a", "before": None, "current": "a", "error": None, "service_installed": True},
+        {"release": "a", "before": "b", "current": "b", "error": "no frame"},
+        {"releases": [release, release], "current": "0001-abc", "cut": False, "service": service},
+        as_document([Finding("board", "ok", "Pi"), Finding("python", "fault", "old", "update")]),
+        {"python": "/usr/bin/python3", "seen": {"/proc/cpuinfo": "x"}, "names": ["board", "user"]},
+    ]
+    probe = (
+        "root=/home/pi/.cache/edgekit/board\nmachine=aarch64\nbits=64\nglibc=glibc 2.36\nsystem=Debian\nmodel=Pi\n"
+        "memory_kib=900000\nfree_kib=1000000\nclock=1700000000\npython=3.11 64 1 /usr/bin/python3\n"
+        f"command=/usr/bin/edgekit\nfound=store/{'a' * 64}.onnx 100\nfound=envs/{'b' * 64}/.ready 0\n"
+    )
+    texts = [probe, "1234\n", progress_line("examining", 1, 10)]
+    return [*(json.dumps(document).encode() for document in documents), *(text.encode() for text in texts)]
+
+
+def _csv(path: Path) -> None:
+    from edgekit.models.data.crop_table import read_rows
+    from edgekit.models.data.fer2013 import read_csv
+    from edgekit.models.data.ferplus import read_votes
+
+    for read in (lambda: read_csv(path, lambda image: image, lambda _, __: None), lambda: read_votes(path)):
+        with suppress(EdgekitError):
+            read()
+    read_rows(path)
+
+
+def _csv_examples() -> list[bytes]:
+    pixels = " ".join(map(str, range(256))) * 9
+    votes = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
+    return [
+        f"emotion,pixels,Usage\n0,{pixels},Training\n6,{pixels},PublicTest\n".encode(),
+        f"{votes}Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0\n".encode(),
+    ]
+
+
+def _hdf5(path: Path) -> None:
+    from edgekit.models.data.fer2013 import read_hdf5
+
+    read_hdf5(path, None)
+
+
+def _hdf5_examples() -> list[bytes]:
+    import h5py
+    import numpy as np
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for usage in ("Training", "PublicTest"):
+            file[f"{usage}_pixel"] = np.zeros((3, 8, 8), np.uint8)
+            file[f"{usage}_label"] = np.arange(3)
+    return [buffer.getvalue()]
+
+
+def _crops(path: Path) -> None:
+    """Read records of collected crops, from a folder that has no image."""
+    from edgekit.device.label.store import LabelStore
+
+    folder = path.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    for name in ("crops.jsonl", "labels.jsonl"):
+        (folder / name).write_bytes(path.read_bytes())
+    LabelStore(folder, notify=lambda _: None)
+
+
+def _crops_examples() -> list[bytes]:
+    crop = {"file": "crops/a.png", "probabilities": {"happy": 0.5, "sad": 0.5}, "track": "1", "time": "2026-01-01"}
+    decision = {"id": 1, "label": "happy", "files": ["crops/a.png"]}
+    lines = [crop, crop | {"file": "crops/b.png"}, decision, {"undo": 1}]
+    return ["".join(json.dumps(line) + "\n" for line in lines).encode()]
+
+
+def _training_state(path: Path) -> None:
+    from edgekit.models.training.state import load_state, state_fingerprint
+
+    state_fingerprint(path)
+    load_state(path, {"recipe": 1})
+
+
+def _training_state_examples() -> list[bytes]:
+    import tempfile
+
+    import torch
+
+    from edgekit.models.training.state import TrainingState, save_state
+
+    tensors = {"weight": torch.zeros(20)}
+    state = TrainingState({"recipe": 1}, tensors, tensors, {"state": {}}, 1, [{"epoch": 1}])
+    with tempfile.TemporaryDirectory() as folder:
+        save_state(Path(folder) / "last.pt", state)
+        return [(Path(folder) / "last.pt").read_bytes()]
+
+
+def _mqtt_buffer(path: Path) -> None:
+    from edgekit.device.sinks.mqtt.spool import Spool
+
+    spool = Spool(path, 100, lambda _: None)
+    try:
+        len(spool)
+        spool.append([("topic", b"payload")])
+        spool.remove([message.row_id for message in spool.after(0, 50)])
+    finally:
+        spool.close()
+
+
+def _mqtt_buffer_examples() -> list[bytes]:
+    import tempfile
+
+    from edgekit.device.sinks.mqtt.spool import Spool
+
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "buffer.sqlite", 100, lambda _: None)
+        spool.append([(f"edgekit/{number}", b"{}" * 50) for number in range(20)])
+        spool.close()
+        return [(Path(folder) / "buffer.sqlite").read_bytes()]
+
+
+TARGETS = {
+    "onnx": Target(_onnx, _make_onnx, ".onnx"),
+    "ncnn": Target(_ncnn, of_examples(_ncnn_examples), ".ncnn"),
+    "checkpoint": Target(_checkpoint, _make_checkpoint, ".safetensors"),
+    "contract": Target(_contract, of_examples(_contract_examples)),
+    "settings": Target(_settings, of_examples(_settings_examples), ".toml"),
+    "inventory": Target(_inventory, of_examples(_inventory_examples), ".toml"),
+    "benchmark": Target(_benchmark, of_examples(_benchmark_examples), ".json"),
+    "board-answer": Target(_board_answer, of_examples(_board_examples)),
+    "csv": Target(_csv, of_examples(_csv_examples), ".csv"),
+    "hdf5": Target(_hdf5, of_examples(_hdf5_examples), ".h5"),
+    "crops": Target(_crops, of_examples(_crops_examples), ".crops"),
+    "training-state": Target(_training_state, of_examples(_training_state_examples), ".pt"),
+    "mqtt-buffer": Target(_mqtt_buffer, of_examples(_mqtt_buffer_examples), ".sqlite", "rows that cannot be read"),
+}
+
+
+def ready() -> Iterator[str]:
+    """Yield the names of the targets that are run."""
+    return (name for name, target in TARGETS.items() if not target.waits_for)

@@ -1,0 +1,58 @@
+"""Inputs of strangers, mutated with fixed seeds: each is read or refused with one line, in bounded time and memory.
+
+`make fuzz SECONDS=3600` tries more seeds. What it finds becomes a file in `cases`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import EdgekitError
+from tests.fuzz import runner, targets
+
+# Seconds where a developer waits, more in the CI.
+COUNT = 60 if os.environ.get("CI") else 8
+
+
+def test_every_input_is_read_or_refused_with_one_line() -> None:
+    outcome = runner.fuzz(list(targets.ready()), 0, COUNT)
+    assert outcome.wrong == {}
+    assert sum(outcome.counts.values()) == COUNT * len(list(targets.ready()))
+    for name in targets.ready():
+        assert outcome.counts[f"{name} refused"], name
+
+
+@pytest.mark.parametrize("case", sorted(runner.CASES.glob("*-*")), ids=lambda path: path.name)
+def test_what_was_found_once_stays_mended(case: Path, tmp_path: Path) -> None:
+    with suppress(EdgekitError):
+        runner.replay(case, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("raise KeyError('x')", "KeyError: 'x'"),
+        ("raise InputError('two\\nlines')", "two\nlines"),
+        ("import os; os.kill(os.getpid(), 11)", "the process ended with -11"),
+        ("import time; time.sleep(60)", "_TooLongError: more than 1 s"),
+    ],
+)
+def test_a_fault_is_found(fault: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # `sitecustomize` plants the fault in the child process.
+    (tmp_path / "sitecustomize.py").write_text(
+        "from edgekit import contract\n"
+        "from edgekit.errors import InputError\n"
+        "from tests.fuzz import runner\n"
+        "runner.LIMIT_S = 1\n"
+        "def planted(*_):\n"
+        f"    {fault}\n"
+        "contract.Contract.from_json = planted\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    outcome = runner.fuzz(["contract"], 0, 1)
+    assert list(outcome.wrong) == ["contract 0"]
+    assert outcome.wrong["contract 0"].startswith(reason)
