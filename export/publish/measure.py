@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from edgekit.models.evaluation.bands import GROUPINGS, breakdowns, has_measure
 from edgekit.models.evaluation.calibration import calibration
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, mean_recall
 from edgekit.models.evaluation.photos import PhotoEvaluation, evaluate_photos
+from edgekit.models.evaluation.risk_coverage import risk_coverage
 from edgekit.models.evaluation.run import evaluate, read_evaluation_data
-from edgekit.models.evaluation.selective import risk_coverage
 from edgekit.preprocess import softmax
 
 SPLIT = "PrivateTest"
@@ -154,7 +154,8 @@ def _images_per_class(found: Evaluation, missed: Mapping[str, int]) -> dict[str,
 
 def _distribution(result: Evaluation, uncertain_below: float, classes: Sequence[str]) -> dict[str, Any]:
     """Return calibration, risk and coverage, and accuracy by the measures of the faces."""
-    bins = calibration(softmax(result.logits), result.truths, _BINS)
+    probabilities = softmax(result.logits)
+    bins = calibration(probabilities, result.truths, _BINS)
     thresholds = sorted({*_THRESHOLDS, uncertain_below})
     groupings = [name for name, measures in GROUPINGS.items() if has_measure(result, measures[0])]
     return {
@@ -165,6 +166,6 @@ def _distribution(result: Evaluation, uncertain_below: float, classes: Sequence[
             )
             if count
         ],
-        "risk_coverage": [{**asdict(point), "accuracy": point.accuracy} for point in risk_coverage(result, thresholds)],
+        "risk_coverage": risk_coverage(probabilities, result.truths, thresholds).as_document(),
         "by": {part.name: part.as_document() for part in breakdowns(result, groupings, classes)},
     }

@@ -27,6 +27,14 @@ class RiskCoverage:
     coverage: NDArray[np.float64]
     accuracy: NDArray[np.float64]
 
+    def as_document(self) -> list[dict[str, float | None]]:
+        """Return the points ready for JSON; a threshold at which no image is answered has no accuracy."""
+        points = zip(self.thresholds.tolist(), self.coverage.tolist(), self.accuracy.tolist(), strict=True)
+        return [
+            {"threshold": threshold, "coverage": coverage, "accuracy": accuracy if coverage else None}
+            for threshold, coverage, accuracy in points
+        ]
+
 
 def risk_coverage(
     probabilities: FloatArray, truths: NDArray[np.int64], thresholds: Sequence[float] = THRESHOLDS

@@ -162,7 +162,7 @@ def _distribution_document(result: Evaluation) -> dict[str, Any]:
         "calibration_error": result.calibration.expected_error,
         "labels": list(result.labels),
         "confusion": result.confusion.tolist(),
-        "risk_coverage": _risk_coverage_document(result),
+        "risk_coverage": result.risk_coverage.as_document(),
     }
 
 
@@ -170,18 +170,8 @@ def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
     return {"by": {breakdown.name: breakdown.as_document() for breakdown in by}} if by else {}
 
 
-def _risk_coverage_document(result: Evaluation) -> list[dict[str, float | None]]:
-    """Return the points of the curve; a threshold at which no image is answered has no accuracy."""
-    curve = result.risk_coverage
-    points = zip(curve.thresholds.tolist(), curve.coverage.tolist(), curve.accuracy.tolist(), strict=True)
-    return [
-        {"threshold": threshold, "coverage": coverage, "accuracy": accuracy if coverage else None}
-        for threshold, coverage, accuracy in points
-    ]
-
-
 def _risk_coverage_text(result: Evaluation) -> str:
-    points = [point for point in _risk_coverage_document(result) if point["threshold"] in _PRINTED_THRESHOLDS]
+    points = [point for point in result.risk_coverage.as_document() if point["threshold"] in _PRINTED_THRESHOLDS]
     shares = ", ".join(
         f"{point['threshold']:g}: {_percent(point['coverage'])} ({_percent(point['accuracy'])} right)"
         for point in points

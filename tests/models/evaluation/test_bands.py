@@ -10,7 +10,6 @@ import pytest
 from edgekit.errors import InputError
 from edgekit.models.evaluation.bands import accuracy_by, breakdowns, brightness_of, head_angles_deg, wilson_interval
 from edgekit.models.evaluation.evaluate import Evaluation
-from edgekit.models.evaluation.selective import risk_coverage
 
 
 def evaluation(sizes: list[float]) -> Evaluation:
@@ -67,11 +66,3 @@ def test_the_brightness_is_the_mean_of_each_image() -> None:
 
 def test_a_subset_keeps_the_measures_of_its_images() -> None:
     assert evaluation([1, 2, 3, 4]).subset(np.array([True, False, False, True])).measures["size"].tolist() == [1, 4]
-
-
-def test_risk_falls_with_coverage_on_the_confident_predictions() -> None:
-    logits = np.log(np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], np.float32))
-    points = risk_coverage(Evaluation(("a", "b"), np.array([0, 1, 1]), logits), (0.0, 0.7, 0.95))
-    assert [(point.answered, point.correct) for point in points] == [(3, 2), (2, 2), (0, 0)]
-    assert [point.coverage for point in points] == pytest.approx([1, 2 / 3, 0])
-    assert [point.accuracy for point in points] == [pytest.approx(2 / 3), 1.0, None]
