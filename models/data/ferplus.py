@@ -134,6 +134,15 @@ def label_posteriors(dataset: DataSet, path: Path, train: str | None = None) -> 
     return _posteriors(_counts(dataset, path, train), dataset.splits[train].labels, train)
 
 
+def vote_counts(dataset: DataSet, path: Path, train: str | None = None) -> dict[str, NDArray[np.float32]]:
+    """Return the number of votes for each of `COLUMNS` of the images of every split, (N, 10).
+
+    Raises:
+        InputError: As for `with_ferplus`.
+    """
+    return _counts(dataset, path, training_split(dataset, train))
+
+
 def _counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
     """Return the votes for each split's images: split name → array (N, 10), one row per image."""
     if dataset.classes != EXPRESSIONS:
