@@ -75,14 +75,16 @@ def test_a_person_in_training_and_test_is_refused() -> None:
         require_disjoint_groups(replace(faces(["a"]), groups=None), faces(["b"]), "faces")
 
 
-def test_no_person_is_on_both_sides(tasks: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("tasks")
+def test_no_person_is_on_both_sides() -> None:
     data = sys.modules["prompt_task_data"]
     training, test = data.persons_apart(faces(list("aabbccddee")), 0, "faces")
     assert not set(training.groups) & set(test.groups)
     assert len(training) + len(test) == 10
 
 
-def test_copies_are_darker_softer_and_coarser(tasks: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("tasks")
+def test_copies_are_darker_softer_and_coarser() -> None:
     data = sys.modules["prompt_task_data"]
     image = np.random.default_rng(0).integers(0, 255, (48, 48, 1), np.uint8)
     assert data.darkened(image).mean() < 0.3 * image.mean()
@@ -117,7 +119,8 @@ def test_a_run_measures_every_cell_once_and_continues(
     assert len(tasks["read_cells"](path)) == len(cells)
 
 
-def test_the_table_and_the_verdict(tasks: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("tasks")
+def test_the_table_and_the_verdict() -> None:
     report = sys.modules["prompt_task_report"]
 
     def cell(row: str, shots: int, seed: int, accuracy: float) -> dict[str, Any]:
