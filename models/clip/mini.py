@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
 from edgekit.models.clip.captions import captions_of, captions_with_names
 from edgekit.models.clip.classifier import zero_shot_classifier
+from edgekit.models.clip.contrastive import caption_loss, contrastive_loss
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip, require_room, tokenize
 from edgekit.models.clip.load import save_clip
@@ -50,6 +50,8 @@ _MAX_LOG_SCALE = math.log(100)
 # Sentences per class that the teacher's loss encodes in a step.
 _SENTENCES_PER_STEP = 2
 _MAPS_BATCH = 64
+# Share of the epochs with patch dropout.
+_DROPOUT_EPOCHS = 0.75
 
 
 def hybrid_config(trunk: str, layers: int = 4) -> ClipConfig:
@@ -163,6 +165,10 @@ class MiniClipTask(Task):
             load_weights(net.visual.conv1.trunk, self._trunk.state, f"trunk {self._trunk.architecture}")
             if self._is_trunk_frozen:
                 net.visual.conv1.trunk.requires_grad_(requires_grad=False)
+        if self._recipe.patch_dropout:
+            from open_clip.transformer import PatchDropout
+
+            net.visual.patch_dropout = PatchDropout(self._recipe.patch_dropout)
         built: nn.Module = net
         return built
 
@@ -186,12 +192,15 @@ class MiniClipTask(Task):
         A frozen trunk's feature maps of the images and of their mirror images are computed once, if the stage has no
         other augmentation.
         """
+        model: Any = net
+        if self._recipe.patch_dropout:
+            share = self._recipe.patch_dropout if epoch < _DROPOUT_EPOCHS * self._recipe.epochs else 0.0
+            model.visual.patch_dropout.prob = share
         self._augmentation = self._recipe.stage(epoch)[0].plain_augmentation
         is_plain = self._augmentation == Augmentation(self._config.image_size_px)
         if self._trunk is None or not self._is_trunk_frozen or not is_plain:
             self._feature_maps = None
         elif self._feature_maps is None:
-            model: Any = net
             self._feature_maps = _feature_maps(model.visual.conv1, self._examples.images)
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
@@ -255,27 +264,6 @@ class MiniClipTask(Task):
         save_clip(path, net, self._config, training)
 
 
-def caption_loss(image: Tensor, distinct: Tensor, which: Tensor, scale: Tensor) -> Tensor:
-    """Return the contrastive loss of images and the distinct captions of a batch.
-
-    The loss of an image is a cross-entropy over the distinct captions, each counted once, so that similarities learn
-    how frequent a content is. In open_clip's loss a caption counts once for each of its images, and the similarities
-    learn a classifier for equally frequent classes. The loss of a caption is the cross-entropy over the images, whose
-    target is divided equally among its images.
-
-    Args:
-        image: Unit vectors (N, embed_dim).
-        distinct: Unit vectors (texts, embed_dim).
-        which: Index of each image's caption, int64 (N,).
-        scale: Scale of the logits, a scalar.
-    """
-    with torch.autocast(image.device.type, enabled=False):
-        logits = scale.float() * image.float() @ distinct.float().T  # (N, texts)
-        of_images = F.cross_entropy(logits, which)
-        of_captions = -logits.log_softmax(dim=0).gather(1, which[:, None]).mean()
-    return (of_images + of_captions) / 2
-
-
 @torch.no_grad()
 def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
     """Return a trunk's feature maps of gray or colour images uint8 (N, C, H, W): bfloat16 (2, N, channels, h, w).
@@ -292,15 +280,3 @@ def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
             maps.append(found.bfloat16().contiguous())
         views.append(torch.cat(maps))
     return torch.stack(views)
-
-
-def contrastive_loss() -> Any:
-    """Return open_clip's loss over the batches of all processes."""
-    from open_clip.loss import ClipLoss
-
-    # open_clip gathers with a function that torch has deprecated.
-    warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    rank = torch.distributed.get_rank() if distributed else 0
-    world = torch.distributed.get_world_size() if distributed else 1
-    return ClipLoss(gather_with_grad=True, rank=rank, world_size=world)

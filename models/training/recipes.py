@@ -58,6 +58,8 @@ class Recipe:
       initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
     - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
     - `rates` ("adamw" only): factors of the learning rate of the parameters whose names start with a prefix.
+    - `patch_dropout` (small CLIPs only): share of the image tokens that are left out (arXiv 2212.00794), except in the
+      last quarter of the epochs.
     """
 
     epochs: int
@@ -86,6 +88,7 @@ class Recipe:
     initial_share: float = 0.0
     balance: Balance = "none"
     rates: tuple[tuple[str, float], ...] = ()
+    patch_dropout: float = 0.0
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
         """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
@@ -310,6 +313,7 @@ RECIPES["clip-mini-trunk"] = replace(
     augmentation=Augmentation(crop_px=48),
     max_lr=6e-4,
     rates=(("visual.conv1.trunk.", 0.0),),
+    patch_dropout=0.5,
 )
 
 

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import Tower
 from edgekit.models.clip.captions import Phrasing, captions_of
+from edgekit.models.clip.contrastive import contrastive_loss
 from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
 from edgekit.models.clip.frozen import tokenize
 from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, contrastive_loss
+from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.augment import Augmentation, augment
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job

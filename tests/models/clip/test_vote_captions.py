@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.models.clip.captions import expression_words
+from edgekit.models.clip.contrastive import caption_loss
 from edgekit.models.clip.descriptions import SHIPPED, read_descriptions
 from edgekit.models.clip.frozen import tokenize
-from edgekit.models.clip.mini import CLIP_MINI, caption_loss
+from edgekit.models.clip.mini import CLIP_MINI
 from edgekit.models.clip.vote_captions import CONTEMPT, Contents, captions_with_looks, contents_of
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
