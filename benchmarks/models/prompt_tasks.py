@@ -37,17 +37,16 @@ from prompt_task_report import write_report
 from edgekit.errors import EdgekitError, InputError
 from edgekit.files import sha256_of
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
-from edgekit.models.clip.classifier import prompted_classifier
 from edgekit.models.clip.config import PromptConfig, shortened
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_task import PromptTask
 from edgekit.models.clip.prompted import frozen_classifier, prompts_kept
 from edgekit.models.clip.protocols import preset_of
-from edgekit.models.clip.rivals import LinearClassifier, Rival, fit_rival, unit_features, zero_shot
+from edgekit.models.clip.rivals import LinearClassifier, Rival, fit_rival, tower_input, unit_features, zero_shot
 from edgekit.models.data import ImageSet
 from edgekit.models.data.few_shot import up_to_shots
-from edgekit.models.evaluation.evaluate import Evaluation, evaluate, mean_recall
+from edgekit.models.evaluation.evaluate import Evaluation, mean_recall
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.loop import BEST_NAME, train_job
 from edgekit.models.training.options import Precision
@@ -56,6 +55,7 @@ from edgekit.models.training.task import TrainingJob
 
 CELLS_NAME = "cells.jsonl"
 ZERO_SHOT = "zero-shot"
+_BATCH_IMAGES = 160
 RIVALS: dict[str, Rival] = {"bias per class": "bias", "linear probe": "probe"}
 FLOWS: dict[str, dict[str, Any]] = {
     "HiCroPL": {},
@@ -95,6 +95,7 @@ class Bench:
         self._text = frozen_classifier(clip, content.descriptions)
         self._start = zero_shot(clip, self._text)
         self._features: dict[str, torch.Tensor] = {}
+        self._inputs: dict[str, torch.Tensor] = {}
 
     def measure(self, row: str, changes: Mapping[str, Any] | None, shots: int, seed: int) -> dict[str, Any]:
         """Return the accuracies of a row by target, and a note on classes with fewer images than shots."""
@@ -111,14 +112,15 @@ class Bench:
 
     def _fitted(self, kind: Rival, few: ImageSet) -> LinearClassifier:
         """Return a rival fitted to the images and their mirror images."""
-        features = torch.cat([unit_features(self._clip, few.images, mirrored) for mirrored in (False, True)])
+        views = (few.images, few.images[:, :, ::-1])
+        features = torch.cat([unit_features(self._clip, tower_input(self._clip, view)) for view in views])
         labels = torch.from_numpy(few.labels).repeat(2).numpy()
         return fit_rival(kind, self._start, float(self._clip.logit_scale), features, labels)
 
     def _linear(self, linear: LinearClassifier, target: str) -> Evaluation:
         part = self._content.targets[target]
         if target not in self._features:
-            self._features[target] = unit_features(self._clip, part.images)
+            self._features[target] = unit_features(self._clip, self._tokens(target))
         return Evaluation(self._content.classes, part.labels, linear.logits(self._features[target]))
 
     def _prompted(self, changes: Mapping[str, Any], few: ImageSet, seed: int) -> dict[str, Evaluation]:
@@ -134,9 +136,17 @@ class Bench:
             net = build_prompted(load_prompts(Path(folder) / "run" / BEST_NAME), self._clip)
         results = {}
         for name, part in content.targets.items():
-            with prompts_kept(net):
-                results[name] = evaluate(prompted_classifier(net, content.name), part, "center-crop")
+            with prompts_kept(net), torch.no_grad():
+                text = None if config.upstream_compat else net.text_features()
+                logits = torch.cat([net(batch, text) for batch in self._tokens(name).split(_BATCH_IMAGES)])
+            results[name] = Evaluation(content.classes, part.labels, logits.numpy())
         return results
+
+    def _tokens(self, target: str) -> torch.Tensor:
+        """Return a target's images as the tower's input; for a trunk, its feature maps, which prompts do not change."""
+        if target not in self._inputs:
+            self._inputs[target] = tower_input(self._clip, self._content.targets[target].images)
+        return self._inputs[target]
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:

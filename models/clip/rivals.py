@@ -44,21 +44,23 @@ class LinearClassifier:
 
 
 @torch.no_grad()
-def unit_features(clip: FrozenClip, images: ImageU8, mirrored: bool = False) -> Tensor:
-    """Return the plain CLIP's image features, unit vectors (N, embed_dim), of images uint8 (N, size, size, C).
+def tower_input(clip: FrozenClip, images: ImageU8) -> Tensor:
+    """Return the image tower's input of images uint8 (N, size, size, C): normalised (N, 3, size, size).
 
-    Args:
-        clip: The CLIP.
-        images: The images.
-        mirrored: Whether to encode the mirror images.
+    If the CLIP has a trunk, these are the trunk's feature maps (N, channels, h, w), which its tower takes as well.
     """
     parts = []
     for start in range(0, len(images), _BATCH_IMAGES):
-        batch = images[start : start + _BATCH_IMAGES]
-        pixels = torch.from_numpy(np.ascontiguousarray(batch[:, :, ::-1] if mirrored else batch))
-        pixels = pixels.permute(0, 3, 1, 2).float().div(255).expand(-1, 3, -1, -1)
-        parts.append(F.normalize(clip.encode_image(normalized(pixels, clip.config)).float(), dim=-1))
+        pixels = torch.from_numpy(np.ascontiguousarray(images[start : start + _BATCH_IMAGES]))
+        ready = normalized(pixels.permute(0, 3, 1, 2).float().div(255).expand(-1, 3, -1, -1), clip.config)
+        parts.append(ready if clip.config.trunk is None else clip.model.visual.conv1.feature_maps(ready))
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def unit_features(clip: FrozenClip, inputs: Tensor) -> Tensor:
+    """Return the plain CLIP's image features, unit vectors (N, embed_dim), of inputs from `tower_input`."""
+    return torch.cat([F.normalize(clip.encode_image(batch).float(), dim=-1) for batch in inputs.split(_BATCH_IMAGES)])
 
 
 def zero_shot(clip: FrozenClip, text_features: Tensor) -> LinearClassifier:
