@@ -35,7 +35,7 @@ from prompt_task_data import TASKS, Content, Sources, make_tasks
 from prompt_task_report import write_report
 
 from edgekit.errors import EdgekitError, InputError
-from edgekit.files import sha256_of
+from edgekit.files import sha256_of, write_atomic
 from edgekit.models.clip.checkpoint import build_prompted, load_prompts
 from edgekit.models.clip.config import PromptConfig, shortened
 from edgekit.models.clip.frozen import FrozenClip
@@ -185,8 +185,10 @@ def _run(
 ) -> None:
     """Measure the cells that are not in the file and append them to it."""
     common = asdict(settings)
-    done = {_identity(cell) for cell in read_cells(path)}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    finished = read_cells(path)
+    done = {_identity(cell) for cell in finished}
+    # Without the incomplete line of an interrupted run, to which the next cell would be appended.
+    write_atomic(path, "".join(json.dumps(cell, ensure_ascii=False) + "\n" for cell in finished))
     for source in make_tasks(sources, tasks, settings.split):
         clip = load_clip(source.clip)
         for seed in seeds:
