@@ -12,6 +12,7 @@ import torch
 from edgekit.errors import InputError
 from edgekit.export.onnx.prompted import export_prompts
 from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.tensorfile import read_header
 from edgekit.models.clip.architecture import Tower
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
 from edgekit.models.clip.config import PromptConfig
@@ -19,9 +20,12 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
 from edgekit.models.clip.mini import MiniClipTask, TeacherTargets, hybrid_config
 from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.train_mini import train_mini
 from edgekit.models.clip.trunk import read_trunk
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.augment import Augmentation
+from edgekit.models.data.ferplus import COLUMNS
+from edgekit.models.data.layout import canonical_class
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.loop import BEST_NAME, train_job
@@ -148,6 +152,41 @@ def test_prompts_above_a_trunk_are_exported(tmp_path: Path) -> None:
     net = PromptedClip(random_clip(SMALL), PromptConfig(n_ctx=2, depth=2, cross_layer=1), {"happy": [], "sad": []})
     contract = clip_contract(PROMPTED, SMALL, net.classes, "bars", gray=True)
     assert export_prompts(net.eval(), contract, tmp_path / "clip.onnx").path.exists()
+
+
+def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
+    bars_folder: Path, trunk_path: Path, tmp_path: Path
+) -> None:
+    votes = tmp_path / "votes.csv"
+    files = sorted(path.relative_to(bars_folder) for path in bars_folder.rglob("*.png"))
+    rows = [
+        ",".join([path.parts[0], str(path), *("8" if _votes_for(path, name) else "0" for name in COLUMNS)])
+        for path in files
+    ]
+    votes.write_text("\n".join([",".join(["Usage", "kaggle_path", *COLUMNS]), *rows]))
+    messages: list[str] = []
+    result = train_mini(
+        data=bars_folder,
+        output=tmp_path / "run",
+        trunk=str(trunk_path),
+        layers=1,
+        captions="votes",
+        ferplus=votes,
+        teacher=[str(trunk_path)],
+        epochs=1,
+        accelerator="cpu",
+        notify=messages.append,
+    )
+    clip = load_clip(result.checkpoint)
+    assert clip.config == hybrid_config("edgecnn", 1)
+    assert any(message.startswith("teacher net.safetensors: ") for message in messages)
+    record = read_header(result.checkpoint)["edgekit-clip"]
+    assert '"captions": "votes"' in record.replace('":"', '": "')
+    assert "trunk_sha256" in record
+
+
+def _votes_for(path: Path, column: str) -> bool:
+    return canonical_class(column) == path.parts[1]
 
 
 def test_another_net_is_no_trunk(tmp_path: Path) -> None:
