@@ -315,6 +315,12 @@ RECIPES["clip-mini-trunk"] = replace(
     rates=(("visual.conv1.trunk.", 0.0),),
     patch_dropout=0.5,
 )
+# The trunk learns too, at a tenth of the rate, on moved pixels first and on plain ones at the end.
+RECIPES["clip-mini-trunk-tuned"] = replace(
+    RECIPES["clip-mini"],
+    rates=(("visual.conv1.trunk.", 0.1),),
+    finish=Finish(share=0.4, lr_share=0.3, augmentation=Augmentation(crop_px=48)),
+)
 
 
 def get_recipe(name: str) -> Recipe:
