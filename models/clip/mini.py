@@ -273,7 +273,7 @@ def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
     views = []
     for mirror in (False, True):
         maps = []
-        for batch in images.split(_MAPS_BATCH):
+        for batch in torch.split(images, _MAPS_BATCH):
             pixels = (batch.flip(-1) if mirror else batch).float().div(255).expand(-1, 3, -1, -1)
             with torch.autocast(images.device.type, torch.bfloat16, enabled=processor_has_bf16()):
                 found = patches.feature_maps(pixels.contiguous(memory_format=torch.channels_last))

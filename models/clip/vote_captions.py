@@ -110,7 +110,8 @@ def captions_with_looks(contents: Contents, indices: Tensor, uniform: Tensor, se
     for key in distinct.tolist():
         rest, level = divmod(key, 3)
         rest, form_of = divmod(rest, len(_FORMS))
-        texts.append(words.caption(*divmod(rest, count), _FORMS[form_of], level - 1))
+        first_of, second_of = divmod(rest, count)
+        texts.append(words.caption(first_of, second_of, _FORMS[form_of], level - 1))
     return texts, which
 
 
@@ -163,7 +164,8 @@ def _properties(images: ImageU8) -> NDArray[np.float64]:
 
 def _levels(properties: NDArray[np.float64]) -> NDArray[np.int64]:
     low, high = np.quantile(properties, [_EXTREME_SHARE, 1 - _EXTREME_SHARE], axis=0)
-    return (properties > high).astype(np.int64) - (properties < low).astype(np.int64)
+    levels: NDArray[np.int64] = (properties > high).astype(np.int64) - (properties < low).astype(np.int64)
+    return levels
 
 
 @cache
