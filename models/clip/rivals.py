@@ -60,9 +60,8 @@ def tower_input(clip: FrozenClip, images: ImageU8) -> Tensor:
 @torch.no_grad()
 def unit_features(clip: FrozenClip, inputs: Tensor) -> Tensor:
     """Return the plain CLIP's image features, unit vectors (N, embed_dim), of inputs from `tower_input`."""
-    return torch.cat(
-        [F.normalize(clip.encode_image(batch).float(), dim=-1) for batch in torch.split(inputs, _BATCH_IMAGES)]
-    )
+    batches = torch.split(inputs, _BATCH_IMAGES)
+    return torch.cat([F.normalize(clip.encode_image(batch).float(), dim=-1) for batch in batches])
 
 
 def zero_shot(clip: FrozenClip, text_features: Tensor) -> LinearClassifier:
