@@ -16,10 +16,11 @@ import numpy as np
 from edgekit.contract import Subject
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
-from edgekit.models.data import ImageSet, check_classes, identical_to
+from edgekit.models.data import EXPRESSIONS, ImageSet, check_classes, identical_to
 from edgekit.models.data.balance import class_prior
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
+from edgekit.models.data.ferplus import majority_part
 from edgekit.models.data.folds import Fold, fold_numbers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
@@ -150,11 +151,26 @@ def train(
         prior = class_prior(data.training, len(dataset.classes))
         adjust_prior(result.checkpoint, prior, options.prior_strength, notify)
     if options.calibrate and is_first_process():
-        result = replace(result, temperature=calibrate(result.checkpoint, data.validation, notify))
+        images = _calibration_images(options, data)
+        result = replace(result, temperature=calibrate(result.checkpoint, images, notify))
     if is_first_process():
         check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
     _report_chance(result, data.validation, notify)
     return result
+
+
+def _calibration_images(options: TrainOptions, data: TrainingData) -> ImageSet:
+    """Return the images that the temperature is fitted on: the validation images.
+
+    After a training with mixed targets their labels are the majorities of the FER+ votes: the model's convention is
+    mostly that of the votes, and by the data's own labels it would seem overconfident.
+    """
+    name, dataset = data.validation_name, data.dataset
+    if options.ferplus is None or options.ferplus_labels != "mixed":
+        return data.validation
+    if dataset.classes != EXPRESSIONS or name not in dataset.splits:  # merged classes, or a part of the training split
+        return data.validation
+    return majority_part(dataset, options.ferplus, name)
 
 
 def _without(data: TrainingData, fold: Fold, notify: Notify) -> TrainingData:

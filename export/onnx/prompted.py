@@ -24,7 +24,7 @@ from edgekit.files import sha256_of
 from edgekit.models.clip.checkpoint import build_prompted, load_lasting_prompts, load_prompts, require_clip
 from edgekit.models.clip.classifier import PROMPTED, clip_contract
 from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.prompt_insertion import encode_image
+from edgekit.models.clip.prompt_insertion import embed_patches, encode_patches
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import DataSet
 from edgekit.models.evaluation.evaluate import aligned, evaluate
@@ -49,9 +49,10 @@ class PromptedTower(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of normalised images."""
-        features = F.normalize(encode_image(self.visual, images, self.prompts), dim=-1)
+        patches = embed_patches(self.visual, images)  # once for both towers
+        features = F.normalize(encode_patches(self.visual, patches, self.prompts), dim=-1)
         if self.ensemble:
-            frozen = F.normalize(encode_image(self.visual, images), dim=-1)
+            frozen = F.normalize(encode_patches(self.visual, patches), dim=-1)
             features = F.normalize(features + frozen, dim=-1)
         return features @ self.class_matrix
 

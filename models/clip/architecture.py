@@ -1,4 +1,4 @@
-"""Architecture of a CLIP with two plain transformers: read from a document, or derived from the weights' shapes."""
+"""Architecture of a CLIP with two transformers: read from a document, or derived from the weights' shapes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from edgekit.errors import InputError
+from edgekit.models.clip.trunk import TRUNK_STRIDE_PX, TrunkPatches, require_trunk, trunk_channels
 
 Activation = Literal["gelu", "quick-gelu"]
 
@@ -19,6 +20,8 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 _HEAD_WIDTH = 64
 _MAX_SIDE_PX = 2048
 _MAX_MLP_RATIO = 64
+# Integer of a trunk's BatchNorms.
+_COUNTER = ".num_batches_tracked"
 _VISION_BLOCKS, _TEXT_BLOCKS = "visual.transformer.resblocks.", "transformer.resblocks."
 
 
@@ -45,7 +48,11 @@ class Tower:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Architecture of a CLIP and the normalisation of its images: `(pixel / 255 - mean) / std` of R, G, B."""
+    """Architecture of a CLIP and the normalisation of its images: `(pixel / 255 - mean) / std` of R, G, B.
+
+    `trunk` is the net that embeds the patches, such as "edgecnn" (see `trunk.TrunkPatches`); None: the ViT's own
+    convolution.
+    """
 
     image_size_px: int
     patch_size_px: int
@@ -57,6 +64,7 @@ class ClipConfig:
     vocabulary: int = 49408
     image_mean: tuple[float, ...] = IMAGE_MEAN
     image_std: tuple[float, ...] = IMAGE_STD
+    trunk: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.patch_size_px <= self.image_size_px <= _MAX_SIDE_PX:
@@ -75,14 +83,23 @@ class ClipConfig:
                 f"a CLIP has image_mean {self.image_mean} and image_std {self.image_std}: expected three finite values "
                 "each, std above 0"
             )
+        if self.trunk is not None:
+            require_trunk(self.trunk)
+            if self.patch_size_px != TRUNK_STRIDE_PX:
+                raise InputError(
+                    f"a CLIP with trunk {self.trunk} has patches of {self.patch_size_px} px: expected {TRUNK_STRIDE_PX}"
+                )
 
 
 def build_model(config: ClipConfig) -> nn.Module:
-    """Return open_clip's model of an architecture, with initial weights drawn from torch's global generator."""
+    """Return open_clip's model of an architecture, with initial weights drawn from torch's global generator.
+
+    With a trunk, `visual.conv1` is a `TrunkPatches`.
+    """
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     vision, text = config.vision, config.text
-    model: nn.Module = CLIP(
+    model: Any = CLIP(
         config.embed_dim,
         CLIPVisionCfg(
             layers=vision.layers,
@@ -102,7 +119,10 @@ def build_model(config: ClipConfig) -> nn.Module:
         ),
         quick_gelu=config.activation == "quick-gelu",
     )
-    return model
+    if config.trunk is not None:
+        model.visual.conv1 = TrunkPatches(config.trunk, vision.width)
+    built: nn.Module = model
+    return built
 
 
 def config_from_weights(state: Mapping[str, Tensor], activation: Activation) -> ClipConfig:
@@ -145,8 +165,13 @@ def require_shapes(config: ClipConfig, state: Mapping[str, Tensor]) -> None:
     """
     vision, text = config.vision, config.text
     positions = (config.image_size_px // config.patch_size_px) ** 2 + 1
+    patches: dict[str, tuple[int, ...]] = (
+        {"visual.conv1.weight": (vision.width, 3, config.patch_size_px, config.patch_size_px)}
+        if config.trunk is None
+        else {"visual.conv1.project.weight": (vision.width, trunk_channels(config.trunk), 1, 1)}
+    )
     shapes: dict[str, tuple[int, ...]] = {
-        "visual.conv1.weight": (vision.width, 3, config.patch_size_px, config.patch_size_px),
+        **patches,
         "visual.positional_embedding": (positions, vision.width),
         f"{_VISION_BLOCKS}0.mlp.c_fc.weight": (int(vision.width * vision.mlp_ratio), vision.width),
         "positional_embedding": (config.context_length, text.width),
@@ -168,7 +193,7 @@ def require_shapes(config: ClipConfig, state: Mapping[str, Tensor]) -> None:
                 f"the weights do not fit the architecture: the {which} tower has {count} layers, not {tower.layers}"
             )
     for name, tensor in state.items():
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() and not name.endswith(_COUNTER):
             raise InputError(
                 f"tensor '{name}' has type {str(tensor.dtype).removeprefix('torch.')}: expected floating point"
             )

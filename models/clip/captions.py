@@ -109,6 +109,12 @@ def captions_with_names(classes: Sequence[str]) -> list[str]:
     return [template.format(as_words(name)) for template in forms["object"] for name in classes]
 
 
+def expression_words() -> dict[str, dict[str, list[str]]]:
+    """Return adjectives, nouns and traits of each known expression."""
+    words: dict[str, dict[str, list[str]]] = _forms()["classes"]
+    return words
+
+
 @cache
 def _forms() -> dict[str, Any]:
     forms: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))

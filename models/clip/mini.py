@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
 from edgekit.models.clip.captions import captions_of, captions_with_names
 from edgekit.models.clip.classifier import zero_shot_classifier
+from edgekit.models.clip.contrastive import caption_loss, contrastive_loss
 from edgekit.models.clip.descriptions import Descriptions
 from edgekit.models.clip.frozen import FrozenClip, require_room, tokenize
 from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompt_insertion import trained_attention
 from edgekit.models.clip.prompt_task import normalized
+from edgekit.models.clip.trunk import TRUNK_PREFIX, TRUNK_STRIDE_PX, TrunkPatches, TrunkWeights
+from edgekit.models.clip.vote_captions import Contents, captions_with_looks
 from edgekit.models.data import ImageSet
-from edgekit.models.data.augment import augment, draw
+from edgekit.models.data.augment import Augmentation, augment, draw
 from edgekit.models.evaluation.evaluate import evaluate
+from edgekit.models.model_loading import load_weights
+from edgekit.models.training.precision import processor_has_bf16
 from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.task import StepLoss, Task, Validation, on_device
+from edgekit.preprocess import FloatArray
 
 # Parameters: 2.8 M in the image tower, 1.2 M in the text tower, 6.3 M in the token embedding.
 CLIP_MINI = ClipConfig(
@@ -41,14 +47,45 @@ CLIP_MINI = ClipConfig(
 )
 # The limit of the logit scale in CLIP's own training (arXiv 2103.00020, section 2.5).
 _MAX_LOG_SCALE = math.log(100)
+# Sentences per class that the teacher's loss encodes in a step.
+_SENTENCES_PER_STEP = 2
+_MAPS_BATCH = 64
+# Share of the epochs with patch dropout.
+_DROPOUT_EPOCHS = 0.75
+
+
+def hybrid_config(trunk: str, layers: int = 4) -> ClipConfig:
+    """Return the small CLIP's architecture with a trunk as patch embedding, and `layers` layers in both towers."""
+    return replace(
+        CLIP_MINI,
+        patch_size_px=TRUNK_STRIDE_PX,
+        vision=replace(CLIP_MINI.vision, layers=layers),
+        text=replace(CLIP_MINI.text, layers=layers),
+        image_mean=(0.0, 0.0, 0.0),
+        image_std=(1.0, 1.0, 1.0),
+        trunk=trunk,
+    )
+
+
+@dataclass(frozen=True)
+class TeacherTargets:
+    """Probabilities of a teacher for the training images, float32 (N, classes), and the weight of their loss.
+
+    `sha256` identifies the teacher.
+    """
+
+    probabilities: FloatArray
+    sha256: str
+    weight: float = 1.0
 
 
 class MiniClipTask(Task):
-    """Trains both towers with open_clip's contrastive loss on augmented images with composed captions.
+    """Trains both towers with a contrastive loss on augmented images with composed captions.
 
-    Images of a batch with equal content have the same caption, which is encoded once. Shared captions need no
-    correction of the loss: with equal text features it equals a cross-entropy whose target probability is divided
-    equally among the images of a caption.
+    Images of a batch with equal content have the same caption, which is encoded once. Captions of the classes are
+    trained with open_clip's loss, in which a caption counts once for each of its images; captions of `contents` with
+    `caption_loss`. With a teacher, the class probabilities of an image, through the text features of the classes'
+    descriptions, are trained towards the teacher's.
     """
 
     def __init__(
@@ -60,6 +97,10 @@ class MiniClipTask(Task):
         training: ImageSet,
         validation: ImageSet,
         dataset_name: str,
+        *,
+        trunk: TrunkWeights | None = None,
+        contents: Contents | None = None,
+        teacher: TeacherTargets | None = None,
     ) -> None:
         """Create the task.
 
@@ -72,6 +113,9 @@ class MiniClipTask(Task):
                 targets.
             validation: Images whose zero-shot accuracy selects the best epoch.
             dataset_name: Name of the data set in the contract.
+            trunk: Weights of the trunk, if the architecture has one.
+            contents: What the captions of the training images state; None: the classes, with random traits.
+            teacher: Targets for the class probabilities; None: none.
 
         Raises:
             InputError: The recipe's crops do not have the size of the CLIP's images, or a text is longer than the
@@ -93,16 +137,44 @@ class MiniClipTask(Task):
         self._training = training
         self._validation = validation
         self._dataset_name = dataset_name
+        self._trunk = trunk
+        self._contents = contents
+        self._teacher = teacher
+        self._recipe = recipe
+        self._feature_maps: Tensor | None = None
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the architecture and the classes."""
-        return {"architecture": "clip-mini", "clip": asdict(self._config), "labels": list(self._classes)}
+        """Return the architecture, the classes, and the sources of captions, trunk and targets."""
+        return {
+            "architecture": "clip-mini",
+            "clip": asdict(self._config),
+            "labels": list(self._classes),
+            **({} if self._contents is None else {"captions": "votes"}),
+            **({} if self._trunk is None else {"trunk_sha256": self._trunk.sha256}),
+            **({} if self._teacher is None else {"teacher": [self._teacher.sha256, self._teacher.weight]}),
+        }
 
     def build(self, device: torch.device) -> nn.Module:
-        """Return open_clip's model with random weights."""
+        """Return open_clip's model with random weights, except for the trunk's."""
         self._examples = on_device(self._training, device)
         self._contrast = contrastive_loss()
-        return build_model(self._config)
+        self._targets = None if self._teacher is None else torch.from_numpy(self._teacher.probabilities).to(device)
+        self._sentences = tokenize([text for texts in self._descriptions.values() for text in texts], self._config)
+        net: Any = build_model(self._config)
+        if self._trunk is not None:
+            load_weights(net.visual.conv1.trunk, self._trunk.state, f"trunk {self._trunk.architecture}")
+            if self._is_trunk_frozen:
+                net.visual.conv1.trunk.requires_grad_(requires_grad=False)
+        if self._recipe.patch_dropout:
+            from open_clip.transformer import PatchDropout
+
+            net.visual.patch_dropout = PatchDropout(self._recipe.patch_dropout)
+        built: nn.Module = net
+        return built
+
+    @property
+    def _is_trunk_frozen(self) -> bool:
+        return dict(self._recipe.rates).get(TRUNK_PREFIX) == 0
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Return the indices of all images once, in random order."""
@@ -115,24 +187,68 @@ class MiniClipTask(Task):
         return torch.cat([draw(count, generator, self._augmentation), own, shared], dim=1)
 
     def start_epoch(self, net: nn.Module, epoch: int) -> None:
-        """Do nothing: no setting of this task changes from epoch to epoch."""
+        """Apply the augmentation of the recipe's stage.
+
+        A frozen trunk's feature maps of the images and of their mirror images are computed once, if the stage has no
+        other augmentation.
+        """
+        model: Any = net
+        if self._recipe.patch_dropout:
+            share = self._recipe.patch_dropout if epoch < _DROPOUT_EPOCHS * self._recipe.epochs else 0.0
+            model.visual.patch_dropout.prob = share
+        self._augmentation = self._recipe.stage(epoch)[0].plain_augmentation
+        is_plain = self._augmentation == Augmentation(self._config.image_size_px)
+        if self._trunk is None or not self._is_trunk_frozen or not is_plain:
+            self._feature_maps = None
+        elif self._feature_maps is None:
+            self._feature_maps = _feature_maps(model.visual.conv1, self._examples.images)
 
     def loss(self, net: nn.Module, indices: Tensor, numbers: Tensor) -> StepLoss:
-        """Return the contrastive loss; a prediction is correct if the most similar caption is the image's caption."""
-        pixels = augment(self._examples.images[indices], numbers[:, :-2], self._augmentation)
-        pixels = pixels.expand(-1, 3, -1, -1)  # (N, 3, H, W)
-        targets = None if self._examples.targets is None else self._examples.targets[indices]
+        """Return the loss; a prediction is correct if the most similar caption is the image's caption."""
+        images = self._images(indices, numbers)
         seed = int(numbers[0, -1].item() * (1 << 24))
-        texts, which = captions_of(self._classes, self._examples.labels[indices], targets, numbers[:, -2], seed)
+        texts, which = self._captions(indices, numbers[:, -2], seed)
+        which = which.to(images.device)
         with torch.no_grad():
             scale: Any = net.logit_scale
             scale.clamp_(0, _MAX_LOG_SCALE)
-        tokens = tokenize(texts, self._config).to(pixels.device)  # (texts, context_length)
-        with trained_attention(self._config.context_length, pixels.device):
-            # image (N, embed_dim), distinct (texts, embed_dim)
-            image, distinct, scale = net(normalized(pixels, self._config), tokens)
-        loss = self._contrast(image, distinct[which], scale)
+        tokens = tokenize(texts, self._config)  # (texts, context_length)
+        described = self._described(seed) if self._targets is not None else tokens[:0]
+        with trained_attention(self._config.context_length, images.device):
+            # image (N, embed_dim), text (texts + sentences, embed_dim)
+            image, text, scale = net(images, torch.cat([tokens, described]).to(images.device))
+        distinct, sentences = text[: len(tokens)], text[len(tokens) :]
+        if self._contents is None:
+            loss = self._contrast(image, distinct[which], scale)
+        else:
+            loss = caption_loss(image, distinct, which, scale)
+        if self._targets is not None and self._teacher is not None:
+            vectors = F.normalize(sentences.float().view(len(self._classes), -1, sentences.shape[1]).mean(1), dim=1)
+            with torch.autocast(image.device.type, enabled=False):
+                logits = scale.float() * image.float() @ vectors.T  # (N, classes)
+            loss = loss + self._teacher.weight * F.cross_entropy(logits, self._targets[indices])
         return StepLoss(loss, ((image @ distinct.T).argmax(dim=1) == which).sum())
+
+    def _images(self, indices: Tensor, numbers: Tensor) -> Tensor:
+        """Return the tower's input: normalised images (N, 3, H, W), or the trunk's feature maps (N, channels, h, w)."""
+        if self._feature_maps is not None:
+            return self._feature_maps[(numbers[:, 2] < 0.5).long(), indices].float()
+        pixels = augment(self._examples.images[indices], numbers[:, :-2], self._augmentation)
+        return normalized(pixels.expand(-1, 3, -1, -1), self._config)
+
+    def _captions(self, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
+        if self._contents is not None:
+            return captions_with_looks(self._contents, indices.cpu(), uniform.cpu(), seed)
+        targets = None if self._examples.targets is None else self._examples.targets[indices]
+        return captions_of(self._classes, self._examples.labels[indices], targets, uniform, seed)
+
+    def _described(self, seed: int) -> Tensor:
+        """Return the tokens of a few descriptions of each class, int64 (classes * sentences, context_length)."""
+        generator, start, chosen = torch.Generator().manual_seed(seed), 0, []
+        for texts in self._descriptions.values():
+            chosen.append(start + torch.randint(len(texts), (_SENTENCES_PER_STEP,), generator=generator))
+            start += len(texts)
+        return self._sentences[torch.cat(chosen)]
 
     def validate(self, net: nn.Module) -> Validation:
         """Return zero-shot loss and accuracy on the validation images."""
@@ -148,13 +264,19 @@ class MiniClipTask(Task):
         save_clip(path, net, self._config, training)
 
 
-def contrastive_loss() -> Any:
-    """Return open_clip's loss over the batches of all processes."""
-    from open_clip.loss import ClipLoss
+@torch.no_grad()
+def _feature_maps(patches: TrunkPatches, images: Tensor) -> Tensor:
+    """Return a trunk's feature maps of gray or colour images uint8 (N, C, H, W): bfloat16 (2, N, channels, h, w).
 
-    # open_clip gathers with a function that torch has deprecated.
-    warnings.filterwarnings("ignore", message=".*all_gather is deprecated", category=FutureWarning)
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    rank = torch.distributed.get_rank() if distributed else 0
-    world = torch.distributed.get_world_size() if distributed else 1
-    return ClipLoss(gather_with_grad=True, rank=rank, world_size=world)
+    The second half belongs to the mirror images.
+    """
+    views = []
+    for mirror in (False, True):
+        maps = []
+        for batch in torch.split(images, _MAPS_BATCH):
+            pixels = (batch.flip(-1) if mirror else batch).float().div(255).expand(-1, 3, -1, -1)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=processor_has_bf16()):
+                found = patches.feature_maps(pixels.contiguous(memory_format=torch.channels_last))
+            maps.append(found.bfloat16().contiguous())
+        views.append(torch.cat(maps))
+    return torch.stack(views)

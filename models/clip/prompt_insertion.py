@@ -22,7 +22,18 @@ _FEW_TOKENS = 100
 
 
 def encode_image(visual: Any, images: Tensor, prompts: Tensor | None = None) -> Tensor:
-    """Return image features (N, embed_dim), not normalised.
+    """Return image features (N, embed_dim), not normalised, of images (N, 3, size, size); see `encode_patches`."""
+    return encode_patches(visual, embed_patches(visual, images), prompts)
+
+
+def embed_patches(visual: Any, images: Tensor) -> Tensor:
+    """Return the tokens (N, patches, d_v) of normalised images (N, 3, size, size), without class and position."""
+    tokens: Tensor = visual.conv1(images).flatten(2).transpose(1, 2)  # (N, d_v, rows, columns) → (N, patches, d_v)
+    return tokens
+
+
+def encode_patches(visual: Any, patches: Tensor, prompts: Tensor | None = None) -> Tensor:
+    """Return image features (N, embed_dim), not normalised, of tokens from `embed_patches`.
 
     The prompts are the last n tokens and have no positional embedding. The prompts of layer 1 pass through `ln_pre`
     like all tokens. In layers 2 to D, the layer's own prompts replace the previous layer's outputs for these n tokens;
@@ -30,13 +41,13 @@ def encode_image(visual: Any, images: Tensor, prompts: Tensor | None = None) -> 
 
     Args:
         visual: open_clip's image tower.
-        images: Normalised images (N, 3, size, size).
+        patches: Tokens (N, patches, d_v).
         prompts: Vision prompts (D, n, d_v).
     """
     depth, n_ctx = (0, 0) if prompts is None else prompts.shape[:2]
-    x = visual.conv1(images).flatten(2).transpose(1, 2)  # (N, d_v, rows, columns) → (N, patches, d_v)
-    class_token = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)  # (N, 1, d_v)
-    x = torch.cat([class_token, x], dim=1) + visual.positional_embedding.to(x.dtype)  # (N, 1 + patches, d_v)
+    class_token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)  # (N, 1, d_v)
+    x = torch.cat([class_token, patches], dim=1)  # (N, 1 + patches, d_v)
+    x = x + visual.positional_embedding.to(x.dtype)
     if prompts is not None:
         x = torch.cat([x, _repeated(prompts[0], x)], dim=1)  # (N, 1 + patches + n, d_v)
     x = visual.ln_pre(x)

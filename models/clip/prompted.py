@@ -18,7 +18,7 @@ from edgekit.errors import InputError
 from edgekit.models.clip.config import MAX_WORDS_N_CTX, PromptConfig
 from edgekit.models.clip.descriptions import as_words, sentences_or_template
 from edgekit.models.clip.frozen import FrozenClip, require_room
-from edgekit.models.clip.prompt_insertion import encode_image, encode_text
+from edgekit.models.clip.prompt_insertion import embed_patches, encode_patches, encode_text
 from edgekit.models.clip.prompts import PromptLearner, Prompts
 
 _PLACEHOLDER = "X"
@@ -146,8 +146,12 @@ class PromptedClip(nn.Module):
             return self.clip.logit_scale * image_features @ text_features.T
 
     def _image(self, images: Tensor, prompts: Prompts) -> _Features:
-        prompted = encode_image(self.clip.model.visual, images, prompts.vision)
-        return self._combined(prompted, self.clip.encode_image(images))
+        visual = self.clip.model.visual
+        patches = embed_patches(visual, images)  # once for both towers
+        prompted = encode_patches(visual, patches, prompts.vision)
+        with torch.no_grad():
+            frozen = encode_patches(visual, patches)
+        return self._combined(prompted, frozen)
 
     def _text(self, prompts: Prompts) -> _Features:
         prompted = encode_text(self.clip.model, self.class_tokens, prompts.text)

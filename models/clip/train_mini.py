@@ -8,17 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from edgekit.errors import InputError
+from edgekit.files import sha256_of
+from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
 from edgekit.models.clip.descriptions import descriptions_for
-from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask
+from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, TeacherTargets, hybrid_config
+from edgekit.models.clip.trunk import read_trunk
+from edgekit.models.clip.vote_captions import Contents, contents_of
+from edgekit.models.data.ferplus import vote_counts
 from edgekit.models.data.few_shot import of_classes, without_classes
+from edgekit.models.evaluation.evaluate import as_shown, evaluate, open_classifier
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
-from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.options import TrainingOptions, require_choice
 from edgekit.models.training.run import (
     TrainingData,
     TrainingResult,
@@ -27,6 +36,11 @@ from edgekit.models.training.run import (
     recipe_of,
     run_training,
 )
+from edgekit.preprocess import softmax
+
+Captions = Literal["classic", "votes"]
+_DEFAULT_LAYERS, _MAX_LAYERS = 4, 12
+_MAX_TEACHER_WEIGHT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +49,43 @@ class MiniClipOptions(TrainingOptions):
 
     - `descriptions`: JSON file of sentences per class for the zero-shot validation; default: the shipped ones.
     - `leave_out`: classes to train without; neither their images nor captions that name them are used.
+    - `trunk`: model (name, checkpoint or folder of a training) whose trunk embeds the patches; None: a plain ViT.
+    - `layers`: layers of each tower above a trunk, by default 4.
+    - `captions`: "classic" names the class with random traits; "votes" states the shares of the FER+ votes
+      (`ferplus`) and what the picture shows; see `vote_captions`.
+    - `teacher`: models whose mean class probabilities the CLIP learns through the descriptions; `teacher_weight` is
+      the weight of that loss beside the contrastive one.
 
     Raises:
-        InputError: A value is not allowed.
+        InputError: A value is not allowed, or two options exclude each other.
     """
 
-    recipe: str = "clip-mini"
+    recipe: str = ""
     descriptions: str | Path | None = None
     leave_out: Sequence[str] = ()
+    trunk: str | None = None
+    layers: int | None = None
+    captions: Captions = "classic"
+    teacher: Sequence[str] = ()
+    teacher_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice("captions", self.captions, Captions)
+        if not self.recipe:
+            object.__setattr__(self, "recipe", "clip-mini" if self.trunk is None else "clip-mini-trunk")
         if self.init:
             raise InputError("a small CLIP is trained from random weights: leave init out")
+        if self.captions == "votes" and self.ferplus is None:
+            raise InputError("captions 'votes' are made from FER+ votes: give ferplus")
+        if self.layers is not None and self.trunk is None:
+            raise InputError("layers is for a CLIP on a trunk: give trunk, or leave layers out")
+        if self.layers is not None and not 1 <= self.layers <= _MAX_LAYERS:
+            raise InputError(f"layers is {self.layers}: expected 1 to {_MAX_LAYERS}")
+        if not 0 < self.teacher_weight <= _MAX_TEACHER_WEIGHT:
+            raise InputError(
+                f"teacher_weight is {self.teacher_weight}: expected more than 0, at most {_MAX_TEACHER_WEIGHT}"
+            )
 
 
 def train_mini(
@@ -80,15 +118,71 @@ def train_mini(
     if options.threads:
         set_torch_threads(options.threads)
     check_output(options.output, options.resume)
-    data = _without(read_training_data(options, (), notify, progress), options.leave_out)
+    trunk = None if options.trunk is None else read_trunk(resolve_model(options.trunk, (CHECKPOINT_SUFFIX,)))
+    teachers = [resolve_model(name, (CHECKPOINT_SUFFIX, ONNX_SUFFIX)) for name in options.teacher]
+    # Captions of votes keep all images and labels; `with_ferplus` removes images without a majority.
+    source = replace(options, ferplus=None, captions="classic") if options.captions == "votes" else options
+    whole = read_training_data(source, (), notify, progress)
+    data = _without(whole, options.leave_out)
     if options.leave_out:
         notify(f"classes left out, with their images and captions: {', '.join(options.leave_out)}")
     dataset = data.dataset
     path = Path(options.descriptions) if options.descriptions else None
     descriptions = descriptions_for(dataset.classes, path, notify)
-    task = MiniClipTask(CLIP_MINI, dataset.classes, descriptions, recipe, data.training, data.validation, dataset.name)
+    config = CLIP_MINI if trunk is None else hybrid_config(trunk.architecture, options.layers or _DEFAULT_LAYERS)
+    task = MiniClipTask(
+        config,
+        dataset.classes,
+        descriptions,
+        recipe,
+        data.training,
+        data.validation,
+        dataset.name,
+        trunk=trunk,
+        contents=_contents(options, whole, data),
+        teacher=_teacher_targets(teachers, options.teacher_weight, data, notify),
+    )
     job = make_job(options, data, task, recipe, {"left_out": list(options.leave_out)})
     return run_training(job, options, data, notify, on_step, on_epoch)
+
+
+def _contents(options: MiniClipOptions, whole: TrainingData, data: TrainingData) -> Contents | None:
+    """Return what the captions of the training images state, or None for captions of the classes.
+
+    `whole` is the data with all classes, `data` the data to train on.
+    """
+    if options.captions == "classic" or options.ferplus is None:
+        return None
+    name = whole.training_name
+    if name is None or len(whole.training) != len(whole.dataset.split(name)):
+        raise InputError("captions 'votes' need a validation split beside the training split: use FER-2013's")
+    votes = vote_counts(whole.dataset, options.ferplus, name)[name]
+    kept = [whole.dataset.classes.index(each) for each in data.dataset.classes]
+    votes = votes[np.isin(whole.training.labels, kept)]
+    return contents_of(data.dataset.classes, data.training.labels, votes, data.training.images)
+
+
+def _teacher_targets(paths: Sequence[Path], weight: float, data: TrainingData, notify: Notify) -> TeacherTargets | None:
+    """Return the mean probabilities of the teachers for the training images and their mirror images."""
+    if not paths:
+        return None
+    mirrored = replace(data.training, images=data.training.images[:, :, ::-1])
+    probabilities = []
+    for path in paths:
+        classifier = open_classifier(path)
+        labels = classifier.contract.labels
+        missing = [name for name in data.dataset.classes if name not in labels]
+        if missing:
+            raise InputError(
+                f"teacher '{path}' lacks the data's class '{missing[0]}': its labels are {', '.join(labels)}"
+            )
+        chosen = [labels.index(name) for name in data.dataset.classes]
+        for part in (data.training, mirrored):
+            result = evaluate(classifier, as_shown(part, classifier.contract), "center-crop")
+            probabilities.append(softmax(result.logits[:, chosen]))
+        notify(f"teacher {path.name}: {(probabilities[-2].argmax(1) == data.training.labels).mean():.2%} of its labels")
+    digest = sha256(" ".join(sha256_of(path) for path in paths).encode()).hexdigest()
+    return TeacherTargets(np.mean(probabilities, axis=0, dtype=np.float32), digest, weight)
 
 
 def _without(data: TrainingData, left_out: Sequence[str]) -> TrainingData:

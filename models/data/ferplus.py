@@ -169,6 +169,28 @@ def contempt_majority(dataset: DataSet, path: Path, split: str) -> NDArray[np.bo
     return np.asarray(cleaned[:, COLUMNS.index("contempt")] > cleaned.sum(axis=1) / 2)
 
 
+def vote_counts(dataset: DataSet, path: Path, train: str | None = None) -> dict[str, NDArray[np.float32]]:
+    """Return the number of votes for each of `COLUMNS` of the images of every split, (N, 10).
+
+    Raises:
+        InputError: As for `with_ferplus`.
+    """
+    return _counts(dataset, path, training_split(dataset, train))
+
+
+def majority_part(dataset: DataSet, path: Path, split: str) -> ImageSet:
+    """Return a split with the majority of its votes as labels, without the images that have no such majority.
+
+    The rules are those of "majority" in `with_ferplus`.
+
+    Raises:
+        InputError: As for `with_ferplus`.
+    """
+    part = dataset.splits[split]
+    counts = _counts(replace(dataset, splits={split: part}), path, split)[split]
+    return _relabelled(part, counts, "majority")
+
+
 def _counts(dataset: DataSet, path: Path, train: str) -> dict[str, NDArray[np.float32]]:
     """Return the votes for each split's images: split name → array (N, 10), one row per image."""
     if dataset.classes != EXPRESSIONS:

@@ -91,6 +91,35 @@ def few_shot(
     return {**selection, TEST: _test(labels, splits, selection[VALIDATION])}
 
 
+def up_to_shots(
+    labels: NDArray[np.int64], classes: Sequence[str], shots: int, seed: int
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Return the indices of `shots` images per class, and the number of images of each class that has fewer.
+
+    Such a class gives all its images. With the same seed, the images of fewer shots are a subset of those of more.
+    """
+    generator = np.random.default_rng(seed)
+    members = [generator.permutation(np.flatnonzero(labels == number)) for number in range(len(classes))]
+    short = {name: len(own) for name, own in zip(classes, members, strict=True) if len(own) < shots}
+    return np.sort(np.concatenate([own[:shots] for own in members])), short
+
+
+def require_disjoint_groups(training: ImageSet, test: ImageSet, name: str) -> None:
+    """Check that no person or group of the training images occurs in the test images.
+
+    Raises:
+        InputError: A group occurs in both, or the groups of one are not known.
+    """
+    if training.groups is None or test.groups is None:
+        raise InputError(f"the persons on the images of '{name}' are not known: add a table with a column person")
+    shared = sorted(set(training.groups) & set(test.groups))
+    if shared:
+        raise InputError(
+            f"{len(shared)} groups of '{name}' are in the training and in the test images, such as '{shared[0]}': "
+            "split the images by person"
+        )
+
+
 def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet:
     """Return the images with these labels, renumbered from 0 in the given order; see `renumbered`."""
     numbers = np.full(max(*labels, part.labels.max(initial=0)) + 1, -1, np.int64)

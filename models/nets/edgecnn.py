@@ -84,14 +84,18 @@ class EdgeCNN(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the input of the last layer: (N, 152) for the published net."""
-        x = self.stem_pool(self.stem(images))  # (N, 3, 44, 44) → (N, 32, 22, 22)
+        x = self.head_pool(torch.relu(self.feature_map(images)))  # (N, 152, 5, 5) → (N, 152, 1, 1)
+        flat: Tensor = x.flatten(1)  # (N, 152)
+        return flat
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Return the output of the last block: (N, 152, 5, 5) for the published net, at 48 px (N, 152, 6, 6)."""
+        x: Tensor = self.stem_pool(self.stem(images))  # (N, 3, 44, 44) → (N, 32, 22, 22)
         for index, block in enumerate(self.blocks):
             if index:
                 x = self.transition(x)  # (N, 64, 11, 11), then (N, 96, 5, 5)
             x = block(x)  # adds growth * layers channels
-        x = self.head_pool(torch.relu(x))  # (N, 152, 5, 5) → (N, 152, 1, 1)
-        flat: Tensor = x.flatten(1)  # (N, 152)
-        return flat
+        return x
 
 
 class DenseLayer(nn.Module):

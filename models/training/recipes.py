@@ -60,6 +60,9 @@ class Recipe:
     - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
       initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
     - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
+    - `rates` ("adamw" only): factors of the learning rate of the parameters whose names start with a prefix.
+    - `patch_dropout` (small CLIPs only): share of the image tokens that are left out (arXiv 2212.00794), except in the
+      last quarter of the epochs.
     """
 
     epochs: int
@@ -88,6 +91,8 @@ class Recipe:
     initial_share: float = 0.0
     balance: Balance = "none"
     mixup_alpha: float = 0.0
+    rates: tuple[tuple[str, float], ...] = ()
+    patch_dropout: float = 0.0
 
     def stage(self, epoch: int) -> tuple[Recipe, int]:
         """Return the recipe of the stage that contains `epoch`, and the epoch's number within that stage.
@@ -153,10 +158,13 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
             parameters, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
         )
     if recipe.optimizer == "adamw":
-        groups: list[dict[str, Any]] = [
-            {"params": [parameter for parameter in parameters if parameter.ndim >= 2]},
-            {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
-        ]
+        groups: list[dict[str, Any]] = []
+        for prefix, rate in (*recipe.rates, ("", 1.0)):
+            learned = [(name, each) for name, each in net.named_parameters() if each.requires_grad]
+            chosen = [each for name, each in learned if _owner(recipe, name) == prefix]
+            for decay, is_matrix in ((recipe.weight_decay, True), (0.0, False)):
+                own = [each for each in chosen if (each.ndim >= 2) == is_matrix]
+                groups += [{"params": own, "rate": rate, "weight_decay": decay}] if own else []
         # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
         return torch.optim.AdamW(
             groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
@@ -168,6 +176,11 @@ def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
     )
+
+
+def _owner(recipe: Recipe, name: str) -> str:
+    """Return the first prefix in the recipe's `rates` that a parameter's name starts with; empty: none."""
+    return next((prefix for prefix, _ in recipe.rates if name.startswith(prefix)), "")
 
 
 def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, float]]:
@@ -322,6 +335,22 @@ RECIPES = {
         eps=1e-6,
     ),
 }
+
+
+# For a small CLIP on a trained trunk, which is frozen: its feature maps of the plain images are computed once.
+RECIPES["clip-mini-trunk"] = replace(
+    RECIPES["clip-mini"],
+    augmentation=Augmentation(crop_px=48),
+    max_lr=6e-4,
+    rates=(("visual.conv1.trunk.", 0.0),),
+    patch_dropout=0.5,
+)
+# The trunk learns too, at a tenth of the rate, on moved pixels first and on plain ones at the end.
+RECIPES["clip-mini-trunk-tuned"] = replace(
+    RECIPES["clip-mini"],
+    rates=(("visual.conv1.trunk.", 0.1),),
+    finish=Finish(share=0.4, lr_share=0.3, augmentation=Augmentation(crop_px=48)),
+)
 
 
 def get_recipe(name: str) -> Recipe:

@@ -39,7 +39,7 @@ _OPTIONS_OF = {
         "min_area",
         "upstream_compat",
     },
-    MINI: {"descriptions", "leave_out"},
+    MINI: {"descriptions", "leave_out", "trunk", "layers", "captions", "teacher", "teacher_weight"},
 }
 _CLIP_OPTIONS = _OPTIONS_OF[PROMPTS] | _OPTIONS_OF[MINI]
 # Options of `edgekit train` for nets, and those that a model does not have.
@@ -241,5 +241,37 @@ _OPTIONS = (
         metavar="CLASS",
         multiple=True,
         help="clip-mini: train without this class's images and captions. Repeatable.",
+    ),
+    click.option(
+        "--trunk",
+        metavar="MODEL",
+        help="clip-mini: EdgeCNN (name, checkpoint or folder of a training) that embeds the patches; default: the "
+        "plain ViT.",
+    ),
+    click.option(
+        "--layers",
+        type=click.IntRange(1, 12),
+        help="clip-mini: transformer layers of each tower, with --trunk; default: 4.",
+    ),
+    click.option(
+        "--captions",
+        type=click.Choice(["classic", "votes"]),
+        default="classic",
+        show_default=True,
+        help="clip-mini: captions with the label and random traits, or with the shares of the --ferplus votes and what "
+        "the picture shows.",
+    ),
+    click.option(
+        "--teacher",
+        metavar="MODEL",
+        multiple=True,
+        help="clip-mini: model whose class probabilities the CLIP learns too; the mean of several. Repeatable.",
+    ),
+    click.option(
+        "--teacher-weight",
+        type=NumberRange(0, 100, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="clip-mini: weight of the loss towards the teacher, beside the contrastive loss.",
     ),
 )

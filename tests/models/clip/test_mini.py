@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from torch.nn import functional as F
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import Tower
 from edgekit.models.clip.captions import Phrasing, captions_of
+from edgekit.models.clip.contrastive import contrastive_loss
 from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
 from edgekit.models.clip.frozen import tokenize
 from edgekit.models.clip.load import load_clip
-from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, contrastive_loss
+from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask
+from edgekit.models.clip.train_mini import MiniClipOptions
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.augment import Augmentation, augment
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
@@ -179,3 +182,18 @@ def test_a_recipe_for_other_sizes_is_refused(bars: DataSet) -> None:
     training = bars.splits["Training"]
     with pytest.raises(InputError, match="crops images to 44 px, the CLIP takes 48"):
         MiniClipTask(SMALL, bars.classes, descriptions_for(bars.classes), recipe, training, training, bars.name)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"captions": "votes"}, "captions 'votes' are made from FER\\+ votes: give ferplus"),
+        ({"layers": 4}, "layers is for a CLIP on a trunk: give trunk"),
+        ({"layers": 13, "trunk": "default"}, "layers is 13: expected 1 to 12"),
+        ({"captions": "long"}, "captions is 'long': expected one of classic, votes"),
+        ({"teacher_weight": 0.0}, "teacher_weight is 0.0: expected more than 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MiniClipOptions(data=Path("data"), output=Path("out"), **values)

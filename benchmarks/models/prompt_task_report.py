@@ -1,0 +1,123 @@
+"""Tables and plots of the cells that `prompt_tasks.py` measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from edgekit.files import atomic_path, write_atomic
+
+MEASURES = ("accuracy", "balanced")
+METHOD = "HiCroPL"
+# Accuracies 0..1 by seed, by (row, shots); zero-shot has 0 shots.
+Series = dict[tuple[str, int], dict[int, Mapping[str, float]]]
+
+
+def write_report(cells: Sequence[Mapping[str, Any]], folder: Path, clip: str) -> list[Path]:
+    """Write one page with a table per source and target, and one plot per task; return the files."""
+    tasks = list(dict.fromkeys(cell["task"] for cell in cells))
+    page = ["# Tasks for prompts", "", f"CLIP: {clip}. Accuracy / balanced accuracy in percent, mean ± deviation.", ""]
+    files = []
+    for task in tasks:
+        panels = panels_of([cell for cell in cells if cell["task"] == task])
+        split = next(cell["split"] for cell in cells if cell["task"] == task)
+        page += [f"## {task}, {split}", ""]
+        for title, series in panels.items():
+            page += [f"### {title}", "", *table(series), "", verdict(series), ""]
+        notes = sorted({f"{c['source']}: {c['note']}" for c in cells if c["task"] == task and c["note"]})
+        page += [*(f"Fewer images than shots, {note}." for note in notes), ""]
+        files.append(folder / f"{task}-{split}.png")
+        _plot(files[-1], panels)
+    files.append(folder / "tasks.md")
+    write_atomic(files[-1], "\n".join(page).rstrip() + "\n")
+    return files
+
+
+def panels_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
+    """Return the accuracies of a task by source and target."""
+    panels: dict[str, Series] = defaultdict(lambda: defaultdict(dict))
+    for cell in cells:
+        for target, scores in cell["results"].items():
+            title = cell["source"] if target == cell["source"] else f"{cell['source']} → {target}"
+            panels[title][cell["row"], cell["shots"]][cell["seed"]] = scores
+    return panels
+
+
+def table(series: Series) -> list[str]:
+    """Return the lines of a markdown table: one row per method, one column per number of shots."""
+    shots = sorted({count for _, count in series if count})
+    rows = list(dict.fromkeys(row for row, _ in series))
+    lines = [f"| | {' | '.join(f'{count} shots' for count in shots)} |", f"|{' --- |' * (len(shots) + 1)}"]
+    for row in rows:
+        found = [series.get((row, count)) or series.get((row, 0)) for count in shots]
+        lines.append(f"| {row} | {' | '.join(_cell(seeds) if seeds else '' for seeds in found)} |")
+    return lines
+
+
+def verdict(series: Series) -> str:
+    """Return a sentence per measure: whether a row of HiCroPL is above all others by more than the pooled spread."""
+    most = max((count for _, count in series), default=0)
+    sentences = []
+    for measure in MEASURES:
+        means = {}
+        for (row, count), seeds in series.items():
+            if count in (0, most):
+                means[row] = _mean_and_spread([scores[measure] for scores in seeds.values()])
+        own = {row: value for row, value in means.items() if row.startswith(METHOD)}
+        others = {row: value for row, value in means.items() if row not in own}
+        if not own or not others:
+            continue
+        row, (mean, spread) = max(own.items(), key=lambda item: item[1][0])
+        rival, (best, rival_spread) = max(others.items(), key=lambda item: item[1][0])
+        pooled = ((spread**2 + rival_spread**2) / 2) ** 0.5
+        outcome = "wins over" if mean - best > pooled else "is within the spread of" if mean > best else "is behind"
+        sentences.append(f"{measure} at {most} shots: {row} {outcome} {rival} ({100 * (mean - best):+.1f} points)")
+    return "; ".join(sentences) + "." if sentences else ""
+
+
+def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _cell(seeds: Mapping[int, Mapping[str, float]]) -> str:
+    texts = []
+    for measure in MEASURES:
+        mean, spread = _mean_and_spread([scores[measure] for scores in seeds.values()])
+        texts.append(f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if len(seeds) > 1 else ""))
+    return " / ".join(texts)
+
+
+def _plot(path: Path, panels: Mapping[str, Series]) -> None:
+    """Draw both measures over the shots, with a band of one standard deviation over the seeds."""
+    figure = Figure(figsize=(11, 3.6 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), len(MEASURES), squeeze=False)
+    for line, (title, series) in zip(axes, panels.items(), strict=True):
+        rows = list(dict.fromkeys(row for row, _ in series))
+        for measure, axis in zip(MEASURES, line, strict=True):
+            for row in rows:
+                points = sorted((count, seeds) for (name, count), seeds in series.items() if name == row)
+                values = [_mean_and_spread([scores[measure] for scores in seeds.values()]) for _, seeds in points]
+                counts = [count for count, _ in points]
+                means = [100 * mean for mean, _ in values]
+                if counts == [0]:
+                    axis.axhline(means[0], color="gray", linestyle="--", label=row)
+                    continue
+                axis.plot(counts, means, marker="o", markersize=3, label=row)
+                low = [100 * (mean - spread) for mean, spread in values]
+                high = [100 * (mean + spread) for mean, spread in values]
+                axis.fill_between(counts, low, high, alpha=0.15)
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_formatter(ScalarFormatter())
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set(title=f"{title}: {measure}", xlabel="images per class", ylabel="percent")
+            axis.grid(alpha=0.3)
+        line[-1].legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

@@ -1,0 +1,276 @@
+"""Few-shot tasks on which prompts have something to learn: HiCroPL, simpler prompts, and two linear rivals.
+
+    edgekit data crop photos.tar -o faces
+    python benchmarks/models/prompt_tasks.py --clip runs/mini/best.safetensors --data fer2013.tar.gz \\
+        --ferplus ferplus_votes.csv --faces faces --task labels --task photographs
+    python benchmarks/models/prompt_tasks.py --clip ... --data ... --report
+
+Tasks; a task without its data is left out:
+
+    labels        few images with the majority of the FER+ votes as label (--ferplus), for a CLIP of FER-2013's labels
+    photographs   few face crops of photographs (--faces), and of darkened, blurred and compressed copies; the persons
+                  of training and test differ
+    classes       groups of the expressions as new classes; with --base-clip, classes that this CLIP never saw
+    cross         few images of one data set, evaluated on the others (FER-2013, --ferplus, --faces, --ck)
+
+Shots are balanced and test images are not, so accuracy and balanced accuracy (mean recall) are both measured. Choices
+are made on PublicTest, the default of --split; measure on PrivateTest (--split PrivateTest) when they are made. Each
+finished cell is one line of cells.jsonl; a second run with the same settings continues. --report writes one table and
+one plot per task.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from prompt_task_data import TASKS, Content, Sources, make_tasks
+from prompt_task_report import write_report
+
+from edgekit.errors import EdgekitError, InputError
+from edgekit.files import sha256_of, write_atomic
+from edgekit.models.clip.checkpoint import build_prompted, load_prompts
+from edgekit.models.clip.config import PromptConfig, shortened
+from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.load import load_clip
+from edgekit.models.clip.prompt_task import PromptTask
+from edgekit.models.clip.prompted import frozen_classifier, prompts_kept
+from edgekit.models.clip.protocols import preset_of
+from edgekit.models.clip.rivals import LinearClassifier, Rival, fit_rival, tower_input, unit_features, zero_shot
+from edgekit.models.data import ImageSet
+from edgekit.models.data.few_shot import up_to_shots
+from edgekit.models.evaluation.evaluate import Evaluation, mean_recall
+from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.loop import BEST_NAME, train_job
+from edgekit.models.training.options import Precision
+from edgekit.models.training.recipes import RECIPES
+from edgekit.models.training.task import TrainingJob
+
+CELLS_NAME = "cells.jsonl"
+ZERO_SHOT = "zero-shot"
+_BATCH_IMAGES = 160
+RIVALS: dict[str, Rival] = {"bias per class": "bias", "linear probe": "probe"}
+FLOWS: dict[str, dict[str, Any]] = {
+    "HiCroPL": {},
+    "independent prompts": {"flow": "independent"},
+    "one-way flow (MaPLe)": {"flow": "one-way"},
+    "released code": {"upstream_compat": True},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the cells of one run share; a cell measured with other settings is measured again."""
+
+    split: str
+    epochs: int
+    n_ctx: int
+    precision: Precision
+
+
+def row_names(weights: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """Return the rows with prompts: changes of the preset by name, one row per flow and λ."""
+    return {
+        f"{name}, λ = {weight:g}": {**changes, "consistency_weight": weight}
+        for name, changes in FLOWS.items()
+        for weight in weights
+    }
+
+
+class Bench:
+    """Measures the cells of one content (source and seed) on one CLIP."""
+
+    def __init__(self, clip: FrozenClip, content: Content, settings: Settings) -> None:
+        """Encode the descriptions and the test images with the plain CLIP."""
+        self._clip = clip
+        self._content = content
+        self._settings = settings
+        self._text = frozen_classifier(clip, content.descriptions)
+        self._start = zero_shot(clip, self._text)
+        self._features: dict[str, torch.Tensor] = {}
+        self._inputs: dict[str, torch.Tensor] = {}
+
+    def measure(self, row: str, changes: Mapping[str, Any] | None, shots: int, seed: int) -> dict[str, Any]:
+        """Return the accuracies of a row by target, and a note on classes with fewer images than shots."""
+        content = self._content
+        chosen, short = up_to_shots(content.pool.labels, content.classes, shots, seed)
+        few = content.pool.subset(chosen)
+        if changes is not None:
+            results = self._prompted(changes, few, seed)
+        else:
+            linear = self._start if row == ZERO_SHOT else self._fitted(RIVALS[row], few)
+            results = {name: self._linear(linear, name) for name in content.targets}
+        note = ", ".join(f"{name} has {count} images" for name, count in short.items()) if row != ZERO_SHOT else ""
+        return {"results": {name: _scores(result) for name, result in results.items()}, "note": note}
+
+    def _fitted(self, kind: Rival, few: ImageSet) -> LinearClassifier:
+        """Return a rival fitted to the images and their mirror images."""
+        views = (few.images, few.images[:, :, ::-1])
+        features = torch.cat([unit_features(self._clip, tower_input(self._clip, view)) for view in views])
+        labels = torch.from_numpy(few.labels).repeat(2).numpy()
+        return fit_rival(kind, self._start, float(self._clip.logit_scale), features, labels)
+
+    def _linear(self, linear: LinearClassifier, target: str) -> Evaluation:
+        part = self._content.targets[target]
+        if target not in self._features:
+            self._features[target] = unit_features(self._clip, self._tokens(target))
+        return Evaluation(self._content.classes, part.labels, linear.logits(self._features[target]))
+
+    def _prompted(self, changes: Mapping[str, Any], few: ImageSet, seed: int) -> dict[str, Evaluation]:
+        settings, content = self._settings, self._content
+        config = replace(shortened(preset_of("few-shot"), self._clip.config), n_ctx=settings.n_ctx)
+        config = PromptConfig(**{**asdict(config), **changes})
+        recipe = replace(RECIPES["hicropl"], epochs=settings.epochs)
+        # The last epoch is kept; the validation during training is not used.
+        task = PromptTask(self._clip, config, content.descriptions, recipe, few, few.subset([0]), content.name)
+        job = TrainingJob(task, recipe, {}, seed=seed, precision=settings.precision, accelerator="cpu")
+        with tempfile.TemporaryDirectory() as folder:
+            train_job(job, Path(folder) / "run")
+            net = build_prompted(load_prompts(Path(folder) / "run" / BEST_NAME), self._clip)
+        results = {}
+        for name, part in content.targets.items():
+            with prompts_kept(net), torch.no_grad():
+                text = None if config.upstream_compat else net.text_features()
+                logits = torch.cat([net(batch, text) for batch in self._tokens(name).split(_BATCH_IMAGES)])
+            results[name] = Evaluation(content.classes, part.labels, logits.numpy())
+        return results
+
+    def _tokens(self, target: str) -> torch.Tensor:
+        """Return a target's images as the tower's input; for a trunk, its feature maps, which prompts do not change."""
+        if target not in self._inputs:
+            self._inputs[target] = tower_input(self._clip, self._content.targets[target].images)
+        return self._inputs[target]
+
+
+def read_cells(path: Path) -> list[dict[str, Any]]:
+    """Return the finished cells of a file; an incomplete last line is left out."""
+    cells = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            cells.append(json.loads(line))
+        except ValueError:
+            continue
+    return cells
+
+
+def planned(
+    rows: Mapping[str, Mapping[str, Any]], shots: Sequence[int]
+) -> Iterator[tuple[str, Mapping[str, Any] | None, int]]:
+    """Yield (row, its prompts or None, shots) of one source and seed; zero-shot has no shots."""
+    yield ZERO_SHOT, None, 0
+    for count in shots:
+        yield from ((name, None, count) for name in RIVALS)
+        yield from ((name, changes, count) for name, changes in rows.items())
+
+
+def _scores(result: Evaluation) -> dict[str, Any]:
+    return {"accuracy": result.accuracy, "balanced": mean_recall(result.per_class), "images": result.total}
+
+
+def _run(
+    sources: Sources,
+    tasks: Sequence[str],
+    rows: Mapping[str, Mapping[str, Any]],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    settings: Settings,
+    path: Path,
+) -> None:
+    """Measure the cells that are not in the file and append them to it."""
+    common = asdict(settings)
+    finished = read_cells(path)
+    done = {_identity(cell) for cell in finished}
+    # Without the incomplete line of an interrupted run, to which the next cell would be appended.
+    write_atomic(path, "".join(json.dumps(cell, ensure_ascii=False) + "\n" for cell in finished))
+    for source in make_tasks(sources, tasks, settings.split):
+        clip = load_clip(source.clip)
+        for seed in seeds:
+            bench: Bench | None = None
+            for row, changes, count in planned(rows, shots):
+                cell = {"task": source.task, "source": source.name, "row": row, "shots": count, "seed": seed}
+                cell |= {"clip_sha256": clip.sha256, **common}
+                if _identity(cell) in done:
+                    continue
+                bench = bench or Bench(clip, source.content(seed), settings)
+                started = time.perf_counter()
+                cell |= bench.measure(row, changes, count, seed)
+                cell["seconds"] = round(time.perf_counter() - started, 1)
+                with path.open("a") as stream:
+                    stream.write(json.dumps(cell, ensure_ascii=False) + "\n")
+                click.echo(_line(cell), err=True)
+
+
+def _identity(cell: Mapping[str, Any]) -> str:
+    names = ("task", "source", "row", "shots", "seed", "clip_sha256", "split", "epochs", "n_ctx", "precision")
+    return json.dumps([cell.get(name) for name in names])
+
+
+def _line(cell: Mapping[str, Any]) -> str:
+    scores = ", ".join(
+        f"{name} {score['accuracy']:.2%} / {score['balanced']:.2%}" for name, score in cell["results"].items()
+    )
+    note = f" ({cell['note']})" if cell["note"] else ""
+    return f"{cell['source']}, {cell['row']}, {cell['shots']} shots, seed {cell['seed']}: {scores}{note}"
+
+
+_FILE = click.Path(path_type=Path, exists=True)
+
+
+@click.command(help=__doc__)
+@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Default: all tasks that have data.")
+@click.option("--clip", type=_FILE, required=True)
+@click.option("--base-clip", type=_FILE, help="A CLIP pretrained with --leave-out.")
+@click.option("--data", type=_FILE, required=True, help="FER-2013 in any form edgekit reads.")
+@click.option("--ferplus", type=_FILE, help="CSV of FER+ votes.")
+@click.option("--faces", type=_FILE, help="Face crops with persons, from `edgekit data crop`.")
+@click.option("--ck", type=_FILE, help="CK+ as folders of classes.")
+@click.option("--shots", type=click.IntRange(min=1), multiple=True, default=(1, 2, 4, 8, 16), show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--weight", "weights", type=float, multiple=True, default=(12.0, 2.0, 0.0), show_default=True, help="λ.")
+@click.option("--only", multiple=True, help="Start of the names of the rows with prompts to train; default: all.")
+@click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--n-ctx", type=click.IntRange(min=1), default=4, show_default=True)
+@click.option("--split", type=click.Choice(["PublicTest", "PrivateTest"]), default="PublicTest", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1))
+@click.option("--report", is_flag=True, help="Write tables and plots of the finished cells, and stop.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/tasks"), show_default=True)
+def main(
+    tasks: tuple[str, ...],
+    shots: tuple[int, ...],
+    seeds: int,
+    weights: tuple[float, ...],
+    only: tuple[str, ...],
+    threads: int | None,
+    report: bool,
+    output: Path,
+    **values: Any,
+) -> None:
+    """Measure the tasks."""
+    if threads:
+        set_torch_threads(threads)
+    settings = Settings(**{name: values.pop(name) for name in ("split", "epochs", "n_ctx", "precision")})
+    rows = {name: changes for name, changes in row_names(weights).items() if not only or name.startswith(only)}
+    cells = output / CELLS_NAME
+    try:
+        sources = Sources(**values)
+        if not report:
+            _run(sources, tasks or TASKS, rows, shots, range(seeds), settings, cells)
+        kept = [cell for cell in read_cells(cells) if cell["split"] == settings.split]
+        if not kept:
+            raise InputError(f"'{cells}' has no cell of {settings.split}: run without --report first")
+        for path in write_report(kept, output, f"{sources.clip.name}, sha256 {sha256_of(sources.clip)[:12]}"):
+            click.echo(path, err=True)
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

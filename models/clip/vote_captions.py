@@ -1,0 +1,174 @@
+"""Captions that the picture shows: the shares of the votes for each expression, and light, sharpness, contrast, pose.
+
+As in `captions`, all images of a batch with the same content get the same caption, and each batch draws new words. A
+batch names either one expression per image, drawn by its share, or the two largest shares and their sizes ("mostly sad,
+a little afraid"). Half of the batches add one property of the picture, of the images that have it most or least.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekit.errors import InputError
+from edgekit.models.clip.captions import expression_words
+from edgekit.models.data.ferplus import COLUMNS
+from edgekit.models.data.layout import canonical_class
+from edgekit.preprocess import ImageU8
+
+# A second expression is named from the first share; from the second on, both count the same.
+_SECOND_SHARE, _EQUAL_SHARE = 0.12, 0.35
+_SURE_SHARE = 0.8
+_GRADED_PROBABILITY = 0.6
+_NOUN_PROBABILITY = 0.35
+_LOOK_PROBABILITY = 0.5
+# Share of the images that have a property most, and of those that have it least.
+_EXTREME_SHARE = 0.2
+CONTEMPT = "contempt"
+# Columns of the votes for an expression, by its name in a data set.
+_COLUMN_OF = {canonical_class(name): index for index, name in enumerate(COLUMNS[:8])}
+_FORMS = ("alone", "sure", "mostly", "between")
+_FILE = Path(__file__).with_name("vote_captions.json")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the captions of a set of images may state.
+
+    `shares` are those of the label and the votes together, float32 (N, names); `looks` are the picture's properties,
+    int64 (N, properties): -1 little, 0 usual, 1 much.
+    """
+
+    names: tuple[str, ...]
+    shares: Tensor
+    looks: Tensor
+
+
+def contents_of(
+    classes: Sequence[str], labels: NDArray[np.int64], votes: NDArray[np.float32], images: ImageU8
+) -> Contents:
+    """Return what the captions of images may state.
+
+    Args:
+        classes: Names in label order, each one a known expression.
+        labels: int64 (N,).
+        votes: Votes for each of `ferplus.COLUMNS`, (N, 10); single votes are ignored, as in FER+.
+        images: uint8 (N, H, W, C).
+
+    Raises:
+        InputError: A class is not one that is voted on.
+    """
+    unknown = [name for name in classes if name not in _COLUMN_OF]
+    if unknown:
+        raise InputError(f"captions of votes need the expressions of FER+: class '{unknown[0]}' is not one of them")
+    names = (*classes, CONTEMPT) if set(classes) == set(_COLUMN_OF) - {CONTEMPT} else tuple(classes)
+    counts = torch.from_numpy(np.where(votes > 1, votes, 0)[:, [_COLUMN_OF[name] for name in names]])  # (N, names)
+    own = F.one_hot(torch.from_numpy(labels), len(names)).float()
+    voted = counts.sum(dim=1, keepdim=True)
+    shares = torch.where(voted > 0, (own + counts / voted.clamp(min=1)) / 2, own)
+    return Contents(names, shares, torch.from_numpy(_levels(_properties(images))))
+
+
+def captions_with_looks(contents: Contents, indices: Tensor, uniform: Tensor, seed: int) -> tuple[list[str], Tensor]:
+    """Return the distinct captions of a batch, and the index of each image's caption: int64 (N,).
+
+    Args:
+        contents: What the captions may state.
+        indices: The batch's images, int64 (N,).
+        uniform: Random numbers in [0, 1) that select an expression by its share, float32 (N,).
+        seed: Seed of the words.
+    """
+    generator = np.random.default_rng(seed)
+    words = _Words(contents.names, generator)
+    count = len(contents.names)
+    shares = contents.shares[indices]  # (N, names)
+    if words.is_graded:
+        largest, ranked = shares.topk(2, dim=1)  # (N, 2) each
+        first, second = ranked.unbind(dim=1)
+        form = torch.where(largest[:, 1] >= _EQUAL_SHARE, 3, 2)
+        alone = (largest[:, 0] >= _SURE_SHARE).long()
+        form = torch.where(largest[:, 1] < _SECOND_SHARE, alone, form)
+        second = torch.where(form < 2, 0, second)
+    else:
+        first = (shares.cumsum(dim=1) <= uniform[:, None]).sum(dim=1).clamp(max=count - 1)
+        form = second = torch.zeros_like(first)
+    look = torch.zeros_like(first) if words.look is None else contents.looks[indices, words.look] + 1
+    keys = ((first * count + second) * len(_FORMS) + form) * 3 + look
+    distinct, which = torch.unique(keys, return_inverse=True)
+    texts = []
+    for key in distinct.tolist():
+        rest, level = divmod(key, 3)
+        rest, form_of = divmod(rest, len(_FORMS))
+        first_of, second_of = divmod(rest, count)
+        texts.append(words.caption(first_of, second_of, _FORMS[form_of], level - 1))
+    return texts, which
+
+
+class _Words:
+    """The words of all captions of one batch; `look` is the number of the property that they state, or None."""
+
+    def __init__(self, names: Sequence[str], generator: np.random.Generator) -> None:
+        forms = _forms()
+        self._generator = generator
+        self.is_graded = bool(generator.random() < _GRADED_PROBABILITY)
+        is_noun = not self.is_graded and bool(generator.random() < _NOUN_PROBABILITY)
+        self.look: int | None = None
+        if generator.random() < _LOOK_PROBABILITY:
+            self.look = int(generator.integers(len(forms["looks"])))
+            self._looks = [self._pick(texts) for texts in list(forms["looks"].values())[self.look]]
+        known = expression_words() | {CONTEMPT: forms[CONTEMPT]}
+        self._named = [self._pick(known[name]["nouns" if is_noun else "adjectives"]) for name in names]
+        self._template = self._pick(forms["noun" if is_noun else "single"])
+        self._parts = {name: self._pick(forms[name]) for name in _FORMS[1:]}
+        self._joint = self._pick(forms["joints"])
+
+    def caption(self, first: int, second: int, form: str, level: int) -> str:
+        text = self._named[first]
+        if form != "alone":
+            text = self._parts[form].format(text, self._named[second])
+        text = self._template.format(text)
+        return self._joint.format(text, self._looks[(level + 1) // 2]) if self.look is not None and level else text
+
+    def _pick(self, texts: Sequence[str]) -> str:
+        return texts[int(self._generator.integers(len(texts)))]
+
+
+def _properties(images: ImageU8) -> NDArray[np.float64]:
+    """Return brightness, sharpness, contrast and symmetry of images, (N, 4), in the order of the captions' file.
+
+    Sharpness is the variance of the Laplacian divided by that of the pixels; symmetry is the correlation of the picture
+    with its mirror image, which is low for a face that is turned to the side.
+    """
+    rows = []
+    for image in images:
+        gray = image[..., 0] if image.shape[-1] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        pixels = gray.astype(np.float64)
+        centred = pixels - pixels.mean()
+        variance = float((centred**2).mean()) + 1e-6
+        edges = float(cv2.Laplacian(pixels, cv2.CV_64F).var())
+        mirrored = float((centred * centred[:, ::-1]).mean())
+        rows.append((pixels.mean(), edges / variance, variance**0.5, mirrored / variance))
+    return np.array(rows)
+
+
+def _levels(properties: NDArray[np.float64]) -> NDArray[np.int64]:
+    low, high = np.quantile(properties, [_EXTREME_SHARE, 1 - _EXTREME_SHARE], axis=0)
+    levels: NDArray[np.int64] = (properties > high).astype(np.int64) - (properties < low).astype(np.int64)
+    return levels
+
+
+@cache
+def _forms() -> dict[str, Any]:
+    forms: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
+    return forms

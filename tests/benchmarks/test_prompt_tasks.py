@@ -1,0 +1,145 @@
+"""The tasks for prompts: their data, resumption, tables and plots."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgekit.errors import InputError
+from edgekit.models.clip.architecture import Tower
+from edgekit.models.clip.load import random_clip, save_clip
+from edgekit.models.clip.mini import CLIP_MINI
+from edgekit.models.data import EXPRESSIONS, ImageSet
+from edgekit.models.data.few_shot import require_disjoint_groups, up_to_shots
+
+FOLDER = Path(__file__).parents[2] / "benchmarks/models"
+SMALL = replace(CLIP_MINI, vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
+
+
+@pytest.fixture(scope="module")
+def tasks() -> Iterator[dict[str, Any]]:
+    sys.path.insert(0, str(FOLDER))  # the scripts import each other
+    try:
+        yield runpy.run_path(str(FOLDER / "prompt_tasks.py"))
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture
+def clip_path(tmp_path: Path) -> Path:
+    clip = random_clip(SMALL)
+    save_clip(tmp_path / "clip.safetensors", clip.model, SMALL)
+    return tmp_path / "clip.safetensors"
+
+
+@pytest.fixture
+def fer_folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for split in ("Training", "PublicTest"):
+        for name in EXPRESSIONS:
+            folder = tmp_path / "fer" / split / name
+            folder.mkdir(parents=True)
+            for index in range(2 if name == "fear" else 3):
+                cv2.imwrite(str(folder / f"{index}.png"), generator.integers(0, 255, (48, 48), np.uint8))
+    return tmp_path / "fer"
+
+
+def faces(persons: list[str]) -> ImageSet:
+    count = len(persons)
+    return ImageSet(np.zeros((count, 4, 4, 1), np.uint8), np.zeros(count, np.int64), groups=np.array(persons, np.str_))
+
+
+def test_shots_beyond_a_class_give_what_it_has() -> None:
+    labels = np.array([0, 0, 0, 1])
+    chosen, short = up_to_shots(labels, ("many", "one"), 2, 0)
+    assert np.bincount(labels[chosen]).tolist() == [2, 1]
+    assert short == {"one": 1}
+    more, _ = up_to_shots(labels, ("many", "one"), 3, 0)
+    assert set(chosen) <= set(more)
+
+
+def test_a_person_in_training_and_test_is_refused() -> None:
+    with pytest.raises(InputError, match="1 groups of 'faces' are in the training and in the test images, such as 'b'"):
+        require_disjoint_groups(faces(["a", "b"]), faces(["b", "c"]), "faces")
+    with pytest.raises(InputError, match="persons on the images of 'faces' are not known"):
+        require_disjoint_groups(replace(faces(["a"]), groups=None), faces(["b"]), "faces")
+
+
+@pytest.mark.usefixtures("tasks")
+def test_no_person_is_on_both_sides() -> None:
+    data = sys.modules["prompt_task_data"]
+    training, test = data.persons_apart(faces(list("aabbccddee")), 0, "faces")
+    assert not set(training.groups) & set(test.groups)
+    assert len(training) + len(test) == 10
+
+
+@pytest.mark.usefixtures("tasks")
+def test_copies_are_darker_softer_and_coarser() -> None:
+    data = sys.modules["prompt_task_data"]
+    image = np.random.default_rng(0).integers(0, 255, (48, 48, 1), np.uint8)
+    assert data.darkened(image).mean() < 0.3 * image.mean()
+    assert data.blurred(image).std() < 0.5 * image.std()
+    changed = {name: change(image) for name, change in data.COPIES.items()}
+    assert {copy.shape for copy in changed.values()} == {(48, 48, 1)}
+    assert np.array_equal(changed["photographs"], image)
+    assert not np.array_equal(changed["compressed"], image)
+
+
+def test_a_run_measures_every_cell_once_and_continues(
+    tasks: dict[str, Any], clip_path: Path, fer_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["--task", "classes", "--clip", clip_path, "--data", fer_folder, "--shots", "1", "--shots", "3"]
+    arguments += ["--seeds", "1", "--weight", "0", "--only", "HiCroPL", "--epochs", "1", "--n-ctx", "2"]
+    command = [str(each) for each in (*arguments, "-o", tmp_path / "out")]
+    done = CliRunner().invoke(tasks["main"], command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    path = tmp_path / "out" / "cells.jsonl"
+    cells = tasks["read_cells"](path)
+    assert len(cells) == 4 * (1 + 2 * 3)  # groupings; zero-shot, and three rows of two numbers of shots
+    assert {cell["row"] for cell in cells} == {"zero-shot", "bias per class", "linear probe", "HiCroPL, λ = 0"}
+    page = (tmp_path / "out" / "tasks.md").read_text()
+    assert "### mood" in page
+    assert "HiCroPL, λ = 0" in page
+    assert "Fewer images than shots, mood: positive has 3 images" not in page
+    assert (tmp_path / "out" / "classes-PublicTest.png").stat().st_size > 10_000
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-2]) + "\n" + lines[-1][:20])  # interrupted while it wrote a line
+    again = CliRunner().invoke(tasks["main"], command, catch_exceptions=False)
+    assert again.output.count(" shots, seed ") == 2
+    assert len(tasks["read_cells"](path)) == len(cells)
+
+
+@pytest.mark.usefixtures("tasks")
+def test_the_table_and_the_verdict() -> None:
+    report = sys.modules["prompt_task_report"]
+
+    def cell(row: str, shots: int, seed: int, accuracy: float) -> dict[str, Any]:
+        scores = {"accuracy": accuracy, "balanced": accuracy - 0.1, "images": 10}
+        return {"source": "s", "row": row, "shots": shots, "seed": seed, "results": {"s": scores}}
+
+    cells = [cell("zero-shot", 0, 0, 0.5)]
+    for seed, accuracy in enumerate((0.7, 0.72)):
+        cells += [cell("linear probe", 16, seed, accuracy), cell("HiCroPL, λ = 0", 16, seed, accuracy + 0.05)]
+    series = report.panels_of(cells)["s"]
+    table = report.table(series)
+    assert "| zero-shot | 50.0 / 40.0 |" in table
+    assert "| HiCroPL, λ = 0 | 76.0 ± 1.4 / 66.0 ± 1.4 |" in table
+    assert "accuracy at 16 shots: HiCroPL, λ = 0 wins over linear probe (+5.0 points)" in report.verdict(series)
+    close = report.panels_of([*cells, cell("bias per class", 16, 0, 0.755)])["s"]
+    assert "is within the spread of bias per class (+0.5 points)" in report.verdict(close)
+
+
+def test_cells_of_other_settings_are_measured_again(tasks: dict[str, Any]) -> None:
+    cell = {"task": "labels", "source": "s", "row": "r", "shots": 1, "seed": 0, "split": "PublicTest", "epochs": 50}
+    assert tasks["_identity"](cell) != tasks["_identity"]({**cell, "epochs": 10})
+    assert json.loads(tasks["_identity"](cell))[0] == "labels"

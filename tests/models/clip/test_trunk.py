@@ -1,0 +1,221 @@
+"""A small CLIP whose patches are embedded by the trunk of a trained EdgeCNN."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.errors import InputError
+from edgekit.export.onnx.prompted import export_prompts
+from edgekit.models.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from edgekit.models.checkpoints.tensorfile import read_header
+from edgekit.models.clip.architecture import Tower
+from edgekit.models.clip.classifier import PROMPTED, clip_contract
+from edgekit.models.clip.config import PromptConfig
+from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
+from edgekit.models.clip.mini import MiniClipTask, TeacherTargets, hybrid_config
+from edgekit.models.clip.prompted import PromptedClip
+from edgekit.models.clip.train_mini import train_mini
+from edgekit.models.clip.trunk import read_trunk
+from edgekit.models.data import EXPRESSIONS, DataSet
+from edgekit.models.data.augment import Augmentation
+from edgekit.models.data.ferplus import COLUMNS
+from edgekit.models.data.layout import canonical_class
+from edgekit.models.model_loading import contract_for
+from edgekit.models.nets.registry import create_model
+from edgekit.models.training.loop import BEST_NAME, train_job
+from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
+from edgekit.models.training.task import TrainingJob
+
+SMALL = replace(hybrid_config("edgecnn", 2), vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
+RECIPE = replace(RECIPES["clip-mini-trunk"], epochs=2, batch_size=28, ema_decay=0.5)
+RUNNING = "visual.conv1.trunk.blocks.0.0.expand_norm.running_mean"
+
+
+def checkpoint_of(architecture: str, path: Path) -> Path:
+    torch.manual_seed(1)
+    net = create_model(architecture, 7)
+    contract = contract_for(architecture, EXPRESSIONS, "fer2013", gray=True)
+    save_checkpoint(path, Checkpoint(contract, net.state_dict(), {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trunk_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint_of("edgecnn", tmp_path_factory.mktemp("trunk") / "net.safetensors")
+
+
+def task_on(data: DataSet, trunk: Path, recipe: Recipe = RECIPE, teacher: TeacherTargets | None = None) -> MiniClipTask:
+    training, validation = data.splits["Training"], data.splits["PublicTest"]
+    described = descriptions_for(data.classes)
+    weights = read_trunk(trunk)
+    return MiniClipTask(
+        SMALL, data.classes, described, recipe, training, validation, "bars", trunk=weights, teacher=teacher
+    )
+
+
+def test_a_trunk_gives_36_tokens_and_the_features_are_open_clips() -> None:
+    clip = random_clip(SMALL)
+    assert clip.model.visual.positional_embedding.shape == (37, 64)
+    images = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = clip.model.visual(images)
+    torch.testing.assert_close(clip.encode_image(images), expected)
+
+
+def test_the_architecture_is_in_the_file(tmp_path: Path) -> None:
+    model = seeded_model(SMALL, 3)
+    save_clip(tmp_path / "clip.safetensors", model, SMALL)
+    clip = load_clip(tmp_path / "clip.safetensors")
+    assert clip.config == SMALL
+    images = torch.rand(2, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(clip.encode_image(images), model.eval().visual(images))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_a_trunk_is_frozen_or_learns_slower_and_keeps_its_statistics(
+    bars: DataSet, trunk_path: Path, tmp_path: Path, rate: float
+) -> None:
+    recipe = replace(RECIPE, rates=((RECIPE.rates[0][0], rate),))
+    task = task_on(bars, trunk_path, recipe)
+    train_job(TrainingJob(task, recipe, {}, accelerator="cpu"), tmp_path / "run")
+    trained, start = load_clip(tmp_path / "run" / BEST_NAME).model.state_dict(), read_trunk(trunk_path).state
+    moved = (trained["visual.conv1.trunk.stem.weight"] - start["stem.weight"]).abs().max()
+    assert bool(moved > 0) == (rate > 0)
+    assert moved < 0.02
+    assert torch.equal(trained[RUNNING], start["blocks.0.0.expand_norm.running_mean"])
+
+
+def test_stored_feature_maps_give_the_loss_of_the_pixels(bars: DataSet, trunk_path: Path) -> None:
+    losses = []
+    numbers = torch.rand(28, 13, generator=torch.Generator().manual_seed(0))
+    numbers[:, -1] = 0.5
+    for rate in (0.0, 1e-9):  # only a frozen trunk's maps are stored
+        recipe = replace(RECIPE, rates=((RECIPE.rates[0][0], rate),))
+        task = task_on(bars, trunk_path, recipe)
+        torch.manual_seed(0)
+        net = task.build(torch.device("cpu")).train()
+        task.start_epoch(net, 0)
+        losses.append(task.loss(net, torch.arange(28), numbers).loss)
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-2, atol=1e-2)  # maps are in bfloat16
+
+
+def test_moved_pixels_are_not_taken_from_stored_maps(bars: DataSet, trunk_path: Path) -> None:
+    recipe = replace(RECIPE, augmentation=Augmentation(48, brightness=0.9))
+    losses = []
+    for column in (0.0, 0.9):
+        task = task_on(bars, trunk_path, recipe)
+        torch.manual_seed(0)
+        net = task.build(torch.device("cpu")).train()
+        task.start_epoch(net, 0)
+        numbers = torch.full((28, 13), 0.5)
+        numbers[:, 7] = column  # brightness
+        losses.append(float(task.loss(net, torch.arange(28), numbers).loss.detach()))
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_teachers_loss_has_its_weight(bars: DataSet, trunk_path: Path) -> None:
+    probabilities = np.full((56, 7), 1 / 7, np.float32)
+    numbers = torch.rand(28, 13, generator=torch.Generator().manual_seed(0))
+    numbers[:, -1] = 0.5
+    losses = []
+    for weight in (0, 1, 3):
+        teacher = TeacherTargets(probabilities, "none", weight) if weight else None
+        task = task_on(bars, trunk_path, teacher=teacher)
+        torch.manual_seed(0)
+        net = task.build(torch.device("cpu")).train()
+        task.start_epoch(net, 0)
+        losses.append(float(task.loss(net, torch.arange(28), numbers).loss.detach()))
+    alone, once, three = losses
+    assert once > alone + 1  # the cross-entropy to equal shares of seven classes is at least log 7
+    assert three - alone == pytest.approx(3 * (once - alone), rel=1e-3)
+
+
+def test_prompts_of_each_layer_learn_above_a_trunk() -> None:
+    clip = random_clip(SMALL)
+    config = PromptConfig(n_ctx=2, depth=2, cross_layer=1)
+    net = PromptedClip(clip, config, {"happy": ["a happy face"], "sad": ["a sad face"]})
+    net.loss(torch.rand(4, 3, 48, 48), torch.tensor([0, 1, 0, 1])).total.backward()  # type: ignore[no-untyped-call]
+    gradient = net.learner.vision_prompts.grad
+    assert gradient is not None
+    assert (gradient.flatten(1).abs().max(dim=1).values > 0).all()
+    assert not any(parameter.requires_grad for parameter in clip.parameters())
+
+
+def test_prompts_above_a_trunk_are_exported(tmp_path: Path) -> None:
+    net = PromptedClip(random_clip(SMALL), PromptConfig(n_ctx=2, depth=2, cross_layer=1), {"happy": [], "sad": []})
+    contract = clip_contract(PROMPTED, SMALL, net.classes, "bars", gray=True)
+    assert export_prompts(net.eval(), contract, tmp_path / "clip.onnx").path.exists()
+
+
+def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
+    bars_folder: Path, trunk_path: Path, tmp_path: Path
+) -> None:
+    votes = tmp_path / "votes.csv"
+    files = sorted(path.relative_to(bars_folder) for path in bars_folder.rglob("*.png"))
+    rows = [
+        ",".join([path.parts[0], str(path), *("8" if _votes_for(path, name) else "0" for name in COLUMNS)])
+        for path in files
+    ]
+    votes.write_text("\n".join([",".join(["Usage", "kaggle_path", *COLUMNS]), *rows]))
+    messages: list[str] = []
+    result = train_mini(
+        data=bars_folder,
+        output=tmp_path / "run",
+        trunk=str(trunk_path),
+        layers=1,
+        captions="votes",
+        ferplus=votes,
+        teacher=[str(trunk_path)],
+        epochs=1,
+        accelerator="cpu",
+        notify=messages.append,
+    )
+    clip = load_clip(result.checkpoint)
+    assert clip.config == hybrid_config("edgecnn", 1)
+    assert any(message.startswith("teacher net.safetensors: ") for message in messages)
+    record = read_header(result.checkpoint)["edgekit-clip"]
+    assert '"captions": "votes"' in record.replace('":"', '": "')
+    assert "trunk_sha256" in record
+
+
+def _votes_for(path: Path, column: str) -> bool:
+    return canonical_class(column) == path.parts[1]
+
+
+def test_another_net_is_no_trunk(tmp_path: Path) -> None:
+    path = checkpoint_of("mini-xception", tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"trunk '.*': trunk 'mini-xception' is not an EdgeCNN"):
+        read_trunk(path)
+
+
+def test_a_trunk_of_another_width_is_refused(tmp_path: Path) -> None:
+    path = checkpoint_of("edgecnn-wide", tmp_path / "wide.safetensors")
+    model = seeded_model(replace(SMALL, trunk="edgecnn-wide"), 0)
+    save_clip(tmp_path / "clip.safetensors", model, SMALL)
+    assert read_trunk(path).architecture == "edgecnn-wide"
+    with pytest.raises(InputError, match=r"'visual.conv1.project.weight' has shape \[64, 272, 1, 1\], not \[64, 152"):
+        load_clip(tmp_path / "clip.safetensors")
+
+
+def test_patches_of_a_trunk_have_its_stride() -> None:
+    with pytest.raises(InputError, match="trunk edgecnn has patches of 12 px: expected 8"):
+        replace(SMALL, patch_size_px=12)
+
+
+def test_rates_scale_the_learning_rate_and_gains_have_no_decay() -> None:
+    recipe = replace(RECIPE, rates=(("visual.conv1.trunk.", 0.25),))
+    model = seeded_model(SMALL, 0)
+    groups = make_optimizer(recipe, model).param_groups
+    rate_of = {id(each): (group["rate"], group["weight_decay"]) for group in groups for each in group["params"]}
+    found = {name: rate_of[id(each)] for name, each in model.named_parameters()}
+    assert found["visual.conv1.trunk.stem.weight"] == (0.25, recipe.weight_decay)
+    assert found["visual.conv1.trunk.stem.bias"] == (0.25, 0)
+    assert found["visual.conv1.project.weight"] == (1, recipe.weight_decay)
+    assert found["visual.ln_pre.weight"] == (1, 0)
