@@ -31,6 +31,7 @@ def _main() -> int:
     parser.add_argument("--photos", type=Path, help="whole photographs")
     parser.add_argument("--detector", default="yunet", help="detector for the photographs")
     parser.add_argument("--detector-model", type=Path, help="YuNet's .onnx file; default: downloaded once")
+    parser.add_argument("--uncertain-below", type=float, help="threshold of 'uncertain'; default: the checkpoint's")
     parser.add_argument("--docs", type=Path, help="folder of the docs, for document, picture and tables of the model")
     given = parser.parse_args()
     if given.ferplus and not given.fer2013:
@@ -38,7 +39,10 @@ def _main() -> int:
     sources = Sources(given.fer2013, given.ferplus, given.photos, given.detector, given.detector_model)
     common = (given.folder, given.name, sources, given.docs, print)
     try:
-        done = publish(given.checkpoint, *common) if given.checkpoint else write_card(*common)
+        if given.checkpoint:
+            done = publish(given.checkpoint, *common, given.uncertain_below)
+        else:
+            done = write_card(*common)
     except EdgekitError as error:
         print(f"edgekit: {error}", file=sys.stderr)
         return error.exit_code

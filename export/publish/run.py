@@ -44,6 +44,7 @@ def publish(
     sources: Sources,
     docs: Path | None = None,
     notify: Notify = ignore_message,
+    uncertain_below: float | None = None,
 ) -> Published:
     """Write checkpoint, exported file and card of a model, measured on the data that is at hand.
 
@@ -55,6 +56,7 @@ def publish(
         docs: Folder of the documentation: gets models/NAME.json, with photographs models/NAME-photographs.png, and
             the tables of results.md.
         notify: Called with messages for the user.
+        uncertain_below: Threshold of the label "uncertain"; None: the checkpoint's.
 
     Raises:
         InputError: The checkpoint or the data cannot be used.
@@ -64,7 +66,8 @@ def publish(
     contract = checkpoint.contract
     # An older checkpoint may contain another crop margin of live faces than the current one.
     crop = contract_for(contract.architecture, contract.labels, "", contract.crop.grayscale, contract.crop.fit).crop
-    contract = replace(contract, crop=crop)
+    below = contract.uncertain_below if uncertain_below is None else uncertain_below
+    contract = replace(contract, crop=crop, uncertain_below=below)
     figures = measure(TorchClassifier(build_net(checkpoint), contract), sources, notify)
     contract = replace(contract, provenance=replace(contract.provenance, accuracy=figures.accuracy))
     weights = folder / f"{name}{CHECKPOINT_SUFFIX}"

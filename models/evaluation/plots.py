@@ -132,4 +132,4 @@ def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
     axes.set_aspect("equal")
     axes.set_xlabel("coverage: share of answered images")
     axes.set_ylabel("accuracy of the answered")
-    axes.set_title("risk and coverage by threshold of the confidence")
+    axes.set_title("risk and coverage by threshold")
