@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 
 from edgekit.errors import EdgekitError
-from tests.fuzz.targets import ROOT, TARGETS, ready
+from tests.fuzz.targets import ROOT, TARGETS
 
 CASES = Path(__file__).parent / "cases"
 LIMIT_S = 30
@@ -182,7 +182,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.child is not None:
         _child(given.child, given.inputs)
-    names = given.target or list(ready())
+    names = given.target or list(TARGETS)
     outcome = fuzz(names, given.first, given.count if given.count or given.seconds else 100, given.seconds)
     print("\n".join(_lines(outcome, names)))
     for at in outcome.wrong if given.keep else ():

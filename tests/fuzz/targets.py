@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -25,13 +25,12 @@ ROOT = Path(__file__).parents[2]
 class Target:
     """A reader of a file, with that suffix.
 
-    `make` returns the input of a seed. `waits_for` is a reason why the target is not run yet.
+    `make` returns the input of a seed.
     """
 
     read: Callable[[Path], object]
     make: Callable[[random.Random], bytes]
     suffix: str = ""
-    waits_for: str = ""
 
 
 def of_examples(examples: Callable[[], list[bytes]]) -> Callable[[random.Random], bytes]:
@@ -269,7 +268,7 @@ def _crops(path: Path) -> None:
     """Read records of collected crops, from a folder that has no image."""
     from edgekit.device.label.store import LabelStore
 
-    folder = path.with_suffix("")
+    folder = path.with_suffix(".folder")
     folder.mkdir(exist_ok=True)
     for name in ("crops.jsonl", "labels.jsonl"):
         (folder / name).write_bytes(path.read_bytes())
@@ -305,13 +304,14 @@ def _training_state_examples() -> list[bytes]:
 
 
 def _mqtt_buffer(path: Path) -> None:
+    from edgekit.device.accounting import Account
     from edgekit.device.sinks.mqtt.spool import Spool
 
-    spool = Spool(path, 100, lambda _: None)
+    spool = Spool(path, 100, Account("mqtt"), lambda _: None)
     try:
-        len(spool)
-        spool.append([("topic", b"payload")])
-        spool.remove([message.row_id for message in spool.after(0, 50)])
+        spool.append([("topic", "payload")])
+        spool.remove([message.number for message in spool.after(0, 50)])
+        spool.sync(flush=False)
     finally:
         spool.close()
 
@@ -319,13 +319,14 @@ def _mqtt_buffer(path: Path) -> None:
 def _mqtt_buffer_examples() -> list[bytes]:
     import tempfile
 
+    from edgekit.device.accounting import Account
     from edgekit.device.sinks.mqtt.spool import Spool
 
     with tempfile.TemporaryDirectory() as folder:
-        spool = Spool(Path(folder) / "buffer.sqlite", 100, lambda _: None)
-        spool.append([(f"edgekit/{number}", b"{}" * 50) for number in range(20)])
+        spool = Spool(Path(folder) / "mqtt.buffer", 100, Account("mqtt"), lambda _: None)
+        spool.append([(f"edgekit/{number}", "{}" * 50) for number in range(20)])
         spool.close()
-        return [(Path(folder) / "buffer.sqlite").read_bytes()]
+        return [(Path(folder) / "mqtt.buffer").read_bytes()]
 
 
 TARGETS = {
@@ -341,10 +342,5 @@ TARGETS = {
     "hdf5": Target(_hdf5, of_examples(_hdf5_examples), ".h5"),
     "crops": Target(_crops, of_examples(_crops_examples), ".crops"),
     "training-state": Target(_training_state, of_examples(_training_state_examples), ".pt"),
-    "mqtt-buffer": Target(_mqtt_buffer, of_examples(_mqtt_buffer_examples), ".sqlite", "rows that cannot be read"),
+    "mqtt-buffer": Target(_mqtt_buffer, of_examples(_mqtt_buffer_examples), ".buffer"),
 }
-
-
-def ready() -> Iterator[str]:
-    """Yield the names of the targets that are run."""
-    return (name for name, target in TARGETS.items() if not target.waits_for)

@@ -19,11 +19,10 @@ COUNT = 60 if os.environ.get("CI") else 8
 
 
 def test_every_input_is_read_or_refused_with_one_line() -> None:
-    outcome = runner.fuzz(list(targets.ready()), 0, COUNT)
+    outcome = runner.fuzz(list(targets.TARGETS), 0, COUNT)
     assert outcome.wrong == {}
-    assert sum(outcome.counts.values()) == COUNT * len(list(targets.ready()))
-    for name in targets.ready():
-        assert outcome.counts[f"{name} refused"], name
+    for name in targets.TARGETS:
+        assert sum(count for key, count in outcome.counts.items() if key.split()[0] == name) == COUNT
 
 
 @pytest.mark.parametrize("case", sorted(runner.CASES.glob("*-*")), ids=lambda path: path.name)
