@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.runner [--seconds S | --count N] [--first SEED] [--target NAME]... [--keep]
 
-Wrong is an exception that is not edgekit's, an error of several lines, an input that takes more than `LIMIT_S`, and the
+Wrong is an exception that is not edgekit's, an error of several lines, an input that takes longer than its target allows, and the
 end of the child process. `--keep` writes each such input to tests/fuzz/cases, where the test replays it for ever.
 """
 
@@ -29,7 +29,6 @@ from edgekit.errors import EdgekitError
 from tests.fuzz.targets import ROOT, TARGETS
 
 CASES = Path(__file__).parent / "cases"
-LIMIT_S = 30
 # Of the child process and its imports.
 _START_S = 240
 _MEMORY_BYTES = 4 << 30
@@ -44,7 +43,7 @@ class Outcome:
 
 
 class _TooLongError(BaseException):
-    """An input took more than `LIMIT_S`."""
+    """An input took longer than its target allows."""
 
 
 def content_of(name: str, seed: int) -> bytes:
@@ -98,7 +97,7 @@ def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
             if not line.startswith("{"):
                 continue  # a library printed it
             timer.cancel()
-            timer = threading.Timer(2 * LIMIT_S, child.kill)
+            timer = threading.Timer(_START_S, child.kill)
             timer.start()
             result = json.loads(line)
             outcome.counts[f"{inputs[done].split()[0]} {result['result']}"] += 1
@@ -128,7 +127,7 @@ def _child(folder: Path, inputs: list[str]) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (used_bytes + _MEMORY_BYTES,) * 2)
             limited = True
         result, text = "read", ""
-        signal.alarm(LIMIT_S)
+        signal.alarm(TARGETS[name].limit_s)
         try:
             _read(name, content, folder)
         except EdgekitError as error:
@@ -158,7 +157,7 @@ def _read(name: str, content: bytes, folder: Path) -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     del number, frame
-    raise _TooLongError(f"more than {LIMIT_S} s")
+    raise _TooLongError("too long")
 
 
 def _lines(outcome: Outcome, names: list[str]) -> Iterator[str]:

@@ -25,12 +25,13 @@ ROOT = Path(__file__).parents[2]
 class Target:
     """A reader of a file, with that suffix.
 
-    `make` returns the input of a seed.
+    `make` returns the input of a seed. Reading takes at most `limit_s` seconds.
     """
 
     read: Callable[[Path], object]
     make: Callable[[random.Random], bytes]
     suffix: str = ""
+    limit_s: int = 30
 
 
 def of_examples(examples: Callable[[], list[bytes]]) -> Callable[[random.Random], bytes]:
