@@ -2,8 +2,9 @@
 
     python -m tests.fuzz.runner [--seconds S | --count N] [--first SEED] [--target NAME]... [--keep]
 
-Wrong is an exception that is not edgekit's, an error of several lines, an input that takes longer than its target allows, and the
-end of the child process. `--keep` writes each such input to tests/fuzz/cases, where the test replays it for ever.
+Wrong is an exception that is not edgekit's, an error of several lines, an input that takes longer than its target
+allows, and the end of the child process. `--keep` writes each such input to tests/fuzz/cases, where the test replays it
+for ever.
 """
 
 from __future__ import annotations
