@@ -39,10 +39,7 @@ def _main() -> int:
     sources = Sources(given.fer2013, given.ferplus, given.photos, given.detector, given.detector_model)
     common = (given.folder, given.name, sources, given.docs, print)
     try:
-        if given.checkpoint:
-            done = publish(given.checkpoint, *common, given.uncertain_below)
-        else:
-            done = write_card(*common)
+        done = publish(given.checkpoint, *common, given.uncertain_below) if given.checkpoint else write_card(*common)
     except EdgekitError as error:
         print(f"edgekit: {error}", file=sys.stderr)
         return error.exit_code
