@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -81,27 +82,39 @@ def test_a_secret_of_the_environment_that_is_no_text_is_refused_at_the_start(
     assert "secret-word" not in err
 
 
+_WEB = ("h11", "starlette", "uvicorn")
+
+
 @pytest.mark.parametrize(
-    ("module", "option", "extra"),
-    [("paho", ["--mqtt", "mqtt://broker"], "mqtt"), ("uvicorn", ["--web"], "preview")],
+    ("missing", "option", "extra"),
+    [
+        *((names, ["--web", "0"], "preview") for count in (1, 2, 3) for names in combinations(_WEB, count)),
+        (("anyio",), ["--web", "0"], "preview"),  # a dependency of starlette
+        (("paho",), ["--mqtt", "mqtt://127.0.0.1:9"], "mqtt"),
+        (("cv2",), ["--show"], "device"),
+    ],
 )
-def test_a_missing_part_names_its_extra(edgekit, tiny_model, monkeypatch, module, option, extra):
-    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in [
-        name for name in sys.modules if name.startswith(("edgekit.device.sinks.mqtt", "edgekit.device.sinks.web"))
-    ]:
-        monkeypatch.delitem(sys.modules, name)
+def test_a_missing_part_names_its_extra(tiny_model, missing, option, extra):
+    arguments = ["run", "--model", str(tiny_model), "--source", "demo", "--detector", "none", *option]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing!r})); sys.argv[1:] = {arguments!r}\n"
+        "from edgekit.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert re.search(rf"this command needs '({'|'.join(missing)})': {re.escape(install_command(extra))}", done.stderr)
 
-    class Nothing:
-        def find_spec(self, name, *_):
-            if name.partition(".")[0] == module:
-                raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
-    monkeypatch.setattr(sys, "meta_path", [Nothing(), *sys.meta_path])
-    code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", *option)
-    assert code == 1
-    assert install_command(extra) in err
+def test_video_without_its_extra_is_saved_and_the_extra_is_named(tiny_model, tmp_path):
+    video = tmp_path / "r.mp4"
+    arguments = ["run", "--model", str(tiny_model), "--source", "demo", "--detector", "none", "--max-frames", "3"]
+    code = (
+        f"import sys; sys.modules['av'] = None; sys.argv[1:] = {[*arguments, '--save', str(video)]!r}\n"
+        "from edgekit.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, video.exists()) == (0, True)
+    assert f"for H.264 run {install_command('video')}" in done.stderr
 
 
 @pytest.mark.parametrize(
