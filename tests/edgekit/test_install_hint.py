@@ -82,7 +82,7 @@ def test_every_module_that_edgekit_imports_has_its_extra() -> None:
                     imported.add(str(node.module).partition(".")[0])
                 elif isinstance(node, ast.Import):
                     imported |= {alias.name.partition(".")[0] for alias in node.names}
-    # picamera2 and libcamera are packages of the system, markupsafe is part of jinja2; the last two are no dependencies.
+    # picamera2 and libcamera are packages of the system; markupsafe comes with jinja2; pip and _typeshed need no extra.
     others = {"edgekit", "picamera2", "libcamera", "markupsafe", "pip", "_typeshed"}
     assert imported - sys.stdlib_module_names - always - others - set(EXTRA_OF_MODULE) == set()
     assert set(EXTRA_OF_MODULE.values()) <= set(setup["options.extras_require"])
