@@ -36,7 +36,7 @@ SECTIONS = {
     "Export": ("export", "inspect", "verify", "profile"),
     "Run": ("run", "cameras", "service"),
     "Measure": ("bench", "report", "compare"),
-    "Boards": ("deploy", "rollback", "releases", "host", "doctor"),
+    "Boards": ("deploy", "rollback", "releases", "undeploy", "host", "doctor"),
 }
 # Modules whose names are not their commands' names: `import` is a keyword of Python.
 _MODULES = {"import": "import_"}
