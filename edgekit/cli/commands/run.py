@@ -143,7 +143,14 @@ def command(
         collecting = collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn)
         sinks = [
             *open_sinks(
-                outputs, stream.source, stream.classifier.contract, collecting, text.say, out.warn, monitor.health
+                outputs,
+                stream.source,
+                stream.classifier.contract,
+                collecting,
+                text.say,
+                out.warn,
+                monitor.health,
+                stream.picture_recogniser(),
             ),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),

@@ -52,10 +52,11 @@ def open_sinks(
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
+    recognise: Callable[[bytes], FrameResult] | None = None,
 ) -> list[Sink]:
     """Return the requested sinks, not yet entered, those of `collecting` first.
 
-    `health` returns the newest sample of the machine's state.
+    `health` returns the newest sample of the machine's state, `recognise` the result of a picture for the web server.
 
     Raises:
         InputError: A sink cannot be created with these options.
@@ -69,7 +70,7 @@ def open_sinks(
         sinks.append(WindowSink(source.stop, _draw(outputs)))
     sinks += _registered(outputs, source, labels, notify)
     snapshots = _event_snapshots(outputs, source, notify)
-    outlets = _network(outputs, source, contract, say, notify, health, sinks, snapshots)
+    outlets = _network(outputs, source, contract, say, notify, health, sinks, snapshots, recognise)
     if outlets or snapshots is not None:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
@@ -216,6 +217,7 @@ def _network(
     health: ReadHealth,
     sinks: list[Sink],
     snapshots: EventSnapshots | None,
+    recognise: Callable[[bytes], FrameResult] | None,
 ) -> list[Outlet]:
     """Append the network sinks to `sinks` and return those that receive events."""
     from edgekit.device.sink import accounts_of
@@ -234,7 +236,16 @@ def _network(
 
         token = read_secret(outputs.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
         blur, draw = _blur(outputs, source), _draw(outputs)
-        web = WebSink(outputs.web, token, monitor, max_fps=outputs.web_fps, blur=blur, draw=draw, notify=notify)
+        web = WebSink(
+            outputs.web,
+            token,
+            monitor,
+            max_fps=outputs.web_fps,
+            blur=blur,
+            draw=draw,
+            recognise=recognise,
+            notify=notify,
+        )
         network.append(web)
         say(f"web page: {web.url}")
     if outputs.mqtt is not None:

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import combinations
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -218,6 +219,31 @@ def test_a_run_shows_its_page_posts_its_events_and_ends_when_told(tiny_model, tm
     assert state["events"] != []
     assert hook.received[0] == state["events"][-1]
     assert hook.received[0]["label"] in ("red", "green", "blue")
+
+
+def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny_model, tmp_path: Path):
+    picture = tmp_path / "p.png"
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8))
+    arguments = ("--model", tiny_model, "--source", picture, "--detector", "none", "--jsonl", tmp_path / "r.jsonl")
+    assert edgekit("run", *arguments)[0] == 0
+    record = json.loads((tmp_path / "r.jsonl").read_text())
+    run = start("--source", play([("pictures", 100_000, (64, 48))]).url, "--web", "0")
+    run.until_said("web page: http://")
+    address = re.search(r"web page: http://(.+)/\n", run.said).group(1)
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+    connection.request("POST", "/classify", picture.read_bytes(), {"Content-Type": "image/png"})
+    response = connection.getresponse()
+    document = json.loads(response.read())
+    assert response.status == 200
+    assert document.keys() == record.keys() - {"file", "health"}
+    assert (document["faces"], document["frame_wh"]) == (record["faces"], [120, 90])
+    connection.request("POST", "/classify", b"no picture", {"Content-Type": "image/png"})
+    response = connection.getresponse()
+    refusal = b"picture 'in the request' is not a JPEG or PNG picture: convert it\n"
+    assert (response.status, response.read()) == (400, refusal)
+    connection.close()
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
 
 
 @pytest.fixture
