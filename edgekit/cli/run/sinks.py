@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.events import Outlet
     from edgekit.device.frame import Frame, Source
+    from edgekit.device.pipeline.stream import Stream
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.monitor import ReadHealth
@@ -46,21 +47,20 @@ def exclusive_outputs(outputs: Outputs) -> Iterator[None]:
 
 def open_sinks(
     outputs: Outputs,
-    source: Source,
-    contract: Contract,
+    stream: Stream,
     collecting: Sequence[CollectSink],
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
-    recognise: Callable[[bytes], FrameResult] | None = None,
 ) -> list[Sink]:
-    """Return the requested sinks, not yet entered, those of `collecting` first.
+    """Return the requested sinks for the results of `stream`, not yet entered, those of `collecting` first.
 
-    `health` returns the newest sample of the machine's state, `recognise` the result of a picture for the web server.
+    `health` returns the newest sample of the machine's state.
 
     Raises:
         InputError: A sink cannot be created with these options.
     """
+    source, contract, recognise = stream.source, stream.classifier.contract, stream.picture_recogniser()
     _check_for_model(outputs, contract)
     labels = contract.labels
     sinks = [*collecting, *_files(outputs, source, labels, notify)]
@@ -217,7 +217,7 @@ def _network(
     health: ReadHealth,
     sinks: list[Sink],
     snapshots: EventSnapshots | None,
-    recognise: Callable[[bytes], FrameResult] | None,
+    recognise: Callable[[bytes], FrameResult],
 ) -> list[Outlet]:
     """Append the network sinks to `sinks` and return those that receive events."""
     from edgekit.device.sink import accounts_of
