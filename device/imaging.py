@@ -8,6 +8,7 @@ white. The file's content decides its format, not its name.
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +79,41 @@ def decode_image(data: bytes, name: str) -> ImageU8:
     # libtiff has multiplied the colours of 8 bits with their alpha.
     premultiplied = data.startswith(_TIFF_SIGNATURES) and stored.dtype == np.uint8
     return _upright(_on_white(stored, premultiplied), _orientation(data))
+
+
+def check_picture_size(data: bytes, name: str, max_pixels: int) -> None:
+    """Check the size in the header of a JPEG or PNG picture before it is decoded; `name` is its name in messages.
+
+    Raises:
+        InputError: The picture is of another format, its header is damaged, or it has more than `max_pixels` pixels.
+    """
+    size_wh = _png_size(data) or _jpeg_size(data)
+    if size_wh is None:
+        raise InputError(f"picture '{name}' is not a JPEG or PNG picture: convert it")
+    if size_wh[0] * size_wh[1] > max_pixels:
+        raise InputError(
+            f"picture '{name}' has {size_wh[0]}x{size_wh[1]} pixels: send at most {max_pixels / 1e6:g} megapixels"
+        )
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    is_png = data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24
+    return struct.unpack(">II", data[16:24]) if is_png else None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return the size in a JPEG's frame header (ITU-T T.81, B.2.2); None if it is damaged."""
+    position = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return width, height
+        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+    return None
 
 
 def check_image(image: ImageU8) -> None:

@@ -12,35 +12,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from edgekit import __version__
 from edgekit.errors import EXIT_IO, EdgekitError, StorageError
 from edgekit.files import sha256_of, write_atomic
+from edgekit.pinned_files import YUNET, PinnedFile
+from edgekit.text import one_line
+
+__all__ = ["YUNET", "PinnedFile", "UnavailableError", "cached_download", "default_cache_dir", "is_offline"]
 
 _CHUNK_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class PinnedFile:
-    """One immutable file: its name in the cache, URL, SHA-256 and size."""
-
-    name: str
-    url: str
-    sha256: str
-    size_bytes: int
-
-
-# The URL behind OpenCV Zoo's Git LFS pointer, at the commit that added this version (MIT licence).
-YUNET = PinnedFile(
-    name="face_detection_yunet_2026may.onnx",
-    url="https://media.githubusercontent.com/media/opencv/opencv_zoo/47534e27c9851bb1128ccc0102f1145e27f23f98"
-    "/models/face_detection_yunet/face_detection_yunet_2026may.onnx",
-    sha256="ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
-    size_bytes=229_738,
-)
+# After a failure, so that a board without internet does not wait for the timeout at each start.
+_PAUSE_S = 3600
 
 
 class UnavailableError(EdgekitError):
@@ -59,7 +44,8 @@ def cached_download(
 ) -> Path:
     """Return the path of a pinned file in the cache; download it if it is missing.
 
-    The content is verified at each call; a damaged file is removed and downloaded again.
+    The content is verified at each call; a damaged file is removed and downloaded again. A download that fails is not
+    tried again for an hour: the file NAME.failed beside it has the reason.
 
     Args:
         pinned: The file.
@@ -69,8 +55,8 @@ def cached_download(
         notify: Called with one line before a download starts.
 
     Raises:
-        UnavailableError: The connection or the server failed or timed out, EDGEKIT_OFFLINE is set, or the cache folder
-            cannot be written.
+        UnavailableError: The connection or the server failed or timed out, now or within the last hour, EDGEKIT_OFFLINE
+            is set, or the cache folder cannot be written.
         StorageError: The server sent a different file, which is discarded.
     """
     folder = cache_dir or default_cache_dir()
@@ -79,9 +65,18 @@ def cached_download(
         return path
     if is_offline():
         raise UnavailableError(f"'{pinned.name}' is not in '{folder}' and EDGEKIT_OFFLINE disables downloads: unset it")
+    failure = folder / f"{pinned.name}.failed"
+    _check_pause(failure)
     if notify is not None:
         notify(f"downloading {pinned.name} ({pinned.size_bytes / 1e6:.1f} MB) into '{folder}'")
-    content = _fetch(pinned, timeout_s, deadline_s)
+    try:
+        content = _fetch(pinned, timeout_s, deadline_s)
+    except UnavailableError as error:
+        with suppress(StorageError):
+            write_atomic(failure, str(error).encode())
+        raise
+    with suppress(OSError):
+        failure.unlink()
     try:
         write_atomic(path, content)
     except StorageError as error:
@@ -119,6 +114,17 @@ def _is_whole(path: Path, pinned: PinnedFile) -> bool:
     with suppress(OSError):
         path.unlink()
     return False
+
+
+def _check_pause(failure: Path) -> None:
+    try:
+        age_s = time.time() - failure.stat().st_mtime
+        reason = one_line(failure.read_text(errors="replace"))[:300]
+    except OSError:
+        return
+    # A clock that was set back gives a negative age.
+    if 0 <= age_s < _PAUSE_S:
+        raise UnavailableError(f"{reason}; this is tried once an hour, or at once after 'rm {failure}'")
 
 
 def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:

@@ -10,6 +10,48 @@ import shlex
 
 DISTRIBUTION = "edgekit-pi"
 
+# The extra that installs each top-level module.
+EXTRA_OF_MODULE = {
+    "PIL": "train",
+    "av": "video",
+    "cv2": "device",
+    "google": "export",
+    "h11": "preview",
+    "h5py": "train",
+    "lightning_fabric": "train",
+    "matplotlib": "train",
+    "ncnn": "ncnn",
+    "onnx": "export",
+    "onnx_ir": "export",
+    "onnxruntime": "device",
+    "onnxscript": "export",
+    "open_clip": "train",
+    "paho": "mqtt",
+    "pnnx": "export",
+    "safetensors": "train",
+    "starlette": "preview",
+    "tensorboard": "train",
+    "timm": "train",
+    "torch": "train",
+    "torchvision": "train",
+    "uvicorn": "preview",
+}
+
+
+def missing_module(error: ModuleNotFoundError) -> str | None:
+    """Return what a failed import needs and the command that installs it; None if no extra installs the module.
+
+    If a library of an extra lacks one of its own dependencies, the same extra installs the dependency.
+    """
+    module = (error.name or "").partition(".")[0]
+    importers = []
+    step = error.__traceback__
+    while step is not None:
+        importers.append(str(step.tb_frame.f_globals.get("__name__")).partition(".")[0])
+        step = step.tb_next
+    extra = next((EXTRA_OF_MODULE[name] for name in (module, *reversed(importers)) if name in EXTRA_OF_MODULE), None)
+    return None if extra is None else f"this command needs '{module}': {install_command(extra)}"
+
 
 def install_command(*extras: str) -> str:
     """Return the pip command that adds extras of edgekit to this environment.

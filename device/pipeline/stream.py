@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -24,12 +25,14 @@ from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
+from edgekit.device.pipeline.pictures import PictureRecogniser
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.region import Region
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
 from edgekit.device.sources import CameraSettings, open_camera, open_source
+from edgekit.device.sources.files import ImageSource
 from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import Localizer, WholeImage
@@ -137,6 +140,7 @@ class Stream:
         options = _completed(options, contract, model_path)
         self.threads = plan_threads(options.threaded, options.threads, detects=contract.subject == "face")
         self._options = options
+        self._notify = notify
         self._results = self._iterate()
         set_opencv_threads(self.threads.opencv)
         with ExitStack() as opened:
@@ -195,6 +199,22 @@ class Stream:
             for frame, result in results:
                 for sink in sinks:
                     sink.write(frame, result)
+
+    def picture_recogniser(self) -> PictureRecogniser:
+        """Return a function for single pictures with the stream's model and detector, but without its region."""
+        classifier, options = self.classifier, replace(self._options, region=None, min_face_px=0, detect_every="auto")
+
+        def make_classifier() -> Classifier:
+            made = Classifier(classifier.path, 1)
+            made.contract = classifier.contract
+            return made
+
+        def make_localizer() -> Localizer:
+            pictures = ImageSource([], "pictures", self._notify)
+            detector = partial(_create_detector, options, 1, self._notify)
+            return create_localizer(classifier.contract, pictures, options, detector)
+
+        return PictureRecogniser(make_classifier, make_localizer)
 
     def stop(self) -> None:
         """End the iteration before its next frame; may be called from a signal handler or another thread."""

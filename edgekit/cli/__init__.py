@@ -36,29 +36,10 @@ SECTIONS = {
     "Export": ("export", "inspect", "verify", "profile"),
     "Run": ("run", "cameras", "service"),
     "Measure": ("bench", "report", "compare"),
-    "Boards": ("deploy", "rollback", "releases", "host", "doctor"),
+    "Boards": ("deploy", "rollback", "releases", "undeploy", "host", "doctor"),
 }
 # Modules whose names are not their commands' names: `import` is a keyword of Python.
 _MODULES = {"import": "import_"}
-
-# The extra of the distribution that installs each top-level module.
-_EXTRAS = {
-    "cv2": "device",
-    "onnxruntime": "device",
-    "paho": "mqtt",
-    "starlette": "preview",
-    "uvicorn": "preview",
-    "onnx": "export",
-    "onnxscript": "export",
-    "torch": "train",
-    "lightning_fabric": "train",
-    "safetensors": "train",
-    "h5py": "train",
-    "tensorboard": "train",
-    "matplotlib": "train",
-    "open_clip": "train",
-}
-
 
 _OUT_OF_MEMORY = "out of memory: use a smaller batch or close other programs"
 # The dynamic linker's words for a library that does not fit into the memory.
@@ -255,13 +236,11 @@ def _report_interruption() -> int:
 
 
 def _describe_unexpected(error: Exception) -> str:
-    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if module in _EXTRAS:
-        # Imported here, because it imports the package metadata, which takes a tenth of the start-up time of --help.
-        from edgekit.install_hint import install_command
+    # Imported here, because only an error needs it.
+    from edgekit.install_hint import missing_module
 
-        return f"this command needs '{module}': {install_command(_EXTRAS[module])}"
-    return f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
+    missing = missing_module(error) if isinstance(error, ModuleNotFoundError) else None
+    return missing or f"internal error: {type(error).__name__}: {error} (--debug shows the traceback)"
 
 
 class _Interruptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,12 @@ def import_in_child(module: str, distributions: Sequence[str]) -> ToolResult:
     return done or ToolResult(1, "", f"importing {module} took longer than {_IMPORT_TIMEOUT_S} s")
 
 
+def cache_dir() -> Path:
+    """Return edgekit's folder of downloads, as `downloads.default_cache_dir`, which needs more than a bare Python."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "edgekit"
+
+
 @dataclass
 class Probe:
     """Access to one machine; files and outputs that were read are kept in `seen`, for reports and replays."""
@@ -96,6 +103,7 @@ class Probe:
     tool: Tool = run_tool
     import_module: Import = import_in_child
     environment: Environment = field(default_factory=Environment)
+    cache_dir: Callable[[], Path] = cache_dir
     seen: dict[str, str] = field(default_factory=dict)
     _board: Board | None = None
     _conditions: Conditions | None = None

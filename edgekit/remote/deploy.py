@@ -125,7 +125,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
     for upload in uploads:
         send(connection, board.store, upload, partial(reporter.progress, host, f"sending {upload.path.name}"))
     plan = {
-        **_plan("deploy", service),
+        **plan_for("deploy", service),
         "files": {name: [board.store.path(upload), upload.sha256] for name, upload in package.files.items()},
         "environment": environment,
         "code": code,
@@ -134,7 +134,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
         "keep": package.keep,
         "settle_s": package.settle_s,
     }
-    return read_change(host.label, _run_on_board(connection, board, plan, reporter))
+    return read_change(host.label, run_on_board(connection, board, plan, reporter))
 
 
 def rollback_host(
@@ -145,8 +145,8 @@ def rollback_host(
     Raises:
         HostError: The board rejected the change, or the connection was lost.
     """
-    plan = {**_plan("rollback", service), "to": to, "settle_s": settle_s}
-    return read_change(connection.host.label, _run_on_board(connection, probe(connection), plan, reporter))
+    plan = {**plan_for("rollback", service), "to": to, "settle_s": settle_s}
+    return read_change(connection.host.label, run_on_board(connection, probe(connection), plan, reporter))
 
 
 def list_host(connection: Connection, service: Service, reporter: HostReporter) -> ReleaseList:
@@ -155,7 +155,7 @@ def list_host(connection: Connection, service: Service, reporter: HostReporter) 
     Raises:
         HostError: The board returned no valid list.
     """
-    content = _run_on_board(connection, probe(connection), _plan("releases", service), reporter)
+    content = run_on_board(connection, probe(connection), plan_for("releases", service), reporter)
     return read_releases(connection.host.label, content)
 
 
@@ -189,7 +189,8 @@ def change_document(done: HostResult[ReleaseChange]) -> dict[str, Any]:
     return {"host": done.host.label, **change, "error": done.error, "tried": done.tried}
 
 
-def _plan(action: str, service: Service) -> dict[str, Any]:
+def plan_for(action: str, service: Service) -> dict[str, Any]:
+    """Return the fields that the plan of every action has."""
     return {
         "action": action,
         "name": service.name,
@@ -199,8 +200,12 @@ def _plan(action: str, service: Service) -> dict[str, Any]:
     }
 
 
-def _run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], reporter: HostReporter) -> bytes:
-    """Run the plan on the board and return what it printed."""
+def run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], reporter: HostReporter) -> bytes:
+    """Run the plan on the board and return what it printed.
+
+    Raises:
+        HostError: The board rejected the plan, or the connection was lost.
+    """
     host = connection.host
     python = check_fit(board, host.label)
     try:
@@ -217,7 +222,12 @@ def _run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any],
     return done.stdout
 
 
-def _document(label: str, content: bytes) -> dict[str, Any]:
+def read_answer(label: str, content: bytes) -> dict[str, Any]:
+    """Return the JSON object that a board printed.
+
+    Raises:
+        HostError: The output is not a JSON object; `label` is the board's name in the message.
+    """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -233,23 +243,23 @@ def read_releases(label: str, content: bytes) -> ReleaseList:
     Raises:
         HostError: The output is not a valid list; `label` is the board's name in the message.
     """
-    document = _document(label, content)
+    document = read_answer(label, content)
     try:
         releases = tuple(
             Release(
-                _shown(row["release"]) or "",
-                _shown(row["model"]) or "",
-                _shown(row["edgekit"]) or "",
+                shown(row["release"]) or "",
+                shown(row["model"]) or "",
+                shown(row["edgekit"]) or "",
                 int(row["created_unix_s"]),
                 row["failed"] is True,
             )
             for row in document["releases"]
         )
         state = document.get("service") or {}
-        known = {name: _shown(state.get(name)) for name in ("state", "text", "last_exit", "manager")}
+        known = {name: shown(state.get(name)) for name in ("state", "text", "last_exit", "manager")}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise HostError(f"{label}: the board's list of releases is not valid") from error
-    return ReleaseList(releases, _shown(document.get("current")), document.get("cut") is True, known)
+    return ReleaseList(releases, shown(document.get("current")), document.get("cut") is True, known)
 
 
 def read_change(label: str, content: bytes) -> ReleaseChange:
@@ -258,11 +268,11 @@ def read_change(label: str, content: bytes) -> ReleaseChange:
     Raises:
         HostError: The output is not a valid change; `label` is the board's name in the message.
     """
-    document = _document(label, content)
-    release, before, current = (_shown(document.get(name)) for name in ("release", "before", "current"))
+    document = read_answer(label, content)
+    release, before, current = (shown(document.get(name)) for name in ("release", "before", "current"))
     if document.get("error") is not None:
         state = f"{current} runs again" if current else "nothing runs, as before"
-        return ReleaseChange(release, before, current, f"{release} failed ({_shown(document['error'])}): {state}")
+        return ReleaseChange(release, before, current, f"{release} failed ({shown(document['error'])}): {state}")
     if release is None or current != release:
         raise HostError(f"{label}: the board's answer is not valid")
     return ReleaseChange(release, before, current, service_installed=document.get("service_installed") is not False)
@@ -274,5 +284,6 @@ def _needs_picamera2(camera: str | None, board: Probe) -> bool:
     return camera is not None and camera.startswith("picamera2")
 
 
-def _shown(value: object) -> str | None:
+def shown(value: object) -> str | None:
+    """Return a value of a board as one line that is safe to print; None for None."""
     return None if value is None else one_line(str(value))[:300]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgekit.device.imaging import decode_image, read_image
+from edgekit.device.imaging import check_picture_size, decode_image, read_image
 from edgekit.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
@@ -48,3 +48,14 @@ def test_a_small_file_of_more_pixels_than_any_camera_has_is_refused(tmp_path: Pa
     code = f"from pathlib import Path\nfrom edgekit.device.imaging import read_image\nread_image(Path({str(path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "bomb.png' cannot be decoded" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_the_size_of_a_picture_is_checked_before_it_is_decoded(suffix: str) -> None:
+    data = cv2.imencode(suffix, np.zeros((30, 50, 3), np.uint8))[1].tobytes()
+    check_picture_size(data, "p", 1500)
+    with pytest.raises(InputError, match="50x30 pixels: send at most"):
+        check_picture_size(data, "p", 1499)
+    for cut in (b"", data[:10], b"GIF89a" + data, data[:2] + b"\0" + data[2:]):
+        with pytest.raises(InputError, match="not a JPEG or PNG"):
+            check_picture_size(cut, "p", 10_000)

@@ -149,7 +149,7 @@ def test_a_damaged_cached_file_is_never_used(server: Server, tmp_path: Path) -> 
     (tmp_path / "model.onnx").write_bytes(CONTENT[:-1] + b"!")
     with pytest.raises(UnavailableError):
         fetch(server, "missing", tmp_path)
-    assert files_in(tmp_path) == []
+    assert files_in(tmp_path) == ["model.onnx.failed"]
 
 
 @pytest.mark.parametrize("answer", ["wrong", "page", "endless"])
@@ -180,7 +180,30 @@ def test_no_answer_worth_having_is_unavailable(server: Server, tmp_path: Path, a
     (tmp_path / "secret").write_bytes(CONTENT)
     with pytest.raises(UnavailableError, match=reason):
         fetch(server, answer, tmp_path / "cache", timeout_s=0.3, deadline_s=0.5)
-    assert files_in(tmp_path / "cache") == []
+    assert files_in(tmp_path / "cache") == ["model.onnx.failed"]
+
+
+def test_a_failed_download_is_tried_again_after_an_hour(server: Server, tmp_path: Path) -> None:
+    said: list[str] = []
+    failure = tmp_path / "model.onnx.failed"
+    with pytest.raises(UnavailableError, match="HTTP status 404"):
+        cached_download(pinned(server, "missing"), cache_dir=tmp_path, notify=said.append)
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match=rf"HTTP status 404\).*once an hour, .*'rm {failure}'"):
+            cached_download(pinned(server, "right"), cache_dir=tmp_path, notify=said.append)
+    assert (server.requests, len(said)) == (["/missing"], 1)
+    hour_ago_s = failure.stat().st_mtime - 3601
+    os.utime(failure, (hour_ago_s, hour_ago_s))
+    fetch(server, "right", tmp_path)
+    assert files_in(tmp_path) == ["model.onnx"]
+
+
+def test_a_failure_in_the_future_of_a_wrong_clock_is_ignored(server: Server, tmp_path: Path) -> None:
+    failure = tmp_path / "model.onnx.failed"
+    failure.write_text("no internet")
+    later_s = failure.stat().st_mtime + 1000
+    os.utime(failure, (later_s, later_s))
+    assert fetch(server, "right", tmp_path).read_bytes() == CONTENT
 
 
 def test_no_server_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

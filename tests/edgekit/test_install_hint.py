@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import configparser
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from edgekit.install_hint import install_command
+from edgekit.install_hint import EXTRA_OF_MODULE, install_command, missing_module
 
 
 class Distribution:
@@ -64,3 +67,26 @@ def test_no_source_names_the_other_project_as_a_requirement() -> None:
         if "pip install" in line and (f"'{stranger}" in line or f" {stranger}" in line or f'"{stranger}' in line)
     ]
     assert found == []
+
+
+def test_every_module_that_edgekit_imports_has_its_extra() -> None:
+    root = Path(__file__).parents[2]
+    setup = configparser.ConfigParser(delimiters="=", comment_prefixes="#", interpolation=None)
+    setup.read(root / "setup.cfg")
+    always = {line.partition(">")[0] for line in setup["options"]["install_requires"].split()}
+    imported = set()
+    for room in ("edgekit", "models", "export", "device"):
+        for path in sorted((root / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.level == 0:
+                    imported.add(str(node.module).partition(".")[0])
+                elif isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+    # picamera2 and libcamera are packages of the system; markupsafe comes with jinja2; pip and _typeshed need no extra.
+    others = {"edgekit", "picamera2", "libcamera", "markupsafe", "pip", "_typeshed"}
+    assert imported - sys.stdlib_module_names - always - others - set(EXTRA_OF_MODULE) == set()
+    assert set(EXTRA_OF_MODULE.values()) <= set(setup["options.extras_require"])
+
+
+def test_a_module_of_no_extra_has_no_command() -> None:
+    assert missing_module(ModuleNotFoundError("No module named 'edgekit.gone'", name="edgekit.gone")) is None

@@ -178,12 +178,14 @@ def _board_answer(path: Path) -> None:
     from edgekit.remote.prepare import parse_freed
     from edgekit.remote.probe import parse_probe
     from edgekit.remote.progress import read_progress
+    from edgekit.remote.undeploy import read_removal
 
     content = path.read_bytes()
     text = content.decode(errors="replace")
     readers: list[Callable[[], object]] = [
         lambda: read_change("board", content),
         lambda: read_releases("board", content),
+        lambda: read_removal("board", content),
         lambda: parse_findings(content, "it"),
         lambda: captured([], content, "board"),
         lambda: parse_probe(text, 0.0),

@@ -11,13 +11,15 @@ from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request, cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import COOKIE, Access
+from edgekit.device.sinks.web.body import read_body
+from edgekit.device.sinks.web.classify import Classify, Recognise
 from edgekit.device.sinks.web.metrics import CONTENT_TYPE, metrics_text
 from edgekit.device.sinks.web.preview import Preview
 
@@ -57,8 +59,11 @@ _BOUNDARY = "edgekit-frame"
 ADMITTED = "edgekit.admitted"
 
 
-def make_app(access: Access, monitor: Monitor, preview: Preview) -> ASGIApp:
-    """Return the application with the page, video, state, state stream, metrics, health check and login."""
+def make_app(access: Access, monitor: Monitor, preview: Preview, recognise: Recognise | None = None) -> ASGIApp:
+    """Return the application with the page, video, state, state stream, metrics, health check and login.
+
+    With `recognise` it also has the classification of single pictures.
+    """
     web = _Web(monitor, preview)
     routes = [
         *Site(access, _FILES).routes(),
@@ -68,6 +73,8 @@ def make_app(access: Access, monitor: Monitor, preview: Preview) -> ASGIApp:
         Route("/metrics", web.metrics),
         Route("/healthz", web.healthz),
     ]
+    if recognise is not None:
+        routes.append(Route("/classify", Classify(recognise).post, methods=["POST"]))
     return Guard(Starlette(routes=routes), access)
 
 
@@ -95,14 +102,9 @@ class Site:
         return Response(content, media_type=self._media_types[path])
 
     async def _log_in(self, request: Request) -> Response:
-        body = bytearray()
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MAX_LOGIN_BYTES:
-                    return PlainTextResponse("request too long\n", 413)
-        except ClientDisconnect:
-            return PlainTextResponse("incomplete request\n", 400)
+        body = await read_body(request, _MAX_LOGIN_BYTES)
+        if isinstance(body, Response):
+            return body
         token = urllib.parse.parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
         if self._access.needs_token and not self._access.is_token(token):
             return await self._delayed_rejection()

@@ -3,6 +3,16 @@
 
 const KEPT_S = 60;
 const RETRY_MS = 2000;
+const UPDATE_S = 0.5; // between two states from the server
+const MEANINGS = {
+  capture: "waiting for a frame and decoding it",
+  wait: "between stages, until the next one takes the frame",
+  track: "tracking the faces from the previous frame",
+  detect: "the face detector; the mean includes frames without detection",
+  crop: "cropping all faces",
+  classify: "the classifier on all faces",
+  sinks: "writing results",
+};
 const byId = (id) => document.getElementById(id);
 const style = getComputedStyle(document.documentElement);
 const colour = (index) => style.getPropertyValue(`--stage-${Math.min(index, 5)}`).trim();
@@ -40,7 +50,8 @@ function show(state) {
   if (known(health.memory_available_mib)) counts.push(`${number(health.memory_available_mib, 0)} MiB memory available`);
   if (known(health.disk_free_mib)) counts.push(`${number(health.disk_free_mib, 0)} MiB disk space free`);
   byId("counts").textContent = counts.join(", ");
-  if (!state.stalled) addPoint(state.stage_ms);
+  // Before the first frame there is no stage.
+  if (!state.stalled && Object.keys(state.stage_ms).length) addPoint(state.stage_ms);
   drawChart();
 }
 
@@ -106,6 +117,8 @@ function showEvents(events, isNumbered) {
 function addPoint(stageMs) {
   const at = performance.now() / 1000;
   for (const name of Object.keys(stageMs)) if (!stages.includes(name)) stages.push(name);
+  // A point stands for the time since the previous one; otherwise the first one would have no width.
+  if (!points.length) points.push({ at: at - UPDATE_S, stageMs });
   points.push({ at, stageMs });
   while (points.length && at - points[0].at > KEPT_S + 2) points.shift();
   byId("chart").dataset.points = points.length;
@@ -114,6 +127,7 @@ function addPoint(stageMs) {
   byId("legend").replaceChildren(...stages.map((name, index) => {
     const entry = element("li", `${name} ${number(stageMs[name], 1)}`);
     entry.style.setProperty("--colour", colour(index));
+    entry.title = MEANINGS[name] || "";
     return entry;
   }));
 }

@@ -20,6 +20,7 @@ from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.web.access import Access, bind, url_of
 from edgekit.device.sinks.web.app import ADMITTED, make_app
+from edgekit.device.sinks.web.classify import Recognise
 from edgekit.device.sinks.web.preview import Preview
 from edgekit.device.sinks.worker import Worker
 
@@ -110,6 +111,7 @@ class WebSink(WebServer, Sink):
         max_fps: float = 10.0,
         blur: FaceBlur | None = None,
         draw: Draw = draw_faces,
+        recognise: Recognise | None = None,
         notify: Callable[[str], None],
     ) -> None:
         """Listen at `address`; entering the `with` block starts the server.
@@ -121,13 +123,14 @@ class WebSink(WebServer, Sink):
             max_fps: Highest frame rate of the video.
             blur: Makes faces unrecognisable; must not be shared with another sink.
             draw: Draws the faces into a frame.
+            recognise: Returns the result of a picture that a client posts; None: the server takes no pictures.
             notify: Called with one line for each warning, from another thread.
 
         Raises:
             InputError: The address cannot be used, or is reachable from other machines without a safe token.
         """
         self.preview = Preview(max_fps, blur, draw)
-        super().__init__(address, token, make_app(Access(token), monitor, self.preview), notify)
+        super().__init__(address, token, make_app(Access(token), monitor, self.preview, recognise), notify)
 
     def __enter__(self) -> Self:
         self.preview.start()

@@ -1,4 +1,4 @@
-"""Helpers of `edgekit deploy`, `rollback` and `releases`: options, the release to deploy, and the results."""
+"""Helpers of `edgekit deploy`, `rollback`, `releases` and `undeploy`: options, the release to deploy, the results."""
 
 from __future__ import annotations
 

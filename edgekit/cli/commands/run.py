@@ -142,9 +142,7 @@ def command(
         tally, finished = Tally(), False
         collecting = collect_sinks(outputs, stream.source, stream.classifier.contract, out.warn)
         sinks = [
-            *open_sinks(
-                outputs, stream.source, stream.classifier.contract, collecting, text.say, out.warn, monitor.health
-            ),
+            *open_sinks(outputs, stream, collecting, text.say, out.warn, monitor.health),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
             *monitor.sinks(),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgekit.device.detections import FrameResult
     from edgekit.device.events import Outlet
     from edgekit.device.frame import Frame, Source
+    from edgekit.device.pipeline.stream import Stream
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.monitor import ReadHealth
@@ -46,20 +47,20 @@ def exclusive_outputs(outputs: Outputs) -> Iterator[None]:
 
 def open_sinks(
     outputs: Outputs,
-    source: Source,
-    contract: Contract,
+    stream: Stream,
     collecting: Sequence[CollectSink],
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
 ) -> list[Sink]:
-    """Return the requested sinks, not yet entered, those of `collecting` first.
+    """Return the requested sinks for the results of `stream`, not yet entered, those of `collecting` first.
 
     `health` returns the newest sample of the machine's state.
 
     Raises:
         InputError: A sink cannot be created with these options.
     """
+    source, contract, recognise = stream.source, stream.classifier.contract, stream.picture_recogniser()
     _check_for_model(outputs, contract)
     labels = contract.labels
     sinks = [*collecting, *_files(outputs, source, labels, notify)]
@@ -69,7 +70,7 @@ def open_sinks(
         sinks.append(WindowSink(source.stop, _draw(outputs)))
     sinks += _registered(outputs, source, labels, notify)
     snapshots = _event_snapshots(outputs, source, notify)
-    outlets = _network(outputs, source, contract, say, notify, health, sinks, snapshots)
+    outlets = _network(outputs, source, contract, say, notify, health, sinks, snapshots, recognise)
     if outlets or snapshots is not None:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
@@ -216,6 +217,7 @@ def _network(
     health: ReadHealth,
     sinks: list[Sink],
     snapshots: EventSnapshots | None,
+    recognise: Callable[[bytes], FrameResult],
 ) -> list[Outlet]:
     """Append the network sinks to `sinks` and return those that receive events."""
     from edgekit.device.sink import accounts_of
@@ -234,7 +236,16 @@ def _network(
 
         token = read_secret(outputs.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
         blur, draw = _blur(outputs, source), _draw(outputs)
-        web = WebSink(outputs.web, token, monitor, max_fps=outputs.web_fps, blur=blur, draw=draw, notify=notify)
+        web = WebSink(
+            outputs.web,
+            token,
+            monitor,
+            max_fps=outputs.web_fps,
+            blur=blur,
+            draw=draw,
+            recognise=recognise,
+            notify=notify,
+        )
         network.append(web)
         say(f"web page: {web.url}")
     if outputs.mqtt is not None:

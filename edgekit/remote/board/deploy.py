@@ -1,4 +1,4 @@
-"""Runs on the board: switches to a release, checks that it runs, and switches back if it fails.
+"""Runs on the board: switches to a release, checks that it runs, and switches back if it fails; removes all releases.
 
 The program completes what it has begun even if the connection is lost (SIGHUP is ignored). Each step is on the disk
 before a step that depends on it begins (fsync of the file, then of its folder; sync for an environment).
@@ -19,6 +19,9 @@ State after an interruption (SIGKILL, power cut) at each step, and who repairs i
 
 On a board without systemd steps 5 and 6 do nothing: the user's own service manager starts and restarts `edgekit run`.
 
+An undeploy removes the service, then `current`, renames the folder of releases, and deletes it: what an interruption
+leaves is unused, and the next call removes it.
+
 The release that `current` links to is never changed, and the predecessor is never deleted before the next release.
 """
 
@@ -30,6 +33,7 @@ import json
 import os
 import shlex
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 from edgekit.errors import HostError
@@ -39,17 +43,22 @@ from edgekit.remote.board.service import Service
 
 
 def main(plan: dict[str, Any]) -> int:
-    """Run the plan's `action`, which is "deploy", "rollback" or "releases" (list them), and print the result as JSON.
+    """Run the plan's `action` and print the result as JSON: "deploy", "rollback", "releases" (list them) or "undeploy".
 
     The plan also has the `name` and `scope` of the service, and how long to wait for it (`health_s`, `settle_s`). A
     deploy has the fields of `Releases.create` and the number of releases to `keep`. A rollback has the release `to`
-    switch to; None: the previous one.
+    switch to; None: the previous one. An undeploy has `keep_data`.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     releases = Releases(plan["name"])
     scope = plan["scope"] or ("system" if os.geteuid() == 0 else "user")
     service = Service(releases, plan["name"], scope, plan["health_s"], plan.get("settle_s", 0))
-    result = _listed(releases, service) if plan["action"] == "releases" else _changed(releases, service, plan)
+    if plan["action"] == "releases":
+        result = _listed(releases, service)
+    elif plan["action"] == "undeploy":
+        result = _removed(releases, service, plan["keep_data"])
+    else:
+        result = _changed(releases, service, plan)
     with contextlib.suppress(OSError):
         print(json.dumps(result), flush=True)
     return 0
@@ -61,11 +70,7 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     elif not releases.folder.is_dir():
         raise HostError(f"no release was deployed as service '{plan['name']}'")
-    with open(releases.root / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HostError("another deploy or rollback is running on the board: wait until it has ended") from None
+    with _locked(releases):
         _recover(releases, service)
         before = releases.current()
         target = releases.create(plan) if plan["action"] == "deploy" else _rollback_target(releases, plan["to"])
@@ -79,6 +84,29 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
         "error": error,
         "service_installed": service.is_managed,
     }
+
+
+def _removed(releases: Releases, service: Service, keep_data: bool) -> dict[str, Any]:
+    """Remove the service, then the releases; a call that was interrupted is completed by the next one."""
+    if not releases.root.is_dir():
+        return {"service": False, "releases": [], "folders": [], "kept": []}
+    with _locked(releases):
+        had_service = service.uninstall()
+        names = releases.ids()
+        folders, kept = releases.remove_all(keep_data)
+    return {"service": had_service, "releases": names, "folders": folders, "kept": kept}
+
+
+@contextlib.contextmanager
+def _locked(releases: Releases) -> Iterator[None]:
+    with open(releases.root / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HostError(
+                "another deploy, rollback or undeploy is running on the board: wait until it has ended"
+            ) from None
+        yield
 
 
 def _activate(releases: Releases, service: Service, release: str) -> str | None:

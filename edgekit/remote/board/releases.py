@@ -134,6 +134,34 @@ class Releases:
                 (self.folder / old).rename(old_folder)
                 shutil.rmtree(old_folder, ignore_errors=True)
 
+    def remove_all(self, keep_data: bool) -> tuple[list[str], list[str]]:
+        """Delete the folder of the service and its empty parents; return the paths that were deleted, and those kept.
+
+        With `keep_data` the folder `data` and the settings of the current release stay.
+        """
+        settings = self.root / "edgekit.toml"
+        if keep_data and self.current() is not None:
+            write_atomic(settings, (self.link / settings.name).read_bytes())
+        # From here on nothing starts a release, and the releases have no final names: see `sweep`.
+        self.place(None)
+        if self.folder.is_dir():
+            self.folder.rename(self.root / ".releases")
+            sync(self.root)
+        kept = [path for path in (self.data, settings) if keep_data and path.exists()]
+        if not kept:
+            shutil.rmtree(self.root)
+            for parent in (self.root.parent, self.root.parent.parent):
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+            return [str(self.root)], []
+        gone = [path for path in self.root.iterdir() if path not in kept]
+        for path in gone:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        return [str(self.folder)], [str(path) for path in kept]
+
     def mark_failed(self, release: str, why: str) -> None:
         """Write the reason why a release failed into its folder; errors of the disk are ignored."""
         with contextlib.suppress(OSError):

@@ -79,6 +79,29 @@ class Service:
             self._edgekit(release, "service", "remove", *self._which)
         self._note.unlink(missing_ok=True)
 
+    def uninstall(self) -> bool:
+        """Remove the service that deploy made, with any release that can; return whether there was one.
+
+        Raises:
+            HostError: No release can remove it.
+        """
+        if not self.is_managed or self._read_note() is None:
+            return False
+        current = self._releases.current()
+        reason = "no release is left"
+        for release in sorted(self._releases.ids(), key=lambda name: name != current):
+            try:
+                is_installed = bool(self.status(release)["state"] != "not installed")
+                done = self._edgekit(release, "service", "remove", *self._which) if is_installed else None
+            except (EdgekitError, OSError, KeyError) as error:
+                reason = str(error)
+                continue
+            if done is None or done.returncode == 0:
+                self._note.unlink()
+                return is_installed
+            reason = last_error(done.stderr)
+        raise HostError(f"the service '{self._name}' cannot be removed, and nothing was removed: {reason}")
+
     def _start(self, release: str) -> str | None:
         wanted = self._install_words(release)
         before = self.status(release)
@@ -114,7 +137,7 @@ class Service:
             fine = state in ("running", "starting") or (pid is not None and pid == old_pid)
             bad = 0 if fine else bad + (2 if state in _FAILED else 1)
             if bad >= _MAX_BAD_POLLS or (seen is not None and (bad or pid != seen[0])):
-                return self._with_logged_error(release, f"{state}, {found.get('last_exit') or 'no exit code'}")
+                return self._with_logged_error(release, _ended(state, found.get("last_exit")))
             time.sleep(_POLL_S)
         return self._with_logged_error(release, f"no frame within {self._health_s:g} s")
 
@@ -149,3 +172,12 @@ class Service:
 
     def _edgekit(self, release: str, *words: str) -> subprocess.CompletedProcess[str]:
         return self._releases.runtime(release).call(words, _TOOL_TIMEOUT_S)
+
+
+def _ended(state: str, last_exit: str | None) -> str:
+    """Return what happened to a run that does not go on."""
+    if last_exit == "exit code 0":
+        return "the run ended with exit code 0: its source ended, or max-frames of the settings was reached"
+    if last_exit is None:
+        return f"the run ended, and the service is {state}"
+    return f"the run ended with {last_exit}" if last_exit[-1:].isdigit() else f"the run was ended ({last_exit})"

@@ -67,6 +67,13 @@ def test_without_network_haar_takes_over_and_says_so_once(monkeypatch: pytest.Mo
     assert len([text for text in said if "Haar" in text]) == 1
 
 
+def test_an_explicit_file_is_used_after_a_failed_download(shared: Path, own_cache: Path) -> None:
+    own_cache.mkdir(parents=True)
+    (own_cache / f"{detect.YUNET.name}.failed").write_text("no internet")
+    path = shared / "data/yunet/face_detection_yunet_2026may.onnx"
+    assert create_detector("yunet", model_path=path, notify=fail).name == "yunet"
+
+
 def test_an_explicit_file_never_falls_back(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         create_detector("yunet", model_path=tmp_path / "gone.onnx", notify=fail)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import cv2
@@ -24,7 +25,7 @@ from edgekit.device.blur import FaceBlur
 from edgekit.device.health.sampler import Health
 from edgekit.device.procfs import ProcessUse
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web import WebSink
+from edgekit.device.sinks.web import WebSink, classify
 from edgekit.device.sinks.web.access import Access, bind
 from edgekit.device.sinks.web.metrics import metrics_text
 from edgekit.device.sinks.web.preview import Preview
@@ -582,3 +583,80 @@ def test_the_end_of_the_run_ends_all_streams(told, feed):
             assert streams[0].read() == b""
     with pytest.raises(ConnectionRefusedError):
         site.get("/")
+
+
+PICTURE = {"Content-Type": "image/jpeg"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (PICTURE, b"picture", 200),
+        ({"Content-Type": "image/png; x=y"}, b"picture", 200),
+        ({}, b"picture", 415),
+        ({"Content-Type": "text/plain"}, b"picture", 415),
+        (PICTURE, b"bad", 400),
+        (PICTURE, b"x" * 10_000_001, 413),
+    ],
+)
+def test_a_posted_picture_gives_its_faces(web, feed, headers, body, status):
+    def recognise(data: bytes):
+        if data != b"picture":
+            raise InputError("not a picture")
+        return feed.next("happy")[1]
+
+    answer = web(recognise=recognise).get("/classify", "POST", body, **headers)
+    assert answer[0] == status
+    if status == 200:
+        assert json.loads(answer[2])["faces"][0]["label"] == "happy"
+    assert (answer[2] == b"not a picture\n") is (status == 400)
+
+
+def test_pictures_are_limited_in_rate_and_number(web, feed):
+    result, started, go = feed.next("happy")[1], threading.Semaphore(0), threading.Event()
+
+    def recognise(_: bytes):
+        started.release()
+        assert go.wait(PATIENCE_S)
+        return result
+
+    site = web(recognise=recognise)
+    codes: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: codes.append(site.get("/classify", "POST", b"p", **PICTURE)[0]))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert started.acquire(timeout=PATIENCE_S)
+    status, headers, _ = site.get("/classify", "POST", b"p", **PICTURE)
+    assert (status, headers["retry-after"]) == (429, "1")
+    assert site.get("/healthz")[0] in (200, 503), "the server still answers"
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert codes == [200] * 4
+
+
+def test_more_pictures_than_a_second_may_have_are_refused(web, feed, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(classify, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    site = web(recognise=lambda _: feed.next("happy")[1])
+
+    def post() -> int:
+        return site.get("/classify", "POST", b"p", **PICTURE)[0]
+
+    assert [post() for _ in range(6)] == [200] * 5 + [429]
+    now[0] += 1
+    assert post() == 200
+
+
+def test_pictures_need_the_token(web, feed):
+    site = web(token=TOKEN, recognise=lambda _: feed.next("happy")[1])
+    assert site.get("/classify", "POST", b"p", **PICTURE)[0] == 401
+    assert site.get("/classify", "POST", b"p", **PICTURE, Authorization=f"Bearer {TOKEN}")[0] == 200
+
+
+def test_a_run_without_pictures_has_no_route(web):
+    assert web().get("/classify", "POST", b"p", **PICTURE)[0] == 404

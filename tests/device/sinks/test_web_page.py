@@ -107,6 +107,29 @@ def test_the_page_lives_frames_move_and_the_chart_grows(browser, site, tmp_path:
     assert browser.save_screenshot(str(tmp_path / "page.png"))
 
 
+# Whether the first point of an empty chart is drawn: the share of coloured pixels in the column before the right edge.
+FIRST_POINT = """
+points.length = 0;
+show(Object.assign({}, arguments[0], {stage_ms: arguments[1]}));
+const canvas = document.getElementById("chart"), pen = canvas.getContext("2d");
+const column = pen.getImageData(canvas.width - 2, 0, 1, canvas.height).data;
+const alphas = Array.from({length: canvas.height}, (_, row) => column[4 * row + 3]);
+return alphas.filter((alpha) => alpha > 150).length / canvas.height;
+"""
+
+
+def test_the_first_point_is_drawn_and_the_stages_are_explained(browser, site):
+    browser.get(site().url)
+    wait(browser, "document.getElementById('status').textContent === 'live'")
+    state = browser.execute_async_script("fetch('/api/state').then((got) => got.json()).then(arguments[0])")
+    assert browser.execute_script(FIRST_POINT, state, {}) < 0.1, "only the grid"
+    assert browser.execute_script(FIRST_POINT, state, {"detect": 20.0}) > 0.8
+    titles = "return Array.from(document.querySelectorAll('#legend li'), (each) => each.title)"
+    assert "the face detector; the mean includes frames without detection" in browser.execute_script(titles)
+    text = browser.find_element("tag name", "body").text
+    assert "their sum is how long one frame takes (latency), and the slowest stage sets the frame rate" in text
+
+
 def test_an_uncertain_face_is_gray_and_counted(browser, site):
     browser.get(site(others=("uncertain",)).url)
     wait(browser, "document.getElementById('counts').textContent.includes(' uncertain')")

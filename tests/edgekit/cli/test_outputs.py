@@ -15,8 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import combinations
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -81,27 +83,39 @@ def test_a_secret_of_the_environment_that_is_no_text_is_refused_at_the_start(
     assert "secret-word" not in err
 
 
+_WEB = ("h11", "starlette", "uvicorn")
+
+
 @pytest.mark.parametrize(
-    ("module", "option", "extra"),
-    [("paho", ["--mqtt", "mqtt://broker"], "mqtt"), ("uvicorn", ["--web"], "preview")],
+    ("missing", "option", "extra"),
+    [
+        *((names, ["--web", "0"], "preview") for count in (1, 2, 3) for names in combinations(_WEB, count)),
+        (("anyio",), ["--web", "0"], "preview"),  # a dependency of starlette
+        (("paho",), ["--mqtt", "mqtt://127.0.0.1:9"], "mqtt"),
+        (("cv2",), ["--show"], "device"),
+    ],
 )
-def test_a_missing_part_names_its_extra(edgekit, tiny_model, monkeypatch, module, option, extra):
-    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in [
-        name for name in sys.modules if name.startswith(("edgekit.device.sinks.mqtt", "edgekit.device.sinks.web"))
-    ]:
-        monkeypatch.delitem(sys.modules, name)
+def test_a_missing_part_names_its_extra(tiny_model, missing, option, extra):
+    arguments = ["run", "--model", str(tiny_model), "--source", "demo", "--detector", "none", *option]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing!r})); sys.argv[1:] = {arguments!r}\n"
+        "from edgekit.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert re.search(rf"this command needs '({'|'.join(missing)})': {re.escape(install_command(extra))}", done.stderr)
 
-    class Nothing:
-        def find_spec(self, name, *_):
-            if name.partition(".")[0] == module:
-                raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
-    monkeypatch.setattr(sys, "meta_path", [Nothing(), *sys.meta_path])
-    code, _, err = edgekit("run", "--model", tiny_model, "--source", "demo", "--detector", "none", *option)
-    assert code == 1
-    assert install_command(extra) in err
+def test_video_without_its_extra_is_saved_and_the_extra_is_named(tiny_model, tmp_path):
+    video = tmp_path / "r.mp4"
+    arguments = ["run", "--model", str(tiny_model), "--source", "demo", "--detector", "none", "--max-frames", "3"]
+    code = (
+        f"import sys; sys.modules['av'] = None; sys.argv[1:] = {[*arguments, '--save', str(video)]!r}\n"
+        "from edgekit.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, video.exists()) == (0, True)
+    assert f"for H.264 run {install_command('video')}" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -205,6 +219,31 @@ def test_a_run_shows_its_page_posts_its_events_and_ends_when_told(tiny_model, tm
     assert state["events"] != []
     assert hook.received[0] == state["events"][-1]
     assert hook.received[0]["label"] in ("red", "green", "blue")
+
+
+def test_a_posted_picture_has_the_faces_of_its_record(edgekit, start, play, tiny_model, tmp_path: Path):
+    picture = tmp_path / "p.png"
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8))
+    arguments = ("--model", tiny_model, "--source", picture, "--detector", "none", "--jsonl", tmp_path / "r.jsonl")
+    assert edgekit("run", *arguments)[0] == 0
+    record = json.loads((tmp_path / "r.jsonl").read_text())
+    run = start("--source", play([("pictures", 100_000, (64, 48))]).url, "--web", "0")
+    run.until_said("web page: http://")
+    address = re.search(r"web page: http://(.+)/\n", run.said).group(1)
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+    connection.request("POST", "/classify", picture.read_bytes(), {"Content-Type": "image/png"})
+    response = connection.getresponse()
+    document = json.loads(response.read())
+    assert response.status == 200
+    assert document.keys() == record.keys() - {"file", "health"}
+    assert (document["faces"], document["frame_wh"]) == (record["faces"], [120, 90])
+    connection.request("POST", "/classify", b"no picture", {"Content-Type": "image/png"})
+    response = connection.getresponse()
+    refusal = b"picture 'in the request' is not a JPEG or PNG picture: convert it\n"
+    assert (response.status, response.read()) == (400, refusal)
+    connection.close()
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 0
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from edgekit.boards import Interpreter
 from edgekit.doctor.probe import Environment, Probe, ToolResult
+from edgekit.pinned_files import YUNET
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "boards"
 Replay = Callable[..., Probe]
@@ -60,6 +61,10 @@ def replay(tmp_path: Path) -> Replay:
             del distributions
             return results.get(f"import {module}", ToolResult(1, "", f"No module named '{module}'"))
 
-        return Probe(tmp_path, run, import_module, environment)
+        cache = Path("/home/pi/.cache/edgekit")
+        detector = tmp_path / cache.relative_to("/") / YUNET.name
+        detector.parent.mkdir(parents=True, exist_ok=True)
+        detector.touch()
+        return Probe(tmp_path, run, import_module, environment, lambda: cache)
 
     return make

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from edgekit.doctor.examination import CHECKS, examine, faults
-from edgekit.doctor.probe import Finding, Probe
+from edgekit.doctor.probe import Finding, Probe, cache_dir
+from edgekit.downloads import default_cache_dir
 from edgekit.install_hint import install_command
+from edgekit.pinned_files import YUNET
 
 Replay = Callable[..., Probe]
 
@@ -56,6 +58,22 @@ def test_a_bad_board_is_told_what_to_do(replay: Replay) -> None:
     assert found["power"].text == "now: soft temperature limit; since boot: soft temperature limit"
     assert found["service"].text == "failed (failed), 5 restarts: exit-code, exit code 75"
     assert found["service"].cure == "sudo journalctl -u edgekit -n 50"
+
+
+def test_a_missing_detector_file_is_named_with_its_place(replay: Replay) -> None:
+    probe = replay("doctor-pi3bplus-trixie-good")
+    path = "/home/pi/.cache/edgekit/" + YUNET.name
+    (probe.root / path.removeprefix("/")).unlink()
+    found = findings(probe)["detector"]
+    assert (found.status, faults([found])) == ("warning", [])
+    assert path in found.text
+    assert found.cure == f"run edgekit once with internet, or copy {YUNET.url} to '{path}'"
+
+
+def test_the_doctor_looks_where_downloads_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for base in ("/somewhere", "", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", base)
+        assert cache_dir() == default_cache_dir()
 
 
 def test_an_illegal_instruction_is_named_with_the_version_to_take(replay: Replay) -> None:

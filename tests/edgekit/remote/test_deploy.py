@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from edgekit.doctor.probe import Finding
@@ -150,12 +152,21 @@ def test_a_release_that_does_not_come_up_is_taken_back(board: Board, connection:
     second = deploy(connection, make(2, source="missing.mp4"))
     assert second.current == first.release
     assert second.error is not None
-    assert "source 'missing.mp4' does not exist" in second.error
+    assert "the run ended with exit code 2: source 'missing.mp4' does not exist" in second.error
     assert "runs again" in second.error
     assert board.model_that_runs() == content(good)
     listed = list_host(connection, SERVICE, Quiet())
     assert [each.failed for each in listed.releases] == [False, True]
     assert not listed.cut
+
+
+def test_a_source_that_ends_is_named(board: Board, connection: Connection, make: MakePackage, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((48, 64, 3), np.uint8))
+    first = deploy(connection, replace(make(1, source=str(tmp_path / "one.png")), settle_s=60))
+    assert first.error is not None
+    ended = "the run ended with exit code 0: its source ended, or max-frames of the settings was reached"
+    assert first.error == f"{first.release} failed ({ended}): nothing runs, as before"
+    assert board.status()["LoadState"] == "not-found"
 
 
 def test_a_first_release_that_does_not_come_up_leaves_no_service(
@@ -269,15 +280,18 @@ def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyP
     ending, gone = {"state": "stopped", "pid": 7}, {"state": "stopped", "pid": None, "last_exit": "exit code 1"}
     up = {"state": "running", "pid": 8}
 
-    def judged(*looks: dict[str, Any]) -> str | None:
-        service = board_service.Service(Releases("edgekit"), "edgekit", "system", health_s=60, settle_s=0)
+    def judged(*looks: dict[str, Any], settle_s: float = 0) -> str | None:
+        service = board_service.Service(Releases("edgekit"), "edgekit", "system", health_s=60, settle_s=settle_s)
         left = iter(looks)
         monkeypatch.setattr(service, "status", lambda _: next(left))
         monkeypatch.setattr(service, "_with_logged_error", lambda _, what: what)
         return service._check("0001-00000000", 7)
 
     assert judged(*[ending] * 20, gone, up) is None
-    assert judged(*[ending] * 20, *[gone] * 4) == "stopped, exit code 1"
+    assert judged(*[ending] * 20, *[gone] * 4) == "the run ended with exit code 1"
+    gone["last_exit"] = "watchdog"
+    assert judged(*[gone] * 4) == "the run was ended (watchdog)"
+    assert judged(up, {"state": "running", "pid": 9}, settle_s=60) == "the run ended, and the service is running"
 
 
 @pytest.mark.usefixtures("board")

@@ -1,0 +1,60 @@
+"""`edgekit undeploy`: removes releases, their service and their folders from boards."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.boards.hosts import BoardReporter, HostChoice, host_options, raise_failures, require_hosts
+from edgekit.cli.boards.releases import chosen_service, release_options
+from edgekit.cli.output import Output, common_options
+from edgekit.text import counted
+
+if TYPE_CHECKING:
+    from edgekit.remote.undeploy import Removal
+
+
+@click.command("undeploy", short_help="Remove releases and their service from boards.")
+@click.option("--keep-data", is_flag=True, help="Keep recordings, and the settings of the current release.")
+@release_options
+@host_options
+@common_options
+def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: Any) -> None:
+    """Stop and remove the service that deploy made, and remove all releases and their folder, recordings included.
+
+    It asks nothing, and prints what it has removed. A service that deploy did not make stays. All boards are tried, and
+    the exit code is 4 if one failed. `edgekit host clean` removes the cache of packages.
+
+    \b
+    Examples:
+      edgekit undeploy --host pi@raspberrypi.local
+      edgekit undeploy --inventory boards.toml --keep-data
+    """
+    from edgekit.remote.parallel import run_on_hosts
+    from edgekit.remote.undeploy import undeploy_host
+
+    service = chosen_service(name, scope)
+    hosts = require_hosts(chosen)
+    with BoardReporter(out) as reporter:
+        work = partial(undeploy_host, service=service, keep_data=keep_data, reporter=reporter)
+        results = run_on_hosts(hosts, work, chosen.parallel)
+    removed = {done.host.label: done.result for done in results if done.result is not None}
+    for label, removal in removed.items():
+        out.say(f"{label}: {_describe(removal, name)}")
+    failed = {done.host.label: done.error for done in results if done.error is not None}
+    boards = [{"host": label, **asdict(removal)} for label, removal in removed.items()]
+    out.result({"boards": boards, "failed": failed})
+    raise_failures(results)
+
+
+def _describe(removal: Removal, name: str) -> str:
+    parts = [f"service '{name}'"] if removal.service else []
+    parts += [counted(len(removal.releases), "release")] if removal.releases else []
+    parts += removal.folders
+    if not parts:
+        return f"nothing was deployed as service '{name}'"
+    kept = f"; kept {', '.join(removal.kept)}" if removal.kept else ""
+    return f"removed {', '.join(parts)}{kept}"

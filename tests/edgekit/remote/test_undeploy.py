@@ -1,0 +1,141 @@
+"""Removing what deploy made, through the real sshd: the board is a folder with a stand-in for systemd."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import HostError
+from edgekit.remote.ssh import Connection
+from edgekit.remote.undeploy import Removal, undeploy_host
+
+from .conftest import Sshd
+from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, deploy
+
+
+def test_service_releases_and_folders_are_removed(board: Board, connection: Connection, make: MakePackage) -> None:
+    names = tuple(str(deploy(connection, make(number)).release) for number in (1, 2))
+    pid = board.wait_until_it_runs()
+    other = board.root.parent / "door"
+    other.mkdir()
+    removed = undeploy_host(connection, SERVICE, False, Quiet())
+    assert removed == Removal(True, names, (str(board.root),), ())
+    assert not Path(f"/proc/{pid}").exists()
+    assert not board.unit.exists()
+    assert list(board.root.parent.iterdir()) == [other], "another service's folder stays"
+    other.rmdir()
+    assert undeploy_host(connection, SERVICE, False, Quiet()) == Removal()
+    assert deploy(connection, make(3)).error is None
+    undeploy_host(connection, SERVICE, False, Quiet())
+    assert not (board.home / ".local/share/edgekit").exists()
+
+
+def test_recordings_and_settings_are_kept_on_request(board: Board, connection: Connection, make: MakePackage) -> None:
+    package = make(1)
+    deploy(connection, package)
+    removed = undeploy_host(connection, SERVICE, True, Quiet())
+    data, settings = board.root / "data", board.root / "edgekit.toml"
+    assert removed.folders == (str(board.root / "releases"),)
+    assert removed.kept == (str(data), str(settings))
+    assert sorted(path.name for path in board.root.iterdir()) == ["data", "edgekit.toml"]
+    assert (data / "results.jsonl").stat().st_size > 0
+    assert settings.read_bytes() == package.files["edgekit.toml"].path.read_bytes()
+    assert deploy(connection, make(2)).error is None
+
+
+def test_a_damaged_current_release_does_not_keep_the_service(
+    board: Board, connection: Connection, make: MakePackage
+) -> None:
+    for number in (1, 2):
+        deploy(connection, make(number))
+    (board.root / "current/release.json").write_text("{")
+    assert undeploy_host(connection, SERVICE, False, Quiet()).service
+    assert not board.unit.exists()
+
+
+def test_a_service_that_no_release_can_remove_is_an_error_and_everything_stays(
+    board: Board, connection: Connection, make: MakePackage
+) -> None:
+    deploy(connection, make(1))
+    release = board.current
+    (board.root / "current/release.json").write_text("{")
+    with pytest.raises(HostError, match=f"cannot be removed, and nothing was removed: release {release} is damaged"):
+        undeploy_host(connection, SERVICE, False, Quiet())
+    assert board.current == release
+    assert board.unit.exists()
+
+
+def test_what_an_interrupted_call_left_is_removed(board: Board, connection: Connection, make: MakePackage) -> None:
+    first = deploy(connection, make(1)).release
+    board.systemd.systemctl("disable", "--now", "edgekit.service")
+    board.unit.unlink()
+    assert undeploy_host(connection, SERVICE, True, Quiet()).releases == (first,), "the service was removed by hand"
+    (board.root / ".releases/0001-00000000").mkdir(parents=True)
+    removed = undeploy_host(connection, SERVICE, False, Quiet())
+    assert (removed.service, removed.folders) == (False, (str(board.root),))
+    assert not board.root.exists()
+
+
+def test_a_service_made_by_hand_stays(board: Board, connection: Connection, make: MakePackage) -> None:
+    deploy(connection, make(1))
+    (board.root / "service.json").unlink()
+    removed = undeploy_host(connection, SERVICE, False, Quiet())
+    assert (removed.service, removed.folders) == (False, (str(board.root),))
+    assert board.unit.exists()
+
+
+def test_a_deploy_in_progress_is_not_disturbed(board: Board, connection: Connection, make: MakePackage) -> None:
+    deploy(connection, make(1))
+    with (board.root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(HostError, match="another deploy, rollback or undeploy is running"):
+            undeploy_host(connection, SERVICE, False, Quiet())
+    assert board.unit.exists()
+
+
+def test_a_board_without_systemd_is_cleared_too(board: Board, connection: Connection, make: MakePackage) -> None:
+    (board.systemd.folder / "offline").touch()
+    deploy(connection, make(1))
+    removed = undeploy_host(connection, SERVICE, False, Quiet())
+    assert (removed.service, len(removed.releases), board.root.exists()) == (False, 1, False)
+
+
+def test_the_command_prints_what_it_removed_and_fails_with_its_code(
+    board: Board, connection: Connection, sshd: Sshd, make: MakePackage, tmp_path: Path
+) -> None:
+    release = deploy(connection, make(1)).release
+    inventory = tmp_path / "boards.toml"
+    inventory.write_text(
+        '[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n'
+        f'[[host]]\nhost = "127.0.0.1"\nlabel = "good"\nport = {sshd.port}\n'
+    )
+    options = ["--identity", str(sshd.host().identity), *(f"--ssh-option={each}" for each in sshd.options), "--user"]
+
+    def undeploy(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edgekit.cli", "undeploy", *words, *options]
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+    done = undeploy("--inventory", str(inventory), "--keep-data", "--json")
+    assert done.returncode == 4, done.stderr
+    document = json.loads(done.stdout)
+    data, settings = str(board.root / "data"), str(board.root / "edgekit.toml")
+    assert document["boards"] == [
+        {"host": "good", "service": True, "releases": [release], "folders": [str(board.root / "releases")],
+         "kept": [data, settings]}
+    ]  # fmt: skip
+    assert set(document["failed"]) == {"dead"}
+    said = f"good: removed service 'edgekit', 1 release, {board.root / 'releases'}; kept {data}, {settings}\n"
+    assert said in done.stderr
+    host = ["--host", "127.0.0.1", "--port", str(sshd.port)]
+    again = undeploy(*host)
+    assert (again.returncode, again.stdout) == (0, f"127.0.0.1: removed {board.root}\n")
+    assert undeploy(*host).stdout == "127.0.0.1: nothing was deployed as service 'edgekit'\n"
+    assert undeploy().returncode == 2
+    assert undeploy(*host, "--name", "../x").returncode == 2
