@@ -222,9 +222,9 @@ def test_pictures_show_the_frames_with_boxes_and_move(web):
     assert {picture.shape for picture in pictures} == {(240, 320, 3)}
     corners = [int(picture[230, 310].mean()) for picture in pictures]
     assert len(set(corners)) > 1, "each frame has a gray of its own"
-    # The left side of the first box is drawn in green.
+    # The left side of the first box is drawn in the colour of its class, sky blue.
     blue, green, red = (int(value) for value in pictures[0][100, 20])
-    assert green > max(blue, red) + 30
+    assert blue > green > red + 30
 
 
 def test_nothing_is_encoded_for_nobody_and_once_for_ten(web):
