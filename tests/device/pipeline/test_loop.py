@@ -26,6 +26,7 @@ from edgekit.device.stage_timer import StageTimer
 from edgekit.device.tracking.detection_schedule import Adaptive
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.errors import InputError, SourceError, StorageError
+from tests.waiting import wait_until
 
 BLOCKS_XYXY = ((0, 0, 40, 40), (60, 0, 100, 40), (60, 60, 100, 100))
 COLOURS_BGR = ((0, 0, 255), (255, 0, 0), (0, 255, 0))
