@@ -14,7 +14,7 @@ DEFAULT_SMOOTHING_S = 0.4
 # Another class becomes the label when its averaged probability is larger by this much.
 _LEAD = 0.1
 # A face that was absent for longer starts without history.
-_FORGET_S = 2.0
+FORGET_S = 2.0
 
 
 @dataclass
@@ -22,7 +22,7 @@ class _State:
     mean: FloatArray
     label: int
     time_s: float
-    frames: int = 1
+    classifications: int = 1
 
 
 class Smoother:
@@ -35,7 +35,7 @@ class Smoother:
     def __init__(self, seconds: float = DEFAULT_SMOOTHING_S, *, mirror: bool = False) -> None:
         """Smooth with a time constant of `seconds`; 0 switches smoothing off.
 
-        With `mirror`, `mirrored` selects every other frame of each track.
+        With `mirror`, `mirrored` selects every other classification of each track.
         """
         self._seconds = seconds
         self._mirror = mirror
@@ -55,14 +55,18 @@ class Smoother:
         states = (self._known(track_id, time_s) for track_id in track_ids.tolist())
         return np.array(
             [
-                state is not None and state.frames % 2 == 1 and time_s - state.time_s <= self._seconds
+                state is not None and state.classifications % 2 == 1 and time_s - state.time_s <= self._seconds
                 for state in states
             ],
             np.bool_,
         )
 
     def smooth(
-        self, probabilities: FloatArray, track_ids: IntArray | None, time_s: float
+        self,
+        probabilities: FloatArray,
+        track_ids: IntArray | None,
+        time_s: float,
+        classified: BoolArray | None = None,
     ) -> tuple[FloatArray, IntArray]:
         """Return the smoothed probabilities (N, classes) and the index of each face's label (N,).
 
@@ -72,32 +76,34 @@ class Smoother:
             probabilities: float32 (N, classes), of the faces of one frame.
             track_ids: Their ids (N,); without ids nothing is smoothed.
             time_s: Time of the frame in seconds.
+            classified: The faces that were classified in this frame (N,), for `mirrored`; None: all.
         """
         if track_ids is None or self._seconds <= 0 or len(probabilities) == 0:
             self._forget(time_s)
             return probabilities, probabilities.argmax(axis=1)
         states = []
-        for row, track_id in zip(probabilities, track_ids.tolist(), strict=True):
-            self._states[track_id] = self._next(self._known(track_id, time_s), row, time_s)
+        fresh = np.ones(len(probabilities), np.bool_) if classified is None else classified
+        for row, track_id, is_fresh in zip(probabilities, track_ids.tolist(), fresh.tolist(), strict=True):
+            self._states[track_id] = self._next(self._known(track_id, time_s), row, time_s, is_fresh)
             states.append(self._states[track_id])
         self._forget(time_s)
         return np.stack([_shown(state) for state in states]), np.array([state.label for state in states])
 
     def _known(self, track_id: int, time_s: float) -> _State | None:
         state = self._states.get(track_id)
-        return None if state is None or time_s - state.time_s > _FORGET_S else state
+        return None if state is None or time_s - state.time_s > FORGET_S else state
 
-    def _next(self, state: _State | None, row: FloatArray, time_s: float) -> _State:
+    def _next(self, state: _State | None, row: FloatArray, time_s: float, is_fresh: bool) -> _State:
         if state is None:
             return _State(row, int(row.argmax()), time_s)
         weight = np.float32(1 - math.exp(-max(time_s - state.time_s, 0.0) / self._seconds))
         mean = np.asarray(state.mean + weight * (row - state.mean), np.float32)
         best = int(mean.argmax())
         label = best if mean[best] >= mean[state.label] + _LEAD else state.label
-        return _State(mean, label, time_s, state.frames + 1)
+        return _State(mean, label, time_s, state.classifications + is_fresh)
 
     def _forget(self, time_s: float) -> None:
-        self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= _FORGET_S}
+        self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= FORGET_S}
 
 
 def _shown(state: _State) -> FloatArray:
