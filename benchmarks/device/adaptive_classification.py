@@ -1,18 +1,18 @@
-"""Labels of adaptive classification (`edgekit run --classify-every auto`) against classifying every face of every frame.
+"""Labels of adaptive classification (`edgekit run --classify-every auto`) against classifying every frame.
 
     python benchmarks/device/adaptive_classification.py --media FOLDER --fer2013 fer2013.tar.gz \\
         --detector-model face_detection_yunet_2026may.onnx
 
-The clips are those of the folder and a generated one: faces of FER-2013 on four moving tracks, each replaced by a face of
-another class every two seconds, at once or by a dissolve of half a second. Detection and tracking run once per clip, so
-that all schedules classify the same boxes. Per clip and schedule:
+The clips are those of the folder and two generated ones: faces of FER-2013 on four moving tracks, each replaced by a
+face of another class every two seconds, at once or by a dissolve of half a second. Detection and tracking run once per
+clip, so that all schedules classify the same boxes. Per clip and schedule:
 
 - classified: the share of faces that were classified;
 - equal: the share of faces whose label is that of classifying every frame;
 - late: of the label changes that last 0.3 s when every frame is classified, those that appear more than 0.3 s later.
 
-The gate requires that `auto` classifies at most a third, that at least 98 % of its labels are equal and that no change is
-late, on every clip; and that every tenth frame fails. Exit code 3 if it does not hold.
+The gate requires that `auto` classifies at most a third, that at least 98 % of its labels are equal and that no change
+is late, on every clip; and that every tenth frame fails. Exit code 3 if it does not hold.
 """
 
 from __future__ import annotations

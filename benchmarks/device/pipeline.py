@@ -33,6 +33,7 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.versions import set_opencv_threads, versions
 from edgekit.device.frame import RecordedSource
 from edgekit.device.imaging import resize
+from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import recognise, run
 from edgekit.device.pipeline.smoothing import Smoother
@@ -121,6 +122,7 @@ def our_pipeline(classifier: Classifier, detector: YuNet) -> Work:
                 [tally],
                 LatencyMeter(),
                 smoother=Smoother(),
+                schedule=ClassificationSchedule("auto"),
                 presentation_time_s=clock,
             )
         return tally.faces

@@ -179,15 +179,15 @@ def classify(
     contract = classifier.contract
     crops = crop_faces(frame, faces.xyxy, contract)
     smoother, schedule = smoother or Smoother(0), schedule or ClassificationSchedule()
-    due = schedule.due(crops, faces.track_ids, time_s)
+    choice = schedule.choose(crops, faces.track_ids, time_s)
     mirrored = smoother.mirrored(faces.track_ids, time_s)
     if mirrored is not None:
         crops[mirrored] = crops[mirrored, :, ::-1]
     timer.mark("crop")
-    raw = schedule.completed(classifier.probabilities(crops[due]), due, faces.track_ids)
-    probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s, due)
+    raw = schedule.completed(classifier.probabilities(crops[choice.due]), choice.due, faces.track_ids)
+    probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s, choice.due, choice.cut)
     uncertain = probabilities.max(axis=1) < contract.uncertain_below
-    schedule.judge(probabilities, uncertain, faces.track_ids)
+    schedule.record(probabilities, uncertain, faces.track_ids)
     classified = replace(
         faces,
         probabilities=probabilities,
@@ -195,7 +195,7 @@ def classify(
         classes=contract.labels,
         label_indices=label_indices,
         uncertain=uncertain,
-        classified=due,
+        classified=choice.due,
     )
     timer.mark("classify")
     return FrameResult(

@@ -69,7 +69,7 @@ _OPTIONS = (
         default=AUTO,
         show_default=True,
         metavar="N|auto",
-        help="Classify a tracked face in every Nth frame; auto: when it is new, changes or is undecided, or after 0.3 s.",
+        help="Classify a tracked face in every Nth frame; auto: when it is new, changes, is undecided, or after 0.3 s.",
     ),
     click.option(
         "--mirror/--no-mirror",
