@@ -140,8 +140,8 @@ def test_a_face_that_was_away_is_new_and_memory_stays_bounded(track: Track) -> N
 
 def test_every_nth_frame_of_each_track_is_classified_whatever_it_shows() -> None:
     track = Track(ClassificationSchedule(3))
-    assert [track.next(pictures(seed, seed + 20), CLOSE) for seed in range(7)] == [
-        [index % 3 == 0] * 2 for index in range(7)
+    assert [track.next(pictures(seed, seed + 20, seed + 40), CLOSE) for seed in range(7)] == [
+        [index % 3 == 0] * 3 for index in range(7)
     ]
 
 
