@@ -29,8 +29,10 @@ class Face:
             face; empty before classification.
         track_id: The id of the face in all frames it is tracked through; None without tracking.
         detected: Whether the detector found the box in this frame; False for a box that the tracker moved here.
-        raw_probabilities: The probabilities that the classifier returned for this frame, not smoothed.
+        raw_probabilities: The probabilities that the classifier returned last for this face, not smoothed.
         uncertain: Whether `probability` is below the threshold, so that the label is "uncertain".
+        classified: Whether `raw_probabilities` are of this frame; False for a tracked face that keeps those of an
+            earlier frame.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -42,6 +44,7 @@ class Face:
     detected: bool = True
     raw_probabilities: Mapping[str, float] = field(default_factory=dict)
     uncertain: bool = False
+    classified: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +70,10 @@ class Detections:
         classes: The names of the columns of `probabilities`.
         label_indices: int64 (N,), the column of each face's largest probability; of equal ones the class that was the
             face's label before.
-        raw_probabilities: float32 (N, classes), those that the classifier returned for this frame; None if they are
-            `probabilities`.
+        raw_probabilities: float32 (N, classes), those that the classifier returned last for each face; None if they
+            are `probabilities`.
         uncertain: bool (N,), see `Face.uncertain`; None: no face is uncertain.
+        classified: bool (N,), see `Face.classified`; None: all.
     """
 
     xyxy: FloatArray
@@ -82,6 +86,7 @@ class Detections:
     label_indices: IntArray | None = None
     raw_probabilities: FloatArray | None = None
     uncertain: BoolArray | None = None
+    classified: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -131,6 +136,7 @@ class Detections:
             probabilities=dict(zip(self.classes, row, strict=True)),
             raw_probabilities=dict(zip(self.classes, raw, strict=True)),
             uncertain=uncertain,
+            classified=self.classified is None or bool(self.classified[index]),
         )
 
 

@@ -92,9 +92,12 @@ def cut_out(picture_bgr: ImageU8, xyxy: Sequence[float] | FloatArray) -> Cutout:
 
 
 def moving_faces(
-    cutouts: Sequence[Cutout], background_bgr: ImageU8, frames: int = FRAMES
+    cutouts: Sequence[Cutout] | Callable[[int, int], Cutout], background_bgr: ImageU8, frames: int = FRAMES
 ) -> tuple[list[ImageU8], list[list[KnownFace]]]:
-    """Return the frames, uint8 (480, 640, 3), and the known faces of each; the four paths take the cutouts in turn."""
+    """Return the frames, uint8 (480, 640, 3), and the known faces of each.
+
+    The four paths take the cutouts in turn; a function returns that of path `who` in frame `index`.
+    """
     background = np.asarray(cv2.resize(background_bgr, FRAME_WH, interpolation=cv2.INTER_AREA), np.uint8)
     noise = np.random.default_rng(0)
     images, known = [], []
@@ -104,7 +107,7 @@ def moving_faces(
         faces: list[KnownFace] = []
         for who, path in enumerate(_PATHS):
             if path.first <= progress <= path.last:
-                cutout = cutouts[who % len(cutouts)]
+                cutout = cutouts(who, index) if callable(cutouts) else cutouts[who % len(cutouts)]
                 faces.append(KnownFace(who, _paste(canvas, cutout, path, progress), visible=True))
         # Sensor noise: without it the detector returns equal boxes for equal frames.
         canvas += noise.normal(0, 2, canvas.shape)

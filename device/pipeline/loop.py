@@ -16,6 +16,7 @@ from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
 from edgekit.device.imaging import resize
+from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stages import Stages
@@ -48,6 +49,7 @@ def run(
     max_frames: int | None = None,
     *,
     smoother: Smoother | None = None,
+    schedule: ClassificationSchedule | None = None,
     presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     threaded: bool = True,
     health: Callable[[], Mapping[str, Any] | None] = lambda: None,
@@ -65,6 +67,7 @@ def run(
         meter,
         max_frames,
         smoother=smoother,
+        schedule=schedule,
         presentation_time_s=presentation_time_s,
         threaded=threaded,
         health=health,
@@ -83,6 +86,7 @@ def frame_results(
     max_frames: int | None = None,
     *,
     smoother: Smoother | None = None,
+    schedule: ClassificationSchedule | None = None,
     presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     threaded: bool = True,
     health: Callable[[], Mapping[str, Any] | None] = lambda: None,
@@ -105,7 +109,8 @@ def frame_results(
         meter: Receives the times.
         max_frames: Largest number of results.
         smoother: Smooths each face's probabilities over time.
-        presentation_time_s: Returns the time of a frame in seconds, for the smoother.
+        schedule: Chooses the faces to classify in each frame; None: all.
+        presentation_time_s: Returns the time of a frame in seconds, for smoother and schedule.
         threaded: Whether the stages run in threads.
         health: Called for each result; a document it returns becomes `FrameResult.health`.
 
@@ -124,7 +129,7 @@ def frame_results(
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
         items = _prefetch(stages, "find", _tracked(items, localizer))
-        items = _prefetch(stages, "classify", _classified(items, classifier, smoother, presentation_time_s))
+        items = _prefetch(stages, "classify", _classified(items, classifier, smoother, schedule, presentation_time_s))
         try:
             for item in itertools.islice(items, max_frames):
                 assert item.result is not None
@@ -154,6 +159,7 @@ def classify(
     classifier: Classifier,
     timer: StageTimer,
     smoother: Smoother | None = None,
+    schedule: ClassificationSchedule | None = None,
     time_s: float = 0.0,
 ) -> FrameResult:
     """Return the result of a frame with detected faces; `timer` gets the stages crop and classify.
@@ -161,30 +167,35 @@ def classify(
     Args:
         frame: The frame.
         faces: Its faces, without classes.
-        classifier: Classifies all faces in one batch.
+        classifier: Classifies the faces in one batch.
         timer: Receives the times.
         smoother: Smooths each face's probabilities over time, and chooses the crops to mirror.
-        time_s: Time of the frame in seconds, for the smoother.
+        schedule: Chooses the faces to classify; None: all.
+        time_s: Time of the frame in seconds, for smoother and schedule.
 
     Raises:
         InputError: The model returns NaN or infinity.
     """
     contract = classifier.contract
     crops = crop_faces(frame, faces.xyxy, contract)
-    smoother = smoother or Smoother(0)
+    smoother, schedule = smoother or Smoother(0), schedule or ClassificationSchedule()
+    choice = schedule.choose(crops, faces.track_ids, time_s)
     mirrored = smoother.mirrored(faces.track_ids, time_s)
     if mirrored is not None:
         crops[mirrored] = crops[mirrored, :, ::-1]
     timer.mark("crop")
-    raw = classifier.probabilities(crops)
-    probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s)
+    raw = schedule.completed(classifier.probabilities(crops[choice.due]), choice.due, faces.track_ids)
+    probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s, choice.due, choice.cut)
+    uncertain = probabilities.max(axis=1) < contract.uncertain_below
+    schedule.record(probabilities, uncertain, faces.track_ids)
     classified = replace(
         faces,
         probabilities=probabilities,
         raw_probabilities=raw,
         classes=contract.labels,
         label_indices=label_indices,
-        uncertain=probabilities.max(axis=1) < contract.uncertain_below,
+        uncertain=uncertain,
+        classified=choice.due,
     )
     timer.mark("classify")
     return FrameResult(
@@ -256,10 +267,11 @@ def _classified(
     items: Iterable[_InFlight],
     classifier: Classifier,
     smoother: Smoother | None,
+    schedule: ClassificationSchedule | None,
     presentation_time_s: Callable[[Frame], float],
 ) -> Iterator[_InFlight]:
     for item in items:
         assert item.faces is not None
         time_s = presentation_time_s(item.frame)
-        item.result = classify(item.frame, item.faces, classifier, item.timer, smoother, time_s)
+        item.result = classify(item.frame, item.faces, classifier, item.timer, smoother, schedule, time_s)
         yield item

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ DEFAULT_SMOOTHING_S = 0.4
 # Another class becomes the label when its averaged probability is larger by this much.
 _LEAD = 0.1
 # A face that was absent for longer starts without history.
-_FORGET_S = 2.0
+FORGET_S = 2.0
 
 
 @dataclass
@@ -22,7 +22,11 @@ class _State:
     mean: FloatArray
     label: int
     time_s: float
-    frames: int = 1
+    raw: FloatArray  # the classifier's last output
+    classified_s: float
+    # Average, as `mean`, of the time since the last classification.
+    since_s: float = 0.0
+    classifications: int = 1
 
 
 class Smoother:
@@ -30,12 +34,15 @@ class Smoother:
 
     The label changes only when another class leads by 0.1. Until then, the label and the classes above it share the
     mean of their averages, so that no class has a larger probability than the label.
+
+    In frames in which a face is not classified, the average uses the classifier's last output. The next output replaces
+    these values by a linear transition between the two outputs.
     """
 
     def __init__(self, seconds: float = DEFAULT_SMOOTHING_S, *, mirror: bool = False) -> None:
         """Smooth with a time constant of `seconds`; 0 switches smoothing off.
 
-        With `mirror`, `mirrored` selects every other frame of each track.
+        With `mirror`, `mirrored` selects every other classification of each track.
         """
         self._seconds = seconds
         self._mirror = mirror
@@ -55,49 +62,65 @@ class Smoother:
         states = (self._known(track_id, time_s) for track_id in track_ids.tolist())
         return np.array(
             [
-                state is not None and state.frames % 2 == 1 and time_s - state.time_s <= self._seconds
+                state is not None and state.classifications % 2 == 1 and time_s - state.time_s <= self._seconds
                 for state in states
             ],
             np.bool_,
         )
 
     def smooth(
-        self, probabilities: FloatArray, track_ids: IntArray | None, time_s: float
+        self,
+        probabilities: FloatArray,
+        track_ids: IntArray | None,
+        time_s: float,
+        classified: BoolArray | None = None,
+        cut: BoolArray | None = None,
     ) -> tuple[FloatArray, IntArray]:
         """Return the smoothed probabilities (N, classes) and the index of each face's label (N,).
 
         A face's label has its largest probability; of equal probabilities it is the face's previous label.
 
         Args:
-            probabilities: float32 (N, classes), of the faces of one frame.
+            probabilities: float32 (N, classes), of the faces of one frame: the classifier's last outputs.
             track_ids: Their ids (N,); without ids nothing is smoothed.
             time_s: Time of the frame in seconds.
+            classified: The faces that were classified in this frame (N,); None: all.
+            cut: The faces that changed at once in this frame (N,), without a transition since the last output; None:
+                none.
         """
         if track_ids is None or self._seconds <= 0 or len(probabilities) == 0:
             self._forget(time_s)
             return probabilities, probabilities.argmax(axis=1)
         states = []
-        for row, track_id in zip(probabilities, track_ids.tolist(), strict=True):
-            self._states[track_id] = self._next(self._known(track_id, time_s), row, time_s)
+        is_new = [True] * len(probabilities) if classified is None else classified.tolist()
+        is_cut = [False] * len(probabilities) if cut is None else cut.tolist()
+        for row, track_id, *how in zip(probabilities, track_ids.tolist(), is_new, is_cut, strict=True):
+            self._states[track_id] = self._next(self._known(track_id, time_s), row, time_s, *how)
             states.append(self._states[track_id])
         self._forget(time_s)
         return np.stack([_shown(state) for state in states]), np.array([state.label for state in states])
 
     def _known(self, track_id: int, time_s: float) -> _State | None:
         state = self._states.get(track_id)
-        return None if state is None or time_s - state.time_s > _FORGET_S else state
+        return None if state is None or time_s - state.time_s > FORGET_S else state
 
-    def _next(self, state: _State | None, row: FloatArray, time_s: float) -> _State:
+    def _next(self, state: _State | None, row: FloatArray, time_s: float, is_new: bool, is_cut: bool) -> _State:
         if state is None:
-            return _State(row, int(row.argmax()), time_s)
-        weight = np.float32(1 - math.exp(-max(time_s - state.time_s, 0.0) / self._seconds))
-        mean = np.asarray(state.mean + weight * (row - state.mean), np.float32)
+            return _State(row, int(row.argmax()), time_s, row, time_s)
+        weight = 1 - math.exp(-max(time_s - state.time_s, 0.0) / self._seconds)
+        elapsed_s = time_s - state.classified_s
+        since_s = (1 - weight) * state.since_s + weight * elapsed_s
+        # Share of the change from the last output to this one in the average over the frames between.
+        share = weight if is_cut or elapsed_s <= 0 else since_s / elapsed_s
+        mean = state.mean + np.float32(weight) * (state.raw - state.mean) + np.float32(share) * (row - state.raw)
         best = int(mean.argmax())
         label = best if mean[best] >= mean[state.label] + _LEAD else state.label
-        return _State(mean, label, time_s, state.frames + 1)
+        if not is_new:
+            return replace(state, mean=mean, label=label, time_s=time_s, since_s=since_s)
+        return _State(mean, label, time_s, row, time_s, classifications=state.classifications + 1)
 
     def _forget(self, time_s: float) -> None:
-        self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= _FORGET_S}
+        self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= FORGET_S}
 
 
 def _shown(state: _State) -> FloatArray:

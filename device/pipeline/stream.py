@@ -23,6 +23,7 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
+from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
@@ -60,7 +61,9 @@ class StreamOptions:
         detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
         tracker: The tracker for the frames between, by name.
         smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
-        mirror: Classify the mirrored crop in every other frame of a tracked face; only with smoothing.
+        classify_every: Classify a tracked face in every Nth frame, or when the image requires it ("auto", see
+            `ClassificationSchedule`); without smoothing in every frame.
+        mirror: Mirror the crop of every other classification of a tracked face; only with smoothing.
         uncertain_below: A face or image whose largest probability is lower has the label "uncertain"; 0: none; None:
             the model's threshold, see `Contract.uncertain_below`.
         region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
@@ -82,6 +85,7 @@ class StreamOptions:
     detect_every: int | Literal["auto"] = "auto"
     tracker: str = "flow"
     smooth_s: float = DEFAULT_SMOOTHING_S
+    classify_every: ClassifyEvery = "auto"
     mirror: bool = False
     uncertain_below: float | None = None
     region: Region | None = None
@@ -103,6 +107,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "detector_size_px": (32, 4096),
     "detect_every": (1, 1000),
     "smooth_s": (0, 60),
+    "classify_every": (1, 1000),
     "uncertain_below": (0, 1),
     "min_face_px": (0, 100_000),
     "threads": (1, 1024),
@@ -240,6 +245,7 @@ class Stream:
             self.meter,
             self._options.max_frames,
             smoother=create_smoother(self.classifier.contract, self._options),
+            schedule=create_classification_schedule(self._options),
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
             health=health,
@@ -259,6 +265,7 @@ def stream(
     detect_every: int | Literal["auto"] = "auto",
     tracker: str = "flow",
     smooth_s: float = DEFAULT_SMOOTHING_S,
+    classify_every: ClassifyEvery = "auto",
     mirror: bool = False,
     uncertain_below: float | None = None,
     region: Region | None = None,
@@ -291,6 +298,7 @@ def stream(
         detect_every=detect_every,
         tracker=tracker,
         smooth_s=smooth_s,
+        classify_every=classify_every,
         mirror=mirror,
         uncertain_below=uncertain_below,
         region=region,
@@ -348,6 +356,11 @@ def create_localizer(
 def create_smoother(contract: Contract, options: StreamOptions) -> Smoother:
     """Return the smoother for the model of `contract`. Whole images are not mirrored: their sides may matter."""
     return Smoother(options.smooth_s, mirror=options.mirror and contract.subject == "face")
+
+
+def create_classification_schedule(options: StreamOptions) -> ClassificationSchedule:
+    """Return the schedule of `options`. Without smoothing, nothing is kept of a face, and all are classified."""
+    return ClassificationSchedule(options.classify_every if options.smooth_s > 0 else 1)
 
 
 def _completed(options: StreamOptions, contract: Contract, model: Path) -> StreamOptions:

@@ -16,10 +16,11 @@ from edgekit.device.sink import Sink
 
 
 class Tally(Sink):
-    """A sink that counts faces, or whole images, and labels."""
+    """A sink that counts faces, or whole images, their classifications and labels."""
 
     def __init__(self) -> None:
         self.faces = 0
+        self.classified = 0
         self.frames_with_faces = 0
         self.labels: Counter[str] = Counter()
         self.subject: Subject = "face"
@@ -30,6 +31,7 @@ class Tally(Sink):
         self.subject = result.subject
         self.faces += len(result.faces)
         self.frames_with_faces += bool(result.faces)
+        self.classified += sum(face.classified for face in result.faces)
         self.labels.update(face.label for face in result.faces)
 
 
@@ -38,6 +40,7 @@ def summary_document(meter: LatencyMeter, tally: Tally) -> dict[str, Any]:
     return {
         "frames": meter.frames,
         "faces": tally.faces,
+        "classified": tally.classified,
         "frames_with_faces": tally.frames_with_faces,
         "dropped": meter.dropped,
         "dropped_by_stage": dict(meter.dropped_by_stage),
@@ -72,6 +75,8 @@ def count_lines(meter: LatencyMeter, tally: Tally) -> str:
     labels = ", ".join(f"{label} {count}" for label, count in tally.labels.most_common())
     faces = f"faces: {tally.faces} in {tally.frames_with_faces} of {meter.frames} frames"
     counted = faces if tally.subject == "face" else f"images: {tally.faces}"
+    if tally.classified < tally.faces:
+        counted += f", {tally.classified} classified"
     text = f"{counted}\nlabels: {labels}" if labels else counted
     # Labels come from a model file and may contain terminal escapes.
     return "".join(char if char == "\n" or char.isprintable() else "?" for char in text)

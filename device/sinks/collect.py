@@ -92,6 +92,7 @@ class Candidate:
             "probability": round(face.probability, 6),
             "probabilities": {label: round(value, 6) for label, value in face.probabilities.items()},
             "raw_probabilities": {label: round(value, 6) for label, value in face.raw_probabilities.items()},
+            "classified": face.classified,
             "track": face.track_id,
             "score": round(face.score, 4),
             "xyxy": [round(value, 2) for value in face.xyxy],

@@ -14,6 +14,7 @@ from edgekit.text import printable
 
 _COLUMNS = (
     "sequence", "monotonic_s", "wall_s", "face", "track_id", "x0", "y0", "x1", "y1", "score", "label", "probability",
+    "classified",
 )  # fmt: skip
 
 
@@ -48,6 +49,7 @@ class CsvSink(Sink):
                     f"{face.score:.4f}",
                     _as_text(face.label),
                     f"{face.probability:.6f}",
+                    int(face.classified),
                     *(f"{face.probabilities[label]:.6f}" for label in self._labels),
                     *(f"{face.raw_probabilities[label]:.6f}" for label in self._labels),
                     _as_text(result.file or ""),

@@ -28,6 +28,7 @@ def classified(found: Detections) -> Detections:
         label_indices=np.array([1, 1, 0]),
         raw_probabilities=np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]], np.float32),
         uncertain=np.array([False, True, False]),
+        classified=np.array([True, False, True]),
     )
 
 
@@ -44,6 +45,7 @@ def test_a_face_has_plain_values(found: Detections, classified: Detections) -> N
         raw_probabilities={"calm": 0.5, "happy": 0.5},
     )
     assert (second.track_id, second.detected) == (7, False)
+    assert (first.classified, second.classified) == (True, False)
     assert all(type(value) is float for value in (*first.xyxy, first.score, first.probability))
     assert found[0] == Face((0, 0, 10, 20), pytest.approx(0.9))
 

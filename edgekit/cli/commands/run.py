@@ -126,6 +126,7 @@ def command(
             detect_every=detection.detect_every,
             tracker=detection.tracker,
             smooth_s=detection.smooth_s,
+            classify_every=detection.classify_every,
             mirror=detection.mirror,
             uncertain_below=detection.uncertain_below,
             region=chosen_region(detection),

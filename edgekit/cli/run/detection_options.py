@@ -30,6 +30,7 @@ class DetectionOptions:
     detect_every: int | Literal["auto"]
     tracker: str
     smooth_s: float
+    classify_every: int | Literal["auto"]
     mirror: bool
     uncertain_below: float | None
     roi: str | None
@@ -63,10 +64,18 @@ _OPTIONS = (
         help="Time constant for smoothing a tracked face's probabilities; 0: no smoothing.",
     ),
     click.option(
+        "--classify-every",
+        type=_Every(1, _MAX_EVERY),
+        default=AUTO,
+        show_default=True,
+        metavar="N|auto",
+        help="Classify a tracked face in every Nth frame; auto: when it is new, changes, is undecided, or after 0.3 s.",
+    ),
+    click.option(
         "--mirror/--no-mirror",
         default=False,
         show_default=True,
-        help="Classify every other frame of a tracked face mirrored, which smoothing averages.",
+        help="Mirror the crop of every other classification of a tracked face; smoothing averages both.",
     ),
     click.option(
         "--uncertain-below",

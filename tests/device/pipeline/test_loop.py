@@ -17,6 +17,7 @@ from edgekit.device.detection import WholeFrame, create_detector
 from edgekit.device.detections import Detections
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.pipeline import loop as pipeline
+from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
 from edgekit.device.pipeline.smoothing import Smoother
@@ -231,6 +232,7 @@ def results(path: Path, detector, classifier, told, **options) -> list:
             [collector],
             LatencyMeter(),
             smoother=Smoother(mirror=True),
+            schedule=ClassificationSchedule("auto"),
             presentation_time_s=clock,
             **options,
         )
@@ -238,7 +240,7 @@ def results(path: Path, detector, classifier, told, **options) -> list:
 
 
 def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, told):
-    """Boxes, ids, mirrored crops, smoothed probabilities: nothing depends on the time things took."""
+    """Boxes, ids, classified and mirrored crops, smoothed probabilities: nothing depends on the time things took."""
     detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
     path = shared / "data/media/fer_test.mp4"
     alone = results(path, detector, classifier, told, threaded=False)
@@ -247,6 +249,7 @@ def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, tol
     faces = [face for _, found in alone for face in found]
     assert {face.track_id for face in faces} == {1}
     assert 0 < sum(face.detected for face in faces) < 60, "most boxes are followed, not detected"
+    assert 0 < sum(face.classified for face in faces) < 80, "faces keep their last output"
 
 
 @pytest.mark.parametrize("threaded", [False, True])

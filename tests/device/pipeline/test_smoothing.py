@@ -128,6 +128,45 @@ def test_every_other_frame_of_a_track_is_mirrored() -> None:
     assert mirrored == [[False], [False, True], [False, True], [False], []]
 
 
+def test_every_other_classification_of_a_track_is_mirrored() -> None:
+    smoother, mirrored = Smoother(0.4, mirror=True), []
+    for index in range(8):
+        chosen = smoother.mirrored(ids(1), index * 0.1)
+        assert chosen is not None
+        classified = np.array([index % 2 == 0])
+        mirrored += chosen[classified].tolist()
+        smoother.smooth(rows(0.5), ids(1), index * 0.1, classified)
+    assert mirrored == [False, True, False, True]
+
+
+def skipped(values: list[float], every: int, cut_at: int = -1) -> list[float]:
+    """The smoothed probability of each frame, if the classifier returns `values` and every Nth frame is classified."""
+    smoother, shown = Smoother(0.4), []
+    for index in range(len(values)):
+        smoothed, _ = smoother.smooth(
+            rows(values[index - index % every]),
+            ids(1),
+            index * 0.04,
+            np.array([index % every == 0]),
+            np.array([index == cut_at]),
+        )
+        shown.append(float(smoothed[0, 0]))
+    return shown
+
+
+def test_a_steady_change_is_averaged_as_if_every_frame_were_classified() -> None:
+    ramp = [0.9 - 0.02 * index for index in range(41)]
+    shown = skipped(ramp, 5)
+    np.testing.assert_allclose(shown[::5], skipped(ramp, 1)[::5], atol=1e-5)
+    assert max(map(abs, np.subtract(shown, skipped(ramp, 1)))) > 0.005, "the frames between have the last output"
+
+
+def test_a_cut_is_averaged_as_if_every_frame_were_classified() -> None:
+    step = [0.9] * 10 + [0.1] * 11
+    np.testing.assert_allclose(skipped(step, 5, cut_at=10), skipped(step, 1), atol=1e-5)
+    assert skipped(step, 5)[10] < skipped(step, 1)[10] - 0.05, "without the cut the change is a transition"
+
+
 def test_frames_too_far_apart_to_be_averaged_are_not_mirrored() -> None:
     smoother = Smoother(0.4, mirror=True)
     smoother.smooth(rows(0.5), ids(1), 0.0)

@@ -97,6 +97,7 @@ def test_a_line_describes_each_crop(tmp_path, told):
         "probability": 0.4,
         "probabilities": {"calm": 0.3, "happy": 0.4, "sad": 0.3},
         "raw_probabilities": {"calm": 0.3, "happy": 0.4, "sad": 0.3},
+        "classified": True,
         "score": 0.9,
         "xyxy": [40.3, 30.2, 140.9, 170.4],
         "sequence": 0,

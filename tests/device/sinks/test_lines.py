@@ -24,7 +24,17 @@ from edgekit.errors import InputError, StorageError
 LABELS = ("calm", 'odd, "quoted"')
 PROBABILITIES = dict(zip(LABELS, (0.25, 0.75), strict=True))
 RAW = dict(zip(LABELS, (0.1, 0.9), strict=True))
-FACE = Face((1.234, 2, 30.5, 40), 0.98761, LABELS[1], 0.75, PROBABILITIES, 3, detected=False, raw_probabilities=RAW)
+FACE = Face(
+    (1.234, 2, 30.5, 40),
+    0.98761,
+    LABELS[1],
+    0.75,
+    PROBABILITIES,
+    3,
+    detected=False,
+    raw_probabilities=RAW,
+    classified=False,
+)
 
 
 def frame(sequence: int = 7) -> Frame:
@@ -53,6 +63,7 @@ def test_a_line_of_json_holds_everything_about_a_frame(tmp_path):
             {
                 "track_id": 3,
                 "detected": False,
+                "classified": False,
                 "xyxy": [1.23, 2, 30.5, 40],
                 "score": 0.9876,
                 "label": LABELS[1],
@@ -84,6 +95,7 @@ def test_a_csv_row_a_face_with_a_header_once(tmp_path):
     assert [row["file"] for row in rows] == ["", "", 'a "b"\n,c.png']
     assert [(row["sequence"], row["face"]) for row in rows] == [("7", "0"), ("7", "1"), ("8", "0")]
     assert (rows[0]["track_id"], rows[0]["label"], rows[0]["x0"]) == ("3", LABELS[1], "1.23")
+    assert rows[0]["classified"] == "0"
     assert (rows[0][f"p_{LABELS[1]}"], rows[0][f"raw_p_{LABELS[1]}"]) == ("0.750000", "0.900000")
 
 

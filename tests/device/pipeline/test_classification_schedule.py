@@ -1,0 +1,192 @@
+"""Which faces of a frame are classified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import edgekit
+from edgekit.device.pipeline.classification_schedule import ClassificationSchedule
+from edgekit.errors import InputError
+from edgekit.preprocess import ImageU8
+
+CLEAR, CLOSE = (0.9, 0.05, 0.05), (0.45, 0.35, 0.2)
+STEP_S = 0.04
+
+
+def pictures(*seeds: int) -> ImageU8:
+    """Crops of blocks of noise, a different picture for each seed."""
+    blocks = [np.random.default_rng(seed).integers(40, 200, (11, 11, 1), np.uint8) for seed in seeds]
+    return np.stack([block.repeat(4, axis=0).repeat(4, axis=1) for block in blocks])
+
+
+class Track:
+    """Passes frames 0.04 s apart to a schedule, and returns which faces were classified."""
+
+    def __init__(self, schedule: ClassificationSchedule) -> None:
+        self.schedule = schedule
+        self.frames = 0
+
+    def next(
+        self,
+        crops: ImageU8,
+        raw: Sequence[float] = CLEAR,
+        ids: Sequence[int] | None = None,
+        uncertain: bool = False,
+    ) -> list[bool]:
+        track_ids = np.array(range(1, len(crops) + 1) if ids is None else ids, np.int64)
+        choice = self.schedule.choose(crops, track_ids, self.frames * STEP_S)
+        self.frames += 1
+        rows = np.array([raw] * int(choice.due.sum()), np.float32).reshape(-1, len(raw))
+        completed = self.schedule.completed(rows, choice.due, track_ids)
+        self.schedule.record(completed, np.full(len(crops), uncertain), track_ids)
+        return choice.due.tolist()
+
+
+@pytest.fixture
+def track() -> Track:
+    return Track(ClassificationSchedule("auto"))
+
+
+def test_a_still_face_is_classified_when_it_is_new_and_at_least_every_0_3_s(track: Track) -> None:
+    classified = [index for index in range(22) if track.next(pictures(1)) == [True]]
+    assert classified == [0, 7, 14, 21], "seven frames are 0.28 s, eight would be 0.32 s"
+
+
+def test_a_face_is_classified_at_once_when_its_crop_changes(track: Track) -> None:
+    seeds = [1, 1, 1, 2, 2, 2, 2]
+    assert [track.next(pictures(seed)) for seed in seeds] == [[index in (0, 3)] for index in range(7)]
+
+
+def test_a_slow_change_is_measured_from_the_crop_that_was_classified_last(track: Track) -> None:
+    before, after = (pictures(seed).astype(np.float32) for seed in (1, 2))
+    mixed = [(before + (after - before) * share).astype(np.uint8) for share in np.linspace(0, 1, 12)]
+    classified = [index for index, crop in enumerate(mixed) if track.next(crop) == [True]]
+    assert len(classified) == 3
+    assert max(np.diff(classified)) < 7, "before 0.28 s"
+
+
+def test_exposure_and_contrast_are_no_change(track: Track) -> None:
+    track.next(pictures(1))
+    for gain, offset in ((0.5, 0), (1.0, 40), (0.7, 60)):
+        assert track.next((pictures(1) * gain + offset).astype(np.uint8)) == [False]
+
+
+def test_noise_of_a_plain_area_is_no_change(track: Track) -> None:
+    noise = np.random.default_rng(0)
+    classified = [track.next((120 + noise.normal(0, 2, (1, 44, 44, 1))).astype(np.uint8)) for _ in range(6)]
+    assert classified == [[True]] + [[False]] * 5
+
+
+def test_another_colour_of_equal_brightness_is_a_change(track: Track) -> None:
+    first = np.full((1, 44, 44, 3), (20, 60, 220), np.uint8)
+    track.next(first)
+    assert track.next(first) == [False]
+    assert track.next(first[..., ::-1]) == [True]
+
+
+@pytest.mark.parametrize(("raw", "uncertain"), [(CLOSE, False), (CLEAR, True)])
+def test_an_undecided_face_is_classified_in_every_other_frame(track: Track, raw: tuple, uncertain: bool) -> None:
+    classified = [track.next(pictures(1), raw, uncertain=uncertain) for _ in range(5)]
+    assert classified == [[True], [False], [True], [False], [True]]
+
+
+def test_a_face_whose_last_output_has_another_class_than_its_label_is_undecided(track: Track) -> None:
+    schedule, ids = track.schedule, np.array([1])
+    track.next(pictures(1))
+    schedule.completed(np.array([CLEAR[::-1]], np.float32), np.array([True]), ids)
+    schedule.record(np.array([CLEAR], np.float32), np.array([False]), ids)
+    assert [schedule.choose(pictures(1), ids, frames * STEP_S).due.tolist() for frames in (1, 2)] == [[False], [True]]
+
+
+def test_two_faces_are_classified_per_frame_and_the_others_take_turns(track: Track) -> None:
+    five = pictures(*range(5))
+    assert track.next(five) == [True] * 5, "new faces do not wait"
+    counts = [0] * 5
+    for index in range(15):
+        due = track.next(pictures(*range(10 * index + 10, 10 * index + 15)))
+        assert sum(due) == 2
+        counts = [count + is_due for count, is_due in zip(counts, due, strict=True)]
+    assert min(counts) >= 5
+    assert track.next(pictures(*range(200, 206))).count(True) == 3, "a new face and two others"
+
+
+def test_each_track_has_its_own_history(track: Track) -> None:
+    track.next(pictures(1, 2), ids=(1, 2))
+    assert track.next(pictures(2, 1), ids=(2, 1)) == [False, False]
+    assert track.next(pictures(1, 2), ids=(2, 1)) == [True, True]
+
+
+def test_faces_between_have_the_last_output_of_their_track() -> None:
+    schedule, rows = ClassificationSchedule("auto"), np.array([CLEAR, CLOSE], np.float32)
+    schedule.choose(pictures(1, 2), np.array([1, 2]), 0.0)
+    schedule.completed(rows, np.array([True, True]), np.array([1, 2]))
+    due = schedule.choose(pictures(2, 1), np.array([2, 1]), STEP_S).due
+    assert due.tolist() == [False, False]
+    np.testing.assert_array_equal(schedule.completed(rows[:0], due, np.array([2, 1])), rows[::-1])
+
+
+def test_a_face_that_was_away_is_new_and_memory_stays_bounded(track: Track) -> None:
+    track.next(pictures(1), ids=(1,))
+    for index in range(200):
+        track.next(pictures(2), ids=(2 + index,))
+    assert len(track.schedule._tracks) <= 51
+    assert track.next(pictures(1), ids=(1,)) == [True]
+
+
+def test_every_nth_frame_of_each_track_is_classified_whatever_it_shows() -> None:
+    track = Track(ClassificationSchedule(3))
+    assert [track.next(pictures(seed, seed + 20, seed + 40), CLOSE) for seed in range(7)] == [
+        [index % 3 == 0] * 3 for index in range(7)
+    ]
+
+
+@pytest.mark.parametrize(("every", "track_ids"), [(1, np.array([1])), ("auto", None)])
+def test_every_frame_and_faces_without_a_track_are_always_classified(every, track_ids) -> None:
+    schedule = ClassificationSchedule(every)
+    for index in range(3):
+        assert schedule.choose(pictures(1), track_ids, index * STEP_S).due.tolist() == [True]
+
+
+def counts(**options) -> tuple[int, int]:
+    """The faces of the first frames of the demo, and those that were classified."""
+    faces = [
+        face
+        for result in edgekit.stream(source="demo", detector="haar", max_frames=12, **options)
+        for face in result.faces
+    ]
+    return len(faces), sum(face.classified for face in faces)
+
+
+def test_a_stream_classifies_by_need_by_default() -> None:
+    faces, classified = counts()
+    assert (faces, classified < 6) == (12, True)
+    assert counts(classify_every=4) == (12, 3)
+    assert counts(classify_every=1) == (12, 12)
+    assert counts(smooth_s=0) == (12, 12)
+
+
+def test_images_without_an_order_in_time_are_all_classified(tmp_path: Path, tiny_model: Path) -> None:
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), pictures(1)[0])
+    stream = edgekit.stream(source=str(tmp_path), detector="none", model=tiny_model)
+    assert [face.classified for result in stream for face in result.faces] == [True] * 3
+
+
+def test_whole_images_of_a_video_are_classified_by_need(tiny_image_model: Path, tmp_path: Path) -> None:
+    video = tmp_path / "door.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (64, 48))
+    for colour_bgr in [(0, 0, 250)] * 10 + [(0, 250, 0)]:
+        writer.write(np.full((48, 64, 3), colour_bgr, np.uint8))
+    writer.release()
+    faces = [face for result in edgekit.stream(source=video, model=tiny_image_model) for face in result.faces]
+    assert [index for index, face in enumerate(faces) if face.classified] == [0, 7, 10]
+
+
+def test_a_schedule_out_of_range_is_refused() -> None:
+    with pytest.raises(InputError, match="classify_every is 0: expected 1 to 1000"):
+        edgekit.stream(source="demo", classify_every=0)
