@@ -16,8 +16,8 @@ from edgekit.cli.run.detection_options import (
     DetectionOptions,
     add_detection_options,
     check_detection_options,
-    chosen_region,
     given_detector_size,
+    stream_values,
 )
 from edgekit.cli.run.input_options import (
     OF_CAMERAS,
@@ -123,18 +123,10 @@ def command(
             detector=detector_name,
             detector_model=detector_model,
             detector_size_px=given_detector_size(detector_size),
-            detect_every=detection.detect_every,
-            tracker=detection.tracker,
-            smooth_s=detection.smooth_s,
-            classify_every=detection.classify_every,
-            mirror=detection.mirror,
-            uncertain_below=detection.uncertain_below,
-            region=chosen_region(detection),
-            min_face_px=detection.min_face,
-            largest_only=detection.largest,
+            max_frames=max_frames,
             threads=load.threads,
             threaded=False if load.single_thread else None,
-            max_frames=max_frames,
+            **stream_values(detection),
         )
         stream = opened.enter_context(Stream(options, out.warn))
         monitor = opened.enter_context(RuntimeMonitor(Path.cwd(), load.max_temperature_c, stream.localizer, out.warn))

@@ -120,6 +120,25 @@ def given_detector_size(detector_size: int) -> int | None:
     return None if source in (None, click.core.ParameterSource.DEFAULT) else detector_size
 
 
+def stream_values(detection: DetectionOptions) -> dict[str, Any]:
+    """Return the options as arguments of `StreamOptions`.
+
+    Raises:
+        InputError: --roi is not a region.
+    """
+    return {
+        "detect_every": detection.detect_every,
+        "tracker": detection.tracker,
+        "smooth_s": detection.smooth_s,
+        "classify_every": detection.classify_every,
+        "mirror": detection.mirror,
+        "uncertain_below": detection.uncertain_below,
+        "region": chosen_region(detection),
+        "min_face_px": detection.min_face,
+        "largest_only": detection.largest,
+    }
+
+
 def chosen_region(detection: DetectionOptions) -> Region | None:
     """Return the region of --roi; None for the whole frame.
 

@@ -271,7 +271,7 @@ def test_a_stage_that_dies_ends_the_run_with_its_reason(write_clip, classifier, 
         with pytest.raises(StorageError, match="the disk broke"):
             go(source, detector, classifier, [sink], LatencyMeter(), threaded=threaded)
         assert 2 <= len(sink.seen) <= 4
-    wait_until(lambda: threading.active_count() == before)
+    wait_until(lambda: threading.active_count() <= before)
 
 
 def test_a_stopped_run_finishes_what_it_has_and_no_more(write_clip, classifier, told):
