@@ -158,7 +158,7 @@ def exclusive_file(target: Path) -> Iterator[None]:
     Raises:
         InputError: Another process has locked the name.
     """
-    target = target.resolve()
+    target = real_path(target)
     lock = target.with_name(f"{_prefix(target)}lock")
     new_folders: list[Path] = []
     handle = None

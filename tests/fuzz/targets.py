@@ -200,7 +200,7 @@ def _board_answer(path: Path) -> None:
         except EdgekitError:
             pass
         except ValueError as error:
-            if read is not readers[4]:  # `parse_probe`, whose caller names the board
+            if read is not readers[5]:  # `parse_probe`, whose caller names the board
                 raise error
     if accepted <= 1:  # `read_progress` returns None for what it does not read
         raise InputError("no reader accepts it")

@@ -132,7 +132,8 @@ def test_the_label_of_whole_images_is_smoothed_over_a_video_and_its_changes_are_
 
 def test_every_other_crop_of_a_tracked_face_is_mirrored() -> None:
     def raw_and_expected(mirror: bool) -> Iterator[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
-        with edgekit.stream(source="demo", detector="haar", mirror=mirror, classify_every=1, max_frames=6) as results:
+        options = {"model": "fer2013", "detector": "haar", "classify_every": 1, "max_frames": 6}
+        with edgekit.stream(source="demo", mirror=mirror, **options) as results:
             for frame, result in results.with_frames():
                 crops = crop_faces(frame, result.faces.xyxy, results.classifier.contract)
                 both = (crops, np.ascontiguousarray(crops[:, :, ::-1]))

@@ -95,7 +95,7 @@ def test_an_event_has_its_image_if_it_is_there(receiver, told):
     with Webhook(receiver.url, None, told.append, images.get) as hook:
         for name in ("a.jpg", "deleted.jpg", None):
             hook.post(replace(event(0), snapshot=name))
-        wait_until(lambda: hook.sent == 3)
+        wait_until(lambda: counts(hook)["written"] == 3)
     first, second, third = receiver.received
     assert base64.b64decode(first.pop("snapshot_jpeg")) == images["a.jpg"]
     assert (first["snapshot"], second["snapshot"]) == ("a.jpg", "deleted.jpg")

@@ -64,7 +64,18 @@ def test_arguments_are_not_listed_as_options() -> None:
         (export_command, ["File", "Rewrites", "Labels", "Quantisation", "Evaluation"]),
         (
             train_command,
-            ["Model", "Data", "Output", "Classes", "Calibration", "CLIP and prompts", "Training", "Machine"],
+            [
+                "Model",
+                "Data",
+                "Class shares",
+                "Output",
+                "Classes",
+                "Folds",
+                "Calibration",
+                "CLIP and prompts",
+                "Training",
+                "Machine",
+            ],
         ),
     ],
 )

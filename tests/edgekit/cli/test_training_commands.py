@@ -80,8 +80,10 @@ def test_the_help_of_train_has_titled_sections(run: Callable[..., Done]) -> None
     assert titles == [
         "Model",
         "Data",
+        "Class shares",
         "Output",
         "Classes",
+        "Folds",
         "Calibration",
         "CLIP and prompts",
         "Training",
