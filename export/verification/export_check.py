@@ -55,8 +55,7 @@ def check_export(
         net: The net; it classifies through `TorchClassifier`, as in evaluation.
         contract: The checkpoint's contract.
         crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.preprocess.crop_face`.
-        tolerance: The check fails if logits before their division by the contract's temperature differ by this
-            value or more.
+        tolerance: The check fails if logits differ by this value or more.
         same_top1: Whether top-1 must also be equal on every crop.
 
     Raises:
@@ -72,8 +71,6 @@ def check_export(
             f"the checkpoint's output contains NaN or infinity: {np.count_nonzero(~np.isfinite(expected))} of "
             f"{expected.size} logits on {len(crops)} face crops: use an earlier checkpoint, or train again"
         )
-    # A temperature below 1 enlarges the logits, and with them the differences of rounding.
-    tolerance = tolerance / min(contract.temperature, 1.0)
     result = ExportCheck(
         crops=len(crops),
         max_abs_difference=largest_difference(batched, expected),
@@ -84,12 +81,12 @@ def check_export(
     if not result.max_abs_difference < tolerance:
         raise GateError(
             f"the exported file differs from the checkpoint: max abs difference of logits "
-            f"{result.max_abs_difference:.2e} on {len(crops)} face crops, allowed is less than {tolerance:.1e}"
+            f"{result.max_abs_difference:.2e} on {len(crops)} face crops, allowed is less than {tolerance:.0e}"
         )
     if not result.batch_difference < tolerance:
         raise GateError(
             f"the exported file gives other logits for one face than for a batch: max abs difference "
-            f"{result.batch_difference:.2e}, allowed is less than {tolerance:.1e}"
+            f"{result.batch_difference:.2e}, allowed is less than {tolerance:.0e}"
         )
     changed = int((batched.argmax(axis=1) != expected.argmax(axis=1)).sum())
     if same_top1 and changed:
