@@ -38,11 +38,12 @@ def small_cache(board: Board, small_disk: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def small_releases(board: Board, small_disk: Path) -> Path:
+def small_releases(board: Board, small_disk: Path) -> Iterator[Path]:
     """The board's releases on a disk of 1 MiB."""
     board.root.parent.parent.mkdir(parents=True, exist_ok=True)
     board.root.parent.symlink_to(small_disk)
-    return small_disk
+    yield small_disk
+    board.root.parent.unlink()
 
 
 def test_a_disk_that_fills_while_files_are_sent_changes_nothing(

@@ -90,7 +90,7 @@ def test_a_shell_that_ends_at_the_login_is_named_with_its_text(sshd: Sshd, greet
 def test_a_shell_that_prints_without_end_is_stopped(sshd: Sshd, greet: Greet) -> None:
     with Connection(sshd.host()) as connection:
         greet("yes spam")
-        with pytest.raises(HostError, match=r"it printed 'spa?m?': remove"):
+        with pytest.raises(HostError, match=r"it printed 's[pam]*': remove"):
             connection.run(["true"])
 
 
