@@ -20,7 +20,7 @@ from edgekit.models.data import EXPRESSIONS, ImageSet, check_classes, identical_
 from edgekit.models.data.balance import class_prior
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
-from edgekit.models.data.ferplus import majority_part
+from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part
 from edgekit.models.data.folds import Fold, fold_numbers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
@@ -151,7 +151,7 @@ def train(
         prior = class_prior(data.training, len(dataset.classes))
         adjust_prior(result.checkpoint, prior, options.prior_strength, notify)
     if options.calibrate and is_first_process():
-        images = _calibration_images(options, data)
+        images = calibration_images(options, data)
         result = replace(result, temperature=calibrate(result.checkpoint, images, notify))
     if is_first_process():
         check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
@@ -159,14 +159,15 @@ def train(
     return result
 
 
-def _calibration_images(options: TrainOptions, data: TrainingData) -> ImageSet:
+def calibration_images(options: TrainOptions, data: TrainingData) -> ImageSet:
     """Return the images that the temperature is fitted on: the validation images.
 
-    After a training with mixed targets their labels are the majorities of the FER+ votes: the model's convention is
-    mostly that of the votes, and by the data's own labels it would seem overconfident.
+    If the training targets are mostly FER+ votes (mode "mixed", label weight below 0.5), their labels are the majorities
+    of the votes: with the data's own labels the fitted temperature would be too high.
     """
     name, dataset = data.validation_name, data.dataset
-    if options.ferplus is None or options.ferplus_labels != "mixed":
+    # Only mode "mixed" has a label weight; its default is 0.5.
+    if options.ferplus is None or options.label_weight is None or options.label_weight >= DEFAULT_LABEL_WEIGHT:
         return data.validation
     if dataset.classes != EXPRESSIONS or name not in dataset.splits:  # merged classes, or a part of the training split
         return data.validation

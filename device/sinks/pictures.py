@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 
-from edgekit.device.accounting import Account
+from edgekit.device.accounting import Account, loss_reason
 from edgekit.device.annotate import Draw, draw_faces
 from edgekit.device.blur import hide_boxes
 from edgekit.device.detections import FrameResult
@@ -66,6 +66,14 @@ class PictureSink(Sink):
             StorageError: The file cannot be written.
         """
         self._account.produce()
+        try:
+            self._save(frame, result)
+        except Exception as error:
+            self._account.drop(loss_reason(error))
+            raise
+        self._account.write()
+
+    def _save(self, frame: Frame, result: FrameResult) -> None:
         target = self._path(frame)
         if frame.file is not None and target.exists() and target.samefile(frame.file):
             raise InputError(f"'{target}' is an image of the source and would be overwritten: name another folder")
@@ -76,7 +84,6 @@ class PictureSink(Sink):
         if not encoded:
             raise StorageError(f"cannot write '{target}': OpenCV {cv2.__version__} does not encode {target.suffix}")
         write_atomic(target, data.tobytes())
-        self._account.write()
 
     def _path(self, frame: Frame) -> Path:
         if not self._is_folder:

@@ -95,11 +95,14 @@ def test_a_target_that_does_not_fit_the_source_is_refused(tmp_path, write_clip):
         PictureSink(tmp_path / "out.jpg", source)
 
 
-def test_a_full_disk_ends_the_run(small_disk, tmp_path, fill):
+def test_a_full_disk_ends_the_run_and_the_picture_is_counted(small_disk, tmp_path, fill):
     save(tmp_path / "a.png", (64, 64))
     fill(small_disk)
-    with pytest.raises(StorageError, match="No space left"):
-        annotate(tmp_path / "a.png", small_disk / "out.png")
+    with open_source(str(tmp_path / "a.png"), print) as source:
+        sink = PictureSink(small_disk / "out.png", source)
+        with pytest.raises(StorageError, match="No space left"):
+            sink.write(next(iter(source)), result())
+    assert sink.accounts[0].as_document()["dropped"] == {"disk full": 1}
     assert [path.name for path in small_disk.iterdir()] == ["ballast"]
 
 

@@ -15,6 +15,8 @@ from torch.nn import functional
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.ferplus import COLUMNS, read_votes, with_ferplus
+from edgekit.models.train import TrainOptions, calibration_images
+from edgekit.models.training.run import TrainingData
 
 VOTE_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
@@ -262,3 +264,19 @@ def test_the_shared_votes_explain_two_labels_of_three(shared: Path) -> None:
     assert targets is not None
     assert (targets.argmax(axis=1) == labels).mean() == pytest.approx(0.687, abs=0.003)
     assert -np.log(targets[np.arange(len(labels)), labels]).mean() == pytest.approx(0.85, abs=0.01)
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+@pytest.mark.parametrize(("label_weight", "labels"), [(0.15, [1, 2]), (0.5, [0, 3, 2])])
+def test_a_model_that_learns_mostly_votes_is_calibrated_by_them(
+    tmp_path: Path, by_path: bool, label_weight: float, labels: list[int]
+) -> None:
+    validation = [(0, votes_for(disgust=10)), (3, votes_for(contempt=10)), (2, clear(2))]
+    votes = {"Training": AGREEING["Training"], "PublicTest": [*validation, *AGREEING["PublicTest"]]}
+    path = write_votes(tmp_path / "votes.csv", votes, by_path)
+    dataset = with_ferplus(faces(votes, named=by_path), path, "mixed", label_weight=label_weight)
+    data = TrainingData(dataset, dataset.splits["Training"], dataset.splits["PublicTest"], "PublicTest")
+    options = TrainOptions(
+        data=tmp_path, output=tmp_path, ferplus=path, ferplus_labels="mixed", label_weight=label_weight
+    )
+    assert calibration_images(options, data).labels.tolist() == [*labels, *range(7)]
