@@ -162,8 +162,8 @@ def train(
 def calibration_images(options: TrainOptions, data: TrainingData) -> ImageSet:
     """Return the images that the temperature is fitted on: the validation images.
 
-    If the training targets are mostly FER+ votes (mode "mixed", label weight below 0.5), their labels are the majorities
-    of the votes: with the data's own labels the fitted temperature would be too high.
+    If the training targets are mostly FER+ votes (mode "mixed", label weight below 0.5), their labels are the
+    majorities of the votes: with the data's own labels the fitted temperature would be too high.
     """
     name, dataset = data.validation_name, data.dataset
     # Only mode "mixed" has a label weight; its default is 0.5.
