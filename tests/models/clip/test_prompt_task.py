@@ -24,7 +24,8 @@ from edgekit.models.clip.prompt_task import PromptTask
 from edgekit.models.data import DataSet
 from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
-from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
+from edgekit.models.training.optimizer import make_optimizer
+from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.task import TrainingJob
 
 from .conftest import Golden

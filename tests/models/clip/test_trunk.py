@@ -29,7 +29,8 @@ from edgekit.models.data.layout import canonical_class
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.loop import BEST_NAME, train_job
-from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
+from edgekit.models.training.optimizer import make_optimizer
+from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.task import TrainingJob
 
 SMALL = replace(hybrid_config("edgecnn", 2), vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
