@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.contract import Contract
 from edgekit.errors import InputError
-from edgekit.files import sha256_of
+from edgekit.files import check_writable, sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -79,6 +78,7 @@ def average_checkpoints(
     contract = replace(
         checkpoints[0].contract,
         temperature=1.0,
+        uncertain_below=0.0,  # a threshold holds for the probabilities of one net
         provenance=replace(checkpoints[0].contract.provenance, accuracy=()),
     )
     states = [_uncalibrated(checkpoint) for checkpoint in checkpoints]
@@ -108,23 +108,22 @@ def _check_paths(paths: Sequence[Path], output: Path) -> None:
         raise InputError(f"output '{output}' must end in {CHECKPOINT_SUFFIX}")
     if output.exists() and any(output.samefile(path) for path in paths):
         raise InputError(f"output '{output}' is one of the models: choose another file")
+    check_writable(output)
 
 
 def _require_alike(paths: Sequence[Path], checkpoints: Sequence[Checkpoint]) -> None:
-    """Check that all nets have the architecture, the labels and the input of the first one."""
+    """Check that all nets have the architecture, the labels, the subject and the input of the first one."""
     first = checkpoints[0].contract
     for path, checkpoint in zip(paths[1:], checkpoints[1:], strict=True):
         contract = checkpoint.contract
-        for name in ("architecture", "labels", "input", "crop"):
+        for name in ("architecture", "labels", "subject", "input", "crop"):
             if getattr(contract, name) != getattr(first, name):
-                raise InputError(
-                    f"'{path}' has another {name} than '{paths[0]}': only alike nets have a meaningful average"
-                )
+                raise InputError(f"'{path}' and '{paths[0]}' differ in {name}: leave one of them out")
 
 
 def _uncalibrated(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return the weights without the temperature by which a calibration has divided those of the last layer."""
-    contract: Contract = checkpoint.contract
+    contract = checkpoint.contract
     last = class_dimensions(contract.architecture)
     return {
         name: value * contract.temperature if name in last and contract.temperature != 1 else value

@@ -35,7 +35,8 @@ from edgekit.models.clip.mini import CLIP_MINI
 from edgekit.models.clip.prompt_insertion import encode_image
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.data import EXPRESSIONS
-from edgekit.models.training.recipes import RECIPES, make_optimizer
+from edgekit.models.training.optimizer import make_optimizer
+from edgekit.models.training.recipes import RECIPES
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from pairs import Pairs, time_pairs

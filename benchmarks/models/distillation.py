@@ -43,7 +43,8 @@ from edgekit.models.distill.teachers import EmbeddingSpace, Teacher, TeacherOutp
 from edgekit.models.evaluation.evaluate import TorchClassifier, aligned, evaluate
 from edgekit.models.model_loading import build_merged_net, build_net, contract_for
 from edgekit.models.training.classification import ClassificationTask
-from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
+from edgekit.models.training.optimizer import make_optimizer
+from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.task import Task
 from edgekit.preprocess import FloatArray
 

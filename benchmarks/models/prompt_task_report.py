@@ -11,7 +11,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from edgekit.files import atomic_path, write_atomic
+from edgekit.files import write_atomic
+from edgekit.models.evaluation.plots import save_figure
 
 MEASURES = ("accuracy", "balanced")
 METHOD = "HiCroPL"
@@ -118,6 +119,4 @@ def _plot(path: Path, panels: Mapping[str, Series]) -> None:
             axis.set(title=f"{title}: {measure}", xlabel="images per class", ylabel="percent")
             axis.grid(alpha=0.3)
         line[-1].legend(fontsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path)

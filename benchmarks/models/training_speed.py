@@ -35,7 +35,8 @@ from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.edgecnn import DenseLayer, EdgeCNN
-from edgekit.models.training.recipes import RECIPES, make_optimizer
+from edgekit.models.training.optimizer import make_optimizer
+from edgekit.models.training.recipes import RECIPES
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from pairs import time_pairs

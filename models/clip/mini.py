@@ -23,14 +23,14 @@ from edgekit.models.clip.frozen import FrozenClip, require_room, tokenize
 from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompt_insertion import trained_attention
 from edgekit.models.clip.prompt_task import normalized
-from edgekit.models.clip.trunk import TRUNK_PREFIX, TRUNK_STRIDE_PX, TrunkPatches, TrunkWeights
+from edgekit.models.clip.trunk import TRUNK_STRIDE_PX, TrunkPatches, TrunkWeights
 from edgekit.models.clip.vote_captions import Contents, captions_with_looks
 from edgekit.models.data import ImageSet
-from edgekit.models.data.augment import Augmentation, augment, draw
+from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluation.evaluate import evaluate
 from edgekit.models.model_loading import load_weights
 from edgekit.models.training.precision import processor_has_bf16
-from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.recipes import TRUNK_PREFIX, Recipe
 from edgekit.models.training.task import StepLoss, Task, Validation, on_device
 from edgekit.preprocess import FloatArray
 
@@ -197,8 +197,7 @@ class MiniClipTask(Task):
             share = self._recipe.patch_dropout if epoch < _DROPOUT_EPOCHS * self._recipe.epochs else 0.0
             model.visual.patch_dropout.prob = share
         self._augmentation = self._recipe.stage(epoch)[0].plain_augmentation
-        is_plain = self._augmentation == Augmentation(self._config.image_size_px)
-        if self._trunk is None or not self._is_trunk_frozen or not is_plain:
+        if self._trunk is None or not self._is_trunk_frozen or not self._augmentation.is_crop_and_flip:
             self._feature_maps = None
         elif self._feature_maps is None:
             self._feature_maps = _feature_maps(model.visual.conv1, self._examples.images)

@@ -27,7 +27,7 @@ from edgekit.models.data.few_shot import of_classes, without_classes
 from edgekit.models.evaluation.evaluate import as_shown, evaluate, open_classifier
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
-from edgekit.models.training.options import TrainingOptions, require_choice
+from edgekit.models.training.options import TrainingOptions, refuse_fields, require_choice
 from edgekit.models.training.run import (
     TrainingData,
     TrainingResult,
@@ -76,8 +76,13 @@ class MiniClipOptions(TrainingOptions):
             object.__setattr__(self, "recipe", "clip-mini" if self.trunk is None else "clip-mini-trunk")
         if self.init:
             raise InputError("a small CLIP is trained from random weights: leave init out")
-        if self.captions == "votes" and self.ferplus is None:
-            raise InputError("captions 'votes' are made from FER+ votes: give ferplus")
+        refuse_fields(self, ("mixup_alpha", "prior_strength"), "a small CLIP")
+        if self.captions == "votes":
+            if self.ferplus is None:
+                raise InputError("captions 'votes' are made from FER+ votes: give ferplus")
+            refuse_fields(self, ("ferplus_labels", "label_weight"), "captions 'votes', which keep the labels")
+        if not self.teacher:
+            refuse_fields(self, ("teacher_weight",), "a training without teacher")
         if self.layers is not None and self.trunk is None:
             raise InputError("layers is for a CLIP on a trunk: give trunk, or leave layers out")
         if self.layers is not None and not 1 <= self.layers <= _MAX_LAYERS:
@@ -180,7 +185,8 @@ def _teacher_targets(paths: Sequence[Path], weight: float, data: TrainingData, n
         for part in (data.training, mirrored):
             result = evaluate(classifier, as_shown(part, classifier.contract), "center-crop")
             probabilities.append(softmax(result.logits[:, chosen]))
-        notify(f"teacher {path.name}: {(probabilities[-2].argmax(1) == data.training.labels).mean():.2%} of its labels")
+        agreement = (probabilities[-2].argmax(1) == data.training.labels).mean()
+        notify(f"teacher {path.name} agrees with {agreement:.2%} of the training labels")
     digest = sha256(" ".join(sha256_of(path) for path in paths).encode()).hexdigest()
     return TeacherTargets(np.mean(probabilities, axis=0, dtype=np.float32), digest, weight)
 

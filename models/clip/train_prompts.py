@@ -49,7 +49,7 @@ from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
-from edgekit.models.training.options import TrainingOptions, require_choice
+from edgekit.models.training.options import TrainingOptions, refuse_fields, require_choice
 from edgekit.models.training.recipes import Recipe
 from edgekit.models.training.run import TrainingData, TrainingResult, make_job, recipe_of, run_training
 from edgekit.text import one_line
@@ -122,6 +122,7 @@ class PromptTrainingOptions(TrainingOptions):
             object.__setattr__(self, "recipe", recipe_name_of(self.task))
         if self.init or self.ferplus:
             raise InputError("prompts are trained without init and ferplus: leave them out")
+        refuse_fields(self, ("mixup_alpha", "prior_strength"), "prompts")
         if bool(self.eval_data) != (self.task in TRANSFER_TASKS):
             raise InputError(
                 f"task '{self.task}' needs eval-data: one or several data sets to evaluate on"

@@ -26,8 +26,6 @@ from edgekit.models.nets.registry import create_model
 TRUNKS = ("edgecnn", "edgecnn-wide", "edgecnn-g")
 # Pixels per token: EdgeCNN halves height and width three times.
 TRUNK_STRIDE_PX = 8
-# Start of the names of the trunk's tensors in a CLIP.
-TRUNK_PREFIX = "visual.conv1.trunk."
 _LAST_LAYER = "classifier."
 
 

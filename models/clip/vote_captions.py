@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.models.clip.captions import expression_words
-from edgekit.models.data.ferplus import COLUMNS
+from edgekit.models.data.ferplus import COLUMNS, without_single_votes
 from edgekit.models.data.layout import canonical_class
 from edgekit.preprocess import ImageU8
 
@@ -73,7 +73,7 @@ def contents_of(
     if unknown:
         raise InputError(f"captions of votes need the expressions of FER+: class '{unknown[0]}' is not one of them")
     names = (*classes, CONTEMPT) if set(classes) == set(_COLUMN_OF) - {CONTEMPT} else tuple(classes)
-    counts = torch.from_numpy(np.where(votes > 1, votes, 0)[:, [_COLUMN_OF[name] for name in names]])  # (N, names)
+    counts = torch.from_numpy(without_single_votes(votes)[:, [_COLUMN_OF[name] for name in names]])  # (N, names)
     own = F.one_hot(torch.from_numpy(labels), len(names)).float()
     voted = counts.sum(dim=1, keepdim=True)
     shares = torch.where(voted > 0, (own + counts / voted.clamp(min=1)) / 2, own)

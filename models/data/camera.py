@@ -41,7 +41,6 @@ class Camera:
 
     Blur, resolution, noise and compression draw the square of a uniform number, so that mild values are frequent.
 
-
     - `probability`: share of the images that the operations change; the others stay plain.
     - `framing_shift` (fraction of the image's side), `framing_scale` (fraction): how far a detector's box may be off.
     - `blur_px`: largest sigma of a Gaussian blur.

@@ -164,8 +164,7 @@ def contempt_majority(dataset: DataSet, path: Path, split: str) -> NDArray[np.bo
     Raises:
         InputError: As for `with_ferplus`.
     """
-    counts = _counts(dataset, path, training_split(dataset))[split]
-    cleaned = np.where(counts > 1, counts, 0)
+    cleaned = without_single_votes(vote_counts(dataset, path)[split])
     return np.asarray(cleaned[:, COLUMNS.index("contempt")] > cleaned.sum(axis=1) / 2)
 
 
@@ -260,12 +259,13 @@ def _check(training: ImageSet, counts: NDArray[np.float32], path: Path) -> None:
         )
 
 
-def _without_single_votes(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+def without_single_votes(counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the votes (N, 10) with 0 in place of 1, as the authors of FER+ do."""
     return np.where(counts > 1, counts, np.float32(0))
 
 
 def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> ImageSet:
-    cleaned = _without_single_votes(counts)
+    cleaned = without_single_votes(counts)
     kept = cleaned[:, _NO_FACE].sum(axis=1) <= cleaned.sum(axis=1) / 2
     expressions, part = cleaned[kept][:, _TO_EXPRESSIONS], part.subset(kept)
     classes = len(EXPRESSIONS)
@@ -276,7 +276,7 @@ def _mixed(part: ImageSet, counts: NDArray[np.float32], label_weight: float) -> 
 
 
 def _relabelled(part: ImageSet, counts: NDArray[np.float32], mode: Mode) -> ImageSet:
-    cleaned = _without_single_votes(counts)
+    cleaned = without_single_votes(counts)
     expressions = cleaned[:, _TO_EXPRESSIONS]
     kept = expressions.max(axis=1) > cleaned.sum(axis=1) / 2
     shares = expressions[kept] / expressions[kept].sum(axis=1, keepdims=True)

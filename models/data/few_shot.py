@@ -104,22 +104,6 @@ def up_to_shots(
     return np.sort(np.concatenate([own[:shots] for own in members])), short
 
 
-def require_disjoint_groups(training: ImageSet, test: ImageSet, name: str) -> None:
-    """Check that no person or group of the training images occurs in the test images.
-
-    Raises:
-        InputError: A group occurs in both, or the groups of one are not known.
-    """
-    if training.groups is None or test.groups is None:
-        raise InputError(f"the persons on the images of '{name}' are not known: add a table with a column person")
-    shared = sorted(set(training.groups) & set(test.groups))
-    if shared:
-        raise InputError(
-            f"{len(shared)} groups of '{name}' are in the training and in the test images, such as '{shared[0]}': "
-            "split the images by person"
-        )
-
-
 def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet:
     """Return the images with these labels, renumbered from 0 in the given order; see `renumbered`."""
     numbers = np.full(max(*labels, part.labels.max(initial=0)) + 1, -1, np.int64)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgekit.files import check_writable
 from edgekit.model_store import resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure
@@ -64,7 +65,10 @@ def evaluate(
 
     Raises:
         InputError: The model, the data or the split cannot be used.
+        StorageError: The contact sheets cannot be written.
     """
+    if errors is not None:
+        check_writable(Path(errors) / "0.png")  # reported before the images are classified
     if threads:
         set_torch_threads(threads)
     classifier = open_classifier(resolve_model(str(model)), threads) if isinstance(model, str | Path) else model

@@ -30,7 +30,7 @@ from edgekit.models.model_loading import load_weights
 from edgekit.models.training.curves import save_learning_curves
 from edgekit.models.training.distributed import gather_batchnorms, launch, summed
 from edgekit.models.training.metrics import MetricsLog
-from edgekit.models.training.recipes import freeze, make_optimizer
+from edgekit.models.training.optimizer import freeze, make_optimizer
 from edgekit.models.training.state import TrainingState, load_state, save_state
 from edgekit.models.training.task import TrainingJob
 

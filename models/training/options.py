@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
     from edgekit.models.data.ferplus import Mode
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Accelerator = Literal["auto", "cpu", "gpu"]
 MAX_MIXUP_ALPHA = 10
 MAX_PRIOR_STRENGTH = 2
-Accelerator = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class TrainingOptions:
         require_choice("ferplus_labels", self.ferplus_labels, Mode)
         if self.label_weight is not None:
             if self.ferplus is None or self.ferplus_labels != "mixed":
-                raise InputError("label-weight goes with ferplus and ferplus-labels mixed")
+                raise InputError("label-weight goes with ferplus and ferplus-labels mixed: give both, or leave it out")
             if not 0 <= self.label_weight <= 1:
                 raise InputError(f"label-weight is {self.label_weight}: expected 0 to 1")
         if self.mixup_alpha is not None and not 0 <= self.mixup_alpha <= MAX_MIXUP_ALPHA:
@@ -97,3 +98,14 @@ def require_choice(name: str, value: str, choices: Any) -> None:
     """
     if value not in get_args(choices):
         raise InputError(f"{name} is {value!r}: expected one of {', '.join(get_args(choices))}")
+
+
+def refuse_fields(options: TrainingOptions, names: Collection[str], what: str) -> None:
+    """Check that the fields `names`, which have no effect on `what`, have their default values.
+
+    Raises:
+        InputError: One of them has another value.
+    """
+    for field in fields(options):
+        if field.name in names and getattr(options, field.name) != field.default:
+            raise InputError(f"{field.name} has no effect on {what}: leave it out")

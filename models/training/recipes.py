@@ -1,4 +1,4 @@
-"""Training recipes as data, and the optimiser that a recipe describes.
+"""Training recipes as data.
 
 A recipe, a seed and the images determine a training completely.
 """
@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-import torch
-from torch import nn
+from typing import Literal
 
 from edgekit.errors import InputError
 from edgekit.models.data.augment import Augmentation
@@ -55,8 +52,8 @@ class Recipe:
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
     - `patience`: stop after this many epochs without a better one; 0: off.
-    - `depth_decay`: factor of the learning rate per stage below the last layer (see `layer_rates`); 0 trains the last
-      layer only and freezes the rest with its BatchNorm statistics.
+    - `depth_decay`: factor of the learning rate per stage below the last layer (see `optimizer.layer_rates`); 0 trains
+      the last layer only and freezes the rest with its BatchNorm statistics.
     - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
       initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
     - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
@@ -144,80 +141,6 @@ class Recipe:
         return self.max_lr * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
 
-def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser for all parameters of `net`.
-
-    SGD and Adam add weight decay to the gradient. AdamW shrinks the weights directly, except for gains, biases and
-    scalars, as in CLIP (arXiv 2103.00020).
-    """
-    if recipe.depth_decay != 1:
-        return _optimizer_by_depth(recipe, net)
-    parameters = list(net.parameters())
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(
-            parameters, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
-        )
-    if recipe.optimizer == "adamw":
-        groups: list[dict[str, Any]] = []
-        for prefix, rate in (*recipe.rates, ("", 1.0)):
-            learned = [(name, each) for name, each in net.named_parameters() if each.requires_grad]
-            chosen = [each for name, each in learned if _owner(recipe, name) == prefix]
-            for decay, is_matrix in ((recipe.weight_decay, True), (0.0, False)):
-                own = [each for each in chosen if (each.ndim >= 2) == is_matrix]
-                groups += [{"params": own, "rate": rate, "weight_decay": decay}] if own else []
-        # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
-        return torch.optim.AdamW(
-            groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
-        )
-    return torch.optim.SGD(
-        parameters,
-        lr=recipe.max_lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-    )
-
-
-def _owner(recipe: Recipe, name: str) -> str:
-    """Return the first prefix in the recipe's `rates` that a parameter's name starts with; empty: none."""
-    return next((prefix for prefix, _ in recipe.rates if name.startswith(prefix)), "")
-
-
-def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, float]]:
-    """Return each layer of `net` that has parameters of its own, with its factor of the learning rate.
-
-    The last layer has the factor 1. The layers before it are cut into four stages of equally many layers, from the
-    input to the output, with the factors `depth_decay` to the powers 4, 3, 2 and 1.
-    """
-    *layers, last = (module for module in net.modules() if next(module.parameters(recurse=False), None) is not None)
-    stages = [_STAGES - index * _STAGES // len(layers) for index in range(len(layers))]
-    return [*((layer, depth_decay**stage) for layer, stage in zip(layers, stages, strict=True)), (last, 1.0)]
-
-
-def freeze(net: nn.Module, depth_decay: float) -> None:
-    """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics."""
-    for layer, rate in layer_rates(net, depth_decay):
-        if rate == 0:
-            layer.requires_grad_(requires_grad=False).eval()
-
-
-def _optimizer_by_depth(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
-    groups = [
-        {"params": list(layer.parameters(recurse=False)), "rate": rate}
-        for layer, rate in layer_rates(net, recipe.depth_decay)
-        if rate > 0
-    ]
-    return torch.optim.SGD(
-        groups,
-        lr=recipe.max_lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-    )
-
-
-_STAGES = 4
-
 # As published (arXiv 2507.14976): 50 epochs for few-shot training, 5 epochs for transfer to other data sets. The
 # authors crop from the whole image, this code from its central square.
 _PROMPTS = Recipe(
@@ -291,6 +214,32 @@ _ADAPT = Recipe(
     balance="sampler",
 )
 
+# For a CLIP with random initial weights: each epoch pairs an image with another caption, and a transformer needs
+# translation beyond the crop.
+_CLIP_MINI = Recipe(
+    epochs=24,
+    augmentation=Augmentation(
+        crop_px=48,
+        rotation_deg=10,
+        scale=0.1,
+        brightness=0.1,
+        contrast=0.2,
+        translation=0.08,
+    ),
+    batch_size=128,
+    max_lr=4e-4,
+    weight_decay=0.1,
+    warmup=0.1,
+    ema_decay=0.999,
+    optimizer="adamw",
+    betas=(0.9, 0.98),
+    eps=1e-6,
+)
+
+_PLAIN_48 = Augmentation(crop_px=48)
+# Start of the names of a trunk's tensors in a small CLIP.
+TRUNK_PREFIX = "visual.conv1.trunk."
+
 RECIPES = {
     "fer2013": _FER2013,
     # The two stages as separate recipes, for distillation with a different teacher in each. The second needs --init.
@@ -313,44 +262,16 @@ RECIPES = {
     ),
     "hicropl": _PROMPTS,
     "hicropl-short": replace(_PROMPTS, epochs=5),
-    # For a CLIP with random initial weights: each epoch pairs an image with another caption, and a transformer needs
-    # translation beyond the crop.
-    "clip-mini": Recipe(
-        epochs=24,
-        augmentation=Augmentation(
-            crop_px=48,
-            rotation_deg=10,
-            scale=0.1,
-            brightness=0.1,
-            contrast=0.2,
-            translation=0.08,
-        ),
-        batch_size=128,
-        max_lr=4e-4,
-        weight_decay=0.1,
-        warmup=0.1,
-        ema_decay=0.999,
-        optimizer="adamw",
-        betas=(0.9, 0.98),
-        eps=1e-6,
+    "clip-mini": _CLIP_MINI,
+    # For a small CLIP on a trained trunk, which is frozen: its feature maps of the plain images are computed once.
+    "clip-mini-trunk": replace(
+        _CLIP_MINI, augmentation=_PLAIN_48, max_lr=6e-4, rates=((TRUNK_PREFIX, 0.0),), patch_dropout=0.5
+    ),
+    # The trunk learns too, at a tenth of the rate, on moved pixels first and on plain ones at the end.
+    "clip-mini-trunk-tuned": replace(
+        _CLIP_MINI, rates=((TRUNK_PREFIX, 0.1),), finish=Finish(share=0.4, lr_share=0.3, augmentation=_PLAIN_48)
     ),
 }
-
-
-# For a small CLIP on a trained trunk, which is frozen: its feature maps of the plain images are computed once.
-RECIPES["clip-mini-trunk"] = replace(
-    RECIPES["clip-mini"],
-    augmentation=Augmentation(crop_px=48),
-    max_lr=6e-4,
-    rates=(("visual.conv1.trunk.", 0.0),),
-    patch_dropout=0.5,
-)
-# The trunk learns too, at a tenth of the rate, on moved pixels first and on plain ones at the end.
-RECIPES["clip-mini-trunk-tuned"] = replace(
-    RECIPES["clip-mini"],
-    rates=(("visual.conv1.trunk.", 0.1),),
-    finish=Finish(share=0.4, lr_share=0.3, augmentation=Augmentation(crop_px=48)),
-)
 
 
 def get_recipe(name: str) -> Recipe:

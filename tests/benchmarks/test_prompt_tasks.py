@@ -20,7 +20,7 @@ from edgekit.models.clip.architecture import Tower
 from edgekit.models.clip.load import random_clip, save_clip
 from edgekit.models.clip.mini import CLIP_MINI
 from edgekit.models.data import EXPRESSIONS, ImageSet
-from edgekit.models.data.few_shot import require_disjoint_groups, up_to_shots
+from edgekit.models.data.few_shot import up_to_shots
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/models"
 SMALL = replace(CLIP_MINI, vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
@@ -68,19 +68,14 @@ def test_shots_beyond_a_class_give_what_it_has() -> None:
     assert set(chosen) <= set(more)
 
 
-def test_a_person_in_training_and_test_is_refused() -> None:
-    with pytest.raises(InputError, match="1 groups of 'faces' are in the training and in the test images, such as 'b'"):
-        require_disjoint_groups(faces(["a", "b"]), faces(["b", "c"]), "faces")
-    with pytest.raises(InputError, match="persons on the images of 'faces' are not known"):
-        require_disjoint_groups(replace(faces(["a"]), groups=None), faces(["b"]), "faces")
-
-
 @pytest.mark.usefixtures("tasks")
 def test_no_person_is_on_both_sides() -> None:
     data = sys.modules["prompt_task_data"]
     training, test = data.persons_apart(faces(list("aabbccddee")), 0, "faces")
     assert not set(training.groups) & set(test.groups)
     assert len(training) + len(test) == 10
+    with pytest.raises(InputError, match="persons on the images of 'faces' are not known"):
+        data.persons_apart(replace(faces(["a"]), groups=None), 0, "faces")
 
 
 @pytest.mark.usefixtures("tasks")

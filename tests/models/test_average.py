@@ -21,7 +21,9 @@ def _write(bars: DataSet, path: Path, seed: int, architecture: str = "mini-xcept
     contract = contract_for(architecture, bars.classes, bars.name, gray=True)
     net = create_model(architecture, 7)
     net.train()(torch.rand(8, 3, 44, 44))  # other BatchNorm statistics than those of a new net
-    save_checkpoint(path, Checkpoint(replace(contract, temperature=temperature), net.state_dict(), {}))
+    save_checkpoint(
+        path, Checkpoint(replace(contract, temperature=temperature, uncertain_below=0.3), net.state_dict(), {})
+    )
     return str(path)
 
 
@@ -42,6 +44,7 @@ def test_weights_are_averaged_without_the_temperatures(bars: DataSet, tmp_path: 
             torch.testing.assert_close(value, expected)
     assert any(name.startswith("classifier") for name in soup.state), "the last layer's name"
     assert (soup.contract.temperature, result.temperature) == (1.0, 1.0)
+    assert soup.contract.uncertain_below == 0
     assert [model["name"] for model in soup.training["average_of"]] == models
 
 
@@ -74,11 +77,15 @@ def test_models_that_cannot_be_averaged_are_refused(bars: DataSet, tmp_path: Pat
     wide = _write(bars, tmp_path / "other.safetensors", 0, "edgecnn")
     labels = replace(bars, classes=tuple(reversed(bars.classes)))
     turned = _write(labels, tmp_path / "turned.safetensors", 0)
+    whole = str(tmp_path / "whole.safetensors")
+    checkpoint = load_checkpoint(Path(two))
+    save_checkpoint(Path(whole), replace(checkpoint, contract=replace(checkpoint.contract, subject="image")))
     output = tmp_path / "soup.safetensors"
     for models, message in (
         ([one], "at least two models"),
-        ([one, wide], "has another architecture than"),
-        ([one, turned], "has another labels than"),
+        ([one, wide], "differ in architecture"),
+        ([one, turned], "differ in labels"),
+        ([one, whole], "differ in subject"),
     ):
         with pytest.raises(InputError, match=message):
             average_checkpoints(models, output)

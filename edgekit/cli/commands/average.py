@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.options import PATH, SEED
+from edgekit.cli.options import PATH, SEED, refuse_unused
 from edgekit.cli.output import Output, common_options
 
 
@@ -39,6 +39,8 @@ def command(
       edgekit average runs/seed0 runs/seed1 runs/seed2 --data fer2013.tar.gz -o soup.safetensors
       edgekit eval soup.safetensors --data fer2013.tar.gz --split PublicTest --protocol ten-crop
     """
+    if data is None:
+        refuse_unused(click.get_current_context(), ("train_split", "val_split", "seed"), "goes with --data")
     from edgekit.cli.progress import by_stage, progress_bar
     from edgekit.models.average import average_checkpoints
 

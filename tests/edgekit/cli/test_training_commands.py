@@ -305,6 +305,7 @@ def test_an_interrupted_training_keeps_the_finished_epochs(faces: Path, tmp_path
             ["train", "--data", "{faces}", "-o", "out", "--ferplus", "x", "--label-weight", "0.5"],
             "label-weight goes with ferplus and ferplus-labels mixed",
         ),
+        (["average", "x", "y", "-o", "z.safetensors", "--val-split", "val"], "--val-split goes with --data"),
         (["train", "--data", "{faces}", "-o", "out", "--merge", "a=happy"], "has one class only, 'a'"),
         (["distill", "--teacher", "x", "--data", "x", "-o", "o", "--on-the-fly", "--cache", "c"], "leave one of them"),
         (["eval", "absent.onnx", "--data", "{faces}"], "model 'absent.onnx' does not exist"),

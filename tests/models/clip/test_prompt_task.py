@@ -21,10 +21,12 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.prompt_task import PromptTask
+from edgekit.models.clip.train_prompts import PromptTrainingOptions
 from edgekit.models.data import DataSet
 from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
-from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
+from edgekit.models.training.optimizer import make_optimizer
+from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.task import TrainingJob
 
 from .conftest import Golden
@@ -185,3 +187,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("given", [{"mixup_alpha": 0.2}, {"prior_strength": 1.0}])
+def test_options_of_nets_are_refused(given: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(given))} has no effect on prompts: leave it out"):
+        PromptTrainingOptions(data="x", output="y", clip="z", **given)  # type: ignore[arg-type]

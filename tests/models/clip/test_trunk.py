@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.load import load_clip, random_clip, save_clip, seeded_model
 from edgekit.models.clip.mini import MiniClipTask, TeacherTargets, hybrid_config
 from edgekit.models.clip.prompted import PromptedClip
-from edgekit.models.clip.train_mini import train_mini
+from edgekit.models.clip.train_mini import MiniClipOptions, train_mini
 from edgekit.models.clip.trunk import read_trunk
 from edgekit.models.data import EXPRESSIONS, DataSet
 from edgekit.models.data.augment import Augmentation
@@ -29,7 +30,8 @@ from edgekit.models.data.layout import canonical_class
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.loop import BEST_NAME, train_job
-from edgekit.models.training.recipes import RECIPES, Recipe, make_optimizer
+from edgekit.models.training.optimizer import make_optimizer
+from edgekit.models.training.recipes import RECIPES, Recipe
 from edgekit.models.training.task import TrainingJob
 
 SMALL = replace(hybrid_config("edgecnn", 2), vision=Tower(64, 2, 1), text=Tower(32, 2, 1), embed_dim=32)
@@ -173,16 +175,48 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
         captions="votes",
         ferplus=votes,
         teacher=[str(trunk_path)],
+        teacher_weight=2.5,
         epochs=1,
         accelerator="cpu",
         notify=messages.append,
     )
     clip = load_clip(result.checkpoint)
     assert clip.config == hybrid_config("edgecnn", 1)
-    assert any(message.startswith("teacher net.safetensors: ") for message in messages)
+    assert any(message.startswith("teacher net.safetensors agrees with ") for message in messages)
     record = read_header(result.checkpoint)["edgekit-clip"]
     assert '"captions": "votes"' in record.replace('":"', '": "')
     assert "trunk_sha256" in record
+    assert ",2.5]" in record.replace(" ", ""), "the teacher's weight"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mixup_alpha": 0.2}, "mixup_alpha has no effect on a small CLIP"),
+        ({"prior_strength": 1.0}, "prior_strength has no effect on a small CLIP"),
+        ({"teacher_weight": 2.0}, "teacher_weight has no effect on a training without teacher"),
+        ({"captions": "votes"}, "give ferplus"),
+        (
+            {"captions": "votes", "ferplus": "x", "ferplus_labels": "majority"},
+            "ferplus_labels has no effect on captions",
+        ),
+        ({"layers": 2}, "give trunk, or leave layers out"),
+    ],
+)
+def test_options_without_effect_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        MiniClipOptions(data="x", output="y", **given)
+
+
+def test_patches_are_left_out_except_in_the_last_quarter(bars: DataSet, trunk_path: Path) -> None:
+    task = task_on(bars, trunk_path, replace(RECIPE, epochs=4))
+    net: Any = task.build(torch.device("cpu")).train()
+    tokens = []
+    net.visual.ln_pre.register_forward_hook(lambda _module, inputs, _output: tokens.append(inputs[0].shape[1]))
+    for epoch in (0, 2, 3):
+        task.start_epoch(net, epoch)
+        task.loss(net, torch.arange(4), torch.full((4, 13), 0.5))
+    assert tokens == [19, 19, 37]  # the class token, and 18 or 36 patches
 
 
 def _votes_for(path: Path, column: str) -> bool:

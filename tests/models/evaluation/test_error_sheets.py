@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.errors import StorageError
 from edgekit.models.evaluation import error_sheets
 from edgekit.models.evaluation.error_sheets import save_errors
 from edgekit.models.evaluation.evaluate import Evaluation
+from edgekit.models.evaluation.run import evaluate
 
 
 def test_the_wrong_images_of_each_class_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +27,9 @@ def test_the_wrong_images_of_each_class_are_drawn(tmp_path: Path, monkeypatch: p
     assert (title, subtitle.split(";")[0]) == ("a", "2 of 4 images wrong")
     assert [int(image[0, 0, 0]) for image, _ in tiles] == [2, 1]  # the more confident error first
     assert {mark[0] for _, mark in tiles} == {"b"}
+
+
+def test_a_folder_that_cannot_be_written_is_reported_before_the_model_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="choose another place"):
+        evaluate("absent", "absent", errors=tmp_path / "file")

@@ -20,7 +20,8 @@ from edgekit.models.train import _report_chance, train
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.init_weights import read_initial_weights
 from edgekit.models.training.loop import BEST_NAME, EpochReport, train_job
-from edgekit.models.training.recipes import RECIPES, freeze, layer_rates
+from edgekit.models.training.optimizer import freeze, layer_rates
+from edgekit.models.training.recipes import RECIPES
 from edgekit.models.training.run import TrainingResult
 from edgekit.models.training.task import TrainingJob
 

@@ -14,6 +14,7 @@ from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import DataSet
 from edgekit.models.data.balance import class_prior
+from edgekit.models.distill.run import distill
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net, contract_for
 from edgekit.models.nets.registry import create_model
@@ -80,6 +81,10 @@ def test_a_training_adjusts_before_it_calibrates(bars_folder: Path, tmp_path: Pa
     assert kinds.index("logits") < kinds.index("calibrated")
     with pytest.raises(InputError, match=r"its prior_strength was 1\.0, now it is 0\.5"):
         train(**options, output=tmp_path / "adjusted", prior_strength=0.5, resume=True)
+    del options["model"]
+    student = {"teachers": [str(tmp_path / "plain")], "student": "mini-xception", "prior_strength": 0.5}
+    distilled = distill(**options, **student, output=tmp_path / "student").training.checkpoint
+    assert load_checkpoint(distilled).training["prior_adjustment"]["strength"] == 0.5
 
 
 def test_a_net_whose_last_layer_has_no_bias_is_refused() -> None:

@@ -1,0 +1,84 @@
+"""Optimiser that a recipe describes, and the learning rates of a net's layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekit.models.training.recipes import Recipe
+
+_STAGES = 4
+
+
+def make_optimizer(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for all parameters of `net`.
+
+    SGD and Adam add weight decay to the gradient. AdamW shrinks the weights directly, except for gains, biases and
+    scalars, as in CLIP (arXiv 2103.00020).
+    """
+    if recipe.depth_decay != 1:
+        return _optimizer_by_depth(recipe, net)
+    parameters = list(net.parameters())
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(
+            parameters, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay
+        )
+    if recipe.optimizer == "adamw":
+        groups: list[dict[str, Any]] = []
+        learned = [(name, each) for name, each in net.named_parameters() if each.requires_grad]
+        for prefix, rate in (*recipe.rates, ("", 1.0)):
+            chosen = [each for name, each in learned if _owner(recipe, name) == prefix]
+            for decay, is_matrix in ((recipe.weight_decay, True), (0.0, False)):
+                own = [each for each in chosen if (each.ndim >= 2) == is_matrix]
+                groups += [{"params": own, "rate": rate, "weight_decay": decay}] if own else []
+        # The fused kernel reads the parameters once, most of which are a small CLIP's token embedding.
+        return torch.optim.AdamW(
+            groups, lr=recipe.max_lr, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=recipe.max_lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+    )
+
+
+def _owner(recipe: Recipe, name: str) -> str:
+    """Return the first prefix in the recipe's `rates` that a parameter's name starts with; empty: none."""
+    return next((prefix for prefix, _ in recipe.rates if name.startswith(prefix)), "")
+
+
+def layer_rates(net: nn.Module, depth_decay: float) -> list[tuple[nn.Module, float]]:
+    """Return each layer of `net` that has parameters of its own, with its factor of the learning rate.
+
+    The last layer has the factor 1. The layers before it are cut into four stages of equally many layers, from the
+    input to the output, with the factors `depth_decay` to the powers 4, 3, 2 and 1.
+    """
+    *layers, last = (module for module in net.modules() if next(module.parameters(recurse=False), None) is not None)
+    stages = [_STAGES - index * _STAGES // len(layers) for index in range(len(layers))]
+    return [*((layer, depth_decay**stage) for layer, stage in zip(layers, stages, strict=True)), (last, 1.0)]
+
+
+def freeze(net: nn.Module, depth_decay: float) -> None:
+    """Freeze the layers of factor 0: their parameters get no gradient, their BatchNorms use the running statistics."""
+    for layer, rate in layer_rates(net, depth_decay):
+        if rate == 0:
+            layer.requires_grad_(requires_grad=False).eval()
+
+
+def _optimizer_by_depth(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(layer.parameters(recurse=False)), "rate": rate}
+        for layer, rate in layer_rates(net, recipe.depth_decay)
+        if rate > 0
+    ]
+    return torch.optim.SGD(
+        groups,
+        lr=recipe.max_lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+    )
