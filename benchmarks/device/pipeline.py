@@ -5,7 +5,7 @@
 Prints frame rates, numbers of faces, and ratios of times with their required values. The classic loop of many tutorials
 runs Haar's frontalface_default (scale 1.1, 5 neighbours, no minimum size) on each 640x480 frame and classifies face by
 face. The plain loop runs in one thread: YuNet at 320 pixels on each frame, then all faces in one batch. The pipeline is
-that of `edgekit run`: stages in threads, faces tracked between detections and classified by need.
+that of `edgekit run`: stages in threads, faces tracked between detections and classified as `--classify-every` states.
 
 Each round is one pair of `pairs.py`. Times are wall time; the time of the pipeline includes the start of its threads.
 """
@@ -228,11 +228,19 @@ def show(comparisons: Sequence[Comparison], console: Console) -> None:
 @click.option("--detector-model", type=click.Path(path_type=Path), required=True, help="YuNet's file of May 2026.")
 @click.option("--model", default="default", show_default=True, help="The classifier, an exported .onnx.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads per library.")
+@click.option("--classify-every", type=click.Choice(["auto", "1"]), default="auto", show_default=True)
 @click.option("--frames", "frame_count", type=click.IntRange(min=1), default=60, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=3), default=9, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    clip: str, detector_model: Path, model: str, threads: int, frame_count: int, rounds: int, as_json: bool
+    clip: str,
+    detector_model: Path,
+    model: str,
+    threads: int,
+    classify_every: str,
+    frame_count: int,
+    rounds: int,
+    as_json: bool,
 ) -> None:
     """Compare frames per second on a clip's frames in memory."""
     set_opencv_threads(threads)
@@ -246,10 +254,11 @@ def main(
         raise click.ClickException(str(error)) from error
     if any(detector.fixed_size_hw for detector in detectors.values()):
         raise click.ClickException(f"'{detector_model}' has a fixed input size: use the edition of May 2026")
+    pipeline = our_pipeline(classifier, detectors[320], "auto" if classify_every == "auto" else 1)
     comparisons = [
         compare(
             "pipeline / classic loop",
-            our_pipeline(classifier, detectors[320]),
+            pipeline,
             classic_loop(classifier),
             frames,
             rounds,
@@ -258,7 +267,7 @@ def main(
         ),
         compare(
             "pipeline / plain loop",
-            our_pipeline(classifier, detectors[320]),
+            pipeline,
             plain_loop(classifier, detectors[320]),
             frames,
             rounds,
@@ -267,7 +276,7 @@ def main(
         ),
         compare(
             "pipeline / classifying every frame",
-            our_pipeline(classifier, detectors[320]),
+            pipeline,
             our_pipeline(classifier, detectors[320], classify_every=1),
             frames,
             rounds,

@@ -1,4 +1,4 @@
-"""Adapts the shipped model to faces of other persons with the recipe `adapt`, and measures what it gains and loses.
+"""Adapts a shipped model to faces of other persons with the recipe `adapt`, and measures what it gains and loses.
 
     edgekit data crop photos.tar -o crops
     python benchmarks/models/adaptation.py --crops crops --data fer2013.tar.gz
@@ -76,14 +76,15 @@ def write_folders(photos: Photos, indices: NDArray[np.int64], folder: Path) -> N
 @click.command(help=__doc__)
 @click.option("--crops", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="FER-2013.")
+@click.option("--init", default="fer2013", show_default=True, help="The shipped model to adapt.")
 @click.option("--per-class", type=int, multiple=True, default=(16, 64, 256), show_default=True)
 @click.option("--draws", type=int, default=3, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
-def main(crops: Path, data: Path, per_class: tuple[int, ...], draws: int, threads: int) -> None:
+def main(crops: Path, data: Path, init: str, per_class: tuple[int, ...], draws: int, threads: int) -> None:
     """Print one markdown table."""
     photos = read_photos(crops)
     fer2013 = load_dataset(data)
-    initial = open_classifier(resolve_model("default", (".safetensors",)), threads)
+    initial = open_classifier(resolve_model(init, (".safetensors",)), threads)
     on_photos = evaluate(initial, photos.images, "center-crop")
     old = {split: evaluate(initial, fer2013.split(split), "center-crop").accuracy for split in FORGETTING_SPLITS}
     click.echo(
@@ -98,7 +99,7 @@ def main(crops: Path, data: Path, per_class: tuple[int, ...], draws: int, thread
             indices, is_measured = draw(photos, count, seed)
             with tempfile.TemporaryDirectory() as folder:
                 write_folders(photos, indices, Path(folder) / "crops")
-                options = {"init": "default", "recipe": "adapt", "seed": seed, "threads": threads}
+                options = {"init": init, "recipe": "adapt", "seed": seed, "threads": threads}
                 result = train(data=Path(folder) / "crops", output=Path(folder) / "run", **options)
                 adapted = open_classifier(result.checkpoint, threads)
             after = mean_recall(evaluate(adapted, photos.images.subset(is_measured), "center-crop"))

@@ -1,4 +1,4 @@
-"""Whether `edgekit eval` and `edgekit run --detector none` give every picture the same label.
+"""Whether `edgekit eval` and `edgekit run --detector none --uncertain-below 0` give every picture the same label.
 
     python benchmarks/models/same_answers.py --fer2013 fer2013.tar.gz --photos photos.tar
 
@@ -85,7 +85,7 @@ def compare(title: str, data: Path, split: str, model: str) -> int:
 
 
 def labels_of_run(folder: Path, model: str, names: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield name and label of each picture in `names`, as `edgekit run --detector none` returns them."""
+    """Yield name and label of each picture in `names`, as `edgekit run` without detector and threshold returns them."""
     with tempfile.TemporaryDirectory() as links:
         linked: dict[str, str] = {}
         for path in folder.rglob("*.*"):
@@ -95,7 +95,7 @@ def labels_of_run(folder: Path, model: str, names: dict[str, str]) -> Iterator[t
                 link = Path(links) / f"{len(linked)}{path.suffix}"
                 link.symlink_to(path)
                 linked[link.name] = name
-        with edgekit.stream(source=links, model=model, detector="none") as results:
+        with edgekit.stream(source=links, model=model, detector="none", uncertain_below=0) as results:
             for result in results:
                 yield linked[Path(result.file or "").name], result.faces.labels[0]
 

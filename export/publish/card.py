@@ -55,7 +55,8 @@ anything where a wrong classification harms someone.
 FER-2013 (Goodfellow et al., ICML 2013 challenge): 48x48 gray pictures from a web image search, labelled by people
 who often disagree; about a third of the labels are disputed. It is distributed for research and is not part of edgekit.
 Trained on Training ({data_name}, content sha256 `{data_sha256}`), the epoch chosen on {validation}, measured on
-{split}. Photographs, where they are measured, took no part in training.
+{split}. Photographs, where they are measured, took no part in training; the label weight, the
+strength of the logit adjustment and the threshold of `default` were chosen by them.
 
 FER-2013's licence does not allow its pictures here. `edgekit eval {name} --data fer2013.tar.gz --errors out/errors`
 draws contact sheets of the most confident errors.

@@ -60,6 +60,8 @@ def _command(training: Mapping[str, Any]) -> str:
         words.append(f"--ferplus ferplus_votes.csv --ferplus-labels {training['ferplus']}")
     if "label_weight" in training:
         words.append(f"--label-weight {training['label_weight']:g}")
+    if "prior_adjustment" in training:
+        words.append(f"--prior-strength {training['prior_adjustment']['strength']:g}")
     if training.get("initial_sha256"):
         words.append("--init START")
     words.append(f"--recipe {training['recipe_name']} --epochs {training['recipe']['epochs']}")

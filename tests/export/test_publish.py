@@ -23,8 +23,10 @@ from edgekit.errors import InputError
 from edgekit.export.publish.measure import Figures, Sources, figures_document
 from edgekit.export.publish.results import BEGIN, END, results_tables, update_results
 from edgekit.export.publish.run import publish, write_card
+from edgekit.export.publish.training_text import training_section
 from edgekit.files import sha256_of
 from edgekit.model_store import asset
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.load import save_clip, seeded_model
 from edgekit.models.data import EXPRESSIONS
@@ -99,6 +101,11 @@ def test_a_card_states_what_was_not_measured(tmp_path: Path) -> None:
 def test_the_threshold_of_uncertain_comes_from_the_contract() -> None:
     contract = SimpleNamespace(uncertain_below=0.45)
     assert figures_document(Figures({}, None, None), contract)["uncertain_below"] == 0.45  # type: ignore[arg-type]
+
+
+def test_the_command_of_a_card_has_the_strength_of_the_logit_adjustment() -> None:
+    training = load_checkpoint(asset("default.safetensors")).training
+    assert "--label-weight 0.15 --prior-strength 0.1 --init START" in training_section("default", training)
 
 
 def test_a_page_without_marks_is_one_line(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: Any) -> None:
     """Stop and remove the service that deploy made, and remove all releases and their folder, recordings included.
 
-    It asks nothing, and prints what it has removed. A service that deploy did not make stays. All boards are tried, and
-    the exit code is 4 if one failed. `edgekit host clean` removes the cache of packages.
+    It removes without a prompt, and prints what it has removed. A service that deploy did not make stays. All boards
+    are tried, and the exit code is 4 if one failed. `edgekit host clean` removes the cache of packages.
 
     \b
     Examples:
