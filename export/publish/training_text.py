@@ -55,11 +55,15 @@ def _command(training: Mapping[str, Any]) -> str:
         words.append(f"--temperature {distillation['temperature']:g}")
         if distillation["views"]:
             words.append(f"--views {distillation['views']}")
+        if powers := distillation.get("votes"):
+            words.append(f"--teacher-power {powers['teacher']:g} --votes-power {powers['votes']:g}")
     words.append("--data fer2013.tar.gz")
     if "ferplus" in training:
         words.append(f"--ferplus ferplus_votes.csv --ferplus-labels {training['ferplus']}")
     if "label_weight" in training:
         words.append(f"--label-weight {training['label_weight']:g}")
+    if "prior_adjustment" in training:
+        words.append(f"--prior-strength {training['prior_adjustment']['strength']:g}")
     if training.get("initial_sha256"):
         words.append("--init START")
     words.append(f"--recipe {training['recipe_name']} --epochs {training['recipe']['epochs']}")
