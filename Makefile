@@ -70,7 +70,7 @@ test-power: $(TEST)/installed
 test-oldest: $(TEST)/installed
 	$(TEST)/bin/python tools/oldest_requirements.py > $(TEST)/oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(TEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $(TEST)/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(OLDEST)/bin/python -m pytest --numprocesses $(WORKERS) -m "not slow" tests/device
 
