@@ -7,7 +7,7 @@
 # make test-power   deploys that a power cut ends, in a virtual machine (as test-vivid, and e2fsprogs)
 # make test-random  the tests of `make test` in random order
 # make test-oldest  the tests of device/ with the oldest supported versions of its dependencies
-# make fuzz         mutated files and answers for so many seconds: make fuzz SECONDS=3600; finds go to tests/fuzz/cases
+# make fuzz         mutated files and answers for at least 60 seconds (SECONDS=3600: an hour); finds go to tests/fuzz/cases
 # make audit        known vulnerabilities and licences of the dependencies
 # make lint         style, types, import rules, generated pages
 # make dist         wheel and source archive in dist/, checked with twine
@@ -19,13 +19,13 @@ PYTHON ?= python3
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 DEMO := .venv-demo
 TEST := .venv-test
-OUT := out
-
-.DELETE_ON_ERROR:
 OLDEST := .venv-oldest
 AUDIT := .venv-audit
+OUT := out
+# Of `make fuzz`.
 SECONDS ?= 60
 
+.DELETE_ON_ERROR:
 .PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random test-oldest fuzz audit lint dist clean help
 
 help:
@@ -70,7 +70,7 @@ test-power: $(TEST)/installed
 test-oldest: $(TEST)/installed
 	$(TEST)/bin/python tools/oldest_requirements.py > $(TEST)/oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(TEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $(TEST)/oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	$(OLDEST)/bin/python -m pytest --numprocesses $(WORKERS) -m "not slow" tests/device
 

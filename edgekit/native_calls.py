@@ -7,7 +7,6 @@ the command line (`edgekit.cli.native_watch`) cancels calls that outlast a signa
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,12 +21,6 @@ FIRST_CALL_S = 60.0
 CANCEL_S = 0.8
 
 _running: set[NativeCall] = set()
-
-
-def end_process(text: str, exit_code: int) -> None:
-    """End the process from any thread, without clean-up, after one line on stderr."""
-    os.write(2, f"edgekit: {text}\n".encode(errors="replace"))
-    os._exit(exit_code)
 
 
 # Called with the error of a call that neither ends in time nor can be cancelled. A program sets this to end itself; a

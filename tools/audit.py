@@ -3,7 +3,7 @@
     python tools/audit.py PIP_AUDIT
 
 PIP_AUDIT is the program. Without access to its advisory source the first check is skipped with one line. The exit code
-is 1 if a dependency has a known vulnerability or a licence that does not permit use in other programs.
+is 1 if a dependency has a known vulnerability, or only licences of strong copyleft.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def licence_of(package: Distribution) -> str:
 
 
 def refused_licences() -> Iterator[str]:
-    """Yield one line per package whose licence is strong copyleft alone, or is not stated."""
+    """Yield one line per package that has only licences of strong copyleft; print packages that state no licence."""
     for package in distributions():
         text = licence_of(package)
         name = package.metadata["Name"]

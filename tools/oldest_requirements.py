@@ -9,11 +9,11 @@ import configparser
 import re
 from pathlib import Path
 
-_EXTRAS = ("device", "mqtt", "ncnn", "preview")
+_EXTRAS = ("device", "mqtt", "ncnn", "preview", "video")
 # What the tests of device/ need beside it: `onnx` makes their models.
 _OF_TESTS = {
     "export": ("onnx",),
-    "dev": ("av", "hypothesis", "prometheus-client", "pytest", "pytest-randomly", "pytest-xdist"),
+    "dev": ("hypothesis", "prometheus-client", "pytest", "pytest-randomly", "pytest-xdist", "selenium"),
 }
 
 
@@ -29,7 +29,8 @@ def requirements() -> list[str]:
         for line in extras[extra].split("\n"):
             if re.split(r"[<>=!]", line)[0] in names:
                 found.append(line if extra == "dev" else re.sub(r">=([^,]+).*", r"==\1.*", line))
-    return found
+    # No extra names it: it comes with matplotlib, and tests make image files with it.
+    return [*found, "pillow"]
 
 
 if __name__ == "__main__":

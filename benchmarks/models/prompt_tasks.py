@@ -13,9 +13,9 @@ Tasks; a task without its data is left out:
     classes       groups of the expressions as new classes; with --base-clip, classes that this CLIP never saw
     cross         few images of one data set, evaluated on the others (FER-2013, --ferplus, --faces, --ck)
 
-Training images are balanced and test images are not, so accuracy and balanced accuracy (mean recall) are both measured. Choices
-are made on PublicTest, the default of --split; measure on PrivateTest (--split PrivateTest) when they are made. Each
-finished cell is one line of cells.jsonl; a second run with the same settings continues. --report writes one table and
+Training images are balanced and test images are not, so accuracy and balanced accuracy (mean recall) are both measured.
+Choices are made on PublicTest, the default of --split; measure on PrivateTest (--split PrivateTest) when they are made.
+Each finished cell is one line of cells.jsonl; a second run with the same settings continues. --report writes one table and
 one plot per task.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from edgekit.device.label.store import ConflictError, LabelStore
 from edgekit.device.sinks.web.access import Access
 from edgekit.device.sinks.web.app import FOLDER, Files, Guard, Site
+from edgekit.device.sinks.web.body import read_body
 from edgekit.errors import EdgekitError, InputError, StorageError
 from edgekit.typed_json import convert, parse_json
 
@@ -109,16 +110,11 @@ class _Label:
         """Apply `work` to the body of a request and return the response; an error response has the whole state, too."""
         if not _is_from_page(request):
             return PlainTextResponse("only the page itself may send this\n", 403)
-        body = bytearray()
+        body = await read_body(request, _MAX_BODY_BYTES)
+        if isinstance(body, Response):
+            return body
         try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _MAX_BODY_BYTES:
-                    return PlainTextResponse("request too long\n", 413)
-        except ClientDisconnect:
-            return PlainTextResponse("incomplete request\n", 400)
-        try:
-            return JSONResponse(work(parse_json(bytes(body), "the request")))
+            return JSONResponse(work(parse_json(body, "the request")))
         except EdgekitError as error:
             document = {**self._store.state(), "error": str(error)}
             return JSONResponse(document, _STATUS.get(type(error), 500))

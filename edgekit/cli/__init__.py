@@ -192,7 +192,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _check_environment() -> None:
-    """Check what libraries take for granted, and fail without a message if it is missing.
+    """Check what libraries need: without it they crash, or fail without a message.
 
     Raises:
         InputError: The working folder is gone, or too little memory may be reserved.

@@ -56,11 +56,17 @@ def _end_calls(number: int, received_s: float) -> None:
     os.kill(os.getpid(), number)
     time.sleep(native_calls.CANCEL_S)
     if any(call.in_main_thread for call in native_calls.running_since(received_s)):
-        native_calls.end_process("interrupted", EXIT_INTERRUPTED)
+        _end_process("interrupted", EXIT_INTERRUPTED)
 
 
 def _end_stuck(error: InputError) -> None:
-    native_calls.end_process(f"error: {error}", error.exit_code)
+    _end_process(f"error: {error}", error.exit_code)
+
+
+def _end_process(text: str, exit_code: int) -> None:
+    """End the process from any thread, without clean-up, after one line on stderr."""
+    os.write(2, f"edgekit: {text}\n".encode(errors="replace"))
+    os._exit(exit_code)
 
 
 def _forget() -> None:

@@ -91,7 +91,6 @@ def _on_fer2013(classifier: CropClassifier, dataset: DataSet) -> dict[str, Evalu
 
 def figures_document(figures: Figures, contract: Contract) -> dict[str, Any]:
     """Return the figures as a JSON object; what was not measured is None."""
-    # The field is not part of every version of the contract.
     uncertain_below = contract.uncertain_below
     fer2013, ferplus, photos = figures.fer2013, figures.ferplus, figures.photos
     return {

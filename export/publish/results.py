@@ -54,10 +54,9 @@ def _table(document: Mapping[str, Any]) -> str:
 def _rows(document: Mapping[str, Any]) -> Iterator[str]:
     of_data = f"FER-2013 {SPLIT}"
     command = "`--data fer2013.tar.gz`"
-    for protocol, result in (document["fer2013"] or {f"{of_data}: center-crop": None}).items():
-        if result is None:
-            yield f"| {protocol} {_GAP} {command} |"
-            continue
+    if document["fer2013"] is None:
+        yield f"| {of_data} {_GAP} {command} |"
+    for protocol, result in (document["fer2013"] or {}).items():
         options = " `--protocol ten-crop`" if protocol.startswith("ten") else ""
         options += " `--without-duplicates`" if protocol.endswith("duplicates") else ""
         yield f"| {of_data}, {protocol} | {_right(result)} | {_shares(result)} | {command}{options} |"

@@ -55,6 +55,8 @@ def _command(training: Mapping[str, Any]) -> str:
         words.append(f"--temperature {distillation['temperature']:g}")
         if distillation["views"]:
             words.append(f"--views {distillation['views']}")
+        if powers := distillation.get("votes"):
+            words.append(f"--teacher-power {powers['teacher']:g} --votes-power {powers['votes']:g}")
     words.append("--data fer2013.tar.gz")
     if "ferplus" in training:
         words.append(f"--ferplus ferplus_votes.csv --ferplus-labels {training['ferplus']}")

@@ -171,7 +171,7 @@ def _image_set(layout: Layout, indices: Sequence[int], images: ImageU8) -> Image
         images,
         np.array([layout.classes.index(entry.class_name) for entry in entries], np.int64),
         names=np.array([entry.name for entry in entries], np.str_),
-        groups=groups if groups.all() else None,
+        groups=groups if all(entry.group for entry in entries) else None,
     )
 
 

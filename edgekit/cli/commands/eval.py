@@ -73,10 +73,15 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
         "--by",
         default="",
         metavar="MEASURE,MEASURE",
-        help="Accuracy in bands of brightness and, with --photos, of size and pose.",
+        help="Print the accuracy by brightness or, with --photos, by size or pose of the faces.",
     ),
     click.option("--plot", type=PATH, help="Plot confusion matrix, reliability, risk and coverage (.png, .svg, .pdf)."),
-    click.option("--errors", type=PATH, metavar="DIR", help="Contact sheets of the most confident errors, per class."),
+    click.option(
+        "--errors",
+        type=PATH,
+        metavar="DIR",
+        help="Write one contact sheet per class with its most confident errors into this folder.",
+    ),
 )
 @section(
     "CLIP",
@@ -100,10 +105,10 @@ def command(
 
     With --data, images are classified as they are, on the pixels that the device computes. With --photos, the runtime's
     detector finds the largest face of each photograph, as `edgekit run --largest` does. The accuracy is printed for all
-    photographs (those without a face count as wrong) and for those with a face. Several models share one detection.
+    photographs (those without a face count as wrong) and for those with a face. Several models get the same faces.
 
-    --by groups the images by what is measured of each face, so that it shows whose faces are classified worse: the
-    brightness of the crop, the short side of the face box, and the head's yaw and roll (from the landmarks of yunet).
+    --by prints the accuracy in bands of a measure, to find faces that are classified worse. The measures are brightness
+    (of the crop), size (the short side of the face box) and pose (yaw and roll of the head, from yunet's landmarks).
 
     With --clip, MODEL is a file of trained prompts, or `zero-shot` for the CLIP alone; images are then cropped to their
     central square.

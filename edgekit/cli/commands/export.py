@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         "--uncertain-below",
         type=NumberRange(0, 1),
         metavar="P",
-        help="Smallest probability of a label; below it, 'edgekit run' gives the label 'uncertain'.",
+        help="Smallest probability of a label; below it, the label is 'uncertain'. Default: the checkpoint's.",
     ),
 )
 @quantize_options
@@ -64,8 +64,9 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
 
     --engine ncnn writes a file for ncnn, converted from the same ONNX model by pnnx.
 
-    --uncertain-below writes a threshold into the file that 'edgekit eval' helps to choose. Without it the file has the
-    checkpoint's, or with other labels none.
+    --uncertain-below writes the threshold of the label 'uncertain' into the file; `edgekit eval` prints coverage and
+    accuracy for several thresholds. Without the option, the file keeps the checkpoint's threshold, or has none if the
+    labels are new or merged.
 
     --merge merges labels without training: the new label's probability is the sum of the old ones'. Labels in no
     --merge are removed. A student of a CLIP can get new labels by text (--class): the teacher's text tower encodes them

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 
 @click.command("undeploy", short_help="Remove releases and their service from boards.")
-@click.option("--keep-data", is_flag=True, help="Keep recordings, and the settings of the current release.")
+@click.option("--keep-data", is_flag=True, help="Keep the recordings and the settings of the current release.")
 @release_options
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: Any) -> None:
     """Stop and remove the service that deploy made, and remove all releases and their folder, recordings included.
 
-    It removes without a prompt, and prints what it has removed. A service that deploy did not make stays. All boards
-    are tried, and the exit code is 4 if one failed. `edgekit host clean` removes the cache of packages.
+    No confirmation is needed. The result lists what was removed from each board. A service that deploy did not make
+    stays. All boards are tried, and the exit code is 4 if one failed. `edgekit host clean` removes the cache of
+    packages.
 
     \b
     Examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -38,14 +39,15 @@ class DetectionOptions:
     largest: bool
 
 
+def _every_option(name: str, text: str) -> Callable[..., Any]:
+    kind = _Every(1, _MAX_EVERY)
+    return click.option(name, type=kind, default=AUTO, show_default=True, metavar="N|auto", help=text)
+
+
 _OPTIONS = (
-    click.option(
+    _every_option(
         "--detect-every",
-        type=_Every(1, _MAX_EVERY),
-        default=AUTO,
-        show_default=True,
-        metavar="N|auto",
-        help="Run the detector on every Nth frame and track faces between; auto: depending on the image.",
+        "Run the detector on every Nth frame and track faces between; auto: depending on the image.",
     ),
     click.option(
         "--tracker",
@@ -63,13 +65,9 @@ _OPTIONS = (
         metavar="SECONDS",
         help="Time constant for smoothing a tracked face's probabilities; 0: no smoothing.",
     ),
-    click.option(
+    _every_option(
         "--classify-every",
-        type=_Every(1, _MAX_EVERY),
-        default=AUTO,
-        show_default=True,
-        metavar="N|auto",
-        help="Classify a tracked face in every Nth frame; auto: when it is new, changes, is undecided, or after 0.3 s.",
+        "Classify a tracked face in every Nth frame; auto: when it is new, changes, is undecided, or after 0.3 s.",
     ),
     click.option(
         "--mirror/--no-mirror",
@@ -105,12 +103,14 @@ def check_detection_options(detection: DetectionOptions, detector_name: str | No
     """Check the options before anything slow is imported.
 
     Raises:
-        click.UsageError: An option needs a detector.
+        click.UsageError: An option needs a detector, or smoothing.
     """
     if detector_name == "none" and detection.detect_every != AUTO:
         raise click.UsageError("--detect-every needs a detector; with --detector none every frame is a face")
     if detector_name == "none" and detection.min_face:
         raise click.UsageError("--min-face needs a detector; with --detector none every frame is a face")
+    if detection.smooth_s == 0 and (detection.mirror or detection.classify_every not in (AUTO, 1)):
+        raise click.UsageError("--classify-every and --mirror need smoothing: leave them out, or --smooth 0")
 
 
 def given_detector_size(detector_size: int) -> int | None:

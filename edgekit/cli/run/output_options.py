@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -120,6 +120,23 @@ _RESULTS = section(
     ),
 )
 
+
+def _folder_limits(option: str, count: int, number: str, what: str) -> tuple[Callable[..., Any], ...]:
+    """Return OPTION-max, with the default `count`, and OPTION-max-mb: the limits of a folder of images."""
+    most, sizes = click.IntRange(1, 1_000_000), NumberRange(0.001, 1_000_000)
+    return (
+        click.option(f"{option}-max", type=most, default=count, show_default=True, metavar="N", help=number),
+        click.option(
+            f"{option}-max-mb",
+            type=sizes,
+            default=200,
+            show_default=True,
+            metavar="MB",
+            help=f"Largest size of these {what}.",
+        ),
+    )
+
+
 _COLLECTING = section(
     "Collecting",
     path_option("--collect", "DIR", "Save crops for labelling (edgekit data label DIR)."),
@@ -132,22 +149,7 @@ _COLLECTING = section(
         help="uncertain[:MARGIN]: the two best classes differ by less than 0.3, or MARGIN; every:TIME, such as "
         "every:10s; best-of-track: one crop of each face.",
     ),
-    click.option(
-        "--collect-max",
-        type=click.IntRange(1, 1_000_000),
-        default=2000,
-        show_default=True,
-        metavar="N",
-        help="Largest number of crops in DIR that wait for labelling.",
-    ),
-    click.option(
-        "--collect-max-mb",
-        type=NumberRange(0.001, 1_000_000),
-        default=200,
-        show_default=True,
-        metavar="MB",
-        help="Largest size of these crops.",
-    ),
+    *_folder_limits("--collect", 2000, "Largest number of crops in DIR that wait for labelling.", "crops"),
 )
 
 _WEB_PAGE = section(
@@ -204,7 +206,7 @@ _MQTT = section(
     click.option(
         "--mqtt-snapshot/--no-mqtt-snapshot",
         default=False,
-        help="Publish the latest image of --event-snapshots, retained, also for Home Assistant.",
+        help="Publish the newest image of --event-snapshots as a retained message; Home Assistant shows it.",
     ),
 )
 
@@ -215,25 +217,10 @@ _EVENTS = section(
     click.option(
         "--webhook-snapshot/--no-webhook-snapshot",
         default=False,
-        help="Send each event with its image of --event-snapshots, in base64.",
+        help="Post each event with its image of --event-snapshots, in base64.",
     ),
     path_option("--event-snapshots", "DIR", "Save the frame of each event as JPEG."),
-    click.option(
-        "--event-snapshots-max",
-        type=click.IntRange(1, 1_000_000),
-        default=1000,
-        show_default=True,
-        metavar="N",
-        help="Largest number of snapshots in DIR; the oldest are deleted.",
-    ),
-    click.option(
-        "--event-snapshots-max-mb",
-        type=NumberRange(0.001, 1_000_000),
-        default=200,
-        show_default=True,
-        metavar="MB",
-        help="Largest size of these snapshots.",
-    ),
+    *_folder_limits("--event-snapshots", 1000, "Largest number of images in DIR; the oldest are deleted.", "images"),
     click.option(
         "--event-hold",
         type=Duration(),
@@ -274,9 +261,11 @@ def rotation_of(outputs: Outputs) -> Rotation:
 
 def recorder_of(outputs: Outputs, notify: Callable[[str], None]) -> H264Recorder | None:
     """Return the recorder of the camera's own H.264 video; None without --record."""
+    if outputs.record is None:
+        return None
     from edgekit.device.sinks.h264_recorder import H264Recorder
 
-    return None if outputs.record is None else H264Recorder(outputs.record, rotation_of(outputs), notify)
+    return H264Recorder(outputs.record, rotation_of(outputs), notify)
 
 
 def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:

@@ -60,7 +60,7 @@ def open_sinks(
     Raises:
         InputError: A sink cannot be created with these options.
     """
-    source, contract, recognise = stream.source, stream.classifier.contract, stream.picture_recogniser()
+    source, contract = stream.source, stream.classifier.contract
     _check_for_model(outputs, contract)
     labels = contract.labels
     sinks = [*collecting, *_files(outputs, source, labels, notify)]
@@ -70,7 +70,7 @@ def open_sinks(
         sinks.append(WindowSink(source.stop, _draw(outputs)))
     sinks += _registered(outputs, source, labels, notify)
     snapshots = _event_snapshots(outputs, source, notify)
-    outlets = _network(outputs, source, contract, say, notify, health, sinks, snapshots, recognise)
+    outlets = _network(outputs, stream, say, notify, health, sinks, snapshots)
     if outlets or snapshots is not None:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
@@ -210,19 +210,18 @@ def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify:
 
 def _network(
     outputs: Outputs,
-    source: Source,
-    contract: Contract,
+    stream: Stream,
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
     sinks: list[Sink],
     snapshots: EventSnapshots | None,
-    recognise: Callable[[bytes], FrameResult],
 ) -> list[Outlet]:
     """Append the network sinks to `sinks` and return those that receive events."""
     from edgekit.device.sink import accounts_of
     from edgekit.device.sinks.credentials import read_secret
 
+    source, contract = stream.source, stream.classifier.contract
     outlets: list[Outlet] = []
     if outputs.web is None and outputs.mqtt is None and outputs.webhook is None:
         return outlets
@@ -243,7 +242,7 @@ def _network(
             max_fps=outputs.web_fps,
             blur=blur,
             draw=draw,
-            recognise=recognise,
+            recognise=stream.picture_recogniser(),
             notify=notify,
         )
         network.append(web)

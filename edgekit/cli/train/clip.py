@@ -258,14 +258,14 @@ _OPTIONS = (
         type=click.Choice(["classic", "votes"]),
         default="classic",
         show_default=True,
-        help="clip-mini: captions with the label and random traits, or with the shares of the --ferplus votes and what "
-        "the picture shows.",
+        help="clip-mini: what captions have; classic: the label and random traits; votes: the shares of the --ferplus "
+        "votes and what the picture shows.",
     ),
     click.option(
         "--teacher",
         metavar="MODEL",
         multiple=True,
-        help="clip-mini: model whose class probabilities the CLIP learns too; the mean of several. Repeatable.",
+        help="clip-mini: model whose class probabilities the CLIP learns too; of several, the mean. Repeatable.",
     ),
     click.option(
         "--teacher-weight",

@@ -173,10 +173,10 @@ def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
 def _risk_coverage_text(result: Evaluation) -> str:
     points = [point for point in result.risk_coverage.as_document() if point["threshold"] in _PRINTED_THRESHOLDS]
     shares = ", ".join(
-        f"{point['threshold']:g}: {_percent(point['coverage'])} ({_percent(point['accuracy'])} right)"
+        f"{point['threshold']:g}: {_percent(point['coverage'])} (accuracy {_percent(point['accuracy'])})"
         for point in points
     )
-    return f"answered with a probability of at least {shares}"
+    return f"coverage with a probability of at least {shares}"
 
 
 def _mean_recalls(per_class: Mapping[str, float | None], recall_of: Sequence[str]) -> str:

@@ -195,8 +195,8 @@ _TRAINING_SECTIONS: _Sections = {
         click.option(
             "--mixup-alpha",
             type=NumberRange(0, MAX_MIXUP_ALPHA),
-            help="Mix each image with another one, in shares of Beta(ALPHA, ALPHA); default: the recipe's. With "
-            "'distill': only with --on-the-fly.",
+            help="Mix each image with another one, by a share drawn from Beta(ALPHA, ALPHA); default: the recipe's. "
+            "'distill' mixes only with --on-the-fly.",
         ),
         click.option(
             "--init",

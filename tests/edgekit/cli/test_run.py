@@ -178,6 +178,8 @@ def test_a_broken_picture_among_others_is_a_warning_and_counted(edgekit_run, cro
         (["--source", "demo", "--draw-ids"], "has no effect without --save"),
         (["--source", "demo", "--save", "out.jpg"], "is for images"),
         (["--source", "demo", "--detector", "dlib"], "'dlib' is not one of"),
+        (["--source", "demo", "--smooth", "0", "--mirror"], "need smoothing"),
+        (["--source", "demo", "--smooth", "0", "--classify-every", "3"], "need smoothing"),
         (["--source", "demo", "--max-frames", "0"], "--max-frames"),
         (["--source", "missing.mp4"], "source 'missing.mp4' does not exist"),
         (["--source", "demo", "--model", "missing.onnx"], "model 'missing.onnx' does not exist"),

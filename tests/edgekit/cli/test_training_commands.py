@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -73,23 +72,6 @@ def test_train_options_are_checked_in_python_too(faces: Path, tmp_path: Path) ->
     ):
         with pytest.raises(InputError, match=message):
             edgekit.train(data=faces, output=tmp_path / "run", **values)
-
-
-def test_the_help_of_train_has_titled_sections(run: Callable[..., Done]) -> None:
-    titles = re.findall(r"^([A-Z][A-Za-z ]+):$", run("train", "--help").stdout, re.MULTILINE)
-    assert titles == [
-        "Model",
-        "Data",
-        "Class shares",
-        "Output",
-        "Classes",
-        "Folds",
-        "Calibration",
-        "CLIP and prompts",
-        "Training",
-        "Machine",
-        "Other options",
-    ]
 
 
 def test_evaluate_returns_the_numbers_of_the_command(run: Callable[..., Done], trained: Path, faces: Path) -> None:

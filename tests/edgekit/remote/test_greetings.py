@@ -34,12 +34,12 @@ Greet = Callable[[str], None]
 def greet(sshd: Sshd) -> Iterator[Greet]:
     """Write the start file of the board's shell."""
     path = sshd.home / ".bashrc"
-    yield lambda text: void(path.write_text(f"{text}\n"))
+
+    def write(text: str) -> None:
+        path.write_text(f"{text}\n")
+
+    yield write
     path.unlink(missing_ok=True)
-
-
-def void(_: object) -> None:
-    pass
 
 
 @pytest.mark.parametrize("greeting", GREETINGS.values(), ids=GREETINGS)

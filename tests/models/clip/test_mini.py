@@ -191,7 +191,10 @@ def test_a_recipe_for_other_sizes_is_refused(bars: DataSet) -> None:
         ({"layers": 4}, "layers is for a CLIP on a trunk: give trunk"),
         ({"layers": 13, "trunk": "default"}, "layers is 13: expected 1 to 12"),
         ({"captions": "long"}, "captions is 'long': expected one of classic, votes"),
-        ({"teacher_weight": 0.0}, "teacher_weight is 0.0: expected more than 0"),
+        (
+            {"teacher_weight": 0.0, "teacher": "default", "trunk": "default"},
+            "teacher_weight is 0.0: expected more than 0",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
