@@ -192,7 +192,7 @@ def test_a_recipe_for_other_sizes_is_refused(bars: DataSet) -> None:
         ({"layers": 13, "trunk": "default"}, "layers is 13: expected 1 to 12"),
         ({"captions": "long"}, "captions is 'long': expected one of classic, votes"),
         (
-            {"teacher_weight": 0.0, "teacher": "default", "trunk": "default"},
+            {"teacher_weight": 0.0, "teacher": "default"},
             "teacher_weight is 0.0: expected more than 0",
         ),
     ],
