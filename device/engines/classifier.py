@@ -21,7 +21,15 @@ from edgekit.device.engines.engine import open_engine
 from edgekit.device.engines.session import default_intra_op_threads
 from edgekit.errors import InputError
 from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
-from edgekit.preprocess import FloatArray, ImageU8, crop_image, softmax, to_input
+from edgekit.preprocess import (
+    FloatArray,
+    ImageU8,
+    crop_image,
+    log_mean_probabilities,
+    softmax,
+    to_input,
+    with_mirror_images,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +122,15 @@ class Classifier:
             InputError: The graph fails.
         """
         return self._engine.infer(tensor)
+
+
+class MirrorClassifier(Classifier):
+    """A classifier whose probabilities are the mean over each crop and its mirror image, at twice the time."""
+
+    def logits(self, crops: ImageU8) -> FloatArray:
+        """Return the logarithms of the mean probabilities (N, classes) of crops uint8 (N, H, W, 1 or 3)."""
+        both = super().logits(with_mirror_images(crops))  # (2 N, classes)
+        return log_mean_probabilities(both.reshape(2, len(crops), -1)) if len(crops) else both
 
 
 def load_model(model: str | Path = "default", *, threads: int | None = None) -> Classifier:

@@ -169,7 +169,7 @@ def classify(
         faces: Its faces, without classes.
         classifier: Classifies the faces in one batch.
         timer: Receives the times.
-        smoother: Smooths each face's probabilities over time, and chooses the crops to mirror.
+        smoother: Smooths each face's probabilities over time.
         schedule: Chooses the faces to classify; None: all.
         time_s: Time of the frame in seconds, for smoother and schedule.
 
@@ -180,9 +180,6 @@ def classify(
     crops = crop_faces(frame, faces.xyxy, contract)
     smoother, schedule = smoother or Smoother(0), schedule or ClassificationSchedule()
     choice = schedule.choose(crops, faces.track_ids, time_s)
-    mirrored = smoother.mirrored(faces.track_ids, time_s)
-    if mirrored is not None:
-        crops[mirrored] = crops[mirrored, :, ::-1]
     timer.mark("crop")
     raw = schedule.completed(classifier.probabilities(crops[choice.due]), choice.due, faces.track_ids)
     probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s, choice.due, choice.cut)

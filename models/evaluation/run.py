@@ -47,7 +47,7 @@ def evaluate(
         data: Path of a data set, which is read as the model's contract says; or a data set already read, such as one
             for a CLIP in torch (`read_evaluation_data` with the fit "clip").
         split: Name of the split; default: `PrivateTest` or `test`.
-        protocol: "center-crop", as on the device, or "ten-crop".
+        protocol: "center-crop", "center-flip" or "ten-crop"; see `edgekit.models.evaluation.evaluate`.
         without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
         merges: Texts NEW=OLD,OLD that merge classes of the data; classes in none of them are removed.
         contempt: Treatment of the class contempt: "drop", "keep", or the class its images are counted as.
