@@ -10,6 +10,7 @@
 # make fuzz         mutated files and answers for at least 60 seconds (SECONDS=3600: an hour); finds go to tests/fuzz/cases
 # make audit        known vulnerabilities and licences of the dependencies
 # make lint         style, types, import rules, generated pages
+# make docs         the documentation site in out/site; a broken link or anchor is an error
 # make dist         wheel and source archive in dist/, checked with twine
 # Another Python: make PYTHON=python3.12 demo (after `make clean` if an environment exists already)
 # More or fewer test processes: make WORKERS=8 test
@@ -21,12 +22,13 @@ DEMO := .venv-demo
 TEST := .venv-test
 OLDEST := .venv-oldest
 AUDIT := .venv-audit
+DOCS := .venv-docs
 OUT := out
 # Of `make fuzz`.
 SECONDS ?= 60
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random test-oldest fuzz audit lint dist clean help
+.PHONY: demo test test-slow test-boards test-pi test-vivid test-power test-random test-oldest fuzz audit lint docs dist clean help
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -90,18 +92,23 @@ lint: $(TEST)/installed
 	$(TEST)/bin/python -m edgekit.cli.reference --check
 	$(TEST)/bin/codespell
 
+docs: $(DOCS)/installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo "documentation: $(OUT)/site/index.html"
+
 dist: $(TEST)/installed
 	rm -rf dist
 	$(TEST)/bin/python tools/check_packages.py dist
 	$(TEST)/bin/twine check --strict dist/*
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OLDEST) $(AUDIT) $(OUT) build dist edgekit_pi.egg-info
+	rm -rf $(DEMO) $(TEST) $(OLDEST) $(AUDIT) $(DOCS) $(OUT) build dist edgekit_pi.egg-info
 
 $(DEMO)/installed: EXTRA := device,video
 $(TEST)/installed: EXTRA := dev
+$(DOCS)/installed: EXTRA := docs
 
-$(DEMO)/installed $(TEST)/installed: setup.cfg pyproject.toml
+$(DEMO)/installed $(TEST)/installed $(DOCS)/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "edgekit needs Python 3.11 or later: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \

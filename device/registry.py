@@ -1,7 +1,7 @@
 """Registry of sources, detectors, trackers and sinks by name.
 
 Built-in components are registered in this module. Other packages register theirs with entry points in the groups
-`edgekit.sources`, `edgekit.detectors`, `edgekit.trackers` and `edgekit.sinks`; docs/extending.md has an example.
+`edgekit.sources`, `edgekit.detectors`, `edgekit.trackers` and `edgekit.sinks`; docs/how-to/extending.md has an example.
 A component is imported when it is requested by name.
 """
 
@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["source", "detector", "tracker", "sink"]
 
 _STREAMS = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
 
-# Module and factory function of each name; docs/extending.md describes arguments and return values.
+# Module and factory function of each name; docs/how-to/extending.md describes arguments and return values.
 _OWN: dict[Kind, dict[str, str]] = {
     "source": {
         "demo": "edgekit.device.sources.demo:open_demo",
@@ -64,7 +64,8 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
     found = {(point.value, _package(point)): point for point in _others(kind) if point.name == name}
     if not found:
         known = ", ".join(names(kind))
-        cure = f"use one of {known}" if known else f"install a package that provides a {kind} (docs/extending.md)"
+        package = f"install a package that provides a {kind} (docs/how-to/extending.md)"
+        cure = f"use one of {known}" if known else package
         raise InputError(f"{kind} '{name}' does not exist: {cure}")
     if len(found) > 1:
         packages = " and ".join(sorted(package for _, package in found))

@@ -1,4 +1,4 @@
-"""Table of docs/export.md: size, accuracy and cost of each form of the shipped net.
+"""Table of docs/how-to/export.md: size, accuracy and cost of each form of the shipped net.
 
     python benchmarks/export/export_table.py --data fer2013.tar.gz -o out/export
 
@@ -159,7 +159,7 @@ def table(
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the table of docs/export.md."""
+    """Return the table of docs/how-to/export.md."""
     lines = [
         f"| file | bytes | accuracy | x86 time | A53 M instructions | A53 M L2 misses | {BOARD.name}, ms, estimated |",
         "| --- | --- | --- | --- | --- | --- | --- |",

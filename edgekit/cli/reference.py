@@ -1,4 +1,4 @@
-"""Generates docs/commands.md, the help of all commands: `python -m edgekit.cli.reference [--check]`."""
+"""Generates docs/reference/commands.md, the help of all commands: `python -m edgekit.cli.reference [--check]`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> int:
     """Write the page; with --check only compare the existing page, and return 1 if it is out of date."""
     parser = argparse.ArgumentParser(prog="python -m edgekit.cli.reference", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, and fail if the page is out of date")
-    parser.add_argument("path", nargs="?", type=Path, default=Path("docs/commands.md"))
+    parser.add_argument("path", nargs="?", type=Path, default=Path("docs/reference/commands.md"))
     arguments = parser.parse_args()
     page = render()
     if not arguments.check:

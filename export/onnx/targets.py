@@ -38,7 +38,7 @@ class Target:
 _FOLDING = frozenset({"fold-class-vectors", "fold-batchnorm"})
 _SMALLER = _FOLDING | {"gray-stem", "uint8-input", "merge-pool"}
 
-# The figures are in docs/export.md.
+# The figures are in docs/how-to/export.md.
 TARGETS: dict[str, Target] = {
     # float32 input and standard layers, which every engine reads.
     "generic": Target(_FOLDING, "u8s8", "qdq"),

@@ -1,4 +1,4 @@
-"""Tables of docs/results.md: one per model, rendered from the documents that publishing writes."""
+"""Tables of docs/reference/results.md: one per model, rendered from the documents that publishing writes."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def results_tables(models: Path) -> str:
 def _table(document: Mapping[str, Any]) -> str:
     name, picture = document["name"], ""
     if document["photographs"]:
-        picture = f"Confusion matrix and calibration on photographs: [picture](models/{name}-photographs.png).\n"
+        picture = f"Confusion matrix and calibration on photographs: [picture](../models/{name}-photographs.png).\n"
     lines = "\n".join(_rows(document))
     return f"""### `{name}`
 
-[Card](../edgekit/assets/{name}.md). {picture}
+[Card](../../edgekit/assets/{name}.md). {picture}
 | data, measure | right | mean recall | calibration error | `edgekit eval {name} …` |
 | --- | ---: | ---: | ---: | --- |
 {lines}

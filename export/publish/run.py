@@ -26,6 +26,7 @@ from edgekit.models.nets.registry import parameter_count
 
 # In the folder of the docs: one document and, if photographs were measured, one picture per model.
 MODELS_FOLDER = "models"
+RESULTS_PAGE = "reference/results.md"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def publish(
         name: Name of the model.
         sources: The data.
         docs: Folder of the documentation: gets models/NAME.json, with photographs models/NAME-photographs.png, and
-            the tables of results.md.
+            the tables of reference/results.md.
         notify: Called with messages for the user.
         uncertain_below: Threshold of the label "uncertain"; None: the checkpoint's.
 
@@ -97,7 +98,7 @@ def _describe(folder: Path, name: str, figures: Figures, docs: Path | None) -> P
         if figures.photos is not None:
             picture = models / f"{name}-photographs.png"
             save_evaluation(picture, figures.photos.with_face, f"{name} on photographs, largest face of each")
-        update_results(docs / "results.md", models)
+        update_results(docs / RESULTS_PAGE, models)
     write_atomic(path, card(document, checkpoint.training, picture, folder))
     return Published(onnx, path, document)
 

@@ -18,7 +18,7 @@ from edgekit.preprocess import FloatArray
 
 @dataclass(frozen=True)
 class VotePowers:
-    """The exponents a and b; 0.7 and 0.5 gave the lowest cross-entropy on FER-2013's PublicTest (docs/results.md)."""
+    """The exponents a and b: 0.7 and 0.5 gave the lowest cross-entropy on PublicTest (docs/reference/results.md)."""
 
     teacher: float = 0.7
     votes: float = 0.5

@@ -1,4 +1,4 @@
-"""What other packages register: the example of docs/extending.md, installed and run, and what is no registration."""
+"""What other packages register: the example of docs/how-to/extending.md, run, and what is no registration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model, site, monkeypatch, capsys):
-    page = (ROOT / "docs/extending.md").read_text()
+    page = (ROOT / "docs/how-to/extending.md").read_text()
     blocks = re.findall(r"```(toml|python|)\n(.*?)```", page, re.DOTALL)
     project, code, commands = (text for _, text in blocks)
     package = tmp_path / "package"
@@ -61,7 +61,7 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
         ("source", r"use one of demo, "),
         ("detector", r"use one of yunet, haar, none$"),
         ("tracker", r"use one of flow$"),
-        ("sink", r"install a package that provides a sink \(docs/extending.md\)"),
+        ("sink", r"install a package that provides a sink \(docs/how-to/extending.md\)"),
     ],
 )
 def test_an_unknown_name_is_refused_with_those_that_there_are(kind, cure):

@@ -1,4 +1,4 @@
-"""The commands of docs/own-classes.md exist, and both walks run from the first to the last one at small size."""
+"""The commands of docs/tutorials/own-classes.md exist, and both walks run from first to last at small size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.edgekit.remote.conftest import board as board
 from tests.edgekit.remote.conftest import sshd as sshd
 from tests.edgekit.remote.release_board import Board
 
-PAGE = (Path(__file__).parents[2] / "docs" / "own-classes.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/tutorials/own-classes.md").read_text()
 _FENCE = re.compile(r"^( *)```(sh|toml)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""The tests that docs/what-can-be-lost.md names exist, and each row of its tables has one."""
+"""The tests that docs/reference/what-can-be-lost.md names exist, and each row of its tables has one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "what-can-be-lost.md").read_text()
+TEXT = (ROOT / "docs/reference/what-can-be-lost.md").read_text()
 TESTS = dict(re.findall(r"^\| (\w+) \| `([^`]+::[^`]+)` \|$", TEXT, re.MULTILINE))
 
 

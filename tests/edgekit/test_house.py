@@ -232,16 +232,16 @@ def test_the_page_of_commands_is_up_to_date() -> None:
 
 def test_the_check_of_the_page_sees_a_stale_one(tmp_path: Path) -> None:
     page = tmp_path / "commands.md"
-    page.write_text((ROOT / "docs/commands.md").read_text().replace("--seed", "--sead"))
+    page.write_text((ROOT / "docs/reference/commands.md").read_text().replace("--seed", "--sead"))
     done = reference(ROOT, "--check", str(page))
     assert done.returncode == 1
     assert "out of date" in done.stderr
     assert reference(ROOT, str(page)).returncode == 0
-    assert page.read_text() == (ROOT / "docs/commands.md").read_text()
+    assert page.read_text() == (ROOT / "docs/reference/commands.md").read_text()
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 

@@ -61,7 +61,7 @@ def test_no_source_names_the_other_project_as_a_requirement() -> None:
     stranger = "edgekit" + "["
     found = [
         f"{path.relative_to(root)}: {line.strip()}"
-        for pattern in ("edgekit/**/*.py", "models/**/*.py", "export/**/*.py", "device/**/*.py", "*.md", "docs/*.md")
+        for pattern in ("edgekit/**/*.py", "models/**/*.py", "export/**/*.py", "device/**/*.py", "*.md", "docs/**/*.md")
         for path in sorted(root.glob(pattern))
         for line in path.read_text().splitlines()
         if "pip install" in line and (f"'{stranger}" in line or f" {stranger}" in line or f'"{stranger}' in line)

@@ -63,8 +63,8 @@ def front_matter(card: str) -> dict[str, Any]:
 
 def test_a_card_has_the_hubs_front_matter_and_only_measured_figures(faces: Path, photos: Path, tmp_path: Path) -> None:
     folder, docs = model_files(tmp_path / "assets"), tmp_path / "docs"
-    docs.mkdir()
-    (docs / "results.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    (docs / "reference").mkdir(parents=True)
+    (docs / "reference/results.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     done = write_card(folder, "fer2013", Sources(faces, photos=photos, detector="haar"), docs)
     card = done.card.read_text()
     front = front_matter(card)
@@ -85,7 +85,7 @@ def test_a_card_has_the_hubs_front_matter_and_only_measured_figures(faces: Path,
     assert "by yaw" not in card  # Haar has no landmarks
     assert "(../docs/models/fer2013-photographs.png)" in card
     assert read_image(docs / "models/fer2013-photographs.png") is not None
-    page = (docs / "results.md").read_text()
+    page = (docs / "reference/results.md").read_text()
     assert (page.startswith("before\n"), page.endswith("after\n"), "old" in page) == (True, True, False)
     assert f"{correct / 7:.2%} ({correct} of 7)" in page
     assert "| photographs, mean recall of five | 66.67% (2 of 3) | 50.00% |" in page
@@ -117,7 +117,7 @@ def test_the_tables_of_the_results_page_are_those_of_the_documents() -> None:
     docs = Path(__file__).parents[2] / "docs"
     if not (docs / "models").is_dir():
         pytest.skip("docs/models has no document: publish a model with --docs docs")
-    page = (docs / "results.md").read_text()
+    page = (docs / "reference/results.md").read_text()
     assert page.partition(f"{BEGIN}\n\n")[2].partition(f"\n{END}")[0] == results_tables(docs / "models")
 
 

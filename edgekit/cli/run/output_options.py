@@ -86,7 +86,7 @@ _RESULTS = section(
         "extra_sinks",
         multiple=True,
         metavar="NAME[:VALUE]",
-        help="Pass results to a sink of another package (docs/extending.md). Repeatable.",
+        help="Pass results to a sink of another package (docs/how-to/extending.md). Repeatable.",
     ),
     click.option(
         "--rotate-size",
