@@ -145,8 +145,8 @@ def test_pictures_are_classified_with_their_mirror_image(
         frame, _ = next(edgekit.stream(source="demo", detector="haar").with_frames())
         source = str(tmp_path / "portrait.png")
         assert cv2.imwrite(source, frame.image_bgr)
-    model = edgekit.load_model("default")
-    settings = {"detector": "haar", "classify_every": 1, "max_frames": 3, **options}
+    model = edgekit.load_model("fer2013")
+    settings = {"model": "fer2013", "detector": "haar", "classify_every": 1, "max_frames": 3, **options}
     for frame, result in edgekit.stream(source=source, **settings).with_frames():
         crops = crop_faces(frame, result.faces.xyxy, model.contract)
         plain, mirrored = (model.probabilities(each) for each in (crops, np.ascontiguousarray(crops[:, :, ::-1])))
