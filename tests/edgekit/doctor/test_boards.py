@@ -80,14 +80,21 @@ def test_an_illegal_instruction_is_named_with_the_version_to_take(replay: Replay
     found = findings(replay("doctor-pi4b-bookworm-illegal-instruction"))["onnxruntime"]
     assert found.status == "fault"
     assert found.text == "1.21.0 crashes with an illegal instruction: it was built for another processor"
-    assert found.cure == "pip install 'onnxruntime>=1.20,!=1.21.0'"
+    assert found.cure == "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.27.0'"
 
 
 def test_an_illegal_instruction_of_another_version_excludes_that_one_too(replay: Replay) -> None:
     probe = replay(
         "doctor-pi4b-bookworm-illegal-instruction", **{"$ import onnxruntime (exit -4)": "onnxruntime 1.30.0\n"}
     )
-    assert findings(probe)["onnxruntime"].cure == "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.30.0'"
+    assert findings(probe)["onnxruntime"].cure == "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.27.0,!=1.30.0'"
+
+
+def test_a_version_with_wrong_results_is_a_warning(replay: Replay) -> None:
+    board = replay("doctor-pi3bplus-trixie-good", **{"$ import onnxruntime": "onnxruntime 1.27.0\nimported\n"})
+    found = findings(board)["onnxruntime"]
+    assert (found.status, found.cure) == ("warning", "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.27.0'")
+    assert "wrong convolutions on processors with SME (microsoft/onnxruntime#28571)" in found.text
 
 
 def test_numpy_2_beside_the_systems_picamera2_and_two_opencvs(replay: Replay) -> None:
