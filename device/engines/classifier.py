@@ -17,10 +17,10 @@ from typing import Literal
 
 import numpy as np
 
-from edgekit.device.engines.engine import open_engine
+from edgekit.device.engines.engine import device_suffixes, open_engine
 from edgekit.device.engines.session import default_intra_op_threads
 from edgekit.errors import InputError
-from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+from edgekit.model_store import resolve_model
 from edgekit.preprocess import (
     FloatArray,
     ImageU8,
@@ -138,13 +138,13 @@ def load_model(model: str | Path = "default", *, threads: int | None = None) -> 
 
     Args:
         model: A shipped model's name ("default", "fer2013", "distilled"), or the path of an .onnx or .ncnn file with a
-            contract.
+            contract, or of a file of another package's engine.
         threads: Threads within one inference; default: one on a PC, all processors on other machines.
 
     Raises:
         InputError: The file does not exist, cannot be loaded or has no valid contract, or its engine is not installed.
     """
-    return Classifier(resolve_model(str(model), DEVICE_SUFFIXES), threads)
+    return Classifier(resolve_model(str(model), device_suffixes(str(model))), threads)
 
 
 def _as_list(images: ImageU8 | Sequence[ImageU8]) -> Sequence[ImageU8]:

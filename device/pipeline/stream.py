@@ -20,7 +20,7 @@ from edgekit.contract import Contract
 from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier, MirrorClassifier
-from edgekit.device.engines.engine import contract_in
+from edgekit.device.engines.engine import contract_in, device_suffixes
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
@@ -38,7 +38,7 @@ from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import Localizer, WholeImage
 from edgekit.errors import InputError, warn
-from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+from edgekit.model_store import resolve_model
 
 _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
 
@@ -138,7 +138,7 @@ class Stream:
             StorageError: The download of the detector is not the expected file.
         """
         self.meter = LatencyMeter()
-        model_path = resolve_model(str(options.model), DEVICE_SUFFIXES)
+        model_path = resolve_model(str(options.model), device_suffixes(str(options.model)))
         contract = contract_in(model_path)
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)

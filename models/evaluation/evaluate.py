@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgekit.contract import Contract
+from edgekit.device.engines.engine import device_suffixes
 from edgekit.errors import InputError
-from edgekit.model_store import DEVICE_SUFFIXES
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.evaluation.calibration import Calibration, calibration
@@ -176,13 +177,23 @@ def check_labels(classes: Sequence[str], labels: Sequence[str]) -> None:
             raise InputError(f"the model has no class '{name}': its labels are {', '.join(labels)}")
 
 
+def open_named(model: str | Path, intra_op_threads: int | None = None) -> CropClassifier:
+    """Return the classifier of a shipped model's name, an exported file, a checkpoint or the folder of a training.
+
+    Raises:
+        InputError: As `open_classifier`.
+    """
+    path = resolve_model(str(model), (*device_suffixes(str(model)), CHECKPOINT_SUFFIX))
+    return open_classifier(path, intra_op_threads)
+
+
 def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClassifier:
     """Return the classifier in an exported file or a checkpoint.
 
     Raises:
         InputError: The file is missing, damaged or of another kind.
     """
-    if path.suffix in DEVICE_SUFFIXES:
+    if path.suffix != CHECKPOINT_SUFFIX:
         from edgekit.device.engines.classifier import Classifier
 
         return Classifier(path, intra_op_threads)

@@ -16,14 +16,13 @@ import numpy as np
 from edgekit.device.detections import Detections
 from edgekit.device.imaging import as_frame, decode_image, resize
 from edgekit.errors import InputError
-from edgekit.model_store import resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import ImageSet
 from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.photos import PhotoDetector, labelled_photos
 from edgekit.models.data.readers import dataset_name, is_of_files
 from edgekit.models.evaluation.bands import brightness_of, face_measures, stacked
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, evaluate, open_classifier
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, evaluate, open_named
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.preprocess import ImageU8, crop_face, crop_image
 
@@ -120,10 +119,7 @@ def evaluate_photos(
     path = Path(photos)
     if not is_of_files(path):
         raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")
-    classifiers = [
-        model if not isinstance(model, str | Path) else open_classifier(resolve_model(str(model)), threads)
-        for model in models
-    ]
+    classifiers = [model if not isinstance(model, str | Path) else open_named(model, threads) for model in models]
     finder = None
     if any(classifier.contract.subject == "face" for classifier in classifiers):
         finder = PhotoDetector(

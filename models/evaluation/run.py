@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekit.files import check_writable
-from edgekit.model_store import resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
@@ -20,7 +19,7 @@ from edgekit.models.data.pixels import DataFit
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.bands import brightness_of
 from edgekit.models.evaluation.error_sheets import save_errors
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_classifier
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_named
 from edgekit.models.evaluation.evaluate import evaluate as evaluate_images
 from edgekit.models.torch_threads import set_torch_threads
 
@@ -71,7 +70,7 @@ def evaluate(
         check_writable(Path(errors) / "0.png")  # reported before the images are classified
     if threads:
         set_torch_threads(threads)
-    classifier = open_classifier(resolve_model(str(model)), threads) if isinstance(model, str | Path) else model
+    classifier = open_named(model, threads) if isinstance(model, str | Path) else model
     contract = classifier.contract
     if not isinstance(data, DataSet):
         crop = contract.crop

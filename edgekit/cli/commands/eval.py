@@ -246,10 +246,9 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
 
 def _opened(models: Sequence[str], threads: int | None, recall_of: Sequence[str]) -> list[CropClassifier]:
     """Load the models, and check before any measurement that each has the classes of --recall-of."""
-    from edgekit.model_store import resolve_model
-    from edgekit.models.evaluation.evaluate import check_labels, open_classifier
+    from edgekit.models.evaluation.evaluate import check_labels, open_named
 
-    classifiers = [open_classifier(resolve_model(model), threads) for model in models]
+    classifiers = [open_named(model, threads) for model in models]
     for classifier in classifiers:
         check_labels(recall_of, classifier.contract.labels)
     return classifiers
