@@ -1,8 +1,8 @@
 """Registry of engines, sources, detectors, trackers and sinks by name.
 
 Built-in components are registered in this module. Other packages register theirs with entry points in the groups
-`edgekit.engines`, `edgekit.sources`, `edgekit.detectors`, `edgekit.trackers` and `edgekit.sinks`; docs/how-to/extending.md has
-examples. An engine's name is the suffix of its files without the dot.
+`edgekit.engines`, `edgekit.sources`, `edgekit.detectors`, `edgekit.trackers` and `edgekit.sinks`;
+docs/how-to/extending.md has examples. An engine's name is the suffix of its files without the dot.
 A component is imported when it is requested by name.
 """
 

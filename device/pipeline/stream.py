@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from edgekit.contract import Contract
+from edgekit.device.controls import Controls
 from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier, MirrorClassifier
@@ -126,6 +127,7 @@ class Stream:
         classifier: The model; its contract has the stream's `uncertain_below`.
         localizer: The detector with its schedule and tracker, or `WholeImage`.
         meter: Latencies per stage and the frame rate.
+        controls: Pauses and resumes the stream; a camera or network stream is released meanwhile.
         threads: The number of threads of each part.
     """
 
@@ -139,6 +141,7 @@ class Stream:
         """
         self.meter = LatencyMeter()
         model_path = resolve_model(str(options.model), device_suffixes(str(options.model)))
+        self.controls = Controls()
         contract = contract_in(model_path)
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)
@@ -218,6 +221,7 @@ class Stream:
     def stop(self) -> None:
         """End the iteration before its next frame; may be called from a signal handler or another thread."""
         self.source.stop()
+        self.controls.end()
 
     def close(self) -> None:
         """End the threads and close the source; a second call does nothing.
@@ -243,6 +247,7 @@ class Stream:
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
             health=health,
+            controls=self.controls,
         )
 
 

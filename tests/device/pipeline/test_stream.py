@@ -216,3 +216,35 @@ def test_without_a_detector_the_classifier_gets_its_threads(monkeypatch: pytest.
     with_detector, without = (plan_threads(None, None, 4, detects=detects) for detects in (True, False))
     assert (with_detector.detector, with_detector.classifier) == (2, 1)
     assert (without.detector, without.classifier) == (1, 2)
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_paused_recording_continues_where_it_stopped(tiny_model: Path, crops: Path, threaded: bool) -> None:
+    options = {"source": crops, "model": tiny_model, "detector": "none", "threaded": threaded}
+    with edgekit.stream(**options) as plain:
+        expected = [result.faces.labels for result in plain]
+    with edgekit.stream(**options) as stream:
+        stream.controls.pause()
+        seen = [next(stream).faces.labels]
+        paused: list[float] = []
+
+        def resume() -> None:
+            paused.append(stream.controls.paused_s)
+            if paused[-1] > 0.3:
+                stream.controls.resume()
+
+        stream.controls.while_paused(resume)
+        seen += [result.faces.labels for result in stream]
+        assert seen == expected
+        assert paused[-1] > 0.3
+        # The pause is part of neither a stage nor the frame rate.
+        meter = stream.meter
+    assert sum(stage.mean_ms * stage.count for stage in meter.stages().values()) < 1e3 * paused[-1] * len(expected)
+    assert meter.elapsed_s > 0
+
+
+def test_a_paused_stream_can_be_stopped(tiny_model: Path) -> None:
+    with edgekit.stream(source="demo", model=tiny_model, detector="none") as stream:
+        stream.controls.while_paused(stream.stop)
+        stream.controls.pause()
+        assert len(list(stream)) < 10
