@@ -90,6 +90,7 @@ lint: $(TEST)/installed
 	$(TEST)/bin/mypy
 	$(TEST)/bin/lint-imports
 	$(TEST)/bin/python -m edgekit.cli.reference --check
+	$(TEST)/bin/python -m tools.reference_pages --check
 	$(TEST)/bin/codespell
 
 docs: $(DOCS)/installed

@@ -1,7 +1,8 @@
-"""Registry of sources, detectors, trackers and sinks by name.
+"""Registry of engines, sources, detectors, trackers and sinks by name.
 
 Built-in components are registered in this module. Other packages register theirs with entry points in the groups
-`edgekit.sources`, `edgekit.detectors`, `edgekit.trackers` and `edgekit.sinks`; docs/how-to/extending.md has an example.
+`edgekit.engines`, `edgekit.sources`, `edgekit.detectors`, `edgekit.trackers` and `edgekit.sinks`;
+docs/how-to/extending.md has examples. An engine's name is the suffix of its files without the dot.
 A component is imported when it is requested by name.
 """
 
@@ -16,12 +17,16 @@ from edgekit.errors import InputError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-Kind: TypeAlias = Literal["source", "detector", "tracker", "sink"]
+Kind: TypeAlias = Literal["engine", "source", "detector", "tracker", "sink"]
 
 _STREAMS = ("http", "https", "rtsp", "rtsps", "rtmp", "srt", "tcp", "udp")
 
 # Module and factory function of each name; docs/how-to/extending.md describes arguments and return values.
 _OWN: dict[Kind, dict[str, str]] = {
+    "engine": {
+        "onnx": "edgekit.device.engines.onnxruntime_engine:OnnxRuntimeEngine",
+        "ncnn": "edgekit.device.engines.ncnn_engine:NcnnEngine",
+    },
     "source": {
         "demo": "edgekit.device.sources.demo:open_demo",
         "gst": "edgekit.device.sources.opencv:open_gstreamer",
@@ -52,7 +57,7 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def find(kind: Kind, name: str) -> Callable[..., Any]:
-    """Return the factory function of a source, detector, tracker or sink.
+    """Return the factory function of an engine, source, detector, tracker or sink.
 
     Raises:
         InputError: The name is not registered, is registered by two packages, or its package cannot be imported.

@@ -172,6 +172,24 @@ def ten_crops(images: ImageU8, size_hw: tuple[int, int]) -> ImageU8:
     return np.stack(crops, axis=1)
 
 
+def with_mirror_images(crops: ImageU8) -> ImageU8:
+    """Return N crops and then their mirror images (left and right exchanged): uint8 (2 N, H, W, C)."""
+    return np.concatenate([crops, crops[:, :, ::-1]])
+
+
+def log_mean_probabilities(logits: FloatArray) -> FloatArray:
+    """Return the logarithms of the mean probabilities over several views of each image.
+
+    Args:
+        logits: float32 (views, N, classes).
+
+    Returns:
+        float32 (N, classes); as logits they have the mean probabilities.
+    """
+    means: FloatArray = softmax(logits).mean(axis=0)
+    return np.log(np.maximum(means, np.finfo(np.float32).tiny))
+
+
 def to_input(crops: ImageU8, spec: InputSpec) -> FloatArray | ImageU8:
     """Return the input of a model file: (N, channels, H, W), contiguous, in the contract's element type.
 

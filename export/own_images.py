@@ -6,10 +6,11 @@ from pathlib import Path
 
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import engine_of
+from edgekit.device.engines.tolerance import tolerance_for
 from edgekit.errors import GateError
 from edgekit.export.onnx.relabelling import Relabel
 from edgekit.export.onnx.to_onnx import open_checkpoint
-from edgekit.export.verification.parity import measure_parity, parity_faults, tolerance_for
+from edgekit.export.verification.parity import measure_parity, parity_faults
 from edgekit.files import write_atomic
 from edgekit.models.callbacks import Notify, StageProgress
 from edgekit.models.evaluation.evaluate import TorchClassifier

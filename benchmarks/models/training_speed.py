@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from edgekit.boards import read_board
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import EdgekitError
-from edgekit.export.verification.export_check import portrait_crops
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.model_loading import build_net

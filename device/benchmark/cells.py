@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.device.engines.engine import Engine, engine_of
+from edgekit.device.engines.engine import engine_of
 from edgekit.device.engines.session import available_processors
 from edgekit.errors import InputError
 from edgekit.report.document import KINDS, Kind
@@ -40,7 +40,7 @@ class Cell:
     kind: Kind
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> str:
         """The engine that runs the model."""
         return engine_of(self.path)
 

@@ -22,11 +22,11 @@ from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
+from edgekit.device.pipeline.smoothing import Smoother
 from edgekit.device.pipeline.stream import (
     StreamOptions,
     create_classification_schedule,
     create_localizer,
-    create_smoother,
 )
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.sink import Sink
@@ -68,7 +68,7 @@ def measure_loop(
         classifier,
         [sampler],
         LatencyMeter(),
-        smoother=create_smoother(contract, options),
+        smoother=Smoother(options.smooth_s),
         schedule=create_classification_schedule(options),
         presentation_time_s=presentation_time_s(source),
         threaded=plan.staged,

@@ -25,10 +25,10 @@ from edgekit.device.benchmark.rounds import Plan, measure_all
 from edgekit.device.benchmark.sampling import Run
 from edgekit.device.benchmark.worker import DetectorChoice, Job
 from edgekit.device.detection import create_detector, needed_detector
-from edgekit.device.engines.engine import contract_in
+from edgekit.device.engines.engine import contract_in, device_suffixes
 from edgekit.device.sources import open_source
 from edgekit.errors import InputError, warn
-from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+from edgekit.model_store import resolve_model
 from edgekit.report.document import BenchmarkReport, Kind, ProcessResult, Settings
 from edgekit.report.power import PowerReading
 from edgekit.report.schema import check_fits
@@ -110,7 +110,7 @@ def benchmark(
     for what, value, least in (("seconds", seconds, 0.01), ("processes", processes, 1), ("batch", batch, 1)):
         if not value >= least:
             raise InputError(f"{what} is {value}: expected at least {least}")
-    named = [(report_name(name), resolve_model(name, DEVICE_SUFFIXES).absolute()) for name in names]
+    named = [(report_name(name), resolve_model(name, device_suffixes(name)).absolute()) for name in names]
     cells = plan_cells(named, threads, kinds)
     described = [describe_model(name, path) for name, path in named]
     board = read_board()

@@ -1,1 +1,1 @@
-"""Inference engines behind one interface: ONNX Runtime for .onnx files, ncnn for .ncnn files."""
+"""Inference engines behind one interface: ONNX Runtime for .onnx files, ncnn for .ncnn files; packages add others."""

@@ -17,11 +17,19 @@ from typing import Literal
 
 import numpy as np
 
-from edgekit.device.engines.engine import open_engine
+from edgekit.device.engines.engine import device_suffixes, open_engine
 from edgekit.device.engines.session import default_intra_op_threads
 from edgekit.errors import InputError
-from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
-from edgekit.preprocess import FloatArray, ImageU8, crop_image, softmax, to_input
+from edgekit.model_store import resolve_model
+from edgekit.preprocess import (
+    FloatArray,
+    ImageU8,
+    crop_image,
+    log_mean_probabilities,
+    softmax,
+    to_input,
+    with_mirror_images,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,18 +124,27 @@ class Classifier:
         return self._engine.infer(tensor)
 
 
+class MirrorClassifier(Classifier):
+    """A classifier whose probabilities are the mean over each crop and its mirror image, at twice the time."""
+
+    def logits(self, crops: ImageU8) -> FloatArray:
+        """Return the logarithms of the mean probabilities (N, classes) of crops uint8 (N, H, W, 1 or 3)."""
+        both = super().logits(with_mirror_images(crops))  # (2 N, classes)
+        return log_mean_probabilities(both.reshape(2, len(crops), -1)) if len(crops) else both
+
+
 def load_model(model: str | Path = "default", *, threads: int | None = None) -> Classifier:
     """Return a model, ready to classify images.
 
     Args:
         model: A shipped model's name ("default", "fer2013", "distilled"), or the path of an .onnx or .ncnn file with a
-            contract.
+            contract, or of a file of another package's engine.
         threads: Threads within one inference; default: one on a PC, all processors on other machines.
 
     Raises:
         InputError: The file does not exist, cannot be loaded or has no valid contract, or its engine is not installed.
     """
-    return Classifier(resolve_model(str(model), DEVICE_SUFFIXES), threads)
+    return Classifier(resolve_model(str(model), device_suffixes(str(model))), threads)
 
 
 def _as_list(images: ImageU8 | Sequence[ImageU8]) -> Sequence[ImageU8]:

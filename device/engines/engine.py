@@ -1,44 +1,69 @@
-"""The interface of inference engines; a file's suffix selects the engine."""
+"""The interface of inference engines; a file's suffix selects the engine.
+
+edgekit has engines for .onnx and .ncnn files. Another package adds one with an entry point in the group
+`edgekit.engines`, whose name is the suffix without its dot; docs/how-to/extending.md describes it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import Protocol
 
 from edgekit.contract import Contract
+from edgekit.device import registry
 from edgekit.errors import InputError
-from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
+from edgekit.model_store import DEVICE_SUFFIXES, NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.preprocess import FloatArray, ImageU8
 
-Engine: TypeAlias = Literal["onnxruntime", "ncnn"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
-_ENGINES: dict[str, Engine] = {ONNX_SUFFIX: "onnxruntime", NCNN_SUFFIX: "ncnn"}
+# Names in reports. An engine of another package is named by its suffix.
+_OWN = {ONNX_SUFFIX: "onnxruntime", NCNN_SUFFIX: "ncnn"}
 
 
 class InferenceEngine(Protocol):
-    """A classifier's model file, loaded by an engine. Several threads may call `infer` at the same time."""
+    """A classifier's model file, loaded by an engine.
+
+    Several threads may call `infer` at the same time. The arrays that it returns belong to the caller.
+    """
 
     @property
     def contract(self) -> Contract:
         """The file's contract, checked against its graph."""
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
-        """Return the logits (N, labels) of input tensors (N, channels, H, W) of the contract's element type.
+        """Return the logits, float32 (N, labels), of N ≥ 1 images.
+
+        Args:
+            tensor: (N, channels, H, W), contiguous, of the contract's element type and size; it may be read-only.
 
         Raises:
             InputError: The graph fails.
         """
 
 
-def engine_of(path: Path) -> Engine:
-    """Return the engine for a file.
+def engine_of(path: Path) -> str:
+    """Return the name of the engine for a file: "onnxruntime", "ncnn", or another suffix without its dot.
 
     Raises:
-        InputError: The suffix is not that of a model file.
+        InputError: There is no engine for the suffix.
     """
-    if path.suffix not in _ENGINES:
-        raise InputError(f"model '{path}' ends in '{path.suffix}': expected {' or '.join(_ENGINES)}")
-    return _ENGINES[path.suffix]
+    if path.suffix in _OWN:
+        return _OWN[path.suffix]
+    if path.suffix not in device_suffixes(str(path)):
+        raise InputError(
+            f"model '{path}' ends in '{path.suffix}': expected {' or '.join(device_suffixes(str(path)))}, or install a "
+            "package with an engine for it (docs/how-to/extending.md)"
+        )
+    return path.suffix[1:]
+
+
+def device_suffixes(model: str) -> tuple[str, ...]:
+    """Return the suffixes of the files that a device can run, edgekit's own first.
+
+    Other packages are searched only if `model`, a name or path, has none of edgekit's own, because that takes time.
+    """
+    if Path(model).suffix in ("", *DEVICE_SUFFIXES):
+        return DEVICE_SUFFIXES
+    return tuple(f".{name}" for name in registry.names("engine"))
 
 
 def open_engine(path: Path, intra_op_threads: int, spinning: bool = False) -> InferenceEngine:
@@ -53,14 +78,10 @@ def open_engine(path: Path, intra_op_threads: int, spinning: bool = False) -> In
         InputError: The file cannot be loaded, has no valid contract, its graph does not fit the contract, or its engine
             is not installed.
     """
+    engine_of(path)
     # An engine is imported for its own files only: imports take seconds on a Pi.
-    if engine_of(path) == "ncnn":
-        from edgekit.device.engines.ncnn_engine import NcnnEngine
-
-        return NcnnEngine(path, intra_op_threads, spinning)
-    from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine(path, intra_op_threads, spinning)
+    engine: InferenceEngine = registry.find("engine", path.suffix[1:])(path, intra_op_threads, spinning)
+    return engine
 
 
 def contract_in(path: Path) -> Contract:
@@ -69,10 +90,13 @@ def contract_in(path: Path) -> Contract:
     Raises:
         InputError: The file cannot be read or has no valid contract.
     """
-    if engine_of(path) == "ncnn":
+    engine = engine_of(path)
+    if engine == "ncnn":
         from edgekit.device.engines.ncnn_file import read_ncnn
 
         return read_ncnn(path).contract
-    from edgekit.device.engines.session import open_session, read_contract
+    if engine == "onnxruntime":
+        from edgekit.device.engines.session import open_session, read_contract
 
-    return read_contract(open_session(path, 1, level="none"), path)
+        return read_contract(open_session(path, 1, level="none"), path)
+    return open_engine(path, 1).contract

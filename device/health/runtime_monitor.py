@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from edgekit.boards import read_board
+from edgekit.device.controls import Controls
 from edgekit.device.frame import Source
 from edgekit.device.health.load_shedding import (
     LEVELS,
@@ -28,7 +29,7 @@ class RuntimeMonitor:
     """Samples health and sheds load inside its `with` block.
 
     >>> with RuntimeMonitor(Path.cwd(), None, localizer, print) as monitor:
-    ...     run(monitor.paced(source), localizer, classifier, [*sinks, *monitor.sinks()], meter)
+    ...     run(monitor.paced(source), localizer, classifier, [*sinks, *monitor.sinks(controls)], meter)
     """
 
     def __init__(
@@ -74,10 +75,17 @@ class RuntimeMonitor:
         self._returned = latest
         return latest.as_document()
 
-    def sinks(self) -> list[Sink]:
-        """Return the sink that sends heartbeats, if a service manager started this process; it must be the last one."""
+    def sinks(self, controls: Controls) -> list[Sink]:
+        """Return the sink that sends heartbeats, if a service manager started this process; it must be the last one.
+
+        Heartbeats continue during the pauses of `controls`.
+        """
         notifier = find_notifier()
-        return [HeartbeatSink(notifier, self._status)] if notifier else []
+        if notifier is None:
+            return []
+        heartbeats = HeartbeatSink(notifier, self._status)
+        controls.while_paused(heartbeats.idle)
+        return [heartbeats]
 
     def as_document(self) -> dict[str, Any]:
         """Return the summary of all samples and the highest load level, ready for JSON."""

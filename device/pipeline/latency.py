@@ -58,6 +58,7 @@ class LatencyMeter:
         self._clock = clock
         self._started_s = self._ended_s = clock()
         self._samples_ms: dict[str, _Latest] = {}
+        self._paused_s = 0.0
         self.frames = 0
         self.dropped_by_stage: Mapping[str, int] = {}
 
@@ -70,14 +71,19 @@ class LatencyMeter:
         """Start the clock of the frame rate."""
         self._started_s = self._ended_s = self._clock()
 
-    def add(self, stage_ms: Mapping[str, float]) -> None:
-        """Add a frame that ends now; `stage_ms` maps its stages to milliseconds."""
+    def add(self, stage_ms: Mapping[str, float], paused_s: float = 0.0) -> None:
+        """Add a frame that ends now.
+
+        Args:
+            stage_ms: Its stages, with their milliseconds.
+            paused_s: Seconds of all pauses of the run before this frame; the frame rate excludes them.
+        """
         if self._warm_up_left > 0:
             self._warm_up_left -= 1
             self.start()
             return
         self.frames += 1
-        self._ended_s = self._clock()
+        self._ended_s, self._paused_s = self._clock(), paused_s
         for stage, duration_ms in stage_ms.items():
             if stage not in self._samples_ms:
                 self._samples_ms[stage] = _Latest(_KEPT_SAMPLES)
@@ -85,8 +91,8 @@ class LatencyMeter:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the start (or the end of the warm-up) to the end of the last frame."""
-        return self._ended_s - self._started_s
+        """Seconds from the start (or the end of the warm-up) to the end of the last frame, without pauses."""
+        return self._ended_s - self._started_s - self._paused_s
 
     @property
     def fps(self) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.contract import Contract
+from edgekit.device.controls import Controls
 from edgekit.device.detections import Detections, FrameResult
 from edgekit.device.engines.classifier import Classifier
 from edgekit.device.frame import Frame, Source
@@ -36,6 +37,8 @@ class _InFlight:
 
     frame: Frame
     timer: StageTimer
+    # Seconds of all pauses before this frame.
+    paused_s: float
     faces: Detections | None = None
     result: FrameResult | None = None
 
@@ -90,6 +93,7 @@ def frame_results(
     presentation_time_s: Callable[[Frame], float] = lambda frame: frame.monotonic_s,
     threaded: bool = True,
     health: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    controls: Controls | None = None,
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
     """Yield each frame with its result until the source ends or is stopped, or `max_frames` results are done.
 
@@ -113,13 +117,15 @@ def frame_results(
         presentation_time_s: Returns the time of a frame in seconds, for smoother and schedule.
         threaded: Whether the stages run in threads.
         health: Called for each result; a document it returns becomes `FrameResult.health`.
+        controls: Pauses the capture after the first frame; the frames in flight are finished.
 
     Raises:
         SourceError: A live source was lost.
         InputError: The source has no readable frame, or the model returns NaN or infinity.
     """
+    controls = controls or Controls()
     with Stages(threaded, every_item=not source.live) as stages:
-        captured = _warmed_up(_captured(source, max_frames), localizer, classifier)
+        captured = _warmed_up(_captured(source, max_frames, controls), localizer, classifier)
         first = next(captured, None)
         if first is None:
             return
@@ -137,11 +143,12 @@ def frame_results(
                 yield item.frame, item.result if news is None else replace(item.result, health=news)
                 item.timer.mark("sinks")
                 # The age of the first frame includes the warm-up.
-                meter.add(item.timer.ms | ({AGE: item.result.age_ms} if meter.frames else {}))
+                meter.add(item.timer.ms | ({AGE: item.result.age_ms} if meter.frames else {}), item.paused_s)
                 meter.dropped_by_stage = {"capture": source.dropped - dropped_in_warm_up, **stages.dropped}
         finally:
             # However the loop ended, no stage may wait for another frame.
             source.stop()
+            controls.end()
 
 
 def recognise(frame: Frame, localizer: Localizer, classifier: Classifier, timer: StageTimer) -> FrameResult:
@@ -169,7 +176,7 @@ def classify(
         faces: Its faces, without classes.
         classifier: Classifies the faces in one batch.
         timer: Receives the times.
-        smoother: Smooths each face's probabilities over time, and chooses the crops to mirror.
+        smoother: Smooths each face's probabilities over time.
         schedule: Chooses the faces to classify; None: all.
         time_s: Time of the frame in seconds, for smoother and schedule.
 
@@ -180,9 +187,6 @@ def classify(
     crops = crop_faces(frame, faces.xyxy, contract)
     smoother, schedule = smoother or Smoother(0), schedule or ClassificationSchedule()
     choice = schedule.choose(crops, faces.track_ids, time_s)
-    mirrored = smoother.mirrored(faces.track_ids, time_s)
-    if mirrored is not None:
-        crops[mirrored] = crops[mirrored, :, ::-1]
     timer.mark("crop")
     raw = schedule.completed(classifier.probabilities(crops[choice.due]), choice.due, faces.track_ids)
     probabilities, label_indices = smoother.smooth(raw, faces.track_ids, time_s, choice.due, choice.cut)
@@ -229,12 +233,13 @@ def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
     return np.stack([crop_face(image, box, contract.crop, size_hw, resize) for box in xyxy])
 
 
-def _captured(source: Source, max_frames: int | None) -> Iterator[_InFlight]:
+def _captured(source: Source, max_frames: int | None, controls: Controls) -> Iterator[_InFlight]:
     timer = StageTimer()
     # A live source may have to capture more: some frames are replaced by newer ones before they have a result.
     for frame in source if source.live else itertools.islice(source, max_frames):
         timer.mark("capture")
-        yield _InFlight(frame, timer)
+        yield _InFlight(frame, timer, controls.paused_s)
+        controls.wait(source)
         timer = StageTimer()
 
 

@@ -26,7 +26,6 @@ class _State:
     classified_s: float
     # Average, as `mean`, of the time since the last classification.
     since_s: float = 0.0
-    classifications: int = 1
 
 
 class Smoother:
@@ -39,34 +38,10 @@ class Smoother:
     these values by a linear transition between the two outputs.
     """
 
-    def __init__(self, seconds: float = DEFAULT_SMOOTHING_S, *, mirror: bool = False) -> None:
-        """Smooth with a time constant of `seconds`; 0 switches smoothing off.
-
-        With `mirror`, `mirrored` selects every other classification of each track.
-        """
+    def __init__(self, seconds: float = DEFAULT_SMOOTHING_S) -> None:
+        """Smooth with a time constant of `seconds`; 0 switches smoothing off."""
         self._seconds = seconds
-        self._mirror = mirror
         self._states: dict[int, _State] = {}
-
-    def mirrored(self, track_ids: IntArray | None, time_s: float) -> BoolArray | None:
-        """Return the faces of the next frame whose crops are to be mirrored (N,); None if none are.
-
-        Frames further apart than the time constant are not mirrored: smoothing would not average the two views.
-
-        Args:
-            track_ids: The ids of the frame's faces (N,).
-            time_s: Time of the frame in seconds.
-        """
-        if not self._mirror or track_ids is None or self._seconds <= 0:
-            return None
-        states = (self._known(track_id, time_s) for track_id in track_ids.tolist())
-        return np.array(
-            [
-                state is not None and state.classifications % 2 == 1 and time_s - state.time_s <= self._seconds
-                for state in states
-            ],
-            np.bool_,
-        )
 
     def smooth(
         self,
@@ -117,7 +92,7 @@ class Smoother:
         label = best if mean[best] >= mean[state.label] + _LEAD else state.label
         if not is_new:
             return replace(state, mean=mean, label=label, time_s=time_s, since_s=since_s)
-        return _State(mean, label, time_s, row, time_s, classifications=state.classifications + 1)
+        return _State(mean, label, time_s, row, time_s)
 
     def _forget(self, time_s: float) -> None:
         self._states = {key: state for key, state in self._states.items() if time_s - state.time_s <= FORGET_S}

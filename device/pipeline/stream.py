@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from edgekit.contract import Contract
+from edgekit.device.controls import Controls
 from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, needed_detector
 from edgekit.device.detections import FrameResult
-from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.engine import contract_in
+from edgekit.device.engines.classifier import Classifier, MirrorClassifier
+from edgekit.device.engines.engine import contract_in, device_suffixes
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
@@ -28,7 +29,7 @@ from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
-from edgekit.device.pipeline.threads import plan_threads
+from edgekit.device.pipeline.threads import ThreadPlan, plan_threads
 from edgekit.device.region import Region
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
@@ -38,7 +39,7 @@ from edgekit.device.tracking.detection_schedule import Adaptive, Every
 from edgekit.device.tracking.face_tracker import FaceTracker
 from edgekit.device.tracking.localizer import Localizer, WholeImage
 from edgekit.errors import InputError, warn
-from edgekit.model_store import DEVICE_SUFFIXES, resolve_model
+from edgekit.model_store import resolve_model
 
 _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
 
@@ -63,7 +64,7 @@ class StreamOptions:
         smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
         classify_every: Classify a tracked face in every Nth frame, or when the image requires it ("auto", see
             `ClassificationSchedule`); without smoothing in every frame.
-        mirror: Mirror the crop of every other classification of a tracked face; only with smoothing.
+        mirror: Classify each face's crop and its mirror image, and use the mean probabilities; None: for pictures only.
         uncertain_below: A face or image whose largest probability is lower has the label "uncertain"; 0: none; None:
             the model's threshold, see `Contract.uncertain_below`.
         region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
@@ -86,7 +87,7 @@ class StreamOptions:
     tracker: str = "flow"
     smooth_s: float = DEFAULT_SMOOTHING_S
     classify_every: ClassifyEvery = "auto"
-    mirror: bool = False
+    mirror: bool | None = None
     uncertain_below: float | None = None
     region: Region | None = None
     min_face_px: int = 0
@@ -126,6 +127,7 @@ class Stream:
         classifier: The model; its contract has the stream's `uncertain_below`.
         localizer: The detector with its schedule and tracker, or `WholeImage`.
         meter: Latencies per stage and the frame rate.
+        controls: Pauses and resumes the stream; a camera or network stream is released meanwhile.
         threads: The number of threads of each part.
     """
 
@@ -138,7 +140,8 @@ class Stream:
             StorageError: The download of the detector is not the expected file.
         """
         self.meter = LatencyMeter()
-        model_path = resolve_model(str(options.model), DEVICE_SUFFIXES)
+        model_path = resolve_model(str(options.model), device_suffixes(str(options.model)))
+        self.controls = Controls()
         contract = contract_in(model_path)
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)
@@ -150,8 +153,7 @@ class Stream:
         set_opencv_threads(self.threads.opencv)
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(options, contract, notify))
-            self.classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
-            self.classifier.contract = contract
+            self.classifier = _create_classifier(options, contract, self.source, model_path, self.threads)
             self.localizer = create_localizer(
                 contract, self.source, options, lambda: _create_detector(options, self.threads.detector, notify)
             )
@@ -207,23 +209,19 @@ class Stream:
 
     def picture_recogniser(self) -> PictureRecogniser:
         """Return a function for single pictures with the stream's model and detector, but without its region."""
-        classifier, options = self.classifier, replace(self._options, region=None, min_face_px=0, detect_every="auto")
-
-        def make_classifier() -> Classifier:
-            made = Classifier(classifier.path, 1)
-            made.contract = classifier.contract
-            return made
-
-        def make_localizer() -> Localizer:
-            pictures = ImageSource([], "pictures", self._notify)
-            detector = partial(_create_detector, options, 1, self._notify)
-            return create_localizer(classifier.contract, pictures, options, detector)
-
-        return PictureRecogniser(make_classifier, make_localizer)
+        path, contract = self.classifier.path, self.classifier.contract
+        options = replace(self._options, region=None, min_face_px=0, detect_every="auto")
+        pictures = ImageSource([], "pictures", self._notify)
+        detector = partial(_create_detector, options, 1, self._notify)
+        return PictureRecogniser(
+            partial(_create_classifier, options, contract, pictures, path, plan_threads(False, 1)),
+            partial(create_localizer, contract, pictures, options, detector),
+        )
 
     def stop(self) -> None:
         """End the iteration before its next frame; may be called from a signal handler or another thread."""
         self.source.stop()
+        self.controls.end()
 
     def close(self) -> None:
         """End the threads and close the source; a second call does nothing.
@@ -244,11 +242,12 @@ class Stream:
             self.classifier,
             self.meter,
             self._options.max_frames,
-            smoother=create_smoother(self.classifier.contract, self._options),
+            smoother=Smoother(self._options.smooth_s),
             schedule=create_classification_schedule(self._options),
             presentation_time_s=presentation_time_s(source),
             threaded=self.threads.staged,
             health=health,
+            controls=self.controls,
         )
 
 
@@ -266,7 +265,7 @@ def stream(
     tracker: str = "flow",
     smooth_s: float = DEFAULT_SMOOTHING_S,
     classify_every: ClassifyEvery = "auto",
-    mirror: bool = False,
+    mirror: bool | None = None,
     uncertain_below: float | None = None,
     region: Region | None = None,
     min_face_px: int = 0,
@@ -353,11 +352,6 @@ def create_localizer(
     )
 
 
-def create_smoother(contract: Contract, options: StreamOptions) -> Smoother:
-    """Return the smoother for the model of `contract`. Whole images are not mirrored: their sides may matter."""
-    return Smoother(options.smooth_s, mirror=options.mirror and contract.subject == "face")
-
-
 def create_classification_schedule(options: StreamOptions) -> ClassificationSchedule:
     """Return the schedule of `options`. Without smoothing, nothing is kept of a face, and all are classified."""
     return ClassificationSchedule(options.classify_every if options.smooth_s > 0 else 1)
@@ -378,6 +372,22 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
                 f"model '{model}' classifies the whole image, and {', '.join(given)} would have no effect: leave it out"
             )
     return options
+
+
+def _create_classifier(
+    options: StreamOptions, contract: Contract, source: Source, path: Path, threads: ThreadPlan
+) -> Classifier:
+    """Return the classifier with the given contract; it averages over mirror images as `options` say.
+
+    By default it does so for the detected faces of pictures, where nothing else averages. Whole images are never
+    mirrored: their sides may matter.
+    """
+    is_picture = not source.live and source.fps is None
+    mirrors = is_picture and options.detector != "none" if options.mirror is None else options.mirror
+    kind = MirrorClassifier if mirrors and contract.subject == "face" else Classifier
+    classifier = kind(path, threads.classifier, threads.spinning)
+    classifier.contract = contract
+    return classifier
 
 
 def _create_detector(options: StreamOptions, threads: int, notify: Callable[[str], None]) -> Detector:

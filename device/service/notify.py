@@ -88,6 +88,13 @@ class HeartbeatSink(Sink):
         self._notifier.send(STOPPING="1")
         self._notifier.close()
 
+    def idle(self) -> None:
+        """Send a heartbeat when one is due, for a run that is paused; may be called from any thread."""
+        now_s = self._clock()
+        if self._sent_s is not None and now_s - self._sent_s >= self._pause_s:
+            self._notifier.send(WATCHDOG="1", STATUS=f"paused after {self._frames} frames")
+            self._sent_s, self._sent_frames = now_s, self._frames
+
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Count the frame and send a heartbeat when one is due."""
         del frame

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edgekit.device.accounting import Account
+from edgekit.device.controls import Controls
 from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
@@ -46,7 +47,11 @@ class Monitor:
     """Keeps the latest result and five seconds of history; one thread adds results, any thread may read."""
 
     def __init__(
-        self, source_name: str, health: ReadHealth, accounts: Callable[[], Sequence[Account]] = lambda: ()
+        self,
+        source_name: str,
+        health: ReadHealth,
+        accounts: Callable[[], Sequence[Account]] = lambda: (),
+        controls: Controls | None = None,
     ) -> None:
         """Monitor a run on `source_name`.
 
@@ -54,7 +59,9 @@ class Monitor:
             source_name: Name of the source; a password in it is removed.
             health: Returns the newest health sample, None before the first.
             accounts: Returns the accounts of the run's sinks.
+            controls: The run's pauses and commands.
         """
+        self.controls = controls or Controls()
         # The address of a stream may contain a password.
         self.source_name = re.sub(r"://[^/\s]*@", "://", source_name)
         self._read_health = health
@@ -95,6 +102,10 @@ class Monitor:
         with self._lock:
             return time.monotonic() - (self._started_s if self._added_s is None else self._added_s)
 
+    def is_stalled(self, after_s: float) -> bool:
+        """Return whether a run that is not paused has no result since `after_s` seconds."""
+        return min(self.since_last_frame_s(), self.controls.resumed_for_s) > after_s
+
     def document(self) -> dict[str, Any]:
         """Return the current state ready for JSON; frame rate and age cover five seconds, stage times one second."""
         report = self._read_health()
@@ -107,6 +118,9 @@ class Monitor:
                 "uptime_s": round(now_s - self._started_s, 1),
                 "frames": self.frames,
                 "missed": self.missed,
+                "paused": self.controls.paused,
+                "paused_s": round(self.controls.paused_s, 1),
+                "commands": dict(self.controls.commands),
                 "labels": dict(self.labels.most_common()),
                 "events": [event.as_document() for event in reversed(self._events)],
             }

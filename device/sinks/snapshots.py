@@ -1,4 +1,4 @@
-"""A JPEG image for each event, in a folder whose number and size of images are bounded."""
+"""JPEG images of single frames, such as those of events, in a folder whose number and size of images are bounded."""
 
 from __future__ import annotations
 
@@ -34,15 +34,24 @@ _MAX_QUEUED = 4
 _CLOSE_TIMEOUT_S = 1.5
 # How long an outlet waits for the image of its event.
 _WAIT_S = 2.0
-# Only files with such a name are ever deleted: time, label, id of the event.
+# Only files with such a name are ever deleted: time, label, id of run and image.
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[\w-]*-[0-9a-f]+-\d+\.jpg", re.ASCII)
 # Reasons of dropped images in the account.
 _TOO_SLOW = "encoder or disk too slow"
 _NOT_WRITABLE = "disk not writable"
 
 
-class EventSnapshots:
-    """Encodes and writes the images in a thread. The oldest ones of the folder are deleted to keep the limits."""
+class Snapshots:
+    """Encodes and writes images in a thread. The oldest ones of the folder are deleted to keep the limits.
+
+    Attributes:
+        what: The images in warnings.
+        account_name: The images in the account and in errors.
+        account: The images that were requested, written and dropped.
+    """
+
+    what: str
+    account_name: str
 
     def __init__(
         self,
@@ -68,20 +77,20 @@ class EventSnapshots:
             InputError: `folder` is a file.
         """
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"event snapshots: '{folder}' is not a folder: name another place")
+            raise InputError(f"{self.account_name}: '{folder}' is not a folder: name another place")
         self._folder = folder
         self._max_files = max_files
         self._max_bytes = max_bytes
         self._blur = blur
         self._draw = draw
-        self._outage = Outage(f"snapshots of events to '{folder}'", notify)
+        self._outage = Outage(f"{self.what} to '{folder}'", notify)
         self._queue: queue.Queue[tuple[str, Frame, FrameResult, list[Xyxy]] | None] = queue.Queue(_MAX_QUEUED)
         self._changed = threading.Condition()
         self._waiting: set[str] = set()
         self._stored: deque[tuple[str, int]] = deque()
         self._stored_bytes = 0
         self._thread = Worker(self._work, "snapshots")
-        self.account = Account("event snapshots")
+        self.account = Account(self.account_name)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -100,10 +109,9 @@ class EventSnapshots:
         if self._blur is not None:
             self._blur.update(frame, result)
 
-    def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:
-        """Queue the frame of an event and return the event with the name of its image; without one, if it is busy."""
+    def save(self, name: str, frame: Frame, result: FrameResult) -> bool:
+        """Queue a frame to be written as `name`; return False if the thread is too slow for it."""
         self.account.produce()
-        name = _name(event)
         hidden = self._blur.boxes() if self._blur is not None else []
         with self._changed:
             self._waiting.add(name)
@@ -112,8 +120,8 @@ class EventSnapshots:
         except queue.Full:
             self._done(name)
             self.account.drop(_TOO_SLOW)
-            return event
-        return replace(event, snapshot=name)
+            return False
+        return True
 
     def jpeg(self, name: str) -> bytes | None:
         """Return an image by its name, after waiting for it for up to two seconds; None if it is not there."""
@@ -170,7 +178,20 @@ class EventSnapshots:
             self._changed.notify_all()
 
 
-def _name(event: Event) -> str:
-    taken = datetime.fromtimestamp(event.wall_s, UTC)
-    label = re.sub(r"[^A-Za-z0-9_-]", "_", event.label)[:40]
-    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{event.event_id}.jpg"
+class EventSnapshots(Snapshots):
+    """Writes the frames of events."""
+
+    what = "snapshots of events"
+    account_name = "event snapshots"
+
+    def take(self, event: Event, frame: Frame, result: FrameResult) -> Event:
+        """Queue the frame of an event and return the event with the name of its image; without one, if it is busy."""
+        name = image_name(event.wall_s, event.label, event.event_id)
+        return replace(event, snapshot=name) if self.save(name, frame, result) else event
+
+
+def image_name(wall_s: float, label: str, image_id: str) -> str:
+    """Return the file name of an image: its time, a label, and an id RUN-NUMBER that is unique across runs."""
+    taken = datetime.fromtimestamp(wall_s, UTC)
+    label = re.sub(r"[^A-Za-z0-9_-]", "_", label)[:40]
+    return f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z-{label}-{image_id}.jpg"

@@ -54,6 +54,7 @@ class LiveSource:
     """The newest frames of a camera or stream; older ones are dropped and counted.
 
     A device that is lost, or delivers nothing for several seconds, is reopened up to five times with growing pauses.
+    Between `release` and `reacquire` the device is closed.
     `notify` receives a line for each loss, and for each delay within two seconds of its start.
     """
 
@@ -79,6 +80,7 @@ class LiveSource:
         self._cure = cure
         self._notify = notify
         self._stopping = False
+        self._released = False
         self._news = threading.Condition()
         self._captured = 0
         self._slot: Frame | None = None
@@ -100,6 +102,16 @@ class LiveSource:
         """End the iteration before its next frame."""
         # A polled flag: a signal handler may run while its own thread holds the lock of the condition.
         self._stopping = True
+
+    def release(self) -> None:
+        """Close the device after its current image, so that another program may use it; discard the waiting frame."""
+        with self._news:
+            self._released = True
+            self._slot = None
+
+    def reacquire(self) -> None:
+        """Open a released device again; if that fails, it counts as lost."""
+        self._released = False
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the newest frame, each at most once.
@@ -124,6 +136,8 @@ class LiveSource:
     def _put(self, picture: Picture) -> None:
         frame = _frame(self._captured, picture)
         with self._news:
+            if self._released:
+                return
             self._captured += 1
             self.dropped += self._slot is not None
             self._slot = frame
@@ -132,8 +146,8 @@ class LiveSource:
     def _grab(self) -> None:
         try:
             while not self._stopping:
-                image = self._device.read()
-                if image is None:
+                image = self._after_release() if self._released else self._device.read()
+                if image is None and not self._stopping:
                     image = self._reopen()
                 if image is not None:
                     self._put(image)
@@ -144,6 +158,18 @@ class LiveSource:
                 self._news.notify()
         finally:
             self._device.close()
+
+    def _after_release(self) -> Picture | None:
+        """Close the device, and return the first image after `reacquire`; None if there is none."""
+        self._device.close()
+        while self._released:
+            if not self._sleep(_POLL_S):
+                return None
+        try:
+            self._device, image = self._open(REOPEN_S)
+        except EdgekitError:
+            return None
+        return image
 
     def _reopen(self) -> Picture | None:
         """Return the first image of the reopened device, or None if `stop` was called."""

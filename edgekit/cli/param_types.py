@@ -1,4 +1,4 @@
-"""Option types: sizes and times with units (10MB, 90s, 7d), and strategies of --collect-when."""
+"""Option types: sizes and times with units (10MB, 90s, 7d), strategies of --collect-when, lists of commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _TIME_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 # Of --collect-when: the margin of `uncertain`, and the shortest time of `every`.
 _DEFAULT_MARGIN = 0.3
 _LEAST_INTERVAL_S = 0.1
+# Of --mqtt-commands (device/sinks/mqtt/commands.py, which is not imported because of its imports).
+_COMMANDS = ("pause", "snapshot")
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
@@ -72,6 +74,20 @@ class CollectWhen(click.ParamType):  # type: ignore[type-arg]
                 ctx,
             )
         return str(value)
+
+
+class Commands(click.ParamType):  # type: ignore[type-arg]
+    """Names of commands separated by commas, as text; "" for none."""
+
+    name = "list"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text without spaces, checked."""
+        names = [name.strip() for name in str(value).split(",")]
+        unknown = [name for name in names if name and name not in _COMMANDS]
+        if unknown:
+            self.fail(f"'{unknown[0]}' is not a command: choose from {', '.join(_COMMANDS)}", param, ctx)
+        return ",".join(name for name in names if name)
 
 
 def parse_collect_when(text: str) -> tuple[str, float]:

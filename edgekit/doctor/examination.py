@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from edgekit import __version__
-from edgekit.doctor import cameras, detector, libraries, machine, service
+from edgekit.doctor import accelerators, cameras, detector, libraries, machine, service
 from edgekit.doctor.probe import Finding, Probe, Status
 from edgekit.errors import InputError
 from edgekit.text import one_line
@@ -31,6 +31,7 @@ CHECKS: tuple[Callable[[Probe], Finding | None], ...] = (
     cameras.v4l2,
     cameras.holders,
     cameras.groups,
+    accelerators.accelerators,
     machine.memory,
     machine.disk,
     machine.governor,

@@ -9,8 +9,11 @@ from edgekit.doctor.probe import Finding, Probe, ToolResult
 from edgekit.install_hint import install_command
 
 # The same requirement as in setup.cfg.
-_ONNXRUNTIME = "onnxruntime>=1.20,!=1.21.0"
-_KNOWN_BAD = {"1.21.0": "microsoft/onnxruntime#23957"}
+_ONNXRUNTIME = "onnxruntime>=1.20,!=1.21.0,!=1.27.0"
+_KNOWN_BAD = {
+    "1.21.0": "crashes on some boards (microsoft/onnxruntime#23957)",
+    "1.27.0": "computes wrong convolutions on processors with SME (microsoft/onnxruntime#28571)",
+}
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 _HEADLESS = "pip uninstall -y {names} && pip install 'opencv-python-headless>=4.10,<5'"
 # What numpy, or a module built against another major version of it, prints when the import fails.
@@ -40,7 +43,7 @@ def onnxruntime(probe: Probe) -> Finding:
         cure = f"pip install --force-reinstall '{_ONNXRUNTIME}'"
         return Finding("onnxruntime", "fault", _failure(version, done), cure)
     if version in _KNOWN_BAD:
-        text = f"{version} can be imported, but crashes on some boards ({_KNOWN_BAD[version]})"
+        text = f"{version} can be imported, but {_KNOWN_BAD[version]}"
         return Finding("onnxruntime", "warning", text, f"pip install '{_ONNXRUNTIME}'")
     return Finding("onnxruntime", "ok", version)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -63,11 +64,14 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class Environment:
-    """The Python that runs edgekit, and whether it belongs to a virtual environment."""
+    """The Python that runs edgekit, whether it belongs to a virtual environment, and other packages' engines."""
 
     interpreter: Interpreter = field(default_factory=Interpreter)
     in_venv: bool = field(default_factory=lambda: sys.prefix != sys.base_prefix)
     system_site_packages: bool = field(default_factory=lambda: _has_system_packages())
+    engines: tuple[str, ...] = field(
+        default_factory=lambda: tuple(point.name for point in entry_points(group="edgekit.engines"))
+    )
 
 
 Tool: TypeAlias = Callable[[Sequence[str]], ToolResult | None]

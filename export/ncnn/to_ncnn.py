@@ -18,13 +18,14 @@ import onnx
 from edgekit.contract import Contract, channel_count
 from edgekit.device.engines.ncnn_file import pack_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.relabelling import Relabel
 from edgekit.export.onnx.targets import GENERIC, TARGETS
 from edgekit.export.onnx.to_onnx import check_target, contract_of, convert, open_checkpoint
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.verification.export_check import check_export, portrait_crops
+from edgekit.export.verification.export_check import check_export
 from edgekit.files import atomic_path, sha256_of
 from edgekit.install_hint import install_command
 from edgekit.model_store import NCNN_SUFFIX

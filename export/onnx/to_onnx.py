@@ -17,13 +17,14 @@ from torch import nn
 
 from edgekit import __version__
 from edgekit.contract import METADATA_KEY, SCHEMA_VERSION, Contract, GraphLevel, channel_count
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import EdgekitError, InputError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.passes.table import rewritten
 from edgekit.export.onnx.relabelling import Relabel
 from edgekit.export.onnx.targets import GENERIC, TARGETS
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.verification.export_check import TOLERANCE, check_export, portrait_crops
+from edgekit.export.verification.export_check import TOLERANCE, check_export
 from edgekit.files import atomic_path, check_writable, sha256_of
 from edgekit.model_store import NCNN_SUFFIX, ONNX_SUFFIX
 from edgekit.models.checkpoints.checkpoint import load_checkpoint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +10,12 @@ from torch import nn
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.imaging import read_image, resize
+from edgekit.device.engines.tolerance import largest_difference
 from edgekit.errors import GateError
-from edgekit.model_store import asset
 from edgekit.models.evaluation.evaluate import TorchClassifier
-from edgekit.preprocess import FloatArray, ImageU8, crop_face
+from edgekit.preprocess import ImageU8
 
 TOLERANCE = 1e-4
-
-# Face box in the shipped portrait; scales and shifts of the box are fractions of its side.
-_PORTRAIT = "astronaut.png"
-_FACE_XYXY = (172.0, 66.0, 276.0, 190.0)
-_SCALES = (0.85, 1.0, 1.25)
-_SHIFTS = (-0.12, 0.0, 0.12)
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ def check_export(
         path: The file; the runtime's code classifies with the contract in it.
         net: The net; it classifies through `TorchClassifier`, as in evaluation.
         contract: The checkpoint's contract.
-        crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.preprocess.crop_face`.
+        crops: uint8 (N, H, W, 1 or 3), N ≥ 1; see `edgekit.device.engines.portrait.portrait_crops`.
         tolerance: The check fails if logits differ by this value or more.
         same_top1: Whether top-1 must also be equal on every crop.
 
@@ -94,31 +86,3 @@ def check_export(
             f"the exported file differs from the checkpoint: top-1 differs on {changed} of {len(crops)} face crops"
         )
     return result
-
-
-def portrait_crops(contract: Contract) -> ImageU8:
-    """Return crops of the face in the shipped portrait: 27 shifted and scaled boxes, each also mirrored.
-
-    Returns:
-        uint8 (54, H, W, 1 or 3) in the contract's input size.
-    """
-    portrait_bgr = read_image(asset(_PORTRAIT))
-    width = portrait_bgr.shape[1]
-    x0, y0, x1, y1 = _FACE_XYXY
-    side = max(x1 - x0, y1 - y0)
-    crops = []
-    for scale, shift_x, shift_y in product(_SCALES, _SHIFTS, _SHIFTS):
-        centre_x, centre_y = (x0 + x1) / 2 + shift_x * side, (y0 + y1) / 2 + shift_y * side
-        half = scale * side / 2
-        box = (centre_x - half, centre_y - half, centre_x + half, centre_y + half)
-        mirrored_box = (width - box[2], box[1], width - box[0], box[3])
-        for image, xyxy in ((portrait_bgr, box), (np.ascontiguousarray(portrait_bgr[:, ::-1]), mirrored_box)):
-            crops.append(crop_face(image, xyxy, contract.crop, contract.input.size_hw, resize))
-    return np.stack(crops)
-
-
-def largest_difference(a: FloatArray, b: FloatArray) -> float:
-    """Return the largest absolute difference of two arrays of equal shape; NaN if one of them contains NaN."""
-    # The difference of two infinities is NaN, which callers treat as a difference.
-    with np.errstate(invalid="ignore"):
-        return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())

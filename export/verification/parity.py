@@ -14,12 +14,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.contract import Contract, Precision
+from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.engine import Engine
+from edgekit.device.engines.tolerance import (
+    Tolerance,
+    difference_fault,
+    largest_difference,
+    logit_faults,
+    relative_difference,
+    same_top1,
+)
 from edgekit.device.imaging import as_frame, resize
 from edgekit.errors import InputError
-from edgekit.export.verification.export_check import largest_difference
 from edgekit.models.callbacks import Notify, Progress, StageProgress
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.data.originals import load_some, originals
@@ -27,43 +33,7 @@ from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation
 from edgekit.preprocess import FloatArray, ImageU8, center_crop, crop_image, to_gray
 
 _BATCH_CROPS = 160
-# Tolerance as a share of the largest logit, for float32 rounding of logits above some tens, as in a CLIP's student.
-_FLOAT32_SHARE = 1e-5
 _STANDARD_ERRORS = 2
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Allowed differences of a file from its source; a difference whose limit is None is not checked.
-
-    `logits` limits the absolute difference of a logit; the limit is `logit_share` of the largest logit if that is more.
-    `relative` limits rms(difference) / rms(logits). `top1_share` is the smallest share of images with equal top-1.
-    Accuracy (0..1) may drop by at most `drop` plus two standard errors of the difference.
-    """
-
-    logits: float | None
-    top1_share: float
-    relative: float | None = None
-    drop: float | None = None
-    logit_share: float = 0.0
-
-
-# float32 files must give equal top-1. int8 changes the shipped net's logits by 0.03 (relative) and 2 % of its top-1;
-# ONNX Runtime's optimisation levels alone change 1 to 3 % of the top-1 of an int8 file.
-_TOLERANCES: dict[Precision, Tolerance] = {
-    "float32": Tolerance(logits=1e-4, top1_share=1.0, logit_share=_FLOAT32_SHARE),
-    "float16": Tolerance(logits=None, top1_share=0.99, relative=0.01, drop=0.005),
-    "int8": Tolerance(logits=None, top1_share=0.95, relative=0.15, drop=0.005),
-}
-
-
-# ncnn computes 3x3 convolutions by Winograd's algorithm, which rounds more.
-_NCNN = Tolerance(logits=1e-3, top1_share=1.0, logit_share=_FLOAT32_SHARE)
-
-
-def tolerance_for(precision: Precision, engine: Engine = "onnxruntime") -> Tolerance:
-    """Return the tolerance for a file of that precision on that engine, compared with its float32 source."""
-    return _NCNN if engine == "ncnn" else _TOLERANCES[precision]
 
 
 @dataclass(frozen=True)
@@ -100,9 +70,7 @@ class Parity:
     @property
     def relative_difference(self) -> float:
         """rms(difference) / rms(logits from the training code)."""
-        expected = self.reference_logits.astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return float(np.sqrt(np.mean((expected - self.logits) ** 2) / np.mean(expected**2)))
+        return relative_difference(self.reference_logits, self.logits)
 
     @property
     def largest_logit(self) -> float:
@@ -112,7 +80,7 @@ class Parity:
     @property
     def same_top1(self) -> int:
         """Number of images for which both sides have the same top-1 class."""
-        return int((self.reference_logits.argmax(axis=1) == self.logits.argmax(axis=1)).sum())
+        return same_top1(self.reference_logits, self.logits)
 
     @property
     def worst(self) -> NDArray[np.int64]:
@@ -192,39 +160,26 @@ def parity_faults(found: Parity, tolerance: Tolerance) -> list[str]:
             f"preprocessing differs on {found.crops_different} of {found.images} images, by up to "
             f"{found.crop_difference} of 255, first on '{found.first_different}'"
         )
-    allowed = allowed_difference(found, tolerance)
-    # `not <=` instead of `>`: NaN is a fault too.
-    for what, value in (
-        ("logits differ", found.logits_difference),
-        ("logits of one image and of a batch differ", found.batch_difference),
-    ):
-        if not (math.isfinite(value) if allowed is None else value <= allowed):
-            limit = "output contains NaN or infinity" if allowed is None else f"allowed: {allowed:.1e}"
-            faults.append(f"{what} by up to {value:.2e}: {limit}")
-    if tolerance.relative is not None and not found.relative_difference <= tolerance.relative:
-        faults.append(
-            f"logits differ by {found.relative_difference:.3f} of their root mean square, "
-            f"allowed: {tolerance.relative:g}"
-        )
-    if found.same_top1 < tolerance.top1_share * found.images:
-        faults.append(
-            f"top-1 is equal on {found.same_top1} of {found.images} images, required: {tolerance.top1_share:.0%}"
-        )
+    faults += logit_faults(found.reference_logits, found.logits, tolerance)
+    allowed = tolerance.allowed_difference(found.reference_logits)
+    faults += difference_fault("logits of one image and of a batch differ", found.batch_difference, allowed)
     if tolerance.drop is not None and found.reference is not None and found.device is not None:
-        right, still = (side.logits.argmax(axis=1) == side.truths for side in (found.reference, found.device))
-        lost, won = int((right & ~still).sum()), int((~right & still).sum())
-        margin = _STANDARD_ERRORS * math.sqrt(lost + won)
-        if lost - won > tolerance.drop * found.images + margin:
-            faults.append(
-                f"accuracy drops by {(lost - won) / found.images:.2%}, allowed: {tolerance.drop:.1%} "
-                f"plus {margin / found.images:.2%}, two standard errors on {found.images} images"
-            )
+        drop = accuracy_drop(found.reference, found.device, tolerance.drop)
+        faults += [drop] if drop else []
     return faults
 
 
-def allowed_difference(found: Parity, tolerance: Tolerance) -> float | None:
-    """Return the largest allowed difference of a logit; None if it is not checked."""
-    return None if tolerance.logits is None else max(tolerance.logits, tolerance.logit_share * found.largest_logit)
+def accuracy_drop(reference: Evaluation, other: Evaluation, allowed: float) -> str | None:
+    """Return one line if the accuracy on the same images is lower by more than `allowed` plus two standard errors."""
+    right, still = (side.logits.argmax(axis=1) == side.truths for side in (reference, other))
+    lost, won = int((right & ~still).sum()), int((~right & still).sum())
+    margin = _STANDARD_ERRORS * math.sqrt(lost + won)
+    if lost - won <= allowed * reference.total + margin:
+        return None
+    return (
+        f"accuracy drops by {(lost - won) / reference.total:.2%}, allowed: {allowed:.1%} "
+        f"plus {margin / reference.total:.2%}, two standard errors on {reference.total} images"
+    )
 
 
 def _as_trained(images: ImageU8, contract: Contract) -> ImageU8:

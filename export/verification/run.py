@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edgekit.contract import Contract
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.engine import Engine, contract_in, engine_of
+from edgekit.device.engines.engine import contract_in, device_suffixes, engine_of
+from edgekit.device.engines.tolerance import Tolerance, tolerance_for
 from edgekit.errors import InputError
 from edgekit.export.profiling.cost import load_graph
 from edgekit.export.verification import first_difference as tracing
@@ -15,13 +16,10 @@ from edgekit.export.verification.deployable import device_faults, load_in_oldest
 from edgekit.export.verification.first_difference import LayerDifference
 from edgekit.export.verification.parity import (
     Parity,
-    Tolerance,
-    allowed_difference,
     measure_parity,
     parity_faults,
-    tolerance_for,
 )
-from edgekit.model_store import CHECKPOINT_SUFFIX, DEVICE_SUFFIXES, NCNN_SUFFIX, ONNX_SUFFIX, resolve_model
+from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, ignore_progress
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.clip.checkpoint import is_prompts_file
@@ -52,20 +50,21 @@ class ParityCheck:
     @property
     def allowed_difference(self) -> float | None:
         """Largest allowed difference of a logit; None if it is not checked."""
-        return allowed_difference(self.parity, self.tolerance)
+        return self.tolerance.allowed_difference(self.parity.reference_logits)
 
 
 @dataclass(frozen=True)
 class VerifyReport:
     """Result of `verify`; `faults` has one line per fault and is empty if the file passed.
 
-    `oldest_runtime` is the version of the oldest supported onnxruntime (None for .ncnn), `loaded_by` the version that
+    `engine` is the engine's name. `oldest_runtime` is the version of the oldest supported onnxruntime (None for other
+    engines), `loaded_by` the version that
     loaded the file in a trial (None if it is not installed). `check` is None if the file cannot run on a device.
     """
 
     model: Path
     against: Path
-    engine: Engine
+    engine: str
     faults: tuple[str, ...]
     oldest_runtime: str | None
     loaded_by: str | None
@@ -97,7 +96,7 @@ def verify(
         print(report.passed, report.faults, report.check and report.check.parity.logits_difference)
 
     Args:
-        model: The exported file, .onnx or .ncnn, or a shipped model's name.
+        model: The exported file, .onnx, .ncnn or one of another package's engine, or a shipped model's name.
         against: The .safetensors or .onnx file that `model` was made from.
         data: A data set.
         split: Name of the split.
@@ -111,11 +110,11 @@ def verify(
     Raises:
         InputError: A file or the data cannot be used. A file that a device cannot run is a fault in the report.
     """
-    path = resolve_model(str(model), DEVICE_SUFFIXES)
+    path = resolve_model(str(model), device_suffixes(str(model)))
     source = resolve_model(str(against), (CHECKPOINT_SUFFIX, ONNX_SUFFIX))
     engine = engine_of(path)
-    if layers and path.suffix == NCNN_SUFFIX:
-        raise InputError("an .ncnn file does not keep the layer names of its source: leave layers out")
+    if layers and engine != "onnxruntime":
+        raise InputError(f"layers of {path.suffix} files are not compared with their source's: leave layers out")
     if is_prompts_file(source):
         raise InputError(
             f"'{source}' holds trained prompts: name a net's checkpoint (export compares prompts with torch)"
@@ -154,13 +153,13 @@ def verify(
     return VerifyReport(path, source, engine, tuple(faults), oldest, loaded_by, check)
 
 
-def _open_device(path: Path, engine: Engine, threads: int | None, faults: list[str]) -> Classifier | None:
+def _open_device(path: Path, engine: str, threads: int | None, faults: list[str]) -> Classifier | None:
     """Return the classifier that a device uses; if it cannot run the file, append a fault and return None."""
     contract_in(path)
     try:
         return Classifier(path, threads)
     except InputError as error:
-        if engine == "ncnn":  # reading an .ncnn file checks all of it
+        if engine != "onnxruntime":  # reading a file of these engines checks all of it
             raise
         faults.append(str(error))
         return None

@@ -37,7 +37,11 @@ class ClipClassifier:
 
 
 def prompted_classifier(
-    net: PromptedClip, dataset_name: str, gray: bool = False, zero_shot: list[FloatArray] | None = None
+    net: PromptedClip,
+    dataset_name: str,
+    gray: bool = False,
+    zero_shot: list[FloatArray] | None = None,
+    zero_shot_text: Tensor | None = None,
 ) -> ClipClassifier:
     """Return a prompted CLIP as a classifier; `net` is set to eval mode.
 
@@ -46,6 +50,7 @@ def prompted_classifier(
         dataset_name: Name of the data set in the contract.
         gray: Whether images are converted to gray, for prompts trained on gray images.
         zero_shot: List to which the logits of the CLIP without prompts are appended, one array per batch.
+        zero_shot_text: Text features (K, embed_dim) of the CLIP without prompts; None: those of the net's classes.
     """
     net = net.eval()
     # With upstream_compat every pass changes the prompts and so the text features, in evaluation too.
@@ -53,7 +58,7 @@ def prompted_classifier(
         text = None if net.config.upstream_compat else net.text_features()
 
     def logits(images: Tensor) -> Tensor:
-        prompted, plain = net.prompted_and_plain(images, text)
+        prompted, plain = net.prompted_and_plain(images, text, zero_shot_text)
         if zero_shot is not None:
             zero_shot.append(plain.float().cpu().numpy())
         return prompted

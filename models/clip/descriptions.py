@@ -1,6 +1,7 @@
 """Sentences that describe classes: shipped ones for the seven expressions, or those of a JSON file.
 
-The file contains one object: `{"happy": ["A smiling face with raised cheeks.", ...], ...}`.
+The file contains one object: `{"happy": ["A smiling face with raised cheeks.", ...], ...}`. A folder has such a file
+per data set, as HiCroPL's authors publish them: classes of two data sets may share a name, but not the sentences.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from edgekit.errors import InputError
 from edgekit.files import require_file
@@ -18,10 +20,39 @@ TEMPLATE = "a photo of a {}."
 SHIPPED = Path(__file__).with_name("descriptions.json")
 
 _MAX_BYTES = 10_000_000
+# Start of the name of the authors' file, by CoOp's name of the data set: "caltech" for caltech_prompt.json.
+_AUTHORS_FILES = {
+    "Caltech101": "caltech",
+    "DescribableTextures": "dtd",
+    "EuroSAT": "eurosat",
+    "FGVCAircraft": "fgvc",
+    "Food101": "food101",
+    "ImageNet": "imagenet",
+    "ImageNetA": "imagenet_a",
+    "ImageNetR": "imagenet_r",
+    "ImageNetSketch": "imagenet_sketch",
+    "ImageNetV2": "imagenetv2",
+    "OxfordFlowers": "oxford_flowers",
+    "OxfordPets": "oxford_pets",
+    "StanfordCars": "stanford_cars",
+    "SUN397": "sun397",
+    "UCF101": "ucf101",
+}
+
+
+class Describe(Protocol):
+    """Protocol of functions that return the sentences of a data set's classes, such as `descriptions_for`."""
+
+    def __call__(self, classes: Sequence[str], *, dataset: str) -> Descriptions:
+        """Return the sentences of each class, in the order of `classes`."""
 
 
 def descriptions_for(
-    classes: Sequence[str], path: Path | None = None, notify: Callable[[str], None] | None = None
+    classes: Sequence[str],
+    path: Path | None = None,
+    notify: Callable[[str], None] | None = None,
+    *,
+    dataset: str = "",
 ) -> Descriptions:
     """Return the sentences of each class, in the order of `classes`.
 
@@ -30,13 +61,14 @@ def descriptions_for(
 
     Args:
         classes: Names of the classes.
-        path: File of descriptions; default: the shipped one.
+        path: File of descriptions, or a folder with one file per data set; default: the shipped file.
         notify: Called with one message that names the classes that get the template, if any class does.
+        dataset: Name of the data set, which selects the file of a folder.
 
     Raises:
-        InputError: The file is invalid.
+        InputError: The file is invalid, or the folder has no file of the data set.
     """
-    table = {_key(name): texts for name, texts in read_descriptions(path or SHIPPED).items()}
+    table = {_key(name): texts for name, texts in read_descriptions(_file_of(path or SHIPPED, dataset)).items()}
     found = {name: table.get(_key(name), ()) for name in classes}
     without = [name for name, texts in found.items() if not texts]
     if without and notify:
@@ -84,6 +116,19 @@ def sentences_or_template(name: str, sentences: Sequence[str]) -> tuple[str, ...
 def as_words(name: str) -> str:
     """Return a class's name with spaces instead of underscores, as it is written in a sentence."""
     return name.replace("_", " ").strip()
+
+
+def _file_of(path: Path, dataset: str) -> Path:
+    """Return `path`, or the file of a data set in the folder `path`: `NAME.json`, or as HiCroPL's authors call it."""
+    if not path.is_dir():
+        return path
+    names = [f"{dataset}.json"]
+    if authors := _AUTHORS_FILES.get(dataset):
+        names.append(f"{authors}_prompt.json")
+    existing = [path / name for name in names if (path / name).is_file()]
+    if not existing:
+        raise InputError(f"descriptions folder '{path}' has no file for data set '{dataset}': add {' or '.join(names)}")
+    return existing[0]
 
 
 def _key(name: str) -> str:

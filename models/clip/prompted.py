@@ -109,13 +109,20 @@ class PromptedClip(nn.Module):
         """
         return self.prompted_and_plain(images, text_features)[0]
 
-    def prompted_and_plain(self, images: Tensor, text_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the logits (N, C) of `forward`, and those of the CLIP without prompts."""
+    def prompted_and_plain(
+        self, images: Tensor, text_features: Tensor | None = None, plain_text: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits (N, C) of `forward`, and those of the CLIP without prompts.
+
+        `plain_text` (K, embed_dim) replaces the frozen text features of the classes in the latter, which are (N, K).
+        """
         prompts = self.learner()
         if text_features is None:
             text_features = self._text(prompts).used
         image = self._image(images, prompts)
-        return self.logits(image.used, text_features), self.logits(image.frozen, self.frozen_text_features)
+        return self.logits(image.used, text_features), self.logits(
+            image.frozen, self.frozen_text_features if plain_text is None else plain_text
+        )
 
     def loss(self, images: Tensor, labels: Tensor) -> Losses:
         """Return the losses of images (N, 3, size, size) with labels (N,).

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, Progress, ignore_message
-from edgekit.models.clip.classifier import (
-    PROMPTED,
-    ClipClassifier,
-    clip_contract,
-    prompted_classifier,
-    zero_shot_classifier,
-)
+from edgekit.models.clip.classifier import ClipClassifier, prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
-from edgekit.models.clip.descriptions import Descriptions
-from edgekit.models.clip.prompted import PromptedClip, prompts_kept
+from edgekit.models.clip.descriptions import Describe
+from edgekit.models.clip.prompted import PromptedClip, frozen_classifier, prompts_kept
+from edgekit.models.clip.templates import template_descriptions
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, usual_test_split
 from edgekit.models.data.few_shot import (
     TEST,
@@ -31,10 +27,12 @@ from edgekit.models.data.few_shot import (
     base_count,
     few_shot,
     of_classes,
-    with_test_split,
+    require_persons_apart,
+    tested_images,
 )
-from edgekit.models.data.readers import Selection, load_dataset
-from edgekit.models.evaluation.evaluate import Evaluation, aligned, evaluate
+from edgekit.models.data.image_files import ImageFiles, batches, decoded
+from edgekit.models.data.readers import Selection, is_in_files, list_files, load_dataset
+from edgekit.models.evaluation.evaluate import aligned, evaluate
 from edgekit.preprocess import FloatArray
 
 TaskName = Literal["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]
@@ -45,14 +43,17 @@ TRANSFER_TASKS = ("cross-dataset", "domain")
 
 @dataclass(frozen=True)
 class TaskData:
-    """A data set with the splits "train", "val" and "test", and the classes to train on.
+    """A data set with the splits "train" and "val", the classes to train on, and the test images.
 
-    `validation_name` is a short description of the images in "val".
+    `validation_name` is a short description of the images in "val". `originals` are the files of the training images,
+    if these can be read at any time.
     """
 
     dataset: DataSet
     trained: tuple[str, ...]
     validation_name: str
+    test: ImageSet | ImageFiles
+    originals: ImageFiles | None = None
 
     @property
     def training(self) -> ImageSet:
@@ -66,12 +67,26 @@ class TaskData:
 
 
 @dataclass(frozen=True)
+class Target:
+    """Another data set to evaluate on: its name, classes in label order, and the name and images of its test split."""
+
+    name: str
+    classes: tuple[str, ...]
+    split: str
+    images: ImageSet | ImageFiles
+
+
+@dataclass(frozen=True)
 class Score:
-    """Accuracies 0..1 on one set of images: with trained prompts, and zero-shot."""
+    """Accuracies 0..1 on one set of images: with trained prompts, and zero-shot.
+
+    The zero-shot accuracies are those of the classes' descriptions, and of CoOp's template for the data set.
+    """
 
     name: str
     accuracy: float
     zero_shot_accuracy: float
+    template_accuracy: float
     images: int
 
 
@@ -112,15 +127,18 @@ def load_task_data(
 ) -> TaskData:
     """Return a task's images: `shots` training images per class (task "all": all images), and the whole test split.
 
-    Only the sampled images are decoded. For the validation images see `few_shot`.
+    Only the sampled images are decoded; the test images of a folder stay in their files. For the validation images see
+    `few_shot`.
 
     Raises:
-        InputError: The data is invalid, has no such split, or has too few images or classes for the task.
+        InputError: The data is invalid, has no such split, or has too few images or classes for the task; or a person
+            is in the training and in the test split.
     """
     if task == "all":
         whole = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip")
         training, validation, name = train_and_validation(whole, splits.train, splits.validation, seed)
-        return TaskData(with_test_split(whole, training, validation, splits), whole.classes, name)
+        dataset = DataSet(whole.name, whole.classes, {TRAIN: training, VALIDATION: validation})
+        return TaskData(dataset, whole.classes, name, tested_images(whole, validation, splits))
 
     def trained(classes: tuple[str, ...]) -> tuple[str, ...]:
         return classes[: base_count(len(classes))] if task == "base-to-novel" else classes
@@ -128,13 +146,24 @@ def load_task_data(
     sampled: dict[str, tuple[str, NDArray[np.int64]]] = {}
 
     def select(labels: Mapping[str, NDArray[np.int64]], classes: tuple[str, ...]) -> Selection:
-        sampled.update(few_shot(labels, trained(classes), shots, seed, splits))
+        sampled.update(few_shot(labels, trained(classes), shots, seed, splits, notify))
         return sampled
 
-    dataset = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=select)
+    test: ImageSet | ImageFiles
+    if is_in_files(path):
+        listed = list_files(path, select, contempt=contempt, notify=notify)
+        originals, test = listed.splits[TRAIN], listed.splits[TEST]
+        training, validation = decoded([originals, listed.splits[VALIDATION]], size_px, progress)
+        dataset = DataSet(listed.name, listed.classes, {TRAIN: training, VALIDATION: validation})
+    else:
+        read = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=select)
+        originals, test = None, read.split(TEST)
+        dataset = DataSet(read.name, read.classes, {name: read.split(name) for name in (TRAIN, VALIDATION)})
+    if sampled[TEST][0] != sampled[VALIDATION][0]:
+        require_persons_apart(dataset.split(TRAIN), test)
     source = sampled[VALIDATION][0]
     name = f"images held back from {source}" if source == sampled[TRAIN][0] else f"a few images of {source}"
-    return TaskData(dataset, trained(dataset.classes), name)
+    return TaskData(dataset, trained(dataset.classes), name, test, originals)
 
 
 def load_target(
@@ -143,8 +172,10 @@ def load_target(
     progress: Progress | None = None,
     contempt: str = "drop",
     notify: Notify = ignore_message,
-) -> DataSet:
+) -> Target:
     """Return the test split of another data set; if it has only one split, that split.
+
+    The images of a folder stay in their files.
 
     Raises:
         InputError: The data is invalid, or has several splits and no test split.
@@ -157,15 +188,21 @@ def load_target(
             raise InputError(f"data '{path}' has no split named 'test': its splits are {', '.join(labels)}")
         return {name: (name, np.arange(len(labels[name])))}
 
-    return load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=only_tests)
+    if is_in_files(path):
+        listed = list_files(path, only_tests, contempt=contempt, notify=notify)
+        ((split, files),) = listed.splits.items()
+        return Target(listed.name, listed.classes, split, files)
+    read = load_dataset(path, size_px, progress, contempt=contempt, notify=notify, fit="clip", select=only_tests)
+    ((split, images),) = read.splits.items()
+    return Target(read.name, read.classes, split, images)
 
 
 def measure(
     task: TaskName,
     net: PromptedClip,
     data: TaskData,
-    describe: Callable[[Sequence[str]], Descriptions],
-    targets: Sequence[DataSet] = (),
+    describe: Describe,
+    targets: Sequence[Target] = (),
     notify: Notify = ignore_message,
 ) -> TaskResult:
     """Return the accuracies of trained prompts and of the plain CLIP on a task's test images.
@@ -173,27 +210,25 @@ def measure(
     Args:
         task: The task; "base-to-novel" evaluates base classes among base classes and novel among novel classes.
         net: The prompted CLIP with the trained classes.
-        data: The data set; its test split is evaluated.
-        describe: Returns the sentences of classes by name.
-        targets: Other data sets, from `load_target`; for the task "domain" their classes must be classes of `data`.
+        data: The data set and its test images.
+        describe: Returns the sentences of a data set's classes.
+        targets: Other data sets, from `load_target`, each evaluated among its own classes; for the task "domain" these
+            must be classes of `data`.
         notify: Called before each evaluation with a message that names it.
 
     Raises:
         InputError: There is no test image of the classes, or a data set for "domain" has other classes.
     """
     scorer = _Scorer(describe, notify, data.dataset.is_gray)
-    test, classes = data.dataset.split(TEST), data.dataset.classes
+    own, classes = data.dataset.name, data.dataset.classes
+    if task == "domain":
+        _require_known(targets, classes)
     if task == "base-to-novel":
-        return _base_to_novel(scorer, net, test, classes, len(data.trained))
-    scores = [scorer.score(data.dataset.name, net, classes, test)]
+        return _base_to_novel(scorer, net, data)
+    scores = [scorer.score(own, own, net, classes, data.test)]
     summary = {"accuracy": scores[0].accuracy, "zero_shot_accuracy": scores[0].zero_shot_accuracy}
     for target in targets:
-        ((name, part),) = target.splits.items()
-        if task == "domain":
-            part, named = _with_labels_of(net, target, part), classes
-        else:
-            named = target.classes
-        scores.append(scorer.score(f"{target.name} {name}", net, named, part))
+        scores.append(scorer.score(f"{target.name} {target.split}", target.name, net, target.classes, target.images))
     if targets:
         summary["mean_of_targets"] = sum(score.accuracy for score in scores[1:]) / len(targets)
         summary["zero_shot_mean_of_targets"] = sum(score.zero_shot_accuracy for score in scores[1:]) / len(targets)
@@ -203,58 +238,72 @@ def measure(
 class _Scorer:
     """Evaluates a CLIP with and without prompts on the same images; `describe` returns the sentences of classes."""
 
-    def __init__(self, describe: Callable[[Sequence[str]], Descriptions], notify: Notify, gray: bool) -> None:
+    def __init__(self, describe: Describe, notify: Notify, gray: bool) -> None:
         self._describe = describe
         self._notify = notify
         self._gray = gray
 
-    def score(self, name: str, net: PromptedClip, classes: Sequence[str], images: ImageSet) -> Score:
+    def score(
+        self, name: str, dataset: str, net: PromptedClip, classes: Sequence[str], images: ImageSet | ImageFiles
+    ) -> Score:
         if not len(images):
             raise InputError(f"there is no test image for '{name}': choose another test split")
         self._notify(f"evaluating on {name}, {len(images)} images")
-        net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes))
+        net = net if tuple(classes) == net.classes else net.with_classes(self._describe(classes, dataset=dataset))
+        templates = frozen_classifier(net.clip, template_descriptions(net.classes, dataset))
+        # The plain CLIP classifies by the descriptions and by the templates in one pass: (2 classes, embed_dim).
+        text = torch.cat([net.frozen_text_features, templates])
         plain: list[FloatArray] = []
+        right = np.zeros(3, np.int64)
         with prompts_kept(net):
-            result = _evaluated(prompted_classifier(net, name, self._gray, plain), images)
-        if self._gray and images.images.shape[-1] == 3:  # only the prompted CLIP converts the images to gray
-            zero_shot = _evaluated(
-                zero_shot_classifier(net.clip, net.class_descriptions, name, text=net.frozen_text_features), images
-            )
-        else:
-            zero_shot = replace(result, logits=np.concatenate(plain))
-        return Score(name, result.accuracy, zero_shot.accuracy, len(images))
+            prompted = prompted_classifier(net, name, self._gray, plain, text)
+            in_colour = zero_shot_classifier(net.clip, net.class_descriptions, name, text=text)
+            for part in batches(images, net.clip.image_size_px):
+                logits = _logits(prompted, part)
+                if self._gray and part.images.shape[-1] == 3:  # only the prompted CLIP converts the images to gray
+                    plain[:] = [_logits(in_colour, part)]
+                described, templated = np.split(np.concatenate(plain), 2, axis=1)
+                plain.clear()
+                right += [(each.argmax(axis=1) == part.labels).sum() for each in (logits, described, templated)]
+        accuracy, described_accuracy, template_accuracy = (right / len(images)).tolist()
+        return Score(name, accuracy, described_accuracy, template_accuracy, len(images))
 
 
-def _base_to_novel(
-    scorer: _Scorer, net: PromptedClip, test: ImageSet, classes: tuple[str, ...], bases: int
-) -> TaskResult:
-    base = scorer.score("base", net, classes[:bases], of_classes(test, range(bases)))
-    novel = scorer.score("novel", net, classes[bases:], of_classes(test, range(bases, len(classes))))
+def _base_to_novel(scorer: _Scorer, net: PromptedClip, data: TaskData) -> TaskResult:
+    dataset, classes, bases = data.dataset.name, data.dataset.classes, len(data.trained)
+    base = scorer.score("base", dataset, net, classes[:bases], of_classes(data.test, range(bases)))
+    novel = scorer.score("novel", dataset, net, classes[bases:], of_classes(data.test, range(bases, len(classes))))
     return TaskResult(
         "base-to-novel",
         (base, novel),
         {
             "base": base.accuracy,
             "novel": novel.accuracy,
-            "harmonic_mean": _harmonic_mean(base.accuracy, novel.accuracy),
+            "harmonic_mean": harmonic_mean(base.accuracy, novel.accuracy),
             "zero_shot_base": base.zero_shot_accuracy,
             "zero_shot_novel": novel.zero_shot_accuracy,
-            "zero_shot_harmonic_mean": _harmonic_mean(base.zero_shot_accuracy, novel.zero_shot_accuracy),
+            "zero_shot_harmonic_mean": harmonic_mean(base.zero_shot_accuracy, novel.zero_shot_accuracy),
         },
     )
 
 
-def _evaluated(classifier: ClipClassifier, images: ImageSet) -> Evaluation:
+def _logits(classifier: ClipClassifier, images: ImageSet) -> FloatArray:
     contract = classifier.contract
     # The labels are already the contract's; this converts the images to gray where the contract requires it.
     converted = aligned(DataSet("", contract.labels, {}), images, contract)
-    return evaluate(classifier, converted, "center-crop")
+    return evaluate(classifier, converted, "center-crop").logits
 
 
-def _with_labels_of(net: PromptedClip, target: DataSet, part: ImageSet) -> ImageSet:
-    """Return a data set's images with labels numbered as in the net's classes."""
-    return aligned(target, part, clip_contract(PROMPTED, net.clip.config, net.classes, target.name, gray=False))
+def _require_known(targets: Sequence[Target], classes: Sequence[str]) -> None:
+    known = set(classes)
+    for target in targets:
+        if unknown := [name for name in target.classes if name not in known]:
+            raise InputError(
+                f"data set '{target.name}' has the class '{unknown[0]}', which the training data does not have: "
+                "task 'domain' needs copies of the trained classes, task 'cross-dataset' takes others"
+            )
 
 
-def _harmonic_mean(*values: float) -> float:
+def harmonic_mean(*values: float) -> float:
+    """Return the harmonic mean; 0 if a value is 0."""
     return len(values) / sum(1 / value for value in values) if all(values) else 0.0

@@ -34,6 +34,7 @@ from edgekit.models.clip.load import load_clip
 from edgekit.models.clip.prompt_task import PromptTask
 from edgekit.models.clip.protocols import (
     TRANSFER_TASKS,
+    Target,
     TaskData,
     TaskName,
     TaskResult,
@@ -43,14 +44,14 @@ from edgekit.models.clip.protocols import (
     preset_of,
     recipe_name_of,
 )
-from edgekit.models.data import DataSet
 from edgekit.models.data.few_shot import Splits
+from edgekit.models.data.original_crops import CropFrom
 from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
 from edgekit.models.training.options import TrainingOptions, refuse_fields, require_choice
-from edgekit.models.training.recipes import Recipe
+from edgekit.models.training.recipes import Keep, Recipe
 from edgekit.models.training.run import TrainingData, TrainingResult, make_job, recipe_of, run_training
 from edgekit.text import one_line
 
@@ -80,10 +81,15 @@ class PromptTrainingOptions(TrainingOptions):
       function, if its file does not state it.
     - `task`: what to train on and how to evaluate, see `protocols.load_task_data` and `protocols.measure`.
     - `recipe`: name of the recipe; default: the task's.
-    - `shots`: training images per class, by default 16; not with task "all".
+    - `shots`: training images per class, by default 16; not with task "all". A class with fewer images gives all.
     - `eval_data`: data sets to evaluate on, for the tasks "cross-dataset" and "domain".
     - `test_split`: split to evaluate on; default: `PrivateTest` or `test`, else the validation images.
-    - `descriptions`: JSON file of sentences per class; default: the shipped ones of the seven expressions.
+    - `descriptions`: JSON file of sentences per class, or a folder with a file per data set; default: the shipped ones
+      of the seven expressions.
+    - `keep`: the epoch whose prompts are kept: the "best" on the validation images, or the "last"; None: the recipe's.
+    - `crop_from`: what random crops are cut from: the "square" in the middle of a picture, or the "original" picture,
+      for images in a folder, with every task but "all".
+    - `drop_last`: leave out the last batch of an epoch if it has fewer images than the others.
     - `min_area`: smallest area of a random crop, as a fraction of the image; default: the recipe's.
     - `depth`: D, number of prompted layers; the default of `cross_layer` is scaled with it.
     - All other fields: see `config.PromptConfig`; None selects the value of the task's preset.
@@ -100,6 +106,9 @@ class PromptTrainingOptions(TrainingOptions):
     eval_data: Sequence[str | Path] = ()
     test_split: str | None = None
     descriptions: str | Path | None = None
+    keep: Keep | None = None
+    crop_from: CropFrom = "square"
+    drop_last: bool = False
     min_area: float | None = None
     depth: int | None = None
     n_ctx: int | None = None
@@ -115,7 +124,8 @@ class PromptTrainingOptions(TrainingOptions):
         super().__post_init__()
         for name, choices in (("task", TaskName), ("flow", Flow), ("consistency_on", ConsistencyOn)):
             require_choice(name, getattr(self, name), choices)
-        for name, choices in (("proxy", Proxy), ("mapper", MapperKind)):
+        require_choice("crop_from", self.crop_from, CropFrom)
+        for name, choices in (("proxy", Proxy), ("mapper", MapperKind), ("keep", Keep)):
             if (value := getattr(self, name)) is not None:
                 require_choice(name, value, choices)
         if not self.recipe:
@@ -131,6 +141,8 @@ class PromptTrainingOptions(TrainingOptions):
             )
         if self.task == "all" and self.shots is not None:
             raise InputError("task 'all' trains on all images: leave shots out, or choose another task")
+        if self.task == "all" and self.crop_from == "original":
+            raise InputError("crop-from original goes with tasks of few images, not with 'all': leave it out")
         if self.shots is not None and self.shots < 1:
             raise InputError(f"shots is {self.shots}: expected 1 or more")
         for name in _UNUSED_BY_FLOW.get(self.flow, ()):
@@ -170,7 +182,7 @@ def train_prompts(
     """Train prompts for a CLIP, and evaluate prompts and plain CLIP on the task's test images.
 
     The output folder receives the files of `edgekit.train`; `best.safetensors` contains the prompts of the last epoch
-    without the CLIP. `results.json` contains the accuracies.
+    or, with `keep="best"`, of the best one, without the CLIP. `results.json` contains the accuracies.
 
     Args:
         options: The options; None: made from `values`, which are the fields of `PromptTrainingOptions`.
@@ -197,7 +209,9 @@ def train_prompts(
     path = Path(options.descriptions) if options.descriptions else None
     describe = partial(descriptions_for, path=path, notify=notify)
     seen = TrainingData(data.dataset, data.training, data.validation, data.validation_name)
-    task = PromptTask(clip, config, describe(data.trained), recipe, seen.training, seen.validation, data.dataset.name)
+    name, originals = data.dataset.name, data.originals if options.crop_from == "original" else None
+    described = describe(data.trained, dataset=name)
+    task = PromptTask(clip, config, described, recipe, seen.training, seen.validation, name, originals)
     job = make_job(options, seen, task, recipe, {"task": options.task, "shots": _shots(options)})
     trained = run_training(job, options, seen, notify, on_step, on_epoch)
     if not is_first_process():
@@ -233,11 +247,12 @@ def _shots(options: PromptTrainingOptions) -> int | None:
 
 
 def _recipe(options: PromptTrainingOptions) -> Recipe:
-    """Return the recipe with the options' `min_area`.
+    """Return the recipe with the options' `keep`, `drop_last` and `min_area`.
 
-    A recipe without random resized crops is returned unchanged, because `PromptTask` refuses it.
+    A recipe without random resized crops has no `min_area`; `PromptTask` refuses it.
     """
     recipe = recipe_of(options)
+    recipe = replace(recipe, keep=options.keep or recipe.keep, drop_last=options.drop_last or recipe.drop_last)
     if options.min_area is None or not isinstance(recipe.augmentation, ResizedCrop):
         return recipe
     return replace(recipe, augmentation=replace(recipe.augmentation, min_area=options.min_area))
@@ -254,7 +269,7 @@ def _summary(clip: FrozenClip) -> str:
 
 def _read_data(
     options: PromptTrainingOptions, size_px: int, notify: Notify, progress: StageProgress | None
-) -> tuple[TaskData, list[DataSet]]:
+) -> tuple[TaskData, list[Target]]:
     """Return the task's images and the other data sets to evaluate on."""
     reading = of_stage(progress, "reading images")
     splits = Splits(options.train_split, options.val_split, options.test_split)
@@ -263,6 +278,8 @@ def _read_data(
         options.data, options.task, size_px, shots, options.seed, splits, reading, options.contempt, notify
     )
     targets = [load_target(Path(path), size_px, reading, options.contempt, notify) for path in options.eval_data]
+    if options.crop_from == "original" and data.originals is None:
+        raise InputError(f"crop-from original needs image files in a folder, not '{options.data}': unpack it")
     if len(data.trained) < 2:
         raise InputError(f"data '{options.data}' has one class only, '{data.trained[0]}': training needs two")
     if options.task == "base-to-novel":

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.data import DataSet, ImageSet, usual_test_split, usual_training_split, usual_validation_split
+from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.merging import merge_classes, renumbered
 from edgekit.models.data.readers import Selection
+from edgekit.text import one_line
 
 # The splits of a sampled data set.
 TRAIN, VALIDATION, TEST = "train", "val", "test"
@@ -40,12 +44,18 @@ def base_count(classes: int) -> int:
 
 
 def few_shot(
-    labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], shots: int, seed: int, splits: Splits
+    labels: Mapping[str, NDArray[np.int64]],
+    classes: Sequence[str],
+    shots: int,
+    seed: int,
+    splits: Splits,
+    notify: Notify = ignore_message,
 ) -> Selection:
     """Return a selection of training, validation and test images.
 
-    With the same seed, the images of fewer shots are a subset of those of more shots. Without a validation split, the
-    validation images come from the training split; without a test split, the test images are the validation images.
+    A class with fewer images than shots gives all its images. With the same seed, the images of fewer shots are a
+    subset of those of more shots. Without a validation split, the validation images come from the training split;
+    without a test split, the test images are the validation images.
 
     Args:
         labels: The labels of each split.
@@ -53,12 +63,13 @@ def few_shot(
         shots: Training images per class.
         seed: Seed of the sampling.
         splits: The splits to sample from.
+        notify: Called with one message that names the classes with fewer images than shots, if there are any.
 
     Returns:
         The splits "train", "val" and "test"; "test" has all images of all classes.
 
     Raises:
-        InputError: A split does not exist, or a class has fewer images than shots.
+        InputError: A split does not exist, a class has no training image, or no image is left for validation.
     """
     train = _named(labels, splits.train or usual_training_split(labels), "train")
     validation = splits.validation or usual_validation_split(labels)
@@ -66,22 +77,21 @@ def few_shot(
         raise InputError(f"split '{train}' cannot be training and validation split: choose another validation split")
     generator = np.random.default_rng(seed)
     few = min(shots, MAX_VALIDATION_SHOTS)
-    chosen, held_back = [], []
+    chosen, held_back, short = [], [], []
     for label, name in enumerate(classes):
         members = generator.permutation(np.flatnonzero(labels[train] == label))
+        if not len(members):
+            raise InputError(f"class '{name}' has no image in split '{train}'")
         if len(members) < shots:
-            raise InputError(
-                f"class '{name}' has {len(members)} images in split '{train}', fewer than {shots} shots: "
-                f"use {len(members)} shots or fewer"
-                if len(members)
-                else f"class '{name}' has no image in split '{train}'"
-            )
+            short.append(f"{name} ({len(members)})")
         chosen.append(members[:shots])
         if validation is None:
             held_back.append(members[shots : shots + few])
         else:
             members = np.flatnonzero(_named_labels(labels, validation, "val") == label)
             held_back.append(generator.permutation(members)[:few])
+    if short:
+        notify(one_line(f"classes with fewer images than {shots} shots give all they have: {', '.join(short)}"))
     selection = {
         TRAIN: (train, np.sort(np.concatenate(chosen))),
         VALIDATION: (validation or train, np.sort(np.concatenate(held_back))),
@@ -104,11 +114,34 @@ def up_to_shots(
     return np.sort(np.concatenate([own[:shots] for own in members])), short
 
 
-def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet:
+@overload
+def of_classes(part: ImageSet, labels: Sequence[int]) -> ImageSet: ...
+@overload
+def of_classes(part: ImageFiles, labels: Sequence[int]) -> ImageFiles: ...
+def of_classes(part: ImageSet | ImageFiles, labels: Sequence[int]) -> ImageSet | ImageFiles:
     """Return the images with these labels, renumbered from 0 in the given order; see `renumbered`."""
     numbers = np.full(max(*labels, part.labels.max(initial=0)) + 1, -1, np.int64)
     numbers[list(labels)] = np.arange(len(labels))
-    return renumbered(part, numbers)
+    if isinstance(part, ImageSet):
+        return renumbered(part, numbers)
+    kept = part.subset(numbers[part.labels] >= 0)
+    return replace(kept, labels=numbers[kept.labels])
+
+
+def require_persons_apart(training: ImageFiles | ImageSet, test: ImageFiles | ImageSet) -> None:
+    """Check that no person, or other group of images, is both in the training and in the test images.
+
+    Raises:
+        InputError: There is such a group.
+    """
+    if training.groups is None or test.groups is None:
+        return
+    shared = np.intersect1d(training.groups, test.groups)
+    if len(shared):
+        raise InputError(
+            f"'{shared[0]}' is in the training and in the test images, as are {len(shared) - 1} other persons or "
+            "groups: keep each in one split"
+        )
 
 
 def without_classes(dataset: DataSet, left_out: Sequence[str]) -> DataSet:
@@ -126,11 +159,10 @@ def without_classes(dataset: DataSet, left_out: Sequence[str]) -> DataSet:
     return merge_classes(dataset, {name: (name,) for name in kept})
 
 
-def with_test_split(dataset: DataSet, training: ImageSet, validation: ImageSet, splits: Splits) -> DataSet:
-    """Return the data set with the splits "train", "val" and "test"; without a test split, "test" is `validation`."""
+def tested_images(dataset: DataSet, validation: ImageSet, splits: Splits) -> ImageSet:
+    """Return the test split of a data set; without one, `validation`."""
     test = splits.test or usual_test_split(dataset.splits)
-    tested = validation if test is None else dataset.split(test)
-    return DataSet(dataset.name, dataset.classes, {TRAIN: training, VALIDATION: validation, TEST: tested})
+    return validation if test is None else dataset.split(test)
 
 
 def _test(

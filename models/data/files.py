@@ -56,6 +56,11 @@ class ImageEntry:
     group: str = ""
 
 
+def folder_files(folder: Path, names: Iterable[PurePosixPath]) -> Files:
+    """Return the files with these names in a folder."""
+    return Files(tuple(names), lambda name: _read_file(folder, name))
+
+
 @contextmanager
 def open_files(path: Path) -> Iterator[Files]:
     """Open a folder or an archive (.tar, .tar.gz, .tgz).

@@ -5,7 +5,8 @@
 - FER-2013 as folders `{train,test}/<class>/<Usage>_<n>.jpg`, whose file names contain the official split;
 - FER-2013 as one file, `fer2013.csv` or HDF5: see `edgekit.models.data.fer2013`;
 - RAF-DB: see `edgekit.models.data.rafdb`;
-- CoOp's `split_zhou_*.json` beside a folder of images: see `edgekit.models.data.coop`.
+- CoOp's `split_zhou_*.json` beside a folder of images: see `edgekit.models.data.coop`;
+- ImageNet, its shifted copies and FGVC-Aircraft with their lists: see `edgekit.models.data.listed`.
 
 Classes named after the seven expressions get the label order of FER-2013, others alphabetical order.
 
@@ -20,6 +21,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -34,7 +36,9 @@ from edgekit.models.data.coop import is_split_file, open_split_file
 from edgekit.models.data.disk import disk_array
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, Files, open_files
+from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
+from edgekit.models.data.listed import is_listed, read_listed
 from edgekit.models.data.pixels import DataFit, single_channel_if_gray, stack, to_size
 from edgekit.preprocess import ImageU8
 
@@ -104,6 +108,39 @@ def is_of_files(path: Path) -> bool:
     raise InputError(f"data '{path}' has an unknown format: expected a folder, .tar, .tar.gz, .csv, .h5 or .json")
 
 
+@dataclass(frozen=True)
+class FileSets:
+    """A data set whose images stay in their files: name, classes in label order, and splits by name."""
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, ImageFiles]
+
+
+def is_in_files(path: Path) -> bool:
+    """Return whether each image of a data set can be read at any time: it is a folder, or a split file beside one."""
+    return is_split_file(path) or path.is_dir()
+
+
+def list_files(path: Path, select: Select, *, contempt: str = "drop", notify: Notify = ignore_message) -> FileSets:
+    """Return the image files of a data set for which `is_in_files` holds; the arguments are those of `load_dataset`.
+
+    Raises:
+        InputError: The path does not exist, or the arrangement of the files is not recognised.
+    """
+    with open_layout(path, contempt, notify) as (files, layout):
+        splits = {
+            split: ImageFiles(
+                str(path),
+                files.read,
+                tuple(layout.entries[index].path for index in indices),
+                *_facts(layout, indices),
+            )
+            for split, indices in _chosen(layout, select).items()
+        }
+    return FileSets(_name(layout, path), layout.classes, splits)
+
+
 def dataset_name(path: Path, classes: tuple[str, ...], splits: Iterable[str]) -> str:
     """Return the name of a data set whose format contains no name: fer2013, or the file name without suffixes."""
     if classes == EXPRESSIONS and set(splits) <= set(USAGES):
@@ -122,6 +159,11 @@ def open_layout(path: Path, contempt: str, notify: Notify) -> Iterator[tuple[Fil
         with open_split_file(path) as opened:
             require_contempt(contempt, opened[1].classes)
             yield opened
+        return
+    if path.is_dir() and is_listed(path):
+        listed = read_listed(path)
+        require_contempt(contempt, listed[1].classes)
+        yield listed
         return
     with open_files(path) as files:
         yield files, find_layout(files, str(path), contempt, notify)
@@ -165,19 +207,30 @@ def _decoded(
 
 def _image_set(layout: Layout, indices: Sequence[int], images: ImageU8) -> ImageSet:
     """Return the images of these entries with what the layout states of them."""
+    labels, names, groups = _facts(layout, indices)
+    return ImageSet(images, labels, names=names, groups=groups)
+
+
+def _facts(
+    layout: Layout, indices: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.str_] | None]:
+    """Return labels, names and, if all are known, groups of these entries."""
+    numbers = {name: number for number, name in enumerate(layout.classes)}
     entries = [layout.entries[index] for index in indices]
     groups = np.array([entry.group for entry in entries], np.str_)
-    return ImageSet(
-        images,
-        np.array([layout.classes.index(entry.class_name) for entry in entries], np.int64),
-        names=np.array([entry.name for entry in entries], np.str_),
-        groups=groups if all(entry.group for entry in entries) else None,
+    return (
+        np.array([numbers[entry.class_name] for entry in entries], np.int64),
+        np.array([entry.name for entry in entries], np.str_),
+        groups if all(entry.group for entry in entries) else None,
     )
 
 
 def _data_set(layout: Layout, path: Path, splits: Mapping[str, ImageSet]) -> DataSet:
-    name = layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
-    return DataSet(name, layout.classes, splits)
+    return DataSet(_name(layout, path), layout.classes, splits)
+
+
+def _name(layout: Layout, path: Path) -> str:
+    return layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
 
 
 def count_images(path: Path) -> int:

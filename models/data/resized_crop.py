@@ -23,6 +23,20 @@ def draw_crops(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, 5, generator=generator)
 
 
+def crop_parts(numbers: Tensor, crop: ResizedCrop, height: int, width: int) -> tuple[Tensor, ...]:
+    """Return width and height of each crop as fractions of the image, its position across and down, and the mirror.
+
+    All are (N,). A crop at position 0 touches the left or upper edge, one at position 1 the right or lower edge; it is
+    mirrored if the last number is below 0.5.
+    """
+    area, ratio, across, down, mirror = numbers.unbind(dim=1)
+    part = (crop.min_area + (1 - crop.min_area) * area) * height * width
+    aspect = torch.exp(math.log(crop.max_ratio) * (2 * ratio - 1))
+    part_w = (torch.sqrt(part * aspect) / width).clamp(max=1)
+    part_h = (torch.sqrt(part / aspect) / height).clamp(max=1)
+    return part_w, part_h, across, down, mirror
+
+
 def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: int) -> Tensor:
     """Return random crops of images, resized with bicubic interpolation.
 
@@ -39,14 +53,9 @@ def resized_crops(images: Tensor, numbers: Tensor, crop: ResizedCrop, size_px: i
         float32 (N, C, size_px, size_px) in 0..1.
     """
     height, width = images.shape[-2:]
-    area, ratio, across, down, mirror = numbers.unbind(dim=1)
-    part = (crop.min_area + (1 - crop.min_area) * area) * height * width
-    aspect = torch.exp(math.log(crop.max_ratio) * (2 * ratio - 1))
-    # As fractions of the image's width and height.
-    part_w = (torch.sqrt(part * aspect) / width).clamp(max=1)
-    part_h = (torch.sqrt(part / aspect) / height).clamp(max=1)
+    part_w, part_h, across, down, mirror = crop_parts(numbers, crop, height, width)
     sign = torch.where(mirror < 0.5, -1.0, 1.0)
-    none = torch.zeros_like(part)
+    none = torch.zeros_like(part_w)
     # Maps output coordinates (-1..1) to input coordinates: see affine_grid.
     theta = torch.stack(
         [

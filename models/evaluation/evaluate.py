@@ -19,17 +19,30 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgekit.contract import Contract
+from edgekit.device.engines.engine import device_suffixes
 from edgekit.errors import InputError
-from edgekit.model_store import DEVICE_SUFFIXES
+from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
 from edgekit.models.evaluation.calibration import Calibration, calibration
 from edgekit.models.evaluation.risk_coverage import RiskCoverage, risk_coverage
 from edgekit.models.model_loading import build_net
-from edgekit.preprocess import FloatArray, ImageU8, center_crop, softmax, ten_crops, to_gray, to_tensor
+from edgekit.preprocess import (
+    FloatArray,
+    ImageU8,
+    center_crop,
+    log_mean_probabilities,
+    softmax,
+    ten_crops,
+    to_gray,
+    to_tensor,
+    with_mirror_images,
+)
 
-Protocols = Literal["center-crop", "ten-crop"]
+Protocols = Literal["center-crop", "center-flip", "ten-crop"]
 
+# Crops of each image.
+_VIEWS: dict[Protocols, int] = {"center-crop": 1, "center-flip": 2, "ten-crop": 10}
 # Larger batches are slower: their activations no longer fit the cache.
 _BATCH_CROPS = 160
 
@@ -164,13 +177,23 @@ def check_labels(classes: Sequence[str], labels: Sequence[str]) -> None:
             raise InputError(f"the model has no class '{name}': its labels are {', '.join(labels)}")
 
 
+def open_named(model: str | Path, intra_op_threads: int | None = None) -> CropClassifier:
+    """Return the classifier of a shipped model's name, an exported file, a checkpoint or the folder of a training.
+
+    Raises:
+        InputError: As `open_classifier`.
+    """
+    path = resolve_model(str(model), (*device_suffixes(str(model)), CHECKPOINT_SUFFIX))
+    return open_classifier(path, intra_op_threads)
+
+
 def open_classifier(path: Path, intra_op_threads: int | None = None) -> CropClassifier:
     """Return the classifier in an exported file or a checkpoint.
 
     Raises:
         InputError: The file is missing, damaged or of another kind.
     """
-    if path.suffix in DEVICE_SUFFIXES:
+    if path.suffix != CHECKPOINT_SUFFIX:
         from edgekit.device.engines.classifier import Classifier
 
         return Classifier(path, intra_op_threads)
@@ -189,8 +212,8 @@ def evaluate(
     Args:
         classifier: The classifier; its contract defines the crops.
         images: The split, with labels numbered as in the contract (see `aligned`).
-        protocol: "center-crop", as on the device, or "ten-crop": mean of the logits over the four corners, the centre,
-            and their mirror images.
+        protocol: "center-crop"; "center-flip": mean of the probabilities over the centre crop and its mirror image; or
+            "ten-crop": mean of the logits over the four corners, the centre, and their mirror images.
         progress: Called with (images done, images in total).
 
     Raises:
@@ -247,12 +270,15 @@ def _logits_in_batches(
 ) -> Iterator[tuple[int, FloatArray]]:
     """Yield the index of each batch's first image and the logits of its images."""
     size_hw = classifier.contract.input.size_hw
-    views = 10 if protocol == "ten-crop" else 1
+    views = _VIEWS[protocol]
     step = _BATCH_CROPS // views
     for start in range(0, len(images), step):
         batch = images[start : start + step]
-        if views == 1:
+        if protocol == "center-crop":
             yield start, classifier.logits(center_crop(batch, size_hw))
+        elif protocol == "center-flip":
+            logits = classifier.logits(with_mirror_images(center_crop(batch, size_hw)))  # (2 N, classes)
+            yield start, log_mean_probabilities(logits.reshape(views, len(batch), -1))
         else:
             crops = ten_crops(batch, size_hw)  # (N, 10, h, w, C)
             logits = classifier.logits(crops.reshape(-1, *crops.shape[2:]))  # (10 N, classes)

@@ -16,14 +16,13 @@ import numpy as np
 from edgekit.device.detections import Detections
 from edgekit.device.imaging import as_frame, decode_image, resize
 from edgekit.errors import InputError
-from edgekit.model_store import resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import ImageSet
 from edgekit.models.data.files import Files, ImageEntry, open_files
 from edgekit.models.data.photos import PhotoDetector, labelled_photos
 from edgekit.models.data.readers import dataset_name, is_of_files
 from edgekit.models.evaluation.bands import brightness_of, face_measures, stacked
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, evaluate, open_classifier
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, evaluate, open_named
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.preprocess import ImageU8, crop_face, crop_image
 
@@ -85,6 +84,7 @@ def evaluate_photos(
     detector_model: str | Path | None = None,
     detector_size_px: int | None = None,
     min_face_px: int = 0,
+    mirror: bool = True,
     threads: int | None = None,
     notify: Notify = ignore_message,
     progress: StageProgress | None = None,
@@ -102,6 +102,8 @@ def evaluate_photos(
         detector_model: YuNet's .onnx file; None: the file is downloaded once.
         detector_size_px: Longer side of the detector's input; None: 320, or more if `min_face_px` requires it.
         min_face_px: Smallest face in pixels of the photograph; 0: no limit.
+        mirror: Average the probabilities of each face and its mirror image, as `edgekit run` does with pictures. Whole
+            photographs are not mirrored.
         threads: Number of CPU threads; None: chosen for the machine.
         notify: Called with messages for the user.
         progress: Called with (stage, photographs done, photographs in total or None).
@@ -117,10 +119,7 @@ def evaluate_photos(
     path = Path(photos)
     if not is_of_files(path):
         raise InputError(f"photographs '{path}' are not image files: expected a folder or a .tar.gz archive")
-    classifiers = [
-        model if not isinstance(model, str | Path) else open_classifier(resolve_model(str(model)), threads)
-        for model in models
-    ]
+    classifiers = [model if not isinstance(model, str | Path) else open_named(model, threads) for model in models]
     finder = None
     if any(classifier.contract.subject == "face" for classifier in classifiers):
         finder = PhotoDetector(
@@ -134,7 +133,7 @@ def evaluate_photos(
     with open_files(path) as files:
         entries = _of_split(labelled_photos(files, str(path), notify), split, path)
         name = dataset_name(path, (), {entry.split for entry in entries})
-        tallies = [_Tally(classifier) for classifier in classifiers]
+        tallies = [_Tally(classifier, mirror and detector != "none") for classifier in classifiers]
         unreadable = _read_photos(files, entries, finder, tallies, notify, progress)
     return [
         tally.result(name, split or "all", unreadable, None if finder is None else finder.name, progress)
@@ -145,9 +144,10 @@ def evaluate_photos(
 class _Tally:
     """Counts and crops of one model, collected while the photographs are read."""
 
-    def __init__(self, classifier: CropClassifier) -> None:
+    def __init__(self, classifier: CropClassifier, mirror: bool) -> None:
         self.classifier = classifier
         self._contract = classifier.contract
+        self._protocol: Protocols = "center-flip" if mirror and self.needs_faces else "center-crop"
         self._crops: list[ImageU8] = []
         self._truths: list[int] = []
         self._measures: list[dict[str, float]] = []
@@ -209,7 +209,7 @@ class _Tally:
             )
         images = ImageSet(np.stack(self._crops), np.array(self._truths, np.int64))
         measures = {"brightness": brightness_of(images.images), **stacked(self._measures)}
-        predictions = evaluate(self.classifier, images, "center-crop", of_stage(progress, "classifying"))
+        predictions = evaluate(self.classifier, images, self._protocol, of_stage(progress, "classifying"))
         return PhotoEvaluation(
             replace(predictions, dataset=dataset, split=split, measures=measures),
             {label: self._missed[label] for label in labels},

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekit.files import check_writable
-from edgekit.model_store import resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure
 from edgekit.models.data.ferplus import contempt_majority, with_ferplus
@@ -20,7 +19,7 @@ from edgekit.models.data.pixels import DataFit
 from edgekit.models.data.readers import load_dataset
 from edgekit.models.evaluation.bands import brightness_of
 from edgekit.models.evaluation.error_sheets import save_errors
-from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_classifier
+from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, open_named
 from edgekit.models.evaluation.evaluate import evaluate as evaluate_images
 from edgekit.models.torch_threads import set_torch_threads
 
@@ -47,7 +46,7 @@ def evaluate(
         data: Path of a data set, which is read as the model's contract says; or a data set already read, such as one
             for a CLIP in torch (`read_evaluation_data` with the fit "clip").
         split: Name of the split; default: `PrivateTest` or `test`.
-        protocol: "center-crop", as on the device, or "ten-crop".
+        protocol: "center-crop", "center-flip" or "ten-crop"; see `edgekit.models.evaluation.evaluate`.
         without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
         merges: Texts NEW=OLD,OLD that merge classes of the data; classes in none of them are removed.
         contempt: Treatment of the class contempt: "drop", "keep", or the class its images are counted as.
@@ -71,7 +70,7 @@ def evaluate(
         check_writable(Path(errors) / "0.png")  # reported before the images are classified
     if threads:
         set_torch_threads(threads)
-    classifier = open_classifier(resolve_model(str(model)), threads) if isinstance(model, str | Path) else model
+    classifier = open_named(model, threads) if isinstance(model, str | Path) else model
     contract = classifier.contract
     if not isinstance(data, DataSet):
         crop = contract.crop

@@ -229,7 +229,10 @@ class _Trainer:
     def _batches(self, order: Tensor) -> list[Tensor]:
         """Return the epoch's global batches of indices; each length is a multiple of the number of processes."""
         world = self.fabric.world_size
-        batches = [batch[: len(batch) // world * world] for batch in torch.split(order, self.job.recipe.batch_size)]
+        recipe = self.job.recipe
+        if recipe.drop_last and len(order) >= recipe.batch_size:
+            order = order[: len(order) // recipe.batch_size * recipe.batch_size]
+        batches = [batch[: len(batch) // world * world] for batch in torch.split(order, recipe.batch_size)]
         # BatchNorm needs at least two images per process for a variance.
         return [batch for batch in batches if len(batch) >= 2 * world]
 

@@ -57,6 +57,7 @@ class Recipe:
     - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
       initial and the fine-tuned weights (WiSE-FT, arXiv 2109.01903, equation 1).
     - `balance`: how rare and common classes get equal influence; see `ClassificationTask`.
+    - `drop_last`: leave out the last batch of an epoch if it has fewer images than the others.
     - `rates` ("adamw" only): factors of the learning rate of the parameters whose names start with a prefix.
     - `patch_dropout` (small CLIPs only): share of the image tokens that are left out (arXiv 2212.00794), except in the
       last quarter of the epochs.
@@ -88,6 +89,7 @@ class Recipe:
     initial_share: float = 0.0
     balance: Balance = "none"
     mixup_alpha: float = 0.0
+    drop_last: bool = False
     rates: tuple[tuple[str, float], ...] = ()
     patch_dropout: float = 0.0
 
@@ -142,7 +144,8 @@ class Recipe:
 
 
 # As published (arXiv 2507.14976): 50 epochs for few-shot training, 5 epochs for transfer to other data sets. The
-# authors crop from the whole image, this code from its central square.
+# released code also drops partial batches, crops from the whole picture and, for few shots, keeps the best epoch on the
+# validation images: options of `train_prompts`.
 _PROMPTS = Recipe(
     epochs=50,
     augmentation=ResizedCrop(),

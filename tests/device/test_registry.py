@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import edgekit
 from edgekit.cli import _run
 from edgekit.device import registry
+from edgekit.device.engines.engine import contract_in, engine_of, open_engine
 from edgekit.errors import EXIT_OK, InputError
+from edgekit.models.evaluation.evaluate import open_named
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,7 +42,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model, site, monkeypatch, capsys):
     page = (ROOT / "docs/how-to/extending.md").read_text()
     blocks = re.findall(r"```(toml|python|)\n(.*?)```", page, re.DOTALL)
-    project, code, commands = (text for _, text in blocks)
+    project, code, commands = (text for _, text in blocks[:3])
     package = tmp_path / "package"
     package.mkdir()
     (package / "pyproject.toml").write_text(project)
@@ -58,6 +63,7 @@ def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path, tiny_model
 @pytest.mark.parametrize(
     ("kind", "cure"),
     [
+        ("engine", r"use one of onnx, ncnn$"),
         ("source", r"use one of demo, "),
         ("detector", r"use one of yunet, haar, none$"),
         ("tracker", r"use one of flow$"),
@@ -70,7 +76,7 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(kind, cure):
 
 
 def test_edgekits_own_can_all_be_loaded():
-    for kind in ("source", "detector", "tracker"):
+    for kind in ("engine", "source", "detector", "tracker"):
         for name in registry.own_names(kind):
             assert callable(registry.find(kind, name))
 
@@ -96,3 +102,32 @@ def test_two_packages_of_one_name_are_a_conflict_and_edgekits_own_win(site):
         registry.find("detector", "both")
     assert registry.find("detector", "haar").__module__ == "edgekit.device.detection"
     assert registry.names("detector").count("haar") == 1
+
+
+ENGINE = """
+from edgekit.device.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+class Other(OnnxRuntimeEngine):
+    def __init__(self, path, intra_op_threads, spinning=False):
+        super().__init__(path, intra_op_threads, spinning)
+"""
+
+
+def test_an_engine_of_another_package_runs_files_of_its_suffix(site, tmp_path, tiny_model, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(site))  # for the processes of the benchmark
+    file = tmp_path / "tiny.other"
+    shutil.copy(tiny_model, file)
+    with pytest.raises(InputError, match=r"ends in '\.other': expected \.onnx or \.ncnn, or install a package"):
+        engine_of(file)
+    install(site, "other_engine", {"edgekit.engines": "other = other_engine:Other\nonnx = other_engine:Other"}, ENGINE)
+    assert (engine_of(file), contract_in(file).architecture) == ("other", "mean")
+    assert type(open_engine(tiny_model, 1)).__name__ == "OnnxRuntimeEngine"  # edgekit's own win
+    face = np.full((8, 8, 3), (0, 0, 255), np.uint8)
+    assert edgekit.load_model(file).predict(face).labels == ("red",)
+    assert open_named(file).contract.labels == ("red", "green", "blue")
+    assert _run(["run", "--source", "demo", "--detector", "none", "--model", str(file)]) == EXIT_OK
+    (board,) = edgekit.benchmark(file, kinds=["inference"], threads=[1], seconds=0.01, processes=1).boards
+    assert board.cells[0].engine == "other"
+    capsys.readouterr()
+    assert _run(["bench", str(file), "--host", "pi@127.0.0.1"]) == InputError.exit_code
+    assert "ends in '.other': expected .onnx or .ncnn" in capsys.readouterr().err

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from edgekit import __version__
 from edgekit.contract import UNCERTAIN, Subject
@@ -13,6 +13,15 @@ from edgekit.device.sinks.mqtt.settings import MqttSettings
 _PREFIX = "homeassistant"
 # Time after three missed state messages, which are sent at least every ten seconds.
 _EXPIRES_S = 35
+
+# Payloads of TOPIC/paused.
+PAUSED, NOT_PAUSED = "ON", "OFF"
+
+# Component, object id, and the discovery document without what all entities have; None removes the entity.
+_Entity: TypeAlias = tuple[str, str, dict[str, Any] | None]
+
+# Object id and name of each published image, by the last part of its topic.
+_IMAGES = {"snapshot": ("snapshot", "Latest event"), "command-snapshot": ("command_snapshot", "Latest snapshot")}
 
 _MEASURED = {"state_class": "measurement"}
 _DIAGNOSTIC = {"entity_category": "diagnostic"}
@@ -39,13 +48,25 @@ _ENTITIES: tuple[tuple[str, str, str, str, str | None, dict[str, str]], ...] = (
 
 
 def discovery_messages(
-    settings: MqttSettings, labels: Sequence[str], subject: Subject = "face", snapshots: bool = False
+    settings: MqttSettings,
+    labels: Sequence[str],
+    subject: Subject = "face",
+    *,
+    images: Collection[str] = (),
+    commands: Collection[str] = (),
+    page_url: str | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the topic and payload of every entity, to be published as retained messages.
 
-    `snapshots` adds the image of the latest event.
+    The payload of an entity that this run does not have is empty, which removes it from Home Assistant.
 
-    The payload of an entity that a model of this subject does not have is empty, which removes it from Home Assistant.
+    Args:
+        settings: The topics.
+        labels: Labels of the model.
+        subject: What the model classifies.
+        images: The images that are published, by the last part of their topic: of `_IMAGES`.
+        commands: The commands that are allowed.
+        page_url: Address of the run's web page, to which Home Assistant links.
     """
     device = {
         "identifiers": [settings.node],
@@ -54,18 +75,36 @@ def discovery_messages(
         "model": "edgekit run",
         "sw_version": __version__,
     }
+    if page_url is not None:
+        device["configuration_url"] = page_url
+    entities = [
+        *_measured(settings, labels, subject, is_pausable="pause" in commands),
+        *_controls(settings, commands),
+        *_images(settings, images),
+    ]
+    for component, object_id, document in entities:
+        topic = f"{_PREFIX}/{component}/{settings.node}/{object_id}/config"
+        if document is None:
+            yield topic, b""
+            continue
+        if "availability" not in document:
+            document["availability_topic"] = f"{settings.topic}/availability"
+        document |= {
+            "unique_id": f"{settings.node}_{object_id}",
+            "device": device,
+            "origin": {"name": "edgekit", "sw_version": __version__},
+        }
+        yield topic, json.dumps(document).encode()
+
+
+def _measured(settings: MqttSettings, labels: Sequence[str], subject: Subject, is_pausable: bool) -> Iterator[_Entity]:
     for component, object_id, name, topic, template, details in _ENTITIES:
-        config_topic = f"{_PREFIX}/{component}/{settings.node}/{object_id}/config"
         if subject == "image" and object_id in _OF_FACES:
-            yield config_topic, b""
+            yield component, object_id, None
             continue
         document: dict[str, Any] = {
             "name": _NAMES_OF_IMAGES.get(object_id, name) if subject == "image" else name,
-            "unique_id": f"{settings.node}_{object_id}",
             "state_topic": f"{settings.topic}/{topic}",
-            "availability_topic": f"{settings.topic}/availability",
-            "device": device,
-            "origin": {"name": "edgekit", "sw_version": __version__},
             "qos": 1,
             **details,
         }
@@ -75,15 +114,41 @@ def discovery_messages(
             document |= {"value_template": template, "expire_after": _EXPIRES_S}
         if document.get("device_class") == "enum":
             document["options"] = list(dict.fromkeys([*labels, UNCERTAIN]))
-        yield config_topic, json.dumps(document).encode()
-    image = {
-        "name": "Latest event",
-        "unique_id": f"{settings.node}_snapshot",
-        "image_topic": f"{settings.topic}/snapshot",
-        "content_type": "image/jpeg",
-        "availability_topic": f"{settings.topic}/availability",
-        "device": device,
-        "origin": {"name": "edgekit", "sw_version": __version__},
+        if is_pausable and topic == "state":
+            document |= _unless_paused(settings)
+        yield component, object_id, document
+
+
+def _controls(settings: MqttSettings, commands: Collection[str]) -> Iterator[_Entity]:
+    to_command = {"command_topic": settings.command_topic, "qos": 1, "retain": False}
+    pause = {
+        "name": "Pause",
+        "icon": "mdi:pause",
+        "payload_on": "pause",
+        "payload_off": "resume",
+        "state_topic": f"{settings.topic}/paused",
+        "state_on": PAUSED,
+        "state_off": NOT_PAUSED,
+        **to_command,
     }
-    config_topic = f"{_PREFIX}/image/{settings.node}/snapshot/config"
-    yield config_topic, json.dumps(image).encode() if snapshots else b""
+    snapshot = {"name": "Snapshot", "icon": "mdi:camera", "payload_press": "snapshot", **to_command}
+    if "pause" in commands:
+        snapshot |= _unless_paused(settings)
+    yield "switch", "pause", pause if "pause" in commands else None
+    yield "button", "take_snapshot", snapshot if "snapshot" in commands else None
+
+
+def _images(settings: MqttSettings, images: Collection[str]) -> Iterator[_Entity]:
+    for topic, (object_id, name) in _IMAGES.items():
+        document = {"name": name, "image_topic": f"{settings.topic}/{topic}", "content_type": "image/jpeg"}
+        yield "image", object_id, document if topic in images else None
+
+
+def _unless_paused(settings: MqttSettings) -> dict[str, Any]:
+    """Return the fields that make an entity unavailable while the run is paused."""
+    paused = {
+        "topic": f"{settings.topic}/paused",
+        "payload_available": NOT_PAUSED,
+        "payload_not_available": PAUSED,
+    }
+    return {"availability": [{"topic": f"{settings.topic}/availability"}, paused], "availability_mode": "all"}

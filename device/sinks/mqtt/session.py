@@ -10,6 +10,7 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
+from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.errors import InputError
 
@@ -29,9 +30,15 @@ class Session:
     connection starts with an empty queue, and the spool decides what is sent.
     """
 
-    def __init__(self, settings: MqttSettings, wake: threading.Event) -> None:
-        """Prepare to connect; `wake` is set at each confirmation and at the loss of the connection."""
+    def __init__(self, settings: MqttSettings, wake: threading.Event, commands: Commands | None = None) -> None:
+        """Prepare to connect; `wake` is set at each confirmation, command, and at the loss of the connection.
+
+        With `commands` the session subscribes to `TOPIC/command`.
+        """
         self._settings = settings
+        self._commands = commands
+        # Whether the broker refuses the subscription.
+        self.is_deaf = False
         self._wake = wake
         self._answered = threading.Event()
         self._refusal = ""
@@ -53,6 +60,8 @@ class Session:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
         self._client = client
 
     def __enter__(self) -> Self:
@@ -67,12 +76,20 @@ class Session:
             self._client.disconnect()
             self._client.loop_stop()
             raise RefusedError(self._refusal or f"no response within {_CONNECT_TIMEOUT_S:g} s")
+        if self._commands is not None:
+            self._client.subscribe(self._settings.command_topic, qos=1)
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Disconnect properly, so that the broker does not send the last will, and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()
+
+    @property
+    def own_address(self) -> str:
+        """The address of this machine in the network of the broker; "" after the connection is lost."""
+        connection: Any = self._client.socket()
+        return "" if connection is None else str(connection.getsockname()[0])
 
     def publish(self, topic: str, payload: bytes | str, qos: int = 1, retain: bool = False) -> int | None:
         """Send a message; return its id, which `confirmed` receives on delivery, or None if the connection is lost."""
@@ -101,6 +118,17 @@ class Session:
         del client, data, reason, properties
         self.confirmed.append(mid)
         self._wake.set()
+
+    def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: Any, properties: Any) -> None:
+        del client, data, mid, properties
+        self.is_deaf = any(reason.is_failure for reason in reasons)
+        self._wake.set()
+
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        del client, data
+        if self._commands is not None:
+            self._commands.receive(message.payload, message.retain)
+            self._wake.set()
 
 
 def check_certificates(settings: MqttSettings) -> None:

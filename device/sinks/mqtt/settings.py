@@ -107,6 +107,11 @@ class MqttSettings:
         return re.sub(r"[^A-Za-z0-9_-]", "_", self.topic)
 
     @property
+    def command_topic(self) -> str:
+        """The topic at which commands arrive."""
+        return f"{self.topic}/command"
+
+    @property
     def client_id(self) -> str:
         """The MQTT client id, the same in every run, so that a new connection replaces a stale one."""
         digest = hashlib.sha256(f"{socket.gethostname()} {self.topic}".encode()).hexdigest()

@@ -14,8 +14,10 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.events import Event
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
+from edgekit.device.sinks.command_snapshots import CommandSnapshots
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.mqtt.discovery import discovery_messages
+from edgekit.device.sinks.mqtt.commands import Commands
+from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
 from edgekit.device.sinks.mqtt.session import Session, check_certificates
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
@@ -56,6 +58,9 @@ class MqttSink(Sink):
         *,
         subject: Subject = "face",
         read_snapshot: Callable[[str], bytes | None] | None = None,
+        commands: Commands | None = None,
+        command_snapshots: CommandSnapshots | None = None,
+        page_url: Callable[[str], str | None] | None = None,
     ) -> None:
         """Open the buffer; entering the `with` block connects.
 
@@ -67,6 +72,10 @@ class MqttSink(Sink):
             pauses_s: Pauses between attempts to connect; the last one repeats.
             subject: What the model classifies, for Home Assistant.
             read_snapshot: Returns the JPEG image of an event by its name; the latest is published, and retained.
+            commands: Executes the commands that arrive; None: none are received.
+            command_snapshots: Has the images to publish of the command `snapshot`; None: they are not published.
+            page_url: Returns the address of the web page for other machines, given this machine's address in the
+                network of the broker; None: there is no page.
 
         Raises:
             InputError: Another run uses the buffer, or a certificate cannot be loaded.
@@ -77,6 +86,10 @@ class MqttSink(Sink):
         self._subject = subject
         self._read_snapshot = read_snapshot
         self._snapshot: str | None = None
+        self._commands = commands
+        self._command_snapshots = command_snapshots
+        self._page_url = page_url
+        self._reported_deaf = False
         self._monitor = monitor
         self._notify = notify
         self._pauses_s = pauses_s
@@ -142,7 +155,7 @@ class MqttSink(Sink):
         attempt = 0
         while not self._closing.is_set():
             try:
-                with Session(self._settings, self._wake) as session:
+                with Session(self._settings, self._wake, self._commands) as session:
                     attempt = 0
                     self._report_connected()
                     self._send(session)
@@ -157,13 +170,11 @@ class MqttSink(Sink):
     def _send(self, session: Session) -> None:
         topic = self._settings.topic
         if self._settings.discovery:
-            shows = self._read_snapshot is not None
-            for discovery_topic, payload in discovery_messages(self._settings, self._labels, self._subject, shows):
-                session.publish(discovery_topic, payload, retain=True)
+            self._announce(session)
         session.publish(f"{topic}/availability", "online", retain=True)
         unconfirmed: dict[int, int] = {}
         sent_number = 0
-        sent_snapshot: str | None = None
+        sent: dict[str, str] = {}
         schedule = _StateSchedule(self._monitor)
         give_up_s = float("inf")
         while not session.lost:
@@ -181,13 +192,52 @@ class MqttSink(Sink):
                     return
                 self._wake.wait(0.1)
                 continue
-            if self._read_snapshot is not None and self._snapshot not in (None, sent_snapshot):
-                sent_snapshot = self._snapshot
-                if (jpeg := self._read_snapshot(sent_snapshot or "")) is not None:
-                    session.publish(f"{topic}/snapshot", jpeg, qos=0, retain=True)
+            self._send_changed(session, sent)
             for name, document in schedule.due():
                 session.publish(f"{topic}/{name}", json.dumps(document, allow_nan=False), qos=0)
             self._wake.wait(_MIN_STATE_PERIOD_S)
+
+    def _announce(self, session: Session) -> None:
+        """Publish the discovery messages."""
+        messages = discovery_messages(
+            self._settings,
+            self._labels,
+            self._subject,
+            images=[topic for topic, _, _ in self._images()],
+            commands=() if self._commands is None else self._commands.allowed,
+            page_url=self._page_url(session.own_address) if self._page_url and session.own_address else None,
+        )
+        for topic, payload in messages:
+            session.publish(topic, payload, retain=True)
+
+    def _images(self) -> list[tuple[str, str | None, Callable[[str], bytes | None]]]:
+        """Return the published images: last part of the topic, name of the latest one, and the function to read it."""
+        images: list[tuple[str, str | None, Callable[[str], bytes | None]]] = []
+        if self._read_snapshot is not None:
+            images.append(("snapshot", self._snapshot, self._read_snapshot))
+        if self._command_snapshots is not None:
+            images.append(("command-snapshot", self._command_snapshots.latest, self._command_snapshots.jpeg))
+        return images
+
+    def _send_changed(self, session: Session, sent: dict[str, str]) -> None:
+        """Publish images and the pause, retained, if they are not as in `sent`, which maps topics to values."""
+        topic = self._settings.topic
+        if self._commands is not None and "pause" in self._commands.allowed:
+            paused = PAUSED if self._commands.controls.paused else NOT_PAUSED
+            if paused != sent.get("paused"):
+                sent["paused"] = paused
+                session.publish(f"{topic}/paused", paused, retain=True)
+        for name, latest, read in self._images():
+            if latest is not None and latest != sent.get(name):
+                sent[name] = latest
+                if (jpeg := read(latest)) is not None:
+                    session.publish(f"{topic}/{name}", jpeg, qos=0, retain=True)
+        if session.is_deaf and not self._reported_deaf:
+            self._reported_deaf = True
+            self._notify(
+                f"MQTT broker {self._settings.address} refuses the subscription to '{self._settings.command_topic}': "
+                "commands do not arrive; allow it in the broker's access control"
+            )
 
     def _confirm(self, session: Session, unconfirmed: dict[int, int]) -> None:
         delivered = []
@@ -229,7 +279,7 @@ class _StateSchedule:
         self._checked_s = now_s
         document = self._monitor.document()
         state = _state_document(document)
-        key = (state["faces"], state["label"])
+        key = (state["faces"], state["label"], state["paused"])
         is_old = now_s - self._all_sent_s >= _MAX_STATE_PERIOD_S
         if document["latest"] is None or (key == self._sent_key and not is_old):
             return []
@@ -241,13 +291,15 @@ class _StateSchedule:
 
 
 def _state_document(document: dict[str, Any]) -> dict[str, Any]:
-    faces = (document["latest"] or {}).get("faces", [])
+    # What was last seen is not the state of a paused run.
+    faces = [] if document["paused"] else (document["latest"] or {}).get("faces", [])
     largest = max(faces, key=lambda face: _area(face["xyxy"]), default=None)
     return {
         "faces": len(faces),
         "label": None if largest is None else largest["label"],
         "probability": None if largest is None else largest["probability"],
         "labels": [face["label"] for face in faces],
+        "paused": document["paused"],
         "fps": document["fps"],
         "age_ms": document["age_ms"],
         "frames": document["frames"],

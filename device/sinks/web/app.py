@@ -177,7 +177,7 @@ class _Web:
         return PlainTextResponse("stalled\n" if stalled else "ok\n", 503 if stalled else 200)
 
     def _is_stalled(self) -> bool:
-        return self._monitor.since_last_frame_s() > _STALLED_AFTER_S
+        return self._monitor.is_stalled(_STALLED_AFTER_S)
 
 
 class Guard:

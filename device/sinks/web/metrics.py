@@ -54,6 +54,11 @@ def _lines(monitor: Monitor, preview: Preview) -> Iterator[str]:
         yield from _family("edgekit_result_age_seconds", "gauge", "Time from capture to result.", age)
     since: _Samples = [({}, round(monitor.since_last_frame_s(), 3))]
     yield from _family("edgekit_since_last_frame_seconds", "gauge", "Time since the latest result.", since)
+    yield from _family("edgekit_paused", "gauge", "1 while the run is paused.", [({}, int(state["paused"]))])
+    paused: _Samples = [({}, state["paused_s"])]
+    yield from _family("edgekit_paused_seconds_total", "counter", "Time in pauses.", paused)
+    commands = [({"command": name}, count) for name, count in state["commands"].items()]
+    yield from _family("edgekit_commands_total", "counter", "Commands received, or ignored, by name.", commands)
     yield from _stages(monitor)
     yield from _outputs(state["outputs"])
     yield from _health(state["health"] or {})

@@ -31,7 +31,7 @@ function element(tag, text, className) {
 
 function show(state) {
   byId("source").textContent = state.source;
-  setStatus(state.stalled ? "bad" : "good", state.stalled ? "no frames" : "live");
+  setStatus(state.paused ? "wait" : state.stalled ? "bad" : "good", state.paused ? "paused" : state.stalled ? "no frames" : "live");
   byId("fps").textContent = number(state.fps, 1);
   byId("age").textContent = number(state.age_ms, 0);
   const health = state.health || {};
@@ -51,7 +51,7 @@ function show(state) {
   if (known(health.disk_free_mib)) counts.push(`${number(health.disk_free_mib, 0)} MiB disk space free`);
   byId("counts").textContent = counts.join(", ");
   // Before the first frame there is no stage.
-  if (!state.stalled && Object.keys(state.stage_ms).length) addPoint(state.stage_ms);
+  if (!state.stalled && !state.paused && Object.keys(state.stage_ms).length) addPoint(state.stage_ms);
   drawChart();
 }
 

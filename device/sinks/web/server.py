@@ -18,7 +18,7 @@ from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink
 from edgekit.device.sinks.monitor import Monitor
-from edgekit.device.sinks.web.access import Access, bind, url_of
+from edgekit.device.sinks.web.access import Access, bind, url_for_others, url_of
 from edgekit.device.sinks.web.app import ADMITTED, make_app
 from edgekit.device.sinks.web.classify import Recognise
 from edgekit.device.sinks.web.preview import Preview
@@ -82,6 +82,10 @@ class WebServer:
         self._thread.join(_CLOSE_TIMEOUT_S)
         self._listener.close()
         logging.getLogger("uvicorn.error").removeHandler(self._log_handler)
+
+    def url_for_others(self, own_address: str) -> str | None:
+        """Return the page's URL for other machines, in whose network this one has `own_address`; None without one."""
+        return url_for_others(self._listener, own_address)
 
     def check(self) -> None:
         """Raise the exception that ended the server, if there was one."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _CLIP_OPTIONS = ("clip_source", "descriptions", "activation")
 _ONLY_WITH_DATA = ("protocol", "without_duplicates", "merges", "contempt", "ferplus", "errors", *_CLIP_OPTIONS)
-_ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_face")
+_ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_face", "mirror")
 
 
 @click.command("eval", cls=SectionedCommand, short_help="Measure accuracy on a data set or on photographs.")
@@ -53,15 +53,22 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
     "Photographs",
     detector_options,
     min_face_option,
+    click.option(
+        "--mirror/--no-mirror",
+        default=True,
+        show_default=True,
+        help="Classify each face and its mirror image, and average the probabilities, as `run` does with pictures.",
+    ),
 )
 @section(
     "Figures",
     click.option(
         "--protocol",
-        type=click.Choice(["center-crop", "ten-crop"]),
+        type=click.Choice(["center-crop", "center-flip", "ten-crop"]),
         default="center-crop",
         show_default=True,
-        help="center-crop: as on the device; ten-crop: mean over ten crops, as in papers.",
+        help="center-crop: as on a device's frames; center-flip: mean with the mirror image; ten-crop: mean over ten "
+        "crops, as in papers.",
     ),
     click.option(
         "--recall-of",
@@ -220,6 +227,7 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
             detector_model=options["detector_model"],
             detector_size_px=given_detector_size(options["detector_size"]),
             min_face_px=options["min_face"],
+            mirror=options["mirror"],
             threads=options["threads"],
             notify=out.say,
             progress=by_stage(bars),
@@ -238,10 +246,9 @@ def _on_photos(out: Output, models: tuple[str, ...], photos: Path, plot: Path | 
 
 def _opened(models: Sequence[str], threads: int | None, recall_of: Sequence[str]) -> list[CropClassifier]:
     """Load the models, and check before any measurement that each has the classes of --recall-of."""
-    from edgekit.model_store import resolve_model
-    from edgekit.models.evaluation.evaluate import check_labels, open_classifier
+    from edgekit.models.evaluation.evaluate import check_labels, open_named
 
-    classifiers = [open_classifier(resolve_model(model), threads) for model in models]
+    classifiers = [open_named(model, threads) for model in models]
     for classifier in classifiers:
         check_labels(recall_of, classifier.contract.labels)
     return classifiers

@@ -138,7 +138,7 @@ def command(
             *open_sinks(outputs, stream, collecting, text.say, out.warn, monitor.health),
             tally,
             *progress_sinks(out, outputs, stream.source.frame_count, max_frames),
-            *monitor.sinks(),
+            *monitor.sinks(stream.controls),
         ]
         signals.on_stop(stream.stop)
         try:

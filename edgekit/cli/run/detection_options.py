@@ -32,7 +32,7 @@ class DetectionOptions:
     tracker: str
     smooth_s: float
     classify_every: int | Literal["auto"]
-    mirror: bool
+    mirror: bool | None
     uncertain_below: float | None
     roi: str | None
     min_face: int
@@ -71,9 +71,9 @@ _OPTIONS = (
     ),
     click.option(
         "--mirror/--no-mirror",
-        default=False,
-        show_default=True,
-        help="Mirror the crop of every other classification of a tracked face; smoothing averages both.",
+        default=None,
+        help="Classify each face's crop and its mirror image, and average the probabilities; takes twice the time. "
+        "Default: for pictures with a detector.",
     ),
     click.option(
         "--uncertain-below",
@@ -109,8 +109,8 @@ def check_detection_options(detection: DetectionOptions, detector_name: str | No
         raise click.UsageError("--detect-every needs a detector; with --detector none every frame is a face")
     if detector_name == "none" and detection.min_face:
         raise click.UsageError("--min-face needs a detector; with --detector none every frame is a face")
-    if detection.smooth_s == 0 and (detection.mirror or detection.classify_every not in (AUTO, 1)):
-        raise click.UsageError("--classify-every and --mirror need smoothing: leave them out, or --smooth 0")
+    if detection.smooth_s == 0 and detection.classify_every not in (AUTO, 1):
+        raise click.UsageError("--classify-every needs smoothing: leave it out, or --smooth 0")
 
 
 def given_detector_size(detector_size: int) -> int | None:

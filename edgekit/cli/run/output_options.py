@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.options import NumberRange, grouped_options, path_option
-from edgekit.cli.param_types import CollectWhen, Duration, Size
+from edgekit.cli.param_types import CollectWhen, Commands, Duration, Size
 from edgekit.cli.sections import section
 from edgekit.files import real_path
 
@@ -56,6 +56,11 @@ class Outputs:
     mqtt_buffer: Path | None
     mqtt_buffer_events: int
     mqtt_snapshot: bool
+    mqtt_commands: str
+    command_snapshots: Path | None
+    command_snapshots_max: int
+    command_snapshots_max_mb: float
+    mqtt_command_snapshot: bool
     webhook: str | None
     webhook_token_file: Path | None
     webhook_snapshot: bool
@@ -111,12 +116,12 @@ _RESULTS = section(
     click.option(
         "--blur-faces/--no-blur-faces",
         default=False,
-        help="Make faces unrecognisable in --save, --web and --event-snapshots.",
+        help="Make faces unrecognisable in --save, --web, --event-snapshots and --command-snapshots.",
     ),
     click.option(
         "--draw-ids/--no-draw-ids",
         default=False,
-        help="Draw the number of each track in --save, --web, --show and --event-snapshots.",
+        help="Draw the number of each track in --save, --web, --show, --event-snapshots and --command-snapshots.",
     ),
 )
 
@@ -208,6 +213,20 @@ _MQTT = section(
         default=False,
         help="Publish the newest image of --event-snapshots as a retained message; Home Assistant shows it.",
     ),
+    click.option(
+        "--mqtt-commands",
+        type=Commands(),
+        default="",
+        metavar="LIST",
+        help="Commands to accept, separated by commas: pause (and resume), snapshot. Default: none.",
+    ),
+    path_option("--command-snapshots", "DIR", "Folder of the images of the command snapshot."),
+    *_folder_limits("--command-snapshots", 100, "Largest number of images in DIR; the oldest are deleted.", "images"),
+    click.option(
+        "--mqtt-command-snapshot/--no-mqtt-command-snapshot",
+        default=False,
+        help="Publish the newest image of --command-snapshots as a retained message; Home Assistant shows it.",
+    ),
 )
 
 _EVENTS = section(
@@ -259,6 +278,11 @@ def rotation_of(outputs: Outputs) -> Rotation:
     return Rotation(outputs.rotate_size, outputs.rotate_age, outputs.rotate_keep)
 
 
+def allowed_commands(outputs: Outputs) -> frozenset[str]:
+    """Return the commands of --mqtt-commands; empty without --mqtt."""
+    return frozenset(outputs.mqtt_commands.split(",")) - {""} if outputs.mqtt is not None else frozenset()
+
+
 def recorder_of(outputs: Outputs, notify: Callable[[str], None]) -> H264Recorder | None:
     """Return the recorder of the camera's own H.264 video; None without --record."""
     if outputs.record is None:
@@ -295,21 +319,38 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
         )
     if outputs.event_snapshots is None and (outputs.mqtt_snapshot or outputs.webhook_snapshot):
         raise click.UsageError("--mqtt-snapshot and --webhook-snapshot need --event-snapshots: give a folder")
+    _check_snapshots_by_command(outputs)
     if (outputs.mqtt_cert is None) != (outputs.mqtt_key is None):
         raise click.UsageError("--mqtt-cert and --mqtt-key belong together: give both")
     _refuse_without_effect(outputs)
 
 
+def _check_snapshots_by_command(outputs: Outputs) -> None:
+    folder, is_allowed = outputs.command_snapshots, "snapshot" in allowed_commands(outputs)
+    if is_allowed and folder is None:
+        raise click.UsageError("--mqtt-commands snapshot needs a folder: give --command-snapshots")
+    if outputs.mqtt_command_snapshot and not is_allowed:
+        raise click.UsageError("--mqtt-command-snapshot needs --mqtt-commands snapshot: give it, or leave it out")
+    if (
+        folder is not None
+        and outputs.event_snapshots is not None
+        and real_path(folder) == real_path(outputs.event_snapshots)
+    ):
+        raise click.UsageError("--command-snapshots and --event-snapshots name the same folder: give each its own")
+
+
 # By prefix of the parameters: the outputs of which these parameters need at least one.
 _NEEDED_OUTPUTS = {
     "rotate_": ("save", "record", "jsonl", "csv_file"),
-    "blur_": ("save", "web", "event_snapshots"),
-    "draw_": ("save", "web", "show", "event_snapshots"),
+    "blur_": ("save", "web", "event_snapshots", "command_snapshots"),
+    "draw_": ("save", "web", "show", "event_snapshots", "command_snapshots"),
     "collect_": ("collect",),
     "web_": ("web",),
     "mqtt_": ("mqtt",),
     "webhook_": ("webhook",),
     "event_snapshots_": ("event_snapshots",),
+    "command_snapshots_": ("command_snapshots",),
+    "command_": ("mqtt_commands",),
     "event_": ("mqtt", "webhook", "web", "event_snapshots"),
 }
 

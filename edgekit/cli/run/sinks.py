@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edgekit.cli.output import Output
 from edgekit.cli.progress import counted, progress_bar
+from edgekit.cli.run.network_sinks import add_network_sinks
 from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
+from edgekit.cli.run.pictures import command_snapshots, draw_function, event_snapshots, face_blur
 
 if TYPE_CHECKING:
     from edgekit.contract import Contract
     from edgekit.device.accounting import Account
-    from edgekit.device.annotate import Draw
-    from edgekit.device.blur import FaceBlur
     from edgekit.device.detections import FrameResult
-    from edgekit.device.events import Outlet
     from edgekit.device.frame import Frame, Source
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.sink import Sink
     from edgekit.device.sinks.collect import CollectSink, Strategy
     from edgekit.device.sinks.monitor import ReadHealth
     from edgekit.device.sinks.rotation import Rotation
-    from edgekit.device.sinks.snapshots import EventSnapshots
 
 
 @contextmanager
@@ -67,10 +64,12 @@ def open_sinks(
     if outputs.show:
         from edgekit.device.sinks.window import WindowSink
 
-        sinks.append(WindowSink(source.stop, _draw(outputs)))
+        sinks.append(WindowSink(source.stop, draw_function(outputs)))
     sinks += _registered(outputs, source, labels, notify)
-    snapshots = _event_snapshots(outputs, source, notify)
-    outlets = _network(outputs, stream, say, notify, health, sinks, snapshots)
+    snapshots, by_command = event_snapshots(outputs, source, notify), command_snapshots(outputs, source, notify)
+    if by_command is not None:
+        sinks.append(by_command)
+    outlets = add_network_sinks(outputs, stream, say, notify, health, sinks, snapshots, by_command)
     if outlets or snapshots is not None:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
@@ -166,38 +165,8 @@ def _saved_frames(
     from edgekit.device.sinks.recorder import open_video
 
     if is_for_pictures(target):
-        return PictureSink(target, source, outputs.blur_faces, _draw(outputs))
-    return open_video(target, source, rotation, _blur(outputs, source), notify, _draw(outputs))
-
-
-def _draw(outputs: Outputs) -> Draw:
-    """Return the function that draws faces, with the options of `outputs`."""
-    from edgekit.device.annotate import draw_faces
-
-    return partial(draw_faces, with_ids=outputs.draw_ids)
-
-
-def _blur(outputs: Outputs, source: Source) -> FaceBlur | None:
-    """Return the face blur of one sink; each sink needs its own, because it keeps recent boxes."""
-    from edgekit.device.blur import FaceBlur
-    from edgekit.device.frame import presentation_time_s
-
-    return FaceBlur(presentation_time_s(source)) if outputs.blur_faces else None
-
-
-def _event_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], None]) -> EventSnapshots | None:
-    if outputs.event_snapshots is None:
-        return None
-    from edgekit.device.sinks.snapshots import EventSnapshots
-
-    return EventSnapshots(
-        outputs.event_snapshots,
-        notify,
-        max_files=outputs.event_snapshots_max,
-        max_bytes=round(outputs.event_snapshots_max_mb * 1e6),
-        blur=_blur(outputs, source),
-        draw=_draw(outputs),
-    )
+        return PictureSink(target, source, outputs.blur_faces, draw_function(outputs))
+    return open_video(target, source, rotation, face_blur(outputs, source), notify, draw_function(outputs))
 
 
 def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify: Callable[[str], None]) -> list[Sink]:
@@ -206,78 +175,6 @@ def _registered(outputs: Outputs, source: Source, labels: Sequence[str], notify:
 
     named = (text.partition(":") for text in outputs.extra_sinks)
     return [find("sink", name)(SinkOptions(value, source.name, source.fps, labels, notify)) for name, _, value in named]
-
-
-def _network(
-    outputs: Outputs,
-    stream: Stream,
-    say: Callable[[str], None],
-    notify: Callable[[str], None],
-    health: ReadHealth,
-    sinks: list[Sink],
-    snapshots: EventSnapshots | None,
-) -> list[Outlet]:
-    """Append the network sinks to `sinks` and return those that receive events."""
-    from edgekit.device.sink import accounts_of
-    from edgekit.device.sinks.credentials import read_secret
-
-    source, contract = stream.source, stream.classifier.contract
-    outlets: list[Outlet] = []
-    if outputs.web is None and outputs.mqtt is None and outputs.webhook is None:
-        return outlets
-    from edgekit.device.sinks.concurrent_group import ConcurrentGroup
-    from edgekit.device.sinks.monitor import Monitor, MonitorSink
-
-    network: list[Sink] = []
-    monitor = Monitor(source.name, health, accounts=lambda: accounts_of(sinks))
-    if outputs.web is not None:
-        from edgekit.device.sinks.web import WebSink
-
-        token = read_secret(outputs.web_token_file, "EDGEKIT_WEB_TOKEN", "web token", notify)
-        blur, draw = _blur(outputs, source), _draw(outputs)
-        web = WebSink(
-            outputs.web,
-            token,
-            monitor,
-            max_fps=outputs.web_fps,
-            blur=blur,
-            draw=draw,
-            recognise=stream.picture_recogniser(),
-            notify=notify,
-        )
-        network.append(web)
-        say(f"web page: {web.url}")
-    if outputs.mqtt is not None:
-        from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
-
-        credentials = read_secret(
-            outputs.mqtt_credentials, "EDGEKIT_MQTT_CREDENTIALS", "MQTT user and password", notify
-        )
-        settings = MqttSettings.parse(
-            outputs.mqtt,
-            credentials,
-            topic=outputs.mqtt_topic,
-            ca=outputs.mqtt_ca,
-            certificate=outputs.mqtt_cert,
-            key=outputs.mqtt_key,
-            discovery=outputs.mqtt_discovery,
-            buffer=outputs.mqtt_buffer,
-            buffer_events=outputs.mqtt_buffer_events,
-        )
-        read = snapshots.jpeg if snapshots is not None and outputs.mqtt_snapshot else None
-        mqtt = MqttSink(settings, contract.labels, monitor, notify, subject=contract.subject, read_snapshot=read)
-        network.append(mqtt)
-        outlets.append(mqtt)
-    if outputs.webhook is not None:
-        from edgekit.device.sinks.webhook import Webhook
-
-        token = read_secret(outputs.webhook_token_file, "EDGEKIT_WEBHOOK_TOKEN", "webhook token", notify)
-        read = snapshots.jpeg if snapshots is not None and outputs.webhook_snapshot else None
-        webhook = Webhook(outputs.webhook, token, notify, read)
-        network.append(webhook)
-        outlets.append(webhook)
-    sinks += [MonitorSink(monitor), ConcurrentGroup(network)]
-    return [monitor, *outlets]
 
 
 def _check_for_model(outputs: Outputs, contract: Contract) -> None:

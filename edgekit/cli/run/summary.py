@@ -36,6 +36,11 @@ def print_summary(
     text.say(rate_line(stream.meter))
     text.console.print(summary_table(stream.meter))
     text.say(count_lines(stream.meter, tally))
+    controls = stream.controls
+    if controls.paused_s:
+        text.say(f"paused: {controls.paused_s:.1f} s")
+    if controls.commands:
+        text.say("commands: " + ", ".join(f"{count} {name}" for name, count in controls.commands.most_common()))
     for sink in collecting:
         text.say(f"collected: {counted(sink.folder.saved, 'crop')} in {sink.folder.folder}")
     if accounts:
@@ -81,6 +86,8 @@ def summary(
         },
         "versions": versions(),
         **summary_document(stream.meter, tally),
+        "paused_s": round(stream.controls.paused_s, 3),
+        "commands": dict(stream.controls.commands),
         "collected": next((sink.document() for sink in collecting), None),
         "outputs": {account.name: account.as_document() for account in accounts},
         "health": monitor.as_document(),

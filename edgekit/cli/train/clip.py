@@ -36,6 +36,9 @@ _OPTIONS_OF = {
         "consistency_on",
         "proxy",
         "mapper",
+        "keep",
+        "crop_from",
+        "drop_last",
         "min_area",
         "upstream_compat",
     },
@@ -186,7 +189,8 @@ _OPTIONS = (
         "--descriptions",
         type=PATH,
         metavar="JSON",
-        help="Sentences per class; default: the shipped ones of the seven expressions.",
+        help="Sentences per class, or a folder with one file per data set; default: the shipped ones of the seven "
+        "expressions.",
     ),
     click.option(
         "--flow",
@@ -225,6 +229,23 @@ _OPTIONS = (
         default="attention",
         show_default=True,
         help="hicropl: how proxies change the other side's prompts; linear is an ablation.",
+    ),
+    click.option(
+        "--keep",
+        type=click.Choice(["best", "last"]),
+        help="hicropl: epoch whose prompts are kept, the best on the validation images or the last; default: last.",
+    ),
+    click.option(
+        "--crop-from",
+        type=click.Choice(["square", "original"]),
+        default="square",
+        show_default=True,
+        help="hicropl: what random crops are cut from, the central square or the whole picture in its file.",
+    ),
+    click.option(
+        "--drop-last",
+        is_flag=True,
+        help="hicropl: leave out the last batch of an epoch if it has fewer images than the others.",
     ),
     click.option(
         "--min-area",

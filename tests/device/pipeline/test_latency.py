@@ -82,3 +82,17 @@ def test_memory_is_bounded_by_keeping_the_latest_samples(monkeypatch):
         counter.add({"detect": value})
     assert counter.frames == 4
     assert counter.stages()["detect"].max_ms == 3.0
+
+
+def test_pauses_are_not_part_of_the_frame_rate():
+    clock = Clock()
+    meter = LatencyMeter(clock=clock)
+    meter.start()
+    for paused_s in (0.0, 0.0, 100.0):
+        clock.now_s += 1
+        meter.add({}, paused_s)
+        clock.now_s += 100 if meter.frames == 2 else 0
+    assert (meter.elapsed_s, meter.fps) == (3.0, 1.0)
+    # A pause that no frame follows does not count either.
+    clock.now_s += 50
+    assert meter.elapsed_s == 3.0

@@ -231,7 +231,7 @@ def results(path: Path, detector, classifier, told, **options) -> list:
             classifier,
             [collector],
             LatencyMeter(),
-            smoother=Smoother(mirror=True),
+            smoother=Smoother(),
             schedule=ClassificationSchedule("auto"),
             presentation_time_s=clock,
             **options,
@@ -240,7 +240,7 @@ def results(path: Path, detector, classifier, told, **options) -> list:
 
 
 def test_threads_change_no_result_of_a_file(shared, yunet_model, classifier, told):
-    """Boxes, ids, classified and mirrored crops, smoothed probabilities: nothing depends on the time things took."""
+    """Boxes, ids, classified crops, smoothed probabilities: nothing depends on the time things took."""
     detector = create_detector("yunet", model_path=yunet_model, notify=told.append)
     path = shared / "data/media/fer_test.mp4"
     alone = results(path, detector, classifier, told, threaded=False)

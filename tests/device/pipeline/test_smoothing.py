@@ -116,29 +116,6 @@ def test_a_label_that_is_behind_shares_the_probability_of_the_classes_above_it()
     np.testing.assert_allclose(shown, [0.2, 0.34, 0.46], rtol=1e-6)
 
 
-def test_every_other_frame_of_a_track_is_mirrored() -> None:
-    smoother = Smoother(0.4, mirror=True)
-    frames = [ids(1), ids(2, 1), ids(1, 2), ids(2), ids()]
-    mirrored = []
-    for index, track_ids in enumerate(frames):
-        chosen = smoother.mirrored(track_ids, index * 0.1)
-        assert chosen is not None
-        mirrored.append(chosen.tolist())
-        smoother.smooth(np.full((len(track_ids), 2), 0.5, np.float32), track_ids, index * 0.1)
-    assert mirrored == [[False], [False, True], [False, True], [False], []]
-
-
-def test_every_other_classification_of_a_track_is_mirrored() -> None:
-    smoother, mirrored = Smoother(0.4, mirror=True), []
-    for index in range(8):
-        chosen = smoother.mirrored(ids(1), index * 0.1)
-        assert chosen is not None
-        classified = np.array([index % 2 == 0])
-        mirrored += chosen[classified].tolist()
-        smoother.smooth(rows(0.5), ids(1), index * 0.1, classified)
-    assert mirrored == [False, True, False, True]
-
-
 def skipped(values: list[float], every: int, cut_at: int = -1) -> list[float]:
     """The smoothed probability of each frame, if the classifier returns `values` and every Nth frame is classified."""
     smoother, shown = Smoother(0.4), []
@@ -165,21 +142,3 @@ def test_a_cut_is_averaged_as_if_every_frame_were_classified() -> None:
     step = [0.9] * 10 + [0.1] * 11
     np.testing.assert_allclose(skipped(step, 5, cut_at=10), skipped(step, 1), atol=1e-5)
     assert skipped(step, 5)[10] < skipped(step, 1)[10] - 0.05, "without the cut the change is a transition"
-
-
-def test_frames_too_far_apart_to_be_averaged_are_not_mirrored() -> None:
-    smoother = Smoother(0.4, mirror=True)
-    smoother.smooth(rows(0.5), ids(1), 0.0)
-    for time_s, expected in ((0.3, True), (0.5, False), (60.0, False)):
-        chosen = smoother.mirrored(ids(1), time_s)
-        assert chosen is not None
-        assert chosen.tolist() == [expected]
-
-
-@pytest.mark.parametrize(
-    ("smoother", "track_ids"),
-    [(Smoother(0.4), ids(1)), (Smoother(0, mirror=True), ids(1)), (Smoother(mirror=True), None)],
-)
-def test_without_smoothing_or_ids_nothing_is_mirrored(smoother: Smoother, track_ids: np.ndarray | None) -> None:
-    smoother.smooth(rows(0.5), track_ids, 0.0)
-    assert smoother.mirrored(track_ids, 0.1) is None

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 import edgekit
 from edgekit.cli import _run
@@ -24,7 +23,6 @@ from edgekit.device.events import EventDetector, EventRules
 from edgekit.device.frame import Frame
 from edgekit.device.imaging import resize
 from edgekit.device.pipeline.loop import crop_faces
-from edgekit.device.pipeline.stream import StreamOptions, create_smoother
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.errors import EXIT_OK, InputError
 from edgekit.preprocess import crop_image
@@ -130,30 +128,41 @@ def test_the_label_of_whole_images_is_smoothed_over_a_video_and_its_changes_are_
     ]
 
 
-def test_every_other_crop_of_a_tracked_face_is_mirrored() -> None:
-    def raw_and_expected(mirror: bool) -> Iterator[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
-        options = {"model": "fer2013", "detector": "haar", "classify_every": 1, "max_frames": 6}
-        with edgekit.stream(source="demo", mirror=mirror, **options) as results:
-            for frame, result in results.with_frames():
-                crops = crop_faces(frame, result.faces.xyxy, results.classifier.contract)
-                both = (crops, np.ascontiguousarray(crops[:, :, ::-1]))
-                assert result.faces.raw_probabilities is not None
-                yield result.faces.raw_probabilities, [results.classifier.probabilities(each) for each in both]
-
-    for index, (raw, (plain, mirrored)) in enumerate(raw_and_expected(mirror=True)):
-        np.testing.assert_array_equal(raw, mirrored if index % 2 else plain)
+@pytest.mark.parametrize(
+    ("source", "options", "both_views"),
+    [
+        ("portrait", {}, True),
+        ("portrait", {"mirror": False}, False),
+        ("portrait", {"detector": "none"}, False),
+        ("demo", {}, False),
+        ("demo", {"mirror": True}, True),
+    ],
+)
+def test_pictures_are_classified_with_their_mirror_image(
+    source: str, options: dict[str, Any], both_views: bool, tmp_path: Path
+) -> None:
+    if source == "portrait":
+        frame, _ = next(edgekit.stream(source="demo", detector="haar").with_frames())
+        source = str(tmp_path / "portrait.png")
+        assert cv2.imwrite(source, frame.image_bgr)
+    model = edgekit.load_model("fer2013")
+    settings = {"model": "fer2013", "detector": "haar", "classify_every": 1, "max_frames": 3, **options}
+    for frame, result in edgekit.stream(source=source, **settings).with_frames():
+        crops = crop_faces(frame, result.faces.xyxy, model.contract)
+        plain, mirrored = (model.probabilities(each) for each in (crops, np.ascontiguousarray(crops[:, :, ::-1])))
+        assert result.faces.raw_probabilities is not None
+        expected = (plain + mirrored) / 2 if both_views else plain
+        np.testing.assert_allclose(result.faces.raw_probabilities, expected, atol=1e-5)
         assert np.abs(plain - mirrored).max() > 1e-3
-    for raw, (plain, _) in raw_and_expected(mirror=False):
-        np.testing.assert_array_equal(raw, plain)
 
 
-def test_whole_images_are_not_mirrored(tiny_image_model: Path) -> None:
-    assert (
-        create_smoother(Classifier(tiny_image_model, 1).contract, StreamOptions(mirror=True)).mirrored(
-            np.array([1]), 0.0
-        )
-        is None
-    )
+def test_whole_images_are_not_mirrored(tiny_image_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "halves.png"
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[:, :20, 2] = 250
+    assert cv2.imwrite(str(path), image)
+    plain, mirrored = (list(edgekit.stream(source=path, model=tiny_image_model, mirror=each)) for each in (None, True))
+    np.testing.assert_array_equal(plain[0].faces.probabilities, mirrored[0].faces.probabilities)
 
 
 def test_a_face_below_the_threshold_is_uncertain(tiny_model: Path, crops: Path, tmp_path: Path) -> None:
@@ -207,3 +216,35 @@ def test_without_a_detector_the_classifier_gets_its_threads(monkeypatch: pytest.
     with_detector, without = (plan_threads(None, None, 4, detects=detects) for detects in (True, False))
     assert (with_detector.detector, with_detector.classifier) == (2, 1)
     assert (without.detector, without.classifier) == (1, 2)
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_paused_recording_continues_where_it_stopped(tiny_model: Path, crops: Path, threaded: bool) -> None:
+    options = {"source": crops, "model": tiny_model, "detector": "none", "threaded": threaded}
+    with edgekit.stream(**options) as plain:
+        expected = [result.faces.labels for result in plain]
+    with edgekit.stream(**options) as stream:
+        stream.controls.pause()
+        seen = [next(stream).faces.labels]
+        paused: list[float] = []
+
+        def resume() -> None:
+            paused.append(stream.controls.paused_s)
+            if paused[-1] > 0.3:
+                stream.controls.resume()
+
+        stream.controls.while_paused(resume)
+        seen += [result.faces.labels for result in stream]
+        assert seen == expected
+        assert paused[-1] > 0.3
+        # The pause is part of neither a stage nor the frame rate.
+        meter = stream.meter
+    assert sum(stage.mean_ms * stage.count for stage in meter.stages().values()) < 1e3 * paused[-1] * len(expected)
+    assert meter.elapsed_s > 0
+
+
+def test_a_paused_stream_can_be_stopped(tiny_model: Path) -> None:
+    with edgekit.stream(source="demo", model=tiny_model, detector="none") as stream:
+        stream.controls.while_paused(stream.stop)
+        stream.controls.pause()
+        assert len(list(stream)) < 10

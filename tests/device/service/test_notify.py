@@ -68,6 +68,23 @@ def test_ready_comes_with_the_first_result_and_heartbeats_with_later_ones(manage
     assert received(end) == [{"STOPPING": "1"}]
 
 
+def test_a_paused_run_sends_heartbeats_once_it_is_ready(manager):
+    end, address = manager
+    clock = Clock()
+    notifier = find_notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "8000000", "WATCHDOG_PID": str(os.getpid())})
+    with HeartbeatSink(notifier, clock=clock) as sink:
+        sink.idle()
+        assert received(end) == [], "no frame, not ready"
+        sink.write(FRAME, RESULT)
+        received(end)
+        clock.now_s += 1.9
+        sink.idle()
+        assert received(end) == []
+        clock.now_s += 0.1
+        sink.idle()
+        assert received(end) == [{"WATCHDOG": "1", "STATUS": "paused after 1 frames"}]
+
+
 def test_a_status_is_one_line_whatever_it_holds(manager):
     end, address = manager
     notifier = Notifier(address, None)

@@ -185,7 +185,8 @@ def test_home_assistant_is_told_everything_it_needs(broker, open_sink):
 def test_home_assistant_gets_no_faces_of_whole_images():
     settings = MqttSettings.parse("mqtt://broker", None, topic="edgekit/door")
     messages = {topic.split("/")[3]: body for topic, body in discovery_messages(settings, LABELS, "image")}
-    assert [name for name, body in messages.items() if body == b""] == ["faces", "present", "snapshot"]
+    absent = [name for name, body in messages.items() if body == b""]
+    assert absent == ["faces", "present", "pause", "take_snapshot", "snapshot", "command_snapshot"]
     assert json.loads(messages["label"])["name"] == "Label"
     assert json.loads(messages["changed"])["name"] == "Label changed"
 

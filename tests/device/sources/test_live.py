@@ -214,3 +214,54 @@ def test_a_recording_behind_an_address_is_read_whole(write_clip, told, tmp_path)
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_released_device_is_closed_and_opened_again_for_new_frames(told):
+    cameras = [Camera().give(1), Camera().give(2)]
+    waiting = iter(cameras)
+    with LiveSource("camera 'test'", lambda: next(waiting), told.append) as source:
+        frames = iter(source)
+        next(frames)
+        source.release()
+        cameras[0].give(7)  # an image during the release is discarded
+        wait_until(lambda: cameras[0].closed)
+        assert cameras[1].read_count == 0
+        source.reacquire()
+        assert int(next(frames).image_bgr[0, 0, 0]) == 2
+        source.stop()
+        cameras[1].give(3)
+    assert cameras[1].closed
+    assert told == []
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_released_device_that_another_program_has_taken_counts_as_lost(told):
+    cameras = [Camera().give(1), None, Camera().give(2)]
+    waiting = iter(cameras)
+
+    def connect() -> Camera:
+        camera = next(waiting)
+        if camera is None:
+            raise SourceError("the device is busy")
+        return camera
+
+    with LiveSource("camera 'test'", connect, told.append) as source:
+        frames = iter(source)
+        next(frames)
+        source.release()
+        cameras[0].give(7)
+        wait_until(lambda: cameras[0].closed)
+        source.reacquire()
+        assert int(next(frames).image_bgr[0, 0, 0]) == 2
+        source.stop()
+        cameras[2].give(3)
+    assert [line.partition("was ")[2] for line in told] == ["lost after 1 frames: reopening it", "reopened"]
+
+
+def test_a_released_device_is_closed_when_the_run_stops(told):
+    camera = Camera().give(1)
+    with LiveSource("camera 'test'", lambda: camera, told.append) as source:
+        source.release()
+        camera.give(7)
+        wait_until(lambda: camera.closed)
+    assert not source._thread.is_alive()

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import warnings
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.parent.mkdir(parents=True)
         assert cv2.imwrite(str(file), np.full((48, 48), len(name), np.uint8))
     shutil.copytree(folder / "faces/train/angry", folder / "one/train/angry")
+    with tarfile.open(folder / "faces.tar", "w") as archive:
+        archive.add(folder / "faces", "faces")
+    shutil.copytree(folder / "faces", folder / "persons")
+    for file in (folder / "persons").rglob("*.png"):
+        file.rename(file.with_name(f"person-{file.stem}_0.png"))
     config = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32, context_length=40)
     save_clip(folder / "clip.safetensors", seeded_model(config, 1), config)
     other = ClipConfig(32, 16, Tower(128, 2, 2), Tower(64, 2, 1), 32, context_length=40)
@@ -103,6 +109,18 @@ def test_splits_by_other_names_are_trained_on(edgekit: Run, tmp_path: Path, mode
     where = ("--data", tmp_path / "odd", "-o", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
     code, _, stderr = edgekit("train", "--model", model, *where, *more, *names)
     assert code == 0, stderr
+
+
+def test_the_authors_settings_are_options_and_a_small_class_gives_all(edgekit: Run, tmp_path: Path) -> None:
+    common = ("train", "--model", "hicropl", "--clip", "clip.safetensors", "--data", "faces", "--n-ctx", 2)
+    authors = ("--keep", "best", "--crop-from", "original", "--drop-last", "--batch-size", 32, "--epochs", 3)
+    code, stdout, stderr = edgekit(*common, *authors, "--shots", 7, "-o", tmp_path / "out", "--json")
+    assert code == 0, stderr
+    assert "classes with fewer images than 7 shots give all they have: angry (6), disgust (6)" in stderr
+    assert "42 training images, 14 images to choose the best epoch" in stderr
+    document = json.loads(stdout)
+    ranks = [(report["validation_accuracy"], -report["validation_loss"]) for report in document["epochs"]]
+    assert document["best"]["epoch"] == 1 + ranks.index(max(ranks))
 
 
 def test_eval_gives_what_training_reported(edgekit: Run) -> None:
@@ -212,8 +230,11 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
             (*HICROPL, *CLIP, "--flow", "independent", "--proxy", "mean"),
             "proxy has no effect with flow independent",
         ),
-        ((*HICROPL, *CLIP, "--shots", 7), "class 'angry' has 6 images in split 'train', fewer than 7 shots"),
         ((*HICROPL, *CLIP, "--shots", 1, "--test-split", "x"), "no split 'x'"),
+        ((*HICROPL, *CLIP, "--data", "faces.tar", "--crop-from", "original"), "needs image files in a folder"),
+        ((*HICROPL, *CLIP, "--task", "all", "--crop-from", "original"), "goes with tasks of few images"),
+        ((*HICROPL, *CLIP, "--data", "persons", "--shots", 2), "is in the training and in the test images"),
+        ((*HICROPL, *CLIP, "--descriptions", "faces"), "descriptions folder 'faces' has no file for data set 'faces'"),
         ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "long.json"), "description of class 'happy': text 'a very"),
         ((*HICROPL, *CLIP, "--shots", 1, "--descriptions", "wrong.json"), "descriptions file 'wrong.json'"),
         ((*HICROPL, *CLIP, "--shots", 1, "--recipe", "paper"), "prompts need 'hicropl'"),

@@ -42,7 +42,9 @@ def replayed_in(folder: Path) -> Replay:
 
     def make(name: str, **changes: str) -> Probe:
         results: dict[str, ToolResult] = {}
-        environment = Environment(Interpreter("aarch64", 64, "3.13.5"), in_venv=True, system_site_packages=True)
+        environment = Environment(
+            Interpreter("aarch64", 64, "3.13.5"), in_venv=True, system_site_packages=True, engines=()
+        )
         for title, body in {**sections(name), **changes}.items():
             tool = re.fullmatch(r"\$ (.+?)(?: \(exit (-?\d+)\))?", title)
             link = re.fullmatch(r"(\S+) -> (\S+)", title)

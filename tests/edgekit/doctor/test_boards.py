@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_a_good_board_has_nothing_amiss(replay: Replay, name: str) -> None:
     found = findings(replay(name))
     assert {finding.status for finding in found.values()} == {"ok"}, found
     assert not any(finding.cure for finding in found.values())
-    assert len(found) == len(CHECKS) - 1  # nobody holds a camera
+    assert len(found) == len(CHECKS) - 2  # no accelerator, and nobody holds a camera
 
 
 def test_what_a_good_board_says(replay: Replay) -> None:
@@ -80,14 +81,51 @@ def test_an_illegal_instruction_is_named_with_the_version_to_take(replay: Replay
     found = findings(replay("doctor-pi4b-bookworm-illegal-instruction"))["onnxruntime"]
     assert found.status == "fault"
     assert found.text == "1.21.0 crashes with an illegal instruction: it was built for another processor"
-    assert found.cure == "pip install 'onnxruntime>=1.20,!=1.21.0'"
+    assert found.cure == "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.27.0'"
 
 
 def test_an_illegal_instruction_of_another_version_excludes_that_one_too(replay: Replay) -> None:
     probe = replay(
         "doctor-pi4b-bookworm-illegal-instruction", **{"$ import onnxruntime (exit -4)": "onnxruntime 1.30.0\n"}
     )
-    assert findings(probe)["onnxruntime"].cure == "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.30.0'"
+    assert findings(probe)["onnxruntime"].cure == "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.27.0,!=1.30.0'"
+
+
+def test_a_version_with_wrong_results_is_a_warning(replay: Replay) -> None:
+    board = replay("doctor-pi3bplus-trixie-good", **{"$ import onnxruntime": "onnxruntime 1.27.0\nimported\n"})
+    found = findings(board)["onnxruntime"]
+    assert (found.status, found.cure) == ("warning", "pip install 'onnxruntime>=1.20,!=1.21.0,!=1.27.0'")
+    assert "wrong convolutions on processors with SME (microsoft/onnxruntime#28571)" in found.text
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        (
+            {"sys/bus/pci/devices/0001:01:00.0/vendor": "0x1e60", "sys/bus/pci/devices/0001:01:00.0/device": "0x2864"},
+            "Hailo-8, without a driver (/dev/hailo0 is missing), not used: no engine for .hef files is installed",
+        ),
+        (
+            {"sys/bus/usb/devices/2-1/idVendor": "18d1", "sys/bus/usb/devices/2-1/idProduct": "9302"},
+            "Coral Edge TPU (USB), not used: no engine for .tflite files is installed",
+        ),
+        (
+            {"sys/bus/i2c/devices/10-001a/name": "imx500"},
+            "IMX500 (AI Camera), not used: no engine for .rpk files is installed",
+        ),
+    ],
+)
+def test_an_accelerator_without_an_engine_is_named(replay: Replay, files: dict[str, str], text: str) -> None:
+    found = findings(replay("doctor-pi5-trixie-good", **{name: f"{line}\n" for name, line in files.items()}))
+    assert (found["accelerator"].status, found["accelerator"].text) == ("ok", text)
+
+
+def test_an_accelerator_with_driver_and_engine(replay: Replay) -> None:
+    hailo = "sys/bus/pci/devices/0001:01:00.0"
+    files = {f"{hailo}/vendor": "0x1e60\n", f"{hailo}/device": "0x2864\n", "dev/hailo0": ""}
+    probe = replay("doctor-pi5-trixie-good", **files)
+    probe.environment = replace(probe.environment, engines=("hef",))
+    assert findings(probe)["accelerator"].text == "Hailo-8, an engine for .hef files is installed"
 
 
 def test_numpy_2_beside_the_systems_picamera2_and_two_opencvs(replay: Replay) -> None:

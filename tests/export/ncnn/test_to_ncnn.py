@@ -17,12 +17,13 @@ from torch import nn
 
 from edgekit.contract import Contract, OutputSpec
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import GateError, InputError
 from edgekit.export.ncnn import to_ncnn
 from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.targets import chosen_passes
-from edgekit.export.verification.export_check import check_export, portrait_crops
+from edgekit.export.verification.export_check import check_export
 from tests.examples import examples
 
 from ..nets import Builder, after, answers, contract_of, random_nets

@@ -12,9 +12,9 @@ import torch
 
 from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.export.ncnn.to_ncnn import export_to_ncnn
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.verification.export_check import portrait_crops
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.evaluation.evaluate import TorchClassifier
 from edgekit.models.model_loading import build_merged_net, build_net, contract_for

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from edgekit.contract import Accuracy
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
 from edgekit.export.onnx.relabelling import Relabel
 from edgekit.export.onnx.to_onnx import export_checkpoint
 from edgekit.export.profiling.cost import graph_cost
-from edgekit.export.verification.export_check import portrait_crops
 from edgekit.files import sha256_of
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.clip.architecture import ClipConfig, Tower

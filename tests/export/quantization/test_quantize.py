@@ -11,6 +11,7 @@ import pytest
 
 from edgekit.contract import GraphLevel
 from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.engines.session import open_session
 from edgekit.errors import GateError, InputError
 from edgekit.export.onnx.targets import QuantizedForm, QuantizedTypes, chosen_passes
@@ -23,7 +24,6 @@ from edgekit.export.quantization.quantize import (
     quantize_static,
     to_float16,
 )
-from edgekit.export.verification.export_check import portrait_crops
 from edgekit.model_store import resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet

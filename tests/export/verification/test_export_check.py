@@ -14,11 +14,12 @@ from torch import nn
 
 from edgekit.contract import METADATA_KEY, Contract, CropSpec, InputSpec
 from edgekit.device.detection import create_detector
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.device.imaging import read_image
 from edgekit.errors import GateError
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.verification.export_check import TOLERANCE, check_export, portrait_crops
+from edgekit.export.verification.export_check import TOLERANCE, check_export
 from edgekit.model_store import asset
 from edgekit.models.model_loading import import_authors_checkpoint
 from edgekit.preprocess import ImageU8

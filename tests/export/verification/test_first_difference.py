@@ -13,9 +13,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgekit.contract import Contract
+from edgekit.device.engines.portrait import portrait_crops
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.to_onnx import export_checkpoint
-from edgekit.export.verification.export_check import portrait_crops
 from edgekit.export.verification.first_difference import (
     SAME_FLOAT32,
     by_layer,

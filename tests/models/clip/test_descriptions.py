@@ -10,6 +10,7 @@ import pytest
 from edgekit.errors import InputError
 from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
 from edgekit.models.clip.frozen import FrozenClip
+from edgekit.models.clip.templates import template_descriptions
 from edgekit.models.data import EXPRESSIONS
 
 
@@ -74,3 +75,19 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"bytes\.json"):
         read_descriptions(tmp_path / "bytes.json")
+
+
+def test_a_folder_has_a_file_per_data_set(tmp_path: Path) -> None:
+    (tmp_path / "dtd_prompt.json").write_text(json.dumps({"banded": ["Parallel stripes."]}))
+    (tmp_path / "pets.json").write_text(json.dumps({"banded": ["A banded mongoose."]}))
+    assert descriptions_for(("banded",), tmp_path, dataset="DescribableTextures") == {"banded": ("Parallel stripes.",)}
+    assert descriptions_for(("banded",), tmp_path, dataset="pets") == {"banded": ("A banded mongoose.",)}
+    with pytest.raises(InputError, match=r"no file for data set 'UCF101': add UCF101\.json or ucf101_prompt\.json"):
+        descriptions_for(("banded",), tmp_path, dataset="UCF101")
+
+
+def test_coops_sentences_of_a_data_set() -> None:
+    assert template_descriptions(("maine_coon",), "OxfordPets") == {
+        "maine_coon": ("a photo of a maine coon, a type of pet.",)
+    }
+    assert template_descriptions(("sunglasses_",), "ImageNet") == {"sunglasses_": ("a photo of a sunglasses.",)}

@@ -21,8 +21,11 @@ from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.prompt_task import PromptTask
+from edgekit.models.clip.protocols import load_task_data
 from edgekit.models.clip.train_prompts import PromptTrainingOptions
 from edgekit.models.data import DataSet
+from edgekit.models.data.few_shot import Splits
+from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.training.loop import BEST_NAME, STATE_NAME, train_job
 from edgekit.models.training.optimizer import make_optimizer
@@ -193,3 +196,31 @@ def _one_thread() -> Iterator[None]:
 def test_options_of_nets_are_refused(given: dict[str, float]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(given))} has no effect on prompts: leave it out"):
         PromptTrainingOptions(data="x", output="y", clip="z", **given)  # type: ignore[arg-type]
+
+
+def test_partial_batches_are_dropped_unless_there_is_no_other(clip: FrozenClip, bars: DataSet, tmp_path: Path) -> None:
+    steps: dict[int, set[int]] = {}
+    for size in (24, 64):  # of 56 images
+        recipe = replace(RECIPE, epochs=1, batch_size=size, drop_last=True)
+        counted = steps.setdefault(size, set())
+        train_job(job(clip, bars, recipe), tmp_path / str(size), on_step=lambda each, to=counted: to.add(each.steps))
+    assert steps == {24: {2}, 64: {1}}
+
+
+def test_crops_of_whole_pictures_are_trained_on_and_part_of_the_fingerprint(
+    clip: FrozenClip, bars_folder: Path, tmp_path: Path
+) -> None:
+    data = load_task_data(bars_folder, "few-shot", 48, 2, 0, Splits())
+    descriptions = descriptions_for(data.trained)
+
+    def task(originals: ImageFiles | None) -> PromptTask:
+        return PromptTask(clip, CONFIG, descriptions, RECIPE, data.training, data.validation, "bars", originals)
+
+    losses = []
+    for name, originals in (("square", None), ("original", data.originals)):
+        trained = TrainingJob(task(originals), replace(RECIPE, epochs=1), {}, accelerator="cpu")
+        losses.append(train_job(trained, tmp_path / name)[0].loss)
+    # The pictures are as large as the images in memory: only the interpolation of the crops differs.
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+    assert task(None).fingerprint() != task(data.originals).fingerprint()

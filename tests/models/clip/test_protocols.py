@@ -21,6 +21,7 @@ from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.prompted import PromptedClip
 from edgekit.models.clip.protocols import (
     TASKS,
+    Target,
     TaskData,
     TaskName,
     load_target,
@@ -29,8 +30,10 @@ from edgekit.models.clip.protocols import (
     preset_of,
     recipe_name_of,
 )
+from edgekit.models.clip.templates import template_descriptions
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.few_shot import Splits
+from edgekit.models.data.image_files import ImageFiles, batches
 from edgekit.models.evaluation.evaluate import CropClassifier, Evaluation, Protocols, aligned, evaluate
 
 
@@ -46,8 +49,8 @@ def prompted(clip: FrozenClip, classes: tuple[str, ...], upstream_compat: bool =
 
 
 def load_data(bars: DataSet) -> TaskData:
-    splits = {"train": bars.splits["Training"], "val": bars.splits["PublicTest"], "test": bars.splits["PrivateTest"]}
-    return TaskData(DataSet(bars.name, bars.classes, splits), bars.classes, "PublicTest")
+    splits = {"train": bars.splits["Training"], "val": bars.splits["PublicTest"]}
+    return TaskData(DataSet(bars.name, bars.classes, splits), bars.classes, "PublicTest", bars.splits["PrivateTest"])
 
 
 def test_each_task_has_its_published_values() -> None:
@@ -70,7 +73,7 @@ def test_a_task_trains_on_its_images_and_tests_on_the_whole_split(
     assert data.training.images.shape[1:] == (32, 32, 1)
     assert data.trained == (EXPRESSIONS[:4] if task == "base-to-novel" else EXPRESSIONS)
     assert set(data.training.labels) == set(data.validation.labels) == set(range(len(data.trained)))
-    assert len(data.dataset.split("test")) == 21
+    assert len(data.test) == 21
     assert len(data.validation) == {"few-shot": 14, "base-to-novel": 8, "all": 21}[task]
     assert data.validation_name == ("PublicTest" if task == "all" else "a few images of PublicTest")
 
@@ -84,9 +87,10 @@ def test_images_held_back_are_called_so(bars_folder: Path) -> None:
 
 def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, bars_folder: Path) -> None:
     data = load_task_data(bars_folder, "base-to-novel", 48, 2, 0, Splits())
-    test = data.dataset.split("test")
+    assert isinstance(data.test, ImageFiles)
+    (test,) = batches(data.test, 48)
     test = test.subset(np.arange(21) != np.flatnonzero(test.labels == 4)[0])  # the counts tell the classes apart
-    data = replace(data, dataset=replace(data.dataset, splits={**data.dataset.splits, "test": test}))
+    data = replace(data, test=test)
     result = measure("base-to-novel", prompted(clip, data.trained), data, descriptions_for)
     base, novel = result.scores
     assert (base.images, novel.images) == (12, 8)
@@ -106,7 +110,7 @@ def test_base_and_novel_classes_are_counted_among_themselves(clip: FrozenClip, b
 
 def test_other_data_sets_are_measured_with_their_own_classes(clip: FrozenClip, bars: DataSet) -> None:
     data = load_data(bars)
-    others = DataSet("pets", ("cat", "ape", "owl"), {"test": bars.splits["PublicTest"].subset(np.arange(3))})
+    others = Target("pets", ("cat", "ape", "owl"), "test", bars.splits["PublicTest"].subset(np.arange(3)))
     result = measure("cross-dataset", prompted(clip, bars.classes), data, descriptions_for, [others, others])
     assert [score.name for score in result.scores] == ["fer2013", "pets test", "pets test"]
     assert [score.images for score in result.scores] == [21, 3, 3]
@@ -124,26 +128,29 @@ def test_prompts_learned_on_gray_pictures_are_shown_gray_ones_as_eval_shows_them
 
     monkeypatch.setattr(protocols, "evaluate", recorded)
     colour = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
-    target = DataSet("pets", ("cat", "ape", "owl"), {"test": ImageSet(colour, np.arange(3))})
+    target = Target("pets", ("cat", "ape", "owl"), "test", ImageSet(colour, np.arange(3)))
     net = prompted(clip, bars.classes)
     measure("cross-dataset", net, load_data(bars), descriptions_for, [target])
     prompts, zero_shot = shown[1:]  # one pass over gray images gives both
     own = prompted_classifier(net.with_classes(descriptions_for(target.classes)), "pets", gray=True)
-    expected = aligned(target, target.split("test"), own.contract)
+    expected = aligned(DataSet("pets", target.classes, {}), target.images, own.contract)
     np.testing.assert_array_equal(prompts.images, expected.images)
     assert prompts.images.shape[-1] == 1
     assert zero_shot.images.shape[-1] == 3
 
 
-def test_shifted_copies_have_the_trained_classes_or_some(clip: FrozenClip, bars: DataSet) -> None:
+def test_shifted_copies_have_some_of_the_trained_classes_and_are_counted_among_these(
+    clip: FrozenClip, bars: DataSet
+) -> None:
     data = load_data(bars)
     net = prompted(clip, bars.classes)
     some = bars.splits["PrivateTest"].subset(np.flatnonzero(np.isin(bars.splits["PrivateTest"].labels, (3, 4))))
-    shifted = DataSet("shifted", ("sad", "happy"), {"test": replace(some, labels=(some.labels == 3).astype(np.int64))})
+    shifted = Target("shifted", ("sad", "happy"), "test", replace(some, labels=(some.labels == 3).astype(np.int64)))
     result = measure("domain", net, data, descriptions_for, [shifted])
-    whole = measure("domain", net, data, descriptions_for, [DataSet("same", bars.classes, {"test": some})])
-    assert result.scores[1].accuracy == whole.scores[1].accuracy
-    with pytest.raises(InputError, match="has the class 'cat'"):
+    own = prompted_classifier(net.with_classes(descriptions_for(("sad", "happy"))), "shifted", gray=True)
+    assert isinstance(shifted.images, ImageSet)
+    assert result.scores[1].accuracy == evaluate(own, shifted.images, "center-crop").accuracy
+    with pytest.raises(InputError, match="'shifted' has the class 'cat', which the training data does not have"):
         measure("domain", net, data, descriptions_for, [replace(shifted, classes=("sad", "cat"))])
 
 
@@ -156,9 +163,40 @@ def test_measuring_leaves_the_prompts_as_they_were_trained(clip: FrozenClip, bar
 
 
 def test_targets_are_test_splits(bars_folder: Path, tmp_path: Path) -> None:
-    assert {name: len(part) for name, part in load_target(bars_folder, 32).splits.items()} == {"PrivateTest": 21}
+    target = load_target(bars_folder, 32)
+    assert (target.name, target.split, len(target.images)) == ("fer2013", "PrivateTest", 21)
     (tmp_path / "folders").mkdir()
     (bars_folder / "Training").rename(tmp_path / "folders/x")
     (bars_folder / "PublicTest").rename(tmp_path / "folders/y")
     with pytest.raises(InputError, match="no split named 'test': its splits are x, y"):
         load_target(tmp_path / "folders", 32)
+
+
+def test_clip_is_measured_with_the_sentence_of_the_data_set_too(clip: FrozenClip, bars: DataSet) -> None:
+    sentences = template_descriptions(bars.classes, "OxfordPets")
+    test = bars.splits["PrivateTest"]
+    found = evaluate(zero_shot_classifier(clip, sentences, "bars"), test, "center-crop").logits.argmax(axis=1)
+    shifted = dict(zip(bars.classes, [*list(sentences.values())[1:], sentences[bars.classes[0]]], strict=True))
+    data = load_data(bars)
+    data = replace(data, dataset=replace(data.dataset, name="OxfordPets"), test=replace(test, labels=found))
+    torch.manual_seed(0)
+    net = PromptedClip(clip, PromptConfig(n_ctx=2, depth=2, cross_layer=1), shifted)
+    (score,) = measure("few-shot", net, data, descriptions_for).scores
+    assert (score.template_accuracy, score.zero_shot_accuracy) == (1, 0)
+
+
+def test_test_images_in_files_have_the_accuracy_of_those_in_memory(clip: FrozenClip, bars_folder: Path) -> None:
+    data = load_task_data(bars_folder, "few-shot", 48, 2, 0, Splits())
+    assert isinstance(data.test, ImageFiles)
+    (in_memory,) = batches(data.test, 48)
+    net = prompted(clip, data.trained)
+    result = measure("few-shot", net, data, descriptions_for)
+    assert result == measure("few-shot", net, replace(data, test=in_memory), descriptions_for)
+
+
+def test_a_person_in_training_and_test_images_is_refused(bars_folder: Path) -> None:
+    for split in ("Training", "PrivateTest"):
+        for file in sorted((bars_folder / split).rglob("*.png")):
+            file.rename(file.with_name(f"person-{int(file.stem) % 5}_{file.name}"))
+    with pytest.raises(InputError, match="is in the training and in the test images, as are 4 other persons"):
+        load_task_data(bars_folder, "few-shot", 32, 8, 0, Splits())

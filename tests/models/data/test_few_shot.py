@@ -50,6 +50,14 @@ def test_without_a_validation_split_other_training_images_are_held_back() -> Non
     assert chosen["test"] == chosen["val"]
 
 
+def test_a_class_with_fewer_images_than_shots_gives_all_and_is_named() -> None:
+    labels = {**LABELS, "train": np.concatenate([LABELS["train"], [0, 0]])}
+    messages: list[str] = []
+    selection = few_shot(labels, CLASSES, 12, 0, Splits(), messages.append)
+    assert np.bincount(labels["train"][selection["train"][1]]).tolist() == [12, 10, 10]
+    assert messages == ["classes with fewer images than 12 shots give all they have: b (10), c (10)"]
+
+
 def test_only_the_named_classes_are_drawn() -> None:
     selection = few_shot(LABELS, CLASSES[:2], 4, 0, Splits())
     assert set(LABELS["train"][selection["train"][1]]) == {0, 1}
@@ -58,7 +66,6 @@ def test_only_the_named_classes_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("labels", "shots", "splits", "message"),
     [
-        (LABELS, 16, Splits(), "class 'a' has 10 images in split 'train', fewer than 16 shots: use 10 shots"),
         ({**LABELS, "train": np.zeros(5, np.int64)}, 1, Splits(), "class 'b' has no image in split 'train'"),
         ({"train": LABELS["train"]}, 10, Splits(), "no image left for validation"),
         ({"x": LABELS["train"], "y": LABELS["val"]}, 1, Splits(), "no split named 'train': its splits are x, y"),

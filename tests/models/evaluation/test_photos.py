@@ -103,7 +103,8 @@ def test_a_model_of_whole_images_gets_the_whole_photograph_and_no_detector(
         assert crop_image(image, contract.crop, contract.input.size_hw, resize).tobytes() in seen
 
 
-def test_the_probabilities_are_those_of_a_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mirror", [True, False])
+def test_the_probabilities_are_those_of_a_run(tmp_path: Path, mirror: bool) -> None:
     happy = tmp_path / "photos/happy"
     views = [PORTRAIT, PORTRAIT[:, ::-1], PORTRAIT[20:400], resize(PORTRAIT, (300, 300)), PORTRAIT // 2]
     views.append(cv2.cvtColor(PORTRAIT, cv2.COLOR_BGR2GRAY))
@@ -111,8 +112,9 @@ def test_the_probabilities_are_those_of_a_run(tmp_path: Path) -> None:
     views.append(np.hstack([np.vstack([smaller, np.zeros((100, 200, 3), np.uint8)]), PORTRAIT[:300, 90:390]]))
     for number, view in enumerate(views):
         write(happy / f"{number}.png", np.ascontiguousarray(view))
-    [result] = evaluate(tmp_path / "photos", "default")
-    with edgekit.stream(source=happy, model="default", detector="haar", largest_only=True, smooth_s=0) as stream:
+    [result] = evaluate(tmp_path / "photos", "default", mirror=mirror)
+    options = {} if mirror else {"mirror": False}  # a run averages over mirror images of pictures
+    with edgekit.stream(source=happy, detector="haar", largest_only=True, smooth_s=0, **options) as stream:
         seen = np.concatenate([frame.faces.probabilities for frame in stream])
     assert result.several_faces == 1
     exponents = np.exp(result.with_face.logits)

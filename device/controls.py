@@ -1,0 +1,95 @@
+"""Controls of a run from outside: pause, resume, and the number of commands received."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+# Longest delay until a paused run notices `resume` or `end`. Polled flags: a signal handler may call `end` while its
+# own thread waits.
+_POLL_S = 0.1
+
+
+class Controls:
+    """Pauses and resumes a run; any thread may call the methods.
+
+    Attributes:
+        commands: Number of commands received, by name; "ignored" for those that were not executed.
+
+    Example:
+        >>> controls = Controls()
+        >>> controls.pause()
+        >>> controls.paused
+        True
+    """
+
+    def __init__(self) -> None:
+        self._paused = False
+        self._ended = False
+        self._while_paused: list[Callable[[], None]] = []
+        # Seconds of past pauses, begin of the current one, end of the last one. Replaced as a whole, so that a reader
+        # never sees a part of a change.
+        self._times: tuple[float, float | None, float | None] = (0.0, None, None)
+        self.commands: Counter[str] = Counter()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run is to pause, or pauses."""
+        return self._paused
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds that the run has waited in pauses, the current one included."""
+        past_s, since_s, _ = self._times
+        return past_s if since_s is None else past_s + time.monotonic() - since_s
+
+    @property
+    def resumed_for_s(self) -> float:
+        """Seconds since the last pause: 0 during one, infinite without any."""
+        if self._paused:
+            return 0.0
+        ended_s = self._times[2]
+        return float("inf") if ended_s is None else time.monotonic() - ended_s
+
+    def pause(self) -> None:
+        """Pause before the next frame is captured."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Continue; without effect if the run is not paused."""
+        self._paused = False
+
+    def end(self) -> None:
+        """End a pause for good, because the run ends. A signal handler may call this method."""
+        self._ended = True
+
+    def while_paused(self, call: Callable[[], None]) -> None:
+        """Call `call` several times per second during pauses, in the thread that waits."""
+        self._while_paused.append(call)
+
+    def wait(self, source: Any) -> None:
+        """Return when the run is not paused.
+
+        A source with the methods `release` and `reacquire` (cameras and network streams) is released during the pause.
+        """
+        if not self._is_held():
+            return
+        began_s = time.monotonic()
+        past_s = self._times[0]
+        self._times = (past_s, began_s, None)
+        is_released = hasattr(source, "reacquire")
+        if is_released:
+            source.release()
+        while self._is_held():
+            for call in self._while_paused:
+                call()
+            time.sleep(_POLL_S)
+        ended_s = time.monotonic()
+        self._times = (past_s + ended_s - began_s, None, ended_s)
+        if is_released:
+            source.reacquire()
+
+    def _is_held(self) -> bool:
+        return self._paused and not self._ended

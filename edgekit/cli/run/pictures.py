@@ -1,0 +1,65 @@
+"""Drawing, blur and snapshots of `edgekit run`, for the sinks that store or send images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edgekit.cli.run.output_options import Outputs, allowed_commands
+
+if TYPE_CHECKING:
+    from edgekit.device.annotate import Draw
+    from edgekit.device.blur import FaceBlur
+    from edgekit.device.frame import Source
+    from edgekit.device.sinks.command_snapshots import CommandSnapshots
+    from edgekit.device.sinks.snapshots import EventSnapshots
+
+
+def draw_function(outputs: Outputs) -> Draw:
+    """Return the function that draws faces, with the options of `outputs`."""
+    from edgekit.device.annotate import draw_faces
+
+    return partial(draw_faces, with_ids=outputs.draw_ids)
+
+
+def face_blur(outputs: Outputs, source: Source) -> FaceBlur | None:
+    """Return the face blur of one sink; each sink needs its own, because it keeps recent boxes."""
+    if not outputs.blur_faces:
+        return None
+    from edgekit.device.blur import FaceBlur
+    from edgekit.device.frame import presentation_time_s
+
+    return FaceBlur(presentation_time_s(source))
+
+
+def event_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], None]) -> EventSnapshots | None:
+    """Return the writer of the images of events; None without --event-snapshots."""
+    if outputs.event_snapshots is None:
+        return None
+    from edgekit.device.sinks.snapshots import EventSnapshots
+
+    return EventSnapshots(
+        outputs.event_snapshots,
+        notify,
+        max_files=outputs.event_snapshots_max,
+        max_bytes=round(outputs.event_snapshots_max_mb * 1e6),
+        blur=face_blur(outputs, source),
+        draw=draw_function(outputs),
+    )
+
+
+def command_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], None]) -> CommandSnapshots | None:
+    """Return the sink of the command `snapshot`; None if it is not allowed."""
+    if outputs.command_snapshots is None or "snapshot" not in allowed_commands(outputs):
+        return None
+    from edgekit.device.sinks.command_snapshots import CommandSnapshots
+
+    return CommandSnapshots(
+        outputs.command_snapshots,
+        notify,
+        max_files=outputs.command_snapshots_max,
+        max_bytes=round(outputs.command_snapshots_max_mb * 1e6),
+        blur=face_blur(outputs, source),
+        draw=draw_function(outputs),
+    )

@@ -1,0 +1,132 @@
+"""Data sets whose classes are in text files, in the folders that CoOp's instructions describe (arXiv 2109.01134):
+
+- ImageNet, ImageNetV2, -Sketch, -A and -R: `classnames.txt` has a line `n01440764 tench` per class. The images are in
+  folders called after the first word, or (ImageNetV2) after the number of the line, from 0. Those below `train` are the
+  split "train", all others, such as ImageNet's `val`, the split "test".
+- FGVC-Aircraft: `variants.txt` has a class per line, `images_variant_{train,val,test}.txt` lines `0123456 707-320`, and
+  the images are `images/0123456.jpg`.
+
+Classes have the order of the list. If two folders have the same class name, `_` is appended to the second name, which
+gives both the same words (see `edgekit.models.clip.descriptions.as_words`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+from edgekit.device.imaging import IMAGE_SUFFIXES
+from edgekit.errors import InputError
+from edgekit.models.data.files import Files, ImageEntry, folder_files
+from edgekit.models.data.layout import Layout
+
+CLASS_LIST, VARIANT_LIST = "classnames.txt", "variants.txt"
+# CoOp's names of the data sets, by CoOp's names of their folders.
+_NAMES = {
+    "imagenet": "ImageNet",
+    "imagenetv2": "ImageNetV2",
+    "imagenet-sketch": "ImageNetSketch",
+    "imagenet-adversarial": "ImageNetA",
+    "imagenet-rendition": "ImageNetR",
+    "fgvc_aircraft": "FGVCAircraft",
+}
+_CLASS_LINE = re.compile(r"(n\d{8})\s+(\S.*)")
+# Levels of folders between the list and the images' folders: imagenet/images/train/n01440764.
+_LEVELS = 3
+
+
+def is_listed(path: Path) -> bool:
+    """Return whether a folder has one of the lists."""
+    return (path / CLASS_LIST).is_file() or (path / VARIANT_LIST).is_file()
+
+
+def read_listed(path: Path) -> tuple[Files, Layout]:
+    """Return the images of a folder with a list of classes.
+
+    Raises:
+        InputError: A list is damaged or names an image that does not exist, or there is no image.
+    """
+    names, entries = _imagenet(path) if (path / CLASS_LIST).is_file() else _aircraft(path)
+    if not entries:
+        raise InputError(f"data '{path}' has no image in folders called after the classes of {CLASS_LIST}")
+    found = {entry.class_name for entry in entries}
+    classes = tuple(name for name in names if name in found)
+    layout = Layout(_NAMES.get(path.resolve().name), classes, tuple(entries))
+    return folder_files(path, [entry.path for entry in entries]), layout
+
+
+def _imagenet(path: Path) -> tuple[list[str], list[ImageEntry]]:
+    class_of = _class_names(path / CLASS_LIST)
+    names = list(class_of.values())
+    folders = class_of | {str(number): name for number, name in enumerate(names)}
+    entries: list[ImageEntry] = []
+    above: dict[str, PurePosixPath] = {}
+    for folder in _class_folders(path, folders, _LEVELS):
+        split = "train" if folder.parent.name == "train" else "test"
+        if above.setdefault(split, folder.parent) != folder.parent:
+            raise InputError(
+                f"data '{path}' has images of split '{split}' in '{above[split]}' and in '{folder.parent}': keep one"
+            )
+        entries += [ImageEntry(file, str(file), split, folders[folder.name]) for file in _images(path, folder)]
+    return names, entries
+
+
+def _class_names(path: Path) -> dict[str, str]:
+    """Return the distinct class name of each folder."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for number, line in enumerate(_lines(path), start=1):
+        match = _CLASS_LINE.fullmatch(line)
+        if not match:
+            raise InputError(f"'{path}', line {number}: expected a folder and a class, such as 'n01440764 tench'")
+        name = match[2]
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        names[match[1]] = name
+    return names
+
+
+def _class_folders(path: Path, known: Collection[str], levels: int) -> Iterator[PurePosixPath]:
+    """Yield the folders called after classes, relative to `path`; what is in them is not listed."""
+    with os.scandir(path) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir())
+    for name in folders:
+        if name in known:
+            yield PurePosixPath(name)
+        elif levels > 1 and not name.startswith("."):
+            yield from (PurePosixPath(name) / folder for folder in _class_folders(path / name, known, levels - 1))
+
+
+def _images(path: Path, folder: PurePosixPath) -> list[PurePosixPath]:
+    """Return the image files of a folder, relative to `path`."""
+    with os.scandir(path / folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    return [folder / name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _aircraft(path: Path) -> tuple[list[str], list[ImageEntry]]:
+    names = _lines(path / VARIANT_LIST)
+    existing = set(_images(path, PurePosixPath("images"))) if (path / "images").is_dir() else set()
+    entries = []
+    for split in ("train", "val", "test"):
+        table = path / f"images_variant_{split}.txt"
+        for number, line in enumerate(_lines(table), start=1):
+            image, _, name = line.partition(" ")
+            file = PurePosixPath("images", f"{image}.jpg")
+            if name not in names:
+                raise InputError(f"'{table}', line {number}: class '{name}' is not in {VARIANT_LIST}")
+            if file not in existing:
+                raise InputError(f"'{table}', line {number}: there is no image '{path / file}'")
+            entries.append(ImageEntry(file, str(file), split, name))
+    return names, entries
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"list '{path}' cannot be read: {error}") from error
+    return [line for line in lines if line]

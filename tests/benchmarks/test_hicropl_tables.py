@@ -1,0 +1,228 @@
+"""HiCroPL's tables on made data sets in CoOp's folders: rows, averages, differences, and continuation."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from edgekit.errors import InputError
+from edgekit.models.clip.architecture import ClipConfig, Tower
+from edgekit.models.clip.load import random_clip, save_clip
+from tests.coop_trees import SPLIT_FILES, make_all
+from tests.waiting import wait_until
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/models/hicropl_tables.py"
+SMALL = ClipConfig(32, 16, Tower(64, 2, 1), Tower(64, 2, 1), 32)
+VIT_B_16 = ClipConfig(224, 16, Tower(768, 12, 12), Tower(512, 12, 8), 512, activation="quick-gelu")
+TABLES = ("base-to-novel", "few-shot", "cross-dataset", "domain")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_all(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def gpt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Descriptions in the authors' files, for three data sets; all others share one sentence for one class."""
+    folder = tmp_path_factory.mktemp("gpt_file")
+    for name in (split[1] for split in SPLIT_FILES):
+        (folder / f"{name}.json").write_text(json.dumps({f"{name}_0": [f"The first of {name}."]}))
+    for name in ("imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r", "fgvc"):
+        (folder / f"{name}_prompt.json").write_text(json.dumps({"tench": ["A fish."], "sunglasses": ["Dark glasses."]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _saved(SMALL, tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def tables(load: Callable[[str], ModuleType]) -> ModuleType:
+    return load("hicropl_tables")
+
+
+def _saved(config: ClipConfig, folder: Path) -> Path:
+    save_clip(folder / "clip.safetensors", random_clip(config).model, config)
+    return folder / "clip.safetensors"
+
+
+def _arguments(table: str, clip: Path, data: Path, output: Path, *more: object) -> list[str]:
+    common = (table, "--clip", clip, "--data", data, "--epochs", 1, "--threads", 1, "-o", output, *more)
+    return [str(each) for each in common]
+
+
+def _measured(tables: ModuleType, *arguments: Any) -> str:
+    done = CliRunner().invoke(tables.main, _arguments(*arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    text: str = done.stdout
+    return text
+
+
+def _rows(text: str) -> dict[str, list[str]]:
+    lines = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in text.splitlines() if "|" in line]
+    return {cells[0]: cells[1:] for cells in lines}
+
+
+@pytest.mark.slow
+def test_base_to_novel_has_a_row_per_data_set_and_the_papers_average(
+    tables: ModuleType, clip_path: Path, data: Path, gpt_file: Path, tmp_path: Path
+) -> None:
+    more = ("--descriptions", gpt_file, "--seeds", 1, "--shots", 2)
+    text = _measured(tables, "base-to-novel", clip_path, data, tmp_path, *more)
+    assert (tmp_path / "base-to-novel.md").read_text() in text
+    sections = dict(zip(("base", "novel", "harmonic mean"), text.split("\n## ")[1:], strict=True))
+    rows = {name: _rows(section) for name, section in sections.items()}
+    assert list(rows["base"])[2:-1] == list(tables.DATA_SETS)
+    averages = {name: float(table["average"][2]) for name, table in rows.items()}
+    for name in ("base", "novel"):
+        own = [float(cells[2]) for label, cells in rows[name].items() if label in tables.DATA_SETS]
+        assert averages[name] == pytest.approx(sum(own) / 11, abs=0.01)
+    both = averages["base"], averages["novel"]
+    assert averages["harmonic mean"] == pytest.approx(2 * both[0] * both[1] / sum(both), abs=0.01)
+    assert rows["base"]["average"][3:5] == ["69.34", "85.89"]
+    assert float(rows["base"]["average"][5]) == pytest.approx(averages["base"] - 85.89, abs=0.01)
+    assert rows["base"]["EuroSAT"][3:] == ["", "", ""]  # no source of this figure
+
+
+def test_few_shot_has_a_table_per_number_of_images(
+    tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path
+) -> None:
+    more = ("--only", "FGVCAircraft", "--only", "EuroSAT", "--shots", 1, "--shots", 4, "--seeds", 2)
+    text = _measured(tables, "few-shot", clip_path, data, tmp_path, *more)
+    assert [line for line in text.splitlines() if line.startswith("##")] == ["## 1 shots", "## 4 shots"]
+    results = json.loads((tmp_path / "few-shot/EuroSAT-4-shots-seed-2.json").read_text())
+    assert results["best"]["epoch"] == 1
+    rows = _rows(text.split("## 4 shots")[1])
+    assert rows["EuroSAT"][0] == "2"
+    assert "±" in rows["EuroSAT"][2]
+    assert "average of 2" in rows
+
+
+@pytest.mark.parametrize(("table", "targets"), [("cross-dataset", 10), ("domain", 4)])
+def test_transfer_trains_on_imagenet_once_per_seed(
+    tables: ModuleType, clip_path: Path, data: Path, gpt_file: Path, tmp_path: Path, table: str, targets: int
+) -> None:
+    more = ("--descriptions", gpt_file, "--shots", 2, "--seeds", 2)
+    rows = _rows(_measured(tables, table, clip_path, data, tmp_path, *more))
+    assert len(rows) == 2 + 1 + targets + 1
+    document = json.loads((tmp_path / table / "ImageNet-2-shots-seed-1.json").read_text())
+    images = {score["name"]: score["images"] for score in document["scores"]}
+    assert images["ImageNet"] == 8
+    assert len(images) == targets + 1
+    if table == "domain":
+        assert images["ImageNetA test"] == 4
+    means = [float(cells[2].partition(" ")[0]) for name, cells in rows.items() if name in images or name in SETS]
+    assert len(means) == targets + 1
+    assert float(rows["average"][2]) == pytest.approx(sum(means[1:]) / targets, abs=0.02)
+
+
+SETS = {"ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR", "FGVCAircraft", *(name for _, name, _ in SPLIT_FILES)}
+
+
+def test_the_authors_settings_are_those_of_each_table(tables: ModuleType, tmp_path: Path) -> None:
+    settings = tables.Settings("clip.pt", None, "fp32")
+    found = {}
+    for table in TABLES:
+        for run in tables.planned(table, 1):
+            options = tables.options_of(run, settings, tmp_path, tmp_path)
+            assert (options.crop_from, options.drop_last, options.seed, options.resume) == ("original", True, 1, True)
+            found[table, run.dataset, run.shots] = options.keep, options.epochs, options.batch_size
+    assert found["base-to-novel", "ImageNet", 16] == ("best", 40, 128)
+    assert found["base-to-novel", "EuroSAT", 16] == ("best", 50, 32)
+    assert found["few-shot", "ImageNet", 1] == ("best", 50, 32)
+    assert found["cross-dataset", "ImageNet", 16] == found["domain", "ImageNet", 16] == ("last", 5, 32)
+    assert len(found) == 11 + 55 + 1 + 1
+    assert [run.seed for run in tables.planned("domain", 3)] == [1, 2, 3]
+
+
+def test_both_transfers_share_their_trainings(tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path) -> None:
+    more = ("--shots", 2, "--seeds", 1)
+    _measured(tables, "cross-dataset", clip_path, data, tmp_path, "--only", "EuroSAT", *more)
+    (state,) = (tmp_path / "trainings").rglob("last.pt")
+    before = state.stat().st_mtime_ns
+    _measured(tables, "domain", clip_path, data, tmp_path, "--only", "ImageNetR", *more)
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "trainings").rglob("last.pt")] == [before]
+
+
+@pytest.mark.slow
+def test_a_killed_command_continues_to_the_same_table(clip_path: Path, data: Path, tmp_path: Path) -> None:
+    more = ("--only", "EuroSAT", "--only", "UCF101", "--shots", 2, "--seeds", 1, "--epochs", 40)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def command(output: Path) -> list[str]:
+        return [sys.executable, str(SCRIPT), *_arguments("base-to-novel", clip_path, data, output, *more)]
+
+    killed = subprocess.Popen(
+        command(tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    state = tmp_path / "killed/trainings/base-to-novel/EuroSAT-2-shots-seed-1/last.pt"
+    wait_until(state.exists, alive=lambda: killed.poll() is None)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed/base-to-novel.md").exists()
+    pages = []
+    for name in ("killed", "whole"):
+        done = subprocess.run(command(tmp_path / name), env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        pages.append(done.stdout)
+        results = json.loads((tmp_path / name / "base-to-novel/EuroSAT-2-shots-seed-1.json").read_text())
+        pages.append([(epoch["loss"], epoch["validation_loss"]) for epoch in results["epochs"]])
+    assert pages[:2] == pages[2:]
+    assert len(pages[1]) == 40
+    again = subprocess.run([*command(tmp_path / "whole"), "--report"], env=environment, capture_output=True, text=True)
+    assert again.stdout == pages[0]
+
+
+def test_bad_input_is_one_line(tables: ModuleType, clip_path: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    more = ("--only", "EuroSAT", "--shots", 1, "--seeds", 1)
+    for arguments, message in (
+        (("few-shot", clip_path, tmp_path / "empty", tmp_path, *more), "lacks eurosat/split_zhou_EuroSAT.json: add"),
+        (("domain", clip_path, data, tmp_path, "--only", "EuroSAT"), "table domain has no data set 'EuroSAT'"),
+        (("few-shot", clip_path, data, tmp_path, "--report"), "has no finished results: run without --report first"),
+    ):
+        done = CliRunner().invoke(tables.main, _arguments(*arguments))
+        assert done.exit_code == 1
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    _measured(tables, "few-shot", clip_path, data, tmp_path, *more)
+    done = CliRunner().invoke(tables.main, _arguments("few-shot", clip_path, data, tmp_path, *more, "--epochs", 2))
+    assert "use the same settings, or another -o" in done.stderr
+
+
+def test_the_plan_grows_with_classes_and_epochs(tables: ModuleType) -> None:
+    runs = list(tables.planned("base-to-novel", 3))
+    text = tables.plan_text(runs, None, 30)
+    assert "estimate for 33 trainings" in text
+    small, large = (tables.peta_operations(run, 50, 32) for run in (runs[-4], runs[0]))
+    assert (runs[-4].dataset, runs[0].dataset) == ("EuroSAT", "ImageNet")
+    assert large > 20 * small
+    with pytest.raises(InputError, match="has no data set 'x'"):
+        list(tables.planned("few-shot", 1, only=("x",)))
+
+
+@pytest.mark.slow
+@pytest.mark.by_hand
+@pytest.mark.parametrize("table", TABLES)
+def test_one_step_of_each_table_with_a_random_vit_b_16(
+    tables: ModuleType, data: Path, tmp_path: Path, table: str
+) -> None:
+    only = {"domain": "ImageNetR"}.get(table, "EuroSAT")
+    more = ("--only", only, "--shots", 1, "--seeds", 1)
+    rows = _rows(_measured(tables, table, _saved(VIT_B_16, tmp_path), data, tmp_path, *more))
+    assert only in rows
+    (results,) = (tmp_path / table).glob("*.json")
+    document = json.loads(results.read_text())
+    assert len(document["epochs"]) == 1

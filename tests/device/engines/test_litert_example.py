@@ -1,0 +1,62 @@
+"""The example of an engine, examples/edgekit-litert, installed as pip does: it conforms, runs and refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "examples/edgekit-litert"
+# The model of the fixture `tiny_model`, converted by edgekit_litert_convert.
+TINY, TINY_UINT8 = (ROOT / f"tests/fixtures/models/{name}.tflite" for name in ("tiny", "tiny-uint8"))
+
+pytest.importorskip("ai_edge_litert", reason="no LiteRT here: pip install ai-edge-litert")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which the package's wheel is unpacked."""
+    folder = tmp_path_factory.mktemp("site")
+    build = f"from setuptools.build_meta import build_wheel; build_wheel({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", build], cwd=PACKAGE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def python(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)])}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_it_conforms(site: Path, tiny_model: Path) -> None:
+    models = ("--model", TINY, "--against", tiny_model, "--model", TINY_UINT8, "--against", tiny_model)
+    done = python(site, "-m", "edgekit.testing", "engine", "tflite", *models)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("\nthe engine conforms\n")
+
+
+def test_the_command_line_takes_its_files(site: Path) -> None:
+    done = python(site, "-m", "edgekit.cli", "run", "--source", "demo", "--detector", "none", "--model", TINY)
+    assert done.returncode == 0, done.stderr
+    assert "faces: 150 in 150 of 150 frames" in done.stdout
+
+
+def test_a_changed_net_or_a_foreign_file_is_refused(site: Path, tmp_path: Path) -> None:
+    content = TINY.read_bytes()
+    changed = tmp_path / "changed.tflite"
+    changed.write_bytes(content[:400] + bytes([content[400] ^ 1]) + content[401:])
+    done = python(site, "-m", "edgekit.cli", "run", "--source", "demo", "--model", changed)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "changed.tflite' is damaged: convert it again" in done.stderr
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(b"TFL3")
+    done = python(site, "-m", "edgekit.cli", "run", "--source", "demo", "--model", foreign)
+    assert "is damaged or has no contract" in done.stderr

@@ -1,0 +1,255 @@
+"""Commands over a real broker: what is executed, what is ignored, and what Home Assistant gets to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from edgekit.device.blur import FaceBlur
+from edgekit.device.controls import Controls
+from edgekit.device.imaging import read_image
+from edgekit.device.sinks.command_snapshots import CommandSnapshots
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.mqtt import Commands, MqttSettings, MqttSink
+from tests.waiting import wait_until
+
+TOPIC = "edgekit/test"
+
+
+@pytest.fixture
+def controls() -> Controls:
+    return Controls()
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path, told: list[str]) -> Iterator[CommandSnapshots]:
+    with CommandSnapshots(tmp_path / "snapshots", told.append) as sink:
+        yield sink
+
+
+@pytest.fixture
+def open_sink(broker, tmp_path, told, feed, controls, snapshots) -> Iterator[Callable[..., MqttSink]]:
+    with ExitStack() as stack:
+
+        def start(*allowed: str, **options) -> MqttSink:
+            settings = MqttSettings.parse(
+                f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC, buffer=tmp_path / "buffer"
+            )
+            monitor = Monitor("demo", lambda: None, controls=controls)
+            monitor.add(feed.next("happy")[1])
+            commands = Commands(allowed, controls, snapshots.request, told.append) if allowed else None
+            options = {"pauses_s": (0.1,), "commands": commands} | options
+            sink = MqttSink(settings, ("calm", "happy", "sad"), monitor, told.append, **options)
+            return stack.enter_context(sink)
+
+        yield start
+
+
+@pytest.fixture
+def send(broker) -> Iterator[Callable[..., None]]:
+    """Publish a payload to the run's command topic and wait until the broker has it."""
+    import paho.mqtt.client as paho
+
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+
+    def publish(payload: bytes, retain: bool = False) -> None:
+        if not client.is_connected():
+            client.connect("127.0.0.1", broker.port)
+            client.loop_start()
+        client.publish(f"{TOPIC}/command", payload, qos=1, retain=retain).wait_for_publish(60)
+
+    yield publish
+    client.disconnect()
+    client.loop_stop()
+
+
+def configs(listener) -> dict[str, dict | None]:
+    """Return the discovery documents by component and object id; None for a removed entity."""
+    found = [(topic.split("/"), body) for topic, body, _ in list(listener.messages) if topic.endswith("/config")]
+    return {f"{parts[1]}/{parts[3]}": json.loads(body) if body else None for parts, body in found}
+
+
+def test_pause_and_resume_are_executed_and_their_state_is_retained(broker, open_sink, send, controls, told):
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        open_sink("pause")
+        wait_until(lambda: live.on(f"{TOPIC}/paused") == [b"OFF"])
+        send(b"pause")
+        wait_until(lambda: live.on(f"{TOPIC}/paused") == [b"OFF", b"ON"])
+        assert controls.paused
+        late = broker.listen(stack)
+        wait_until(lambda: (f"{TOPIC}/paused", b"ON", True) in late.messages)
+        wait_until(lambda: json.loads(live.on(f"{TOPIC}/state")[-1])["paused"])
+        state = json.loads(live.on(f"{TOPIC}/state")[-1])
+        assert (state["faces"], state["label"]) == (0, None)
+        send(b"resume")
+        wait_until(lambda: live.on(f"{TOPIC}/paused")[-1] == b"OFF")
+        wait_until(lambda: json.loads(live.on(f"{TOPIC}/state")[-1])["faces"] == 1)
+    assert controls.commands == {"pause": 1, "resume": 1}
+    assert told == []
+
+
+def test_a_retained_command_is_ignored_by_the_next_run(broker, open_sink, send, controls, told):
+    broker.start()
+    send(b"pause", retain=True)
+    open_sink("pause")
+    wait_until(lambda: controls.commands["ignored"] == 1)
+    assert not controls.paused
+    assert told == ["MQTT: ignored a retained message; further ones are only counted"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (b"PAUSE", " 'PAUSE'"),
+        (b"", " ''"),
+        (b"snapshot", " 'snapshot'"),
+        (b"\xff\x1b[2J\n", " '\\ufffd\\x1b[2J\\n'"),
+        (b'{"command": "pause"}', ' \'{"command": "pause"}\''),
+        (b"pause" * 100_000, ""),
+    ],
+)
+def test_what_is_no_allowed_command_is_counted_and_reported_once(
+    broker, open_sink, send, controls, told, payload, shown
+):
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        open_sink("pause")
+        wait_until(lambda: live.on(f"{TOPIC}/paused"))
+        for _ in range(3):
+            send(payload)
+        send(b"pause")
+        wait_until(lambda: controls.paused)
+    assert controls.commands == {"ignored": 3, "pause": 1}
+    assert told == [f"MQTT: ignored a message that is no allowed command{shown}; further ones are only counted"]
+
+
+def test_without_allowed_commands_nothing_is_subscribed_or_announced(broker, open_sink, send, controls):
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        open_sink()
+        wait_until(lambda: live.on(f"{TOPIC}/state"))
+        send(b"pause")
+        wait_until(lambda: live.on(f"{TOPIC}/command"))
+    entities = configs(live)
+    assert [entities[name] for name in ("switch/pause", "button/take_snapshot", "image/command_snapshot")] == [None] * 3
+    assert entities["sensor/faces"]["availability_topic"] == f"{TOPIC}/availability"
+    assert not live.on(f"{TOPIC}/paused")
+    assert controls.commands == {}
+
+
+def test_home_assistant_gets_a_switch_a_button_and_what_is_unavailable_in_a_pause(broker, open_sink, snapshots):
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        open_sink("pause", "snapshot", command_snapshots=snapshots, page_url=lambda own: f"http://{own}:8080/")
+        wait_until(lambda: live.on(f"{TOPIC}/availability"))
+        entities = configs(live)
+    switch, button = entities["switch/pause"], entities["button/take_snapshot"]
+    assert switch["command_topic"] == f"{TOPIC}/command"
+    assert (switch["payload_on"], switch["payload_off"]) == ("pause", "resume")
+    assert (switch["state_topic"], switch["state_on"], switch["state_off"]) == (f"{TOPIC}/paused", "ON", "OFF")
+    # A retained command would be ignored, and a paused run must be resumable.
+    assert (switch["retain"], switch["availability_topic"]) == (False, f"{TOPIC}/availability")
+    assert (button["command_topic"], button["payload_press"]) == (f"{TOPIC}/command", "snapshot")
+    for name in ("button/take_snapshot", "sensor/faces", "sensor/label", "binary_sensor/present", "sensor/fps"):
+        assert entities[name]["availability_mode"] == "all"
+        topics = [entry["topic"] for entry in entities[name]["availability"]]
+        assert topics == [f"{TOPIC}/availability", f"{TOPIC}/paused"]
+        assert "availability_topic" not in entities[name]
+    assert entities["sensor/temperature"]["availability_topic"] == f"{TOPIC}/availability"
+    assert entities["image/command_snapshot"]["image_topic"] == f"{TOPIC}/command-snapshot"
+    for document in filter(None, entities.values()):
+        assert document["device"]["configuration_url"] == "http://127.0.0.1:8080/"
+
+
+def test_a_snapshot_is_the_next_frame_and_published_only_by_option(broker, open_sink, send, snapshots, feed, controls):
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        open_sink("snapshot", command_snapshots=snapshots)
+        wait_until(lambda: live.on(f"{TOPIC}/availability"))
+        snapshots.write(*feed.next("happy"))
+        send(b"snapshot")
+        wait_until(lambda: controls.commands["snapshot"] == 1)
+        frame, result = feed.next("happy")
+        snapshots.write(frame, result)
+        wait_until(lambda: live.on(f"{TOPIC}/command-snapshot"))
+        late = broker.listen(stack)
+        wait_until(lambda: any(name == f"{TOPIC}/command-snapshot" and kept for name, _, kept in late.messages))
+    (path,) = (snapshots._folder).iterdir()
+    assert live.on(f"{TOPIC}/command-snapshot") == [path.read_bytes()]
+    # The brightness of `feed`'s frame, which the drawn box hardly changes.
+    assert read_image(path).mean() == pytest.approx(frame.image_bgr.mean(), abs=6)
+
+
+def test_a_snapshot_is_not_published_without_the_option(broker, open_sink, send, snapshots, feed, controls):
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        open_sink("snapshot")
+        wait_until(lambda: live.on(f"{TOPIC}/availability"))
+        send(b"snapshot")
+        wait_until(lambda: controls.commands["snapshot"] == 1)
+        snapshots.write(*feed.next("happy"))
+        wait_until(lambda: snapshots.account.as_document()["written"] == 1)
+        send(b"nothing")
+        wait_until(lambda: controls.commands["ignored"] == 1)
+        assert not live.on(f"{TOPIC}/command-snapshot")
+
+
+def test_a_paused_run_takes_no_snapshot(broker, open_sink, send, controls, told, snapshots):
+    broker.start()
+    with ExitStack() as stack:
+        live = broker.listen(stack)
+        open_sink("pause", "snapshot")
+        wait_until(lambda: live.on(f"{TOPIC}/paused"))
+        send(b"pause")
+        send(b"snapshot")
+        wait_until(lambda: controls.commands["ignored"] == 1)
+    assert told == ["MQTT: ignored snapshot, because the run is paused; further ones are only counted"]
+    assert not snapshots._requested
+
+
+def test_many_requests_make_one_image_per_second_and_faces_are_blurred(tmp_path, told, feed):
+    with CommandSnapshots(tmp_path, told.append, blur=FaceBlur(), draw=lambda image, _: image) as sink:
+        for _ in range(50):
+            sink.request()
+            frame, result = feed.next("happy")
+            frame.image_bgr[:, ::2] = 255
+            sink.write(frame, result)
+    (path,) = tmp_path.iterdir()
+    x0, y0, x1, y1 = (int(value) for value in result.faces[0].xyxy)
+    stripes = read_image(path).astype(int)
+    assert abs(stripes[y0 + 20 : y1 - 20, x0 + 20 : x1 - 20, 0].std()) < 20
+    assert stripes[:30, 200:, 0].std() > 60
+
+
+def test_a_refused_subscription_is_reported_once(broker, open_sink, told):
+    plugins = [*Path("/usr/lib").rglob("mosquitto_dynamic_security.so")]
+    if not plugins:
+        pytest.skip("no plugin of mosquitto that refuses subscriptions here")
+    rules = broker.folder / "rules.json"
+    allowed = {"publishClientSend": True, "publishClientReceive": True, "subscribe": False, "unsubscribe": True}
+    rules.write_text(json.dumps({"defaultACLAccess": allowed, "clients": [], "groups": [], "roles": []}))
+    rules.chmod(0o600)
+    broker.lines += [f"plugin {plugins[0]}", f"plugin_opt_config_file {rules}"]
+    broker.start()
+    open_sink("pause")
+    wait_until(lambda: told)
+    refused = (
+        f"MQTT broker 127.0.0.1:{broker.port} refuses the subscription to '{TOPIC}/command': commands do not arrive; "
+        "allow it in the broker's access control"
+    )
+    assert told == [refused]
+    broker.kill()
+    broker.start()
+    wait_until(lambda: "reconnected" in told[-1])
+    assert told.count(refused) == 1

@@ -1,0 +1,84 @@
+"""The Grafana dashboard queries metrics and labels that /metrics exposes, and all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgekit.boards import Conditions, Throttling
+from edgekit.device.accounting import Account
+from edgekit.device.detections import Face, FrameResult
+from edgekit.device.health.sampler import Health, ProcessUse
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.web.metrics import metrics_text
+from edgekit.device.sinks.web.preview import Preview
+
+DASHBOARD = Path(__file__).parents[2] / "docs/grafana/edgekit.json"
+# Added by Prometheus.
+OF_PROMETHEUS = {"instance", "job"}
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> dict[str, Any]:
+    return json.loads(DASHBOARD.read_text())
+
+
+@pytest.fixture(scope="module")
+def exposed() -> dict[str, set[str]]:
+    """The labels of each sample of a run in which everything occurred that is counted."""
+    conditions = Conditions(71.5, 1200.0, "firmware", 600.0, 1400.0, "ondemand", Throttling(0x80008), 412, 1.5)
+    account = Account("jsonl")
+    account.produce()
+    account.drop("disk full")
+    monitor = Monitor(
+        "demo", lambda: Health(1.0, 1.7e9, conditions, ProcessUse(150.0, 150.0, 9, 20), 2048), lambda: [account]
+    )
+    monitor.controls.commands["pause"] += 1
+    face = Face((0, 0, 9, 9), 0.9, "happy", 0.8)
+    monitor.add(FrameResult(0, 0.0, 0.0, (9, 9), (face,), {"detect": 1.0}, 5.0))
+    families = text_string_to_metric_families(metrics_text(monitor, Preview(1.0, None)))
+    return {sample.name: set(sample.labels) for family in families for sample in family.samples}
+
+
+def expressions(dashboard: dict[str, Any]) -> list[str]:
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+
+
+def test_each_metric_is_exposed_and_each_exposed_one_is_shown(dashboard, exposed):
+    variables = [variable["definition"] for variable in dashboard["templating"]["list"] if "definition" in variable]
+    used = set(re.findall(r"edgekit_\w+", " ".join(expressions(dashboard) + variables)))
+    assert used == set(exposed)
+
+
+def test_each_label_is_one_of_its_metric(dashboard, exposed):
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            metrics = re.findall(r"edgekit_\w+", target["expr"])
+            labels = OF_PROMETHEUS | set.intersection(*(exposed[metric] for metric in metrics))
+            asked = re.findall(r"(\w+)=~", target["expr"]) + re.findall(r"{{(\w+)}}", target["legendFormat"])
+            for grouped in re.findall(r"by \(([^)]*)\)", target["expr"]):
+                asked += grouped.split(", ")
+            assert set(asked) <= labels, panel["title"]
+
+
+def test_counters_are_rates_and_gauges_are_not(dashboard):
+    for expression in expressions(dashboard):
+        for function, metric in re.findall(r"(\w+\()?(edgekit_\w+)", expression):
+            is_counter = metric.endswith(("_total", "_sum", "_count"))
+            assert (function in ("rate(", "increase(")) == is_counter, expression
+
+
+def test_the_data_source_is_a_variable_and_panels_do_not_overlap(dashboard):
+    sources = [item["datasource"]["uid"] for panel in dashboard["panels"] for item in (panel, *panel["targets"])]
+    assert set(sources) == {"${datasource}"}
+    assert dashboard["templating"]["list"][0]["type"] == "datasource"
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for one, other in combinations([panel["gridPos"] for panel in dashboard["panels"]], 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        assert beside or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]

@@ -1,0 +1,135 @@
+"""Images in files give the pixels of those in memory, and crops of whole pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from edgekit.errors import InputError
+from edgekit.models.data.few_shot import of_classes, require_persons_apart
+from edgekit.models.data.image_files import ImageFiles, batches, decoded
+from edgekit.models.data.original_crops import OriginalCrops
+from edgekit.models.data.readers import list_files, load_dataset
+from edgekit.models.data.resized_crop import ResizedCrop, draw_crops, resized_crops
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        for index in range(70):
+            file = tmp_path / "test" / name / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(file), generator.integers(0, 255, (12, 16, 3), dtype=np.uint8))
+    return tmp_path
+
+
+def everything(labels: dict[str, NDArray[np.int64]], _: object) -> dict[str, tuple[str, NDArray[np.int64]]]:
+    return {name: (name, np.arange(len(part))) for name, part in labels.items()}
+
+
+def files_of(folder: Path) -> ImageFiles:
+    return list_files(folder, everything).splits["test"]  # type: ignore[arg-type]
+
+
+def test_batches_from_files_are_the_images_in_memory(folder: Path) -> None:
+    whole = load_dataset(folder, 8, fit="clip").split("test")
+    parts = list(batches(files_of(folder), 8))
+    assert [len(part) for part in parts] == [160, 50]
+    np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), whole.images)
+    np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), whole.labels)
+    (at_once,) = decoded([files_of(folder)], 8)
+    np.testing.assert_array_equal(at_once.images, whole.images)
+    assert next(batches(whole, 8)) is whole
+
+
+def test_classes_of_files_are_renumbered_as_those_in_memory(folder: Path) -> None:
+    whole = load_dataset(folder, 8, fit="clip").split("test")
+    (part,) = decoded([of_classes(files_of(folder), (2, 0))], 8)
+    expected = of_classes(whole, (2, 0))
+    np.testing.assert_array_equal(part.images, expected.images)
+    np.testing.assert_array_equal(part.labels, expected.labels)
+
+
+def test_gray_pictures_have_one_channel_unless_another_has_colours(folder: Path) -> None:
+    for name in ("a", "b", "c"):
+        for file in (folder / "test" / name).iterdir():
+            if (name, file.name) != ("c", "69.png"):
+                assert cv2.imwrite(str(file), np.full((12, 16), 7, np.uint8))
+    files = files_of(folder)
+    assert [part.images.shape[-1] for part in batches(files, 8)] == [1, 3]
+    some = files.subset(np.arange(210) < 5)
+    assert [part.images.shape[-1] for part in decoded([some, files], 8)] == [3, 3]
+    assert decoded([some], 8)[0].images.shape[-1] == 1
+
+
+def test_a_damaged_file_is_named_in_one_line(folder: Path) -> None:
+    (folder / "test/b/3.png").write_bytes(b"damaged")
+    files = files_of(folder)
+    for read in (lambda: list(batches(files, 8)), lambda: decoded([files], 8)):
+        with pytest.raises(InputError, match=r"test/b/3\.png' cannot be decoded") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_crops_of_a_file_are_those_of_its_pixels(tmp_path: Path) -> None:
+    """On a square picture that is not made smaller, a crop is the one of the image in memory."""
+    smooth = cv2.resize(np.random.default_rng(1).integers(0, 255, (6, 6, 3), dtype=np.uint8), (48, 48))
+    (tmp_path / "test/a").mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / "test/a/0.png"), smooth)
+    files = files_of(tmp_path)
+    crop = ResizedCrop(min_area=0.3)
+    numbers = draw_crops(20, torch.Generator().manual_seed(0))
+    cutter = OriginalCrops(files, crop, 48, gray=False)
+    indices = torch.zeros(20, dtype=torch.long)
+    cut = cutter.crops(indices, numbers)
+    (image,) = decoded([files], 48)
+    pixels = torch.from_numpy(image.images).permute(0, 3, 1, 2)[indices]
+    expected = resized_crops(pixels, numbers, crop, 48)
+    assert cut.shape == (20, 3, 48, 48)
+    assert (cut - expected).abs().mean() < 0.01
+    assert (cut - expected).abs().max() < 0.1
+    assert (cut - expected.flip(3)).abs().mean() > 0.05
+
+
+def test_crops_reach_parts_outside_the_central_square(tmp_path: Path) -> None:
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, :20], wide[:, 40:] = 255, 128
+    (tmp_path / "test/a").mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / "test/a/0.png"), wide)
+    cutter = OriginalCrops(files_of(tmp_path), ResizedCrop(min_area=0.08), 8, gray=True)
+    # The smallest square part, at the left and at the right edge, not mirrored.
+    numbers = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.9], [0.0, 0.5, 1.0, 0.5, 0.9]])
+    left, right = cutter.crops(torch.tensor([0, 0]), numbers)
+    assert left.shape == (1, 8, 8)
+    assert left.unique().tolist() == [1.0]
+    assert right.unique().tolist() == pytest.approx([128 / 255])
+    (square,) = decoded([files_of(tmp_path)], 8)
+    assert square.images.max() < 32  # black but for the interpolation at the edges
+
+
+def test_batches_decoded_ahead_are_those_asked_for(folder: Path) -> None:
+    files = files_of(folder)
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(3)).split(40)
+    cutter, plain = (OriginalCrops(files, ResizedCrop(), 8, gray=False) for _ in range(2))
+    cutter.prefetch(order)
+    cutter.crops(order[0], torch.rand(40, 5))
+    cutter.prefetch(order)  # the next epoch starts although the last one was interrupted
+    for batch in order:
+        numbers = torch.rand(len(batch), 5)
+        assert torch.equal(cutter.crops(batch, numbers), plain.crops(batch, numbers))
+
+
+def test_a_person_on_both_sides_is_refused(folder: Path) -> None:
+    files = files_of(folder)
+    persons = np.array([f"person-{index // 10}" for index in range(len(files))])
+    grouped = ImageFiles(files.where, files.read, files.paths, files.labels, files.names, persons)
+    apart = grouped.subset(np.arange(210) < 100), grouped.subset(np.arange(210) >= 100)
+    require_persons_apart(*apart)
+    with pytest.raises(InputError, match="'person-9' is in the training and in the test images, as are 0 other"):
+        require_persons_apart(apart[0], grouped.subset(np.arange(210) >= 95))
