@@ -53,24 +53,30 @@ def open_sinks(
     notify: Callable[[str], None],
     health: ReadHealth,
 ) -> list[Sink]:
-    """Return the requested sinks for the results of `stream`, not yet entered, those of `collecting` first.
+    """Return the requested sinks for the results of `stream` and those of `collecting`, not yet entered.
 
-    `health` returns the newest sample of the machine's state.
+    edgekit's own sinks are closed at once, so that a disk that stalls or a receiver that is gone delays the end of the
+    run by one time limit only. `health` returns the newest sample of the machine's state.
 
     Raises:
         InputError: A sink cannot be created with these options.
     """
+    from edgekit.device.sink import accounts_of
+    from edgekit.device.sinks.concurrent_group import ConcurrentGroup
+
     source, contract = stream.source, stream.classifier.contract
     _check_for_model(outputs, contract)
     labels = contract.labels
     sinks = [*collecting, *_files(outputs, source, labels, notify)]
+    # A window belongs to the main thread, and so may a sink of another package.
+    others = _registered(outputs, source, labels, notify)
     if outputs.show:
         from edgekit.device.sinks.window import WindowSink
 
-        sinks.append(WindowSink(source.stop, _draw(outputs)))
-    sinks += _registered(outputs, source, labels, notify)
+        others.append(WindowSink(source.stop, _draw(outputs)))
     snapshots = _event_snapshots(outputs, source, notify)
-    outlets = _network(outputs, stream, say, notify, health, sinks, snapshots)
+    network, outlets = _network(outputs, stream, say, notify, health, lambda: accounts_of([*sinks, *others]), snapshots)
+    sinks += network
     if outlets or snapshots is not None:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
@@ -80,7 +86,7 @@ def open_sinks(
             outputs.event_hold, outputs.event_cooldown, outputs.event_probability, frozenset(outputs.event_label)
         )
         sinks.append(EventSink(rules, outlets, presentation_time_s(source), snapshots))
-    return sinks
+    return [ConcurrentGroup(sinks), *others]
 
 
 def collect_sinks(
@@ -214,22 +220,20 @@ def _network(
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
-    sinks: list[Sink],
+    accounts: Callable[[], Sequence[Account]],
     snapshots: EventSnapshots | None,
-) -> list[Outlet]:
-    """Append the network sinks to `sinks` and return those that receive events."""
-    from edgekit.device.sink import accounts_of
+) -> tuple[list[Sink], list[Outlet]]:
+    """Return the network sinks, and those that receive events; `accounts` returns those of all sinks."""
     from edgekit.device.sinks.credentials import read_secret
 
     source, contract = stream.source, stream.classifier.contract
-    outlets: list[Outlet] = []
     if outputs.web is None and outputs.mqtt is None and outputs.webhook is None:
-        return outlets
-    from edgekit.device.sinks.concurrent_group import ConcurrentGroup
+        return [], []
     from edgekit.device.sinks.monitor import Monitor, MonitorSink
 
-    network: list[Sink] = []
-    monitor = Monitor(source.name, health, accounts=lambda: accounts_of(sinks))
+    monitor = Monitor(source.name, health, accounts)
+    network: list[Sink] = [MonitorSink(monitor)]
+    outlets: list[Outlet] = [monitor]
     if outputs.web is not None:
         from edgekit.device.sinks.web import WebSink
 
@@ -276,8 +280,7 @@ def _network(
         webhook = Webhook(outputs.webhook, token, notify, read)
         network.append(webhook)
         outlets.append(webhook)
-    sinks += [MonitorSink(monitor), ConcurrentGroup(network)]
-    return [monitor, *outlets]
+    return network, outlets
 
 
 def _check_for_model(outputs: Outputs, contract: Contract) -> None:
