@@ -1,4 +1,4 @@
-"""Coverage of the confidence interval of a median on simulated latencies: the table of docs/how-to/benchmarking.md.
+"""Coverage of the confidence interval of a median on simulated latencies: the table of docs/explanation/benchmarks.md.
 
     python benchmarks/intervals.py
 

@@ -68,7 +68,7 @@ def benchmark(
     progress: Callable[[BenchmarkProgress], None] = lambda _: None,
     notify: Callable[[str], None] = warn,
 ) -> BenchmarkReport:
-    """Measure models on this machine and return the report; docs/how-to/benchmarking.md describes the method.
+    """Measure models on this machine and return the report; docs/explanation/benchmarks.md describes the method.
 
     Ctrl-C (KeyboardInterrupt) ends the benchmark early: the report of the finished processes is returned, with
     `complete` false. If none has finished, KeyboardInterrupt is raised.

@@ -19,8 +19,7 @@ MARK = "# Written by 'edgekit service install', which also replaces it."
 
 # First version of systemd with RestartSteps= and RestartMaxDelaySec=; Debian Bookworm has 252.
 _GROWING_PAUSES_SINCE = 254
-# Several times the memory of a headless run on a 1 GB board (docs/how-to/staying-up.md). A leak does not stop the
-# system.
+# Several times the memory of a headless run on a 1 GB board (docs/how-to/service.md). A leak does not stop the system.
 _MEMORY_MAX = "50%"
 
 # Restrictions that a user's systemd can apply.

@@ -72,13 +72,13 @@ def command_named(name: str) -> click.Command:
 
 def settings(context: click.Context) -> dict[str, Any]:
     """Return the value of each option of a parsed command, by key; None for options that are not set."""
-    return {key: _plain(context.params[option.name or ""]) for key, option in _keys(context.command).items()}
+    return {key: _plain(context.params[option.name or ""]) for key, option in setting_options(context.command).items()}
 
 
 def render(context: click.Context) -> str:
     """Return the settings in effect as TOML for `--config`; options that are not set are comments."""
     lines = [f"# Settings of `{context.command_path}`.\n"]
-    options = _keys(context.command)
+    options = setting_options(context.command)
     for key, value in settings(context).items():
         if help_text := options[key].help:
             lines.append(f"# {help_text}")
@@ -101,7 +101,7 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
         raise InputError(f"settings '{path}' are not valid TOML: {error}") from error
     except RecursionError as error:
         raise InputError(f"settings '{path}' are not valid TOML: brackets are nested too deeply") from error
-    options = _keys(command)
+    options = setting_options(command)
     tables = [key for key, value in document.items() if isinstance(value, dict)]
     if tables:
         raise InputError(
@@ -132,8 +132,8 @@ def _defaults(command: click.Command) -> dict[str, Any]:
     return command.make_context(command.name, []).params
 
 
-def _keys(command: click.Command) -> dict[str, click.Option]:
-    """Return the options by their key, in the order of the help."""
+def setting_options(command: click.Command) -> dict[str, click.Option]:
+    """Return the options of a command that are keys of a settings file, by key, in the order of the help."""
     return {
         max(option.opts, key=len).lstrip("-"): option
         for option in command.params

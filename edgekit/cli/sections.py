@@ -53,13 +53,18 @@ class SectionedCommand(click.Command):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
-                sections.setdefault(getattr(parameter, _ATTRIBUTE, _OTHERS), []).append(record)
+                sections.setdefault(section_of(parameter), []).append(record)
         if _OTHERS in sections:
             sections[_OTHERS] = sections.pop(_OTHERS)
         width = min(_MAX_COLUMN, max(len(flags) for records in sections.values() for flags, _ in records))
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl([(flags.ljust(width), text) for flags, text in records])
+
+
+def section_of(parameter: click.Parameter) -> str:
+    """Return the title of the section that lists a parameter."""
+    return getattr(parameter, _ATTRIBUTE, _OTHERS)
 
 
 def _parameters(function: Callable[..., Any]) -> list[click.Parameter]:

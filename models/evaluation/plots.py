@@ -36,6 +36,8 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     """Plot the confusion matrix (each cell: share of the true class, and number of images), a reliability diagram and
     the accuracy of the answered images against their share, for thresholds of the confidence.
 
+    The three stand below each other, so that the text is legible at the width of a phone.
+
     Raises:
         InputError: The file name ends in none of .png, .svg, .pdf.
         StorageError: The file cannot be written.
@@ -43,10 +45,10 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     check_plot_path(path)
     from matplotlib.figure import Figure
 
-    side = 2.0 + 0.75 * len(evaluation.labels)
-    figure = Figure(figsize=(side * 1.1 + 9.0, side * 0.95), layout="constrained")
-    figure.suptitle(f"{title}: {evaluation.accuracy:.2%} of {evaluation.total} images")
-    matrix, diagram, curve = figure.subplots(1, 3, width_ratios=(side * 1.1, 4.5, 4.5))
+    side = max(2.0 + 0.7 * len(evaluation.labels), 5.0)
+    figure = Figure(figsize=(side, side + 9.5), layout="constrained")
+    figure.suptitle(f"{title}\n{evaluation.accuracy:.2%} of {evaluation.total} images")
+    matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 4.5))
     _draw_confusion(matrix, evaluation)
     _draw_reliability(diagram, evaluation.calibration)
     _draw_risk_coverage(curve, evaluation.risk_coverage)
@@ -122,11 +124,12 @@ def _draw_reliability(axes: Axes, calibration: Calibration) -> None:
 
 def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
     axes.plot(curve.coverage, curve.accuracy, "o-", color="tab:blue", markersize=3)
-    # Low thresholds have nearly the same coverage, and their numbers would overlap.
-    filled = (curve.coverage > 0) & (curve.coverage < 0.99)
-    points = zip(curve.thresholds[filled], curve.coverage[filled], curve.accuracy[filled], strict=True)
-    for threshold, coverage, accuracy in list(points)[::2]:
-        axes.annotate(f"{threshold:.2g}", (coverage, accuracy), (3, 3), textcoords="offset points", fontsize=7)
+    # Thresholds of nearly the same coverage have one number, because their numbers would overlap.
+    numbered = 2.0
+    for threshold, coverage, accuracy in zip(curve.thresholds, curve.coverage, curve.accuracy, strict=True):
+        if 0 < coverage < min(0.97, numbered - 0.06):
+            axes.annotate(f"{threshold:.2g}", (coverage, accuracy), (0, -12), textcoords="offset points", fontsize=8)
+            numbered = coverage
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")

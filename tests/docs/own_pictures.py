@@ -1,4 +1,4 @@
-"""Made pictures for docs/tutorials/own-classes.md: drawn parts, and jittered pictures of the package's portrait."""
+"""Made pictures for the tutorials of own models: drawn parts, and jittered pictures of the package's portrait."""
 
 from __future__ import annotations
 

@@ -34,6 +34,11 @@ def sections(name: str) -> dict[str, str]:
 @pytest.fixture
 def replay(tmp_path: Path) -> Replay:
     """Makes a probe of a board from its fixture, with other sections in place of its own."""
+    return replayed_in(tmp_path)
+
+
+def replayed_in(folder: Path) -> Replay:
+    """Return the function of the fixture `replay`, with the board's files in `folder`."""
 
     def make(name: str, **changes: str) -> Probe:
         results: dict[str, ToolResult] = {}
@@ -52,7 +57,7 @@ def replay(tmp_path: Path) -> Replay:
                 seen = values.pop("in_venv"), values.pop("system_site_packages")
                 environment = Environment(Interpreter(**values), *seen)
             else:
-                path = tmp_path / (link.group(1) if link else title)
+                path = folder / (link.group(1) if link else title)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.symlink_to(link.group(2)) if link else path.write_text(body.replace("\\0\n", "\0"))
 
@@ -64,9 +69,9 @@ def replay(tmp_path: Path) -> Replay:
             return results.get(f"import {module}", ToolResult(1, "", f"No module named '{module}'"))
 
         cache = Path("/home/pi/.cache/edgekit")
-        detector = tmp_path / cache.relative_to("/") / YUNET.name
+        detector = folder / cache.relative_to("/") / YUNET.name
         detector.parent.mkdir(parents=True, exist_ok=True)
         detector.touch()
-        return Probe(tmp_path, run, import_module, environment, lambda: cache)
+        return Probe(folder, run, import_module, environment, lambda: cache)
 
     return make

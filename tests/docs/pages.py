@@ -1,0 +1,58 @@
+"""Pages of the documentation: text, fenced blocks with their marks, sections."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+_FENCE = re.compile(
+    r"^( *)(?:<!-- not run: (?P<reason>[^\n]+) -->\n\1)?```(?P<language>\w*)\n(?P<body>.*?)^\1```",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block; `reason` is that of the mark `<!-- not run: REASON -->` in the line before it."""
+
+    language: str
+    body: str
+    reason: str | None
+
+
+def pages() -> list[Path]:
+    """Return README.md and all pages of docs/, without the tables that measurements write."""
+    written = [path for path in sorted(DOCS.rglob("*.md")) if path.parent.name not in ("prompts", "study")]
+    return [ROOT / "README.md", *written]
+
+
+def blocks(text: str, *languages: str) -> list[Block]:
+    """Return the fenced blocks of a text, of these languages if any are given."""
+    found = [
+        Block(match["language"], textwrap.dedent(match["body"]), match["reason"]) for match in _FENCE.finditer(text)
+    ]
+    return [block for block in found if not languages or block.language in languages]
+
+
+def prose(text: str) -> str:
+    """Return a text without fenced blocks and inline code."""
+    return re.sub(r"`[^`]+`", "", _FENCE.sub("", text))
+
+
+def command_lines(block: str) -> Iterator[str]:
+    """Yield the lines of a shell block: continued lines joined, comments removed."""
+    for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+        text = re.sub(r"(^|\s+)#.*", "", line).strip()
+        if text:
+            yield text
+
+
+def section(text: str, title: str) -> str:
+    """Return the text below a heading of the second level, up to the next one."""
+    (found,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return found

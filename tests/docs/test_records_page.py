@@ -1,0 +1,71 @@
+"""docs/reference/records.md lists exactly the fields that a run writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgekit.device.events import Event
+from edgekit.device.health.sampler import read_health
+from edgekit.device.sinks.monitor import Monitor
+from edgekit.device.sinks.mqtt.sink import _state_document
+from edgekit.device.sinks.web import metrics
+from tests.docs.pages import DOCS, ROOT, section
+from tests.edgekit.remote.commands import call
+
+PAGE = (DOCS / "reference/records.md").read_text()
+
+
+def fields(title: str, column: int = 0, table: int = 0) -> set[str]:
+    """Return the names in one column of a table of a section."""
+    tables = re.findall(r"^(?:\|.*\n)+", section(PAGE, title), re.MULTILINE)
+    rows = [line.split("|")[1:-1] for line in tables[table].splitlines()[2:]]
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row[column])}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of a run of three images."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "images").mkdir()
+    shutil.copy(ROOT / "edgekit/assets/astronaut.png", folder / "images")
+    options = ("--detector", "haar", "--jsonl", folder / "r.jsonl", "--csv", folder / "r.csv")
+    done = call("run", "--source", folder / "images", *options)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_fields_of_a_frame_and_of_a_face(run: Path) -> None:
+    frame = json.loads((run / "r.jsonl").read_text())
+    # A sample of the board is in some frames, the subject in those of models of whole images.
+    assert set(frame) | {"health", "subject"} == fields("A frame")
+    assert set(frame["faces"][0]) == fields("A face")
+
+
+def test_the_columns_of_a_csv(run: Path) -> None:
+    header = next(csv.reader((run / "r.csv").open()))
+    assert {re.sub("^(p|raw_p)_.*", r"\1_CLASS", name) for name in header} == fields("A face", column=1)
+
+
+def test_the_fields_of_an_event() -> None:
+    event = Event("a-1", 1, "happy", None, 0.9, 1.0, 7, 1.5, 2.5, snapshot="a.jpg")
+    assert set(event.as_document()) | {"snapshot_jpeg"} == fields("An event")
+
+
+def test_the_fields_of_the_state(tmp_path: Path) -> None:
+    document = Monitor("demo", lambda: read_health(tmp_path)).document()
+    assert set(_state_document(document)) == fields("State")
+    # The web server adds two.
+    assert set(document) | {"viewers", "stalled"} == fields("State", table=1)
+    assert set(document["health"]) == fields("Health")
+
+
+def test_the_metrics() -> None:
+    names = set(re.findall(r'"(edgekit_\w+)"', Path(metrics.__file__).read_text()))
+    summary = "edgekit_stage_seconds"
+    assert names - {summary} | {f"{summary}_sum", f"{summary}_count"} == fields("Metrics")

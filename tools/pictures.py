@@ -1,0 +1,293 @@
+"""Makes the pictures of the documentation from real runs on the bundled public-domain sample and on drawn parts.
+
+    .venv-test/bin/python -m tools.pictures --detector-model face_detection_yunet_2026may.onnx
+    .venv-test/bin/python -m tools.pictures web label      # only these
+
+Writes docs/pictures/. Needs the environment of `make test`, Chromium, chromedriver and the DejaVu fonts. The doctor's
+picture is that of a board replayed from tests/fixtures/boards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from edgekit.device.imaging import read_image
+from edgekit.device.sources.demo import DemoSource
+from edgekit.model_store import asset
+from edgekit.preprocess import ImageU8
+from tests.browser import open_browser, wait
+from tests.docs.own_pictures import PARTS, draw_part, save_classes
+from tests.edgekit.doctor.conftest import replayed_in
+
+OUTPUT = Path(__file__).parents[1] / "docs" / "pictures"
+DESKTOP, PHONE = (1280, 860), (390, 844)
+_COLUMNS = 80
+_THEME = TerminalTheme(
+    (24, 27, 32),
+    (222, 226, 230),
+    [
+        (60, 64, 70),
+        (255, 107, 107),
+        (105, 219, 124),
+        (255, 212, 59),
+        (77, 171, 247),
+        (218, 119, 242),
+        (59, 201, 219),
+        (222, 226, 230),
+    ],
+)
+
+
+def make_demo(given: SimpleNamespace, folder: Path) -> None:
+    """demo.webp: the annotated video of `edgekit run --source demo`."""
+    run("run", "--source", "demo", *given.detector, "--save", folder / "demo.mp4")
+    save_moving(OUTPUT / "demo.webp", folder / "demo.mp4", every=3, width_px=400, quality=60)
+
+
+def make_tracking(given: SimpleNamespace, folder: Path) -> None:
+    """tracking.webp: three portraits that move and pass each other, each with its number."""
+    write_video(folder / "crowd.mp4", crowd(6.0))
+    options = ("--draw-ids", "--save", folder / "tracked.mp4")
+    run("run", "--source", folder / "crowd.mp4", *given.detector, *options)
+    save_moving(OUTPUT / "tracking.webp", folder / "tracked.mp4", every=5, width_px=480, quality=50)
+
+
+def make_web(given: SimpleNamespace, folder: Path) -> None:
+    """web-desktop.webp (light) and web-phone.webp (dark): the page of `edgekit run --web` after a minute."""
+    write_video(folder / "portrait.mp4", [frame.image_bgr for _ in range(30) for frame in DemoSource()])
+    options = ("--realtime", "--web", "127.0.0.1:0", "--event-hold", "1s")
+    command = ("run", "--source", "portrait.mp4", *given.detector, *options)
+    with serving(*command, cwd=folder) as address, open_browser(folder / "profile") as browser:
+        show(browser, address, DESKTOP, dark=False)
+        wait(browser, "document.querySelector('#events li:not(.dim)') !== null")
+        time.sleep(70)  # the chart covers a minute
+        save_screen(browser, OUTPUT / "web-desktop.webp")
+        show(browser, address, PHONE, dark=True)
+        wait(browser, "document.querySelector('#faces li') !== null")
+        time.sleep(10)
+        save_screen(browser, OUTPUT / "web-phone.webp")
+
+
+def make_label(given: SimpleNamespace, folder: Path) -> None:
+    """label.webp: the page of `edgekit data label` with crops that a run collected."""
+    write_video(folder / "crowd.mp4", crowd(6.0))
+    options = ("--collect", folder / "collected", "--collect-when", "every:1s")
+    run("run", "--source", folder / "crowd.mp4", *given.detector, *options)
+    command = ("data", "label", folder / "collected", "--web", "127.0.0.1:0")
+    with serving(*command) as address, open_browser(folder / "profile") as browser:
+        show(browser, address, (1000, 510), dark=False)
+        wait(browser, "[...document.images].length > 0 && [...document.images].every(image => image.complete)")
+        save_screen(browser, OUTPUT / "label.webp")
+
+
+def make_report(given: SimpleNamespace, folder: Path) -> None:
+    """report.webp and comparison.webp: the page of a benchmark of two engines, and `edgekit compare` of its models."""
+    del given
+    shutil.copy(asset("default.onnx"), folder / "default.onnx")
+    run("export", "default", "-o", folder / "default.ncnn", "--engine", "ncnn")
+    options = ("--no-pipeline", "--seconds", "2", "--threads", "1", "-o", "report.json", "--html", "report.html")
+    run("bench", "default.onnx", "default.ncnn", *options, cwd=folder)
+    with open_browser(folder / "profile") as browser:
+        show(browser, f"file://{folder}/report.html", (1000, 1400), dark=False)
+        save_screen(browser, OUTPUT / "report.webp")
+        lines = in_terminal("compare", "report.json", cwd=folder)
+        save_terminal(browser, folder, OUTPUT / "comparison.webp", "edgekit compare report.json", lines)
+
+
+def make_doctor(given: SimpleNamespace, folder: Path) -> None:
+    """doctor.webp: the findings of `edgekit doctor` on the replayed Raspberry Pi 3B+ with faults."""
+    del given
+    from edgekit.cli.render.doctor import show_findings
+    from edgekit.doctor.examination import examine
+
+    findings = examine(replayed_in(folder / "board")("doctor-pi3bplus-trixie-bad"))
+    console = Console(file=io.StringIO(), force_terminal=True, width=_COLUMNS)
+    show_findings(SimpleNamespace(console=console), findings)  # type: ignore[arg-type]
+    with open_browser(folder / "profile") as browser:
+        save_terminal(browser, folder, OUTPUT / "doctor.webp", "edgekit doctor", console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def make_parts(given: SimpleNamespace, folder: Path) -> None:
+    """parts.webp, curves.webp, eval.webp: the drawn parts of the tutorial, their training and their evaluation."""
+    del given
+    save_classes(folder / "parts" / "train", draw_part, PARTS, 60, seed=0)
+    save_classes(folder / "parts" / "test", draw_part, PARTS, 20, seed=1)
+    rows = [np.hstack([read_image(folder / f"parts/test/{kind}/{n}.jpg") for n in range(3)]) for kind in PARTS]
+    save(OUTPUT / "parts.webp", Image.fromarray(cv2.resize(np.vstack(rows), None, fx=0.6, fy=0.6)[:, :, ::-1]))
+    train = ("train", "--data", "parts", "--subject", "image", "--fit", "pad", "--init", "default", "--recipe", "adapt")
+    run(*train, "--threads", "1", "-o", "runs/parts", cwd=folder)
+    run("eval", "runs/parts", "--data", "parts", "--plot", "eval.png", cwd=folder)
+    for source, name in (("runs/parts/curves.png", "curves"), ("eval.png", "eval")):
+        save(OUTPUT / f"{name}.webp", Image.open(folder / source))
+
+
+def crowd(seconds: float) -> list[ImageU8]:
+    """Return frames of 640 x 400 pixels, 25 per second: three copies of the portrait, of which two pass each other."""
+    head = read_image(asset("astronaut.png"))[20:250, 120:330]
+    mask = np.zeros(head.shape[:2], np.uint8)
+    cv2.ellipse(mask, (105, 112), (82, 100), 0, 0, 360, 255, -1)
+    mask = cv2.GaussianBlur(mask, (31, 31), 0)
+    count = round(seconds * 25)
+    frames = []
+    for index in range(count):
+        turn = 2 * np.pi * index / count
+        frame = np.full((400, 640, 3), (190, 182, 170), np.uint8)
+        paste(frame, head, mask, (150 + 60 * np.sin(turn), 205), 0.75)
+        paste(frame, head[:, ::-1], mask[:, ::-1], (430 - 130 * np.cos(turn), 190 + 10 * np.sin(2 * turn)), 0.85)
+        paste(frame, head, mask, (430 + 130 * np.cos(turn), 205), 1.05)
+        frames.append(frame)
+    return frames
+
+
+def paste(frame: ImageU8, image: ImageU8, mask: ImageU8, center_xy: tuple[float, float], scale: float) -> None:
+    """Blend an image into a frame."""
+    height, width = image.shape[:2]
+    shift = np.float32(
+        [[scale, 0, center_xy[0] - scale * width / 2], [0, scale, center_xy[1] - scale * height / 2]]  # type: ignore[arg-type]
+    )
+    size = frame.shape[1::-1]
+    alpha = cv2.warpAffine(mask, shift, size)[:, :, None] / 255.0
+    frame[:] = (alpha * cv2.warpAffine(image, shift, size) + (1 - alpha) * frame).astype(np.uint8)
+
+
+def run(*arguments: object, cwd: Path | None = None) -> None:
+    """Run an edgekit command."""
+    subprocess.run([sys.executable, "-m", "edgekit.cli", *map(str, arguments)], check=True, cwd=cwd)
+
+
+def in_terminal(*arguments: object, cwd: Path) -> str:
+    """Return the output of an edgekit command in a terminal of 80 columns, with its colours."""
+    primary, secondary = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(_COLUMNS), "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "edgekit.cli", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=cwd, stdout=secondary, stderr=subprocess.DEVNULL, env=environment) as process:
+        os.close(secondary)
+        output = b""
+        while chunk := _read(primary):
+            output += chunk
+    assert process.returncode == 0, output
+    return output.decode().replace("\r\n", "\n")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # the other side is closed
+        return b""
+
+
+@contextmanager
+def serving(*arguments: object, cwd: Path | None = None) -> Iterator[str]:
+    """Run an edgekit command that serves a page; yields the page's address."""
+    command = [sys.executable, "-u", "-m", "edgekit.cli", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd) as process:
+        assert process.stdout is not None
+        try:
+            yield next(found[0] for line in process.stdout if (found := re.search(r"http://[^\s]+", line)))
+        finally:
+            process.kill()
+
+
+def show(browser: object, address: str, size_wh: tuple[int, int], *, dark: bool) -> None:
+    """Open a page at a size, in light or dark colours; every CSS pixel has two pixels of a phone's screen."""
+    phone, (width, height) = size_wh == PHONE, size_wh
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # type: ignore[attr-defined]
+    feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})  # type: ignore[attr-defined]
+    browser.get(address)  # type: ignore[attr-defined]
+
+
+def save_screen(browser: object, path: Path) -> None:
+    """Save what the browser shows."""
+    save(path, Image.open(io.BytesIO(browser.get_screenshot_as_png())))  # type: ignore[attr-defined]
+
+
+def save_terminal(browser: object, folder: Path, path: Path, command: str, lines: str) -> None:
+    """Save the output of a command as a picture of a terminal."""
+    console = Console(record=True, width=_COLUMNS, file=io.StringIO())
+    console.print(Text.assemble(("$ ", "green"), (command, "bold")), Text.from_ansi(lines.rstrip()), sep="\n")
+    style = "body { margin: 0 } pre { margin: 0; padding: 14px 18px; font: 15px/1.35 'DejaVu Sans Mono' !important }"
+    code = console.export_html(theme=_THEME, inline_styles=True)
+    page = folder / "terminal.html"
+    page.write_text(code.replace("</head>", f"<style>{style} body {{ background: #181b20 }}</style></head>"))
+    show(browser, f"file://{page}", (780, 400), dark=True)
+    height = browser.execute_script("return document.documentElement.scrollHeight")  # type: ignore[attr-defined]
+    show(browser, f"file://{page}", (780, height), dark=True)
+    save_screen(browser, path)
+
+
+def save_moving(path: Path, video: Path, *, every: int, width_px: int, quality: int) -> None:
+    """Save every Nth frame of a video as an animated WebP that plays at the video's speed."""
+    reader = cv2.VideoCapture(str(video))
+    fps, frames = reader.get(cv2.CAP_PROP_FPS), []
+    while (read := reader.read())[0]:
+        frames.append(read[1])
+    height = round(width_px * frames[0].shape[0] / frames[0].shape[1])
+    small = [cv2.resize(frame, (width_px, height), interpolation=cv2.INTER_AREA) for frame in frames[::every]]
+    first, *rest = [Image.fromarray(frame[:, :, ::-1]) for frame in small]
+    options = {"save_all": True, "append_images": rest, "duration": round(1000 * every / fps), "loop": 0}
+    first.save(path, quality=quality, method=4, minimize_size=True, **options)
+
+
+def save(path: Path, image: Image.Image) -> None:
+    """Save a picture as WebP."""
+    image.convert("RGB").save(path, quality=82, method=4)
+
+
+def write_video(path: Path, frames: list[ImageU8]) -> None:
+    """Write a video of 25 frames per second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, frames[0].shape[1::-1])
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+PICTURES: dict[str, Callable[[SimpleNamespace, Path], None]] = {
+    "demo": make_demo,
+    "tracking": make_tracking,
+    "web": make_web,
+    "label": make_label,
+    "report": make_report,
+    "doctor": make_doctor,
+    "parts": make_parts,
+}
+
+
+def main() -> None:
+    """Make all pictures, or those that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *PICTURES], help=", ".join(PICTURES))
+    parser.add_argument("--detector-model", type=Path, help="YuNet's file; default: downloaded once")
+    given = parser.parse_args()
+    detector = ("--detector-model", given.detector_model.resolve()) if given.detector_model else ()
+    OUTPUT.mkdir(exist_ok=True)
+    for name in given.names or PICTURES:
+        with tempfile.TemporaryDirectory() as folder:
+            PICTURES[name](SimpleNamespace(detector=detector), Path(folder))
+    for path in sorted(OUTPUT.iterdir()):
+        print(f"{path.stat().st_size / 1000:7.0f} kB  {path.name}")
+
+
+if __name__ == "__main__":
+    main()
