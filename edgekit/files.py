@@ -27,14 +27,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
             writers derive the format from it.
 
     Raises:
-        InputError: `target` is a folder.
+        InputError: `target` is a folder, a pipe or a device.
         StorageError: The folder cannot be created or written.
 
     >>> with atomic_path(Path("model.onnx")) as temporary:
     ...     onnx.save(model, temporary)
     """
-    if target.is_dir():
-        raise InputError(f"'{target}' is a folder: name a file")
+    _check_replaceable(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f"{_prefix(target)}{os.urandom(4).hex()}{target.suffix}"
@@ -61,17 +60,24 @@ def check_writable(target: Path) -> None:
     """Check before long work that `target` can be written; nothing is created.
 
     Raises:
-        InputError: `target` is a folder.
+        InputError: `target` is a folder, a pipe or a device.
         StorageError: Its folder, or the nearest existing parent, cannot be written.
     """
-    if target.is_dir():
-        raise InputError(f"'{target}' is a folder: name a file")
+    _check_replaceable(target)
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise StorageError(f"cannot write '{target}': {error.strerror}: choose another place") from error
+
+
+def _check_replaceable(target: Path) -> None:
+    if target.is_dir():
+        raise InputError(f"'{target}' is a folder: name a file")
+    # Root may replace /dev/null by a file, and then the whole system writes to it.
+    if target.exists() and not target.is_file():
+        raise InputError(f"'{target}' is a pipe or a device: name a file")
 
 
 def remove_leftovers(target: Path) -> None:

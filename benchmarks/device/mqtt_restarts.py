@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from edgekit.device.sinks.mqtt import MqttSettings, MqttSink
 from edgekit.errors import EXIT_GATE, InputError
 from edgekit.files import write_atomic
 
-_TOPIC = "edgekit/stress"
+TOPIC = "edgekit/stress"
 _DELIVERY_TIMEOUT_S = 60.0
 
 
@@ -93,10 +93,10 @@ def subscribed(port: int) -> Iterator[list[str]]:
     ready = threading.Event()
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, "recorder", clean_session=False)
     client.reconnect_delay_set(0.1, 0.2)  # type: ignore[no-untyped-call]
-    client.on_connect = lambda client, *_: client.subscribe(f"{_TOPIC}/event", qos=1)
+    client.on_connect = lambda client, *_: client.subscribe(f"{TOPIC}/event", qos=1)
     client.on_subscribe = lambda *_: ready.set()
     client.on_message = lambda _, __, message: received.append(json.loads(message.payload)["event_id"])
-    _until(lambda: _is_connected(client, port), "the broker does not start")
+    wait_until(lambda: _is_connected(client, port), "the broker does not start")
     client.loop_start()
     ready.wait(_DELIVERY_TIMEOUT_S)
     try:
@@ -112,7 +112,7 @@ def stress(frames: int, rate_hz: float, restart_s: float, folder: Path) -> Verdi
     notices: list[str] = []
     restarts = 0
     settings = MqttSettings.parse(
-        f"mqtt://127.0.0.1:{broker.port}", None, topic=_TOPIC, buffer=folder / "buffer", discovery=False
+        f"mqtt://127.0.0.1:{broker.port}", None, topic=TOPIC, buffer=folder / "buffer", discovery=False
     )
     try:
         with subscribed(broker.port) as received:
@@ -128,9 +128,9 @@ def stress(frames: int, rate_hz: float, restart_s: float, folder: Path) -> Verdi
                         restarted_s = now_s
                     time.sleep(max(0.0, started_s + sequence / rate_hz - time.monotonic()))
                 (account,) = sink.accounts
-                _until(lambda: account.waiting == 0, "the events do not arrive")
+                wait_until(lambda: account.waiting == 0, "the events do not arrive")
             seconds = time.monotonic() - started_s
-            _until(lambda: len(set(received)) >= account.as_document()["written"], "the subscriber misses events")
+            wait_until(lambda: len(set(received)) >= account.as_document()["written"], "the subscriber misses events")
     finally:
         broker.stop()
     return _judge(frames, seconds, restarts, notices, account.as_document(), received)
@@ -167,7 +167,7 @@ def _is_connected(client: paho.Client, port: int) -> bool:
     return True
 
 
-def _until(holds: Any, problem: str) -> None:
+def wait_until(holds: Callable[[], bool], problem: str) -> None:
     """Wait until `holds()`; print the problem if it takes too long, which the verdict then shows."""
     end_s = time.monotonic() + _DELIVERY_TIMEOUT_S
     while not holds():

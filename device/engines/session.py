@@ -85,16 +85,14 @@ def load_session(path: Path, source: str | bytes, options: ort.SessionOptions) -
     Raises:
         InputError: As `open_session`; `path` is the name in messages.
     """
-    try:
-        with NativeCall(f"loading model '{path}'", lambda: None, FIRST_CALL_S):
+    with NativeCall(f"loading model '{path}'", lambda: None, FIRST_CALL_S):
+        try:
             return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except InputError:
-        raise
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
-        ) from error
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"model '{path}' cannot be loaded by onnxruntime {ort.__version__}: is it an ONNX file? ({reason})"
+            ) from error
 
 
 # Sessions whose first inference has ended.

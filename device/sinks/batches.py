@@ -57,8 +57,9 @@ class BatchedLines:
         """Add whole lines to the buffer."""
         with self._changed:
             if self._thread is None:
-                self._thread = Worker(self._work, "lines")
-                self._thread.start()
+                thread = Worker(self._work, "lines")
+                thread.start()
+                self._thread = thread
             self._thread.check()
             self.account.produce(records)
             self._buffer.append((text, records))

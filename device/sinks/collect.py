@@ -14,7 +14,6 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -52,7 +51,7 @@ _HALF_SHARP = 100.0
 # Crops of a live source that wait for the disk; further ones are left out.
 _MAX_WAITING = 32
 _RETRY_S = 5.0
-_CLOSE_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = 1.5
 _SLOW = "disk too slow"
 
 
@@ -352,9 +351,7 @@ class CollectSink(Sink):
         self._save(self._strategy.finish())
         if self._thread is not None:
             self._closing.set()
-            with suppress(queue.Full):
-                self._waiting.put(None, timeout=_CLOSE_TIMEOUT_S)
-            self._thread.join(_CLOSE_TIMEOUT_S)
+            self._thread.finish(self._waiting, _CLOSE_TIMEOUT_S)
         self.folder.account.close(self.folder.reason)
         if self._thread is not None:
             self._thread.check()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Self
 
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.sink import Sink, accounts_of
+from edgekit.device.sinks.worker import Worker
 
 
 class ConcurrentGroup(Sink):
-    """Several sinks as one, for sinks whose `__exit__` takes a bounded time and raises nothing (network sinks)."""
+    """Several sinks as one, for sinks that may be closed by any thread."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
@@ -27,11 +28,22 @@ class ConcurrentGroup(Sink):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        threads = [threading.Thread(target=sink.__exit__, args=(None, None, None)) for sink in self._sinks]
+        """Close all sinks.
+
+        Raises:
+            Exception: The first one that a sink raises.
+        """
+        threads = [Worker(partial(sink.__exit__, *exception), "close") for sink in self._sinks]
         for thread in threads:
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the system allows no more threads
+                thread.run()
         for thread in threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
+        for thread in threads:
+            thread.check()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Write the frame to each sink."""

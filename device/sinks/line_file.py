@@ -25,8 +25,8 @@ class LineFile:
     """A text file to which lines are appended in place, so that other programs can follow it; `-` is stdout.
 
     The first line creates or empties the file. With a rotation an existing file is continued, for a service that
-    restarts. A line that does not fit on the disk is removed again, and `append` may be retried. If the file or its
-    folder is deleted or moved, the next line begins a new file.
+    restarts; pipes and devices are not rotated. A line that does not fit on the disk is removed again, and `append` may
+    be retried. If the file or its folder is deleted or moved, the next line begins a new file.
 
     Attributes:
         header: The first line of every file, or "".
@@ -57,6 +57,8 @@ class LineFile:
         self._target = target
         self._rotation = rotation or Rotation()
         self._handle: int | None = None
+        # A pipe or a device is never renamed.
+        self._is_regular = True
         # Length of the file up to its last complete line.
         self._whole_bytes = 0
         # The open file that has a part of lines behind `_whole_bytes`, because removing it failed.
@@ -121,7 +123,7 @@ class LineFile:
         is_gone = self._handle is not None and self._is_gone()
         if is_gone:
             self.close()
-        elif self._handle is not None and self._whole_bytes:
+        elif self._handle is not None and self._is_regular and self._whole_bytes:
             age_s = time.monotonic() - self._opened_s
             if self._rotation.is_due(self._whole_bytes, age_s):
                 self.close()
@@ -135,7 +137,7 @@ class LineFile:
         """Return whether the path no longer leads to the open file; another program may also have shortened it."""
         assert self._handle is not None
         status = os.fstat(self._handle)
-        if stat.S_ISREG(status.st_mode):
+        if self._is_regular:
             self._whole_bytes = status.st_size
         try:
             return not os.path.samestat(status, Path(self._target).stat())
@@ -147,8 +149,8 @@ class LineFile:
         if self._handle is None:
             return
         try:
-            if stat.S_ISREG((status := os.fstat(self._handle)).st_mode):
-                self._torn = status
+            if self._is_regular:
+                self._torn = os.fstat(self._handle)
                 os.ftruncate(self._handle, self._whole_bytes)
                 self._torn = None
                 if self._whole_bytes == 0:
@@ -159,12 +161,13 @@ class LineFile:
     def _open(self) -> None:
         path = Path(self._target)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if self._continue and self.header and _other_header(path, self.header.encode()):
+        if self._continue and self.header and path.is_file() and _other_header(path, self.header.encode()):
             shift(path, self._rotation.keep if self._rotation.active else None)
         # With O_APPEND a line after a truncation follows the last whole line, without a gap of zeros.
         flags = (os.O_RDWR if path.is_file() else os.O_WRONLY) | os.O_CREAT | os.O_APPEND
         self._handle = os.open(path, flags | (0 if self._continue else os.O_TRUNC), 0o666)
         status = os.fstat(self._handle)
+        self._is_regular = stat.S_ISREG(status.st_mode)
         if self._torn is not None and os.path.samestat(self._torn, status):
             self._whole_bytes = min(self._whole_bytes, status.st_size)
             os.ftruncate(self._handle, self._whole_bytes)

@@ -221,14 +221,14 @@ class _Muxer:
         except self._errors as error:
             raise self._file.failure(error) from error
         finally:
-            self._file.close(keep=self.stored > 0)
+            self._file.close()
 
     def size_bytes(self) -> int:
         """Return the current size of the file."""
         return self._file.size_bytes
 
     def _complete_fragment(self) -> None:
-        self._file.check()
+        self._file.keep()
         self.stored = self._muxed
 
 
@@ -244,6 +244,7 @@ class _AppendedFile:
         self._path = path
         self._error: OSError | None = None
         self.size_bytes = 0
+        self._kept_bytes = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("wb", buffering=0)
@@ -262,8 +263,8 @@ class _AppendedFile:
         self.size_bytes += len(data)
         return len(data)
 
-    def check(self) -> None:
-        """Check that everything was written and that the file still has its name.
+    def keep(self) -> None:
+        """Keep what was written so far, after a check that all of it was and that the file still has its name.
 
         Raises:
             OSError: It was not, or the file or its folder was removed or renamed: writing to it gives no error.
@@ -272,11 +273,17 @@ class _AppendedFile:
             raise self._error
         if not os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat()):
             raise FileNotFoundError(errno.ENOENT, "another file has taken its name")
+        self._kept_bytes = self.size_bytes
 
-    def close(self, keep: bool) -> None:
-        """Close the file; without `keep` it is removed, so that repeated attempts leave no empty files."""
+    def close(self) -> None:
+        """Close the file, without a fragment that an error cut off: players would show some of its frames.
+
+        A file without a complete fragment is removed, so that repeated attempts leave no empty files.
+        """
         with suppress(OSError):
-            if not keep and os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat()):
+            if self._kept_bytes:
+                self._stream.truncate(self._kept_bytes)
+            elif os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat()):
                 self._path.unlink()
         with suppress(OSError):
             self._stream.close()

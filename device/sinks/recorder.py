@@ -194,13 +194,7 @@ class RecorderThread(Sink):
         Raises:
             EdgekitError: The frames cannot be encoded.
         """
-        end_s = time.monotonic() + _CLOSE_TIMEOUT_S
-        # On a disk that stalls the queue stays full: the end of the run must not wait for it.
-        while self._thread.is_alive() and time.monotonic() < end_s:
-            with suppress(queue.Full):
-                self._queue.put(None, timeout=0.1)
-                break
-        self._thread.join(max(0.0, end_s - time.monotonic()))
+        self._thread.finish(self._queue, _CLOSE_TIMEOUT_S)
         # An encoder that hangs, or a disk that stalls, is left behind with its frames.
         self._account.close(_TOO_SLOW)
         self._thread.check()

@@ -35,12 +35,13 @@ class Rotation:
 def shift(path: Path, keep: int | None) -> None:
     """Rename `path` to number 1, number 1 to 2, and so on; delete files beyond number `keep` (None: keep all).
 
-    Only consecutive numbers from 1 belong to the rotation: `door.2024.mp4` beside `door.mp4` is not renamed.
+    Only consecutive numbers from 1 belong to the rotation: `door.2024.mp4` beside `door.mp4` is not renamed. Nor is a
+    pipe or a device.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    if not path.exists():
+    if not path.is_file():
         return
     for number in reversed(_numbers(path)):
         older = _numbered(path, number)

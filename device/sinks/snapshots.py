@@ -98,9 +98,7 @@ class Snapshots:
 
     def __exit__(self, *exception: object) -> None:
         """Write the queued images, for a short time."""
-        with suppress(queue.Full):
-            self._queue.put(None, timeout=_CLOSE_TIMEOUT_S)
-        self._thread.join(_CLOSE_TIMEOUT_S)
+        self._thread.finish(self._queue, _CLOSE_TIMEOUT_S)
         self.account.close(_TOO_SLOW)
 
     def update(self, frame: Frame, result: FrameResult) -> None:

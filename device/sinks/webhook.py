@@ -222,8 +222,11 @@ class _HttpsHandler(urllib.request.HTTPSHandler):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> None:
-        del req, fp, code, msg, headers, newurl
+    def http_error_302(self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Any) -> None:
+        """Let the response be an error. The new address is not read, because it may be malformed."""
+        del req, fp, code, msg, headers
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def _split(url: str) -> urllib.parse.SplitResult:

@@ -44,6 +44,12 @@ _MODULES = {"import": "import_"}
 _OUT_OF_MEMORY = "out of memory: use a smaller batch or close other programs"
 # The dynamic linker's words for a library that does not fit into the memory.
 _NO_MEMORY = ("failed to map segment", "annot allocate memory")
+# Python's words.
+_NO_THREAD = "can't start new thread"
+_OUT_OF_THREADS = (
+    "no more threads can be started: raise the limit of processes (ulimit -u, or TasksMax= of a service) or of memory "
+    "(ulimit -v)"
+)
 # With less, OpenCV and onnxruntime crash instead of raising an error.
 _MIN_ADDRESS_SPACE_BYTES = 768 << 20
 
@@ -152,8 +158,11 @@ def _run(arguments: list[str]) -> int:
             cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
         return EXIT_OK
     debug = "--debug" in arguments
-    interruptions = _Interruptions()
     _prepare_streams()
+    try:
+        interruptions = _Interruptions()
+    except RuntimeError as error:
+        return _report(error, _OUT_OF_THREADS, EXIT_FAULT, debug)
     # matplotlib warns about a read-only home folder, but it can draw anyway.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
@@ -182,6 +191,8 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if isinstance(error, ImportError) and any(text in str(error) for text in _NO_MEMORY):
             return _report(error, _OUT_OF_MEMORY, EXIT_FAULT, debug)
+        if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
+            return _report(error, _OUT_OF_THREADS, EXIT_FAULT, debug)
         if interruptions.received:
             # A library replaced the KeyboardInterrupt by its own exception while it was imported.
             return _report_interruption()
@@ -264,8 +275,8 @@ class _Interruptions:
         sys.unraisablehook = self._report_ignored
 
     def _repeat(self, ignored: sys.UnraisableHookArgs) -> None:
-        """Send SIGTERM once more if Python has ignored the KeyboardInterrupt, as in destructors and their like."""
-        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+        """Send SIGTERM once more if Python has ignored the exception of a signal, as in destructors and their like."""
+        if not isinstance(ignored.exc_value, (KeyboardInterrupt, SystemExit)):
             self._report_ignored(ignored)
             return
         # From another thread and later: a signal that arrives now would be ignored too.

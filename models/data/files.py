@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from edgekit.device.imaging import IMAGE_SUFFIXES
 from edgekit.errors import InputError
 from edgekit.models.data.groups import TABLES as GROUP_TABLES
+from edgekit.text import one_line
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # Label files of RAF-DB: the official one (with its misspelling), and those on Kaggle.
@@ -167,5 +168,6 @@ def _check_size(size_bytes: int, path: Path, name: PurePosixPath) -> None:
 def _damage_reported(path: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"data '{path}' is a damaged archive: {error}") from error
+    # ValueError for numbers in the headers that are none.
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError) as error:
+        raise InputError(f"data '{path}' is a damaged archive: {one_line(str(error))}") from error

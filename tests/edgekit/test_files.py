@@ -1,14 +1,15 @@
-"""Locks on the names of output files."""
+"""Locks on the names of output files, and what is not replaced by them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.files import exclusive_file
+from edgekit.files import check_writable, exclusive_file, write_atomic
 
 
 def test_a_name_is_locked_until_the_block_ends_and_no_lock_is_left(tmp_path: Path) -> None:
@@ -43,3 +44,13 @@ def test_pipes_and_devices_are_not_locked(tmp_path: Path) -> None:
         with exclusive_file(target), exclusive_file(target):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("write", [lambda path: write_atomic(path, "x"), check_writable], ids=["write", "check"])
+def test_a_pipe_or_a_device_is_refused_and_stays(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=r"pipe' is a pipe or a device: name a file"):
+        write(pipe)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

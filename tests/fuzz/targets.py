@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from edgekit.errors import EdgekitError
+from tests.fuzz import network, structured
 from tests.fuzz.mutate import mutated
 
 ROOT = Path(__file__).parents[2]
@@ -259,6 +260,12 @@ def _hdf5_examples() -> list[bytes]:
     return [buffer.getvalue()]
 
 
+def _archive(path: Path) -> None:
+    from edgekit.models.data.readers import load_dataset
+
+    load_dataset(path, 8)
+
+
 def _crops(path: Path) -> None:
     """Read records of collected crops, from a folder that has no image."""
     from edgekit.device.label.store import LabelStore
@@ -328,6 +335,8 @@ TARGETS = {
     "onnx": Target(_onnx, _make_onnx, ".onnx"),
     "ncnn": Target(_ncnn, of_examples(_ncnn_examples), ".ncnn"),
     "checkpoint": Target(_checkpoint, _make_checkpoint, ".safetensors"),
+    "ncnn-member": Target(_ncnn, lambda choice: structured.ncnn(cache(_ncnn_examples)(), choice), ".ncnn"),
+    "checkpoint-entry": Target(_checkpoint, structured.checkpoint, ".safetensors"),
     "contract": Target(_contract, of_examples(_contract_examples)),
     "settings": Target(_settings, of_examples(_settings_examples), ".toml"),
     "inventory": Target(_inventory, of_examples(_inventory_examples), ".toml"),
@@ -335,7 +344,14 @@ TARGETS = {
     "board-answer": Target(_board_answer, of_examples(_board_examples)),
     "csv": Target(_csv, of_examples(_csv_examples), ".csv"),
     "hdf5": Target(_hdf5, of_examples(_hdf5_examples), ".h5"),
+    "hdf5-entry": Target(_hdf5, structured.hdf5, ".h5"),
+    "archive": Target(_archive, structured.archive, ".tar"),
     "crops": Target(_crops, of_examples(_crops_examples), ".crops"),
     "training-state": Target(_training_state, of_examples(_training_state_examples), ".pt"),
     "mqtt-buffer": Target(_mqtt_buffer, of_examples(_mqtt_buffer_examples), ".buffer"),
+    "http-stream": Target(network.http_stream, of_examples(network.http_streams)),
+    "rtsp-stream": Target(network.rtsp_stream, of_examples(network.rtsp_streams)),
+    "web-request": Target(network.web_request, of_examples(network.web_requests)),
+    "webhook-answer": Target(network.webhook_answer, of_examples(network.webhook_answers)),
+    "mqtt-answer": Target(network.mqtt_answer, of_examples(network.mqtt_answers)),
 }

@@ -41,7 +41,7 @@ class Session:
         self.is_deaf = False
         self._wake = wake
         self._answered = threading.Event()
-        self._refusal = ""
+        self._failure: OSError | None = None
         self.lost = False
         self.confirmed: deque[int] = deque()
         client = paho.Client(
@@ -68,14 +68,15 @@ class Session:
         """Connect to the broker.
 
         Raises:
-            OSError: The broker cannot be reached, its certificate is not trusted, or it rejects the connection.
+            OSError: The broker cannot be reached, does not respond, or its certificate is not trusted.
+            RefusedError: It rejects the connection.
         """
         self._client.connect(self._settings.host, self._settings.port, _KEEPALIVE_S)
         self._client.loop_start()
-        if not self._answered.wait(_CONNECT_TIMEOUT_S) or self._refusal:
+        if not self._answered.wait(_CONNECT_TIMEOUT_S) or self._failure:
             self._client.disconnect()
             self._client.loop_stop()
-            raise RefusedError(self._refusal or f"no response within {_CONNECT_TIMEOUT_S:g} s")
+            raise self._failure or TimeoutError(f"no response within {_CONNECT_TIMEOUT_S:g} s")
         if self._commands is not None:
             self._client.subscribe(self._settings.command_topic, qos=1)
         return self
@@ -102,13 +103,13 @@ class Session:
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         del client, data, flags, properties
         if reason.is_failure:
-            self._refusal = f"connection rejected: {reason}"
+            self._failure = RefusedError(f"connection rejected: {reason}")
         self._answered.set()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         del client, data, flags, reason, properties
         if not self._answered.is_set():
-            self._refusal = "the broker closed the connection"
+            self._failure = OSError("the broker closed the connection")
             self._answered.set()
         self.lost = True
         self._wake.set()

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from ssl import SSLCertVerificationError
 from typing import Any, Self
 
 from edgekit.contract import Subject
@@ -18,7 +19,7 @@ from edgekit.device.sinks.command_snapshots import CommandSnapshots
 from edgekit.device.sinks.monitor import Monitor
 from edgekit.device.sinks.mqtt.commands import Commands
 from edgekit.device.sinks.mqtt.discovery import NOT_PAUSED, PAUSED, discovery_messages
-from edgekit.device.sinks.mqtt.session import Session, check_certificates
+from edgekit.device.sinks.mqtt.session import RefusedError, Session, check_certificates
 from edgekit.device.sinks.mqtt.settings import MqttSettings
 from edgekit.device.sinks.mqtt.spool import Spool
 from edgekit.device.sinks.worker import Worker
@@ -100,7 +101,8 @@ class MqttSink(Sink):
         self._account = Account("mqtt")
         self.accounts: Sequence[Account] = (self._account,)
         self._spool = Spool(settings.buffer_path, settings.buffer_events, self._account, notify)
-        self._in_outage = False
+        # Reasons that were reported in the current outage.
+        self._reasons: set[str] = set()
         self._threads = (Worker(self._save, "mqtt buffer"), Worker(self._connect, "mqtt"))
 
     def __enter__(self) -> Self:
@@ -160,7 +162,9 @@ class MqttSink(Sink):
                     self._report_connected()
                     self._send(session)
             except OSError as error:
-                self._report_outage(str(error) or type(error).__name__)
+                # A restart does not cure these: they are reported also if the outage began for another reason.
+                lasts = isinstance(error, (SSLCertVerificationError, RefusedError))
+                self._report_outage(str(error) or type(error).__name__, lasts)
             else:
                 if not self._closing.is_set():
                     self._report_outage("the connection was lost")
@@ -250,15 +254,15 @@ class MqttSink(Sink):
             self._changed.set()
 
     def _report_connected(self) -> None:
-        if self._in_outage:
-            self._in_outage = False
+        if self._reasons:
+            self._reasons.clear()
             buffered = f", {len(self._spool)} buffered events" if len(self._spool) else ""
             dropped = self._account.lost
             self._notify(f"MQTT broker reconnected{buffered}{f', {dropped} events were dropped' if dropped else ''}")
 
-    def _report_outage(self, reason: str) -> None:
-        if not self._in_outage:
-            self._in_outage = True
+    def _report_outage(self, reason: str, lasts: bool = False) -> None:
+        if not self._reasons or (lasts and reason not in self._reasons):
+            self._reasons.add(reason)
             self._notify(f"MQTT broker {self._settings.address}: {reason}; events are buffered")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgekit.cli.run.output_options import Outputs, allowed_commands
 from edgekit.cli.run.pictures import draw_function, face_blur
 
 if TYPE_CHECKING:
+    from edgekit.device.accounting import Account
     from edgekit.device.events import Outlet
     from edgekit.device.pipeline.stream import Stream
     from edgekit.device.sink import Sink
@@ -20,27 +21,24 @@ if TYPE_CHECKING:
     from edgekit.device.sinks.webhook import Webhook
 
 
-def add_network_sinks(
+def network_sinks(
     outputs: Outputs,
     stream: Stream,
     say: Callable[[str], None],
     notify: Callable[[str], None],
     health: ReadHealth,
-    sinks: list[Sink],
+    accounts: Callable[[], Sequence[Account]],
     snapshots: EventSnapshots | None,
     by_command: CommandSnapshots | None,
-) -> list[Outlet]:
-    """Append the network sinks to `sinks` and return those that receive events."""
-    from edgekit.device.sink import accounts_of
-
-    outlets: list[Outlet] = []
+) -> tuple[list[Sink], list[Outlet]]:
+    """Return the network sinks, and those that receive events; `accounts` returns those of all sinks."""
     if outputs.web is None and outputs.mqtt is None and outputs.webhook is None:
-        return outlets
-    from edgekit.device.sinks.concurrent_group import ConcurrentGroup
+        return [], []
     from edgekit.device.sinks.monitor import Monitor, MonitorSink
 
-    network: list[Sink] = []
-    monitor = Monitor(stream.source.name, health, lambda: accounts_of(sinks), stream.controls)
+    monitor = Monitor(stream.source.name, health, accounts, stream.controls)
+    network: list[Sink] = [MonitorSink(monitor)]
+    outlets: list[Outlet] = [monitor]
     web = None
     if outputs.web is not None:
         web = _web(outputs, outputs.web, stream, monitor, notify)
@@ -54,8 +52,7 @@ def add_network_sinks(
         webhook = _webhook(outputs, outputs.webhook, notify, snapshots)
         network.append(webhook)
         outlets.append(webhook)
-    sinks += [MonitorSink(monitor), ConcurrentGroup(network)]
-    return [monitor, *outlets]
+    return network, outlets
 
 
 def _web(outputs: Outputs, address: str, stream: Stream, monitor: Monitor, notify: Callable[[str], None]) -> WebSink:

@@ -24,6 +24,7 @@ class StopSignals:
         self.interrupted = False
         self.terminated = False
         self._stop: Callable[[], None] | None = None
+        self._stopping = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -36,8 +37,14 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if kind is SystemExit and self._stop is None:
+        # A library replaces the exception of a signal that interrupts its import by its own.
+        replaced = kind is not None and issubclass(kind, Exception) and self.received and self._stop is None
+        if replaced and self.interrupted:
+            raise KeyboardInterrupt
+        if self._stop is None and (replaced or kind is SystemExit):
             self._stopped_early()
+        if replaced:
+            raise SystemExit(EXIT_OK)
 
     @property
     def received(self) -> bool:
@@ -45,15 +52,18 @@ class StopSignals:
         return self.interrupted or self.terminated
 
     def on_stop(self, stop: Callable[[], None]) -> None:
-        """Set the function that the signal handler calls from now on."""
+        """Set the function that the signal handler calls from now on; call it if Python ignored an earlier signal."""
         self._stop = stop
+        if self.received:
+            self._stopping = True
+            stop()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         del frame
-        first = not self.received
         self.interrupted = self.interrupted or number == signal.SIGINT
         self.terminated = self.terminated or number in (signal.SIGTERM, signal.SIGHUP)
-        if self._stop is not None and first:
+        if self._stop is not None and not self._stopping:
+            self._stopping = True
             self._stop()
         elif number == signal.SIGINT:
             raise KeyboardInterrupt

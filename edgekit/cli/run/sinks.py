@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from edgekit.cli.output import Output
 from edgekit.cli.progress import counted, progress_bar
-from edgekit.cli.run.network_sinks import add_network_sinks
+from edgekit.cli.run.network_sinks import network_sinks
 from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
 from edgekit.cli.run.pictures import command_snapshots, draw_function, event_snapshots, face_blur
 
@@ -50,26 +50,34 @@ def open_sinks(
     notify: Callable[[str], None],
     health: ReadHealth,
 ) -> list[Sink]:
-    """Return the requested sinks for the results of `stream`, not yet entered, those of `collecting` first.
+    """Return the requested sinks for the results of `stream` and those of `collecting`, not yet entered.
 
-    `health` returns the newest sample of the machine's state.
+    edgekit's own sinks are closed at once, so that a disk that stalls or a receiver that is gone delays the end of the
+    run by one time limit only. `health` returns the newest sample of the machine's state.
 
     Raises:
         InputError: A sink cannot be created with these options.
     """
+    from edgekit.device.sink import accounts_of
+    from edgekit.device.sinks.concurrent_group import ConcurrentGroup
+
     source, contract = stream.source, stream.classifier.contract
     _check_for_model(outputs, contract)
     labels = contract.labels
     sinks = [*collecting, *_files(outputs, source, labels, notify)]
+    # A window belongs to the main thread, and so may a sink of another package.
+    others = _registered(outputs, source, labels, notify)
     if outputs.show:
         from edgekit.device.sinks.window import WindowSink
 
-        sinks.append(WindowSink(source.stop, draw_function(outputs)))
-    sinks += _registered(outputs, source, labels, notify)
+        others.append(WindowSink(source.stop, draw_function(outputs)))
     snapshots, by_command = event_snapshots(outputs, source, notify), command_snapshots(outputs, source, notify)
     if by_command is not None:
         sinks.append(by_command)
-    outlets = add_network_sinks(outputs, stream, say, notify, health, sinks, snapshots, by_command)
+    network, outlets = network_sinks(
+        outputs, stream, say, notify, health, lambda: accounts_of([*sinks, *others]), snapshots, by_command
+    )
+    sinks += network
     if outlets or snapshots is not None:
         from edgekit.device.events import EventRules
         from edgekit.device.frame import presentation_time_s
@@ -79,7 +87,7 @@ def open_sinks(
             outputs.event_hold, outputs.event_cooldown, outputs.event_probability, frozenset(outputs.event_label)
         )
         sinks.append(EventSink(rules, outlets, presentation_time_s(source), snapshots))
-    return sinks
+    return [ConcurrentGroup(sinks), *others]
 
 
 def collect_sinks(

@@ -18,6 +18,7 @@ from edgekit.device.detections import Face, FrameResult
 from edgekit.device.sinks.csv import CsvSink
 from edgekit.device.sinks.jsonl import JsonLinesSink
 from edgekit.device.sinks.line_file import LineFile
+from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources import Frame
 from edgekit.errors import InputError, StorageError
 
@@ -215,3 +216,21 @@ def test_a_part_of_lines_that_cannot_be_removed_is_not_there_twice(small_disk, f
     lines.append(text)
     lines.close()
     assert path.read_text() == f"first\n{text}"
+
+
+@pytest.mark.parametrize("header", ["", "a,b\n"])
+def test_a_pipe_is_written_to_for_longer_than_a_file_and_is_never_renamed(tmp_path, header):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        lines = LineFile(str(pipe), Rotation(size_bytes=1))
+        lines.header = header
+        for _ in range(3):
+            lines.write("1,2\n")
+        assert reader.read() == f"{header}1,2\n1,2\n1,2\n".encode()
+        assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+        # As after an error of the pipe.
+        lines.close()
+        lines.write("3,4\n")
+        lines.close()
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]

@@ -94,6 +94,27 @@ def test_a_certificate_that_is_not_valid_is_reported_and_its_successor_accepted(
     assert told[1] == "MQTT broker reconnected, 1 buffered events"
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+def test_a_certificate_that_expires_during_the_run_is_reported_after_the_lost_connection(
+    broker, certify, open_sink, told, tmp_path
+):
+    trusted = shutil.copy(certify(), tmp_path / "trusted.pem")
+    broker.start()
+    sink = open_sink("mqtts://localhost", ca=Path(trusted))
+    wait_until(lambda: delivered(sink))
+    broker.kill()
+    expired = certify("-not_before", "20200101000000Z", "-not_after", "20200201000000Z")
+    Path(trusted).write_bytes(expired.read_bytes())
+    wait_until(lambda: told != [])
+    broker.start()
+    wait_until(lambda: "certificate has expired" in told[-1])
+    assert len(told) == 2
+    broker.kill()
+    Path(trusted).write_bytes(certify().read_bytes())
+    broker.start()
+    wait_until(lambda: told[-1] == "MQTT broker reconnected")
+
+
 @pytest.mark.skipif(PASSWORDS is None, reason="no mosquitto_passwd here: apt install mosquitto")
 def test_a_login_refused_over_tls_is_reported_and_accepted_once_it_is_known(broker, certify, open_sink, told, tmp_path):
     certificate = certify()

@@ -21,7 +21,7 @@ from edgekit.device.sink import Sink
 from edgekit.device.sinks import webhook as module
 from edgekit.device.sinks.credentials import read_secret
 from edgekit.device.sinks.webhook import Webhook
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 from tests.waiting import wait_until
 
 PATIENCE_S = 30
@@ -312,3 +312,35 @@ def test_a_concurrent_group_exits_its_sinks_concurrently_and_those_entered_if_on
     with pytest.raises(InputError, match="no entry"):
         ConcurrentGroup([Alone(), Absent()]).__enter__()
     assert happened == ["in", "out"]
+
+
+def test_a_concurrent_group_raises_what_a_sink_raises_and_exits_all(feed):
+    from edgekit.device.sinks.concurrent_group import ConcurrentGroup
+
+    happened: list[str] = []
+
+    class Failing(Sink):
+        def __exit__(self, *_: object) -> None:
+            happened.append("out")
+            raise StorageError("no space")
+
+    with pytest.raises(StorageError, match="no space"), ConcurrentGroup([Failing(), Failing()]) as group:
+        group.write(*feed.next())
+    assert happened == ["out", "out"]
+
+
+def test_a_redirect_to_a_malformed_address_is_a_rejection(told):
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 301 Moved\r\nLocation: http://[::1/\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answer, args=(listener,)).start()
+        with Webhook(f"http://127.0.0.1:{listener.getsockname()[1]}/", None, told.append) as sink:
+            sink.post(Event("run-0", 1, "sad", None, 0.9, 1.0, 0, 0.0, 1.7e9))
+            wait_until(lambda: sink.accounts[0].lost)
+            sink.write(None, None)
+    assert sink.accounts[0].as_document()["dropped"] == {"rejected": 1}
+    assert "HTTP status 301" in told[0]

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgekit.errors import EXIT_FAULT, EXIT_OK
 from edgekit.install_hint import install_command
 from tests.waiting import wait_until
 
@@ -350,8 +351,11 @@ def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
     name = {"--save": "r.mp4", "--collect": "crops"}.get(option, "r.txt")
     locked = tmp_path / name / "crops.jsonl" if option == "--collect" else tmp_path / name
     second = ("run", "--model", tiny_model, "--source", "demo", "--detector", "none", "--max-frames", 2)
-    first = start("--source", play([("pictures", 100_000, (64, 48))]).url, option, tmp_path / name)
-    first.until((locked.parent / f".{locked.name}.lock").exists)
+    server = play([("pictures", 100_000, (64, 48))])
+    first = start("--source", server.url, option, tmp_path / name)
+    # The lock is taken before the source is opened.
+    first.until(lambda: server.served)
+    assert (locked.parent / f".{locked.name}.lock").exists()
     code, out, err = edgekit(*second, option, tmp_path / "link" / name)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"another process is writing to '{locked}': wait for it or name another file" in err
@@ -359,3 +363,40 @@ def test_a_second_run_with_the_same_output_is_refused_until_the_first_one_ends(
     first.end()
     assert edgekit(*second, option, tmp_path / name)[0] == 0
     assert not [path.name for path in tmp_path.rglob(".*")], "no lock is left"
+
+
+def test_outputs_are_closed_at_once(edgekit, tiny_model, tmp_path, monkeypatch):
+    from edgekit.device.sinks.line_file import LineFile
+
+    meeting = threading.Barrier(2, timeout=PATIENCE_S)
+    close = LineFile.close
+
+    def meet(lines: LineFile) -> None:
+        # One after the other, they would never meet.
+        meeting.wait()
+        close(lines)
+
+    monkeypatch.setattr(LineFile, "close", meet)
+    outputs = ("--jsonl", tmp_path / "r.jsonl", "--csv", tmp_path / "r.csv")
+    code, _, err = edgekit("run", "--source", "demo", "--model", tiny_model, "--detector", "none", *outputs)
+    assert code == EXIT_OK, err
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 4, 9])
+def test_a_system_that_allows_no_more_threads_ends_the_run_in_one_line(start, play, tmp_path, allowed):
+    limit = f"""
+import threading
+start_thread, left = threading._start_new_thread, iter(range({allowed}))
+def start_or_fail(*arguments):
+    if next(left, None) is None:
+        raise RuntimeError("can't start new thread")
+    return start_thread(*arguments)
+threading._start_new_thread = start_or_fail
+"""
+    outputs = ("--jsonl", tmp_path / "r.jsonl", "--csv", tmp_path / "r.csv", "--event-snapshots", tmp_path / "events")
+    run = start("--source", play([("pictures", 100_000, (64, 48))]).url, *outputs, "--webhook", _NOBODY, before=limit)
+    assert run.end() == EXIT_FAULT
+    errors = [line for line in run.said.splitlines() if line.startswith("edgekit: error: ")]
+    assert len(errors) == 1
+    assert "no more threads can be started: raise the limit" in errors[0]
+    assert "Traceback" not in run.said

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import cv2
@@ -321,3 +321,28 @@ def test_a_signal_before_there_is_work_ends_at_once_and_handlers_are_given_back(
     with StopSignals(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_whose_exception_python_ignored_stops_the_work_once_it_begins():
+    asked = []
+    with StopSignals() as signals:
+        with suppress(SystemExit):  # as in a destructor or a callback of a library
+            signal.raise_signal(signal.SIGTERM)
+        signals.on_stop(lambda: asked.append(1))
+    assert asked == [1]
+
+
+def import_a_library(number):
+    try:
+        signal.raise_signal(number)
+    except BaseException:
+        raise ImportError("initialization failed") from None  # as pybind11 does
+
+
+def test_a_signal_whose_exception_a_library_replaces_ends_as_any_other():
+    stopped_early = []
+    with pytest.raises(SystemExit) as ended, StopSignals(lambda: stopped_early.append(1)):
+        import_a_library(signal.SIGTERM)
+    assert (ended.value.code, stopped_early) == (EXIT_OK, [1])
+    with pytest.raises(KeyboardInterrupt), StopSignals():
+        import_a_library(signal.SIGINT)

@@ -1,0 +1,75 @@
+"""Accuracy of labels by text: a CLIP's student with each set of labels in label_sets.json.
+
+    python benchmarks/models/label_sets.py runs/student/best.safetensors --clip runs/mini/best.safetensors \\
+        --prompts runs/prompts/best.safetensors --data fer2013.tar.gz --ferplus ferplus_votes.csv --split PrivateTest
+
+Each label has sentences, from which the text tower makes its vector, and the expressions that it stands for. The truth
+is the majority of the FER+ votes. `merged` is the sum of the old labels' probabilities, which needs no text. `most
+frequent` is the accuracy of always naming the most frequent label.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from torch import nn
+
+from edgekit.contract import Contract
+from edgekit.errors import EdgekitError
+from edgekit.models.checkpoints.checkpoint import load_checkpoint
+from edgekit.models.data import DataSet
+from edgekit.models.data.ferplus import with_ferplus
+from edgekit.models.data.merging import merge_classes
+from edgekit.models.data.readers import load_dataset
+from edgekit.models.distill.relabel import relabel_by_text
+from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, aligned, evaluate, mean_recall
+from edgekit.models.model_loading import build_merged_net
+
+SETS = Path(__file__).with_name("label_sets.json")
+_FILE = click.Path(path_type=Path, exists=True)
+
+
+@click.command(help=__doc__)
+@click.argument("student", type=_FILE)
+@click.option("--clip", required=True, metavar="NAME|FILE")
+@click.option("--prompts", type=_FILE, help="The teacher's prompts, if it had some.")
+@click.option("--data", type=_FILE, required=True, help="FER-2013.")
+@click.option("--ferplus", type=_FILE, required=True, help="CSV of FER+ votes.")
+@click.option("--split", default="PublicTest", show_default=True)
+@click.option("--sets", type=_FILE, default=SETS, show_default=False, help="Other sets of labels.")
+def main(student: Path, clip: str, prompts: Path | None, data: Path, ferplus: Path, split: str, sets: Path) -> None:
+    """Print one table."""
+    try:
+        majority = with_ferplus(load_dataset(data), ferplus, "majority")
+        print("| set | labels | by text: right | mean recall | merged: right | most frequent |")
+        print("| --- | --- | ---: | ---: | ---: | ---: |")
+        for name, labels in json.loads(sets.read_text()).items():
+            print(_row(name, labels, student, clip, prompts, majority, split), flush=True)
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _row(
+    name: str, labels: dict[str, Any], student: Path, clip: str, prompts: Path | None, majority: DataSet, split: str
+) -> str:
+    groups = {label: tuple(entry["of"]) for label, entry in labels.items()}
+    data = merge_classes(majority, groups)
+    checkpoint = load_checkpoint(student)
+    texts = {label: tuple(entry["sentences"]) for label, entry in labels.items()}
+    by_text = _evaluated(*relabel_by_text(checkpoint, texts, clip, prompts), data, split)
+    merged = _evaluated(*build_merged_net(checkpoint, groups), data, split)
+    frequent = np.bincount(by_text.truths).max() / by_text.total
+    scores = (by_text.accuracy, mean_recall(by_text.per_class), merged.accuracy, frequent)
+    return f"| {name} | {', '.join(labels)} | " + " | ".join(f"{score:.1%}" for score in scores) + " |"
+
+
+def _evaluated(net: nn.Module, contract: Contract, data: DataSet, split: str) -> Evaluation:
+    return evaluate(TorchClassifier(net, contract), aligned(data, data.split(split), contract), "center-crop")
+
+
+if __name__ == "__main__":
+    main()
