@@ -6,7 +6,6 @@ import fcntl
 import glob
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,6 +63,8 @@ def check_writable(target: Path) -> None:
         InputError: `target` is a folder.
         StorageError: Its folder, or the nearest existing parent, cannot be written.
     """
+    import tempfile
+
     if target.is_dir():
         raise InputError(f"'{target}' is a folder: name a file")
     folder = next(parent for parent in target.absolute().parents if parent.exists())

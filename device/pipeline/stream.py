@@ -21,7 +21,6 @@ from edgekit.device.controls import Controls
 from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, needed_detector
 from edgekit.device.detections import FrameResult
 from edgekit.device.engines.classifier import Classifier
-from edgekit.device.engines.engine import contract_in
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
@@ -142,19 +141,24 @@ class Stream:
         self.meter = LatencyMeter()
         self.controls = Controls()
         model_path = resolve_model(str(options.model), DEVICE_SUFFIXES)
-        contract = contract_in(model_path)
+        # The threads of most models, those of faces: only the loaded file states what it classifies.
+        self.threads = plan_threads(options.threaded, options.threads)
+        classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
+        contract = classifier.contract
+        if contract.subject == "image":
+            self.threads = plan_threads(options.threaded, options.threads, detects=False)
+            classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)
         options = _completed(options, contract, model_path)
-        self.threads = plan_threads(options.threaded, options.threads, detects=contract.subject == "face")
+        self.classifier = classifier
+        self.classifier.contract = contract
         self._options = options
         self._notify = notify
         self._results = self._iterate()
         set_opencv_threads(self.threads.opencv)
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(options, contract, notify))
-            self.classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
-            self.classifier.contract = contract
             self.localizer = create_localizer(
                 contract, self.source, options, lambda: _create_detector(options, self.threads.detector, notify)
             )
