@@ -43,7 +43,7 @@ _API = {
         "train", "distill", "evaluate", "evaluate_photos", "accuracy_by", "risk_coverage", "crop_photos",
     ),
     "Export": ("export", "quantize", "verify", "profile"),
-    "Benchmark": ("benchmark", "compare"),
+    "Benchmark": ("benchmark", "benchmark_formats", "compare"),
 }  # fmt: skip
 _EXIT_CODES = (
     (errors.EXIT_OK, "done; also a camera's run that lost records, which ends with a warning"),
