@@ -56,7 +56,7 @@ def test_all_formats_in_one_table_of_eighty_columns(
     (board,) = read_document(report).boards
     assert [model.name for model in board.models] == list(FORMATS)
     assert {cell.engine for cell in board.cells} == {"onnxruntime", "ncnn"}
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.glob("edgekit-*")) == []
 
 
 def test_some_formats_as_json(edgekit: Run, checkpoint: Path, data: Path) -> None:
@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_no_file(checkpoint: Path, data: Path, temporary: Path) ->
         out, err = child.communicate(timeout=600)
     assert (child.returncode, out) == (130, "")
     assert err.endswith("edgekit: interrupted\n")
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.glob("edgekit-*")) == []
 
 
 @pytest.mark.parametrize(
