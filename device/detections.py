@@ -118,19 +118,19 @@ class Detections:
 
     def _face(self, index: int) -> Face:
         x0, y0, x1, y1 = self.xyxy[index].tolist()
-        face = Face(
-            (x0, y0, x1, y1),
-            float(self.scores[index]),
-            track_id=None if self.track_ids is None else int(self.track_ids[index]),
-            detected=self.detected is None or bool(self.detected[index]),
-        )
+        box, score = (x0, y0, x1, y1), float(self.scores[index])
+        track_id = None if self.track_ids is None else int(self.track_ids[index])
+        detected = self.detected is None or bool(self.detected[index])
         if self.probabilities is None or self.label_indices is None:
-            return face
+            return Face(box, score, track_id=track_id, detected=detected)
         row, best = self.probabilities[index].tolist(), int(self.label_indices[index])
         raw = row if self.raw_probabilities is None else self.raw_probabilities[index].tolist()
         uncertain = self.uncertain is not None and bool(self.uncertain[index])
-        return replace(
-            face,
+        return Face(
+            box,
+            score,
+            track_id=track_id,
+            detected=detected,
             label=UNCERTAIN if uncertain else self.classes[best],
             probability=row[best],
             probabilities=dict(zip(self.classes, row, strict=True)),

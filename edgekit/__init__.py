@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgekit.device.pipeline.stream import stream as stream
     from edgekit.device.sink import Sink as Sink
     from edgekit.device.tracking.tracker import Tracker as Tracker
+    from edgekit.export.formats.run import benchmark_formats as benchmark_formats
     from edgekit.export.profiling.run import profile as profile
     from edgekit.export.quantization.run import quantize as quantize
     from edgekit.export.run import export as export
@@ -71,6 +72,7 @@ _PUBLIC = {
     "evaluate_photos": "edgekit.models.evaluation.photos",
     "risk_coverage": "edgekit.models.evaluation.risk_coverage",
     "crop_photos": "edgekit.models.data.crop",
+    "benchmark_formats": "edgekit.export.formats.run",
     "quantize": "edgekit.export.quantization.run",
     "verify": "edgekit.export.verification.run",
     "profile": "edgekit.export.profiling.run",

@@ -5,21 +5,23 @@ EDGEKIT_OFFLINE=1 disables downloads; cached files are still used.
 
 from __future__ import annotations
 
-import http.client
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit import __version__
 from edgekit.errors import EXIT_IO, EdgekitError, StorageError
 from edgekit.files import sha256_of, write_atomic
 from edgekit.pinned_files import YUNET, PinnedFile
 from edgekit.text import one_line
+
+if TYPE_CHECKING:
+    import http.client
+    import urllib.request
 
 __all__ = ["YUNET", "PinnedFile", "UnavailableError", "cached_download", "default_cache_dir", "is_offline"]
 
@@ -128,6 +130,10 @@ def _check_pause(failure: Path) -> None:
 
 
 def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:
+    # Most starts download nothing, and these modules take longer to import than edgekit's own.
+    import http.client
+    import urllib.error
+
     ends_s = time.monotonic() + deadline_s
     try:
         with _opener().open(pinned.url, timeout=timeout_s) as response:
@@ -164,6 +170,8 @@ def _read_bounded(response: http.client.HTTPResponse, pinned: PinnedFile, ends_s
 
 
 def _opener() -> urllib.request.OpenerDirector:
+    import urllib.request
+
     # The opener has no handlers for file: and ftp: URLs, so that it cannot follow redirects to them.
     opener = urllib.request.OpenerDirector()
     for handler in (

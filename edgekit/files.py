@@ -6,7 +6,6 @@ import fcntl
 import glob
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,6 +62,8 @@ def check_writable(target: Path) -> None:
         InputError: `target` is a folder, a pipe or a device.
         StorageError: Its folder, or the nearest existing parent, cannot be written.
     """
+    import tempfile
+
     _check_replaceable(target)
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     try:

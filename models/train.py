@@ -16,16 +16,15 @@ import numpy as np
 from edgekit.contract import Subject
 from edgekit.errors import InputError
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message
-from edgekit.models.data import EXPRESSIONS, ImageSet, check_classes, identical_to
+from edgekit.models.data import ImageSet, check_classes, identical_to
 from edgekit.models.data.balance import class_prior
 from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
-from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part
 from edgekit.models.data.folds import Fold, fold_numbers
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
-from edgekit.models.training.calibrate import calibrate
+from edgekit.models.training.calibrate import calibrate, calibration_images
 from edgekit.models.training.classification import ClassificationTask
 from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
@@ -157,21 +156,6 @@ def train(
         check_device_pixels(result.checkpoint, data.validation, options.data, options.contempt, notify)
     _report_chance(result, data.validation, notify)
     return result
-
-
-def calibration_images(options: TrainOptions, data: TrainingData) -> ImageSet:
-    """Return the images that the temperature is fitted on: the validation images.
-
-    If the training targets are mostly FER+ votes (mode "mixed", label weight below 0.5), their labels are the
-    majorities of the votes: with the data's own labels the fitted temperature would be too high.
-    """
-    name, dataset = data.validation_name, data.dataset
-    # Only mode "mixed" has a label weight; its default is 0.5.
-    if options.ferplus is None or options.label_weight is None or options.label_weight >= DEFAULT_LABEL_WEIGHT:
-        return data.validation
-    if dataset.classes != EXPRESSIONS or name not in dataset.splits:  # merged classes, or a part of the training split
-        return data.validation
-    return majority_part(dataset, options.ferplus, name)
 
 
 def _without(data: TrainingData, fold: Fold, notify: Notify) -> TrainingData:

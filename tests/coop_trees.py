@@ -78,13 +78,16 @@ def make_all(data: Path) -> Path:
 
 
 def _images(folder: Path, number: int, count: int, prefix: str = "") -> list[Path]:
-    """Write pictures 40 px high and 56 px wide, whose colour depends on the class, and return their files."""
+    """Write pictures 40 px high and 56 px wide, whose colour depends on the class, and return their files.
+
+    The classes 0 to 3 are blue, green, red, and blue and green.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for index in range(count):
         generator = np.random.default_rng((number, index, len(prefix)))
         image = generator.integers(0, 120, (40, 56, 3), dtype=np.uint8)
-        image[..., number % 3] += 90
+        image[..., [0, 1] if number == 3 else [number]] += 90
         files.append(folder / f"{prefix}{index:03d}.jpg")
         assert cv2.imwrite(str(files[-1]), image)
     return files

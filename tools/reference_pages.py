@@ -44,7 +44,7 @@ _API = {
         "train", "distill", "evaluate", "evaluate_photos", "accuracy_by", "risk_coverage", "crop_photos",
     ),
     "Export": ("export", "quantize", "verify", "profile"),
-    "Benchmark": ("benchmark", "compare"),
+    "Benchmark": ("benchmark", "benchmark_formats", "compare"),
 }  # fmt: skip
 # Classes of arguments and results that the functions' descriptions name.
 _TYPES = (

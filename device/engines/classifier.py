@@ -54,7 +54,14 @@ class Predictions:
 
 
 class Classifier:
-    """A model file, loaded by its engine. Input size, preprocessing and labels come from the file's contract."""
+    """A model file, loaded by its engine. Input size, preprocessing and labels come from the file's contract.
+
+    Attributes:
+        path: The model file.
+        contract: Its contract.
+        mirror: Whether probabilities are the mean over each crop and its mirror image, which takes twice the time.
+        intra_op_threads: Threads within one inference.
+    """
 
     def __init__(self, path: Path, intra_op_threads: int | None = None, spinning: bool = False) -> None:
         """Load the model file at `path`; see `open_engine`. The default of `intra_op_threads` is
@@ -67,6 +74,7 @@ class Classifier:
         self.intra_op_threads = intra_op_threads or default_intra_op_threads()
         self._engine = open_engine(path, self.intra_op_threads, spinning)
         self.contract = self._engine.contract
+        self.mirror = False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -110,10 +118,16 @@ class Classifier:
         return softmax(logits)
 
     def logits(self, crops: ImageU8) -> FloatArray:
-        """Return the logits (N, classes) of crops: uint8 (N, H, W, 1 or 3) from `preprocess.crop_face`, N may be 0."""
+        """Return the logits (N, classes) of crops: uint8 (N, H, W, 1 or 3) from `preprocess.crop_face`, N may be 0.
+
+        With `mirror`, these are the logarithms of the mean probabilities.
+        """
         if len(crops) == 0:
             return np.zeros((0, len(self.labels)), np.float32)
-        return self.infer(to_input(crops, self.contract.input))
+        if not self.mirror:
+            return self.infer(to_input(crops, self.contract.input))
+        both = self.infer(to_input(with_mirror_images(crops), self.contract.input))
+        return log_mean_probabilities(both.reshape(2, len(crops), -1))
 
     def infer(self, tensor: FloatArray | ImageU8) -> FloatArray:
         """Return the logits (N, classes) of the net's input (N, channels, H, W), see `preprocess.to_input`.
@@ -122,15 +136,6 @@ class Classifier:
             InputError: The graph fails.
         """
         return self._engine.infer(tensor)
-
-
-class MirrorClassifier(Classifier):
-    """A classifier whose probabilities are the mean over each crop and its mirror image, at twice the time."""
-
-    def logits(self, crops: ImageU8) -> FloatArray:
-        """Return the logarithms of the mean probabilities (N, classes) of crops uint8 (N, H, W, 1 or 3)."""
-        both = super().logits(with_mirror_images(crops))  # (2 N, classes)
-        return log_mean_probabilities(both.reshape(2, len(crops), -1)) if len(crops) else both
 
 
 def load_model(model: str | Path = "default", *, threads: int | None = None) -> Classifier:

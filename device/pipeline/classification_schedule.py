@@ -129,9 +129,10 @@ class ClassificationSchedule:
 def _coarse(crop: ImageU8) -> FloatArray:
     """Return a small version of a crop with mean 0 and standard deviation 1: exposure and contrast are no change."""
     small = np.asarray(cv2.resize(crop, (_COARSE_PX, _COARSE_PX), interpolation=cv2.INTER_AREA), np.float32)
-    small -= small.mean()
+    small -= small.sum() / np.float32(small.size)
     return small / np.float32(max(float(small.std()), _LEAST_CONTRAST))
 
 
 def _change(crop: FloatArray, other: FloatArray) -> float:
-    return float(np.abs(crop - other).mean())
+    # As `mean`, which takes twice as long.
+    return float(np.abs(crop - other).sum() / np.float32(crop.size))

@@ -227,7 +227,7 @@ def crop_faces(frame: Frame, xyxy: FloatArray, contract: Contract) -> ImageU8:
     # A gray net needs no colours: a camera's luma is used as it is.
     luma = frame.luma if contract.crop.grayscale else None
     image = frame.image_bgr if luma is None else luma
-    if contract.subject == "image" or np.array_equal(xyxy, [(0, 0, *frame.size_wh)]):
+    if contract.subject == "image" or xyxy.tolist() == [[0, 0, *frame.size_wh]]:
         regions = (image[y0:y1, x0:x1] for x0, y0, x1, y1 in xyxy.astype(int))
         return np.stack([crop_image(region, contract.crop, size_hw, resize) for region in regions])
     return np.stack([crop_face(image, box, contract.crop, size_hw, resize) for box in xyxy])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Smoother:
             self._states[track_id] = self._next(self._known(track_id, time_s), row, time_s, *how)
             states.append(self._states[track_id])
         self._forget(time_s)
-        return np.stack([_shown(state) for state in states]), np.array([state.label for state in states])
+        return np.array([_shown(state) for state in states]), np.array([state.label for state in states])
 
     def _known(self, track_id: int, time_s: float) -> _State | None:
         state = self._states.get(track_id)
@@ -91,7 +91,8 @@ class Smoother:
         best = int(mean.argmax())
         label = best if mean[best] >= mean[state.label] + _LEAD else state.label
         if not is_new:
-            return replace(state, mean=mean, label=label, time_s=time_s, since_s=since_s)
+            state.mean, state.label, state.time_s, state.since_s = mean, label, time_s, since_s
+            return state
         return _State(mean, label, time_s, row, time_s)
 
     def _forget(self, time_s: float) -> None:

@@ -20,8 +20,8 @@ from edgekit.contract import Contract
 from edgekit.device.controls import Controls
 from edgekit.device.detection import DEFAULT_INPUT_SIZE_PX, Detector, create_detector, needed_detector
 from edgekit.device.detections import FrameResult
-from edgekit.device.engines.classifier import Classifier, MirrorClassifier
-from edgekit.device.engines.engine import contract_in, device_suffixes
+from edgekit.device.engines.classifier import Classifier
+from edgekit.device.engines.engine import device_suffixes
 from edgekit.device.engines.versions import set_opencv_threads
 from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.classification_schedule import ClassificationSchedule, ClassifyEvery
@@ -29,7 +29,7 @@ from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
-from edgekit.device.pipeline.threads import ThreadPlan, plan_threads
+from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.region import Region
 from edgekit.device.registry import find
 from edgekit.device.sink import Sink
@@ -142,18 +142,25 @@ class Stream:
         self.meter = LatencyMeter()
         model_path = resolve_model(str(options.model), device_suffixes(str(options.model)))
         self.controls = Controls()
-        contract = contract_in(model_path)
+        # The threads of most models, those of faces: only the loaded file states what it classifies.
+        self.threads = plan_threads(options.threaded, options.threads)
+        classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
+        contract = classifier.contract
+        if contract.subject == "image":
+            self.threads = plan_threads(options.threaded, options.threads, detects=False)
+            classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)
         options = _completed(options, contract, model_path)
-        self.threads = plan_threads(options.threaded, options.threads, detects=contract.subject == "face")
+        self.classifier = classifier
+        self.classifier.contract = contract
         self._options = options
         self._notify = notify
         self._results = self._iterate()
         set_opencv_threads(self.threads.opencv)
         with ExitStack() as opened:
             self.source = opened.enter_context(_open(options, contract, notify))
-            self.classifier = _create_classifier(options, contract, self.source, model_path, self.threads)
+            self.classifier.mirror = _mirrors(options, contract, self.source)
             self.localizer = create_localizer(
                 contract, self.source, options, lambda: _create_detector(options, self.threads.detector, notify)
             )
@@ -209,13 +216,18 @@ class Stream:
 
     def picture_recogniser(self) -> PictureRecogniser:
         """Return a function for single pictures with the stream's model and detector, but without its region."""
-        path, contract = self.classifier.path, self.classifier.contract
-        options = replace(self._options, region=None, min_face_px=0, detect_every="auto")
+        classifier, options = self.classifier, replace(self._options, region=None, min_face_px=0, detect_every="auto")
         pictures = ImageSource([], "pictures", self._notify)
         detector = partial(_create_detector, options, 1, self._notify)
+
+        def make_classifier() -> Classifier:
+            made = Classifier(classifier.path, 1)
+            made.contract = classifier.contract
+            made.mirror = _mirrors(options, made.contract, pictures)
+            return made
+
         return PictureRecogniser(
-            partial(_create_classifier, options, contract, pictures, path, plan_threads(False, 1)),
-            partial(create_localizer, contract, pictures, options, detector),
+            make_classifier, partial(create_localizer, classifier.contract, pictures, options, detector)
         )
 
     def stop(self) -> None:
@@ -374,20 +386,15 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
     return options
 
 
-def _create_classifier(
-    options: StreamOptions, contract: Contract, source: Source, path: Path, threads: ThreadPlan
-) -> Classifier:
-    """Return the classifier with the given contract; it averages over mirror images as `options` say.
+def _mirrors(options: StreamOptions, contract: Contract, source: Source) -> bool:
+    """Return whether crops are classified together with their mirror images.
 
-    By default it does so for the detected faces of pictures, where nothing else averages. Whole images are never
-    mirrored: their sides may matter.
+    By default those of the detected faces of pictures are, where nothing else averages. Whole images never are: their
+    sides may matter.
     """
     is_picture = not source.live and source.fps is None
     mirrors = is_picture and options.detector != "none" if options.mirror is None else options.mirror
-    kind = MirrorClassifier if mirrors and contract.subject == "face" else Classifier
-    classifier = kind(path, threads.classifier, threads.spinning)
-    classifier.contract = contract
-    return classifier
+    return mirrors and contract.subject == "face"
 
 
 def _create_detector(options: StreamOptions, threads: int, notify: Callable[[str], None]) -> Detector:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from edgekit.contract import Subject
 from edgekit.device.detections import FrameResult
 from edgekit.device.frame import Frame
 from edgekit.device.pipeline.latency import LatencyMeter, LatencySummary
 from edgekit.device.sink import Sink
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Tally(Sink):
@@ -31,8 +32,10 @@ class Tally(Sink):
         self.subject = result.subject
         self.faces += len(result.faces)
         self.frames_with_faces += bool(result.faces)
-        self.classified += sum(face.classified for face in result.faces)
-        self.labels.update(face.label for face in result.faces)
+        # One pass: a face is made of arrays each time it is asked for.
+        for face in result.faces:
+            self.classified += face.classified
+            self.labels[face.label] += 1
 
 
 def summary_document(meter: LatencyMeter, tally: Tally) -> dict[str, Any]:
@@ -53,6 +56,8 @@ def summary_document(meter: LatencyMeter, tally: Tally) -> dict[str, Any]:
 
 def summary_table(meter: LatencyMeter) -> Table:
     """Return the latencies as a table with one row per stage."""
+    from rich.table import Table
+
     table = Table()
     table.add_column("ms per frame")
     for column in ("p50", "p90", "p99", "max"):

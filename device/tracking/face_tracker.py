@@ -152,7 +152,8 @@ class FaceTracker:
         self._frames_since_detection += 1
         if self._luma is None or self._detected_s is None or self._luma.shape != luma.shape:
             return True
-        to_luma = np.tile(np.divide((luma.shape[1], luma.shape[0]), frame.size_wh), 2).astype(np.float32)
+        frame_w, frame_h = frame.size_wh
+        to_luma = np.array([luma.shape[1] / frame_w, luma.shape[0] / frame_h] * 2, np.float32)
         moved = self._tracker(self._luma, luma, [track.xyxy * to_luma for track in self._tracks.visible])
         all_found = self._tracks.move([None if box is None else box.xyxy / to_luma for box in moved], time_s)
         left, top, right, bottom = self._region.xyxy(frame.size_wh) if self._region else (0, 0, *frame.size_wh)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
 import os
 import resource
 import signal
@@ -80,6 +79,12 @@ class _LazyGroup(click.Group):
         assert isinstance(module.command, click.Command)
         if "_EDGEKIT_COMPLETE" in os.environ:
             _complete_file_names(module.command)
+        if cmd_name in (*SECTIONS["Train"], *SECTIONS["Export"]):
+            # Imported here for these commands only: a run starts without it.
+            import logging
+
+            # matplotlib warns about a read-only home folder, but it can draw anyway.
+            logging.getLogger("matplotlib").setLevel(logging.ERROR)
         return module.command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -163,8 +168,6 @@ def _run(arguments: list[str]) -> int:
         interruptions = _Interruptions()
     except RuntimeError as error:
         return _report(error, _OUT_OF_THREADS, EXIT_FAULT, debug)
-    # matplotlib warns about a read-only home folder, but it can draw anyway.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         cli.main(args=arguments, prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,6 +90,8 @@ def read_settings(path: Path, command: click.Command) -> dict[str, Any]:
     Raises:
         InputError: The file cannot be read or is not TOML, or a key or value does not fit an option of the command.
     """
+    import tomllib
+
     require_file(path, "settings")
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -142,6 +142,8 @@ def setting_options(command: click.Command) -> dict[str, click.Option]:
 
 
 def _unknown(key: str, known: Mapping[str, object]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(key.replace("_", "-").lower(), known, n=1, cutoff=0.5)
     cure = f"did you mean '{near[0]}'?" if near else "`edgekit run --print-config` lists all keys"
     return f"unknown key '{key}': {cure}"

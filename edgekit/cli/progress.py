@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,11 @@ from edgekit.remote.progress import PROGRESS_VARIABLE, progress_line
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+
+def is_progress_shown() -> bool:
+    """Return whether `progress_bar` would show anything, without importing rich."""
+    return os.environ.get(PROGRESS_VARIABLE) == "1" or sys.stderr.isatty()
 
 
 def progress_bar(out: Output) -> Progress:

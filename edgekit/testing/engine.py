@@ -73,7 +73,8 @@ def check_contract(subject: Subject) -> str:
     for field in ("labels", "subject", "crop", "temperature", "uncertain_below"):
         values = getattr(own, field), getattr(source, field)
         _require(values[0] == values[1], f"the contract's {field} is {values[0]}, the source's {values[1]}")
-    _require(own.input.size_hw == source.input.size_hw, f"the input is {own.input.size_hw}, {source.input.size_hw}")
+    sizes = own.input.size_hw, source.input.size_hw
+    _require(sizes[0] == sizes[1], f"the contract's input size is {sizes[0]}, the source's {sizes[1]}")
     return f"{len(own.labels)} labels, {own.input.element_type} pixels, {own.precision} weights"
 
 

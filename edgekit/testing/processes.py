@@ -25,7 +25,7 @@ def check_damaged_files(subject: Subject) -> str:
     with tempfile.TemporaryDirectory(prefix="edgekit-testing-") as folder:
         files = _damaged(subject.model, Path(folder))
         with _child(subject, "damaged", *map(str, files)) as child:
-            out, err = child.communicate(timeout=_TIMEOUT_S)
+            out, err = _output(child)
     results = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
     for path, result in zip(files, results, strict=False):
         what = f"the file '{path.stem}'"
@@ -44,7 +44,7 @@ def check_damaged_files(subject: Subject) -> str:
 def check_release(subject: Subject) -> str:
     """An engine that is no longer used leaves no file, thread or memory behind."""
     with _child(subject, "release") as child:
-        out, err = child.communicate(timeout=_TIMEOUT_S)
+        out, err = _output(child)
     if child.returncode:
         raise AssertionError(f"the process ends with {child.returncode}: {(err.strip().splitlines() or [''])[-1]}")
     found = json.loads(out.splitlines()[-1])
@@ -65,7 +65,7 @@ def check_interruption(subject: Subject) -> str:
     with _child(subject, "loop") as child:
         assert child.stdout is not None
         if child.stdout.readline().strip() != "ready":
-            raise AssertionError(f"the first inference fails: {child.communicate(timeout=_TIMEOUT_S)[1][-300:]}")
+            raise AssertionError(f"the first inference fails: {_output(child)[1][-300:]}")
         child.send_signal(signal.SIGINT)
         try:
             _, err = child.communicate(timeout=_INTERRUPTION_S)
@@ -74,6 +74,13 @@ def check_interruption(subject: Subject) -> str:
     if child.returncode != EXIT_INTERRUPTED:
         raise AssertionError(f"Ctrl-C ends the program with {child.returncode}: {err[-300:]}")
     return "Ctrl-C raises KeyboardInterrupt"
+
+
+def _output(child: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return child.communicate(timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"the engine does not return within {_TIMEOUT_S} s") from None
 
 
 def _damaged(model: Path, folder: Path) -> list[Path]:

@@ -46,8 +46,8 @@ def open_clip_classifier(
     net = None if checkpoint is None else build_prompted(checkpoint, clip)
     dataset = read(clip.image_size_px)
     if net is None or checkpoint is None:
-        texts = descriptions_for(dataset.classes, descriptions, notify)
+        texts = descriptions_for(dataset.classes, descriptions, notify, dataset=dataset.name)
         return zero_shot_classifier(clip, texts, dataset.name, dataset.is_gray), dataset
     if descriptions:
-        net = net.with_classes(descriptions_for(dataset.classes, descriptions, notify))
+        net = net.with_classes(descriptions_for(dataset.classes, descriptions, notify, dataset=dataset.name))
     return prompted_classifier(net, dataset.name, bool(checkpoint.training.get("gray"))), dataset

@@ -133,7 +133,7 @@ def train_mini(
         notify(f"classes left out, with their images and captions: {', '.join(options.leave_out)}")
     dataset = data.dataset
     path = Path(options.descriptions) if options.descriptions else None
-    descriptions = descriptions_for(dataset.classes, path, notify)
+    descriptions = descriptions_for(dataset.classes, path, notify, dataset=dataset.name)
     config = CLIP_MINI if trunk is None else hybrid_config(trunk.architecture, options.layers or _DEFAULT_LAYERS)
     task = MiniClipTask(
         config,

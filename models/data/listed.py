@@ -38,8 +38,10 @@ _LEVELS = 3
 
 
 def is_listed(path: Path) -> bool:
-    """Return whether a folder has one of the lists."""
-    return (path / CLASS_LIST).is_file() or (path / VARIANT_LIST).is_file()
+    """Return whether a folder has one of the lists; other files of these names are not taken for them."""
+    if (path / CLASS_LIST).is_file():
+        return bool(lines := _lines(path / CLASS_LIST)) and _CLASS_LINE.fullmatch(lines[0]) is not None
+    return (path / VARIANT_LIST).is_file() and (path / "images_variant_train.txt").is_file()
 
 
 def read_listed(path: Path) -> tuple[Files, Layout]:
@@ -53,7 +55,7 @@ def read_listed(path: Path) -> tuple[Files, Layout]:
         raise InputError(f"data '{path}' has no image in folders called after the classes of {CLASS_LIST}")
     found = {entry.class_name for entry in entries}
     classes = tuple(name for name in names if name in found)
-    layout = Layout(_NAMES.get(path.resolve().name), classes, tuple(entries))
+    layout = Layout(_NAMES.get(path.absolute().name), classes, tuple(entries))
     return folder_files(path, [entry.path for entry in entries]), layout
 
 

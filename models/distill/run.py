@@ -32,6 +32,7 @@ from edgekit.models.evaluation.evaluate import evaluate, open_classifier
 from edgekit.models.model_loading import contract_for
 from edgekit.models.nets.registry import require_no_space
 from edgekit.models.torch_threads import set_torch_threads
+from edgekit.models.training.calibrate import calibrate, calibration_images
 from edgekit.models.training.device_pixels import check_device_pixels
 from edgekit.models.training.distributed import is_first_process
 from edgekit.models.training.loop import EpochCallback, StepCallback, check_output
@@ -64,6 +65,7 @@ class DistillOptions(TrainingOptions):
     - `clip`: the CLIP of the teacher's prompts; `descriptions`: class sentences of a CLIP without prompts;
       `activation`: the CLIP's activation function, if its file does not state it.
     - `plain`: properties of ONNX teachers whose files have no contract.
+    - `calibrate`: whether a temperature is fitted on the validation images and folded into the student.
 
     Raises:
         InputError: A value is not allowed, or two options exclude each other.
@@ -86,6 +88,7 @@ class DistillOptions(TrainingOptions):
     descriptions: Path | None = None
     activation: Activation | None = None
     plain: PlainOnnx = field(default_factory=PlainOnnx)
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,6 +217,9 @@ def distill(
     if options.prior_strength:
         prior = class_prior(data.training, len(dataset.classes))
         adjust_prior(trained.checkpoint, prior, options.prior_strength, notify)
+    if options.calibrate:
+        images = calibration_images(options, data)
+        result = replace(result, training=replace(trained, temperature=calibrate(trained.checkpoint, images, notify)))
     check_device_pixels(trained.checkpoint, data.validation, options.data, options.contempt, notify)
     return _compared(result, teacher, data.validation, options.cache_folder, notify, progress)
 

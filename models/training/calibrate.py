@@ -1,7 +1,8 @@
-"""Temperature of a trained checkpoint, fitted on the validation images and folded into its last layer."""
+"""Temperature of a trained checkpoint, fitted on the validation images and folded into its last layer or scale."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,15 @@ import numpy as np
 
 from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.models.data import ImageSet
+from edgekit.models.data import EXPRESSIONS, ImageSet
+from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part
 from edgekit.models.evaluation.calibration import calibration, fit_temperature
 from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net
-from edgekit.models.nets.registry import class_dimensions
+from edgekit.models.nets.embedding_net import LOGIT_SCALE
+from edgekit.models.nets.registry import class_dimensions, plain_name
+from edgekit.models.training.options import TrainingOptions
+from edgekit.models.training.run import TrainingData
 from edgekit.preprocess import softmax
 
 # With fewer validation images the temperature fits their noise.
@@ -23,7 +28,8 @@ MIN_IMAGES = 20
 def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message) -> float:
     """Divide the logits of the checkpoint at `path` by a temperature, and return the temperature.
 
-    The last layer's weights and bias are divided, so that no prediction changes. The contract records the temperature.
+    The last layer's weights and bias are divided, or the scale of the cosines in an embedding space, so that no
+    prediction changes. The contract records the temperature.
 
     Nothing is changed if the checkpoint is calibrated already, as after a resume. Nothing is changed and 1 is returned
     if there are fewer than 20 validation images, if all or none of them are classified correctly (then no temperature
@@ -42,7 +48,7 @@ def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message)
         notify(f"not calibrated: {len(validation)} validation images, {reason}")
         return 1.0
     temperature = fit_temperature(before.logits, before.truths)
-    names = class_dimensions(checkpoint.contract.architecture)
+    names = _scaled_tensors(checkpoint.contract.architecture)
     state = {name: value / temperature if name in names else value for name, value in checkpoint.state.items()}
     few = validation.subset(np.arange(min(len(validation), MIN_IMAGES)))
     after = _evaluated(replace(checkpoint, state=state), few).logits
@@ -61,6 +67,26 @@ def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message)
         f"{errors[0]:.3f} before, {errors[1]:.3f} after"
     )
     return temperature
+
+
+def calibration_images(options: TrainingOptions, data: TrainingData) -> ImageSet:
+    """Return the images that the temperature is fitted on: the validation images.
+
+    If the training targets are mostly FER+ votes (mode "mixed", label weight below 0.5), their labels are the
+    majorities of the votes: with the data's own labels the fitted temperature would be too high.
+    """
+    name, dataset = data.validation_name, data.dataset
+    # Only mode "mixed" has a label weight; its default is 0.5.
+    if options.ferplus is None or options.label_weight is None or options.label_weight >= DEFAULT_LABEL_WEIGHT:
+        return data.validation
+    if dataset.classes != EXPRESSIONS or name not in dataset.splits:  # merged classes, or a part of the training split
+        return data.validation
+    return majority_part(dataset, options.ferplus, name)
+
+
+def _scaled_tensors(architecture: str) -> Collection[str]:
+    """Return the names of the tensors to which the logits are proportional."""
+    return (LOGIT_SCALE,) if plain_name(architecture) != architecture else class_dimensions(architecture)
 
 
 def _evaluated(checkpoint: Checkpoint, images: ImageSet) -> Evaluation:

@@ -11,17 +11,19 @@ import click
 
 from edgekit.cli.boards.hosts import BoardReporter, HostChoice, needs_detector, raise_failures, yunet_upload
 from edgekit.cli.output import Output, one_line
-from edgekit.errors import InputError
+from edgekit.errors import HostError, InputError
 
 if TYPE_CHECKING:
     from edgekit.cli.render.reports import ReportFiles
     from edgekit.remote.bench import Job
     from edgekit.remote.transfer import Upload
+    from edgekit.report.document import BenchmarkReport
 
 # Options of `bench` for this machine; all others are passed to the boards unchanged.
 _LOCAL = {
     "models", "output", "html_path", "markdown_path", "csv_path", "as_json", "debug", "quiet",
-    "host", "inventory", "port", "identity", "ssh_option", "parallel", "install", "source_uri", "detector_model",
+    "formats", "data", "split", "target", "host", "inventory", "port", "identity",
+    "ssh_option", "parallel", "install", "source_uri", "detector_model",
 }  # fmt: skip
 _NOT_OVER_SSH = {"power_file": "the readings of a power meter are read on the machine that measures"}
 
@@ -58,6 +60,29 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     for path in files.paths:
         out.say(f"report: {path}")
     raise_failures(results)
+
+
+def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Path]) -> BenchmarkReport:
+    """Measure files by name on boards, without the pipeline, and return one report; failed boards are in its `hosts`.
+
+    Raises:
+        HostError: All boards failed.
+    """
+    from edgekit.model_store import engine_extras
+    from edgekit.remote.bench import Job, bench_host, merged_report
+    from edgekit.remote.parallel import run_on_hosts
+    from edgekit.remote.transfer import pack
+
+    uploads = {name: pack(path, "model") for name, path in files.items()}
+    options = (*_given_options(), "--no-pipeline")
+    job = Job(uploads, options, install=chosen.install, extras=engine_extras(files.values()))
+    with BoardReporter(out) as reporter:
+        results = run_on_hosts(chosen.hosts, partial(bench_host, job=job, reporter=reporter), chosen.parallel)
+    report = merged_report(results)
+    if report is None:
+        raise_failures(results)
+        raise HostError("no board was measured")
+    return report
 
 
 def _job(out: Output, chosen: HostChoice, models: Sequence[str]) -> Job:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.boards.formats import bench_formats, formats_options, refuse_formats_options
 from edgekit.cli.boards.hosts import HostChoice, host_options, no_install_option
 from edgekit.cli.options import MAX_THREADS, SEED, NumberRange, detector_options
 from edgekit.cli.output import Output, common_options
@@ -18,7 +20,7 @@ from edgekit.cli.sections import SectionedCommand, section
 
 if TYPE_CHECKING:
     from edgekit.device.benchmark.run import BenchmarkProgress
-    from edgekit.report.document import Kind
+    from edgekit.report.document import BenchmarkReport, Kind
 
 _MAX_NOTES = 30
 
@@ -81,6 +83,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     ),
     click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the order of the cells."),
 )
+@section("Formats", formats_options)
 @section(
     "Frames",
     click.option(
@@ -153,6 +156,10 @@ def command(
     allow_throttled: bool,
     notes: dict[str, str],
     power_file: str | None,
+    formats: str | None,
+    data: Path | None,
+    split: str | None,
+    target: str | None,
     output: Path | None,
     html_path: Path | None,
     markdown_path: Path | None,
@@ -175,6 +182,10 @@ def command(
     versions, and the board with its temperature, clock, governor and throttle flags. A process in which the board
     throttled or its clock changed is measured again after a pause. After Ctrl-C, the finished measurements are kept.
 
+    With --formats, MODEL is a checkpoint. It is exported in each format, and one table has accuracy (with DATA, on this
+    machine), size, p50, p99 and memory, and the format to use: the fastest whose accuracy does not drop by more than
+    half a point, or the smallest of those that are as fast. The files are temporary.
+
     With --host or --inventory the models are measured on boards over SSH. edgekit is installed there first; the boards
     need no internet access.
 
@@ -188,9 +199,27 @@ def command(
       edgekit bench mine.onnx --no-pipeline --batch 8 --json
       edgekit bench mine.onnx --host pi@raspberrypi.local --html report.html
       edgekit bench mine.onnx --inventory boards.toml -o boards.json
+      edgekit bench default --formats all --data fer2013.tar.gz
+      edgekit bench runs/mine --formats int8-qdq,ncnn --data faces --target a53
+          --host pi@raspberrypi.local --json
     """
+    del data, split, target  # `bench_formats` reads them
     files = ReportFiles(output, html_path, markdown_path, csv_path)
     files.check()
+    settings: dict[str, Any] = {
+        "threads": threads,
+        "seconds": seconds,
+        "processes": processes,
+        "batch": batch,
+        "seed": seed,
+        "cool_down_s": cool_down,
+        "allow_throttled": allow_throttled,
+        "notes": notes,
+    }
+    if formats is not None:
+        bench_formats(out, chosen, models, files, partial(_measure, out, settings))
+        return
+    refuse_formats_options(click.get_current_context())
     if chosen.hosts:
         from edgekit.cli.boards.bench import bench_on_hosts
         from edgekit.report.schema import check_fits
@@ -199,34 +228,20 @@ def command(
         bench_on_hosts(out, chosen, models, files)
         return
 
-    from edgekit.device.benchmark.run import benchmark
     from edgekit.remote.file_names import reported_name
     from edgekit.report.terminal import report_view
 
     with ExitStack() as stack:
-        stack.enter_context(_hangup_as_terminate())
         write = files.open(stack)
-        report = benchmark(
-            models,
-            kinds=_kinds(pipeline, camera is not None),
-            threads=threads,
-            source=source_uri,
-            camera=camera or "auto",
-            detector=detector_name,
-            detector_model=detector_model,
-            detector_size_px=detector_size,
-            seconds=seconds,
-            processes=processes,
-            batch=batch,
-            seed=seed,
-            cool_down_s=cool_down,
-            allow_throttled=allow_throttled,
-            notes=notes,
-            power=open_power_meter(power_file, out.warn),
-            progress=stack.enter_context(_progress(out)),
-            notify=out.warn,
-            report_name=reported_name,
-        )
+        settings |= {
+            "source": source_uri,
+            "camera": camera or "auto",
+            "detector": detector_name,
+            "detector_model": detector_model,
+            "detector_size_px": detector_size,
+            "power": open_power_meter(power_file, out.warn),
+        }
+        report = _measure(out, settings, models, _kinds(pipeline, camera is not None), reported_name)
         write(report)
     out.console.print(report_view(report))
     for path in files.paths:
@@ -234,6 +249,20 @@ def command(
     out.result(report.as_document())
     if not report.complete:
         raise KeyboardInterrupt
+
+
+def _measure(
+    out: Output,
+    settings: Mapping[str, Any],
+    models: Sequence[str],
+    kinds: Sequence[Kind],
+    report_name: Callable[[str], str],
+) -> BenchmarkReport:
+    """Measure models on this machine with a progress display; `settings` are arguments of `edgekit.benchmark`."""
+    from edgekit.device.benchmark.run import benchmark
+
+    with _hangup_as_terminate(), _progress(out) as show:
+        return benchmark(models, kinds=kinds, report_name=report_name, progress=show, notify=out.warn, **settings)
 
 
 def _kinds(pipeline: bool, camera: bool) -> list[Kind]:

@@ -10,7 +10,7 @@ import click
 from edgekit.cli.options import PATH, activation_option, contempt_option
 from edgekit.cli.output import Output, common_options
 from edgekit.cli.sections import SectionedCommand, section
-from edgekit.cli.train.training_options import data_options, training_options, training_view
+from edgekit.cli.train.training_options import calibrate_option, data_options, training_options, training_view
 from edgekit.models.training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     contempt_option,
     click.option("--unlabelled", type=PATH, metavar="PATH", help="Folder or .tar of images without labels."),
 )
+@section("Calibration", calibrate_option)
 @training_options
 @common_options
 def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **values: Any) -> None:

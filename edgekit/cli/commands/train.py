@@ -17,7 +17,7 @@ from edgekit.cli.train.clip import (
     train_mini,
     train_prompts,
 )
-from edgekit.cli.train.training_options import data_options, training_options, training_view
+from edgekit.cli.train.training_options import calibrate_option, data_options, training_options, training_view
 from edgekit.models.training.options import TrainingOptions
 
 
@@ -75,15 +75,7 @@ from edgekit.models.training.options import TrainingOptions
     ),
     click.option("--fold", type=click.IntRange(0, 99), metavar="N", help="The fold to leave out, from 0; see --folds."),
 )
-@section(
-    "Calibration",
-    click.option(
-        "--calibrate/--no-calibrate",
-        default=True,
-        show_default=True,
-        help="Fit a temperature on the validation images and fold it into the last layer.",
-    ),
-)
+@section("Calibration", calibrate_option)
 @section("CLIP and prompts", clip_options)
 @training_options
 @common_options

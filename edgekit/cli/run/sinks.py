@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from edgekit.cli.output import Output
-from edgekit.cli.progress import counted, progress_bar
+from edgekit.cli.progress import counted, is_progress_shown, progress_bar
 from edgekit.cli.run.network_sinks import network_sinks
 from edgekit.cli.run.output_options import STDOUT, Outputs, rotation_of
 from edgekit.cli.run.pictures import command_snapshots, draw_function, event_snapshots, face_blur
@@ -120,8 +120,8 @@ def collect_sinks(
 
 
 def progress_sinks(out: Output, outputs: Outputs, frame_count: int | None, max_frames: int | None) -> list[Sink]:
-    """Return a list with the sink of the progress bar, empty if the frame count is unknown or stdout has JSON lines."""
-    if frame_count is None or outputs.jsonl == STDOUT:
+    """Return a list with the sink of the progress bar, empty if it would show nothing or stdout has JSON lines."""
+    if frame_count is None or outputs.jsonl == STDOUT or not is_progress_shown():
         return []
     return [_Progress(out, min(frame_count, max_frames or frame_count))]
 
@@ -152,13 +152,15 @@ def _files(outputs: Outputs, source: Source, labels: Sequence[str], notify: Call
     rotation = rotation_of(outputs)
     sinks: list[Sink] = []
     if outputs.jsonl is not None or outputs.csv_file is not None:
-        from edgekit.device.sinks.csv import CsvSink
-        from edgekit.device.sinks.jsonl import JsonLinesSink
         from edgekit.device.sinks.lines import open_lines
 
         if outputs.jsonl is not None:
+            from edgekit.device.sinks.jsonl import JsonLinesSink
+
             sinks.append(JsonLinesSink(open_lines(outputs.jsonl, rotation, source.live, notify, "jsonl")))
         if outputs.csv_file is not None:
+            from edgekit.device.sinks.csv import CsvSink
+
             lines = open_lines(outputs.csv_file, rotation, source.live, notify, "csv")
             sinks.append(CsvSink(lines, labels))
     if outputs.save is not None:

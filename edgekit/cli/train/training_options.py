@@ -29,6 +29,13 @@ _LINE_EVERY_S = 60.0
 
 _Sections: TypeAlias = dict[str, tuple[Callable[..., Any], ...]]
 
+calibrate_option = click.option(
+    "--calibrate/--no-calibrate",
+    default=True,
+    show_default=True,
+    help="Fit a temperature on the validation images and fold it into the last layer.",
+)
+
 
 def data_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options for data and output; this decorator stands above `training_options`, which passes the values."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -54,6 +55,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_clip(folder / "clip.safetensors", seeded_model(config, 1), config)
     other = ClipConfig(32, 16, Tower(128, 2, 2), Tower(64, 2, 1), 32, context_length=40)
     save_clip(folder / "wide.safetensors", seeded_model(other, 1), other)
+    hybrid = ClipConfig(48, 8, Tower(64, 2, 1), Tower(64, 2, 1), 32, context_length=40, trunk="edgecnn")
+    save_clip(folder / "trunk.safetensors", seeded_model(replace(hybrid, trunk="edgecnn-wide"), 1), hybrid)
     (folder / "torn.safetensors").write_bytes((folder / "clip.safetensors").read_bytes()[:10_000])
     (folder / "short.json").write_text(json.dumps({"happy": ["a smile"]}))
     (folder / "long.json").write_text(json.dumps({"happy": ["a very long " * 20]}))
@@ -217,6 +220,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*HICROPL, "--clip", "absent.pt", "-o", "prompts"), "'prompts' already contains a training"),
         ((*HICROPL, "--clip", "absent.pt"), "CLIP file 'absent.pt' does not exist"),
         ((*HICROPL, "--clip", "torn.safetensors"), "not a complete safetensors file"),
+        ((*HICROPL, "--clip", "trunk.safetensors"), "'visual.conv1.project.weight' has shape [64, 272, 1, 1]"),
         ((*HICROPL, "--clip", "ViT-Z/none"), "neither a file nor an open_clip name"),
         ((*HICROPL, *CLIP, "--depth", 3), "depth is 3, but the CLIP's image tower has 2 layers"),
         ((*HICROPL, *CLIP, "--cross-layer", 3), "cross_layer is 3: expected 1 to depth, 2"),
@@ -255,6 +259,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
             "class 'joy' cannot be left out",
         ),
         (("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--recipe", "fer2013"), "to 44 px"),
+        (("train", "--model", "clip-mini", "--data", "faces", "-o", "out", "--captions", "votes"), "give ferplus"),
         (("train", "--model", "clip-mini", "--data", "words", "-o", "out"), "the CLIP's context 48: shorten it"),
         ((*HICROPL, "--clip", "torn.pt"), "'torn.pt' cannot be read as a torch checkpoint"),
         ((*HICROPL, "--clip", "bitten.pt"), "'bitten.pt' is a damaged TorchScript archive"),

@@ -257,3 +257,21 @@ def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_
     assert [board["label"] for board in document["boards"]] == ["good"]
     assert [host["label"] for host in document["hosts"] if host["error"]] == ["dead", "no-such.invalid", "unknown key"]
     assert "3 of 4 boards failed: dead: the port is closed" in done.stderr
+
+
+def test_a_board_measures_the_formats_of_a_model(
+    sshd: Sshd, plant: Plant, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
+) -> None:
+    plant(REAL)
+    data = draw_faces(tmp_path / "faces", {"Training": 7, "PrivateTest": 7})
+    quick = [word for word in QUICK if word != "--no-pipeline"]
+    given = ("--formats", "int8-qdq", "--data", data, "--host", "127.0.0.1", "--no-install", "--json")
+    done = call("bench", "default", *given, *quick, *ssh_words(sshd))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["target"] == "generic"
+    assert [each["format"] for each in document["formats"]] == ["float32", "int8-qdq"]
+    assert document["recommended"][0]["board"] == "127.0.0.1"
+    (board,) = document["benchmark"]["boards"]
+    assert {cell["model"] for cell in board["cells"]} == {"float32", "int8-qdq"}
+    assert document["benchmark"]["hosts"][0]["sent_bytes"] > 0

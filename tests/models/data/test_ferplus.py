@@ -15,7 +15,8 @@ from torch.nn import functional
 from edgekit.errors import InputError
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.ferplus import COLUMNS, read_votes, with_ferplus
-from edgekit.models.train import TrainOptions, calibration_images
+from edgekit.models.train import TrainOptions
+from edgekit.models.training.calibrate import calibration_images
 from edgekit.models.training.run import TrainingData
 
 VOTE_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")

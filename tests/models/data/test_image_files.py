@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError
+from edgekit.models.data import image_files
 from edgekit.models.data.few_shot import of_classes, require_persons_apart
 from edgekit.models.data.image_files import ImageFiles, batches, decoded
 from edgekit.models.data.original_crops import OriginalCrops
@@ -37,10 +38,11 @@ def files_of(folder: Path) -> ImageFiles:
     return list_files(folder, everything).splits["test"]  # type: ignore[arg-type]
 
 
-def test_batches_from_files_are_the_images_in_memory(folder: Path) -> None:
+def test_batches_from_files_are_the_images_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "_BATCH_IMAGES", 40)
     whole = load_dataset(folder, 8, fit="clip").split("test")
     parts = list(batches(files_of(folder), 8))
-    assert [len(part) for part in parts] == [160, 50]
+    assert [len(part) for part in parts] == [40, 40, 40, 40, 40, 10]
     np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), whole.images)
     np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), whole.labels)
     (at_once,) = decoded([files_of(folder)], 8)

@@ -14,6 +14,7 @@ from edgekit.models.data import ImageSet
 from edgekit.models.evaluation.calibration import fit_temperature
 from edgekit.models.evaluation.evaluate import TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net, contract_for
+from edgekit.models.nets.embedding_net import EmbeddingNet
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.calibrate import calibrate
 
@@ -28,12 +29,15 @@ def test_the_fitted_temperature_is_the_one_the_logits_were_scaled_by() -> None:
     assert fit_temperature(3 * logits, truths) == pytest.approx(3, abs=0.3)
 
 
-@pytest.mark.parametrize("architecture", ["edgecnn", "mini-xception", "shufflenetv2-x0.5"])
+@pytest.mark.parametrize("architecture", ["edgecnn", "mini-xception", "shufflenetv2-x0.5", "mini-xception@16"])
 def test_a_temperature_changes_no_prediction_and_is_recorded(architecture: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = tmp_path / "net.safetensors"
     contract = contract_for(architecture, ("a", "b", "c"), "noise", gray=True)
-    save_checkpoint(path, Checkpoint(contract, create_model(architecture, 3).state_dict()))
+    net = create_model(architecture, 3)
+    if isinstance(net, EmbeddingNet):
+        net.set_classes(torch.nn.functional.normalize(torch.randn(3, 16), dim=1), 8.0)
+    save_checkpoint(path, Checkpoint(contract, net.state_dict()))
     images = np.random.default_rng(0).integers(0, 255, (30, 48, 48, 1), dtype=np.uint8)
     part = ImageSet(images, np.arange(30) % 3)
     before = _logits(path, part)

@@ -1,0 +1,119 @@
+"""`edgekit bench MODEL --formats` as a user calls it, on a net and a data set made on the spot."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekit.export.formats.run import FORMATS, this_machines_target
+from edgekit.report.schema import read_document
+from tests.waiting import wait_until
+
+Run = Callable[..., tuple[int, str, str]]
+QUICK = ("--seconds", 0.01, "--threads", 1, "--processes", 1, "--cool-down", 0)
+
+
+@pytest.fixture(scope="module")
+def data(draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_faces(tmp_path_factory.mktemp("data") / "faces", {"Training": 7, "PrivateTest": 14})
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files of this process and its children."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def test_all_formats_in_one_table_of_eighty_columns(
+    edgekit: Run, checkpoint: Path, data: Path, temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    report = tmp_path / "report.json"
+    code, out, err = edgekit("bench", checkpoint, "--formats", "all", "--data", data, *QUICK, "-o", report)
+    assert code == 0, err
+    lines = out.splitlines()
+    rows = {line.split()[0]: line.split() for line in lines if line.strip() and line.split()[0] in FORMATS}
+    assert list(rows) == list(FORMATS)
+    assert all(len(line) <= 80 for line in lines if line.split() and line.split()[0] in (*FORMATS, "format"))
+    assert sum("*" in row for row in rows.values()) == 1
+    (advice,) = [line for line in lines if line.startswith("recommended: ")]
+    best = advice.split()[1]
+    assert "*" in rows[best]
+    (command,) = [line for line in lines if line.startswith("  edgekit export ")]
+    assert f"--target {this_machines_target()}" in command
+    assert "±" in out
+    (board,) = read_document(report).boards
+    assert [model.name for model in board.models] == list(FORMATS)
+    assert {cell.engine for cell in board.cells} == {"onnxruntime", "ncnn"}
+    assert list(temporary.glob("edgekit-*")) == []
+
+
+def test_some_formats_as_json(edgekit: Run, checkpoint: Path, data: Path) -> None:
+    given = ("--formats", "int8-qoperator", "--data", data, "--target", "a53", "--json")
+    code, out, err = edgekit("bench", checkpoint, *QUICK, *given)
+    assert code == 0, err
+    document = json.loads(out)
+    assert (document["schema"], document["target"], document["split"]) == ("edgekit.formats/1.0", "a53", "PrivateTest")
+    float32, int8 = document["formats"]
+    assert (float32["format"], int8["format"], float32["total"]) == ("float32", "int8-qoperator", 14)
+    assert float32["accuracy_interval"][0] <= float32["accuracy"] <= float32["accuracy_interval"][1]
+    assert int8["size_bytes"] < float32["size_bytes"] / 2
+    (advice,) = document["recommended"]
+    assert advice["format"] in ("float32", "int8-qoperator")
+    assert document["benchmark"]["boards"][0]["cells"][0]["kind"] == "classifier"
+    assert document["left_out"] == {}
+
+
+def test_a_format_that_cannot_be_made_is_left_out_with_the_reason(
+    edgekit: Run, checkpoint: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    code, out, err = edgekit("bench", checkpoint, *QUICK, "--formats", "ncnn", "--data", data)
+    assert code == 0, err
+    assert "ncnn: left out: export to ncnn needs pnnx, which is not installed" in out
+    assert "recommended: float32 with --threads 1" in out
+
+
+def test_ctrl_c_leaves_no_file(checkpoint: Path, data: Path, temporary: Path) -> None:
+    command = [sys.executable, "-m", "edgekit.cli", "bench", checkpoint, "--formats", "float32", "--data", data]
+    arguments = [str(word) for word in (*command, "--seconds", 3600, "--threads", 1, "--json")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        wait_until(
+            lambda: any(temporary.glob("edgekit-formats-*/float32.onnx")),
+            alive=lambda: child.poll() is None,
+            patience_s=600,
+        )
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=600)
+    assert (child.returncode, out) == (130, "")
+    assert err.endswith("edgekit: interrupted\n")
+    assert list(temporary.glob("edgekit-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("default", "--formats", "all"), "--formats needs a data set for accuracy and calibration: use --data DATA"),
+        (("default", "fer2013", "--formats", "all", "--data", "x"), "--formats takes one MODEL"),
+        (("default", "--formats", "all", "--data", "x", "--camera"), "--camera is not for --formats"),
+        (("default", "--data", "x"), "--data goes with --formats"),
+        (("default", "--target", "a53"), "--target goes with --formats"),
+        (("default", "--formats", "int4", "--data", "x"), "format 'int4' is not known: choose from float32, int8-qdq,"),
+        (("x.onnx", "--formats", "all", "--data", "x"), "x.onnx"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_one_line(edgekit: Run, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = edgekit("bench", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
