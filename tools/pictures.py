@@ -39,7 +39,8 @@ from tests.browser import open_browser, wait
 from tests.docs.own_pictures import PARTS, draw_part, save_classes
 from tests.edgekit.doctor.conftest import replayed_in
 
-OUTPUT = Path(__file__).parents[1] / "docs" / "pictures"
+ROOT = Path(__file__).parents[1]
+OUTPUT = ROOT / "docs" / "pictures"
 DESKTOP, PHONE = (1280, 860), (390, 844)
 _COLUMNS = 80
 _THEME = TerminalTheme(
@@ -101,15 +102,20 @@ def make_label(given: SimpleNamespace, folder: Path) -> None:
 
 
 def make_report(given: SimpleNamespace, folder: Path) -> None:
-    """report.webp and comparison.webp: the page of a benchmark of two engines, and `edgekit compare` of its models."""
+    """report.webp: the page of a benchmark in benchmarks/results/."""
     del given
-    shutil.copy(asset("default.onnx"), folder / "default.onnx")
-    run("export", "default", "-o", folder / "default.ncnn", "--engine", "ncnn")
-    options = ("--no-pipeline", "--seconds", "2", "--threads", "1", "-o", "report.json", "--html", "report.html")
-    run("bench", "default.onnx", "default.ncnn", *options, cwd=folder)
+    run("report", ROOT / "benchmarks/results/vm-epyc-2.json", "--html", folder / "report.html")
     with open_browser(folder / "profile") as browser:
-        show(browser, f"file://{folder}/report.html", (1000, 1400), dark=False)
+        show(browser, f"file://{folder}/report.html", (1000, 1000), dark=False)
         save_screen(browser, OUTPUT / "report.webp")
+
+
+def make_comparison(given: SimpleNamespace, folder: Path) -> None:
+    """comparison.webp: `edgekit compare` of two models; needs a machine that has nothing else to do."""
+    del given
+    options = ("--no-pipeline", "--threads", "1", "-o", "report.json")
+    run("bench", "default", "distilled", *options, cwd=folder)
+    with open_browser(folder / "profile") as browser:
         lines = in_terminal("compare", "report.json", cwd=folder)
         save_terminal(browser, folder, OUTPUT / "comparison.webp", "edgekit compare report.json", lines)
 
@@ -152,9 +158,9 @@ def crowd(seconds: float) -> list[ImageU8]:
     for index in range(count):
         turn = 2 * np.pi * index / count
         frame = np.full((400, 640, 3), (190, 182, 170), np.uint8)
-        paste(frame, head, mask, (150 + 60 * np.sin(turn), 205), 0.75)
-        paste(frame, head[:, ::-1], mask[:, ::-1], (430 - 130 * np.cos(turn), 190 + 10 * np.sin(2 * turn)), 0.85)
-        paste(frame, head, mask, (430 + 130 * np.cos(turn), 205), 1.05)
+        paste(frame, head, mask, (120 + 40 * np.sin(turn), 215), 0.8)
+        paste(frame, head[:, ::-1], mask[:, ::-1], (430 - 120 * np.cos(turn), 105), 0.65)
+        paste(frame, head, mask, (430 + 120 * np.cos(turn), 255), 1.0)
         frames.append(frame)
     return frames
 
@@ -212,6 +218,8 @@ def show(browser: object, address: str, size_wh: tuple[int, int], *, dark: bool)
     """Open a page at a size, in light or dark colours; every CSS pixel has two pixels of a phone's screen."""
     phone, (width, height) = size_wh == PHONE, size_wh
     metrics = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
+    hide = {"hidden": True}
+    browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", hide)  # type: ignore[attr-defined]
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # type: ignore[attr-defined]
     feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})  # type: ignore[attr-defined]
@@ -269,6 +277,7 @@ PICTURES: dict[str, Callable[[SimpleNamespace, Path], None]] = {
     "web": make_web,
     "label": make_label,
     "report": make_report,
+    "comparison": make_comparison,
     "doctor": make_doctor,
     "parts": make_parts,
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import inspect
 import re
 import sys
@@ -45,6 +46,16 @@ _API = {
     "Export": ("export", "quantize", "verify", "profile"),
     "Benchmark": ("benchmark", "benchmark_formats", "compare"),
 }  # fmt: skip
+# Classes of arguments and results that the functions' descriptions name.
+_TYPES = (
+    "edgekit.device.pipeline.stream.StreamOptions",
+    "edgekit.device.pipeline.stream.Stream",
+    "edgekit.device.engines.classifier.Predictions",
+    "edgekit.device.detections.Face",
+    "edgekit.models.training.options.TrainingOptions",
+    "edgekit.models.train.TrainOptions",
+    "edgekit.models.distill.run.DistillOptions",
+)
 _EXIT_CODES = (
     (errors.EXIT_OK, "done; also a camera's run that lost records, which ends with a warning"),
     (errors.EXIT_FAULT, "a check found faults, or an internal error"),
@@ -67,6 +78,10 @@ def python_api() -> str:
         lines += [f"## {title}"]
         for name in names:
             lines += _described(getattr(edgekit, name), f"edgekit.{name}")
+    lines += ["## Arguments and results"]
+    for path in _TYPES:
+        module, _, name = path.rpartition(".")
+        lines += _described(getattr(importlib.import_module(module), name), path)
     return _page(lines)
 
 

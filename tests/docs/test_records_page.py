@@ -48,7 +48,7 @@ def test_the_fields_of_a_frame_and_of_a_face(run: Path) -> None:
 
 
 def test_the_columns_of_a_csv(run: Path) -> None:
-    header = next(csv.reader((run / "r.csv").open()))
+    header = next(csv.reader((run / "r.csv").read_text().splitlines()))
     assert {re.sub("^(p|raw_p)_.*", r"\1_CLASS", name) for name in header} == fields("A face", column=1)
 
 

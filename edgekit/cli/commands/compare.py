@@ -112,7 +112,7 @@ def _table(cells: list[CellChange]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in _COLUMNS:
         left = column in ("kind", "verdict")
-        table.add_column(column, justify="left" if left else "right", no_wrap=column != "verdict")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "verdict", overflow="fold")
     kinds: tuple[str, ...] = KINDS
     for cell in sorted(cells, key=lambda cell: (kinds.index(cell.kind), cell.intra_op_threads)):
         limits = cell.ratio_interval

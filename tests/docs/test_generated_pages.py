@@ -1,0 +1,29 @@
+"""The generated pages of docs/reference/ are up to date, and a stale one is seen."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.docs.pages import DOCS, ROOT
+
+
+def check(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.reference_pages", "--check", str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_pages_are_up_to_date() -> None:
+    done = check(DOCS / "reference")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_stale_page_is_seen(tmp_path: Path) -> None:
+    shutil.copytree(DOCS / "reference", tmp_path / "reference")
+    page = tmp_path / "reference" / "settings.md"
+    page.write_text(page.read_text().replace("rotate-size", "rotate-sise"))
+    done = check(tmp_path / "reference")
+    assert (done.returncode, done.stderr.count("is out of date")) == (1, 1)
+    assert "settings.md" in done.stderr
