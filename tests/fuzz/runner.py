@@ -80,7 +80,8 @@ def replay(path: Path, folder: Path) -> None:
     Raises:
         Exception: What the target raises, if it is wrong.
     """
-    name = next(name for name in TARGETS if path.name.startswith(f"{name}-"))
+    # The longest name: `ncnn-member-1` is not of `ncnn`.
+    name = max((name for name in TARGETS if path.name.startswith(f"{name}-")), key=len)
     _read(name, path.read_bytes(), folder)
 
 
