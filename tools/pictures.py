@@ -14,7 +14,6 @@ import io
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
