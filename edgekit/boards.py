@@ -211,7 +211,7 @@ def systemd_is_running() -> bool:
     try:
         # The exit code is 1 for "degraded" and "starting" too, so that `run_tool` cannot be used.
         done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_TOOL_TIMEOUT_S
+            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace", timeout=_TOOL_TIMEOUT_S
         )
     except (OSError, subprocess.SubprocessError):
         return Path("/run/systemd/system").is_dir()

@@ -1,9 +1,9 @@
-"""Program that `start.py` and `a53/start.py` measure: `edgekit run` until its first record, or the fixed imports.
+"""Program that `start.py` measures: `edgekit run` until its first record, or the imports that no start can avoid.
 
     python first_result.py RESULTS ARGUMENT ...    # edgekit run ARGUMENT ... --jsonl RESULTS, ends at the first record
     python first_result.py                         # imports numpy, OpenCV and onnxruntime
 
-Prints the processor time in seconds and the number of imported modules. Under `counter.c` the whole is one section.
+Prints the processor time in seconds and the number of imported modules.
 """
 
 from __future__ import annotations
@@ -12,22 +12,10 @@ import os
 import sys
 import time
 
-_MARK_BEGIN, _MARK_END = 7001, 7002
-
-
-def mark(number: int) -> None:
-    """Make the system call that `a53/counter.c` recognises; no kernel has it."""
-    import ctypes
-
-    ctypes.CDLL(None).syscall(ctypes.c_long(number))
-
 
 def end() -> None:
     """Print the cost of this process and end it."""
-    cost = f"{time.process_time():.4f} {len(sys.modules)}"
-    if "EDGEKIT_COUNT" in os.environ:
-        mark(_MARK_END)
-    os.write(1, f"{cost}\n".encode())
+    os.write(1, f"{time.process_time():.4f} {len(sys.modules)}\n".encode())
     os._exit(0)
 
 
@@ -46,8 +34,6 @@ def main(results: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    if "EDGEKIT_COUNT" in os.environ:
-        mark(_MARK_BEGIN)
     if len(sys.argv) > 1:
         main(*sys.argv[1:])
     else:

@@ -7,7 +7,7 @@
 Each start is `edgekit run --source demo --max-frames 1 --jsonl FILE` in a process of its own, ended by
 `first_result.py` when it opens FILE, with modules compiled before. Another process of each round imports numpy, OpenCV
 and onnxruntime, because what they cost is not edgekit's. With --against, starts of this source tree and of the
-other one are pairs of `pairs.py`. `benchmarks/a53/start.py` counts the same on an emulated Cortex-A53.
+other one are pairs of `pairs.py`.
 """
 
 from __future__ import annotations

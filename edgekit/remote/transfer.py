@@ -145,7 +145,8 @@ class _Chunks:
 _OTHER_OFFSET, _DAMAGED = 9, 11
 
 # $1 folder, $2 name, $3 offset at which the sender resumes, $4 size, $5 SHA-256. The partial file is also the lock: a
-# second sender waits, and then finds the complete file.
+# second sender waits, and then finds the complete file. A file that does not fit gives its space back: the board's
+# service may write to the same disk.
 _RECEIVE = """
 set -eu
 umask 077
@@ -157,7 +158,7 @@ if [ -f "$2" ]; then rm -f "$2.part"; exit 0; fi
 have=$(stat -c %s "$2.part")
 if [ "$have" -gt "$4" ]; then : >"$2.part"; have=0; fi
 [ "$have" = "$3" ] || { echo "$have"; exit 9; }
-cat >>"$2.part"
+cat >>"$2.part" || { : >"$2.part"; exit 1; }
 have=$(stat -c %s "$2.part")
 if [ "$have" -lt "$4" ]; then echo "$have"; exit 9; fi
 sum=$(sha256sum "$2.part")

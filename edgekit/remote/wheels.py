@@ -146,7 +146,12 @@ def _download(wheel: Upload, target: Target, folder: Path) -> None:
         arguments += [f"{wheel.path}[{','.join(('device', *target.extras))}]", *target.constraints]
         try:
             done = subprocess.run(
-                arguments, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=_PIP_TIMEOUT_S
+                arguments,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
+                timeout=_PIP_TIMEOUT_S,
             )
         except subprocess.TimeoutExpired as error:
             raise HostError(f"{what} were not downloaded within {_PIP_TIMEOUT_S} s: try again") from error

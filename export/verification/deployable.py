@@ -103,7 +103,9 @@ def load_in_oldest_runtime(path: Path, folder: str | None = None) -> tuple[str |
     command = [sys.executable, "-c", _LOAD, str(path)]
     environment = {**os.environ, "PYTHONPATH": folder}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_LOAD_TIMEOUT_S)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", timeout=_LOAD_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
         return None, f"the onnxruntime in '{folder}' did not load the file within {_LOAD_TIMEOUT_S} s"
     if done.returncode:

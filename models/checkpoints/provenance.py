@@ -39,6 +39,7 @@ def git_revision() -> str | None:
             cwd=folder,
             capture_output=True,
             text=True,
+            errors="replace",
             check=True,
             timeout=10,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import os
@@ -139,6 +140,19 @@ def test_rooms_import_only_what_is_listed() -> None:
         if imported - allowed:
             strangers[module] = sorted(imported - allowed)
     assert strangers == {}
+
+
+def test_what_other_programs_print_is_decoded_whatever_it_is() -> None:
+    calls = [
+        (f"{path}:{node.lineno}", {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords})
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    ]
+    of_programs = {place: "errors" in keywords for place, keywords in calls if keywords.get("text") == "True"}
+    assert [place for place, is_lenient in of_programs.items() if not is_lenient] == []
+    assert len(of_programs) > 5
 
 
 def test_setup_cfg_names_every_package() -> None:

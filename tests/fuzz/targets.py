@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 class Target:
     """A reader of a file, with that suffix.
 
-    `make` returns the input of a seed. Reading takes at most `limit_s` seconds.
+    `make` returns the input of a seed. Reading takes at most `limit_s` seconds of processor time.
     """
 
     read: Callable[[Path], object]

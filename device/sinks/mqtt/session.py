@@ -71,20 +71,25 @@ class Session:
             OSError: The broker cannot be reached, does not respond, or its certificate is not trusted.
             RefusedError: It rejects the connection.
         """
-        self._client.connect(self._settings.host, self._settings.port, _KEEPALIVE_S)
-        self._client.loop_start()
-        if not self._answered.wait(_CONNECT_TIMEOUT_S) or self._failure:
-            self._client.disconnect()
-            self._client.loop_stop()
-            raise self._failure or TimeoutError(f"no response within {_CONNECT_TIMEOUT_S:g} s")
-        if self._commands is not None:
-            self._client.subscribe(self._settings.command_topic, qos=1)
+        try:
+            self._client.connect(self._settings.host, self._settings.port, _KEEPALIVE_S)
+            self._client.loop_start()
+            if not self._answered.wait(_CONNECT_TIMEOUT_S) or self._failure:
+                raise self._failure or TimeoutError(f"no response within {_CONNECT_TIMEOUT_S:g} s")
+            if self._commands is not None:
+                self._client.subscribe(self._settings.command_topic, qos=1)
+        except OSError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Disconnect properly, so that the broker does not send the last will, and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()
+        # Without these references to this object, Python frees the client at once, which closes its sockets.
+        self._client.on_connect = self._client.on_disconnect = self._client.on_publish = None
+        self._client.on_subscribe = self._client.on_message = None
 
     @property
     def own_address(self) -> str:

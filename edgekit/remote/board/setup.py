@@ -108,7 +108,9 @@ def _unpack(wheel: Path, site: Path) -> None:
 
 
 def _try_import(python: Path, module: str) -> None:
-    done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, stdin=subprocess.DEVNULL, text=True)
+    done = subprocess.run(
+        [python, "-c", f"import {module}"], capture_output=True, stdin=subprocess.DEVNULL, text=True, errors="replace"
+    )
     if done.returncode == -signal.SIGILL:
         raise HostError(
             f"importing {module} ended with an illegal instruction: its wheel is not built for this processor"

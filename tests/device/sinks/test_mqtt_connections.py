@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,43 @@ def test_a_broker_with_an_ipv6_address_only(broker, open_sink, told):
     assert told == [f"MQTT broker [::1]:{broker.port}: [Errno 111] Connection refused; events are buffered"]
     broker.start()
     wait_until(lambda: delivered(sink))
+
+
+def test_failed_connections_leave_no_open_files(broker, told, tmp_path):
+    settings = MqttSettings.parse(f"mqtt://127.0.0.1:{broker.port}", None, topic="edgekit/t", buffer=tmp_path / "b")
+    gc.collect()
+    gc.disable()
+    try:
+        with MqttSink(settings, ("sad",), Monitor("demo", lambda: None), told.append, pauses_s=(0.001,)) as sink:
+            with broker_that_closes(broker.port) as served:
+                wait_until(lambda: len(served) > 5)
+                before = open_files()
+                wait_until(lambda: len(served) > 60)
+            assert open_files() < before + 20
+            sink.write(None, None)
+    finally:
+        gc.enable()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextmanager
+def broker_that_closes(port: int) -> Iterator[list[bytes]]:
+    """A broker that closes each connection after the request; yields the requests."""
+    served: list[bytes] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client:
+                    served.append(client.recv(1000))
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield served
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()

@@ -59,8 +59,7 @@ def test_a_disk_that_fills_while_files_are_sent_changes_nothing(
     with pytest.raises(HostError, match="No space left on device"):
         deploy(connection, make(3))
     ballast.unlink()
-    for part in small_cache.rglob("*.part"):
-        part.unlink()
+    # The part of the model that did fit occupies nothing.
     assert deploy(connection, make(3)).error is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from edgekit.models.clip import protocols
 from edgekit.models.clip.architecture import ClipConfig, Tower
 from edgekit.models.clip.classifier import prompted_classifier, zero_shot_classifier
 from edgekit.models.clip.config import PRESETS, PromptConfig
-from edgekit.models.clip.descriptions import descriptions_for
+from edgekit.models.clip.descriptions import Descriptions, descriptions_for
 from edgekit.models.clip.frozen import FrozenClip
 from edgekit.models.clip.load import random_clip
 from edgekit.models.clip.prompted import PromptedClip
@@ -146,7 +147,14 @@ def test_shifted_copies_have_some_of_the_trained_classes_and_are_counted_among_t
     net = prompted(clip, bars.classes)
     some = bars.splits["PrivateTest"].subset(np.flatnonzero(np.isin(bars.splits["PrivateTest"].labels, (3, 4))))
     shifted = Target("shifted", ("sad", "happy"), "test", replace(some, labels=(some.labels == 3).astype(np.int64)))
-    result = measure("domain", net, data, descriptions_for, [shifted])
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def describe(classes: Sequence[str], *, dataset: str) -> Descriptions:
+        asked.append((dataset, tuple(classes)))
+        return descriptions_for(classes)
+
+    result = measure("domain", net, data, describe, [shifted])
+    assert asked == [("shifted", ("sad", "happy"))]
     own = prompted_classifier(net.with_classes(descriptions_for(("sad", "happy"))), "shifted", gray=True)
     assert isinstance(shifted.images, ImageSet)
     assert result.scores[1].accuracy == evaluate(own, shifted.images, "center-crop").accuracy
