@@ -41,7 +41,8 @@ class Session:
         self.is_deaf = False
         self._wake = wake
         self._answered = threading.Event()
-        self._failure: OSError | None = None
+        # Kind and text of an error. An exception that this object keeps would keep this object and its sockets.
+        self._failure: tuple[type[OSError], str] | None = None
         self.lost = False
         self.confirmed: deque[int] = deque()
         client = paho.Client(
@@ -74,8 +75,11 @@ class Session:
         try:
             self._client.connect(self._settings.host, self._settings.port, _KEEPALIVE_S)
             self._client.loop_start()
-            if not self._answered.wait(_CONNECT_TIMEOUT_S) or self._failure:
-                raise self._failure or TimeoutError(f"no response within {_CONNECT_TIMEOUT_S:g} s")
+            if not self._answered.wait(_CONNECT_TIMEOUT_S):
+                raise TimeoutError(f"no response within {_CONNECT_TIMEOUT_S:g} s")
+            if self._failure is not None:
+                kind, text = self._failure
+                raise kind(text)
             if self._commands is not None:
                 self._client.subscribe(self._settings.command_topic, qos=1)
         except OSError:
@@ -108,13 +112,13 @@ class Session:
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         del client, data, flags, properties
         if reason.is_failure:
-            self._failure = RefusedError(f"connection rejected: {reason}")
+            self._failure = RefusedError, f"connection rejected: {reason}"
         self._answered.set()
 
     def _on_disconnect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         del client, data, flags, reason, properties
         if not self._answered.is_set():
-            self._failure = OSError("the broker closed the connection")
+            self._failure = OSError, "the broker closed the connection"
             self._answered.set()
         self.lost = True
         self._wake.set()
