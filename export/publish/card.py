@@ -16,8 +16,8 @@ from edgekit.export.publish.training_text import training_section
 _PURPOSES = {
     "default": "Expressions of faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
     "fer2013": "Comparison with other nets on FER-2013's own labels. In front of a camera, use `default`.",
-    "distilled": "Student of a prompted CLIP: its labels can be replaced by texts (`edgekit export --classes`), with the "
-    "files of its CLIP and prompts, which are not shipped.",
+    "distilled": "Student of a prompted CLIP: its labels can be replaced by texts (`edgekit export --classes`), with "
+    "the files of its CLIP and prompts, which are not shipped.",
 }
 
 _CARD = """{front}
