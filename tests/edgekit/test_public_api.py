@@ -22,6 +22,7 @@ PUBLIC = {
     "__version__",
     "accuracy_by",
     "benchmark",
+    "benchmark_formats",
     "compare",
     "crop_photos",
     "detect_faces",

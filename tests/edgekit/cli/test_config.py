@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgekit.cli import cli
-from edgekit.cli.config import _keys, config_options, read_settings
+from edgekit.cli.config import config_options, read_settings, setting_options
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_what_is_printed_can_be_read_and_prints_the_same(edgekit, tmp_path):
 def test_every_option_is_a_key_and_is_printed(edgekit):
     command = cli.get_command(None, "run")
     _, printed, _ = edgekit("run", "--print-config")
-    for key, option in _keys(command).items():
+    for key, option in setting_options(command).items():
         assert f"--{key}" in option.opts
         assert f"\n{key} =" in printed or f"\n#{key} =" in printed
 

@@ -67,7 +67,7 @@ def test_verify_passes_a_good_file_and_refuses_another(
     assert len(err.splitlines()) == 1
     code, _, err = edgekit("verify", model, *against, "--layers")
     assert (code, err.count("\n")) == (2, 1)
-    assert "does not keep the layer names of its source" in err
+    assert "layers of .ncnn files are not compared" in err
 
     code, out, err = edgekit("eval", model, "--data", data, "--split", "test", "--json")
     assert code == 0, err

@@ -60,7 +60,7 @@ def test_arguments_are_not_listed_as_options() -> None:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        (bench_command, ["Measurement", "Frames", "Conditions", "Report", "Boards"]),
+        (bench_command, ["Measurement", "Formats", "Frames", "Conditions", "Report", "Boards"]),
         (export_command, ["File", "Rewrites", "Labels", "Quantisation", "Evaluation"]),
         (
             train_command,

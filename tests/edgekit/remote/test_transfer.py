@@ -147,7 +147,9 @@ def test_a_board_that_accepts_no_data_times_out(
         fcntl.flock(half, fcntl.LOCK_EX)
         with pytest.raises(HostError, match="sent and read nothing"):
             send(connection, store, upload)
-    assert send(connection, store, upload) == SIZE
+    # The first writer may have stored what it had received before it ended.
+    assert 0 < send(connection, store, upload) <= SIZE
+    assert stored(store, upload).read_bytes() == upload.path.read_bytes()
 
 
 def test_a_file_that_changes_during_the_transfer_is_refused(
