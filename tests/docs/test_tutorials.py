@@ -238,6 +238,7 @@ def save_votes(faces: Path, path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_small_net_from_a_large_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_faces: Callable[..., Path]
 ) -> None:

@@ -35,6 +35,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_all_formats_in_one_table_of_eighty_columns(
     edgekit: Run, checkpoint: Path, data: Path, temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +60,8 @@ def test_all_formats_in_one_table_of_eighty_columns(
     assert list(temporary.glob("edgekit-*")) == []
 
 
+@pytest.mark.slow
+@pytest.mark.by_hand
 def test_some_formats_as_json(edgekit: Run, checkpoint: Path, data: Path) -> None:
     given = ("--formats", "int8-qoperator", "--data", data, "--target", "a53", "--json")
     code, out, err = edgekit("bench", checkpoint, *QUICK, *given)
@@ -85,6 +88,7 @@ def test_a_format_that_cannot_be_made_is_left_out_with_the_reason(
     assert "recommended: float32 with --threads 1" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_file(checkpoint: Path, data: Path, temporary: Path) -> None:
     command = [sys.executable, "-m", "edgekit.cli", "bench", checkpoint, "--formats", "float32", "--data", data]
     arguments = [str(word) for word in (*command, "--seconds", 3600, "--threads", 1, "--json")]

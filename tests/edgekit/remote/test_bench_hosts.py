@@ -259,6 +259,8 @@ def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_
     assert "3 of 4 boards failed: dead: the port is closed" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.by_hand
 def test_a_board_measures_the_formats_of_a_model(
     sshd: Sshd, plant: Plant, draw_faces: Callable[[Path, dict[str, int]], Path], tmp_path: Path
 ) -> None:

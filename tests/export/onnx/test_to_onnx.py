@@ -122,6 +122,7 @@ def test_nothing_of_this_machine_is_in_the_file(model: onnx.ModelProto, exported
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand
 def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(
     exported: Exported, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -105,9 +105,8 @@ def test_an_empty_split_is_refused(bars: DataSet) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("protocol", "correct"), [("center-crop", 2472), pytest.param("ten-crop", 2570, marks=pytest.mark.by_hand)]
-)
+@pytest.mark.by_hand
+@pytest.mark.parametrize(("protocol", "correct"), [("center-crop", 2472), ("ten-crop", 2570)])
 def test_authors_checkpoint_has_the_reference_accuracy(
     shared: Path, tmp_path: Path, protocol: str, correct: int
 ) -> None:
