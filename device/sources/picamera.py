@@ -6,7 +6,6 @@ demand. The main stream serves crops and preview, a smaller second stream (`lore
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import time
@@ -124,9 +123,6 @@ class _PiCamera:
                 self._camera.stop_encoder()
         finally:
             self._camera.close()
-            # Requests of the closed camera in reference cycles would be released while a reopened camera is running,
-            # which then delivers no frames.
-            gc.collect()
             if self._recording is not None:
                 self._recording.stop()
 

@@ -292,7 +292,7 @@ def opened():
 
 device = opened()
 assert device.read() is not None
-held = [device._camera.capture_request() for _ in range(3)]
+device._camera.stop()
 assert device.read() is None
 device.close()
 device = opened()
