@@ -48,7 +48,7 @@ _API = {
 }  # fmt: skip
 # Classes of arguments and results that the functions' descriptions name.
 _TYPES = (
-    "edgekit.device.pipeline.stream.StreamOptions",
+    "edgekit.device.pipeline.stream_options.StreamOptions",
     "edgekit.device.pipeline.stream.Stream",
     "edgekit.device.engines.classifier.Predictions",
     "edgekit.device.detections.Face",

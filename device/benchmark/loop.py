@@ -23,11 +23,8 @@ from edgekit.device.frame import Frame, Source, presentation_time_s
 from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import run
 from edgekit.device.pipeline.smoothing import Smoother
-from edgekit.device.pipeline.stream import (
-    StreamOptions,
-    create_classification_schedule,
-    create_localizer,
-)
+from edgekit.device.pipeline.stream import create_classification_schedule, create_localizer
+from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.sink import Sink
 from edgekit.report.document import ThreadUse, WarmUp

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
@@ -29,6 +29,7 @@ from edgekit.device.pipeline.latency import LatencyMeter
 from edgekit.device.pipeline.loop import frame_results
 from edgekit.device.pipeline.pictures import PictureRecogniser
 from edgekit.device.pipeline.smoothing import DEFAULT_SMOOTHING_S, Smoother
+from edgekit.device.pipeline.stream_options import StreamOptions
 from edgekit.device.pipeline.threads import plan_threads
 from edgekit.device.region import Region
 from edgekit.device.registry import find
@@ -42,78 +43,6 @@ from edgekit.errors import InputError, warn
 from edgekit.model_store import resolve_model
 
 _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """The options of a `Stream`.
-
-    Attributes:
-        source: An image, folder, glob pattern, video file, stream address or "demo", see `sources.open_source`.
-        camera: A camera, see `sources.open_camera`. Exactly one of `source` and `camera` is given.
-        camera_settings: Size, frame rate and controls of the camera. The stream fills in what depends on the detector
-            (`detector_px`, `min_face_px`, `region` and `detects`).
-        realtime: Play a video file at its own frame rate.
-        model: A shipped model's name, or the path of an .onnx or .ncnn file.
-        detector: "yunet", "haar", "none" (every frame is one face) or a registered name; None: "yunet", or "none" for a
-            model that classifies whole images.
-        detector_model: YuNet's .onnx file; None: downloaded once into the user's cache.
-        detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
-        detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
-        tracker: The tracker for the frames between, by name.
-        smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
-        classify_every: Classify a tracked face in every Nth frame, or when the image requires it ("auto", see
-            `ClassificationSchedule`); without smoothing in every frame.
-        mirror: Classify each face's crop and its mirror image, and use the mean probabilities; None: for pictures only.
-        uncertain_below: A face or image whose largest probability is lower has the label "uncertain"; 0: none; None:
-            the model's threshold, see `Contract.uncertain_below`.
-        region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
-        min_face_px: Smallest face, in pixels of the frame; 0: no limit.
-        largest_only: Keep only the largest face of each frame.
-        threads: Threads within each net and OpenCV; None: chosen for the machine.
-        threaded: Whether each stage has a thread; None: if there is more than one processor.
-        max_frames: Largest number of results; None: no limit.
-    """
-
-    source: str | Path | None = None
-    camera: str | None = None
-    camera_settings: CameraSettings = CameraSettings()  # noqa: RUF009 - frozen
-    realtime: bool = False
-    model: str | Path = "default"
-    detector: str | None = None
-    detector_model: Path | None = None
-    detector_size_px: int | None = None
-    detect_every: int | Literal["auto"] = "auto"
-    tracker: str = "flow"
-    smooth_s: float = DEFAULT_SMOOTHING_S
-    classify_every: ClassifyEvery = "auto"
-    mirror: bool | None = None
-    uncertain_below: float | None = None
-    region: Region | None = None
-    min_face_px: int = 0
-    largest_only: bool = False
-    threads: int | None = None
-    threaded: bool | None = None
-    max_frames: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and value != "auto" and not least <= value <= most:
-                raise InputError(f"{name} is {value}: expected {least} to {most}")
-
-
-# Those of the options of `edgekit run`.
-_RANGES: dict[str, tuple[float, float]] = {
-    "detector_size_px": (32, 4096),
-    "detect_every": (1, 1000),
-    "smooth_s": (0, 60),
-    "classify_every": (1, 1000),
-    "uncertain_below": (0, 1),
-    "min_face_px": (0, 100_000),
-    "threads": (1, 1024),
-    "max_frames": (1, 2**31),
-}
 
 
 class Stream:
@@ -146,9 +75,10 @@ class Stream:
         self.threads = plan_threads(options.threaded, options.threads)
         classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
         contract = classifier.contract
-        if contract.subject == "image":
-            self.threads = plan_threads(options.threaded, options.threads, detects=False)
-            classifier = Classifier(model_path, self.threads.classifier, self.threads.spinning)
+        needed = plan_threads(options.threaded, options.threads, detects=contract.subject == "face")
+        if needed != self.threads:
+            self.threads = needed
+            classifier = Classifier(model_path, needed.classifier, needed.spinning)
         if options.uncertain_below is not None:
             contract = replace(contract, uncertain_below=options.uncertain_below)
         options = _completed(options, contract, model_path)
@@ -373,11 +303,11 @@ def _completed(options: StreamOptions, contract: Contract, model: Path) -> Strea
     """Return the options with the detector that the model needs.
 
     Raises:
-        InputError: An option of the face detection is set for a model that classifies whole images.
+        InputError: An option for faces is set for a model that classifies whole images.
     """
     options = replace(options, detector=needed_detector(contract.subject, options.detector, model))
     if contract.subject == "image":
-        names = ("detector_model", "detector_size_px", "detect_every", "min_face_px", "largest_only")
+        names = ("detector_model", "detector_size_px", "detect_every", "mirror", "min_face_px", "largest_only")
         given = [name for name in names if getattr(options, name) != getattr(StreamOptions, name)]
         if given:
             raise InputError(

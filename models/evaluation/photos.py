@@ -40,6 +40,7 @@ class PhotoEvaluation:
         left_out: Number of photographs of each class that the model does not have.
         unreadable: Paths of the photographs that could not be read; no other field counts them.
         detector: Name of the detector; None for a model of whole images.
+        mirror: Whether the probabilities are the mean over each face and its mirror image.
     """
 
     with_face: Evaluation
@@ -48,6 +49,7 @@ class PhotoEvaluation:
     left_out: Mapping[str, int]
     unreadable: tuple[str, ...]
     detector: str | None
+    mirror: bool = False
 
     @property
     def missed_total(self) -> int:
@@ -217,6 +219,7 @@ class _Tally:
             dict(self._left_out),
             unreadable,
             detector if self.needs_faces else None,
+            self._protocol == "center-flip",
         )
 
 

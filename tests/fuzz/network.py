@@ -124,7 +124,8 @@ def rtsp_streams() -> list[bytes]:
 @cache
 def _web() -> tuple[Any, list[str]]:
     """Return a web page that serves until the process ends, and what it has reported."""
-    from edgekit.device.pipeline.stream import Stream, StreamOptions
+    from edgekit.device.pipeline.stream import Stream
+    from edgekit.device.pipeline.stream_options import StreamOptions
     from edgekit.device.sinks.monitor import Monitor
     from edgekit.device.sinks.web import WebSink
 

@@ -38,7 +38,7 @@ class Session:
         self._settings = settings
         self._commands = commands
         # Whether the broker refuses the subscription.
-        self.is_deaf = False
+        self.is_subscription_refused = False
         self._wake = wake
         self._answered = threading.Event()
         # Kind and text of an error. An exception that this object keeps would keep this object and its sockets.
@@ -131,7 +131,7 @@ class Session:
 
     def _on_subscribe(self, client: Any, data: Any, mid: int, reasons: Any, properties: Any) -> None:
         del client, data, mid, properties
-        self.is_deaf = any(reason.is_failure for reason in reasons)
+        self.is_subscription_refused = any(reason.is_failure for reason in reasons)
         self._wake.set()
 
     def _on_message(self, client: Any, data: Any, message: Any) -> None:

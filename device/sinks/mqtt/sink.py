@@ -90,7 +90,7 @@ class MqttSink(Sink):
         self._commands = commands
         self._command_snapshots = command_snapshots
         self._page_url = page_url
-        self._reported_deaf = False
+        self._reported_refusal = False
         self._monitor = monitor
         self._notify = notify
         self._pauses_s = pauses_s
@@ -236,8 +236,8 @@ class MqttSink(Sink):
                 sent[name] = latest
                 if (jpeg := read(latest)) is not None:
                     session.publish(f"{topic}/{name}", jpeg, qos=0, retain=True)
-        if session.is_deaf and not self._reported_deaf:
-            self._reported_deaf = True
+        if session.is_subscription_refused and not self._reported_refusal:
+            self._reported_refusal = True
             self._notify(
                 f"MQTT broker {self._settings.address} refuses the subscription to '{self._settings.command_topic}': "
                 "commands do not arrive; allow it in the broker's access control"

@@ -110,7 +110,8 @@ def command(
         opened.enter_context(exclusive_outputs(outputs))
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
-        from edgekit.device.pipeline.stream import Stream, StreamOptions
+        from edgekit.device.pipeline.stream import Stream
+        from edgekit.device.pipeline.stream_options import StreamOptions
         from edgekit.device.pipeline.summary import Tally
         from edgekit.device.sink import accounts_of
 

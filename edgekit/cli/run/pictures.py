@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.cli.run.output_options import Outputs, allowed_commands
 
@@ -42,10 +42,7 @@ def event_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], No
     return EventSnapshots(
         outputs.event_snapshots,
         notify,
-        max_files=outputs.event_snapshots_max,
-        max_bytes=round(outputs.event_snapshots_max_mb * 1e6),
-        blur=face_blur(outputs, source),
-        draw=draw_function(outputs),
+        **_folder_options(outputs, source, outputs.event_snapshots_max, outputs.event_snapshots_max_mb),
     )
 
 
@@ -58,8 +55,15 @@ def command_snapshots(outputs: Outputs, source: Source, notify: Callable[[str], 
     return CommandSnapshots(
         outputs.command_snapshots,
         notify,
-        max_files=outputs.command_snapshots_max,
-        max_bytes=round(outputs.command_snapshots_max_mb * 1e6),
-        blur=face_blur(outputs, source),
-        draw=draw_function(outputs),
+        **_folder_options(outputs, source, outputs.command_snapshots_max, outputs.command_snapshots_max_mb),
     )
+
+
+def _folder_options(outputs: Outputs, source: Source, max_files: int, max_mb: float) -> dict[str, Any]:
+    """Return the arguments that all folders of snapshots have."""
+    return {
+        "max_files": max_files,
+        "max_bytes": round(max_mb * 1e6),
+        "blur": face_blur(outputs, source),
+        "draw": draw_function(outputs),
+    }

@@ -82,6 +82,7 @@ def summary(
             "detector_size_px": stream.localizer.input_size_px,
             "threads": stream.threads.as_document(),
             **settings,
+            "mirror": classifier.mirror,
             "uncertain_below": classifier.contract.uncertain_below,
         },
         "versions": versions(),

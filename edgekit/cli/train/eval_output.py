@@ -87,7 +87,8 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
     _print_confusion(out, found, result.per_class, result.missed if result.detector else None)
     if result.detector:
         counts = f"{found.total:,} with a face, {result.missed_total:,} without, {result.several_faces:,} with several"
-        out.say(f"photographs {result.total:,}: {counts} ({result.detector})")
+        views = ", each with its mirror image" if result.mirror else ""
+        out.say(f"photographs {result.total:,}: {counts} ({result.detector}{views})")
     left_out = ", ".join(f"{one_line(name)} {count:,}" for name, count in result.left_out.items())
     if left_out:
         out.say(f"left out    {sum(result.left_out.values()):,} of classes that the model does not have: {left_out}")
@@ -122,6 +123,7 @@ def photos_document(
                 "dataset": result.with_face.dataset,
                 "split": result.with_face.split,
                 "detector": result.detector,
+                "mirror": result.mirror,
                 "photographs": result.total,
                 "with_face": result.with_face.total,
                 "missed": result.missed_total,
