@@ -76,7 +76,9 @@ class _Stage(Generic[T]):
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
+        # A run that nobody closed may be collected, and so closed, in this thread itself.
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
 
     def __iter__(self) -> Iterator[T]:
         while True:

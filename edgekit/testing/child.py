@@ -10,6 +10,7 @@ import gc
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from edgekit.testing.subject import Subject
 _OPENINGS = 20
 # Libraries fill their caches in the first ones.
 _FIRST_OPENINGS = 5
+# Threads of a library end a moment after the engine that they belong to.
+_SETTLE_S = 5.0
 
 
 def main(engine: str, model: Path, mode: str, files: list[str]) -> int:
@@ -33,7 +36,7 @@ def main(engine: str, model: Path, mode: str, files: list[str]) -> int:
         _use(subject, _FIRST_OPENINGS)
         before = _resources()
         _use(subject, _OPENINGS)
-        after = _resources()
+        after = _settled(before)
         print(json.dumps({"openings": _OPENINGS, **{name: (before[name], after[name]) for name in before}}))
     else:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,6 +64,16 @@ def _use(subject: Subject, times: int) -> None:
     for _ in range(times):
         np.asarray(subject.open(2).infer(images))
     gc.collect()
+
+
+def _settled(before: dict[str, int]) -> dict[str, int]:
+    """Return the resources when no more files and threads are open than before, or after some seconds."""
+    end_s = time.monotonic() + _SETTLE_S
+    while True:
+        after = _resources()
+        if all(after[what] <= before[what] for what in ("files", "threads")) or time.monotonic() >= end_s:
+            return after
+        time.sleep(0.05)
 
 
 def _resources() -> dict[str, int]:

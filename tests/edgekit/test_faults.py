@@ -211,6 +211,7 @@ def test_an_rtsp_server_that_stays_away_ends_the_run(start, rtsp, tmp_path):
 COLOURS = {"red": (0, 0, 220), "green": (0, 220, 0), "blue": (220, 0, 0)}
 
 
+@pytest.mark.slow
 def test_stream_broker_and_disk_fail_at_once_and_come_back(start, play, broker, receiver, small_disk, fill):
     changing = [("pictures", 40, (64, 48), colour) for colour in COLOURS.values()] * 100
     server = play(changing)

@@ -174,6 +174,7 @@ def test_the_links_show_the_rooms_inside_the_package() -> None:
         assert (ROOT / "edgekit" / room).readlink() == Path("..") / room
 
 
+@pytest.mark.slow
 def test_wheel_and_source_archive_hold_the_whole_package(tree: Path, tmp_path: Path) -> None:
     tool = tree / "tools/check_packages.py"
     done = subprocess.run([sys.executable, tool, tmp_path / "dist"], capture_output=True, text=True)

@@ -142,7 +142,8 @@ def test_pictures_are_classified_with_their_mirror_image(
     source: str, options: dict[str, Any], both_views: bool, tmp_path: Path
 ) -> None:
     if source == "portrait":
-        frame, _ = next(edgekit.stream(source="demo", detector="haar").with_frames())
+        with edgekit.stream(source="demo", detector="haar") as demo:
+            frame, _ = next(demo.with_frames())
         source = str(tmp_path / "portrait.png")
         assert cv2.imwrite(source, frame.image_bgr)
     model = edgekit.load_model("fer2013")

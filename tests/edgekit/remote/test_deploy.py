@@ -33,6 +33,7 @@ from .conftest import Sshd
 from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, content, deploy
 
 
+@pytest.mark.slow
 def test_releases_replace_each_other_and_go_back(board: Board, connection: Connection, make: MakePackage) -> None:
     one, two = make(1), make(2)
     first = deploy(connection, one)
@@ -64,6 +65,7 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
     assert not list(board.home.rglob("planted"))
 
 
+@pytest.mark.slow
 def test_the_doctor_sees_the_service_of_a_release(board: Board, connection: Connection, make: MakePackage) -> None:
     def service() -> Finding:
         return next(found for found in examine_host(connection, Quiet()).findings if found.check == "service")
@@ -145,6 +147,7 @@ def test_a_model_that_does_not_load_changes_nothing(
     assert [path.name for path in (board.root / "releases").iterdir()] == [first.release]
 
 
+@pytest.mark.slow
 def test_a_release_that_does_not_come_up_is_taken_back(board: Board, connection: Connection, make: MakePackage) -> None:
     good = make(1)
     first = deploy(connection, good)

@@ -45,6 +45,7 @@ def has_ended(pid: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_a_lost_connection_leaves_the_board_to_complete_what_it_began(
     sshd: Sshd, board: Board, connection: Connection, make: MakePackage
 ) -> None:

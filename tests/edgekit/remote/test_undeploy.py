@@ -19,6 +19,7 @@ from .conftest import Sshd
 from .release_board import SERVICE, SOURCE, Board, MakePackage, Quiet, deploy
 
 
+@pytest.mark.slow
 def test_service_releases_and_folders_are_removed(board: Board, connection: Connection, make: MakePackage) -> None:
     names = tuple(str(deploy(connection, make(number)).release) for number in (1, 2))
     pid = board.wait_until_it_runs()
@@ -36,6 +37,7 @@ def test_service_releases_and_folders_are_removed(board: Board, connection: Conn
     assert not (board.home / ".local/share/edgekit").exists()
 
 
+@pytest.mark.slow
 def test_recordings_and_settings_are_kept_on_request(board: Board, connection: Connection, make: MakePackage) -> None:
     package = make(1)
     deploy(connection, package)

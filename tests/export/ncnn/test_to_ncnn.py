@@ -34,6 +34,7 @@ def with_contract(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto
     return model
 
 
+@pytest.mark.slow
 def test_an_export_answers_as_the_onnx_file_and_leaves_nothing_behind(
     checkpoint: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def crops() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "activation", "gray"),
     [

@@ -150,6 +150,7 @@ def test_prompts_of_each_layer_learn_above_a_trunk() -> None:
     assert not any(parameter.requires_grad for parameter in clip.parameters())
 
 
+@pytest.mark.slow
 def test_prompts_above_a_trunk_are_exported(tmp_path: Path) -> None:
     net = PromptedClip(random_clip(SMALL), PromptConfig(n_ctx=2, depth=2, cross_layer=1), {"happy": [], "sad": []})
     contract = clip_contract(PROMPTED, SMALL, net.classes, "bars", gray=True)

@@ -62,6 +62,7 @@ def test_one_convolution_is_merged_exactly_up_to_the_border() -> None:
     torch.testing.assert_close(torch.conv2d(x, weight, bias, padding=1), conv(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_starts_as_the_plain_net_and_is_saved_as_one(bars: DataSet, tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = create_model("edgecnn", 7).eval()
