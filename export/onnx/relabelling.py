@@ -40,7 +40,8 @@ def relabelling(
         classes: New labels of a CLIP's student, encoded by the teacher's text tower.
         clip: The teacher's CLIP, by name or file, for `classes`.
         prompts: The teacher's trained prompts, if it has prompts, for `classes`.
-        notify: Called with a line about removed labels, and about classes described by the template.
+        notify: Called with a line about removed labels, classes described by the template, and how far labels by text are
+            from what the CLIP was trained on.
         uncertain_below: The contract's `uncertain_below`; None: the checkpoint's, or 0 with other labels.
 
     Raises:
@@ -66,7 +67,7 @@ def _other_labels(
         raise InputError("both merges and new classes are given: give one of them")
     if classes:
         descriptions = described_classes(classes, notify)
-        return lambda checkpoint: relabel_by_text(checkpoint, descriptions, clip, prompts)
+        return lambda checkpoint: relabel_by_text(checkpoint, descriptions, clip, prompts, notify)
     if clip or prompts:
         raise InputError("clip and prompts are for new classes: give some new classes, or leave both out")
     if not merges:

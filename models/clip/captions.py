@@ -7,7 +7,7 @@ loss never treats two captions with the same meaning as a negative pair.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,25 @@ def captions_with_names(classes: Sequence[str]) -> list[str]:
     if all(name in forms["classes"] for name in classes):
         return []
     return [template.format(as_words(name)) for template in forms["object"] for name in classes]
+
+
+def example_captions(classes: Sequence[str]) -> list[str]:
+    """Return captions that together have every form and every word of the captions of `classes`."""
+    if named := captions_with_names(classes):
+        return named
+    forms, words = _forms(), [_forms()["classes"][name] for name in classes]
+    first = words[0]
+    texts = every_form_and_word(forms["adjective"], words, "adjectives")
+    texts += every_form_and_word(forms["noun"], words, "nouns")
+    texts += [form.format(first["adjectives"][0], words[-1]["adjectives"][0]) for form in forms["mixed"]]
+    traits = [form.replace("{}", texts[0], 1) for form in forms["trait"]]
+    return texts + every_form_and_word(traits, words, "traits")
+
+
+def every_form_and_word(forms: Sequence[str], words: Sequence[Mapping[str, list[str]]], kind: str) -> list[str]:
+    """Return texts in which each form and each word of a kind occurs at least once."""
+    named = [text for word in words for text in word[kind]]
+    return [forms[i % len(forms)].format(named[i % len(named)]) for i in range(max(len(forms), len(named)))]
 
 
 def expression_words() -> dict[str, dict[str, list[str]]]:

@@ -18,15 +18,19 @@ from edgekit.models.clip.weights import weights_digest
 class FrozenClip(nn.Module):
     """open_clip's model with frozen weights, always in eval mode.
 
-    `model` is open_clip's `CLIP`, `source` the origin of the weights, `sha256` the checksum of their file.
+    `model` is open_clip's `CLIP`, `source` the origin of the weights, `sha256` the checksum of their file. `texts` have
+    every word that the CLIP was trained on, if that is known.
     """
 
-    def __init__(self, model: nn.Module, config: ClipConfig, source: str, sha256: str | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, config: ClipConfig, source: str, sha256: str | None = None, texts: Sequence[str] = ()
+    ) -> None:
         """Freeze `model`; without `sha256`, the checksum of the file is replaced by that of the weights."""
         super().__init__()
         self.model: Any = model.float().requires_grad_(False).eval()
         self.config = config
         self.source = source
+        self.texts = tuple(texts)
         self._weights_sha256: str | None = None
         self.sha256 = sha256 or self.weights_sha256()
 

@@ -97,7 +97,7 @@ def _load_file(
         load_weights(model, file.state, "CLIP")
     except InputError as error:
         raise InputError(f"CLIP file '{path}': {error}") from error
-    return FrozenClip(model, config, source or path.name, sha256_of(path))
+    return FrozenClip(model, config, source or path.name, sha256_of(path), file.texts)
 
 
 def _download(source: str, activation: Activation | None) -> tuple[ClipConfig, Path]:

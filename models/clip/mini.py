@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import ClipConfig, Tower, build_model
-from edgekit.models.clip.captions import captions_of, captions_with_names
+from edgekit.models.clip.captions import captions_of, captions_with_names, example_captions
 from edgekit.models.clip.classifier import zero_shot_classifier
 from edgekit.models.clip.contrastive import caption_loss, contrastive_loss
 from edgekit.models.clip.descriptions import Descriptions
@@ -24,7 +24,7 @@ from edgekit.models.clip.load import save_clip
 from edgekit.models.clip.prompt_insertion import trained_attention
 from edgekit.models.clip.prompt_task import normalized
 from edgekit.models.clip.trunk import TRUNK_STRIDE_PX, TrunkPatches, TrunkWeights
-from edgekit.models.clip.vote_captions import Contents, captions_with_looks
+from edgekit.models.clip.vote_captions import Contents, captions_with_looks, example_vote_captions
 from edgekit.models.data import ImageSet
 from edgekit.models.data.augment import augment, draw
 from edgekit.models.evaluation.evaluate import evaluate
@@ -259,8 +259,12 @@ class MiniClipTask(Task):
         return Validation(result.loss, result.accuracy)
 
     def save(self, path: Path, net: nn.Module, training: Mapping[str, Any]) -> None:
-        """Write the CLIP to a file for `load_clip`."""
-        save_clip(path, net, self._config, training)
+        """Write the CLIP to a file for `load_clip`, with examples of the texts that it was trained on."""
+        contents = self._contents
+        texts = example_captions(self._classes) if contents is None else example_vote_captions(contents.names)
+        if self._teacher is not None:
+            texts += [sentence for sentences in self._descriptions.values() for sentence in sentences]
+        save_clip(path, net, self._config, {**training, "texts": texts})
 
 
 @torch.no_grad()

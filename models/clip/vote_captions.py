@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekit.errors import InputError
-from edgekit.models.clip.captions import expression_words
+from edgekit.models.clip.captions import every_form_and_word, expression_words
 from edgekit.models.data.ferplus import COLUMNS, without_single_votes
 from edgekit.models.data.layout import canonical_class
 from edgekit.preprocess import ImageU8
@@ -113,6 +113,18 @@ def captions_with_looks(contents: Contents, indices: Tensor, uniform: Tensor, se
         first_of, second_of = divmod(rest, count)
         texts.append(words.caption(first_of, second_of, _FORMS[form_of], level - 1))
     return texts, which
+
+
+def example_vote_captions(names: Sequence[str]) -> list[str]:
+    """Return captions that together have every form and every word of the captions of expressions."""
+    forms, known = _forms(), expression_words() | {CONTEMPT: _forms()[CONTEMPT]}
+    words = [known[name] for name in names]
+    texts = every_form_and_word(forms["single"], words, "adjectives")
+    texts += every_form_and_word(forms["noun"], words, "nouns")
+    first, last = (word["adjectives"][0] for word in (words[0], words[-1]))
+    texts += [form.format(first, last) for name in _FORMS[1:] for form in forms[name]]
+    looks = [look for levels in forms["looks"].values() for level in levels for look in level]
+    return texts + [forms["joints"][0].format(texts[0], look) for look in looks]
 
 
 class _Words:

@@ -29,11 +29,20 @@ _OPENAI_ONLY = "input_resolution"
 
 @dataclass(frozen=True)
 class ClipFile:
-    """Weights in float32 with OpenAI's names; `config` is None for files that do not state their architecture."""
+    """Weights in float32 with OpenAI's names; `config` is None for files that do not state their architecture.
+
+    `texts` have every word that the CLIP was trained on; they are empty for files that do not state them.
+    """
 
     state: Mapping[str, Tensor]
     activation: Activation
     config: ClipConfig | None = None
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Training:
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class _Document:
 
     schema: str
     config: ClipConfig
+    training: _Training = _Training()
 
 
 def read_clip_file(path: Path) -> ClipFile:
@@ -104,10 +114,10 @@ def _read_safetensors(path: Path) -> ClipFile:
     try:
         document = parse_json(metadata[METADATA_KEY], "it")
         check_schema(document, SCHEMA_MAJOR)
-        config = convert(document, _Document, "field").config
+        header = convert(document, _Document, "field")
     except InputError as error:
         raise InputError(f"CLIP file '{path}' has no valid metadata: {error}") from error
-    return ClipFile(state, config.activation, config)
+    return ClipFile(state, header.config.activation, header.config, header.training.texts)
 
 
 def _cleaned(state: Mapping[str, object], path: Path) -> dict[str, Tensor]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgekit.contract import Contract
 from edgekit.errors import InputError
 from edgekit.files import require_file, sha256_of
+from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint
 from edgekit.models.clip.checkpoint import ClipIdentity, build_prompted, load_lasting_prompts
 from edgekit.models.clip.frozen import FrozenClip
@@ -34,7 +37,11 @@ class _ClipTeacher:
 
 
 def relabel_by_text(
-    checkpoint: Checkpoint, descriptions: Mapping[str, Sequence[str]], clip: str | None, prompts: Path | None
+    checkpoint: Checkpoint,
+    descriptions: Mapping[str, Sequence[str]],
+    clip: str | None,
+    prompts: Path | None,
+    notify: Notify = ignore_message,
 ) -> tuple[nn.Module, Contract]:
     """Return the student with new classes, encoded by the text tower of its teacher, and its new contract.
 
@@ -43,6 +50,8 @@ def relabel_by_text(
         descriptions: Sentences of each new label; see `edgekit.models.clip.descriptions`.
         clip: Name or file of the teacher's CLIP.
         prompts: File of the teacher's prompts, if it had prompts.
+        notify: Called with a line per label about its distance from the texts that the CLIP was trained on, if the
+            CLIP's file states these.
 
     Raises:
         InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, or a sentence is
@@ -69,7 +78,31 @@ def relabel_by_text(
         if prompts
         else _plain_vectors(frozen, teacher.clip, descriptions)
     )
+    _report_distances(frozen, descriptions, notify)
     return _relabelled(checkpoint, tuple(descriptions), vectors)
+
+
+def _report_distances(clip: FrozenClip, descriptions: Mapping[str, Sequence[str]], notify: Notify) -> None:
+    """Report each class's nearest training text, and its words that the CLIP never read.
+
+    The words decide about the warning, because the cosine does not: in a small CLIP's space all texts are close.
+    """
+    if not clip.texts:
+        return
+    known_words = _words(clip.texts)
+    known = F.normalize(clip.encode_text(clip.tokenize(clip.texts)), dim=1)  # (texts, embed_dim)
+    cosines, nearest = (frozen_classifier(clip, descriptions) @ known.T).max(dim=1)
+    for (name, sentences), cosine, index in zip(descriptions.items(), cosines.tolist(), nearest.tolist(), strict=True):
+        place = f"nearest training text '{clip.texts[index]}', cosine {cosine:.2f}"
+        unread = sorted(_words(sentences) - known_words)
+        if unread:
+            notify(f"warning: label '{name}' is a guess: the CLIP was trained without {', '.join(unread)} ({place})")
+        else:
+            notify(f"label '{name}': {place}")
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"[^\W\d_]+", text.casefold())}
 
 
 def _plain_vectors(clip: FrozenClip, identity: ClipIdentity, descriptions: Mapping[str, Sequence[str]]) -> Tensor:

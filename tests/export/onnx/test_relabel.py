@@ -105,6 +105,20 @@ def test_new_classes_are_encoded_by_the_text_tower(folder: Path, clip: FrozenCli
     _assert_answers(target, student, frozen_classifier(clip, NEW))
 
 
+def test_words_that_the_clip_never_read_are_a_guess(folder: Path, clip: FrozenClip, student: Path) -> None:
+    path = folder / "texts.safetensors"
+    save_clip(path, clip.model, clip.config, {"texts": ["a smiling face", "a sad face"]})
+    told: list[str] = []
+    checkpoint = load_checkpoint(student)
+    labels = {"smile": ("A smiling face.",), "pain": ("Strong pain", "a face")}
+    relabel_by_text(checkpoint, labels, str(path), None, told.append)
+    known, guess = told
+    assert known.startswith("label 'smile': nearest training text 'a smiling face', cosine ")
+    assert guess.startswith("warning: label 'pain' is a guess: the CLIP was trained without pain, strong (nearest ")
+    relabel_by_text(checkpoint, labels, str(folder / "clip.safetensors"), None, told.append)
+    assert len(told) == 2  # another CLIP's file does not state its texts
+
+
 def test_prompted_teachers_encode_with_their_prompts(
     folder: Path, clip: FrozenClip, prompts: Path, prompted_student: Path
 ) -> None:

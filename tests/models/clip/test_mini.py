@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from edgekit.errors import InputError
 from edgekit.models.clip.architecture import Tower
-from edgekit.models.clip.captions import Phrasing, captions_of
+from edgekit.models.clip.captions import Phrasing, captions_of, example_captions
 from edgekit.models.clip.contrastive import contrastive_loss
 from edgekit.models.clip.descriptions import SHIPPED, descriptions_for, read_descriptions
 from edgekit.models.clip.frozen import tokenize
@@ -126,6 +126,16 @@ def test_captions_of_other_classes_contain_their_names() -> None:
     assert "maine coon" in texts[0]
     assert "pug" in texts[1]
     assert which.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("classes", [EXPRESSIONS, ("maine_coon", "pug")])
+def test_the_examples_have_every_word_of_every_caption(classes: tuple[str, ...]) -> None:
+    words = set(re.findall(r"\w+", " ".join(example_captions(classes))))
+    labels = torch.arange(len(classes))
+    votes = None if "pug" in classes else torch.eye(len(classes)) * 0.4 + torch.eye(len(classes)).roll(1, 0) * 0.6
+    for seed in range(300):
+        texts, _ = captions_of(classes, labels, votes, torch.zeros(len(classes)), seed)
+        assert set(re.findall(r"\w+", " ".join(texts))) <= words
 
 
 def test_captions_and_descriptions_are_not_the_same_sentences() -> None:

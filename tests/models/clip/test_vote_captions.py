@@ -18,7 +18,13 @@ from edgekit.models.clip.contrastive import caption_loss
 from edgekit.models.clip.descriptions import SHIPPED, read_descriptions
 from edgekit.models.clip.frozen import tokenize
 from edgekit.models.clip.mini import CLIP_MINI
-from edgekit.models.clip.vote_captions import CONTEMPT, Contents, captions_with_looks, contents_of
+from edgekit.models.clip.vote_captions import (
+    CONTEMPT,
+    Contents,
+    captions_with_looks,
+    contents_of,
+    example_vote_captions,
+)
 from edgekit.models.data import EXPRESSIONS
 from edgekit.models.data.ferplus import COLUMNS
 
@@ -126,7 +132,10 @@ def test_equal_content_has_equal_words_within_a_batch() -> None:
 def test_every_caption_fits_the_context() -> None:
     shares = torch.softmax(3 * torch.randn(200, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     looks = torch.randint(-1, 2, (200, 4), generator=torch.Generator().manual_seed(1))
-    tokenize(sorted(captions(Contents((*EXPRESSIONS, CONTEMPT), shares, looks), 40)), CLIP_MINI)
+    every = captions(Contents((*EXPRESSIONS, CONTEMPT), shares, looks), 40)
+    tokenize(sorted(every), CLIP_MINI)
+    examples = " ".join(example_vote_captions((*EXPRESSIONS, CONTEMPT)))
+    assert set(re.findall(r"\w+", " ".join(every))) <= set(re.findall(r"\w+", examples))
 
 
 def test_every_description_has_a_word_of_its_class_and_of_no_other() -> None:
