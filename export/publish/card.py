@@ -16,8 +16,8 @@ from edgekit.export.publish.training_text import training_section
 _PURPOSES = {
     "default": "Expressions of faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
     "fer2013": "Comparison with other nets on FER-2013's own labels. In front of a camera, use `default`.",
-    "distilled": "Student of a CLIP with prompts. Its labels can be replaced by texts (`edgekit export --classes`). This "
-    "needs the files of its CLIP and prompts, which are not shipped.",
+    "distilled": "Student of a CLIP with prompts. Its labels can be replaced by texts (`edgekit export --classes`). "
+    "This needs the files of its CLIP and prompts, which are not shipped.",
 }
 
 _CARD = """{front}
@@ -46,20 +46,21 @@ wrong classification harms someone.
 ## Limits
 
 - It classifies the expression that a face shows. It does not measure what a person feels.
-- The training data are web pictures of the early 2010s: posed, frontal, mostly light-skinned adults. It was not measured
-  on other groups, on children or on faces with masks. The tables of accuracy by brightness, size and pose below show
-  which faces are classified worse. No attribute of a person is inferred.
+- The training data are web pictures of the early 2010s: posed, frontal, mostly light-skinned adults. It was not
+  measured on other groups, on children or on faces with masks. The tables of accuracy by brightness, size and pose
+  below show which faces are classified worse. No attribute of a person is inferred.
 - Rare classes of the training data, above all disgust, are recognised less often than the accuracy suggests.
 
 ## Data
 
 FER-2013 (Goodfellow et al., ICML 2013 challenge): 48x48 gray pictures from a web image search, labelled by people
 who often disagree. About a third of the labels are disputed. It is distributed for research and is not part of edgekit.
-The net was trained on Training ({data_name}, content sha256 `{data_sha256}`). Its epoch was chosen on {validation}, and it
-was measured on {split}. The photographs took no part in training, but the label weight, the strength of the logit
+The net was trained on Training ({data_name}, content sha256 `{data_sha256}`). Its epoch was chosen on {validation}, and
+it was measured on {split}. The photographs took no part in training, but the label weight, the strength of the logit
 adjustment and the threshold of `default` were chosen with them.
 
-FER-2013's licence does not allow its pictures in this card. `edgekit eval {name} --data fer2013.tar.gz --errors out/errors`
+FER-2013's licence does not allow its pictures in this card.
+`edgekit eval {name} --data fer2013.tar.gz --errors out/errors`
 draws contact sheets of the most confident errors.
 
 ## Recall per class
@@ -194,7 +195,9 @@ def _recall(document: Mapping[str, Any]) -> str:
 
 
 def _confidence(document: Mapping[str, Any]) -> str:
-    parts = [f"The temperature of the calibration is {document['temperature']:.3f}. The file's logits are divided by it."]
+    parts = [
+        f"The temperature of the calibration is {document['temperature']:.3f}. The file's logits are divided by it."
+    ]
     for data, result in _distributions(document):
         calibration = "\n".join(
             f"| {row['from']:.1f} | {row['count']:,} | {row['confidence']:.1%} | {row['accuracy']:.1%} |"
