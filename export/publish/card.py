@@ -16,8 +16,8 @@ from edgekit.export.publish.training_text import training_section
 _PURPOSES = {
     "default": "Expressions of faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
     "fer2013": "Comparison with other nets on FER-2013's own labels. In front of a camera, use `default`.",
-    "distilled": "Student of a prompted CLIP: its labels can be replaced by texts (`edgekit export --classes`), with "
-    "the files of its CLIP and prompts, which are not shipped.",
+    "distilled": "Student of a CLIP with prompts. Its labels can be replaced by texts (`edgekit export --classes`). "
+    "This needs the files of its CLIP and prompts, which are not shipped.",
 }
 
 _CARD = """{front}
@@ -31,35 +31,36 @@ _CARD = """{front}
 
 {results}
 
-The device computes center-crop. "Without duplicates" leaves out the {split} images that are pixel-identical to one of
-another split. FER+ labels are the majority of ten people's votes: among the seven expressions, and in the usual
-eight-class protocol of Barsoum et al. (2016), in which images whose majority is contempt count and this net is wrong on
-them. The calibration error is the mean distance of confidence and accuracy over 15 bins.
+The device computes center-crop. "Without duplicates" leaves out the {split} images that are identical to an image of
+another split. FER+ labels are the majority of ten people's votes among the seven expressions. The usual eight-class
+protocol of Barsoum et al. (2016) includes images with a majority for contempt, which count as wrong for this net. The
+calibration error is the mean distance of confidence and accuracy over 15 bins.
 
 ## Intended use
 
 {purpose}
 
-Not to be used to judge, rank, hire, grade, police or diagnose people, to watch them without their consent, or for
-anything where a wrong classification harms someone.
+Do not use it to judge, rank, hire, grade, police or diagnose people, to watch people without their consent, or where a
+wrong classification harms someone.
 
 ## Limits
 
-- It classifies the expression that a face shows, which is not what a person feels.
-- Labels and faces of the training data are those of web pictures of the early 2010s: posed, frontal, mostly
-  light-skinned adults. It was not measured on other groups, on children or on masks. Who is served worse is measured
-  below by what pictures show only: brightness, size and pose. No attribute of a person is inferred.
-- Rare classes of the training data, above all disgust, are recognised worse than the accuracy suggests.
+- It classifies the expression that a face shows. It does not measure what a person feels.
+- The training data are web pictures of the early 2010s: posed, frontal, mostly light-skinned adults. It was not
+  measured on other groups, on children or on faces with masks. The tables of accuracy by brightness, size and pose
+  below show which faces are classified worse. No attribute of a person is inferred.
+- Rare classes of the training data, above all disgust, are recognised less often than the accuracy suggests.
 
 ## Data
 
 FER-2013 (Goodfellow et al., ICML 2013 challenge): 48x48 gray pictures from a web image search, labelled by people
-who often disagree; about a third of the labels are disputed. It is distributed for research and is not part of edgekit.
-Trained on Training ({data_name}, content sha256 `{data_sha256}`), the epoch chosen on {validation}, measured on
-{split}. Photographs, where they are measured, took no part in training; the label weight, the
-strength of the logit adjustment and the threshold of `default` were chosen by them.
+who often disagree. About a third of the labels are disputed. It is distributed for research and is not part of edgekit.
+The net was trained on Training ({data_name}, content sha256 `{data_sha256}`). Its epoch was chosen on {validation}, and
+it was measured on {split}. The photographs took no part in training, but the label weight, the strength of the logit
+adjustment and the threshold of `default` were chosen with them.
 
-FER-2013's licence does not allow its pictures here. `edgekit eval {name} --data fer2013.tar.gz --errors out/errors`
+FER-2013's licence does not allow its pictures in this card.
+`edgekit eval {name} --data fer2013.tar.gz --errors out/errors`
 draws contact sheets of the most confident errors.
 
 ## Recall per class
@@ -70,15 +71,15 @@ draws contact sheets of the most confident errors.
 
 {confidence}
 
-## Who is served worse
+## Accuracy by brightness, size and pose
 
 {served}
 
 {training}
 ## Licence
 
-The weights come under edgekit's licence, MIT. The data they were trained on is for research; check whether your use
-of a model trained on it is allowed where you are.
+The weights have edgekit's licence, MIT. The training data is for research. Check whether the law of your country allows
+your use of a model trained on it.
 """
 
 
@@ -194,7 +195,9 @@ def _recall(document: Mapping[str, Any]) -> str:
 
 
 def _confidence(document: Mapping[str, Any]) -> str:
-    parts = [f"The temperature that calibration fitted is {document['temperature']:.3f}; the file's logits contain it."]
+    parts = [
+        f"The temperature of the calibration is {document['temperature']:.3f}. The file's logits are divided by it."
+    ]
     for data, result in _distributions(document):
         calibration = "\n".join(
             f"| {row['from']:.1f} | {row['count']:,} | {row['confidence']:.1%} | {row['accuracy']:.1%} |"

@@ -31,8 +31,8 @@ def training_section(name: str, training: Mapping[str, Any]) -> str:
 
     {_command(training)}
 
-Put together from the checkpoint's record; names of files are placeholders, and settings that differ from the recipe's
-are in the JSON below. Epoch {best["epoch"]} of {recipe["epochs"]} ({best["validation_accuracy"]:.2%} on
+This command is composed from the checkpoint's record. Names of files are placeholders, and settings that differ from
+the recipe's are in the JSON below. Epoch {best["epoch"]} of {recipe["epochs"]} ({best["validation_accuracy"]:.2%} on
 {training["validation"]}), recipe `{training["recipe_name"]}`{ferplus}, seed {training["seed"]}, precision
 {training["precision"]}, torch {training["torch_version"]}, edgekit {training["edgekit_version"]}
 ({training["git_revision"]}), {counted(training["threads"], "thread")}.{_initial(training)}
@@ -85,7 +85,7 @@ def _teacher(name: str, training: Mapping[str, Any]) -> str:
     return f"""
 ## Teacher
 
-It was distilled from a teacher's outputs for the training images; their labels {labels}. The teacher:
+It was distilled from a teacher's outputs for the training images. Their labels {labels}. The teacher:
 
 {lines}
 

@@ -1,4 +1,4 @@
-"""The files of a shipped model: measured, exported, and a card that says who taught it."""
+"""The files of a shipped model: measured, exported, and a card that says its teacher."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_distilled_model_is_published_with_its_teacher_named(
     assert "## Teacher" in card
     assert "a CLIP that classifies by descriptions of the classes, `clip.safetensors`" in card
     assert sha256_of(clip) in card
-    assert "their labels were not used" in card
+    assert "Their labels were not used" in card
     assert "loss cosine 1, kl 1, temperature 2." in card
     assert f"{published.onnx.stat().st_size:,}" in card
     monkeypatch.setattr(modelfiles, "ASSETS", folder)

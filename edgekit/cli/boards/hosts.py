@@ -47,7 +47,10 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--host", "host", multiple=True, metavar="[USER@]HOST", help="A board to reach by SSH; repeatable.")
     @click.option(
-        "--inventory", type=click.Path(path_type=Path), metavar="FILE.toml", help="Boards as [[host]] tables."
+        "--inventory",
+        type=click.Path(path_type=Path),
+        metavar="FILE.toml",
+        help="TOML file with boards ([[host]] tables).",
     )
     @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: ssh's own.")
     @click.option("--identity", type=click.Path(path_type=Path), metavar="FILE", help="Private key for SSH.")

@@ -182,9 +182,9 @@ def command(
     versions, and the board with its temperature, clock, governor and throttle flags. A process in which the board
     throttled or its clock changed is measured again after a pause. After Ctrl-C, the finished measurements are kept.
 
-    With --formats, MODEL is a checkpoint. It is exported in each format, and one table has accuracy (with DATA, on this
-    machine), size, p50, p99 and memory, and the format to use: the fastest whose accuracy does not drop by more than
-    half a point, or the smallest of those that are as fast. The files are temporary.
+    With --formats, MODEL is a checkpoint that is exported in each format. One table has accuracy (with DATA, on this
+    machine), size, p50, p99 and memory. The recommended format is the fastest whose accuracy does not drop by more than
+    half a point; of several equally fast formats, the smallest. The files are temporary.
 
     With --host or --inventory the models are measured on boards over SSH. edgekit is installed there first; the boards
     need no internet access.

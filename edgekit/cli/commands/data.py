@@ -66,7 +66,7 @@ def command() -> None:
     default=256,
     show_default=True,
     metavar="PX",
-    help="Make larger crops this wide.",
+    help="Reduce larger crops to this width.",
 )
 @click.option(
     "--format",

@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     click.option(
         "--views",
         type=click.Choice(["center", "center-flip", "ten-crop", "all-crops"]),
-        help="Views of each image that the teacher classifies; each view is classified once. all-crops: each training "
-        "crop has the output for itself, with recipes that only crop and flip. Default: center-flip.",
+        help="Views of each image that the teacher classifies; each view is classified once. all-crops: all crops that "
+        "the training can draw, for recipes that only crop and flip. Default: center-flip.",
     ),
     click.option(
         "--out-of-fold",
         is_flag=True,
-        help="Each image has the outputs of those teachers only that have not seen it; see 'train --folds'.",
+        help="Classify each image only by the teachers that were trained without it; see 'train --folds'.",
     ),
     click.option("--cache", type=PATH, metavar="DIR", help="Folder of the teacher's outputs; default: in --output."),
     click.option(

@@ -72,9 +72,9 @@ def command(out: Output, model: str, output: Path, **options: Any) -> None:
     --merge are removed. A student of a CLIP can get new labels by text (--class): the teacher's text tower encodes them
     during export, and the file does not need it.
 
-    MODEL may also be a file of trained prompts (with --clip): the file has the image tower with the prompts, the frozen
-    tower for the ensemble, and the text side as a matrix. --no-pass ensemble leaves the frozen tower out and compares
-    size and cost of both forms, with --eval their accuracy too.
+    MODEL may also be a file of trained prompts (with --clip). The exported file has the image tower with prompts, the
+    tower without prompts (for the average of both), and the text features as a matrix. --no-pass ensemble leaves out
+    the tower without prompts, and compares size and cost of both forms, with --eval also their accuracy.
 
     \b
     Examples:

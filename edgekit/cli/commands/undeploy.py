@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, keep_data: bool, name: str, scope: Any) -> None:
-    """Stop and remove the service that deploy made, and remove all releases and their folder, recordings included.
+    """Stop and remove the service that deploy installed, all releases, and their folder with the recordings.
 
-    No confirmation is needed. The result lists what was removed from each board. A service that deploy did not make
-    stays. All boards are tried, and the exit code is 4 if one failed. `edgekit host clean` removes the cache of
-    packages.
+    No confirmation is needed. The result lists what was removed from each board. A service that deploy did not
+    install is not changed. All boards are tried, and the exit code is 4 if one failed. `edgekit host clean` removes the
+    cache of packages.
 
     \b
     Examples:

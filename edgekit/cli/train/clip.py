@@ -279,14 +279,14 @@ _OPTIONS = (
         type=click.Choice(["classic", "votes"]),
         default="classic",
         show_default=True,
-        help="clip-mini: what captions have; classic: the label and random traits; votes: the shares of the --ferplus "
-        "votes and what the picture shows.",
+        help="clip-mini: content of the captions; classic: the label and random traits; votes: the shares of the "
+        "--ferplus votes and a property of the picture.",
     ),
     click.option(
         "--teacher",
         metavar="MODEL",
         multiple=True,
-        help="clip-mini: model whose class probabilities the CLIP learns too; of several, the mean. Repeatable.",
+        help="clip-mini: model whose class probabilities are a second target; several are averaged. Repeatable.",
     ),
     click.option(
         "--teacher-weight",
