@@ -25,7 +25,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from edgekit.models.clip.protocols import preset_of
 from edgekit.models.clip.rivals import LinearClassifier, Rival, fit_rival, tower_input, unit_features, zero_shot
 from edgekit.models.data import ImageSet
 from edgekit.models.data.few_shot import up_to_shots
+from edgekit.models.data.resized_crop import ResizedCrop
 from edgekit.models.evaluation.evaluate import Evaluation, mean_recall
 from edgekit.models.torch_threads import set_torch_threads
 from edgekit.models.training.loop import BEST_NAME, train_job
@@ -72,7 +73,11 @@ class Settings:
     split: str
     epochs: int
     n_ctx: int
+    min_area: float
     precision: Precision
+
+
+_SETTINGS = tuple(field.name for field in fields(Settings))
 
 
 def row_names(weights: Sequence[float]) -> dict[str, dict[str, Any]]:
@@ -127,7 +132,8 @@ class Bench:
         settings, content = self._settings, self._content
         config = replace(shortened(preset_of("few-shot"), self._clip.config), n_ctx=settings.n_ctx)
         config = PromptConfig(**{**asdict(config), **changes})
-        recipe = replace(RECIPES["hicropl"], epochs=settings.epochs)
+        recipe = RECIPES["hicropl"]
+        recipe = replace(recipe, epochs=settings.epochs, augmentation=ResizedCrop(settings.min_area))
         # The last epoch is kept; the validation during training is not used.
         task = PromptTask(self._clip, config, content.descriptions, recipe, few, few.subset([0]), content.name)
         job = TrainingJob(task, recipe, {}, seed=seed, precision=settings.precision, accelerator="cpu")
@@ -208,7 +214,7 @@ def _run(
 
 
 def _identity(cell: Mapping[str, Any]) -> str:
-    names = ("task", "source", "row", "shots", "seed", "clip_sha256", "split", "epochs", "n_ctx", "precision")
+    names = ("task", "source", "row", "shots", "seed", "clip_sha256", *_SETTINGS)
     return json.dumps([cell.get(name) for name in names])
 
 
@@ -237,6 +243,7 @@ _FILE = click.Path(path_type=Path, exists=True)
 @click.option("--only", multiple=True, help="Start of the names of the rows with prompts to train; default: all.")
 @click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--n-ctx", type=click.IntRange(min=1), default=4, show_default=True)
+@click.option("--min-area", default=0.08, show_default=True, help="Smallest area of a random crop, of the image's.")
 @click.option("--split", type=click.Choice(["PublicTest", "PrivateTest"]), default="PublicTest", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
@@ -256,7 +263,7 @@ def main(
     """Measure the tasks."""
     if threads:
         set_torch_threads(threads)
-    settings = Settings(**{name: values.pop(name) for name in ("split", "epochs", "n_ctx", "precision")})
+    settings = Settings(**{name: values.pop(name) for name in _SETTINGS})
     rows = {name: changes for name, changes in row_names(weights).items() if not only or name.startswith(only)}
     cells = output / CELLS_NAME
     try:
