@@ -1,6 +1,9 @@
-"""Escaping of text from files, boards and networks before it is printed on a terminal."""
+"""Text on a terminal: escaping of what comes from files, boards and networks; colours."""
 
 from __future__ import annotations
+
+# Colours that are legible on light and on dark terminals: contrast 4.4 to white and to black, or more.
+WARNING_COLOUR, GOOD_COLOUR = "color(130)", "green4"
 
 
 def printable(text: str) -> str:

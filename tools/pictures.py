@@ -1,18 +1,19 @@
 """Makes the pictures of the documentation from real runs on the bundled public-domain sample and on drawn parts.
 
-    .venv-test/bin/python -m tools.pictures --detector-model face_detection_yunet_2026may.onnx
+    .venv-test/bin/python -m tools.pictures --detector-model face_detection_yunet_2026may.onnx --fer2013 fer2013.tar.gz
     .venv-test/bin/python -m tools.pictures web label      # only these
+    .venv-test/bin/python -m tools.pictures shots --cells runs/tasks/cells.jsonl
 
-Writes docs/pictures/. Needs the environment of `make test`, Chromium, chromedriver and the DejaVu fonts. The doctor's
-picture is that of a board replayed from tests/fixtures/boards.
+Writes docs/pictures/; a picture whose data is not given is left as it is. `python -m edgekit.export.publish` makes the
+confusion matrices and reliability diagrams of the shipped models. Needs the environment of `make test`, Chromium,
+chromedriver and the DejaVu fonts. The doctor's picture is that of a board replayed from tests/fixtures/boards.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import os
-import pty
+import json
 import re
 import subprocess
 import sys
@@ -37,11 +38,11 @@ from edgekit.preprocess import ImageU8
 from tests.browser import open_browser, wait
 from tests.docs.own_pictures import PARTS, draw_part, save_classes
 from tests.edgekit.doctor.conftest import replayed_in
+from tests.terminal import COLUMNS, in_terminal
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "docs" / "pictures"
 DESKTOP, PHONE = (1280, 860), (390, 844)
-_COLUMNS = 80
 _THEME = TerminalTheme(
     (24, 27, 32),
     (222, 226, 230),
@@ -58,13 +59,13 @@ _THEME = TerminalTheme(
 )
 
 
-def make_demo(given: SimpleNamespace, folder: Path) -> None:
+def make_demo(given: argparse.Namespace, folder: Path) -> None:
     """demo.webp: the annotated video of `edgekit run --source demo`."""
     run("run", "--source", "demo", *given.detector, "--save", folder / "demo.mp4")
     save_moving(OUTPUT / "demo.webp", folder / "demo.mp4", every=3, width_px=400, quality=60)
 
 
-def make_tracking(given: SimpleNamespace, folder: Path) -> None:
+def make_tracking(given: argparse.Namespace, folder: Path) -> None:
     """tracking.webp: three portraits that move and pass each other, each with its number."""
     write_video(folder / "crowd.mp4", crowd(6.0))
     options = ("--draw-ids", "--save", folder / "tracked.mp4")
@@ -72,7 +73,7 @@ def make_tracking(given: SimpleNamespace, folder: Path) -> None:
     save_moving(OUTPUT / "tracking.webp", folder / "tracked.mp4", every=5, width_px=480, quality=50)
 
 
-def make_web(given: SimpleNamespace, folder: Path) -> None:
+def make_web(given: argparse.Namespace, folder: Path) -> None:
     """web-desktop.webp (light) and web-phone.webp (dark): the page of `edgekit run --web` after a minute."""
     write_video(folder / "portrait.mp4", [frame.image_bgr for _ in range(30) for frame in DemoSource()])
     options = ("--realtime", "--web", "127.0.0.1:0", "--event-hold", "1s")
@@ -88,7 +89,7 @@ def make_web(given: SimpleNamespace, folder: Path) -> None:
         save_screen(browser, OUTPUT / "web-phone.webp")
 
 
-def make_label(given: SimpleNamespace, folder: Path) -> None:
+def make_label(given: argparse.Namespace, folder: Path) -> None:
     """label.webp: the page of `edgekit data label` with crops that a run collected."""
     write_video(folder / "crowd.mp4", crowd(6.0))
     options = ("--collect", folder / "collected", "--collect-when", "every:1s")
@@ -100,7 +101,7 @@ def make_label(given: SimpleNamespace, folder: Path) -> None:
         save_screen(browser, OUTPUT / "label.webp")
 
 
-def make_report(given: SimpleNamespace, folder: Path) -> None:
+def make_report(given: argparse.Namespace, folder: Path) -> None:
     """report.webp: the page of a benchmark in benchmarks/results/."""
     del given
     run("report", ROOT / "benchmarks/results/vm-epyc-2.json", "--html", folder / "report.html")
@@ -109,31 +110,33 @@ def make_report(given: SimpleNamespace, folder: Path) -> None:
         save_screen(browser, OUTPUT / "report.webp")
 
 
-def make_comparison(given: SimpleNamespace, folder: Path) -> None:
-    """comparison.webp: `edgekit compare` of two models; needs a machine that has nothing else to do."""
-    del given
-    options = ("--no-pipeline", "--threads", "1", "-o", "report.json")
-    run("bench", "default", "distilled", *options, cwd=folder)
+def make_comparison(given: argparse.Namespace, folder: Path) -> None:
+    """comparison.webp: `edgekit compare` of `default` in float32 and in eight bits."""
+    run("export", "default", "-o", "float32.onnx", "--target", "x86", cwd=folder)
+    eight_bits = ("--quantize", "int8", "--calibrate", given.fer2013)
+    run("export", "default", "-o", "int8.onnx", "--target", "x86", *eight_bits, cwd=folder)
+    options = ("--no-pipeline", "--threads", "1", "--processes", "5", "-o", "report.json")
+    run("bench", "float32.onnx", "int8.onnx", *options, cwd=folder)
     with open_browser(folder / "profile") as browser:
-        lines = in_terminal("compare", "report.json", cwd=folder)
+        _, lines = in_terminal("compare", "report.json", cwd=folder)
         save_terminal(browser, folder, OUTPUT / "comparison.webp", "edgekit compare report.json", lines)
 
 
-def make_doctor(given: SimpleNamespace, folder: Path) -> None:
+def make_doctor(given: argparse.Namespace, folder: Path) -> None:
     """doctor.webp: the findings of `edgekit doctor` on the replayed Raspberry Pi 3B+ with faults."""
     del given
     from edgekit.cli.render.doctor import show_findings
     from edgekit.doctor.examination import examine
 
     findings = examine(replayed_in(folder / "board")("doctor-pi3bplus-trixie-bad"))
-    console = Console(file=io.StringIO(), force_terminal=True, width=_COLUMNS)
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="256", width=COLUMNS)
     show_findings(SimpleNamespace(console=console), findings)  # type: ignore[arg-type]
     with open_browser(folder / "profile") as browser:
         save_terminal(browser, folder, OUTPUT / "doctor.webp", "edgekit doctor", console.file.getvalue())  # type: ignore[attr-defined]
 
 
-def make_parts(given: SimpleNamespace, folder: Path) -> None:
-    """parts.webp, curves.webp, eval.webp: the drawn parts of the tutorial, their training and their evaluation."""
+def make_parts(given: argparse.Namespace, folder: Path) -> None:
+    """parts.webp, parts-eval.webp: the drawn parts of the tutorial, and its evaluation."""
     del given
     save_classes(folder / "parts" / "train", draw_part, PARTS, 60, seed=0)
     save_classes(folder / "parts" / "test", draw_part, PARTS, 20, seed=1)
@@ -142,8 +145,26 @@ def make_parts(given: SimpleNamespace, folder: Path) -> None:
     train = ("train", "--data", "parts", "--subject", "image", "--fit", "pad", "--init", "default", "--recipe", "adapt")
     run(*train, "--threads", "1", "-o", "runs/parts", cwd=folder)
     run("eval", "runs/parts", "--data", "parts", "--plot", "eval.png", cwd=folder)
-    for source, name in (("runs/parts/curves.png", "curves"), ("eval.png", "eval")):
-        save(OUTPUT / f"{name}.webp", Image.open(folder / source))
+    save(OUTPUT / "parts-eval.webp", Image.open(folder / "eval.png"))
+
+
+def make_curves(given: argparse.Namespace, folder: Path) -> None:
+    """curves.webp: accuracy and loss of a short training on FER-2013."""
+    train = ("train", "--data", given.fer2013, "--recipe", "fer2013-start", "--epochs", "5", "--precision", "bf16")
+    run(*train, "--threads", "1", "-o", "runs/curves", cwd=folder)
+    save(OUTPUT / "curves.webp", Image.open(folder / "runs/curves/curves.png"))
+
+
+def make_shots(given: argparse.Namespace, folder: Path) -> None:
+    """shots-TASK.webp: accuracy over images per class, of the cells that benchmarks/models/prompt_tasks.py measured."""
+    sys.path.insert(0, str(ROOT / "benchmarks" / "models"))
+    from prompt_task_report import panels_of, save_plot
+
+    cells = [json.loads(line) for line in given.cells.read_text().splitlines()]
+    measured = [cell for cell in cells if cell["split"] == "PrivateTest"]
+    for task in dict.fromkeys(cell["task"] for cell in measured):
+        save_plot(folder / f"{task}.png", panels_of([cell for cell in measured if cell["task"] == task]))
+        save(OUTPUT / f"shots-{task}.webp", Image.open(folder / f"{task}.png"))
 
 
 def crowd(seconds: float) -> list[ImageU8]:
@@ -180,27 +201,6 @@ def run(*arguments: object, cwd: Path | None = None) -> None:
     subprocess.run([sys.executable, "-m", "edgekit.cli", *map(str, arguments)], check=True, cwd=cwd)
 
 
-def in_terminal(*arguments: object, cwd: Path) -> str:
-    """Return the output of an edgekit command in a terminal of 80 columns, with its colours."""
-    primary, secondary = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(_COLUMNS), "TERM": "xterm-256color"}
-    command = [sys.executable, "-m", "edgekit.cli", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=cwd, stdout=secondary, stderr=subprocess.DEVNULL, env=environment) as process:
-        os.close(secondary)
-        output = b""
-        while chunk := _read(primary):
-            output += chunk
-    assert process.returncode == 0, output
-    return output.decode().replace("\r\n", "\n")
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 1 << 16)
-    except OSError:  # the other side is closed
-        return b""
-
-
 @contextmanager
 def serving(*arguments: object, cwd: Path | None = None) -> Iterator[str]:
     """Run an edgekit command that serves a page; yields the page's address."""
@@ -232,7 +232,7 @@ def save_screen(browser: object, path: Path) -> None:
 
 def save_terminal(browser: object, folder: Path, path: Path, command: str, lines: str) -> None:
     """Save the output of a command as a picture of a terminal."""
-    console = Console(record=True, width=_COLUMNS, file=io.StringIO())
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text.assemble(("$ ", "green"), (command, "bold")), Text.from_ansi(lines.rstrip()), sep="\n")
     style = "body { margin: 0 } pre { margin: 0; padding: 14px 18px; font: 15px/1.35 'DejaVu Sans Mono' !important }"
     code = console.export_html(theme=_THEME, inline_styles=True)
@@ -258,8 +258,13 @@ def save_moving(path: Path, video: Path, *, every: int, width_px: int, quality: 
 
 
 def save(path: Path, image: Image.Image) -> None:
-    """Save a picture as WebP."""
-    image.convert("RGB").save(path, quality=82, method=4)
+    """Save a picture as WebP: with or without loss, whichever is smaller."""
+    encoded = []
+    for options in ({"quality": 82}, {"lossless": True}):
+        file = io.BytesIO()
+        image.convert("RGB").save(file, "WEBP", method=6, **options)
+        encoded.append(file.getvalue())
+    path.write_bytes(min(encoded, key=len))
 
 
 def write_video(path: Path, frames: list[ImageU8]) -> None:
@@ -270,7 +275,7 @@ def write_video(path: Path, frames: list[ImageU8]) -> None:
     writer.release()
 
 
-PICTURES: dict[str, Callable[[SimpleNamespace, Path], None]] = {
+PICTURES: dict[str, Callable[[argparse.Namespace, Path], None]] = {
     "demo": make_demo,
     "tracking": make_tracking,
     "web": make_web,
@@ -279,7 +284,11 @@ PICTURES: dict[str, Callable[[SimpleNamespace, Path], None]] = {
     "comparison": make_comparison,
     "doctor": make_doctor,
     "parts": make_parts,
+    "curves": make_curves,
+    "shots": make_shots,
 }
+# The option that gives a picture's data.
+NEEDS = {"comparison": "fer2013", "curves": "fer2013", "shots": "cells"}
 
 
 def main() -> None:
@@ -287,12 +296,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *PICTURES], help=", ".join(PICTURES))
     parser.add_argument("--detector-model", type=Path, help="YuNet's file; default: downloaded once")
+    parser.add_argument(
+        "--fer2013", type=lambda text: Path(text).absolute(), help="FER-2013, for comparison and curves"
+    )
+    parser.add_argument("--cells", type=Path, help="cells.jsonl of benchmarks/models/prompt_tasks.py, for shots")
     given = parser.parse_args()
-    detector = ("--detector-model", given.detector_model.resolve()) if given.detector_model else ()
+    given.detector = ("--detector-model", given.detector_model.resolve()) if given.detector_model else ()
     OUTPUT.mkdir(exist_ok=True)
     for name in given.names or PICTURES:
+        needed = NEEDS.get(name)
+        if needed and getattr(given, needed) is None:
+            print(f"{name}: not made, needs --{needed}")
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            PICTURES[name](SimpleNamespace(detector=detector), Path(folder))
+            PICTURES[name](given, Path(folder))
     for path in sorted(OUTPUT.iterdir()):
         print(f"{path.stat().st_size / 1000:7.0f} kB  {path.name}")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
@@ -34,7 +35,7 @@ def write_report(cells: Sequence[Mapping[str, Any]], folder: Path, clip: str) ->
         notes = sorted({f"{c['source']}: {c['note']}" for c in cells if c["task"] == task and c["note"]})
         page += [*(f"Fewer images than shots, {note}." for note in notes), ""]
         files.append(folder / f"{task}-{split}.png")
-        _plot(files[-1], panels)
+        save_plot(files[-1], panels)
     files.append(folder / "tasks.md")
     write_atomic(files[-1], "\n".join(page).rstrip() + "\n")
     return files
@@ -94,29 +95,37 @@ def _cell(seeds: Mapping[int, Mapping[str, float]]) -> str:
     return " / ".join(texts)
 
 
-def _plot(path: Path, panels: Mapping[str, Series]) -> None:
-    """Draw both measures over the shots, with a band of one standard deviation over the seeds."""
-    figure = Figure(figsize=(11, 3.6 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), len(MEASURES), squeeze=False)
-    for line, (title, series) in zip(axes, panels.items(), strict=True):
-        rows = list(dict.fromkeys(row for row, _ in series))
-        for measure, axis in zip(MEASURES, line, strict=True):
-            for row in rows:
-                points = sorted((count, seeds) for (name, count), seeds in series.items() if name == row)
-                values = [_mean_and_spread([scores[measure] for scores in seeds.values()]) for _, seeds in points]
-                counts = [count for count, _ in points]
-                means = [100 * mean for mean, _ in values]
-                if counts == [0]:
-                    axis.axhline(means[0], color="gray", linestyle="--", label=row)
-                    continue
-                axis.plot(counts, means, marker="o", markersize=3, label=row)
-                low = [100 * (mean - spread) for mean, spread in values]
-                high = [100 * (mean + spread) for mean, spread in values]
-                axis.fill_between(counts, low, high, alpha=0.15)
-            axis.set_xscale("log", base=2)
-            axis.xaxis.set_major_formatter(ScalarFormatter())
-            axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.set(title=f"{title}: {measure}", xlabel="images per class", ylabel="percent")
-            axis.grid(alpha=0.3)
-        line[-1].legend(fontsize=7)
+def save_plot(path: Path, panels: Mapping[str, Series]) -> None:
+    """Draw both measures over the shots, with a band of one standard deviation over the seeds.
+
+    The panels stand below each other, so that the text is legible at the width of a phone.
+    """
+    figure = Figure(figsize=(6, 3.6 * len(panels) * len(MEASURES) + 1), layout="constrained")
+    drawn = [(title, series, measure) for title, series in panels.items() for measure in MEASURES]
+    axes = figure.subplots(len(drawn), 1)
+    for axis, (title, series, measure) in zip(axes, drawn, strict=True):
+        _draw(axis, series, measure)
+        axis.set_title(f"{title}: {measure}")
+    rows = {text: line for axis in axes for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(rows.values(), rows.keys(), loc="outside lower center", ncols=2, fontsize=8)
     save_figure(figure, path)
+
+
+def _draw(axis: Axes, series: Series, measure: str) -> None:
+    for row in dict.fromkeys(row for row, _ in series):
+        points = sorted((count, seeds) for (name, count), seeds in series.items() if name == row)
+        values = [_mean_and_spread([scores[measure] for scores in seeds.values()]) for _, seeds in points]
+        counts = [count for count, _ in points]
+        means = [100 * mean for mean, _ in values]
+        if counts == [0]:
+            axis.axhline(means[0], color="gray", linestyle="--", label=row)
+            continue
+        axis.plot(counts, means, marker="o", markersize=3, label=row)
+        low = [100 * (mean - spread) for mean, spread in values]
+        high = [100 * (mean + spread) for mean, spread in values]
+        axis.fill_between(counts, low, high, alpha=0.15)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set(xlabel="images per class", ylabel="percent")
+    axis.grid(alpha=0.3)

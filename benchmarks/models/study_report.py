@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
-from edgekit.files import atomic_path, write_atomic
+from edgekit.files import write_atomic
+from edgekit.models.evaluation.plots import save_figure
 
 BASE = "edgecnn"
 _MISSING = "-"
@@ -135,7 +136,7 @@ def _percent(net: dict[str, Any], protocol: str) -> float:
 
 
 def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
-    figure = Figure(figsize=(16, 5.2), layout="constrained", dpi=110)
+    figure = Figure(figsize=(6, 11), layout="constrained", dpi=120)
     trained = [net for net in nets if net["accuracy"]]
     counted = [(net, net["a53"]["median"]) for net in trained if net["a53"]]
     panels = {
@@ -143,7 +144,8 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
         "L2 misses per inference on the A53, thousands": [(net, a53["l2_misses"] / 1e3) for net, a53 in counted],
         "multiply-accumulates per inference, millions": [(net, net["macs"] / 1e6) for net in trained],
     }
-    all_axes = figure.subplots(1, len(panels), sharey=True)
+    # Below each other, so that the text is legible at the width of a phone.
+    all_axes = figure.subplots(len(panels), 1)
     for axes, (title, costs) in zip(all_axes, panels.items(), strict=True):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -155,15 +157,14 @@ def _draw(nets: Sequence[dict[str, Any]], path: Path) -> None:
         for net, cost in costs:
             color = "tab:orange" if net["name"].startswith(BASE) else "tab:blue"
             axes.scatter(cost, _percent(net, "center-crop"), s=45, color=color, zorder=3)
-    all_axes[0].set_ylabel("accuracy on PrivateTest, centre crop, %")
-    figure.suptitle("Accuracy after equal training against cost of one inference")
+    figure.supylabel("accuracy on PrivateTest, centre crop, %", fontsize=10)
+    figure.suptitle("Accuracy after equal training\nagainst cost of one inference")
     # Positions in pixels are known after the layout.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, costs in zip(all_axes, panels.values(), strict=True):
         _label(axes, [(cost, _percent(net, "center-crop"), net["name"]) for net, cost in costs])
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    save_figure(figure, path)
 
 
 def _label(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:

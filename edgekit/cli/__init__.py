@@ -132,9 +132,9 @@ def cli() -> None:
     """Take a small-input classifier from training to a Raspberry Pi.
 
     \b
-    edgekit train --data fer2013.tar.gz -o runs/mine       train EdgeCNN
-    edgekit export runs/mine/best.safetensors -o my.onnx   one self-describing file
-    edgekit run --model my.onnx --camera                   faces, expressions, frame rate
+    edgekit train --data fer2013.tar.gz -o runs/mine   train EdgeCNN
+    edgekit export runs/mine -o my.onnx                one self-describing file
+    edgekit run --model my.onnx --camera               labels and frame rate
     """
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,10 +51,20 @@ class Output:
 
         return Console(stderr=True, quiet=self.quiet)
 
-    def say(self, text: str) -> None:
-        """Print text for people, unless -q is given."""
-        if not self.quiet:
-            click.echo(printable(text), err=self.as_json)
+    def say(self, text: str, indent: int | None = 2) -> None:
+        """Print text for people, unless -q is given.
+
+        Args:
+            text: One line or more.
+            indent: On a terminal, longer lines are wrapped between words and go on after this many spaces; None: they
+                are not wrapped, so that a command can be copied.
+        """
+        if self.quiet:
+            return
+        text = printable(text)
+        if indent is not None and (sys.stderr if self.as_json else sys.stdout).isatty():
+            text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
+        click.echo(text, err=self.as_json)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with -q."""
@@ -77,6 +89,11 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
         function(Output(as_json, quiet), *args, **kwargs)
 
     return wrapper
+
+
+def _wrapped(line: str, indent: int) -> str:
+    columns = max(shutil.get_terminal_size().columns, _MIN_COLUMNS)
+    return textwrap.fill(line, columns, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def describe_os_error(error: OSError) -> str:

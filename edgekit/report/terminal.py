@@ -11,6 +11,7 @@ from rich.text import Text
 
 from edgekit.report import view
 from edgekit.report.document import BenchmarkReport, BoardResult
+from edgekit.text import WARNING_COLOUR
 
 
 def report_view(report: BenchmarkReport) -> Group:
@@ -19,7 +20,7 @@ def report_view(report: BenchmarkReport) -> Group:
     for board in report.boards:
         warning = view.virtualization_warning(board)
         parts.append(Text(view.board_title(board), style="bold"))
-        parts += [Text(warning, style="bold yellow")] if warning else []
+        parts += [Text(warning, style=f"bold {WARNING_COLOUR}")] if warning else []
         parts += [_table(board, model.name) for model in board.models]
         parts += [Text(line) for line in view.facts(board) + view.warnings(board)]
     return Group(*parts)

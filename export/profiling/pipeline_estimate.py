@@ -133,7 +133,7 @@ def estimate_pipeline(
     assert classifier_profile.measured is not None
     scale = alone.middle_ms / classifier_profile.measured.median_ms
     here = _measure_here(model, detector_model, detector_size_px, faces)
-    scaled = f"measured here, times {scale:.0f}"
+    scaled = f"measured here, times {scale:.2g}"
     detector_wh: tuple[int, int] | None = None
     find_parts: tuple[Part, ...] = ()
     if detector_model is not None:

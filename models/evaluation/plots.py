@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _DPI = 120
+_PALETTE = 64
 
 
 def check_plot_path(path: Path) -> None:
@@ -46,9 +47,9 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
     from matplotlib.figure import Figure
 
     side = max(2.0 + 0.7 * len(evaluation.labels), 5.0)
-    figure = Figure(figsize=(side, side + 9.5), layout="constrained")
+    figure = Figure(figsize=(side, side + 8.0), layout="constrained")
     figure.suptitle(f"{title}\n{evaluation.accuracy:.2%} of {evaluation.total} images")
-    matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 4.5))
+    matrix, diagram, curve = figure.subplots(3, 1, height_ratios=(side, 5.0, 3.0))
     _draw_confusion(matrix, evaluation)
     _draw_reliability(diagram, evaluation.calibration)
     _draw_risk_coverage(curve, evaluation.risk_coverage)
@@ -56,13 +57,18 @@ def save_evaluation(path: Path, evaluation: Evaluation, title: str) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure atomically; the suffix of `path` selects the format.
+    """Write a figure atomically; the suffix of `path` selects the format. A PNG has a palette, which makes it small.
 
     Raises:
         StorageError: The file cannot be written.
     """
+    from PIL import Image
+
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=_DPI)
+        if path.suffix == ".png":
+            with Image.open(temporary) as image:
+                image.convert("RGB").quantize(_PALETTE, dither=Image.Dither.NONE).save(temporary, optimize=True)
 
 
 def _draw_confusion(axes: Axes, evaluation: Evaluation) -> None:
@@ -131,8 +137,9 @@ def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
             axes.annotate(f"{threshold:.2g}", (coverage, accuracy), (0, -12), textcoords="offset points", fontsize=8)
             numbered = coverage
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_aspect("equal")
+    # Without the empty range below the curve.
+    axes.set_ylim(np.floor(10 * np.nanmin(curve.accuracy) - 0.5).clip(min=0) / 10, 1.01)
+    axes.grid(alpha=0.3)
     axes.set_xlabel("coverage: share of answered images")
     axes.set_ylabel("accuracy of the answered")
     axes.set_title("risk and coverage by threshold")

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
-    """Plot loss and accuracy per epoch, with the best epoch marked.
+    """Plot accuracy and loss per epoch, with the best epoch marked.
+
+    The two stand below each other, so that the text is legible at the width of a phone.
 
     Raises:
         InputError: The file name ends in none of .png, .svg, .pdf.
@@ -26,8 +28,8 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
     best = max(history, key=lambda report: report.rank)
     epochs = [report.epoch for report in history]
     marker = "o" if len(history) < 20 else ""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    figure = Figure(figsize=(5.5, 7), layout="constrained")
+    accuracy, loss = figure.subplots(2, 1, sharex=True)
     loss.plot(epochs, [report.loss for report in history], marker=marker, label="training (augmented)")
     loss.plot(epochs, [report.validation_loss for report in history], marker=marker, label="validation")
     loss.set_ylabel("cross-entropy (nats)")
@@ -38,8 +40,8 @@ def save_learning_curves(path: Path, history: Sequence[EpochReport]) -> None:
     accuracy.set_ylabel("accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (loss, accuracy):
-        axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
+    loss.set_xlabel("epoch")
     save_figure(figure, path)

@@ -106,6 +106,7 @@ def _table(cells: list[CellChange]) -> Table:
 
     from edgekit.report.document import KINDS
     from edgekit.report.view import ms
+    from edgekit.text import GOOD_COLOUR
 
     names = [PurePath(name).name for name in (cells[0].baseline, cells[0].model)]
     title = Text(names[0] if names[0] == names[1] else f"A: {names[0]}, B: {names[1]}")
@@ -117,7 +118,7 @@ def _table(cells: list[CellChange]) -> Table:
     for cell in sorted(cells, key=lambda cell: (kinds.index(cell.kind), cell.intra_op_threads)):
         limits = cell.ratio_interval
         between = "-" if limits is None else f"{_percent(limits[0])} to {_percent(limits[1])}"
-        style = {"slower": "red", "faster": "green"}.get(cell.verdict, "")
+        style = {"slower": "red", "faster": GOOD_COLOUR}.get(cell.verdict, "")
         verdict = Text(cell.verdict + (f": {cell.why}" if cell.why else ""), style=style)
         times = (ms(cell.before_ms), ms(cell.after_ms), _percent(cell.ratio), between)
         table.add_row(cell.kind, str(cell.intra_op_threads), *times, verdict)

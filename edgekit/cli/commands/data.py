@@ -311,7 +311,7 @@ def _document(scan: Scan, found: Findings) -> dict[str, Any]:
 
 def _line(out: Output, label: str, text: str) -> None:
     # On one line, so that a file name with line breaks cannot imitate a line of this report.
-    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}")
+    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}", indent=_LABEL_WIDTH + 1)
 
 
 def _shares(counts: Mapping[str, int]) -> str:

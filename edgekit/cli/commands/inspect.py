@@ -306,7 +306,7 @@ def _document(contents: _Contents) -> dict[str, Any]:
 
 def _line(out: Output, label: str, text: str) -> None:
     # `one_line`: a line break in a name of the file must not look like another field.
-    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}")
+    out.say(f"{label:<{_LABEL_WIDTH}} {one_line(text)}", indent=_LABEL_WIDTH + 1)
 
 
 def _scaling_text(contract: Contract) -> str:

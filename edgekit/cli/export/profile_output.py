@@ -10,6 +10,7 @@ from edgekit.errors import InputError
 from edgekit.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from edgekit.export.profiling.pipeline_estimate import PipelineEstimate
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _SHOWN_LAYERS = 20
 # The numeric columns take 55 characters; rich would break them on a narrower terminal.
 _LEAST_COLUMNS = 80
+# Width of the names of the totals.
+_INDENT = 12
 
 
 def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
@@ -27,8 +30,7 @@ def show_profile(out: Output, report: ProfileReport, all_layers: bool) -> None:
     _show_layers(out, report.profile, all_layers)
     _show_totals(out, report.profile)
     out.say("Estimates, not measurements: a roofline fitted to latencies published for ncnn on that board.")
-    for case in report.estimates:
-        _show_estimate(out, case)
+    _show_estimates(out, report.estimates)
     for loop in report.loops:
         _show_loop(out, loop)
 
@@ -118,27 +120,36 @@ def _show_totals(out: Output, profile: Profile) -> None:
     out.say(f"MACs        {profile.macs:,} ({profile.precision}){uncounted}")
     out.say(
         f"bytes       {profile.moved_bytes:,} without reuse in a cache ({intensity:.1f} FLOPs per byte), "
-        f"{profile.memory_bytes:,} with a cache of {profile.cache_kib} KiB"
+        f"{profile.memory_bytes:,} with a cache of {profile.cache_kib} KiB",
+        indent=_INDENT,
     )
     if measured := profile.measured:
         kinds = ", ".join(f"{one_line(kind)} {share:.0%}" for kind, share in measured.by_kind()[:4])
         out.say(
             f"here        {measured.median_ms:.2f} ms, median of {measured.runs}, "
             f"{counted(measured.intra_op_threads, 'thread')}, "
-            f"profiler on: {kinds}; {profile.runtime_share or 0:.0%} in nodes the runtime added"
+            f"profiler on: {kinds}; {profile.runtime_share or 0:.0%} in nodes the runtime added",
+            indent=_INDENT,
         )
 
 
-def _show_estimate(out: Output, case: BoardEstimate[Estimate]) -> None:
-    if case.estimate is None:
-        out.say(f"  {_where(case):<32} no estimate: {case.reason}")
-        return
-    roofline = case.estimate.roofline
-    out.say(
-        f"  {_where(case):<32} {_interval(case.estimate.low_ms, case.estimate.high_ms)}; "
-        f"{case.estimate.memory_share:.0%} of it bound by memory; "
-        f"{roofline.coverage:.0%} of {roofline.rows} nets left out of the fit were inside their interval"
-    )
+def _show_estimates(out: Output, cases: Sequence[BoardEstimate[Estimate]]) -> None:
+    from rich.table import Table
+
+    table = Table("board", box=None, pad_edge=False)
+    for column in ("estimate", "bound by memory", "coverage"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for case in cases:
+        if found := case.estimate:
+            roofline = found.roofline
+            inside = f"{roofline.coverage:.0%} of {roofline.rows}"
+            table.add_row(_where(case), _interval(found.low_ms, found.high_ms), f"{found.memory_share:.0%}", inside)
+    if table.row_count:
+        out.console.print(table)
+        out.say("coverage: share of the nets left out of the fit whose latency was inside their interval")
+    for case in cases:
+        if case.estimate is None:
+            out.say(f"{_where(case)}: no estimate: {case.reason}")
 
 
 def _show_loop(out: Output, loop: BoardEstimate[PipelineEstimate]) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgekit.cli.output import Output, one_line
+from edgekit.text import GOOD_COLOUR, WARNING_COLOUR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgekit.doctor.probe import Finding
 
-_SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "fault": ("✗", "bold red"), "unknown": ("?", "dim")}
+_SIGNS = {
+    "ok": ("✓", GOOD_COLOUR),
+    "warning": ("!", WARNING_COLOUR),
+    "fault": ("✗", "bold red"),
+    "unknown": ("?", "dim"),
+}
 
 
 def fault_count(faults: Sequence[Finding]) -> str:

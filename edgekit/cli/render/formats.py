@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgekit.cli.output import Output, one_line
+from edgekit.text import WARNING_COLOUR
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,13 +32,13 @@ def show_formats(out: Output, found: FormatsReport, data: str) -> None:
         out.console.print(Text(view.board_title(table.board), style="bold"))
         warning = view.virtualization_warning(table.board)
         if warning:
-            out.console.print(Text(warning, style="bold yellow"))
+            out.console.print(Text(warning, style=f"bold {WARNING_COLOUR}"))
         out.console.print(_table(table))
         best = table.recommended
         threads = best.cell.intra_op_threads
         out.say(f"recommended: {best.file.name} with --threads {threads}: {table.reason}")
         options = _EXPORT[best.file.name].format(data=data)
-        out.say(f"  edgekit export {found.model} --target {found.target} {options}")
+        out.say(f"  edgekit export {found.model} --target {found.target} {options}", indent=None)
         for line in view.warnings(table.board):
             out.say(line)
     total = found.files[0].evaluation.total

@@ -46,7 +46,7 @@ def print_summary(
     if accounts:
         text.say("outputs: " + "; ".join(account.describe() for account in accounts))
     text.say(stream.threads.describe())
-    text.say(monitor.describe() or "health: unknown")
+    text.say(f"health: {monitor.describe() or 'unknown'}")
     losses = "; ".join(account.describe() for account in accounts if account.lost)
     if losses:
         text.warn(f"not everything was written: {losses}")

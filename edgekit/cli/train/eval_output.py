@@ -25,7 +25,7 @@ def print_evaluation(out: Output, result: Evaluation, recall_of: Sequence[str]) 
         f"calibration error {result.calibration.expected_error:.3f}"
     )
     out.say(_mean_recalls(result.per_class, recall_of))
-    out.say(_risk_coverage_text(result))
+    _print_risk_coverage(out, result)
     if result.left_out:
         out.say(f"left out    {result.left_out:,} images of the split, for which FER+ has no majority")
     if result.contempt is not None:
@@ -98,13 +98,13 @@ def print_photos(out: Output, model: str, result: PhotoEvaluation, recall_of: Se
     if not result.missed_total:
         out.say(f"accuracy {result.accuracy:.2%} ({found.correct} of {result.total}), {error}")
         out.say(_mean_recalls(result.per_class, recall_of))
-        out.say(_risk_coverage_text(found))
+        _print_risk_coverage(out, found)
         return
     out.say(f"accuracy {result.accuracy:.2%} ({found.correct} of {result.total}, without a face is wrong)")
     out.say(f"         {_mean_recalls(result.per_class, recall_of)}")
     out.say(f"with a face {found.accuracy:.2%} ({found.correct} of {found.total}), {error}")
     out.say(f"         {_mean_recalls(found.per_class, recall_of)}")
-    out.say(_risk_coverage_text(found))
+    _print_risk_coverage(out, found)
 
 
 def photos_document(
@@ -172,13 +172,17 @@ def _by_document(by: Sequence[Breakdown]) -> dict[str, Any]:
     return {"by": {breakdown.name: breakdown.as_document() for breakdown in by}} if by else {}
 
 
-def _risk_coverage_text(result: Evaluation) -> str:
-    points = [point for point in result.risk_coverage.as_document() if point["threshold"] in _PRINTED_THRESHOLDS]
-    shares = ", ".join(
-        f"{point['threshold']:g}: {_percent(point['coverage'])} (accuracy {_percent(point['accuracy'])})"
-        for point in points
-    )
-    return f"coverage with a probability of at least {shares}"
+def _print_risk_coverage(out: Output, result: Evaluation) -> None:
+    """Print the share of images that are answered at some thresholds, and the accuracy on them."""
+    from rich.table import Table
+
+    table = Table("threshold", box=None, pad_edge=False)
+    table.add_column("coverage", justify="right")
+    table.add_column("accuracy", justify="right")
+    for point in result.risk_coverage.as_document():
+        if point["threshold"] in _PRINTED_THRESHOLDS:
+            table.add_row(f"{point['threshold']:g}", _percent(point["coverage"]), _percent(point["accuracy"]))
+    out.console.print(table)
 
 
 def _mean_recalls(per_class: Mapping[str, float | None], recall_of: Sequence[str]) -> str:

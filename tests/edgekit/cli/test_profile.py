@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def test_all_columns_are_there_on_eighty_columns(edgekit: Run, tmp_path: Path, m
     heading = out.splitlines()[1].split()
     assert heading == ["layer", "kind", "MMACs", "kB", "kB", "kB", "/B", "here"]
     assert "100.0%" in out
-    assert "Raspberry Pi 4B, 1 thread        below 0.1 ms" in out
+    assert re.search(r"Raspberry Pi 4B, 1 thread +below 0.1 ms", out)
 
 
 def test_nodes_without_names_are_timed_each(edgekit: Run, tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_a_file_for_ncnn_is_sent_to_its_onnx_file(edgekit: Run, tmp_path: Path) 
 def test_a_board_of_which_too_little_is_known_gets_no_estimate(edgekit: Run, tmp_path: Path) -> None:
     code, out, _ = edgekit("profile", eight_bit_graph(tmp_path), "--board", "pi4", "--seconds", "0")
     assert code == 0
-    assert "Raspberry Pi 4B, 4 threads       no estimate: only 50% of 6 published nets lie" in out
+    assert "Raspberry Pi 4B, 4 threads: no estimate: only 50% of 6 published nets lie" in out
 
 
 def test_the_roofline_is_drawn(edgekit: Run, tmp_path: Path) -> None:

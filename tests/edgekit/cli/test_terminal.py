@@ -1,0 +1,40 @@
+"""The commands' text on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.terminal import COLUMNS, in_terminal
+
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
+BOARD = RESULTS / "vm-epyc-2.json"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("--help",),
+        ("inspect", "default"),
+        ("inspect", "distilled", "--layers"),
+        ("report", BOARD),
+        ("compare", BOARD, RESULTS / "emulated-a53-trixie.json", "--allow-different"),
+        ("profile", "default", "--seconds", "0"),
+        ("doctor",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_the_text_of_a_command_fits_into_80_columns(command: tuple[object, ...], tmp_path: Path) -> None:
+    code, text = in_terminal(*command, cwd=tmp_path)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert code == 0 or command == ("doctor",), text
+    assert len(lines) > 10
+    assert [line for line in lines if len(line.rstrip()) > COLUMNS] == []
+
+
+def test_lines_are_not_wrapped_where_programs_read_them(edgekit: Callable[..., tuple[int, str, str]]) -> None:
+    _, out, _ = edgekit("inspect", "default")
+    assert re.search(r"^bytes moved .{100,}$", out, re.MULTILINE)
