@@ -233,7 +233,10 @@ class _Muxer:
 
 
 class _AppendedFile:
-    """The file that PyAV writes to. It keeps the first error, because PyAV does not report each one."""
+    """The file that PyAV writes to. It keeps the number of the first error, because PyAV does not report each one.
+
+    The error itself would keep this file, and so the encoder, in memory by its traceback.
+    """
 
     def __init__(self, path: Path) -> None:
         """Create or replace `path`, and its folder.
@@ -242,7 +245,7 @@ class _AppendedFile:
             StorageError: The file cannot be created.
         """
         self._path = path
-        self._error: OSError | None = None
+        self._errno: int | None = None
         self.size_bytes = 0
         self._kept_bytes = 0
         try:
@@ -258,7 +261,7 @@ class _AppendedFile:
             while rest:
                 rest = rest[self._stream.write(rest) :]
         except OSError as error:
-            self._error = self._error or error
+            self._errno = self._errno or error.errno
             raise
         self.size_bytes += len(data)
         return len(data)
@@ -269,8 +272,8 @@ class _AppendedFile:
         Raises:
             OSError: It was not, or the file or its folder was removed or renamed: writing to it gives no error.
         """
-        if self._error is not None:
-            raise self._error
+        if self._errno is not None:
+            raise OSError(self._errno, os.strerror(self._errno))
         if not os.path.samestat(os.fstat(self._stream.fileno()), self._path.stat()):
             raise FileNotFoundError(errno.ENOENT, "another file has taken its name")
         self._kept_bytes = self.size_bytes
@@ -290,8 +293,8 @@ class _AppendedFile:
 
     def failure(self, error: Exception) -> StorageError:
         """Return the error for the user."""
-        cause = self._error or error
-        return StorageError(f"cannot write '{self._path}': {getattr(cause, 'strerror', None) or cause}")
+        reason = os.strerror(self._errno) if self._errno else getattr(error, "strerror", None) or error
+        return StorageError(f"cannot write '{self._path}': {reason}")
 
 
 def _pyav() -> ModuleType:

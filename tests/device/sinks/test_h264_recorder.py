@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -11,9 +14,10 @@ import numpy as np
 import pytest
 
 from edgekit.device.sinks.h264_recorder import H264Recorder
+from edgekit.device.sinks.mp4 import H264File
 from edgekit.device.sinks.rotation import Rotation
 from edgekit.device.sources.settings import EncodedPacket
-from edgekit.errors import InputError
+from edgekit.errors import InputError, StorageError
 from tests.waiting import wait_until
 
 av = pytest.importorskip("av", reason="no PyAV here: pip install av")
@@ -149,6 +153,25 @@ def test_a_full_disk_ends_the_piece_and_what_was_written_can_be_played(small_dis
     recording.stop()
     assert len(levels(small_disk / "door.mp4")) >= KEY_EVERY
     assert "No space left" in told[0]
+
+
+def test_a_file_that_failed_is_freed_without_the_garbage_collector(small_disk, fill):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    fill(small_disk, but_bytes=40_000)
+    file = H264File(small_disk / "v.mp4", (64, 64), 30.0)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(StorageError, match="No space left"):
+            for index in range(300):
+                file.write(noise, index / 30)
+        with suppress(StorageError):
+            file.close()
+        muxer = weakref.ref(file._file)
+        del file
+        assert muxer() is None
+    finally:
+        gc.enable()
 
 
 def test_a_disk_that_stalls_costs_pictures_and_no_time(new_recorder, told, monkeypatch):
