@@ -13,10 +13,15 @@ COLUMNS = 80
 
 def in_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
     """Return the exit code and the stdout of an edgekit command in a terminal, with its colours."""
+    return python_in_terminal("-m", "edgekit.cli", *arguments, cwd=cwd, stderr=subprocess.DEVNULL)
+
+
+def python_in_terminal(*arguments: object, cwd: Path, stderr: int = subprocess.STDOUT) -> tuple[int, str]:
+    """Return the exit code and the output of Python with these arguments in a terminal, with its control sequences."""
     primary, secondary = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
-    command = [sys.executable, "-m", "edgekit.cli", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=cwd, stdout=secondary, stderr=subprocess.DEVNULL, env=environment) as process:
+    command = [sys.executable, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=cwd, stdout=secondary, stderr=stderr, env=environment) as process:
         os.close(secondary)
         output = b""
         while chunk := _read(primary):

@@ -150,7 +150,7 @@ def make_parts(given: argparse.Namespace, folder: Path) -> None:
 
 def make_curves(given: argparse.Namespace, folder: Path) -> None:
     """curves.webp: accuracy and loss of a short training on FER-2013."""
-    train = ("train", "--data", given.fer2013, "--recipe", "fer2013-start", "--epochs", "5", "--precision", "bf16")
+    train = ("train", "--data", given.fer2013, "--recipe", "fer2013-start", "--epochs", "3", "--precision", "bf16")
     run(*train, "--threads", "1", "-o", "runs/curves", cwd=folder)
     save(OUTPUT / "curves.webp", Image.open(folder / "runs/curves/curves.png"))
 

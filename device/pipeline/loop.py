@@ -134,7 +134,7 @@ def frame_results(
         items: Iterator[_InFlight] = itertools.chain([first], captured)
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
-        items = _prefetch(stages, "find", _tracked(items, localizer))
+        items = _prefetch(stages, "detect", _tracked(items, localizer))
         items = _prefetch(stages, "classify", _classified(items, classifier, smoother, schedule, presentation_time_s))
         try:
             for item in itertools.islice(items, max_frames):

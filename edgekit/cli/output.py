@@ -48,8 +48,11 @@ class Output:
     def progress_console(self) -> Console:
         """A rich console for progress bars: always on stderr, silent with -q."""
         from rich.console import Console
+        from rich.theme import Theme
 
-        return Console(stderr=True, quiet=self.quiet)
+        # Not rich's yellow, cyan and green, which are hardly legible on a light background.
+        plain = {f"progress.{part}": "default" for part in ("download", "elapsed", "remaining")}
+        return Console(stderr=True, quiet=self.quiet, theme=Theme(plain))
 
     def say(self, text: str, indent: int | None = 2) -> None:
         """Print text for people, unless -q is given.
@@ -64,11 +67,11 @@ class Output:
         text = printable(text)
         if indent is not None and (sys.stderr if self.as_json else sys.stdout).isatty():
             text = "\n".join(_wrapped(line, indent) for line in text.split("\n"))
-        click.echo(text, err=self.as_json)
+        _echo(text, err=self.as_json)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with -q."""
-        click.echo(f"edgekit: warning: {one_line(text)}", err=True)
+        _echo(f"edgekit: warning: {one_line(text)}", err=True)
 
     def result(self, document: Mapping[str, Any]) -> None:
         """Print the command's JSON document if --json is given."""
@@ -89,6 +92,15 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
         function(Output(as_json, quiet), *args, **kwargs)
 
     return wrapper
+
+
+def _echo(text: str, err: bool) -> None:
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        # Not click.echo, which writes past rich, onto the line of a progress bar.
+        print(text, file=stream, flush=True)
+    else:
+        click.echo(text, err=err)
 
 
 def _wrapped(line: str, indent: int) -> str:

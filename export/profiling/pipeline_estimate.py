@@ -143,9 +143,9 @@ def estimate_pipeline(
             return detect
         share = 1 / detect_every
         find_parts = (
-            Part(f"detector net, 1 of {detect_every} frames", "find", detect.middle_ms * share, "roofline"),
-            Part("detector: scale and decode", "find", here["around detector"] * scale * share, scaled),
-            Part("track: flow between detections", "find", here["track"] * scale * (1 - share), scaled),
+            Part(f"detector net, 1 of {detect_every} frames", "detect", detect.middle_ms * share, "roofline"),
+            Part("detector: scale and decode", "detect", here["around detector"] * scale * share, scaled),
+            Part("track: flow between detections", "detect", here["track"] * scale * (1 - share), scaled),
         )
     cut = "faces: cut and prepare" if detector_model is not None else "image: fit and prepare"
     return PipelineEstimate(

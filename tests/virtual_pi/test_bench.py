@@ -87,7 +87,8 @@ def test_the_second_run_sends_nothing_flags_throttling_and_reports_a_board_that_
 ) -> None:
     done = second_bench
     assert done.returncode == 4
-    assert "1 of 2 boards failed: dead: the port is closed" in done.stderr
+    assert "dead: the port is closed" in done.stderr
+    assert "1 of 2 boards failed: dead\n" in done.stderr
     report = json.loads(done.stdout)
     (board,) = report["boards"]
     assert board["label"] == "living"

@@ -41,8 +41,7 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
     bundles = {} if bundle is None else dict(zip(chosen.hosts, bundle_paths(bundle, chosen.hosts), strict=True))
     for done in examined:
         if done.result is None:
-            out.say(f"{done.host.label}: {done.error}")
-            continue
+            continue  # `raise_failures` prints the error
         python = f", with {done.result.python}" if done.result.python else ""
         out.say(f"{done.host.label}{python}")
         show_findings(out, done.result.findings)

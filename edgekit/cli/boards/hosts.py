@@ -121,15 +121,19 @@ def require_hosts(chosen: HostChoice) -> tuple[Host, ...]:
 
 
 def raise_failures(results: Sequence[HostResult[Any]]) -> None:
-    """Raise one error for all boards that failed.
+    """Raise one error for all boards that failed. Of several boards, the error of each is printed on stderr first.
 
     Raises:
         HostError: At least one board failed.
     """
-    failures = [f"{done.host.label}: {done.error}" for done in results if done.error is not None and done.tried]
-    if failures:
-        reasons = "; ".join(failures)
-        raise HostError(reasons if len(results) == 1 else f"{len(failures)} of {len(results)} boards failed: {reasons}")
+    failures = {done.host.label: done.error for done in results if done.error is not None and done.tried}
+    lines = [f"{label}: {error}" for label, error in failures.items()]
+    if lines and len(results) == 1:
+        raise HostError(lines[0])
+    if lines:
+        for line in lines:
+            click.echo(one_line(line), err=True)
+        raise HostError(f"{len(lines)} of {len(results)} boards failed: {', '.join(failures)}")
 
 
 def yunet_upload(out: Output) -> Upload | None:

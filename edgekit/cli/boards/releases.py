@@ -70,7 +70,7 @@ def read_package(out: Output, model: str, config: Path, keep: int, settle_s: flo
 
 
 def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> None:
-    """Print one line per board as the results arrive, then the JSON document.
+    """Print one line per board as the results arrive, errors at the end, then the JSON document.
 
     Raises:
         HostError: A board failed.
@@ -81,7 +81,8 @@ def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> N
     for result in results:
         done.append(result)
         change = result.result
-        out.say(f"{result.host.label}: {result.error or (change and _describe(change))}")
+        if result.error is None or not result.tried:
+            out.say(f"{result.host.label}: {result.error or (change and _describe(change))}")
     out.result({"boards": [change_document(result) for result in done]})
     raise_failures(done)
 

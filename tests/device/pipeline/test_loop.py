@@ -203,6 +203,7 @@ def test_a_lost_source_leaves_what_was_measured_and_drops_before_the_start_do_no
         go(source, WholeFrame(), classifier, [tally, source], meter)
     assert (meter.frames, tally.faces) == (5, 5)
     assert meter.dropped_by_stage["capture"] == 8
+    assert set(meter.dropped_by_stage) == {"capture", "detect", "classify"}, "names of the table"
 
 
 def test_a_model_that_gives_no_numbers_is_refused(tiny_model, tmp_path, blocks_picture, told):

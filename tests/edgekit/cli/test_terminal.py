@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal import COLUMNS, in_terminal
+from tests.terminal import COLUMNS, in_terminal, python_in_terminal
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 BOARD = RESULTS / "vm-epyc-2.json"
@@ -38,3 +38,22 @@ def test_the_text_of_a_command_fits_into_80_columns(command: tuple[object, ...],
 def test_lines_are_not_wrapped_where_programs_read_them(edgekit: Callable[..., tuple[int, str, str]]) -> None:
     _, out, _ = edgekit("inspect", "default")
     assert re.search(r"^bytes moved .{100,}$", out, re.MULTILINE)
+
+
+_MESSAGES = """
+from edgekit.cli.output import Output
+from edgekit.cli.progress import counted, progress_bar
+out = Output(as_json=False, quiet=False)
+with progress_bar(out) as bars:
+    counted(bars, "work")(1, 3)
+    bars.refresh()
+    out.say("a message")
+    out.warn("a warning")
+"""
+
+
+def test_a_message_is_not_printed_on_the_line_of_a_progress_bar(tmp_path: Path) -> None:
+    _, text = python_in_terminal("-c", _MESSAGES, cwd=tmp_path)
+    erased_line = re.escape("\r\x1b[2K")
+    assert re.search(f"work.*{erased_line}a message\n", text)
+    assert re.search(f"work.*{erased_line}edgekit: warning: a warning\n", text)

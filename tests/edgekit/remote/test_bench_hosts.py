@@ -256,7 +256,8 @@ def test_failing_boards_do_not_affect_the_others(sshd: Sshd, plant: Plant, tiny_
     document = json.loads(done.stdout)
     assert [board["label"] for board in document["boards"]] == ["good"]
     assert [host["label"] for host in document["hosts"] if host["error"]] == ["dead", "no-such.invalid", "unknown key"]
-    assert "3 of 4 boards failed: dead: the port is closed" in done.stderr
+    assert "dead: the port is closed" in done.stderr
+    assert "3 of 4 boards failed: dead, no-such.invalid, unknown key\n" in done.stderr
 
 
 @pytest.mark.slow

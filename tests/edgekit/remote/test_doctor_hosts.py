@@ -191,7 +191,9 @@ def test_one_failing_board_does_not_affect_the_others(sshd: Sshd, tmp_path: Path
     assert dead["label"] == "dead"
     assert "the port is closed" in dead["error"]
     assert (kitchen["error"], kitchen["healthy"], kitchen["findings"][0]["text"]) == (None, True, "fine")
-    assert "1 of 2 boards failed: dead: the port is closed" in done.stderr
+    assert "dead: the port is closed" in done.stderr
+    assert "1 of 2 boards failed: dead\n" in done.stderr
+    assert done.stderr.count("the port is closed") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boards.toml", "r-my_kitchen.tar.gz"]
 
 
