@@ -186,7 +186,7 @@ def train_and_validation(
     if not held_back.any() or held_back.all():
         raise InputError(f"split '{train}' is too small to hold back a validation split: add a split 'val'")
     by_group = "" if groups is None else " by group"
-    kept = ~held_back & ~identical_to(training.images, training.images[held_back])
+    kept = ~held_back & ~identical_to(training.images, (training.images[index] for index in np.flatnonzero(held_back)))
     for label in np.unique(labels[~held_back]):
         if not (kept & (labels == label)).any():
             name = dataset.classes[label]
@@ -198,8 +198,12 @@ def train_and_validation(
 
 def identical_to(images: ImageU8, others: Iterable[ImageU8]) -> NDArray[np.bool_]:
     """Return a mask of the images (N, H, W, C) that are pixel-identical to one of `others`: bool (N,)."""
-    known = {image.tobytes() for image in others}
-    return np.array([image.tobytes() in known for image in images], bool)
+    known = {_checksum(image) for image in others}
+    return np.array([_checksum(image) in known for image in images], bool)
+
+
+def _checksum(image: ImageU8) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def check_classes(training: ImageSet, classes: tuple[str, ...]) -> None:

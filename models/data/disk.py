@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import StorageError
+from edgekit.models.callbacks import Notify
 from edgekit.preprocess import ImageU8
 
 # Where decoded images are kept; "auto" is the disk for those that need more than a quarter of the available memory.
@@ -18,6 +19,14 @@ ImageCache = Literal["auto", "memory", "disk"]
 _MEMORY_SHARE = 0.25
 _MEMINFO = Path("/proc/meminfo")
 _COPY_ROWS = 256
+
+
+def folder_on_disk(size_bytes: int, cache: ImageCache, folder: Path, notify: Notify) -> Path | None:
+    """Return `folder` if images of this size are to be kept there, and call `notify`; None: in memory."""
+    if cache == "memory" or (cache == "auto" and fits_in_memory(size_bytes)):
+        return None
+    notify(f"{size_bytes >> 20} MiB of decoded images are kept on disk, in '{folder}', and not in memory")
+    return folder
 
 
 def fits_in_memory(size_bytes: int) -> bool:
@@ -45,6 +54,28 @@ def disk_array(folder: Path, shape: tuple[int, ...]) -> ImageU8:
         raise StorageError(f"'{folder}': no room for {np.prod(shape) >> 20} MiB of images: {error.strerror}") from error
 
 
+def new_array(folder: Path | None, shape: tuple[int, ...]) -> ImageU8:
+    """Return a uint8 array in memory, or in a file in `folder`; see `disk_array`.
+
+    Raises:
+        StorageError: The disk has no room for it.
+    """
+    return np.empty(shape, np.uint8) if folder is None else disk_array(folder, shape)
+
+
+def folder_of(*arrays: ImageU8) -> Path | None:
+    """Return the folder of the first array that is in a file; None if all are in memory."""
+    return next((Path(str(each.filename)).parent for each in arrays if isinstance(each, np.memmap)), None)
+
+
+def joined(first: ImageU8, second: ImageU8) -> ImageU8:
+    """Return the images of both arrays; in a file if one of them is in a file."""
+    folder = folder_of(first, second)
+    result = new_array(folder, (len(first) + len(second), *first.shape[1:]))
+    result[: len(first)], result[len(first) :] = first, second
+    return result
+
+
 def is_on_disk(images: ImageU8) -> bool:
     """Return whether an array is in a file."""
     return isinstance(images, np.memmap)
@@ -52,10 +83,11 @@ def is_on_disk(images: ImageU8) -> bool:
 
 def rows(images: ImageU8, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> ImageU8:
     """Return the images that a mask or an index array selects; of images on disk, a copy in another file there."""
-    if not isinstance(images, np.memmap):
+    folder = folder_of(images)
+    if folder is None:
         return images[chosen]
     indices = np.arange(len(images))[chosen]
-    result = disk_array(Path(str(images.filename)).parent, (len(indices), *images.shape[1:]))
+    result = disk_array(folder, (len(indices), *images.shape[1:]))
     for start in range(0, len(indices), _COPY_ROWS):
         result[start : start + _COPY_ROWS] = images[indices[start : start + _COPY_ROWS]]
     return result

@@ -33,13 +33,13 @@ from edgekit.files import real_path
 from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import EXPRESSIONS, DataSet, ImageSet
 from edgekit.models.data.coop import is_split_file, open_split_file
-from edgekit.models.data.disk import disk_array
+from edgekit.models.data.disk import ImageCache, folder_on_disk, new_array
 from edgekit.models.data.fer2013 import SIDE_PX, USAGES, read_csv, read_hdf5
 from edgekit.models.data.files import ARCHIVE_SUFFIXES, Files, open_files
 from edgekit.models.data.image_files import ImageFiles
 from edgekit.models.data.layout import Layout, find_layout, require_contempt, split_order
 from edgekit.models.data.listed import is_listed, read_listed
-from edgekit.models.data.pixels import DataFit, single_channel_if_gray, stack, to_size
+from edgekit.models.data.pixels import DataFit, single_channel_if_gray, to_size
 from edgekit.preprocess import ImageU8
 
 # For each new split: the old split and the indices of its images. Other images are not decoded. `Select` computes a
@@ -57,7 +57,8 @@ def load_dataset(
     notify: Notify = ignore_message,
     fit: DataFit = "square",
     select: Select | None = None,
-    on_disk: Path | None = None,
+    cache: ImageCache = "memory",
+    cache_folder: Path = Path(),
 ) -> DataSet:
     """Read a data set.
 
@@ -70,7 +71,8 @@ def load_dataset(
         notify: Called with messages about removed images and similar decisions.
         fit: How images that are not square become square: that of the contract they are read for.
         select: Selects images before they are decoded; default: all.
-        on_disk: Folder for a file of decoded images, if they are image files and shall not be in memory.
+        cache: Where the decoded images of image files are kept.
+        cache_folder: Folder of those that are kept on disk.
 
     Raises:
         InputError: The path does not exist, its format is not recognised, or the data is damaged.
@@ -79,9 +81,10 @@ def load_dataset(
     square = functools.partial(to_size, size_px=size_px, fit=fit)
     if is_split_file(path) or is_of_files(path):
         with open_layout(path, contempt, notify) as (files, layout):
-            if on_disk:
-                return _read_to_disk(files, layout, path, square, report, on_disk)
-            return _read_images(files, layout, path, square, report, select)
+            chosen = _chosen(layout, select)
+            size_bytes = 3 * size_px**2 * sum(map(len, chosen.values()))
+            folder = folder_on_disk(size_bytes, cache, cache_folder, notify)
+            return _read_images(files, layout, path, square, report, chosen, folder)
     require_contempt(contempt, EXPRESSIONS)
     splits = read_csv(path, square, report) if path.name.lower().endswith(".csv") else read_hdf5(path, square)
     ordered = {name: splits[name] for name in split_order(splits)}
@@ -175,16 +178,25 @@ def _read_images(
     path: Path,
     square: Callable[[ImageU8], ImageU8],
     report: Progress,
-    select: Select | None,
+    chosen: Mapping[str, Sequence[int]],
+    folder: Path | None,
 ) -> DataSet:
-    chosen = _chosen(layout, select)
-    wanted = sorted({index for indices in chosen.values() for index in indices})  # the fastest order to read
-    images = dict(_decoded(files, layout, path, square, report, wanted))
-    gray = all(image.shape[-1] == 1 for image in images.values())
-    splits = {
-        split: _image_set(layout, indices, stack([images[index] for index in indices], gray))
-        for split, indices in chosen.items()
-    }
+    """Return the chosen entries, with one channel if all images are gray; the pixels are in a file in `folder`."""
+    places = defaultdict(list)
+    for place, index in enumerate(index for indices in chosen.values() for index in indices):
+        places[index].append(place)
+    total = sum(map(len, chosen.values()))
+    pixels = np.empty((0, 1, 1, 1), np.uint8)
+    for index, image in _decoded(files, layout, path, square, report, sorted(places)):  # the fastest order to read
+        if image.shape[-1] > pixels.shape[-1] or not len(pixels):
+            gray, pixels = pixels, new_array(folder, (total, *image.shape))
+            if len(gray):
+                pixels[:] = gray
+        pixels[places[index]] = image
+    splits, start = {}, 0
+    for split, indices in chosen.items():
+        splits[split] = _image_set(layout, indices, pixels[start : start + len(indices)])
+        start += len(indices)
     return _data_set(layout, path, splits)
 
 
@@ -231,46 +243,6 @@ def _data_set(layout: Layout, path: Path, splits: Mapping[str, ImageSet]) -> Dat
 
 def _name(layout: Layout, path: Path) -> str:
     return layout.name or dataset_name(path, layout.classes, {entry.split for entry in layout.entries})
-
-
-def count_images(path: Path) -> int:
-    """Return the number of image files in a folder or an archive; 0 for the other formats.
-
-    Raises:
-        InputError: The path does not exist or the archive is damaged.
-    """
-    if is_split_file(path) or not is_of_files(path):
-        return 0
-    with open_files(path) as files:
-        return len(files.images)
-
-
-def _read_to_disk(
-    files: Files,
-    layout: Layout,
-    path: Path,
-    square: Callable[[ImageU8], ImageU8],
-    report: Progress,
-    folder: Path,
-) -> DataSet:
-    """Return the data set of `_read_images` with all images in one file in `folder`."""
-    chosen = _chosen(layout, None)
-    order = [index for indices in chosen.values() for index in indices]
-    position = {index: place for place, index in enumerate(order)}
-    pixels: ImageU8 | None = None
-    gray = True
-    for index, image in _decoded(files, layout, path, square, report, sorted(order)):
-        if pixels is None:
-            pixels = disk_array(folder, (len(order), *image.shape[:2], 3))
-        pixels[position[index]] = image
-        gray = gray and image.shape[-1] == 1
-    assert pixels is not None
-    splits, start = {}, 0
-    for split, indices in chosen.items():
-        images = pixels[start : start + len(indices), ..., : 1 if gray else 3]
-        splits[split] = _image_set(layout, indices, images)
-        start += len(indices)
-    return _data_set(layout, path, splits)
 
 
 def _chosen(layout: Layout, select: Select | None) -> dict[str, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy as np
 from edgekit.contract import Fit
 from edgekit.device.imaging import decode_image
 from edgekit.errors import InputError
-from edgekit.models.callbacks import Progress
+from edgekit.models.callbacks import Notify, Progress, ignore_message
 from edgekit.models.data import ImageSet
+from edgekit.models.data.disk import folder_on_disk, joined, new_array
 from edgekit.models.data.files import open_files
 from edgekit.models.data.pixels import to_size
 from edgekit.models.data.readers import is_of_files
@@ -21,7 +23,14 @@ UNKNOWN = -1
 
 
 def load_unlabelled(
-    path: Path, size_px: int, gray: bool, progress: Progress | None = None, *, fit: Fit = "square"
+    path: Path,
+    size_px: int,
+    gray: bool,
+    progress: Progress | None = None,
+    *,
+    fit: Fit = "square",
+    folder: Path | None = None,
+    notify: Notify = ignore_message,
 ) -> ImageU8:
     """Return all images in a folder and its subfolders, or in a .tar archive; folder names are ignored.
 
@@ -31,6 +40,8 @@ def load_unlabelled(
         gray: Whether to return one channel, else three (RGB).
         progress: Called with (images read, images in total).
         fit: How images that are not square become square.
+        folder: Folder for a file of the images, if they need more than a quarter of the free memory.
+        notify: Called with a message about that file.
 
     Returns:
         uint8 (N, size_px, size_px, 1 or 3), N ≥ 1.
@@ -40,16 +51,18 @@ def load_unlabelled(
     """
     if not is_of_files(path):
         raise InputError(f"unlabelled data '{path}' is neither a folder nor a .tar archive of images")
-    images = []
+    channels = 1 if gray else 3
     with open_files(path) as files:
-        for number, name in enumerate(files.images, start=1):
+        if not files.images:
+            raise InputError(f"unlabelled data '{path}' contains no image")
+        shape = (len(files.images), size_px, size_px, channels)
+        images = new_array(folder and folder_on_disk(math.prod(shape), "auto", folder, notify), shape)
+        for index, name in enumerate(files.images):
             image = to_size(decode_image(files.read(name), f"{path}/{name}"), size_px, fit)
-            images.append(_with_channels(image, 1 if gray else 3))
+            images[index] = _with_channels(image, channels)
             if progress:
-                progress(number, len(files.images))
-    if not images:
-        raise InputError(f"unlabelled data '{path}' contains no image")
-    return np.stack(images)
+                progress(index + 1, len(files.images))
+    return images
 
 
 def with_unlabelled(part: ImageSet, images: ImageU8) -> ImageSet:
@@ -58,7 +71,7 @@ def with_unlabelled(part: ImageSet, images: ImageU8) -> ImageSet:
     if targets is not None:
         targets = np.concatenate([targets, np.zeros((len(images), targets.shape[1]), np.float32)])
     labels = np.full(len(images), UNKNOWN, np.int64)
-    return ImageSet(np.concatenate([part.images, images]), np.concatenate([part.labels, labels]), targets)
+    return ImageSet(joined(part.images, images), np.concatenate([part.labels, labels]), targets)
 
 
 def _with_channels(image: ImageU8, channels: int) -> ImageU8:

@@ -184,7 +184,7 @@ def distill(
     require_no_space(options.student)
     contract_for(options.student, ("any",), "any", gray=True)  # reports an unknown net before the data is read
     check_output(options.output, options.resume)
-    data = read_training_data(options, notify=notify, progress=progress)
+    data = read_training_data(options, notify=notify, progress=progress, cache="auto")
     dataset = data.dataset
     teacher = open_teacher(options.teachers, dataset.classes, _teacher_options(options), notify)
     views = None if options.on_the_fly else options.views or "center-flip"
@@ -258,7 +258,9 @@ def _with_unlabelled(
     if options.unlabelled is None:
         return training, None
     reading = of_stage(progress, "reading unlabelled images")
-    more = load_unlabelled(options.unlabelled, SIDE_PX, is_gray, reading, fit=options.fit)
+    more = load_unlabelled(
+        options.unlabelled, SIDE_PX, is_gray, reading, fit=options.fit, folder=options.output, notify=notify
+    )
     notify(f"{len(more)} images without labels are used as well")
     return with_unlabelled(training, more), pixels_sha256(more)
 

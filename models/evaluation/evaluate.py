@@ -24,6 +24,7 @@ from edgekit.errors import InputError
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.models.data import DataSet, ImageSet
+from edgekit.models.data.disk import folder_of, new_array
 from edgekit.models.evaluation.calibration import Calibration, calibration
 from edgekit.models.evaluation.risk_coverage import RiskCoverage, risk_coverage
 from edgekit.models.model_loading import build_net
@@ -261,7 +262,10 @@ def as_shown(images: ImageSet, contract: Contract) -> ImageSet:
     if pixels.shape[1:3] != contract.crop.resize_hw:
         raise InputError(f"images are {pixels.shape[1:3]} pixels, but the model needs {contract.crop.resize_hw}")
     if contract.crop.grayscale and pixels.shape[-1] == 3:
-        pixels = np.stack([to_gray(np.ascontiguousarray(image[..., ::-1])) for image in pixels])[..., np.newaxis]
+        gray = new_array(folder_of(pixels), (*pixels.shape[:3], 1))
+        for index, image in enumerate(pixels):
+            gray[index, ..., 0] = to_gray(np.ascontiguousarray(image[..., ::-1]))
+        pixels = gray
     return replace(images, images=pixels)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgekit.downloads import default_cache_dir
 from edgekit.files import check_writable
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.data import DataSet, distinct_images, duplicated, split_to_measure
@@ -109,11 +110,21 @@ def read_evaluation_data(
 ) -> DataSet:
     """Return a data set with images of `size_px` and merged classes.
 
+    Images that need more than a quarter of the free memory are in a file in the user's cache folder.
+
     Raises:
         InputError: The data or a merge is invalid.
     """
-    reading = of_stage(progress, "reading images")
-    dataset = load_dataset(Path(path), size_px, reading, contempt=contempt, notify=notify, fit=fit)
+    dataset = load_dataset(
+        Path(path),
+        size_px,
+        of_stage(progress, "reading images"),
+        contempt=contempt,
+        notify=notify,
+        fit=fit,
+        cache="auto",
+        cache_folder=default_cache_dir(),
+    )
     if not merges:
         return dataset
     parsed = parse_merges(merges, dataset.classes)

@@ -51,7 +51,7 @@ class Recipe:
     - `grad_clamp` clamps each gradient element to ±`grad_clamp`; 0: off.
     - `ema_decay`: decay of the exponential moving average of the weights, which is evaluated and saved; 0: off.
     - `keep`: the weights to save: those of the epoch with the highest validation accuracy, or those of the last epoch.
-    - `patience`: stop after this many epochs without a better one; 0: off.
+    - `patience`: stop after this many epochs without a better one on the validation images; 0: off.
     - `depth_decay`: factor of the learning rate per stage below the last layer (see `optimizer.layer_rates`); 0 trains
       the last layer only and freezes the rest with its BatchNorm statistics.
     - `initial_share`: share of the initial weights in the weights that are evaluated and saved: interpolation of the
@@ -204,7 +204,7 @@ _CAMERA = Recipe(
 
 # For 8 to 500 images per class. The last layer alone learns, and 40 % of what it learns is kept: lower layers that
 # learn gain little on the new images and lose on the old ones. A few validation images choose a worse epoch than the
-# last one.
+# last one, so they only end the training.
 _ADAPT = Recipe(
     epochs=40,
     augmentation=_CROP_AND_FLIP,
@@ -212,6 +212,7 @@ _ADAPT = Recipe(
     max_lr=0.1,
     weight_decay=0.0,
     keep="last",
+    patience=15,
     depth_decay=0.0,
     initial_share=0.6,
     balance="sampler",
@@ -253,7 +254,7 @@ RECIPES = {
     "camera": _CAMERA,
     "adapt": _ADAPT,
     # The recipe that `adapt` becomes where the initial weights lack some of the classes.
-    "adapt-new-classes": replace(_ADAPT, depth_decay=0.5, initial_share=0.0, keep="best", patience=15),
+    "adapt-new-classes": replace(_ADAPT, depth_decay=0.5, initial_share=0.0, keep="best"),
     # The EdgeCNN authors' schedule (arXiv 1909.13522, released code): random crops and flips only.
     "paper": Recipe(
         epochs=500,

@@ -19,11 +19,11 @@ from edgekit.model_store import BEST_NAME, CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.checkpoints.provenance import training_provenance
 from edgekit.models.data import DataSet, ImageSet, train_and_validation, training_split
-from edgekit.models.data.disk import ImageCache, fits_in_memory
+from edgekit.models.data.disk import ImageCache
 from edgekit.models.data.fer2013 import SIDE_PX
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, with_ferplus
 from edgekit.models.data.merging import merge_classes, parse_merges, report_removed
-from edgekit.models.data.readers import count_images, load_dataset
+from edgekit.models.data.readers import load_dataset
 from edgekit.models.nets.registry import create_model
 from edgekit.models.training.contention import watched
 from edgekit.models.training.init_weights import InitialWeights, read_initial_weights
@@ -62,7 +62,8 @@ class TrainingResult:
 
     `best` is the report of the epoch whose weights are in the checkpoint: the one with the highest validation accuracy,
     or the last one if the recipe keeps the last. `validation_name` describes the validation images. The logits
-    are divided by `temperature` (1: not calibrated).
+    are divided by `temperature` (1: not calibrated). `stopped_early` is whether the recipe's patience ended the
+    training before its number of epochs.
     """
 
     checkpoint: Path
@@ -71,6 +72,7 @@ class TrainingResult:
     history: tuple[EpochReport, ...]
     validation_name: str
     temperature: float = 1.0
+    stopped_early: bool = False
 
     @property
     def best_epoch(self) -> int:
@@ -89,6 +91,7 @@ class TrainingResult:
             "best": asdict(self.best),
             "validation": self.validation_name,
             "temperature": self.temperature,
+            "stopped_early": self.stopped_early,
             "epochs": [asdict(report) for report in self.history],
         }
 
@@ -132,10 +135,6 @@ def read_training_data(
         InputError: The data, the votes, a merge or a split is invalid, or the data has one class only.
     """
     reading = of_stage(progress, "reading images")
-    size_bytes = 0 if cache == "memory" else 3 * size_px**2 * count_images(options.data)
-    on_disk = options.output if size_bytes and (cache == "disk" or not fits_in_memory(size_bytes)) else None
-    if on_disk:
-        notify(f"{size_bytes >> 20} MiB of decoded images are kept on disk, in '{on_disk}', and not in memory")
     dataset = load_dataset(
         options.data,
         size_px,
@@ -143,7 +142,8 @@ def read_training_data(
         contempt=options.contempt,
         notify=notify,
         fit=options.fit,
-        on_disk=on_disk,
+        cache=cache,
+        cache_folder=options.output,
     )
     if options.ferplus:
         dataset = with_ferplus(
@@ -247,11 +247,18 @@ def run_training(
     recipe = job.recipe
     purpose = "choose the best epoch" if recipe.keep == "best" else "validate"
     notify(f"{len(data.training)} training images, {len(data.validation)} images to {purpose} ({data.validation_name})")
-    notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}, batch size {recipe.batch_size}")
+    early = f" at most, fewer if {recipe.patience} in a row are not better" if recipe.patience else ""
+    notify(f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}{early}, batch size {recipe.batch_size}")
     if options.resume and not (options.output / STATE_NAME).exists():
         notify(f"'{options.output}' contains no training to resume, so a new one starts")
     history = train_job(job, options.output, options.resume, watched(on_step, notify), on_epoch)
     best = max(history, key=lambda report: report.rank) if recipe.keep == "best" else history[-1]
+    stopped_early = len(history) < recipe.epochs
+    if stopped_early:
+        notify(
+            f"stopped early, after {len(history)} of {recipe.epochs} epochs: none of the last {recipe.patience} was "
+            f"better on {data.validation_name}"
+        )
     checkpoint, curves = options.output / BEST_NAME, options.output / CURVES_NAME
     notify(f"{recipe.keep} epoch {best.epoch}: {best.validation_accuracy:.2%} on {data.validation_name}: {checkpoint}")
-    return TrainingResult(checkpoint, curves, best, tuple(history), data.validation_name)
+    return TrainingResult(checkpoint, curves, best, tuple(history), data.validation_name, stopped_early=stopped_early)

@@ -56,6 +56,36 @@ def test_it_stops_early_when_nothing_improves(bars: DataSet, tmp_path: Path) -> 
     assert len(history) < 9
 
 
+@pytest.mark.parametrize("labels", [EXPRESSIONS[:2], ("dark", "light")])
+def test_an_early_stop_is_stated_and_in_the_result(
+    labels: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both recipes stop: `adapt`, and `adapt-new-classes` that it becomes for other classes."""
+    for name in ("adapt", "adapt-new-classes"):
+        assert 0 < RECIPES[name].patience < RECIPES[name].epochs
+        monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], patience=2, max_lr=1e-12))
+    _write_pictures(tmp_path / "data", labels, 20)
+    messages: list[str] = []
+    options = {"recipe": "adapt", "init": "fer2013", "epochs": 9, "precision": "fp32", "threads": 1}
+    result = train(data=tmp_path / "data", output=tmp_path / "run", notify=messages.append, **options)
+    assert result.stopped_early
+    assert result.document()["stopped_early"] is True
+    assert len(result.history) < 9
+    assert any("9 epochs at most, fewer if 2 in a row are not better" in message for message in messages)
+    assert any(f"stopped early, after {len(result.history)} of 9 epochs" in message for message in messages)
+
+
+def _write_pictures(folder: Path, labels: tuple[str, str], count: int) -> None:
+    """Write pictures of noise, of which those of the second class are brighter."""
+    generator = np.random.default_rng(0)
+    for label, brightness in zip(labels, (0, 90), strict=True):
+        for index in range(count):
+            file = folder / label / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image = generator.integers(brightness, brightness + 160, (48, 48), dtype=np.uint8)
+            assert cv2.imwrite(str(file), image)
+
+
 def test_ties_of_accuracy_are_broken_by_the_loss() -> None:
     report = EpochReport(1, 0.1, 1.0, 0.5, 0.9, 0.8, 1.0, 1.0)
     assert replace(report, validation_loss=0.7).rank > report.rank
@@ -88,13 +118,7 @@ def test_adapt_needs_initial_weights(tmp_path: Path) -> None:
 
 
 def test_own_classes_are_learned_calibrated_and_recorded(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    for label, brightness in (("dark", 0), ("light", 90)):
-        for index in range(60):
-            file = tmp_path / "data" / label / f"{index}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            image = generator.integers(brightness, brightness + 160, (48, 48), dtype=np.uint8)
-            assert cv2.imwrite(str(file), image)
+    _write_pictures(tmp_path / "data", ("dark", "light"), 60)
     messages: list[str] = []
     options = {"recipe": "adapt", "init": "fer2013", "epochs": 2, "subject": "image", "precision": "fp32"}
     result = train(data=tmp_path / "data", output=tmp_path / "run", notify=messages.append, **options)
@@ -103,6 +127,7 @@ def test_own_classes_are_learned_calibrated_and_recorded(tmp_path: Path) -> None
     assert contract.temperature == result.temperature
     assert any("adapt-new-classes" in message for message in messages)
     assert result.validation_accuracy > 0.8
+    assert not result.stopped_early
 
 
 @pytest.mark.parametrize(("accuracy", "lines"), [(0.75, 1), (0.76, 0)])

@@ -10,10 +10,8 @@ import pytest
 import torch
 
 import edgekit
-from edgekit.errors import InputError, StorageError
+from edgekit.errors import InputError
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
-from edgekit.models.data import disk
-from edgekit.models.data.readers import load_dataset
 from edgekit.models.train import train
 
 OPTIONS = {"model": "mini-xception", "image_size": 64, "epochs": 1, "batch_size": 16, "precision": "fp32", "threads": 1}
@@ -62,31 +60,6 @@ def test_images_on_disk_give_the_same_weights(in_memory: Path, pictures: Path, t
     for name, tensor in theirs.state.items():
         assert torch.equal(ours.state[name], tensor), name
     assert not list((tmp_path / "run").glob(".images-*"))
-
-
-def test_gray_images_on_disk_have_one_channel_and_a_held_back_part_stays_there(
-    bars_folder: Path, tmp_path: Path
-) -> None:
-    data = load_dataset(bars_folder, on_disk=tmp_path)
-    memory = load_dataset(bars_folder)
-    assert data.is_gray
-    assert data.checksum() == memory.checksum()
-    part = data.splits["Training"].subset(np.arange(0, 56, 3))
-    assert disk.is_on_disk(part.images)
-    assert np.array_equal(part.images, memory.splits["Training"].images[::3])
-
-
-def test_automatic_choice_depends_on_the_available_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 4000 kB\nMemAvailable: 1000 kB\n")
-    monkeypatch.setattr(disk, "_MEMINFO", meminfo)
-    assert disk.fits_in_memory(250 * 1024)
-    assert not disk.fits_in_memory(251 * 1024)
-
-
-def test_a_full_disk_is_one_clear_line(small_disk: Path) -> None:
-    with pytest.raises(StorageError, match="no room for 4 MiB of images"):
-        disk.disk_array(small_disk, (4, 1024, 1024))
 
 
 @pytest.mark.parametrize(("model", "size", "words"), [("edgecnn", 64, "48 pixels only"), ("mini-xception", 300, "300")])
