@@ -74,6 +74,8 @@ class Settings:
     epochs: int
     n_ctx: int
     min_area: float
+    max_lr: float
+    cross_layer: int | None
     precision: Precision
 
 
@@ -131,9 +133,12 @@ class Bench:
     def _prompted(self, changes: Mapping[str, Any], few: ImageSet, seed: int) -> dict[str, Evaluation]:
         settings, content = self._settings, self._content
         config = replace(shortened(preset_of("few-shot"), self._clip.config), n_ctx=settings.n_ctx)
+        if settings.cross_layer is not None:
+            config = replace(config, cross_layer=settings.cross_layer)
         config = PromptConfig(**{**asdict(config), **changes})
         recipe = RECIPES["hicropl"]
-        recipe = replace(recipe, epochs=settings.epochs, augmentation=ResizedCrop(settings.min_area))
+        crop = ResizedCrop(settings.min_area)
+        recipe = replace(recipe, epochs=settings.epochs, max_lr=settings.max_lr, augmentation=crop)
         # The last epoch is kept; the validation during training is not used.
         task = PromptTask(self._clip, config, content.descriptions, recipe, few, few.subset([0]), content.name)
         job = TrainingJob(task, recipe, {}, seed=seed, precision=settings.precision, accelerator="cpu")
@@ -244,6 +249,8 @@ _FILE = click.Path(path_type=Path, exists=True)
 @click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--n-ctx", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option("--min-area", default=0.08, show_default=True, help="Smallest area of a random crop, of the image's.")
+@click.option("--max-lr", default=RECIPES["hicropl"].max_lr, show_default=True, help="Largest learning rate.")
+@click.option("--cross-layer", type=click.IntRange(min=1), help="k of HiCroPL; default: half of the layers.")
 @click.option("--split", type=click.Choice(["PublicTest", "PrivateTest"]), default="PublicTest", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
