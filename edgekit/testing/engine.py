@@ -112,7 +112,7 @@ def check_input(subject: Subject) -> str:
 
 
 def check_output(subject: Subject) -> str:
-    """The returned array belongs to the caller: a later inference leaves it unchanged."""
+    """Returned arrays are independent: a later inference does not change them."""
     logits = subject.loaded.infer(subject.images[:2])
     before = logits.copy()
     subject.loaded.infer(subject.images[2:4])
