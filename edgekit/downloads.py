@@ -126,7 +126,7 @@ def _check_pause(failure: Path) -> None:
         return
     # A clock that was set back gives a negative age.
     if 0 <= age_s < _PAUSE_S:
-        raise UnavailableError(f"{reason}; this is tried once an hour, or at once after 'rm {failure}'")
+        raise UnavailableError(f"{reason}; edgekit retries once per hour, or after 'rm {failure}'")
 
 
 def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:

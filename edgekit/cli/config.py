@@ -216,7 +216,7 @@ def _toml(key: str, value: Any) -> str:
         return f"[{', '.join(_toml(key, item) for item in value)}]"
     if isinstance(value, str):
         if any("\ud800" <= char <= "\udfff" for char in value):
-            raise InputError(f"--{key}: its value is not UTF-8, as TOML requires: rename the file or folder")
+            raise InputError(f"--{key}: its value must be UTF-8 for TOML: rename the file or folder")
         # A JSON string is also a TOML string, except for one character.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

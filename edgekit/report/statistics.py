@@ -67,7 +67,7 @@ def median_interval(processes_ms: Sequence[Samples], seed: int = 0) -> Interval 
 
 
 def student_t(degrees_of_freedom: int) -> float:
-    """Return the 97.5 % point of Student's t for at least one degree of freedom."""
+    """Return the 97.5 % quantile of Student's t for 1 or more degrees of freedom."""
     return _T_975[degrees_of_freedom - 1] if degrees_of_freedom <= len(_T_975) else _NORMAL_975
 
 

@@ -79,7 +79,7 @@ def check_contract(subject: Subject) -> str:
 
 
 def check_agreement(subject: Subject) -> str:
-    """Logits agree with the source's on ONNX Runtime within the tolerance of `edgekit verify`."""
+    """Logits agree with the source file's on ONNX Runtime within `edgekit verify`'s tolerance."""
     logits = subject.loaded.infer(subject.images)
     _require_shape(logits, len(subject.images), subject)
     _require_equal(subject.expected, logits, subject.tolerance, "the source's")
@@ -101,7 +101,7 @@ def check_batches(subject: Subject) -> str:
 
 
 def check_input(subject: Subject) -> str:
-    """The input, of the contract's element type and layout, may be read-only and is left unchanged."""
+    """`infer` accepts read-only input of the contract's type and layout, and does not change it."""
     images = subject.images[:3].copy()
     images.flags.writeable = False
     before = images.tobytes()
@@ -112,7 +112,7 @@ def check_input(subject: Subject) -> str:
 
 
 def check_output(subject: Subject) -> str:
-    """The returned array belongs to the caller: a later inference leaves it unchanged."""
+    """Returned arrays are independent: a later inference does not change them."""
     logits = subject.loaded.infer(subject.images[:2])
     before = logits.copy()
     subject.loaded.infer(subject.images[2:4])

@@ -23,7 +23,7 @@ _REFERENCE = "onnx"
 
 
 def engine_factory(engine: str) -> Callable[..., Any]:
-    """Return the factory of an engine: of a registered name, or of a `MODULE:CLASS` that need not be registered.
+    """Return an engine's factory; `engine` is a registered name, or `MODULE:CLASS`, registered or not.
 
     Raises:
         InputError: The name is not registered, or the module or its attribute does not exist.

@@ -189,7 +189,7 @@ def test_a_failed_download_is_tried_again_after_an_hour(server: Server, tmp_path
     with pytest.raises(UnavailableError, match="HTTP status 404"):
         cached_download(pinned(server, "missing"), cache_dir=tmp_path, notify=said.append)
     for _ in range(2):
-        with pytest.raises(UnavailableError, match=rf"HTTP status 404\).*once an hour, .*'rm {failure}'"):
+        with pytest.raises(UnavailableError, match=rf"HTTP status 404\).*once per hour, .*'rm {failure}'"):
             cached_download(pinned(server, "right"), cache_dir=tmp_path, notify=said.append)
     assert (server.requests, len(said)) == (["/missing"], 1)
     hour_ago_s = failure.stat().st_mtime - 3601

@@ -66,7 +66,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         type=click.IntRange(1, 100),
         default=3,
         show_default=True,
-        help="Processes that share the time of a cell.",
+        help="Processes per cell; they share --seconds.",
     ),
     click.option(
         "--batch",
@@ -92,7 +92,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         default="demo",
         show_default=True,
         metavar="URI",
-        help="Frames of the kinds `per-frame` and `loop`.",
+        help="Frame source of `per-frame` and `loop`.",
     ),
     click.option(
         "--camera",

@@ -90,7 +90,7 @@ def command(
         loop_only = ("detect_every", "faces", "detector_name", "detector_model", "detector_size")
         refuse_unused(click.get_current_context(), loop_only, "goes with --pipeline")
     elif detector_name not in (None, "yunet"):
-        raise click.UsageError("--pipeline has the cost of YuNet only: leave --detector out")
+        raise click.UsageError("--pipeline supports only YuNet: leave --detector out")
     elif not seconds:
         raise click.UsageError("--pipeline scales times measured here: leave --seconds above 0")
     elif threads != 1:

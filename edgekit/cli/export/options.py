@@ -177,7 +177,7 @@ def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
     if foreign:
         raise InputError(f"{foreign[0]} has no effect with trained prompts: leave it out")
     if options["evaluate_on"] and not without_ensemble:
-        raise InputError(f"--eval measures what --no-pass {ENSEMBLE} costs: give both, or 'edgekit eval' the file")
+        raise InputError(f"--eval of prompts needs --no-pass {ENSEMBLE}: add it, or run 'edgekit eval FILE'")
 
 
 def _check_quantization(quantization: str | None, options: Mapping[str, Any]) -> None:

@@ -110,7 +110,7 @@ def check_detection_options(detection: DetectionOptions, detector_name: str | No
     if detector_name == "none" and detection.min_face:
         raise click.UsageError("--min-face needs a detector; with --detector none every frame is a face")
     if detection.smooth_s == 0 and detection.classify_every not in (AUTO, 1):
-        raise click.UsageError("--classify-every needs smoothing: leave it out, or --smooth 0")
+        raise click.UsageError("--classify-every needs smoothing, not --smooth 0: leave out one")
 
 
 def given_detector_size(detector_size: int) -> int | None:

@@ -314,9 +314,7 @@ def check_outputs(outputs: Outputs, source: str | None, as_json: bool) -> None:
     if outputs.record is not None and outputs.blur_faces:
         raise click.UsageError("--record does not blur faces: leave out --record or --blur-faces")
     if outputs.collect is not None and outputs.blur_faces:
-        raise click.UsageError(
-            "--collect saves faces that --blur-faces is to make unrecognisable: leave out --collect or --blur-faces"
-        )
+        raise click.UsageError("--collect saves faces without blur: leave out --collect or --blur-faces")
     if outputs.event_snapshots is None and (outputs.mqtt_snapshot or outputs.webhook_snapshot):
         raise click.UsageError("--mqtt-snapshot and --webhook-snapshot need --event-snapshots: give a folder")
     _check_snapshots_by_command(outputs)

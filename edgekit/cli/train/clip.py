@@ -240,7 +240,7 @@ _OPTIONS = (
         type=click.Choice(["square", "original"]),
         default="square",
         show_default=True,
-        help="hicropl: what random crops are cut from, the central square or the whole picture in its file.",
+        help="hicropl: random crops are cut from the central square or the whole picture in its file.",
     ),
     click.option(
         "--drop-last",

@@ -80,7 +80,7 @@ class Service:
         self._note.unlink(missing_ok=True)
 
     def uninstall(self) -> bool:
-        """Remove the service that deploy made, with any release that can; return whether there was one.
+        """Remove deploy's service with the first release that can; return whether it was installed.
 
         Raises:
             HostError: No release can remove it.

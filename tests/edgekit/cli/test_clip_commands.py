@@ -276,7 +276,7 @@ DISTILL = ("distill", "--data", "faces", "-o", "out", "--epochs", 1, "--teacher"
         ((*EXPORT, "prompts/best.safetensors", "--clip", "bitten.pt"), "is a damaged TorchScript archive"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--classes", "long.json"), "description of class 'happy': text"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--merge", "a=sad"), "--merge has no effect with trained"),
-        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--eval", "faces"), "measures what --no-pass ensemble costs"),
+        ((*EXPORT, "prompts/best.safetensors", *CLIP, "--eval", "faces"), "needs --no-pass ensemble"),
         ((*EXPORT, "prompts/best.safetensors", *CLIP, "--target", "a53"), "--target has no effect with trained"),
         ((*EXPORT, "default", "--no-pass", "ensemble"), "is for trained prompts"),
         ((*EXPORT, "default", *CLIP), "are for new classes"),

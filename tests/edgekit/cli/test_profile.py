@@ -229,7 +229,7 @@ def test_the_whole_loop(edgekit: Run, shared: Path) -> None:
     [
         (["--size", "320"], "is not a size such as 320x240"),
         (["--size", "320x240"], "has a fixed input size: leave size out"),
-        (["--pipeline", "--detector", "haar"], "--pipeline has the cost of YuNet only"),
+        (["--pipeline", "--detector", "haar"], "--pipeline supports only YuNet"),
         (["--pipeline", "--seconds", "0"], "leave --seconds above 0"),
         (["--pipeline", "--threads", "4"], "leave --threads out"),
         (["--board", "pi2"], "pi2"),
