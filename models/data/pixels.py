@@ -41,9 +41,8 @@ def to_clip_square(image: ImageU8, size_px: int) -> ImageU8:
     if image.ndim == 3:
         image = image[..., 0] if image.shape[-1] == 1 else np.ascontiguousarray(image[..., ::-1])
     height, width = image.shape[:2]
-    scale = size_px / min(height, width)
-    # Rounded as in torchvision's Resize and CenterCrop.
-    size_wh = (size_px, int(height * scale)) if width <= height else (int(width * scale), size_px)
+    # As in torchvision's Resize and CenterCrop: the product comes first, so that a square stays one.
+    size_wh = (size_px, int(size_px * height / width)) if width <= height else (int(size_px * width / height), size_px)
     if size_wh != (width, height):
         image = np.asarray(Image.fromarray(image).resize(size_wh, Image.Resampling.BICUBIC), np.uint8)
     if image.ndim == 2:

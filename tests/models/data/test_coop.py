@@ -108,3 +108,9 @@ def test_the_central_square_is_that_of_clips_authors(size_wh: tuple[int, int]) -
     np.testing.assert_array_equal(to_clip_square(image[..., ::-1], 24), np.asarray(theirs(Image.fromarray(image))))
     gray = image[..., 0]
     np.testing.assert_array_equal(to_clip_square(gray, 24)[..., 0], np.asarray(theirs(Image.fromarray(gray))))
+
+
+@pytest.mark.parametrize(("side", "size_px"), [(47, 48), (309, 48), (142, 224)])
+def test_a_square_stays_one(side: int, size_px: int) -> None:
+    # size / side * side is less than size for these in floating point.
+    assert to_clip_square(np.zeros((side, side, 3), np.uint8), size_px).shape == (size_px, size_px, 3)
