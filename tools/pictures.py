@@ -245,7 +245,7 @@ def save_terminal(browser: object, folder: Path, path: Path, command: str, lines
     code = console.export_html(theme=_THEME, inline_styles=True)
     page = folder / "terminal.html"
     page.write_text(code.replace("</head>", f"<style>{style} body {{ background: #181b20 }}</style></head>"))
-    show(browser, f"file://{page}", (780, 400), dark=True)
+    show(browser, f"file://{page}", (780, 100), dark=True)
     height = browser.execute_script("return document.documentElement.scrollHeight")  # type: ignore[attr-defined]
     show(browser, f"file://{page}", (780, height), dark=True)
     save_screen(browser, path)
