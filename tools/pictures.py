@@ -106,7 +106,11 @@ def make_report(given: argparse.Namespace, folder: Path) -> None:
     del given
     run("report", ROOT / "benchmarks/results/vm-epyc-2.json", "--html", folder / "report.html")
     with open_browser(folder / "profile") as browser:
-        show(browser, f"file://{folder}/report.html", (1000, 1000), dark=False)
+        # The first part of the page, as wide as a large phone, so that its text is legible there.
+        show(browser, f"file://{folder}/report.html", (600, 900), dark=False, scale=1.5)
+        table = "document.querySelectorAll('section')[1].getBoundingClientRect().top"
+        height = browser.execute_script(f"return Math.floor({table})")  # type: ignore[attr-defined]
+        show(browser, f"file://{folder}/report.html", (600, height), dark=False, scale=1.5)
         save_screen(browser, OUTPUT / "report.webp")
 
 
@@ -161,9 +165,12 @@ def make_shots(given: argparse.Namespace, folder: Path) -> None:
     from prompt_task_report import panels_of, save_plot
 
     cells = [json.loads(line) for line in given.cells.read_text().splitlines()]
-    measured = [cell for cell in cells if cell["split"] == "PrivateTest"]
-    for task in dict.fromkeys(cell["task"] for cell in measured):
-        save_plot(folder / f"{task}.png", panels_of([cell for cell in measured if cell["task"] == task]))
+    for task in dict.fromkeys(cell["task"] for cell in cells):
+        measured = [cell for cell in cells if (cell["task"], cell["split"]) == (task, "PrivateTest")]
+        if len({cell["shots"] for cell in measured} - {0}) < 2:
+            print(f"shots-{task}: not made, needs cells of PrivateTest with two numbers of shots")
+            continue
+        save_plot(folder / f"{task}.png", panels_of(measured))
         save(OUTPUT / f"shots-{task}.webp", Image.open(folder / f"{task}.png"))
 
 
@@ -213,10 +220,10 @@ def serving(*arguments: object, cwd: Path | None = None) -> Iterator[str]:
             process.kill()
 
 
-def show(browser: object, address: str, size_wh: tuple[int, int], *, dark: bool) -> None:
-    """Open a page at a size, in light or dark colours; every CSS pixel has two pixels of a phone's screen."""
+def show(browser: object, address: str, size_wh: tuple[int, int], *, dark: bool, scale: float = 1) -> None:
+    """Open a page at a size, in light or dark colours; a CSS pixel has `scale` pixels, on a phone two."""
     phone, (width, height) = size_wh == PHONE, size_wh
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else scale, "mobile": phone}
     hide = {"hidden": True}
     browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", hide)  # type: ignore[attr-defined]
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)  # type: ignore[attr-defined]
@@ -238,7 +245,7 @@ def save_terminal(browser: object, folder: Path, path: Path, command: str, lines
     code = console.export_html(theme=_THEME, inline_styles=True)
     page = folder / "terminal.html"
     page.write_text(code.replace("</head>", f"<style>{style} body {{ background: #181b20 }}</style></head>"))
-    show(browser, f"file://{page}", (780, 400), dark=True)
+    show(browser, f"file://{page}", (780, 100), dark=True)
     height = browser.execute_script("return document.documentElement.scrollHeight")  # type: ignore[attr-defined]
     show(browser, f"file://{page}", (780, height), dark=True)
     save_screen(browser, path)

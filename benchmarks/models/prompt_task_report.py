@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from edgekit.files import write_atomic
 from edgekit.models.evaluation.plots import save_figure
@@ -125,7 +125,7 @@ def _draw(axis: Axes, series: Series, measure: str) -> None:
         high = [100 * (mean + spread) for mean, spread in values]
         axis.fill_between(counts, low, high, alpha=0.15)
     axis.set_xscale("log", base=2)
-    axis.xaxis.set_major_formatter(ScalarFormatter())
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set(xlabel="images per class", ylabel="percent")
     axis.grid(alpha=0.3)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _DPI = 120
-_PALETTE = 64
+_PALETTE = 256
 
 
 def check_plot_path(path: Path) -> None:
@@ -134,11 +134,17 @@ def _draw_risk_coverage(axes: Axes, curve: RiskCoverage) -> None:
     numbered = 2.0
     for threshold, coverage, accuracy in zip(curve.thresholds, curve.coverage, curve.accuracy, strict=True):
         if 0 < coverage < min(0.97, numbered - 0.06):
-            axes.annotate(f"{threshold:.2g}", (coverage, accuracy), (0, -12), textcoords="offset points", fontsize=8)
+            axes.annotate(
+                f"{threshold:.2g}", (coverage, accuracy), (0, -12), textcoords="offset points", ha="center", fontsize=8
+            )
             numbered = coverage
-    axes.set_xlim(0, 1)
-    # Without the empty range below the curve.
-    axes.set_ylim(np.floor(10 * np.nanmin(curve.accuracy) - 0.5).clip(min=0) / 10, 1.01)
+    # Without the empty ranges beside and below the curve.
+    answered = curve.coverage > 0
+    left, bottom = (
+        np.floor(10 * values[answered].min() - 0.5).clip(min=0) / 10 for values in (curve.coverage, curve.accuracy)
+    )
+    axes.set_xlim(left, 1 + 0.03 * (1 - left))
+    axes.set_ylim(bottom, 1.01)
     axes.grid(alpha=0.3)
     axes.set_xlabel("coverage: share of answered images")
     axes.set_ylabel("accuracy of the answered")

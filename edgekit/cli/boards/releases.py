@@ -89,4 +89,4 @@ def show_changes(out: Output, results: Iterator[HostResult[ReleaseChange]]) -> N
 
 def _describe(change: ReleaseChange) -> str:
     state = "runs" if change.service_installed else "is in place, no service was installed"
-    return f"{change.release} {state}" + (f", before {change.before}" if change.before else "")
+    return f"{change.release} {state}" + (f"; previous release: {change.before}" if change.before else "")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _SIGNS = {
     "ok": ("✓", GOOD_COLOUR),
-    "warning": ("!", WARNING_COLOUR),
+    "warning": ("!", f"bold {WARNING_COLOUR}"),
     "fault": ("✗", "bold red"),
     "unknown": ("?", "dim"),
 }

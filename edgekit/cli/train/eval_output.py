@@ -210,7 +210,7 @@ def _print_confusion(
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    extra = () if missed is None else ("no face",)
+    extra = () if missed is None else ("missed",)
     for column in ("true class", "recall", *result.labels, *extra):
         table.add_column(Text(one_line(column)), justify="left" if column == "true class" else "right", no_wrap=True)
     for index, (label, recall) in enumerate(per_class.items()):

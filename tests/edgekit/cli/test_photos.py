@@ -58,6 +58,7 @@ def test_eval_measures_several_models_on_photographs(edgekit: Run, photos: Path)
         assert 0 <= model["calibration_error"] <= 1
         assert model["risk_coverage"][0] == {"threshold": 0.0, "coverage": 1.0, "accuracy": 1.0}
         assert len(model["risk_coverage"]) == 20
+    assert max(len(line.rstrip()) for line in err.splitlines() if line.startswith(("true class", "happy"))) <= 80
     assert re.search(r"threshold +coverage +accuracy\n0.3 +100.00% +100.00%\n0.4 ", err)
     assert "photographs 3: 2 with a face, 1 without, 0 with several (haar, each with its mirror image)" in err
 
