@@ -40,8 +40,8 @@ def relabelling(
         classes: New labels of a CLIP's student, encoded by the teacher's text tower.
         clip: The teacher's CLIP, by name or file, for `classes`.
         prompts: The teacher's trained prompts, if it has prompts, for `classes`.
-        notify: Called with a line about removed labels, classes described by the template, and how far labels by text are
-            from what the CLIP was trained on.
+        notify: Called with a line about removed labels, classes described by the template, and how far
+            labels by text are from what the CLIP was trained on.
         uncertain_below: The contract's `uncertain_below`; None: the checkpoint's, or 0 with other labels.
 
     Raises:

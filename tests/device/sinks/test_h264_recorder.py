@@ -158,13 +158,14 @@ def test_a_full_disk_ends_the_piece_and_what_was_written_can_be_played(small_dis
 def test_a_file_that_failed_is_freed_without_the_garbage_collector(small_disk, fill):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     fill(small_disk, but_bytes=40_000)
-    file = H264File(small_disk / "v.mp4", (64, 64), 30.0)
     gc.collect()
     gc.disable()
     try:
-        with pytest.raises(StorageError, match="No space left"):
-            for index in range(300):
-                file.write(noise, index / 30)
+        file, written = H264File(small_disk / "v.mp4", (64, 64), 30.0), 0
+        with suppress(StorageError):
+            for written in range(300):
+                file.write(noise, written / 30)
+        assert written < 299
         with suppress(StorageError):
             file.close()
         muxer = weakref.ref(file._file)
