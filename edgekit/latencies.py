@@ -38,7 +38,11 @@ KNOWN_BOARDS = {
 
 @dataclass(frozen=True)
 class PublishedLatency:
-    """One row of the table. `input_px` is the side or WxH as published, `precision` fp32 or int8, `source` a URL."""
+    """One row of the table. `input_px` is the side or WxH as published, `precision` fp32 or int8, `source` a URL.
+
+    `precision` is that of the net's file: ncnn's fp32 was computed in half floats by processors that have them (the
+    Pi 5's).
+    """
 
     board: str
     cpu: str

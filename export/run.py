@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from edgekit.errors import InputError
-from edgekit.export.ncnn.to_ncnn import export_to_ncnn
+from edgekit.export.ncnn.to_ncnn import NcnnPrecision, export_to_ncnn
 from edgekit.export.onnx.exported import Exported
 from edgekit.export.onnx.prompted import export_prompts, open_prompts, prompts_contract
 from edgekit.export.onnx.relabelling import NewClasses, described_classes, relabelling
@@ -29,6 +29,7 @@ def export(
     output: str | Path,
     *,
     target: str = GENERIC,
+    precision: NcnnPrecision = "fp32",
     passes: Collection[str] = (),
     without: Collection[str] = (),
     merges: Sequence[str] = (),
@@ -54,6 +55,7 @@ def export(
         model: A .safetensors checkpoint, a shipped model's name, or a file of trained prompts.
         output: The file to write; its suffix chooses the engine.
         target: Preset of rewrites; a key of `edgekit.export.onnx.targets.TARGETS`.
+        precision: For an .ncnn file: "fp16" computes in half floats where the processor has them.
         passes: Rewrites to add to the preset's.
         without: Rewrites to remove from the preset's.
         merges: Texts `NEW=OLD,OLD` that merge old labels into new ones; old labels that no text names are removed.
@@ -82,10 +84,10 @@ def export(
     if is_prompts_file(path):
         if evaluate_on is not None:
             raise InputError(f"'{path}' holds trained prompts: evaluate_on is for a net's checkpoint: leave it out")
-        if merges or prompts or passes or without or target != GENERIC:
+        if merges or prompts or passes or without or target != GENERIC or precision != "fp32":
             raise InputError(
                 f"'{path}' holds trained prompts, which are exported without rewrites and merged labels: "
-                "leave target, passes, merges and prompts out"
+                "leave target, passes, merges, prompts and precision out"
             )
         descriptions = described_classes(classes, notify) if classes else None
         net = open_prompts(path, clip, descriptions)
@@ -101,9 +103,11 @@ def export(
         raise InputError(f"'{path}' holds no trained prompts: leave ensemble and compare_on out")
     relabel = relabelling(merges, classes, clip, None if prompts is None else Path(prompts), notify, uncertain_below)
     to_ncnn = file.suffix == NCNN_SUFFIX
+    if precision != "fp32" and not to_ncnn:
+        raise InputError(f"precision {precision} is for .ncnn files: leave it out, or see edgekit.quantize")
     chosen = chosen_passes(target, passes, without, ncnn=to_ncnn)
     progress("exporting", 0, None)
-    write = export_to_ncnn if to_ncnn else export_checkpoint
+    write: Callable[..., Exported] = partial(export_to_ncnn, precision=precision) if to_ncnn else export_checkpoint
     if evaluate_on is None:
         return write(path, file, relabel, chosen)
     check_writable(file)

@@ -1,11 +1,11 @@
-"""Table of docs/how-to/export.md: size, accuracy and cost of each form of the shipped net.
+"""Tables of docs/how-to/export.md: size, accuracy and cost of each form of the shipped net.
 
     python benchmarks/export/export_table.py --data fer2013.tar.gz -o out/export
 
 Exports the shipped checkpoint in all forms (torch's own export, the presets, int8, ncnn) and writes the files, table.md
-and table.json to the folder. Times are measured on this machine with one thread, in rounds over all files. Counts of an
-emulated Cortex-A53 are read from benchmarks/a53/results, matched by the graph's structure (`benchmarks/a53/count.py`
-writes them). Run it on an otherwise idle machine.
+and table.json to the folder. Times are measured on this machine with one thread, in rounds over all files: run it on an
+otherwise idle machine, or without them (--rounds 0). Counts of emulated cores are read from benchmarks/cores/results,
+matched by the graph's structure (`benchmarks/cores/count.py` writes them).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from edgekit.contract import Contract, InputSpec, channel_count
 from edgekit.device.engines.engine import engine_of, open_engine
 from edgekit.device.engines.ncnn_file import read_ncnn
-from edgekit.export.ncnn.to_ncnn import to_ncnn
+from edgekit.export.ncnn.to_ncnn import in_half_floats, to_ncnn
 from edgekit.export.onnx.targets import chosen_passes
 from edgekit.export.onnx.to_onnx import contract_of, finished, to_onnx
 from edgekit.export.profiling.cost import load_graph
@@ -34,7 +34,7 @@ from edgekit.export.quantization.gate import Calibration, calibration_crops
 from edgekit.export.quantization.quantize import StaticSettings, quantize_dynamic, quantize_static, to_float16
 from edgekit.export.tensors import structure_sha256
 from edgekit.files import write_atomic
-from edgekit.latencies import KNOWN_BOARDS
+from edgekit.latencies import KNOWN_BOARDS, KnownBoard
 from edgekit.model_store import CHECKPOINT_SUFFIX, resolve_model
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.data import DataSet
@@ -43,10 +43,11 @@ from edgekit.models.evaluation.evaluate import aligned, evaluate, open_classifie
 from edgekit.models.model_loading import build_net
 from edgekit.preprocess import FloatArray, ImageU8, to_input
 
-COUNTS = Path(__file__).resolve().parents[1] / "a53" / "results"
+COUNTS = Path(__file__).resolve().parents[1] / "cores" / "results"
 PLAIN = "float32, torch.onnx.export"
-NCNN_TARGETS = ("generic", "a72", "a53")
-BOARD = KNOWN_BOARDS["pi3b+"]
+NCNN_TARGETS = ("generic", "a53")
+# The core that was counted for each board, and its last cache.
+BOARDS = {"a53": ("pi3b+", "l2"), "a72": ("pi4", "l2"), "a76": ("pi5", "l3")}
 # Threads of the classifier in `edgekit run` on a board with four cores.
 BOARD_THREADS = 1
 
@@ -74,7 +75,7 @@ def models(checkpoint: Checkpoint, calibration: Calibration) -> dict[str, onnx.M
     net, contract = build_net(checkpoint), checkpoint.contract
     base = to_onnx(net, contract, chosen_passes("x86", quantized=True))
     made = {PLAIN: plain_export(checkpoint)}
-    for target in ("generic", "x86", "a53", "a72"):
+    for target in ("generic", "x86", "a53"):  # the rewrites of a72 and a76 are those of a53
         made[f"float32, --target {target}"] = to_onnx(net, contract, chosen_passes(target))
     for settings in (StaticSettings(), StaticSettings("s8s8"), StaticSettings("u8s8", "qoperator")):
         name = f"int8 {settings.form} {settings.types}"
@@ -92,7 +93,12 @@ def models_for_ncnn(checkpoint: Checkpoint) -> dict[str, onnx.ModelProto]:
 
 
 def ratios(paths: dict[str, Path], rounds: int, inferences: int) -> dict[str, float]:
-    """Return, for each file, the median over rounds of its time divided by the time of the first file."""
+    """Return, for each file, the median over rounds of its time divided by the time of the first file.
+
+    Without rounds the result is empty.
+    """
+    if not rounds:
+        return {}
     nets = {name: open_engine(path, 1) for name, path in paths.items()}
     inputs = {name: _noise(net.contract.input) for name, net in nets.items()}
     samples: dict[str, list[float]] = {name: [] for name in paths}
@@ -112,20 +118,26 @@ def _noise(spec: InputSpec) -> FloatArray | ImageU8:
     return to_input(np.random.default_rng(0).integers(0, 256, shape, np.uint8), spec)
 
 
-def estimated(graph: Path, contract: Contract) -> tuple[float, float] | None:
-    """Return the interval of the latency in ms that `edgekit profile` estimates for the board; None without a roofline.
+def estimated(graph: Path, contract: Contract, board: KnownBoard) -> tuple[float, float] | None:
+    """Return the interval of the latency in ms that `edgekit profile` estimates for a board; None without a roofline.
 
     There are rooflines for float32 and calibrated int8. An .ncnn file is estimated by the graph it was converted from.
     """
     if contract.precision == "float16" or (contract.calibration or "").startswith("none"):
         return None
-    found = profile_file(graph, cache_kib=BOARD.shared_cache_kib).on(BOARD, BOARD_THREADS)
+    found = profile_file(graph, cache_kib=board.shared_cache_kib).on(board, BOARD_THREADS)
     return None if isinstance(found, str) else (found.low_ms, found.high_ms)
 
 
 def structure_of(path: Path) -> str:
     """Return the hash of a file's graph without weights, which is equal for all files of one architecture."""
     return read_ncnn(path).structure_sha256 if engine_of(path) == "ncnn" else structure_sha256(load_graph(path))
+
+
+def counted(folder: Path) -> dict[str, dict[str, int]]:
+    """Return the counts in a folder of `benchmarks/cores/count.py`, by the structure of the graph."""
+    documents = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return {document["structure_sha256"]: document["median"] for document in documents}
 
 
 def table(
@@ -137,8 +149,7 @@ def table(
     inferences: int,
 ) -> list[dict[str, Any]]:
     """Return one table row per file; `graphs` has the ONNX files from which the .ncnn files were converted."""
-    stored = [json.loads(path.read_text()) for path in sorted(COUNTS.glob("*.json"))]
-    counts = {document["structure_sha256"]: document["median"] for document in stored}
+    counts = {core: counted(COUNTS / core) for core in BOARDS}
     times = ratios(paths, rounds, inferences)
     rows = []
     for name, path in paths.items():
@@ -150,39 +161,47 @@ def table(
                 "size_bytes": path.stat().st_size,
                 "correct": result.correct,
                 "total": result.total,
-                "time_ratio": times[name],
-                "a53": counts.get(structure_of(path)),
-                "estimate_ms": estimated(graphs.get(name, path), classifier.contract),
+                "time_ratio": times.get(name),
+                "counts": {core: known.get(structure_of(path)) for core, known in counts.items()},
+                "estimate_ms": {
+                    core: estimated(graphs.get(name, path), classifier.contract, KNOWN_BOARDS[board])
+                    for core, (board, _) in BOARDS.items()
+                },
             }
         )
     return rows
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """Return the table of docs/how-to/export.md."""
-    lines = [
-        f"| file | bytes | accuracy | x86 time | A53 M instructions | A53 M L2 misses | {BOARD.name}, ms, estimated |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    """Return the two tables of docs/how-to/export.md: files, and their cost on the cores of boards."""
+    files = ["| file | bytes | accuracy | x86 time |", "| --- | --- | --- | --- |"]
+    heads = [
+        f"{core.upper()} M instructions | M {level.upper()} misses | {KNOWN_BOARDS[board].name}, ms, estimated"
+        for core, (board, level) in BOARDS.items()
     ]
+    costs = [f"| file | {' | '.join(heads)} |", f"| ---{' | ---: | ---: | ---' * len(BOARDS)} |"]
     for row in rows:
-        counted, interval = row["a53"], row["estimate_ms"]
-        cells = ["not counted"] * 2
-        if counted is not None:
-            cells = [f"{counted['instructions'] / 1e6:.2f}", f"{counted['l2_misses'] / 1e6:.4f}"]
         accuracy = row["correct"] / row["total"]
-        cells.append("no estimate" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}")
-        lines.append(
-            f"| {row['file']} | {row['size_bytes']:,} | {accuracy:.2%} | {row['time_ratio']:.3f} | "
-            f"{' | '.join(cells)} |"
-        )
-    return "\n".join(lines) + "\n"
+        time = "not measured" if row["time_ratio"] is None else f"{row['time_ratio']:.3f}"
+        files.append(f"| {row['file']} | {row['size_bytes']:,} | {accuracy:.2%} | {time} |")
+        cells = [cell for core in BOARDS for cell in _cost_cells(row, core)]
+        costs.append(f"| {row['file']} | {' | '.join(cells)} |")
+    return "\n".join([*files, "", *costs]) + "\n"
+
+
+def _cost_cells(row: dict[str, Any], core: str) -> list[str]:
+    counts, interval = row["counts"][core], row["estimate_ms"][core]
+    cells = ["not counted"] * 2
+    if counts is not None:
+        cells = [f"{counts['instructions'] / 1e6:.2f}", f"{counts[f'{BOARDS[core][1]}_misses'] / 1e6:.4f}"]
+    return [*cells, "no estimate" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"]
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="FER-2013.")
 @click.option("--split", default="PrivateTest", show_default=True)
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder.")
-@click.option("--rounds", type=click.IntRange(1), default=60, show_default=True)
+@click.option("--rounds", type=click.IntRange(0), default=60, show_default=True, help="Of times; 0: none.")
 @click.option("--inferences", type=click.IntRange(1), default=20, show_default=True, help="Per file and round.")
 @click.option("--calibration-images", type=click.IntRange(1), default=500, show_default=True)
 def main(data: Path, split: str, output: Path, rounds: int, inferences: int, calibration_images: int) -> None:
@@ -200,6 +219,9 @@ def main(data: Path, split: str, output: Path, rounds: int, inferences: int, cal
         write_atomic(graphs[name], model.SerializeToString(deterministic=True))
         paths[name] = output / f"{_file_name(name)}.ncnn"
         write_atomic(paths[name], to_ncnn(model))
+        half = f"{name.replace('float32', 'half floats')} --precision fp16"
+        graphs[half], paths[half] = graphs[name], output / f"{_file_name(half)}.ncnn"
+        write_atomic(paths[half], in_half_floats(paths[name]))
     rows = table(paths, graphs, dataset, split, rounds, inferences)
     write_atomic(output / "table.json", json.dumps(rows, indent=2) + "\n")
     write_atomic(output / "table.md", as_markdown(rows))
@@ -207,7 +229,8 @@ def main(data: Path, split: str, output: Path, rounds: int, inferences: int, cal
 
 
 def _file_name(name: str) -> str:
-    return name.replace("--engine ", "").replace(" --target ", " ").replace(", ", "-").replace(" ", "-")
+    short = name.replace("--engine ", "").replace(" --target ", " ").replace(" --precision ", " ")
+    return short.replace(", ", "-").replace(" ", "-")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ it can be interrupted and repeated:
     --train      trains each net with `edgekit train` and the same recipe, epochs and seed
     --evaluate   exports each net, counts its cost, measures accuracy on PrivateTest (of trained nets)
     --latency    times all nets in ONNX Runtime, one thread, in interleaved rounds; needs an idle machine
-    --report     writes study.md, study.json and study.png; A53 counts are read from benchmarks/a53/results
+    --report     writes study.md, study.json and study.png; A53 counts are read from benchmarks/cores/results/a53
 
-Counts on the emulated A53 (see a53/README.md) depend on a net's structure, not on its weights: counts of an untrained
+Counts on the emulated A53 (see cores/README.md) depend on a net's structure, not on its weights: counts of an untrained
 net's file are valid for the trained net, so --evaluate exports untrained nets, too.
 """
 
@@ -226,7 +226,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 @click.option("--rounds", type=click.IntRange(min=3), default=21, show_default=True)
 @click.option("--inferences", type=click.IntRange(min=1), default=50, show_default=True, help="Per net and round.")
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/study"), show_default=True)
-@click.option("--counts", type=click.Path(path_type=Path), default=Path(__file__).resolve().parents[1] / "a53/results")
+@click.option(
+    "--counts", type=click.Path(path_type=Path), default=Path(__file__).resolve().parents[1] / "cores/results/a53"
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs/study"), show_default=True)
 def main(
     do_train: bool,

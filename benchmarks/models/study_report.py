@@ -1,4 +1,4 @@
-"""Table, JSON document and plot of the study of nets, from the results of `architectures.py` and `a53/count.py`."""
+"""Table, JSON document and plot of the study of nets, from the results of `architectures.py` and `cores/count.py`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_report(measured: Sequence[dict[str, Any]], latency: dict[str, Any], co
     Args:
         measured: Results of `architectures.evaluate_net`, one per net.
         latency: Result of `architectures.latencies`, or empty.
-        counts: Folder of `a53/count.py`'s results; a result is used if its graph has the same structure.
+        counts: Folder of `cores/count.py`'s results; a result is used if its graph has the same structure.
         output: Folder.
 
     Raises:

@@ -1,4 +1,7 @@
-"""A classifier on ncnn, in float32 throughout; the options that let ncnn use half floats are switched off."""
+"""A classifier on ncnn. The options that let ncnn use half floats are on only if the contract's precision is float16.
+
+ncnn then stores and computes half floats where the processor has them (Cortex-A76: FEAT_FP16), and float32 elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.contract import Contract
+from edgekit.contract import Contract, Precision
 from edgekit.device.engines.ncnn_check import check_once
 from edgekit.device.engines.ncnn_file import read_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
@@ -18,7 +21,8 @@ from edgekit.errors import InputError
 from edgekit.install_hint import install_command
 from edgekit.preprocess import FloatArray, ImageU8
 
-_ROUNDING = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
+_HALF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
+_ROUNDING = (*_HALF, "use_bf16_packed", "use_bf16_storage")
 _WAITING = "OMP_WAIT_POLICY"
 
 
@@ -27,10 +31,19 @@ class NcnnEngine:
 
     contract: Contract
 
-    def __init__(self, path: Path, intra_op_threads: int, spinning: bool = False, *, checked: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        intra_op_threads: int,
+        spinning: bool = False,
+        *,
+        checked: bool = False,
+        precision: Precision | None = None,
+    ) -> None:
         """Load the file; see `edgekit.device.engines.engine.open_engine`.
 
-        With `checked` the file is loaded without the trial run in a child process (`ncnn_check`).
+        With `checked` the file is loaded without the trial run in a child process (`ncnn_check`). `precision` replaces
+        that of the contract.
         """
         file = read_ncnn(path)
         self._path = path
@@ -39,10 +52,11 @@ class NcnnEngine:
         if not checked:
             check_once(path, file, self._ncnn.__version__)
         self.contract = file.contract
+        precision = precision or file.contract.precision
         self._net = self._ncnn.Net()
         for name in _ROUNDING:
             if hasattr(self._net.opt, name):  # older versions lack some of them
-                setattr(self._net.opt, name, False)
+                setattr(self._net.opt, name, name in _HALF and precision == "float16")
         self._net.opt.num_threads = intra_op_threads
         # ncnn would keep references to weights that it loads from memory.
         with _as_file(file.weights) as weights:

@@ -1,7 +1,7 @@
 """The .ncnn file format: an uncompressed zip archive of contract, graph and weights of a classifier.
 
 `contract.json` is the contract of every model file; `graph.param` and `weights.bin` are ncnn's own files. The same
-contents always result in the same bytes. Weights are float32.
+contents always result in the same bytes. Weights are float32, also if the contract's precision is float16.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ class NcnnFile:
 
     @property
     def structure_sha256(self) -> str:
-        """Hash of the graph without contract and weights: equal for files of one net with different weights."""
-        return hashlib.sha256(self.graph.encode()).hexdigest()
+        """Hash of graph and precision: equal for files of one net with different weights."""
+        precision = "" if self.contract.precision == "float32" else self.contract.precision
+        return hashlib.sha256((self.graph + precision).encode()).hexdigest()
 
 
 def pack_ncnn(contract: Contract, graph: str, weights: bytes) -> bytes:
     """Return the file of a contract, a graph and its weights.
 
     Raises:
-        InputError: The contract does not describe a float32 net for ncnn, or the graph is not a .param file.
+        InputError: The contract does not describe a net for ncnn, or the graph is not a .param file.
     """
     _checked_layers(contract, graph)
     buffer = io.BytesIO()
@@ -114,8 +115,9 @@ def _checked_layers(contract: Contract, graph: str) -> tuple[Layer, ...]:
     names = (spec.name, contract.output.name)
     if names != (INPUT, OUTPUT):
         raise InputError(f"its contract names the tensors '{names[0]}' and '{names[1]}', ncnn '{INPUT}' and '{OUTPUT}'")
-    if spec.element_type != "float32" or contract.precision != "float32":
+    if spec.element_type != "float32" or contract.precision == "int8":
         raise InputError(
-            f"its contract has {spec.element_type} pixels and {contract.precision} weights: ncnn needs float32"
+            f"its contract has {spec.element_type} pixels and precision {contract.precision}: ncnn needs float32 "
+            "pixels and precision float32 or float16"
         )
     return read_graph(graph)

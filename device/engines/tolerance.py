@@ -43,12 +43,14 @@ _TOLERANCES: dict[Precision, Tolerance] = {
 }
 # Other libraries compute 3x3 convolutions by Winograd's algorithm, which rounds more.
 _OTHER_ENGINES = Tolerance(logits=1e-3, top1_share=1.0, logit_share=_FLOAT32_SHARE)
+# In half floats that algorithm changes the shipped net's logits by 0.012 (relative) on an emulated Cortex-A76.
+_OTHER_ENGINES_HALF = Tolerance(logits=None, top1_share=0.98, relative=0.03, drop=0.005)
 
 
 def tolerance_for(precision: Precision, engine: str = "onnxruntime") -> Tolerance:
     """Return the tolerance for a file of that precision on that engine, compared with its float32 source."""
-    if precision == "float32" and engine != "onnxruntime":
-        return _OTHER_ENGINES
+    if engine != "onnxruntime" and precision != "int8":
+        return _OTHER_ENGINES if precision == "float32" else _OTHER_ENGINES_HALF
     return _TOLERANCES[precision]
 
 

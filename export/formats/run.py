@@ -28,7 +28,7 @@ from edgekit.models.evaluation.evaluate import Evaluation, aligned, evaluate, op
 from edgekit.report.document import BenchmarkReport
 
 # The formats in the order of the table; the first is the one that the others are compared with.
-FORMATS = ("float32", "int8-qdq", "int8-qoperator", "fp16", "ncnn")
+FORMATS = ("float32", "int8-qdq", "int8-qoperator", "fp16", "ncnn", "ncnn-fp16")
 Measure: TypeAlias = Callable[[Mapping[str, Path]], BenchmarkReport]
 
 _TARGET_OF_CORE = {"Cortex-A53": "a53", "Cortex-A72": "a72", "Cortex-A76": "a76"}
@@ -121,11 +121,12 @@ class _Maker:
             InputError: The net cannot be converted, or a converter is not installed.
             GateError: The file's logits differ from the checkpoint's.
         """
-        path = self.folder / f"{name}{NCNN_SUFFIX if name == 'ncnn' else ONNX_SUFFIX}"
+        path = self.folder / f"{name}{NCNN_SUFFIX if name.startswith('ncnn') else ONNX_SUFFIX}"
         if name == "float32":
             export_checkpoint(self.checkpoint, path, None, chosen_passes(self.target))
-        elif name == "ncnn":
-            export_to_ncnn(self.checkpoint, path, None, chosen_passes(self.target, ncnn=True))
+        elif name.startswith("ncnn"):
+            passes = chosen_passes(self.target, ncnn=True)
+            export_to_ncnn(self.checkpoint, path, None, passes, "fp16" if name == "ncnn-fp16" else "fp32")
         elif name == "fp16":
             self._quantize(path, "fp16", "qdq", None, progress)
         else:

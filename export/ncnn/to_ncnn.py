@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import onnx
 
 from edgekit.contract import Contract, channel_count
-from edgekit.device.engines.ncnn_file import pack_ncnn
+from edgekit.device.engines.ncnn_engine import NcnnEngine
+from edgekit.device.engines.ncnn_file import pack_ncnn, read_ncnn
 from edgekit.device.engines.ncnn_graph import INPUT, OUTPUT
 from edgekit.device.engines.portrait import portrait_crops
 from edgekit.errors import InputError
@@ -32,6 +34,8 @@ from edgekit.model_store import NCNN_SUFFIX
 from edgekit.models.nets.registry import parameter_count
 from edgekit.text import one_line
 
+NcnnPrecision: TypeAlias = Literal["fp32", "fp16"]
+
 # ncnn computes 3x3 convolutions by Winograd's algorithm, which rounds more.
 TOLERANCE = 1e-3
 
@@ -44,6 +48,7 @@ def export_to_ncnn(
     target: Path,
     relabel: Relabel | None = None,
     passes: Collection[str] = TARGETS[GENERIC].passes,
+    precision: NcnnPrecision = "fp32",
 ) -> Exported:
     """Export a checkpoint to `target` for ncnn; equal checkpoints give equal bytes.
 
@@ -52,10 +57,12 @@ def export_to_ncnn(
         target: The .ncnn file.
         relabel: Function that gives the net other labels; see `edgekit.export.onnx.relabelling`.
         passes: Names of the rewrites; see `edgekit.export.onnx.targets`.
+        precision: "fp16": ncnn computes in half floats where the processor has them. The check against torch is that of
+            the float32 file; then half floats are compared with it on this processor, as every processor does at load.
 
     Raises:
-        InputError: The checkpoint cannot be used, `target` does not end in .ncnn, or pnnx is not installed or does not
-            convert the net.
+        InputError: The checkpoint cannot be used, `target` does not end in .ncnn, pnnx is not installed or does not
+            convert the net, or half floats change its results on this processor.
         GateError: The file's logits or top-1 differ from the checkpoint's; `target` is left unchanged.
         StorageError: The file cannot be written.
     """
@@ -68,14 +75,18 @@ def export_to_ncnn(
         temporary.write_bytes(content)
         crops = portrait_crops(contract)
         verification = check_export(temporary, net, contract, crops, TOLERANCE, same_top1=True)
-        sha256 = sha256_of(temporary)
+        if precision == "fp16":
+            content = in_half_floats(temporary)
+            temporary.write_bytes(content)
+            NcnnEngine(temporary, 1)
+        sha256, written = sha256_of(temporary), read_ncnn(temporary).contract
     return Exported(
         path=target,
         sha256=sha256,
         size_bytes=len(content),
         opset=None,
         ir_version=None,
-        contract=ncnn_contract(contract_of(model)),
+        contract=written,
         verification=verification,
         net_parameters=parameter_count(net),
         cost=graph_cost(model),
@@ -125,6 +136,12 @@ def to_ncnn(model: onnx.ModelProto, program: Path | None = None) -> bytes:
         return pack_ncnn(ncnn_contract(contract), graph, weights)
     except InputError as error:
         raise InputError(f"{contract.architecture} cannot be exported to ncnn: in pnnx's output {error}") from error
+
+
+def in_half_floats(path: Path) -> bytes:
+    """Return the content of the file for half floats that has the graph and weights of a float32 .ncnn file."""
+    file = read_ncnn(path)
+    return pack_ncnn(replace(file.contract, precision="float16"), file.graph, file.weights)
 
 
 def ncnn_contract(contract: Contract) -> Contract:

@@ -27,7 +27,8 @@ formats_options = combined(
     click.option(
         "--formats",
         metavar="all|NAME,NAME",
-        help="Export MODEL in these formats and measure each: float32, int8-qdq, int8-qoperator, fp16, ncnn.",
+        help="Export MODEL in these formats and measure each: float32, int8-qdq, int8-qoperator, fp16, ncnn, "
+        "ncnn-fp16.",
     ),
     click.option("--data", type=PATH, metavar="DATA", help="Data set for accuracy and calibration, with --formats."),
     click.option("--split", metavar="NAME", help="Split for accuracy; default: PrivateTest or test."),

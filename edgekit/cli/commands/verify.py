@@ -41,6 +41,7 @@ def command(
     MODEL is an exported file. Its crops must equal those of training in every pixel. Logits of a float32 file may
     differ by 1e-4, those of an .ncnn file by 1e-3 (or 1e-5 of the largest logit). Those of an int8 file may differ by
     0.15 of their root mean square, with equal top-1 on 95 % of the images and an accuracy at most half a point lower.
+    A file in half floats may differ by 0.01 of it (.ncnn: 0.03).
     If the output differs by more, the first layer that differs is named.
 
     A file is also refused if it has an operator, operator set or input that the oldest supported onnxruntime or

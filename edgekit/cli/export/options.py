@@ -33,7 +33,14 @@ def target_options(function: _Function) -> _Function:
             type=click.Choice(["onnx", "ncnn"]),
             default="onnx",
             show_default=True,
-            help="Engine of the file: ONNX Runtime (.onnx) or ncnn (.ncnn, float32).",
+            help="Engine of the file: ONNX Runtime (.onnx) or ncnn (.ncnn).",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["fp32", "fp16"]),
+            default="fp32",
+            show_default=True,
+            help="fp16, with --engine ncnn: half floats on processors that have them, such as a Pi 5's.",
         ),
     )
     rewrites = section(
@@ -74,7 +81,7 @@ def quantize_options(function: _Function) -> _Function:
             "--quantize",
             "quantization",
             type=click.Choice(["int8", "dynamic", "fp16"]),
-            help="int8 needs --calibrate; dynamic and fp16 make the file smaller, but not faster on a CPU.",
+            help="int8 needs --calibrate; dynamic and fp16 make the file smaller; fp16 is for a Pi 5.",
         ),
         click.option("--calibrate", type=PATH, metavar="DATA", help="Data set with the images for int8 calibration."),
         click.option(
@@ -165,7 +172,9 @@ def check_combination(context: click.Context, options: Mapping[str, Any], is_pro
         raise InputError(f"--no-pass {ENSEMBLE} is for trained prompts: leave it out")
     _check_quantization(options["quantization"], options)
     if options["engine"] == "ncnn" and options["quantization"] is not None:
-        raise InputError("--engine ncnn writes float32 files: leave --quantize out")
+        raise InputError("--engine ncnn has no --quantize: leave it out (--precision fp16 uses half floats)")
+    if options["engine"] != "ncnn" and options["precision"] != "fp32":
+        raise InputError("--precision fp16 is for --engine ncnn: leave it out (--quantize fp16 is for ONNX Runtime)")
 
 
 def _check_prompts(options: Mapping[str, Any], without_ensemble: bool) -> None:
@@ -214,8 +223,12 @@ def prompts_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verify_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `edgekit.export` that concern the verification of a net's file."""
-    return {"evaluate_on": options["evaluate_on"], "evaluation_split": options["eval_split"]}
+    """Return the arguments of `edgekit.export` that concern a net's precision, and the verification of its file."""
+    return {
+        "evaluate_on": options["evaluate_on"],
+        "evaluation_split": options["eval_split"],
+        "precision": options["precision"],
+    }
 
 
 def quantize_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

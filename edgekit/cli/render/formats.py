@@ -19,6 +19,7 @@ _EXPORT = {
     "int8-qoperator": "-o mine.onnx --quantize int8 --form qoperator --calibrate {data}",
     "fp16": "-o mine.onnx --quantize fp16",
     "ncnn": "-o mine.ncnn --engine ncnn",
+    "ncnn-fp16": "-o mine.ncnn --engine ncnn --precision fp16",
 }
 
 

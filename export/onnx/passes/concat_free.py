@@ -22,7 +22,7 @@ from edgekit.export.onnx.passes.editing import (
 # The wide convolution's output must fit the L1 cache of a small core. In larger blocks the rewrite saves instructions
 # too, but adds memory traffic. Counted on an emulated A53: 0.0483 M L2 misses with this limit, 0.0572 M with 64 KiB,
 # which includes EdgeCNN's second block, and 0.0878 M without a limit (`--target a53 --no-pass uint8-input`,
-# benchmarks/a53/count.py).
+# benchmarks/cores/count.py).
 LARGEST_BYTES = 32 << 10
 
 

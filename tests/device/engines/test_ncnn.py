@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,7 @@ from edgekit.device.engines.classifier import Classifier
 from edgekit.device.engines.engine import contract_in, engine_of, open_engine
 from edgekit.device.engines.ncnn_engine import NcnnEngine
 from edgekit.device.engines.ncnn_file import MEMBERS, pack_ncnn, read_ncnn
+from edgekit.device.engines.ncnn_trial import half_float_faults
 from edgekit.errors import InputError
 from tests.device import ncnn_nets
 
@@ -381,7 +383,7 @@ def test_without_a_cache_every_process_checks(small: Path, tmp_path: Path, monke
     [
         ("{}", "contract field 'schema' is missing"),
         ("none", "the contract is not JSON"),
-        (replace(ncnn_nets.CONTRACT, precision="int8").to_json(), "int8 weights: ncnn needs float32"),
+        (replace(ncnn_nets.CONTRACT, precision="int8").to_json(), "precision int8: ncnn needs float32"),
         (
             replace(ncnn_nets.CONTRACT, input=replace(ncnn_nets.CONTRACT.input, element_type="uint8")).to_json(),
             "uint8 pixels",
@@ -394,6 +396,29 @@ def test_without_a_cache_every_process_checks(small: Path, tmp_path: Path, monke
 )
 def test_a_contract_that_does_not_fit_is_refused(tmp_path: Path, contract: str, message: str) -> None:
     refused(ncnn_nets.write(tmp_path / "x.ncnn", contract), message)
+
+
+def in_half_floats(path: Path) -> Path:
+    contract = replace(ncnn_nets.CONTRACT, precision="float16")
+    path.write_bytes(pack_ncnn(contract, ncnn_nets.GRAPH, ncnn_nets.weights()))
+    return path
+
+
+def test_half_floats_are_used_only_in_files_for_them(small: Path, tmp_path: Path) -> None:
+    for path, expected in ((small, False), (in_half_floats(tmp_path / "half.ncnn"), True)):
+        options = NcnnEngine(path, 1)._net.opt
+        assert (options.use_fp16_storage, options.use_fp16_arithmetic) == (expected, expected)
+        assert not options.use_bf16_storage
+
+
+def test_half_floats_that_change_the_results_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = in_half_floats(tmp_path / "half.ncnn")
+    engine = NcnnEngine(path, 1, checked=True)
+    assert half_float_faults(path, engine) == []
+    exact = engine.infer
+    for wrong, message in ((np.nan, "NaN|of their root mean square"), (1.1, "logits differ by 0.1")):
+        monkeypatch.setattr(engine, "infer", lambda tensor, wrong=wrong: exact(tensor) * wrong)
+        assert any(re.search(message, fault) for fault in half_float_faults(path, engine))
 
 
 def test_other_files_are_refused(tiny_model: Path, tmp_path: Path) -> None:

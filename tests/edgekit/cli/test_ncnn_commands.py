@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgekit.cli.commands.export import command as export
+from edgekit.device.engines.ncnn_file import read_ncnn
 from edgekit.models.checkpoints.checkpoint import load_checkpoint
 from edgekit.report.schema import read_document
 
@@ -35,6 +36,23 @@ def model(checkpoint: Path) -> Path:
     assert document["contract"]["input"]["channels"] == "gray"
     assert document["verification"]["max_abs_difference"] < document["verification"]["tolerance"] == 1e-3
     return target
+
+
+def test_a_file_in_half_floats_is_verified_with_its_own_tolerance(
+    edgekit: Run, model: Path, checkpoint: Path, draw_faces: Callable[..., Path], tmp_path: Path
+) -> None:
+    target, data = tmp_path / "half.ncnn", draw_faces(tmp_path / "data", {"test": 14})
+    engine = ("--engine", "ncnn", "--target", "a53", "--precision", "fp16")
+    code, out, err = edgekit("export", checkpoint, "-o", target, *engine, "--json")
+    assert code == 0, err
+    assert json.loads(out)["contract"]["precision"] == "float16"
+    # Weights and graph are those of the file in float32.
+    assert read_ncnn(target).weights == read_ncnn(model).weights
+    assert read_ncnn(target).graph == read_ncnn(model).graph
+    against = ("--against", checkpoint, "--data", data, "--split", "test")
+    code, out, err = edgekit("verify", target, *against, "--json")
+    assert code == 0, err
+    assert json.loads(out)["logits"]["relative_tolerance"] == 0.03
 
 
 def with_other_weights(model: Path, target: Path, factor: float) -> Path:
@@ -124,7 +142,8 @@ def test_run_classifies_with_it(edgekit: Run, model: Path) -> None:
         (("-o", "x.ncnn"), "must end in '.onnx'"),
         (("-o", "x.ncnn"), "or choose engine ncnn for '.ncnn'"),
         (("-o", "x.onnx", "--engine", "ncnn"), "must end in '.ncnn'"),
-        (("-o", "x.ncnn", "--engine", "ncnn", "--quantize", "fp16"), "writes float32 files: leave --quantize out"),
+        (("-o", "x.ncnn", "--engine", "ncnn", "--quantize", "fp16"), "--engine ncnn has no --quantize"),
+        (("-o", "x.onnx", "--precision", "fp16"), "--precision fp16 is for --engine ncnn"),
         (("-o", "x.ncnn", "--engine", "ncnn", "--pass", "uint8-input"), "'uint8-input' does not work for ncnn"),
     ],
 )

@@ -1,4 +1,7 @@
-"""Program inside the emulated system: it runs one model and marks begin and end of each inference for `counter.c`.
+"""Program inside the emulated system: it runs models and marks begin and end of each inference for `counter.c`.
+
+    guest.py SECTIONS SHAPE MODEL ...    # SHAPE may be empty
+
 
 It runs any .onnx file with ONNX Runtime, and an .ncnn file with edgekit's engine. The marked sections include the
 Python code around the engine's call.
@@ -18,15 +21,19 @@ _TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(float1
 _FATAL = 4
 
 
-def main(path: str, shape: str, sections: int) -> None:
-    """Run `sections` inferences on noise; dynamic dimensions have size 1 unless `shape` ("1,3,44,44") is given."""
-    infer = ncnn_inference(path) if path.endswith(".ncnn") else onnx_inference(path, shape)
+def main(sections: int, shape: str, *paths: str) -> None:
+    """Run `sections` inferences of each model on noise, one model after the other.
+
+    Dynamic dimensions have size 1 unless `shape` ("1,3,44,44") is given.
+    """
     syscall = ctypes.CDLL(None).syscall
     begin, end = ctypes.c_long(_MARK_BEGIN), ctypes.c_long(_MARK_END)
-    for _ in range(sections):
-        syscall(begin)
-        infer()
-        syscall(end)
+    for path in paths:
+        infer = ncnn_inference(path) if path.endswith(".ncnn") else onnx_inference(path, shape)
+        for _ in range(sections):
+            syscall(begin)
+            infer()
+            syscall(end)
 
 
 def ncnn_inference(path: str) -> Callable[[], object]:
@@ -34,7 +41,7 @@ def ncnn_inference(path: str) -> Callable[[], object]:
     from edgekit.contract import channel_count
     from edgekit.device.engines.ncnn_engine import NcnnEngine
 
-    net = NcnnEngine(Path(path), 1)
+    net = NcnnEngine(Path(path), 1, checked=True)
     spec = net.contract.input
     noise = np.random.default_rng(0).uniform(0, 1, (1, channel_count(spec.channels), *spec.size_hw)).astype(np.float32)
     return lambda: net.infer(noise)
@@ -63,4 +70,4 @@ def onnx_inference(path: str, shape: str) -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(int(sys.argv[1]), *sys.argv[2:])
