@@ -45,7 +45,7 @@ _NOBODY = "http://127.0.0.1:9/"
             "'grumpy' is not a label of the model",
         ),
         (["--webhook", _NOBODY, "--event-hold", "soon"], "'soon' is not a time: write 90s, 15min, 12h or 7d"),
-        (["--collect", "c", "--save", "s.mp4", "--blur-faces"], "--collect saves faces that --blur-faces is to make"),
+        (["--collect", "c", "--save", "s.mp4", "--blur-faces"], "--collect saves faces without blur"),
         (["--collect", "c", "--collect-when", "often"], "'often' is not a strategy: write uncertain, uncertain:0.2"),
         (["--collect", "c", "--collect-when", "uncertain:2"], "'uncertain:2' is not a strategy"),
         (["--collect", "c", "--collect-when", "every:soon"], "'every:soon' is not a strategy"),
