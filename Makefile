@@ -57,7 +57,7 @@ test-slow: $(TEST)/installed
 	$(PYTEST) -m slow --durations 20
 
 test-boards: $(TEST)/installed
-	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile $(BOARDS) --durations 20
+	$(TEST)/bin/python -m pytest --numprocesses 2 --dist loadfile $(BOARDS) -m "not by_hand" --durations 20
 
 test-pi: $(TEST)/installed
 	EDGEKIT_PI_SUITE=trixie $(TEST)/bin/python -m pytest tests/virtual_pi

@@ -10,9 +10,10 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,8 @@ def install_edgekit(pi: VirtualPi, suite: str) -> None:
 
 
 @pytest.fixture
-def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path) -> Iterator[Run]:
+def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
+    """A run with web page and MQTT; a parameter adds settings."""
     web_port = free_port()
     settings = {
         "camera-size": "{}x{}".format(*FRAME_WH),
@@ -160,6 +162,7 @@ def run(camera_pi: VirtualPi, broker: Broker, tmp_path: Path) -> Iterator[Run]:
         "mqtt": f"mqtt://127.0.0.1:{broker.port}",
         "mqtt-topic": TOPIC,
         "event-hold": "0s",
+        **getattr(request, "param", {}),
     }
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
     camera_pi.path(f"home/{USER}/edgekit.toml").write_text("".join(lines))
@@ -260,6 +263,70 @@ def test_a_run_finds_faces_tells_them_lowers_its_load_when_hot_and_stops_when_to
     wait_for(lambda: broker.on("availability")[-1] == b"offline")
     sequences = [record["sequence"] for record in run.records()]
     assert sequences == sorted(set(sequences))
+
+
+EVERYTHING = {
+    "max-frames": 60,
+    "jsonl": "all.jsonl",
+    "csv": "all.csv",
+    "record": "all.mp4",
+    "collect": "crops",
+    "collect-when": "every:1s",
+    "event-snapshots": "events",
+    "mqtt-snapshot": True,
+    "classify-every": "auto",
+}
+
+
+@pytest.mark.by_hand  # minutes of emulation
+@pytest.mark.parametrize("run", [EVERYTHING], indirect=True)
+def test_with_everything_on_and_two_viewers_the_accounts_equal_what_is_stored_and_received(
+    run: Run, broker: Broker, get: Callable[[str], http.client.HTTPResponse]
+) -> None:
+    wait_for(lambda: broker.on("availability"), run)
+    viewers = [Viewer(get("/stream.mjpg")) for _ in range(2)]
+    assert run.process.wait(PATIENCE_S) == 0, run.told()
+    assert "error" not in run.told()
+    summary = json.loads((run.folder / "stdout").read_text())
+    assert (summary["ended"], summary["frames"]) == ("finished", EVERYTHING["max-frames"])
+
+    home = run.pi.path(f"home/{USER}")
+    records = [json.loads(line) for line in (home / "all.jsonl").read_text().splitlines()]
+    faces = [face for record in records for face in record["faces"]]
+    events = {json.loads(payload)["event_id"] for payload in broker.on("event")}
+    stored = {
+        "jsonl": len(records),
+        "csv": len((home / "all.csv").read_text().splitlines()) - 1,
+        "collect": len((home / "crops/crops.jsonl").read_text().splitlines()),
+        "event snapshots": len(list((home / "events").glob("*.jpg"))),
+        "mqtt": len(events),
+    }
+    assert {name: account["written"] for name, account in summary["outputs"].items()} == stored
+    assert not any(account["dropped"] or account["waiting"] for account in summary["outputs"].values())
+    assert stored["jsonl"] == EVERYTHING["max-frames"]
+    assert stored["csv"] == len(faces)
+    assert stored["event snapshots"] == stored["mqtt"] >= 1
+    assert len(first_pictures(home / "all.mp4", 1000)) >= EVERYTHING["max-frames"] / 2
+    wait_for(lambda: all(viewer.ended for viewer in viewers))
+    assert all(viewer.images >= 5 for viewer in viewers)
+
+
+class Viewer:
+    """Reads a stream of JPEG images in a thread until it ends, and counts them."""
+
+    def __init__(self, stream: http.client.HTTPResponse) -> None:
+        self.images = 0
+        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _read(self, stream: http.client.HTTPResponse) -> None:
+        with suppress(OSError, http.client.HTTPException):  # the run ends
+            while line := stream.readline():
+                self.images += line.startswith(b"Content-Length:")
 
 
 def test_a_camera_is_recorded_by_picamera2_where_no_encoder_is_by_the_processor(camera_pi: VirtualPi) -> None:
