@@ -43,6 +43,7 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     crops = collect(folder, [3, *[1] * 15, 2])  # a track of three, 15 single crops, a track of two
     track, singles, pair = crops[:3], crops[3:18], crops[18:]
     client = label()
+    browser.get_log("browser")  # of the tests before, which provoke conflicts
     browser.get(client.url)
     waiting(browser, 20)
     shows(browser, track[0])

@@ -74,6 +74,7 @@ done(Array.from(pen.getImageData(0, 0, canvas.width, canvas.height).data).reduce
 
 
 def test_the_page_lives_frames_move_and_the_chart_grows(browser, site, tmp_path: Path):
+    browser.get_log("browser")  # of the tests before
     browser.get(site().url)
     wait(browser, "document.getElementById('status').textContent === 'live'")
     wait(browser, "document.getElementById('video').naturalWidth === 320")

@@ -49,8 +49,9 @@ def no_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in ("edgekit.device.pipeline.stream", "edgekit.device.detection", "edgekit.device.benchmark.run"):
         __import__(module)
         monkeypatch.setattr(sys.modules[module], "create_detector", refuse)
-    monkeypatch.setattr("edgekit.device.detection.cached_download", refuse)
-    monkeypatch.setattr("edgekit.downloads.cached_download", refuse)
+    # Each module that has imported the function, and last its own: a later first import would keep the refusal.
+    for owner in ("edgekit.device.detection", "edgekit.export.profiling.run", "edgekit.downloads"):
+        monkeypatch.setattr(f"{owner}.cached_download", refuse)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
