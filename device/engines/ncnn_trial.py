@@ -16,10 +16,7 @@ import numpy as np
 
 from edgekit.contract import channel_count
 from edgekit.device.engines.ncnn_engine import NcnnEngine, load_library
-from edgekit.device.engines.portrait import portrait_crops
-from edgekit.device.engines.tolerance import logit_faults, tolerance_for
 from edgekit.errors import EXIT_FAULT, EXIT_OK, InputError
-from edgekit.preprocess import to_input
 
 
 def main(path: Path, memory_bytes: int) -> int:
@@ -50,6 +47,11 @@ def main(path: Path, memory_bytes: int) -> int:
 
 def half_float_faults(path: Path, engine: NcnnEngine) -> list[str]:
     """Return one line for each way in which half floats change the logits of a file by more than the tolerance."""
+    # Imported here, because a file in float32 needs no pictures.
+    from edgekit.device.engines.portrait import portrait_crops
+    from edgekit.device.engines.tolerance import logit_faults, tolerance_for
+    from edgekit.preprocess import to_input
+
     spec = engine.contract.input
     crops = to_input(portrait_crops(engine.contract), spec)
     logits = engine.infer(crops)

@@ -78,12 +78,14 @@ def relabel_by_text(
         if prompts
         else _plain_vectors(frozen, teacher.clip, descriptions)
     )
-    _report_distances(frozen, descriptions, notify)
+    _report_distances(frozen, descriptions, vectors, notify)
     return _relabelled(checkpoint, tuple(descriptions), vectors)
 
 
-def _report_distances(clip: FrozenClip, descriptions: Mapping[str, Sequence[str]], notify: Notify) -> None:
-    """Report each class's nearest training text, and its words that the CLIP never read.
+def _report_distances(
+    clip: FrozenClip, descriptions: Mapping[str, Sequence[str]], vectors: Tensor, notify: Notify
+) -> None:
+    """Report the training text nearest to each class vector (classes, embed_dim), and the words the CLIP never read.
 
     The words decide about the warning, because the cosine does not: in a small CLIP's space all texts are close.
     """
@@ -91,7 +93,7 @@ def _report_distances(clip: FrozenClip, descriptions: Mapping[str, Sequence[str]
         return
     known_words = _words(clip.texts)
     known = F.normalize(clip.encode_text(clip.tokenize(clip.texts)), dim=1)  # (texts, embed_dim)
-    cosines, nearest = (frozen_classifier(clip, descriptions) @ known.T).max(dim=1)
+    cosines, nearest = (vectors @ known.T).max(dim=1)
     for (name, sentences), cosine, index in zip(descriptions.items(), cosines.tolist(), nearest.tolist(), strict=True):
         place = f"nearest training text '{clip.texts[index]}', cosine {cosine:.2f}"
         unread = sorted(_words(sentences) - known_words)
