@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
 import struct
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -147,6 +145,9 @@ def read_board(root: Path = Path("/"), interpreter: Interpreter | None = None) -
 
 def run_tool(arguments: Sequence[str]) -> str | None:
     """Return the output of a system tool; None if it is missing, fails or times out."""
+    import shutil
+    import subprocess
+
     tool = shutil.which(arguments[0])
     if tool is None:
         return None
@@ -204,6 +205,9 @@ def systemd_is_running() -> bool:
 
     `systemctl is-system-running` prints "offline" where another program is process 1, such as in a container.
     """
+    import shutil
+    import subprocess
+
     tool = shutil.which("systemctl")
     if tool is None:
         return False

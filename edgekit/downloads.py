@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,6 +132,7 @@ def _fetch(pinned: PinnedFile, timeout_s: float, deadline_s: float) -> bytes:
     # Most starts download nothing, and these modules take longer to import than edgekit's own.
     import http.client
     import urllib.error
+    from hashlib import sha256
 
     ends_s = time.monotonic() + deadline_s
     try:

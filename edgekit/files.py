@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import glob
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -226,6 +225,8 @@ def _lock(handle: int) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the file's SHA-256 as 64 hexadecimal digits."""
+    import hashlib
+
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):

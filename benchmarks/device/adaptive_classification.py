@@ -91,7 +91,6 @@ def track(frames: Sequence[Frame], times_s: Sequence[float], detector: Detector)
     """Return the frames with their faces, tracked as by `edgekit run`."""
     clock = dict(zip((frame.sequence for frame in frames), times_s, strict=True))
     tracker = FaceTracker(detector, Adaptive(), presentation_time_s=lambda frame: clock[frame.sequence])
-    tracker.warm_up(frames[0])
     return [
         Tracked(frame, tracker.find(frame, StageTimer()), time_s) for frame, time_s in zip(frames, times_s, strict=True)
     ]

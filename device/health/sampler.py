@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -180,7 +180,8 @@ class HealthSampler:
 def read_health(folder: Path, root: Path = Path("/"), run: RunTool = run_tool) -> Health:
     """Return one sample of board, process and disk."""
     try:
-        disk_free_mib = shutil.disk_usage(folder).free // _BYTES_PER_MIB
+        disk = os.statvfs(folder)
+        disk_free_mib = disk.f_bavail * disk.f_frsize // _BYTES_PER_MIB
     except OSError:
         disk_free_mib = None
     return Health(time.monotonic(), time.time(), read_conditions(root, run), read_process(), disk_free_mib)

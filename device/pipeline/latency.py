@@ -46,15 +46,13 @@ def summarize(samples_ms: Iterable[float]) -> LatencySummary:
 
 
 class LatencyMeter:
-    """Collects the stage times of every frame and the frame rate, without the warm-up.
+    """Collects the stage times of every frame and the frame rate.
 
-    Call `start` when the run begins and `add` after each frame. The first `warm_up_frames` are excluded: the clock
-    restarts at the end of the last excluded frame. `dropped_by_stage` counts, per stage, the frames of that stage that
-    newer ones replaced.
+    Call `start` when the run begins and `add` after each frame. `dropped_by_stage` counts, per stage, the frames of
+    that stage that newer ones replaced.
     """
 
-    def __init__(self, warm_up_frames: int = 0, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._warm_up_left = warm_up_frames
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._started_s = self._ended_s = clock()
         self._samples_ms: dict[str, _Latest] = {}
@@ -78,10 +76,6 @@ class LatencyMeter:
             stage_ms: Its stages, with their milliseconds.
             paused_s: Seconds of all pauses of the run before this frame; the frame rate excludes them.
         """
-        if self._warm_up_left > 0:
-            self._warm_up_left -= 1
-            self.start()
-            return
         self.frames += 1
         self._ended_s, self._paused_s = self._clock(), paused_s
         for stage, duration_ms in stage_ms.items():
@@ -91,7 +85,7 @@ class LatencyMeter:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the start (or the end of the warm-up) to the end of the last frame, without pauses."""
+        """Seconds from the start to the end of the last frame, without pauses."""
         return self._ended_s - self._started_s - self._paused_s
 
     @property

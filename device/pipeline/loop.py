@@ -103,8 +103,8 @@ def frame_results(
 
     `meter` receives the stages of every frame in milliseconds (capture, detect, track, crop, classify, sinks, and wait
     for the time between stages) and its age when the result was done. `capture` is the wait for a frame and its
-    decoding, `sinks` the time until the consumer takes the next result. Before the first frame all stages run once on
-    it, untimed, to warm up.
+    decoding, `sinks` the time until the consumer takes the next result. The clock of the frame rate starts when the
+    first frame is captured.
 
     Args:
         source: The frames, in a `with` block of the caller.
@@ -125,12 +125,12 @@ def frame_results(
     """
     controls = controls or Controls()
     with Stages(threaded, every_item=not source.live) as stages:
-        captured = _warmed_up(_captured(source, max_frames, controls), localizer, classifier)
+        captured = _captured(source, max_frames, controls)
         first = next(captured, None)
         if first is None:
             return
         meter.start()
-        dropped_in_warm_up = source.dropped
+        dropped_before = source.dropped
         items: Iterator[_InFlight] = itertools.chain([first], captured)
         if not source.live:  # a live source captures in its own thread
             items = _prefetch(stages, "capture", items)
@@ -142,9 +142,8 @@ def frame_results(
                 news = health()
                 yield item.frame, item.result if news is None else replace(item.result, health=news)
                 item.timer.mark("sinks")
-                # The age of the first frame includes the warm-up.
-                meter.add(item.timer.ms | ({AGE: item.result.age_ms} if meter.frames else {}), item.paused_s)
-                meter.dropped_by_stage = {"capture": source.dropped - dropped_in_warm_up, **stages.dropped}
+                meter.add(item.timer.ms | {AGE: item.result.age_ms}, item.paused_s)
+                meter.dropped_by_stage = {"capture": source.dropped - dropped_before, **stages.dropped}
         finally:
             # However the loop ended, no stage may wait for another frame.
             source.stop()
@@ -241,17 +240,6 @@ def _captured(source: Source, max_frames: int | None, controls: Controls) -> Ite
         yield _InFlight(frame, timer, controls.paused_s)
         controls.wait(source)
         timer = StageTimer()
-
-
-def _warmed_up(items: Iterator[_InFlight], localizer: Localizer, classifier: Classifier) -> Iterator[_InFlight]:
-    """Run one untimed warm-up pass on the first frame, then yield all frames."""
-    for index, item in enumerate(items):
-        if index == 0:
-            localizer.warm_up(item.frame)
-            whole_frame = np.array([[0, 0, *item.frame.size_wh]], np.float32)
-            classifier.logits(crop_faces(item.frame, whole_frame, classifier.contract))
-            item.timer.skip()
-        yield item
 
 
 def _prefetch(stages: Stages, name: str, items: Iterator[_InFlight]) -> Iterator[_InFlight]:

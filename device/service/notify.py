@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,6 +28,8 @@ class Notifier:
             watchdog_s: Time without a heartbeat after which the manager restarts the service; None: no watchdog.
         """
         self.watchdog_s = watchdog_s
+        import socket  # slow to import, and needed by services only
+
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)

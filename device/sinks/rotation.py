@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,8 @@ def shift(path: Path, keep: int | None) -> None:
 def free_bytes(path: Path) -> int:
     """Return the free space for a file at `path`, whose folders may be missing; 0 if unknown."""
     try:
-        return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
+        disk = os.statvfs(next(folder for folder in path.absolute().parents if folder.exists()))
+        return disk.f_bavail * disk.f_frsize
     except OSError:
         return 0
 

@@ -78,14 +78,6 @@ class FaceTracker:
         """The detector's name in reports."""
         return self.detector.name
 
-    def warm_up(self, frame: Frame) -> None:
-        """Choose the detector's input size if requested, and run the detector once."""
-        view_bgr, _, scale = _view(frame, self._region)
-        if self._choose_input_size:
-            view_wh = view_bgr.shape[1], view_bgr.shape[0]
-            self._input_size_px = detector_input_px(view_wh, self._min_face_px / float(scale.mean()))
-        self._run_detector(view_bgr)
-
     def set_load_level(self, detect_every_at_least: int = 1, detector_scale: float = 1.0) -> None:
         """Reduce the work from the next frame on, or restore it; may be called from any thread.
 
@@ -127,15 +119,16 @@ class FaceTracker:
         """The longer side of the detector's input at full load; None if the detector takes images of any size."""
         return self._input_size_px or None
 
-    def _run_detector(self, view_bgr: ImageU8) -> Detections:
-        if isinstance(self.detector, Sizable):
-            self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
-        return self.detector.detect(view_bgr)
-
     def _detect(self, frame: Frame) -> Detections:
         """Return the detected faces of at least the smallest size, in pixels of the frame."""
         view_bgr, offset_xy, scale = _view(frame, self._region)
-        found = self._run_detector(view_bgr)
+        if self._choose_input_size:
+            view_wh = view_bgr.shape[1], view_bgr.shape[0]
+            self._input_size_px = detector_input_px(view_wh, self._min_face_px / float(scale.mean()))
+            self._choose_input_size = False
+        if isinstance(self.detector, Sizable):
+            self.detector.input_size_px = scaled_input_px(self._input_size_px, self._detector_scale)
+        found = self.detector.detect(view_bgr)
         xyxy = (found.xyxy + np.tile(offset_xy, 2)) * np.tile(scale, 2)
         landmarks_xy = None if found.landmarks_xy is None else (found.landmarks_xy + offset_xy) * scale
         in_frame = replace(

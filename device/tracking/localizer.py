@@ -30,14 +30,6 @@ class Localizer(Protocol):
         """The longer side of the detector's input at full load; None if it takes images of any size."""
         ...
 
-    def warm_up(self, frame: Frame) -> None:
-        """Prepare for frames of the size of `frame`; called before the first `find`.
-
-        Raises:
-            InputError: The region lies outside the frame.
-        """
-        ...
-
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
         """Return the boxes of the next frame, without classes; `timer` receives the times of the stages.
 
@@ -61,10 +53,6 @@ class WholeImage:
         """Use `region` of each frame; None: the whole frame. In a sequence all boxes have the same track id."""
         self._region = region
         self._track_ids = np.array([_TRACK_ID]) if is_sequence else None
-
-    def warm_up(self, frame: Frame) -> None:
-        """Check the region; raises as `find`."""
-        self._xyxy(frame)
 
     def find(self, frame: Frame, timer: StageTimer) -> Detections:
         """Return the box of the region with score 1, in whole pixels.

@@ -1,7 +1,7 @@
 """Ends the process within two seconds of a signal that the main thread cannot handle, see `edgekit.native_calls`.
 
-Python's C handler writes each signal's number to a socket at once, whatever the main thread does. A thread reads the
-socket. `CANCEL_S` after a signal it cancels the native calls that began before the signal, and repeats the signal, so
+Python's C handler writes each signal's number to a pipe at once, whatever the main thread does. A thread reads the
+pipe. `CANCEL_S` after a signal it cancels the native calls that began before the signal, and repeats the signal, so
 that a main thread that waits for such a call in another thread stops waiting. `CANCEL_S` later it ends the process if a
 call still holds up the main thread.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from contextlib import suppress
@@ -26,9 +25,9 @@ class NativeWatch:
 
     def start(self) -> None:
         """Begin to watch for signals."""
-        self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
-        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._reader_fd, self._writer_fd = os.pipe()
+        os.set_blocking(self._writer_fd, False)
+        self._previous_fd = signal.set_wakeup_fd(self._writer_fd, warn_on_full_buffer=False)
         self._previous_stuck, native_calls.on_stuck = native_calls.on_stuck, _end_stuck
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
 
@@ -36,14 +35,14 @@ class NativeWatch:
         """End the thread."""
         signal.set_wakeup_fd(self._previous_fd)
         native_calls.on_stuck = self._previous_stuck
-        self._writer.close()
+        os.close(self._writer_fd)
 
     def _watch(self) -> None:
-        with self._reader:
-            while numbers := self._reader.recv(64):
-                received_s = time.monotonic()
-                for number in _ENDING.intersection(numbers):
-                    _end_calls(number, received_s)
+        while numbers := os.read(self._reader_fd, 64):
+            received_s = time.monotonic()
+            for number in _ENDING.intersection(numbers):
+                _end_calls(number, received_s)
+        os.close(self._reader_fd)
 
 
 def _end_calls(number: int, received_s: float) -> None:
@@ -70,7 +69,7 @@ def _end_process(text: str, exit_code: int) -> None:
 
 
 def _forget() -> None:
-    # A child process without exec, such as a worker of a data loader, would write its signals to the parent's socket.
+    # A child process without exec, such as a worker of a data loader, would write its signals to the parent's pipe.
     with suppress(ValueError):
         signal.set_wakeup_fd(-1)
 

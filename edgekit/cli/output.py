@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import json
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
@@ -104,6 +103,8 @@ def _echo(text: str, err: bool) -> None:
 
 
 def _wrapped(line: str, indent: int) -> str:
+    import shutil  # slow to import: it imports all compression modules
+
     columns = max(shutil.get_terminal_size().columns, _MIN_COLUMNS)
     return textwrap.fill(line, columns, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 

@@ -89,7 +89,8 @@ def augment(images: Tensor, numbers: Tensor, augmentation: Augmentation) -> Tens
         pixels = _fractions(_crop(images, columns, augmentation))
     if augmentation.camera:
         chosen = torch.nonzero(columns[_IS_PHOTOGRAPHED] < augmentation.camera.probability).flatten()
-        pixels[chosen] = _photographed_crop(images[chosen], numbers[chosen], augmentation, augmentation.camera)
+        if len(chosen):
+            pixels[chosen] = _photographed_crop(images[chosen], numbers[chosen], augmentation, augmentation.camera)
     if augmentation.brightness or augmentation.contrast:
         gain = 1 + augmentation.contrast * _symmetric(columns[6])
         offset = augmentation.brightness * _symmetric(columns[7])

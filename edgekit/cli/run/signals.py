@@ -51,6 +51,11 @@ class StopSignals:
         """Whether any of the signals has arrived."""
         return self.interrupted or self.terminated
 
+    def raise_interrupt(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+
     def on_stop(self, stop: Callable[[], None]) -> None:
         """Set the function that the signal handler calls from now on; call it if Python ignored an earlier signal."""
         self._stop = stop

@@ -57,21 +57,8 @@ def test_the_rate_counts_from_start_to_the_last_frame():
     assert (counter.frames, counter.elapsed_s, counter.fps) == (10, pytest.approx(0.5), pytest.approx(20))
 
 
-def test_warm_up_frames_count_nowhere():
-    clock = Clock()
-    counter = LatencyMeter(warm_up_frames=2, clock=clock)
-    counter.start()
-    for duration_s in (5.0, 3.0, 0.1, 0.1):
-        clock.now_s += duration_s
-        counter.add({"detect": duration_s * 1e3})
-    assert counter.frames == 2
-    assert counter.fps == pytest.approx(10)
-    assert counter.stages()["detect"].max_ms == pytest.approx(100)
-
-
 def test_a_meter_without_frames_has_no_stages_and_no_rate():
-    counter = LatencyMeter(warm_up_frames=3)
-    counter.add({"detect": 1.0})
+    counter = LatencyMeter()
     assert (counter.frames, counter.fps, counter.stages()) == (0, 0.0, {})
 
 

@@ -33,10 +33,10 @@ def test_images_without_an_order_have_no_track() -> None:
     assert WholeImage(None, is_sequence=False).find(FRAME, StageTimer()).track_ids is None
 
 
-def test_a_region_outside_the_frame_is_refused_before_the_first_frame() -> None:
+def test_a_region_outside_the_frame_is_refused() -> None:
     localizer = WholeImage(Region(300, 0, 40, 40), is_sequence=True)
     with pytest.raises(InputError, match="region 300,0,40,40 does not lie inside the frame of 320x240"):
-        localizer.warm_up(FRAME)
+        localizer.find(FRAME, StageTimer())
 
 
 @pytest.mark.parametrize("text", ["0,0,2,2", "0.5,0.5,0.6,0.2", "0,0,7,100", "10,10,100,1"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -115,6 +117,17 @@ def test_half_of_the_images_are_plain_and_draw_the_numbers_of_a_recipe_without_c
     assert torch.equal(numbers[:, : plain.shape[1]], plain)
     same = (augment(images, numbers, recipe.plain_augmentation) == augment(images, plain, last)).all(dim=(1, 2, 3))
     assert 0.4 < float(same.float().mean()) < 0.6
+
+
+def test_a_batch_may_have_no_image_for_the_camera() -> None:
+    """The last batch of an epoch can have a single image."""
+    recipe = RECIPES["camera"].plain_augmentation
+    numbers = draw(1, torch.Generator(), recipe)
+    assert recipe.camera is not None
+    numbers[:, -COLUMNS - 1] = recipe.camera.probability
+    images = torch.from_numpy(smooth_image())[None, None]
+    plain = augment(images, numbers[:, : -COLUMNS - 1], replace(recipe, camera=None))
+    assert torch.equal(augment(images, numbers, recipe), plain)
 
 
 def test_an_image_does_not_depend_on_the_others_in_its_batch() -> None:
