@@ -16,7 +16,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "repository"
-_LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)]*)?\))")
+# `](path#anchor)` of Markdown, and `src="path"` or `srcset="path"` of HTML.
+_LINK = re.compile(r"""(\]\(|\bsrc(?:set)?=")([^)"#\s:]+)((?:#[^)]*)?[)"])""")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
