@@ -109,8 +109,8 @@ def students_page(facts: dict[str, Any]) -> str:
             "",
             *_table([[facts["split"], "accuracy", "same label as the teacher"], *rows]),
             "",
-            f"The agreement of the distilled students with the teacher is {share:.1%} of the agreement of nets like "
-            f"the teacher (required: {REQUIRED_SHARE:.0%}, {verdict}).",
+            "The agreement is the share of the images with the same label. The agreement of the distilled students is "
+            f"{share:.1%} of the agreement of nets like the teacher (required: {REQUIRED_SHARE:.0%}, {verdict}).",
             "",
             *(
                 f"- agreement with {name}: {spread(values)}"
