@@ -31,18 +31,18 @@ INFERENCES = 40
 # Session options by variant; `entries` are configuration keys of ONNX Runtime.
 SETTINGS: dict[str, dict[str, Any]] = {
     "as edgekit loads it": {},
-    "level none": {"level": "none"},
-    "level basic": {"level": "basic"},
-    "level extended": {"level": "extended"},
+    "optimisation level none": {"level": "none"},
+    "optimisation level basic": {"level": "basic"},
+    "optimisation level extended": {"level": "extended"},
     "own memory arena": {"entries": {"session.use_env_allocators": "0"}},
     "no memory arena": {"arena": False, "entries": {"session.use_env_allocators": "0"}},
     "no memory pattern": {"pattern": False},
     "no packed weights": {"entries": {"session.disable_prepacking": "1"}},
     "weights outside the arena": {"entries": {"session.use_device_allocator_for_initializers": "1"}},
-    "saved at extended": {"saved": "extended"},
-    "saved at extended, level none": {"saved": "extended", "level": "none"},
-    "saved at all, level none": {"saved": "all", "level": "none"},
-    "saved at extended, .ort": {"saved": "extended", "form": "ort", "level": "none"},
+    "saved at level extended": {"saved": "extended"},
+    "saved at level extended, loaded at none": {"saved": "extended", "level": "none"},
+    "saved at level all, loaded at none": {"saved": "all", "level": "none"},
+    "saved at level extended as .ort": {"saved": "extended", "form": "ort", "level": "none"},
 }
 
 

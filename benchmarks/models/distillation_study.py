@@ -49,7 +49,7 @@ RESULTS_NAME = "run.json"
 REQUIRED_SHARE = 0.9  # agreement with the teacher, divided by the teacher's agreement with its other seed
 ALLOWED_LOSS = 0.02  # drop of accuracy, 0..1, compared with a net trained for the merged classes
 MERGES = ("positive=happy", "negative=angry,disgust,fear,sad", "neutral=neutral")
-TRAINED = "trained for them"
+TRAINED = "trained for the merged classes"
 TEXTS = Path(__file__).with_name("merged_classes.json")
 
 
@@ -94,25 +94,26 @@ def students_page(facts: dict[str, Any]) -> str:
     share = statistics.mean(distilled["agreement"]) / facts["retest"]
     rows = [
         ["teacher", f"{facts['teacher_accuracy']:.2%}", ""],
-        ["teacher, other seeds", f"{facts['again_accuracy']:.2%}", f"{facts['retest']:.2%}"],
+        ["nets like the teacher, with other seeds", f"{facts['again_accuracy']:.2%}", f"{facts['retest']:.2%}"],
         [f"{facts['student']}, distilled", spread(distilled["accuracy"]), spread(distilled["agreement"])],
-        [f"{facts['student']}, labels alone", spread(plain["accuracy"]), spread(plain["agreement"])],
+        [f"{facts['student']}, without distillation", spread(plain["accuracy"]), spread(plain["agreement"])],
     ]
     verdict = "met" if share >= REQUIRED_SHARE else "missed"
     return "\n".join(
         [
             "# Students and their teacher",
             "",
-            f"{facts['split']}, centre crop; {len(distilled['accuracy'])} seeds, {facts['budget']}, mean ± standard "
-            f"deviation. Teacher: {facts['teacher']}.",
+            f"The accuracy is measured on {facts['split']} with the centre crop. Each kind of student was trained with "
+            f"{len(distilled['accuracy'])} seeds, for {facts['budget']}. The table shows the mean, and the standard "
+            f"deviation after ±. The teacher is {facts['teacher']}.",
             "",
-            *_table([[facts["split"], "accuracy", "agrees with the teacher"], *rows]),
+            *_table([[facts["split"], "accuracy", "same label as the teacher"], *rows]),
             "",
-            f"The student agrees with its teacher as often as {share:.1%} of the teacher's agreement with itself "
-            f"(required: {REQUIRED_SHARE:.0%}, {verdict}).",
+            "The agreement is the share of the images with the same label. The agreement of the distilled students is "
+            f"{share:.1%} of the agreement of nets like the teacher (required: {REQUIRED_SHARE:.0%}, {verdict}).",
             "",
             *(
-                f"- agrees with {name} on {spread(values)}"
+                f"- agreement with {name}: {spread(values)}"
                 for name, values in distilled.get("member_agreement", {}).items()
             ),
             "",
@@ -122,7 +123,7 @@ def students_page(facts: dict[str, Any]) -> str:
 
 def merged_page(facts: dict[str, Any]) -> str:
     """Return the content of merged.md."""
-    trained = statistics.mean(facts["accuracy"][TRAINED])
+    trained, allowed = statistics.mean(facts["accuracy"][TRAINED]), f"{100 * ALLOWED_LOSS:.0f}"
     rows = []
     for name, values in facts["accuracy"].items():
         behind = trained - statistics.mean(values)
@@ -134,9 +135,10 @@ def merged_page(facts: dict[str, Any]) -> str:
         [
             "# Merged classes",
             "",
-            f"{', '.join(facts['merges'])}; {facts['split']}, centre crop. Nets trained for them: {facts['budget']}.",
+            f"The merged classes are {', '.join(facts['merges'])}. The accuracy is measured on {facts['split']} with "
+            f"the centre crop. The nets of the last row were trained for {facts['budget']}.",
             "",
-            *_table([["classes", "nets", "top-1", f"points behind (allowed: {100 * ALLOWED_LOSS:.0f})"], *rows]),
+            *_table([["method", "nets", "accuracy", f"points lower than the last row (allowed: {allowed})"], *rows]),
             "",
         ]
     )

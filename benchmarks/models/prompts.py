@@ -70,6 +70,15 @@ TITLES = {
     "base-to-novel": "Base to novel classes, {shots} images per base class",
     "ablations": "Ablations, {shots} images per class",
 }
+_VARIANTS_TEXT = """\
+- **zero-shot**: the CLIP without trained prompts.
+- **HiCroPL**: prompts in both towers, with an exchange in both directions ([HiCroPL](../explanation/hicropl.md)).
+- **independent prompts**: prompts in both towers, without an exchange.
+- **one-way flow (MaPLe)**: the vision prompts are computed from the text prompts in all layers.
+- **released code**: HiCroPL as in the code of its authors.
+- **Ablations**: HiCroPL with one change. λ is the weight of the consistency loss (12 without a change). k is the last
+  layer in which the vision prompts are computed from the text prompts.
+"""
 
 
 @dataclass(frozen=True)
@@ -246,8 +255,10 @@ def report(entries: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     """Return the content of prompts.md."""
     lines = ["# Prompts compared", ""]
     lines += [
-        f"CLIP: `{facts['clip']}` (sha256 {facts['clip_sha256'][:12]}). Mean ± standard deviation over seeds.",
+        f"The CLIP is `{facts['clip']}` (sha256 {facts['clip_sha256'][:12]}). The tables show the mean over the seeds, "
+        "and the standard deviation after ±.",
         "",
+        _VARIANTS_TEXT,
     ]
     for group, title in TITLES.items():
         of_group = [entry for entry in entries if entry["group"] == group]
@@ -258,8 +269,8 @@ def report(entries: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
         lines += [f"## {title.format(shots=facts['shots'])}", ""]
         if group == "base-to-novel":
             lines += [
-                f"On `{facts['base_clip']}`, a CLIP that was pretrained without images and captions of the novel "
-                "classes; they are counted among themselves.",
+                f"The CLIP `{facts['base_clip']}` was pretrained without images and captions of the novel classes. An "
+                "image of a novel class is classified only among the novel classes.",
                 "",
             ]
         splits = (CHOSEN_ON,) if group == "ablations" else (CHOSEN_ON, TESTED_ON)

@@ -67,23 +67,23 @@ def _counted(path: Path, structure_sha256: str) -> dict[str, Any] | None:
 
 _COLUMNS = (
     "net",
-    "PrivateTest centre / ten crops",
+    "accuracy on PrivateTest, centre crop / ten crops",
     "parameters",
-    "MACs (M)",
-    "bytes moved (MB): weights + read + written",
+    "multiply-accumulates, millions",
+    "MB moved: weights + read + written",
     "FLOPs per byte",
-    "PC, 1 thread: ms (ratio)",
-    "A53: instructions (M)",
-    "of these SIMD (M)",
-    "A53: L1D misses (k)",
-    "A53: L2 misses (k)",
+    "latency on a PC with 1 thread, ms (ratio to edgecnn)",
+    "instructions on the A53, millions",
+    "SIMD instructions on the A53, millions",
+    "L1 data cache misses on the A53, thousands",
+    "L2 misses on the A53, thousands",
 )
 
 
 def _table(document: dict[str, Any]) -> str:
     budget = document["budget"]
     lines = [
-        f"Made by `benchmarks/models/architectures.py --report`. {_budget_text(budget, document['nets'])}",
+        f"`benchmarks/models/architectures.py --report` made this table. {_budget_text(budget, document['nets'])}",
         "",
         f"| {' | '.join(_COLUMNS)} |",
         f"|{'|'.join([' --- ', *[' ---: '] * (len(_COLUMNS) - 1)])}|",
@@ -101,8 +101,9 @@ def _budget_text(budget: dict[str, Any] | None, nets: Sequence[dict[str, Any]]) 
             trained.setdefault(net["precision"], []).append(net["name"])
     precisions = " and ".join(f"{', '.join(names)} in {precision}" for precision, names in trained.items())
     return (
-        f"Each trained net: recipe `{budget['recipe']}`, {budget['epochs']} epochs in batches of "
-        f"{budget['batch_size']}, seed {budget['seed']}; the epoch chosen on PublicTest. Trained: {precisions}."
+        f"Each trained net has the recipe `{budget['recipe']}`, {budget['epochs']} epochs, batches of "
+        f"{budget['batch_size']} images, and seed {budget['seed']}. The epoch was chosen on PublicTest. These nets "
+        f"were trained: {precisions}."
     )
 
 

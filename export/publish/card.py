@@ -14,54 +14,63 @@ from edgekit.export.publish.measure import PROTOCOLS, SPLIT
 from edgekit.export.publish.training_text import training_section
 
 _PURPOSES = {
-    "default": "Expressions of faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
-    "fer2013": "Comparison with other nets on FER-2013's own labels. In front of a camera, use `default`.",
-    "distilled": "Student of a CLIP with prompts. Its labels can be replaced by texts (`edgekit export --classes`). "
-    "This needs the files of its CLIP and prompts, which are not shipped.",
+    "default": "The model classifies faces in front of a camera, with `edgekit run` on a Raspberry Pi.",
+    "fer2013": "The model is for comparisons with other nets on the labels of FER-2013. In front of a camera, use the "
+    "model `default`.",
+    "distilled": "The model is a student of a CLIP with prompts. `edgekit export --classes` replaces its labels by\n"
+    "new labels that are described in text. The export needs the files of the CLIP and of its prompts, which are not\n"
+    "shipped with edgekit.",
 }
 
 _CARD = """{front}
 # Model card: {name}
 
-{architecture} for facial expressions ({label_list}), trained by edgekit.
-{parameters:,} parameters, {macs:,} multiply-accumulates per image, {size_bytes:,} bytes as ONNX. Written by
-`python -m edgekit.export.publish`, which measured every figure.
+The model `{name}` classifies facial expressions: {label_list}. The net of the model is {architecture}, with
+{parameters:,} parameters and {macs:,} multiply-accumulates per image. The ONNX file has {size_bytes:,} bytes.
+`python -m edgekit.export.publish` wrote this card and measured all its numbers.
 
 ## Results
 
 {results}
 
-The device computes center-crop. "Without duplicates" leaves out the {split} images that are identical to an image of
-another split. FER+ labels are the majority of ten people's votes among the seven expressions. The usual eight-class
-protocol of Barsoum et al. (2016) includes images with a majority for contempt, which count as wrong for this net. The
-calibration error is the mean distance of confidence and accuracy over 15 bins.
+A device uses the protocol center-crop. "Without duplicates" leaves out the images of {split} that are identical to an
+image of another split. For each image, FER+ has the votes of ten people. The label is the expression with most votes.
+The usual protocol with eight classes (Barsoum et al. 2016) also includes images with most votes for contempt. The net
+has no class contempt, so such images count as wrong. In photographs, edgekit first detects and crops the faces. The
+calibration error is the mean difference between confidence and accuracy, over 15 bins of the confidence.
 
 ## Intended use
 
 {purpose}
 
-Do not use it to judge, rank, hire, grade, police or diagnose people, to watch people without their consent, or where a
-wrong classification harms someone.
+Do not use the model
+
+- to judge, rank, hire, grade, police or diagnose people,
+- to watch people without their consent,
+- or where a wrong classification harms someone.
 
 ## Limits
 
-- It classifies the expression that a face shows. It does not measure what a person feels.
-- The training data are web pictures of the early 2010s: posed, frontal, mostly light-skinned adults. It was not
-  measured on other groups, on children or on faces with masks. The tables of accuracy by brightness, size and pose
-  below show which faces are classified worse. No attribute of a person is inferred.
-- Rare classes of the training data, above all disgust, are recognised less often than the accuracy suggests.
+- The model classifies the expression that a face shows, not what the person feels.
+- The training data are pictures from the web of the early 2010s. Most of the pictures show light-skinned adults who
+  pose and look at the camera. The accuracy on other groups, on children and on faces with masks was not measured.
+- The tables of accuracy by brightness, size and pose below show which faces are classified less accurately. Nothing
+  is derived about the person.
+- The recall of classes that are rare in the training data, above all disgust, can be much lower than the accuracy.
 
 ## Data
 
-FER-2013 (Goodfellow et al., ICML 2013 challenge): 48x48 gray pictures from a web image search, labelled by people
-who often disagree. About a third of the labels are disputed. It is distributed for research and is not part of edgekit.
-The net was trained on Training ({data_name}, content sha256 `{data_sha256}`). Its epoch was chosen on {validation}, and
-it was measured on {split}. The photographs took no part in training, but the label weight, the strength of the logit
-adjustment and the threshold of `default` were chosen with them.
+FER-2013 (Goodfellow et al., ICML 2013 challenge) has gray pictures of 48x48 pixels from a web image search. The
+pictures were labelled by people, and other people disagree with about a third of the labels. FER-2013 is distributed
+for research, and is not a part of edgekit.
 
-FER-2013's licence does not allow its pictures in this card.
-`edgekit eval {name} --data fer2013.tar.gz --errors out/errors`
-draws contact sheets of the most confident errors.
+The net was trained on the split Training of FER-2013 (data set `{data_name}`, sha256 of the content `{data_sha256}`).
+{epoch} The accuracy was measured on {split}. The photographs were not used in the training. But three settings of
+`default` were chosen with the photographs: the label weight, the strength of the logit adjustment, and the threshold
+of `uncertain`.
+
+The licence of FER-2013 does not permit its pictures in this card. To see the errors with the highest confidence, run
+`edgekit eval {name} --data fer2013.tar.gz --errors out/errors`.
 
 ## Recall per class
 
@@ -78,8 +87,8 @@ draws contact sheets of the most confident errors.
 {training}
 ## Licence
 
-The weights have edgekit's licence, MIT. The training data is for research. Check whether the law of your country allows
-your use of a model trained on it.
+The licence of the weights is MIT, the licence of edgekit. The training data is for research. Check whether the law of
+your country permits your use of a model that was trained on this data.
 """
 
 
@@ -98,7 +107,8 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
         link = f"\n\n![Confusion matrix and calibration on photographs]({target})"
     return _CARD.format(
         **{name: document[name] for name in ("name", "architecture", "parameters", "macs", "size_bytes")},
-        **{name: training[name] for name in ("data_name", "data_sha256", "validation")},
+        **{name: training[name] for name in ("data_name", "data_sha256")},
+        epoch=_epoch(training),
         front=_front_matter(document, training),
         label_list=", ".join(document["labels"]),
         results=_results(document),
@@ -109,6 +119,12 @@ def card(document: Mapping[str, Any], training: Mapping[str, Any], picture: Path
         served=_served(document),
         training=training_section(document["name"], training),
     )
+
+
+def _epoch(training: Mapping[str, Any]) -> str:
+    if training["recipe"].get("keep") == "last":
+        return f"The last epoch was saved. The calibration was fitted on {training['validation']}."
+    return f"The saved epoch was chosen on {training['validation']}."
 
 
 def _front_matter(document: Mapping[str, Any], training: Mapping[str, Any]) -> str:
@@ -147,22 +163,22 @@ def _index(document: Mapping[str, Any]) -> Iterator[tuple[str, str, str, float]]
 
 
 def _results(document: Mapping[str, Any]) -> str:
-    lines = ["| data | protocol | accuracy | images | calibration error |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| data | protocol | accuracy | correct images | calibration error |", "| --- | --- | --- | --- | --- |"]
     gap = "| | not measured | | |"
     if fer2013 := document["fer2013"]:
         lines += [_result(f"FER-2013 {SPLIT}", protocol, result) for protocol, result in fer2013.items()]
     else:
         lines.append(f"| FER-2013 {SPLIT} {gap}")
     if ferplus := document["ferplus"]:
-        lines.append(_result(f"FER+ {SPLIT}", "majority among the seven", ferplus))
-        lines.append(_result(f"FER+ {SPLIT}", "usual eight classes", ferplus["eight_classes"]))
+        lines.append(_result(f"FER+ {SPLIT}", "majority among seven classes", ferplus))
+        lines.append(_result(f"FER+ {SPLIT}", "eight classes", ferplus["eight_classes"]))
     else:
         lines.append(f"| FER+ {SPLIT} {gap}")
     if photos := document["photographs"]:
-        lines.append(_result("photographs", "without a face is wrong", photos))
-        lines.append(_result("photographs", "with a face", photos["with_face"]))
+        lines.append(_result("photographs", "all; wrong if no face is detected", photos))
+        lines.append(_result("photographs", "those with a detected face", photos["with_face"]))
         classes, recall = ", ".join(photos["recall_of"]), photos["mean_recall_of"]
-        lines += ["", f"Mean recall of {classes} on photographs: {recall:.2%}."]
+        lines += ["", f"On photographs, the mean recall of the classes {classes} is {recall:.2%}."]
     else:
         lines.append(f"| photographs {gap}")
     return "\n".join(lines)
@@ -196,7 +212,8 @@ def _recall(document: Mapping[str, Any]) -> str:
 
 def _confidence(document: Mapping[str, Any]) -> str:
     parts = [
-        f"The temperature of the calibration is {document['temperature']:.3f}. The file's logits are divided by it."
+        f"The temperature of the calibration is {document['temperature']:.3f}. The logits (outputs before softmax)\n"
+        "of the file are already divided by the temperature."
     ]
     for data, result in _distributions(document):
         calibration = "\n".join(
@@ -209,18 +226,18 @@ def _confidence(document: Mapping[str, Any]) -> str:
         )
         parts.append(f"""Calibration on {data}:
 
-| confidence from | images | mean confidence | accuracy |
+| confidence, lower limit | images | mean confidence | accuracy |
 | ---: | ---: | ---: | ---: |
 {calibration}
 
-Risk and coverage on {data}, if predictions below a confidence are labelled `uncertain`:
+Accuracy on {data}, if predictions below a threshold are labelled `uncertain`:
 
-| `uncertain` below | coverage | accuracy of the others |
+| threshold | images that are not `uncertain` | accuracy of these images |
 | ---: | ---: | ---: |
 {risk}""")
     below = document["uncertain_below"]
     effect = "" if below else ": every face gets a label"
-    parts.append(f"The model file's threshold of `uncertain` is {below:g}{effect}.")
+    parts.append(f"The threshold of `uncertain` in the model file is {below:g}{effect}.")
     return "\n\n".join(parts)
 
 
@@ -233,9 +250,9 @@ def _served(document: Mapping[str, Any]) -> str:
                 f"| {_percent(band['mean_recall'])} |"
                 for band in breakdown["bands"]
             )
-            parts.append(f"""On {data} by {name}, the {breakdown["measure"]}:
+            parts.append(f"""Accuracy on {data}, by {name} (the {breakdown["measure"]}):
 
-| {name} | faces | accuracy | 95 % interval | mean recall |
+| {name} | faces | accuracy | 95 % interval of the accuracy | mean recall |
 | --- | ---: | ---: | ---: | ---: |
 {rows}""")
     return "\n\n".join(parts) or "Not measured."
@@ -243,7 +260,7 @@ def _served(document: Mapping[str, Any]) -> str:
 
 def _distributions(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if document["photographs"]:
-        yield "photographs (those with a face)", document["photographs"]
+        yield "photographs with a detected face", document["photographs"]
     if document["fer2013"]:
         yield f"FER-2013 {SPLIT}", document["fer2013_distribution"]
 

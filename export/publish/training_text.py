@@ -9,7 +9,6 @@ from typing import Any
 
 from edgekit.files import sha256_of
 from edgekit.model_store import ASSETS, CHECKPOINT_SUFFIX, shipped_models
-from edgekit.text import counted
 
 _KINDS = {
     "classifier": "a classifier",
@@ -24,18 +23,25 @@ def training_section(name: str, training: Mapping[str, Any]) -> str:
     best, recipe = training["best"], training["recipe"]
     ferplus = ""
     if "ferplus" in training:
-        ferplus = (
-            f", FER+ votes as `{training['ferplus']}` (Barsoum et al. 2016; CSV sha256 `{training['ferplus_sha256']}`)"
-        )
+        ferplus = f"| FER+ votes | used as `{training['ferplus']}`; sha256 `{training['ferplus_sha256']}` |\n"
     return f"""## Training
 
     {_command(training)}
 
-This command is composed from the checkpoint's record. Names of files are placeholders, and settings that differ from
-the recipe's are in the JSON below. Epoch {best["epoch"]} of {recipe["epochs"]} ({best["validation_accuracy"]:.2%} on
-{training["validation"]}), recipe `{training["recipe_name"]}`{ferplus}, seed {training["seed"]}, precision
-{training["precision"]}, torch {training["torch_version"]}, edgekit {training["edgekit_version"]}
-({training["git_revision"]}), {counted(training["threads"], "thread")}.{_initial(training)}
+The command above was composed from the record in the checkpoint. The names of files are placeholders. The JSON below
+has all settings of the recipe in this training.
+
+| property | value |
+| --- | --- |
+| recipe | `{training["recipe_name"]}` |
+| saved epoch | {best["epoch"]} of {recipe["epochs"]} |
+| accuracy of this epoch on {training["validation"]} | {best["validation_accuracy"]:.2%} |
+{ferplus}| seed | {training["seed"]} |
+| precision | {training["precision"]} |
+| threads | {training["threads"]} |
+| versions | torch {training["torch_version"]}, edgekit {training["edgekit_version"]} ({training["git_revision"]}) |
+
+{_initial(training)}
 
 ```json
 {json.dumps(recipe, indent=2, sort_keys=True)}
@@ -77,19 +83,26 @@ def _teacher(name: str, training: Mapping[str, Any]) -> str:
         return ""
     distillation = training["distillation"]
     weights = ", ".join(f"{loss} {value:g}" for loss, value in distillation["weights"].items() if value)
-    views = f"its outputs for the views `{distillation['views']}`" if distillation["views"] else "augmented crops"
+    views = f"the views `{distillation['views']}`" if distillation["views"] else "augmented crops"
     labels = "were used, too" if distillation["weights"]["ce"] else "were not used"
     powers = distillation.get("votes")  # missing in checkpoints older than this option
-    votes = f" and FER+ votes with the powers {powers['teacher']:g} and {powers['votes']:g}" if powers else ""
+    votes = ""
+    if powers:
+        votes = (
+            " The FER+ votes\nwere combined with the outputs. "
+            f"The exponent of the outputs is {powers['teacher']:g}, and that of the votes is {powers['votes']:g}."
+        )
     lines = "\n".join(f"- {line}" for line in _teachers(name, training["teacher"]))
     return f"""
 ## Teacher
 
-It was distilled from a teacher's outputs for the training images. Their labels {labels}. The teacher:
+The net was distilled: it was trained on the outputs of a teacher for the training images. The labels of the images
+{labels}. The teacher consists of:
 
 {lines}
 
-Distilled on {views}{votes}, loss {weights}, temperature {distillation["temperature"]:g}.
+The teacher classified {views} of each image.{votes}
+The weights of the losses are: {weights}. The temperature of the distillation is {distillation["temperature"]:g}.
 """
 
 
@@ -102,13 +115,13 @@ def _teachers(name: str, record: Mapping[str, Any]) -> Iterator[str]:
     if Path(record["name"]).stem == name:
         line += ", shipped under this name before"
     clip = record.get("clip")
-    yield f"{line}, of the CLIP `{clip['source']}` (sha256 `{clip['sha256']}`)" if clip else line
+    yield f"{line}. Its CLIP is `{clip['source']}` (sha256 `{clip['sha256']}`)" if clip else line
 
 
 def _initial(training: Mapping[str, Any]) -> str:
     sha256 = training.get("initial_sha256")
     if not sha256:
-        return " The initial weights were random."
+        return "The initial weights were random."
     shipped = (name for name in shipped_models() if sha256_of(ASSETS / f"{name}{CHECKPOINT_SUFFIX}") == sha256)
     name = next((f"`{name}`, " for name in shipped), "")
-    return f" The initial weights were those of {name}the checkpoint with sha256 `{sha256}`."
+    return f"The initial weights were those of {name}the checkpoint with sha256 `{sha256}`."

@@ -39,8 +39,8 @@ class Measure:
 MEASURES = {
     "brightness": Measure("mean pixel value of the crop, 0 to 255", "", (60, 100, 140)),
     "size": Measure("short side of the face box in the photograph", "px", (48, 96, 144)),
-    "yaw": Measure("angle of a turned head, from the nose against the eyes, either side", "°", (10, 20, 35)),
-    "roll": Measure("angle of a tilted head, from the eyes, either side", "°", (5, 10, 20)),
+    "yaw": Measure("angle by which the head is turned to one side, estimated from nose and eyes", "°", (10, 20, 35)),
+    "roll": Measure("angle by which the head is tilted to one side, estimated from the eyes", "°", (5, 10, 20)),
 }
 # The names that users give, with the measures they stand for.
 GROUPINGS = {"brightness": ("brightness",), "size": ("size",), "pose": ("yaw", "roll")}

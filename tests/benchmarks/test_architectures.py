@@ -121,7 +121,7 @@ def test_the_report_shows_each_nets_figures(report: ModuleType, tmp_path: Path) 
         row(tmp_path / "out", "edgecnn-g")[1:]
         == ["-", "1,000", "2.00", "0.01: 0.00 + 0.00 + 0.00", "571.4"] + ["-"] * 5
     )
-    assert "Trained: edgecnn in bf16.\n" in (tmp_path / "out/study.md").read_text()
+    assert "These nets were trained: edgecnn in bf16.\n" in (tmp_path / "out/study.md").read_text()
     document = json.loads((tmp_path / "out/study.json").read_text())
     assert document["budget"]["epochs"] == 10
     assert document["latency_method"] == {"rounds": 3}

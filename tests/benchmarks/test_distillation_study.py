@@ -56,7 +56,7 @@ def test_students_are_set_beside_nets_of_labels_alone_and_their_teacher(
         "mean of old vectors",
         "mean of old vectors and an offset",
         "vectors of new texts",
-        "trained for them",
+        "trained for the merged classes",
     }
     assert page.count("| 1 |") == 5
     trained = load_checkpoint(tmp_path / "runs/mini-xception-merged-0/best.safetensors")
@@ -77,15 +77,19 @@ def test_pages_say_whether_what_is_required_was_met(load: Load) -> None:
         "plain": {"accuracy": [0.6, 0.6], "agreement": [0.6, 0.6]},
     }
     page = study.students_page(facts)
-    assert "92.5% of the teacher's agreement with itself (required: 90%, met)" in page
+    assert "92.5% of the agreement of nets like the teacher (required: 90%, met)" in page
     assert "| edgecnn, distilled | 61.00% ± 1.41 | 74.00% ± 2.83 |" in page
-    assert "- agrees with a on 50.00% ± 0.00" in page
+    assert "- agreement with a: 50.00% ± 0.00" in page
     facts["distilled"]["agreement"] = [0.7, 0.7]  # type: ignore[index]
     assert "missed" in study.students_page(facts)
-    found = {"sum of old probabilities": [0.75], "mean of old vectors": [0.7], "trained for them": [0.765, 0.775]}
+    found = {
+        "sum of old probabilities": [0.75],
+        "mean of old vectors": [0.7],
+        "trained for the merged classes": [0.765, 0.775],
+    }
     page = study.merged_page(
         {"merges": ["a=b,c"], "split": "PrivateTest", "budget": "3 epochs in bf16", "accuracy": found}
     )
     assert "| sum of old probabilities | 1 | 75.00% | 2.00, met |" in page
     assert "| mean of old vectors | 1 | 70.00% | 7.00, missed |" in page
-    assert "| trained for them | 2 | 77.00% ± 0.71 |  |" in page
+    assert "| trained for the merged classes | 2 | 77.00% ± 0.71 |  |" in page

@@ -79,9 +79,9 @@ def test_a_card_has_the_hubs_front_matter_and_only_measured_figures(faces: Path,
     assert values["photographs", "Accuracy"] == 66.67
     assert f"| FER-2013 PrivateTest | center-crop | {correct / 7:.2%} | {correct} of 7 |" in card
     assert "| FER+ PrivateTest | | not measured | | |" in card
-    assert "| photographs | without a face is wrong | 66.67% | 2 of 3 |" in card
+    assert "| photographs | all; wrong if no face is detected | 66.67% | 2 of 3 |" in card
     assert "100.0% of 2 |" in card
-    assert "by size, the short side of the face box" in card
+    assert "by size (the short side of the face box" in card
     assert "by yaw" not in card  # Haar has no landmarks
     assert "(../docs/models/fer2013-photographs.png)" in card
     assert read_image(docs / "models/fer2013-photographs.png") is not None
@@ -145,8 +145,8 @@ def test_a_distilled_model_is_published_with_its_teacher_named(
     assert "## Teacher" in card
     assert "a CLIP that classifies by descriptions of the classes, `clip.safetensors`" in card
     assert sha256_of(clip) in card
-    assert "Their labels were not used" in card
-    assert "loss cosine 1, kl 1, temperature 2." in card
+    assert "The labels of the images\nwere not used" in card
+    assert "cosine 1, kl 1. The temperature of the distillation is 2." in card
     assert f"{published.onnx.stat().st_size:,}" in card
     monkeypatch.setattr(modelfiles, "ASSETS", folder)
     assert modelfiles.resolve_model("distilled") == folder / "distilled.onnx"
