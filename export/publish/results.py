@@ -65,7 +65,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"| FER+ {SPLIT} {_GAP} {command} |"
     else:
         yield f"| FER+ {SPLIT}, majority among the seven | {_right(result)} | {_shares(result)} | {command} |"
-        yield f"| FER+ {SPLIT}, usual eight classes | {_right(result['eight_classes'])} | | | the same |"
+        yield f"| FER+ {SPLIT}, usual eight classes | {_right(result['eight_classes'])} | | | as in the row above |"
     classes = ",".join(FIELD_CLASSES)
     command, result = f"`--photos photos.tar --recall-of {classes}`", document["photographs"]
     if result is None:
