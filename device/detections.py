@@ -27,12 +27,13 @@ class Face:
         probability: The largest of `probabilities`.
         probabilities: The probability of each class by label, in the model's order, smoothed over time for a tracked
             face; empty before classification.
-        track_id: The id of the face in all frames it is tracked through; None without tracking.
-        detected: Whether the detector found the box in this frame; False for a box that the tracker moved here.
+        track_id: The id of the face in all frames in which it is tracked; None without tracking.
+        detected: Whether the detector found the box in this frame; False if the tracker moved the box of an earlier
+            frame.
         raw_probabilities: The probabilities that the classifier returned last for this face, not smoothed.
         uncertain: Whether `probability` is below the threshold, so that the label is "uncertain".
-        classified: Whether `raw_probabilities` are of this frame; False for a tracked face that keeps those of an
-            earlier frame.
+        classified: Whether `raw_probabilities` were computed in this frame; False if they are those of an earlier
+            frame.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -51,15 +52,15 @@ class Face:
 class Detections:
     """The N faces of one frame as arrays, the highest score first as a detector returns them.
 
-    Iteration yields `Face` objects, an integer index returns one. A slice, an index array or a mask returns the
-    `Detections` of that part.
+    Iteration yields `Face` objects, and an integer index returns one `Face`. A slice, an index array or a mask returns
+    the `Detections` of these faces.
 
         large = detections[(detections.xyxy[:, 2] - detections.xyxy[:, 0]) > 100]
         for face in large:
             print(face.xyxy, face.label)
 
     Attributes:
-        xyxy: float32 (N, 4): left, top, right, bottom in pixels of the frame; may lie partly outside it.
+        xyxy: float32 (N, 4): left, top, right, bottom in pixels of the frame. A box may lie partly outside the frame.
         scores: float32 (N,), 0 to 1, from the detector that last found the face. Scores of two detectors are not
             comparable.
         landmarks_xy: float32 (N, 5, 2) in pixels of the frame, as seen in the image: left eye, right eye, tip of the
@@ -68,12 +69,12 @@ class Detections:
         detected: bool (N,), see `Face.detected`; None if the detector found all of them in this frame.
         probabilities: float32 (N, classes), smoothed over time for tracked faces; None before classification.
         classes: The names of the columns of `probabilities`.
-        label_indices: int64 (N,), the column of each face's largest probability; of equal ones the class that was the
-            face's label before.
-        raw_probabilities: float32 (N, classes), those that the classifier returned last for each face; None if they
-            are `probabilities`.
+        label_indices: int64 (N,), the column of each face's largest probability. If several are equal, it is the column
+            of the face's previous label.
+        raw_probabilities: float32 (N, classes), the classifier's last output for each face; None if this output is
+            `probabilities`.
         uncertain: bool (N,), see `Face.uncertain`; None: no face is uncertain.
-        classified: bool (N,), see `Face.classified`; None: all.
+        classified: bool (N,), see `Face.classified`; None: all faces were classified.
     """
 
     xyxy: FloatArray
@@ -147,10 +148,9 @@ class FrameResult:
     Attributes:
         sequence: The frame's number, see `Frame.sequence`.
         monotonic_s: Capture time on the clock of `time.monotonic`, which never jumps.
-        wall_s: Capture time as Unix time, which jumps when a board without a clock battery receives the
-            network time.
+        wall_s: Capture time as Unix time, which jumps when a board without a clock battery receives the network time.
         frame_wh: Width and height of the frame.
-        faces: The classified faces. With `subject` "image" a single entry: the frame, or its region of interest.
+        faces: The classified faces. If `subject` is "image", there is one entry: the frame, or its region of interest.
         stage_ms: Time of each stage before the sinks in milliseconds, by stage name.
         age_ms: Time from capture to this result.
         health: State of board and process (`Health.as_document`), in the first result after each health sample.

@@ -38,13 +38,14 @@ class Frame:
     """An image with its number and capture times.
 
     Attributes:
-        sequence: Counts the frames that the source captured; a gap means dropped frames.
+        sequence: Number of the frame, counted by the source; a gap means dropped frames.
         monotonic_s: Capture time on the clock of `time.monotonic`.
         wall_s: Capture time as Unix time.
         image: uint8 (H, W, 3) B, G, R, or planes of luma and chroma as a camera delivers them.
         file: Path of the image file, if the source consists of image files.
         small: The same view in fewer pixels, for the detector; None: the detector gets `image`.
-        position_s: Position in the video by its time stamps, in seconds from the first frame; None if it has none.
+        position_s: Position in the video according to its time stamps, in seconds from the first frame; None without
+            time stamps.
     """
 
     sequence: int

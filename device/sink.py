@@ -33,10 +33,10 @@ class SinkOptions:
 class Sink(Protocol):
     """Receives every frame with its result, in a `with` block. Files are created by the first `write`, not before.
 
-    A sink without anything to open or close inherits `__enter__` and `__exit__` from here.
+    A sink that opens and closes nothing inherits `__enter__` and `__exit__` from this class.
 
     Attributes:
-        accounts: What the sink received, wrote and dropped; empty for a sink that can lose nothing.
+        accounts: Numbers of items that the sink received, wrote and dropped; empty for a sink that cannot lose items.
     """
 
     accounts: Sequence[Account] = ()

@@ -49,8 +49,8 @@ class InputSpec:
     """The net's input tensor, (N, channels, height, width): `(pixel * scale - mean) / std`.
 
     `channels` is the colour order of the tensor's channels; `mean` and `std` have one value per channel and apply after
-    `scale`. With `element_type` "float32" the caller normalizes the pixels; with "uint8" the model takes raw pixels and
-    normalizes them itself.
+    `scale`. If `element_type` is "float32", the caller normalizes the pixels. If `element_type` is "uint8", the model
+    receives raw pixels and normalizes them.
     """
 
     name: _Text
@@ -67,9 +67,10 @@ class InputSpec:
 class CropSpec:
     """How a face box, or an image without one, becomes an image of the net's input size.
 
-    A face box is made square (with its mean side), widened by `margin` (a fraction of that side) on every side, and
-    kept inside the frame. An image without a face box is cut, padded or stretched according to `fit`. The result is
-    resized to `resize_hw`, converted to gray if `grayscale` is true, and cut to its centre `center_crop_hw`.
+    A face box becomes a square whose side is the mean of the box's sides. The square is widened by `margin`, a fraction
+    of its side, on every side. The square is kept inside the frame. An image without a face box is cut, padded or
+    stretched according to `fit`. The result is resized to `resize_hw`. If `grayscale` is true, it is converted to gray.
+    At the end it is cut to its centre `center_crop_hw`.
     """
 
     margin: float
@@ -113,11 +114,12 @@ class Provenance:
 class Contract:
     """Description of a model file for the runtime; see the classes of its fields.
 
-    `precision` is that of weights and arithmetic, `calibration` describes how the ranges of a quantised model were
-    determined, and `verified_level` is ONNX Runtime's graph optimization level at which export verified the outputs.
-    `subject` is what the model classifies. `temperature` is the factor of temperature scaling (Guo et al. 2017, section
-    4.2), fitted on validation images; 1 means not calibrated. The file's logits are already divided by `temperature`.
-    A face or image whose largest probability is below `uncertain_below` gets the label "uncertain"; 0 means none does.
+    `precision` is the number format of weights and arithmetic. `calibration` describes how the ranges of a quantised
+    model were determined. `verified_level` is the graph optimization level of ONNX Runtime with which the export
+    verified the outputs. `subject` is what the model classifies. `temperature` is the factor of temperature scaling
+    (Guo et al. 2017, section 4.2), fitted on validation images; 1 means not calibrated. The file's logits are already
+    divided by `temperature`. A face or image whose largest probability is below `uncertain_below` gets the label
+    "uncertain"; 0 means no threshold.
 
     Example:
         >>> contract = Contract.from_json(model_metadata["edgekit"])

@@ -28,7 +28,7 @@ class InputError(EdgekitError):
 
 
 class GateError(EdgekitError):
-    """A check was completed and its result is below the required limit."""
+    """A check was completed, but its result does not reach the required limit."""
 
     exit_code = EXIT_GATE
 

@@ -1,8 +1,8 @@
 """Export, quantisation, verification and cost of models: from torch to ONNX and ncnn.
 
-This package is callable: `edgekit.export(...)` calls `edgekit.export.run.export`, which it imports on the first call. A
-function `export` beside this package would occupy the same attribute of `edgekit`, and the import order would decide
-whether the attribute is the function or the package.
+This package is callable: `edgekit.export(...)` calls `edgekit.export.run.export`. The function is imported on the first
+call. A function `edgekit.export` would have the same name as this package. The import order would then decide whether
+the name means the function or the package.
 
     import edgekit
     from edgekit.export.onnx.targets import TARGETS

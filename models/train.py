@@ -46,15 +46,16 @@ from edgekit.models.training.run import (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(TrainingOptions):
-    """Options of `train`; see `TrainingOptions` for those that all trainings share.
+    """Options of `train`; see `TrainingOptions` for the options that all trainings share.
 
     - `model`: name of a net, such as "edgecnn" or "timm/NAME" (see `edgekit.models.nets.registry`).
     - `balance`: gives rare and common classes equal influence: "loss" weights the loss of each class by the inverse of
       its size, "sampler" draws each class equally often; None: the recipe's.
     - `merges`: texts NEW=OLD,OLD that merge classes; classes that none of the texts names are removed.
     - `subject`: what the model classifies: each detected "face", or the whole "image".
-    - `image_size`: side in pixels at which the images are kept, for nets that take any size; the net sees 11/12 of it.
-    - `cache_images`: where decoded images are kept; "auto": on disk if they need a quarter of the free memory.
+    - `image_size`: side of the kept images in pixels, for nets that accept any size; the net's input has 11/12 of this
+      side.
+    - `cache_images`: place of the decoded images; "auto": on disk if they need more than a quarter of the free memory.
     - `folds`, `fold`: train without fold number `fold` (from 0) of `folds`; see `edgekit.models.data.folds`.
     - `calibrate`: whether a temperature is fitted on the validation images and folded into the last layer.
 
@@ -98,13 +99,14 @@ def train(
 ) -> TrainingResult:
     """Train a net and save the weights of the epoch with the highest validation accuracy.
 
-    At the end up to 64 validation images are read again as a device reads them, and compared.
+    At the end, up to 64 validation images are read again in the same way as on a device. Their pixels are compared with
+    those of the training.
 
     The output folder receives `best.safetensors`, `last.pt` (to resume), `metrics.jsonl`, TensorBoard events and
     `curves.png`.
 
     Args:
-        options: The options; None: made from `values`, which are the fields of `TrainOptions`.
+        options: The options. None: the options are made from `values`, the fields of `TrainOptions`.
         notify: Called with messages for the user.
         progress: Called with (stage, items done, items in total or None) while the data is read.
         on_step: Called after every optimiser step.
@@ -113,7 +115,7 @@ def train(
     Raises:
         InputError: An option or the data is invalid, or the output folder contains another training.
         StorageError: The disk is full or read-only.
-        GateError: A device would compute other pixels than training did; the checkpoint is kept.
+        GateError: A device would compute other pixels than the training; the checkpoint is kept.
     """
     options = options or TrainOptions(**values)
     if options.threads:

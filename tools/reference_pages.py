@@ -57,14 +57,14 @@ _TYPES = (
     "edgekit.models.distill.run.DistillOptions",
 )
 _EXIT_CODES = (
-    (errors.EXIT_OK, "done; also a camera's run that lost records, which ends with a warning"),
+    (errors.EXIT_OK, "success; also a run with a camera that lost records and ends with a warning"),
     (errors.EXIT_FAULT, "a check found faults, or an internal error"),
     (errors.EXIT_USAGE, None),
     (errors.EXIT_GATE, None),
     (errors.EXIT_HOSTS, None),
     (errors.EXIT_IO, None),
     (errors.EXIT_SOURCE, None),
-    (errors.EXIT_INTERRUPTED, "ended by Ctrl-C before it was done; a run of `edgekit run` ends with 0"),
+    (errors.EXIT_INTERRUPTED, "ended by Ctrl-C before the end; `edgekit run` ends with 0 after Ctrl-C"),
 )
 
 
@@ -173,8 +173,8 @@ def settings() -> str:
     lines = [
         "# Settings",
         _NOTE,
-        "Every option of `edgekit run` is a key of the file of `--config`: [how to use it](../how-to/settings.md). "
-        "`edgekit run --print-config` prints the values in effect.",
+        "The settings file of `--config` has a key for every option of `edgekit run` ([how to use "
+        "it](../how-to/settings.md)). `edgekit run --print-config` prints the values in effect.",
     ]
     rows: dict[str, list[tuple[str, str, str, str]]] = {}
     for key, option in setting_options(command).items():
@@ -201,9 +201,9 @@ def contract_page() -> str:
     lines = [
         "# The contract",
         _NOTE,
-        f"JSON in the metadata of an `.onnx` file under the key `{contract.METADATA_KEY}`, or `contract.json` in an "
-        f"`.ncnn` file; schema {contract.SCHEMA_VERSION}. `edgekit inspect MODEL` shows it. "
-        "[Why there is one preprocessing](../explanation/preprocessing.md) has its purpose.",
+        f"The contract is JSON, schema {contract.SCHEMA_VERSION}. An `.onnx` file contains it in the metadata, under "
+        f"the key `{contract.METADATA_KEY}`. An `.ncnn` file contains it as `contract.json`. `edgekit inspect MODEL` "
+        "shows the contract. [Why there is one preprocessing](../explanation/preprocessing.md) explains the purpose.",
     ]
     for cls in (
         contract.Contract,
@@ -252,15 +252,15 @@ def benchmark_document() -> str:
     lines = [
         "# The benchmark document",
         _NOTE,
-        f"`edgekit bench -o FILE` writes one JSON document, `{document.SCHEMA}`. Its JSON Schema (2020-12) ships with "
-        "the package: [bench.schema.json](../../edgekit/report/bench.schema.json), generated from "
+        f"`edgekit bench -o FILE` writes one JSON document, `{document.SCHEMA}`. The package contains the JSON Schema "
+        "(2020-12) of the document: [bench.schema.json](../../edgekit/report/bench.schema.json), generated from "
         "[document.py](../../edgekit/report/document.py). Times are in milliseconds (`_ms`) or seconds (`_s`), memory "
-        "in MiB, clocks in MHz, temperatures in °C. Later minor versions add fields. In documents of 2.0, which are "
-        "still read, `per-frame` is called `pipeline`, and `loop` does not exist.",
-        "A document is validated when it is read: size, depth, types and ranges; control and invisible characters are "
-        "removed. `edgekit report` shows and merges documents, `--html` writes a page without scripts that fetches "
-        "nothing, `--markdown` and `--csv` write the tables. Reports from emulators and virtual machines start with a "
-        "warning: neither their times nor ratios are valid for a real board.",
+        "in MiB, clock frequencies in MHz, temperatures in °C. Later minor versions may add fields. edgekit also reads "
+        "documents of version 2.0. In such a document, `per-frame` is called `pipeline`, and `loop` does not exist.",
+        "When edgekit reads a document, it checks size, depth, types and ranges, and removes control characters and "
+        "invisible characters. `edgekit report` shows and merges documents. `--html` writes a page without scripts, "
+        "which loads nothing. `--markdown` and `--csv` write the tables. Reports from emulators and virtual machines "
+        "start with a warning, because their times and ratios are not valid for a real board.",
     ]
     definitions = schema["$defs"]
     order = ["BenchmarkReport", *(name for name in definitions if name != "BenchmarkReport")]
@@ -304,10 +304,12 @@ def exit_codes() -> str:
     lines = [
         "# Exit codes",
         _NOTE,
-        "Every command ends with one of these codes. An error is one line on stderr that names the subject, the value "
-        "and the cure; `--debug` adds the traceback. The Python functions raise the class of the last column.",
+        "Every command ends with one of these codes. An error is one line on stderr. The line contains the subject, "
+        "the value and the cure. `--debug` adds the traceback. The Python functions raise the classes of the last "
+        "column.",
         _table(("code", "meaning", "in Python"), rows),
-        "A service is not restarted after 2 (bad settings) and is restarted after 75 (lost camera).",
+        "After exit code 2 (bad settings), systemd does not restart a service. After exit code 75 (lost camera), "
+        "systemd restarts the service.",
     ]
     return _page(lines)
 

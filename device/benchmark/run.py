@@ -71,13 +71,13 @@ def benchmark(
     """Measure models on this machine and return the report; docs/explanation/benchmarks.md describes the method.
 
     Ctrl-C (KeyboardInterrupt) ends the benchmark early: the report of the finished processes is returned, with
-    `complete` false. If none has finished, KeyboardInterrupt is raised.
+    `complete` false. If no process has finished, KeyboardInterrupt is raised.
 
     Args:
         models: One or several .onnx or .ncnn files, or names such as "default".
         kinds: What to measure; see `Cell`.
-        threads: Numbers of threads. None: 1 and the number of processors, and a loop once with the threads that
-            `edgekit run` plans.
+        threads: Numbers of threads. None: 1 and the number of processors; a loop is measured once, with the numbers of
+            threads that `edgekit run` chooses.
         source: The frames for the kinds "per-frame" and "loop", as `edgekit run --source`.
         camera: The camera for the kind "camera", as `edgekit run --camera`.
         detector: The detector for the kinds "per-frame", "loop" and "camera"; default: "yunet". Models of whole images

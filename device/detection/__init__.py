@@ -104,7 +104,7 @@ def detect_faces(
         image_bgr: uint8 (H, W, 3) B, G, R, or gray (H, W).
         detector: "yunet", "haar", "none" (the whole image is one face) or a registered name.
         detector_model: YuNet's .onnx file; default: downloaded once into the user's cache.
-        input_size_px: Longer side of the detector's input; smaller is faster and finds fewer small faces.
+        input_size_px: Longer side of the detector's input. A smaller input is faster, but fewer small faces are found.
         score_threshold: Faces with a lower score are discarded.
         notify: Called with one line about a download or a replaced detector.
 

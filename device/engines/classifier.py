@@ -139,11 +139,11 @@ class Classifier:
 
 
 def load_model(model: str | Path = "default", *, threads: int | None = None) -> Classifier:
-    """Return a model, ready to classify images.
+    """Return a loaded model that can classify images.
 
     Args:
-        model: A shipped model's name ("default", "fer2013", "distilled"), or the path of an .onnx or .ncnn file with a
-            contract, or of a file of another package's engine.
+        model: Name of a shipped model ("default", "fer2013", "distilled"), or path of an .onnx or .ncnn file with a
+            contract, or path of a file for an engine of another package.
         threads: Threads within one inference; default: one on a PC, all processors on other machines.
 
     Raises:

@@ -48,7 +48,7 @@ _Results: TypeAlias = Generator[tuple[Frame, FrameResult], None, None]
 class Stream:
     """An iterator of `FrameResult`s, with the source and the nets it uses.
 
-    The source closes at the end of the iteration, at the end of a `with` block and by `close`. OpenCV's number of
+    The source is closed at the end of the iteration, at the end of a `with` block, and by `close`. OpenCV's number of
     threads is set for the whole process.
 
     Attributes:
@@ -56,7 +56,7 @@ class Stream:
         classifier: The model; its contract has the stream's `uncertain_below`.
         localizer: The detector with its schedule and tracker, or `WholeImage`.
         meter: Latencies per stage and the frame rate.
-        controls: Pauses and resumes the stream; a camera or network stream is released meanwhile.
+        controls: Pauses and resumes the stream. During a pause, a camera or network stream is released.
         threads: The number of threads of each part.
     """
 
@@ -145,7 +145,7 @@ class Stream:
                     sink.write(frame, result)
 
     def picture_recogniser(self) -> PictureRecogniser:
-        """Return a function for single pictures with the stream's model and detector, but without its region."""
+        """Return a function for single pictures, with the stream's model and detector but without its region."""
         classifier, options = self.classifier, replace(self._options, region=None, min_face_px=0, detect_every="auto")
         pictures = ImageSource([], "pictures", self._notify)
         detector = partial(_create_detector, options, 1, self._notify)
@@ -217,10 +217,10 @@ def stream(
     max_frames: int | None = None,
     notify: Callable[[str], None] = warn,
 ) -> Stream:
-    """Return an iterator of the results of a source or camera, computed as `edgekit run` does.
+    """Return an iterator of the results of a source or camera, computed in the same way as in `edgekit run`.
 
-    `StreamOptions` describes the arguments, `Stream` the errors. `notify` is called with warnings, possibly from
-    another thread.
+    `StreamOptions` describes the arguments, and `Stream` describes the errors. `notify` is called with each warning,
+    possibly from another thread.
 
         from edgekit.device.annotate import draw_faces
 

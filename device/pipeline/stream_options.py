@@ -20,8 +20,8 @@ class StreamOptions:
     Attributes:
         source: An image, folder, glob pattern, video file, stream address or "demo", see `sources.open_source`.
         camera: A camera, see `sources.open_camera`. Exactly one of `source` and `camera` is given.
-        camera_settings: Size, frame rate and controls of the camera. The stream fills in what depends on the detector
-            (`detector_px`, `min_face_px`, `region` and `detects`).
+        camera_settings: Size, frame rate and controls of the camera. The stream sets the fields that depend on the
+            detector (`detector_px`, `min_face_px`, `region` and `detects`).
         realtime: Play a video file at its own frame rate.
         model: A shipped model's name, or the path of an .onnx or .ncnn file.
         detector: "yunet", "haar", "none" (every frame is one face) or a registered name; None: "yunet", or "none" for a
@@ -29,18 +29,18 @@ class StreamOptions:
         detector_model: YuNet's .onnx file; None: downloaded once into the user's cache.
         detector_size_px: Longer side of the detector's input; None: 320, or what `min_face_px` requires.
         detect_every: Run the detector on every Nth frame, or when the image requires it ("auto").
-        tracker: The tracker for the frames between, by name.
+        tracker: Name of the tracker for the frames between two detections.
         smooth_s: Time constant of the smoothing of probabilities, in seconds; 0: no smoothing.
         classify_every: Classify a tracked face in every Nth frame, or when the image requires it ("auto", see
-            `ClassificationSchedule`); without smoothing in every frame.
+            `ClassificationSchedule`). Without smoothing, faces are classified in every frame.
         mirror: Classify each face's crop and its mirror image, and use the mean probabilities; None: for pictures only.
-        uncertain_below: A face or image whose largest probability is lower has the label "uncertain"; 0: none; None:
-            the model's threshold, see `Contract.uncertain_below`.
+        uncertain_below: A face or image whose largest probability is lower has the label "uncertain". 0: no threshold;
+            None: the model's threshold, see `Contract.uncertain_below`.
         region: The part of the frame to search or, for whole images, to classify; None: the whole frame.
         min_face_px: Smallest face, in pixels of the frame; 0: no limit.
         largest_only: Keep only the largest face of each frame.
         threads: Threads within each net and OpenCV; None: chosen for the machine.
-        threaded: Whether each stage has a thread; None: if there is more than one processor.
+        threaded: Whether each stage has a thread; None: true if there is more than one processor.
         max_frames: Largest number of results; None: no limit.
     """
 

@@ -18,7 +18,7 @@ class Moved:
 
 
 class Tracker(Protocol):
-    """Moves boxes from one frame to the next; `optical_flow.move_boxes` is one."""
+    """Moves boxes from one frame to the next. `optical_flow.move_boxes` is an example."""
 
     def __call__(self, before: ImageU8, after: ImageU8, boxes: Sequence[FloatArray]) -> Sequence[Moved | None]:
         """Return the new place of each box, None for a lost one.

@@ -106,13 +106,13 @@ detector_options = combined(
         "--detector",
         "detector_name",
         type=_DetectorName(["yunet", "haar", "none"]),
-        help="Face detector; none: each frame is one face; default: yunet, none for a model of whole images.",
+        help="Face detector. With none, each frame is one face. Default: yunet; none for a model of whole images.",
     ),
     click.option(
         "--detector-model",
         type=PATH,
         metavar="FILE",
-        help="YuNet's .onnx file; default: downloaded once.",
+        help="YuNet's .onnx file. Default: the file is downloaded once.",
     ),
     click.option(
         "--detector-size",
@@ -132,7 +132,8 @@ def min_face_option(function: _Function) -> _Function:
         type=click.IntRange(0, 100_000),
         default=0,
         metavar="PX",
-        help="Discard smaller faces; also sets --detector-size unless that is given.",
+        help="Discard faces smaller than PX. Without --detector-size, --min-face also sets the size of the "
+        "detector's input.",
     )(function)
 
 
@@ -153,7 +154,7 @@ def contempt_option(function: _Function) -> _Function:
         default="drop",
         show_default=True,
         metavar="drop|keep|CLASS",
-        help="How CK+'s eighth expression, contempt, is used: removed, kept, or counted as CLASS.",
+        help="Images of contempt, the eighth expression of CK+: drop them, keep them, or count them as CLASS.",
     )(function)
 
 
@@ -162,7 +163,7 @@ def activation_option(function: _Function) -> _Function:
     return click.option(
         "--activation",
         type=click.Choice(["gelu", "quick-gelu"]),
-        help="Activation of the CLIP if its file does not name it; OpenAI's weights need quick-gelu.",
+        help="Activation function of the CLIP, if its file does not name it. OpenAI's weights need quick-gelu.",
     )(function)
 
 
@@ -173,7 +174,7 @@ def merge_option(function: _Function) -> _Function:
         "merges",
         multiple=True,
         metavar="NEW=OLD,OLD",
-        help="Merge classes, and remove those that no --merge names. Repeatable.",
+        help="Merge old classes into a new one. Classes that no --merge names are removed. Repeatable.",
     )(function)
 
 

@@ -98,20 +98,21 @@ def compare(
     baseline: str | None = None,
     allow_different: bool = False,
 ) -> Comparison:
-    """Return what changed from one benchmark report to another, or how the models of one report differ.
+    """Return the differences between two benchmark reports, or between the models of one report.
 
-    A difference is real where the 95 % interval of the ratio of the medians excludes 1.
+    A difference is real if the 95 % interval of the ratio of the medians does not contain 1.
 
     With two reports, boards are paired by label; if each report has a single board, these two are paired. Cells are
-    paired by kind, engine, threads, batch and model. Models are paired by their file's SHA-256, else by name, which
-    counts as a difference. With one report, each model is compared with the baseline, by kind, threads and batch.
+    paired by kind, engine, threads, batch and model. Models are paired by the SHA-256 of their files. Without an equal
+    SHA-256, models are paired by name, and count as different. With one report, each model is compared with the
+    baseline; cells are paired by kind, threads and batch.
 
     Args:
         before: A report or its file.
         after: A second report or its file; None: compare the models of `before`.
-        baseline: The model that the others are compared with, if there is one report; default: its first model.
-        allow_different: Compare although board, clock, frames or model differ. A single model in each report is then
-            paired whatever its name.
+        baseline: With one report: the model that the others are compared with; default: the first model.
+        allow_different: Also compare reports with different boards, clock frequencies, frames or models. If each report
+            has a single model, these two models are then paired, also with different names.
 
     Raises:
         InputError: A file is not a report, nothing can be paired, or conditions differ and `allow_different` is false.

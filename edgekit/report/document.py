@@ -96,7 +96,8 @@ class MachineReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WarmUp(msgspec.Struct, frozen=True, kw_only=True):
-    """Unmeasured iterations before the measurement; `stable` is false if the times had not settled at its end."""
+    """Iterations before the measurement, which are not measured; `stable` is false if their times did not become
+    stable."""
 
     iterations: Count
     seconds: Number
@@ -126,7 +127,7 @@ class ProcessResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_
 
 
 class RepeatedProcess(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_flags": "marks"}):
-    """A process that was discarded and measured again, and why."""
+    """A process that was discarded and measured again; `marks` are the reasons."""
 
     quality_flags: QualityFlags
     p50_ms: Number
@@ -141,10 +142,9 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
-    """Threads of a loop, as `edgekit run` plans them.
-
-    If `staged`, each stage has its own thread. The numbers are threads within one call of detector, classifier and
-    OpenCV. If `spinning`, idle threads of ONNX Runtime wait actively.
+    """Threads of a loop, as `edgekit run` chooses them. If `staged` is true, each stage has its own thread. The numbers
+    are the threads within one call of detector, classifier and OpenCV. If `spinning` is true, idle threads of ONNX
+    Runtime wait without sleeping.
     """
 
     staged: bool
@@ -157,10 +157,10 @@ class ThreadUse(msgspec.Struct, frozen=True, kw_only=True):
 class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_flags": "marks"}):
     """One model on one engine with one number of threads in one kind of measurement.
 
-    `latency` is the time of one iteration, over all processes: a batch of faces ("inference", "classifier") or one
-    frame. In a "loop" the time of a frame is the time of a block of consecutive frames, divided by their number.
-    `median_interval_ms` is the 95 % interval of the median; null with fewer than three processes.
-    `images_per_s` counts faces or frames. `age` is the time from the capture of a frame to its result.
+    `latency` is the time of one iteration, over all processes. An iteration is a batch of faces ("inference",
+    "classifier") or one frame. In a "loop", the time of a frame is the time of a block of consecutive frames, divided
+    by the number of these frames. `median_interval_ms` is the 95 % interval of the median; null with fewer than three
+    processes. `images_per_s` counts faces or frames. `age` is the time from the capture of a frame to its result.
     """
 
     kind: Kind
@@ -192,7 +192,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, rename={"quality_fla
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A measured model, under the name the user gave."""
+    """A measured model; `name` is the name that the user gave."""
 
     name: ModelName
     sha256: Sha256
@@ -204,7 +204,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameCacheInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The frames of the benchmark, held in memory; `complete` is false if the source has more than were loaded."""
+    """The frames of the benchmark, in memory; `complete` is false if the source has more frames than were loaded."""
 
     source: ModelName
     frames: Count
@@ -246,10 +246,9 @@ class BoardInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BoardResult(msgspec.Struct, frozen=True, kw_only=True, rename={"frame_cache": "clip"}):
-    """One board: what it is, how it was measured, and the results.
-
-    `label` is the user's name for the board; null if it is the only one. `notes` are conditions that the user has
-    given, such as fan, power supply and ambient temperature. `complete` is false if the measurement was interrupted.
+    """One board with settings and results. `label` is the user's name for the board; null if there is only one board.
+    `notes` are conditions that the user has given, such as fan, power supply and ambient temperature. `complete` is
+    false if the measurement was interrupted.
     """
 
     label: Annotated[str, Meta(max_length=100)] | None

@@ -55,8 +55,8 @@ def benchmark_formats(
 ) -> FormatsReport:
     """Export a checkpoint in several formats, measure each, and recommend one.
 
-    Accuracy is measured here with the runtime's code, latency and memory by `measure`. A format that cannot be
-    made or run is left out with the reason. The files are temporary.
+    Accuracy is measured on this machine with the runtime's code. Latency and memory are measured by `measure`. A format
+    that cannot be exported or run is left out, and the report states the reason. The exported files are temporary.
 
     Example:
         report = edgekit.benchmark_formats("runs/mine/best.safetensors", "fer2013.tar.gz", target="a53")

@@ -60,8 +60,8 @@ def quantize(
         print(result.own.accuracy, result.drop_points)
 
     Args:
-        model: A .safetensors checkpoint or a shipped model's name, which are exported first, or an exported float32
-            .onnx file.
+        model: A .safetensors checkpoint, a shipped model's name, or an exported float32 .onnx file. A checkpoint or
+            shipped model is exported first.
         output: The file to write.
         method: "int8" (needs `calibrate`), "dynamic" or "fp16".
         calibrate: The data set for calibration.
@@ -69,7 +69,7 @@ def quantize(
         calibration_images: Number of images drawn from that split.
         calibration_method: Method that derives an activation's range from its values.
         seed: Seed for the choice of calibration images.
-        types: Activations and weights of int8; default: the target's.
+        types: Types of activations and weights in int8; default: the target's.
         form: "qdq" or "qoperator"; default: the target's.
         evaluate_on: The data set on which the float32 and the quantised file are evaluated.
         evaluation_split: The split of `evaluate_on`.
@@ -86,8 +86,8 @@ def quantize(
         notify: Called with one line for the user.
 
     Raises:
-        GateError: Accuracy drops by more than `max_drop_points`, or a device computes other pixels or labels from the
-            images of `evaluate_on` than training; the file is kept as NAME.refused.onnx.
+        GateError: Accuracy drops by more than `max_drop_points`, or a device computes other pixels or labels than the
+            training. The file is kept as NAME.refused.onnx.
         InputError: The model or the data cannot be used, or the arguments do not fit.
         StorageError: The file cannot be written.
     """

@@ -89,7 +89,7 @@ def verify(
     progress: StageProgress = ignore_progress,
     notify: Notify = ignore_message,
 ) -> VerifyReport:
-    """Classify the same images with training code and device code, from image file to label, and compare.
+    """Classify the same images with training code and device code, from image file to label, and compare the results.
 
     Example:
         report = edgekit.verify("mine.onnx", "runs/mine/best.safetensors", "fer2013.tar.gz", limit=500)
@@ -101,7 +101,8 @@ def verify(
         data: A data set.
         split: Name of the split.
         limit: Largest number of images, evenly spread over the split; None: all.
-        layers: Whether to compare all layers; without it they are compared only if logits or labels differ too much.
+        layers: Whether to compare all layers in any case. If false, layers are compared only if logits or labels differ
+            too much.
         contempt: Treatment of the class contempt: "drop", "keep", or the class that its images are counted as.
         threads: CPU threads of both sides; None: chosen for the machine.
         progress: Called with (stage, done, total or None).

@@ -195,7 +195,7 @@ def train_prompts(
         InputError: An option, the CLIP, the data or the descriptions are invalid or do not fit each other, or the
             output folder contains another training.
         StorageError: The disk is full or read-only.
-        UnavailableError: A CLIP by name cannot be downloaded.
+        UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
     options = options or PromptTrainingOptions(**values)
     recipe = _recipe(options)

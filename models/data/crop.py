@@ -133,13 +133,13 @@ def crop_photos(
 ) -> CropReport:
     """Cut the faces out of photographs.
 
-    Crops have the photographs' paths below `output`, so that folders of classes and splits stay. `output/crops.csv`
-    lists every photograph. Photographs that an earlier call cropped with the same options are skipped. An interrupted
-    call leaves complete files only.
+    Crops have the photographs' paths below `output`, so folders of classes and splits are kept. `output/crops.csv`
+    lists every photograph. Photographs that an earlier call cropped with the same options are skipped. After an
+    interrupted call, all existing files are complete.
 
     Args:
         photos: A folder or a .tar, .tar.gz or .tgz archive of images, with class folders or without; a video; an image.
-        output: The folder of the crops: a new one, an empty one, or that of an earlier call.
+        output: The folder of the crops: a new folder, an empty folder, or the folder of an earlier call.
         faces: "largest", "all", or "single": only from photographs with exactly one face.
         detector: "yunet", "haar" or a registered name.
         detector_model: YuNet's .onnx file; None: downloaded once.

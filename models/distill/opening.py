@@ -53,7 +53,7 @@ def open_teacher(
 
     Raises:
         InputError: A source cannot be used or lacks one of the labels, or an option applies to none of the sources.
-        UnavailableError: A CLIP by name cannot be downloaded.
+        UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
     device = torch.device("cuda" if options.use_gpu and torch.cuda.is_available() else "cpu")
     places = [_resolve(source) for source in sources]

@@ -56,7 +56,7 @@ def relabel_by_text(
     Raises:
         InputError: The student has no embedding space, `clip` and `prompts` are not its teacher's, or a sentence is
             longer than the context.
-        UnavailableError: A CLIP by name cannot be downloaded.
+        UnavailableError: A CLIP that is given by name cannot be downloaded.
     """
     _vectors(checkpoint)
     teacher = _teacher_of(checkpoint)

@@ -51,14 +51,15 @@ from edgekit.models.training.run import (
 
 @dataclass(frozen=True, kw_only=True)
 class DistillOptions(TrainingOptions):
-    """Options of `distill`; see `TrainingOptions` for those that all trainings share.
+    """Options of `distill`; see `TrainingOptions` for the options that all trainings share.
 
     - `teachers`: models, folders of trainings, prompts, CLIP files or open_clip names; several form an ensemble.
     - `student`: name of the net to train.
     - `temperature`: τ of both softmaxes; `kl_weight`, `ce_weight`, `cosine_weight`: see `losses.loss_weights`.
     - `views`: the views of each image that the teacher classifies once; default: "center-flip".
     - `on_the_fly`: the teacher classifies every augmented crop instead of fixed views.
-    - `out_of_fold`: each image has the outputs of those teachers only that have not seen it (`TrainOptions.folds`).
+    - `out_of_fold`: each image is classified only by teachers that were trained without this image
+      (`TrainOptions.folds`).
     - `cache`: folder of the teacher's cached outputs; default: a folder in `output`.
     - `unlabelled`: folder or archive of images without labels, used in addition to the labelled ones.
     - `teacher_power`, `votes_power`: used with FER+ posteriors; see `votes.VotePowers`.
@@ -156,13 +157,13 @@ def distill(
     on_epoch: EpochCallback | None = None,
     **values: Any,
 ) -> DistillationResult:
-    """Train a student on the outputs of teachers, then compare both on the validation images.
+    """Train a student on the outputs of teachers, then compare student and teachers on the validation images.
 
-    The output folder receives the files of `edgekit.train`. The student of a CLIP has the CLIP's embedding space, so
-    `edgekit.export` can give it other labels without training.
+    The output folder receives the files of `edgekit.train`. The student of a CLIP has the CLIP's embedding space.
+    `edgekit.export` can therefore give the student other labels without training.
 
     Args:
-        options: The options; None: made from `values`, which are the fields of `DistillOptions`.
+        options: The options. None: the options are made from `values`, the fields of `DistillOptions`.
         notify: Called with messages for the user.
         progress: Called with (stage, items done, items in total or None).
         on_step: Called after every optimiser step.
@@ -171,8 +172,8 @@ def distill(
     Raises:
         InputError: An option, a teacher or the data is invalid, or the output folder contains another training.
         StorageError: The disk is full or read-only.
-        UnavailableError: A CLIP by name cannot be downloaded.
-        GateError: A device would compute other pixels than training did; the checkpoint is kept.
+        UnavailableError: A CLIP that is given by name cannot be downloaded.
+        GateError: A device would compute other pixels than the training; the checkpoint is kept.
     """
     options = options or DistillOptions(**values)
     powers = options.vote_powers()

@@ -111,8 +111,8 @@ def accuracy_by(evaluation: Evaluation, name: str, classes: Sequence[str] = ()) 
         classes: Classes of the mean recall; default: all.
 
     Raises:
-        InputError: The measure is unknown, or no face has it: the pose needs a detector with landmarks, the size a
-            detector.
+        InputError: The measure is unknown, or no face has this measure. The size needs a detector, and the pose needs a
+            detector with landmarks.
     """
     if name not in MEASURES:
         raise InputError(f"measure '{name}' is unknown: expected one of {', '.join(MEASURES)}")

@@ -111,7 +111,7 @@ def evaluate_photos(
         progress: Called with (stage, photographs done, photographs in total or None).
 
     Returns:
-        One result per model, in their order.
+        One result per model, in the order of `models`.
 
     Raises:
         InputError: A model, the photographs or an option cannot be used, or no photograph can be classified.

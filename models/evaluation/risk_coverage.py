@@ -39,7 +39,7 @@ class RiskCoverage:
 def risk_coverage(
     probabilities: FloatArray, truths: NDArray[np.int64], thresholds: Sequence[float] = THRESHOLDS
 ) -> RiskCoverage:
-    """Return coverage and accuracy of the answered images for each threshold.
+    """Return, for each threshold, the coverage and the accuracy of the images that reach the threshold.
 
     Example:
         result = edgekit.evaluate("default", "faces", split="test")

@@ -44,13 +44,13 @@ def evaluate(
 
     Args:
         model: Name of a shipped model, path of an exported file or a checkpoint, or a classifier.
-        data: Path of a data set, which is read as the model's contract says; or a data set already read, such as one
-            for a CLIP in torch (`read_evaluation_data` with the fit "clip").
+        data: Path of a data set, which is read according to the model's contract; or a data set that is already read. A
+            CLIP in torch needs a data set from `read_evaluation_data` with the fit "clip".
         split: Name of the split; default: `PrivateTest` or `test`.
         protocol: "center-crop", "center-flip" or "ten-crop"; see `edgekit.models.evaluation.evaluate`.
         without_duplicates: Whether to remove images that are pixel-identical to an image of another split.
-        merges: Texts NEW=OLD,OLD that merge classes of the data; classes in none of them are removed.
-        contempt: Treatment of the class contempt: "drop", "keep", or the class its images are counted as.
+        merges: Texts NEW=OLD,OLD that merge classes of the data; classes that no text names are removed.
+        contempt: Treatment of the class contempt: "drop", "keep", or the class that images of contempt are counted as.
         ferplus: CSV of FER+ votes: the labels are then the majority of the votes, see
             `edgekit.models.data.ferplus.with_ferplus`.
         errors: Folder for contact sheets of the wrongly classified images, see

@@ -21,21 +21,21 @@ MAX_PRIOR_STRENGTH = 2
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What to train on, with which recipe, and where the results go.
+    """Data, recipe and output folder of a training, and the other options that all trainings share.
 
     - `data`: folder, archive, .csv or .h5 (see `edgekit.models.data.readers`); `output`: folder for the results.
     - `epochs`, `batch_size`, `max_lr` and `mixup_alpha` replace the recipe's values.
     - `init`: checkpoint, or name of a shipped model, to start from instead of random weights.
-    - `precision`: "auto" is bf16 where the processor has it and it is faster (nets on a CPU), else fp32.
+    - `precision`: "auto" is bf16 if the processor supports bf16 and bf16 is faster (nets on a CPU), else fp32.
     - `threads`: number of CPU threads; None: torch's default.
-    - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else a part of
-      the training images.
+    - `train_split`: default `Training` or `train`; `val_split`: default `PublicTest` or `val`, else a part of the
+      training images.
     - `contempt`: "drop", "keep", or the class that images of contempt are counted as.
     - `ferplus`: CSV of FER+ votes; `ferplus_labels`: how they are used (see `with_ferplus`); `label_weight`: weight of
       the data's labels with "mixed"; default: 0.5.
     - `prior_strength`: strength of the logit adjustment after the training (see `edgekit.models.training.prior`).
-    - `fit`: how images that are not square become square, recorded in the contract: their central square ("square"),
-      padded with gray ("pad"), or distorted ("stretch").
+    - `fit`: how images that are not square become square: the central square is cut out ("square"), or the image is
+      padded with gray ("pad") or distorted ("stretch"). The contract records this value.
     - `resume`: continue the training in `output`.
 
     Raises:

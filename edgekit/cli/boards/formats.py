@@ -35,7 +35,8 @@ formats_options = combined(
     click.option(
         "--target",
         metavar="NAME",
-        help="Processor of the files: generic, x86, a53, a72 or a76; default: this machine's; with --host: generic.",
+        help="Processor of the files: generic, x86, a53, a72 or a76. Default: this machine's processor; with "
+        "--host, generic.",
     ),
 )
 

@@ -66,7 +66,7 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
         default=4,
         show_default=True,
         metavar="N",
-        help="Boards to work on in parallel.",
+        help="Number of boards that are processed in parallel.",
     )
     @functools.wraps(function)
     def wrapper(

@@ -23,8 +23,12 @@ _EXTRAS = {"mqtt": "mqtt", "save": "video", "web": "preview"}
 # --name, --user and --system; the last two are passed as `scope`.
 release_options = combined(
     click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="The service's name."),
-    click.option("--user", "scope", flag_value="user", help="A service of the board's user; default unless root."),
-    click.option("--system", "scope", flag_value="system", help="A service of the system; needs login as root."),
+    click.option(
+        "--user", "scope", flag_value="user", help="A service of the board's user. Default for all users except root."
+    ),
+    click.option(
+        "--system", "scope", flag_value="system", help="A service of the system; needs login as root. Default for root."
+    ),
 )
 
 

@@ -13,9 +13,12 @@ from edgekit.cli.output import Output, common_options
 @click.command("average", short_help="Average the weights of several trained nets.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL…")
 @click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
-@click.option("--data", type=PATH, help="Training data, to compute the BatchNorm statistics and calibrate.")
+@click.option("--data", type=PATH, help="Training data for the BatchNorm statistics and the calibration.")
 @click.option("--train-split", help="Training split; default: Training or train.")
-@click.option("--val-split", help="Split to calibrate on; default: PublicTest, val, or a part of the training split.")
+@click.option(
+    "--val-split",
+    help="Split for the calibration. Default: PublicTest or val; without them, a part of the training split.",
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the crops.")
 @common_options
 def command(
@@ -27,10 +30,11 @@ def command(
     val_split: str | None,
     seed: int,
 ) -> None:
-    """Average the weights of nets that were trained from the same weights (a uniform model soup).
+    """Average the weights of nets whose trainings started from the same weights (a uniform model soup).
 
-    The nets need the same architecture and labels. With --data, the BatchNorm statistics are computed on the training
-    split and the result is calibrated; without it, the statistics are averaged too and nothing is calibrated.
+    The nets must have the same architecture and labels. With --data, the BatchNorm statistics are computed on the
+    training split, and the result is calibrated. Without --data, the BatchNorm statistics are averaged, too, and the
+    result is not calibrated.
 
     \b
     Examples:

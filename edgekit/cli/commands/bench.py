@@ -56,7 +56,8 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         "--threads",
         callback=_thread_counts,
         metavar="1,2,4",
-        help="Thread counts. [default: 1 and all processors; for the loop, those of `edgekit run`]",
+        help="Numbers of threads. [default: 1 and the number of processors; for the loop, the numbers that `edgekit "
+        "run` chooses]",
     ),
     click.option(
         "--seconds", type=NumberRange(0.01, 3600), default=10, show_default=True, help="Minimum time per cell."
@@ -79,7 +80,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         "--pipeline/--no-pipeline",
         default=True,
         show_default=True,
-        help="Measure the pipeline too (kinds `per-frame` and `loop`).",
+        help="Also measure the pipeline (kinds `per-frame` and `loop`).",
     ),
     click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the order of the cells."),
 )
@@ -99,7 +100,7 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
         is_flag=False,
         flag_value="auto",
         metavar="[CAMERA]",
-        help="Measure this machine's camera too: auto (without a value), picamera2, usb, /dev/videoN or N.",
+        help="Also measure this machine's camera: auto, picamera2, usb, /dev/videoN or N. Without a value: auto.",
     ),
     detector_options,
 )
@@ -127,7 +128,8 @@ def _notes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     click.option(
         "--power-file",
         metavar="FILE|-",
-        help="Readings of a power meter, lines of `seconds watts`; -: from stdin as they arrive.",
+        help="File with the readings of a power meter, one line `seconds watts` per reading. With -, readings are "
+        "read from stdin during the measurement.",
     ),
 )
 @section(
@@ -176,18 +178,20 @@ def command(
       per-frame   the pipeline, one frame at a time
       loop        the loop of `edgekit run`
 
-    A cell is one model, kind and number of threads. Each cell is measured for at least --seconds and 100
-    iterations, in several processes, after a warm-up that lasts until the times are stable. The processes run in
-    rounds, each in an order shuffled by the seed. The report contains percentiles, the interval of the median, memory,
-    versions, and the board with its temperature, clock, governor and throttle flags. A process in which the board
-    throttled or its clock changed is measured again after a pause. After Ctrl-C, the finished measurements are kept.
+    A cell is one model with one kind and one number of threads. Each cell is measured in several processes, for at
+    least --seconds and at least 100 iterations. Before each measurement, a warm-up lasts until the times are stable.
+    The processes run in rounds. In each round, the order of the cells is random and depends on --seed. The report
+    contains percentiles, the interval of the median, memory and versions. It also contains the board with its
+    temperature, clock frequency, governor and throttle flags. If the board throttled or its clock frequency changed,
+    the process is repeated after a pause. After Ctrl-C, the finished measurements are kept.
 
-    With --formats, MODEL is a checkpoint that is exported in each format. One table has accuracy (with DATA, on this
-    machine), size, p50, p99 and memory. The recommended format is the fastest whose accuracy does not drop by more than
-    half a point; of several equally fast formats, the smallest. The files are temporary.
+    With --formats, MODEL is a checkpoint that is exported in each format. One table shows accuracy, size, p50, p99 and
+    memory of the formats. The accuracy is measured with --data on this machine. The recommended format is the fastest
+    format whose accuracy drops by at most half a point. Of several equally fast formats, the smallest one is
+    recommended. The exported files are temporary.
 
-    With --host or --inventory the models are measured on boards over SSH. edgekit is installed there first; the boards
-    need no internet access.
+    With --host or --inventory, the models are measured on boards over SSH. First, edgekit is installed on the boards.
+    The boards need no internet access.
 
     \b
     Examples:

@@ -28,12 +28,13 @@ _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdi
     "--gate",
     type=NumberRange(0, 1000),
     metavar="PERCENT",
-    help="Exit with code 3 if a cell is slower by more than this and the difference is real.",
+    help="Exit with code 3 if a cell is slower by more than PERCENT and the difference is real.",
 )
 @click.option(
     "--allow-different",
     is_flag=True,
-    help="Compare although board, clock, frames or model differ; a gate then ignores cells that it cannot judge.",
+    help="Also compare reports with different boards, clock frequencies, frames or models. --gate then ignores "
+    "cells that cannot be judged.",
 )
 @common_options
 def command(
@@ -46,9 +47,10 @@ def command(
 ) -> None:
     """Compare two reports of `edgekit bench` cell by cell, or the models within one report.
 
-    A difference is real where the 95 % interval of the ratio of the medians excludes 1. Two reports with different
-    boards, clocks, frames or models are refused (exit code 2) unless allowed. A gate also refuses (exit code 2) cells
-    that it cannot judge: those that throttled, had fewer than three processes, or have no counterpart.
+    A difference is real if the 95 % interval of the ratio of the medians does not contain 1. Two reports with different
+    boards, clock frequencies, frames or models are refused (exit code 2). --allow-different compares such reports.
+    --gate refuses (exit code 2) cells that cannot be judged: cells that throttled, had fewer than three processes, or
+    are in one report only.
 
     \b
     Examples:

@@ -50,7 +50,7 @@ def command() -> None:
     type=click.Choice(["largest", "all", "single"]),
     default="largest",
     show_default=True,
-    help="Faces of a photograph to crop; single: only of photographs with one face.",
+    help="Faces to crop from each photograph. single: crop only photographs with exactly one face.",
 )
 @detector_options
 @min_face_option
@@ -66,7 +66,7 @@ def command() -> None:
     default=256,
     show_default=True,
     metavar="PX",
-    help="Reduce larger crops to this width.",
+    help="Longest side of a crop. Larger crops are reduced.",
 )
 @click.option(
     "--format",
@@ -90,9 +90,9 @@ def command() -> None:
 def crop(out: Output, photos: Path, output: Path, detector_size: int, margin: float | None, **options: Any) -> None:
     """Cut the faces out of PHOTOS: a folder or .tar.gz archive of photographs, or a video.
 
-    Crops keep the photographs' paths, so that folders of classes and splits stay; crops.csv lists every photograph with
-    the face's box, or why there is no crop. The detector and the cut are those of `edgekit run`. A second run skips the
-    photographs that are cropped already.
+    A crop has the path of its photograph, so folders of classes and splits are kept. crops.csv lists every photograph,
+    with the box of the face or with the reason why there is no crop. Faces are detected and cropped in the same way as
+    in `edgekit run`. A second call skips photographs that are already cropped.
 
     \b
     Examples:
@@ -146,7 +146,7 @@ def _crops_document(report: CropReport, photos: Path, output: Path) -> dict[str,
     }
 
 
-@command.command("check", short_help="Count images; find damaged, blank, duplicate and conflicting ones.")
+@command.command("check", short_help="Count images, and find damaged, blank and duplicate images.")
 @click.argument("path", type=PATH)
 @click.option("--sheet", type=PATH, metavar="DIR", help="Folder for one contact sheet (PNG) per class.")
 @contempt_option
@@ -154,9 +154,9 @@ def _crops_document(report: CropReport, photos: Path, output: Path) -> dict[str,
 def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
     """Check the data set at PATH, in any format that `train` reads.
 
-    Prints the number of images per class and split, sizes and colours; unreadable and blank images; identical images
-    within a split, in several splits, and with different labels. The exit code is 1 if there are faults; identical
-    images within one split with one label are not a fault.
+    The command prints the number of images per class and split, the sizes and the colours. It also prints unreadable
+    and blank images, and identical images within a split, in several splits or with different labels. The exit code is
+    1 if there are faults. Identical images with one label within one split are not a fault.
 
     \b
     Examples:
@@ -197,16 +197,17 @@ def check(out: Output, path: Path, sheet: Path | None, contempt: str) -> None:
 @path_option(
     "--web-token-file",
     "FILE",
-    "File with the page's access token, or set EDGEKIT_WEB_TOKEN; required for browsers on other machines.",
+    "File with the access token of the page. EDGEKIT_WEB_TOKEN can contain the token instead. Browsers on other "
+    "machines need the token.",
 )
 @common_options
 def label(
     out: Output, folder: Path, output: Path | None, classes: str | None, address: str, web_token_file: Path | None
 ) -> None:
-    """Serve a web page on which the crops in DIR, from `edgekit run --collect`, are labelled by keyboard.
+    """Serve a web page for labelling the crops in DIR with the keyboard. `edgekit run --collect` saves such crops.
 
-    Each decision moves files from DIR to OUT/CLASS/, which `train --data OUT` reads. Ctrl-C ends the page; the next
-    start continues.
+    Each decision moves files from DIR to OUT/CLASS/. `train --data OUT` reads the labelled crops. Ctrl-C ends the
+    command. The next call continues with the remaining crops.
 
     \b
     Examples:

@@ -20,13 +20,18 @@ from edgekit.cli.output import Output, common_options
     type=click.Path(path_type=Path),
     required=True,
     metavar="TOML",
-    help="Settings file of `edgekit run` on the boards; MODEL replaces the model in it.",
+    help="Settings file of `edgekit run` on the boards. MODEL replaces the model of this file.",
 )
 @click.option(
     "--keep", type=click.IntRange(2, 100), default=3, show_default=True, metavar="N", help="Number of releases to keep."
 )
 @click.option(
-    "--canary", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Boards to deploy to first."
+    "--canary",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of boards that receive the release first.",
 )
 @click.option(
     "--settle",
@@ -35,7 +40,7 @@ from edgekit.cli.output import Output, common_options
     default=10,
     show_default=True,
     metavar="SECONDS",
-    help="Time the release must run after its first frame.",
+    help="Time for which the release must run after its first frame.",
 )
 @release_options
 @host_options
@@ -52,11 +57,11 @@ def command(
     name: str,
     scope: Any,
 ) -> None:
-    """Send model, settings and edgekit to boards, try them there, switch to them, and check that they run.
+    """Send model, settings and edgekit to boards, test them there, switch to the new release, and check that it runs.
 
-    A board changes only after the model has classified a frame on it. A release that gives no first frame, or ends soon
-    after it, is replaced by the previous release. After the first failure the remaining boards are not changed, and the
-    exit code is 4.
+    A board is changed only after the model has classified a frame on this board. If the new release gives no first
+    frame, or ends soon after the first frame, the board is switched back to the previous release. After the first
+    failure, the remaining boards are not changed, and the exit code is 4.
 
     \b
     Examples:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         multiple=True,
         required=True,
         metavar="MODEL|DIR|CLIP",
-        help="Model, folder of a training, prompts, CLIP file or open_clip name. Several are averaged.",
+        help="Model, folder of a training, file of prompts, CLIP file or open_clip name. Repeatable; several "
+        "teachers are averaged.",
     ),
     click.option("--student", default="edgecnn", show_default=True, help="The net, named as in 'train --model'."),
     click.option("--clip", metavar="FILE|NAME", help="The CLIP that the teacher's prompts were trained for."),
@@ -41,25 +42,36 @@ if TYPE_CHECKING:
     ),
     click.option("--kl-weight", type=float, help="Weight of the KL divergence from the teacher; default: 1."),
     click.option(
-        "--ce-weight", type=float, help="Weight of the cross-entropy with labels; default: 0.1, with a CLIP 0."
+        "--ce-weight",
+        type=float,
+        help="Weight of the cross-entropy with the labels. Default: 0.1; with a CLIP as teacher 0.",
     ),
-    click.option("--cosine-weight", type=float, help="Weight of the embedding distance; default: 1 with a CLIP."),
+    click.option(
+        "--cosine-weight",
+        type=float,
+        help="Weight of the distance between embeddings. Default: 1 with a CLIP as teacher.",
+    ),
     click.option(
         "--views",
         type=click.Choice(["center", "center-flip", "ten-crop", "all-crops"]),
-        help="Views of each image that the teacher classifies; each view is classified once. all-crops: all crops that "
-        "the training can draw, for recipes that only crop and flip. Default: center-flip.",
+        help="Views of each image that the teacher classifies, each view once. all-crops: every crop that the "
+        "training can draw, for recipes that only crop and flip. Default: center-flip.",
     ),
     click.option(
         "--out-of-fold",
         is_flag=True,
-        help="Classify each image only by the teachers that were trained without it; see 'train --folds'.",
+        help="Classify each image only with the teachers that were trained without this image; see 'train --folds'.",
     ),
-    click.option("--cache", type=PATH, metavar="DIR", help="Folder of the teacher's outputs; default: in --output."),
+    click.option(
+        "--cache",
+        type=PATH,
+        metavar="DIR",
+        help="Folder for the cached outputs of the teacher. Default: a folder in --output.",
+    ),
     click.option(
         "--on-the-fly",
         is_flag=True,
-        help="The teacher classifies every augmented crop during training, instead of cached views; slow.",
+        help="The teacher classifies every augmented crop during the training, and no outputs are cached. Slow.",
     ),
     click.option(
         "--teacher-power",
@@ -82,21 +94,27 @@ if TYPE_CHECKING:
 @section(
     "Data",
     contempt_option,
-    click.option("--unlabelled", type=PATH, metavar="PATH", help="Folder or .tar of images without labels."),
+    click.option(
+        "--unlabelled",
+        type=PATH,
+        metavar="PATH",
+        help="Folder or .tar of images without labels, in addition to --data.",
+    ),
 )
 @section("Calibration", calibrate_option)
 @training_options
 @common_options
 def command(out: Output, options: TrainingOptions, teachers: tuple[str, ...], **values: Any) -> None:
-    """Train a small net to give the outputs of a teacher.
+    """Train a small net, the student, to reproduce the outputs of a teacher.
 
     A teacher is a checkpoint, an exported model, any other ONNX classifier, a CLIP, or a CLIP with trained prompts. The
-    student of a CLIP has the CLIP's embedding space, so that `export` can give it other labels later.
+    student of a CLIP has the CLIP's embedding space. `export` can therefore give the student other labels later.
 
-    With --ferplus and --ferplus-labels posterior, the targets combine the teacher with P(label | votes).
+    With --ferplus and --ferplus-labels posterior, the training targets combine the outputs of the teacher with P(label
+    | votes).
 
-    The teacher classifies each image once and its outputs are cached, so an epoch takes the time of the student only.
-    The output folder receives the files of `train`.
+    The teacher classifies each image once, and the outputs are cached. An epoch therefore takes only the time of the
+    student. The output folder receives the same files as that of `train`.
 
     \b
     Examples:

@@ -18,13 +18,14 @@ from edgekit.cli.output import Output, common_options
 def command(out: Output, bundle: Path | None, chosen: HostChoice) -> None:
     """Check board, system, libraries, cameras, memory, temperature and power, and print how to repair each fault.
 
-    Each library is imported in a process of its own, so that a crash is reported with the library's name. The exit code
-    is 1 if there are faults; warnings do not count. The bundle contains the findings and the files and outputs they are
-    based on. Names of users, hosts and networks, serial numbers and addresses are removed: check it before you send it.
+    Each library is imported in a process of its own. A crash is therefore reported with the name of the library. The
+    exit code is 1 if there are faults; warnings do not count. The bundle of --bundle contains the results of the
+    checks, and the files and outputs that were checked. Names of users, hosts and networks, serial numbers and
+    addresses are removed. Read the bundle before you send it.
 
-    With --host it checks boards, which need only python3: the checks are sent over SSH and write nothing there.
-    --no-install uses the board's own edgekit instead. With several boards each gets a bundle, FILE-LABEL.tar.gz. The
-    exit code is 4 if a board could not be checked.
+    With --host, boards are checked. A board needs only python3: the checks are sent over SSH and write nothing on the
+    board. With --no-install, the board's own edgekit runs the checks. If there are several boards, each board has a
+    bundle of its own, FILE-LABEL.tar.gz. If a board cannot be checked, the exit code is 4.
 
     \b
     Examples:

@@ -41,13 +41,26 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @section(
     "Data",
-    click.option("--data", type=PATH, help="Images of the net's subject: folders, .tar.gz, fer2013.csv or .h5."),
-    click.option("--photos", type=PATH, help="Whole photographs: class folders, or a folder with photos.csv; .tar.gz."),
-    click.option("--split", help="Split to evaluate on; default: PrivateTest or test, with --photos all of them."),
+    click.option(
+        "--data",
+        type=PATH,
+        help="Crops of faces, or whole images for a model of whole images: folders, .tar.gz, fer2013.csv or .h5.",
+    ),
+    click.option(
+        "--photos",
+        type=PATH,
+        help="Whole photographs in class folders or in a folder with photos.csv, also as .tar.gz.",
+    ),
+    click.option("--split", help="Split to evaluate on. Default: PrivateTest or test; with --photos, all splits."),
     contempt_option,
     merge_option,
-    click.option("--without-duplicates", is_flag=True, help="Exclude images that occur in another split too."),
-    click.option("--ferplus", type=PATH, metavar="CSV", help="Measure against the majority of FER+'s votes."),
+    click.option("--without-duplicates", is_flag=True, help="Exclude images that also occur in another split."),
+    click.option(
+        "--ferplus",
+        type=PATH,
+        metavar="CSV",
+        help="FER+ votes for FER-2013. The majority of the votes replaces each label.",
+    ),
 )
 @section(
     "Photographs",
@@ -67,14 +80,14 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
         type=click.Choice(["center-crop", "center-flip", "ten-crop"]),
         default="center-crop",
         show_default=True,
-        help="center-crop: as on a device's frames; center-flip: mean with the mirror image; ten-crop: mean over ten "
-        "crops, as in papers.",
+        help="center-crop: one crop, as in videos on a device. center-flip: mean of the crop and its mirror image. "
+        "ten-crop: mean of ten crops, as in papers.",
     ),
     click.option(
         "--recall-of",
         default="",
         metavar="CLASS,CLASS",
-        help="Print the mean recall of these classes too.",
+        help="Also print the mean recall of these classes.",
     ),
     click.option(
         "--by",
@@ -87,17 +100,22 @@ _ONLY_WITH_PHOTOS = ("detector_name", "detector_model", "detector_size", "min_fa
         "--errors",
         type=PATH,
         metavar="DIR",
-        help="Write one contact sheet per class with its most confident errors into this folder.",
+        help="Folder for one contact sheet per class. A sheet shows the errors with the highest probability.",
     ),
 )
 @section(
     "CLIP",
-    click.option("--clip", "clip_source", metavar="NAME|FILE", help="CLIP of the trained prompts, or for zero-shot."),
+    click.option(
+        "--clip",
+        "clip_source",
+        metavar="NAME|FILE",
+        help="The CLIP that the prompts were trained for, or the CLIP to evaluate zero-shot.",
+    ),
     click.option(
         "--descriptions",
         type=PATH,
         metavar="FILE",
-        help="With --clip: JSON file of sentences for each class; default: those used in training.",
+        help="With --clip: JSON file of sentences for each class. Default: the sentences of the training.",
     ),
     activation_option,
 )
@@ -110,15 +128,17 @@ def command(
 
     MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default`, `fer2013` or `distilled`.
 
-    With --data, images are classified as they are, on the pixels that the device computes. With --photos, the runtime's
-    detector finds the largest face of each photograph, as `edgekit run --largest` does. The accuracy is printed for all
-    photographs (those without a face count as wrong) and for those with a face. Several models get the same faces.
+    With --data, images are classified without a detector, on the same pixels as on a device. With --photos, the
+    detector finds the largest face of each photograph, as `edgekit run --largest` does. Two accuracies are printed: for
+    all photographs, and for the photographs with a detected face. In the first accuracy, a photograph without a
+    detected face counts as wrong. If there are several models, all of them classify the same faces.
 
-    --by prints the accuracy in bands of a measure, to find faces that are classified worse. The measures are brightness
-    (of the crop), size (the short side of the face box) and pose (yaw and roll of the head, from yunet's landmarks).
+    --by shows which faces are classified worse: it prints the accuracy in bands of a measure. The measures are
+    brightness (of the crop), size (short side of the face box) and pose (yaw and roll of the head, from yunet's
+    landmarks).
 
-    With --clip, MODEL is a file of trained prompts, or `zero-shot` for the CLIP alone; images are then cropped to their
-    central square.
+    With --clip, MODEL is a file of trained prompts, or `zero-shot` for the CLIP without prompts. With --clip, images
+    are cropped to their central square.
 
     \b
     Examples:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @target_options
 @section(
     "Labels",
-    click.option("--class", "class_names", multiple=True, metavar="NAME", help="New label of a CLIP's student."),
+    click.option("--class", "class_names", multiple=True, metavar="NAME", help="New label for the student of a CLIP."),
     click.option(
         "--classes",
         "classes_file",
@@ -39,13 +39,14 @@ if TYPE_CHECKING:
         help='New labels with descriptions: {"NAME": ["A sentence.", …], …}.',
     ),
     click.option("--clip", metavar="FILE|NAME", help="The teacher's CLIP, for --class and --classes."),
-    click.option("--prompts", type=PATH, metavar="FILE", help="The teacher's prompts, if it has some."),
+    click.option("--prompts", type=PATH, metavar="FILE", help="Prompts of the teacher, if the teacher has prompts."),
     click.option("--merge", "merges", multiple=True, metavar="NEW=OLD,OLD", help="Merge old labels into a new one."),
     click.option(
         "--uncertain-below",
         type=NumberRange(0, 1),
         metavar="P",
-        help="Smallest probability of a label; below it, the label is 'uncertain'. Default: the checkpoint's.",
+        help="Smallest probability of a label. If the probability is smaller, the label is 'uncertain'. Default: "
+        "the checkpoint's threshold.",
     ),
 )
 @quantize_options
@@ -53,28 +54,32 @@ if TYPE_CHECKING:
 def command(out: Output, model: str, output: Path, **options: Any) -> None:
     """Export MODEL, a .safetensors checkpoint, `default`, `fer2013` or `distilled`, to one self-describing file.
 
-    The file takes any batch size. --target and --pass choose rewrites of the graph that keep its output. The file is
-    written only if its logits on face crops equal the checkpoint's. Equal checkpoints and options give equal bytes.
+    The file accepts any batch size. --target and --pass choose rewrites of the graph that do not change its output. The
+    file is written only if its logits on face crops are equal to the logits of the checkpoint. Equal checkpoints and
+    equal options give files with equal bytes.
 
-    --eval DATA verifies the file with at most 500 of your images, read and classified as on a device; one that differs
-    from training is kept under another name (exit 3).
+    --eval DATA verifies the file with at most 500 of your images. The images are read and classified in the same way as
+    on a device. If pixels or labels differ from those of the training, the file is kept under another name (exit code
+    3).
 
-    --quantize int8 --calibrate DATA makes weights and activations 8-bit. --eval DATA then also measures both files with
-    the runtime's code; if accuracy drops by more than --max-drop, the file is kept under another name (exit 3).
+    --quantize int8 --calibrate DATA converts weights and activations to 8 bits. With --eval DATA, the accuracy of the
+    float32 file and of the int8 file is measured with the code of the device. If the accuracy drops by more than
+    --max-drop, the int8 file is kept under another name (exit code 3).
 
-    --engine ncnn writes a file for ncnn, converted from the same ONNX model by pnnx.
+    With --engine ncnn, pnnx converts the same ONNX model to a file for ncnn.
 
-    --uncertain-below writes the threshold of the label 'uncertain' into the file; `edgekit eval` prints coverage and
-    accuracy for several thresholds. Without the option, the file keeps the checkpoint's threshold, or has none if the
-    labels are new or merged.
+    --uncertain-below writes the threshold of the label 'uncertain' into the file. `edgekit eval` prints coverage and
+    accuracy for several thresholds. Without --uncertain-below, the file has the threshold of the checkpoint. If the
+    labels are new or merged, the file then has no threshold.
 
-    --merge merges labels without training: the new label's probability is the sum of the old ones'. Labels in no
-    --merge are removed. A student of a CLIP can get new labels by text (--class): the teacher's text tower encodes them
-    during export, and the file does not need it.
+    --merge merges labels without training. The probability of the new label is the sum of the probabilities of the old
+    labels. Labels that no --merge names are removed. A student of a CLIP can get new labels from texts (--class). The
+    text tower of the teacher encodes these texts during the export. The exported file does not need the text tower.
 
-    MODEL may also be a file of trained prompts (with --clip). The exported file has the image tower with prompts, the
-    tower without prompts (for the average of both), and the text features as a matrix. --no-pass ensemble leaves out
-    the tower without prompts, and compares size and cost of both forms, with --eval also their accuracy.
+    With --clip, MODEL can also be a file of trained prompts. The exported file then contains the image tower with
+    prompts, the image tower without prompts, and the text features as a matrix. The outputs of the two image towers are
+    averaged. --no-pass ensemble leaves out the image tower without prompts. The size and the cost of both forms are
+    then printed, and with --eval also their accuracy.
 
     \b
     Examples:

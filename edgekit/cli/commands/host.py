@@ -23,7 +23,7 @@ def command() -> None:
 @host_options
 @common_options
 def clean_command(out: Output, chosen: HostChoice) -> None:
-    """Remove the cache of benchmarks from boards: environments, models, sources. Deployed releases stay.
+    """Remove the cache of benchmarks from boards: environments, models, sources. Deployed releases are kept.
 
     \b
     Examples:

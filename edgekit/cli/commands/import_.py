@@ -22,7 +22,7 @@ from edgekit.cli.output import Output, common_options
 def command(out: Output, file: Path, output: Path, labels: str | None, dataset_name: str, color: bool) -> None:
     """Convert a checkpoint of the EdgeCNN authors' released code to safetensors.
 
-    No code in the file is executed: a pickle that contains more than tensors is refused.
+    No code in FILE is executed. A pickle that contains other objects than tensors is refused.
 
     \b
     Examples:

@@ -26,19 +26,19 @@ _FITS = {"square": "central square", "pad": "padded to a square", "stretch": "st
 
 @click.command("inspect", short_help="Show the contents of a model file.")
 @click.argument("model")
-@click.option("--layers", "show_layers", is_flag=True, help="Show each layer and its cost too.")
+@click.option("--layers", "show_layers", is_flag=True, help="Also show each layer and its cost.")
 @common_options
 def command(out: Output, model: str, show_layers: bool) -> None:
     """Show the contract, size, layers, parameters, multiply-accumulates and bytes moved of MODEL.
 
-    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default`, `fer2013` or `distilled`. An .onnx file
-    without contract is shown without those fields. Parameters, multiply-accumulates and bytes need the extra 'export',
-    and are not counted for .ncnn files.
+    MODEL is an .onnx or .ncnn file, a .safetensors checkpoint, `default`, `fer2013` or `distilled`. If an .onnx file
+    has no contract, only its other properties are shown. Parameters, multiply-accumulates and bytes are counted only
+    with the extra 'export', and not for .ncnn files.
 
-    The exit code is 1 if the contract contradicts the graph; `run` refuses such a file.
+    If the contract does not fit the graph, the exit code is 1. `run` refuses such a file.
 
-    For a checkpoint, the training and the teachers are shown too; for a file of trained prompts, the CLIP that they
-    need.
+    For a checkpoint, the training and the teachers are also shown. For a file of trained prompts, the CLIP that the
+    prompts need is also shown.
 
     \b
     Examples:

@@ -27,19 +27,30 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 @click.command("profile", short_help="Show a model's cost per layer and its estimated latency on boards.")
 @click.argument("model")
-@click.option("--board", type=click.Choice(list(KNOWN_BOARDS)), help="One board only; default: all of them.")
+@click.option(
+    "--board",
+    type=click.Choice(list(KNOWN_BOARDS)),
+    help="Estimate the latency on this board only. Default: all boards.",
+)
 @click.option("--size", callback=_size, metavar="WxH", help="Size of inputs whose height and width are dynamic.")
 @click.option(
-    "--layers", "all_layers", is_flag=True, help="Show all layers in the file's order, not only the costliest."
+    "--layers",
+    "all_layers",
+    is_flag=True,
+    help="Show all layers in the order of the file, not only the most expensive layers.",
 )
 @click.option(
-    "--seconds", type=NumberRange(0, 3600), default=2, show_default=True, help="Duration of the measurement; 0: none."
+    "--seconds",
+    type=NumberRange(0, 3600),
+    default=2,
+    show_default=True,
+    help="Duration of the measurement; 0: no measurement.",
 )
 @click.option(
     "--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True, help="Threads of the measurement."
 )
 @click.option("--plot", type=PATH, help="Draw the board's roofline (.png, .svg, .pdf).")
-@click.option("--pipeline", is_flag=True, help="Estimate the whole loop at 640x480 too: camera, detector, classifier.")
+@click.option("--pipeline", is_flag=True, help="Also estimate the whole loop at 640x480: camera, detector, classifier.")
 @click.option(
     "--detect-every",
     type=click.IntRange(1, 1000),
@@ -71,13 +82,13 @@ def command(
 ) -> None:
     """Show each layer's multiply-accumulates, bytes and share of the time, and estimate the latency on a board.
 
-    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are counted twice: without reuse in a cache,
-    and between memory and a cache of the board's size. The shares of the time are measured on this machine by ONNX
-    Runtime. An estimate is no measurement: it comes from the board's roofline, fitted to published latencies of other
-    nets.
+    MODEL is any .onnx file, `default`, `fer2013` or `distilled`. Bytes are counted in two ways: without a cache, and
+    between the memory and a cache of the board's size. ONNX Runtime measures the shares of the time on this machine. An
+    estimate is not a measurement. It is computed with a roofline of the board, which is fitted to published latencies
+    of other nets.
 
-    --pipeline adds capture, YuNet on every Nth frame, optical flow on the others, and the classifier. A model of whole
-    images needs neither detector nor optical flow.
+    --pipeline estimates the whole loop: capture, YuNet on every Nth frame, optical flow on the other frames, and the
+    classifier. A model of whole images needs neither detector nor optical flow.
 
     \b
     Examples:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @host_options
 @common_options
 def command(out: Output, chosen: HostChoice, name: str, scope: Any) -> None:
-    """List the releases on boards: the one that runs (*), those that failed (✗), and the state of the service.
+    """List the releases on boards, and the state of the service. * marks the running release, and ✗ marks failed
+    releases.
 
     \b
     Examples:

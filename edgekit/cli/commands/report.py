@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Show reports of `edgekit bench`, or write them in another form. Several reports are merged into one.
 
-    Each report is checked against the schema first, so that reports from other people are safe to open.
+    Each report is first checked against the schema. Reports from other people are therefore safe to open.
 
     \b
     Examples:

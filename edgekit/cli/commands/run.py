@@ -49,7 +49,7 @@ from edgekit.cli.sections import SectionedCommand, section
         is_flag=False,
         flag_value="auto",
         metavar="[CAMERA]",
-        help="auto (without a value), picamera2, picamera2:N, usb, /dev/videoN or N.",
+        help="Camera: auto, picamera2, picamera2:N, usb, /dev/videoN or N. Without a value: auto.",
     ),
     click.option("--max-frames", type=click.IntRange(1, 2**31), metavar="N", help="Stop after N frames."),
 )
@@ -86,10 +86,11 @@ def command(
 ) -> None:
     """Find the faces in every frame, classify each of them, and measure the frame rate.
 
-    A model that classifies whole images needs no detector: each frame, or its region of --roi, gets one label.
+    A model that classifies whole images needs no detector. With such a model, each frame or the region of --roi gets
+    one label.
 
-    The run ends with the source, after --max-frames, or at Ctrl-C or SIGTERM, which finish the current frame and keep
-    all recorded results.
+    The run ends at the end of the source, after --max-frames, or after Ctrl-C or SIGTERM. After Ctrl-C or SIGTERM, the
+    current frame is finished and all recorded results are kept.
 
     \b
     Examples:

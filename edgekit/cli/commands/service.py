@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 # --name, --user and --system; the last two are passed as `scope`.
 _service_options = combined(
     click.option("--name", default="edgekit", show_default=True, metavar="NAME", help="Name of the service."),
-    click.option("--user", "scope", flag_value="user", help="A service of your own; the default unless root."),
-    click.option("--system", "scope", flag_value="system", help="A service of the machine; needs root."),
+    click.option(
+        "--user", "scope", flag_value="user", help="A service of your user account. Default for all users except root."
+    ),
+    click.option(
+        "--system", "scope", flag_value="system", help="A service of the machine; needs root. Default for root."
+    ),
 )
 
 
@@ -78,8 +82,8 @@ def install(
 ) -> None:
     """Install a service that runs `edgekit run` with the settings of --config and the options after `--`.
 
-    The service uses this Python and this folder. It replaces a service of the same name. It can read the whole system
-    but write only to its folder, the --writable folders and its cache.
+    The service uses the Python and the folder of this command. An existing service of the same name is replaced. The
+    service can read the whole system. It can write only to its folder, the --writable folders and its cache.
 
     \b
     Examples:
@@ -117,7 +121,8 @@ def install(
 @_service_options
 @common_options
 def status(out: Output, name: str, scope: str | None) -> None:
-    """Show the service's state, number of restarts and last status text; the exit code is 1 unless it runs or starts.
+    """Show the service's state, number of restarts and last status text. If the service neither runs nor starts, the
+    exit code is 1.
 
     \b
     Examples:

@@ -36,14 +36,14 @@ from edgekit.models.training.options import TrainingOptions
         type=click.IntRange(48, 224),
         default=48,
         show_default=True,
-        help="Side in pixels at which images are kept, for nets that take any size (not EdgeCNN).",
+        help="Side of the kept images in pixels, for nets that accept any size (not EdgeCNN).",
     ),
     click.option(
         "--cache-images",
         type=click.Choice(["auto", "memory", "disk"]),
         default="auto",
         show_default=True,
-        help="Where decoded images are kept; auto: on disk if they need more than a quarter of the free memory.",
+        help="Place of the decoded images. auto: on disk if the images need more than a quarter of the free memory.",
     ),
 )
 @data_options
@@ -53,8 +53,8 @@ from edgekit.models.training.options import TrainingOptions
     click.option(
         "--balance",
         type=click.Choice(["none", "loss", "sampler"]),
-        help="Give rare and common classes equal influence: weights in the loss, or balanced sampling; default: the "
-        "recipe's.",
+        help="Give rare and common classes equal influence, by weights in the loss or by balanced sampling. "
+        "Default: the recipe's.",
     ),
     merge_option,
     click.option(
@@ -71,9 +71,14 @@ from edgekit.models.training.options import TrainingOptions
         "--folds",
         type=click.IntRange(2, 100),
         metavar="K",
-        help="Divide the training images into K folds, and train without one of them (--fold).",
+        help="Divide the training images into K folds, and train without the fold of --fold.",
     ),
-    click.option("--fold", type=click.IntRange(0, 99), metavar="N", help="The fold to leave out, from 0; see --folds."),
+    click.option(
+        "--fold",
+        type=click.IntRange(0, 99),
+        metavar="N",
+        help="Number of the fold that is left out, from 0; see --folds.",
+    ),
 )
 @section("Calibration", calibrate_option)
 @section("CLIP and prompts", clip_options)
@@ -86,10 +91,11 @@ def command(
     model: str,
     **net_values: Any,
 ) -> None:
-    """Train a classifier and save the weights of the best epoch on the validation split.
+    """Train a classifier, and save the weights of the epoch that is best on the validation split.
 
     The output folder receives best.safetensors, last.pt (for --resume), metrics.jsonl, TensorBoard events and
-    curves.png (loss and accuracy per epoch). For several processes or machines, start this command with torchrun.
+    curves.png (loss and accuracy per epoch). To train in several processes or on several machines, start this command
+    with torchrun.
 
     \b
     Examples:
@@ -101,9 +107,9 @@ def command(
       edgekit train --data fer2013.csv --merge good=happy,surprise --merge bad=sad,angry -o runs/moods
       tensorboard --logdir runs
 
-    `--model hicropl` trains prompts for a CLIP (--clip), keeps those of the last epoch, evaluates them according to
-    --task and writes results.json. `--model clip-mini` pretrains a small CLIP. Each has its own default recipe. Help
-    texts that start with a model's name belong to that model.
+    `--model hicropl` trains prompts for the CLIP of --clip. The prompts of the last epoch are kept and evaluated
+    according to --task. The results are written to results.json. `--model clip-mini` pretrains a small CLIP. hicropl
+    and clip-mini have default recipes of their own. A help text that starts with a model's name is for this model only.
 
     \b
       edgekit train --model clip-mini --data fer2013.tar.gz -o runs/mini

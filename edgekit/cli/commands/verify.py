@@ -21,7 +21,9 @@ from edgekit.errors import GateError
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Compare at most N images, spread evenly over the split."
 )
-@click.option("--layers", "show_layers", is_flag=True, help="Show the difference of every layer that both sides have.")
+@click.option(
+    "--layers", "show_layers", is_flag=True, help="Show the difference of every layer that exists in both models."
+)
 @contempt_option
 @threads_option
 @common_options
@@ -38,15 +40,15 @@ def command(
 ) -> None:
     """Classify the same images with training code and device code, from image file to label, and compare.
 
-    MODEL is an exported file. Its crops must equal those of training in every pixel. Logits of a float32 file may
-    differ by 1e-4, those of an .ncnn file by 1e-3 (or 1e-5 of the largest logit). Those of an int8 file may differ by
-    0.15 of their root mean square, with equal top-1 on 95 % of the images and an accuracy at most half a point lower.
-    A file in half floats may differ by 0.01 of it (.ncnn: 0.03).
-    If the output differs by more, the first layer that differs is named.
+    MODEL is an exported file. Its crops must be equal to the crops of the training in every pixel. The logits of a
+    float32 file may differ by at most 1e-4. The logits of an .ncnn file may differ by at most 1e-3, or 1e-5 of the
+    largest logit. The logits of a file in half floats may differ by at most 0.01 of their root mean square (.ncnn:
+    0.03). The logits of an int8 file may differ by at most 0.15 of their root mean square. An int8 file must also have
+    an equal top-1 label on 95 % of the images, and its accuracy may be at most half a point lower. If the output
+    differs by more, the first layer that differs is printed.
 
-    A file is also refused if it has an operator, operator set or input that the oldest supported onnxruntime or
-    edgekit's runtime does not support, or a contract that does not fit the graph. The exit code is 3 if MODEL is
-    refused.
+    MODEL is also refused if the contract does not fit the graph. Operators, operator set and input must be supported by
+    edgekit's runtime and by the oldest supported onnxruntime. If MODEL is refused, the exit code is 3.
 
     \b
     Examples:

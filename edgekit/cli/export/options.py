@@ -40,7 +40,8 @@ def target_options(function: _Function) -> _Function:
             type=click.Choice(["fp32", "fp16"]),
             default="fp32",
             show_default=True,
-            help="fp16, with --engine ncnn: half floats on processors that have them, such as a Pi 5's.",
+            help="With --engine ncnn, fp16 computes in half floats on processors that support half floats, such as "
+            "that of a Pi 5.",
         ),
     )
     rewrites = section(
@@ -51,7 +52,7 @@ def target_options(function: _Function) -> _Function:
             type=click.Choice(list(TARGETS)),
             default=GENERIC,
             show_default=True,
-            help="Processor; chooses rewrites and the form of int8.",
+            help="Processor on which the file will run. It determines the rewrites and the form of int8.",
         ),
         click.option(
             "--pass",
@@ -81,7 +82,7 @@ def quantize_options(function: _Function) -> _Function:
             "--quantize",
             "quantization",
             type=click.Choice(["int8", "dynamic", "fp16"]),
-            help="int8 needs --calibrate; dynamic and fp16 make the file smaller; fp16 is for a Pi 5.",
+            help="int8 needs --calibrate. dynamic and fp16 make the file smaller. fp16 is for a Pi 5.",
         ),
         click.option("--calibrate", type=PATH, metavar="DATA", help="Data set with the images for int8 calibration."),
         click.option(
@@ -112,10 +113,10 @@ def quantize_options(function: _Function) -> _Function:
         click.option(
             "--types",
             type=click.Choice(["u8s8", "s8s8"]),
-            help="Types of activations and weights; default: the target's.",
+            help="Types of activations and weights in int8. Default: the target's.",
         ),
         click.option(
-            "--form", type=click.Choice(["qdq", "qoperator"]), help="Form of the file; default: the target's."
+            "--form", type=click.Choice(["qdq", "qoperator"]), help="Form of the int8 file. Default: the target's."
         ),
     )
     return quantisation(_evaluation_options(function))
@@ -129,8 +130,8 @@ def _evaluation_options(function: _Function) -> _Function:
             "evaluate_on",
             type=PATH,
             metavar="DATA",
-            help="Your images: the file is verified with them from image file to label; with --quantize, accuracy is "
-            "measured before and after.",
+            help="Your images. The exported file is verified with these images, from image file to label. With "
+            "--quantize, the accuracy is measured before and after quantisation.",
         ),
         click.option("--eval-split", default="PrivateTest", show_default=True, metavar="NAME", help="Split of --eval."),
         click.option(
@@ -139,7 +140,8 @@ def _evaluation_options(function: _Function) -> _Function:
             default=0.5,
             show_default=True,
             metavar="POINTS",
-            help="With --eval: refuse the file (exit 3) if accuracy drops by more percentage points.",
+            help="With --eval: largest drop of the accuracy in percentage points. With a larger drop, the file is "
+            "refused (exit code 3).",
         ),
     )(function)
 

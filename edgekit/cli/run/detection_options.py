@@ -47,7 +47,8 @@ def _every_option(name: str, text: str) -> Callable[..., Any]:
 _OPTIONS = (
     _every_option(
         "--detect-every",
-        "Run the detector on every Nth frame and track faces between; auto: depending on the image.",
+        "Run the detector on every Nth frame, and track faces on the frames between. auto: the interval depends on "
+        "the image.",
     ),
     click.option(
         "--tracker",
@@ -67,30 +68,40 @@ _OPTIONS = (
     ),
     _every_option(
         "--classify-every",
-        "Classify a tracked face in every Nth frame; auto: when it is new, changes, is undecided, or after 0.3 s.",
+        "Classify a tracked face in every Nth frame. auto: classify a face that is new, changed or undecided, and "
+        "every face after 0.3 s.",
     ),
     click.option(
         "--mirror/--no-mirror",
         default=None,
-        help="Classify each face's crop and its mirror image, and average the probabilities; takes twice the time. "
-        "Default: for pictures with a detector.",
+        help="Classify each crop and its mirror image, and average the probabilities. Takes twice the time. "
+        "Default: only for pictures, with a detector.",
     ),
     click.option(
         "--uncertain-below",
         type=NumberRange(0, 1),
         metavar="P",
-        help="Smallest probability of a label; below it, the label is 'uncertain'. Default: the model's.",
+        help="Smallest probability of a label. If the probability is smaller, the label is 'uncertain'. Default: "
+        "the model's threshold.",
     ),
-    click.option("--roi", metavar="X,Y,W,H", help="Use only this region; in pixels, or as fractions up to 1."),
+    click.option(
+        "--roi",
+        metavar="X,Y,W,H",
+        help="Use only this region of the frame. The numbers are pixels, or fractions up to 1.",
+    ),
     click.option(
         "--min-face",
         type=click.IntRange(0, 100_000),
         default=0,
         metavar="PX",
-        help="Discard smaller faces; also sets --detector-size unless that is given.",
+        help="Discard faces smaller than PX. Without --detector-size, --min-face also sets the size of the "
+        "detector's input.",
     ),
     click.option(
-        "--largest/--every-face", default=False, show_default=True, help="Keep a frame's largest face, or all faces."
+        "--largest/--every-face",
+        default=False,
+        show_default=True,
+        help="Keep only the largest face of each frame, or keep every face.",
     ),
 )
 

@@ -46,13 +46,15 @@ _OPTIONS = (
     section(
         "Camera",
         click.option(
-            "--camera-size", metavar="WxH", help="Size of the camera's frames; default: 640x480 or the camera's own."
+            "--camera-size",
+            metavar="WxH",
+            help="Size of the camera's frames. Default: 640x480, or the camera's own size.",
         ),
         click.option(
             "--camera-fps",
             type=NumberRange(0, _MAX_FPS, min_open=True),
             metavar="FPS",
-            help="Frame rate; default: 30 with picamera2, else the camera's own.",
+            help="Frame rate of the camera. Default: 30 with picamera2; with other cameras the camera's own rate.",
         ),
         click.option(
             "--camera-format",

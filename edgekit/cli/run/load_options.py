@@ -30,7 +30,7 @@ _OPTIONS = (
         "max_temperature_c",
         type=NumberRange(20, 150),
         metavar="C",
-        help="Reduce the load from this temperature in °C on; default: 75 on a Raspberry Pi.",
+        help="Temperature in °C at which the load is reduced. Default: 75 on a Raspberry Pi.",
     ),
 )
 

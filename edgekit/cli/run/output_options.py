@@ -78,10 +78,13 @@ _RESULTS = section(
     path_option(
         "--save",
         "PATH",
-        "Save the frames with boxes and labels drawn in: a video (.mp4); for images an image file or a folder.",
+        "Save the frames with drawn boxes and labels. For a video, PATH is an .mp4 file; for images, an image file "
+        "or a folder.",
     ),
     path_option(
-        "--record", "MP4", "Record a Pi's camera without drawings, by the board's H.264 encoder if there is one."
+        "--record",
+        "MP4",
+        "Record the camera of a Pi without drawings. If the board has an H.264 encoder, this encoder is used.",
     ),
     click.option("--jsonl", metavar="FILE|-", help="Write one JSON object per frame; - is stdout."),
     click.option("--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write one row per face."),
@@ -137,7 +140,7 @@ def _folder_limits(option: str, count: int, number: str, what: str) -> tuple[Cal
             default=200,
             show_default=True,
             metavar="MB",
-            help=f"Largest size of these {what}.",
+            help=f"Largest total size of these {what}.",
         ),
     )
 
@@ -151,8 +154,9 @@ _COLLECTING = section(
         default="uncertain",
         show_default=True,
         metavar="STRATEGY",
-        help="uncertain[:MARGIN]: the two best classes differ by less than 0.3, or MARGIN; every:TIME, such as "
-        "every:10s; best-of-track: one crop of each face.",
+        help="Crops to save. uncertain: the two largest probabilities differ by less than 0.3. uncertain:MARGIN: "
+        "they differ by less than MARGIN. every:TIME: one crop per time, such as every:10s. best-of-track: one crop "
+        "of each face.",
     ),
     *_folder_limits("--collect", 2000, "Largest number of crops in DIR that wait for labelling.", "crops"),
 )
@@ -169,7 +173,8 @@ _WEB_PAGE = section(
     path_option(
         "--web-token-file",
         "FILE",
-        "File with the page's access token, or set EDGEKIT_WEB_TOKEN; required for viewers on other machines.",
+        "File with the access token of the page. EDGEKIT_WEB_TOKEN can contain the token instead. Viewers on other "
+        "machines need the token.",
     ),
     click.option(
         "--web-fps",
@@ -184,7 +189,11 @@ _WEB_PAGE = section(
 _MQTT = section(
     "MQTT",
     click.option("--mqtt", metavar="URL", help="Publish to a broker: mqtt://HOST[:PORT], or mqtts:// for TLS."),
-    path_option("--mqtt-credentials", "FILE", "File with user:password, or set EDGEKIT_MQTT_CREDENTIALS."),
+    path_option(
+        "--mqtt-credentials",
+        "FILE",
+        "File with user:password. EDGEKIT_MQTT_CREDENTIALS can contain user:password instead.",
+    ),
     click.option("--mqtt-topic", metavar="TOPIC", help="Prefix of the topics; default: edgekit/HOSTNAME."),
     path_option("--mqtt-ca", "PEM", "Certificate authorities to trust instead of the system's."),
     path_option("--mqtt-cert", "PEM", "Client certificate."),
@@ -198,7 +207,7 @@ _MQTT = section(
     path_option(
         "--mqtt-buffer",
         "FILE",
-        "File for events until the broker has confirmed them; default: in the user's state folder.",
+        "File in which events wait until the broker has confirmed them. Default: a file in the user's state folder.",
     ),
     click.option(
         "--mqtt-buffer-events",
@@ -206,7 +215,7 @@ _MQTT = section(
         default=10_000,
         show_default=True,
         metavar="N",
-        help="Largest number of buffered events; the oldest are discarded.",
+        help="Largest number of buffered events. If there are more, the oldest events are discarded.",
     ),
     click.option(
         "--mqtt-snapshot/--no-mqtt-snapshot",
@@ -220,8 +229,13 @@ _MQTT = section(
         metavar="LIST",
         help="Commands to accept, separated by commas: pause (and resume), snapshot. Default: none.",
     ),
-    path_option("--command-snapshots", "DIR", "Folder of the images of the command snapshot."),
-    *_folder_limits("--command-snapshots", 100, "Largest number of images in DIR; the oldest are deleted.", "images"),
+    path_option("--command-snapshots", "DIR", "Folder for the images that the command snapshot saves."),
+    *_folder_limits(
+        "--command-snapshots",
+        100,
+        "Largest number of images in DIR. If there are more, the oldest images are deleted.",
+        "images",
+    ),
     click.option(
         "--mqtt-command-snapshot/--no-mqtt-command-snapshot",
         default=False,
@@ -232,14 +246,23 @@ _MQTT = section(
 _EVENTS = section(
     "Events",
     click.option("--webhook", metavar="URL", help="Post events to this address as JSON."),
-    path_option("--webhook-token-file", "FILE", "File with the bearer token, or set EDGEKIT_WEBHOOK_TOKEN."),
+    path_option(
+        "--webhook-token-file",
+        "FILE",
+        "File with the bearer token. EDGEKIT_WEBHOOK_TOKEN can contain the token instead.",
+    ),
     click.option(
         "--webhook-snapshot/--no-webhook-snapshot",
         default=False,
         help="Post each event with its image of --event-snapshots, in base64.",
     ),
     path_option("--event-snapshots", "DIR", "Save the frame of each event as JPEG."),
-    *_folder_limits("--event-snapshots", 1000, "Largest number of images in DIR; the oldest are deleted.", "images"),
+    *_folder_limits(
+        "--event-snapshots",
+        1000,
+        "Largest number of images in DIR. If there are more, the oldest images are deleted.",
+        "images",
+    ),
     click.option(
         "--event-hold",
         type=Duration(),

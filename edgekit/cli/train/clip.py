@@ -160,14 +160,14 @@ def _print_accuracies(out: Output, result: TaskResult) -> None:
 
 
 _OPTIONS = (
-    click.option("--clip", metavar="NAME|FILE", help="hicropl: the CLIP: a file, or an open_clip name MODEL/WEIGHTS."),
+    click.option("--clip", metavar="NAME|FILE", help="hicropl: file of the CLIP, or an open_clip name MODEL/WEIGHTS."),
     activation_option,
     click.option(
         "--task",
         type=click.Choice(["few-shot", "base-to-novel", "cross-dataset", "domain", "all"]),
         default="few-shot",
         show_default=True,
-        help="hicropl: what to train and evaluate on.",
+        help="hicropl: task of the paper; it determines the data of training and evaluation.",
     ),
     click.option(
         "--shots",
@@ -189,8 +189,8 @@ _OPTIONS = (
         "--descriptions",
         type=PATH,
         metavar="JSON",
-        help="Sentences per class, or a folder with one file per data set; default: the shipped ones of the seven "
-        "expressions.",
+        help="Sentences for each class, or a folder with one file per data set. Default: the shipped sentences of "
+        "the seven expressions.",
     ),
     click.option(
         "--flow",
@@ -203,7 +203,8 @@ _OPTIONS = (
     click.option(
         "--depth",
         type=int,
-        help="hicropl: layers with prompts; default: the task's. --cross-layer changes in proportion.",
+        help="hicropl: number of layers with prompts. Default: the task's. The default of --cross-layer changes in "
+        "proportion.",
     ),
     click.option(
         "--cross-layer", type=int, help="hicropl: k, the last layer with text-to-vision flow; default: the task's."
@@ -214,38 +215,41 @@ _OPTIONS = (
         type=click.Choice(["ensembled", "prompted"]),
         default="ensembled",
         show_default=True,
-        help="hicropl: features that are compared with the frozen ones.",
+        help="hicropl: features that the consistency loss compares with the features of the frozen CLIP.",
     ),
     click.option(
         "--proxy",
         type=click.Choice(["attention", "mean"]),
         default="attention",
         show_default=True,
-        help="hicropl: how a layer's prompts become one proxy token; mean is an ablation.",
+        help="hicropl: method that computes one proxy token from the prompts of a layer. mean is for ablation studies.",
     ),
     click.option(
         "--mapper",
         type=click.Choice(["attention", "linear"]),
         default="attention",
         show_default=True,
-        help="hicropl: how proxies change the other side's prompts; linear is an ablation.",
+        help="hicropl: method that computes the prompts of one tower from the proxies of the other tower. linear is "
+        "for ablation studies.",
     ),
     click.option(
         "--keep",
         type=click.Choice(["best", "last"]),
-        help="hicropl: epoch whose prompts are kept, the best on the validation images or the last; default: last.",
+        help="hicropl: keep the prompts of the epoch that is best on the validation images, or of the last epoch. "
+        "Default: last.",
     ),
     click.option(
         "--crop-from",
         type=click.Choice(["square", "original"]),
         default="square",
         show_default=True,
-        help="hicropl: random crops are cut from the central square or the whole picture in its file.",
+        help="hicropl: part of the picture from which random crops are cut: the central square, or the whole "
+        "picture of the file.",
     ),
     click.option(
         "--drop-last",
         is_flag=True,
-        help="hicropl: leave out the last batch of an epoch if it has fewer images than the others.",
+        help="hicropl: leave out the last batch of an epoch if it has fewer images than the other batches.",
     ),
     click.option(
         "--min-area",
@@ -266,33 +270,34 @@ _OPTIONS = (
     click.option(
         "--trunk",
         metavar="MODEL",
-        help="clip-mini: EdgeCNN (name, checkpoint or folder of a training) that embeds the patches; default: the "
-        "plain ViT.",
+        help="clip-mini: EdgeCNN that computes the patch embeddings: a name, a checkpoint or the folder of a "
+        "training. Default: a plain ViT without EdgeCNN.",
     ),
     click.option(
         "--layers",
         type=click.IntRange(1, 12),
-        help="clip-mini: transformer layers of each tower, with --trunk; default: 4.",
+        help="clip-mini, with --trunk: number of transformer layers of each tower. Default: 4.",
     ),
     click.option(
         "--captions",
         type=click.Choice(["classic", "votes"]),
         default="classic",
         show_default=True,
-        help="clip-mini: content of the captions; classic: the label and random traits; votes: the shares of the "
-        "--ferplus votes and a property of the picture.",
+        help="clip-mini: content of the captions. classic: the label and random traits. votes: the shares of the "
+        "votes of --ferplus, and a property of the picture.",
     ),
     click.option(
         "--teacher",
         metavar="MODEL",
         multiple=True,
-        help="clip-mini: model whose class probabilities are a second target; several are averaged. Repeatable.",
+        help="clip-mini: model whose class probabilities are a second training target. Repeatable; several models "
+        "are averaged.",
     ),
     click.option(
         "--teacher-weight",
         type=NumberRange(0, 100, min_open=True),
         default=1.0,
         show_default=True,
-        help="clip-mini: weight of the loss towards the teacher, beside the contrastive loss.",
+        help="clip-mini: weight of the loss towards the teacher, relative to the contrastive loss.",
     ),
 )

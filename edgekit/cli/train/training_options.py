@@ -141,14 +141,16 @@ _DATA_SECTIONS: _Sections = {
         click.option("--train-split", help="Training split; default: Training or train."),
         click.option(
             "--val-split",
-            help="Split that selects the best epoch; default: PublicTest, val, or a part of the training images.",
+            help="Split on which the best epoch is chosen. Default: PublicTest or val; without them, a part of the "
+            "training images.",
         ),
         click.option(
             "--fit",
             type=click.Choice(["square", "pad", "stretch"]),
             default="square",
             show_default=True,
-            help="How an image becomes square in training and on a device: its central square, padded, or stretched.",
+            help="How images become square, in training and on a device: the central square is cut out, or the "
+            "image is padded or stretched.",
         ),
         click.option("--ferplus", type=PATH, metavar="CSV", help="FER+ votes for FER-2013; see --ferplus-labels."),
         click.option(
@@ -156,13 +158,14 @@ _DATA_SECTIONS: _Sections = {
             type=click.Choice(["posterior", "soft", "majority", "mixed"]),
             default="soft",
             show_default=True,
-            help="soft, majority: labels from the votes; posterior, mixed: the data's labels, with P(label | votes) or "
-            "a mixture of label and votes as training target.",
+            help="soft and majority take the labels from the votes. posterior and mixed keep the data's labels. The "
+            "training target of posterior is P(label | votes), that of mixed is a mixture of label and votes.",
         ),
         click.option(
             "--label-weight",
             type=NumberRange(0, 1),
-            help="Weight of the data's labels with --ferplus-labels mixed; the votes have the rest. Default: 0.5.",
+            help="With --ferplus-labels mixed: weight of the data's labels. The weight of the votes is 1 minus this "
+            "weight. Default: 0.5.",
         ),
     ),
     "Class shares": (
@@ -172,8 +175,8 @@ _DATA_SECTIONS: _Sections = {
             default=0.0,
             show_default=True,
             metavar="T",
-            help="After the training, subtract T times the logarithm of each class's share from the logits; 1 gives "
-            "rare and common classes equal influence.",
+            help="After the training, subtract T times the logarithm of each class's share from the logits. With T "
+            "= 1, rare and common classes have equal influence.",
         ),
     ),
     "Output": (
@@ -187,8 +190,8 @@ _TRAINING_SECTIONS: _Sections = {
             "--recipe",
             default="fer2013",
             show_default=True,
-            help="fer2013, its stages fer2013-start and fer2013-finish (with --init), camera (with --init), adapt "
-            "(small own data, with --init), or paper; for CLIPs: hicropl, hicropl-short, clip-mini.",
+            help="For nets: fer2013, fer2013-start, fer2013-finish, camera, adapt (for small data sets of your own) "
+            "or paper. fer2013-finish, camera and adapt need --init. For CLIPs: hicropl, hicropl-short or clip-mini.",
         ),
         click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs; default: the recipe's."),
         click.option(
@@ -202,14 +205,14 @@ _TRAINING_SECTIONS: _Sections = {
         click.option(
             "--mixup-alpha",
             type=NumberRange(0, MAX_MIXUP_ALPHA),
-            help="Mix each image with another one, by a share drawn from Beta(ALPHA, ALPHA); default: the recipe's. "
-            "'distill' mixes only with --on-the-fly.",
+            help="Mix each image with another image. The share is drawn from Beta(ALPHA, ALPHA). Default: the "
+            "recipe's. 'distill' mixes images only with --on-the-fly.",
         ),
         click.option(
             "--init",
             metavar="MODEL",
-            help="Start from a checkpoint of the same net instead of random weights; without its last layer if the "
-            "labels or the embedding space differ.",
+            help="Start from a checkpoint of the same net instead of random weights. If the labels or the embedding "
+            "space differ, the last layer is not loaded.",
         ),
         click.option(
             "--seed",
@@ -225,7 +228,7 @@ _TRAINING_SECTIONS: _Sections = {
             type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
             default="auto",
             show_default=True,
-            help="Number format; auto: bf16 where the processor has it and it is faster; fp16 needs a GPU.",
+            help="Number format. auto: bf16 if the processor supports bf16 and bf16 is faster. fp16 needs a GPU.",
         ),
         click.option(
             "--accelerator",
