@@ -143,7 +143,7 @@ def threads_option(function: _Function) -> _Function:
         "--threads",
         type=click.IntRange(1, MAX_THREADS),
         metavar="N",
-        help="CPU threads; default: chosen for this machine.",
+        help="Number of CPU threads. Default: chosen for this machine.",
     )(function)
 
 

@@ -14,7 +14,7 @@ from edgekit.cli.output import Output, common_options
 @click.argument("models", nargs=-1, required=True, metavar="MODEL…")
 @click.option("-o", "--output", type=PATH, required=True, help="The .safetensors file to write.")
 @click.option("--data", type=PATH, help="Training data for the BatchNorm statistics and the calibration.")
-@click.option("--train-split", help="Training split; default: Training or train.")
+@click.option("--train-split", help="Split for the training. Default: Training or train.")
 @click.option(
     "--val-split",
     help="Split for the calibration. Default: PublicTest or val; without them, a part of the training split.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("kind", "threads", "A ms", "B ms", "change", "95 % interval", "verdict")
 
 
-@click.command("compare", short_help="Compare two benchmark reports, or the models of one.")
+@click.command("compare", short_help="Compare two benchmark reports, or the models of one report.")
 @click.argument("before", type=click.Path(path_type=Path), metavar="A.json")
 @click.argument("after", required=False, type=click.Path(path_type=Path), metavar="[B.json]")
 @click.option(

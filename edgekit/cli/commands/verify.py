@@ -11,12 +11,12 @@ from edgekit.cli.output import Output, common_options
 from edgekit.errors import GateError
 
 
-@click.command("verify", short_help="Check that a file classifies as its source does.")
+@click.command("verify", short_help="Check that a file classifies in the same way as its source.")
 @click.argument("model")
 @click.option(
     "--against", required=True, metavar="MODEL", help="The .safetensors or .onnx file that MODEL was made from."
 )
-@click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5.")
+@click.option("--data", type=PATH, required=True, help="Data set: class folders, .tar.gz, fer2013.csv or .h5.")
 @click.option("--split", default="PrivateTest", show_default=True, help="Split to compare on.")
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Compare at most N images, spread evenly over the split."

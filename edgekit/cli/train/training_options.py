@@ -33,7 +33,7 @@ calibrate_option = click.option(
     "--calibrate/--no-calibrate",
     default=True,
     show_default=True,
-    help="Fit a temperature on the validation images and fold it into the last layer.",
+    help="Fit a temperature on the validation images, and include it in the weights of the last layer.",
 )
 
 
@@ -137,8 +137,8 @@ def _with_sections(sections: _Sections, function: Callable[..., None]) -> Callab
 
 _DATA_SECTIONS: _Sections = {
     "Data": (
-        click.option("--data", type=PATH, required=True, help="Folders, .tar.gz, fer2013.csv or .h5."),
-        click.option("--train-split", help="Training split; default: Training or train."),
+        click.option("--data", type=PATH, required=True, help="Data set: class folders, .tar.gz, fer2013.csv or .h5."),
+        click.option("--train-split", help="Split for the training. Default: Training or train."),
         click.option(
             "--val-split",
             help="Split on which the best epoch is chosen. Default: PublicTest or val; without them, a part of the "
@@ -205,8 +205,8 @@ _TRAINING_SECTIONS: _Sections = {
         click.option(
             "--mixup-alpha",
             type=NumberRange(0, MAX_MIXUP_ALPHA),
-            help="Mix each image with another image. The share is drawn from Beta(ALPHA, ALPHA). Default: the "
-            "recipe's. 'distill' mixes images only with --on-the-fly.",
+            help="Mix each image with another image. The share of each image is drawn from Beta(ALPHA, ALPHA). "
+            "Default: the recipe's. 'distill' mixes images only with --on-the-fly.",
         ),
         click.option(
             "--init",
@@ -235,7 +235,7 @@ _TRAINING_SECTIONS: _Sections = {
             type=click.Choice(["auto", "cpu", "gpu"]),
             default="auto",
             show_default=True,
-            help="auto: a GPU if there is one.",
+            help="Processor of the training. auto: a GPU if there is one.",
         ),
         threads_option,
     ),
