@@ -83,7 +83,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many frames to process and how often the disk, the camera and the broker fail."""
+    """How many frames to process, how often disk, camera and broker fail, and how many viewers there are."""
 
     frames: int
     disk_fills: int
@@ -91,6 +91,7 @@ class Plan:
     restart_s: float
     warm_up_s: float
     camera_fps: float
+    viewers: int
 
 
 def pictures(clip: str, console: Console) -> list[bytes]:
@@ -128,7 +129,7 @@ def soak(clip: str, plan: Plan, options: Sequence[str], folder: Path, console: C
         command += ["--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--webhook", hook, "--web", web, "--json", *options]
         running = opened.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, text=True))
         opened.callback(running.kill)
-        for path in ("/stream.mjpg", "/api/events"):
+        for path in ("/api/events", *["/stream.mjpg"] * plan.viewers):
             threading.Thread(target=_view, args=(web, path, seen, running), daemon=True).start()
         _observe(running, web, seen, plan, (disk, camera, broker), console)
         # The camera is back and the disk is free; the broker has what waits.
@@ -313,6 +314,7 @@ def judge(
 @click.option("--detector-model", type=_PATH, help="YuNet's file; default: as `edgekit run`.")
 @click.option("--frames", default=100_000, show_default=True, type=click.IntRange(1), help="Frames to process.")
 @click.option("--camera-fps", default=50.0, show_default=True, help="Frame rate of the camera.")
+@click.option("--viewers", default=6, show_default=True, help="Viewers of the web page's video.")
 @click.option("--disk-fills", default=10, show_default=True, help="How often the disk is filled.")
 @click.option("--pulls", default=20, show_default=True, help="How often the camera is away.")
 @click.option("--restart-s", default=60.0, show_default=True, help="Seconds between restarts of the broker.")

@@ -28,7 +28,7 @@ def script(load):
 def verdict(script, *, written: int = 3, stored: str = "abc", growth_mib: float = 0.0, **changes):
     seen = script.Seen([(float(second), ProcessUse(100 + growth_mib * second, 110, 9, 7)) for second in range(2)], 10)
     account = {"produced": 3, "written": written, "dropped": {}, "waiting": 3 - written}
-    plan = script.Plan(frames=10, disk_fills=1, pulls=1, restart_s=60, warm_up_s=0, camera_fps=50)
+    plan = script.Plan(frames=10, disk_fills=1, pulls=1, restart_s=60, warm_up_s=0, camera_fps=50, viewers=1)
     outputs, there = {"jsonl": account, "mqtt": account}, {"jsonl": Counter(stored), "mqtt": Counter("abc"[:written])}
     arguments = {"exit_code": EXIT_OK, "outputs": outputs, "stored": there, "messages": ""} | changes
     return script.judge(seen, plan=plan, **arguments)["failed"]
