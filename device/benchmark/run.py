@@ -79,7 +79,7 @@ def benchmark(
         threads: Numbers of threads. None: 1 and the number of processors; a loop is measured once, with the numbers of
             threads that `edgekit run` chooses.
         source: The frames for the kinds "per-frame" and "loop", as `edgekit run --source`.
-        camera: The camera for the kind "camera", as `edgekit run --camera`.
+        camera: The camera for the kind "camera"; the values are those of `edgekit run --camera`.
         detector: The detector for the kinds "per-frame", "loop" and "camera"; default: "yunet". Models of whole images
             use none.
         detector_model: Model file of the detector; default: downloaded once.

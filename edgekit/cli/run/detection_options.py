@@ -87,7 +87,7 @@ _OPTIONS = (
     click.option(
         "--roi",
         metavar="X,Y,W,H",
-        help="Use only this region of the frame. The numbers are pixels, or fractions up to 1.",
+        help="Use only this region of the frame. Numbers up to 1 are fractions, larger numbers are pixels.",
     ),
     click.option(
         "--min-face",
