@@ -112,7 +112,7 @@ def compare(
         after: A second report or its file; None: compare the models of `before`.
         baseline: With one report: the model that the others are compared with; default: the first model.
         allow_different: Also compare reports with different boards, clock frequencies, frames or models. If each report
-            has a single model, these two models are then paired, also with different names.
+            has a single model, these two models are paired even if their names differ.
 
     Raises:
         InputError: A file is not a report, nothing can be paired, or conditions differ and `allow_different` is false.
