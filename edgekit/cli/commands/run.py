@@ -27,10 +27,10 @@ from edgekit.cli.run.input_options import (
     check_input_options,
 )
 from edgekit.cli.run.load_options import LoadOptions, add_load_options
+from edgekit.cli.run.memory import RunMemory
 from edgekit.cli.run.output_options import STDOUT, Outputs, add_output_options, check_outputs, recorder_of
 from edgekit.cli.run.signals import StopSignals
 from edgekit.cli.run.sinks import collect_sinks, exclusive_outputs, open_sinks, progress_sinks
-from edgekit.cli.run.start import PausedCollector
 from edgekit.cli.run.summary import print_summary, summary
 from edgekit.cli.sections import SectionedCommand, section
 
@@ -110,7 +110,7 @@ def command(
 
     with StopSignals(partial(out.result, {"ended": "stopped", "frames": 0})) as signals, ExitStack() as opened:
         opened.enter_context(exclusive_outputs(outputs))
-        collector = opened.enter_context(PausedCollector())
+        memory = opened.enter_context(RunMemory())
         # Imports take seconds on a Pi, and signals are handled during them too.
         from edgekit.device.health.runtime_monitor import RuntimeMonitor
         from edgekit.device.pipeline.stream import Stream
@@ -145,7 +145,7 @@ def command(
             *monitor.sinks(stream.controls),
         ]
         signals.on_stop(stream.stop)
-        collector.resume()
+        memory.started()
         try:
             # An inference that a signal cancels raises KeyboardInterrupt, whichever signal it was.
             with suppress(KeyboardInterrupt):
