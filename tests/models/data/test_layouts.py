@@ -216,7 +216,7 @@ def test_no_subject_is_on_both_sides(tmp_path: Path) -> None:
 def test_one_subject_alone_cannot_be_held_back() -> None:
     images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
     part = ImageSet(images, np.zeros(40, np.int64), groups=np.full(40, "S001"))
-    with pytest.raises(InputError, match="too small to hold back"):
+    with pytest.raises(InputError, match="split 'all' has too few persons or other groups to hold one back"):
         train_and_validation(DataSet("x", ("happy",), {"all": part}), None, None, seed=0)
 
 
