@@ -306,7 +306,7 @@ def _write_crops(
 def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple[int | None, Iterator[_Photo]]]:
     """Open the photographs: their number, if it is known, and an iterator of them."""
     if photos.is_dir() or photos.name.lower().endswith(ARCHIVE_SUFFIXES):
-        with open_files(photos) as files:
+        with open_files(photos, notify) as files:
             if not files.images:
                 raise InputError(f"photographs '{photos}' contain no image: expected {', '.join(IMAGE_SUFFIXES)}")
             facts = read_photo_table(files, str(photos))

@@ -259,6 +259,21 @@ def test_a_class_folder_without_images_is_said(tmp_path: Path, form: str) -> Non
     assert lines[0].endswith("train/bird")
 
 
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_images_of_a_format_that_is_not_read_are_named(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "pets"
+    for value, name in enumerate(("cat", "dog")):
+        picture(folder / name / "0.png", 50 * value + 10)
+    for name in ("cat/1.HEIC", "dog/2.avif"):
+        (folder / name).write_bytes(bytes(40))
+    lines: list[str] = []
+    data = load_dataset(folder if form == "folder" else packed(folder), notify=lines.append)
+    assert len(data.splits["all"]) == 2
+    (line,) = lines
+    assert line.startswith("2 HEIC or AVIF images are not read, such as '")
+    assert line.endswith("cat/1.HEIC': convert them to JPEG or PNG")
+
+
 def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
     for name in (b"dog", b"caf\xe9"):
         picture(tmp_path / "cup/0.png", 10).rename(tmp_path / "0.png")
