@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import cv2
@@ -22,6 +23,8 @@ from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".tif", ".tiff", ".gif")
+# Formats of phones and browsers that OpenCV's packages do not decode.
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif")
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Offset of the colour type in the first chunk.
@@ -59,6 +62,13 @@ def read_image(path: Path) -> ImageU8:
     """
     require_file(path, "image")
     return decode_image(path.read_bytes(), str(path))
+
+
+def report_unread(names: Iterable[PurePath], notify: Callable[[str], None]) -> None:
+    """Call `notify` with one line if some of the files `names` are images of a format that is not read."""
+    unread = [name for name in names if name.suffix.lower() in UNREAD_SUFFIXES and not name.name.startswith(".")]
+    if unread:
+        notify(f"{len(unread)} HEIC or AVIF images are not read, such as '{unread[0]}': convert them to JPEG or PNG")
 
 
 def decode_image(data: bytes, name: str) -> ImageU8:

@@ -16,6 +16,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import edgekit.device  # noqa: F401 - limits OpenCV before a module imports it
+
 if TYPE_CHECKING:
     from pathlib import Path
 

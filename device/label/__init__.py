@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from edgekit.device.label.page import LabelPage
-from edgekit.device.label.store import LabelStore
+from edgekit.device.label.store import LabelStore, exclusive_store
 
-__all__ = ["LabelPage", "LabelStore"]
+__all__ = ["LabelPage", "LabelStore", "exclusive_store"]

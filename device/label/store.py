@@ -15,7 +15,8 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 from edgekit.device.label.crops import CollectedCrop, check_class, group_document, move
 from edgekit.device.sinks.collect import CROPS_FILE, CROPS_FOLDER
 from edgekit.errors import EdgekitError, InputError, StorageError
-from edgekit.files import append_line, write_atomic
+from edgekit.files import append_line, exclusive_folder, real_path, write_atomic
 from edgekit.typed_json import convert, parse_json
 
 LABELLED_FOLDER = "labelled"
@@ -87,12 +88,8 @@ class LabelStore:
             InputError: The folder has no crops, or a class cannot be the name of a folder.
             StorageError: groups.csv cannot be written.
         """
-        if not (folder / CROPS_FILE).is_file():
-            raise InputError(f"'{folder}' has no {CROPS_FILE}: collect crops with edgekit run --collect {folder}")
         self.folder = folder
-        self.out = folder / LABELLED_FOLDER if out is None else out
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"'{self.out}' is a file: name a folder for the labelled crops")
+        self.out = _folder_of_labelled(folder, out)
         self.version = 1
         self._notify = notify
         self._classes: list[str] = []
@@ -107,6 +104,7 @@ class LabelStore:
         self._last_id = 0
         self._index_bytes = 0
         self._foreign_groups: list[list[str]] = []
+        self._groups: dict[str, str] = {}
         self._read_placed()
         self.refresh()
         self._read_log()
@@ -314,12 +312,18 @@ class LabelStore:
         self._decisions = [decision for decision in self._decisions if holds(decision)]
 
     def _read_groups(self) -> None:
-        """Read the rows of groups.csv about files of other collected folders, so that writing groups.csv keeps them."""
+        """Read groups.csv, so that writing it keeps groups that were changed by hand, and files of other folders."""
         path = self.out / GROUPS_FILE
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8", errors="replace") as stream:
-                rows = list(csv.reader(stream))[1:]
-            self._foreign_groups = [row for row in rows if row and row[0].rpartition("/")[2] not in self._crops]
+        if not path.is_file():
+            return
+        with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+            rows = [row for row in csv.reader(stream) if row][1:]
+        for row in rows:
+            name = row[0].rpartition("/")[2]
+            if name not in self._crops:
+                self._foreign_groups.append(row)
+            elif len(row) > 1:
+                self._groups[name] = row[1]
 
     def _write_groups(self) -> None:
         text = io.StringIO(newline="")
@@ -328,7 +332,7 @@ class LabelStore:
         writer.writerows(self._foreign_groups)
         for name, label in self._labels.items():
             if label is not None:
-                writer.writerow((f"{label}/{name}", self._crops[name].group))
+                writer.writerow((f"{label}/{name}", self._groups.get(name, self._crops[name].group)))
         write_atomic(self.out / GROUPS_FILE, text.getvalue())
 
     def _log(self, line: dict[str, Any]) -> None:
@@ -348,3 +352,31 @@ class LabelStore:
 
     def _folder_of(self, label: str | None) -> Path:
         return self.folder / DISCARDED_FOLDER if label is None else self.out / label
+
+
+@contextmanager
+def exclusive_store(
+    folder: Path, out: Path | None, classes: Sequence[str], notify: Callable[[str], None]
+) -> Iterator[LabelStore]:
+    """Lock both folders of a `LabelStore` against other processes, and yield the store; see there for the arguments.
+
+    Raises:
+        InputError: As `LabelStore`, or another process has locked one of the folders.
+        StorageError: As `LabelStore`.
+        OSError: The folder of the labelled crops cannot be created.
+    """
+    out = _folder_of_labelled(folder, out)
+    with exclusive_folder(folder), exclusive_folder(out):
+        yield LabelStore(folder, out, classes, notify)
+
+
+def _folder_of_labelled(folder: Path, out: Path | None) -> Path:
+    """Return the folder of the class folders, DIR/labelled by default, after a check of both folders."""
+    if not (folder / CROPS_FILE).is_file():
+        raise InputError(f"'{folder}' has no {CROPS_FILE}: collect crops with edgekit run --collect {folder}")
+    out = folder / LABELLED_FOLDER if out is None else out
+    if out.exists() and not out.is_dir():
+        raise InputError(f"'{out}' is a file: name a folder for the labelled crops")
+    if real_path(out) in (real_path(folder / name) for name in ("", CROPS_FOLDER, DISCARDED_FOLDER)):
+        raise InputError(f"'{out}' contains the collected crops: name another folder for the labelled ones")
+    return out

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from edgekit.device.frame import Frame, RecordedSource
-from edgekit.device.imaging import IMAGE_SUFFIXES, as_frame, read_image
+from edgekit.device.imaging import IMAGE_SUFFIXES, UNREAD_SUFFIXES, as_frame, read_image, report_unread
 from edgekit.errors import InputError
 from edgekit.files import require_file
 from edgekit.preprocess import ImageU8
@@ -196,7 +196,7 @@ def open_files(uri: str, notify: Callable[[str], None]) -> ImageSource | VideoSo
         notify(f"source '{uri}' is a named pipe: waiting for a writer")
         return _PipedSource(_open_written_pipe(path), uri, notify)
     require_file(path, "source")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES):
         return ImageSource([path], uri, notify)
     # FFmpeg cannot mistake an absolute path for a protocol.
     return VideoSource(cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG), uri, notify)
@@ -230,6 +230,7 @@ def capture_frame_count(capture: cv2.VideoCapture) -> int | None:
 
 
 def _images(found: list[Path], name: str, subject: str, notify: Callable[[str], None]) -> ImageSource:
+    report_unread(found, notify)
     paths = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not paths:
         raise InputError(f"{subject} no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")

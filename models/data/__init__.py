@@ -184,6 +184,8 @@ def train_and_validation(
     labels, groups = training.labels, training.groups
     held_back = _tenth(labels, seed) if groups is None else _tenth_by_group(labels, groups, seed)
     if not held_back.any() or held_back.all():
+        if groups is not None:
+            raise InputError(f"split '{train}' has too few persons or other groups to hold one back: add a split 'val'")
         raise InputError(f"split '{train}' is too small to hold back a validation split: add a split 'val'")
     by_group = "" if groups is None else " by group"
     kept = ~held_back & ~identical_to(training.images, (training.images[index] for index in np.flatnonzero(held_back)))

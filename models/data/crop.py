@@ -40,6 +40,7 @@ DEFAULT_MAX_SIDE_PX = 256
 DEFAULT_EVERY_S = 1.0
 
 _JPEG_QUALITY = 95
+_OTHER_ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".bz2")
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ def _check_options(faces: str, image_format: str, margin: float, max_side_px: in
 def _check_output(photos: Path, output: Path) -> None:
     if not photos.exists():
         raise InputError(f"photographs '{photos}' do not exist: expected a folder, an archive, a video or an image")
+    if photos.is_file() and photos.suffix.lower() in _OTHER_ARCHIVES:
+        raise InputError(f"archive '{photos}' is not read: unpack it, or pack a .tar or .tar.gz")
     if output.exists() and not output.is_dir():
         raise InputError(f"'{output}' is a file: name a folder for the crops")
     if photos.is_dir() and real_path(output).is_relative_to(real_path(photos)):
@@ -303,7 +306,7 @@ def _write_crops(
 def _open_photos(photos: Path, every_s: float, notify: Notify) -> Iterator[tuple[int | None, Iterator[_Photo]]]:
     """Open the photographs: their number, if it is known, and an iterator of them."""
     if photos.is_dir() or photos.name.lower().endswith(ARCHIVE_SUFFIXES):
-        with open_files(photos) as files:
+        with open_files(photos, notify) as files:
             if not files.images:
                 raise InputError(f"photographs '{photos}' contain no image: expected {', '.join(IMAGE_SUFFIXES)}")
             facts = read_photo_table(files, str(photos))

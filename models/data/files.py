@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from edgekit.device.imaging import IMAGE_SUFFIXES
+from edgekit.device.imaging import IMAGE_SUFFIXES, report_unread
 from edgekit.errors import InputError
+from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.data.groups import TABLES as GROUP_TABLES
 from edgekit.text import one_line
 
@@ -63,8 +64,8 @@ def folder_files(folder: Path, names: Iterable[PurePosixPath]) -> Files:
 
 
 @contextmanager
-def open_files(path: Path) -> Iterator[Files]:
-    """Open a folder or an archive (.tar, .tar.gz, .tgz).
+def open_files(path: Path, notify: Notify = ignore_message) -> Iterator[Files]:
+    """Open a folder or an archive (.tar, .tar.gz, .tgz); `notify` gets a line about images that are not read.
 
     Raises:
         InputError: The archive is damaged, or a path in it is too long.
@@ -73,7 +74,7 @@ def open_files(path: Path) -> Iterator[Files]:
         # Broken links are included, so that reading them raises an error.
         found = sorted(path.rglob("*"))
         files = [file for file in found if file.is_file() or (file.is_symlink() and not file.exists())]
-        names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path)
+        names = _wanted(tuple(PurePosixPath(file.relative_to(path).as_posix()) for file in files), path, notify)
         folders = [PurePosixPath(file.relative_to(path).as_posix()) for file in found if file.is_dir()]
         yield Files(names, lambda name: _read_file(path, name), _empty(folders, names))
         return
@@ -83,7 +84,7 @@ def open_files(path: Path) -> Iterator[Files]:
     with archive:
         with _damage_reported(path):
             members = _members(archive)
-        names = _wanted(tuple(members), path)
+        names = _wanted(tuple(members), path, notify)
         folders = [PurePosixPath(member.name) for member in archive.getmembers() if member.isdir()]
         yield Files(names, lambda name: _read_member(path, archive, members, name), _empty(folders, names))
 
@@ -94,7 +95,8 @@ def _empty(folders: Iterable[PurePosixPath], names: Iterable[PurePosixPath]) -> 
     return tuple(folder for folder in folders if folder not in filled and not folder.name.startswith(hidden))
 
 
-def _wanted(names: tuple[PurePosixPath, ...], path: Path) -> tuple[PurePosixPath, ...]:
+def _wanted(names: tuple[PurePosixPath, ...], path: Path, notify: Notify) -> tuple[PurePosixPath, ...]:
+    report_unread(names, notify)
     lists = (*LABEL_LISTS, *LABEL_TABLES, *GROUP_TABLES)
     chosen = tuple(
         name

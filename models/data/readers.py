@@ -168,7 +168,7 @@ def open_layout(path: Path, contempt: str, notify: Notify) -> Iterator[tuple[Fil
         require_contempt(contempt, listed[1].classes)
         yield listed
         return
-    with open_files(path) as files:
+    with open_files(path, notify) as files:
         yield files, find_layout(files, str(path), contempt, notify)
 
 

@@ -52,7 +52,7 @@ def load_unlabelled(
     if not is_of_files(path):
         raise InputError(f"unlabelled data '{path}' is neither a folder nor a .tar archive of images")
     channels = 1 if gray else 3
-    with open_files(path) as files:
+    with open_files(path, notify) as files:
         if not files.images:
             raise InputError(f"unlabelled data '{path}' contains no image")
         shape = (len(files.images), size_px, size_px, channels)

@@ -132,7 +132,7 @@ def evaluate_photos(
             threads=threads,
             notify=notify,
         )
-    with open_files(path) as files:
+    with open_files(path, notify) as files:
         entries = _of_split(labelled_photos(files, str(path), notify), split, path)
         name = dataset_name(path, (), {entry.split for entry in entries})
         tallies = [_Tally(classifier, mirror and detector != "none") for classifier in classifiers]

@@ -142,6 +142,15 @@ def test_rooms_import_only_what_is_listed() -> None:
     assert strangers == {}
 
 
+@pytest.mark.parametrize("room", ["device", "models", "export"])
+def test_opencv_has_its_limit_before_any_module_of_a_room_imports_it(room: str) -> None:
+    """OpenCV reads the limit of pixels, and whether it prints its own messages, when it is imported."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
+    code = f"import os, sys, edgekit.{room}; print('cv2' in sys.modules, os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS'))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", str(1 << 27)]
+
+
 def test_what_other_programs_print_is_decoded_whatever_it_is() -> None:
     calls = [
         (f"{path}:{node.lineno}", {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords})

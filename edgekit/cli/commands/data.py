@@ -216,16 +216,13 @@ def label(
       edgekit data label collected --web 0.0.0.0:8080 --web-token-file web-token
     """
     import threading
-    from contextlib import nullcontext
 
     from edgekit.cli.run.signals import StopSignals
-    from edgekit.device.label import LabelPage, LabelStore
+    from edgekit.device.label import LabelPage, exclusive_store
     from edgekit.device.sinks.credentials import read_secret
-    from edgekit.files import exclusive_folder
 
     names = [name.strip() for name in classes.split(",")] if classes else ()
-    with exclusive_folder(folder) if folder.is_dir() else nullcontext():
-        store = LabelStore(folder, output, names, out.warn)
+    with exclusive_store(folder, output, names, out.warn) as store:
         token = read_secret(web_token_file, "EDGEKIT_WEB_TOKEN", "web token", out.warn)
         stopped = threading.Event()
         with StopSignals() as signals, LabelPage(store, address, token, out.warn) as page:

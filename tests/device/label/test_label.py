@@ -257,6 +257,20 @@ def test_rows_of_groups_from_another_folder_are_kept(label, tmp_path):
     assert groups(tmp_path / "c") == ["path,group", "sad/other.png,someone", f"sad/{name},run-t0"]
 
 
+def test_a_group_that_was_changed_by_hand_is_kept(label, tmp_path):
+    """So that all tracks of a person can have one group."""
+    names = collect(tmp_path / "c", [1, 1, 1])
+    client = label()
+    for name in names[:2]:
+        client.post("/api/decide", files=[name], label="sad")
+    table = tmp_path / "c" / "labelled" / "groups.csv"
+    table.write_text(table.read_text().replace("run-t1", "run-t0"))
+    client = label()
+    client.post("/api/decide", files=[names[2]], label="sad")
+    expected = [f"sad/{names[0]},run-t0", f"sad/{names[1]},run-t0", f"sad/{names[2]},run-t2"]
+    assert groups(tmp_path / "c") == ["path,group", *expected]
+
+
 def test_a_decision_is_answered_at_once_among_hundreds_of_crops(label, tmp_path):
     names = collect(tmp_path / "c", [1] * 300)
     client = label()
@@ -280,13 +294,23 @@ def test_classes_that_differ_only_in_case_are_refused(tmp_path):
         LabelStore(tmp_path / "c", classes=("Open", "open"))
 
 
-def test_a_second_command_on_the_folder_is_refused_before_it_writes(tmp_path):
-    folder = tmp_path / "c"
+@pytest.mark.parametrize("locked", ["c", "out"])
+def test_a_second_command_on_a_folder_is_refused_before_it_writes(tmp_path, locked):
+    folder, out = tmp_path / "c", tmp_path / "out"
     (name,) = collect(folder, [1])
-    LabelStore(folder).decide([name], "sad")
-    (folder / "labelled" / "groups.csv").unlink()
-    with exclusive_folder(folder):
-        done = call("data", "label", folder, "--web", "127.0.0.1:0")
+    LabelStore(folder, out).decide([name], "sad")
+    (out / "groups.csv").unlink()
+    with exclusive_folder(tmp_path / locked):
+        done = call("data", "label", folder, "-o", out, "--web", "127.0.0.1:0")
     assert done.returncode == 2
-    assert "another process is writing to" in done.stderr
-    assert not (folder / "labelled" / "groups.csv").exists()
+    assert f"another process is writing to '{tmp_path / locked}'" in done.stderr
+    assert not (out / "groups.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["", "crops", "discarded", "../c"])
+def test_labelled_crops_do_not_go_among_those_that_wait(tmp_path, name):
+    (crop,) = collect(tmp_path / "c", [1])
+    done = call("data", "label", tmp_path / "c", "-o", tmp_path / "c" / name, "--web", "127.0.0.1:0")
+    assert done.returncode == 2
+    assert "name another folder for the labelled ones" in done.stderr
+    assert placed(tmp_path / "c") == {"crops": [crop]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -208,6 +209,8 @@ def test_folders_that_are_not_for_crops_are_refused(photos: Path, tmp_path: Path
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("")
     (tmp_path / "empty").mkdir()
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(photos / "train/happy/one.png", "one.png")
     for source, output, message in (
         (photos, photos / "crops", "lies in the photographs' folder"),
         (photos, tmp_path / "mine", "contains other files and no crops.csv: name a new folder"),
@@ -215,6 +218,7 @@ def test_folders_that_are_not_for_crops_are_refused(photos: Path, tmp_path: Path
         (tmp_path / "absent", tmp_path / "crops", "do not exist"),
         (tmp_path / "empty", tmp_path / "crops", "contain no image"),
         (tmp_path / "mine/letter.txt", tmp_path / "crops", "cannot be read"),
+        (tmp_path / "photos.zip", tmp_path / "crops", r"photos\.zip' is not read: unpack it, or pack a \.tar"),
     ):
         with pytest.raises(InputError, match=message):
             crop(source, output)

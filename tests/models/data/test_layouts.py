@@ -216,7 +216,7 @@ def test_no_subject_is_on_both_sides(tmp_path: Path) -> None:
 def test_one_subject_alone_cannot_be_held_back() -> None:
     images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
     part = ImageSet(images, np.zeros(40, np.int64), groups=np.full(40, "S001"))
-    with pytest.raises(InputError, match="too small to hold back"):
+    with pytest.raises(InputError, match="split 'all' has too few persons or other groups to hold one back"):
         train_and_validation(DataSet("x", ("happy",), {"all": part}), None, None, seed=0)
 
 
@@ -257,6 +257,21 @@ def test_a_class_folder_without_images_is_said(tmp_path: Path, form: str) -> Non
     assert len(lines) == 1
     assert lines[0].startswith("folders without images are ignored: ")
     assert lines[0].endswith("train/bird")
+
+
+@pytest.mark.parametrize("form", ["folder", "archive"])
+def test_images_of_a_format_that_is_not_read_are_named(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "pets"
+    for value, name in enumerate(("cat", "dog")):
+        picture(folder / name / "0.png", 50 * value + 10)
+    for name in ("cat/1.HEIC", "dog/2.avif"):
+        (folder / name).write_bytes(bytes(40))
+    lines: list[str] = []
+    data = load_dataset(folder if form == "folder" else packed(folder), notify=lines.append)
+    assert len(data.splits["all"]) == 2
+    (line,) = lines
+    assert line.startswith("2 HEIC or AVIF images are not read, such as '")
+    assert line.endswith("cat/1.HEIC': convert them to JPEG or PNG")
 
 
 def test_a_class_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
