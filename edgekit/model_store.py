@@ -48,6 +48,8 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
         if not (path / BEST_NAME).exists():
             raise InputError(f"model '{name}' is a folder without {BEST_NAME}: give a file or the folder of a training")
         path = path / BEST_NAME
+    elif (path / BEST_NAME).exists():
+        raise InputError(f"model '{name}' is the folder of a training: 'edgekit export {name}' writes its .onnx file")
     try:
         require_file(path, "model")
     except InputError as error:
@@ -55,6 +57,8 @@ def resolve_model(name: str, suffixes: tuple[str, ...] = MODEL_SUFFIXES) -> Path
         raise InputError(str(error).replace("check the path", names)) from None
     if path.suffix not in suffixes:
         cure = " ('edgekit import' converts the authors' checkpoint)" if CHECKPOINT_SUFFIX in suffixes else ""
+        if path.suffix == CHECKPOINT_SUFFIX:
+            cure = " ('edgekit export' writes one)"
         endings = " or ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
         raise InputError(f"model '{name}' ends in '{path.suffix}': expected {endings}{cure}")
     return path

@@ -64,6 +64,13 @@ def test_a_model_that_is_not_shipped_is_one_line(tmp_path: Path, monkeypatch: py
     assert _json("inspect", "distilled")["contract"]
 
 
+@pytest.mark.parametrize("name", ["", "best.safetensors"])
+def test_a_training_that_is_not_exported_is_refused_with_the_cure(tmp_path: Path, name: str) -> None:
+    (tmp_path / "best.safetensors").touch()
+    with pytest.raises(InputError, match="'edgekit export"):
+        resolve_model(str(tmp_path / name), modelfiles.DEVICE_SUFFIXES)
+
+
 @each_model
 def test_the_files_are_small_enough_to_ship(name: str) -> None:
     assert all(path.stat().st_size < 2_000_000 for path in _files(name))
