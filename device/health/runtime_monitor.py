@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from edgekit.boards import read_board
 from edgekit.device.controls import Controls
 from edgekit.device.frame import Source
+from edgekit.device.health.heap import HeapTrimmer
 from edgekit.device.health.load_shedding import (
     LEVELS,
     LEVELS_WITHOUT_DETECTOR,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class RuntimeMonitor:
-    """Samples health and sheds load inside its `with` block.
+    """Samples health, sheds load and trims the heap inside its `with` block.
 
     >>> with RuntimeMonitor(Path.cwd(), None, localizer, print) as monitor:
     ...     run(monitor.paced(source), localizer, classifier, [*sinks, *monitor.sinks(controls)], meter)
@@ -50,7 +51,7 @@ class RuntimeMonitor:
         self._shedder.subscribe(
             lambda level: localizer.set_load_level(level.detect_every_at_least, level.detector_scale)
         )
-        self._sampler = HealthSampler(folder, notify, [self._shedder.observe])
+        self._sampler = HealthSampler(folder, notify, [self._shedder.observe, HeapTrimmer()])
 
     def __enter__(self) -> Self:
         self._sampler.__enter__()
