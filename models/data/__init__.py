@@ -184,9 +184,7 @@ def train_and_validation(
     labels, groups = training.labels, training.groups
     held_back = _tenth(labels, seed) if groups is None else _tenth_by_group(labels, groups, seed)
     if not held_back.any() or held_back.all():
-        if groups is not None:
-            raise InputError(f"split '{train}' has too few persons or other groups to hold one back: add a split 'val'")
-        raise InputError(f"split '{train}' is too small to hold back a validation split: add a split 'val'")
+        raise InputError(_why_none_held_back(train, groups))
     by_group = "" if groups is None else " by group"
     kept = ~held_back & ~identical_to(training.images, (training.images[index] for index in np.flatnonzero(held_back)))
     for label in np.unique(labels[~held_back]):
@@ -196,6 +194,18 @@ def train_and_validation(
     left_out = len(labels) - int(held_back.sum()) - int(kept.sum())
     without = f", without {left_out} training images identical to one of them" if left_out else ""
     return training.subset(kept), training.subset(held_back), f"held back from {train}{by_group}{without}"
+
+
+def _why_none_held_back(train: str, groups: NDArray[np.str_] | None) -> str:
+    count = 0 if groups is None else len(np.unique(groups))
+    if groups is None or count == len(groups):
+        return f"split '{train}' is too small to hold back a validation split: add a split 'val'"
+    names = f"one group ('{groups[0]}')" if count == 1 else f"{count} groups, of which none can be held back"
+    return (
+        f"no validation pictures: the {len(groups)} pictures of split '{train}' belong to {names}, "
+        "and only whole groups are held back: collect in several sessions, so that there are more tracks or persons; "
+        "or correct the groups in the data's table, such as groups.csv; or add a split 'val'"
+    )
 
 
 def identical_to(images: ImageU8, others: Iterable[ImageU8]) -> NDArray[np.bool_]:

@@ -213,11 +213,18 @@ def test_no_subject_is_on_both_sides(tmp_path: Path) -> None:
     assert len(chosen) > 1
 
 
-def test_one_subject_alone_cannot_be_held_back() -> None:
+@pytest.mark.parametrize(
+    ("groups", "cause"),
+    [(["S001"] * 40, r"one group \('S001'\)"), (["S001"] * 30 + ["S002"] * 10, "2 groups, of which none can be held")],
+)
+def test_the_error_names_groups_that_cannot_be_held_back(groups: list[str], cause: str) -> None:
     images = np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)
-    part = ImageSet(images, np.zeros(40, np.int64), groups=np.full(40, "S001"))
-    with pytest.raises(InputError, match="split 'all' has too few persons or other groups to hold one back"):
-        train_and_validation(DataSet("x", ("happy",), {"all": part}), None, None, seed=0)
+    labels = np.repeat([0, 1, 0, 1], 10)
+    labels[30:] = [2] * 10  # the class of S002 only
+    part = ImageSet(images, labels, groups=np.array(groups))
+    cure = "collect in several sessions.*groups.csv.*'val'"
+    with pytest.raises(InputError, match=f"the 40 pictures of split 'all' belong to {cause}.*{cure}"):
+        train_and_validation(DataSet("x", ("a", "b", "c"), {"all": part}), None, None, seed=0)
 
 
 def test_what_macos_leaves_in_archives_is_no_image(tmp_path: Path) -> None:
