@@ -96,6 +96,7 @@ def export(
             reading = partial(progress, f"reading {Path(compare_on).name}")
             whole = load_dataset(Path(compare_on), net.clip.image_size_px, reading, notify=notify, fit="clip")
             data = DataSet(whole.name, whole.classes, {compare_split: whole.split(compare_split)})
+        notify(f"exporting {path}")
         progress("exporting", 0, None)
         contract = replace(prompts_contract(path, net), uncertain_below=uncertain_below or 0.0)
         return export_prompts(net, contract, file, ensemble, data)
@@ -106,6 +107,7 @@ def export(
     if precision != "fp32" and not to_ncnn:
         raise InputError(f"precision {precision} is for .ncnn files: leave it out, or see edgekit.quantize")
     chosen = chosen_passes(target, passes, without, ncnn=to_ncnn)
+    notify(f"exporting {path}")
     progress("exporting", 0, None)
     write: Callable[..., Exported] = partial(export_to_ncnn, precision=precision) if to_ncnn else export_checkpoint
     if evaluate_on is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from edgekit.remote.progress import PROGRESS_VARIABLE, progress_line
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+# Seconds between two lines where no terminal shows a bar.
+LINE_EVERY_S = 60.0
 
 
 def is_progress_shown() -> bool:
@@ -73,13 +77,21 @@ def counted(progress: Progress, description: str) -> Callable[[int, int | None],
     return update
 
 
-def by_stage(progress: Progress) -> Callable[[str, int, int | None], None]:
-    """Return a function that shows (stage, done, total or None), with one bar per stage."""
+def by_stage(progress: Progress, clock: Callable[[], float] = time.monotonic) -> Callable[[str, int, int | None], None]:
+    """Return a function that shows (stage, done, total or None), with one bar per stage.
+
+    Without a terminal, one line per minute and stage is printed to stderr.
+    """
     bars: dict[str, Callable[[int, int | None], None]] = {}
+    printed_s: dict[str, float] = {}
+    has_lines = progress.disable and not progress.console.quiet and os.environ.get(PROGRESS_VARIABLE) != "1"
 
     def update(stage: str, done: int, total: int | None) -> None:
         if stage not in bars:
             bars[stage] = counted(progress, stage)
         bars[stage](done, total)
+        if has_lines and (now_s := clock()) - printed_s.setdefault(stage, now_s) >= LINE_EVERY_S:
+            printed_s[stage] = now_s
+            click.echo(f"{stage}: {done}{f' of {total}' if total else ''}", err=True)
 
     return update

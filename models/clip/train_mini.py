@@ -17,7 +17,7 @@ import numpy as np
 from edgekit.errors import InputError
 from edgekit.files import sha256_of
 from edgekit.model_store import CHECKPOINT_SUFFIX, ONNX_SUFFIX, resolve_model
-from edgekit.models.callbacks import Notify, StageProgress, ignore_message
+from edgekit.models.callbacks import Notify, StageProgress, ignore_message, of_stage
 from edgekit.models.clip.descriptions import descriptions_for
 from edgekit.models.clip.mini import CLIP_MINI, MiniClipTask, TeacherTargets, hybrid_config
 from edgekit.models.clip.trunk import read_trunk
@@ -109,7 +109,7 @@ def train_mini(
     Args:
         options: The options; None: made from `values`, which are the fields of `MiniClipOptions`.
         notify: Called with messages for the user.
-        progress: Called with (stage, items done, items in total or None) while the data is read.
+        progress: Called with (stage, items done, items in total or None) before the first epoch.
         on_step: Called after every optimiser step.
         on_epoch: Called after every epoch.
 
@@ -145,7 +145,7 @@ def train_mini(
         dataset.name,
         trunk=trunk,
         contents=_contents(options, whole, data),
-        teacher=_teacher_targets(teachers, options.teacher_weight, data, notify),
+        teacher=_teacher_targets(teachers, options.teacher_weight, data, notify, progress),
     )
     job = make_job(options, data, task, recipe, {"left_out": list(options.leave_out)})
     return run_training(job, options, data, notify, on_step, on_epoch)
@@ -167,7 +167,9 @@ def _contents(options: MiniClipOptions, whole: TrainingData, data: TrainingData)
     return contents_of(data.dataset.classes, data.training.labels, votes, data.training.images)
 
 
-def _teacher_targets(paths: Sequence[Path], weight: float, data: TrainingData, notify: Notify) -> TeacherTargets | None:
+def _teacher_targets(
+    paths: Sequence[Path], weight: float, data: TrainingData, notify: Notify, progress: StageProgress | None
+) -> TeacherTargets | None:
     """Return the mean probabilities of the teachers for the training images and their mirror images."""
     if not paths:
         return None
@@ -182,8 +184,10 @@ def _teacher_targets(paths: Sequence[Path], weight: float, data: TrainingData, n
                 f"teacher '{path}' lacks the data's class '{missing[0]}': its labels are {', '.join(labels)}"
             )
         chosen = [labels.index(name) for name in data.dataset.classes]
-        for part in (data.training, mirrored):
-            result = evaluate(classifier, as_shown(part, classifier.contract), "center-crop")
+        notify(f"teacher {path.name} classifies {len(mirrored)} training images and their mirror images")
+        for part, what in ((data.training, "images"), (mirrored, "mirror images")):
+            report = of_stage(progress, f"teacher {path.name}: {what}")
+            result = evaluate(classifier, as_shown(part, classifier.contract), "center-crop", report)
             probabilities.append(softmax(result.logits[:, chosen]))
         agreement = (probabilities[-2].argmax(1) == data.training.labels).mean()
         notify(f"teacher {path.name} agrees with {agreement:.2%} of the training labels")

@@ -14,7 +14,7 @@ import click
 
 from edgekit.cli.options import MAX_BATCH, PATH, SEED, NumberRange, refuse_unused, threads_option
 from edgekit.cli.output import Output
-from edgekit.cli.progress import by_stage, progress_bar
+from edgekit.cli.progress import LINE_EVERY_S, by_stage, progress_bar
 from edgekit.cli.sections import section
 from edgekit.models.training.options import MAX_MIXUP_ALPHA, MAX_PRIOR_STRENGTH, TrainingOptions
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from edgekit.models.callbacks import StageProgress
     from edgekit.models.training.loop import EpochReport, StepReport
-
-# Seconds between two lines where no terminal shows a bar.
-_LINE_EVERY_S = 60.0
 
 _Sections: TypeAlias = dict[str, tuple[Callable[..., Any], ...]]
 
@@ -90,7 +87,7 @@ class TrainingView:
         done = report.epoch * report.steps + report.step
         if self._printed is None:
             self._printed, self._start = now, (now, done)
-        elif now - self._printed >= _LINE_EVERY_S and not self._out.quiet:
+        elif now - self._printed >= LINE_EVERY_S and not self._out.quiet:
             self._printed = now
             started, steps_before = self._start
             left_s = (now - started) / (done - steps_before) * (report.epochs * report.steps - done)

@@ -39,7 +39,8 @@ def test_export_writes_the_file_and_reports_it_as_text_and_as_one_json_document(
     code, out, err = edgekit("export", checkpoint, "-o", target, "--json")
     assert code == 0
     assert names(target.parent) == ["model.onnx"]
-    first, checksum, verified, size = err.splitlines()
+    start, first, checksum, verified, size = err.splitlines()
+    assert start == f"exporting {checkpoint}"
     assert first == f"{target}: {target.stat().st_size:,} bytes, opset 18, IR 8"
     assert checksum == f"sha256 {sha256_of(target)}"
     assert verified.startswith("verified on 54 face crops: max abs difference of logits to torch ")
@@ -89,7 +90,7 @@ def test_a_checkpoint_that_answers_no_numbers_is_refused_and_the_old_file_stays(
     save_checkpoint(source, replace(good, state=state))
     target.write_text("old")
     code, out, err = edgekit("export", source, "-o", target)
-    assert (code, out) == (3, "")
+    assert (code, out) == (3, f"exporting {source}\n")
     assert err.splitlines() == [err.strip()]
     assert "the checkpoint's output contains NaN or infinity: 378 of 378 logits" in err
     assert names(tmp_path) == ["model.onnx", "nan.safetensors"]
@@ -136,7 +137,8 @@ def test_bad_checkpoints_get_one_line_and_leave_nothing(edgekit: Run, checkpoint
     target.parent.mkdir()
     for name, path, message in bad_checkpoints(tmp_path, checkpoint):
         code, out, err = edgekit("export", path, "-o", target)
-        assert (code, out) == (2, ""), name
+        assert code == 2, name
+        assert out in ("", f"exporting {path}\n"), name
         assert message in err, name
         assert len(err.splitlines()) == 1, name
         assert names(target.parent) == [], name
@@ -172,7 +174,7 @@ def test_the_output_must_be_named(edgekit: Run, checkpoint: Path) -> None:
 @pytest.mark.slow
 def test_a_full_disk_is_said_and_leaves_nothing(edgekit: Run, checkpoint: Path, small_disk: Path) -> None:
     code, out, err = edgekit("export", checkpoint, "-o", small_disk / "model.onnx")
-    assert (code, out) == (74, "")
+    assert (code, out) == (74, f"exporting {checkpoint}\n")
     assert "No space left on device" in err
     assert len(err.splitlines()) == 1
     assert names(small_disk) == []
@@ -186,7 +188,7 @@ def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
-    assert (process.returncode, out, err.strip()) == (130, "", "edgekit: interrupted")
+    assert (process.returncode, out, err.strip()) == (130, f"exporting {checkpoint}\n", "edgekit: interrupted")
     assert names(tmp_path) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekit.cli.output import Output
-from edgekit.cli.progress import progress_bar
+from edgekit.cli.progress import by_stage, progress_bar
 from edgekit.cli.train.training_options import TrainingView
 from edgekit.models.training.loop import StepReport
 
@@ -29,3 +29,16 @@ def test_one_line_per_minute_has_rate_and_remaining_time(capsys: pytest.CaptureF
 
 def test_quiet_prints_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert _lines(True, [0, 61, 122], capsys) == []
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_without_a_terminal_a_stage_prints_one_line_per_minute(quiet: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 59, 61, 62, 125])
+    with progress_bar(Output(as_json=False, quiet=quiet)) as bars:
+        show = by_stage(bars, lambda: next(times))
+        for done in (1, 2, 3):
+            show("running the teacher", done, 9)
+        show("reading images", 1, None)
+        show("running the teacher", 4, 9)
+    lines = ["running the teacher: 3 of 9", "running the teacher: 4 of 9"]
+    assert capsys.readouterr().err.splitlines() == ([] if quiet else lines)

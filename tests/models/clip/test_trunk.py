@@ -168,6 +168,7 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
     ]
     votes.write_text("\n".join([",".join(["Usage", "kaggle_path", *COLUMNS]), *rows]))
     messages: list[str] = []
+    stages: dict[str, tuple[int, int | None]] = {}
     result = train_mini(
         data=bars_folder,
         output=tmp_path / "run",
@@ -180,9 +181,14 @@ def test_one_command_trains_a_clip_on_a_trunk_with_votes_and_a_teacher(
         epochs=1,
         accelerator="cpu",
         notify=messages.append,
+        progress=lambda stage, done, total: stages.update({stage: (done, total)}),
     )
     clip = load_clip(result.checkpoint)
     assert clip.config == hybrid_config("edgecnn", 1)
+    (count,) = {stages[f"teacher net.safetensors: {images}"] for images in ("images", "mirror images")}
+    assert count[0] == count[1]
+    announced = f"teacher net.safetensors classifies {count[0]} training images and their mirror images"
+    assert announced in messages
     assert any(message.startswith("teacher net.safetensors agrees with ") for message in messages)
     record = read_header(result.checkpoint)["edgekit-clip"]
     assert '"captions": "votes"' in record.replace('":"', '": "')
