@@ -24,7 +24,7 @@ from edgekit.contract import Subject
 from edgekit.device import registry
 from edgekit.device.detections import Detections
 from edgekit.device.region import DEFAULT_INPUT_SIZE_PX
-from edgekit.downloads import YUNET, UnavailableError, cached_download
+from edgekit.downloads import YUNET, UnavailableError, cached_download, default_cache_dir
 from edgekit.errors import InputError, warn
 from edgekit.preprocess import ImageU8
 
@@ -213,6 +213,7 @@ def _downloaded_yunet(notify: Callable[[str], None]) -> Path | None:
     except UnavailableError as error:
         notify(
             f"{error}. Haar detects the faces instead; it is slower and misses more faces. "
-            f"To use YuNet, download {YUNET.url} on another machine and give it as detector model (--detector-model)"
+            f"To use YuNet, copy {YUNET.url} to '{default_cache_dir() / YUNET.name}', or give a copy of the file with "
+            "--detector-model"
         )
         return None

@@ -54,7 +54,9 @@ def test_yunet_from_the_cache(shared: Path, own_cache: Path) -> None:
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_without_network_haar_takes_over_and_says_so_once(monkeypatch: pytest.MonkeyPatch, offline: str) -> None:
+def test_without_network_haar_takes_over_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, own_cache: Path, offline: str
+) -> None:
     monkeypatch.setattr(detect, "YUNET", NOWHERE)
     monkeypatch.setenv("EDGEKIT_OFFLINE", offline)
     said: list[str] = []
@@ -62,6 +64,7 @@ def test_without_network_haar_takes_over_and_says_so_once(monkeypatch: pytest.Mo
     assert detector.name == "haar"
     (line,) = [text for text in said if "Haar" in text]
     assert "--detector-model" in line
+    assert f"{NOWHERE.url} to '{own_cache / NOWHERE.name}'" in line
     assert "\n" not in line
     detector.detect(np.zeros((48, 64, 3), np.uint8))
     assert len([text for text in said if "Haar" in text]) == 1
