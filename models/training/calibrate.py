@@ -12,14 +12,13 @@ from edgekit.models.callbacks import Notify, ignore_message
 from edgekit.models.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.data import EXPRESSIONS, ImageSet
 from edgekit.models.data.ferplus import DEFAULT_LABEL_WEIGHT, majority_part
-from edgekit.models.evaluation.calibration import calibration, fit_temperature
+from edgekit.models.evaluation.calibration import fit_temperature
 from edgekit.models.evaluation.evaluate import Evaluation, TorchClassifier, evaluate
 from edgekit.models.model_loading import build_net
 from edgekit.models.nets.embedding_net import LOGIT_SCALE
 from edgekit.models.nets.registry import class_dimensions, plain_name
 from edgekit.models.training.options import TrainingOptions
 from edgekit.models.training.run import TrainingData
-from edgekit.preprocess import softmax
 
 # With fewer validation images the temperature fits their noise.
 MIN_IMAGES = 20
@@ -55,16 +54,15 @@ def calibrate(path: Path, validation: ImageSet, notify: Notify = ignore_message)
     if not np.allclose(after, before.logits[: len(few)] / temperature, rtol=1e-3, atol=1e-3):
         notify(f"not calibrated: the last layer of {checkpoint.contract.architecture} is not linear")
         return 1.0
-    errors = [
-        calibration(softmax(logits), before.truths).expected_error
-        for logits in (before.logits, before.logits / temperature)
-    ]
+    scaled = replace(before, logits=before.logits / np.float32(temperature))
+    errors = [result.calibration.expected_error for result in (before, scaled)]
     record = {"temperature": temperature, "error_before": errors[0], "error_after": errors[1]}
     contract = replace(checkpoint.contract, temperature=temperature)
     save_checkpoint(path, Checkpoint(contract, state, {**checkpoint.training, "calibration": record}))
     notify(
-        f"calibrated with temperature {temperature:.3f}: calibration error on the validation images "
-        f"{errors[0]:.3f} before, {errors[1]:.3f} after"
+        f"calibrated with temperature {temperature:.3f}, fitted on {before.total} validation images: "
+        f"cross-entropy {before.loss:.3f} before, {scaled.loss:.3f} after; "
+        f"calibration error {errors[0]:.3f} before, {errors[1]:.3f} after"
     )
     return temperature
 

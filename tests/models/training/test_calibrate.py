@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,14 @@ def test_a_temperature_changes_no_prediction_and_is_recorded(architecture: str, 
     before = _logits(path, part)
     truths = before.argmax(axis=1)
     truths[:9] = (truths[:9] + 1) % 3  # right on 70 %
-    temperature = calibrate(path, replace(part, labels=truths))
+    messages: list[str] = []
+    temperature = calibrate(path, replace(part, labels=truths), messages.append)
     after = load_checkpoint(path)
     assert temperature != 1
     assert after.contract.temperature == temperature
     assert after.training["calibration"]["temperature"] == temperature
+    (first, then) = re.findall(r"on 30 validation images: cross-entropy ([\d.]+) before, ([\d.]+) after", messages[0])[0]
+    assert float(then) <= float(first)
     assert calibrate(path, part) == temperature  # a resumed training calibrates once
     assert np.allclose(_logits(path, part), before / temperature, rtol=1e-3, atol=1e-3)
 
