@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +50,9 @@ def test_a_temperature_changes_no_prediction_and_is_recorded(architecture: str, 
     assert temperature != 1
     assert after.contract.temperature == temperature
     assert after.training["calibration"]["temperature"] == temperature
-    (first, then) = re.findall(r"on 30 validation images: cross-entropy ([\d.]+) before, ([\d.]+) after", messages[0])[0]
-    assert float(then) <= float(first)
+    figures = re.search(r"on 30 validation images: cross-entropy ([\d.]+) before, ([\d.]+) after", messages[0])
+    assert figures is not None
+    assert float(figures[2]) <= float(figures[1])
     assert calibrate(path, part) == temperature  # a resumed training calibrates once
     assert np.allclose(_logits(path, part), before / temperature, rtol=1e-3, atol=1e-3)
 
