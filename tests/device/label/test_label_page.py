@@ -48,6 +48,7 @@ def test_twenty_crops_are_labelled_by_keys_one_is_undone_and_a_track_is_one_deci
     waiting(browser, 20)
     shows(browser, track[0])
     assert browser.execute_script("return document.querySelectorAll('#crops img').length") == 3
+    assert "labelled here" in browser.find_element("tag name", "body").text
     press(browser, "2")  # one key labels the track
     for name in singles[:13]:
         shows(browser, name)
