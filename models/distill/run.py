@@ -236,7 +236,9 @@ def _targets(
     """Return the teacher's outputs for the views of the training images."""
     folder, reading = options.cache_folder, of_stage(progress, "running the teacher")
     check_writable(folder / "targets")  # a read-only folder is reported before the teacher runs for hours
-    notify(f"{teacher.name} classifies {len(training)} training images; outputs in {folder} are used again")
+    notify(
+        f"{teacher.name} classifies {len(training)} training images; outputs that are already in {folder} are reused"
+    )
     if options.out_of_fold:
         return out_of_fold_targets(teacher, training, views, folder, reading, notify)
     return distillation_targets(teacher, training.images, views, folder, reading, notify)

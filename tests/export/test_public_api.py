@@ -162,7 +162,7 @@ def test_export_verifies_the_file_on_the_users_own_images(small: Path, wide_face
     exported = edgekit.export(small, tmp_path / "own.onnx", evaluate_on=wide_faces, notify=lines.append)
     assert exported.path == tmp_path / "own.onnx"
     assert exported.path.stat().st_size == exported.size_bytes
-    assert lines == ["verified on 7 images of wide: pixels and labels are equal"]
+    assert lines == [f"exporting {small}", "verified on 7 images of wide: pixels and labels are equal"]
 
 
 def test_a_file_that_differs_on_own_images_is_kept_under_another_name(
