@@ -159,9 +159,12 @@ def needs_detector(model: Path) -> bool:
 
 
 class BoardReporter:
-    """Prints messages of boards and their progress: one bar per board on a terminal, else one line per minute."""
+    """Prints messages of boards and their progress: one bar per board on a terminal, else one line per minute.
 
-    def __init__(self, out: Output) -> None:
+    `boards` is the number of boards that `finished` counts.
+    """
+
+    def __init__(self, out: Output, boards: int = 1) -> None:
         from edgekit.cli.progress import progress_bar
 
         self._out = out
@@ -170,6 +173,7 @@ class BoardReporter:
         self._lines: Counter[str] = Counter()
         self._line_s: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._boards, self._finished = boards, 0
 
     def __enter__(self) -> BoardReporter:
         self._bar.__enter__()
@@ -186,6 +190,18 @@ class BoardReporter:
                 self._out.say(f"{host.label}: {one_line(text)}")
             elif self._lines[host.label] == _MAX_LINES + 1:
                 self._out.say(f"{host.label}: more than {_MAX_LINES} lines, the rest is not shown")
+
+    def finished(self, done: HostResult[Any]) -> None:
+        """Remove the bar of a board and, of several boards, print on stderr how many have finished."""
+        with self._lock:
+            self._finished += 1
+            if done.host.label in self._tasks:
+                self._bar.remove_task(self._tasks.pop(done.host.label))
+            if self._boards > 1:
+                state = "done" if done.error is None else "failed"
+                text = f"{done.host.label}: {state}, {self._finished} of {self._boards}"
+                # The console of the bars writes above them.
+                self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, host: Host, what: str, done: float, total: float) -> None:
         """Show the progress of a board."""
