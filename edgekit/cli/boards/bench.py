@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Options of `bench` for this machine; all others are passed to the boards unchanged.
 _LOCAL = {
     "models", "output", "html_path", "markdown_path", "csv_path", "as_json", "debug", "quiet",
-    "formats", "data", "split", "target", "host", "inventory", "port", "identity",
+    "formats", "data", "split", "target", "host", "inventory", "only", "port", "identity",
     "ssh_option", "parallel", "install", "source_uri", "detector_model",
 }  # fmt: skip
 _NOT_OVER_SSH = {"power_file": "the readings of a power meter are read on the machine that measures"}

@@ -43,7 +43,7 @@ class HostChoice:
 
 
 def host_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add --host, --inventory, --port, --identity, --ssh-option and --parallel, and pass a `HostChoice` as `chosen`."""
+    """Add the options that select boards and connect to them, and pass a `HostChoice` as `chosen`."""
 
     @click.option("--host", "host", multiple=True, metavar="[USER@]HOST", help="A board to reach by SSH; repeatable.")
     @click.option(
@@ -51,6 +51,9 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path),
         metavar="FILE.toml",
         help="TOML file with boards ([[host]] tables).",
+    )
+    @click.option(
+        "--only", multiple=True, metavar="LABEL", help="Use only the board with this label or address; repeatable."
     )
     @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: ssh's own.")
     @click.option("--identity", type=click.Path(path_type=Path), metavar="FILE", help="Private key for SSH.")
@@ -73,6 +76,7 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
         *args: Any,
         host: tuple[str, ...],
         inventory: Path | None,
+        only: tuple[str, ...],
         port: int | None,
         identity: Path | None,
         ssh_option: tuple[str, ...],
@@ -81,15 +85,24 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         hosts: list[Host] = []
         if host or inventory is not None:
-            from edgekit.remote.hosts import check_different, parse_host, read_inventory, ssh_arguments
+            from edgekit.remote.hosts import (
+                check_different,
+                check_identities,
+                parse_host,
+                read_inventory,
+                select,
+                ssh_arguments,
+            )
 
             options = ssh_arguments(ssh_option)
             hosts = [parse_host(text, port=port, identity=identity, ssh_options=options) for text in host]
             if inventory is not None:
                 hosts += read_inventory(inventory, port=port, identity=identity, ssh_options=options)
             check_different(hosts)
-        elif port is not None or identity is not None or ssh_option:
-            raise click.UsageError("--port, --identity and --ssh-option need --host or --inventory")
+            hosts = select(hosts, only)
+            check_identities(hosts)
+        elif only or port is not None or identity is not None or ssh_option:
+            raise click.UsageError("--only, --port, --identity and --ssh-option need --host or --inventory")
         install = kwargs.pop("install", True)
         if not hosts and not install:
             raise click.UsageError("--no-install needs --host or --inventory")

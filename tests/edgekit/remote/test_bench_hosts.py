@@ -262,6 +262,7 @@ def test_ctrl_c_keeps_the_reports_of_finished_boards(
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
         (("--host", "a", "--source", f"rtsp://{'a' * 500}"), "is longer than 500 characters"),
         (("--inventory", "many"), "201 boards are more than the 200"),
+        (("--host", "a", "--only", "b"), "no board has the label 'b'"),
         ((), "need --host"),
     ],
 )
@@ -274,6 +275,12 @@ def test_bad_options_are_refused_with_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_key_is_refused_before_connecting(tiny_model: Path) -> None:
+    done = call("bench", tiny_model, "--host", "a", "--identity", "no-such-key")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "edgekit: error: a: identity 'no-such-key': No such file or directory\n"
 
 
 def test_neither_opencv_nor_an_engine_is_imported_for_boards(tiny_model: Path) -> None:
