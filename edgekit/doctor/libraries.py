@@ -8,6 +8,8 @@ import signal
 from edgekit.doctor.probe import Finding, Probe, ToolResult
 from edgekit.install_hint import install_command
 
+# Text of a library that a run needs and that is missing.
+NOT_INSTALLED = "not installed"
 # The same requirement as in setup.cfg.
 _ONNXRUNTIME = "onnxruntime>=1.20,!=1.21.0,!=1.27.0"
 _KNOWN_BAD = {
@@ -24,7 +26,7 @@ def numpy(probe: Probe) -> Finding:
     """Check that numpy can be imported."""
     done = probe.imported("numpy", "numpy")
     if "No module named 'numpy'" in done.err:
-        return Finding("numpy", "fault", "not installed", install_command("device"))
+        return Finding("numpy", "fault", NOT_INSTALLED, install_command("device"))
     if done.code:
         return Finding("numpy", "fault", _failure("numpy", done), "pip install --force-reinstall numpy")
     return Finding("numpy", "ok", _versions(done).get("numpy", "unknown version"))
@@ -38,7 +40,7 @@ def onnxruntime(probe: Probe) -> Finding:
         text = f"{version} crashes with an illegal instruction: it was built for another processor"
         return Finding("onnxruntime", "fault", text, f"pip install '{_without(version)}'")
     if "No module named 'onnxruntime'" in done.err:
-        return Finding("onnxruntime", "fault", "not installed", install_command("device"))
+        return Finding("onnxruntime", "fault", NOT_INSTALLED, install_command("device"))
     if done.code:
         cure = f"pip install --force-reinstall '{_ONNXRUNTIME}'"
         return Finding("onnxruntime", "fault", _failure(version, done), cure)
@@ -57,7 +59,7 @@ def opencv(probe: Probe) -> Finding:
         text = f"{' and '.join(versions)} overwrite each other's files"
         return Finding("opencv", "fault", text, _HEADLESS.format(names=names))
     if "No module named 'cv2'" in done.err:
-        return Finding("opencv", "fault", "not installed", install_command("device"))
+        return Finding("opencv", "fault", NOT_INSTALLED, install_command("device"))
     if done.code:
         text = _failure(names or "the system's OpenCV", done)
         if "libGL" in done.err:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +12,7 @@ import msgspec
 from edgekit.errors import HostError, InputError
 from edgekit.remote.file_names import names_setting
 from edgekit.remote.hosts import Host
-from edgekit.remote.parallel import HostReporter, HostResult
+from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import EdgekitCommand, prepare, run_edgekit, use_installed
 from edgekit.remote.probe import Probe, probe
 from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
@@ -26,6 +26,8 @@ from edgekit.text import one_line, printable
 # During a pause of --cool-down (an hour at most) and while intervals are computed at the end, nothing is printed.
 _SILENCE_S = 7200
 _ERROR, _WARNING = "edgekit: error: ", "edgekit: warning: "
+# Error of the boards that had no report when Ctrl-C was pressed.
+INTERRUPTED = "interrupted before its benchmark ended"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,41 @@ class HostReport:
     report: BenchmarkReport
     overhead_s: float | None
     sent_bytes: int
+
+
+def bench_hosts(
+    hosts: Sequence[Host],
+    job: Job,
+    parallel: int,
+    reporter: HostReporter,
+    finished: Callable[[HostResult[HostReport]], None],
+) -> list[HostResult[HostReport]]:
+    """Run a benchmark on several boards and return the results in the order of `hosts`.
+
+    After Ctrl-C, the finished boards are returned too, and the other boards have the error `INTERRUPTED`.
+
+    Args:
+        hosts: The boards.
+        job: The benchmark.
+        parallel: Maximum number of boards at a time.
+        reporter: Receives messages and progress.
+        finished: Called with the result of each board as soon as it is there.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed before any board had a report.
+    """
+    results: dict[Host, HostResult[HostReport]] = {}
+
+    def keep(done: HostResult[HostReport]) -> None:
+        results[done.host] = done
+        finished(done)
+
+    try:
+        return run_on_hosts(hosts, partial(bench_host, job=job, reporter=reporter), parallel, keep)
+    except KeyboardInterrupt:
+        if all(done.result is None for done in results.values()):
+            raise
+        return [results.get(host) or HostResult(host, error=INTERRUPTED) for host in hosts]
 
 
 def bench_host(connection: Connection, job: Job, reporter: HostReporter) -> HostReport:
@@ -139,7 +176,7 @@ def _edgekit_command(
         extras=job.extras,
         extra_bytes=board.store.missing_bytes(uploads),
         notify=partial(reporter.message, host),
-        progress=lambda what, done, total: reporter.progress(host, f"sending {what}", done, total),
+        progress=partial(reporter.progress, host),
     )
     return command, command.sent_bytes
 

@@ -116,7 +116,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
             extras=package.extras,
             extra_bytes=extra_bytes,
             notify=partial(reporter.message, host),
-            progress=lambda what, done, total: reporter.progress(host, f"sending {what}", done, total),
+            progress=partial(reporter.progress, host),
         )
         environment, code = edgekit.environment, edgekit.code
     else:

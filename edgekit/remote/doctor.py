@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.doctor.examination import parse_findings
+from edgekit.doctor.libraries import NOT_INSTALLED
 from edgekit.doctor.probe import Finding
 from edgekit.errors import HostError, InputError
 from edgekit.remote.parallel import HostReporter
@@ -21,6 +22,7 @@ from edgekit.remote.progress import PROGRESS_VARIABLE, read_progress
 from edgekit.remote.ssh import CommandResult, Connection, shell, unexpected
 from edgekit.text import one_line, printable
 
+_LIBRARIES = ("numpy", "onnxruntime", "opencv")
 _TIMEOUT_S = 900.0
 _LIMIT_BYTES = 4 << 20
 _MAX_CAPTURED = 2_000
@@ -49,7 +51,7 @@ def examine_host(
     """Return the doctor's findings on a board; nothing is written on the board.
 
     The libraries examined are those of the installed edgekit, else of the environment that `edgekit bench --host` made,
-    else of the system.
+    else of the system. On a board with neither, missing libraries are no faults: `bench` and `deploy` send their own.
 
     Args:
         connection: The board.
@@ -71,7 +73,18 @@ def examine_host(
     command = EdgekitCommand(tuple(shell(_CHOOSE_PYTHON, installed, board.root, board.python.path)))
     done = _run_doctor(connection, reporter, command, program("doctor", {"capture": capture}))
     first, _, second = done.stdout.partition(b"\n")
-    return captured(_findings(done, first, label), second, label)
+    findings = _findings(done, first, label)
+    if not board.commands and not board.environments:
+        findings = [_not_needed(finding) for finding in findings]
+    return captured(findings, second, label)
+
+
+def _not_needed(finding: Finding) -> Finding:
+    """Return a missing library of a new board as a note instead of a fault."""
+    if finding.check in _LIBRARIES and finding.text == NOT_INSTALLED:
+        text = "not installed, and not needed: bench --host and deploy send their own"
+        return Finding(finding.check, "unknown", text)
+    return finding
 
 
 def shell_findings(board: Probe) -> list[Finding]:

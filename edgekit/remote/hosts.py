@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from edgekit.text import one_line
 MAX_PORT = 65_535
 _MAX_INVENTORY_BYTES = 1 << 20
 _MAX_LABEL = 64
+_SHOWN_LABELS = 20
 
 # A name is an alias of ssh's configuration, a DNS name, or an IPv4 or IPv6 address. It has no characters with a meaning
 # to a shell, a terminal or ssh's command line, because a ProxyCommand with %h passes the name to a shell.
@@ -124,6 +127,44 @@ def check_different(hosts: Sequence[Host]) -> None:
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice is not None:
             raise InputError(f"{what} given twice: {one_line(twice)}")
+
+
+def select(hosts: Sequence[Host], labels: Sequence[str]) -> list[Host]:
+    """Return the hosts with these labels, in the order of `hosts`; without labels, all hosts.
+
+    Raises:
+        InputError: No host has one of the labels.
+    """
+    known = [host.label for host in hosts]
+    unknown = next((label for label in labels if label not in known), None)
+    if unknown is not None:
+        more = ", …" if len(known) > _SHOWN_LABELS else ""
+        raise InputError(
+            f"no board has the label '{one_line(unknown)[:_MAX_LABEL]}': the labels are"
+            f" {', '.join(known[:_SHOWN_LABELS])}{more}"
+        )
+    return [host for host in hosts if not labels or host.label in labels]
+
+
+def check_identities(hosts: Sequence[Host]) -> None:
+    """Check the private keys before connecting, because ssh ignores a missing or readable key and tries others.
+
+    Raises:
+        InputError: A key does not exist, or other users can read it.
+    """
+    for host in hosts:
+        if host.identity is None:
+            continue
+        path = Path(os.path.expanduser(host.identity))  # noqa: PTH111 - Path's raises an error for an unknown user
+        try:
+            status = path.stat()
+        except OSError as error:
+            if path.with_name(f"{path.name}.pub").exists():
+                continue  # the private key is in an agent
+            raise InputError(f"{host.label}: identity '{path}': {error.strerror}") from error
+        is_private = stat.S_ISREG(status.st_mode) and path.suffix != ".pub" and status.st_uid == os.getuid()
+        if is_private and status.st_mode & 0o077:
+            raise InputError(f"{host.label}: identity '{path}' is open to other users: chmod 600 '{path}'")
 
 
 def _from_table(

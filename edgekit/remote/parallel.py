@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -35,18 +35,26 @@ class HostResult(Generic[T]):
     tried: bool = True
 
 
-def run_on_hosts(hosts: Sequence[Host], work: Callable[[Connection], T], parallel: int) -> list[HostResult[T]]:
+def run_on_hosts(
+    hosts: Sequence[Host],
+    work: Callable[[Connection], T],
+    parallel: int,
+    finished: Callable[[HostResult[T]], None] = lambda _: None,
+) -> list[HostResult[T]]:
     """Call `work` with an open connection to each host and return the results in the order of `hosts`.
 
     Args:
         hosts: The hosts.
         work: Called once per host, from several threads.
         parallel: Maximum number of hosts at a time.
+        finished: Called with each result as soon as it is there.
     """
     connections = [Connection(host) for host in hosts]
     with ThreadPoolExecutor(parallel, thread_name_prefix="host") as pool:
         futures = [pool.submit(_run_on_host, connection, work) for connection in connections]
         try:
+            for future in as_completed(futures):
+                finished(future.result())
             return [future.result() for future in futures]
         except BaseException:
             # Ctrl-C: hosts that wait are not started, and commands on boards end with their connection.

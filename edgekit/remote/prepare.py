@@ -33,6 +33,8 @@ _ATTEMPTS = 3
 _UNPACKED_FACTOR = 4
 _SPARE_BYTES = 100 << 20
 _CLOCK_TOLERANCE_S = 300
+# A line of `board/setup.py`, shown as progress.
+_UNPACKING = re.compile(r"unpacking ([0-9]{1,6}) of ([0-9]{1,6})")
 
 # The system's picamera2 and simplejpeg are built for one numpy ABI (Bookworm: numpy 1.24). Environments that
 # use them need a numpy of that ABI.
@@ -104,7 +106,7 @@ def prepare(
         extras: Extras to install in addition to `edgekit-pi[device]`, such as `mqtt`.
         extra_bytes: Size of the files that are sent afterwards, for the check of free space.
         notify: Called with one line at each step.
-        progress: Called with the name of what is sent, the bytes on the board and the total.
+        progress: Called with the current step, for example the name of what is sent, how much is done and the total.
 
     Raises:
         HostError: The board cannot be prepared; the message names the reason.
@@ -129,7 +131,9 @@ def prepare(
             break
         check_space(probe, missing, extra_bytes, label)
         for upload in missing:
-            sent_bytes += send(connection, probe.store, upload, partial(progress, upload.path.name.split("-")[0]))
+            sent_bytes += send(
+                connection, probe.store, upload, partial(progress, f"sending {upload.path.name.split('-')[0]}")
+            )
         plan = {
             "root": probe.root,
             "environment": environment,
@@ -139,7 +143,7 @@ def prepare(
             "system_packages": camera,
             "keep": _KEPT_ENVIRONMENTS,
         }
-        if _install(connection, python, plan, notify):
+        if _install(connection, python, plan, notify, progress):
             break
         notify("another edgekit has used and removed the files: sending them again")
         probe = probe_again(connection)
@@ -151,12 +155,22 @@ def prepare(
     return EdgekitCommand(words, folder, code, sent_bytes)
 
 
-def _install(connection: Connection, python: Python, plan: Mapping[str, Any], notify: Notify) -> bool:
+def _install(
+    connection: Connection, python: Python, plan: Mapping[str, Any], notify: Notify, progress: Progress
+) -> bool:
     """Run `board/setup.py` on the board; return False if wheels are no longer in the store."""
+
+    def read(line: str) -> None:
+        unpacking = _UNPACKING.fullmatch(line.strip())
+        if unpacking:
+            progress("unpacking", int(unpacking[1]), int(unpacking[2]))
+        else:
+            notify(one_line(line)[:200])
+
     done = connection.run(
         [python.path, *program("setup", plan)],
         timeout_s=_SETUP_TIMEOUT_S,
-        on_stderr_line=lambda line: notify(one_line(line)[:200]),
+        on_stderr_line=read,
     )
     if done.returncode not in (0, WHEELS_GONE):
         reason = done.last_error_line or f"exit code {done.returncode}"

@@ -154,7 +154,8 @@ def _compare_models(report: BenchmarkReport, baseline: str | None) -> Comparison
     comparison = Comparison(tuple(changes))
     if not comparison.cells:
         if all(len(board.models) < 2 for board in report.boards):
-            raise InputError("the report contains one model only: measure two or more")
+            boards = "; `edgekit report` shows its boards in one table" if len(report.boards) > 1 else ""
+            raise InputError(f"the report contains one model only: measure two or more{boards}")
         raise InputError("no two models were measured with the same kind and threads: measure them in one run")
     return comparison
 

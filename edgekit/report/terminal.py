@@ -15,7 +15,7 @@ from edgekit.text import WARNING_COLOUR
 
 
 def report_view(report: BenchmarkReport) -> Group:
-    """Return for each board its title, one table per model, facts and warnings."""
+    """Return for each board its title, one table per model, facts and warnings; at the end, overviews of the boards."""
     parts: list[RenderableType] = []
     for board in report.boards:
         warning = view.virtualization_warning(board)
@@ -23,7 +23,22 @@ def report_view(report: BenchmarkReport) -> Group:
         parts += [Text(warning, style=f"bold {WARNING_COLOUR}")] if warning else []
         parts += [_table(board, model.name) for model in board.models]
         parts += [Text(line) for line in view.facts(board) + view.warnings(board)]
+    overviews = view.overviews(report)
+    parts += [Text("All boards", style="bold")] if overviews else []
+    parts += [_overview(overview) for overview in overviews]
+    parts += [Text(view.OVERVIEW_NOTE)] if overviews else []
     return Group(*parts)
+
+
+def _overview(overview: view.Overview) -> Table:
+    title = Text(PurePath(overview.model).name)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in overview.columns:
+        is_text = name in ("board", "quality flags")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+    for row in overview.rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _table(board: BoardResult, model: str) -> RenderableType:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edgekit.boards import throttle_text
-from edgekit.report.document import KINDS, BoardResult, BoardState, CellResult, ThreadUse
+from edgekit.report.document import KINDS, BenchmarkReport, BoardResult, BoardState, CellResult, ThreadUse
 from edgekit.report.quality_flags import EXPLANATIONS
 from edgekit.text import counted
 
@@ -21,6 +22,8 @@ COLUMNS = (
     "kind", "engine", "threads", "p50 ms", "±", "p90 ms", "p99 ms", "images/s", "MiB", "quality flags",
 )  # fmt: skip
 TEXT_COLUMNS = ("kind", "engine", "quality flags")
+
+OVERVIEW_NOTE = "p50 in ms per kind, at the fastest number of threads; fps: frames per second of the kind loop"
 
 _EMULATED = "EMULATED: measured on an emulator. Neither these times nor their ratios are valid for a real board."
 _VIRTUAL = "VIRTUAL MACHINE: other guests share this machine. Times on bare hardware differ."
@@ -132,6 +135,41 @@ def shown_columns(cells: Sequence[CellResult]) -> list[int]:
     hidden = {"engine"} if len({cell.engine for cell in cells}) == 1 else set()
     hidden |= {"quality flags"} if not any(cell.quality_flags for cell in cells) else set()
     return [index for index, name in enumerate(COLUMNS) if name not in hidden]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Table that compares the boards of a report for one model: one row per board, one text per column."""
+
+    model: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def overviews(report: BenchmarkReport) -> list[Overview]:
+    """Return one table per model that was measured on several boards: p50 of each kind, fps and quality flags."""
+    tables = []
+    for name in dict.fromkeys(model.name for board in report.boards for model in board.models):
+        found = [(board, cells) for board in report.boards if (cells := cells_of(board, name))]
+        if len(found) < 2:
+            continue
+        kinds = [kind for kind in KINDS if any(cell.kind == kind for _, cells in found for cell in cells)]
+        rows = []
+        for board, cells in found:
+            fastest = {kind: _fastest([cell for cell in cells if cell.kind == kind]) for kind in kinds}
+            texts = ["-" if cell is None else ms(cell.latency.p50_ms) for cell in fastest.values()]
+            if "loop" in kinds:
+                loop = fastest["loop"]
+                texts.append("-" if loop is None else f"{loop.images_per_s:.1f}")
+            flags = [flag for flag in EXPLANATIONS if any(flag in cell.quality_flags for cell in cells)]
+            rows.append((board.label or board.board.model or "unknown board", *texts, ", ".join(flags)))
+        fps = ("fps",) if "loop" in kinds else ()
+        tables.append(Overview(name, ("board", *kinds, *fps, "quality flags"), tuple(rows)))
+    return tables
+
+
+def _fastest(cells: Sequence[CellResult]) -> CellResult | None:
+    return min(cells, key=lambda cell: cell.latency.p50_ms, default=None)
 
 
 def plus_minus(cell: CellResult) -> str:

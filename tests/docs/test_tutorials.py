@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import http.client
 import json
 import re
@@ -113,6 +114,11 @@ class Walk:
         if "--host" in words:
             words[words.index("--host") + 1] = self._host.address
             words += ["--user", *ssh_words(self._host)]  # also where the tests run as root
+        if "--inventory" in words:
+            # The boards share one home, so they must not be changed at the same time.
+            words += ["--parallel", "1", *ssh_words(self._host)]
+            words += ["--user"] if words[0] in ("deploy", "releases", "rollback", "undeploy") else []
+            words += ["--no-install"] if words[0] == "bench" else []
         if words[0] == "deploy":
             words += ["--settle", "0.2", "--no-install"]
         return words
@@ -124,6 +130,10 @@ class Walk:
         text = text.replace("camera = true", f'source = "{self._stream}"{detector}').replace(
             "0.0.0.0:8080", "127.0.0.1:0"
         )
+        for number, address in enumerate(("127.0.0.1", f"{getpass.getuser()}@127.0.0.1"), 1):
+            text = text.replace(f"pi@room-0{number}.local", address)
+        if self._host is not None:
+            text = text.replace("~/.ssh/boards", str(self._host.host().identity))
         (self._folder / name).write_text(text.replace("mqtt://homeassistant.local", self._broker))
 
 
@@ -225,6 +235,20 @@ def test_raspberry_pi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: B
     printed = Walk(tmp_path, broker=f"mqtt://127.0.0.1:{broker.port}").follow(TUTORIALS["raspberry-pi"])
     assert "mqtt 1 written" in printed["run --config edgekit.toml"]
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 150
+
+
+@pytest.mark.slow
+def test_many_boards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, play: Callable[..., Any], sshd: Sshd, board: Board
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    walk = Walk(tmp_path, stream=play([("pictures", 1_000_000, (64, 48))]).url, host=sshd)
+    printed = walk.follow(TUTORIALS["twenty-boards"])
+    report = json.loads((tmp_path / "boards.json").read_text())
+    assert [each["label"] for each in report["boards"]] == ["room-01", "room-02"]
+    (measured,) = (text for command, text in printed.items() if command.startswith("bench"))
+    assert "All boards" in measured
+    assert not board.root.exists()
 
 
 def save_votes(faces: Path, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 # Options of `bench` for this machine; all others are passed to the boards unchanged.
 _LOCAL = {
     "models", "output", "html_path", "markdown_path", "csv_path", "as_json", "debug", "quiet",
-    "formats", "data", "split", "target", "host", "inventory", "port", "identity",
+    "formats", "data", "split", "target", "host", "inventory", "only", "port", "identity",
     "ssh_option", "parallel", "install", "source_uri", "detector_model",
 }  # fmt: skip
 _NOT_OVER_SSH = {"power_file": "the readings of a power meter are read on the machine that measures"}
@@ -32,19 +31,19 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
     """Run the current `bench` command on boards and write one report on all of them.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the report on the finished boards is written first.
         HostError: A board failed; the report on the others is written first.
     """
     from contextlib import ExitStack
 
-    from edgekit.remote.bench import bench_host, merged_report
-    from edgekit.remote.parallel import run_on_hosts
+    from edgekit.remote.bench import INTERRUPTED, bench_hosts, merged_report
     from edgekit.report.terminal import report_view
 
     job = _job(out, chosen, models)
     with ExitStack() as stack:
         write = files.open(stack)
-        with BoardReporter(out) as reporter:
-            results = run_on_hosts(chosen.hosts, partial(bench_host, job=job, reporter=reporter), chosen.parallel)
+        with BoardReporter(out, len(chosen.hosts)) as reporter:
+            results = bench_hosts(chosen.hosts, job, chosen.parallel, reporter, reporter.finished)
         document = merged_report(results)
         if document is None:
             # Raised within the stack, so that existing report files are kept.
@@ -59,6 +58,9 @@ def bench_on_hosts(out: Output, chosen: HostChoice, models: Sequence[str], files
             out.say(f"{host.label}: {host.overhead_s:.1f} s until the measurement started, {sent}")
     for path in files.paths:
         out.say(f"report: {path}")
+    if any(done.error == INTERRUPTED for done in results):
+        out.warn(f"interrupted: the report has {len(document.boards)} of {len(results)} boards")
+        raise KeyboardInterrupt
     raise_failures(results)
 
 
@@ -69,15 +71,14 @@ def bench_files_on_hosts(out: Output, chosen: HostChoice, files: Mapping[str, Pa
         HostError: All boards failed.
     """
     from edgekit.model_store import engine_extras
-    from edgekit.remote.bench import Job, bench_host, merged_report
-    from edgekit.remote.parallel import run_on_hosts
+    from edgekit.remote.bench import Job, bench_hosts, merged_report
     from edgekit.remote.transfer import pack
 
     uploads = {name: pack(path, "model") for name, path in files.items()}
     options = (*_given_options(), "--no-pipeline")
     job = Job(uploads, options, install=chosen.install, extras=engine_extras(files.values()))
-    with BoardReporter(out) as reporter:
-        results = run_on_hosts(chosen.hosts, partial(bench_host, job=job, reporter=reporter), chosen.parallel)
+    with BoardReporter(out, len(chosen.hosts)) as reporter:
+        results = bench_hosts(chosen.hosts, job, chosen.parallel, reporter, reporter.finished)
     report = merged_report(results)
     if report is None:
         raise_failures(results)

@@ -35,9 +35,9 @@ def doctor_on_hosts(out: Output, chosen: HostChoice, bundle: Path | None) -> Non
     from edgekit.remote.doctor import examine_host
     from edgekit.remote.parallel import run_on_hosts
 
-    with BoardReporter(out) as reporter:
+    with BoardReporter(out, len(chosen.hosts)) as reporter:
         work = partial(examine_host, reporter=reporter, capture=bundle is not None, install=chosen.install)
-        examined = run_on_hosts(chosen.hosts, work, chosen.parallel)
+        examined = run_on_hosts(chosen.hosts, work, chosen.parallel, reporter.finished)
     bundles = {} if bundle is None else dict(zip(chosen.hosts, bundle_paths(bundle, chosen.hosts), strict=True))
     for done in examined:
         if done.result is None:

@@ -43,7 +43,7 @@ class HostChoice:
 
 
 def host_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add --host, --inventory, --port, --identity, --ssh-option and --parallel, and pass a `HostChoice` as `chosen`."""
+    """Add the options that select boards and connect to them, and pass a `HostChoice` as `chosen`."""
 
     @click.option("--host", "host", multiple=True, metavar="[USER@]HOST", help="A board to reach by SSH; repeatable.")
     @click.option(
@@ -51,6 +51,9 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path),
         metavar="FILE.toml",
         help="TOML file with boards ([[host]] tables).",
+    )
+    @click.option(
+        "--only", multiple=True, metavar="LABEL", help="Use only the board with this label or address; repeatable."
     )
     @click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="SSH port; default: ssh's own.")
     @click.option("--identity", type=click.Path(path_type=Path), metavar="FILE", help="Private key for SSH.")
@@ -73,6 +76,7 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
         *args: Any,
         host: tuple[str, ...],
         inventory: Path | None,
+        only: tuple[str, ...],
         port: int | None,
         identity: Path | None,
         ssh_option: tuple[str, ...],
@@ -81,15 +85,24 @@ def host_options(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         hosts: list[Host] = []
         if host or inventory is not None:
-            from edgekit.remote.hosts import check_different, parse_host, read_inventory, ssh_arguments
+            from edgekit.remote.hosts import (
+                check_different,
+                check_identities,
+                parse_host,
+                read_inventory,
+                select,
+                ssh_arguments,
+            )
 
             options = ssh_arguments(ssh_option)
             hosts = [parse_host(text, port=port, identity=identity, ssh_options=options) for text in host]
             if inventory is not None:
                 hosts += read_inventory(inventory, port=port, identity=identity, ssh_options=options)
             check_different(hosts)
-        elif port is not None or identity is not None or ssh_option:
-            raise click.UsageError("--port, --identity and --ssh-option need --host or --inventory")
+            hosts = select(hosts, only)
+            check_identities(hosts)
+        elif only or port is not None or identity is not None or ssh_option:
+            raise click.UsageError("--only, --port, --identity and --ssh-option need --host or --inventory")
         install = kwargs.pop("install", True)
         if not hosts and not install:
             raise click.UsageError("--no-install needs --host or --inventory")
@@ -159,9 +172,12 @@ def needs_detector(model: Path) -> bool:
 
 
 class BoardReporter:
-    """Prints messages of boards and their progress: one bar per board on a terminal, else one line per minute."""
+    """Prints messages of boards and their progress: one bar per board on a terminal, else one line per minute.
 
-    def __init__(self, out: Output) -> None:
+    `boards` is the number of boards that `finished` counts.
+    """
+
+    def __init__(self, out: Output, boards: int = 1) -> None:
         from edgekit.cli.progress import progress_bar
 
         self._out = out
@@ -170,6 +186,7 @@ class BoardReporter:
         self._lines: Counter[str] = Counter()
         self._line_s: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._boards, self._finished = boards, 0
 
     def __enter__(self) -> BoardReporter:
         self._bar.__enter__()
@@ -186,6 +203,18 @@ class BoardReporter:
                 self._out.say(f"{host.label}: {one_line(text)}")
             elif self._lines[host.label] == _MAX_LINES + 1:
                 self._out.say(f"{host.label}: more than {_MAX_LINES} lines, the rest is not shown")
+
+    def finished(self, done: HostResult[Any]) -> None:
+        """Remove the bar of a board and, of several boards, print on stderr how many have finished."""
+        with self._lock:
+            self._finished += 1
+            if done.host.label in self._tasks:
+                self._bar.remove_task(self._tasks.pop(done.host.label))
+            if self._boards > 1:
+                state = "done" if done.error is None else "failed"
+                text = f"{done.host.label}: {state}, {self._finished} of {self._boards}"
+                # The console of the bars writes above them.
+                self._bar.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, host: Host, what: str, done: float, total: float) -> None:
         """Show the progress of a board."""

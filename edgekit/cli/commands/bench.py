@@ -183,7 +183,8 @@ def command(
     The processes run in rounds. In each round, the order of the cells is random and depends on --seed. The report
     contains percentiles, the interval of the median, memory and versions. It also contains the board with its
     temperature, clock frequency, governor and throttle flags. If the board throttled or its clock frequency changed,
-    the process is repeated after a pause. After Ctrl-C, the finished measurements are kept.
+    the process is repeated after a pause. After Ctrl-C, the finished measurements are kept. Of several
+    boards, the reports of the finished boards are kept.
 
     With --formats, MODEL is a checkpoint that is exported in each format. One table shows accuracy, size, p50, p99 and
     memory of the formats. The accuracy is measured with --data on this machine. The recommended format is the fastest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import pytest
 import edgekit
 from edgekit.cli.boards.hosts import BoardReporter
 from edgekit.cli.output import Output
+from edgekit.remote.parallel import HostResult
 from edgekit.remote.probe import probe
 from edgekit.remote.ssh import Connection
 from tests.waiting import wait_until
@@ -60,6 +62,20 @@ def test_without_a_terminal_progress_is_printed_as_lines(
     assert capsys.readouterr() == ("", f"{host.label}: send\\x1b[2J ing, 0.5\n")
     with BoardReporter(Output(as_json=False, quiet=True)) as reporter:
         reporter.progress(host, "processes", 1, 3)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_of_several_boards_each_finished_one_is_counted_on_stderr(
+    sshd: Sshd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts = [sshd.host(label=f"room-{number}") for number in (1, 2)]
+    with BoardReporter(Output(as_json=False, quiet=False), len(hosts)) as reporter:
+        reporter.progress(hosts[0], "processes", 1, 3)
+        reporter.finished(HostResult(hosts[0], 1))
+        reporter.finished(HostResult(hosts[1], error="no answer"))
+    assert capsys.readouterr() == ("", "room-1: done, 1 of 2\nroom-2: failed, 2 of 2\n")
+    with BoardReporter(Output(as_json=False, quiet=True), len(hosts)) as reporter:
+        reporter.finished(HostResult(hosts[0], 1))
     assert capsys.readouterr() == ("", "")
 
 
@@ -209,6 +225,34 @@ def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_mod
     assert sorted(path.name for path in tmp_path.iterdir()) == ["started"]
 
 
+def test_ctrl_c_keeps_the_reports_of_finished_boards(
+    sshd: Sshd, plant: Plant, tiny_model: Path, tmp_path: Path
+) -> None:
+    started, report, boards = tmp_path / "started", tmp_path / "report.json", tmp_path / "boards.toml"
+    plant(f"mkdir '{tmp_path / 'first'}' 2>/dev/null && {REAL}\n: >'{started}'; exec sleep 600")
+    addresses = {"one": "127.0.0.1", "two": f"{getpass.getuser()}@127.0.0.1", "three": "localhost"}
+    boards.write_text("".join(f'[[host]]\nhost = "{host}"\nlabel = "{label}"\n' for label, host in addresses.items()))
+    words = bench_words(sshd, tiny_model, "--inventory", boards, "--parallel", "1", "-o", report)
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgekit.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        text=True,
+    ) as process:
+        wait_until(started.exists)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert "one: done, 1 of 3\n" in stderr
+    assert "interrupted: the report has 1 of 3 boards" in stderr
+    assert "inference" in stdout
+    document = json.loads(report.read_text())
+    assert [board["label"] for board in document["boards"]] == ["one"]
+    errors = [host["error"] for host in document["hosts"]]
+    assert errors == [None, *["interrupted before its benchmark ended"] * 2]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -218,6 +262,7 @@ def test_ctrl_c_ends_the_command_on_the_board(sshd: Sshd, plant: Plant, tiny_mod
         (("--host", "a", "--inventory", "nowhere.toml"), "nowhere.toml"),
         (("--host", "a", "--source", f"rtsp://{'a' * 500}"), "is longer than 500 characters"),
         (("--inventory", "many"), "201 boards are more than the 200"),
+        (("--host", "a", "--only", "b"), "no board has the label 'b'"),
         ((), "need --host"),
     ],
 )
@@ -230,6 +275,12 @@ def test_bad_options_are_refused_with_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_key_is_refused_before_connecting(tiny_model: Path) -> None:
+    done = call("bench", tiny_model, "--host", "a", "--identity", "no-such-key")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "edgekit: error: a: identity 'no-such-key': No such file or directory\n"
 
 
 def test_neither_opencv_nor_an_engine_is_imported_for_boards(tiny_model: Path) -> None:

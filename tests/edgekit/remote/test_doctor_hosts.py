@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -116,6 +117,26 @@ def prints(python: Path, *lines: str) -> None:
     answer = python.with_name("answer")
     answer.write_text("\n".join(lines))
     python.write_text(f"#!/bin/sh\ncat '{answer}'\nrm '{answer}'\n")
+
+
+MISSING = '{"check": "numpy", "status": "fault", "text": "not installed", "cure": "pip install it"}'
+
+
+def test_missing_libraries_of_a_new_board_are_a_note(
+    connection: Connection, python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints(python, FINE % MISSING, '{"python": "x"}')
+    (finding,) = examine_host(connection, Silent()).findings
+    assert (finding.status, finding.cure) == ("fault", "pip install it")
+    # The same Python, but of a board without edgekit.
+    found = probe(connection)
+    assert found.python is not None
+    new = dataclasses.replace(found, python=dataclasses.replace(found.python, path=str(python)), commands=())
+    monkeypatch.setattr(doctor, "probe", lambda _: new)
+    prints(python, FINE % MISSING, '{"python": "x"}')
+    (finding,) = examine_host(connection, Silent()).findings
+    assert (finding.status, finding.cure) == ("unknown", None)
+    assert finding.text == "not installed, and not needed: bench --host and deploy send their own"
 
 
 def test_faults_give_exit_code_1_and_no_terminal_escapes(sshd: Sshd, python: Path) -> None:

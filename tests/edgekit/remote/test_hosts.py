@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import InputError
-from edgekit.remote.hosts import check_different, parse_host, read_inventory, ssh_arguments
+from edgekit.remote.hosts import check_different, check_identities, parse_host, read_inventory, select, ssh_arguments
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,29 @@ def test_duplicate_hosts_are_refused() -> None:
     check_different([parse_host("a"), parse_host("b")])
     with pytest.raises(InputError, match="host given twice: a"):
         check_different([parse_host("a"), parse_host("a")])
+
+
+def test_labels_select_boards_in_the_order_of_the_inventory() -> None:
+    hosts = [parse_host(name) for name in ("a", "b", "c")]
+    assert select(hosts, ()) == hosts
+    assert select(hosts, ("c", "a")) == [hosts[0], hosts[2]]
+    with pytest.raises(InputError, match=r"no board has the label 'd': the labels are a, b, c$"):
+        select(hosts, ("a", "d"))
+
+
+def test_a_private_key_that_ssh_would_ignore_is_refused(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    hosts = [parse_host("a", identity=key)]
+    with pytest.raises(InputError, match=r"^a: identity '.*key': No such file or directory$"):
+        check_identities(hosts)
+    key.touch(mode=0o600)
+    check_identities(hosts)
+    key.chmod(0o644)
+    with pytest.raises(InputError, match=r"identity '.*key' is open to other users: chmod 600"):
+        check_identities(hosts)
+    # ssh accepts a public key whose private key is in an agent.
+    key.rename(tmp_path / "key.pub")
+    check_identities([*hosts, parse_host("b", identity=tmp_path / "key.pub")])
 
 
 @pytest.mark.parametrize(

@@ -218,5 +218,7 @@ def test_one_report_without_the_models_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         compare(make_document(*models), **options)
+    with pytest.raises(InputError, match="`edgekit report` shows its boards in one table"):
+        compare(merged(make_document(label="kitchen"), make_document(label="attic")))
     with pytest.raises(InputError, match="baseline model is for one report"):
         compare(make_document(), make_document(), baseline="a.onnx")

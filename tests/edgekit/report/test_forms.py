@@ -189,6 +189,24 @@ def test_several_boards_share_a_page(make_document: MakeDocument) -> None:
     assert "kitchen, Raspberry Pi 3" in html
 
 
+def test_an_overview_compares_the_boards(make_document: MakeDocument) -> None:
+    labels = ["kitchen", "room-with-a-long-label-of-forty-characters"]
+    reports = [make_document("a.onnx", slower=slower) for slower in (1.0, 2.0)]
+    spoilt = reports[1]["boards"][0]["cells"][0]
+    spoilt["marks"] = ["throttled", "busy"]
+    report = merge([from_document(each, "it") for each in reports], labels)
+    text = table(report.as_document())
+    shown = text[text.index("All boards") :]
+    assert "All boards" not in table(reports[0])
+    assert re.search(r"board +inference +per-frame +quality flags", shown)
+    assert re.search(r"kitchen +20.00 +90.00 *\n", shown)
+    assert re.search(r"40.00 +180 +throttled, busy", shown)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in shown
+    html = page_form.to_html(report)
+    assert "<td>kitchen</td><td>20.00</td><td>90.00</td><td></td>" in html
+
+
 @pytest.fixture(scope="module")
 def chromium() -> str:
     found = shutil.which("chromium") or shutil.which("chromium-browser")
