@@ -213,7 +213,7 @@ def run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], 
             [python.path, *program("deploy", plan)],
             timeout_s=_TIMEOUT_S,
             limit_bytes=_LIMIT_BYTES,
-            on_stderr_line=lambda line: reporter.message(host, one_line(line)[:300]),
+            on_stderr_line=lambda line: reporter.message(host, one_line(line)),
         )
     except ConnectionLostError as error:
         raise HostError(f"{error}; the board completes what it has begun: check with 'edgekit releases'") from error

@@ -31,7 +31,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shlex
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -122,7 +121,9 @@ def _activate(releases: Releases, service: Service, release: str) -> str | None:
         report(f"switched to {release}, waiting for its first frame")
     else:
         report(f"switched to {release}; no service was installed, because this board does not run systemd")
-        report(f"start it with this board's service manager: edgekit run {shlex.join(service.run_options(release))}")
+        verb = "restart" if previous else "start"
+        line = releases.runtime(release).shell_line(["run", *service.run_options(release)])
+        report(f"{verb} it with this board's service manager, which must run: {line}")
     error = service.restart_and_check(release)
     if error is not None:
         _go_back(releases, service, release, previous, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -34,15 +35,12 @@ class Runtime:
 
     def call(self, words: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
         """Run a command and return its result; a timeout counts as exit code 1."""
-        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-        command = [self.own] if self.own else [str(self.home / "env/bin/python"), "-P", "-m", "edgekit.cli"]
-        if not self.own:
-            environment["PYTHONPATH"] = str(self.home / "code")
+        command, variables = self._command()
         try:
             return subprocess.run(
                 [*command, *words],
                 cwd=self.data,
-                env=environment,
+                env={**os.environ, "LC_ALL": "C.UTF-8", **variables},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -51,6 +49,19 @@ class Runtime:
             )
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, 1, "", f"did not end within {timeout_s:g} s")
+
+    def shell_line(self, words: Sequence[str]) -> str:
+        """Return the line for a shell that runs a command in the folder `data`."""
+        command, variables = self._command()
+        assigned = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
+        return f"cd {shlex.quote(str(self.data))}; {assigned}{shlex.join([*command, *words])}"
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        """Return the words before the subcommand, and the environment variables."""
+        if self.own:
+            return [self.own], {}
+        words = [str(self.home / "env/bin/python"), "-P", "-m", "edgekit.cli"]
+        return words, {"PYTHONPATH": str(self.home / "code")}
 
     def try_out(self, release: Path, timeout_s: float) -> None:
         """Read the settings of a release, load its model and classify one frame.

@@ -22,6 +22,7 @@ from edgekit.errors import HostError
 from edgekit.remote import deploy as deploying
 from edgekit.remote.board import service as board_service
 from edgekit.remote.board.releases import Releases
+from edgekit.remote.board.runtime import Runtime
 from edgekit.remote.deploy import ReleaseChange, deploy_host, list_host, roll_out, rollback_host
 from edgekit.remote.doctor import examine_host
 from edgekit.remote.prepare import EdgekitCommand
@@ -88,8 +89,11 @@ def test_on_a_board_without_systemd_the_release_is_switched_and_no_service_is_in
     assert (second.error, second.before, second.service_installed) == (None, first.release, False)
     assert (board.root / "current/model.onnx").read_bytes() == content(two)
     assert f"switched to {second.release}; no service was installed, because this board does not run systemd" in said
-    command = f"edgekit run --config {board.root}/current/edgekit.toml --model {board.root}/current/model.onnx"
-    assert said[-1].endswith(command)
+    starts = [line for line in said if "start it with" in line]
+    assert [line.partition(" it ")[0] for line in starts] == ["start", "restart"]
+    command = f"{board.home}/.local/bin/edgekit run --config {board.root}/current/edgekit.toml"
+    line = f"cd {board.root}/data; {command} --model {board.root}/current/model.onnx"
+    assert starts[1].partition(" must run: ")[2] == line
     assert not board.unit.exists()
     with pytest.raises(HostError, match=r"model: .*Nothing was changed"):
         deploy(connection, make(3, content=b"no model"))
@@ -274,6 +278,17 @@ def test_a_rollout_stops_at_the_first_failure(sshd: Sshd) -> None:
     met.clear()
     list(roll_out(hosts[1:], work, canary=1, parallel=2))
     assert met == ["1"]
+
+
+def test_the_line_that_starts_a_release_is_quoted_for_a_shell(tmp_path: Path) -> None:
+    home = tmp_path / "a folder's name"
+    (home / "data").mkdir(parents=True)
+    (home / "env/bin").mkdir(parents=True)
+    (home / "env/bin/python").write_text('#!/bin/sh\npwd; echo "$PYTHONPATH"; echo "$@"')
+    (home / "env/bin/python").chmod(0o755)
+    line = Runtime(None, home, home / "data").shell_line(["run", "--config", "a b"])
+    said = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [str(home / "data"), str(home / "code"), "-P -m edgekit.cli run --config a b"]
 
 
 def test_a_service_that_takes_long_to_end_is_not_ill(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
