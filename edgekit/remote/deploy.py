@@ -64,7 +64,8 @@ class ReleaseChange:
     """A change of the release on one board.
 
     `release` is the new release, `before` the one that ran before, `current` the one that runs now. `error` is why the
-    new release failed and was replaced by `current`; None if it runs. `service_installed` is False on a board without
+    new release failed and was replaced by `current`; None if it runs. `already_current` is True if the board had this
+    release already, and nothing was changed. `service_installed` is False on a board without
     systemd, where the release is in place but not started.
     """
 
@@ -72,6 +73,7 @@ class ReleaseChange:
     before: str | None = None
     current: str | None = None
     error: str | None = None
+    already_current: bool = False
     service_installed: bool = True
 
 
@@ -275,7 +277,13 @@ def read_change(label: str, content: bytes) -> ReleaseChange:
         return ReleaseChange(release, before, current, f"{release} failed ({shown(document['error'])}): {state}")
     if release is None or current != release:
         raise HostError(f"{label}: the board's answer is not valid")
-    return ReleaseChange(release, before, current, service_installed=document.get("service_installed") is not False)
+    return ReleaseChange(
+        release,
+        before,
+        current,
+        already_current=document.get("already_current") is True,
+        service_installed=document.get("service_installed") is not False,
+    )
 
 
 def _needs_picamera2(camera: str | None, board: Probe) -> bool:

@@ -72,7 +72,10 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
     with _locked(releases):
         _recover(releases, service)
         before = releases.current()
-        target = releases.create(plan) if plan["action"] == "deploy" else _rollback_target(releases, plan["to"])
+        if plan["action"] == "rollback":
+            target = _rollback_target(releases, plan["to"])
+        else:
+            target = before if before and releases.has_current(plan) else releases.create(plan)
         error = _activate(releases, service, target)
         if plan["action"] == "deploy":
             releases.remove_old(plan["keep"])
@@ -81,6 +84,7 @@ def _changed(releases: Releases, service: Service, plan: dict[str, Any]) -> dict
         "before": before,
         "current": releases.current(),
         "error": error,
+        "already_current": target == before,
         "service_installed": service.is_managed,
     }
 
@@ -111,10 +115,18 @@ def _locked(releases: Releases) -> Iterator[None]:
 def _activate(releases: Releases, service: Service, release: str) -> str | None:
     """Switch to a release and check that it runs; return the reason of a failure, or None.
 
-    After a failure the previous release runs again.
+    After a failure the previous release runs again. If the release is the current one, only its service is started.
+
+    Raises:
+        HostError: The current release does not run.
     """
     previous = releases.current()
     service.refuse_foreign_service(release)
+    if release == previous:
+        error = None if service.status(release)["state"] == "running" else service.restart_and_check(release)
+        if error is not None:
+            raise HostError(f"{release} is already current, and does not run: {error}")
+        return None
     releases.begin(release, previous)
     releases.place(release)
     if service.is_managed:

@@ -67,6 +67,23 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
 
 
 @pytest.mark.slow
+def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection, make: MakePackage) -> None:
+    first, second = deploy(connection, make(1)), deploy(connection, make(2))
+    pid = board.wait_until_it_runs()
+    again = deploy(connection, make(2))
+    assert (again.release, again.current, again.already_current) == (second.release, second.release, True)
+    assert board.wait_until_it_runs() == pid
+    assert [each.release for each in list_host(connection, SERVICE, Quiet()).releases] == [first.release, second.release]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: board.status()["ActiveState"] == "failed")
+    assert deploy(connection, make(2)).already_current
+    assert board.wait_until_it_runs() != pid
+    other_settings = deploy(connection, make(2, source="missing.mp4"))
+    assert (other_settings.already_current, other_settings.current) == (False, second.release)
+    assert rollback_host(connection, SERVICE, None, Quiet(), settle_s=0.2).current == first.release
+
+
+@pytest.mark.slow
 def test_the_doctor_sees_the_service_of_a_release(board: Board, connection: Connection, make: MakePackage) -> None:
     def service() -> Finding:
         return next(found for found in examine_host(connection, Quiet()).findings if found.check == "service")
