@@ -139,7 +139,7 @@ def _edgekit_command(
         extras=job.extras,
         extra_bytes=board.store.missing_bytes(uploads),
         notify=partial(reporter.message, host),
-        progress=lambda what, done, total: reporter.progress(host, f"sending {what}", done, total),
+        progress=partial(reporter.progress, host),
     )
     return command, command.sent_bytes
 

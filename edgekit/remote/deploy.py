@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from edgekit import __version__
-from edgekit.errors import HostError
+from edgekit.errors import ERROR_PREFIX, HostError
 from edgekit.remote.hosts import Host
 from edgekit.remote.parallel import HostReporter, HostResult, run_on_hosts
 from edgekit.remote.prepare import check_fit, check_space, prepare, use_installed
@@ -118,7 +118,7 @@ def deploy_host(connection: Connection, package: Package, service: Service, repo
             extras=package.extras,
             extra_bytes=extra_bytes,
             notify=partial(reporter.message, host),
-            progress=lambda what, done, total: reporter.progress(host, f"sending {what}", done, total),
+            progress=partial(reporter.progress, host),
         )
         environment, code = edgekit.environment, edgekit.code
     else:
@@ -210,12 +210,17 @@ def run_on_board(connection: Connection, board: Probe, plan: Mapping[str, Any], 
     """
     host = connection.host
     python = check_fit(board, host.label)
+
+    def report(line: str) -> None:
+        if not line.startswith(ERROR_PREFIX):  # the error raised below has this line
+            reporter.message(host, one_line(line))
+
     try:
         done = connection.run(
             [python.path, *program("deploy", plan)],
             timeout_s=_TIMEOUT_S,
             limit_bytes=_LIMIT_BYTES,
-            on_stderr_line=lambda line: reporter.message(host, one_line(line)),
+            on_stderr_line=report,
         )
     except ConnectionLostError as error:
         raise HostError(f"{error}; the board completes what it has begun: check with 'edgekit releases'") from error

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from edgekit.errors import HostError
+from edgekit.errors import ERROR_PREFIX, HostError
 from edgekit.remote.board.setup import WHEELS_GONE
 from edgekit.remote.probe import MIN_PYTHON, Probe, Python
 from edgekit.remote.probe import probe as probe_again
 from edgekit.remote.program import program
+from edgekit.remote.progress import read_progress
 from edgekit.remote.ssh import CommandResult, Connection, shell
 from edgekit.remote.transfer import Upload, send
 from edgekit.remote.wheels import Target, dependency_wheels, own_wheel
@@ -104,7 +105,7 @@ def prepare(
         extras: Extras to install in addition to `edgekit-pi[device]`, such as `mqtt`.
         extra_bytes: Size of the files that are sent afterwards, for the check of free space.
         notify: Called with one line at each step.
-        progress: Called with the name of what is sent, the bytes on the board and the total.
+        progress: Called with the name of a step, how much of it is done, and the total; for files sent, in bytes.
 
     Raises:
         HostError: The board cannot be prepared; the message names the reason.
@@ -129,7 +130,9 @@ def prepare(
             break
         check_space(probe, missing, extra_bytes, label)
         for upload in missing:
-            sent_bytes += send(connection, probe.store, upload, partial(progress, upload.path.name.split("-")[0]))
+            sent_bytes += send(
+                connection, probe.store, upload, partial(progress, f"sending {upload.path.name.split('-')[0]}")
+            )
         plan = {
             "root": probe.root,
             "environment": environment,
@@ -139,7 +142,7 @@ def prepare(
             "system_packages": camera,
             "keep": _KEPT_ENVIRONMENTS,
         }
-        if _install(connection, python, plan, notify):
+        if _install(connection, python, plan, notify, progress):
             break
         notify("another edgekit has used and removed the files: sending them again")
         probe = probe_again(connection)
@@ -151,13 +154,19 @@ def prepare(
     return EdgekitCommand(words, folder, code, sent_bytes)
 
 
-def _install(connection: Connection, python: Python, plan: Mapping[str, Any], notify: Notify) -> bool:
+def _install(
+    connection: Connection, python: Python, plan: Mapping[str, Any], notify: Notify, progress: Progress
+) -> bool:
     """Run `board/setup.py` on the board; return False if wheels are no longer in the store."""
-    done = connection.run(
-        [python.path, *program("setup", plan)],
-        timeout_s=_SETUP_TIMEOUT_S,
-        on_stderr_line=lambda line: notify(one_line(line)[:200]),
-    )
+
+    def report(line: str) -> None:
+        step = read_progress(line)
+        if step is not None:
+            progress(step.what, int(step.done), int(step.total))
+        elif not line.startswith(ERROR_PREFIX):  # the error raised below has this line
+            notify(one_line(line)[:200])
+
+    done = connection.run([python.path, *program("setup", plan)], timeout_s=_SETUP_TIMEOUT_S, on_stderr_line=report)
     if done.returncode not in (0, WHEELS_GONE):
         reason = done.last_error_line or f"exit code {done.returncode}"
         raise HostError(f"{connection.host.label}: installing failed: {reason}")

@@ -177,12 +177,15 @@ def _rollback_target(releases: Releases, wanted: str | None) -> str:
     target = releases.about(current)["previous"] if wanted is None and current else wanted
     if target is None:
         raise HostError("there is no release before the current one")
-    if target not in releases.ids():
+    named = [name for name in releases.ids() if target in (name, name.partition("-")[2])]
+    if not named:
         raise HostError(f"there is no release {target!r}: 'edgekit releases' lists them")
-    if target == current:
-        raise HostError(f"release {target} is the current one")
-    releases.check(target)
-    return target
+    if current in named:
+        return current
+    # Of several releases with the same model: the newest that has not failed.
+    found = max(named, key=lambda name: (not releases.has_failed(name), named.index(name)))
+    releases.check(found)
+    return found
 
 
 def _listed(releases: Releases, service: Service) -> dict[str, Any]:
@@ -197,7 +200,7 @@ def _listed(releases: Releases, service: Service) -> dict[str, Any]:
 
 def _row(releases: Releases, name: str) -> dict[str, Any]:
     try:
-        about = {**releases.about(name), "failed": (releases.folder / name / "failed").exists()}
+        about = {**releases.about(name), "failed": releases.has_failed(name)}
     except HostError:
         # A damaged release must not hide the others: the user may want to go back to one of them.
         about = {"model": "damaged", "edgekit": "?", "created_unix_s": 0, "failed": True}

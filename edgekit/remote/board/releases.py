@@ -178,6 +178,10 @@ class Releases:
         with contextlib.suppress(OSError):
             (self.folder / release / "failed").write_text(why)
 
+    def has_failed(self, release: str) -> bool:
+        """Return whether a release was marked as failed."""
+        return (self.folder / release / "failed").exists()
+
     def begin(self, release: str, previous: str | None) -> None:
         """Record in `pending` that a switch from `previous` to `release` begins."""
         write_atomic(self.root / "pending", json.dumps({"release": release, "previous": previous}))

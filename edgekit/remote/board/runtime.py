@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.errors import HostError
+from edgekit.errors import ERROR_PREFIX, HostError
 
-_ERROR = "edgekit: error: "
 # Names of the model in a release, by its engine.
 MODEL_NAMES = ("model.onnx", "model.ncnn")
 _TRIAL_KEYS = ("detector", "detector-model", "detector-size")
@@ -101,12 +100,12 @@ def model_name(release: Path) -> str:
 def last_error(text: str) -> str:
     """Return the last line of an edgekit's stderr without its prefix."""
     lines = text.strip().splitlines() or ["no reason given"]
-    return lines[-1].removeprefix(_ERROR)
+    return lines[-1].removeprefix(ERROR_PREFIX)
 
 
 def errors_in(lines: Sequence[str]) -> list[str]:
     """Return the error messages in the lines of a log."""
-    return [line.partition(_ERROR)[2] for line in lines if _ERROR in line]
+    return [line.partition(ERROR_PREFIX)[2] for line in lines if ERROR_PREFIX in line]
 
 
 def report(text: str) -> None:

@@ -61,8 +61,10 @@ def test_releases_replace_each_other_and_go_back(board: Board, connection: Conne
         rollback_host(connection, SERVICE, None, Quiet())
     with pytest.raises(HostError, match=r"there is no release '\.\./\.\./x'"):
         rollback_host(connection, SERVICE, "../../x", Quiet())
-    third = rollback_host(connection, SERVICE, second.release, Quiet(), settle_s=0.2)
-    assert third.current == second.release
+    assert second.release is not None
+    third = rollback_host(connection, SERVICE, second.release.partition("-")[2], Quiet(), settle_s=0.2)
+    assert (third.current, third.already_current) == (second.release, False)
+    assert rollback_host(connection, SERVICE, second.release, Quiet()).already_current
     assert not list(board.home.rglob("planted"))
 
 
@@ -73,7 +75,10 @@ def test_a_repeated_deploy_changes_nothing(board: Board, connection: Connection,
     again = deploy(connection, make(2))
     assert (again.release, again.current, again.already_current) == (second.release, second.release, True)
     assert board.wait_until_it_runs() == pid
-    assert [each.release for each in list_host(connection, SERVICE, Quiet()).releases] == [first.release, second.release]
+    assert [each.release for each in list_host(connection, SERVICE, Quiet()).releases] == [
+        first.release,
+        second.release,
+    ]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: board.status()["ActiveState"] == "failed")
     assert deploy(connection, make(2)).already_current
@@ -359,11 +364,21 @@ def test_the_commands_speak_and_fail_with_their_codes(sshd: Sshd, make: MakePack
         ("late", False, False),
     ]
     assert "late: not tried, because another board failed" in done.stderr
+    assert "1 of 3 boards failed, 1 not tried: dead" in done.stderr
     listed = call("releases", *host)
     assert listed.returncode == 0, listed.stderr
     assert f"* {rows[0]['release']}" in listed.stdout
     back = call("rollback", *host)
-    assert (back.returncode, "no release before" in back.stderr) == (4, True)
+    assert (back.returncode, back.stderr.count("no release before")) == (4, 1)
+    model_part = rows[0]["release"].partition("-")[2]
+    tables = inventory.read_text().split("\n[[host]]")
+    (tmp_path / "dead_first.toml").write_text(f'[[host]]\nhost = "127.0.0.1"\nlabel = "dead"\nport = 1\n{tables[0]}\n')
+    back = call(
+        "rollback", "--to", model_part, "--inventory", str(tmp_path / "dead_first.toml"), "--user", *options, "--json"
+    )
+    assert (back.returncode, "1 of 2 boards failed: dead" in back.stderr) == (4, True), back.stderr
+    good = json.loads(back.stdout)["boards"][1]
+    assert (good["host"], good["current"], good["error"]) == ("good", rows[0]["release"], None)
     bad = call("deploy", model, "--config", str(inventory), *host)
     assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1)
     assert call("rollback", *host, "--name", "../x").returncode == 2

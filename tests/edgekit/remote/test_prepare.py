@@ -247,9 +247,11 @@ def make_wheel(folder: Path, name: str, code: str, more: dict[str, str] | None =
 def test_a_board_is_prepared_once(connection: Connection, sshd: Sshd) -> None:
     lines: list[str] = []
     found = probe(connection)  # other tests may have left models in the store
-    first = prepare(connection, found, notify=lines.append)
+    steps: set[str] = set()
+    first = prepare(connection, found, notify=lines.append, progress=lambda what, *_: steps.add(what))
     assert first.sent_bytes > 0
-    assert "importing the installed packages" in lines
+    assert lines == ["making an environment", "importing the installed packages"]
+    assert "unpacking" in steps
     done = run_edgekit(connection, first, ["bench", "a b", "$(x)"], limit_bytes=1000, variables=["COLOUR=a 'b'"])
     assert json.loads(done.text) == [["bench", "a b", "$(x)"], "numpy", "a 'b'"]
     # Nothing is sent twice, and the store is empty again.
@@ -273,7 +275,7 @@ def test_wheels_that_another_edgekit_removed_are_sent_again(connection: Connecti
 
     def take(what: str, done: int, total: int) -> None:
         wheels = list((sshd.home / ".cache/edgekit/board/store").glob("*.whl"))
-        if what == "edgekit_cli" and done == total and not taken:
+        if what == "sending edgekit_cli" and done == total and not taken:
             taken.extend(wheels)
             for wheel in wheels:
                 wheel.unlink()
