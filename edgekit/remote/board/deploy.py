@@ -95,6 +95,12 @@ def _removed(releases: Releases, service: Service, keep_data: bool) -> dict[str,
         return {"service": False, "releases": [], "folders": [], "kept": []}
     with _locked(releases):
         had_service = service.uninstall()
+        pids = releases.processes()
+        if pids:
+            raise HostError(
+                f"processes {', '.join(map(str, pids))} use {releases.root}, and no release was removed: stop them (first"
+                " in the service manager that starts them) and repeat the command"
+            )
         names = releases.ids()
         folders, kept = releases.remove_all(keep_data)
     return {"service": had_service, "releases": names, "folders": folders, "kept": kept}

@@ -173,6 +173,18 @@ class Releases:
                 path.unlink()
         return [str(self.folder)], [str(path) for path in kept]
 
+    def processes(self) -> list[int]:
+        """Return the processes whose working folder or command line is in the folder of the service."""
+        root = self.root.resolve()
+        inside = f"{self.root}/".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+                command = (process / "cmdline").read_bytes()
+                if inside in command or (process / "cwd").readlink().is_relative_to(root):
+                    found.append(int(process.name))
+        return sorted(found)
+
     def mark_failed(self, release: str, why: str) -> None:
         """Write the reason why a release failed into its folder; errors of the disk are ignored."""
         with contextlib.suppress(OSError):
